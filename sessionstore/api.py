@@ -79,10 +79,10 @@ def answer(content: bytes | str, status: int = 200, headers: dict[str, str] | No
     return Response(body, status_code=status, media_type=JSON, headers=headers)
 
 
-def done(appended: Appended, status: int = 200, **members: Any) -> JSONResponse:
+def done(appended: Appended, members: Document | None = None) -> JSONResponse:
     """The answer to a write: `success`, `cursor`, `eventId`, and whatever else there is to say."""
     head = {"success": True, "cursor": appended.event.cursor, "eventId": appended.event.event_id}
-    return answer(msgspec.json.encode(head | members), status)
+    return answer(msgspec.json.encode(head | (members or {})))
 
 
 def joined(members: dict[str, str]) -> str:
@@ -455,7 +455,7 @@ async def update_state(request: Request[Any, Any, Any], session_id: str) -> JSON
     kind = "merge-patch" if check_media_type(headers, JSON, MERGE_PATCH) == MERGE_PATCH else None
     draft = draft_of("state_updated", session_id, body, headers, patch=kind, if_match=if_match(headers))
     appended = await append(request, draft)
-    return done(appended, version=appended.version)
+    return done(appended, {"version": appended.version})
 
 
 @get("/api/state/{session_id:str}/history", responses=gives(answers.EventPage, 404, 422), tags=["state"])
@@ -487,7 +487,7 @@ async def add_goal(request: Request[Any, Any, Any], session_id: str) -> JSONResp
     appended = await append(
         request, draft_of("goal_added", session_id, await object_of(request), headers_of(request))
     )
-    return done(appended, goal=appended.record, version=appended.version)
+    return done(appended, {"goal": appended.record, "version": appended.version})
 
 
 @patch(
@@ -503,7 +503,7 @@ async def update_goal(request: Request[Any, Any, Any], session_id: str, goal_id:
     appended = await append(
         request, draft_of("goal_updated", session_id, body, headers_of(request), names_something=True)
     )
-    return done(appended, goal=appended.record, version=appended.version)
+    return done(appended, {"goal": appended.record, "version": appended.version})
 
 
 @post(
@@ -519,7 +519,7 @@ async def spawn_agent(request: Request[Any, Any, Any], session_id: str) -> JSONR
     appended = await append(
         request, draft_of("agent_spawned", session_id, await object_of(request), headers_of(request))
     )
-    return done(appended, version=appended.version, **(appended.record or {}))
+    return done(appended, {"version": appended.version} | (appended.record or {}))
 
 
 @patch(
@@ -553,7 +553,7 @@ async def change_agent(
         event_type, session_in_path(session_id), body | {"agentId": agent_id}, headers_of(request), names_something=True
     )
     appended = await append(request, draft)
-    return done(appended, agent=appended.record, version=appended.version)
+    return done(appended, {"agent": appended.record, "version": appended.version})
 
 
 def id_in_path(text: str, noun: str) -> str:

@@ -307,7 +307,7 @@ class Deadlined:
         self.until = 0.0
 
     async def prepare(self) -> None:
-        for pragma in ("query_only = ON", "busy_timeout = 5000", "trusted_schema = OFF", "mmap_size = 0"):
+        for pragma in ("query_only = ON", "busy_timeout = 5000"):
             await self.connection.execute(f"PRAGMA {pragma}")
         await self.connection.set_progress_handler(self.is_late, 10_000)
 

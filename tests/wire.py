@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 import base64
 import os
+import socket
 from collections.abc import Callable
 from typing import NamedTuple, TypeVar, cast
 
 JSON = "application/json"
 NDJSON = "application/x-ndjson"
-WS_TEXT, WS_CLOSE, WS_PING = 0x1, 0x8, 0x9
-WS_PONG_HEAD = 0x8A
+UPGRADE_SECONDS = 10.0
+RECEIVE_BYTES = 1 << 18
+# RFC 6455, section 5.2: the first byte of a frame that is not one of several, and the lengths that say "see below".
+WS_TEXT, WS_CLOSE, WS_PING, WS_PONG = 0x81, 0x88, 0x89, 0x8A
 WS_MASKED = 0x80
-WS_FINAL = 0x80
+WS_LENGTH_16, WS_LENGTH_64 = 126, 127
+WS_NO_CODE = 1005
 
 P = TypeVar("P", bound=asyncio.Protocol)
 
@@ -117,73 +121,74 @@ class HttpClient(HttpConnection):
             self._waiting.set_exception(error)
 
 
-class WsReader(asyncio.Protocol):
+class WsReader:
     """A WebSocket connection that only listens; subclasses say what to do with a message."""
 
-    def __init__(self, path: str = "/ws") -> None:
-        self._path = path
-        self._received = b""
-        self._upgraded = False
+    def __init__(self, port: int, path: str = "/ws") -> None:
+        """Connect, and wait for the upgrade; what follows it is left for `take`."""
         self.close_code: int | None = None
+        self._received = b""
+        self._socket = socket.create_connection(("127.0.0.1", port), timeout=UPGRADE_SECONDS)
+        self._socket.sendall(_upgrade_request(path))
+        self._take_upgrade()
+        self._socket.setblocking(False)
 
     def message(self, payload: bytes) -> None:
         raise NotImplementedError
 
-    def lost(self) -> None:
-        """The connection ended; `close_code` is what the server said, or None if it said nothing."""
-        raise NotImplementedError
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.WriteTransport, transport)
-        self._transport.write(_upgrade_request(self._path))
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.lost()
+    def fileno(self) -> int:
+        return self._socket.fileno()
 
     def close(self) -> None:
-        self._transport.close()
+        self._socket.close()
 
-    def data_received(self, data: bytes) -> None:
-        received = self._received + data if self._received else data
-        if not self._upgraded:
-            received = self._take_upgrade(received)
-        self._received = self._take_frames(received) if self._upgraded else received
+    def take(self) -> bool:
+        """Handle what has arrived; call it when the socket can be read. False once the connection has ended."""
+        try:
+            data = self._socket.recv(RECEIVE_BYTES)
+        except ConnectionError:
+            return False
+        self._received = self._take_frames(self._received + data)
+        return bool(data) and self.close_code is None
 
-    def _take_upgrade(self, received: bytes) -> bytes:
-        head, end, rest = received.partition(b"\r\n\r\n")
-        if not end:
-            return received
+    def _take_upgrade(self) -> None:
+        """Byte by byte, so as not to read beyond it."""
+        head = b""
+        while not head.endswith(b"\r\n\r\n"):
+            byte = self._socket.recv(1)
+            if not byte:
+                break
+            head += byte
         if not head.startswith(b"HTTP/1.1 101"):
             self.close()
-            return b""
-        self._upgraded = True
-        return rest
+            raise WireError(f"no upgrade but {head!r}")
 
     def _take_frames(self, received: bytes) -> bytes:
         """Handle every whole frame; what is left of the last one is returned."""
         at, have = 0, len(received)
         while have - at >= 2:
             length, start = received[at + 1], at + 2
-            if length == 126:
+            if length == WS_LENGTH_16:
                 length, start = int.from_bytes(received[start : start + 2], "big"), start + 2
-            elif length == 127:
+            elif length == WS_LENGTH_64:
                 length, start = int.from_bytes(received[start : start + 8], "big"), start + 8
-            if have < start + length:
+            end = start + length
+            if have < end:
                 break
-            self._frame(received[at], received[start : start + length])
-            at = start + length
+            if received[at] == WS_TEXT:
+                self.message(received[start:end])
+            else:
+                self._control(received[at], received[start:end])
+            at = end
         return received[at:]
 
-    def _frame(self, first: int, payload: bytes) -> None:
-        if first == WS_FINAL | WS_TEXT:
-            self.message(payload)
-        elif first == WS_FINAL | WS_PING:
-            self._transport.write(_pong(payload))
-        elif first == WS_FINAL | WS_CLOSE:
-            self.close_code = int.from_bytes(payload[:2], "big") if payload else None
-            self.close()
+    def _control(self, kind: int, payload: bytes) -> None:
+        if kind == WS_PING:
+            self._socket.send(_pong(payload))
+        elif kind == WS_CLOSE:
+            self.close_code = int.from_bytes(payload[:2], "big") if payload else WS_NO_CODE
         else:
-            raise WireError(f"a frame that begins with {first:#x}: fragments and binary are not expected here")
+            raise WireError(f"a frame that begins with {kind:#x}: fragments and binary are not expected here")
 
 
 def _upgrade_request(path: str) -> bytes:
@@ -197,4 +202,4 @@ def _upgrade_request(path: str) -> bytes:
 
 def _pong(payload: bytes) -> bytes:
     # A client must mask; a key of zeros leaves the payload as it is.
-    return bytes((WS_PONG_HEAD, WS_MASKED | len(payload))) + bytes(4) + payload
+    return bytes((WS_PONG, WS_MASKED | len(payload))) + bytes(4) + payload

@@ -43,8 +43,8 @@ def _figures(durable: list[Throughput], typed: list[Throughput], bare: list[Thro
     latencies = [load.p99_ms for load in durable]
     shares = [load.cpu_share * 100 for load in bare]
     return [
-        figure("single durable actions, a typed Litestar handler that stores nothing", 1.0, typed),
-        figure("single durable actions, a bare ASGI function that stores nothing", 0.5, bare),
+        figure("single durable actions against a typed Litestar handler that stores nothing", 1.0, typed),
+        figure("single durable actions against a bare ASGI function that stores nothing", 0.5, bare),
         figure("single durable actions", 2000, []),
         Figure("actions", "p99 of the acknowledgement", "ms", latencies, Target(50, at_most=True)),
         Figure("actions", "what the generator uses of a core (bare ASGI)", "%", shares, Target(80, at_most=True)),

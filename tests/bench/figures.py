@@ -59,13 +59,13 @@ def _row(figure: Figure) -> tuple[str, ...]:
         medians += f" against {_number(median(figure.baseline))}"
     ratio = "" if figure.ratio is None else f"{figure.ratio:.2f}"
     reached = "yes" if figure.reached else "no"
-    return figure.name, figure.compared, f"{medians} {figure.unit}", ratio, str(figure.target), reached
+    return figure.name, figure.compared, f"{medians} {figure.unit}".strip(), ratio, str(figure.target), reached
 
 
 def raw_numbers(figure: Figure) -> str:
-    lines = [f"{figure.name}: {' '.join(map(_number, figure.rounds))} {figure.unit}"]
+    lines = [f"{figure.name}, {figure.compared}: {' '.join(map(_number, figure.rounds))}"]
     if figure.baseline:
-        lines.append(f"{figure.name}, baseline: {' '.join(map(_number, figure.baseline))} {figure.unit}")
+        lines.append(f"    what it is compared with: {' '.join(map(_number, figure.baseline))}")
     return "\n".join(lines)
 
 

@@ -117,8 +117,18 @@ def serve(name: str) -> None:
         "bare": bare,
         "bare-feed": BareFeed(),
     }
-    port = int(os.environ["PORT"])
-    uvicorn.run(apps[name], port=port, loop="uvloop", http="httptools", access_log=False, log_level="warning")
+    uvicorn.run(
+        apps[name],
+        port=int(os.environ["PORT"]),
+        loop="uvloop",
+        http="httptools",
+        ws="websockets-sansio",
+        ws_per_message_deflate=False,
+        access_log=False,
+        log_level="warning",
+        server_header=False,
+        proxy_headers=False,
+    )
 
 
 if __name__ == "__main__":

@@ -122,7 +122,7 @@ async def _closed_loop(
     tally.finished = True
     await asyncio.wait_for(tally.all_closed.wait(), GRACE_SECONDS)
     if tally.failures:
-        raise Unsound(f"answers that were not 200: {dict(tally.failures)}")
+        raise Unsound(f"answers that were not 200: {tally.failures.most_common(3)}")
     return Throughput(len(tally.latencies), took, percentile(tally.latencies, 0.99) * 1000, cpu / took)
 
 

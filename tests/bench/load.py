@@ -1,0 +1,186 @@
+"""Generators of load, each meant to run in a process of its own; and how much processor a process used."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import os
+import time
+from array import array
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+import uvloop
+
+from tests.bench.figures import Unsound
+from tests.wire import Answer, HttpClient, HttpConnection, connect
+
+GRACE_SECONDS = 10.0
+
+
+def own_process() -> ProcessPoolExecutor:
+    """One worker, started afresh rather than forked, so that it has no threads or sockets of the caller."""
+    return ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
+
+
+def cpu_seconds(pid: int) -> float:
+    """User and system time of all threads of a process so far (Linux)."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    ranked = sorted(values)
+    return ranked[min(len(ranked) - 1, int(share * len(ranked)))]
+
+
+@dataclass(frozen=True)
+class Throughput:
+    """What a closed loop saw between the end of its warm-up and the end of its time."""
+
+    answers: int
+    seconds: float
+    p99_ms: float
+    cpu_share: float
+
+    @property
+    def rate(self) -> float:
+        return self.answers / self.seconds
+
+
+class _Tally:
+    """What the connections of a closed loop have in common."""
+
+    def __init__(self) -> None:
+        self.measuring = False
+        self.finished = False
+        self.latencies = array("d")
+        self.failures: Counter[str] = Counter()
+        self.open = 0
+        self.all_closed = asyncio.Event()
+
+
+class _Caller(HttpConnection):
+    """Sends the same request again as soon as it has the answer."""
+
+    def __init__(self, request: bytes, tally: _Tally) -> None:
+        super().__init__()
+        self._request = request
+        self._tally = tally
+        self._sent = 0.0
+
+    def call(self) -> None:
+        self._tally.open += 1
+        self._sent = time.perf_counter()
+        self.send(self._request)
+
+    def answered(self, status: int, body: bytes) -> None:
+        tally = self._tally
+        now = time.perf_counter()
+        if status != 200:
+            tally.failures[f"{status} {body[:200]!r}"] += 1
+        elif tally.measuring:
+            tally.latencies.append(now - self._sent)
+        if tally.finished:
+            self.close()
+            return
+        self._sent = now
+        self.send(self._request)
+
+    def lost(self, error: Exception) -> None:
+        self._tally.open -= 1
+        if not self._tally.open:
+            self._tally.all_closed.set()
+        if not self._tally.finished:
+            self._tally.failures[repr(error)] += 1
+
+
+def closed_loop(port: int, requests: Sequence[bytes], connections: int, warm_up: float, seconds: float) -> Throughput:
+    """Each connection sends one of `requests` over and over; raises Unsound if any answer is not 200."""
+    return uvloop.run(_closed_loop(port, requests, connections, warm_up, seconds))
+
+
+async def _closed_loop(
+    port: int, requests: Sequence[bytes], connections: int, warm_up: float, seconds: float
+) -> Throughput:
+    tally = _Tally()
+    for number in range(connections):
+        caller = await connect(port, partial(_Caller, requests[number % len(requests)], tally))
+        caller.call()
+    await asyncio.sleep(warm_up)
+    begun, cpu = time.perf_counter(), time.process_time()
+    tally.measuring = True
+    await asyncio.sleep(seconds)
+    tally.measuring = False
+    took, cpu = time.perf_counter() - begun, time.process_time() - cpu
+    tally.finished = True
+    await asyncio.wait_for(tally.all_closed.wait(), GRACE_SECONDS)
+    if tally.failures:
+        raise Unsound(f"answers that were not 200: {tally.failures.most_common(3)}")
+    return Throughput(len(tally.latencies), took, percentile(tally.latencies, 0.99) * 1000, cpu / took)
+
+
+def one_by_one(port: int, requests: Sequence[bytes]) -> list[float]:
+    """The seconds each request took on one connection, the next sent when the last was answered."""
+    return uvloop.run(_one_by_one(port, requests))
+
+
+async def _one_by_one(port: int, requests: Sequence[bytes]) -> list[float]:
+    client = await connect(port, HttpClient)
+    took = []
+    for request in requests:
+        begun = time.perf_counter()
+        expect_200(await client.ask(request))
+        took.append(time.perf_counter() - begun)
+    client.close()
+    return took
+
+
+def expect_200(answer: Answer) -> bytes:
+    if answer.status != 200:
+        raise Unsound(f"answered {answer.status}: {answer.body[:500]!r}")
+    return answer.body
+
+
+class Posted(NamedTuple):
+    """An event that was acknowledged: its cursor, and CLOCK_MONOTONIC (ns) when the answer arrived."""
+
+    cursor: int
+    answered_ns: int
+
+
+class _Written(msgspec.Struct):
+    cursor: int
+
+
+def open_loop(port: int, requests: Sequence[bytes], rate: float, connections: int) -> list[Posted]:
+    """Send `rate` requests a second whatever the answers take, as long as one of the connections is free."""
+    return uvloop.run(_open_loop(port, requests, rate, connections))
+
+
+async def _open_loop(port: int, requests: Sequence[bytes], rate: float, connections: int) -> list[Posted]:
+    free: asyncio.Queue[HttpClient] = asyncio.Queue()
+    for _ in range(connections):
+        free.put_nowait(await connect(port, HttpClient))
+    posted: list[Posted] = []
+    begun = time.perf_counter()
+    async with asyncio.TaskGroup() as tasks:
+        for number, request in enumerate(requests):
+            await asyncio.sleep(max(0.0, begun + number / rate - time.perf_counter()))
+            tasks.create_task(_post(await free.get(), request, free, posted))
+    while not free.empty():
+        free.get_nowait().close()
+    return posted
+
+
+async def _post(client: HttpClient, request: bytes, free: asyncio.Queue[HttpClient], posted: list[Posted]) -> None:
+    answer = await client.ask(request)
+    answered_ns = time.monotonic_ns()
+    free.put_nowait(client)
+    posted.append(Posted(msgspec.json.decode(expect_200(answer), type=_Written).cursor, answered_ns))

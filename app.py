@@ -36,6 +36,10 @@ from sessionstore.process import CannotStart, Server, listen, own_folder
 from sessionstore.settings import BadSetting, Settings, read_settings
 from sessionstore.store import Store
 
+SWITCH_INTERVAL = 0.0005
+"""Seconds for which the event loop may keep the interpreter while the writer, between two statements, waits for it.
+With Python's 0.005 a commit takes 12 ms under load, nearly all of it waiting."""
+
 
 def create_app(store: Store, tokens: Tokens) -> ASGI:
     """The appliance as an ASGI app, for production and tests alike. Nothing is opened before its lifespan begins."""
@@ -88,6 +92,7 @@ def greeting(settings: Settings, port: int, tokens: dict[str, str]) -> str:
 def main() -> int:
     """Run the appliance until it is told to stop. The exit code: 0, or 1 where it could not start."""
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    sys.setswitchinterval(SWITCH_INTERVAL)
     try:
         settings = read_settings()
         own_folder(settings.directory)

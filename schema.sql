@@ -76,7 +76,7 @@ CREATE TABLE sessions (
   mcp_calls       INTEGER NOT NULL DEFAULT 0,
   files_modified  INTEGER NOT NULL DEFAULT 0,
   bash_commands   INTEGER NOT NULL DEFAULT 0
-) STRICT;
+) STRICT, WITHOUT ROWID;
 
 CREATE INDEX sessions_by_change ON sessions (last_cursor);
 CREATE INDEX sessions_by_user   ON sessions (user_id, created_cursor);

@@ -585,7 +585,8 @@ async def post_events(request: Request[Any, Any, Any]) -> JSONResponse:
         )
 
     lines = await asyncio.to_thread(read) if len(body) > BIG else read()
-    return answer(msgspec.json.encode(await store.writer.submit(Batch(lines), len(body))))
+    drafts = [draft for _, draft in lines if isinstance(draft, Draft)]
+    return answer(msgspec.json.encode(await store.writer.submit(Batch(lines), drafts, len(body))))
 
 
 class Batch:

@@ -31,12 +31,17 @@ class Item(NamedTuple):
     text: bytes
 
 
+def item_of(event: Event) -> Item:
+    return Item(event.cursor, event.type, event.session_id, event.user_id, event.document().encode())
+
+
 class Broadcaster:
     """The newest committed events, in cursor order."""
 
     def __init__(self) -> None:
-        self.items: deque[Item] = deque()
+        self.events: deque[Event] = deque()
         self.bytes = 0
+        """Of the data of the events in the ring."""
         self.head = 0
         """The newest cursor published."""
         self.forgotten = 0
@@ -51,14 +56,13 @@ class Broadcaster:
         self.head = self.forgotten = head
 
     def publish(self, events: list[Event]) -> None:
-        for event in events:
-            item = Item(event.cursor, event.type, event.session_id, event.user_id, event.document().encode())
-            self.items.append(item)
-            self.bytes += len(item.text)
+        """Called on the event loop, in the order of the commits."""
         self.head = events[-1].cursor
-        while len(self.items) > MAX_EVENTS or self.bytes > MAX_BYTES:
-            oldest = self.items.popleft()
-            self.bytes -= len(oldest.text)
+        self.events.extend(events)
+        self.bytes += sum(len(event.data) for event in events)
+        while len(self.events) > MAX_EVENTS or self.bytes > MAX_BYTES:
+            oldest = self.events.popleft()
+            self.bytes -= len(oldest.data)
             self.forgotten = oldest.cursor
         if not self.is_waking:
             self.is_waking = True
@@ -84,11 +88,11 @@ class Broadcaster:
         if self.closing or cursor < self.forgotten:
             return []
         if (cursor, self.head) != self.piece_of:  # most listeners ask for the same piece
-            missing = len(self.items) - bisect_right(self.items, cursor, key=cursor_of)
+            missing = len(self.events) - bisect_right(self.events, cursor, key=cursor_of)
             self.piece_of = cursor, self.head
-            self.piece = list(islice(reversed(self.items), missing))[::-1]
+            self.piece = [item_of(event) for event in islice(reversed(self.events), missing)][::-1]
         return self.piece
 
 
-def cursor_of(item: Item) -> int:
-    return item.cursor
+def cursor_of(event: Event) -> int:
+    return event.cursor

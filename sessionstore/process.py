@@ -75,43 +75,52 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 class Http(HttpToolsProtocol):
-    """HTTP with deadlines: for the first byte and the headers, and for the body."""
+    """HTTP with deadlines: for the first byte and the headers, and for the body.
 
+    A request that comes whole, as nearly all do, costs no timer.
+    """
+
+    allowed: float | None = HEADER_SECONDS
+    """How long what is awaited now may take, from its beginning; None: nothing is awaited."""
+    running: float | None = None
+    """The same for the timer that runs."""
     deadline: TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self.set_deadline(HEADER_SECONDS)
+        self.set_deadline()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.clear_deadline()
+        self.allowed = None
+        self.set_deadline()
         super().connection_lost(exc)
 
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.allowed is not self.running:
+            self.set_deadline()
+
     def on_message_begin(self) -> None:
+        self.allowed = HEADER_SECONDS
         super().on_message_begin()
-        if self.deadline is None:
-            self.set_deadline(HEADER_SECONDS)
 
     def on_headers_complete(self) -> None:
-        self.clear_deadline()
+        self.allowed = BODY_SECONDS
         super().on_headers_complete()
-        self.set_deadline(BODY_SECONDS)
 
     def on_message_complete(self) -> None:
-        self.clear_deadline()
+        self.allowed = None
         super().on_message_complete()
 
     def handle_websocket_upgrade(self) -> None:
-        self.clear_deadline()
+        self.allowed = None
         super().handle_websocket_upgrade()
 
-    def set_deadline(self, seconds: float) -> None:
-        self.deadline = self.loop.call_later(seconds, self.give_up)
-
-    def clear_deadline(self) -> None:
+    def set_deadline(self) -> None:
         if self.deadline is not None:
             self.deadline.cancel()
-            self.deadline = None
+        self.running = self.allowed
+        self.deadline = None if self.allowed is None else self.loop.call_later(self.allowed, self.give_up)
 
     def give_up(self) -> None:
         """408, and the end of the connection."""

@@ -177,6 +177,12 @@ OF_THE_STORE = ("seq", "cursor", "receivedAt", "sessionId", "eventId")
 Shape = TypeVar("Shape", bound=msgspec.Struct)
 
 
+SPECIAL = frozenset((*OF_THE_STORE, "timestamp", "agentId"))
+"""Members of an entry that mean something to the store, besides its type."""
+TELLING = frozenset((b"idempotency-key", b"x-timestamp", b"x-user-id"))
+"""Headers that say something about an event."""
+
+
 def checked(body: Document, shape: type[Shape]) -> Shape:
     """`body` as `shape`. Raises Problem 422 that names the member."""
     try:
@@ -211,6 +217,13 @@ def draft_of(event_type: str, session_id: str, body: Document, headers: Headers 
     return draft
 
 
+def entry_draft(log: str, session_id: str, body: Document, headers: Headers) -> Draft:
+    """The same for an entry of a log; one without any member or header of special meaning, as most are, is quick."""
+    if isinstance(body.get("type"), str) and body.keys().isdisjoint(SPECIAL) and headers.keys().isdisjoint(TELLING):
+        return Draft(type=log, session_id=session_id, data=body)
+    return draft_of(log, session_id, body, headers)
+
+
 def take_timestamp(draft: Draft) -> None:
     """The time at the caller: an entry keeps it as it was given, for all others it is the event's."""
     given = draft.data.get("timestamp")
@@ -230,6 +243,8 @@ class Told(NamedTuple):
 
 def told_in(headers: Headers) -> Told:
     """Raises Problem 422 that names the header."""
+    if headers.keys().isdisjoint(TELLING):
+        return Told(None, None, None)
     key, time, user = (headers.get(name) for name in (b"idempotency-key", b"x-timestamp", b"x-user-id"))
     return Told(
         None if key is None else known_id(key.decode("latin-1").strip('"'), "Idempotency-Key"),
@@ -363,6 +378,8 @@ async def read_body(receive: Receive, limit: int) -> bytes:
 
 def check_media_type(headers: Headers, *allowed: str) -> str:
     """The media type of the body. Raises Problem 415 for any but `allowed`, in UTF-8."""
+    if headers.get(b"content-type") == b"application/json" and "application/json" in allowed:
+        return "application/json"
     media_type, _, parameters = headers.get(b"content-type", b"").decode("latin-1").lower().partition(";")
     charset = re.search(r"charset\s*=\s*\"?([^\s\";]+)", parameters)
     if media_type.strip() not in allowed or (charset and charset[1] not in ("utf-8", "utf8")):

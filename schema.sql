@@ -247,6 +247,9 @@ CREATE TRIGGER session_created INSTEAD OF INSERT ON changes WHEN NEW.type = 'ses
   VALUES (NEW.session_id, 'initial', initial_document(NEW.data, NEW.timestamp)),
          (NEW.session_id, 'metadata', metadata_after('{}', '{}', NEW.type, NEW.data)),
          (NEW.session_id, 'state', state_after('{}', NEW.type, NULL, NEW.data, NEW.timestamp));
+  UPDATE sessions SET phase = (SELECT document ->> '$.phase' FROM documents
+                               WHERE session_id = NEW.session_id AND name = 'state')
+  WHERE session_id = NEW.session_id;
 END;
 
 /* A session that was made by its first word takes its beginning from whoever

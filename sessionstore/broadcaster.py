@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from bisect import bisect_right
 from collections import deque
+from collections.abc import Iterator
 from itertools import islice
 from typing import NamedTuple
 
@@ -17,6 +18,9 @@ from .events import Event
 
 MAX_EVENTS = 8192
 MAX_BYTES = 32 << 20
+PIECE_BYTES = 128 << 10
+PIECE_EVENTS = 1024
+"""About how much is handed to a listener at once: what it must be able to take before it is given more."""
 TICK = 0.005
 """Seconds for which what is published is gathered, so that a thousand commits do not wake a thousand listeners each."""
 
@@ -81,7 +85,8 @@ class Broadcaster:
     async def after(self, cursor: int) -> list[Item]:
         """What came after `cursor`: at once if there is something, else when there is.
 
-        Empty, if the server closes, or if `cursor` has been forgotten: then the database has it.
+        At most about PIECE_BYTES of it. Empty, if the server closes, or if `cursor` has been forgotten: then the
+        database has it.
         """
         while cursor >= self.head and not self.closing:
             await self.published.wait()
@@ -90,9 +95,22 @@ class Broadcaster:
         if (cursor, self.head) != self.piece_of:  # most listeners ask for the same piece
             missing = len(self.events) - bisect_right(self.events, cursor, key=cursor_of)
             self.piece_of = cursor, self.head
-            self.piece = [item_of(event) for event in islice(reversed(self.events), missing)][::-1]
+            events = list(islice(reversed(self.events), missing))[::-1]
+            self.piece = next(pieces([item_of(event) for event in events[:PIECE_EVENTS]]))
         return self.piece
 
 
 def cursor_of(event: Event) -> int:
     return event.cursor
+
+
+def pieces(items: list[Item]) -> Iterator[list[Item]]:
+    """The items in lists of about PIECE_BYTES; a list that is not longer as it is."""
+    begin = size = 0
+    for end, item in enumerate(items):
+        if size > PIECE_BYTES:
+            yield items[begin:end]
+            begin, size = end, 0
+        size += len(item.text)
+    if begin < len(items):
+        yield items[begin:] if begin else items

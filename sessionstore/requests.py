@@ -376,6 +376,11 @@ async def read_body(receive: Receive, limit: int) -> bytes:
             return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
+def split(values: list[str] | None) -> list[str]:
+    """The values of a query parameter that may repeat, or have several values with commas between them."""
+    return [name for text in values or () for name in text.split(",") if name]
+
+
 def check_media_type(headers: Headers, *allowed: str) -> str:
     """The media type of the body. Raises Problem 415 for any but `allowed`, in UTF-8."""
     if headers.get(b"content-type") == b"application/json" and "application/json" in allowed:

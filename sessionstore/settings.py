@@ -157,7 +157,7 @@ def host(text: str) -> str:
     if re.fullmatch(HOST, name):
         return name
     try:
-        return str(ipaddress.IPv6Address(name.removeprefix("[").removesuffix("]")))
+        return str(ipaddress.IPv6Address(re.sub(r"^\[(.*)]$", r"\1", name)))
     except ValueError:
         raise ValueError("must be a name or an address, without scheme and port") from None
 

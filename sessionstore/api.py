@@ -15,7 +15,7 @@ from litestar.datastructures import ResponseHeader
 from litestar.exceptions import HTTPException, ValidationException
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.openapi.spec import OpenAPIMediaType, Operation, RequestBody
-from litestar.params import Parameter
+from litestar.params import Parameter, QueryParameter
 
 from hook_agent import claude_code_events
 
@@ -45,10 +45,10 @@ MAX_CURSOR = 2**63 - 1
 Cursor = Annotated[int, Parameter(ge=0, le=MAX_CURSOR)]
 OptionalCursor = Annotated[int | None, Parameter(ge=0, le=MAX_CURSOR)]
 Order = Literal["asc", "desc"]
-Types = Annotated[list[str] | None, Parameter(query="type", description="Only these; may repeat")]
-AgentId = Annotated[str | None, Parameter(query="agentId")]
-SessionId = Annotated[str | None, Parameter(query="sessionId")]
-UserId = Annotated[str | None, Parameter(query="userId")]
+Types = Annotated[list[str] | None, QueryParameter(name="type", description="Only these; may repeat")]
+AgentId = Annotated[str | None, QueryParameter(name="agentId")]
+SessionId = Annotated[str | None, QueryParameter(name="sessionId")]
+UserId = Annotated[str | None, QueryParameter(name="userId")]
 JSONResponse = Response[bytes]
 
 # ------------------------------------------------------------- request and answer
@@ -188,6 +188,7 @@ async def enter_session(request: Request[Any, Any, Any], session_id: str) -> JSO
     """Create a session or resume it: the agent's way in, safe to repeat."""
     body = await object_of(request)
     require(body, "userId")
+    requests.checked(body, requests.SessionEntry)
     draft = draft_of("session_created", session_in_path(session_id), body, headers_of(request))
     return await entered(request, draft)
 

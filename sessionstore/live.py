@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, Protocol
 import msgspec
 from litestar import Request, WebSocket, get, websocket
 from litestar.openapi.datastructures import ResponseSpec
-from litestar.params import Parameter
+from litestar.params import Parameter, QueryParameter
 from litestar.response import Stream
 from websockets.frames import Frame, Opcode
 
@@ -368,9 +368,9 @@ async def live_feed(socket: WebSocket[Any, Any, Any]) -> None:
 async def stream_events(
     request: Request[Any, Any, Any],
     after: Annotated[int | None, Parameter(ge=0, le=2**63 - 1)] = None,
-    types: Annotated[list[str] | None, Parameter(query="type")] = None,
-    session_id: Annotated[list[str] | None, Parameter(query="sessionId")] = None,
-    user_id: Annotated[list[str] | None, Parameter(query="userId")] = None,
+    types: Annotated[list[str] | None, QueryParameter(name="type")] = None,
+    session_id: Annotated[list[str] | None, QueryParameter(name="sessionId")] = None,
+    user_id: Annotated[list[str] | None, QueryParameter(name="userId")] = None,
 ) -> Stream:
     """Events as they happen, as server-sent events. `Last-Event-ID` wins over `after`; with neither, from now on."""
     store: Store = request.app.state.store

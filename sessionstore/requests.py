@@ -44,14 +44,20 @@ class Body(msgspec.Struct, rename="camel", kw_only=True):
     timestamp: Time | None = None
 
 
-class SessionEntry(Body, kw_only=True):
-    """How an agent comes in: creates the session, or resumes it."""
+class SessionBeginning(Body, kw_only=True):
+    """What creates a session or resumes it, whoever's it is."""
 
-    user_id: UserId
+    user_id: UserId | None = None
     initial: Document = {}
     parent_session: Id | None = None
     tags: Tags = []
     metadata: Document = {}
+
+
+class SessionEntry(SessionBeginning, kw_only=True):
+    """How an agent comes in: creates the session, or resumes it."""
+
+    user_id: UserId
 
 
 class NewSession(SessionEntry, kw_only=True):
@@ -151,8 +157,8 @@ class Anything(msgspec.Struct):
 
 
 BODIES: dict[str, type[msgspec.Struct]] = {
-    "session_created": SessionEntry,
-    "session_resumed": SessionEntry,
+    "session_created": SessionBeginning,
+    "session_resumed": SessionBeginning,
     "session_finalized": Finalization,
     "metadata_updated": MetadataChange,
     "action": LogEntry,

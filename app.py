@@ -18,7 +18,6 @@ This file is the map; what it names stands in sessionstore/, a module for each n
 from __future__ import annotations
 
 import logging
-import sqlite3
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -99,10 +98,11 @@ def main() -> int:
         tokens = access.tokens_of(settings)
         listener = listen(settings.host, settings.port)
         store = Store(settings)
+        store.prepare()
         server = Server(create_app(store, Tokens(tokens)), store.drain)
         print(greeting(settings, listener.getsockname()[1], tokens), flush=True)
         return 0 if server.serve_until_told(listener) else 1
-    except (BadSetting, CannotStart, DatabaseUnusable, OSError, sqlite3.Error) as error:
+    except (BadSetting, CannotStart, DatabaseUnusable, OSError) as error:
         print(f"session store: {error}", file=sys.stderr)
         return 1
 

@@ -338,7 +338,7 @@ WHEN NEW.name = 'state' AND NEW.document -> '$.goals' IS NOT OLD.document -> '$.
   INSERT INTO goals
   SELECT NEW.session_id, value ->> '$.id', key, CAST(coalesce(value ->> '$.status', 'pending') AS TEXT), value
   FROM json_each(NEW.document, '$.goals')
-  WHERE type = 'object' AND json_type(value, '$.id') = 'text'
+  WHERE typeof(key) = 'integer' AND type = 'object' AND json_type(value, '$.id') = 'text'
   ON CONFLICT DO NOTHING;
   UPDATE sessions SET goals = (SELECT count(*) FROM goals WHERE session_id = NEW.session_id)
   WHERE session_id = NEW.session_id;
@@ -350,7 +350,7 @@ WHEN NEW.name = 'state' AND NEW.document -> '$.agents' IS NOT OLD.document -> '$
   INSERT INTO agents
   SELECT NEW.session_id, value ->> '$.agentId', key, CAST(coalesce(value ->> '$.status', 'spawned') AS TEXT), value
   FROM json_each(NEW.document, '$.agents.spawned')
-  WHERE type = 'object' AND json_type(value, '$.agentId') = 'text'
+  WHERE typeof(key) = 'integer' AND type = 'object' AND json_type(value, '$.agentId') = 'text'
   ON CONFLICT DO NOTHING;
   UPDATE sessions SET agents = (SELECT count(*) FROM agents WHERE session_id = NEW.session_id)
   WHERE session_id = NEW.session_id;

@@ -8,6 +8,7 @@ connection that writes.
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -18,7 +19,9 @@ import msgspec
 from . import folds
 from .events import LOGS, STATE_TYPES, UNKNOWN_USER, Draft, Event, known_id
 from .folds import METRICS, Document, encode
-from .problems import Problem, invalid, invalid_value, no_session
+from .problems import Problem, fault, invalid, invalid_value, no_session
+
+log = logging.getLogger("sessionstore.database")
 
 SCHEMA = Path(__file__).resolve().parent.parent / "schema.sql"
 APPLICATION_ID = 1399157617
@@ -38,8 +41,18 @@ class DatabaseUnusable(Exception):
 def open_writer(path: Path, *, durability: str = "full") -> sqlite3.Connection:
     """The connection that writes, on a database of the newest version. `durability` is `full` or `normal`."""
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=256)
+    try:
+        prepare_writer(connection, durability)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def prepare_writer(connection: sqlite3.Connection, durability: str) -> None:
+    connection.execute("PRAGMA busy_timeout = 5000")
+    check_owner(connection)
     for pragma in (
-        "busy_timeout = 5000",
         "journal_mode = WAL",
         f"synchronous = {durability}",
         "foreign_keys = ON",
@@ -51,18 +64,23 @@ def open_writer(path: Path, *, durability: str = "full") -> sqlite3.Connection:
         connection.execute(f"PRAGMA {pragma}")
     folds.register(connection)
     migrate(connection)
-    return connection
+
+
+def check_owner(connection: sqlite3.Connection) -> None:
+    """Raises DatabaseUnusable for the file of another program; a file with nothing in it is nobody's."""
+    (owner,) = connection.execute("PRAGMA application_id").fetchone()
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    if owner != APPLICATION_ID and (owner or version or tables):
+        raise DatabaseUnusable("it belongs to another program")
 
 
 def migrate(connection: sqlite3.Connection, migrations: tuple[Migration, ...] = MIGRATIONS) -> None:
-    """Bring the database to the newest version, wholly or not at all. Raises DatabaseUnusable for a foreign file."""
+    """Bring the database to the newest version, wholly or not at all. Raises DatabaseUnusable for one still newer."""
     newest = len(migrations) + 1
     (found,) = connection.execute("PRAGMA user_version").fetchone()
-    (owner,) = connection.execute("PRAGMA application_id").fetchone()
     if found > newest:
-        raise DatabaseUnusable(f"The database is of version {found}, this program knows {newest}: use a newer program")
-    if found and owner != APPLICATION_ID:
-        raise DatabaseUnusable("The database file belongs to another program")
+        raise DatabaseUnusable(f"it is of version {found}, this program knows {newest}: use a newer program")
     if found == newest:
         return
     connection.execute("BEGIN IMMEDIATE")
@@ -72,7 +90,8 @@ def migrate(connection: sqlite3.Connection, migrations: tuple[Migration, ...] = 
         connection.execute(f"PRAGMA user_version = {newest}")
         connection.execute("COMMIT")
     except BaseException:
-        connection.execute("ROLLBACK")
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
         raise
 
 
@@ -119,6 +138,37 @@ ADDED = {
 """The members that the store adds to the data where the caller left them out."""
 
 MAX_COUNT = 2**53
+
+
+DISK_ERRORS = frozenset(
+    {
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_CORRUPT,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_INTERRUPT,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_NOMEM,
+        sqlite3.SQLITE_NOTADB,
+        sqlite3.SQLITE_READONLY,
+    }
+)
+"""What no single write is to blame for."""
+
+
+def is_of_the_disk(error: Exception) -> bool:
+    """Whether the whole transaction is in doubt."""
+    if not isinstance(error, sqlite3.Error):
+        return False
+    code: int | None = getattr(error, "sqlite_errorcode", None)  # none: the connection itself cannot be used
+    return code is None or code & 0xFF in DISK_ERRORS
+
+
+def unstorable(error: Exception) -> Problem:
+    if isinstance(error, sqlite3.IntegrityError):
+        return Problem(422, f"The store cannot hold this: {error}")
+    return fault()
 
 
 class Appended(NamedTuple):
@@ -212,7 +262,19 @@ class Appender:
         self.unused_ids = wanted.difference(used) - self.entry_ids
 
     def append(self, draft: Draft) -> Appended:
-        """Store one draft. Raises Problem or sqlite3.IntegrityError, and then nothing of it is stored."""
+        """Store one draft. Raises Problem, and then nothing of it is stored; after all else the transaction must go."""
+        cursor = self.cursor
+        try:
+            return self.append_draft(draft)
+        except (Problem, EntryRefused):
+            raise
+        except Exception as error:
+            if self.cursor != cursor or not self.connection.in_transaction or is_of_the_disk(error):
+                raise
+            log.exception("A write that was let in could not be stored: %s", draft.type)
+            raise unstorable(error) from error
+
+    def append_draft(self, draft: Draft) -> Appended:
         session = self.session(draft.session_id)
         if twin := self.twin(draft, session):
             return self.told_again(draft, twin)
@@ -225,7 +287,11 @@ class Appender:
         if session is not None and draft.type in LOGS:
             return Appended(self.log(draft, session))
         self.insert_entries()
-        event = self.insert(self.decide(draft, session) if session else draft, session)
+        if session is None:
+            check_metadata({}, {}, draft.type, draft.data)
+        else:
+            draft = self.decide(draft, session)
+        event = self.insert(draft, session)
         version, record = self.outcome(event) if event.type in STATE_TYPES else (None, None)
         return Appended(event, version=version, record=record)
 
@@ -241,13 +307,14 @@ class Appender:
             appended = self.append_to(self.session(draft.session_id), draft)
             self.insert_entries()
         except BaseException:
-            self.connection.execute("ROLLBACK TO first_word")
+            if self.connection.in_transaction:  # else SQLite has undone all of it already
+                self.connection.execute("ROLLBACK TO first_word")
+                self.connection.execute("RELEASE first_word")
             self.cursor = cursor
             self.sessions.pop(draft.session_id, None)
             del self.fresh[length:]
             raise
-        finally:
-            self.connection.execute("RELEASE first_word")
+        self.connection.execute("RELEASE first_word")
         return appended
 
     def session(self, session_id: str) -> Session | None:
@@ -280,16 +347,16 @@ class Appender:
         return event
 
     def insert_entries(self) -> None:
-        """Insert the entries that were put off. Raises EntryRefused, or sqlite3.IntegrityError if none is put off."""
+        """Insert the entries that were put off. Raises EntryRefused where it is not known which of several is to blame."""
         entries, self.entries = self.entries, []
         self.entry_ids.clear()
         try:
             while entries:
                 rows, entries = entries[:MAX_ROWS], entries[MAX_ROWS:]
                 self.connection.execute(INSERTS[len(rows)], [value for row in rows for value in values_of(row)])
-        except sqlite3.IntegrityError as error:
+        except Exception as error:
             self.forget_last(rows[0].cursor)
-            if self.puts_off:
+            if self.puts_off and self.connection.in_transaction and not is_of_the_disk(error):
                 raise EntryRefused(str(error)) from error
             raise
 
@@ -303,8 +370,9 @@ class Appender:
 
     def twin(self, draft: Draft, session: Session | None) -> Event | None:
         """The event that this draft is told again of, if it is: by its eventId, or a session's creation in every part."""
-        if session is None:
-            return None
+        if session is None:  # of a deleted session only its deletion is left
+            deletion = "session_id = ? AND event_id = ? AND type = 'session_deleted'"
+            return self.event(deletion, draft.session_id, draft.event_id) if draft.event_id else None
         if draft.event_id is not None:
             name = draft.session_id, draft.event_id
             if name in self.unused_ids:
@@ -358,9 +426,16 @@ class Appender:
         if draft.must_be_new:
             raise Problem(409, f"There is a session {draft.session_id!r} already: PUT resumes it")
         keeps_user = not session.is_implicit or draft.user_id in (None, UNKNOWN_USER)
-        return replace(draft, type="session_resumed", user_id=session.user_id if keeps_user else draft.user_id)
+        resumed = replace(draft, user_id=session.user_id if keeps_user else draft.user_id)
+        self.check_metadata(resumed, "session_created" if session.is_implicit else "session_resumed")
+        return replace(resumed, type="session_resumed")
 
     def update_metadata(self, draft: Draft, session: Session) -> Draft:
+        self.check_metadata(draft, draft.type)
+        return draft
+
+    def check_metadata(self, draft: Draft, event_type: str) -> None:
+        """Raises Problem 422 where callers would make something else of the metadata than what it is."""
         (document,), (metrics,) = (
             self.connection.execute(query, (draft.session_id,)).fetchone()
             for query in (
@@ -368,8 +443,7 @@ class Appender:
                 "SELECT metrics FROM counted WHERE session_id = ?",
             )
         )
-        check_metadata(folds.with_members(folds.decode(document), folds.decode(metrics), draft.data))
-        return draft
+        check_metadata(folds.decode(document), folds.decode(metrics), event_type, draft.data)
 
     def add_goal(self, draft: Draft, session: Session) -> Draft:
         goal_id = draft.data.get("id")
@@ -523,15 +597,17 @@ class Metadata(msgspec.Struct, rename="camel"):
     tags: list[str]
 
 
-def check_metadata(document: Document) -> None:
-    """Raises Problem 422 where callers would make something else of the metadata than what it is."""
+def check_metadata(document: Document, metrics: Document, event_type: str, said: Document) -> None:
+    """Raises Problem 422 where what is said would make something else of the metadata than what it is."""
+    shown = folds.metadata_shown(document, metrics, event_type, said)
     try:
-        msgspec.convert(document, Metadata)
+        msgspec.convert(shown, Metadata)
     except msgspec.ValidationError as error:
         raise invalid_value(error) from None
     for name in METRICS:
-        if not isinstance(document["metrics"].get(name, 0), int):
-            raise invalid(f"$.metrics.{name}", "must be a whole number")
+        number = shown["metrics"].get(name, 0)
+        if not isinstance(number, int) or abs(number) > MAX_COUNT:
+            raise invalid(f"$.metrics.{name}", f"must be a whole number of at most {MAX_COUNT}")
 
 
 # ---------------------------------------------------------------- housekeeping

@@ -278,6 +278,7 @@ def settle_entry(draft: Draft) -> None:
 
 def settle_session(draft: Draft) -> None:
     draft.user_id = draft.user_id or draft.data.get("userId")
+    check_members(draft.data.get("metadata") or {}, "$.metadata")
 
 
 def settle_goal_change(draft: Draft) -> None:
@@ -294,12 +295,16 @@ def settle_agent(draft: Draft) -> None:
 def settle_metadata(draft: Draft) -> None:
     """Raises Problem 422 for members that follow from events."""
     draft.data.pop("sessionId", None)
-    for name in draft.data:
+    check_members(draft.data, "$")
+
+
+def check_members(members: Document, owner: str) -> None:
+    for name in members:
         path = path_of(name)
         if path[0] in KEPT_BY_THE_STORE:
-            raise invalid(f"$.{name}", "is kept by the store and cannot be set")
+            raise invalid(f"{owner}.{name}", "is kept by the store and cannot be set")
         if len(path) > MAX_STEPS or (len(path) > 1 and path[0] in ("status", "attention", "parentSession")):
-            raise invalid(f"$.{name}", f"cannot be set by a dotted name; at most {MAX_STEPS} steps are possible")
+            raise invalid(f"{owner}.{name}", f"cannot be set by a dotted name; at most {MAX_STEPS} steps are possible")
 
 
 DOCUMENTS = ("state_updated", "metadata_updated")

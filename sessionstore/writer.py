@@ -9,12 +9,14 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from .database import (
     Appended,
     Appender,
+    DatabaseUnusable,
     EntryRefused,
     checkpoint,
     index_search,
@@ -23,7 +25,7 @@ from .database import (
     purge,
 )
 from .events import Draft, Event, text_of_time
-from .problems import Problem, unavailable
+from .problems import Problem, fault, unavailable
 
 log = logging.getLogger("sessionstore.writer")
 
@@ -36,6 +38,8 @@ CHORE_INTERVAL = 0.25
 """Seconds between looks at what is to do besides writing, while there is nothing."""
 QUIET = 0.01
 """Seconds for which nobody must have written before a chore goes on."""
+RECOVERY_INTERVAL = 1.0
+"""Seconds between attempts to write again after a failure."""
 
 Work = Callable[[Appender], Any]
 """What a caller wants done, in a transaction, on the writer's thread. What it appends is committed or, if it raises,
@@ -154,17 +158,23 @@ class Writer:
             await self.submit(lambda appender: self.index(appender, MAX_SEARCH_CATCH_UP))
 
     def settle(self, outcomes: list[Outcome], events: list[Event]) -> None:
-        if events:
-            self.publish(events)
-        for job, value, failure in outcomes:
-            self.waiting -= 1
-            self.waiting_bytes -= job.size
-            if job.answer.done():
-                continue
-            if failure is None:
-                job.answer.set_result(value)
-            else:
-                job.answer.set_exception(failure)
+        try:
+            if events:
+                self.publish(events)
+        finally:
+            for outcome in outcomes:
+                self.answer(outcome)
+
+    def answer(self, outcome: Outcome) -> None:
+        job, value, failure = outcome
+        self.waiting -= 1
+        self.waiting_bytes -= job.size
+        if job.answer.done():  # its caller went away
+            return
+        if failure is None:
+            job.answer.set_result(value)
+        else:
+            job.answer.set_exception(failure)
 
     # ----------------------------------------------------------- on the thread
 
@@ -179,6 +189,9 @@ class Writer:
                 self.commit(group)
             else:
                 self.do_chores()
+        self.close()
+
+    def close(self) -> None:
         try:
             checkpoint(self.appender.connection, "TRUNCATE")
         except sqlite3.Error as error:
@@ -204,7 +217,7 @@ class Writer:
         started = time.monotonic()
         try:
             outcomes, events = self.transact(group)
-        except sqlite3.Error as error:
+        except Exception as error:  # whatever it is, the one thread that writes goes on
             self.fail(group, error)
             return
         self.trouble = None
@@ -216,10 +229,10 @@ class Writer:
 
     def transact(self, group: list[Job]) -> tuple[list[Outcome], list[Event]]:
         """One transaction for all. Where the database refuses an entry, again with each entry for itself."""
-        appender = self.appender
-        for appender.puts_off in (True, False):
+        for puts_off in (True, False):
+            appender = self.begin()
+            appender.puts_off = puts_off
             try:
-                appender.begin()
                 appender.look_up(draft for job in group for draft in job.drafts)
                 outcomes = [self.do(job) for job in group]
                 return outcomes, appender.commit()
@@ -228,52 +241,61 @@ class Writer:
         raise AssertionError("an entry can be refused only where entries are put off")
 
     def do(self, job: Job) -> Outcome:
-        """Raises sqlite3.Error where the whole transaction is gone."""
+        """Raises anything but Problem where the whole transaction must go."""
         try:
             return Outcome(job, job.work(self.appender))
         except Problem as problem:
             return Outcome(job, None, problem)
-        except sqlite3.IntegrityError as error:
-            if not self.appender.connection.in_transaction:
-                raise
-            log.exception("The database's own rules refused a write")
-            return Outcome(job, None, Problem(422, f"The store cannot hold this: {error}"))
 
-    def fail(self, group: list[Job], error: sqlite3.Error) -> None:
-        """Nothing of this group is stored, and everyone in it is told so. A new connection reads the log again."""
-        self.trouble = f"{error}"
+    def fail(self, group: list[Job], error: Exception) -> None:
+        """Nothing of this group is stored, and everyone in it is told so."""
+        is_fault = not isinstance(error, sqlite3.Error | DatabaseUnusable)
+        log.error("A commit of %d writes failed: %s", len(group), error, exc_info=is_fault)
         self.failures += 1
-        log.error("A commit of %d writes failed: %s", len(group), error)
-        try:
+        self.trouble = f"{error}"
+        self.chores_at = time.monotonic() + RECOVERY_INTERVAL
+        with suppress(sqlite3.Error):
             self.appender.connection.close()
-            self.appender = self.open()
-        except sqlite3.Error as again:
-            log.error("The database cannot be opened: %s", again)
-        problem = unavailable(f"The database cannot take writes now: {error}", retry_after=2)
+        problem = fault() if is_fault else unavailable(f"The database cannot take writes now: {error}", retry_after=2)
         outcomes = [Outcome(job, None, problem) for job in group]
         self.loop.call_soon_threadsafe(self.settle, outcomes, [])
+
+    def begin(self) -> Appender:
+        """Begin a transaction. Raises sqlite3.Error or DatabaseUnusable. After trouble, a new connection reads the log."""
+        if self.trouble:
+            self.appender = self.open()
+        self.appender.begin()
+        return self.appender
 
     # ------------------------------------------------------------------ chores
 
     def do_chores(self) -> None:
-        """What is done while nobody writes, a little at a time."""
+        """What is done while nobody writes, a little at a time. After trouble, the first is to see whether it is over."""
         try:
+            if self.trouble:
+                self.recover()
             is_busy = self.chore()
-        except sqlite3.Error as error:
-            log.warning("A chore failed: %s", error)
-            self.appender.rollback()
-            is_busy = False
+        except Exception as error:
+            self.fail([], error)
+            return
         self.chores_at = time.monotonic() + (QUIET if is_busy else CHORE_INTERVAL)
+
+    def recover(self) -> None:
+        """Write something, so that a store to which nobody writes, because it is not ready, becomes ready again."""
+        appender = self.begin()
+        appender.connection.execute("UPDATE progress SET searched = searched")
+        appender.commit()
+        self.trouble = None
 
     def chore(self) -> bool:
         """One piece of what is to be done. False: nothing more is."""
-        self.appender.begin()
+        appender = self.begin()
         if time.monotonic() >= self.lost_check_at:
             self.lost_check_at = time.monotonic() + min(1.0, self.lost_after / 4)
-            lose_silent(self.appender, text_of_time(self.clock() - self.lost_after))
-        is_busy = purge(self.appender.connection) or self.index(self.appender, 100)
-        events = self.appender.commit()
-        self.cursor = self.appender.cursor
+            lose_silent(appender, text_of_time(self.clock() - self.lost_after))
+        is_busy = purge(appender.connection) or self.index(appender, 100)
+        events = appender.commit()
+        self.cursor = appender.cursor
         self.loop.call_soon_threadsafe(self.settle, [], events)
         return is_busy
 

@@ -1,0 +1,106 @@
+"""The session store: one process, one SQLite file, one folder. Start it with `python app.py`.
+
+This file is the map; what it names stands in sessionstore/, a module for each noun.
+
+    agents, people ── HTTP, WebSocket ──▶ Gate ──▶ Door ──▶ Litestar
+                                         who may   one action,   every other
+                                                   one response  route
+                                                       │             │
+                                                       ▼             ▼
+                                              Writer: one thread,  Reader: read-only
+                                              one commit for all   connections
+                                              that waits, schema.sql
+                                                       │
+                                                       ▼ after the commit
+                                              Broadcaster ──▶ /ws, /api/events/stream
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from litestar import Litestar
+from litestar.datastructures import State
+from litestar.exceptions import HTTPException
+
+from sessionstore import __version__, access, api, live, pages
+from sessionstore.access import ASGI, Gate, Tokens
+from sessionstore.database import DatabaseUnusable
+from sessionstore.door import Door
+from sessionstore.problems import Problem
+from sessionstore.process import CannotStart, Server, listen, own_folder
+from sessionstore.settings import BadSetting, Settings, read_settings
+from sessionstore.store import Store
+
+
+def create_app(store: Store, tokens: Tokens) -> ASGI:
+    """The appliance as an ASGI app, for production and tests alike. Nothing is opened before its lifespan begins."""
+    listeners = live.Listeners()
+
+    @asynccontextmanager
+    async def lifespan(_: Litestar) -> AsyncIterator[None]:
+        await store.start()
+        try:
+            yield
+        finally:
+            await store.stop()
+
+    app = Litestar(
+        route_handlers=[*api.ROUTES, live.live_feed, live.stream_events, *pages.ROUTES],
+        lifespan=[lifespan],
+        state=State({"store": store, "tokens": tokens, "listeners": listeners}),
+        openapi_config=pages.OPENAPI,
+        exception_handlers={
+            Problem: api.on_problem,
+            HTTPException: api.on_http_exception,
+            Exception: api.on_failure,
+        },
+        logging_config=None,
+    )
+    app.state.gate = Gate(Door(app, store), store.settings, tokens)  # type: ignore[arg-type]
+    gate: ASGI = app.state.gate
+    return gate
+
+
+def greeting(settings: Settings, port: int, tokens: dict[str, str]) -> str:
+    """What the person who starts it wants to know."""
+    host = "127.0.0.1" if settings.is_loopback else settings.host
+    at = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    lines = [
+        f"Session store {__version__}",
+        f"  Dashboard      {at}/",
+        f"  API            {at}/schema",
+        f"  Data           {settings.directory}",
+    ]
+    if not tokens:
+        lines.append("  Access         open: only this machine can reach it")
+    elif not (settings.admin_token or settings.read_token or settings.ingest_token):
+        lines.append(f"  Access         by token: the dashboard asks for the one in {access.tokens_folder(settings)}/admin")
+    else:
+        lines.append("  Access         by the tokens that are set")
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """Run the appliance until it is told to stop. The exit code: 0, or 1 where it could not start."""
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    try:
+        settings = read_settings()
+        own_folder(settings.directory)
+        tokens = access.tokens_of(settings)
+        listener = listen(settings.host, settings.port)
+        store = Store(settings)
+        server = Server(create_app(store, Tokens(tokens)), store.drain)
+        print(greeting(settings, listener.getsockname()[1], tokens), flush=True)
+        return 0 if server.serve_until_told(listener) else 1
+    except (BadSetting, CannotStart, DatabaseUnusable, OSError, sqlite3.Error) as error:
+        print(f"session store: {error}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

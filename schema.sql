@@ -1,0 +1,451 @@
+/* The session store's database, written to be read from top to bottom.
+
+   Everything that happens is one row of `events`, written once and never
+   changed. An INSERT into `events` is the only way anything changes: the
+   triggers below fold it into the tables under "Derived", all of which could be
+   dropped and made again from the events alone. The views at the end are what
+   the API, Datasette and the file tree read.
+
+   Times are text, RFC 3339, UTC, milliseconds, Z: 2026-02-13T20:59:12.345Z, so
+   that they sort as they stand. JSON is text, and checked. Ids are 1 to 128 of
+   A-Z a-z 0-9 . _ - and case-sensitive; the server checks them before they come
+   here. The connection that writes has three functions of sessionstore/folds.py
+   registered: initial_document, metadata_after and state_after. */
+
+PRAGMA application_id = 1399157617;   /* "SeS1": this file is a session store */
+
+------------------------------------------------------------------------------
+-- The truth
+------------------------------------------------------------------------------
+
+CREATE TABLE events (
+  cursor       INTEGER PRIMARY KEY,     -- position in the whole store, rising in commit order, never used twice
+  type         TEXT NOT NULL            -- what happened
+               CHECK (type IN ('session_created', 'session_resumed', 'metadata_updated', 'session_finalized',
+                               'session_lost', 'session_deleted', 'action', 'response', 'state_updated', 'goal_added',
+                               'goal_updated', 'agent_spawned', 'agent_updated', 'agent_completed')),
+  session_id   TEXT NOT NULL,           -- the session it happened in
+  user_id      TEXT NOT NULL,           -- whose session it was at that time
+  event_id     TEXT NOT NULL,           -- the caller's name for it, or one made here; a retry is recognised by it
+  agent_id     TEXT,                    -- the agent it happened inside of, null for the session itself
+  timestamp    TEXT NOT NULL,           -- when it happened at the caller, if the caller said so, else received_at
+  received_at  TEXT NOT NULL,           -- when it was committed here
+  patch        TEXT                     -- state_updated: how data changes the document (null: deep merge)
+               CHECK (patch IS NULL OR (type = 'state_updated' AND patch IN ('merge-patch', 'replace'))),
+  seq          INTEGER                  -- action, response: 1, 2, 3 … within this log of this session
+               CHECK ((seq IS NULL) = (type NOT IN ('action', 'response'))),
+  kind         TEXT                     -- action, response: the `type` that its data has
+               CHECK ((kind IS NULL) = (seq IS NULL)),
+  data         TEXT NOT NULL            -- what the caller said, a JSON object
+               CHECK (json_type(data) = 'object')
+) STRICT;
+
+CREATE UNIQUE INDEX events_by_event_id ON events (session_id, event_id);
+CREATE INDEX        events_by_session  ON events (session_id, cursor);
+CREATE UNIQUE INDEX events_by_seq      ON events (session_id, type, seq) WHERE seq IS NOT NULL;
+
+------------------------------------------------------------------------------
+-- Derived: sessions
+------------------------------------------------------------------------------
+
+CREATE TABLE sessions (
+  session_id      TEXT PRIMARY KEY,
+  user_id         TEXT NOT NULL,
+  parent_session  TEXT,                        -- the session that started this one; it may be gone
+  status          TEXT NOT NULL DEFAULT 'active'
+                  CHECK (status IN ('active', 'waiting', 'completed', 'failed', 'cancelled', 'lost')),
+  attention       TEXT                         -- what a person was last asked for, {"reason", "message", "since", …};
+                  CHECK (json_type(attention) = 'object'),   -- it counts only while the status is waiting
+  is_implicit     INTEGER NOT NULL DEFAULT 0   -- 1: made by its first word, and nobody has created it since
+                  CHECK (is_implicit IN (0, 1)),
+  created         TEXT NOT NULL,               -- timestamp of its session_created
+  updated         TEXT NOT NULL,               -- received_at of its newest event
+  heard           TEXT NOT NULL,               -- received_at of the last word from the agent itself
+  ended           TEXT,                        -- timestamp of the session_finalized; null while it goes on
+  created_cursor  INTEGER NOT NULL,
+  last_cursor     INTEGER NOT NULL,            -- its newest event
+  resumes         INTEGER NOT NULL DEFAULT 0,
+  actions         INTEGER NOT NULL DEFAULT 0,  -- entries in the action log: its last seq
+  responses       INTEGER NOT NULL DEFAULT 0,  -- entries in the response log: its last seq
+  goals           INTEGER NOT NULL DEFAULT 0,
+  agents          INTEGER NOT NULL DEFAULT 0,
+  phase           TEXT,                        -- of the state, where it is text
+  current_step    TEXT,
+  agents_spawned  INTEGER NOT NULL DEFAULT 0,  -- counted from the actions; callers may add to these in the
+  tool_calls      INTEGER NOT NULL DEFAULT 0,  --   metadata's "metrics", so read them from the view `metadata`
+  mcp_calls       INTEGER NOT NULL DEFAULT 0,
+  files_modified  INTEGER NOT NULL DEFAULT 0,
+  bash_commands   INTEGER NOT NULL DEFAULT 0
+) STRICT;
+
+CREATE INDEX sessions_by_change ON sessions (last_cursor);
+CREATE INDEX sessions_by_user   ON sessions (user_id, created_cursor);
+CREATE INDEX sessions_by_parent ON sessions (parent_session, created_cursor) WHERE parent_session IS NOT NULL;
+CREATE INDEX sessions_by_status ON sessions (status);
+CREATE INDEX sessions_by_end    ON sessions (ended) WHERE ended IS NOT NULL;
+
+/* The larger documents of a session, apart from its row because that row is
+   written again with every event. */
+CREATE TABLE documents (
+  session_id  TEXT NOT NULL REFERENCES sessions ON DELETE CASCADE,
+  name        TEXT NOT NULL                    -- metadata: what callers set beyond the columns of sessions
+              CHECK (name IN ('initial', 'metadata', 'state', 'final')),
+  version     INTEGER NOT NULL DEFAULT 1,      -- rises with every change
+  document    TEXT NOT NULL CHECK (json_type(document) = 'object'),
+  PRIMARY KEY (session_id, name)
+) STRICT;
+
+------------------------------------------------------------------------------
+-- Derived: the lists of the state document, as rows
+------------------------------------------------------------------------------
+
+CREATE TABLE goals (
+  session_id  TEXT NOT NULL REFERENCES sessions ON DELETE CASCADE,
+  goal_id     TEXT NOT NULL,
+  position    INTEGER NOT NULL,                -- in the document's `goals`, from 0
+  status      TEXT NOT NULL,                   -- pending, in_progress, completed …: the caller's words
+  record      TEXT NOT NULL CHECK (json_type(record) = 'object'),
+  PRIMARY KEY (session_id, goal_id)
+) STRICT;
+
+CREATE TABLE agents (
+  session_id  TEXT NOT NULL REFERENCES sessions ON DELETE CASCADE,
+  agent_id    TEXT NOT NULL,
+  position    INTEGER NOT NULL,                -- in the document's `agents.spawned`, from 0
+  status      TEXT NOT NULL,                   -- spawned, running, completed, failed, cancelled …
+  record      TEXT NOT NULL CHECK (json_type(record) = 'object'),
+  PRIMARY KEY (session_id, agent_id)
+) STRICT;
+
+------------------------------------------------------------------------------
+-- Derived: counts, so that totals cost the same with ten million events
+------------------------------------------------------------------------------
+
+CREATE TABLE counts (
+  what    TEXT NOT NULL CHECK (what IN ('events', 'sessions', 'goals', 'agents')),
+  name    TEXT NOT NULL,                       -- an event's type; the status of a session, goal or agent
+  number  INTEGER NOT NULL,
+  PRIMARY KEY (what, name)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE users (
+  user_id   TEXT PRIMARY KEY,
+  sessions  INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE minutes (
+  minute  TEXT PRIMARY KEY,                    -- 2026-02-13T20:59, of received_at
+  events  INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+------------------------------------------------------------------------------
+-- Bookkeeping
+------------------------------------------------------------------------------
+
+CREATE TABLE progress (
+  only      INTEGER PRIMARY KEY CHECK (only = 1),
+  searched  INTEGER NOT NULL                   -- the full-text index holds what is at or below this cursor
+) STRICT;
+INSERT INTO progress VALUES (1, 0);
+
+/* Deleted sessions whose events are still being removed, some at a time, so that
+   deleting a large one holds nobody up. No view shows these events. The
+   session_deleted itself stays, so that no cursor is ever given twice. */
+CREATE TABLE purges (
+  session_id  TEXT PRIMARY KEY,
+  cursor      INTEGER NOT NULL                 -- of the session_deleted: what is older goes
+) STRICT, WITHOUT ROWID;
+
+/* Full text over what was logged, brought up behind the writing. Contentless: the
+   text is that of the event with this rowid (folds.searchable_text), kept once. */
+CREATE VIRTUAL TABLE search USING fts5 (text, content = '', tokenize = 'unicode61 remove_diacritics 0');
+
+------------------------------------------------------------------------------
+-- Folding: log entries
+------------------------------------------------------------------------------
+
+/* Nearly every event is an entry of a log, so an entry has this one trigger to
+   pass, and all other events go through the view `changes` to the one of theirs. */
+CREATE TRIGGER entry_logged AFTER INSERT ON events WHEN NEW.seq IS NOT NULL BEGIN
+  UPDATE sessions SET updated = NEW.received_at, heard = NEW.received_at, last_cursor = NEW.cursor,
+         actions        = iif(NEW.type = 'action', NEW.seq, actions),
+         responses      = iif(NEW.type = 'response', NEW.seq, responses),
+         agents_spawned = agents_spawned + (NEW.type = 'action' AND NEW.kind = 'task_spawn'),
+         tool_calls     = tool_calls     + (NEW.type = 'action' AND NEW.kind = 'tool_call'),
+         mcp_calls      = mcp_calls      + (NEW.type = 'action' AND NEW.kind = 'mcp_call'),
+         files_modified = files_modified + (NEW.type = 'action' AND NEW.kind IN ('file_write', 'file_edit')),
+         bash_commands  = bash_commands  + (NEW.type = 'action' AND NEW.kind = 'bash_exec')
+  WHERE session_id = NEW.session_id;
+
+  /* Claude Code's own tools count as what they are as well. */
+  UPDATE sessions SET
+         mcp_calls      = mcp_calls      + coalesce(NEW.data ->> '$.tool' GLOB 'mcp__*', 0),
+         files_modified = files_modified + coalesce(NEW.data ->> '$.tool' IN ('Write', 'Edit', 'MultiEdit',
+                                                                              'NotebookEdit'), 0),
+         bash_commands  = bash_commands  + coalesce(NEW.data ->> '$.tool' = 'Bash', 0)
+  WHERE NEW.kind = 'tool_call' AND NEW.type = 'action' AND session_id = NEW.session_id;
+
+  /* The next word of a lost session brings it back. Work that goes on shows that
+     nobody is waited for: a prompt answers whatever was asked; a tool call of the
+     main agent shows that it has its prompt; a result of the tool that a person
+     was asked about shows that the person has answered. */
+  UPDATE sessions SET status = 'active'
+  WHERE session_id = NEW.session_id AND status IN ('lost', 'waiting')
+    AND (status = 'lost' OR NEW.kind = 'prompt'
+         OR (NEW.kind IN ('tool_call', 'tool_result', 'tool_error') AND NEW.agent_id IS NULL
+             AND attention ->> '$.reason' IS 'input')
+         OR (NEW.kind IN ('tool_result', 'tool_error') AND attention ->> '$.reason' IS 'permission'
+             AND coalesce(attention ->> '$.tool', NEW.data ->> '$.tool') IS NEW.data ->> '$.tool'));
+
+  INSERT INTO attention_said
+  SELECT NEW.session_id, NEW.timestamp, NEW.data -> '$.attention' WHERE instr(NEW.data, '"attention":');
+
+  INSERT INTO counts VALUES ('events', NEW.type, 1) ON CONFLICT DO UPDATE SET number = number + 1;
+  INSERT INTO minutes VALUES (substr(NEW.received_at, 1, 16), 1) ON CONFLICT DO UPDATE SET events = events + 1;
+END;
+
+/* Whoever says `attention` says that a person is waited for, and for what; null
+   says that this is over. A question that is asked again keeps its `since`. */
+CREATE VIEW attention_said AS SELECT session_id, updated AS timestamp, attention FROM sessions;
+
+CREATE TRIGGER attention_followed INSTEAD OF INSERT ON attention_said BEGIN
+  UPDATE sessions SET status = 'active'
+  WHERE session_id = NEW.session_id AND NEW.attention = 'null' AND status = 'waiting';
+  UPDATE sessions SET status = 'waiting',
+         attention = json_patch(
+           CASE WHEN status = 'waiting' AND attention ->> '$.reason' IS NEW.attention ->> '$.reason' THEN attention
+           ELSE json_object('reason', 'input', 'message', '', 'since', NEW.timestamp) END, NEW.attention)
+  WHERE session_id = NEW.session_id AND json_type(NEW.attention) = 'object' AND ended IS NULL;
+END;
+
+------------------------------------------------------------------------------
+-- Folding: all other events
+------------------------------------------------------------------------------
+
+CREATE VIEW changes AS SELECT * FROM events WHERE seq IS NULL;
+
+CREATE TRIGGER change_folded AFTER INSERT ON events WHEN NEW.seq IS NULL BEGIN
+  UPDATE sessions SET updated = NEW.received_at, last_cursor = NEW.cursor WHERE session_id = NEW.session_id;
+  UPDATE sessions SET heard = NEW.received_at, status = iif(status = 'lost', 'active', status)
+  WHERE session_id = NEW.session_id AND NEW.type NOT IN ('metadata_updated', 'session_lost');
+  INSERT INTO changes VALUES (NEW.cursor, NEW.type, NEW.session_id, NEW.user_id, NEW.event_id, NEW.agent_id,
+                              NEW.timestamp, NEW.received_at, NEW.patch, NULL, NULL, NEW.data);
+  INSERT INTO counts VALUES ('events', NEW.type, 1) ON CONFLICT DO UPDATE SET number = number + 1;
+  INSERT INTO minutes VALUES (substr(NEW.received_at, 1, 16), 1) ON CONFLICT DO UPDATE SET events = events + 1;
+END;
+
+CREATE TRIGGER event_purged AFTER DELETE ON events BEGIN
+  UPDATE counts SET number = number - 1 WHERE what = 'events' AND name = OLD.type;
+END;
+
+CREATE TRIGGER session_created INSTEAD OF INSERT ON changes WHEN NEW.type = 'session_created' BEGIN
+  INSERT INTO sessions (session_id, user_id, parent_session, is_implicit, created, updated, heard, created_cursor,
+                        last_cursor)
+  VALUES (NEW.session_id, NEW.user_id, NEW.data ->> '$.parentSession', NEW.data -> '$.implicit' IS 'true',
+          NEW.timestamp, NEW.received_at, NEW.received_at, NEW.cursor, NEW.cursor);
+  INSERT INTO documents (session_id, name, document)
+  VALUES (NEW.session_id, 'initial', initial_document(NEW.data, NEW.timestamp)),
+         (NEW.session_id, 'metadata', metadata_after('{}', '{}', NEW.type, NEW.data)),
+         (NEW.session_id, 'state', state_after('{}', NEW.type, NULL, NEW.data, NEW.timestamp));
+END;
+
+/* A session that was made by its first word takes its beginning from whoever
+   creates it later; any other keeps the one it has. */
+CREATE TRIGGER session_resumed INSTEAD OF INSERT ON changes WHEN NEW.type = 'session_resumed' BEGIN
+  UPDATE documents SET version = version + 1, document = initial_document(NEW.data, NEW.timestamp)
+  WHERE session_id = NEW.session_id AND name = 'initial' AND NEW.data -> '$.initial' IS NOT NULL
+    AND (SELECT is_implicit FROM sessions WHERE session_id = NEW.session_id);
+  UPDATE documents SET version = version + 1,
+         document = metadata_after(document, (SELECT metrics FROM counted WHERE session_id = NEW.session_id),
+                                   iif((SELECT is_implicit FROM sessions WHERE session_id = NEW.session_id),
+                                       'session_created', NEW.type), NEW.data)
+  WHERE session_id = NEW.session_id AND name = 'metadata';
+  UPDATE sessions SET user_id = NEW.user_id, status = 'active', ended = NULL, is_implicit = 0, resumes = resumes + 1,
+         parent_session = coalesce(parent_session, NEW.data ->> '$.parentSession')
+  WHERE session_id = NEW.session_id;
+  DELETE FROM documents WHERE session_id = NEW.session_id AND name = 'final';
+END;
+
+CREATE TRIGGER metadata_updated INSTEAD OF INSERT ON changes WHEN NEW.type = 'metadata_updated' BEGIN
+  UPDATE documents SET version = version + 1,
+         document = metadata_after(document, (SELECT metrics FROM counted WHERE session_id = NEW.session_id),
+                                   NEW.type, NEW.data)
+  WHERE session_id = NEW.session_id AND name = 'metadata';
+  UPDATE sessions SET parent_session = NEW.data ->> '$.parentSession'
+  WHERE session_id = NEW.session_id AND json_type(NEW.data, '$.parentSession') IS NOT NULL;
+  UPDATE sessions SET status = NEW.data ->> '$.status',
+         ended = iif(NEW.data ->> '$.status' IN ('completed', 'failed', 'cancelled'), coalesce(ended, NEW.timestamp),
+                     NULL),
+         attention = json_object('reason', 'input', 'message', '', 'since', NEW.timestamp)
+  WHERE session_id = NEW.session_id AND NEW.data ->> '$.status' IS NOT NULL;
+  INSERT INTO attention_said
+  SELECT NEW.session_id, NEW.timestamp, NEW.data -> '$.attention' WHERE instr(NEW.data, '"attention":');
+END;
+
+CREATE TRIGGER session_finalized INSTEAD OF INSERT ON changes WHEN NEW.type = 'session_finalized' BEGIN
+  UPDATE sessions SET ended = NEW.timestamp,
+         status = CASE NEW.data ->> '$.status' WHEN 'failed' THEN 'failed' WHEN 'cancelled' THEN 'cancelled'
+                  ELSE 'completed' END
+  WHERE session_id = NEW.session_id;
+  INSERT INTO documents (session_id, name, document)
+  SELECT NEW.session_id, 'final', json_object(
+           '$schema', 'session-final-v1', 'timestamp', NEW.timestamp,
+           'status', coalesce(NEW.data ->> '$.status', 'success'), 'outcome', NEW.data -> '$.outcome',
+           'goalsAchieved', (SELECT json_group_array(goal_id) FROM (
+              SELECT goal_id FROM goals WHERE session_id = NEW.session_id AND status = 'completed' ORDER BY position)),
+           'finalResponse', NEW.data -> '$.response', 'exitCode', NEW.data -> '$.exitCode',
+           'reason', NEW.data -> '$.reason', 'metrics', json(metrics), 'subsessions', json(subsessions))
+  FROM counted WHERE session_id = NEW.session_id
+  ON CONFLICT DO UPDATE SET document = excluded.document, version = version + 1;
+END;
+
+CREATE TRIGGER session_lost INSTEAD OF INSERT ON changes WHEN NEW.type = 'session_lost' BEGIN
+  UPDATE sessions SET status = 'lost' WHERE session_id = NEW.session_id AND ended IS NULL;
+END;
+
+CREATE TRIGGER session_deleted INSTEAD OF INSERT ON changes WHEN NEW.type = 'session_deleted' BEGIN
+  DELETE FROM sessions WHERE session_id = NEW.session_id;
+  INSERT INTO purges VALUES (NEW.session_id, NEW.cursor) ON CONFLICT DO UPDATE SET cursor = excluded.cursor;
+END;
+
+CREATE TRIGGER state_changed INSTEAD OF INSERT ON changes
+WHEN NEW.type IN ('state_updated', 'goal_added', 'goal_updated', 'agent_spawned', 'agent_updated', 'agent_completed')
+BEGIN
+  UPDATE sessions SET agents_spawned = agents_spawned + 1
+  WHERE NEW.type = 'agent_spawned' AND session_id = NEW.session_id;
+  UPDATE documents SET version = version + 1,
+         document = state_after(document, NEW.type, NEW.patch, NEW.data, NEW.timestamp)
+  WHERE session_id = NEW.session_id AND name = 'state';
+END;
+
+------------------------------------------------------------------------------
+-- Folding: the lists of the state document
+------------------------------------------------------------------------------
+
+CREATE TRIGGER state_indexed AFTER UPDATE OF document ON documents WHEN NEW.name = 'state' BEGIN
+  UPDATE sessions SET
+         phase        = iif(json_type(NEW.document, '$.phase') = 'text', NEW.document ->> '$.phase', NULL),
+         current_step = iif(json_type(NEW.document, '$.currentStep') = 'text', NEW.document ->> '$.currentStep', NULL)
+  WHERE session_id = NEW.session_id;
+END;
+
+CREATE TRIGGER goals_indexed AFTER UPDATE OF document ON documents
+WHEN NEW.name = 'state' AND NEW.document -> '$.goals' IS NOT OLD.document -> '$.goals' BEGIN
+  DELETE FROM goals WHERE session_id = NEW.session_id;
+  INSERT INTO goals
+  SELECT NEW.session_id, value ->> '$.id', key, CAST(coalesce(value ->> '$.status', 'pending') AS TEXT), value
+  FROM json_each(NEW.document, '$.goals')
+  WHERE type = 'object' AND json_type(value, '$.id') = 'text'
+  ON CONFLICT DO NOTHING;
+  UPDATE sessions SET goals = (SELECT count(*) FROM goals WHERE session_id = NEW.session_id)
+  WHERE session_id = NEW.session_id;
+END;
+
+CREATE TRIGGER agents_indexed AFTER UPDATE OF document ON documents
+WHEN NEW.name = 'state' AND NEW.document -> '$.agents' IS NOT OLD.document -> '$.agents' BEGIN
+  DELETE FROM agents WHERE session_id = NEW.session_id;
+  INSERT INTO agents
+  SELECT NEW.session_id, value ->> '$.agentId', key, CAST(coalesce(value ->> '$.status', 'spawned') AS TEXT), value
+  FROM json_each(NEW.document, '$.agents.spawned')
+  WHERE type = 'object' AND json_type(value, '$.agentId') = 'text'
+  ON CONFLICT DO NOTHING;
+  UPDATE sessions SET agents = (SELECT count(*) FROM agents WHERE session_id = NEW.session_id)
+  WHERE session_id = NEW.session_id;
+END;
+
+------------------------------------------------------------------------------
+-- Folding: counts
+------------------------------------------------------------------------------
+
+CREATE TRIGGER session_counted AFTER INSERT ON sessions BEGIN
+  INSERT INTO counts VALUES ('sessions', NEW.status, 1) ON CONFLICT DO UPDATE SET number = number + 1;
+  INSERT INTO users VALUES (NEW.user_id, 1) ON CONFLICT DO UPDATE SET sessions = sessions + 1;
+END;
+
+CREATE TRIGGER session_recounted AFTER UPDATE OF status ON sessions WHEN NEW.status <> OLD.status BEGIN
+  UPDATE counts SET number = number - 1 WHERE what = 'sessions' AND name = OLD.status;
+  INSERT INTO counts VALUES ('sessions', NEW.status, 1) ON CONFLICT DO UPDATE SET number = number + 1;
+END;
+
+CREATE TRIGGER session_claimed AFTER UPDATE OF user_id ON sessions WHEN NEW.user_id <> OLD.user_id BEGIN
+  UPDATE users SET sessions = sessions - 1 WHERE user_id = OLD.user_id;
+  DELETE FROM users WHERE user_id = OLD.user_id AND sessions = 0;
+  INSERT INTO users VALUES (NEW.user_id, 1) ON CONFLICT DO UPDATE SET sessions = sessions + 1;
+END;
+
+CREATE TRIGGER session_discounted AFTER DELETE ON sessions BEGIN
+  UPDATE counts SET number = number - 1 WHERE what = 'sessions' AND name = OLD.status;
+  UPDATE users SET sessions = sessions - 1 WHERE user_id = OLD.user_id;
+  DELETE FROM users WHERE user_id = OLD.user_id AND sessions = 0;
+END;
+
+CREATE TRIGGER goal_counted AFTER INSERT ON goals BEGIN
+  INSERT INTO counts VALUES ('goals', NEW.status, 1) ON CONFLICT DO UPDATE SET number = number + 1;
+END;
+
+CREATE TRIGGER goal_discounted AFTER DELETE ON goals BEGIN
+  UPDATE counts SET number = number - 1 WHERE what = 'goals' AND name = OLD.status;
+END;
+
+CREATE TRIGGER agent_counted AFTER INSERT ON agents BEGIN
+  INSERT INTO counts VALUES ('agents', NEW.status, 1) ON CONFLICT DO UPDATE SET number = number + 1;
+END;
+
+CREATE TRIGGER agent_discounted AFTER DELETE ON agents BEGIN
+  UPDATE counts SET number = number - 1 WHERE what = 'agents' AND name = OLD.status;
+END;
+
+------------------------------------------------------------------------------
+-- Views: what everybody reads
+------------------------------------------------------------------------------
+
+/* A session's metrics as shown, and the sessions it started. */
+CREATE VIEW counted AS
+SELECT s.session_id,
+       json_patch(d.document -> '$.metrics', json_object(
+         'agentsSpawned', s.agents_spawned + coalesce(d.document ->> '$.metrics.agentsSpawned', 0),
+         'toolCalls',     s.tool_calls     + coalesce(d.document ->> '$.metrics.toolCalls', 0),
+         'mcpCalls',      s.mcp_calls      + coalesce(d.document ->> '$.metrics.mcpCalls', 0),
+         'filesModified', s.files_modified + coalesce(d.document ->> '$.metrics.filesModified', 0),
+         'bashCommands',  s.bash_commands  + coalesce(d.document ->> '$.metrics.bashCommands', 0))) AS metrics,
+       (SELECT json_group_array(session_id)
+        FROM (SELECT c.session_id FROM sessions c WHERE c.parent_session = s.session_id
+              ORDER BY c.created_cursor)) AS subsessions
+FROM sessions s JOIN documents d ON d.session_id = s.session_id AND d.name = 'metadata';
+
+/* metadata.json, as GET /api/sessions/ID has it too. */
+CREATE VIEW metadata AS
+SELECT s.session_id, s.user_id, s.status, s.created, s.parent_session, s.created_cursor, s.last_cursor,
+       d.document -> '$.tags' AS tags,
+       rtrim(json_object(
+         '$schema', 'session-metadata-v1', 'sessionId', s.session_id, 'userId', s.user_id, 'created', s.created,
+         'updated', s.updated, 'status', s.status,
+         'attention', CASE s.status WHEN 'waiting' THEN json(s.attention) END,
+         'phase', s.phase, 'currentStep', s.current_step, 'goals', s.goals, 'agents', s.agents, 'actions', s.actions,
+         'responses', s.responses, 'metrics', json(c.metrics), 'parentSession', s.parent_session,
+         'subsessions', json(c.subsessions), 'ended', s.ended,
+         'duration', CAST(round((julianday(s.ended) - julianday(s.created)) * 86400000) AS INTEGER),
+         'resumes', s.resumes, 'lastCursor', s.last_cursor), '}')
+       || ',' || substr(json_remove(d.document, '$.metrics'), 2) AS document
+FROM sessions s JOIN documents d ON d.session_id = s.session_id AND d.name = 'metadata'
+JOIN counted c ON c.session_id = s.session_id;
+
+/* The one shape of an event: the live feed, every list of events, events.jsonl. */
+CREATE VIEW timeline AS
+SELECT cursor, session_id, user_id, type, agent_id, timestamp, received_at,
+       '{"cursor":' || cursor || ',"type":"' || type || '","sessionId":"' || session_id || '","userId":'
+       || json_quote(user_id) || ',"eventId":"' || event_id || '","agentId":' || json_quote(agent_id)
+       || ',"timestamp":"' || timestamp || '","receivedAt":"' || received_at || '","data":'
+       || CASE WHEN seq IS NULL THEN data ELSE '{"seq":' || seq || ',' || substr(data, 2) END
+       || CASE WHEN patch IS NULL THEN '' ELSE ',"patch":"' || patch || '"' END || '}' AS document
+FROM events
+WHERE NOT EXISTS (SELECT 1 FROM purges WHERE purges.session_id = events.session_id AND events.cursor < purges.cursor);
+
+/* The logs: actions.jsonl and responses.jsonl, the caller's members flat. */
+CREATE VIEW entries AS
+SELECT cursor, session_id, type AS log, seq, kind, agent_id,
+       '{"seq":' || seq || CASE WHEN json_type(data, '$.timestamp') IS NULL THEN ',"timestamp":"' || timestamp || '"'
+                           ELSE '' END
+       || ',' || substr(data, 2, length(data) - 2) || ',"cursor":' || cursor || ',"eventId":"' || event_id || '"}'
+       AS document
+FROM events WHERE seq IS NOT NULL;

@@ -1,0 +1,307 @@
+"""Who may: the Host, the Origin, the token and its role, for HTTP and WebSocket alike, before anything else runs."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import ipaddress
+import os
+import re
+import secrets
+from collections.abc import Awaitable, Callable, MutableMapping
+from http.cookies import CookieError, SimpleCookie
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+from .problems import MEDIA_TYPE, Problem
+from .settings import Settings
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+ASGI = Callable[[Scope, Receive, Send], Awaitable[None]]
+Headers = dict[bytes, bytes]
+
+ROLES = ("admin", "read", "ingest")
+COOKIE = "session_store"
+
+# ----------------------------------------------------------- which role for what
+
+READS = frozenset({"GET", "HEAD"})
+PUBLIC = (
+    (READS, re.compile(r"/(health)?")),
+    (frozenset({"POST", "DELETE"}), re.compile(r"/api/login")),
+)
+AGENT_READS = re.compile(r"/ready|/api/sessions/(?!user/)[^/]+(/resume)?|/api/state/[^/]+")
+"""What an agent needs to read: its session, its state, and how to go on."""
+
+
+def roles_for(method: str, path: str) -> tuple[str, ...] | None:
+    """The roles that may do this; None: everybody."""
+    if any(method in methods and pattern.fullmatch(path) for methods, pattern in PUBLIC):
+        return None
+    if method in READS:
+        return ROLES if AGENT_READS.fullmatch(path) else ("admin", "read")
+    if method == "DELETE":
+        return ("admin",)
+    return ("admin", "ingest")
+
+
+# ------------------------------------------------------------------------ tokens
+
+
+class Tokens:
+    """The token of each role that has one, as hashes. None at all: everybody may do everything."""
+
+    def __init__(self, tokens: dict[str, str]) -> None:
+        self.digests = {role: digest(token) for role, token in tokens.items()}
+
+    def __bool__(self) -> bool:
+        return bool(self.digests)
+
+    def role_of(self, token: str) -> str | None:
+        """The role that a token has. Takes the same time whether it has one or not."""
+        found = None
+        for role, known in self.digests.items():
+            if hmac.compare_digest(digest(token), known):
+                found = role
+        return found
+
+    def cookie(self, role: str) -> str:
+        """What a browser keeps instead of the token: it proves that the token was known, and dies with it."""
+        proof = hmac.new(self.digests[role], b"session store cookie", hashlib.sha256).hexdigest()
+        return f"{role}.{proof}"
+
+    def role_of_cookie(self, value: str) -> str | None:
+        role = value.partition(".")[0]
+        if role in self.digests and hmac.compare_digest(value.encode(), self.cookie(role).encode()):
+            return role
+        return None
+
+
+def digest(token: str) -> bytes:
+    return hashlib.sha256(token.encode()).digest()
+
+
+def tokens_of(settings: Settings) -> dict[str, str]:
+    """The tokens that are set; where none is and the address can be reached from elsewhere, three that are made.
+
+    They are made once: files that are there already are read. Raises OSError.
+    """
+    given = {"admin": settings.admin_token, "read": settings.read_token, "ingest": settings.ingest_token}
+    tokens = {role: token for role, token in given.items() if token}
+    if tokens or settings.is_loopback:
+        return tokens
+    folder = tokens_folder(settings)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return {role: kept_token(folder / role) for role in ROLES}
+
+
+def tokens_folder(settings: Settings) -> Path:
+    return settings.tokens_directory or settings.directory / "tokens"
+
+
+def kept_token(path: Path) -> str:
+    if path.exists() and (token := path.read_text().strip()):
+        return token
+    token = secrets.token_urlsafe(24)
+    temporary = path.with_suffix(f".{os.getpid()}")
+    with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.write(token + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.rename(path)
+    return token
+
+
+# -------------------------------------------------------------------------- gate
+
+
+class Caller(NamedTuple):
+    """Who asks: the role, None if nobody was recognised, and why not."""
+
+    role: str | None
+    refusal: str = ""
+
+
+class Gate:
+    """ASGI: lets through who may, with `scope["state"]["role"]` set; answers all others itself."""
+
+    def __init__(self, app: ASGI, settings: Settings, tokens: Tokens) -> None:
+        self.app = app
+        self.settings = settings
+        self.tokens = tokens
+        self.refused: dict[str, int] = {"host": 0, "origin": 0, "token": 0, "role": 0}
+        self.hosts: dict[bytes, bool] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, send)
+            return
+        headers: Headers = dict(scope["headers"])
+        origin = headers.get(b"origin")
+        try:
+            self.admit(scope, headers, origin)
+        except Problem as problem:
+            await refuse(problem, scope, receive, send)
+            return
+        if origin is None:
+            await self.app(scope, receive, send)
+        elif is_preflight(scope, headers):
+            await answer(send, 204, preflight_headers(origin))
+        else:
+            await self.app(scope, receive, with_cors(send, origin))
+
+    def admit(self, scope: Scope, headers: Headers, origin: bytes | None) -> None:
+        """Raises Problem 400 or 403 for a Host or Origin, 401 for a token, 403 for a role."""
+        self.check_host(scope, headers)
+        if origin is not None:
+            self.check_origin(origin.decode("latin-1").lower(), headers)
+            if is_preflight(scope, headers):
+                return
+        if not self.tokens:
+            scope["state"]["role"] = "admin"
+            return
+        self.check_role(scope, headers)
+
+    def check_host(self, scope: Scope, headers: Headers) -> None:
+        host = headers.get(b"host")
+        if host is None or sum(name == b"host" for name, _ in scope["headers"]) > 1:
+            raise Problem(400, "The request must have one Host header")
+        known = self.hosts.get(host)
+        if known is None:
+            known = self.is_allowed_host(host.decode("latin-1"))
+            if len(self.hosts) < 64:
+                self.hosts[host] = known
+        if not known:
+            self.refused["host"] += 1
+            raise Problem(403, "This server does not answer to that Host: add its name to SESSIONS_ALLOWED_HOSTS")
+
+    def is_allowed_host(self, host: str) -> bool:
+        name = host_name(host)
+        if self.settings.allowed_hosts or not self.tokens:
+            return name is not None and (is_loopback_name(name) or name in self.settings.allowed_hosts)
+        return name is not None
+
+    def check_origin(self, origin: str, headers: Headers) -> None:
+        host = headers[b"host"].decode("latin-1").lower()
+        is_own = origin in (f"http://{host}", f"https://{host}")
+        if not is_own and origin not in self.settings.allowed_origins:
+            self.refused["origin"] += 1
+            raise Problem(403, "Pages of that origin may not use this server: see SESSIONS_ALLOWED_ORIGINS")
+
+    def check_role(self, scope: Scope, headers: Headers) -> None:
+        caller = self.caller(headers)
+        scope["state"]["role"] = caller.role
+        roles = roles_for(scope.get("method", "GET"), scope["path"])
+        if roles is None:
+            return
+        if caller.role is None:
+            self.refused["token"] += 1
+            error = ', error="invalid_token"' if caller.refusal else ""
+            raise Problem(
+                401,
+                caller.refusal or "A token is needed: send it as Authorization: Bearer TOKEN",
+                headers={"www-authenticate": f'Bearer realm="session store"{error}'},
+            )
+        if caller.role not in roles:
+            self.refused["role"] += 1
+            scheme = 'Bearer realm="session store", error="insufficient_scope"'
+            detail = f"The role {caller.role} may not do this; it takes {' or '.join(roles)}"
+            raise Problem(403, detail, headers={"www-authenticate": scheme})
+
+    def caller(self, headers: Headers) -> Caller:
+        authorization = headers.get(b"authorization")
+        if authorization is not None:
+            scheme, _, token = authorization.decode("latin-1").partition(" ")
+            role = self.tokens.role_of(token.strip()) if scheme.lower() == "bearer" else None
+            return Caller(role, "" if role else "That token is not known here")
+        if (value := cookie_of(headers)) is not None:
+            role = self.tokens.role_of_cookie(value)
+            return Caller(role, "" if role else "The log-in is not valid any more: log in again")
+        return Caller(None)
+
+
+def host_name(host: str) -> str | None:
+    """The name in a Host header, without its port; None if it is none."""
+    match = re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?", host)
+    return match[1].lower().strip("[]") if match else None
+
+
+def is_loopback_name(name: str) -> bool:
+    if name == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+def cookie_of(headers: Headers) -> str | None:
+    try:
+        morsel = SimpleCookie(headers.get(b"cookie", b"").decode("latin-1")).get(COOKIE)
+    except CookieError:
+        return None
+    return morsel.value if morsel else None
+
+
+# -------------------------------------------------------------------------- CORS
+
+
+def is_preflight(scope: Scope, headers: Headers) -> bool:
+    return scope.get("method") == "OPTIONS" and b"access-control-request-method" in headers
+
+
+def preflight_headers(origin: bytes) -> list[tuple[bytes, bytes]]:
+    return [
+        *cors_headers(origin),
+        (b"access-control-allow-methods", b"GET, POST, PUT, PATCH, DELETE"),
+        (b"access-control-allow-headers", b"authorization, content-type, idempotency-key, if-match, x-timestamp, "
+         b"x-user-id, last-event-id"),
+        (b"access-control-max-age", b"600"),
+    ]  # fmt: skip
+
+
+def cors_headers(origin: bytes) -> list[tuple[bytes, bytes]]:
+    return [
+        (b"access-control-allow-origin", origin),
+        (b"access-control-allow-credentials", b"true"),
+        (b"access-control-expose-headers", b"etag, link, retry-after"),
+        (b"vary", b"origin"),
+    ]
+
+
+def with_cors(send: Send, origin: bytes) -> Send:
+    async def send_with_cors(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message["headers"] = [*message.get("headers", ()), *cors_headers(origin)]
+        await send(message)
+
+    return send_with_cors
+
+
+# ----------------------------------------------------------------------- answers
+
+
+async def answer(send: Send, status: int, headers: list[tuple[bytes, bytes]], body: bytes = b"") -> None:
+    """One whole plain ASGI response."""
+    length = [] if status == 204 else [(b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": [*headers, *length]})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def refuse(problem: Problem, scope: Scope, receive: Receive, send: Send) -> None:
+    """Tell a problem in plain ASGI, also to a WebSocket that has not been accepted."""
+    headers = [(name.encode(), value.encode()) for name, value in problem.headers.items()]
+    headers.append((b"content-type", MEDIA_TYPE.encode()))
+    if scope["type"] == "http":
+        await answer(send, problem.status, headers, problem.body())
+        return
+    await receive()
+    if "websocket.http.response" not in scope.get("extensions", {}):
+        await send({"type": "websocket.close", "code": 1008, "reason": problem.detail[:120]})
+        return
+    await send({"type": "websocket.http.response.start", "status": problem.status, "headers": headers})
+    await send({"type": "websocket.http.response.body", "body": problem.body()})

@@ -1,0 +1,271 @@
+"""The shapes of the answers, for the OpenAPI document: the views of schema.sql make the answers themselves."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from .events import EventType
+from .folds import Document
+
+Status = Literal["active", "waiting", "completed", "failed", "cancelled", "lost"]
+
+
+class Shape(msgspec.Struct, rename="camel", kw_only=True):
+    """Members that the contract names; more may come."""
+
+
+class Done(Shape, kw_only=True):
+    """A write that is on disk."""
+
+    success: bool
+    cursor: int
+    event_id: str
+
+
+class Logged(Done, kw_only=True):
+    """An entry that is on disk, and its place in its log."""
+
+    seq: int
+
+
+class Metadata(Shape, kw_only=True):
+    """metadata.json, as section 7 of the contract has it."""
+
+    session_id: str
+    user_id: str
+    created: str
+    updated: str
+    status: Status
+    model: str | None
+    yolo_mode: bool
+    token_usage: dict[str, int]
+    metrics: Document
+    tags: list[str]
+    parent_session: str | None
+    subsessions: list[str]
+    attention: Document | None
+    phase: str | None
+    current_step: str | None
+    goals: int
+    agents: int
+    actions: int
+    responses: int
+    ended: str | None
+    duration: int | None
+    resumes: int
+    last_cursor: int
+
+
+class Entered(Done, kw_only=True):
+    """A session that was created or resumed."""
+
+    session_id: str
+    path: str
+    metadata: Metadata
+
+
+class Versioned(Done, kw_only=True):
+    """A change of the state."""
+
+    version: int
+
+
+class GoalDone(Versioned, kw_only=True):
+    """A change of a goal, and the goal as it is then."""
+
+    goal: Document
+
+
+class AgentDone(Versioned, kw_only=True):
+    """A change of an agent, and the agent as it is then."""
+
+    agent: Document
+
+
+class Spawned(Versioned, kw_only=True):
+    """The agent that was spawned."""
+
+    agent_id: str
+    type: str
+    task: Any
+    status: str
+    spawned_at: str
+    subsession: str | None
+
+
+class Anything(msgspec.Struct):
+    """Any JSON object."""
+
+
+class Rejected(Shape, kw_only=True):
+    """A line of a batch that was not stored."""
+
+    line: int
+    status: int
+    detail: str
+
+
+class Batch(Shape, kw_only=True):
+    """What became of a batch; `cursor` is the newest of the whole store, null if nothing was ever stored."""
+
+    success: bool
+    accepted: int
+    duplicates: int
+    rejected: list[Rejected]
+    cursor: int
+
+
+class EventShape(Shape, kw_only=True):
+    """One thing that happened: section 2 of the contract."""
+
+    cursor: int
+    type: EventType
+    session_id: str
+    user_id: str
+    event_id: str
+    agent_id: str | None
+    timestamp: str
+    received_at: str
+    data: Document
+    patch: Literal["merge-patch", "replace"] | UnsetType = UNSET
+
+
+class Entry(Shape, kw_only=True):
+    """An entry of a log: the caller's members, and these."""
+
+    seq: int
+    timestamp: str
+    type: str
+    cursor: int
+    event_id: str
+
+
+class Session(Shape, kw_only=True):
+    """All of a session."""
+
+    metadata: Metadata
+    initial: Document
+    state: Document
+    actions: list[Entry]
+    responses: list[Entry]
+    final: Document | None
+    truncated: dict[str, int] | UnsetType = UNSET
+
+
+class Resume(Shape, kw_only=True):
+    """All that an agent needs to go on."""
+
+    metadata: Metadata
+    initial: Document
+    state: Document
+    last_actions: list[Entry]
+    last_responses: list[Entry]
+
+
+class SessionPage(Shape, kw_only=True):
+    """Some sessions; `nextCursor` as `cursor` gives the next."""
+
+    items: list[Metadata]
+    next_cursor: int | None
+
+
+class SessionOfUser(Shape, kw_only=True):
+    """A session in the list of its user."""
+
+    session_id: str
+    user_id: str
+    created: str
+
+
+class EventPage(Shape, kw_only=True):
+    """Some events; `nextAfter` as `after` goes on."""
+
+    items: list[EventShape]
+    next_after: int | None
+
+
+class Found(Shape, kw_only=True):
+    """An event that a search found, and where."""
+
+    event: EventShape
+    snippet: str
+
+
+class FoundPage(Shape, kw_only=True):
+    """What a search found, best first."""
+
+    items: list[Found]
+
+
+class Connections(Shape, kw_only=True):
+    """The WebSocket clients."""
+
+    total_connections: int
+    users: int
+    sessions: int
+
+
+class Health(Shape, kw_only=True):
+    """How the server is."""
+
+    status: str
+    uptime: str
+    uptime_seconds: float
+    websocket: Connections
+    storage: str
+    version: str
+    cursor: int
+    sqlite: str
+    search_lag: int
+
+
+class Ready(Shape, kw_only=True):
+    """Writes are taken."""
+
+    status: str
+
+
+class Stats(Shape, kw_only=True):
+    """Counts over the whole store."""
+
+    total: int
+    active: int
+    completed: int
+    active_sessions: list[str]
+    completed_sessions: list[str]
+    sessions: dict[str, int]
+    users: int
+    actions: int
+    responses: int
+    goals: dict[str, int]
+    agents: dict[str, int]
+    events: int
+    events_per_minute: list[int]
+    database_bytes: int
+
+
+class LoggedIn(Shape, kw_only=True):
+    """The role that a token has."""
+
+    success: bool
+    role: str
+
+
+class LoggedOut(Shape, kw_only=True):
+    """The cookie is gone."""
+
+    success: bool
+
+
+class ProblemShape(Shape, kw_only=True):
+    """An error: RFC 9457."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    error: str
+    errors: list[dict[str, str]] | UnsetType = UNSET

@@ -1,0 +1,799 @@
+"""The REST API: each handler decodes, makes one call, answers."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+import sqlite3
+from typing import Annotated, Any, Literal
+from urllib.parse import quote, urlencode
+
+import msgspec
+from litestar import Request, Response, delete, get, patch, post, put
+from litestar.datastructures import ResponseHeader
+from litestar.exceptions import HTTPException, ValidationException
+from litestar.openapi.datastructures import ResponseSpec
+from litestar.openapi.spec import OpenAPIMediaType, Operation, RequestBody
+from litestar.params import Parameter
+
+from hook_agent import claude_code_events
+
+from . import __version__, answers, folds, requests
+from .access import COOKIE, Headers, Tokens
+from .database import Appended, Appender
+from .door import log_entry
+from .events import Draft, is_id, json_object, now
+from .folds import Document
+from .live import Listeners
+from .metrics import prometheus
+from .problems import MEDIA_TYPE, Problem, invalid
+from .reader import HISTORY_TYPES, Page
+from .requests import check_media_type, draft_of, draft_of_line, if_match, read_body, session_in_path
+from .store import Store
+
+log = logging.getLogger("sessionstore.api")
+
+JSON = "application/json"
+MERGE_PATCH = "application/merge-patch+json"
+NDJSON = "application/x-ndjson"
+BIG = 64 << 10
+"""Bodies larger than this are decoded on another thread, so that they hold nobody up."""
+
+MAX_CURSOR = 2**63 - 1
+
+Cursor = Annotated[int, Parameter(ge=0, le=MAX_CURSOR)]
+OptionalCursor = Annotated[int | None, Parameter(ge=0, le=MAX_CURSOR)]
+Order = Literal["asc", "desc"]
+Types = Annotated[list[str] | None, Parameter(query="type", description="Only these; may repeat")]
+AgentId = Annotated[str | None, Parameter(query="agentId")]
+SessionId = Annotated[str | None, Parameter(query="sessionId")]
+UserId = Annotated[str | None, Parameter(query="userId")]
+JSONResponse = Response[bytes]
+
+# ------------------------------------------------------------- request and answer
+
+
+def store_of(request: Request[Any, Any, Any]) -> Store:
+    store: Store = request.app.state.store
+    return store
+
+
+def headers_of(request: Request[Any, Any, Any]) -> Headers:
+    return dict(request.scope["headers"])
+
+
+async def body_of(request: Request[Any, Any, Any], *media_types: str) -> bytes:
+    """The body, of one of these media types. Raises Problem 413, 415."""
+    check_media_type(headers_of(request), *media_types or (JSON,))
+    return await read_body(request.receive, store_of(request).settings.max_event_bytes)  # type: ignore[arg-type]
+
+
+async def object_of(request: Request[Any, Any, Any], *media_types: str) -> Document:
+    """The body as a JSON object. Raises Problem 400, 413, 415, 422."""
+    return json_object(await body_of(request, *media_types))
+
+
+def answer(content: bytes | str, status: int = 200, headers: dict[str, str] | None = None) -> JSONResponse:
+    body = content.encode() if isinstance(content, str) else content
+    return Response(body, status_code=status, media_type=JSON, headers=headers)
+
+
+def done(appended: Appended, members: Document | None = None) -> JSONResponse:
+    """The answer to a write: `success`, `cursor`, `eventId`, and whatever else there is to say."""
+    head = {"success": True, "cursor": appended.event.cursor, "eventId": appended.event.event_id}
+    return answer(msgspec.json.encode(head | (members or {})))
+
+
+def joined(members: dict[str, str]) -> str:
+    """A JSON object of members that are JSON text already."""
+    return "{" + ",".join(f'"{name}":{value}' for name, value in members.items()) + "}"
+
+
+async def append(request: Request[Any, Any, Any], draft: Draft) -> Appended:
+    return await store_of(request).writer.append(draft)
+
+
+def split(types: list[str] | None) -> list[str]:
+    return [name for text in types or () for name in text.split(",") if name]
+
+
+# ------------------------------------------------------------------ documentation
+
+
+def takes(
+    shape: type[msgspec.Struct], *media_types: str, is_required: bool = True, as_text: bool = False
+) -> type[Operation]:
+    """The operation of a handler that reads its body itself: `shape` is what the body must be."""
+    (schema,), _ = msgspec.json.schema_components([shape], ref_template="#/{name}")
+    _, parts = msgspec.json.schema_components([shape])
+    schema = {"type": "string"} if as_text else parts[shape.__name__] | {"additionalProperties": True}
+    content = {media_type: OpenAPIMediaType(schema=schema) for media_type in media_types or (JSON,)}  # type: ignore[arg-type]
+
+    @dataclasses.dataclass
+    class Takes(Operation):
+        def __post_init__(self) -> None:
+            self.request_body = RequestBody(content=content, required=is_required)
+
+    return Takes
+
+
+def gives(shape: Any, *problems: int, status: int = 200) -> dict[int, ResponseSpec]:
+    """The responses of an operation: its answer, and the problems that it may tell."""
+    told = {
+        number: ResponseSpec(answers.ProblemShape, description="Problem", media_type=MEDIA_TYPE, generate_examples=False)
+        for number in (*problems, 401, 403, 503)
+    }
+    return {status: ResponseSpec(shape, generate_examples=False)} | told
+
+
+# ------------------------------------------------------------------------- health
+
+
+@get("/health", responses=gives(answers.Health), tags=["server"])
+async def health(request: Request[Any, Any, Any]) -> JSONResponse:
+    """How the server is. Needs no token."""
+    store = store_of(request)
+    seconds = store.uptime()
+    document = {
+        "status": "ok" if store.why_not_ready() is None else "unavailable",
+        "uptime": f"{int(seconds)} seconds",
+        "uptimeSeconds": round(seconds, 1),
+        "websocket": request.app.state.listeners.counts(),
+        "storage": str(store.settings.directory),
+        "version": __version__,
+        "cursor": store.writer.cursor,
+        "sqlite": sqlite3.sqlite_version,
+        "searchLag": store.writer.search_lag,
+    }
+    return answer(msgspec.json.encode(document))
+
+
+@get("/ready", responses=gives(answers.Ready), tags=["server"])
+async def ready(request: Request[Any, Any, Any]) -> JSONResponse:
+    """Whether writes are taken."""
+    if why := store_of(request).why_not_ready():
+        raise Problem(503, why, headers={"retry-after": "2"})
+    return answer(b'{"status":"ready"}')
+
+
+@get("/metrics", media_type="text/plain", tags=["server"])
+async def metrics(request: Request[Any, Any, Any]) -> Response[str]:
+    """The same for Prometheus."""
+    text = prometheus(store_of(request), request.app.state.listeners, request.app.state.gate)
+    return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+# ----------------------------------------------------------------------- sessions
+
+
+@post(
+    "/api/sessions",
+    operation_class=takes(requests.NewSession),
+    responses=gives(answers.Entered, 400, 409, 413, 415, 422, status=201) | {200: ResponseSpec(answers.Entered)},
+    tags=["sessions"],
+)
+async def create_session(request: Request[Any, Any, Any]) -> JSONResponse:
+    """Create a session. 200 if it is there just so already, 409 if it is there in another way."""
+    body = await object_of(request)
+    require(body, "sessionId", "userId", "initial")
+    session_id = requests.checked(body, requests.NewSession).session_id
+    draft = draft_of("session_created", session_id, body, headers_of(request), must_be_new=True)
+    return await entered(request, draft)
+
+
+@put(
+    "/api/sessions/{session_id:str}",
+    operation_class=takes(requests.SessionEntry),
+    responses=gives(answers.Entered, 400, 404, 413, 415, 422) | {201: ResponseSpec(answers.Entered)},
+    tags=["sessions"],
+)
+async def enter_session(request: Request[Any, Any, Any], session_id: str) -> JSONResponse:
+    """Create a session or resume it: the agent's way in, safe to repeat."""
+    body = await object_of(request)
+    require(body, "userId")
+    draft = draft_of("session_created", session_in_path(session_id), body, headers_of(request))
+    return await entered(request, draft)
+
+
+async def entered(request: Request[Any, Any, Any], draft: Draft) -> JSONResponse:
+    store = store_of(request)
+    appended = await store.writer.append(draft)
+    is_new = appended.event.type == "session_created" and not appended.duplicate
+    members = {
+        "success": "true",
+        "sessionId": folds.encode(draft.session_id),
+        "path": folds.encode(str(store.settings.directory / "sessions" / draft.session_id)),
+        "cursor": str(appended.event.cursor),
+        "eventId": folds.encode(appended.event.event_id),
+        "metadata": await store.reader.metadata(draft.session_id),
+    }
+    return answer(joined(members), 201 if is_new else 200)
+
+
+def require(body: Document, *names: str) -> None:
+    for name in names:
+        if name not in body:
+            raise Problem(400, f"{name} is missing", path=f"$.{name}")
+
+
+@get("/api/sessions", responses=gives(answers.SessionPage, 422), tags=["sessions"])
+async def list_sessions(
+    request: Request[Any, Any, Any],
+    limit: Annotated[int, Parameter(ge=1, le=500)] = 50,
+    cursor: OptionalCursor = None,
+    status: answers.Status | None = None,
+    user_id: UserId = None,
+    tag: str | None = None,
+    parent: str | None = None,
+    q: Annotated[str | None, Parameter(description="Text anywhere in the metadata", max_length=1000)] = None,
+) -> JSONResponse:
+    """Sessions, newest change first."""
+    page = await store_of(request).reader.sessions(
+        limit=limit, before=cursor, status=status, user_id=user_id, tag=tag, parent=parent, text=q
+    )
+    return answer(joined({"items": page.array(), "nextCursor": folds.encode(page.following)}))
+
+
+@get("/api/sessions/{session_id:str}", responses=gives(answers.Session, 404, 422), tags=["sessions"])
+async def get_session(
+    request: Request[Any, Any, Any],
+    session_id: str,
+    limit: Annotated[int, Parameter(ge=0, le=10000, description="The newest so many of each log")] = 1000,
+) -> JSONResponse:
+    """All of a session."""
+    return answer(joined(await store_of(request).reader.session(session_in_path(session_id), limit)))
+
+
+@get("/api/sessions/user/{user_id:path}", responses=gives(list[answers.SessionOfUser]), tags=["sessions"])
+async def list_sessions_of_user(request: Request[Any, Any, Any], user_id: str) -> JSONResponse:
+    """The sessions of a user, newest first."""
+    page = await store_of(request).reader.sessions_of_user(user_id.removeprefix("/"))
+    return answer(page.array())
+
+
+@patch(
+    "/api/sessions/{session_id:str}/metadata",
+    operation_class=takes(requests.MetadataChange),
+    responses=gives(answers.Done, 400, 404, 413, 415, 422),
+    tags=["sessions"],
+)
+async def update_metadata(request: Request[Any, Any, Any], session_id: str) -> JSONResponse:
+    """Set members of the metadata. A dotted name goes into an object; a value "+N" on a number adds."""
+    session_id = session_in_path(session_id)
+    body = await object_of(request)
+    draft = draft_of("metadata_updated", session_id, body, headers_of(request), names_something=True)
+    return done(await append(request, draft))
+
+
+@post(
+    "/api/sessions/{session_id:str}/finalize",
+    operation_class=takes(requests.Finalization, is_required=False),
+    responses=gives(answers.Done, 400, 404, 413, 415, 422),
+    status_code=200,
+    tags=["sessions"],
+)
+async def finalize_session(request: Request[Any, Any, Any], session_id: str) -> JSONResponse:
+    """End a session."""
+    session_id = session_in_path(session_id)
+    body = await optional_object_of(request)
+    draft = draft_of("session_finalized", session_id, body, headers_of(request), names_something=True)
+    return done(await append(request, draft))
+
+
+async def optional_object_of(request: Request[Any, Any, Any]) -> Document:
+    """The body as a JSON object; no body at all is an empty one."""
+    headers = headers_of(request)
+    if b"content-type" not in headers and headers.get(b"content-length", b"0") == b"0":
+        return {}
+    body = await body_of(request)
+    return json_object(body) if body.strip() else {}
+
+
+@delete("/api/sessions/{session_id:str}", responses=gives(answers.Done, 404), status_code=200, tags=["sessions"])
+async def delete_session(request: Request[Any, Any, Any], session_id: str) -> JSONResponse:
+    """Delete a session and all that was logged in it; its sub-sessions stay."""
+    session_id = session_in_path(session_id)
+    return done(await append(request, draft_of("session_deleted", session_id, {}, headers_of(request))))
+
+
+@get("/api/sessions/{session_id:str}/resume", responses=gives(answers.Resume, 404), tags=["sessions"])
+async def resume_session(request: Request[Any, Any, Any], session_id: str) -> JSONResponse:
+    """All that an agent needs to go on where the last one stopped."""
+    return answer(joined(await store_of(request).reader.resume(session_in_path(session_id))))
+
+
+@get("/api/sessions/{session_id:str}/events", responses=gives(answers.EventPage, 404, 422), tags=["events"])
+async def list_session_events(
+    request: Request[Any, Any, Any],
+    session_id: str,
+    after: Cursor = 0,
+    before: OptionalCursor = None,
+    limit: Annotated[int, Parameter(ge=1, le=1000)] = 100,
+    order: Order = "asc",
+    types: Types = None,
+    agent_id: AgentId = None,
+) -> JSONResponse:
+    """The timeline of a session. In descending order `nextBefore` goes on, as `before`."""
+    page = await store_of(request).reader.session_events(
+        session_in_path(session_id),
+        limit=limit,
+        after=after,
+        before=before,
+        order=order,
+        types=split(types),
+        agent_id=agent_id,
+    )
+    return answer(event_page(page, order, after))
+
+
+def event_page(page: Page, order: Order, after: int) -> str:
+    if order == "desc":
+        following = {"nextAfter": "null", "nextBefore": folds.encode(page.following)}
+    else:
+        following = {"nextAfter": str(after if page.following is None else page.following)}
+    return joined({"items": page.array()} | following)
+
+
+# --------------------------------------------------------------------------- logs
+
+
+@post(
+    "/api/actions/{session_id:str}",
+    operation_class=takes(requests.LogEntry),
+    responses=gives(answers.Logged, 400, 404, 413, 415, 422),
+    status_code=200,
+    tags=["logs"],
+)
+async def log_action(request: Request[Any, Any, Any], session_id: str) -> JSONResponse:
+    """Log something that the agent did or asked for. The first word of an unknown session creates it."""
+    return await log_to(request, "action", session_id)
+
+
+@post(
+    "/api/actions/{session_id:str}/responses",
+    operation_class=takes(requests.LogEntry),
+    responses=gives(answers.Logged, 400, 404, 413, 415, 422),
+    status_code=200,
+    tags=["logs"],
+)
+async def log_response(request: Request[Any, Any, Any], session_id: str) -> JSONResponse:
+    """Log what came back."""
+    return await log_to(request, "response", session_id)
+
+
+async def log_to(request: Request[Any, Any, Any], name: str, session_id: str) -> JSONResponse:
+    session_id = session_in_path(session_id)
+    body = await read_body(request.receive, store_of(request).settings.max_event_bytes)  # type: ignore[arg-type]
+    return answer(await log_entry(store_of(request), name, session_id, headers_of(request), body))
+
+
+@get("/api/actions/{session_id:str}", responses=gives(list[answers.Entry], 404, 422), tags=["logs"])
+async def list_actions(
+    request: Request[Any, Any, Any],
+    session_id: str,
+    after: OptionalCursor = None,
+    before: OptionalCursor = None,
+    limit: Annotated[int, Parameter(ge=1, le=10000)] = 1000,
+    order: Order = "asc",
+    types: Types = None,
+    agent_id: AgentId = None,
+) -> JSONResponse:
+    """The action log, by seq. The header Link has rel="next" where there is more."""
+    return await log_page(request, "action", session_id, after, before, limit, order, types, agent_id)
+
+
+@get("/api/actions/{session_id:str}/responses", responses=gives(list[answers.Entry], 404, 422), tags=["logs"])
+async def list_responses(
+    request: Request[Any, Any, Any],
+    session_id: str,
+    after: OptionalCursor = None,
+    before: OptionalCursor = None,
+    limit: Annotated[int, Parameter(ge=1, le=10000)] = 1000,
+    order: Order = "asc",
+    types: Types = None,
+    agent_id: AgentId = None,
+) -> JSONResponse:
+    """The response log, by seq. The header Link has rel="next" where there is more."""
+    return await log_page(request, "response", session_id, after, before, limit, order, types, agent_id)
+
+
+async def log_page(
+    request: Request[Any, Any, Any],
+    name: str,
+    session_id: str,
+    after: int | None,
+    before: int | None,
+    limit: int,
+    order: Order,
+    types: list[str] | None,
+    agent_id: str | None,
+) -> JSONResponse:
+    page = await store_of(request).reader.entries(
+        session_in_path(session_id),
+        name,
+        limit=limit,
+        after=after,
+        before=before,
+        order=order,
+        kinds=split(types),
+        agent_id=agent_id,
+    )
+    if page.following is None:
+        return answer(page.array())
+    return answer(page.array(), headers={"link": f'<{following_page(request, page, order)}>; rel="next"'})
+
+
+def following_page(request: Request[Any, Any, Any], page: Page, order: Order) -> str:
+    """The path and query of the page after this one."""
+    bound = "after" if order == "asc" else "before"
+    query = [(name, value) for name, value in request.query_params.multi_items() if name != bound]
+    return f"{quote(request.scope['path'])}?{urlencode([*query, (bound, page.following)])}"
+
+
+# -------------------------------------------------------------------------- state
+
+
+@get("/api/state/{session_id:str}", responses=gives(answers.Anything, 404, 422), tags=["state"])
+async def get_state(request: Request[Any, Any, Any], session_id: str, at: OptionalCursor = None) -> JSONResponse:
+    """The state document, now or as it was at a cursor. ETag is its version."""
+    reader, session_id = store_of(request).reader, session_in_path(session_id)
+    document, version = await (reader.state(session_id) if at is None else reader.state_at(session_id, at))
+    return answer(document, headers={"etag": f'"{version}"'})
+
+
+@patch(
+    "/api/state/{session_id:str}",
+    operation_class=takes(requests.Anything, JSON, MERGE_PATCH),
+    responses=gives(answers.Versioned, 400, 404, 412, 413, 415, 422),
+    tags=["state"],
+)
+async def update_state(request: Request[Any, Any, Any], session_id: str) -> JSONResponse:
+    """Merge into the state: objects merge, all else replaces; as a merge patch (RFC 7396), null removes."""
+    session_id, headers = session_in_path(session_id), headers_of(request)
+    body = await object_of(request, JSON, MERGE_PATCH)
+    kind = "merge-patch" if check_media_type(headers, JSON, MERGE_PATCH) == MERGE_PATCH else None
+    draft = draft_of("state_updated", session_id, body, headers, patch=kind, if_match=if_match(headers))
+    appended = await append(request, draft)
+    return done(appended, {"version": appended.version})
+
+
+@get("/api/state/{session_id:str}/history", responses=gives(answers.EventPage, 404, 422), tags=["state"])
+async def list_state_history(
+    request: Request[Any, Any, Any],
+    session_id: str,
+    after: Cursor = 0,
+    before: OptionalCursor = None,
+    limit: Annotated[int, Parameter(ge=1, le=1000)] = 100,
+    order: Order = "asc",
+) -> JSONResponse:
+    """The events that changed the state: who, when, what."""
+    page = await store_of(request).reader.session_events(
+        session_in_path(session_id), limit=limit, after=after, before=before, order=order, types=HISTORY_TYPES
+    )
+    return answer(event_page(page, order, after))
+
+
+@post(
+    "/api/state/{session_id:str}/goals",
+    operation_class=takes(requests.NewGoal),
+    responses=gives(answers.GoalDone, 400, 404, 409, 413, 415, 422),
+    status_code=200,
+    tags=["state"],
+)
+async def add_goal(request: Request[Any, Any, Any], session_id: str) -> JSONResponse:
+    """Add a goal."""
+    session_id = session_in_path(session_id)
+    appended = await append(
+        request, draft_of("goal_added", session_id, await object_of(request), headers_of(request))
+    )
+    return done(appended, {"goal": appended.record, "version": appended.version})
+
+
+@patch(
+    "/api/state/{session_id:str}/goals/{goal_id:str}",
+    operation_class=takes(requests.GoalChange),
+    responses=gives(answers.GoalDone, 400, 404, 413, 415, 422),
+    tags=["state"],
+)
+async def update_goal(request: Request[Any, Any, Any], session_id: str, goal_id: str) -> JSONResponse:
+    """Change a goal; the status `completed` sets `completedAt`."""
+    session_id = session_in_path(session_id)
+    body = await object_of(request) | {"goalId": id_in_path(goal_id, "goal")}
+    appended = await append(
+        request, draft_of("goal_updated", session_id, body, headers_of(request), names_something=True)
+    )
+    return done(appended, {"goal": appended.record, "version": appended.version})
+
+
+@post(
+    "/api/state/{session_id:str}/agents",
+    operation_class=takes(requests.NewAgent),
+    responses=gives(answers.Spawned, 400, 404, 409, 413, 415, 422),
+    status_code=200,
+    tags=["state"],
+)
+async def spawn_agent(request: Request[Any, Any, Any], session_id: str) -> JSONResponse:
+    """Note that an agent was spawned."""
+    session_id = session_in_path(session_id)
+    appended = await append(
+        request, draft_of("agent_spawned", session_id, await object_of(request), headers_of(request))
+    )
+    return done(appended, {"version": appended.version} | (appended.record or {}))
+
+
+@patch(
+    "/api/state/{session_id:str}/agents/{agent_id:str}",
+    operation_class=takes(requests.AgentChange),
+    responses=gives(answers.AgentDone, 400, 404, 413, 415, 422),
+    tags=["state"],
+)
+async def update_agent(request: Request[Any, Any, Any], session_id: str, agent_id: str) -> JSONResponse:
+    """Change an agent."""
+    return await change_agent(request, "agent_updated", session_id, agent_id, await object_of(request))
+
+
+@post(
+    "/api/state/{session_id:str}/agents/{agent_id:str}/complete",
+    operation_class=takes(requests.AgentEnd, is_required=False),
+    responses=gives(answers.AgentDone, 400, 404, 413, 415, 422),
+    status_code=200,
+    tags=["state"],
+)
+async def complete_agent(request: Request[Any, Any, Any], session_id: str, agent_id: str) -> JSONResponse:
+    """Note that an agent is done."""
+    return await change_agent(request, "agent_completed", session_id, agent_id, await optional_object_of(request))
+
+
+async def change_agent(
+    request: Request[Any, Any, Any], event_type: str, session_id: str, agent_id: str, body: Document
+) -> JSONResponse:
+    agent_id = id_in_path(agent_id, "agent")
+    draft = draft_of(
+        event_type, session_in_path(session_id), body | {"agentId": agent_id}, headers_of(request), names_something=True
+    )
+    appended = await append(request, draft)
+    return done(appended, {"agent": appended.record, "version": appended.version})
+
+
+def id_in_path(text: str, noun: str) -> str:
+    if is_id(text):
+        return text
+    raise Problem(404, f"There is no {noun} {text!r} in this session")
+
+
+# ------------------------------------------------------------------------- events
+
+
+@post(
+    "/api/events",
+    operation_class=takes(requests.Line, NDJSON, as_text=True),
+    responses=gives(answers.Batch, 413, 415),
+    status_code=200,
+    tags=["events"],
+)
+async def post_events(request: Request[Any, Any, Any]) -> JSONResponse:
+    """Store many events, one a line. Good lines are kept whatever the bad ones are, in one transaction."""
+    store = store_of(request)
+    check_media_type(headers_of(request), NDJSON)
+    body = await read_body(request.receive, store.settings.max_batch_bytes)  # type: ignore[arg-type]
+    may_delete = request.scope["state"]["role"] == "admin"
+
+    def read() -> list[tuple[int, Draft | Problem]]:
+        return list(
+            requests.drafts_of_batch(body, max_event_bytes=store.settings.max_event_bytes, may_delete=may_delete)
+        )
+
+    lines = await asyncio.to_thread(read) if len(body) > BIG else read()
+    return answer(msgspec.json.encode(await store.writer.submit(Batch(lines), len(body))))
+
+
+class Batch:
+    """Work for the writer: the lines of one batch, each for itself."""
+
+    def __init__(self, lines: list[tuple[int, Draft | Problem]]) -> None:
+        self.lines = lines
+
+    def __call__(self, appender: Appender) -> Document:
+        accepted = duplicates = 0
+        rejected = []
+        for number, draft in self.lines:
+            try:
+                if isinstance(draft, Problem):
+                    raise draft
+                if appender.append(draft).duplicate:
+                    duplicates += 1
+                else:
+                    accepted += 1
+            except Problem as problem:
+                rejected.append({"line": number, "status": problem.status, "detail": problem.detail})
+        return {
+            "success": True,
+            "accepted": accepted,
+            "duplicates": duplicates,
+            "rejected": rejected,
+            "cursor": appender.cursor,
+        }
+
+
+@get("/api/events", responses=gives(answers.EventPage, 422), tags=["events"])
+async def list_events(
+    request: Request[Any, Any, Any],
+    after: Cursor = 0,
+    limit: Annotated[int, Parameter(ge=1, le=1000)] = 100,
+    types: Types = None,
+    session_id: SessionId = None,
+    user_id: UserId = None,
+) -> JSONResponse:
+    """Events of all sessions, in cursor order. `nextAfter` goes on, also after an empty page."""
+    page = await store_of(request).reader.events(
+        after=after,
+        limit=limit,
+        types=split(types),
+        session_ids=[session_id] if session_id else (),
+        user_ids=[user_id] if user_id else (),
+    )
+    return answer(event_page(page, "asc", after))
+
+
+@post(
+    "/api/hooks/claude-code",
+    operation_class=takes(requests.Anything),
+    responses=gives(None, 400, 413, 415, 422),
+    status_code=200,
+    tags=["hooks"],
+)
+async def claude_code_hook(request: Request[Any, Any, Any]) -> Response[bytes]:
+    """Take one Claude Code hook payload as it is. The answer is empty."""
+    payload = await object_of(request)
+    told = requests.told_in(headers_of(request))
+    try:
+        events = claude_code_events(
+            payload, event_id=told.event_id, user_id=told.user_id, timestamp=told.timestamp
+        )
+    except ValueError as error:
+        raise Problem(422, str(error)) from None
+    for event in events:
+        await append(request, draft_of_line(event))
+    return Response(b"", status_code=200, media_type=JSON)
+
+
+# ------------------------------------------------------------------------ queries
+
+
+@get("/api/query/recent", responses=gives(list[answers.Metadata], 422), tags=["queries"])
+async def recent_sessions(
+    request: Request[Any, Any, Any], limit: Annotated[int, Parameter(ge=1, le=500)] = 10
+) -> JSONResponse:
+    """Sessions, newest change first."""
+    return answer((await store_of(request).reader.sessions(limit=limit)).array())
+
+
+@get("/api/query/active", responses=gives(list[answers.Metadata]), tags=["queries"])
+async def active_sessions(request: Request[Any, Any, Any]) -> JSONResponse:
+    """Sessions that go on, those that wait for a person first."""
+    return answer((await store_of(request).reader.active()).array())
+
+
+@get("/api/query/stats", responses=gives(answers.Stats), tags=["queries"])
+async def stats(request: Request[Any, Any, Any]) -> JSONResponse:
+    """Counts over the whole store."""
+    store = store_of(request)
+    counts = await store.reader.stats(now())
+    return answer(f'{counts[:-1]},"databaseBytes":{store.database_bytes()}}}')
+
+
+@get("/api/query/search", responses=gives(answers.FoundPage, 422), tags=["queries"])
+async def search(
+    request: Request[Any, Any, Any],
+    q: Annotated[str, Parameter(max_length=1000)] = "",
+    limit: Annotated[int, Parameter(ge=1, le=100)] = 20,
+    session_id: SessionId = None,
+    types: Types = None,
+) -> JSONResponse:
+    """Full text over what was logged, best first."""
+    store = store_of(request)
+    await store.writer.catch_up_search()
+    page = await store.reader.search(q, limit=limit, session_id=session_id, types=split(types))
+    return answer(joined({"items": page.array()}))
+
+
+# ------------------------------------------------------------------------- log-in
+
+
+@post(
+    "/api/login",
+    operation_class=takes(requests.Login),
+    responses=gives(answers.LoggedIn, 400, 413, 415, 422),
+    status_code=200,
+    tags=["server"],
+)
+async def log_in(request: Request[Any, Any, Any]) -> JSONResponse:
+    """Exchange a token for a cookie that a browser keeps."""
+    token = requests.checked(await object_of(request), requests.Login).token
+    tokens: Tokens = request.app.state.tokens
+    if not tokens:
+        return answer(b'{"success":true,"role":"admin"}')
+    role = tokens.role_of(token)
+    if role is None:
+        raise Problem(401, "That token is not known here", headers={"www-authenticate": "Bearer"})
+    response = answer(msgspec.json.encode({"success": True, "role": role}))
+    response.set_cookie(
+        COOKIE, tokens.cookie(role), httponly=True, samesite="strict", secure=request.url.scheme == "https"
+    )
+    return response
+
+
+@delete("/api/login", responses=gives(answers.LoggedOut), status_code=200, tags=["server"])
+async def log_out(request: Request[Any, Any, Any]) -> JSONResponse:
+    """Forget the cookie."""
+    response = answer(b'{"success":true}')
+    response.delete_cookie(COOKIE)
+    return response
+
+
+# ------------------------------------------------------------------------- errors
+
+
+def tell(problem: Problem) -> Response[bytes]:
+    return Response(
+        problem.body(), status_code=problem.status, media_type=MEDIA_TYPE, headers=problem.headers
+    )
+
+
+def on_problem(_: Request[Any, Any, Any], problem: Problem) -> Response[bytes]:
+    return tell(problem)
+
+
+def on_http_exception(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
+    """What the framework itself refuses."""
+    if isinstance(error, ValidationException):
+        first: Any = next(iter(error.extra or ()), {})
+        return tell(invalid(f"$.{first.get('key', '')}", str(first.get("message", error.detail))))
+    detail = {404: f"There is nothing at {request.scope['path']}", 405: "This path does not take that method"}
+    headers = {name: value for name, value in (error.headers or {}).items()}
+    return tell(Problem(error.status_code, detail.get(error.status_code, error.detail), headers=headers))
+
+
+def on_failure(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+    """A fault of ours: logged whole, told plainly."""
+    log.exception("%s %s failed", request.scope["method"], request.scope["path"], exc_info=error)
+    return tell(Problem(500, "The server has a fault: its log says more"))
+
+
+ROUTES = (
+    health,
+    ready,
+    metrics,
+    create_session,
+    enter_session,
+    list_sessions,
+    get_session,
+    list_sessions_of_user,
+    update_metadata,
+    finalize_session,
+    delete_session,
+    resume_session,
+    list_session_events,
+    log_action,
+    log_response,
+    list_actions,
+    list_responses,
+    get_state,
+    update_state,
+    list_state_history,
+    add_goal,
+    update_goal,
+    spawn_agent,
+    update_agent,
+    complete_agent,
+    post_events,
+    list_events,
+    claude_code_hook,
+    recent_sessions,
+    active_sessions,
+    stats,
+    search,
+    log_in,
+    log_out,
+)

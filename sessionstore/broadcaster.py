@@ -1,0 +1,94 @@
+"""Committed events, kept for a while in one ring that everybody listens at.
+
+A listener has no queue of its own: it knows the cursor that it has seen, and
+reads on from there. So publishing costs the same for one listener and for a
+thousand, and one that stops reading costs nobody anything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from bisect import bisect_right
+from collections import deque
+from itertools import islice
+from typing import NamedTuple
+
+from .events import Event
+
+MAX_EVENTS = 8192
+MAX_BYTES = 32 << 20
+TICK = 0.005
+"""Seconds for which what is published is gathered, so that a thousand commits do not wake a thousand listeners each."""
+
+
+class Item(NamedTuple):
+    """An event as listeners get it."""
+
+    cursor: int
+    type: str
+    session_id: str
+    user_id: str
+    text: bytes
+
+
+class Broadcaster:
+    """The newest committed events, in cursor order."""
+
+    def __init__(self) -> None:
+        self.items: deque[Item] = deque()
+        self.bytes = 0
+        self.head = 0
+        """The newest cursor published."""
+        self.forgotten = 0
+        """The newest cursor that the ring does not hold any more."""
+        self.piece_of = (0, 0)
+        self.piece: list[Item] = []
+        self.published = asyncio.Event()
+        self.is_waking = False
+        self.closing = False
+
+    def start(self, head: int) -> None:
+        self.head = self.forgotten = head
+
+    def publish(self, events: list[Event]) -> None:
+        for event in events:
+            item = Item(event.cursor, event.type, event.session_id, event.user_id, event.document().encode())
+            self.items.append(item)
+            self.bytes += len(item.text)
+        self.head = events[-1].cursor
+        while len(self.items) > MAX_EVENTS or self.bytes > MAX_BYTES:
+            oldest = self.items.popleft()
+            self.bytes -= len(oldest.text)
+            self.forgotten = oldest.cursor
+        if not self.is_waking:
+            self.is_waking = True
+            asyncio.get_running_loop().call_later(TICK, self.wake)
+
+    def wake(self) -> None:
+        self.is_waking = False
+        awaited, self.published = self.published, asyncio.Event()
+        awaited.set()
+
+    def close(self) -> None:
+        """Let every listener go."""
+        self.closing = True
+        self.wake()
+
+    async def after(self, cursor: int) -> list[Item]:
+        """What came after `cursor`: at once if there is something, else when there is.
+
+        Empty, if the server closes, or if `cursor` has been forgotten: then the database has it.
+        """
+        while cursor >= self.head and not self.closing:
+            await self.published.wait()
+        if self.closing or cursor < self.forgotten:
+            return []
+        if (cursor, self.head) != self.piece_of:  # most listeners ask for the same piece
+            missing = len(self.items) - bisect_right(self.items, cursor, key=cursor_of)
+            self.piece_of = cursor, self.head
+            self.piece = list(islice(reversed(self.items), missing))[::-1]
+        return self.piece
+
+
+def cursor_of(item: Item) -> int:
+    return item.cursor

@@ -1,0 +1,505 @@
+"""The SQLite file: how it is opened, and how one event gets into it.
+
+`append` is a plain function of a connection and a draft. It decides what the
+event becomes (who exists, which seq, which id), and inserts it; the triggers of
+schema.sql do the rest. It may be called only inside a transaction, by the one
+connection that writes.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, NamedTuple
+
+import msgspec
+
+from . import folds
+from .events import LOGS, STATE_TYPES, UNKNOWN_USER, Draft, Event, known_id
+from .folds import METRICS, Document, encode
+from .problems import Problem, invalid, invalid_value, no_session
+
+SCHEMA = Path(__file__).resolve().parent.parent / "schema.sql"
+APPLICATION_ID = 1399157617
+
+Migration = Callable[[sqlite3.Connection], None]
+MIGRATIONS: tuple[Migration, ...] = ()
+"""Append-only: what turns a database of version N, as PRAGMA user_version has it, into N + 1, from version 1 on.
+schema.sql is always the newest version; a database that is made new needs none of these."""
+
+# --------------------------------------------------------------------- opening
+
+
+class DatabaseUnusable(Exception):
+    """The file is there, but this program must not write to it. The message says why."""
+
+
+def open_writer(path: Path, *, durability: str = "full") -> sqlite3.Connection:
+    """The connection that writes, on a database of the newest version. `durability` is `full` or `normal`."""
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    for pragma in (
+        "busy_timeout = 5000",
+        "journal_mode = WAL",
+        f"synchronous = {durability}",
+        "foreign_keys = ON",
+        "cell_size_check = ON",
+        "journal_size_limit = 67108864",
+        "temp_store = MEMORY",
+        "cache_size = -65536",
+    ):
+        connection.execute(f"PRAGMA {pragma}")
+    folds.register(connection)
+    migrate(connection)
+    return connection
+
+
+def migrate(connection: sqlite3.Connection, migrations: tuple[Migration, ...] = MIGRATIONS) -> None:
+    """Bring the database to the newest version, wholly or not at all. Raises DatabaseUnusable for a foreign file."""
+    newest = len(migrations) + 1
+    (found,) = connection.execute("PRAGMA user_version").fetchone()
+    (owner,) = connection.execute("PRAGMA application_id").fetchone()
+    if found > newest:
+        raise DatabaseUnusable(f"The database is of version {found}, this program knows {newest}: use a newer program")
+    if found and owner != APPLICATION_ID:
+        raise DatabaseUnusable("The database file belongs to another program")
+    if found == newest:
+        return
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        for step in migrations[found - 1 :] if found else (create_schema,):
+            step(connection)
+        connection.execute(f"PRAGMA user_version = {newest}")
+        connection.execute("COMMIT")
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+
+
+def create_schema(connection: sqlite3.Connection) -> None:
+    for statement in statements(SCHEMA.read_text()):
+        connection.execute(statement)
+
+
+def statements(script: str) -> Iterator[str]:
+    """The statements of an SQL script one by one: executescript would commit before it begins."""
+    statement = ""
+    for line in script.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
+
+
+# ------------------------------------------------------------------- appending
+
+COLUMNS = ", ".join(Event.__struct_fields__)
+INSERT = f"INSERT INTO events ({COLUMNS}) VALUES ({', '.join('?' for _ in Event.__struct_fields__)})"
+STATE_EVENTS = f"""
+SELECT type, patch, data, timestamp FROM events
+WHERE session_id = ? AND cursor >= (SELECT created_cursor FROM sessions s WHERE s.session_id = events.session_id)
+  AND cursor <= ? AND type IN ('session_created', {", ".join(f"'{name}'" for name in STATE_TYPES)})
+ORDER BY cursor"""
+"""What folds.state_at takes; values: session id, cursor."""
+
+ADDED = {
+    "goal_added": ("id", "description", "priority", "status"),
+    "agent_spawned": ("agentId", "type", "task", "status", "spawnedAt", "subsession"),
+}
+"""The members that the store adds to the data where the caller left them out."""
+
+MAX_COUNT = 2**53
+
+
+class Appended(NamedTuple):
+    """What became of a draft: the event as stored, and what the answer to the caller needs besides."""
+
+    event: Event
+    duplicate: bool = False
+    version: int | None = None
+    """The version of the state, where the event changed it."""
+    record: Document | None = None
+    """The goal or agent as it is after the event."""
+
+
+class Session(NamedTuple):
+    user_id: str
+    is_implicit: bool
+    actions: int
+    responses: int
+    goals: int
+    agents: int
+
+
+class Appender:
+    """Appends drafts on one connection; knows the clock, the ids and the newest cursor."""
+
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        *,
+        clock: Callable[[], str],
+        ids: Iterator[str],
+        auto_create: bool = True,
+    ) -> None:
+        self.connection = connection
+        self.clock = clock
+        self.ids = ids
+        self.auto_create = auto_create
+        self.fresh: list[Event] = []
+        self.begin()
+
+    def begin(self) -> None:
+        """Called in a transaction before its first append, and after a rollback: read the newest cursor again."""
+        (self.cursor,) = self.connection.execute("SELECT coalesce(max(cursor), 0) FROM events").fetchone()
+        self.received_at = self.clock()
+        self.fresh.clear()
+
+    def take(self) -> list[Event]:
+        """The events of the transaction, in cursor order."""
+        events = list(self.fresh)
+        self.fresh.clear()
+        return events
+
+    def append(self, draft: Draft) -> Appended:
+        """Store one draft. Raises Problem or sqlite3.IntegrityError, and then nothing of it is stored."""
+        session = self.session(draft.session_id)
+        if twin := self.twin(draft, session):
+            return self.told_again(draft, twin)
+        if session is None and draft.type != "session_created":
+            return self.append_first_word(draft)
+        return self.append_to(session, draft)
+
+    def append_to(self, session: Session | None, draft: Draft) -> Appended:
+        """One INSERT, so it needs no savepoint: SQLite undoes a statement that fails, triggers and all."""
+        event = self.insert(self.decide(draft, session), session)
+        version, record = self.outcome(event) if event.type in STATE_TYPES else (None, None)
+        return Appended(event, version=version, record=record)
+
+    def append_first_word(self, draft: Draft) -> Appended:
+        """The first word of a session that nobody created: both are stored, or neither."""
+        if draft.names_something or not self.auto_create or draft.type == "session_deleted":
+            raise no_session(draft.session_id)
+        cursor, length = self.cursor, len(self.fresh)
+        self.connection.execute("SAVEPOINT first_word")
+        try:
+            self.insert(creation_of(draft), None)
+            appended = self.append_to(self.session(draft.session_id), draft)
+        except BaseException:
+            self.connection.execute("ROLLBACK TO first_word")
+            self.cursor = cursor
+            del self.fresh[length:]
+            raise
+        finally:
+            self.connection.execute("RELEASE first_word")
+        return appended
+
+    def session(self, session_id: str) -> Session | None:
+        row = self.connection.execute(
+            "SELECT user_id, is_implicit, actions, responses, goals, agents FROM sessions WHERE session_id = ?",
+            (session_id,),
+        ).fetchone()
+        return Session(*row) if row else None
+
+    # ---- retries
+
+    def twin(self, draft: Draft, session: Session | None) -> Event | None:
+        """The event that this draft is told again of, if it is: by its eventId, or a session's creation in every part."""
+        if session is None:
+            return None
+        if draft.event_id is not None:
+            return self.event("session_id = ? AND event_id = ?", draft.session_id, draft.event_id)
+        if not draft.must_be_new:
+            return None
+        creation = self.event("cursor = (SELECT created_cursor FROM sessions WHERE session_id = ?)", draft.session_id)
+        return creation if creation and is_same(draft, creation) and draft.user_id == session.user_id else None
+
+    def event(self, condition: str, *values: str) -> Event | None:
+        row = self.connection.execute(f"SELECT {COLUMNS} FROM events WHERE {condition}", values).fetchone()
+        return Event(*row) if row else None
+
+    def told_again(self, draft: Draft, twin: Event) -> Appended:
+        """The answer to a retry: that of the first time. Raises Problem 422 where the content is another."""
+        if not is_same(draft, twin):
+            raise Problem(
+                422,
+                f"The event {draft.event_id!r} of this session has other content already: give a new event a new eventId",
+                path="$.eventId",
+            )
+        version, record = self.outcome_then(twin) if twin.type in STATE_TYPES else (None, None)
+        return Appended(twin, duplicate=True, version=version, record=record)
+
+    # ---- decisions
+
+    def decide(self, draft: Draft, session: Session | None) -> Draft:
+        """The draft as it will be stored. Raises Problem where the session or its state forbids it."""
+        if session is None or draft.type in LOGS:
+            return draft
+        if draft.if_match is not None:
+            self.check_version(draft)
+        decision = DECISIONS.get(draft.type)
+        return decision(self, draft, session) if decision else draft
+
+    def check_version(self, draft: Draft) -> None:
+        version = self.state_version(draft.session_id)
+        if version not in (draft.if_match or ()):
+            raise Problem(412, f"The state has moved on: it is at version {version} now; get it and try again")
+
+    def state_version(self, session_id: str) -> int:
+        (version,) = self.connection.execute(
+            "SELECT version FROM documents WHERE session_id = ? AND name = 'state'", (session_id,)
+        ).fetchone()
+        return int(version)
+
+    def resume(self, draft: Draft, session: Session) -> Draft:
+        """What creates a session that is there resumes it; one that was made by its first word is claimed by it."""
+        if draft.must_be_new:
+            raise Problem(409, f"There is a session {draft.session_id!r} already: PUT resumes it")
+        draft.type = "session_resumed"
+        keeps_user = not session.is_implicit or draft.user_id in (None, UNKNOWN_USER)
+        draft.user_id = session.user_id if keeps_user else draft.user_id
+        return draft
+
+    def update_metadata(self, draft: Draft, session: Session) -> Draft:
+        (document,), (metrics,) = (
+            self.connection.execute(query, (draft.session_id,)).fetchone()
+            for query in (
+                "SELECT document FROM documents WHERE session_id = ? AND name = 'metadata'",
+                "SELECT metrics FROM counted WHERE session_id = ?",
+            )
+        )
+        check_metadata(folds.with_members(folds.decode(document), folds.decode(metrics), draft.data))
+        return draft
+
+    def add_goal(self, draft: Draft, session: Session) -> Draft:
+        goal_id = draft.data.get("id")
+        if goal_id is None:
+            goal_id = self.free_id("goals", "goal", draft.session_id, session.goals)
+        elif self.record("goals", draft.session_id, known_id(goal_id, "$.id")):
+            raise Problem(409, f"There is a goal {goal_id!r} in this session already")
+        draft.data = {
+            "id": goal_id,
+            "description": draft.data.get("description"),
+            "priority": "medium",
+            "status": "pending",
+        } | {name: value for name, value in draft.data.items() if name != "id"}
+        return draft
+
+    def spawn_agent(self, draft: Draft, session: Session) -> Draft:
+        agent_id = draft.data.get("agentId")
+        if agent_id is None:
+            agent_id = self.free_id("agents", "agent", draft.session_id, session.agents)
+        elif self.record("agents", draft.session_id, known_id(agent_id, "$.agentId")):
+            raise Problem(409, f"There is an agent {agent_id!r} in this session already")
+        draft.data = {
+            "agentId": agent_id,
+            "type": draft.data.get("type"),
+            "task": None,
+            "status": "spawned",
+            "spawnedAt": draft.timestamp or self.received_at,
+            "subsession": None,
+        } | {name: value for name, value in draft.data.items() if name != "agentId"}
+        return draft
+
+    def change_goal(self, draft: Draft, session: Session) -> Draft:
+        return self.change("goals", "goal", draft.data["goalId"], draft)
+
+    def change_agent(self, draft: Draft, session: Session) -> Draft:
+        return self.change("agents", "agent", draft.data["agentId"], draft)
+
+    def change(self, table: str, noun: str, name: str, draft: Draft) -> Draft:
+        if draft.names_something and self.record(table, draft.session_id, name) is None:
+            raise Problem(404, f"There is no {noun} {name!r} in this session")
+        return draft
+
+    def free_id(self, table: str, noun: str, session_id: str, taken: int) -> str:
+        """`goal-1`, `goal-2`, …: the next that nobody has."""
+        number = taken + 1
+        while self.record(table, session_id, f"{noun}-{number}"):
+            number += 1
+        return f"{noun}-{number}"
+
+    def record(self, table: str, session_id: str, name: str) -> Document | None:
+        row = self.connection.execute(
+            f"SELECT record FROM {table} WHERE session_id = ? AND {table[:-1]}_id = ?", (session_id, name)
+        ).fetchone()
+        record: Document | None = folds.decode(row[0]) if row else None
+        return record
+
+    # ---- the one statement that changes anything
+
+    def insert(self, draft: Draft, session: Session | None) -> Event:
+        if draft.type == "session_created":
+            self.finish_purge(draft.session_id)
+        user_id = draft.user_id or UNKNOWN_USER
+        if session is not None and draft.type != "session_resumed":
+            user_id = session.user_id
+        received_at = draft.received_at or self.received_at
+        is_entry = draft.type in LOGS
+        event = Event(
+            cursor=self.cursor + 1,
+            type=draft.type,
+            session_id=draft.session_id,
+            user_id=user_id,
+            event_id=draft.event_id or next(self.ids),
+            agent_id=draft.agent_id,
+            timestamp=draft.timestamp or received_at,
+            received_at=received_at,
+            patch=draft.patch,
+            seq=next_seq(draft.type, session) if is_entry else None,
+            kind=draft.data["type"] if is_entry else None,
+            data=encode(draft.data),
+        )
+        self.connection.execute(INSERT, msgspec.structs.astuple(event))
+        self.cursor = event.cursor
+        self.fresh.append(event)
+        return event
+
+    def finish_purge(self, session_id: str) -> None:
+        """Before an id is used again, what was deleted under it is gone."""
+        while purge(self.connection, session_id=session_id):
+            pass
+
+    # ---- answers
+
+    def outcome(self, event: Event) -> tuple[int, Document | None]:
+        """The version of the state and the goal or agent that `event` changed, just now."""
+        table, name = changed_record(event)
+        return self.state_version(event.session_id), self.record(table, event.session_id, name) if table else None
+
+    def outcome_then(self, event: Event) -> tuple[int, Document | None]:
+        """The same for an event of long ago: what it changed, as it was after it."""
+        state = folds.state_at(self.connection.execute(STATE_EVENTS, (event.session_id, event.cursor)))
+        table, name = changed_record(event)
+        records = {"goals": folds.goals_of(state), "agents": folds.agents_of(state)["spawned"]}.get(table, [])
+        position = folds.position_of(records, "id" if table == "goals" else "agentId", name)
+        return state["version"], None if position is None else records[position]
+
+
+def changed_record(event: Event) -> tuple[str, str]:
+    """The table and the id of the goal or agent that an event changed; empty where it changed none."""
+    data = folds.decode(event.data)
+    if event.type.startswith("goal_"):
+        return "goals", data.get("goalId") or data["id"]
+    if event.type.startswith("agent_"):
+        return "agents", data["agentId"]
+    return "", ""
+
+
+def creation_of(draft: Draft) -> Draft:
+    """What creates a session by its first word."""
+    return Draft(
+        type="session_created",
+        session_id=draft.session_id,
+        user_id=draft.user_id,
+        timestamp=draft.timestamp,
+        received_at=draft.received_at,
+        data={"initial": {}, "implicit": True},
+    )
+
+
+def next_seq(log: str, session: Session | None) -> int:
+    if session is None:
+        return 1
+    return 1 + (session.actions if log == "action" else session.responses)
+
+
+def is_same(draft: Draft, event: Event) -> bool:
+    """Whether a draft says what is stored, apart from what the store added to it."""
+    kinds = {"session_resumed": "session_created"}
+    if kinds.get(draft.type, draft.type) != kinds.get(event.type, event.type):
+        return False
+    if (draft.patch, draft.agent_id) != (event.patch, event.agent_id):
+        return False
+    stored, added = folds.decode(event.data), ADDED.get(event.type, ())
+    return draft.data == {name: value for name, value in stored.items() if name in draft.data or name not in added}
+
+
+class Metadata(msgspec.Struct, rename="camel"):
+    """What callers may make of a session's metadata."""
+
+    model: str | None
+    yolo_mode: bool
+    token_usage: dict[str, Annotated[int, msgspec.Meta(ge=-MAX_COUNT, le=MAX_COUNT)]]
+    metrics: dict[str, int | float]
+    tags: list[str]
+
+
+def check_metadata(document: Document) -> None:
+    """Raises Problem 422 where callers would make something else of the metadata than what it is."""
+    try:
+        msgspec.convert(document, Metadata)
+    except msgspec.ValidationError as error:
+        raise invalid_value(error) from None
+    for name in METRICS:
+        if not isinstance(document["metrics"].get(name, 0), int):
+            raise invalid(f"$.metrics.{name}", "must be a whole number")
+
+
+# ---------------------------------------------------------------- housekeeping
+
+
+def lose_silent(appender: Appender, heard_before: str) -> list[Event]:
+    """Mark the active sessions lost whose last word came before `heard_before`; their events.
+
+    One that waits for a person is silent for a good reason, and stays as it is.
+    """
+    silent = appender.connection.execute(
+        "SELECT session_id FROM sessions WHERE status = 'active' AND heard < ?", (heard_before,)
+    ).fetchall()
+    drafts = (Draft(type="session_lost", session_id=session_id, data={}) for (session_id,) in silent)
+    return [appender.append(draft).event for draft in drafts]
+
+
+def purge(connection: sqlite3.Connection, *, session_id: str | None = None, limit: int = 2000) -> bool:
+    """Remove some events of a deleted session (of any, or of this one). False when there is nothing left to do."""
+    row = connection.execute(
+        "SELECT session_id, cursor FROM purges WHERE session_id = coalesce(?, session_id) LIMIT 1", (session_id,)
+    ).fetchone()
+    if row is None:
+        return False
+    gone = connection.execute(
+        "SELECT cursor, data FROM events WHERE session_id = ? AND cursor < ? ORDER BY cursor LIMIT ?", (*row, limit)
+    ).fetchall()
+    (searched,) = connection.execute("SELECT searched FROM progress").fetchone()
+    connection.executemany(
+        "INSERT INTO search (search, rowid, text) VALUES ('delete', ?, ?)",
+        ((cursor, folds.searchable_text(data)) for cursor, data in gone if cursor <= searched),
+    )
+    connection.executemany("DELETE FROM events WHERE cursor = ?", ((cursor,) for cursor, _ in gone))
+    if len(gone) < limit:
+        connection.execute("DELETE FROM purges WHERE session_id = ?", row[:1])
+    return True
+
+
+def index_search(connection: sqlite3.Connection, *, limit: int) -> tuple[int, bool]:
+    """Bring the full-text index forward by some events: how far it is then, and whether there is more."""
+    (searched,) = connection.execute("SELECT searched FROM progress").fetchone()
+    rows = connection.execute(
+        "SELECT cursor, data FROM events WHERE cursor > ? ORDER BY cursor LIMIT ?", (searched, limit)
+    ).fetchall()
+    if not rows:
+        return searched, False
+    connection.executemany(
+        "INSERT INTO search (rowid, text) VALUES (?, ?)", ((row, folds.searchable_text(data)) for row, data in rows)
+    )
+    connection.execute("UPDATE progress SET searched = ?", rows[-1][:1])
+    return rows[-1][0], len(rows) == limit
+
+
+def checkpoint(connection: sqlite3.Connection, mode: str = "PASSIVE") -> None:
+    connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
+
+
+Decision = Callable[[Appender, Draft, Session], Draft]
+
+DECISIONS: dict[str, Decision] = {
+    "session_created": Appender.resume,
+    "session_resumed": Appender.resume,
+    "metadata_updated": Appender.update_metadata,
+    "goal_added": Appender.add_goal,
+    "goal_updated": Appender.change_goal,
+    "agent_spawned": Appender.spawn_agent,
+    "agent_updated": Appender.change_agent,
+    "agent_completed": Appender.change_agent,
+}

@@ -1,0 +1,278 @@
+"""What an event does to a document: pure functions, JSON text in and JSON text out.
+
+The triggers of schema.sql call them as SQL functions; the API folds the same
+events again to show a state as it was at some cursor.
+"""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import msgspec
+
+Document = dict[str, Any]
+
+decode = msgspec.json.decode
+METRICS = ("agentsSpawned", "toolCalls", "mcpCalls", "filesModified", "bashCommands")
+DONE = ("completed", "failed", "cancelled")
+INCREMENT = re.compile(r"\+[0-9]{1,15}\Z")
+
+NEW_STATE = """
+{"$schema": "session-state-v1", "version": 1, "timestamp": null, "phase": "initialization", "currentStep": null,
+ "goals": [], "priorities": {"current": null, "queue": [], "blocked": []}, "expectedOutcome": {},
+ "agents": {"spawned": [], "active": [], "completed": []}, "mcp": {"swarm": {}, "memory": {"keys": []}},
+ "workspace": {"cwd": "/workspace", "filesCreated": [], "filesModified": [], "gitStatus": {}}, "errors": []}"""
+
+
+def encode(value: object) -> str:
+    """Compact JSON text, members in the order they have."""
+    return msgspec.json.encode(value).decode()
+
+
+# ---------------------------------------------------------------------- merging
+
+
+def deep_merge(old: Document, new: Document) -> Document:
+    """`old` with `new` laid over it: objects merge, all else replaces, null is a value."""
+    merged = dict(old)
+    for name, value in new.items():
+        below = merged.get(name)
+        both_objects = isinstance(below, dict) and isinstance(value, dict)
+        merged[name] = deep_merge(below, value) if both_objects else value  # type: ignore[arg-type]
+    return merged
+
+
+def merge_patch(old: Any, patch: Any) -> Any:
+    """RFC 7396: as a deep merge, but null removes."""
+    if not isinstance(patch, dict):
+        return patch
+    merged = dict(old) if isinstance(old, dict) else {}
+    for name, value in patch.items():
+        if value is None:
+            merged.pop(name, None)
+        else:
+            merged[name] = merge_patch(merged.get(name), value)
+    return merged
+
+
+# ------------------------------------------------------------- initial, metadata
+
+
+def initial_document(data: str, timestamp: str) -> str:
+    """initial.json of the session that `data`, the data of its session_created, makes."""
+    head = {"$schema": "session-initial-v1", "timestamp": timestamp, "source": "api", "input": {}, "config": {}}
+    return encode(head | (decode(data).get("initial") or {}))
+
+
+def metadata_after(document: str, metrics: str, event_type: str, data: str) -> str:
+    """The metadata that callers set, after one more event.
+
+    `metrics` are the session's metrics as shown. The document keeps what callers
+    changed about them, as differences from what was counted.
+    """
+    metadata, said = decode(document), decode(data)
+    if event_type == "metadata_updated":
+        return encode(with_members(metadata, decode(metrics), said))
+    if event_type == "session_created":
+        metadata = new_metadata(said.get("initial") or {}) | metadata
+    metadata["tags"] = list(dict.fromkeys([*metadata["tags"], *(said.get("tags") or [])]))
+    return encode(with_members(metadata, decode(metrics), said.get("metadata") or {}))
+
+
+def new_metadata(initial: Document) -> Document:
+    config = initial.get("config")
+    config = config if isinstance(config, dict) else {}
+    model = config.get("model")
+    return {
+        "sandboxId": None,
+        "model": model if isinstance(model, str) else None,
+        "yoloMode": config.get("dangerouslySkipPermissions") is True,
+        "tokenUsage": {"input": 0, "output": 0, "total": 0},
+        "tags": [],
+        "metrics": {},
+    }
+
+
+def with_members(metadata: Document, metrics: Document, members: Document) -> Document:
+    """`metadata` with `members` set: `a.b` goes into an object, `"+N"` on a number adds."""
+    shown = metadata | {"metrics": metrics}
+    for name, value in members.items():
+        if name not in ("status", "attention", "parentSession"):  # columns of the session's row: the trigger has them
+            shown = with_member(shown, path_of(name), value)
+    differences = {
+        name: shown["metrics"].get(name, 0) - metrics.get(name, 0) + metadata["metrics"].get(name, 0)
+        for name in METRICS
+    }
+    kept = {name: value for name, value in differences.items() if value}
+    return shown | {"metrics": {name: v for name, v in shown["metrics"].items() if name not in METRICS} | kept}
+
+
+def path_of(name: str) -> list[str]:
+    """The steps of a dotted name; a name with an empty step is a plain name."""
+    steps = name.split(".")
+    return steps if all(steps) else [name]
+
+
+def with_member(owner: Document, path: list[str], value: Any) -> Document:
+    name, *rest = path
+    old = owner.get(name)
+    if rest:
+        return owner | {name: with_member(old if isinstance(old, dict) else {}, rest, value)}
+    if isinstance(value, str) and INCREMENT.match(value) and isinstance(old, int | float):
+        return owner | {name: old + int(value)}
+    if name in ("tokenUsage", "metrics") and isinstance(value, dict) and isinstance(old, dict):
+        return owner | {name: old | value}
+    return owner | {name: value}
+
+
+# ----------------------------------------------------------------------- state
+
+
+def state_after(document: str, event_type: str, patch: str | None, data: str, timestamp: str) -> str:
+    """The state document after one more event (`patch` as in the event; `timestamp` of the event)."""
+    if event_type == "session_created":
+        return encode(decode(NEW_STATE) | {"timestamp": timestamp})
+    state = decode(document)
+    changed = STATE_FOLDS[event_type](state, decode(data), patch, timestamp)
+    return encode(changed | {"version": state["version"] + 1, "timestamp": timestamp})
+
+
+def state_at(events: Iterable[tuple[str, str | None, str, str]]) -> Document:
+    """The state after `events` (type, patch, data, timestamp), of which the first is the session_created."""
+    document = "{}"
+    for event_type, patch, data, timestamp in events:
+        document = state_after(document, event_type, patch, data, timestamp)
+    state: Document = decode(document)
+    return state
+
+
+def update_state(state: Document, data: Document, patch: str | None, timestamp: str) -> Document:
+    if patch == "replace":
+        return {"$schema": "session-state-v1"} | data
+    if patch == "merge-patch":
+        merged: Document = merge_patch(state, data)
+        return merged
+    return deep_merge(state, data)
+
+
+def add_goal(state: Document, goal: Document, patch: str | None, timestamp: str) -> Document:
+    if goal.get("status") == "completed":
+        goal = {"completedAt": timestamp} | goal
+    return state | {"goals": [*goals_of(state), goal]}
+
+
+def update_goal(state: Document, data: Document, patch: str | None, timestamp: str) -> Document:
+    goal_id = data["goalId"]
+    change = {name: value for name, value in data.items() if name not in ("goalId", "id")}
+    goals = goals_of(state)
+    position = position_of(goals, "id", goal_id)
+    if position is None:  # its beginning never came: what is known of it is kept
+        goal = {"id": goal_id, "description": goal_id, "priority": "medium", "status": "pending"} | change
+        return add_goal(state, goal, patch, timestamp)
+    goals[position] = with_end(goals[position] | change, change, timestamp, ("completed",))
+    return state | {"goals": goals}
+
+
+def with_end(record: Document, change: Document, timestamp: str, ends: tuple[str, ...]) -> Document:
+    """`record` with `completedAt` true to a status that `change` gave it."""
+    if "status" not in change or "completedAt" in change:
+        return record
+    if change["status"] in ends:
+        return record | {"completedAt": timestamp}
+    return {name: value for name, value in record.items() if name != "completedAt"}
+
+
+def spawn_agent(state: Document, agent: Document, patch: str | None, timestamp: str) -> Document:
+    return with_agent(state, agent)
+
+
+def update_agent(state: Document, data: Document, patch: str | None, timestamp: str) -> Document:
+    agent_id = data["agentId"]
+    spawned = agents_of(state)["spawned"]
+    position = position_of(spawned, "agentId", agent_id)
+    known = {"agentId": agent_id, "type": "agent", "task": None, "status": "spawned", "spawnedAt": timestamp}
+    agent = (known if position is None else spawned[position]) | data
+    return with_agent(state, with_end(agent, data, timestamp, DONE))
+
+
+def complete_agent(state: Document, data: Document, patch: str | None, timestamp: str) -> Document:
+    return update_agent(state, {"status": "completed"} | data, patch, timestamp)
+
+
+def with_agent(state: Document, agent: Document) -> Document:
+    """`state` with `agent` in its three lists: all ever spawned, the ids that work, the ids that are done."""
+    agents, agent_id = agents_of(state), agent["agentId"]
+    position = position_of(agents["spawned"], "agentId", agent_id)
+    if position is None:
+        agents["spawned"].append(agent)
+    else:
+        agents["spawned"][position] = agent
+    here, there = ("completed", "active") if agent.get("status") in DONE else ("active", "completed")
+    agents[there] = [other for other in agents[there] if other != agent_id]
+    if agent_id not in agents[here]:
+        agents[here].append(agent_id)
+    return state | {"agents": agents}
+
+
+def goals_of(state: Document) -> list[Any]:
+    """A copy of the list of goals, whatever callers have put in its place."""
+    goals = state.get("goals")
+    return list(goals) if isinstance(goals, list) else []
+
+
+def agents_of(state: Document) -> Document:
+    agents = state.get("agents")
+    agents = dict(agents) if isinstance(agents, dict) else {}
+    for name in ("spawned", "active", "completed"):
+        agents[name] = list(agents[name]) if isinstance(agents.get(name), list) else []
+    return agents
+
+
+def position_of(records: list[Any], key: str, value: str) -> int | None:
+    for position, record in enumerate(records):
+        if isinstance(record, dict) and record.get(key) == value:
+            return position
+    return None
+
+
+StateFold = Callable[[Document, Document, str | None, str], Document]
+
+STATE_FOLDS: dict[str, StateFold] = {
+    "state_updated": update_state,
+    "goal_added": add_goal,
+    "goal_updated": update_goal,
+    "agent_spawned": spawn_agent,
+    "agent_updated": update_agent,
+    "agent_completed": complete_agent,
+}
+
+
+# ---------------------------------------------------------------------- search
+
+
+def searchable_text(data: str) -> str:
+    """Every text and number in an event's data, one a line: what full-text search finds it by."""
+    return "\n".join(leaves(decode(data)))
+
+
+def leaves(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for member in value.values():
+            yield from leaves(member)
+    elif isinstance(value, list):
+        for item in value:
+            yield from leaves(item)
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        yield str(value)
+
+
+def register(connection: sqlite3.Connection) -> None:
+    """Make the functions that the triggers call known to the connection that writes."""
+    connection.create_function("initial_document", 2, initial_document, deterministic=True)
+    connection.create_function("metadata_after", 4, metadata_after, deterministic=True)
+    connection.create_function("state_after", 5, state_after, deterministic=True)

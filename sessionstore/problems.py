@@ -1,0 +1,73 @@
+"""Every error that the API tells, as RFC 9457 problem details."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+
+MEDIA_TYPE = "application/problem+json"
+
+
+class Problem(Exception):
+    """An error for the caller: an HTTP status, a sentence that names the thing and the remedy, and bad fields."""
+
+    def __init__(
+        self,
+        status: int,
+        detail: str,
+        *,
+        path: str | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+        self.path = path
+        self.headers = headers or {}
+
+    def document(self) -> dict[str, Any]:
+        """The members of the problem document; `error` repeats `detail` for older clients."""
+        document: dict[str, Any] = {
+            "type": "about:blank",
+            "title": title(self.status),
+            "status": self.status,
+            "detail": self.detail,
+            "error": self.detail,
+        }
+        if self.path is not None:
+            document["errors"] = [{"path": self.path, "message": self.detail}]
+        return document
+
+    def body(self) -> bytes:
+        return msgspec.json.encode(self.document())
+
+
+def title(status: int) -> str:
+    return HTTPStatus(status).phrase
+
+
+def invalid(path: str, message: str) -> Problem:
+    """422: well-formed, but the member at `path` (`$.userId`) is not valid."""
+    name = "the body" if path == "$" else path.removeprefix("$.")
+    return Problem(422, f"{name}: {message}", path=path)
+
+
+def invalid_value(error: msgspec.ValidationError) -> Problem:
+    """The same of what msgspec says: `Expected `str`, got `int` - at `$.userId``."""
+    message, _, path = str(error).partition(" - at `")
+    return invalid(path.rstrip("`") or "$", message[:1].lower() + message[1:])
+
+
+def not_json(why: str) -> Problem:
+    return Problem(400, f"The body is not JSON that can be taken: {why}")
+
+
+def no_session(session_id: str) -> Problem:
+    return Problem(404, f"There is no session {session_id!r}")
+
+
+def unavailable(why: str, retry_after: int = 1) -> Problem:
+    """503: writes cannot be taken now; the caller keeps what it has and comes back after `retry_after` seconds."""
+    return Problem(503, why, headers={"retry-after": str(retry_after)})

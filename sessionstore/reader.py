@@ -1,0 +1,421 @@
+"""Read-only connections, and every query of the API. Answers are JSON text, as the views make it."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import sqlite3
+import time
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import aiosqlite
+
+from . import folds
+from .broadcaster import Item
+from .database import STATE_EVENTS
+from .events import STATE_TYPES
+from .problems import Problem, no_session, unavailable
+
+CONNECTIONS = 3
+DEADLINE = 5.0
+"""Seconds after which a query is given up: a long reader keeps the log from being folded back into the database."""
+LOOKAHEAD = 10_000
+"""How many cursors one page of a filtered list looks at before it answers with what it has."""
+
+Values = Sequence[object] | dict[str, object]
+
+
+class Page(NamedTuple):
+    """Some rows of a list: their JSON texts, and from where to go on (None: there is no more)."""
+
+    documents: list[str]
+    following: int | None
+
+    def array(self) -> str:
+        return f"[{','.join(self.documents)}]"
+
+
+class Items(NamedTuple):
+    """Some events, and the last cursor that was looked at for them."""
+
+    items: list[Item]
+    following: int
+
+
+class Reader:
+    """A few read-only connections, lent to one query at a time."""
+
+    def __init__(self, path: Path, connections: int = CONNECTIONS) -> None:
+        self.path = path
+        self.number = connections
+        self.free: asyncio.Queue[Deadlined] = asyncio.Queue()
+        self.all: list[Deadlined] = []
+
+    async def start(self) -> None:
+        for _ in range(self.number):
+            connection = Deadlined(await aiosqlite.connect(f"{self.path.as_uri()}?mode=ro", uri=True))
+            await connection.prepare()
+            self.all.append(connection)
+            self.free.put_nowait(connection)
+
+    async def stop(self) -> None:
+        for connection in self.all:
+            await connection.close()
+
+    @asynccontextmanager
+    async def lend(self) -> AsyncIterator[Deadlined]:
+        connection = await self.free.get()
+        try:
+            yield connection
+        finally:
+            self.free.put_nowait(connection)
+
+    async def rows(self, query: str, values: Values = ()) -> list[Any]:
+        """Raises Problem 503 past the deadline."""
+        async with self.lend() as connection:
+            return await connection.rows(query, values)
+
+    async def row(self, query: str, values: Values = ()) -> Any:
+        rows = await self.rows(query, values)
+        return rows[0] if rows else None
+
+    # ------------------------------------------------------------ one session
+
+    async def session(self, session_id: str, limit: int) -> dict[str, str]:
+        """The members of GET /api/sessions/ID, each as JSON text; of each log the newest `limit` entries."""
+        row = await self.row(SESSION, {"id": session_id, "limit": limit})
+        if row is None:
+            raise no_session(session_id)
+        metadata, initial, state, final, actions, responses, left_actions, left_responses = row
+        members = {
+            "metadata": metadata,
+            "initial": initial,
+            "state": state,
+            "actions": f"[{actions or ''}]",
+            "responses": f"[{responses or ''}]",
+            "final": final or "null",
+        }
+        if left_actions or left_responses:
+            members["truncated"] = f'{{"actions":{left_actions},"responses":{left_responses}}}'
+        return members
+
+    async def resume(self, session_id: str) -> dict[str, str]:
+        members = await self.session(session_id, 20)
+        return {
+            "metadata": members["metadata"],
+            "initial": members["initial"],
+            "state": members["state"],
+            "lastActions": members["actions"],
+            "lastResponses": members["responses"],
+        }
+
+    async def metadata(self, session_id: str) -> str:
+        row = await self.row("SELECT document FROM metadata WHERE session_id = ?", (session_id,))
+        if row is None:
+            raise no_session(session_id)
+        return str(row[0])
+
+    async def state(self, session_id: str) -> tuple[str, int]:
+        """The state document and its version."""
+        row = await self.row(
+            "SELECT document, version FROM documents WHERE session_id = ? AND name = 'state'", (session_id,)
+        )
+        if row is None:
+            raise no_session(session_id)
+        return row[0], row[1]
+
+    async def state_at(self, session_id: str, cursor: int) -> tuple[str, int]:
+        """The state document as it was after the event `cursor`, and its version then."""
+        await self.known(session_id)
+        events = await self.rows(STATE_EVENTS, (session_id, cursor))
+        if not events:
+            raise Problem(404, f"The session {session_id!r} did not exist yet at cursor {cursor}")
+        state = await asyncio.to_thread(folds.state_at, events)
+        return folds.encode(state), state["version"]
+
+    async def known(self, session_id: str) -> None:
+        if await self.row("SELECT 1 FROM sessions WHERE session_id = ?", (session_id,)) is None:
+            raise no_session(session_id)
+
+    async def entries(
+        self,
+        session_id: str,
+        log: str,
+        *,
+        limit: int,
+        after: int | None,
+        before: int | None,
+        order: str,
+        kinds: Sequence[str],
+        agent_id: str | None,
+    ) -> Page:
+        """A page of a log (`action` or `response`) by seq; what follows is the seq to go on from."""
+        await self.known(session_id)
+        where, values = conditions(
+            ("session_id = ?", session_id),
+            ("log = ?", log),
+            ("seq > ?", after),
+            ("seq < ?", before),
+            ("agent_id = ?", agent_id),
+            one_of("kind", kinds),
+        )
+        rows = await self.rows(
+            f"SELECT document, seq FROM entries WHERE {where} ORDER BY seq {order} LIMIT ?", [*values, limit + 1]
+        )
+        more = len(rows) > limit
+        return Page([row[0] for row in rows[:limit]], rows[limit - 1][1] if more else None)
+
+    async def session_events(
+        self,
+        session_id: str,
+        *,
+        limit: int,
+        after: int,
+        before: int | None,
+        order: str,
+        types: Sequence[str],
+        agent_id: str | None = None,
+    ) -> Page:
+        """A page of a session's timeline by cursor; what follows is the last cursor given."""
+        row = await self.row("SELECT created_cursor FROM sessions WHERE session_id = ?", (session_id,))
+        if row is None:
+            raise no_session(session_id)
+        where, values = conditions(
+            ("session_id = ?", session_id),
+            ("cursor > ?", max(after, row[0] - 1)),
+            ("cursor < ?", before),
+            ("agent_id = ?", agent_id),
+            one_of("type", types),
+        )
+        rows = await self.rows(
+            f"SELECT document, cursor FROM timeline WHERE {where} ORDER BY cursor {order} LIMIT ?", [*values, limit]
+        )
+        return Page([row[0] for row in rows], rows[-1][1] if rows else None)
+
+    # ------------------------------------------------------------ all sessions
+
+    async def sessions(
+        self,
+        *,
+        limit: int,
+        before: int | None = None,
+        status: str | None = None,
+        user_id: str | None = None,
+        tag: str | None = None,
+        parent: str | None = None,
+        text: str | None = None,
+    ) -> Page:
+        """Metadata, newest change first; what follows is the cursor of the last one's newest event."""
+        where, values = conditions(
+            ("last_cursor < ?", before),
+            ("status = ?", status),
+            ("user_id = ?", user_id),
+            ("parent_session = ?", parent),
+            ("EXISTS (SELECT 1 FROM json_each(tags) WHERE value = ?)", tag),
+            ("instr(lower(document), lower(?))", text),
+        )
+        rows = await self.rows(
+            f"SELECT document, last_cursor FROM metadata WHERE {where} ORDER BY last_cursor DESC LIMIT ?",
+            [*values, limit + 1],
+        )
+        more = len(rows) > limit
+        return Page([row[0] for row in rows[:limit]], rows[limit - 1][1] if more else None)
+
+    async def sessions_of_user(self, user_id: str) -> Page:
+        rows = await self.rows(
+            "SELECT json_object('sessionId', session_id, 'userId', user_id, 'created', created)"
+            " FROM sessions WHERE user_id = ? ORDER BY created_cursor DESC",
+            (user_id,),
+        )
+        return Page([row[0] for row in rows], None)
+
+    async def active(self) -> Page:
+        """Metadata of the sessions that go on, those that wait for a person first, the longest wait at the top."""
+        rows = await self.rows(ACTIVE)
+        return Page([row[0] for row in rows], None)
+
+    async def stats(self, now: str) -> str:
+        """The counts of GET /api/query/stats, without the size of the database; `now` ends the last minute."""
+        row = await self.row(STATS, {"now": now})
+        return str(row[0])
+
+    async def head(self) -> int:
+        row = await self.row("SELECT coalesce(max(cursor), 0) FROM events")
+        return int(row[0])
+
+    async def events(self, **which: Any) -> Page:
+        """As `items`, for a list."""
+        found = await self.items(**which)
+        return Page([item.text.decode() for item in found.items], found.following)
+
+    async def items(
+        self,
+        *,
+        after: int,
+        limit: int,
+        types: Sequence[str] = (),
+        session_ids: Sequence[str] = (),
+        user_ids: Sequence[str] = (),
+    ) -> Items:
+        """Events of all sessions after a cursor, in cursor order, and the last cursor looked at.
+
+        `session_ids` and `user_ids`: what matches either; none: all. One call looks
+        at a bounded piece of the store, so it may find nothing and yet go on.
+        """
+        who, names = either(("session_id", session_ids), ("user_id", user_ids))
+        until = after + LOOKAHEAD
+        where, values = conditions(("cursor > ?", after), ("cursor <= ?", until), one_of("type", types))
+        async with self.lend() as connection:
+            ((head,),) = await connection.rows("SELECT coalesce(max(cursor), 0) FROM events")
+            rows = await connection.rows(
+                f"SELECT cursor, type, session_id, user_id, CAST(document AS BLOB) FROM timeline"
+                f" WHERE {where} AND {who} ORDER BY cursor LIMIT ?",
+                [*values, *names, limit],
+            )
+        found = [Item(*row) for row in rows]
+        if len(found) == limit:
+            return Items(found, found[-1].cursor)
+        last = found[-1].cursor if found else after
+        return Items(found, max(last, min(until, head)))
+
+    async def search(self, text: str, *, limit: int, session_id: str | None, types: Sequence[str]) -> Page:
+        """Events whose data holds the words of `text`, best first, each with a snippet."""
+        match = fts_query(text)
+        if match is None:
+            return Page([], None)
+        where, values = conditions(("t.session_id = ?", session_id), one_of("t.type", types))
+        rows = await self.rows(
+            "SELECT t.document, e.data FROM search s JOIN timeline t ON t.cursor = s.rowid"
+            " JOIN events e ON e.cursor = s.rowid"
+            f" WHERE search MATCH ? AND {where} ORDER BY s.rank LIMIT ?",
+            [match, *values, limit],
+        )
+        words = re.findall(r"\w+", text.lower())
+        return Page(
+            [f'{{"event":{event},"snippet":{folds.encode(snippet(data, words))}}}' for event, data in rows], None
+        )
+
+
+class Deadlined:
+    """One read-only connection whose queries end at a deadline."""
+
+    def __init__(self, connection: aiosqlite.Connection) -> None:
+        self.connection = connection
+        self.until = 0.0
+
+    async def prepare(self) -> None:
+        for pragma in ("query_only = ON", "busy_timeout = 5000"):
+            await self.connection.execute(f"PRAGMA {pragma}")
+        await self.connection.set_progress_handler(self.is_late, 10_000)
+
+    def is_late(self) -> bool:
+        return time.monotonic() > self.until
+
+    async def rows(self, query: str, values: Values = ()) -> list[Any]:
+        self.until = time.monotonic() + DEADLINE
+        try:
+            return list(await self.connection.execute_fetchall(query, values))
+        except sqlite3.OperationalError as error:
+            if "interrupted" in str(error):
+                raise unavailable("The query took too long: ask for less") from None
+            raise unavailable(f"The database cannot be read now: {error}") from error
+
+    async def close(self) -> None:
+        await self.connection.close()
+
+
+# ------------------------------------------------------------ pieces of queries
+
+
+def conditions(*terms: tuple[str, Any]) -> tuple[str, list[Any]]:
+    """The terms that have a value, joined by AND, and their values."""
+    given = [(term, value) for term, value in terms if value is not None]
+    values: list[Any] = []
+    for _, value in given:
+        values.extend(value if isinstance(value, list) else [value])
+    return " AND ".join(term for term, _ in given) or "1", values
+
+
+def one_of(column: str, names: Iterable[str]) -> tuple[str, list[str] | None]:
+    wanted = list(names)
+    return f"{column} IN ({', '.join('?' for _ in wanted)})", wanted or None
+
+
+def either(*filters: tuple[str, Sequence[str]]) -> tuple[str, list[str]]:
+    """What matches any of the filters that name something; all, where none does."""
+    given = [one_of(column, names) for column, names in filters if names]
+    values = [name for _, names in given for name in names or ()]
+    return f"({' OR '.join(term for term, _ in given) or '1'})", values
+
+
+def fts_query(text: str) -> str | None:
+    """Every word of `text`, the last as a prefix, as an FTS5 query that is never an error. None: no word in it."""
+    terms = [term for term in text.replace("\0", " ").split() if re.search(r"\w", term)]
+    if not terms:
+        return None
+    return " ".join('"' + term.replace('"', '""') + '"' for term in terms) + "*"
+
+
+def snippet(data: str, words: Sequence[str], width: int = 160) -> str:
+    """The piece of an event's text where the first of the words stands."""
+    text = " ".join(folds.searchable_text(data).split())
+    places = [place for word in words if (place := text.lower().find(word)) >= 0]
+    start = max(0, min(places, default=0) - width // 4)
+    piece = text[start : start + width]
+    return ("…" if start else "") + piece + ("…" if start + width < len(text) else "")
+
+
+def newest(log: str) -> str:
+    return f"""
+    (SELECT group_concat(document, ',') FROM (
+       SELECT document, seq FROM (
+         SELECT document, seq FROM entries WHERE session_id = :id AND log = '{log}' ORDER BY seq DESC LIMIT :limit)
+       ORDER BY seq))"""
+
+
+def document(name: str) -> str:
+    return f"(SELECT document FROM documents WHERE session_id = :id AND name = '{name}')"
+
+
+SESSION = f"""
+SELECT m.document, {document("initial")}, {document("state")}, {document("final")},
+  {newest("action")}, {newest("response")}, max(s.actions - :limit, 0), max(s.responses - :limit, 0)
+FROM metadata m JOIN sessions s ON s.session_id = m.session_id WHERE m.session_id = :id"""
+
+ACTIVE = """
+SELECT m.document FROM sessions s JOIN metadata m ON m.session_id = s.session_id
+WHERE s.status IN ('active', 'waiting')
+ORDER BY s.status = 'waiting' DESC, iif(s.status = 'waiting', s.attention ->> '$.since', NULL), s.last_cursor DESC
+LIMIT 500"""
+
+STATS = """
+WITH RECURSIVE
+  by_status AS (SELECT what, json_group_object(name, number) FILTER (WHERE number > 0) AS numbers,
+                       sum(number) AS total
+                FROM counts GROUP BY what),
+  last_hour(back, minute) AS (
+    SELECT 59, strftime('%Y-%m-%dT%H:%M', :now, '-59 minutes')
+    UNION ALL SELECT back - 1, strftime('%Y-%m-%dT%H:%M', :now, '-' || (back - 1) || ' minutes')
+    FROM last_hour WHERE back > 0)
+SELECT json_object(
+  'total', coalesce((SELECT total FROM by_status WHERE what = 'sessions'), 0),
+  'active', (SELECT coalesce(sum(number), 0) FROM counts WHERE what = 'sessions' AND name IN ('active', 'waiting')),
+  'completed', (SELECT coalesce(sum(number), 0) FROM counts WHERE what = 'sessions' AND name = 'completed'),
+  'activeSessions', (SELECT json_group_array(session_id) FROM (
+     SELECT session_id FROM sessions WHERE status IN ('active', 'waiting') ORDER BY last_cursor DESC LIMIT 100)),
+  'completedSessions', (SELECT json_group_array(session_id) FROM (
+     SELECT session_id FROM sessions WHERE ended IS NOT NULL AND status = 'completed' ORDER BY ended DESC LIMIT 10)),
+  'sessions', json(coalesce((SELECT numbers FROM by_status WHERE what = 'sessions'), '{}')),
+  'users', (SELECT count(*) FROM users),
+  'actions', (SELECT coalesce(sum(number), 0) FROM counts WHERE what = 'events' AND name = 'action'),
+  'responses', (SELECT coalesce(sum(number), 0) FROM counts WHERE what = 'events' AND name = 'response'),
+  'goals', json(coalesce((SELECT numbers FROM by_status WHERE what = 'goals'), '{}')),
+  'agents', json(coalesce((SELECT numbers FROM by_status WHERE what = 'agents'), '{}')),
+  'events', coalesce((SELECT total FROM by_status WHERE what = 'events'), 0),
+  'eventsPerMinute', (SELECT json_group_array(events) FROM (
+     SELECT coalesce(m.events, 0) AS events FROM last_hour LEFT JOIN minutes m USING (minute) ORDER BY back DESC)))"""
+
+HISTORY_TYPES = STATE_TYPES

@@ -1,0 +1,385 @@
+"""From what a caller sends to drafts of events: every rule of a write that needs no look at the database."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from .access import Headers, Receive
+from .events import (
+    ID_PATTERN,
+    LOGS,
+    USER_PATTERN,
+    Draft,
+    EventType,
+    is_id,
+    json_object,
+    known_id,
+    known_user,
+    utc,
+)
+from .folds import Document, path_of
+from .problems import Problem, invalid, invalid_value, no_session
+
+Id = Annotated[str, msgspec.Meta(pattern=ID_PATTERN, examples=["test-1771012854"])]
+UserId = Annotated[str, msgspec.Meta(pattern=USER_PATTERN, examples=["test-user-alice"])]
+Time = Annotated[str, msgspec.Meta(description="RFC 3339, any offset", examples=["2026-02-13T20:59:12.345Z"])]
+Tags = list[Annotated[str, msgspec.Meta(max_length=256)]]
+Ended = Literal["completed", "failed", "cancelled"]
+
+MAX_STEPS = 8
+"""How many steps a dotted name in a metadata update may have."""
+
+# ------------------------------------------------------------------------ bodies
+
+
+class Body(msgspec.Struct, rename="camel", kw_only=True):
+    """What any write may carry. Members that are not named are the caller's own, and are kept."""
+
+    event_id: Id | None = None
+    timestamp: Time | None = None
+
+
+class SessionEntry(Body, kw_only=True):
+    """How an agent comes in: creates the session, or resumes it."""
+
+    user_id: UserId
+    initial: Document = {}
+    parent_session: Id | None = None
+    tags: Tags = []
+    metadata: Document = {}
+
+
+class NewSession(SessionEntry, kw_only=True):
+    """A session to be created."""
+
+    session_id: Id
+    initial: Document
+
+
+class LogEntry(Body, kw_only=True):
+    """An entry of the action or the response log."""
+
+    type: Annotated[str, msgspec.Meta(examples=["file_write"])]
+    agent_id: Id | None = None
+
+
+class NewGoal(Body, kw_only=True):
+    """Something that the session sets out to do."""
+
+    description: Annotated[str, msgspec.Meta(examples=["Build REST API"])]
+    id: Id | None = None
+    priority: str | None = "medium"
+    status: str = "pending"
+
+
+class GoalChange(Body, kw_only=True):
+    """What is new about a goal."""
+
+    status: str | UnsetType = UNSET
+    description: str | UnsetType = UNSET
+    priority: str | None | UnsetType = UNSET
+
+
+class NewAgent(Body, kw_only=True):
+    """A worker inside the session."""
+
+    type: Annotated[str, msgspec.Meta(examples=["backend-dev"])]
+    task: Any = None
+    agent_id: Id | None = None
+    parent_agent_id: Id | None = None
+    subsession: Id | None = None
+
+
+class AgentChange(Body, kw_only=True):
+    """What is new about an agent."""
+
+    status: str | UnsetType = UNSET
+    task: Any = None
+    result: Any = None
+
+
+class AgentEnd(AgentChange, kw_only=True):
+    """How an agent ended."""
+
+    status: Ended = "completed"
+
+
+class Finalization(Body, kw_only=True):
+    """How a session ended."""
+
+    status: Literal["success", "failed", "cancelled"] = "success"
+    outcome: Any = None
+    response: Any = None
+    exit_code: int | None = None
+
+
+class MetadataChange(msgspec.Struct, rename="camel"):
+    """Members to set. A dotted name goes into an object; a value "+N" on a number adds."""
+
+    status: Literal["active", "waiting", "completed", "failed", "cancelled"] | UnsetType = UNSET
+    attention: Document | None = None
+    parent_session: Id | None = None
+
+
+class Login(msgspec.Struct):
+    """A token, in exchange for a cookie."""
+
+    token: str
+
+
+class Line(msgspec.Struct, rename="camel"):
+    """One line of a batch: an event of section 2 of the contract."""
+
+    type: EventType
+    session_id: Id
+    data: Document = {}
+    user_id: UserId | None = None
+    event_id: Id | None = None
+    agent_id: Id | None = None
+    timestamp: Time | None = None
+    received_at: Any = None
+    patch: Literal["merge-patch", "replace"] | None = None
+
+
+class Anything(msgspec.Struct):
+    """Any JSON object."""
+
+
+BODIES: dict[str, type[msgspec.Struct]] = {
+    "session_created": SessionEntry,
+    "session_resumed": SessionEntry,
+    "session_finalized": Finalization,
+    "metadata_updated": MetadataChange,
+    "action": LogEntry,
+    "response": LogEntry,
+    "goal_added": NewGoal,
+    "goal_updated": GoalChange,
+    "agent_spawned": NewAgent,
+    "agent_updated": AgentChange,
+    "agent_completed": AgentEnd,
+}
+
+KEPT_BY_THE_STORE = frozenset(
+    "$schema userId created updated subsessions goals agents actions responses ended duration resumes lastCursor"
+    " phase currentStep".split()
+)
+"""Members of the metadata that nobody can set: they follow from events."""
+
+OF_THE_STORE = ("seq", "cursor", "receivedAt", "sessionId", "eventId")
+"""Members of a body that do not belong to its content: ignored, or (eventId) kept beside it."""
+
+
+Shape = TypeVar("Shape", bound=msgspec.Struct)
+
+
+def checked(body: Document, shape: type[Shape]) -> Shape:
+    """`body` as `shape`. Raises Problem 422 that names the member."""
+    try:
+        return msgspec.convert(body, shape)
+    except msgspec.ValidationError as error:
+        raise invalid_value(error) from None
+
+
+# ------------------------------------------------------------------------ drafts
+
+
+def draft_of(event_type: str, session_id: str, body: Document, headers: Headers | None = None, **members: Any) -> Draft:
+    """The draft of an event of this type with `body` as its data. Raises Problem 422.
+
+    `eventId` and `timestamp` come from the body, or else from the headers
+    Idempotency-Key and X-Timestamp; `members` are further fields of the draft.
+    """
+    if (shape := BODIES.get(event_type)) is not None:
+        checked(body, shape)
+    draft = Draft(type=event_type, session_id=session_id, data=body, **members)
+    if event_type not in DOCUMENTS:
+        draft.data = {name: value for name, value in body.items() if name not in OF_THE_STORE}
+        draft.event_id = draft.event_id or body.get("eventId")
+        take_timestamp(draft)
+    if headers:
+        told = told_in(headers)
+        draft.event_id = draft.event_id or told.event_id
+        draft.timestamp = draft.timestamp or told.timestamp
+        draft.user_id = draft.user_id or told.user_id
+    if (settle := SETTLED.get(event_type)) is not None:
+        settle(draft)
+    return draft
+
+
+def take_timestamp(draft: Draft) -> None:
+    """The time at the caller: an entry keeps it as it was given, for all others it is the event's."""
+    given = draft.data.get("timestamp")
+    if given is not None and draft.timestamp is None:
+        draft.timestamp = utc(given)
+    if given is None or draft.type not in LOGS:
+        draft.data.pop("timestamp", None)
+
+
+class Told(NamedTuple):
+    """What the headers of a write say."""
+
+    event_id: str | None
+    timestamp: str | None
+    user_id: str | None
+
+
+def told_in(headers: Headers) -> Told:
+    """Raises Problem 422 that names the header."""
+    key, time, user = (headers.get(name) for name in (b"idempotency-key", b"x-timestamp", b"x-user-id"))
+    return Told(
+        None if key is None else known_id(key.decode("latin-1").strip('"'), "Idempotency-Key"),
+        None if time is None else utc(time.decode("latin-1"), "X-Timestamp"),
+        None if user is None else known_user(header_text(user), "X-User-Id"),
+    )
+
+
+def header_text(value: bytes) -> str:
+    """A header's text; one that is UTF-8 is taken as that."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value.decode("latin-1")
+
+
+def settle_entry(draft: Draft) -> None:
+    """The agent of an entry stands in the entry and beside it."""
+    draft.agent_id = draft.agent_id or draft.data.get("agentId")
+    if draft.agent_id is not None:
+        draft.data["agentId"] = draft.agent_id
+    else:
+        draft.data.pop("agentId", None)
+
+
+def settle_session(draft: Draft) -> None:
+    draft.user_id = draft.user_id or draft.data.get("userId")
+
+
+def settle_goal_change(draft: Draft) -> None:
+    draft.data["goalId"] = known_id(draft.data.get("goalId"), "$.goalId")
+
+
+def settle_agent(draft: Draft) -> None:
+    """Where data does not say which agent it is, the event's own agentId does."""
+    agent_id = draft.data.get("agentId") or draft.agent_id
+    if agent_id is not None or draft.type != "agent_spawned":
+        draft.data["agentId"] = known_id(agent_id, "$.agentId")
+
+
+def settle_metadata(draft: Draft) -> None:
+    """Raises Problem 422 for members that follow from events."""
+    draft.data.pop("sessionId", None)
+    for name in draft.data:
+        path = path_of(name)
+        if path[0] in KEPT_BY_THE_STORE:
+            raise invalid(f"$.{name}", "is kept by the store and cannot be set")
+        if len(path) > MAX_STEPS or (len(path) > 1 and path[0] in ("status", "attention", "parentSession")):
+            raise invalid(f"$.{name}", f"cannot be set by a dotted name; at most {MAX_STEPS} steps are possible")
+
+
+DOCUMENTS = ("state_updated", "metadata_updated")
+"""Events whose data is the caller's own document: all its members are content."""
+
+SETTLED = {
+    "session_created": settle_session,
+    "session_resumed": settle_session,
+    "action": settle_entry,
+    "response": settle_entry,
+    "goal_updated": settle_goal_change,
+    "agent_spawned": settle_agent,
+    "agent_updated": settle_agent,
+    "agent_completed": settle_agent,
+    "metadata_updated": settle_metadata,
+}
+
+
+# ----------------------------------------------------------------------- batches
+
+
+def draft_of_line(event: Document) -> Draft:
+    """The draft of one event as section 2 of the contract has it. Raises Problem 422."""
+    line = checked(event, Line)
+    draft = draft_of(
+        line.type,
+        line.session_id,
+        line.data,
+        user_id=line.user_id,
+        event_id=line.event_id,
+        agent_id=line.agent_id,
+        timestamp=utc(line.timestamp) if line.timestamp else None,
+        patch=line.patch if line.type == "state_updated" else None,
+    )
+    if line.type in LOGS and line.timestamp not in (None, draft.timestamp):
+        draft.data.setdefault("timestamp", line.timestamp)
+    return draft
+
+
+def drafts_of_batch(
+    body: bytes, *, max_event_bytes: int, may_delete: bool
+) -> Iterator[tuple[int, Draft | Problem]]:
+    """The lines of a batch that are not empty, by number from 1: each a draft, or what is wrong with it."""
+    for number, line in enumerate(body.split(b"\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            if len(line) > max_event_bytes:
+                raise Problem(413, f"One event may have at most {max_event_bytes} bytes, this one has {len(line)}")
+            draft = draft_of_line(json_object(line))
+            if draft.type == "session_deleted" and not may_delete:
+                raise Problem(403, "Only the role admin may delete a session")
+            yield number, draft
+        except Problem as problem:
+            yield number, problem
+
+
+# -------------------------------------------------------------- path and headers
+
+
+def session_in_path(text: str) -> str:
+    """A session id in a path. Raises Problem 404 for what cannot be one."""
+    if is_id(text):
+        return text
+    raise no_session(text)
+
+
+async def read_body(receive: Receive, limit: int) -> bytes:
+    """The whole body. Raises Problem 413 past `limit` bytes, 400 if the caller goes away."""
+    parts, size = [], 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise Problem(400, "The request ended before its body did")
+        parts.append(message["body"])
+        size += len(message["body"])
+        if size > limit:
+            raise Problem(413, f"The body may have at most {limit} bytes", headers={"connection": "close"})
+        if not message["more_body"]:
+            return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def check_media_type(headers: Headers, *allowed: str) -> str:
+    """The media type of the body. Raises Problem 415 for any but `allowed`, in UTF-8."""
+    media_type, _, parameters = headers.get(b"content-type", b"").decode("latin-1").lower().partition(";")
+    charset = re.search(r"charset\s*=\s*\"?([^\s\";]+)", parameters)
+    if media_type.strip() not in allowed or (charset and charset[1] not in ("utf-8", "utf8")):
+        raise Problem(415, f"The body must be sent as {' or '.join(allowed)}, in UTF-8", headers={"accept": allowed[0]})
+    return media_type.strip()
+
+
+def if_match(headers: Headers) -> frozenset[int] | None:
+    """The versions in If-Match; None: there is none, or `*`. A tag that is no version matches nothing."""
+    value = headers.get(b"if-match")
+    if value is None or value.strip() == b"*":
+        return None
+    return frozenset(versions(value.decode("latin-1").split(",")))
+
+
+def versions(tags: Iterable[str]) -> Iterator[int]:
+    for tag in tags:
+        match = re.fullmatch(r'\s*"([0-9]{1,18})"\s*', tag)
+        if match:
+            yield int(match[1])

@@ -1,0 +1,157 @@
+"""What the environment says: one table, read once at the start. A bad value stops the start and is named."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+
+
+class BadSetting(ValueError):
+    """A setting that cannot be used; the message names it and says what it takes."""
+
+
+class Setting(NamedTuple):
+    """One environment variable: the field it fills, what it means, and how its text is read."""
+
+    variable: str
+    field: str
+    default: str
+    meaning: str
+    read: Callable[[str], Any]
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """How this appliance runs. Fields are described in TABLE."""
+
+    directory: Path
+    port: int = 9000
+    host: str = "127.0.0.1"
+    durability: str = "full"
+    admin_token: str | None = None
+    read_token: str | None = None
+    ingest_token: str | None = None
+    tokens_directory: Path | None = None
+    max_event_bytes: int = 1 << 20
+    max_batch_bytes: int = 32 << 20
+    lost_after: float = 900.0
+    allowed_hosts: frozenset[str] = frozenset()
+    allowed_origins: frozenset[str] = frozenset({"http://localhost:3000", "http://127.0.0.1:3000"})
+    auto_create: bool = True
+
+    @property
+    def database(self) -> Path:
+        return self.directory / "sessions.db"
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach the server."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+
+def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
+    """Raises BadSetting."""
+    values = {}
+    for setting in TABLE:
+        text = environment.get(setting.variable, "").strip() or setting.default
+        try:
+            values[setting.field] = setting.read(text)
+        except ValueError as error:
+            raise BadSetting(f"{setting.variable}={text!r}: {error}") from None
+    return Settings(**values)
+
+
+# ------------------------------------------------------------- how text is read
+
+
+def folder(text: str) -> Path:
+    return Path(text).expanduser().absolute() if text else default_folder()
+
+
+def default_folder() -> Path:
+    usual = Path("/var/claude-sessions")
+    place = usual if usual.exists() else usual.parent
+    return usual if os.access(place, os.W_OK | os.X_OK) else Path("claude-sessions").absolute()
+
+
+def optional_folder(text: str) -> Path | None:
+    return Path(text).expanduser().absolute() if text else None
+
+
+def whole(low: int, high: int) -> Callable[[str], int]:
+    def read(text: str) -> int:
+        if text.isascii() and text.isdigit() and low <= int(text) <= high:
+            return int(text)
+        raise ValueError(f"must be a whole number from {low} to {high}")
+
+    return read
+
+
+def seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if 0.1 <= value <= 31_536_000:
+        return value
+    raise ValueError("must be a number of seconds from 0.1 to 31536000")
+
+
+def one_of(*choices: str) -> Callable[[str], str]:
+    def read(text: str) -> str:
+        if text in choices:
+            return text
+        raise ValueError(f"must be one of {', '.join(choices)}")
+
+    return read
+
+
+def switch(text: str) -> bool:
+    return one_of("on", "off")(text) == "on"
+
+
+def token(text: str) -> str | None:
+    if not text:
+        return None
+    if len(text) >= 8 and text.isascii() and text.isprintable() and " " not in text:
+        return text
+    raise ValueError("must be 8 or more printable ASCII characters without spaces")
+
+
+def names(text: str) -> frozenset[str]:
+    return frozenset(name.strip().lower().rstrip("/") for name in text.split(",") if name.strip())
+
+
+TABLE = (
+    Setting("SESSIONS_DIR", "directory", "", "Folder of the database and all else; /var/claude-sessions where that "
+            "can be written, else ./claude-sessions", folder),
+    Setting("PORT", "port", "9000", "TCP port; 0 takes a free one", whole(0, 65535)),
+    Setting("SESSIONS_HOST", "host", "127.0.0.1", "Address to listen on. Any but a loopback address needs tokens", str),
+    Setting("SESSIONS_DURABILITY", "durability", "full", "full: what was answered 2xx outlives a power cut; normal: "
+            "it outlives a crash of the process", one_of("full", "normal")),
+    Setting("SESSIONS_TOKEN", "admin_token", "", "Token of the role admin", token),
+    Setting("SESSIONS_READ_TOKEN", "read_token", "", "Token of the role read", token),
+    Setting("SESSIONS_INGEST_TOKEN", "ingest_token", "", "Token of the role ingest", token),
+    Setting("SESSIONS_TOKENS_DIR", "tokens_directory", "", "Where tokens that the server makes are written; "
+            "SESSIONS_DIR/tokens", optional_folder),
+    Setting("SESSIONS_MAX_EVENT_BYTES", "max_event_bytes", "1048576", "Largest single event", whole(1024, 1 << 26)),
+    Setting("SESSIONS_MAX_BATCH_BYTES", "max_batch_bytes", "33554432", "Largest batch of events",
+            whole(1024, 1 << 28)),
+    Setting("SESSIONS_LOST_AFTER", "lost_after", "900", "Seconds without a word after which an active session is lost",
+            seconds),
+    Setting("SESSIONS_ALLOWED_HOSTS", "allowed_hosts", "", "Comma-separated names to answer to as Host, besides "
+            "loopback names", names),
+    Setting("SESSIONS_ALLOWED_ORIGINS", "allowed_origins", "http://localhost:3000,http://127.0.0.1:3000",
+            "Comma-separated origins, besides the server's own, whose pages may use the API", names),
+    Setting("SESSIONS_AUTO_CREATE", "auto_create", "on", "on: the first word of an unknown session creates it; off: "
+            "404", switch),
+)  # fmt: skip

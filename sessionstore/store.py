@@ -1,0 +1,87 @@
+"""The store as one thing: writer, reader, broadcaster; opened at the start and closed at the end."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from pathlib import Path
+
+from .broadcaster import Broadcaster
+from .events import event_ids
+from .reader import Reader
+from .settings import Settings
+from .writer import Writer
+
+
+class Store:
+    """What the API works on."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.broadcaster = Broadcaster()
+        self.writer = Writer(
+            settings.database,
+            publish=self.broadcaster.publish,
+            ids=event_ids(),
+            durability=settings.durability,
+            auto_create=settings.auto_create,
+            lost_after=settings.lost_after,
+        )
+        self.reader = Reader(settings.database)
+        self.started_at = time.monotonic()
+        self.draining = False
+
+    async def start(self) -> None:
+        """Raises DatabaseUnusable or sqlite3.Error."""
+        check_one_sqlite()
+        self.settings.directory.mkdir(parents=True, exist_ok=True)
+        await self.writer.start()
+        self.broadcaster.start(self.writer.cursor)
+        await self.reader.start()
+
+    async def stop(self) -> None:
+        self.drain()
+        await self.writer.stop()
+        await self.reader.stop()
+
+    def drain(self) -> None:
+        """Take no more writes, and let every listener go; what was taken is finished by `stop`."""
+        self.draining = True
+        self.writer.closing = True
+        self.broadcaster.close()
+
+    def why_not_ready(self) -> str | None:
+        """Why writes are not taken; None while they are."""
+        if self.draining:
+            return "The server is shutting down"
+        if self.writer.trouble:
+            return f"The last commit failed: {self.writer.trouble}"
+        if not self.writer.thread.is_alive():
+            return "The writer has stopped"
+        return None
+
+    def database_bytes(self) -> int:
+        return size_of(self.settings.database) + self.log_bytes()
+
+    def log_bytes(self) -> int:
+        """Of the write-ahead log."""
+        return size_of(self.settings.database.with_name("sessions.db-wal"))
+
+    def uptime(self) -> float:
+        return time.monotonic() - self.started_at
+
+
+def size_of(path: Path) -> int:
+    """Asked of the file system: opening the file here would drop SQLite's locks on it."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def check_one_sqlite() -> None:
+    """Two copies of SQLite in one process drop each other's locks, and acknowledged data with them."""
+    from datasette.utils.sqlite import sqlite3 as datasettes  # type: ignore[import-untyped]
+
+    if datasettes is not sqlite3:
+        raise RuntimeError("Two SQLite libraries are installed: uninstall pysqlite3, or it will lose data")

@@ -1,0 +1,266 @@
+"""The one thread that writes: whatever waits goes into one transaction, and one fsync serves them all."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import queue
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from .database import (
+    Appended,
+    Appender,
+    checkpoint,
+    index_search,
+    lose_silent,
+    open_writer,
+    purge,
+)
+from .events import Draft, Event, text_of_time
+from .problems import Problem, unavailable
+
+log = logging.getLogger("sessionstore.writer")
+
+MAX_GROUP = 512
+MAX_WAITING = 10_000
+MAX_WAITING_BYTES = 128 << 20
+MAX_SEARCH_CATCH_UP = 5_000
+"""How many events a search waits for, if they are not in the index yet."""
+CHORE_INTERVAL = 0.25
+"""Seconds between looks at what is to do besides writing, while nobody writes."""
+
+Work = Callable[[Appender], Any]
+"""What a caller wants done, in a transaction, on the writer's thread. What it appends is committed or, if it raises,
+not there; so it appends one draft, or several of which each stands for itself."""
+
+
+class Job(NamedTuple):
+    work: Work
+    answer: asyncio.Future[Any]
+    size: int
+
+
+class Outcome(NamedTuple):
+    job: Job
+    value: Any
+    failure: BaseException | None = None
+
+
+class Writer:
+    """Takes work from the event loop, commits it, and then answers and publishes, in the order of the commits."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        publish: Callable[[list[Event]], None],
+        ids: Iterator[str],
+        clock: Callable[[], float] = time.time,
+        durability: str = "full",
+        auto_create: bool = True,
+        lost_after: float = 900.0,
+    ) -> None:
+        self.path = path
+        self.publish = publish
+        self.ids = ids
+        self.clock = clock
+        self.durability = durability
+        self.auto_create = auto_create
+        self.lost_after = lost_after
+        self.jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self.waiting = 0
+        self.waiting_bytes = 0
+        self.closing = False
+        self.trouble: str | None = None
+        """Why the last commit failed; None while commits succeed."""
+        self.cursor = 0
+        """The newest that is committed."""
+        self.commits = 0
+        self.commit_seconds = 0.0
+        self.committed_events = 0
+        self.failures = 0
+        self.searched = 0
+        """What full-text search finds: everything at or below this cursor."""
+        self.chores_at = 0.0
+        self.lost_check_at = time.monotonic() + lost_after
+        self.thread = threading.Thread(target=self.run, name="writer", daemon=True)
+
+    # ------------------------------------------------------- on the event loop
+
+    async def start(self) -> None:
+        """Open the database, bring it to the newest version, and begin. Raises what opening it raises."""
+        self.loop = asyncio.get_running_loop()
+        self.appender = await self.loop.run_in_executor(None, self.open)
+        self.cursor = self.appender.cursor
+        self.thread.start()
+
+    async def stop(self) -> None:
+        """Take no more, finish what was taken, and leave a database with nothing in its log."""
+        self.closing = True
+        self.jobs.put(None)
+        await self.loop.run_in_executor(None, self.thread.join)
+
+    def submit(self, work: Work, size: int = 0) -> asyncio.Future[Any]:
+        """Have `work` done (`size`: the bytes it holds). Raises Problem 503 if it cannot be taken.
+
+        The future has its value, or what it raised, once all is on disk. A caller
+        that goes away does not stop it.
+        """
+        if self.closing:
+            raise unavailable("The server is shutting down")
+        if self.waiting >= MAX_WAITING or self.waiting_bytes > MAX_WAITING_BYTES:
+            raise unavailable("Too many writes are waiting")
+        self.waiting += 1
+        self.waiting_bytes += size
+        answer = self.loop.create_future()
+        self.jobs.put(Job(work, answer, size))
+        return answer
+
+    async def append(self, draft: Draft, size: int = 0) -> Appended:
+        """Store one draft. Raises Problem."""
+        appended: Appended = await self.submit(lambda appender: appender.append(draft), size)
+        return appended
+
+    @property
+    def search_lag(self) -> int:
+        """How many of the newest events full-text search may not find yet."""
+        return max(0, self.cursor - self.searched)
+
+    async def catch_up_search(self) -> None:
+        """Have full-text search find what is stored by now, unless that is very much."""
+        if 0 < self.search_lag <= MAX_SEARCH_CATCH_UP and not self.closing:
+            await self.submit(lambda appender: self.index(appender, MAX_SEARCH_CATCH_UP))
+
+    def settle(self, outcomes: list[Outcome], events: list[Event]) -> None:
+        if events:
+            self.publish(events)
+        for job, value, failure in outcomes:
+            self.waiting -= 1
+            self.waiting_bytes -= job.size
+            if job.answer.done():
+                continue
+            if failure is None:
+                job.answer.set_result(value)
+            else:
+                job.answer.set_exception(failure)
+
+    # ----------------------------------------------------------- on the thread
+
+    def open(self) -> Appender:
+        connection = open_writer(self.path, durability=self.durability)
+        clock = lambda: text_of_time(self.clock())  # noqa: E731
+        return Appender(connection, clock=clock, ids=self.ids, auto_create=self.auto_create)
+
+    def run(self) -> None:
+        while (group := self.next_group()) is not None:
+            if group:
+                self.commit(group)
+            else:
+                self.do_chores()
+        try:
+            checkpoint(self.appender.connection, "TRUNCATE")
+        except sqlite3.Error as error:
+            log.warning("The last checkpoint failed: %s", error)
+        self.appender.connection.close()
+
+    def next_group(self) -> list[Job] | None:
+        """What waits now, or at most until the next chore; None when all is done and the end has come."""
+        group: list[Job] = []
+        try:
+            while len(group) < MAX_GROUP:
+                wait = 0.0 if group else max(0.0, self.chores_at - time.monotonic())
+                job = self.jobs.get(block=wait > 0, timeout=wait or None)
+                if job is None:
+                    self.jobs.put(None)  # the end: found again once what came before it is committed
+                    return group or None
+                group.append(job)
+        except queue.Empty:
+            pass
+        return group
+
+    def commit(self, group: list[Job]) -> None:
+        started = time.monotonic()
+        connection = self.appender.connection
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            self.appender.begin()
+            outcomes = [self.do(job) for job in group]
+            connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            self.fail(group, error)
+            return
+        self.trouble = None
+        self.cursor = self.appender.cursor
+        events = self.appender.take()
+        self.commits += 1
+        self.committed_events += len(events)
+        self.commit_seconds += time.monotonic() - started
+        self.loop.call_soon_threadsafe(self.settle, outcomes, events)
+
+    def do(self, job: Job) -> Outcome:
+        """Raises sqlite3.Error where the whole transaction is gone."""
+        try:
+            return Outcome(job, job.work(self.appender))
+        except Problem as problem:
+            return Outcome(job, None, problem)
+        except sqlite3.IntegrityError as error:
+            if not self.appender.connection.in_transaction:
+                raise
+            log.exception("The database's own rules refused a write")
+            return Outcome(job, None, Problem(422, f"The store cannot hold this: {error}"))
+
+    def fail(self, group: list[Job], error: sqlite3.Error) -> None:
+        """Nothing of this group is stored, and everyone in it is told so. A new connection reads the log again."""
+        self.trouble = f"{error}"
+        self.failures += 1
+        log.error("A commit of %d writes failed: %s", len(group), error)
+        try:
+            self.appender.connection.close()
+            self.appender = self.open()
+        except sqlite3.Error as again:
+            log.error("The database cannot be opened: %s", again)
+        problem = unavailable(f"The database cannot take writes now: {error}", retry_after=2)
+        outcomes = [Outcome(job, None, problem) for job in group]
+        self.loop.call_soon_threadsafe(self.settle, outcomes, [])
+
+    # ------------------------------------------------------------------ chores
+
+    def do_chores(self) -> None:
+        """What is done while nobody writes, a little at a time."""
+        try:
+            is_busy = self.chore()
+        except sqlite3.Error as error:
+            log.warning("A chore failed: %s", error)
+            if self.appender.connection.in_transaction:
+                self.appender.connection.execute("ROLLBACK")
+            is_busy = False
+        self.chores_at = time.monotonic() + (0.0 if is_busy else CHORE_INTERVAL)
+
+    def chore(self) -> bool:
+        if time.monotonic() >= self.lost_check_at:
+            self.lost_check_at = time.monotonic() + min(1.0, self.lost_after / 4)
+            self.look_for_lost()
+        connection = self.appender.connection
+        connection.execute("BEGIN IMMEDIATE")
+        is_busy = purge(connection) or self.index(self.appender, 100)
+        connection.execute("COMMIT")
+        return is_busy
+
+    def index(self, appender: Appender, limit: int) -> bool:
+        self.searched, is_behind = index_search(appender.connection, limit=limit)
+        return is_behind
+
+    def look_for_lost(self) -> None:
+        """Silence counts from the start of this process at the earliest: before, nobody could be heard."""
+        silent_since = text_of_time(self.clock() - self.lost_after)
+        self.appender.connection.execute("BEGIN IMMEDIATE")
+        self.appender.begin()
+        lose_silent(self.appender, silent_since)
+        self.appender.connection.execute("COMMIT")
+        self.cursor = self.appender.cursor
+        self.loop.call_soon_threadsafe(self.settle, [], self.appender.take())

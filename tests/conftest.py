@@ -1,0 +1,39 @@
+"""What the tests share: a running appliance, and clients that speak to it as its users do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.appliance import Appliance
+
+numbers = count(1)
+
+
+@pytest.fixture(scope="module")
+def appliance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Appliance]:
+    """A real server process with default settings, one for each test file."""
+    with Appliance(tmp_path_factory.mktemp("sessions")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def http(appliance: Appliance) -> Iterator[httpx.Client]:
+    """A client of that server."""
+    with httpx.Client(base_url=appliance.url, timeout=30) as client:
+        yield client
+
+
+@pytest.fixture
+def session_id() -> str:
+    """A session id that no other test uses."""
+    return f"test-{next(numbers)}"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "sessions"

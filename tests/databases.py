@@ -65,16 +65,20 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[Appender]:
-        self.connection.execute("BEGIN IMMEDIATE")
         self.appender.begin()
         try:
             yield self.appender
         finally:
-            self.connection.execute("COMMIT")
+            self.appender.commit()
 
     def append(self, draft: Draft) -> Appended:
-        with self.transaction() as appender:
-            return appender.append(draft)
+        """One write in a transaction of its own, refused by name where it cannot be stored."""
+        self.appender.puts_off = False
+        try:
+            with self.transaction() as appender:
+                return appender.append(draft)
+        finally:
+            self.appender.puts_off = True
 
     def rows(self, query: str, *values: Any) -> list[Any]:
         return self.connection.execute(query, values).fetchall()

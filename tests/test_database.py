@@ -181,7 +181,7 @@ def test_a_first_word_that_cannot_be_stored_leaves_no_session(database: Database
     with database.transaction() as appender:
         with pytest.raises(Problem) as refused:
             appender.append(drafted("goal_added", "s", {"description": "d", "id": "not an id"}))
-        assert (appender.cursor, appender.take()) == (0, [])
+        assert (appender.cursor, appender.fresh) == (0, [])
     assert refused.value.status == 422
     assert database.dump("events", *DERIVED) == before
 

@@ -251,7 +251,7 @@ def test_what_the_triggers_keep_is_what_a_recount_finds(transactions: list[list[
                         assert problem.status < 500
                         continue
                     assert appended.duplicate or appended.event.cursor == appender.cursor
-                inserted += appender.take()
+                inserted += appender.fresh
             assert database.kept() == database.recounted()
             purge(database.connection, limit=3)
             index_search(database.connection, limit=3)

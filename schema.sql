@@ -263,7 +263,8 @@ CREATE TRIGGER session_resumed INSTEAD OF INSERT ON changes WHEN NEW.type = 'ses
                                    iif((SELECT is_implicit FROM sessions WHERE session_id = NEW.session_id),
                                        'session_created', NEW.type), NEW.data)
   WHERE session_id = NEW.session_id AND name = 'metadata';
-  UPDATE sessions SET user_id = NEW.user_id, status = 'active', ended = NULL, is_implicit = 0, resumes = resumes + 1,
+  UPDATE sessions SET user_id = NEW.user_id, status = 'active', ended = NULL, is_implicit = 0,
+         resumes = resumes + 1 - is_implicit,
          parent_session = coalesce(parent_session, NEW.data ->> '$.parentSession')
   WHERE session_id = NEW.session_id;
   DELETE FROM documents WHERE session_id = NEW.session_id AND name = 'final';

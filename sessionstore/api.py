@@ -481,9 +481,8 @@ async def list_state_history(
 async def add_goal(request: Request[Any, Any, Any], session_id: str) -> JSONResponse:
     """Add a goal."""
     session_id = session_in_path(session_id)
-    appended = await append(
-        request, draft_of("goal_added", session_id, await object_of(request), headers_of(request))
-    )
+    body = await object_of(request)
+    appended = await append(request, draft_of("goal_added", session_id, body, headers_of(request), must_be_new=True))
     return done(appended, {"goal": appended.record, "version": appended.version})
 
 
@@ -513,9 +512,8 @@ async def update_goal(request: Request[Any, Any, Any], session_id: str, goal_id:
 async def spawn_agent(request: Request[Any, Any, Any], session_id: str) -> JSONResponse:
     """Note that an agent was spawned."""
     session_id = session_in_path(session_id)
-    appended = await append(
-        request, draft_of("agent_spawned", session_id, await object_of(request), headers_of(request))
-    )
+    body = await object_of(request)
+    appended = await append(request, draft_of("agent_spawned", session_id, body, headers_of(request), must_be_new=True))
     return done(appended, {"version": appended.version} | (appended.record or {}))
 
 

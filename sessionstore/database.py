@@ -381,7 +381,7 @@ class Appender:
             if name in self.entry_ids:
                 self.insert_entries()
             return self.event("session_id = ? AND event_id = ?", draft.session_id, draft.event_id)
-        if not draft.must_be_new:
+        if not draft.must_be_new or draft.type != "session_created":
             return None
         creation = self.event("cursor = (SELECT created_cursor FROM sessions WHERE session_id = ?)", draft.session_id)
         return creation if creation and is_same(draft, creation) and draft.user_id == session.user_id else None
@@ -450,7 +450,9 @@ class Appender:
         if goal_id is None:
             goal_id = self.free_id("goals", "goal", draft.session_id, session.goals)
         elif self.record("goals", draft.session_id, known_id(goal_id, "$.id")):
-            raise Problem(409, f"There is a goal {goal_id!r} in this session already")
+            if draft.must_be_new:
+                raise Problem(409, f"There is a goal {goal_id!r} in this session already")
+            return draft
         goal = {
             "id": goal_id,
             "description": draft.data.get("description"),
@@ -464,7 +466,9 @@ class Appender:
         if agent_id is None:
             agent_id = self.free_id("agents", "agent", draft.session_id, session.agents)
         elif self.record("agents", draft.session_id, known_id(agent_id, "$.agentId")):
-            raise Problem(409, f"There is an agent {agent_id!r} in this session already")
+            if draft.must_be_new:
+                raise Problem(409, f"There is an agent {agent_id!r} in this session already")
+            return replace(draft, data={"spawnedAt": draft.timestamp or self.received_at} | draft.data)
         agent = {
             "agentId": agent_id,
             "type": draft.data.get("type"),

@@ -180,6 +180,8 @@ def update_state(state: Document, data: Document, patch: str | None, timestamp: 
 def add_goal(state: Document, goal: Document, patch: str | None, timestamp: str) -> Document:
     if goal.get("status") == "completed":
         goal = {"completedAt": timestamp} | goal
+    if position_of(goals_of(state), "id", goal["id"]) is not None:  # its end came first, or it is told of again
+        return update_goal(state, {"goalId": goal["id"]} | goal, patch, timestamp)
     return state | {"goals": [*goals_of(state), goal]}
 
 
@@ -205,7 +207,19 @@ def with_end(record: Document, change: Document, timestamp: str, ends: tuple[str
 
 
 def spawn_agent(state: Document, agent: Document, patch: str | None, timestamp: str) -> Document:
-    return with_agent(state, agent)
+    spawned = agents_of(state)["spawned"]
+    position = position_of(spawned, "agentId", agent["agentId"])
+    known = {} if position is None else spawned[position]
+    if ended_before(timestamp, known):  # it goes on
+        known = {name: value for name, value in known.items() if name not in ("status", "completedAt", "result")}
+        known["status"] = "spawned"
+    return with_agent(state, known | agent)
+
+
+def ended_before(timestamp: str, agent: Document) -> bool:
+    """Whether an agent had come to an end. One of which only the end is known began and ended at the same time."""
+    ended = agent.get("completedAt")
+    return isinstance(ended, str) and agent.get("spawnedAt") != ended and ended < timestamp
 
 
 def update_agent(state: Document, data: Document, patch: str | None, timestamp: str) -> Document:

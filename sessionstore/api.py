@@ -192,6 +192,7 @@ async def enter_session(request: Request[Any, Any, Any], session_id: str) -> JSO
     """Create a session or resume it: the agent's way in, safe to repeat."""
     body = await object_of(request)
     require(body, "userId")
+    requests.checked(body, requests.SessionEntry)
     draft = draft_of("session_created", session_in_path(session_id), body, headers_of(request))
     return await entered(request, draft)
 

@@ -44,14 +44,20 @@ class Body(msgspec.Struct, rename="camel", kw_only=True):
     timestamp: Time | None = None
 
 
-class SessionEntry(Body, kw_only=True):
-    """How an agent comes in: creates the session, or resumes it."""
+class Beginning(Body, kw_only=True):
+    """How a session begins or goes on. Whose it is may also stand beside the event's data."""
 
-    user_id: UserId
+    user_id: UserId | None = None
     initial: Document = {}
     parent_session: Id | None = None
     tags: Tags = []
     metadata: Document = {}
+
+
+class SessionEntry(Beginning, kw_only=True):
+    """How an agent comes in: creates the session, or resumes it."""
+
+    user_id: UserId
 
 
 class NewSession(SessionEntry, kw_only=True):
@@ -151,8 +157,8 @@ class Anything(msgspec.Struct):
 
 
 BODIES: dict[str, type[msgspec.Struct]] = {
-    "session_created": SessionEntry,
-    "session_resumed": SessionEntry,
+    "session_created": Beginning,
+    "session_resumed": Beginning,
     "session_finalized": Finalization,
     "metadata_updated": MetadataChange,
     "action": LogEntry,

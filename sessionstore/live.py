@@ -28,7 +28,7 @@ from .store import Store
 
 log = logging.getLogger("sessionstore.live")
 
-PATIENCE = 8.0
+PATIENCE = 5.0
 """Seconds within which a reader must take most of the piece before, so that the next can be sent."""
 PAGE = 200
 """How many events are read from the database at once: few, for each may have a megabyte."""
@@ -67,20 +67,15 @@ class Wanted(msgspec.Struct, frozen=True):
     def __call__(self, item: Item) -> bool:
         if self.types and item.type not in self.types:
             return False
-        return self.everything is not None or item.session_id in self.sessions or item.user_id in self.users
+        since = earliest(self.everything, self.sessions.get(item.session_id), self.users.get(item.user_id))
+        return since is not None and since < item.cursor
 
-    @property
-    def is_all(self) -> bool:
-        return self.everything is not None and not self.types
+    def is_all_after(self, cursor: int) -> bool:
+        return self.everything is not None and self.everything <= cursor and not self.types
 
     @property
     def is_nothing(self) -> bool:
         return self.everything is None and not self.sessions and not self.users
-
-    def has_given(self, item: Item) -> bool:
-        """Whether one who wanted this, and has all of it up to now, has this item."""
-        since = earliest(self.everything, self.sessions.get(item.session_id), self.users.get(item.user_id))
-        return since is not None and since < item.cursor
 
     def plus(self, named: Wanted) -> Wanted:
         """What either wants; but one that wanted everything wants only what is named now."""
@@ -247,7 +242,7 @@ class Listener:
                     self.cursor = cursor
 
     async def send(self, items: list[Item]) -> None:
-        if not self.wanted.is_all:
+        if not self.wanted.is_all_after(self.cursor):
             items = [item for item in items if self.wanted(item)]
         for piece in pieces(items):
             await self.write(self.listeners.frames.of(piece))
@@ -288,7 +283,8 @@ class Listener:
             await self.say({"type": "pong"})
             return
         async with self.sending:
-            since = self.cursor if message.after is None else min(message.after, self.cursor)
+            head = self.store.broadcaster.head
+            since = head if message.after is None else min(message.after, head)
             named = Wanted.of(texts(message.session), texts(message.user), since)
             if message.type == "unsubscribe":
                 self.wanted = self.wanted.minus(named)
@@ -300,7 +296,7 @@ class Listener:
         had, self.wanted = self.wanted, self.wanted.plus(named)
         while since < self.cursor:
             items, since = await stored(self.store, named, since)
-            missed = [item for item in items if item.cursor <= self.cursor and not had.has_given(item)]
+            missed = [item for item in items if item.cursor <= self.cursor and not had(item)]
             for piece in pieces(missed):
                 await self.write(self.listeners.frames.of(piece))
 

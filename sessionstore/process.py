@@ -22,12 +22,12 @@ from websockets.http11 import Request, Response
 from websockets.server import ServerProtocol
 from websockets.typing import StatusLike
 
-from .problems import MEDIA_TYPE, Problem, title
+from .problems import MEDIA_TYPE, Problem, title, unavailable
 
 HEADER_SECONDS = 10.0
 BODY_SECONDS = 30.0
 DRAIN_SECONDS = 8
-LINGER_SECONDS = 4.0
+LINGER_SECONDS = 3.0
 """How long a peer that was told to go may take to say that it goes."""
 DEAD_PEER_MILLISECONDS = 8000
 """How long a peer may leave sent bytes unacknowledged before the kernel gives the connection up."""
@@ -78,16 +78,12 @@ def listen(host: str, port: int) -> socket.socket:
 # --------------------------------------------------------------------- protocols
 
 
-def refusal(status: int, detail: str) -> bytes:
+def refusal(problem: Problem) -> bytes:
     """The whole response to a request that never reaches the app, in the shape of every other error."""
-    body = Problem(status, detail).body()
-    return b"HTTP/1.1 %d %b\r\ncontent-type: %b\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%b" % (
-        status,
-        title(status).encode(),
-        MEDIA_TYPE.encode(),
-        len(body),
-        body,
-    )
+    body = problem.body()
+    headers = {**problem.headers, "content-type": MEDIA_TYPE, "content-length": str(len(body)), "connection": "close"}
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    return f"HTTP/1.1 {problem.status} {title(problem.status)}\r\n{lines}\r\n".encode() + body
 
 
 class Http(HttpToolsProtocol):
@@ -151,12 +147,15 @@ class Http(HttpToolsProtocol):
         self.deadline = None if self.allowed is None else self.loop.call_later(self.allowed, self.give_up)
 
     def give_up(self) -> None:
-        """408, where no answer has begun, and the end of the connection."""
         self.deadline = self.running = None
+        self.end(Problem(408, "The request did not come in time"))
+
+    def end(self, problem: Problem) -> None:
+        """Close the connection, and say why, unless this would stand in the middle of an answer."""
         if self.transport.is_closing():
             return
         if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
-            self.transport.write(refusal(408, "The request did not come in time"))
+            self.transport.write(refusal(problem))
         self.transport.close()
 
     def send_400_response(self, msg: str) -> None:
@@ -165,13 +164,13 @@ class Http(HttpToolsProtocol):
             self.cycle.keep_alive = False
             self.flow.pause_reading()
             return
-        if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
-            self.transport.write(refusal(400, msg))
-        self.transport.close()
+        self.end(Problem(400, msg))
 
     def shutdown(self) -> None:
-        """What does not end while the server drains is cut off before its task is cancelled."""
+        """A request that has not come is not waited for; what else does not end is cut off before it is cancelled."""
         super().shutdown()
+        if self.cycle is not None and self.cycle.more_body and not self.cycle.response_complete:
+            self.end(unavailable("The server is shutting down"))
         self.loop.call_later(DRAIN_SECONDS - LINGER_SECONDS, self.transport.abort)
 
 
@@ -205,7 +204,7 @@ class WebSockets(WebSocketsSansIOProtocol):
         """For a request that does not even parse uvicorn does nothing: the connection would stay for ever."""
         if not self.transport.is_closing():
             refused = b"".join(self.conn.data_to_send())
-            self.transport.write(refused or refusal(400, "Failed to open a WebSocket connection: no valid request"))
+            self.transport.write(refused or refusal(Problem(400, "The request to open a WebSocket is not valid HTTP")))
             self.transport.close()
 
     def handle_connect(self, event: Request) -> None:
@@ -213,6 +212,18 @@ class WebSockets(WebSocketsSansIOProtocol):
         if hasattr(self, "scope"):
             extensions: dict[str, Any] = self.scope["extensions"]
             extensions["sessionstore.wire"] = self
+
+    def send_receive_event_to_app(self) -> None:
+        """Text that is not UTF-8 closes with 1007; uvicorn would put a traceback into the log besides."""
+        if self.curr_msg_data_type == "text":
+            try:
+                b"".join(self.frames).decode()
+            except UnicodeDecodeError:
+                self.frames = []
+                self.conn.fail(1007, "not UTF-8")
+                self.handle_parser_exception()
+                return
+        super().send_receive_event_to_app()
 
     async def send(self, message: Any) -> None:
         await super().send(message)

@@ -18,7 +18,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
-from .problems import MEDIA_TYPE, Problem
+from .problems import MEDIA_TYPE, Problem, title, unavailable
 
 HEADER_SECONDS = 10.0
 BODY_SECONDS = 30.0
@@ -105,34 +105,40 @@ class Http(HttpToolsProtocol):
         self.clear_deadline()
         super().handle_websocket_upgrade()
 
+    def shutdown(self) -> None:
+        """The server ends: a request that has not come whole by now is not waited for."""
+        if self.cycle is not None and self.cycle.more_body:
+            self.give_up(unavailable("The server is shutting down"))
+        super().shutdown()
+
     def set_deadline(self, seconds: float) -> None:
-        self.deadline = self.loop.call_later(seconds, self.give_up)
+        self.deadline = self.loop.call_later(seconds, self.give_up, Problem(408, "The request did not come in time"))
 
     def clear_deadline(self) -> None:
         if self.deadline is not None:
             self.deadline.cancel()
             self.deadline = None
 
-    def give_up(self) -> None:
-        """408, and the end of the connection."""
+    def give_up(self, problem: Problem) -> None:
+        """Tell the problem, if nothing has been told yet, and end the connection."""
         if self.transport.is_closing():
             return
         if self.cycle is None or not self.cycle.response_started:
-            body = Problem(408, "The request did not come in time").body()
-            self.transport.write(
-                b"HTTP/1.1 408 Request Timeout\r\ncontent-type: %b\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%b"
-                % (MEDIA_TYPE.encode(), len(body), body)
-            )
+            self.transport.write(answer_to(problem))
         self.transport.close()
 
     def send_400_response(self, msg: str) -> None:
         """What is not HTTP is told in the same shape as every other error."""
-        body = Problem(400, msg).body()
-        self.transport.write(
-            b"HTTP/1.1 400 Bad Request\r\ncontent-type: %b\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%b"
-            % (MEDIA_TYPE.encode(), len(body), body)
-        )
+        self.transport.write(answer_to(Problem(400, msg)))
         self.transport.close()
+
+
+def answer_to(problem: Problem) -> bytes:
+    """The whole answer, for where there is no app to give it."""
+    body = problem.body()
+    headers = {"content-type": MEDIA_TYPE, "content-length": f"{len(body)}", "connection": "close"} | problem.headers
+    lines = [f"HTTP/1.1 {problem.status} {title(problem.status)}", *(f"{name}: {headers[name]}" for name in headers)]
+    return "\r\n".join([*lines, "", ""]).encode("latin-1") + body
 
 
 class WebSockets(WebSocketsSansIOProtocol):

@@ -369,7 +369,7 @@ class Appender:
     # ---- retries
 
     def twin(self, draft: Draft, session: Session | None) -> Event | None:
-        """The event that this draft is told again of, if it is: by its eventId, or a session's creation in every part."""
+        """The event that this draft repeats, if it does: by its eventId, or a session's creation in every part."""
         if session is None:  # of a deleted session only its deletion is left
             deletion = "session_id = ? AND event_id = ? AND type = 'session_deleted'"
             return self.event(deletion, draft.session_id, draft.event_id) if draft.event_id else None

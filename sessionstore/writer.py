@@ -270,7 +270,7 @@ class Writer:
     # ------------------------------------------------------------------ chores
 
     def do_chores(self) -> None:
-        """What is done while nobody writes, a little at a time. After trouble, the first is to see whether it is over."""
+        """What is done while nobody writes, a little at a time; after trouble, first a look whether it is over."""
         try:
             if self.trouble:
                 self.recover()

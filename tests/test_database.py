@@ -25,6 +25,7 @@ from sessionstore.database import (
 )
 from sessionstore.problems import Problem
 from sessionstore.reader import CONNECTIONS
+from sessionstore.requests import draft_of
 from tests.appliance import REPOSITORY, Appliance
 from tests.databases import DERIVED, Database, drafted
 
@@ -154,7 +155,14 @@ def test_a_schema_that_fails_half_way_leaves_an_empty_file(tmp_path: Path, monke
 
 
 def test_statements_are_told_apart_through_triggers_strings_and_comments() -> None:
-    script = "CREATE TABLE a (b); -- one; two\nCREATE TRIGGER t AFTER INSERT ON a BEGIN\n  SELECT ';';\n  SELECT 1;\nEND;\n/* ; */\nSELECT 2;\n"
+    script = """CREATE TABLE a (b); -- one; two
+CREATE TRIGGER t AFTER INSERT ON a BEGIN
+  SELECT ';';
+  SELECT 1;
+END;
+/* ; */
+SELECT 2;
+"""
     assert [statement.split()[-1] for statement in statements(script)] == ["two", "END;", "2;"]
 
 
@@ -216,6 +224,13 @@ def test_a_write_that_cannot_be_stored_is_refused_alone(
             appender.append(drafted(event_type, "s", data))
         appender.append(drafted("action", "s", {"type": "beside it"}))
     assert database.value("SELECT actions FROM sessions") == 2
+
+
+@pytest.mark.parametrize("name", ["userId", "created", "goals", "phase", "lastCursor.x"])
+def test_what_the_store_keeps_cannot_be_set_by_whoever_creates_a_session(name: str) -> None:
+    with pytest.raises(Problem) as refused:
+        draft_of("session_created", "s", {"userId": "alice", "initial": {}, "metadata": {name: "mine"}})
+    assert (refused.value.status, refused.value.path) == (422, f"$.metadata.{name}")
 
 
 def test_a_write_that_the_disk_refuses_is_nobodys_fault(database: Database) -> None:

@@ -92,6 +92,8 @@ def main() -> int:
     """Run the appliance until it is told to stop. The exit code: 0, or 1 where it could not start."""
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     sys.setswitchinterval(SWITCH_INTERVAL)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: sys.exit(0))  # told to end before it serves
     try:
         settings = read_settings()
         own_folder(settings.directory)

@@ -334,11 +334,9 @@ class Appender:
 
     def log(self, draft: Draft, session: Session) -> Event:
         """Give an entry its place in its log, and put off its INSERT."""
-        if draft.type == "action":
-            seq = session.actions = session.actions + 1
-        else:
-            seq = session.responses = session.responses + 1
-        event = self.event_of(draft, session.user_id, seq)
+        log = f"{draft.type}s"
+        event = self.event_of(draft, session.user_id, getattr(session, log) + 1)
+        setattr(session, log, event.seq)
         self.entries.append(event)
         self.entry_ids.add((event.session_id, event.event_id))
         self.noted(event)

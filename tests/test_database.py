@@ -237,6 +237,7 @@ def test_a_write_that_the_disk_refuses_is_nobodys_fault(database: Database) -> N
     """It must not be told as a refusal: the whole transaction has to go."""
     database.append(drafted("action", "s", {"type": "x"}))
     database.connection.execute(f"PRAGMA max_page_count = {database.value('PRAGMA page_count')}")
+    database.appender.puts_off = False
     for session in ("s", "new"):
         with database.transaction() as appender, pytest.raises(sqlite3.OperationalError, match="full"):
             appender.append(drafted("action", session, {"type": "x", "text": "x" * 2_000_000}))

@@ -18,6 +18,7 @@ This file is the map; what it names stands in sessionstore/, a module for each n
 from __future__ import annotations
 
 import logging
+import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

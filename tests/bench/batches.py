@@ -28,7 +28,8 @@ SMALL_SECONDS = 2.0
 DATA = '{"type":"file_write","path":"src/server.js","lines":42}'
 MOMENT = "2026-01-01T00:00:00.000Z"
 INSERT = """
-INSERT INTO events (cursor, type, session_id, user_id, event_id, agent_id, timestamp, received_at, patch, seq, kind, data)
+INSERT INTO events (cursor, type, session_id, user_id, event_id, agent_id,
+                    timestamp, received_at, patch, seq, kind, data)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 Row = tuple[int, str, str, str, str, None, str, str, None, int | None, str | None, str]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import httpx
 
-from sessionstore.database import INSERT, open_writer
+from sessionstore.database import open_writer
 from tests.appliance import Appliance, Server
 from tests.bench.figures import Figure, Target, Unsound
 from tests.bench.load import closed_loop, one_by_one, own_process
@@ -27,6 +27,10 @@ SMALL_WARM_UP_SECONDS = 0.5
 SMALL_SECONDS = 2.0
 DATA = '{"type":"file_write","path":"src/server.js","lines":42}'
 MOMENT = "2026-01-01T00:00:00.000Z"
+INSERT = """
+INSERT INTO events (cursor, type, session_id, user_id, event_id, agent_id,
+                    timestamp, received_at, patch, seq, kind, data)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 Row = tuple[int, str, str, str, str, None, str, str, None, int | None, str | None, str]
 
 

@@ -76,7 +76,7 @@ CREATE TABLE sessions (
   mcp_calls       INTEGER NOT NULL DEFAULT 0,
   files_modified  INTEGER NOT NULL DEFAULT 0,
   bash_commands   INTEGER NOT NULL DEFAULT 0
-) STRICT;
+) STRICT, WITHOUT ROWID;
 
 CREATE INDEX sessions_by_change ON sessions (last_cursor);
 CREATE INDEX sessions_by_user   ON sessions (user_id, created_cursor);
@@ -247,6 +247,9 @@ CREATE TRIGGER session_created INSTEAD OF INSERT ON changes WHEN NEW.type = 'ses
   VALUES (NEW.session_id, 'initial', initial_document(NEW.data, NEW.timestamp)),
          (NEW.session_id, 'metadata', metadata_after('{}', '{}', NEW.type, NEW.data)),
          (NEW.session_id, 'state', state_after('{}', NEW.type, NULL, NEW.data, NEW.timestamp));
+  UPDATE sessions SET phase = (SELECT document ->> '$.phase' FROM documents
+                               WHERE session_id = NEW.session_id AND name = 'state')
+  WHERE session_id = NEW.session_id;
 END;
 
 /* A session that was made by its first word takes its beginning from whoever
@@ -336,7 +339,7 @@ WHEN NEW.name = 'state' AND NEW.document -> '$.goals' IS NOT OLD.document -> '$.
   INSERT INTO goals
   SELECT NEW.session_id, value ->> '$.id', key, CAST(coalesce(value ->> '$.status', 'pending') AS TEXT), value
   FROM json_each(NEW.document, '$.goals')
-  WHERE type = 'object' AND json_type(value, '$.id') = 'text'
+  WHERE typeof(key) = 'integer' AND type = 'object' AND json_type(value, '$.id') = 'text'
   ON CONFLICT DO NOTHING;
   UPDATE sessions SET goals = (SELECT count(*) FROM goals WHERE session_id = NEW.session_id)
   WHERE session_id = NEW.session_id;
@@ -348,7 +351,7 @@ WHEN NEW.name = 'state' AND NEW.document -> '$.agents' IS NOT OLD.document -> '$
   INSERT INTO agents
   SELECT NEW.session_id, value ->> '$.agentId', key, CAST(coalesce(value ->> '$.status', 'spawned') AS TEXT), value
   FROM json_each(NEW.document, '$.agents.spawned')
-  WHERE type = 'object' AND json_type(value, '$.agentId') = 'text'
+  WHERE typeof(key) = 'integer' AND type = 'object' AND json_type(value, '$.agentId') = 'text'
   ON CONFLICT DO NOTHING;
   UPDATE sessions SET agents = (SELECT count(*) FROM agents WHERE session_id = NEW.session_id)
   WHERE session_id = NEW.session_id;

@@ -29,7 +29,7 @@ from .live import Listeners
 from .metrics import prometheus
 from .problems import MEDIA_TYPE, Problem, invalid
 from .reader import HISTORY_TYPES, Page
-from .requests import check_media_type, draft_of, draft_of_line, if_match, read_body, session_in_path
+from .requests import check_media_type, draft_of, draft_of_line, if_match, read_body, session_in_path, split
 from .store import Store
 
 log = logging.getLogger("sessionstore.api")
@@ -92,10 +92,6 @@ def joined(members: dict[str, str]) -> str:
 
 async def append(request: Request[Any, Any, Any], draft: Draft) -> Appended:
     return await store_of(request).writer.append(draft)
-
-
-def split(types: list[str] | None) -> list[str]:
-    return [name for text in types or () for name in text.split(",") if name]
 
 
 # ------------------------------------------------------------------ documentation
@@ -584,7 +580,8 @@ async def post_events(request: Request[Any, Any, Any]) -> JSONResponse:
         )
 
     lines = await asyncio.to_thread(read) if len(body) > BIG else read()
-    return answer(msgspec.json.encode(await store.writer.submit(Batch(lines), len(body))))
+    drafts = [draft for _, draft in lines if isinstance(draft, Draft)]
+    return answer(msgspec.json.encode(await store.writer.submit(Batch(lines), drafts, len(body))))
 
 
 class Batch:

@@ -281,7 +281,8 @@ async def finalize_session(request: Request[Any, Any, Any], session_id: str) -> 
 async def optional_object_of(request: Request[Any, Any, Any]) -> Document:
     """The body as a JSON object; no body at all is an empty one."""
     headers = headers_of(request)
-    if b"content-type" not in headers and headers.get(b"content-length", b"0") == b"0":
+    is_empty = b"transfer-encoding" not in headers and headers.get(b"content-length", b"0") == b"0"
+    if is_empty and b"content-type" not in headers:
         return {}
     body = await body_of(request)
     return json_object(body) if body.strip() else {}

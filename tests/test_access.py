@@ -6,6 +6,7 @@ import http.client
 import json
 import stat
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from http.client import HTTPMessage
 from itertools import count, product
 from pathlib import Path
@@ -764,6 +765,22 @@ def test_a_form_of_another_site_is_never_taken_for_json(appliance: Appliance, op
     assert ask(appliance, method, path, {}, body).status == 415
     assert (whole(appliance, session_id), cursor_of(appliance)) == (before, cursor)
     assert attempt(appliance, operation, session_id, {}).status in (200, 201)
+
+
+def test_a_body_of_unknown_length_needs_its_type_too(appliance: Appliance) -> None:
+    """A session is finalized without a body, or by what the body says; never by ignoring it."""
+    session_id = new_session(appliance)
+    before = whole(appliance, session_id)
+    path, body = f"/api/sessions/{session_id}/finalize", b'{"status": "failed"}'
+    chunked = {"Transfer-Encoding": "chunked"}
+    with closing(http.client.HTTPConnection("127.0.0.1", appliance.port, timeout=20)) as connection:
+        connection.request("POST", path, iter([body]), chunked, encode_chunked=True)
+        assert connection.getresponse().status == 415
+        assert whole(appliance, session_id) == before
+    with closing(http.client.HTTPConnection("127.0.0.1", appliance.port, timeout=20)) as connection:
+        connection.request("POST", path, iter([body]), chunked | JSON, encode_chunked=True)
+        assert connection.getresponse().status == 200
+    assert json.loads(whole(appliance, session_id))["metadata"]["status"] == "failed"
 
 
 # ----------------------------------------------------------------------- secrets

@@ -1,0 +1,505 @@
+"""What Claude Code really sends, in any order and any number of times, reads as what really happened."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import defaultdict
+from collections.abc import Iterable
+from contextlib import closing
+from datetime import UTC, datetime
+from http.client import HTTPConnection
+from typing import Any, NamedTuple
+
+import httpx
+import pytest
+
+from hook_agent import claude_code_events
+from tests.test_hook_mapping import CORPUS, NATURALLY_KEYED, TABLE, hook, lost, names
+
+Json = dict[str, Any]
+
+HOOKS = "/api/hooks/claude-code"
+NDJSON = {"content-type": "application/x-ndjson"}
+SEEDS = (1, 2, 3)
+ODD_MEMBERS = """
+    prompt tool_use_id tool_name tool_input tool_response duration_ms error message notification_type source model cwd
+    last_assistant_message agent_id agent_type task_id task_subject task_description elicitation_id reason type seq
+    attention metadata initial status tags userId payload data
+"""
+ODD_VALUES: tuple[object, ...] = (None, 5, -0.5, True, "", "x", "+5", "a/b", [], [[1]], {}, {"a": {"reason": 7}}, 2**70)
+
+
+class Delivery(NamedTuple):
+    """One payload as a client delivers it: with a key of its own, unless that is empty, and when it happened."""
+
+    key: str
+    timestamp: str
+    payload: Json
+
+
+def corpus(prefix: str) -> list[Delivery]:
+    """Every real payload, in the order in which they came, in sessions of which no other test knows."""
+    lines = [json.loads(line) for line in CORPUS.read_text().splitlines()]
+    for line in lines:
+        line["payload"]["session_id"] = prefix + line["payload"]["session_id"]
+    return [Delivery(f"hook-{number}", utc(line["t"]), line["payload"]) for number, line in enumerate(lines)]
+
+
+def utc(seconds: float) -> str:
+    moment = datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None)
+    return f"{moment.isoformat(timespec='milliseconds')}Z"
+
+
+def shuffled(deliveries: Iterable[Delivery], seed: int) -> list[Delivery]:
+    order = list(deliveries)
+    random.Random(seed).shuffle(order)
+    return order
+
+
+def by_session(deliveries: Iterable[Delivery]) -> dict[str, list[Json]]:
+    sessions = defaultdict(list)
+    for delivery in deliveries:
+        sessions[delivery.payload["session_id"]].append(delivery.payload)
+    return sessions
+
+
+def deliver(http: httpx.Client, delivery: Delivery) -> httpx.Response:
+    headers = {"Idempotency-Key": delivery.key, "X-Timestamp": delivery.timestamp}
+    return http.post(HOOKS, json=delivery.payload, headers=headers)
+
+
+def deliver_all(http: httpx.Client, deliveries: Iterable[Delivery]) -> None:
+    """One after the other on one connection, with a client that costs less than the server."""
+    connection = HTTPConnection(http.base_url.host, http.base_url.port or 80, timeout=30)
+    with closing(connection):
+        for delivery in deliveries:
+            headers = {"Content-Type": "application/json"}
+            if delivery.key:
+                headers |= {"Idempotency-Key": delivery.key, "X-Timestamp": delivery.timestamp}
+            connection.request("POST", HOOKS, json.dumps(delivery.payload), headers)
+            answer = connection.getresponse()
+            assert (answer.status, answer.read()) == (200, b""), delivery
+
+
+def tell(http: httpx.Client, session_id: str, name: str, **members: object) -> None:
+    """One hook without a key, as an http hook of Claude Code itself posts it."""
+    answer = http.post(HOOKS, json={**hook(name, **members), "session_id": session_id})
+    assert (answer.status_code, answer.content) == (200, b""), answer.text
+
+
+def lines_of(deliveries: Iterable[Delivery], **given: str) -> str:
+    """The batch that the client makes of them."""
+    return "".join(
+        json.dumps(event) + "\n"
+        for key, timestamp, payload in deliveries
+        for event in claude_code_events(payload, event_id=key, timestamp=timestamp, **given)
+    )
+
+
+def post_batch(http: httpx.Client, lines: str) -> Json:
+    answer: Json = http.post("/api/events", content=lines, headers=NDJSON).raise_for_status().json()
+    return answer
+
+
+def cursor_of(http: httpx.Client) -> int:
+    cursor: int = http.get("/health").json()["cursor"]
+    return cursor
+
+
+def events_of(http: httpx.Client, session_id: str) -> list[Json]:
+    events: list[Json] = http.get(f"/api/sessions/{session_id}/events", params={"limit": 1000}).json()["items"]
+    return events
+
+
+def session_of(http: httpx.Client, session_id: str) -> Json:
+    session: Json = http.get(f"/api/sessions/{session_id}").raise_for_status().json()
+    return session
+
+
+def metadata_of(http: httpx.Client, session_id: str) -> Json:
+    metadata: Json = session_of(http, session_id)["metadata"]
+    return metadata
+
+
+@pytest.fixture(scope="module")
+def replayed(http: httpx.Client) -> list[Delivery]:
+    """The whole corpus, delivered once, in order."""
+    deliveries = corpus("once-")
+    deliver_all(http, deliveries)
+    return deliveries
+
+
+# ---------------------------------------------------------- nothing lost or added
+
+
+def test_every_payload_becomes_the_event_that_the_contract_says(http: httpx.Client, replayed: list[Delivery]) -> None:
+    stored = {e["eventId"]: e for session_id in by_session(replayed) for e in events_of(http, session_id)}
+    for key, timestamp, payload in replayed:
+        event = stored.pop(key)
+        event_type, data = TABLE[payload["hook_event_name"]](payload)
+        if event["type"] == "session_resumed":
+            event["type"] = "session_created"
+        assert event["type"] == event_type, payload
+        assert {name: event["data"].get(name) for name in data} == data
+        assert (event["sessionId"], event["timestamp"]) == (payload["session_id"], timestamp)
+        assert event["agentId"] == payload.get("agent_id")
+        assert lost(payload, event) == []
+    assert [event["data"] for event in stored.values() if event["data"] != {"initial": {}, "implicit": True}] == []
+    began_otherwise = [s for s in by_session(replayed).values() if s[0]["hook_event_name"] != "SessionStart"]
+    assert len(stored) == len(began_otherwise) > 0
+
+
+@pytest.mark.parametrize("seed", SEEDS[:2])
+def test_delivering_all_of_it_again_changes_nothing(http: httpx.Client, replayed: list[Delivery], seed: int) -> None:
+    def everything() -> tuple[int, Json, list[Json]]:
+        stats = http.get("/api/query/stats").json()
+        del stats["databaseBytes"], stats["eventsPerMinute"]
+        return cursor_of(http), stats, [session_of(http, session_id) for session_id in by_session(replayed)]
+
+    before = everything()
+    deliver_all(http, shuffled(replayed, seed))
+    assert everything() == before
+
+
+def test_a_key_that_comes_back_with_another_payload_is_refused(http: httpx.Client, replayed: list[Delivery]) -> None:
+    prompt = next(d for d in replayed if d.payload["hook_event_name"] == "UserPromptSubmit")
+    cursor = cursor_of(http)
+    answer = deliver(http, prompt._replace(payload=prompt.payload | {"prompt": "Something else"}))
+    assert answer.status_code == 422
+    assert prompt.key in answer.json()["detail"]
+    assert cursor_of(http) == cursor
+
+
+def test_without_keys_what_names_itself_is_recognised(http: httpx.Client) -> None:
+    deliveries = [delivery._replace(key="") for delivery in corpus("keyless-")]
+    deliver_all(http, deliveries)
+    named = [delivery for delivery in deliveries if delivery.payload["hook_event_name"] in NATURALLY_KEYED]
+    assert {"PreToolUse", "PostToolUse", "SubagentStart"} <= {d.payload["hook_event_name"] for d in named}
+    cursor = cursor_of(http)
+    deliver_all(http, shuffled(named, seed=1))
+    assert cursor_of(http) == cursor
+
+    prompt = next(d for d in deliveries if d.payload["hook_event_name"] == "UserPromptSubmit")
+    deliver_all(http, [prompt])
+    assert cursor_of(http) == cursor + 1
+
+
+# ------------------------------------------------------------ sessions read true
+
+
+def test_a_replayed_session_reads_as_it_went(http: httpx.Client, replayed: list[Delivery]) -> None:
+    for session_id, payloads in by_session(replayed).items():
+        session = session_of(http, session_id)
+        names = [payload["hook_event_name"] for payload in payloads]
+        metadata = session["metadata"]
+        has_ended = names[-1] == "SessionEnd"
+        assert metadata["status"] == ("completed" if has_ended else "active"), session_id
+        assert metadata["attention"] is None
+        assert metadata["resumes"] == names.count("SessionStart") - 1
+        assert (session["final"] is not None) == has_ended
+        assert metadata["metrics"]["toolCalls"] == names.count("PreToolUse")
+        assert metadata["metrics"]["agentsSpawned"] == names.count("SubagentStart")
+        assert metadata["goals"] == names.count("TaskCreated")
+        agents = session["state"]["agents"]
+        assert {agent["agentId"] for agent in agents["spawned"]} == named_in(payloads, "SubagentStart", "SubagentStop")
+        assert set(agents["completed"]) == named_in(payloads, "SubagentStop")
+
+
+def named_in(payloads: list[Json], *names: str) -> set[str]:
+    return {payload["agent_id"] for payload in payloads if payload["hook_event_name"] in names}
+
+
+def test_the_goal_of_a_task_is_there_and_done(http: httpx.Client, replayed: list[Delivery]) -> None:
+    task = next(d for d in replayed if d.payload["hook_event_name"] == "TaskCreated").payload
+    end = next(d for d in replayed if d.payload["hook_event_name"] == "TaskCompleted")
+    (goal,) = session_of(http, task["session_id"])["state"]["goals"]
+    assert (goal["description"], goal["status"], goal["completedAt"]) == (
+        task["task_subject"],
+        "completed",
+        end.timestamp,
+    )
+
+
+def test_where_a_session_began_is_in_its_metadata(http: httpx.Client, session_id: str) -> None:
+    tell(http, session_id, "SessionStart", source="startup", model="claude-opus-5-5", cwd="/work", transcript_path="/t")
+    metadata = metadata_of(http, session_id)
+    assert {name: metadata[name] for name in ("source", "model", "cwd", "transcript_path")} == {
+        "source": "startup",
+        "model": "claude-opus-5-5",
+        "cwd": "/work",
+        "transcript_path": "/t",
+    }
+    assert metadata["userId"] == "unknown"
+
+
+def test_the_user_is_the_one_in_the_header(http: httpx.Client, session_id: str) -> None:
+    payload = hook("SessionStart", source="startup") | {"session_id": session_id}
+    http.post(HOOKS, json=payload, headers={"X-User-Id": "alice"}).raise_for_status()
+    assert metadata_of(http, session_id)["userId"] == "alice"
+
+
+def test_a_session_waits_when_it_is_the_turn_of_its_user(http: httpx.Client, session_id: str) -> None:
+    def reads() -> tuple[str, str | None]:
+        metadata = metadata_of(http, session_id)
+        return metadata["status"], (metadata["attention"] or {}).get("reason")
+
+    bash = {"tool_name": "Bash", "tool_input": {"command": "make"}, "tool_use_id": "toolu_1"}
+    read = {"tool_name": "Read", "tool_input": {"file_path": "a"}, "tool_use_id": "toolu_2"}
+    tell(http, session_id, "SessionStart", source="startup")
+    assert reads() == ("active", None)
+    tell(http, session_id, "UserPromptSubmit", prompt="Build it")
+    tell(http, session_id, "Stop", last_assistant_message="What shall I build?")
+    assert reads() == ("waiting", "input")
+    assert metadata_of(http, session_id)["attention"]["message"] == "What shall I build?"
+    tell(http, session_id, "MessageDisplay", message_id="m", index=0, delta="What shall I build?")
+    assert reads() == ("waiting", "input")
+    waiting = http.get("/api/query/active").json()
+    assert session_id in [session["sessionId"] for session in waiting if session["status"] == "waiting"]
+    statuses = [session["status"] for session in waiting]
+    assert statuses == sorted(statuses, reverse=True)
+
+    tell(http, session_id, "UserPromptSubmit", prompt="A house")
+    assert reads() == ("active", None)
+    tell(http, session_id, "PreToolUse", **bash)
+    tell(http, session_id, "PermissionRequest", tool_name="Bash", tool_input={"command": "make"})
+    assert reads() == ("waiting", "permission")
+    assert metadata_of(http, session_id)["attention"]["message"] == "Bash: make"
+    tell(http, session_id, "Notification", notification_type="permission_prompt", message="Claude needs you")
+    tell(http, session_id, "PostToolUse", **read, tool_response="text")
+    assert reads() == ("waiting", "permission")
+    tell(http, session_id, "PostToolUse", **bash, tool_response={"stdout": ""})
+    assert reads() == ("active", None)
+
+    tell(http, session_id, "Notification", notification_type="auth_success", message="Logged in")
+    assert reads() == ("active", None)
+    tell(http, session_id, "Notification", notification_type="idle_prompt", message="Claude is waiting")
+    assert reads() == ("waiting", "input")
+    tell(http, session_id, "PostToolUseFailure", **read, error="gone")
+    assert reads() == ("active", None)
+
+    tell(http, session_id, "Elicitation", mcp_server_name="forms", message="Which colour?")
+    assert reads() == ("waiting", "question")
+    tell(http, session_id, "ElicitationResult", mcp_server_name="forms", action="accept")
+    assert reads() == ("active", None)
+
+
+def test_a_session_ends_and_comes_back(http: httpx.Client, session_id: str) -> None:
+    tell(http, session_id, "SessionStart", source="startup")
+    tell(http, session_id, "Stop", last_assistant_message="Done")
+    tell(http, session_id, "SessionEnd", reason="prompt_input_exit")
+    session = session_of(http, session_id)
+    assert (session["metadata"]["status"], session["metadata"]["attention"]) == ("completed", None)
+    assert (session["final"]["status"], session["final"]["reason"]) == ("success", "prompt_input_exit")
+
+    tell(http, session_id, "Stop", last_assistant_message="Done, again")
+    tell(http, session_id, "Notification", notification_type="idle_prompt", message="Claude is waiting")
+    assert metadata_of(http, session_id)["status"] == "completed"
+
+    tell(http, session_id, "SessionStart", source="resume")
+    session = session_of(http, session_id)
+    assert (session["metadata"]["status"], session["metadata"]["resumes"], session["final"]) == ("active", 1, None)
+    assert session["metadata"]["source"] == "resume"
+    tell(http, session_id, "SessionEnd", reason="other")
+    assert metadata_of(http, session_id)["status"] == "completed"
+    types = [event["type"] for event in events_of(http, session_id) if event["type"].startswith("session_")]
+    assert types == ["session_created", "session_finalized", "session_resumed", "session_finalized"]
+
+
+def test_a_session_that_is_started_after_its_first_word_was_not_resumed(http: httpx.Client, session_id: str) -> None:
+    tell(http, session_id, "InstructionsLoaded", file_path="/work/CLAUDE.md")
+    tell(http, session_id, "SessionStart", source="startup", model="claude-opus-5-5")
+    metadata = metadata_of(http, session_id)
+    assert (metadata["resumes"], metadata["model"], metadata["source"]) == (0, "claude-opus-5-5", "startup")
+
+
+# ---------------------------------------------------------------------- any order
+
+
+def agent_in(http: httpx.Client, session_id: str) -> Json:
+    (agent,) = session_of(http, session_id)["state"]["agents"]["spawned"]
+    assert isinstance(agent, dict)
+    return agent
+
+
+def test_an_agent_that_stops_without_a_start_is_no_error(http: httpx.Client, session_id: str) -> None:
+    tell(http, session_id, "SubagentStop", agent_id="a1", agent_type="", last_assistant_message="Summed up")
+    agent = agent_in(http, session_id)
+    assert (agent["type"], agent["status"], agent["result"]) == ("internal", "completed", "Summed up")
+
+
+def test_an_agent_whose_start_comes_late_stays_done(http: httpx.Client, session_id: str) -> None:
+    tell(http, session_id, "SubagentStop", agent_id="a1", agent_type="Explore", last_assistant_message="Found it")
+    tell(http, session_id, "SubagentStart", agent_id="a1", agent_type="Explore", prompt_id="p1")
+    agent = agent_in(http, session_id)
+    assert (agent["type"], agent["status"], agent["result"]) == ("Explore", "completed", "Found it")
+    assert session_of(http, session_id)["state"]["agents"]["completed"] == ["a1"]
+
+
+def test_an_agent_that_is_started_again_works_again(http: httpx.Client, session_id: str) -> None:
+    def deliver_at(second: int, name: str, **members: object) -> None:
+        payload = hook(name, agent_id="a1", agent_type="Explore", **members) | {"session_id": session_id}
+        answer = deliver(http, Delivery(f"{session_id}-{second}-{name}", f"2026-02-13T20:59:{second:02}.000Z", payload))
+        assert answer.status_code == 200, answer.text
+
+    deliver_at(1, "SubagentStart")
+    deliver_at(5, "SubagentStop", last_assistant_message="Found it")
+    deliver_at(3, "SubagentStart")
+    assert agent_in(http, session_id)["status"] == "completed"
+    deliver_at(7, "SubagentStart")
+    agent = agent_in(http, session_id)
+    assert (agent["status"], "completedAt" in agent, "result" in agent) == ("spawned", False, False)
+    assert session_of(http, session_id)["state"]["agents"]["active"] == ["a1"]
+    deliver_at(9, "SubagentStop", last_assistant_message="Found more")
+    agent = agent_in(http, session_id)
+    assert (agent["status"], agent["result"]) == ("completed", "Found more")
+
+
+def test_a_task_that_is_created_after_its_end_stays_done(http: httpx.Client, session_id: str) -> None:
+    task = {"task_id": "1", "task_subject": "Build", "task_description": "All of it"}
+    tell(http, session_id, "TaskCompleted", task_id="1")
+    tell(http, session_id, "TaskCreated", **task)
+    (goal,) = session_of(http, session_id)["state"]["goals"]
+    assert (goal["id"], goal["description"], goal["details"]) == ("task-1", "Build", "All of it")
+    assert (goal["status"], goal["priority"]) == ("completed", "medium")
+    assert goal["completedAt"]
+
+
+def test_the_api_itself_still_refuses_an_id_that_is_taken(http: httpx.Client, session_id: str) -> None:
+    for path, body in (
+        ("goals", {"id": "g1", "description": "Build"}),
+        ("agents", {"agentId": "a1", "type": "backend-dev"}),
+    ):
+        assert http.post(f"/api/state/{session_id}/{path}", json=body).status_code == 200
+        assert http.post(f"/api/state/{session_id}/{path}", json=body).status_code == 409
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_in_any_order_every_payload_is_taken(http: httpx.Client, replayed: list[Delivery], seed: int) -> None:
+    deliveries = corpus(f"shuffled-{seed}-")
+    deliver_all(http, shuffled(deliveries, seed))
+    for once, again in zip(by_session(replayed), by_session(deliveries), strict=True):
+        session, in_order = session_of(http, again), session_of(http, once)
+        assert {e["eventId"] for e in events_of(http, again)} >= {
+            e["eventId"] for e in events_of(http, once) if e["eventId"].startswith("hook-")
+        }
+        assert session["metadata"]["metrics"] == in_order["metadata"]["metrics"]
+        for name in ("actions", "responses", "goals", "agents"):
+            assert session["metadata"][name] == in_order["metadata"][name]
+        ended = {agent["agentId"]: agent["status"] for agent in session["state"]["agents"]["spawned"]}
+        assert ended == {agent["agentId"]: agent["status"] for agent in in_order["state"]["agents"]["spawned"]}
+        assert [g["status"] for g in session["state"]["goals"]] == [g["status"] for g in in_order["state"]["goals"]]
+
+
+# ------------------------------------------------------------------- bad payloads
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b"", 400),
+        (b"{", 400),
+        (b"\xff\xfe", 400),
+        (b'{"session_id": "bad", "hook_event_name": "Stop", "n": NaN}', 400),
+        (b'{"session_id": "bad", "hook_event_name": "Stop", "s": "\\ud800"}', 400),
+        (b'{"session_id": "bad", "hook_event_name": "Stop", "deep": ' + b"[" * 64 + b"]" * 64 + b"}", 400),
+        (b'{"session_id": "bad", "hook_event_name": "Stop", "deep": ' + b"[" * 50_000 + b"]" * 50_000 + b"}", 400),
+        (b"null", 422),
+        (b"[]", 422),
+        (b'"Stop"', 422),
+        (b"{}", 422),
+        (b'{"session_id": "bad"}', 422),
+        (b'{"hook_event_name": "Stop"}', 422),
+        (b'{"session_id": "bad", "hook_event_name": ""}', 422),
+        (b'{"session_id": "bad", "hook_event_name": 5}', 422),
+        (b'{"session_id": 5, "hook_event_name": "Stop"}', 422),
+        (b'{"session_id": "../bad", "hook_event_name": "Stop"}', 422),
+        (b'{"session_id": "a..b", "hook_event_name": "Stop"}', 422),
+        (b'{"session_id": "' + b"x" * 129 + b'", "hook_event_name": "Stop"}', 422),
+        (b'{"session_id": "bad", "hook_event_name": "Stop", "long": "' + b"x" * (1 << 20) + b'"}', 413),
+    ],
+    ids=lambda value: repr(value)[:40],
+)
+def test_a_bad_payload_is_a_problem_and_changes_nothing(http: httpx.Client, body: bytes, status: int) -> None:
+    cursor = cursor_of(http)
+    answer = http.post(HOOKS, content=body, headers={"content-type": "application/json"})
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.json()["detail"] == answer.json()["error"] != ""
+    assert cursor_of(http) == cursor
+
+
+@pytest.mark.parametrize(
+    ("header", "value"),
+    [
+        ("Idempotency-Key", b"a/b"),
+        ("Idempotency-Key", b"a..b"),
+        ("Idempotency-Key", b"\xfc"),
+        ("X-Timestamp", b"yesterday"),
+        ("X-Timestamp", b"2026-02-30T00:00:00Z"),
+        ("X-User-Id", b"\x80"),
+        ("X-User-Id", b"u" * 257),
+    ],
+)
+def test_a_bad_header_is_told_by_its_name(http: httpx.Client, session_id: str, header: str, value: bytes) -> None:
+    payload = hook("Stop") | {"session_id": session_id}
+    answer = http.post(HOOKS, json=payload, headers={header.encode(): value})
+    assert answer.status_code == 422
+    assert header in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("name", sorted(TABLE))
+def test_odd_members_of_a_known_hook_are_kept_and_never_a_fault(http: httpx.Client, session_id: str, name: str) -> None:
+    payloads = [
+        hook(name, **dict.fromkeys(names(ODD_MEMBERS), value)) | {"session_id": session_id} for value in ODD_VALUES
+    ]
+    deliver_all(http, [Delivery(f"odd-{n}", "2026-02-13T20:59:12.345Z", payload) for n, payload in enumerate(payloads)])
+    assert len([e for e in events_of(http, session_id) if e["eventId"].startswith("odd-")]) == len(ODD_VALUES)
+    assert session_of(http, session_id)["metadata"]["sessionId"] == session_id
+
+
+# ---------------------------------------------------------- as the client sends it
+
+
+def comparable(http: httpx.Client, session_id: str, prefix: str) -> Any:
+    """A session and its timeline, without what differs from one telling to the next."""
+    session = session_of(http, session_id)
+    timeline = [
+        {name: event[name] for name in ("type", "eventId", "agentId", "timestamp", "data", "userId")}
+        for event in events_of(http, session_id)
+        if event["eventId"].startswith("hook-")
+    ]
+    for name in ("updated", "lastCursor", "created"):
+        del session["metadata"][name]
+    for entry in session["actions"] + session["responses"]:
+        del entry["cursor"]
+    return json.loads(json.dumps([session, timeline]).replace(prefix, ""))
+
+
+def test_a_batch_of_the_client_tells_the_same(http: httpx.Client, replayed: list[Delivery]) -> None:
+    deliveries = corpus("batch-")
+    lines = lines_of(deliveries, user_id="unknown")
+    answer = post_batch(http, lines)
+    assert (answer["accepted"], answer["duplicates"], answer["rejected"]) == (len(deliveries), 0, [])
+    assert (again := post_batch(http, lines))["duplicates"] == len(deliveries)
+    assert (again["accepted"], again["rejected"], again["cursor"]) == (0, [], answer["cursor"])
+    for once, batched in zip(by_session(replayed), by_session(deliveries), strict=True):
+        assert comparable(http, batched, "batch-") == comparable(http, once, "once-")
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_shuffled_batch_is_taken_whole(http: httpx.Client, seed: int) -> None:
+    deliveries = shuffled(corpus(f"mixed-{seed}-"), seed)
+    answer = post_batch(http, lines_of(deliveries, user_id="alice"))
+    assert (answer["accepted"], answer["rejected"]) == (len(deliveries), [])
+
+
+def test_all_of_it_fits_into_the_one_session_of_a_container(http: httpx.Client, session_id: str) -> None:
+    deliveries = corpus("contained-")
+    answer = post_batch(http, lines_of(deliveries, session_id=session_id))
+    assert (answer["accepted"], answer["rejected"]) == (len(deliveries), [])
+    metadata = metadata_of(http, session_id)
+    starts = [d.payload for d in deliveries if d.payload["hook_event_name"] == "SessionStart"]
+    assert metadata["claudeSessionId"] == starts[-1]["session_id"]
+    assert metadata["resumes"] == len(starts) - 1
+    assert metadata["metrics"]["toolCalls"] == sum(d.payload["hook_event_name"] == "PreToolUse" for d in deliveries)

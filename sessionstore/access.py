@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import ipaddress
 import os
 import re
 import secrets
 from collections.abc import Awaitable, Callable, MutableMapping
-from http.cookies import CookieError, SimpleCookie
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
 
 from .problems import MEDIA_TYPE, Problem
-from .settings import Settings
+from .settings import BadSetting, Settings, is_loopback_name, secret
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -29,7 +26,7 @@ COOKIE = "session_store"
 
 # ----------------------------------------------------------- which role for what
 
-READS = frozenset({"GET", "HEAD"})
+READS = frozenset({"GET", "HEAD", "OPTIONS"})
 PUBLIC = (
     (READS, re.compile(r"/(health)?")),
     (frozenset({"POST", "DELETE"}), re.compile(r"/api/login")),
@@ -88,15 +85,18 @@ def digest(token: str) -> bytes:
 def tokens_of(settings: Settings) -> dict[str, str]:
     """The tokens that are set; where none is and the address can be reached from elsewhere, three that are made.
 
-    They are made once: files that are there already are read. Raises OSError.
+    They are made once: files that are there already are read. Raises BadSetting where they cannot be kept.
     """
     given = {"admin": settings.admin_token, "read": settings.read_token, "ingest": settings.ingest_token}
     tokens = {role: token for role, token in given.items() if token}
     if tokens or settings.is_loopback:
         return tokens
     folder = tokens_folder(settings)
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return {role: kept_token(folder / role) for role in ROLES}
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return {role: kept_token(folder / role) for role in ROLES}
+    except OSError as error:
+        raise BadSetting(f"SESSIONS_TOKENS_DIR: no tokens can be kept in {folder}: {error.strerror}") from None
 
 
 def tokens_folder(settings: Settings) -> Path:
@@ -104,16 +104,22 @@ def tokens_folder(settings: Settings) -> Path:
 
 
 def kept_token(path: Path) -> str:
-    if path.exists() and (token := path.read_text().strip()):
-        return token
-    token = secrets.token_urlsafe(24)
+    try:
+        kept = secret(path.read_text().strip()) if path.exists() else None
+    except ValueError as error:
+        raise BadSetting(
+            f"SESSIONS_TOKENS_DIR: the token in {path} {error}; without the file a new one is made"
+        ) from None
+    if kept is not None:
+        return kept
+    made = secrets.token_urlsafe(24)
     temporary = path.with_suffix(f".{os.getpid()}")
     with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        file.write(token + "\n")
+        file.write(made + "\n")
         file.flush()
         os.fsync(file.fileno())
     temporary.rename(path)
-    return token
+    return made
 
 
 # -------------------------------------------------------------------------- gate
@@ -141,34 +147,24 @@ class Gate:
             await self.app(scope, receive, send)
             return
         headers: Headers = dict(scope["headers"])
-        origin = headers.get(b"origin")
         try:
-            self.admit(scope, headers, origin)
+            self.check_host(scope, headers)
+            self.check_origin(scope, headers)
+            if b"origin" in headers:
+                send = with_cors(send, headers[b"origin"])
+            if is_preflight(scope, headers):
+                await answer(send, 204, PREFLIGHT)
+                return
+            self.check_role(scope, headers)
         except Problem as problem:
             await refuse(problem, scope, receive, send)
             return
-        if origin is None:
-            await self.app(scope, receive, send)
-        elif is_preflight(scope, headers):
-            await answer(send, 204, preflight_headers(origin))
-        else:
-            await self.app(scope, receive, with_cors(send, origin))
-
-    def admit(self, scope: Scope, headers: Headers, origin: bytes | None) -> None:
-        """Raises Problem 400 or 403 for a Host or Origin, 401 for a token, 403 for a role."""
-        self.check_host(scope, headers)
-        if origin is not None:
-            self.check_origin(origin.decode("latin-1").lower(), headers)
-            if is_preflight(scope, headers):
-                return
-        if not self.tokens:
-            scope["state"]["role"] = "admin"
-            return
-        self.check_role(scope, headers)
+        await self.app(scope, receive, send)
 
     def check_host(self, scope: Scope, headers: Headers) -> None:
-        host = headers.get(b"host")
-        if host is None or sum(name == b"host" for name, _ in scope["headers"]) > 1:
+        """Raises Problem 400 for no Host or several, 403 for one that is not answered to."""
+        host, given = headers.get(b"host"), scope["headers"]
+        if host is None or (len(given) > len(headers) and sum(name == b"host" for name, _ in given) > 1):
             raise Problem(400, "The request must have one Host header")
         known = self.hosts.get(host)
         if known is None:
@@ -185,14 +181,23 @@ class Gate:
             return name is not None and (is_loopback_name(name) or name in self.settings.allowed_hosts)
         return name is not None
 
-    def check_origin(self, origin: str, headers: Headers) -> None:
-        host = headers[b"host"].decode("latin-1").lower()
-        is_own = origin in (f"http://{host}", f"https://{host}")
-        if not is_own and origin not in self.settings.allowed_origins:
+    def check_origin(self, scope: Scope, headers: Headers) -> None:
+        """Raises Problem 403 for a page of a foreign origin."""
+        if b"origin" in headers:
+            host = headers[b"host"].decode("latin-1").lower()
+            origin = headers[b"origin"].decode("latin-1").lower()
+            known = origin in self.settings.allowed_origins or origin in (f"http://{host}", f"https://{host}")
+        else:
+            known = not is_foreign_fetch(scope, headers)
+        if not known:
             self.refused["origin"] += 1
             raise Problem(403, "Pages of that origin may not use this server: see SESSIONS_ALLOWED_ORIGINS")
 
     def check_role(self, scope: Scope, headers: Headers) -> None:
+        """Note the caller's role. Raises Problem 401 for no token that is known, 403 for a role that may not."""
+        if not self.tokens:
+            scope["state"]["role"] = "admin"
+            return
         caller = self.caller(headers)
         scope["state"]["role"] = caller.role
         roles = roles_for(scope.get("method", "GET"), scope["path"])
@@ -230,38 +235,40 @@ def host_name(host: str) -> str | None:
     return match[1].lower().strip("[]") if match else None
 
 
-def is_loopback_name(name: str) -> bool:
-    if name == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return False
-
-
 def cookie_of(headers: Headers) -> str | None:
-    try:
-        morsel = SimpleCookie(headers.get(b"cookie", b"").decode("latin-1")).get(COOKIE)
-    except CookieError:
-        return None
-    return morsel.value if morsel else None
+    """The value of our cookie, whatever stands beside it: a browser sends the cookies of every port of localhost."""
+    for part in headers.get(b"cookie", b"").decode("latin-1").split(";"):
+        name, _, value = part.strip().partition("=")
+        if name == COOKIE:
+            return value.strip('"')
+    return None
 
 
 # -------------------------------------------------------------------------- CORS
 
 
 def is_preflight(scope: Scope, headers: Headers) -> bool:
-    return scope.get("method") == "OPTIONS" and b"access-control-request-method" in headers
+    asks = b"origin" in headers and b"access-control-request-method" in headers
+    return asks and scope.get("method") == "OPTIONS"
 
 
-def preflight_headers(origin: bytes) -> list[tuple[bytes, bytes]]:
-    return [
-        *cors_headers(origin),
-        (b"access-control-allow-methods", b"GET, POST, PUT, PATCH, DELETE"),
-        (b"access-control-allow-headers", b"authorization, content-type, idempotency-key, if-match, x-timestamp, "
-         b"x-user-id, last-event-id"),
-        (b"access-control-max-age", b"600"),
-    ]  # fmt: skip
+def is_foreign_fetch(scope: Scope, headers: Headers) -> bool:
+    """Whether a page elsewhere asks for this without naming its origin, as for an image or a script.
+
+    A link that is followed from there is none: it shows the answer to the person
+    and to nobody else. https://www.w3.org/TR/fetch-metadata/
+    """
+    if headers.get(b"sec-fetch-site") not in (b"cross-site", b"same-site"):
+        return False
+    return scope.get("method") != "GET" or headers.get(b"sec-fetch-mode") != b"navigate"
+
+
+PREFLIGHT = [
+    (b"access-control-allow-methods", b"GET, POST, PUT, PATCH, DELETE"),
+    (b"access-control-allow-headers", b"authorization, content-type, idempotency-key, if-match, x-timestamp, "
+     b"x-user-id, last-event-id"),
+    (b"access-control-max-age", b"600"),
+]  # fmt: skip
 
 
 def cors_headers(origin: bytes) -> list[tuple[bytes, bytes]]:

@@ -24,7 +24,7 @@ from litestar.openapi.spec import (
     Schema,
 )
 from litestar.openapi.spec import Parameter as OpenAPIParameter
-from litestar.params import Parameter
+from litestar.params import Parameter, QueryParameter
 
 from hook_agent import claude_code_events
 
@@ -38,7 +38,7 @@ from .folds import Document
 from .metrics import prometheus
 from .problems import MEDIA_TYPE, Problem, invalid
 from .reader import HISTORY_TYPES, Page
-from .requests import check_media_type, draft_of, draft_of_line, if_match, read_body, session_in_path
+from .requests import check_media_type, draft_of, draft_of_line, if_match, read_body, session_in_path, split
 from .store import Store
 
 log = logging.getLogger("sessionstore.api")
@@ -54,10 +54,10 @@ MAX_CURSOR = 2**63 - 1
 Cursor = Annotated[int, Parameter(ge=0, le=MAX_CURSOR)]
 OptionalCursor = Annotated[int | None, Parameter(ge=0, le=MAX_CURSOR)]
 Order = Literal["asc", "desc"]
-Types = Annotated[list[str] | None, Parameter(query="type", description="Only these; may repeat")]
-AgentId = Annotated[str | None, Parameter(query="agentId")]
-SessionId = Annotated[str | None, Parameter(query="sessionId")]
-UserId = Annotated[str | None, Parameter(query="userId")]
+Types = Annotated[list[str] | None, QueryParameter(name="type", description="Only these; may repeat")]
+AgentId = Annotated[str | None, QueryParameter(name="agentId")]
+SessionId = Annotated[str | None, QueryParameter(name="sessionId")]
+UserId = Annotated[str | None, QueryParameter(name="userId")]
 JSONResponse = Response[bytes]
 
 # ------------------------------------------------------------- request and answer
@@ -101,10 +101,6 @@ def joined(members: dict[str, str]) -> str:
 
 async def append(request: Request[Any, Any, Any], draft: Draft) -> Appended:
     return await store_of(request).writer.append(draft)
-
-
-def split(types: list[str] | None) -> list[str]:
-    return [name for text in types or () for name in text.split(",") if name]
 
 
 # ------------------------------------------------------------------ documentation
@@ -550,7 +546,8 @@ async def list_state_history(
 async def add_goal(request: Request[Any, Any, Any], session_id: str) -> JSONResponse:
     """Add a goal."""
     session_id = session_in_path(session_id)
-    appended = await append(request, draft_of("goal_added", session_id, await object_of(request), headers_of(request)))
+    body = await object_of(request)
+    appended = await append(request, draft_of("goal_added", session_id, body, headers_of(request), must_be_new=True))
     return done(appended, {"goal": appended.record, "version": appended.version})
 
 
@@ -580,9 +577,8 @@ async def update_goal(request: Request[Any, Any, Any], session_id: str, goal_id:
 async def spawn_agent(request: Request[Any, Any, Any], session_id: str) -> JSONResponse:
     """Note that an agent was spawned."""
     session_id = session_in_path(session_id)
-    appended = await append(
-        request, draft_of("agent_spawned", session_id, await object_of(request), headers_of(request))
-    )
+    body = await object_of(request)
+    appended = await append(request, draft_of("agent_spawned", session_id, body, headers_of(request), must_be_new=True))
     return done(appended, {"version": appended.version} | (appended.record or {}))
 
 
@@ -649,7 +645,8 @@ async def post_events(request: Request[Any, Any, Any]) -> JSONResponse:
         )
 
     lines = await asyncio.to_thread(read) if len(body) > BIG else read()
-    return answer(msgspec.json.encode(await store.writer.submit(Batch(lines), len(body))))
+    drafts = [draft for _, draft in lines if isinstance(draft, Draft)]
+    return answer(msgspec.json.encode(await store.writer.submit(Batch(lines), drafts, len(body))))
 
 
 class Batch:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from bisect import bisect_right
 from collections import deque
+from collections.abc import Iterator
 from itertools import islice
 from typing import NamedTuple
 
@@ -17,6 +18,9 @@ from .events import Event
 
 MAX_EVENTS = 8192
 MAX_BYTES = 32 << 20
+PIECE_BYTES = 128 << 10
+PIECE_EVENTS = 1024
+"""About how much is handed to a listener at once: what it must be able to take before it is given more."""
 TICK = 0.005
 """Seconds for which what is published is gathered, so that a thousand commits do not wake a thousand listeners each."""
 
@@ -31,12 +35,17 @@ class Item(NamedTuple):
     text: bytes
 
 
+def item_of(event: Event) -> Item:
+    return Item(event.cursor, event.type, event.session_id, event.user_id, event.document().encode())
+
+
 class Broadcaster:
     """The newest committed events, in cursor order."""
 
     def __init__(self) -> None:
-        self.items: deque[Item] = deque()
+        self.events: deque[Event] = deque()
         self.bytes = 0
+        """Of the data of the events in the ring."""
         self.head = 0
         """The newest cursor published."""
         self.forgotten = 0
@@ -51,14 +60,13 @@ class Broadcaster:
         self.head = self.forgotten = head
 
     def publish(self, events: list[Event]) -> None:
-        for event in events:
-            item = Item(event.cursor, event.type, event.session_id, event.user_id, event.document().encode())
-            self.items.append(item)
-            self.bytes += len(item.text)
+        """Called on the event loop, in the order of the commits."""
         self.head = events[-1].cursor
-        while len(self.items) > MAX_EVENTS or self.bytes > MAX_BYTES:
-            oldest = self.items.popleft()
-            self.bytes -= len(oldest.text)
+        self.events.extend(events)
+        self.bytes += sum(len(event.data) for event in events)
+        while len(self.events) > MAX_EVENTS or self.bytes > MAX_BYTES:
+            oldest = self.events.popleft()
+            self.bytes -= len(oldest.data)
             self.forgotten = oldest.cursor
         if not self.is_waking:
             self.is_waking = True
@@ -77,18 +85,32 @@ class Broadcaster:
     async def after(self, cursor: int) -> list[Item]:
         """What came after `cursor`: at once if there is something, else when there is.
 
-        Empty, if the server closes, or if `cursor` has been forgotten: then the database has it.
+        At most about PIECE_BYTES of it. Empty, if the server closes, or if `cursor` has been forgotten: then the
+        database has it.
         """
         while cursor >= self.head and not self.closing:
             await self.published.wait()
         if self.closing or cursor < self.forgotten:
             return []
         if (cursor, self.head) != self.piece_of:  # most listeners ask for the same piece
-            missing = len(self.items) - bisect_right(self.items, cursor, key=cursor_of)
+            missing = len(self.events) - bisect_right(self.events, cursor, key=cursor_of)
             self.piece_of = cursor, self.head
-            self.piece = list(islice(reversed(self.items), missing))[::-1]
+            events = list(islice(reversed(self.events), missing))[::-1]
+            self.piece = next(pieces([item_of(event) for event in events[:PIECE_EVENTS]]))
         return self.piece
 
 
-def cursor_of(item: Item) -> int:
-    return item.cursor
+def cursor_of(event: Event) -> int:
+    return event.cursor
+
+
+def pieces(items: list[Item]) -> Iterator[list[Item]]:
+    """The items in lists of about PIECE_BYTES; a list that is not longer as it is."""
+    begin = size = 0
+    for end, item in enumerate(items):
+        if size > PIECE_BYTES:
+            yield items[begin:end]
+            begin, size = end, 0
+        size += len(item.text)
+    if begin < len(items):
+        yield items[begin:] if begin else items

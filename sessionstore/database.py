@@ -8,8 +8,9 @@ connection that writes.
 
 from __future__ import annotations
 
+import logging
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -18,7 +19,9 @@ import msgspec
 from . import folds
 from .events import LOGS, STATE_TYPES, UNKNOWN_USER, Draft, Event, known_id
 from .folds import METRICS, Document, encode
-from .problems import Problem, invalid, invalid_value, no_session
+from .problems import Problem, fault, invalid, invalid_value, no_session
+
+log = logging.getLogger("sessionstore.database")
 
 SCHEMA = Path(__file__).resolve().parent.parent / "schema.sql"
 APPLICATION_ID = 1399157617
@@ -37,9 +40,19 @@ class DatabaseUnusable(Exception):
 
 def open_writer(path: Path, *, durability: str = "full") -> sqlite3.Connection:
     """The connection that writes, on a database of the newest version. `durability` is `full` or `normal`."""
-    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=256)
+    try:
+        prepare_writer(connection, durability)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def prepare_writer(connection: sqlite3.Connection, durability: str) -> None:
+    connection.execute("PRAGMA busy_timeout = 5000")
+    check_owner(connection)
     for pragma in (
-        "busy_timeout = 5000",
         "journal_mode = WAL",
         f"synchronous = {durability}",
         "foreign_keys = ON",
@@ -51,18 +64,23 @@ def open_writer(path: Path, *, durability: str = "full") -> sqlite3.Connection:
         connection.execute(f"PRAGMA {pragma}")
     folds.register(connection)
     migrate(connection)
-    return connection
+
+
+def check_owner(connection: sqlite3.Connection) -> None:
+    """Raises DatabaseUnusable for the file of another program; a file with nothing in it is nobody's."""
+    (owner,) = connection.execute("PRAGMA application_id").fetchone()
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    if owner != APPLICATION_ID and (owner or version or tables):
+        raise DatabaseUnusable("it belongs to another program")
 
 
 def migrate(connection: sqlite3.Connection, migrations: tuple[Migration, ...] = MIGRATIONS) -> None:
-    """Bring the database to the newest version, wholly or not at all. Raises DatabaseUnusable for a foreign file."""
+    """Bring the database to the newest version, wholly or not at all. Raises DatabaseUnusable for one still newer."""
     newest = len(migrations) + 1
     (found,) = connection.execute("PRAGMA user_version").fetchone()
-    (owner,) = connection.execute("PRAGMA application_id").fetchone()
     if found > newest:
-        raise DatabaseUnusable(f"The database is of version {found}, this program knows {newest}: use a newer program")
-    if found and owner != APPLICATION_ID:
-        raise DatabaseUnusable("The database file belongs to another program")
+        raise DatabaseUnusable(f"it is of version {found}, this program knows {newest}: use a newer program")
     if found == newest:
         return
     connection.execute("BEGIN IMMEDIATE")
@@ -72,7 +90,8 @@ def migrate(connection: sqlite3.Connection, migrations: tuple[Migration, ...] = 
         connection.execute(f"PRAGMA user_version = {newest}")
         connection.execute("COMMIT")
     except BaseException:
-        connection.execute("ROLLBACK")
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
         raise
 
 
@@ -94,7 +113,17 @@ def statements(script: str) -> Iterator[str]:
 # ------------------------------------------------------------------- appending
 
 COLUMNS = ", ".join(Event.__struct_fields__)
-INSERT = f"INSERT INTO events ({COLUMNS}) VALUES ({', '.join('?' for _ in Event.__struct_fields__)})"
+ROW = f"({', '.join('?' for _ in Event.__struct_fields__)})"
+MAX_ROWS = 64
+INSERTS = [f"INSERT INTO events ({COLUMNS}) VALUES {', '.join([ROW] * number)}" for number in range(MAX_ROWS + 1)]
+"""The one statement that changes anything, for so many rows; each is compiled once."""
+
+values_of = msgspec.structs.astuple
+replace = msgspec.structs.replace
+MAX_SESSIONS_KNOWN = 10_000
+USED_IDS = """
+SELECT e.session_id, e.event_id FROM json_each(?) wanted
+JOIN events e ON e.session_id = wanted.value ->> 0 AND e.event_id = wanted.value ->> 1"""
 STATE_EVENTS = f"""
 SELECT type, patch, data, timestamp FROM events
 WHERE session_id = ? AND cursor >= (SELECT created_cursor FROM sessions s WHERE s.session_id = events.session_id)
@@ -111,6 +140,37 @@ ADDED = {
 MAX_COUNT = 2**53
 
 
+DISK_ERRORS = frozenset(
+    {
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_CORRUPT,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_INTERRUPT,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_NOMEM,
+        sqlite3.SQLITE_NOTADB,
+        sqlite3.SQLITE_READONLY,
+    }
+)
+"""What no single write is to blame for."""
+
+
+def is_of_the_disk(error: Exception) -> bool:
+    """Whether the whole transaction is in doubt."""
+    if not isinstance(error, sqlite3.Error):
+        return False
+    code: int | None = getattr(error, "sqlite_errorcode", None)  # none: the connection itself cannot be used
+    return code is None or code & 0xFF in DISK_ERRORS
+
+
+def unstorable(error: Exception) -> Problem:
+    if isinstance(error, sqlite3.IntegrityError):
+        return Problem(422, f"The store cannot hold this: {error}")
+    return fault()
+
+
 class Appended(NamedTuple):
     """What became of a draft: the event as stored, and what the answer to the caller needs besides."""
 
@@ -122,7 +182,9 @@ class Appended(NamedTuple):
     """The goal or agent as it is after the event."""
 
 
-class Session(NamedTuple):
+class Session(msgspec.Struct):
+    """What the next event of a session has to know about it."""
+
     user_id: str
     is_implicit: bool
     actions: int
@@ -131,8 +193,17 @@ class Session(NamedTuple):
     agents: int
 
 
+class EntryRefused(Exception):
+    """The database refused entries that were put off; none of the transaction is stored."""
+
+
 class Appender:
-    """Appends drafts on one connection; knows the clock, the ids and the newest cursor."""
+    """Appends drafts on the one connection that writes; knows the clock, the ids and the newest cursor.
+
+    An entry of a log needs nothing but its place, and that is known here: entries
+    are put off and inserted many to a statement, because each statement gives the
+    interpreter away and waits to have it back.
+    """
 
     def __init__(
         self,
@@ -146,23 +217,64 @@ class Appender:
         self.clock = clock
         self.ids = ids
         self.auto_create = auto_create
+        self.puts_off = True
+        """False: every entry is inserted at once, so that one that is refused fails alone."""
         self.fresh: list[Event] = []
-        self.begin()
+        self.forget()
+
+    # ---- transactions
 
     def begin(self) -> None:
-        """Called in a transaction before its first append, and after a rollback: read the newest cursor again."""
-        (self.cursor,) = self.connection.execute("SELECT coalesce(max(cursor), 0) FROM events").fetchone()
+        self.connection.execute("BEGIN IMMEDIATE")
         self.received_at = self.clock()
-        self.fresh.clear()
 
-    def take(self) -> list[Event]:
-        """The events of the transaction, in cursor order."""
-        events = list(self.fresh)
-        self.fresh.clear()
+    def commit(self) -> list[Event]:
+        """Put everything on disk; the events that are new, in cursor order. Raises EntryRefused."""
+        self.insert_entries()
+        self.connection.execute("COMMIT")
+        events, self.fresh = self.fresh, []
+        self.unused_ids.clear()
         return events
 
+    def rollback(self) -> None:
+        if self.connection.in_transaction:
+            self.connection.execute("ROLLBACK")
+        self.forget()
+
+    def forget(self) -> None:
+        """Know nothing but what the database has."""
+        (self.cursor,) = self.connection.execute("SELECT coalesce(max(cursor), 0) FROM events").fetchone()
+        self.received_at = self.clock()
+        self.fresh = []
+        self.unused_ids: set[tuple[str, str]] = set()
+        self.entries: list[Event] = []
+        self.entry_ids: set[tuple[str, str]] = set()
+        self.sessions: dict[str, Session] = {}
+
+    # ---- appending
+
+    def look_up(self, drafts: Iterable[Draft]) -> None:
+        """Find out in one query which of the drafts' eventIds nobody has used, so that they need not be asked for."""
+        wanted = {(draft.session_id, draft.event_id) for draft in drafts if draft.event_id is not None}
+        if len(wanted) < 2:
+            return
+        used = self.connection.execute(USED_IDS, (encode(list(wanted)),)).fetchall()
+        self.unused_ids = wanted.difference(used) - self.entry_ids
+
     def append(self, draft: Draft) -> Appended:
-        """Store one draft. Raises Problem or sqlite3.IntegrityError, and then nothing of it is stored."""
+        """Store one draft. Raises Problem, and then nothing of it is stored; after all else the transaction must go."""
+        cursor = self.cursor
+        try:
+            return self.append_draft(draft)
+        except (Problem, EntryRefused):
+            raise
+        except Exception as error:
+            if self.cursor != cursor or not self.connection.in_transaction or is_of_the_disk(error):
+                raise
+            log.exception("A write that was let in could not be stored: %s", draft.type)
+            raise unstorable(error) from error
+
+    def append_draft(self, draft: Draft) -> Appended:
         session = self.session(draft.session_id)
         if twin := self.twin(draft, session):
             return self.told_again(draft, twin)
@@ -172,7 +284,14 @@ class Appender:
 
     def append_to(self, session: Session | None, draft: Draft) -> Appended:
         """One INSERT, so it needs no savepoint: SQLite undoes a statement that fails, triggers and all."""
-        event = self.insert(self.decide(draft, session), session)
+        if session is not None and draft.type in LOGS:
+            return Appended(self.log(draft, session))
+        self.insert_entries()
+        if session is None:
+            check_metadata({}, {}, draft.type, draft.data)
+        else:
+            draft = self.decide(draft, session)
+        event = self.insert(draft, session)
         version, record = self.outcome(event) if event.type in STATE_TYPES else (None, None)
         return Appended(event, version=version, record=record)
 
@@ -180,36 +299,89 @@ class Appender:
         """The first word of a session that nobody created: both are stored, or neither."""
         if draft.names_something or not self.auto_create or draft.type == "session_deleted":
             raise no_session(draft.session_id)
+        self.insert_entries()
         cursor, length = self.cursor, len(self.fresh)
         self.connection.execute("SAVEPOINT first_word")
         try:
             self.insert(creation_of(draft), None)
             appended = self.append_to(self.session(draft.session_id), draft)
+            self.insert_entries()
         except BaseException:
-            self.connection.execute("ROLLBACK TO first_word")
+            if self.connection.in_transaction:  # else SQLite has undone all of it already
+                self.connection.execute("ROLLBACK TO first_word")
+                self.connection.execute("RELEASE first_word")
             self.cursor = cursor
+            self.sessions.pop(draft.session_id, None)
             del self.fresh[length:]
             raise
-        finally:
-            self.connection.execute("RELEASE first_word")
+        self.connection.execute("RELEASE first_word")
         return appended
 
     def session(self, session_id: str) -> Session | None:
+        if known := self.sessions.get(session_id):
+            return known
         row = self.connection.execute(
             "SELECT user_id, is_implicit, actions, responses, goals, agents FROM sessions WHERE session_id = ?",
             (session_id,),
         ).fetchone()
-        return Session(*row) if row else None
+        if row is None:
+            return None
+        if len(self.sessions) >= MAX_SESSIONS_KNOWN:
+            self.insert_entries()
+            self.sessions.clear()
+        self.sessions[session_id] = Session(*row)
+        return self.sessions[session_id]
+
+    def log(self, draft: Draft, session: Session) -> Event:
+        """Give an entry its place in its log, and put off its INSERT."""
+        if draft.type == "action":
+            seq = session.actions = session.actions + 1
+        else:
+            seq = session.responses = session.responses + 1
+        event = self.event_of(draft, session.user_id, seq)
+        self.entries.append(event)
+        self.entry_ids.add((event.session_id, event.event_id))
+        self.noted(event)
+        if not self.puts_off:
+            self.insert_entries()
+        return event
+
+    def insert_entries(self) -> None:
+        """Insert the entries that were put off. Raises EntryRefused where it is not known which of several is to blame."""
+        entries, self.entries = self.entries, []
+        self.entry_ids.clear()
+        try:
+            while entries:
+                rows, entries = entries[:MAX_ROWS], entries[MAX_ROWS:]
+                self.connection.execute(INSERTS[len(rows)], [value for row in rows for value in values_of(row)])
+        except Exception as error:
+            self.forget_last(rows[0].cursor)
+            if self.puts_off and self.connection.in_transaction and not is_of_the_disk(error):
+                raise EntryRefused(str(error)) from error
+            raise
+
+    def forget_last(self, cursor: int) -> None:
+        """What was noted from this cursor on is not in the database."""
+        self.cursor = cursor - 1
+        self.fresh = [event for event in self.fresh if event.cursor < cursor]
+        self.sessions.clear()
 
     # ---- retries
 
     def twin(self, draft: Draft, session: Session | None) -> Event | None:
-        """The event that this draft is told again of, if it is: by its eventId, or a session's creation in every part."""
-        if session is None:
-            return None
+        """The event that this draft repeats, if it does: by its eventId, or a session's creation in every part."""
+        if session is None:  # of a deleted session only its deletion is left
+            deletion = "session_id = ? AND event_id = ? AND type = 'session_deleted'"
+            return self.event(deletion, draft.session_id, draft.event_id) if draft.event_id else None
         if draft.event_id is not None:
+            name = draft.session_id, draft.event_id
+            if name in self.unused_ids:
+                self.unused_ids.remove(name)
+                return None
+            if name in self.entry_ids:
+                self.insert_entries()
             return self.event("session_id = ? AND event_id = ?", draft.session_id, draft.event_id)
-        if not draft.must_be_new:
+        if not draft.must_be_new or draft.type != "session_created":
             return None
         creation = self.event("cursor = (SELECT created_cursor FROM sessions WHERE session_id = ?)", draft.session_id)
         return creation if creation and is_same(draft, creation) and draft.user_id == session.user_id else None
@@ -231,10 +403,8 @@ class Appender:
 
     # ---- decisions
 
-    def decide(self, draft: Draft, session: Session | None) -> Draft:
+    def decide(self, draft: Draft, session: Session) -> Draft:
         """The draft as it will be stored. Raises Problem where the session or its state forbids it."""
-        if session is None or draft.type in LOGS:
-            return draft
         if draft.if_match is not None:
             self.check_version(draft)
         decision = DECISIONS.get(draft.type)
@@ -255,12 +425,17 @@ class Appender:
         """What creates a session that is there resumes it; one that was made by its first word is claimed by it."""
         if draft.must_be_new:
             raise Problem(409, f"There is a session {draft.session_id!r} already: PUT resumes it")
-        draft.type = "session_resumed"
         keeps_user = not session.is_implicit or draft.user_id in (None, UNKNOWN_USER)
-        draft.user_id = session.user_id if keeps_user else draft.user_id
-        return draft
+        resumed = replace(draft, user_id=session.user_id if keeps_user else draft.user_id)
+        self.check_metadata(resumed, "session_created" if session.is_implicit else "session_resumed")
+        return replace(resumed, type="session_resumed")
 
     def update_metadata(self, draft: Draft, session: Session) -> Draft:
+        self.check_metadata(draft, draft.type)
+        return draft
+
+    def check_metadata(self, draft: Draft, event_type: str) -> None:
+        """Raises Problem 422 where callers would make something else of the metadata than what it is."""
         (document,), (metrics,) = (
             self.connection.execute(query, (draft.session_id,)).fetchone()
             for query in (
@@ -268,30 +443,33 @@ class Appender:
                 "SELECT metrics FROM counted WHERE session_id = ?",
             )
         )
-        check_metadata(folds.with_members(folds.decode(document), folds.decode(metrics), draft.data))
-        return draft
+        check_metadata(folds.decode(document), folds.decode(metrics), event_type, draft.data)
 
     def add_goal(self, draft: Draft, session: Session) -> Draft:
         goal_id = draft.data.get("id")
         if goal_id is None:
             goal_id = self.free_id("goals", "goal", draft.session_id, session.goals)
         elif self.record("goals", draft.session_id, known_id(goal_id, "$.id")):
-            raise Problem(409, f"There is a goal {goal_id!r} in this session already")
-        draft.data = {
+            if draft.must_be_new:
+                raise Problem(409, f"There is a goal {goal_id!r} in this session already")
+            return draft
+        goal = {
             "id": goal_id,
             "description": draft.data.get("description"),
             "priority": "medium",
             "status": "pending",
         } | {name: value for name, value in draft.data.items() if name != "id"}
-        return draft
+        return replace(draft, data=goal)
 
     def spawn_agent(self, draft: Draft, session: Session) -> Draft:
         agent_id = draft.data.get("agentId")
         if agent_id is None:
             agent_id = self.free_id("agents", "agent", draft.session_id, session.agents)
         elif self.record("agents", draft.session_id, known_id(agent_id, "$.agentId")):
-            raise Problem(409, f"There is an agent {agent_id!r} in this session already")
-        draft.data = {
+            if draft.must_be_new:
+                raise Problem(409, f"There is an agent {agent_id!r} in this session already")
+            return replace(draft, data={"spawnedAt": draft.timestamp or self.received_at} | draft.data)
+        agent = {
             "agentId": agent_id,
             "type": draft.data.get("type"),
             "task": None,
@@ -299,7 +477,7 @@ class Appender:
             "spawnedAt": draft.timestamp or self.received_at,
             "subsession": None,
         } | {name: value for name, value in draft.data.items() if name != "agentId"}
-        return draft
+        return replace(draft, data=agent)
 
     def change_goal(self, draft: Draft, session: Session) -> Draft:
         return self.change("goals", "goal", draft.data["goalId"], draft)
@@ -331,29 +509,33 @@ class Appender:
     def insert(self, draft: Draft, session: Session | None) -> Event:
         if draft.type == "session_created":
             self.finish_purge(draft.session_id)
-        user_id = draft.user_id or UNKNOWN_USER
-        if session is not None and draft.type != "session_resumed":
-            user_id = session.user_id
+        keeps_user = session is not None and draft.type != "session_resumed"
+        event = self.event_of(draft, session.user_id if session and keeps_user else draft.user_id or UNKNOWN_USER)
+        self.connection.execute(INSERTS[1], values_of(event))
+        self.sessions.pop(draft.session_id, None)
+        self.noted(event)
+        return event
+
+    def event_of(self, draft: Draft, user_id: str, seq: int | None = None) -> Event:
         received_at = draft.received_at or self.received_at
-        is_entry = draft.type in LOGS
-        event = Event(
-            cursor=self.cursor + 1,
-            type=draft.type,
-            session_id=draft.session_id,
-            user_id=user_id,
-            event_id=draft.event_id or next(self.ids),
-            agent_id=draft.agent_id,
-            timestamp=draft.timestamp or received_at,
-            received_at=received_at,
-            patch=draft.patch,
-            seq=next_seq(draft.type, session) if is_entry else None,
-            kind=draft.data["type"] if is_entry else None,
-            data=encode(draft.data),
+        return Event(
+            self.cursor + 1,
+            draft.type,
+            draft.session_id,
+            user_id,
+            draft.event_id or next(self.ids),
+            draft.agent_id,
+            draft.timestamp or received_at,
+            received_at,
+            draft.patch,
+            seq,
+            None if seq is None else draft.data["type"],
+            encode(draft.data),
         )
-        self.connection.execute(INSERT, msgspec.structs.astuple(event))
+
+    def noted(self, event: Event) -> None:
         self.cursor = event.cursor
         self.fresh.append(event)
-        return event
 
     def finish_purge(self, session_id: str) -> None:
         """Before an id is used again, what was deleted under it is gone."""
@@ -398,12 +580,6 @@ def creation_of(draft: Draft) -> Draft:
     )
 
 
-def next_seq(log: str, session: Session | None) -> int:
-    if session is None:
-        return 1
-    return 1 + (session.actions if log == "action" else session.responses)
-
-
 def is_same(draft: Draft, event: Event) -> bool:
     """Whether a draft says what is stored, apart from what the store added to it."""
     kinds = {"session_resumed": "session_created"}
@@ -425,15 +601,17 @@ class Metadata(msgspec.Struct, rename="camel"):
     tags: list[str]
 
 
-def check_metadata(document: Document) -> None:
-    """Raises Problem 422 where callers would make something else of the metadata than what it is."""
+def check_metadata(document: Document, metrics: Document, event_type: str, said: Document) -> None:
+    """Raises Problem 422 where what is said would make something else of the metadata than what it is."""
+    shown = folds.metadata_shown(document, metrics, event_type, said)
     try:
-        msgspec.convert(document, Metadata)
+        msgspec.convert(shown, Metadata)
     except msgspec.ValidationError as error:
         raise invalid_value(error) from None
     for name in METRICS:
-        if not isinstance(document["metrics"].get(name, 0), int):
-            raise invalid(f"$.metrics.{name}", "must be a whole number")
+        number = shown["metrics"].get(name, 0)
+        if not isinstance(number, int) or abs(number) > MAX_COUNT:
+            raise invalid(f"$.metrics.{name}", f"must be a whole number of at most {MAX_COUNT}")
 
 
 # ---------------------------------------------------------------- housekeeping

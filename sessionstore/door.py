@@ -12,8 +12,9 @@ from .access import ASGI, Headers, Receive, Scope, Send, answer, refuse
 from .database import Appended
 from .events import json_object
 from .problems import Problem
-from .requests import check_media_type, draft_of, read_body, session_in_path
+from .requests import check_media_type, entry_draft, read_body, session_in_path
 from .store import Store
+from .writer import Append
 
 HOT = re.compile(r"/api/actions/([^/]+)(/responses)?")
 JSON = (b"content-type", b"application/json")
@@ -22,8 +23,8 @@ JSON = (b"content-type", b"application/json")
 async def log_entry(store: Store, log: str, session_id: str, headers: Headers, body: bytes) -> bytes:
     """Store one entry of a log (`action` or `response`); the body of the answer. Raises Problem."""
     check_media_type(headers, "application/json")
-    draft = draft_of(log, session_id, json_object(body), headers)
-    return logged(await store.writer.append(draft, len(body)))
+    draft = entry_draft(log, session_id, json_object(body), headers)
+    return logged(await store.writer.submit(Append(draft), (draft,), len(body)))
 
 
 def logged(appended: Appended) -> bytes:

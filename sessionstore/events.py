@@ -60,7 +60,7 @@ class Draft(msgspec.Struct, kw_only=True):
     names_something: bool = False
     """What it changes must be there already (404), as for most REST calls; a batch line or a hook never fails so."""
     must_be_new: bool = False
-    """session_created: the session must not be there yet (409)."""
+    """What it makes must not be there yet (409), as for most REST calls; a batch line or a hook never fails so."""
     if_match: frozenset[int] | None = None
     """The versions of the state that the caller has in hand; None: any."""
 

@@ -73,13 +73,19 @@ def metadata_after(document: str, metrics: str, event_type: str, data: str) -> s
     `metrics` are the session's metrics as shown. The document keeps what callers
     changed about them, as differences from what was counted.
     """
-    metadata, said = decode(document), decode(data)
+    metadata, counted = decode(document), decode(metrics)
+    shown = metadata_shown(metadata, counted, event_type, decode(data))
+    return encode(shown | {"metrics": own_metrics(metadata.get("metrics", {}), counted, shown["metrics"])})
+
+
+def metadata_shown(metadata: Document, metrics: Document, event_type: str, said: Document) -> Document:
+    """The same with the metrics as shown; what callers may make of it is checked before it becomes an event."""
     if event_type == "metadata_updated":
-        return encode(with_members(metadata, decode(metrics), said))
+        return with_members(metadata | {"metrics": metrics}, said)
     if event_type == "session_created":
-        metadata = new_metadata(said.get("initial") or {}) | metadata
-    metadata["tags"] = list(dict.fromkeys([*metadata["tags"], *(said.get("tags") or [])]))
-    return encode(with_members(metadata, decode(metrics), said.get("metadata") or {}))
+        metadata = new_metadata(said.get("initial") or {}) | changed_metadata(metadata)
+    tags = list(dict.fromkeys([*metadata["tags"], *(said.get("tags") or [])]))
+    return with_members(metadata | {"tags": tags, "metrics": metrics}, said.get("metadata") or {})
 
 
 def new_metadata(initial: Document) -> Document:
@@ -96,18 +102,25 @@ def new_metadata(initial: Document) -> Document:
     }
 
 
-def with_members(metadata: Document, metrics: Document, members: Document) -> Document:
+def changed_metadata(metadata: Document) -> Document:
+    """What callers have changed since a session was made by its first word."""
+    untouched = new_metadata({})
+    return {name: value for name, value in metadata.items() if name not in untouched or value != untouched[name]}
+
+
+def own_metrics(before: Document, counted: Document, shown: Document) -> Document:
+    """The metrics to keep so that `shown` is shown: what callers added, and their differences from what is counted."""
+    differences = {name: shown.get(name, 0) - counted.get(name, 0) + before.get(name, 0) for name in METRICS}
+    others = {name: value for name, value in shown.items() if name not in METRICS}
+    return others | {name: value for name, value in differences.items() if value}
+
+
+def with_members(metadata: Document, members: Document) -> Document:
     """`metadata` with `members` set: `a.b` goes into an object, `"+N"` on a number adds."""
-    shown = metadata | {"metrics": metrics}
     for name, value in members.items():
         if name not in ("status", "attention", "parentSession"):  # columns of the session's row: the trigger has them
-            shown = with_member(shown, path_of(name), value)
-    differences = {
-        name: shown["metrics"].get(name, 0) - metrics.get(name, 0) + metadata["metrics"].get(name, 0)
-        for name in METRICS
-    }
-    kept = {name: value for name, value in differences.items() if value}
-    return shown | {"metrics": {name: v for name, v in shown["metrics"].items() if name not in METRICS} | kept}
+            metadata = with_member(metadata, path_of(name), value)
+    return metadata
 
 
 def path_of(name: str) -> list[str]:
@@ -121,11 +134,17 @@ def with_member(owner: Document, path: list[str], value: Any) -> Document:
     old = owner.get(name)
     if rest:
         return owner | {name: with_member(old if isinstance(old, dict) else {}, rest, value)}
-    if isinstance(value, str) and INCREMENT.match(value) and isinstance(old, int | float):
-        return owner | {name: old + int(value)}
+    if isinstance(value, str) and INCREMENT.match(value) and isinstance(old, int | float) and not isinstance(old, bool):
+        return owner | {name: total(old, int(value))}
     if name in ("tokenUsage", "metrics") and isinstance(value, dict) and isinstance(old, dict):
         return owner | {name: old | value}
     return owner | {name: value}
+
+
+def total(number: int | float, more: int) -> int | float:
+    """Their sum; past 64 bits a number is a float, as in every document that is read."""
+    added = number + more
+    return added if abs(added) < 2**63 else float(added)
 
 
 # ----------------------------------------------------------------------- state
@@ -161,6 +180,8 @@ def update_state(state: Document, data: Document, patch: str | None, timestamp: 
 def add_goal(state: Document, goal: Document, patch: str | None, timestamp: str) -> Document:
     if goal.get("status") == "completed":
         goal = {"completedAt": timestamp} | goal
+    if position_of(goals_of(state), "id", goal["id"]) is not None:  # its end came first, or it is told of again
+        return update_goal(state, {"goalId": goal["id"]} | goal, patch, timestamp)
     return state | {"goals": [*goals_of(state), goal]}
 
 
@@ -186,7 +207,19 @@ def with_end(record: Document, change: Document, timestamp: str, ends: tuple[str
 
 
 def spawn_agent(state: Document, agent: Document, patch: str | None, timestamp: str) -> Document:
-    return with_agent(state, agent)
+    spawned = agents_of(state)["spawned"]
+    position = position_of(spawned, "agentId", agent["agentId"])
+    known = {} if position is None else spawned[position]
+    if ended_before(timestamp, known):  # it goes on
+        known = {name: value for name, value in known.items() if name not in ("status", "completedAt", "result")}
+        known["status"] = "spawned"
+    return with_agent(state, known | agent)
+
+
+def ended_before(timestamp: str, agent: Document) -> bool:
+    """Whether an agent had come to an end. One of which only the end is known began and ended at the same time."""
+    ended = agent.get("completedAt")
+    return isinstance(ended, str) and agent.get("spawnedAt") != ended and ended < timestamp
 
 
 def update_agent(state: Document, data: Document, patch: str | None, timestamp: str) -> Document:

@@ -8,88 +8,148 @@ without a gap or a repeat.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Annotated, Any, Literal
+from collections.abc import AsyncIterator, Coroutine, Iterable
+from typing import Annotated, Any, Literal, Protocol
 
 import msgspec
 from litestar import Request, WebSocket, get, websocket
 from litestar.openapi.datastructures import ResponseSpec
-from litestar.params import Parameter
+from litestar.params import Parameter, QueryParameter
 from litestar.response import Stream
 from websockets.frames import Frame, Opcode
 
-from .broadcaster import Item
+from .broadcaster import Item, pieces
 from .events import now
+from .problems import Problem
+from .requests import split
 from .store import Store
 
-PATIENCE = 10.0
-"""Seconds for which a reader may take nothing at all."""
-SLOW = 1.0
-"""Seconds after which a reader that also lags behind the ring counts as too slow."""
-PAGE = 1000
+log = logging.getLogger("sessionstore.live")
+
+PATIENCE = 5.0
+"""Seconds within which a reader must take most of the piece before, so that the next can be sent."""
+PAGE = 200
+"""How many events are read from the database at once: few, for each may have a megabyte."""
 HEARTBEAT = 15.0
-MAX_MESSAGES = 200
+MAX_MESSAGES = 1000
 """How many messages a client may send in ten seconds."""
 
 
-class Wanted:
-    """Which events a reader asked for: of some sessions, of some users, or all."""
+class Leave(Exception):
+    """The reader has to go: a close code of RFC 6455, and why."""
 
-    def __init__(self, sessions: Sequence[str] = (), users: Sequence[str] = (), types: Sequence[str] = ()) -> None:
-        self.sessions = set(sessions)
-        self.users = set(users)
-        self.types = set(types)
-        self.is_all = not sessions and not users
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+        self.reason = reason
+
+
+class Gone(Exception):
+    """The reader went away."""
+
+
+class Wanted(msgspec.Struct, frozen=True):
+    """Which events a reader asked for: everything, or of some sessions and some users; each since which cursor."""
+
+    everything: int | None = None
+    sessions: dict[str, int] = {}
+    users: dict[str, int] = {}
+    types: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, sessions: Iterable[str], users: Iterable[str], since: int, types: Iterable[str] = ()) -> Wanted:
+        """What matches either; no names at all: everything."""
+        named = cls(None, dict.fromkeys(sessions, since), dict.fromkeys(users, since), frozenset(types))
+        return msgspec.structs.replace(named, everything=since) if named.is_nothing else named
 
     def __call__(self, item: Item) -> bool:
         if self.types and item.type not in self.types:
             return False
-        return self.is_all or item.session_id in self.sessions or item.user_id in self.users
+        since = earliest(self.everything, self.sessions.get(item.session_id), self.users.get(item.user_id))
+        return since is not None and since < item.cursor
+
+    def is_all_after(self, cursor: int) -> bool:
+        return self.everything is not None and self.everything <= cursor and not self.types
 
     @property
-    def is_everything(self) -> bool:
-        return self.is_all and not self.types
+    def is_nothing(self) -> bool:
+        return self.everything is None and not self.sessions and not self.users
 
-    def plus(self, other: Wanted) -> Wanted:
-        """What either wants; a reader that never named anything wants only what it names now."""
-        if self.is_all or other.is_all:
-            return other
-        return Wanted([*self.sessions, *other.sessions], [*self.users, *other.users])
+    def plus(self, named: Wanted) -> Wanted:
+        """What either wants; but one that wanted everything wants only what is named now."""
+        if named.everything is not None:
+            return Wanted(earliest(named.everything, self.everything))
 
-    def minus(self, other: Wanted) -> Wanted:
-        left = Wanted([*self.sessions - other.sessions], [*self.users - other.users])
-        left.is_all = self.is_all and not other.is_all
-        return left
+        def joined(mine: dict[str, int], more: dict[str, int]) -> dict[str, int]:
+            return mine | {name: earliest(since, mine.get(name), self.everything) or 0 for name, since in more.items()}
 
+        return Wanted(None, joined(self.sessions, named.sessions), joined(self.users, named.users))
 
-async def missed(store: Store, wanted: Wanted, after: int, until: int) -> AsyncIterator[tuple[list[Item], int]]:
-    """Pages of what the database has after one cursor, at most until another; with each, how far it goes."""
-    while after < until and not store.draining:
-        page = await store.reader.items(
-            after=after,
-            limit=PAGE,
-            types=[*wanted.types],
-            session_ids=[] if wanted.is_all else [*wanted.sessions],
-            user_ids=[] if wanted.is_all else [*wanted.users],
+    def minus(self, named: Wanted) -> Wanted:
+        """What is left without what is named; one that wants everything can only be without everything."""
+        if named.everything is not None:
+            return Wanted()
+        return msgspec.structs.replace(
+            self,
+            sessions={name: since for name, since in self.sessions.items() if name not in named.sessions},
+            users={name: since for name, since in self.users.items() if name not in named.users},
         )
-        after = page.following
-        yield [item for item in page.items if item.cursor <= until], min(after, until)
 
 
-async def follow(store: Store, wanted: Callable[[], Wanted], after: int) -> AsyncIterator[tuple[list[Item], int]]:
-    """Everything after a cursor, for ever, in cursor order; ends when the server closes."""
-    broadcaster = store.broadcaster
-    while not store.draining:
-        if after < broadcaster.forgotten:
-            async for items, after in missed(store, wanted(), after, broadcaster.forgotten):
-                yield items, after
-        elif items := await broadcaster.after(after):
-            after = items[-1].cursor
-            yield items, after
+def earliest(*cursors: int | None) -> int | None:
+    return min((cursor for cursor in cursors if cursor is not None), default=None)
+
+
+async def beginning(store: Store, after: int | None) -> int:
+    """The cursor from which a reader reads on: now, or the one it names, if that is not beyond all that is stored.
+
+    The database may be ahead of the broadcaster for a moment, and who read it is right.
+    """
+    head = store.broadcaster.head
+    if after is None or after <= head:
+        return head if after is None else after
+    return min(after, max(head, await store.reader.head()))
+
+
+async def following(store: Store, wanted: Wanted, after: int) -> tuple[list[Item], int]:
+    """The next events after a cursor, at least those that are wanted, and how far that goes; waits until there are any.
+
+    Raises Leave when the server closes, Problem where the database cannot be read.
+    """
+    if after >= store.broadcaster.forgotten and (items := await store.broadcaster.after(after)):
+        return items, items[-1].cursor
+    if store.draining:
+        raise Leave(1001, "The server is shutting down")
+    return await stored(store, wanted, after)
+
+
+async def stored(store: Store, wanted: Wanted, after: int) -> tuple[list[Item], int]:
+    """The same from the database; it may find nothing in one piece of the store, and yet go on."""
+    if wanted.is_nothing:
+        return [], max(after, store.broadcaster.head)
+    page = await store.reader.items(
+        after=after,
+        limit=PAGE,
+        types=[*wanted.types],
+        session_ids=[*wanted.sessions],
+        user_ids=[*wanted.users],
+    )
+    return page.items, page.following
 
 
 # ---------------------------------------------------------------------- WebSocket
+
+
+class Wire(Protocol):
+    """What process.WebSockets offers beside ASGI."""
+
+    writable: asyncio.Event
+
+    def write_frames(self, frames: bytes) -> None: ...
+
+    def hang_up(self, code: int, reason: str) -> None: ...
 
 
 class Frames:
@@ -126,97 +186,81 @@ class Listeners:
         }
 
 
-class TooSlow(Exception):
-    """A reader that does not keep up."""
-
-
-class Gone(Exception):
-    """A reader that went away."""
-
-
 class Listener:
-    """One WebSocket client: what it wants, and the cursor up to which it has it."""
+    """One WebSocket client: what it wants, and the cursor up to which it has that."""
 
     def __init__(self, socket: WebSocket[Any, Any, Any], store: Store, listeners: Listeners) -> None:
         self.socket = socket
         self.store = store
         self.listeners = listeners
-        query = socket.query_params
-        self.wanted = Wanted(query.getall("session", []), query.getall("user", []))
-        self.after = cursor_in(query.get("after"))
-        self.head = store.broadcaster.head
-        self.cursor = self.head if self.after is None else min(self.after, self.head)
-        self.began = self.cursor
+        extensions: Any = socket.scope["extensions"]
+        self.wire: Wire = extensions["sessionstore.wire"]
+        self.wanted = Wanted()
+        self.cursor = 0
         self.sending = asyncio.Lock()
-        extensions: dict[str, Any] = socket.scope.get("extensions") or {}
-        self.write_frames = extensions.get("sessionstore.frames")
+        """Held while something is sent, and while what is wanted changes."""
         self.heard: list[float] = []
 
     async def run(self) -> None:
+        """Until the client goes, or has to."""
+        try:
+            await self.begin()
+            await until_first(self.listen(), self.speak())
+        except Leave as leave:
+            self.wire.hang_up(leave.code, leave.reason)
+        except Problem as problem:
+            log.warning("A live feed ended: %s", problem.detail)
+            self.wire.hang_up(1013, "The database cannot be read now: come back with after")
+        except (Gone, OSError):  # uvicorn's ClientDisconnected is an OSError
+            pass
+
+    async def begin(self) -> None:
+        query = self.socket.query_params
+        sessions, users = (list(filter(None, query.getall(name, []))) for name in ("session", "user"))
+        self.cursor = await beginning(self.store, cursor_in(query.get("after")))
+        self.wanted = Wanted.of(sessions, users, self.cursor)
         await self.socket.accept()
         await self.say(
             {
                 "type": "connected",
-                "userId": next(iter(self.wanted.users), None),
-                "sessionId": next(iter(self.wanted.sessions), None),
+                "userId": next(iter(users), None),
+                "sessionId": next(iter(sessions), None),
                 "timestamp": now(),
-                "cursor": self.head,
+                "cursor": max(self.cursor, self.store.broadcaster.head),
             }
         )
-        listening = asyncio.create_task(self.listen())
-        speaking = asyncio.create_task(self.speak())
-        try:
-            done, _ = await asyncio.wait({listening, speaking}, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()
-            await self.socket.close(code=1001, reason="The server is shutting down")
-        except TooSlow:
-            self.listeners.closed_slow += 1
-            await self.socket.close(code=1013, reason="Too slow: come back with after")
-        except Flood:
-            await self.socket.close(code=1008, reason="Too many messages")
-        except Gone:
-            pass
-        finally:
-            listening.cancel()
-            speaking.cancel()
-            await asyncio.gather(listening, speaking, return_exceptions=True)
 
     # ---- speaking
 
     async def speak(self) -> None:
-        waited = 0.0
-        async for items, cursor in follow(self.store, lambda: self.wanted, self.cursor):
-            if waited > SLOW and cursor < self.store.broadcaster.forgotten:
-                raise TooSlow
+        while True:
+            wanted = self.wanted
+            items, cursor = await following(self.store, wanted, self.cursor)
             async with self.sending:
-                started = time.monotonic()
-                await self.send([item for item in items if item.cursor > self.cursor])
-                self.cursor = max(self.cursor, cursor)
-                waited = time.monotonic() - started
+                if self.wanted is wanted:  # else look again: what was read may lack what is wanted by now
+                    await self.send(items)
+                    self.cursor = cursor
 
     async def send(self, items: list[Item]) -> None:
-        wanted = self.wanted
-        if not wanted.is_everything:
-            items = [item for item in items if wanted(item)]
-        if items:
-            await self.write(items)
+        if not self.wanted.is_all_after(self.cursor):
+            items = [item for item in items if self.wanted(item)]
+        for piece in pieces(items):
+            await self.write(self.listeners.frames.of(piece))
 
-    async def write(self, items: list[Item]) -> None:
-        """Raises TooSlow where the client takes nothing, Gone where there is none."""
-        try:
-            async with asyncio.timeout(PATIENCE):
-                if self.write_frames is not None:
-                    await self.write_frames(self.listeners.frames.of(items))
-                    return
-                for item in items:
-                    await self.socket.send_text(item.text.decode())
-        except TimeoutError:
-            raise TooSlow from None
+    async def write(self, frames: bytes) -> None:
+        """Raises Leave where the client takes nothing."""
+        if not self.wire.writable.is_set():
+            try:
+                async with asyncio.timeout(PATIENCE):
+                    await self.wire.writable.wait()
+            except TimeoutError:
+                self.listeners.closed_slow += 1
+                raise Leave(1013, "Too slow: come back with after") from None
+        self.wire.write_frames(frames)
 
     async def say(self, message: dict[str, Any]) -> None:
         async with self.sending:
-            await self.write([Item(0, "", "", "", msgspec.json.encode(message))])
+            await self.write(frame(msgspec.json.encode(message)))
 
     # ---- listening
 
@@ -230,35 +274,44 @@ class Listener:
                 await self.obey(message)
 
     def count_message(self) -> None:
-        """Raises Flood."""
         self.heard = [*(t for t in self.heard if t > time.monotonic() - 10), time.monotonic()]
         if len(self.heard) > MAX_MESSAGES:
-            raise Flood
+            raise Leave(1008, "Too many messages")
 
     async def obey(self, message: Command) -> None:
-        named = Wanted(texts(message.session), texts(message.user))
         if message.type == "ping":
             await self.say({"type": "pong"})
-        elif message.type == "unsubscribe":
-            self.wanted = self.wanted.minus(named)
-        else:
-            await self.subscribe(named, message.after)
-
-    async def subscribe(self, named: Wanted, after: int | None) -> None:
-        """From now on what is named comes too; before that, what of it came after `after` and was not sent yet."""
+            return
         async with self.sending:
-            had = self.wanted
-            self.wanted = had.plus(named)
-            if after is None:
-                return
-            async for items, _ in missed(self.store, named, after, self.cursor):
-                new = [item for item in items if item.cursor <= self.began or not had(item)]
-                if new:
-                    await self.write(new)
+            head = self.store.broadcaster.head
+            since = head if message.after is None else min(message.after, head)
+            named = Wanted.of(texts(message.session), texts(message.user), since)
+            if message.type == "unsubscribe":
+                self.wanted = self.wanted.minus(named)
+            else:
+                await self.subscribe(named, since)
+
+    async def subscribe(self, named: Wanted, since: int) -> None:
+        """From now on what is named comes too; before that, what of it came after `since` and was not sent yet."""
+        had, self.wanted = self.wanted, self.wanted.plus(named)
+        while since < self.cursor:
+            items, since = await stored(self.store, named, since)
+            missed = [item for item in items if item.cursor <= self.cursor and not had(item)]
+            for piece in pieces(missed):
+                await self.write(self.listeners.frames.of(piece))
 
 
-class Flood(Exception):
-    """A client that sends too many messages."""
+async def until_first(*coroutines: Coroutine[Any, Any, None]) -> None:
+    """Run them side by side until one ends; what it raised is raised here, the others are cancelled."""
+    tasks = [asyncio.create_task(coroutine) for coroutine in coroutines]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 class Command(msgspec.Struct):
@@ -311,40 +364,42 @@ async def live_feed(socket: WebSocket[Any, Any, Any]) -> None:
 async def stream_events(
     request: Request[Any, Any, Any],
     after: Annotated[int | None, Parameter(ge=0, le=2**63 - 1)] = None,
-    types: Annotated[list[str] | None, Parameter(query="type")] = None,
-    session_id: Annotated[list[str] | None, Parameter(query="sessionId")] = None,
-    user_id: Annotated[list[str] | None, Parameter(query="userId")] = None,
+    types: Annotated[list[str] | None, QueryParameter(name="type")] = None,
+    session_id: Annotated[list[str] | None, QueryParameter(name="sessionId")] = None,
+    user_id: Annotated[list[str] | None, QueryParameter(name="userId")] = None,
 ) -> Stream:
     """Events as they happen, as server-sent events. `Last-Event-ID` wins over `after`; with neither, from now on."""
     store: Store = request.app.state.store
-    head = store.broadcaster.head
     last_id = cursor_in(request.headers.get("last-event-id"))
-    begin = next((cursor for cursor in (last_id, after) if cursor is not None), head)
-    wanted = Wanted(session_id or (), user_id or (), types or ())
+    begin = after if last_id is None else last_id
+    cursor = await beginning(store, begin)
+    wanted = Wanted.of(session_id or (), user_id or (), cursor, split(types))
     return Stream(
-        sse(store, wanted, min(begin, head)),
+        sse(store, wanted, cursor),
         media_type="text/event-stream",
         headers={"cache-control": "no-store", "x-accel-buffering": "no"},
     )
 
 
 async def sse(store: Store, wanted: Wanted, after: int) -> AsyncIterator[bytes]:
+    """Ends when the server closes, and where the database cannot be read: an EventSource comes back by itself."""
     yield b": connected\n\n"
-    pages = follow(store, lambda: wanted, after)
-    pending: asyncio.Task[tuple[list[Item], int]] | None = None
-    try:
-        while True:
-            pending = pending or asyncio.ensure_future(anext(pages))
-            done, _ = await asyncio.wait({pending}, timeout=HEARTBEAT)
-            if not done:
-                yield b": still here\n\n"
-                continue
-            items, _ = pending.result()
-            pending = None
-            if text := b"".join(b"id: %d\ndata: %b\n\n" % (item.cursor, item.text) for item in items if wanted(item)):
-                yield text
-    except StopAsyncIteration:
-        return
-    finally:
-        if pending is not None:
-            pending.cancel()
+    due = time.monotonic() + HEARTBEAT
+    while True:
+        items: list[Item] = []
+        try:
+            async with asyncio.timeout(due - time.monotonic()):
+                items, after = await following(store, wanted, after)
+        except TimeoutError:
+            pass
+        except Leave:
+            return
+        except Problem as problem:
+            log.warning("An event stream ended: %s", problem.detail)
+            return
+        for piece in pieces([item for item in items if wanted(item)]):
+            yield b"".join(b"id: %d\ndata: %b\n\n" % (item.cursor, item.text) for item in piece)
+            due = time.monotonic() + HEARTBEAT
+        if time.monotonic() >= due:
+            yield b": still here\n\n"
+            due = time.monotonic() + HEARTBEAT

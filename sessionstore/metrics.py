@@ -45,6 +45,6 @@ def samples(store: Store, listeners: Listeners, gate: Gate) -> Iterator[Sample]:
     yield "search_lag_events", "gauge", "Events that full-text search does not find yet", {}, writer.search_lag
     yield "ws_clients", "gauge", "WebSocket clients", {}, len(listeners.all)
     yield "ws_closed_slow_total", "counter", "WebSocket clients that did not keep up", {}, listeners.closed_slow
-    yield "broadcast_events", "gauge", "Events in the broadcaster's ring", {}, len(broadcaster.items)
+    yield "broadcast_events", "gauge", "Events in the broadcaster's ring", {}, len(broadcaster.events)
     for reason, number in gate.refused.items():
         yield "refused_total", "counter", "Requests that were not let in", {"reason": reason}, number

@@ -71,3 +71,8 @@ def no_session(session_id: str) -> Problem:
 def unavailable(why: str, retry_after: int = 1) -> Problem:
     """503: writes cannot be taken now; the caller keeps what it has and comes back after `retry_after` seconds."""
     return Problem(503, why, headers={"retry-after": str(retry_after)})
+
+
+def fault() -> Problem:
+    """500: a fault of ours, which the log tells whole."""
+    return Problem(500, "The server has a fault: its log says more")

@@ -17,12 +17,18 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from uvicorn.server import ServerState
+from websockets.http11 import Request, Response
+from websockets.server import ServerProtocol
+from websockets.typing import StatusLike
 
-from .problems import MEDIA_TYPE, Problem
+from .problems import MEDIA_TYPE, Problem, title, unavailable
 
 HEADER_SECONDS = 10.0
 BODY_SECONDS = 30.0
 DRAIN_SECONDS = 8
+LINGER_SECONDS = 3.0
+"""How long a peer that was told to go may take to say that it goes."""
 DEAD_PEER_MILLISECONDS = 8000
 """How long a peer may leave sent bytes unacknowledged before the kernel gives the connection up."""
 
@@ -65,91 +71,193 @@ def listen(host: str, port: int) -> socket.socket:
         listener.bind(address)
         listener.listen(1024)
     except OSError as error:
-        raise CannotStart(
-            f"Cannot listen on {host} port {port}: {error.strerror}. Set PORT or SESSIONS_HOST"
-        ) from None
+        raise CannotStart(f"Cannot listen on {host} port {port}: {error.strerror}. Set PORT or SESSIONS_HOST") from None
     return listener
 
 
 # --------------------------------------------------------------------- protocols
 
 
-class Http(HttpToolsProtocol):
-    """HTTP with deadlines: for the first byte and the headers, and for the body."""
+def refusal(problem: Problem) -> bytes:
+    """The whole response to a request that never reaches the app, in the shape of every other error."""
+    body = problem.body()
+    headers = {**problem.headers, "content-type": MEDIA_TYPE, "content-length": str(len(body)), "connection": "close"}
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    return f"HTTP/1.1 {problem.status} {title(problem.status)}\r\n{lines}\r\n".encode() + body
 
+
+class Http(HttpToolsProtocol):
+    """HTTP with deadlines: for the first byte and the headers, and for the body.
+
+    A request that comes whole, as nearly all do, costs no timer.
+    """
+
+    allowed: float | None = HEADER_SECONDS
+    """How long what is awaited now may take, from its beginning; None: nothing is awaited."""
+    running: float | None = None
+    """The same for the timer that runs."""
     deadline: TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self.set_deadline(HEADER_SECONDS)
+        self.set_deadline()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.clear_deadline()
+        self.allowed = None
+        self.set_deadline()
         super().connection_lost(exc)
 
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.allowed is None and self.is_idle:  # empty lines, or bytes after an upgrade that was not taken
+            self.allowed = HEADER_SECONDS
+        if self.allowed is not self.running:
+            self.set_deadline()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no answer is owed, and nothing limits the wait for the next request."""
+        return (
+            (self.cycle is None or self.cycle.response_complete)
+            and self.timeout_keep_alive_task is None
+            and self.transport.get_protocol() is self
+            and not self.transport.is_closing()
+        )
+
     def on_message_begin(self) -> None:
+        self.allowed = HEADER_SECONDS
         super().on_message_begin()
-        if self.deadline is None:
-            self.set_deadline(HEADER_SECONDS)
 
     def on_headers_complete(self) -> None:
-        self.clear_deadline()
+        self.allowed = BODY_SECONDS
         super().on_headers_complete()
-        self.set_deadline(BODY_SECONDS)
 
     def on_message_complete(self) -> None:
-        self.clear_deadline()
+        self.allowed = None
         super().on_message_complete()
 
     def handle_websocket_upgrade(self) -> None:
-        self.clear_deadline()
+        self.allowed = None
         super().handle_websocket_upgrade()
 
-    def set_deadline(self, seconds: float) -> None:
-        self.deadline = self.loop.call_later(seconds, self.give_up)
-
-    def clear_deadline(self) -> None:
+    def set_deadline(self) -> None:
         if self.deadline is not None:
             self.deadline.cancel()
-            self.deadline = None
+        self.running = self.allowed
+        self.deadline = None if self.allowed is None else self.loop.call_later(self.allowed, self.give_up)
 
     def give_up(self) -> None:
-        """408, and the end of the connection."""
+        self.deadline = self.running = None
+        self.end(Problem(408, "The request did not come in time"))
+
+    def end(self, problem: Problem) -> None:
+        """Close the connection, and say why, unless this would stand in the middle of an answer."""
         if self.transport.is_closing():
             return
-        if self.cycle is None or not self.cycle.response_started:
-            body = Problem(408, "The request did not come in time").body()
-            self.transport.write(
-                b"HTTP/1.1 408 Request Timeout\r\ncontent-type: %b\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%b"
-                % (MEDIA_TYPE.encode(), len(body), body)
-            )
+        if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
+            self.transport.write(refusal(problem))
         self.transport.close()
 
     def send_400_response(self, msg: str) -> None:
-        """What is not HTTP is told in the same shape as every other error."""
-        body = Problem(400, msg).body()
-        self.transport.write(
-            b"HTTP/1.1 400 Bad Request\r\ncontent-type: %b\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%b"
-            % (MEDIA_TYPE.encode(), len(body), body)
-        )
-        self.transport.close()
+        """What is not HTTP. A whole request before it is answered first, and the connection then closed."""
+        if self.cycle is not None and not self.cycle.more_body and not self.cycle.response_complete:
+            self.cycle.keep_alive = False
+            self.flow.pause_reading()
+            return
+        self.end(Problem(400, msg))
+
+    def shutdown(self) -> None:
+        """A request that has not come is not waited for; what else does not end is cut off before it is cancelled."""
+        super().shutdown()
+        if self.cycle is not None and self.cycle.more_body and not self.cycle.response_complete:
+            self.end(unavailable("The server is shutting down"))
+        self.loop.call_later(DRAIN_SECONDS - LINGER_SECONDS, self.transport.abort)
+
+
+class Handshake(ServerProtocol):
+    """The opening of a WebSocket, whose refusals have the shape of every other error."""
+
+    def reject(self, status: StatusLike, text: str) -> Response:
+        response = super().reject(status, text)
+        problem = Problem(response.status_code, " ".join(text.split()) or "This is not a WebSocket that is served here")
+        response.body = problem.body()
+        del response.headers["Content-Type"], response.headers["Content-Length"]
+        response.headers["Content-Type"] = MEDIA_TYPE
+        response.headers["Content-Length"] = str(len(response.body))
+        return response
 
 
 class WebSockets(WebSocketsSansIOProtocol):
-    """WebSockets that let the app write many ready-made frames at once: the same bytes go to every reader."""
+    """WebSockets that let the app write ready-made frames, the same bytes to every reader, and hang up on a peer
+    that takes nothing."""
 
-    def handle_connect(self, event: Any) -> None:
+    def __init__(self, config: uvicorn.Config, server_state: ServerState, app_state: dict[str, Any]) -> None:
+        super().__init__(config, server_state, app_state)
+        self.conn = Handshake(max_size=config.ws_max_size, logger=self.logger)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.conn.handshake_exc is not None and not self.handshake_initiated:
+            self.refuse_handshake()
+
+    def refuse_handshake(self) -> None:
+        """For a request that does not even parse uvicorn does nothing: the connection would stay for ever."""
+        if not self.transport.is_closing():
+            refused = b"".join(self.conn.data_to_send())
+            self.transport.write(refused or refusal(Problem(400, "The request to open a WebSocket is not valid HTTP")))
+            self.transport.close()
+
+    def handle_connect(self, event: Request) -> None:
         super().handle_connect(event)
         if hasattr(self, "scope"):
             extensions: dict[str, Any] = self.scope["extensions"]
-            extensions["sessionstore.frames"] = self.send_frames
+            extensions["sessionstore.wire"] = self
 
-    async def send_frames(self, frames: bytes) -> None:
-        """Write whole frames once the peer has taken most of what went before. Raises ClientDisconnected."""
-        await self.writable.wait()
-        if self.disconnected or self.close_sent:
+    def send_receive_event_to_app(self) -> None:
+        """Text that is not UTF-8 closes with 1007; uvicorn would put a traceback into the log besides."""
+        if self.curr_msg_data_type == "text":
+            try:
+                b"".join(self.frames).decode()
+            except UnicodeDecodeError:
+                self.frames = []
+                self.conn.fail(1007, "not UTF-8")
+                self.handle_parser_exception()
+                return
+        super().send_receive_event_to_app()
+
+    async def send(self, message: Any) -> None:
+        await super().send(message)
+        if message["type"] == "websocket.http.response.body":
+            self.handshake_complete = True  # uvicorn forgets to, and would log that nothing was answered
+
+    def handle_ping(self) -> None:
+        """Pings of a peer that does not read are not answered: their pongs would pile up here."""
+        if self.writable.is_set():
+            super().handle_ping()
+        else:
+            self.conn.data_to_send()
+
+    def write_frames(self, frames: bytes) -> None:
+        """Whole frames. Wait for `writable` first. Raises ClientDisconnected."""
+        if self.disconnected or self.close_sent or self.transport.is_closing():
             raise ClientDisconnected
         self.transport.write(frames)
+
+    def hang_up(self, code: int, reason: str) -> None:
+        """Close without waiting for the peer to take what it was sent; cut it off if it does not answer."""
+        if self.disconnected or self.close_sent or self.transport.is_closing():
+            return
+        self.conn.send_close(code, reason)
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        self.close_sent = True
+        self.close_timer = self.loop.call_later(LINGER_SECONDS, self.transport.abort)
+        if self.read_paused:
+            self.read_paused = False
+            self.transport.resume_reading()
+
+    def shutdown(self) -> None:
+        super().shutdown()
+        self.loop.call_later(LINGER_SECONDS, self.transport.abort)
 
 
 # ------------------------------------------------------------------------ server

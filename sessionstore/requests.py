@@ -51,8 +51,8 @@ class Body(msgspec.Struct, rename="camel", kw_only=True):
     timestamp: Time | None = None
 
 
-class Beginning(Body, kw_only=True):
-    """How a session begins or goes on. Whose it is may also stand beside the event's data."""
+class SessionBeginning(Body, kw_only=True):
+    """What creates a session or resumes it, whoever's it is."""
 
     user_id: UserId | None = None
     initial: Document = {}
@@ -61,7 +61,7 @@ class Beginning(Body, kw_only=True):
     metadata: Document = {}
 
 
-class SessionEntry(Beginning, kw_only=True):
+class SessionEntry(SessionBeginning, kw_only=True):
     """How an agent comes in: creates the session, or resumes it."""
 
     user_id: UserId
@@ -171,8 +171,8 @@ class Anything(msgspec.Struct):
 
 
 BODIES: dict[str, type[msgspec.Struct]] = {
-    "session_created": Beginning,
-    "session_resumed": Beginning,
+    "session_created": SessionBeginning,
+    "session_resumed": SessionBeginning,
     "session_finalized": Finalization,
     "metadata_updated": MetadataChange,
     "action": LogEntry,
@@ -195,6 +195,12 @@ OF_THE_STORE = ("seq", "cursor", "receivedAt", "sessionId", "eventId")
 
 
 Shape = TypeVar("Shape", bound=msgspec.Struct)
+
+
+SPECIAL = frozenset((*OF_THE_STORE, "timestamp", "agentId"))
+"""Members of an entry that mean something to the store, besides its type."""
+TELLING = frozenset((b"idempotency-key", b"x-timestamp", b"x-user-id"))
+"""Headers that say something about an event."""
 
 
 def checked(body: Document, shape: type[Shape]) -> Shape:
@@ -231,6 +237,13 @@ def draft_of(event_type: str, session_id: str, body: Document, headers: Headers 
     return draft
 
 
+def entry_draft(log: str, session_id: str, body: Document, headers: Headers) -> Draft:
+    """The same for an entry of a log; one without any member or header of special meaning, as most are, is quick."""
+    if isinstance(body.get("type"), str) and body.keys().isdisjoint(SPECIAL) and headers.keys().isdisjoint(TELLING):
+        return Draft(type=log, session_id=session_id, data=body)
+    return draft_of(log, session_id, body, headers)
+
+
 def take_timestamp(draft: Draft) -> None:
     """The time at the caller: an entry keeps it as it was given, for all others it is the event's."""
     given = draft.data.get("timestamp")
@@ -250,6 +263,8 @@ class Told(NamedTuple):
 
 def told_in(headers: Headers) -> Told:
     """Raises Problem 422 that names the header."""
+    if headers.keys().isdisjoint(TELLING):
+        return Told(None, None, None)
     key, time, user = (headers.get(name) for name in (b"idempotency-key", b"x-timestamp", b"x-user-id"))
     return Told(
         None if key is None else known_id(key.decode("latin-1").strip('"'), "Idempotency-Key"),
@@ -277,6 +292,7 @@ def settle_entry(draft: Draft) -> None:
 
 def settle_session(draft: Draft) -> None:
     draft.user_id = draft.user_id or draft.data.get("userId")
+    check_members(draft.data.get("metadata") or {}, "$.metadata")
 
 
 def settle_goal_change(draft: Draft) -> None:
@@ -293,12 +309,16 @@ def settle_agent(draft: Draft) -> None:
 def settle_metadata(draft: Draft) -> None:
     """Raises Problem 422 for members that follow from events."""
     draft.data.pop("sessionId", None)
-    for name in draft.data:
+    check_members(draft.data, "$")
+
+
+def check_members(members: Document, owner: str) -> None:
+    for name in members:
         path = path_of(name)
         if path[0] in KEPT_BY_THE_STORE:
-            raise invalid(f"$.{name}", "is kept by the store and cannot be set")
+            raise invalid(f"{owner}.{name}", "is kept by the store and cannot be set")
         if len(path) > MAX_STEPS or (len(path) > 1 and path[0] in ("status", "attention", "parentSession")):
-            raise invalid(f"$.{name}", f"cannot be set by a dotted name; at most {MAX_STEPS} steps are possible")
+            raise invalid(f"{owner}.{name}", f"cannot be set by a dotted name; at most {MAX_STEPS} steps are possible")
 
 
 DOCUMENTS = ("state_updated", "metadata_updated")
@@ -381,8 +401,15 @@ async def read_body(receive: Receive, limit: int) -> bytes:
             return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
+def split(values: list[str] | None) -> list[str]:
+    """The values of a query parameter that may repeat, or have several values with commas between them."""
+    return [name for text in values or () for name in text.split(",") if name]
+
+
 def check_media_type(headers: Headers, *allowed: str) -> str:
     """The media type of the body. Raises Problem 415 for any but `allowed`, in UTF-8."""
+    if headers.get(b"content-type") == b"application/json" and "application/json" in allowed:
+        return "application/json"
     media_type, _, parameters = headers.get(b"content-type", b"").decode("latin-1").lower().partition(";")
     charset = re.search(r"charset\s*=\s*\"?([^\s\";]+)", parameters)
     if media_type.strip() not in allowed or (charset and charset[1] not in ("utf-8", "utf8")):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -50,12 +51,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def is_loopback(self) -> bool:
         """Whether only this machine can reach the server."""
-        if self.host == "localhost":
-            return True
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return False
+        return is_loopback_name(self.host)
+
+
+def is_loopback_name(name: str) -> bool:
+    if name == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
 
 
 def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
@@ -66,15 +71,24 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         try:
             values[setting.field] = setting.read(text)
         except ValueError as error:
-            raise BadSetting(f"{setting.variable}={text!r}: {error}") from None
-    return Settings(**values)
+            said = "" if setting.read is secret else f"={text!r}"  # a token, good or bad, is shown nowhere
+            raise BadSetting(f"{setting.variable}{said}: {error}") from None
+    settings = Settings(**values)
+    check_tokens_differ(settings)
+    return settings
+
+
+def check_tokens_differ(settings: Settings) -> None:
+    tokens = [token for token in (settings.admin_token, settings.read_token, settings.ingest_token) if token]
+    if len(set(tokens)) < len(tokens):
+        raise BadSetting("SESSIONS_TOKEN, SESSIONS_READ_TOKEN, SESSIONS_INGEST_TOKEN: two roles have the same token")
 
 
 # ------------------------------------------------------------- how text is read
 
 
 def folder(text: str) -> Path:
-    return Path(text).expanduser().absolute() if text else default_folder()
+    return optional_folder(text) or default_folder()
 
 
 def default_folder() -> Path:
@@ -84,7 +98,12 @@ def default_folder() -> Path:
 
 
 def optional_folder(text: str) -> Path | None:
-    return Path(text).expanduser().absolute() if text else None
+    if not text:
+        return None
+    try:
+        return Path(text).expanduser().absolute()
+    except RuntimeError:
+        raise ValueError("there is no such user") from None
 
 
 def whole(low: int, high: int) -> Callable[[str], int]:
@@ -119,7 +138,7 @@ def switch(text: str) -> bool:
     return one_of("on", "off")(text) == "on"
 
 
-def token(text: str) -> str | None:
+def secret(text: str) -> str | None:
     if not text:
         return None
     if len(text) >= 8 and text.isascii() and text.isprintable() and " " not in text:
@@ -127,20 +146,53 @@ def token(text: str) -> str | None:
     raise ValueError("must be 8 or more printable ASCII characters without spaces")
 
 
-def names(text: str) -> frozenset[str]:
-    return frozenset(name.strip().lower().rstrip("/") for name in text.split(",") if name.strip())
+HOST = r"[a-z0-9](?:[a-z0-9._-]{0,252})"
+ORIGIN = re.compile(rf"([a-z][a-z0-9+.-]*)://(?:{HOST}|\[[0-9a-f:.]+\])(?::[0-9]{{1,5}})?")
+USUAL_PORTS = {"http": ":80", "https": ":443"}
+
+
+def host(text: str) -> str:
+    """A name, or an address of either kind, an IPv6 one with brackets or without."""
+    name = text.lower()
+    if re.fullmatch(HOST, name):
+        return name
+    try:
+        return str(ipaddress.IPv6Address(re.sub(r"^\[(.*)]$", r"\1", name)))
+    except ValueError:
+        raise ValueError("must be a name or an address, without scheme and port") from None
+
+
+def hosts(text: str) -> frozenset[str]:
+    return frozenset(host(name) for name in items(text))
+
+
+def origins(text: str) -> frozenset[str]:
+    return frozenset(origin(name) for name in items(text))
+
+
+def origin(text: str) -> str:
+    """As a browser says it: in lower case, without the port that its scheme has anyway."""
+    match = ORIGIN.fullmatch(text.lower().removesuffix("/"))
+    if match is None:
+        raise ValueError("must be origins such as https://example.com or http://localhost:3000")
+    return match[0].removesuffix(USUAL_PORTS.get(match[1], " "))
+
+
+def items(text: str) -> list[str]:
+    return [item.strip() for item in text.split(",") if item.strip()]
 
 
 TABLE = (
     Setting("SESSIONS_DIR", "directory", "", "Folder of the database and all else; /var/claude-sessions where that "
             "can be written, else ./claude-sessions", folder),
     Setting("PORT", "port", "9000", "TCP port; 0 takes a free one", whole(0, 65535)),
-    Setting("SESSIONS_HOST", "host", "127.0.0.1", "Address to listen on. Any but a loopback address needs tokens", str),
+    Setting("SESSIONS_HOST", "host", "127.0.0.1", "Address to listen on. Any but a loopback address needs tokens",
+            host),
     Setting("SESSIONS_DURABILITY", "durability", "full", "full: what was answered 2xx outlives a power cut; normal: "
             "it outlives a crash of the process", one_of("full", "normal")),
-    Setting("SESSIONS_TOKEN", "admin_token", "", "Token of the role admin", token),
-    Setting("SESSIONS_READ_TOKEN", "read_token", "", "Token of the role read", token),
-    Setting("SESSIONS_INGEST_TOKEN", "ingest_token", "", "Token of the role ingest", token),
+    Setting("SESSIONS_TOKEN", "admin_token", "", "Token of the role admin", secret),
+    Setting("SESSIONS_READ_TOKEN", "read_token", "", "Token of the role read", secret),
+    Setting("SESSIONS_INGEST_TOKEN", "ingest_token", "", "Token of the role ingest", secret),
     Setting("SESSIONS_TOKENS_DIR", "tokens_directory", "", "Where tokens that the server makes are written; "
             "SESSIONS_DIR/tokens", optional_folder),
     Setting("SESSIONS_MAX_EVENT_BYTES", "max_event_bytes", "1048576", "Largest single event", whole(1024, 1 << 26)),
@@ -149,9 +201,9 @@ TABLE = (
     Setting("SESSIONS_LOST_AFTER", "lost_after", "900", "Seconds without a word after which an active session is lost",
             seconds),
     Setting("SESSIONS_ALLOWED_HOSTS", "allowed_hosts", "", "Comma-separated names to answer to as Host, besides "
-            "loopback names", names),
+            "loopback names", hosts),
     Setting("SESSIONS_ALLOWED_ORIGINS", "allowed_origins", "http://localhost:3000,http://127.0.0.1:3000",
-            "Comma-separated origins, besides the server's own, whose pages may use the API", names),
+            "Comma-separated origins, besides the server's own, whose pages may use the API", origins),
     Setting("SESSIONS_AUTO_CREATE", "auto_create", "on", "on: the first word of an unknown session creates it; off: "
             "404", switch),
 )  # fmt: skip

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 from .broadcaster import Broadcaster
+from .database import DatabaseUnusable, open_writer
 from .events import event_ids
 from .reader import Reader
 from .settings import Settings
@@ -31,18 +32,25 @@ class Store:
         self.started_at = time.monotonic()
         self.draining = False
 
-    async def start(self) -> None:
-        """Raises DatabaseUnusable or sqlite3.Error."""
+    def prepare(self) -> None:
+        """Make the database, or bring it to the newest version. Raises DatabaseUnusable with a message for people."""
         check_one_sqlite()
         self.settings.directory.mkdir(parents=True, exist_ok=True)
+        try:
+            open_writer(self.settings.database).close()
+        except (DatabaseUnusable, sqlite3.Error) as error:
+            raise DatabaseUnusable(f"The database {self.settings.database} cannot be used: {error}") from error
+
+    async def start(self) -> None:
+        self.prepare()
         await self.writer.start()
         self.broadcaster.start(self.writer.cursor)
         await self.reader.start()
 
     async def stop(self) -> None:
         self.drain()
+        await self.reader.stop()  # before the writer: whoever closes the database last leaves nothing beside it
         await self.writer.stop()
-        await self.reader.stop()
 
     def drain(self) -> None:
         """Take no more writes, and let every listener go; what was taken is finished by `stop`."""
@@ -84,4 +92,4 @@ def check_one_sqlite() -> None:
     from datasette.utils.sqlite import sqlite3 as datasettes  # type: ignore[import-untyped]
 
     if datasettes is not sqlite3:
-        raise RuntimeError("Two SQLite libraries are installed: uninstall pysqlite3, or it will lose data")
+        raise DatabaseUnusable("Two SQLite libraries are installed: uninstall pysqlite3, or it will lose data")

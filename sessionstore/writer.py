@@ -8,13 +8,16 @@ import queue
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from .database import (
     Appended,
     Appender,
+    DatabaseUnusable,
+    EntryRefused,
     checkpoint,
     index_search,
     lose_silent,
@@ -22,7 +25,7 @@ from .database import (
     purge,
 )
 from .events import Draft, Event, text_of_time
-from .problems import Problem, unavailable
+from .problems import Problem, fault, unavailable
 
 log = logging.getLogger("sessionstore.writer")
 
@@ -32,15 +35,33 @@ MAX_WAITING_BYTES = 128 << 20
 MAX_SEARCH_CATCH_UP = 5_000
 """How many events a search waits for, if they are not in the index yet."""
 CHORE_INTERVAL = 0.25
-"""Seconds between looks at what is to do besides writing, while nobody writes."""
+"""Seconds between looks at what is to do besides writing, while there is nothing."""
+QUIET = 0.01
+"""Seconds for which nobody must have written before a chore goes on."""
+RECOVERY_INTERVAL = 1.0
+"""Seconds between attempts to write again after a failure."""
 
 Work = Callable[[Appender], Any]
 """What a caller wants done, in a transaction, on the writer's thread. What it appends is committed or, if it raises,
 not there; so it appends one draft, or several of which each stands for itself."""
 
 
+class Append:
+    """Work: one draft."""
+
+    __slots__ = ("draft",)
+
+    def __init__(self, draft: Draft) -> None:
+        self.draft = draft
+
+    def __call__(self, appender: Appender) -> Appended:
+        return appender.append(self.draft)
+
+
 class Job(NamedTuple):
     work: Work
+    drafts: Sequence[Draft]
+    """What it will append, as far as that is known."""
     answer: asyncio.Future[Any]
     size: int
 
@@ -105,8 +126,8 @@ class Writer:
         self.jobs.put(None)
         await self.loop.run_in_executor(None, self.thread.join)
 
-    def submit(self, work: Work, size: int = 0) -> asyncio.Future[Any]:
-        """Have `work` done (`size`: the bytes it holds). Raises Problem 503 if it cannot be taken.
+    def submit(self, work: Work, drafts: Sequence[Draft] = (), size: int = 0) -> asyncio.Future[Any]:
+        """Have `work` done on `drafts`, which hold `size` bytes. Raises Problem 503 if it cannot be taken.
 
         The future has its value, or what it raised, once all is on disk. A caller
         that goes away does not stop it.
@@ -118,12 +139,12 @@ class Writer:
         self.waiting += 1
         self.waiting_bytes += size
         answer = self.loop.create_future()
-        self.jobs.put(Job(work, answer, size))
+        self.jobs.put(Job(work, drafts, answer, size))
         return answer
 
     async def append(self, draft: Draft, size: int = 0) -> Appended:
         """Store one draft. Raises Problem."""
-        appended: Appended = await self.submit(lambda appender: appender.append(draft), size)
+        appended: Appended = await self.submit(Append(draft), (draft,), size)
         return appended
 
     @property
@@ -137,17 +158,23 @@ class Writer:
             await self.submit(lambda appender: self.index(appender, MAX_SEARCH_CATCH_UP))
 
     def settle(self, outcomes: list[Outcome], events: list[Event]) -> None:
-        if events:
-            self.publish(events)
-        for job, value, failure in outcomes:
-            self.waiting -= 1
-            self.waiting_bytes -= job.size
-            if job.answer.done():
-                continue
-            if failure is None:
-                job.answer.set_result(value)
-            else:
-                job.answer.set_exception(failure)
+        try:
+            if events:
+                self.publish(events)
+        finally:
+            for outcome in outcomes:
+                self.answer(outcome)
+
+    def answer(self, outcome: Outcome) -> None:
+        job, value, failure = outcome
+        self.waiting -= 1
+        self.waiting_bytes -= job.size
+        if job.answer.done():  # its caller went away
+            return
+        if failure is None:
+            job.answer.set_result(value)
+        else:
+            job.answer.set_exception(failure)
 
     # ----------------------------------------------------------- on the thread
 
@@ -162,6 +189,9 @@ class Writer:
                 self.commit(group)
             else:
                 self.do_chores()
+        self.close()
+
+    def close(self) -> None:
         try:
             checkpoint(self.appender.connection, "TRUNCATE")
         except sqlite3.Error as error:
@@ -173,7 +203,7 @@ class Writer:
         group: list[Job] = []
         try:
             while len(group) < MAX_GROUP:
-                wait = 0.0 if group else max(0.0, self.chores_at - time.monotonic())
+                wait = 0.0 if group else max(QUIET, self.chores_at - time.monotonic())
                 job = self.jobs.get(block=wait > 0, timeout=wait or None)
                 if job is None:
                     self.jobs.put(None)  # the end: found again once what came before it is committed
@@ -185,82 +215,91 @@ class Writer:
 
     def commit(self, group: list[Job]) -> None:
         started = time.monotonic()
-        connection = self.appender.connection
         try:
-            connection.execute("BEGIN IMMEDIATE")
-            self.appender.begin()
-            outcomes = [self.do(job) for job in group]
-            connection.execute("COMMIT")
-        except sqlite3.Error as error:
+            outcomes, events = self.transact(group)
+        except Exception as error:  # whatever it is, the one thread that writes goes on
             self.fail(group, error)
             return
         self.trouble = None
         self.cursor = self.appender.cursor
-        events = self.appender.take()
         self.commits += 1
         self.committed_events += len(events)
         self.commit_seconds += time.monotonic() - started
         self.loop.call_soon_threadsafe(self.settle, outcomes, events)
 
+    def transact(self, group: list[Job]) -> tuple[list[Outcome], list[Event]]:
+        """One transaction for all. Where the database refuses an entry, again with each entry for itself."""
+        for puts_off in (True, False):
+            appender = self.begin()
+            appender.puts_off = puts_off
+            try:
+                appender.look_up(draft for job in group for draft in job.drafts)
+                outcomes = [self.do(job) for job in group]
+                return outcomes, appender.commit()
+            except EntryRefused:
+                appender.rollback()
+        raise AssertionError("an entry can be refused only where entries are put off")
+
     def do(self, job: Job) -> Outcome:
-        """Raises sqlite3.Error where the whole transaction is gone."""
+        """Raises anything but Problem where the whole transaction must go."""
         try:
             return Outcome(job, job.work(self.appender))
         except Problem as problem:
             return Outcome(job, None, problem)
-        except sqlite3.IntegrityError as error:
-            if not self.appender.connection.in_transaction:
-                raise
-            log.exception("The database's own rules refused a write")
-            return Outcome(job, None, Problem(422, f"The store cannot hold this: {error}"))
 
-    def fail(self, group: list[Job], error: sqlite3.Error) -> None:
-        """Nothing of this group is stored, and everyone in it is told so. A new connection reads the log again."""
-        self.trouble = f"{error}"
+    def fail(self, group: list[Job], error: Exception) -> None:
+        """Nothing of this group is stored, and everyone in it is told so."""
+        is_fault = not isinstance(error, sqlite3.Error | DatabaseUnusable)
+        log.error("A commit of %d writes failed: %s", len(group), error, exc_info=is_fault)
         self.failures += 1
-        log.error("A commit of %d writes failed: %s", len(group), error)
-        try:
+        self.trouble = f"{error}"
+        self.chores_at = time.monotonic() + RECOVERY_INTERVAL
+        with suppress(sqlite3.Error):
             self.appender.connection.close()
-            self.appender = self.open()
-        except sqlite3.Error as again:
-            log.error("The database cannot be opened: %s", again)
-        problem = unavailable(f"The database cannot take writes now: {error}", retry_after=2)
+        problem = fault() if is_fault else unavailable(f"The database cannot take writes now: {error}", retry_after=2)
         outcomes = [Outcome(job, None, problem) for job in group]
         self.loop.call_soon_threadsafe(self.settle, outcomes, [])
+
+    def begin(self) -> Appender:
+        """Begin a transaction. Raises sqlite3.Error or DatabaseUnusable. After trouble, a new connection reads the log."""
+        if self.trouble:
+            self.appender = self.open()
+        self.appender.begin()
+        return self.appender
 
     # ------------------------------------------------------------------ chores
 
     def do_chores(self) -> None:
-        """What is done while nobody writes, a little at a time."""
+        """What is done while nobody writes, a little at a time; after trouble, first a look whether it is over."""
         try:
+            if self.trouble:
+                self.recover()
             is_busy = self.chore()
-        except sqlite3.Error as error:
-            log.warning("A chore failed: %s", error)
-            if self.appender.connection.in_transaction:
-                self.appender.connection.execute("ROLLBACK")
-            is_busy = False
-        self.chores_at = time.monotonic() + (0.0 if is_busy else CHORE_INTERVAL)
+        except Exception as error:
+            self.fail([], error)
+            return
+        self.chores_at = time.monotonic() + (QUIET if is_busy else CHORE_INTERVAL)
+
+    def recover(self) -> None:
+        """Write something, so that a store to which nobody writes, because it is not ready, becomes ready again."""
+        appender = self.begin()
+        appender.connection.execute("UPDATE progress SET searched = searched")
+        appender.commit()
+        self.trouble = None
 
     def chore(self) -> bool:
+        """One piece of what is to be done. False: nothing more is."""
+        appender = self.begin()
         if time.monotonic() >= self.lost_check_at:
             self.lost_check_at = time.monotonic() + min(1.0, self.lost_after / 4)
-            self.look_for_lost()
-        connection = self.appender.connection
-        connection.execute("BEGIN IMMEDIATE")
-        is_busy = purge(connection) or self.index(self.appender, 100)
-        connection.execute("COMMIT")
+            lose_silent(appender, text_of_time(self.clock() - self.lost_after))
+        is_busy = purge(appender.connection) or self.index(appender, 100)
+        events = appender.commit()
+        self.cursor = appender.cursor
+        self.loop.call_soon_threadsafe(self.settle, [], events)
         return is_busy
 
     def index(self, appender: Appender, limit: int) -> bool:
+        appender.insert_entries()
         self.searched, is_behind = index_search(appender.connection, limit=limit)
         return is_behind
-
-    def look_for_lost(self) -> None:
-        """Silence counts from the start of this process at the earliest: before, nobody could be heard."""
-        silent_since = text_of_time(self.clock() - self.lost_after)
-        self.appender.connection.execute("BEGIN IMMEDIATE")
-        self.appender.begin()
-        lose_silent(self.appender, silent_since)
-        self.appender.connection.execute("COMMIT")
-        self.cursor = self.appender.cursor
-        self.loop.call_soon_threadsafe(self.settle, [], self.appender.take())

@@ -73,6 +73,8 @@ class Server:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if error is not None:
+            error.add_note(self._last_words())
         try:
             if self.running:
                 self.stop()
@@ -116,6 +118,10 @@ class Server:
         self.process.kill()
         self.process.wait()
         self._collector.join(POLL_SECONDS)
+
+    def _last_words(self) -> str:
+        state = "is running" if self.running else f"has ended with {self.process.returncode}"
+        return f"{' '.join(self._command)} on port {self.port} {state}; it wrote: {self.output or 'nothing'}"
 
     def _collect_output(self) -> None:
         assert self.process.stdout is not None

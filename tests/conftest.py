@@ -7,9 +7,13 @@ from itertools import count
 from pathlib import Path
 
 import httpx
+import hypothesis
 import pytest
 
 from tests.appliance import Appliance
+
+hypothesis.settings.register_profile("store", deadline=None, max_examples=50)
+hypothesis.settings.load_profile("store")
 
 numbers = count(1)
 

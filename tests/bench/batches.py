@@ -11,8 +11,8 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 
 import httpx
-from sessionstore.database import INSERT, open_writer
 
+from sessionstore.database import INSERT, open_writer
 from tests.appliance import Appliance, Server
 from tests.bench.figures import Figure, Target, Unsound
 from tests.bench.load import closed_loop, one_by_one, own_process

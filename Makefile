@@ -1,0 +1,35 @@
+# `make run` and `make test` are all that a fresh machine needs (python3 with venv, make).
+
+PYTHON ?= python3
+BIN    := .venv/bin
+
+.PHONY: run test bench check clean
+
+run: .venv/server          ## set up, and start the appliance on 127.0.0.1:9000
+	@exec $(BIN)/python app.py
+
+test: .venv/test check     ## set up, check style and types, run the tests
+	$(BIN)/python -m pytest
+
+check: .venv/test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: .venv/test          ## measure what the README quotes
+	$(BIN)/python -m tests.bench
+
+clean:
+	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+.venv/server: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 …")'
+	@$(PYTHON) -m venv .venv || { echo "python3 needs its venv module: apt-get install python3-venv"; exit 1; }
+	@echo "Installing what the server needs …"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[server]'
+	@touch $@
+
+.venv/test: .venv/server
+	@echo "Installing what the tests need …"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[server,test]'
+	@touch $@

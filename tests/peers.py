@@ -1,0 +1,160 @@
+"""Peers that do not do as they should, on plain sockets, and what can be seen of the server from outside."""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+SECONDS = 20.0
+"""How long a test waits for what has to happen."""
+POLL_SECONDS = 0.02
+KEY = "dGhlIHNhbXBsZSBub25jZQ=="  # of RFC 6455, section 1.3
+TEXT, BINARY, CLOSE, PING = 1, 2, 8, 9
+
+
+class Response(NamedTuple):
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+def eventually(condition: Callable[[], object], within: float = SECONDS) -> None:
+    """Wait until `condition` holds; that it does not within that time is the failure."""
+    deadline = time.monotonic() + within
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to be in time"
+        time.sleep(POLL_SECONDS)
+
+
+def sockets_of(pid: int) -> int:
+    """How many sockets a process holds."""
+    return sum(target.startswith("socket:") for target in descriptors_of(pid))
+
+
+def descriptors_of(pid: int) -> Iterator[str]:
+    for descriptor in os.listdir(f"/proc/{pid}/fd"):
+        with suppress(FileNotFoundError):  # closed since it was listed
+            yield os.readlink(f"/proc/{pid}/fd/{descriptor}")
+
+
+def resident_bytes(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+# ----------------------------------------------------------------------- sockets
+
+
+def dial(port: int, receive_buffer: int | None = None) -> socket.socket:
+    """A connection; `receive_buffer`: how little it takes while nobody reads it."""
+    peer = socket.socket()
+    if receive_buffer is not None:
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+    peer.settimeout(SECONDS)
+    peer.connect(("127.0.0.1", port))
+    return peer
+
+
+def reset(peer: socket.socket) -> None:
+    """Close it so that the other side is told of an error, not of an end."""
+    peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    peer.close()
+
+
+def received(peer: socket.socket) -> bytes:
+    """Everything up to the end of the connection, however that comes. Raises TimeoutError if it does not."""
+    data = b""
+    with suppress(ConnectionError):
+        while piece := peer.recv(1 << 16):
+            data += piece
+    return data
+
+
+def say(port: int, *parts: bytes) -> bytes:
+    """What the server says to these bytes until it hangs up, or until it has nothing to say after our end."""
+    with dial(port) as peer:
+        with suppress(ConnectionError):
+            for part in parts:
+                peer.sendall(part)
+            peer.shutdown(socket.SHUT_WR)
+        return received(peer)
+
+
+def ask(port: int, *parts: bytes) -> Response:
+    """The first response to these bytes; the connection stays open while it is awaited."""
+    with dial(port) as peer:
+        with suppress(ConnectionError):
+            for part in parts:
+                peer.sendall(part)
+        return response_from(peer)
+
+
+def response_from(peer: socket.socket, left: bytes = b"") -> Response:
+    """The next response, which has a content-length or no body at all."""
+    data = left
+    while b"\r\n\r\n" not in data:
+        data += more(peer, data)
+    head, _, body = data.partition(b"\r\n\r\n")
+    status, headers = parsed(head)
+    if status == 100:
+        return response_from(peer, body)
+    while len(body) < int(headers.get("content-length", 0)):
+        body += more(peer, data)
+    return Response(status, headers, body)
+
+
+def more(peer: socket.socket, so_far: bytes) -> bytes:
+    if piece := peer.recv(1 << 16):
+        return piece
+    raise ConnectionError(f"hung up after {so_far!r}")
+
+
+def parsed(head: bytes) -> tuple[int, dict[str, str]]:
+    first, *lines = head.decode("latin-1").split("\r\n")
+    pairs = (line.partition(":") for line in lines)
+    return int(first.split()[1]), {name.lower(): value.strip() for name, _, value in pairs}
+
+
+# --------------------------------------------------------------------- WebSocket
+
+
+def handshake(path: str = "/ws", **changes: str) -> bytes:
+    """The opening of a WebSocket; `changes` replace headers (`_` for `-`), an empty one is left out."""
+    headers = {
+        "host": "127.0.0.1",
+        "upgrade": "websocket",
+        "connection": "Upgrade",
+        "sec-websocket-version": "13",
+        "sec-websocket-key": KEY,
+    } | {name.replace("_", "-"): value for name, value in changes.items()}
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items() if value)
+    return f"GET {path} HTTP/1.1\r\n{lines}\r\n".encode()
+
+
+def frame(payload: bytes, opcode: int = TEXT) -> bytes:
+    """A client's frame: masked, with a key of zeros, which leaves the payload as it is."""
+    size = len(payload)
+    if size < 126:
+        return bytes((0x80 | opcode, 0x80 | size)) + bytes(4) + payload
+    if size < 1 << 16:
+        return bytes((0x80 | opcode, 0x80 | 126)) + size.to_bytes(2, "big") + bytes(4) + payload
+    return bytes((0x80 | opcode, 0x80 | 127)) + size.to_bytes(8, "big") + bytes(4) + payload
+
+
+def close_code(data: bytes) -> int | None:
+    """The code of the close frame in what a server sent after the handshake; None if there is none, as yet."""
+    at = 0
+    while at + 2 <= len(data):
+        kind, size, start = data[at] & 0x0F, data[at + 1], at + 2
+        if size >= 126:
+            width = 2 if size == 126 else 8
+            size, start = int.from_bytes(data[start : start + width], "big"), start + width
+        if kind == CLOSE and len(data) >= start + 2:
+            return int.from_bytes(data[start : start + 2], "big")
+        at = start + size
+    return None

@@ -1,0 +1,813 @@
+"""Who may do what: by token and role, by Host, by Origin, over HTTP and WebSocket alike."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import stat
+from collections.abc import Iterator, Mapping
+from http.client import HTTPMessage
+from itertools import count, product
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from litestar import Litestar
+from websockets.sync.client import connect
+
+from app import create_app
+from sessionstore.access import Gate, Tokens, tokens_of
+from sessionstore.settings import BadSetting, Settings
+from sessionstore.store import Store
+from tests.appliance import Appliance
+
+Headers = Mapping[str, str]
+
+JSON = {"Content-Type": "application/json"}
+NDJSON = {"Content-Type": "application/x-ndjson"}
+UPGRADE = {
+    "Connection": "Upgrade",
+    "Upgrade": "websocket",
+    "Sec-WebSocket-Version": "13",
+    "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+}
+TOKENS = {"admin": "canary-admin-5f0c2b7e", "read": "canary-read-91d4a6c3", "ingest": "canary-ingest-c8e7205b"}
+SETTINGS = {
+    "SESSIONS_TOKEN": TOKENS["admin"],
+    "SESSIONS_READ_TOKEN": TOKENS["read"],
+    "SESSIONS_INGEST_TOKEN": TOKENS["ingest"],
+}
+session_ids = (f"access-{number}" for number in count(1))
+
+# ------------------------------------------------------------------------ asking
+
+
+class Reply(NamedTuple):
+    status: int
+    headers: HTTPMessage
+    body: bytes
+
+    @property
+    def problem(self) -> dict[str, Any]:
+        """Its problem document, checked to be one."""
+        document: dict[str, Any] = json.loads(self.body)
+        assert self.headers["Content-Type"] == "application/problem+json", self
+        assert {"type", "title", "status", "detail", "error"} <= set(document), self
+        assert (document["status"], document["error"]) == (self.status, document["detail"]), self
+        return document
+
+
+def ask(server: Appliance, method: str, path: str, headers: Headers | None = None, body: bytes | str = b"") -> Reply:
+    """One request with exactly these headers, a Host unless they have one, and a length."""
+    sent = {"Host": f"127.0.0.1:{server.port}", **(headers or {})}
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
+    try:
+        connection.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
+        for name, value in sent.items():
+            connection.putheader(name, value)
+        if body or method not in ("GET", "HEAD", "OPTIONS"):
+            connection.putheader("Content-Length", str(len(body)))
+        connection.endheaders(body.encode() if isinstance(body, str) else body)
+        response = connection.getresponse()
+        is_endless = response.status == 101 or response.headers["Content-Type"] == "text/event-stream; charset=utf-8"
+        return Reply(response.status, response.headers, b"" if is_endless else response.read())
+    finally:
+        connection.close()
+
+
+def bearer(token: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"}
+
+
+def cookie_for(server: Appliance, token: str) -> dict[str, str]:
+    """What a browser sends once it has logged in."""
+    reply = ask(server, "POST", "/api/login", JSON, json.dumps({"token": token}))
+    assert reply.status == 200, reply
+    return {"Cookie": reply.headers["Set-Cookie"].partition(";")[0]}
+
+
+def cursor_of(server: Appliance) -> int:
+    cursor: int = json.loads(ask(server, "GET", "/health").body)["cursor"]
+    return cursor
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Appliance]:
+    """A server with a token for each role."""
+    with Appliance(tmp_path_factory.mktemp("guarded"), SETTINGS) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def cookies(guarded: Appliance) -> dict[str, dict[str, str]]:
+    return {role: cookie_for(guarded, token) for role, token in TOKENS.items()}
+
+
+# ------------------------------------------------------------- who may do what
+
+EVERYBODY = ("GET /health", "GET /", "POST /api/login", "DELETE /api/login")
+AGENTS_READ = (
+    "GET /ready",
+    "GET /api/sessions/{session_id}",
+    "GET /api/sessions/{session_id}/resume",
+    "GET /api/state/{session_id}",
+)
+READERS_READ = (
+    "GET /metrics",
+    "GET /api/sessions",
+    "GET /api/sessions/user/{user_id}",
+    "GET /api/sessions/{session_id}/events",
+    "GET /api/actions/{session_id}",
+    "GET /api/actions/{session_id}/responses",
+    "GET /api/state/{session_id}/history",
+    "GET /api/events",
+    "GET /api/events/stream",
+    "GET /api/query/recent",
+    "GET /api/query/active",
+    "GET /api/query/stats",
+    "GET /api/query/search",
+    "GET /ws",
+    "GET /schema",
+    "GET /schema/openapi.json",
+    "GET /schema/assets/{name}",
+    "GET /schema/{path}",
+    "GET /schema/oauth2-redirect.html",
+)
+WRITES: dict[str, dict[str, object]] = {
+    "POST /api/sessions": {"sessionId": "ID-new", "userId": "alice", "initial": {}},
+    "PUT /api/sessions/{session_id}": {"userId": "alice"},
+    "PATCH /api/sessions/{session_id}/metadata": {"sandboxId": "box-1"},
+    "POST /api/sessions/{session_id}/finalize": {"status": "failed"},
+    "POST /api/actions/{session_id}": {"type": "file_write", "path": "a.py"},
+    "POST /api/actions/{session_id}/responses": {"type": "tool_result", "ok": True},
+    "PATCH /api/state/{session_id}": {"phase": "testing"},
+    "POST /api/state/{session_id}/goals": {"description": "Build REST API"},
+    "PATCH /api/state/{session_id}/goals/{goal_id}": {"status": "completed"},
+    "POST /api/state/{session_id}/agents": {"type": "backend-dev"},
+    "PATCH /api/state/{session_id}/agents/{agent_id}": {"status": "running"},
+    "POST /api/state/{session_id}/agents/{agent_id}/complete": {"result": "done"},
+    "POST /api/events": {"type": "action", "sessionId": "ID", "data": {"type": "note"}},
+    "POST /api/hooks/claude-code": {"session_id": "ID", "hook_event_name": "UserPromptSubmit", "prompt": "Go"},
+}
+"""Each with a body that is right; ID stands for the session."""
+DELETES = ("DELETE /api/sessions/{session_id}",)
+
+MAY: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(EVERYBODY, ("admin", "read", "ingest", "nobody")),
+    **dict.fromkeys(AGENTS_READ, ("admin", "read", "ingest")),
+    **dict.fromkeys(READERS_READ, ("admin", "read")),
+    **dict.fromkeys(WRITES, ("admin", "ingest")),
+    **dict.fromkeys(DELETES, ("admin",)),
+}
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND")
+
+
+def routes_of_the_app() -> set[str]:
+    gate = create_app(Store(Settings(directory=Path("/nowhere"))), Tokens({}))
+    assert isinstance(gate, Gate)
+    app: Litestar = gate.app.app  # type: ignore[attr-defined]
+    return {
+        f"{method} {route.path_format}"
+        for route in app.routes
+        for method in (getattr(route, "methods", None) or {"GET"}) - {"OPTIONS"}
+    }
+
+
+def path_of(operation: str, session_id: str) -> str:
+    path = operation.partition(" ")[2]
+    return path.format(
+        session_id=session_id, goal_id="goal-1", agent_id="agent-1", user_id="alice", name="swagger-ui.css", path="any"
+    )
+
+
+def attempt(server: Appliance, operation: str, session_id: str, credentials: Headers) -> Reply:
+    """The operation as its callers do it, on this session."""
+    headers = {**credentials}
+    body = ""
+    if operation in WRITES:
+        headers |= NDJSON if operation == "POST /api/events" else JSON
+        body = json.dumps(WRITES[operation]).replace("ID", session_id)
+    if operation == "POST /api/login":
+        headers |= JSON
+        body = json.dumps({"token": TOKENS["read"]})
+    if operation == "GET /ws":
+        headers |= UPGRADE
+    return ask(server, operation.partition(" ")[0], path_of(operation, session_id), headers, body)
+
+
+def new_session(server: Appliance) -> str:
+    """A session with a goal, an agent and an entry in its log."""
+    session_id = next(session_ids)
+    events: list[dict[str, object]] = [
+        {"type": "session_created", "userId": "alice"},
+        {"type": "goal_added", "data": {"id": "goal-1", "description": "Build REST API"}},
+        {"type": "agent_spawned", "data": {"agentId": "agent-1", "type": "backend-dev"}},
+        {"type": "action", "data": {"type": "note"}},
+    ]
+    lines = "\n".join(json.dumps(event | {"sessionId": session_id}) for event in events)
+    reply = ask(server, "POST", "/api/events", NDJSON | bearer(TOKENS["admin"]), lines)
+    assert json.loads(reply.body)["accepted"] == len(events), reply
+    return session_id
+
+
+def whole(server: Appliance, session_id: str) -> bytes:
+    return ask(server, "GET", f"/api/sessions/{session_id}", bearer(TOKENS["admin"])).body
+
+
+@pytest.mark.filterwarnings("ignore:.*deprecated inferred style")
+def test_the_table_has_every_route_and_no_other(guarded: Appliance) -> None:
+    document = json.loads(ask(guarded, "GET", "/schema/openapi.json", bearer(TOKENS["read"])).body)
+    documented = {f"{method.upper()} {path}" for path, item in document["paths"].items() for method in item}
+    undocumented = {"GET /", "GET /ws", *(operation for operation in MAY if operation.startswith("GET /schema"))}
+    assert documented == set(MAY) - undocumented
+    assert routes_of_the_app() == set(MAY)
+
+
+@pytest.mark.parametrize("operation", [operation for operation in MAY if operation not in EVERYBODY])
+def test_who_has_no_token_or_a_bad_one_is_turned_away(guarded: Appliance, operation: str) -> None:
+    session_id = new_session(guarded)
+    before, cursor = whole(guarded, session_id), cursor_of(guarded)
+    reply = attempt(guarded, operation, session_id, {})
+    assert reply.status == 401
+    assert reply.headers["WWW-Authenticate"] == 'Bearer realm="session store"'
+    assert reply.problem["detail"]
+    for credentials in (
+        bearer("canary-wrong-00000000"),
+        bearer(""),
+        bearer(TOKENS["admin"] + "x"),
+        bearer(TOKENS["admin"].upper()),
+        {"Authorization": TOKENS["admin"]},
+        {"Authorization": f"Basic {TOKENS['admin']}"},
+        {"Cookie": "session_store=admin"},
+        {"Cookie": f"session_store={TOKENS['admin']}"},
+        {"Cookie": f"session_store=admin.{'0' * 64}"},
+    ):
+        reply = attempt(guarded, operation, session_id, credentials)
+        assert reply.status == 401, credentials
+        assert reply.headers["WWW-Authenticate"] == 'Bearer realm="session store", error="invalid_token"'
+        assert reply.problem["detail"]
+    assert (whole(guarded, session_id), cursor_of(guarded)) == (before, cursor)
+
+
+@pytest.mark.parametrize("role", TOKENS)
+@pytest.mark.parametrize("operation", MAY)
+def test_a_role_may_do_what_the_table_says_and_nothing_else(
+    guarded: Appliance, cookies: dict[str, dict[str, str]], operation: str, role: str
+) -> None:
+    expected = {"POST /api/sessions": 201, "GET /ws": 101, "GET /schema/{path}": 404}.get(operation, 200)
+    changes = operation in WRITES or operation in DELETES
+    for credentials in (bearer(TOKENS[role]), cookies[role]):
+        session_id = new_session(guarded)
+        before, cursor = whole(guarded, session_id), cursor_of(guarded)
+        reply = attempt(guarded, operation, session_id, credentials)
+        is_changed = whole(guarded, session_id) != before
+        if role in MAY[operation]:
+            assert reply.status == expected, reply
+            assert (cursor_of(guarded) > cursor) == changes
+            assert is_changed == (changes and operation != "POST /api/sessions")
+        else:
+            assert reply.status == 403
+            assert reply.headers["WWW-Authenticate"] == 'Bearer realm="session store", error="insufficient_scope"'
+            assert f"The role {role} may not do this" in reply.problem["detail"]
+            assert (is_changed, cursor_of(guarded)) == (False, cursor)
+
+
+@pytest.mark.parametrize("operation", EVERYBODY)
+def test_what_everybody_may_do_needs_no_token(guarded: Appliance, operation: str) -> None:
+    assert attempt(guarded, operation, "any", {}).status == 200
+    assert attempt(guarded, operation, "any", bearer("canary-wrong-00000000")).status == 200
+
+
+def test_no_method_of_any_path_is_forgotten(guarded: Appliance) -> None:
+    paths = {path_of(operation, "forgotten") for operation in MAY}
+    cursor = cursor_of(guarded)
+    open_to_all = {(method, path) for path in ("/", "/health") for method in ("GET", "HEAD", "OPTIONS")}
+    open_to_all |= {("POST", "/api/login"), ("DELETE", "/api/login")}
+    for method, path in product(METHODS, paths):
+        status = ask(guarded, method, path).status
+        assert (status == 401) == ((method, path) not in open_to_all), (method, path, status)
+        assert status < 500, (method, path)
+    assert cursor_of(guarded) == cursor
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/health/",
+        "/health/../api/events",
+        "/health%2F..%2Fapi%2Fevents",
+        "//health",
+        "//api/events",
+        "/./api/events",
+        "/api//events",
+        "/api/login/../events",
+        "/api/sessions/ID/resume/../events",
+        "/api/sessions/ID%2Fevents",
+        "/api/sessions/user%2Falice",
+        "/api/sessions/user/resume",
+        "/api/state/ID%2Fhistory",
+        "/api/state/ID/history/",
+        "/API/events",
+        "/api/events/",
+        "/api/events%00/health",
+        "/api/events?path=/health",
+        "/api/events;/health",
+        "/api/events#/health",
+    ],
+)
+def test_a_disguised_path_opens_nothing(guarded: Appliance, path: str) -> None:
+    path = path.replace("ID", new_session(guarded))
+    assert ask(guarded, "GET", path).status in (400, 401)
+    assert ask(guarded, "GET", path, bearer(TOKENS["ingest"])).status in (400, 403, 404)
+
+
+def test_a_token_in_the_query_opens_nothing(guarded: Appliance) -> None:
+    for name in ("token", "access_token"):
+        assert ask(guarded, "GET", f"/api/events?{name}={TOKENS['admin']}").status == 401
+        assert ask(guarded, "GET", f"/ws?{name}={TOKENS['admin']}", UPGRADE).status == 401
+
+
+def test_the_scheme_is_read_in_any_case(guarded: Appliance) -> None:
+    assert ask(guarded, "GET", "/api/events", {"Authorization": f"bearer  {TOKENS['read']}"}).status == 200
+
+
+def test_a_session_is_deleted_by_a_batch_only_for_an_admin(guarded: Appliance) -> None:
+    session_id = new_session(guarded)
+    deletion = {"type": "session_deleted", "sessionId": session_id}
+    note = {"type": "action", "sessionId": session_id, "data": {"type": "note"}}
+    lines = f"{json.dumps(deletion)}\n{json.dumps(note)}\n"
+
+    answer = json.loads(ask(guarded, "POST", "/api/events", NDJSON | bearer(TOKENS["ingest"]), lines).body)
+    assert answer["accepted"] == 1
+    (rejected,) = answer["rejected"]
+    assert (rejected["line"], rejected["status"]) == (1, 403)
+    assert ask(guarded, "GET", f"/api/sessions/{session_id}", bearer(TOKENS["read"])).status == 200
+
+    answer = json.loads(
+        ask(guarded, "POST", "/api/events", NDJSON | bearer(TOKENS["admin"]), json.dumps(deletion)).body
+    )
+    assert (answer["accepted"], answer["rejected"]) == (1, [])
+    assert ask(guarded, "GET", f"/api/sessions/{session_id}", bearer(TOKENS["read"])).status == 404
+
+
+# ------------------------------------------------------------------------ tokens
+
+
+def made_tokens(folder: Path) -> dict[str, str]:
+    return {file.name: file.read_text().strip() for file in folder.iterdir()}
+
+
+def test_tokens_are_made_once_where_others_can_reach_the_server(folder: Path) -> None:
+    with Appliance(folder, {"SESSIONS_HOST": "0.0.0.0"}) as server:
+        tokens = made_tokens(folder / "tokens")
+        assert sorted(tokens) == ["admin", "ingest", "read"]
+        assert len(set(tokens.values())) == 3
+        assert min(map(len, tokens.values())) >= 32
+        modes = {stat.S_IMODE(file.stat().st_mode) for file in (folder / "tokens").iterdir()}
+        assert modes == {0o600}
+        assert stat.S_IMODE((folder / "tokens").stat().st_mode) == 0o700
+        assert f"the dashboard asks for the one in {folder}/tokens/admin" in server.output
+        assert not any(token in server.output for token in tokens.values())
+
+        assert ask(server, "GET", "/api/events").status == 401
+        for role, status in {"admin": 200, "read": 200, "ingest": 403}.items():
+            assert ask(server, "GET", "/api/events", bearer(tokens[role])).status == status
+        server.stop()
+        server.start()
+        assert made_tokens(folder / "tokens") == tokens
+        assert ask(server, "GET", "/api/events", bearer(tokens["read"])).status == 200
+
+
+def test_made_tokens_are_kept_where_they_are_wanted(folder: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "secrets" / "here"
+    env = {"SESSIONS_HOST": "0.0.0.0", "SESSIONS_TOKENS_DIR": str(elsewhere)}
+    elsewhere.mkdir(parents=True)
+    (elsewhere / "read").write_text("from-a-secret-mount\n")
+    with Appliance(folder, env) as server:
+        tokens = made_tokens(elsewhere)
+        assert sorted(tokens) == ["admin", "ingest", "read"]
+        assert tokens["read"] == "from-a-secret-mount"
+        assert not (folder / "tokens").exists()
+        assert ask(server, "GET", "/api/events", bearer("from-a-secret-mount")).status == 200
+
+
+@pytest.mark.parametrize("kept", [b"short\n", b"two words here\n", b"\xff\xfe\xfd\xfc\xfb\xfa\xf9\xf8"])
+def test_a_kept_token_that_cannot_be_used_is_told_by_its_file(folder: Path, kept: bytes) -> None:
+    (folder / "tokens").mkdir(parents=True)
+    (folder / "tokens" / "read").write_bytes(kept)
+    with pytest.raises(BadSetting, match=f"SESSIONS_TOKENS_DIR: the token in {folder}/tokens/read") as error:
+        tokens_of(Settings(directory=folder, host="0.0.0.0"))
+    assert repr(kept)[2:-1] not in str(error.value)
+
+
+def test_where_some_tokens_are_set_no_others_are_made(folder: Path) -> None:
+    env = {"SESSIONS_HOST": "0.0.0.0", "SESSIONS_INGEST_TOKEN": TOKENS["ingest"], "SESSIONS_READ_TOKEN": TOKENS["read"]}
+    with Appliance(folder, env) as server:
+        assert not (folder / "tokens").exists()
+        assert ask(server, "GET", "/api/events").status == 401
+        assert ask(server, "GET", "/api/events", bearer(TOKENS["read"])).status == 200
+        assert ask(server, "DELETE", "/api/sessions/any", bearer(TOKENS["read"])).status == 403
+        note = ask(server, "POST", "/api/actions/any", JSON | bearer(TOKENS["ingest"]), '{"type":"note"}')
+        assert note.status == 200
+
+
+def test_without_tokens_all_is_open_to_this_machine_alone(appliance: Appliance) -> None:
+    session_id = new_session(appliance)
+    assert ask(appliance, "GET", "/api/events").status == 200
+    assert ask(appliance, "GET", "/api/events", bearer("whatever")).status == 200
+    assert ask(appliance, "DELETE", f"/api/sessions/{session_id}").status == 200
+    assert not (appliance.folder / "tokens").exists()
+    assert "open: only this machine can reach it" in appliance.output
+
+
+# ------------------------------------------------------------------------ log-in
+
+
+@pytest.mark.parametrize("role", TOKENS)
+def test_a_log_in_gives_a_cookie_that_scripts_and_other_sites_cannot_use(guarded: Appliance, role: str) -> None:
+    reply = ask(guarded, "POST", "/api/login", JSON, json.dumps({"token": TOKENS[role]}))
+    assert json.loads(reply.body) == {"success": True, "role": role}
+    value, *attributes = reply.headers["Set-Cookie"].split("; ")
+    assert {attribute.lower() for attribute in attributes} >= {"httponly", "samesite=strict", "path=/"}
+    assert TOKENS[role] not in value
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ('{"token": "canary-wrong-00000000"}', 401),
+        ('{"token": ""}', 401),
+        ('{"token": "\\u0000\\u00fc"}', 401),
+        ('{"token": 5}', 422),
+        ("{}", 422),
+        ("[]", 422),
+        ("{", 400),
+    ],
+)
+def test_a_wrong_log_in_gives_no_cookie(guarded: Appliance, body: str, status: int) -> None:
+    reply = ask(guarded, "POST", "/api/login", JSON, body)
+    assert reply.status == status
+    assert reply.problem["detail"]
+    assert "Set-Cookie" not in reply.headers
+    assert ("WWW-Authenticate" in reply.headers) == (status == 401)
+
+
+def test_the_cookie_opens_the_live_feed(guarded: Appliance, cookies: dict[str, dict[str, str]]) -> None:
+    address = f"ws://127.0.0.1:{guarded.port}/ws"
+    with connect(address, proxy=None, origin=None, additional_headers=cookies["read"]) as feed:
+        assert json.loads(feed.recv(timeout=10))["type"] == "connected"
+    assert ask(guarded, "GET", "/ws", UPGRADE | cookies["ingest"]).status == 403
+    assert ask(guarded, "GET", "/ws", UPGRADE | {"Cookie": "session_store=read.0"}).status == 401
+
+
+def test_the_cookie_is_found_among_those_of_other_programs(
+    guarded: Appliance, cookies: dict[str, dict[str, str]]
+) -> None:
+    own = cookies["read"]["Cookie"]
+    for others in ('theme={"dark":true}; {}', "a; {}", "=; {}", "x=\xff; {}", "{}; _ga=GA1.1; b=[1,2]", "session=1;{}"):
+        cookie = others.replace("{}", own)
+        assert ask(guarded, "GET", "/api/events", {"Cookie": cookie}).status == 200, cookie
+
+
+def test_the_cookie_of_one_role_is_not_that_of_another(guarded: Appliance, cookies: dict[str, dict[str, str]]) -> None:
+    proof = cookies["read"]["Cookie"].partition(".")[2]
+    for role in ("admin", "ingest", "", "owner"):
+        assert ask(guarded, "GET", "/api/events", {"Cookie": f"session_store={role}.{proof}"}).status == 401
+    assert ask(guarded, "GET", "/api/events", {"Cookie": f"session_store=read.{proof}"}).status == 200
+
+
+def test_a_header_counts_for_more_than_a_cookie(guarded: Appliance, cookies: dict[str, dict[str, str]]) -> None:
+    assert ask(guarded, "GET", "/api/events", bearer("canary-wrong-00000000") | cookies["read"]).status == 401
+    assert ask(guarded, "GET", "/api/events", bearer(TOKENS["read"]) | {"Cookie": "session_store=x"}).status == 200
+
+
+def test_logging_out_takes_the_cookie_away(guarded: Appliance) -> None:
+    reply = ask(guarded, "DELETE", "/api/login")
+    assert reply.status == 200
+    assert reply.headers["Set-Cookie"].startswith('session_store="";')
+    assert "max-age=0" in reply.headers["Set-Cookie"].lower()
+
+
+def test_the_cookie_dies_with_the_token(folder: Path) -> None:
+    with Appliance(folder, {"SESSIONS_READ_TOKEN": TOKENS["read"]}) as server:
+        cookie = cookie_for(server, TOKENS["read"])
+        assert ask(server, "GET", "/api/events", cookie).status == 200
+    with Appliance(folder, {"SESSIONS_READ_TOKEN": "canary-read-22222222"}) as server:
+        assert ask(server, "GET", "/api/events", cookie).status == 401
+        assert ask(server, "GET", "/ws", UPGRADE | cookie).status == 401
+
+
+# -------------------------------------------------------------- hosts and origins
+
+LOOPBACK_HOSTS = ("127.0.0.1", "127.0.0.1:9", "localhost", "LOCALHOST:1", "LocalHost:65535", "[::1]", "[::1]:9000")
+OTHER_HOSTS = (
+    "evil.example",
+    "evil.example:9000",
+    "0.0.0.0",
+    "0.0.0.0:9000",
+    "192.168.0.1",
+    "[::]:9000",
+    "[2001:db8::1]",
+    "session-storage:9000",
+    "localhost.",
+    "localhost.:9000",
+    "127.0.0.1.",
+    "localhost.evil.example",
+    "evil.localhost",
+    "127.0.0.1.evil.example",
+    "127.1",
+    "2130706433",
+    "0x7f000001",
+    "0177.0.0.1",
+)
+MALFORMED_HOSTS = (
+    "",
+    "::1",
+    "user@localhost",
+    "localhost@evil.example",
+    "localhost/evil.example",
+    "localhost, evil.example",
+    "localhost:9000:9000",
+    "localhost:port",
+    "localhost evil.example",
+    "http://localhost",
+    "l\xf6calhost",
+)
+ALLOWED_ORIGINS = ("http://localhost:3000", "http://127.0.0.1:3000", "HTTP://LocalHost:3000")
+OTHER_ORIGINS = (
+    "null",
+    "",
+    "http://evil.example",
+    "https://evil.example:3000",
+    "http://localhost.evil.example",
+    "http://localhost.evil.example:3000",
+    "http://localhost:3000.evil.example",
+    "http://127.0.0.1:3000.evil.example",
+    "http://evil.example#http://localhost:3000",
+    "http://localhost:3000@evil.example",
+    "http://localhost:3000/",
+    "http://localhost:3000, http://evil.example",
+    "http://localhost:30000",
+    "http://localhost:3001",
+    "https://localhost:3000",
+    "http://localhost.:3000",
+    "http://0.0.0.0:3000",
+    "localhost:3000",
+    "file://",
+    "chrome-extension://abcdefgh",
+)
+
+
+class Kind(NamedTuple):
+    """A kind of request, and the answer to it where Host and Origin are let in."""
+
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: str
+    status: int
+
+
+NOTE = '{"type":"note"}'
+PREFLIGHT = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "content-type"}
+KINDS = (
+    Kind("GET", "/api/query/recent", {}, "", 200),
+    Kind("GET", "/health", {}, "", 200),
+    Kind("GET", "/", {"Accept": "text/html"}, "", 200),
+    Kind("GET", "/api/sessions/nowhere", {}, "", 404),
+    Kind("POST", "/api/actions/matrix", JSON, NOTE, 200),
+    Kind("POST", "/api/actions/matrix", {"Content-Type": "text/plain"}, NOTE, 415),
+    Kind("POST", "/api/actions/matrix", {"Content-Type": "application/x-www-form-urlencoded"}, "type=note", 415),
+    Kind("POST", "/api/state/matrix/goals", {"Content-Type": "multipart/form-data; boundary=x"}, "--x--", 415),
+    Kind("PUT", "/api/sessions/matrix", JSON, '{"userId":"alice"}', 200),
+    Kind("PATCH", "/api/state/matrix", JSON, '{"phase":"x"}', 200),
+    Kind("DELETE", "/api/sessions/nowhere", {}, "", 404),
+    Kind("POST", "/api/login", JSON, '{"token":"whatever"}', 200),
+    Kind("OPTIONS", "/api/actions/matrix", {}, "", 204),
+)
+
+
+def ask_as(server: Appliance, kind: Kind, host: str, origin: str | None, credentials: Headers) -> Reply:
+    said = {} if origin is None else {"Origin": origin}
+    return ask(server, kind.method, kind.path, {**kind.headers, **credentials, "Host": host, **said}, kind.body)
+
+
+def test_a_foreign_host_or_origin_reaches_nothing(appliance: Appliance) -> None:
+    """Every kind of request, from every origin, to every name: what is refused changes nothing, and may not be read."""
+    assert ask(appliance, "POST", "/api/actions/matrix", JSON, NOTE).status == 200
+    hosts = [*product(LOOPBACK_HOSTS, [True]), *product((*OTHER_HOSTS, *MALFORMED_HOSTS), [False])]
+    origins = [(None, True), ("own", True), *product(ALLOWED_ORIGINS, [True]), *product(OTHER_ORIGINS, [False])]
+    write = KINDS[4]
+    cases = [
+        *product(hosts, origins, [write]),
+        *product(hosts, origins[:6], KINDS),
+        *product([hosts[0], hosts[-1]], origins[6:], KINDS),
+    ]
+    before, writes = cursor_of(appliance), 0
+    for (host, is_host), (name, is_origin), kind in cases:
+        origin = f"http://{host}" if name == "own" else name
+        reply = ask_as(appliance, kind, host, origin, {})
+        case = (host, origin, kind, reply)
+        is_let_in = is_host and is_origin
+        assert reply.status == (kind.status if is_let_in else 403), case
+        assert reply.headers["Access-Control-Allow-Origin"] == (origin if is_let_in else None), case
+        if not is_let_in:
+            assert reply.problem["detail"], case
+        writes += (
+            is_let_in and kind.method in ("POST", "PUT", "PATCH") and kind.status == 200 and "login" not in kind.path
+        )
+    assert len(cases) >= 400
+    assert writes >= 20
+    assert cursor_of(appliance) == before + writes
+
+
+def test_a_foreign_host_or_origin_gets_no_live_feed(appliance: Appliance) -> None:
+    hosts = [*product(LOOPBACK_HOSTS, [True]), *product((*OTHER_HOSTS, *MALFORMED_HOSTS), [False])]
+    origins = [(None, True), ("own", True), *product(ALLOWED_ORIGINS, [True]), *product(OTHER_ORIGINS, [False])]
+    for (host, is_host), (name, is_origin) in product(hosts, origins):
+        origin = f"http://{host}" if name == "own" else name
+        reply = ask_as(appliance, Kind("GET", "/ws", UPGRADE, "", 101), host, origin, {})
+        assert reply.status == (101 if is_host and is_origin else 403), (host, origin)
+        if reply.status == 403:
+            assert reply.problem["detail"]
+
+
+def test_a_request_has_exactly_one_host(appliance: Appliance) -> None:
+    for hosts in ([], ["localhost", "localhost"], ["localhost", "evil.example"]):
+        connection = http.client.HTTPConnection("127.0.0.1", appliance.port, timeout=20)
+        connection.putrequest("GET", "/health", skip_host=True)
+        for host in hosts:
+            connection.putheader("Host", host)
+        connection.endheaders()
+        response = connection.getresponse()
+        assert Reply(response.status, response.headers, response.read()).problem["status"] == 400
+        connection.close()
+
+
+def test_where_tokens_are_needed_any_host_is_answered(guarded: Appliance) -> None:
+    recent, write, feed = KINDS[0], KINDS[4], Kind("GET", "/ws", UPGRADE, "", 101)
+    token = bearer(TOKENS["admin"])
+    for host, kind in product((*LOOPBACK_HOSTS, *OTHER_HOSTS), (recent, write, feed)):
+        assert ask_as(guarded, kind, host, None, token).status == kind.status, (host, kind)
+        assert ask_as(guarded, kind, host, f"http://{host}", token).status == kind.status, (host, kind)
+        assert ask_as(guarded, kind, host, None, {}).status == 401, (host, kind)
+        assert ask_as(guarded, kind, host, "http://rebound.example", token).status == 403, (host, kind)
+    for host, kind in product(MALFORMED_HOSTS, (recent, write, feed)):
+        assert ask_as(guarded, kind, host, None, token).status == 403, (host, kind)
+
+
+@pytest.mark.parametrize("tokens", [{}, SETTINGS], ids=["open", "guarded"])
+def test_hosts_and_origins_can_be_named(folder: Path, tokens: dict[str, str]) -> None:
+    named = {
+        "SESSIONS_ALLOWED_HOSTS": "session-storage, Build.Example.com,[2001:DB8::1]",
+        "SESSIONS_ALLOWED_ORIGINS": "https://app.example.com/, HTTP://other.example:80",
+    }
+    token = bearer(TOKENS["admin"])
+    with Appliance(folder, {**tokens, **named}) as server:
+        recent = KINDS[0]
+        for host in (
+            "session-storage:9000",
+            "SESSION-STORAGE",
+            "build.example.com:1",
+            "[2001:db8::1]:9000",
+            "localhost",
+        ):
+            assert ask_as(server, recent, host, None, token).status == 200, host
+        for host in ("session-storage.", "evil.example", "www.build.example.com", "0.0.0.0", "session-storage.evil"):
+            assert ask_as(server, recent, host, None, token).status == 403, host
+        for origin in ("https://app.example.com", "http://other.example"):
+            assert ask_as(server, recent, "localhost", origin, token).status == 200, origin
+        for origin in ("http://app.example.com", "https://app.example.com:444", "http://localhost:3000"):
+            assert ask_as(server, recent, "localhost", origin, token).status == 403, origin
+
+
+@pytest.mark.parametrize(
+    ("method", "fetched", "status"),
+    [
+        ("GET", {"Sec-Fetch-Site": "same-origin", "Sec-Fetch-Mode": "cors"}, 200),
+        ("GET", {"Sec-Fetch-Site": "none", "Sec-Fetch-Mode": "navigate"}, 200),
+        ("GET", {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}, 200),
+        ("GET", {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"}, 403),
+        ("GET", {"Sec-Fetch-Site": "same-site", "Sec-Fetch-Mode": "no-cors"}, 403),
+        ("GET", {"Sec-Fetch-Site": "cross-site"}, 403),
+        ("POST", {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}, 403),
+        ("POST", {"Sec-Fetch-Site": "same-site", "Sec-Fetch-Mode": "cors"}, 403),
+        ("POST", {"Sec-Fetch-Site": "same-origin", "Sec-Fetch-Mode": "cors"}, 200),
+    ],
+)
+def test_a_page_elsewhere_that_hides_its_origin_is_told_by_how_it_fetches(
+    appliance: Appliance, method: str, fetched: dict[str, str], status: int
+) -> None:
+    path, body = ("/api/query/recent", "") if method == "GET" else ("/api/actions/fetched", NOTE)
+    assert ask(appliance, method, path, JSON | fetched, body).status == status
+
+
+def test_an_allowed_origin_may_read_every_answer_also_a_refusal(guarded: Appliance) -> None:
+    origin = {"Origin": "http://localhost:3000"}
+    admin = bearer(TOKENS["admin"])
+    replies = {
+        200: ask(guarded, "GET", "/api/events", origin | admin),
+        400: ask(guarded, "POST", "/api/actions/any", origin | admin | JSON, "{"),
+        401: ask(guarded, "GET", "/api/events", origin),
+        403: ask(guarded, "GET", "/api/events", origin | bearer(TOKENS["ingest"])),
+        404: ask(guarded, "GET", "/api/nothing", origin | admin),
+        405: ask(guarded, "PATCH", "/api/events", origin | admin | JSON, "{}"),
+        415: ask(guarded, "POST", "/api/actions/any", origin | admin, "{}"),
+        422: ask(guarded, "POST", "/api/actions/any", origin | admin | JSON, "{}"),
+    }
+    for status, reply in replies.items():
+        assert reply.status == status
+        assert reply.headers.get_all("Access-Control-Allow-Origin") == ["http://localhost:3000"], status
+        assert reply.headers["Access-Control-Allow-Credentials"] == "true"
+        assert "origin" in reply.headers["Vary"].lower()
+    exposed = replies[200].headers["Access-Control-Expose-Headers"]
+    assert {"etag", "link", "retry-after"} <= set(exposed.split(", "))
+
+
+def test_a_preflight_needs_no_token_and_names_what_may_be_sent(guarded: Appliance) -> None:
+    for path in ("/api/actions/any", "/api/sessions/any", "/api/login", "/api/nothing"):
+        reply = ask(guarded, "OPTIONS", path, {"Origin": "http://localhost:3000"} | PREFLIGHT)
+        assert (reply.status, reply.body) == (204, b"")
+        assert reply.headers["Access-Control-Allow-Origin"] == "http://localhost:3000"
+        assert {"PUT", "PATCH", "DELETE"} <= set(reply.headers["Access-Control-Allow-Methods"].split(", "))
+        sent = {"authorization", "content-type", "idempotency-key", "if-match", "x-timestamp", "x-user-id"}
+        assert sent <= set(reply.headers["Access-Control-Allow-Headers"].split(", "))
+        foreign = ask(guarded, "OPTIONS", path, {"Origin": "http://evil.example"} | PREFLIGHT)
+        assert foreign.status == 403
+        assert not [name for name in foreign.headers if name.lower().startswith("access-control-")]
+        assert ask(guarded, "OPTIONS", path, PREFLIGHT).status == 401
+
+
+FORM_TYPES = (
+    "text/plain",
+    "text/plain;charset=UTF-8",
+    "application/x-www-form-urlencoded",
+    "multipart/form-data; boundary=x",
+    "application/xml",
+    "application/json; charset=utf-16",
+    "application/jsonx",
+    "text/json",
+    "",
+)
+
+
+@pytest.mark.parametrize("operation", [*WRITES, "POST /api/login"])
+def test_a_form_of_another_site_is_never_taken_for_json(appliance: Appliance, operation: str) -> None:
+    session_id = new_session(appliance)
+    before, cursor = whole(appliance, session_id), cursor_of(appliance)
+    method, path = operation.partition(" ")[0], path_of(operation, session_id)
+    body = json.dumps(WRITES.get(operation, {"token": "whatever"})).replace("ID", session_id)
+    for form_type in FORM_TYPES:
+        reply = ask(appliance, method, path, {"Content-Type": form_type}, body)
+        assert reply.status == 415, (form_type, reply)
+        assert reply.problem["detail"]
+    assert ask(appliance, method, path, {}, body).status == 415
+    assert (whole(appliance, session_id), cursor_of(appliance)) == (before, cursor)
+    assert attempt(appliance, operation, session_id, {}).status in (200, 201)
+
+
+# ----------------------------------------------------------------------- secrets
+
+
+def files_with(folder: Path, word: str) -> list[str]:
+    return [str(path) for path in folder.rglob("*") if path.is_file() and word.encode() in path.read_bytes()]
+
+
+def test_a_token_is_told_nowhere(folder: Path) -> None:
+    """Neither a right token nor a wrong one is in an answer, the output or a file; a word that is logged is."""
+    wrong = "canary-wrong-3c1f9d20"
+    word = "canary-word-77aa0b12"
+    with Appliance(folder, SETTINGS) as server:
+        replies = [
+            ask(server, "POST", "/api/login", JSON, body)
+            for token in (*TOKENS.values(), wrong)
+            for body in (
+                json.dumps({"token": token}),
+                json.dumps({"token": token})[:-1],
+                json.dumps({"token": [token]}),
+            )
+        ]
+        cookies = [reply.headers["Set-Cookie"].partition(";")[0] for reply in replies if "Set-Cookie" in reply.headers]
+        assert len(cookies) == 3
+        credentials = [*map(bearer, (*TOKENS.values(), wrong)), *({"Cookie": cookie} for cookie in cookies)]
+        credentials += [{"Authorization": f"Basic {wrong}"}, {"Cookie": f"session_store={wrong}"}]
+        for held in credentials:
+            replies += [attempt(server, operation, "secrets", held) for operation in MAY]
+            replies.append(ask(server, "POST", "/api/actions/secrets", held | JSON, "{"))
+            replies.append(ask(server, "GET", "/api/nothing", held))
+            replies.append(ask(server, "GET", "/api/sessions/a..b", held))
+        replies.append(ask(server, "GET", f"/api/events?token={TOKENS['admin']}&token={wrong}"))
+        replies.append(ask(server, "GET", f"/ws?token={TOKENS['admin']}", UPGRADE))
+        logged = ask(server, "POST", "/api/actions/secrets", JSON | bearer(TOKENS["ingest"]), f'{{"type":"{word}"}}')
+        assert logged.status == 200
+        assert files_with(folder, word)
+        server.stop()
+        assert files_with(folder, word)
+        assert "Session store" in server.output
+        said = [server.output, *(f"{reply.headers} {reply.body!r}" for reply in replies)]
+        for secret in (*TOKENS.values(), wrong):
+            assert not [text for text in said if secret in text], secret
+            assert files_with(folder, secret) == []
+        for cookie in cookies:
+            assert cookie not in server.output
+            assert files_with(folder, cookie.partition(".")[2]) == []

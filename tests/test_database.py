@@ -1,0 +1,497 @@
+"""The SQLite file on its own, without a server: how it is opened, and how an event gets into it."""
+
+from __future__ import annotations
+
+import json
+import re
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sessionstore.database import (
+    APPLICATION_ID,
+    DatabaseUnusable,
+    create_schema,
+    index_search,
+    lose_silent,
+    migrate,
+    open_writer,
+    purge,
+    statements,
+)
+from sessionstore.problems import Problem
+from sessionstore.reader import CONNECTIONS
+from sessionstore.requests import draft_of
+from tests.appliance import REPOSITORY, Appliance
+from tests.databases import DERIVED, Database, drafted
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    opened = Database(tmp_path / "sessions.db")
+    yield opened
+    opened.close()
+
+
+def version_of(path: Path) -> int:
+    connection = sqlite3.connect(path)
+    try:
+        return int(connection.execute("PRAGMA user_version").fetchone()[0])
+    finally:
+        connection.close()
+
+
+# --------------------------------------------------------------------- opening
+
+
+def test_a_new_database_is_of_version_one_and_marked_as_ours(tmp_path: Path) -> None:
+    connection = open_writer(tmp_path / "new.db")
+    assert connection.execute("PRAGMA user_version").fetchone() == (1,)
+    assert connection.execute("PRAGMA application_id").fetchone() == (APPLICATION_ID,)
+    assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    connection.close()
+
+
+@pytest.mark.parametrize(("durability", "synchronous"), [("full", 2), ("normal", 1)])
+def test_durability_is_what_sqlite_is_told(tmp_path: Path, durability: str, synchronous: int) -> None:
+    connection = open_writer(tmp_path / "new.db", durability=durability)
+    assert connection.execute("PRAGMA synchronous").fetchone() == (synchronous,)
+    assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    assert connection.execute("PRAGMA foreign_keys").fetchone() == (1,)
+    connection.close()
+
+
+def test_opening_again_changes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "sessions.db"
+    first = Database(path)
+    first.append(drafted("action", "s", {"type": "x"}))
+    before = first.dump("events", *DERIVED)
+    first.close()
+    second = Database(path)
+    assert second.dump("events", *DERIVED) == before
+    second.close()
+
+
+def test_a_database_of_the_future_is_refused_and_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "sessions.db"
+    connection = open_writer(path)
+    connection.execute("PRAGMA user_version = 7")
+    connection.close()
+    before = path.read_bytes()
+    with pytest.raises(DatabaseUnusable, match=r"of version 7, this program knows 1: use a newer program"):
+        open_writer(path)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("version", [0, 1, 9])
+def test_a_database_of_another_program_is_refused_and_left_alone(tmp_path: Path, version: int) -> None:
+    path = tmp_path / "sessions.db"
+    connection = sqlite3.connect(path)
+    connection.executescript(f"CREATE TABLE theirs (a); PRAGMA user_version = {version};")
+    connection.close()
+    before = path.read_bytes()
+    with pytest.raises(DatabaseUnusable, match="another program"):
+        open_writer(path)
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["sessions.db"]
+
+
+def test_an_empty_file_becomes_a_database(tmp_path: Path) -> None:
+    path = tmp_path / "sessions.db"
+    path.touch()
+    open_writer(path).close()
+    assert version_of(path) == 1
+
+
+def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "sessions.db"
+    path.write_bytes(b"some text, and rather much of it. " * 100)
+    with pytest.raises(sqlite3.DatabaseError, match="not a database"):
+        open_writer(path)
+
+
+# ------------------------------------------------------------------ migrations
+
+
+def add_colour(connection: sqlite3.Connection) -> None:
+    connection.execute("ALTER TABLE users ADD COLUMN colour TEXT NOT NULL DEFAULT 'grey' /* of the page */")
+
+
+def break_half_way(connection: sqlite3.Connection) -> None:
+    connection.execute("CREATE TABLE half (a)")
+    connection.execute("INSERT INTO nowhere VALUES (1)")
+
+
+def test_a_migration_is_applied_once(database: Database) -> None:
+    database.append(drafted("action", "s", {"type": "x"}, user_id="alice"))
+    for _ in range(2):
+        migrate(database.connection, (add_colour,))
+        assert database.rows("SELECT * FROM users") == [("alice", 1, "grey")]
+        assert database.value("PRAGMA user_version") == 2
+
+
+def test_a_migration_that_fails_leaves_the_old_version_untouched(database: Database) -> None:
+    with pytest.raises(sqlite3.OperationalError, match="nowhere"):
+        migrate(database.connection, (add_colour, break_half_way))
+    assert not database.connection.in_transaction
+    assert database.value("PRAGMA user_version") == 1
+    assert database.rows("SELECT name FROM sqlite_master WHERE name = 'half'") == []
+    assert database.rows("SELECT name FROM pragma_table_info('users') WHERE name = 'colour'") == []
+
+
+def test_a_schema_that_fails_half_way_leaves_an_empty_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = tmp_path / "schema.sql"
+    broken.write_text("CREATE TABLE one (a);\nCREATE TABLE one (a);\n")
+    monkeypatch.setattr("sessionstore.database.SCHEMA", broken)
+    with pytest.raises(sqlite3.OperationalError, match="already exists"):
+        open_writer(tmp_path / "new.db")
+    connection = sqlite3.connect(tmp_path / "new.db")
+    assert connection.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,)
+    connection.close()
+
+
+def test_statements_are_told_apart_through_triggers_strings_and_comments() -> None:
+    script = """CREATE TABLE a (b); -- one; two
+CREATE TRIGGER t AFTER INSERT ON a BEGIN
+  SELECT ';';
+  SELECT 1;
+END;
+/* ; */
+SELECT 2;
+"""
+    assert [statement.split()[-1] for statement in statements(script)] == ["two", "END;", "2;"]
+
+
+def test_the_schema_has_no_statement_without_an_end() -> None:
+    script = (REPOSITORY / "schema.sql").read_text()
+    assert "".join(statements(script)).strip() == script.strip()
+    connection = sqlite3.connect(":memory:")
+    create_schema(connection)
+    connection.close()
+
+
+# -------------------------------------------------------------------- appending
+
+
+def test_a_first_word_makes_its_session_in_the_same_write(database: Database) -> None:
+    appended = database.append(drafted("action", "s", {"type": "x"}, user_id="alice"))
+    assert [row[0] for row in database.rows("SELECT type FROM events ORDER BY cursor")] == ["session_created", "action"]
+    assert (appended.event.cursor, appended.event.seq, appended.event.user_id) == (2, 1, "alice")
+    assert database.value("SELECT is_implicit FROM sessions") == 1
+
+
+def test_a_first_word_that_cannot_be_stored_leaves_no_session(database: Database) -> None:
+    before = database.dump("events", *DERIVED)
+    with database.transaction() as appender:
+        with pytest.raises(Problem) as refused:
+            appender.append(drafted("goal_added", "s", {"description": "d", "id": "not an id"}))
+        assert (appender.cursor, appender.fresh) == (0, [])
+    assert refused.value.status == 422
+    assert database.dump("events", *DERIVED) == before
+
+
+@pytest.mark.parametrize(
+    ("event_type", "data", "status"),
+    [
+        ("session_created", {"initial": {}, "metadata": {"metrics": 5}}, 422),
+        ("session_created", {"initial": {}, "metadata": {"tags": "x"}}, 422),
+        ("session_created", {"initial": {}, "metadata": {"model": 7}}, 422),
+        ("metadata_updated", {"metrics": []}, 422),
+        ("metadata_updated", {"metrics.toolCalls": None}, 422),
+        ("metadata_updated", {"metrics.toolCalls": 2**63}, 422),
+        ("metadata_updated", {"metrics.toolCalls": 0.5}, 422),
+        ("metadata_updated", {"tokenUsage.input": "many"}, 422),
+        ("metadata_updated", {"status": "asleep"}, 422),
+        ("state_updated", {"phase": "\ud800"}, 500),
+        ("action", {"type": "x", "data": object()}, 500),
+    ],
+)
+def test_a_write_that_cannot_be_stored_is_refused_alone(
+    database: Database, event_type: str, data: dict[str, object], status: int
+) -> None:
+    database.append(drafted("action", "s", {"type": "x"}))
+    before = database.dump("events", *DERIVED)
+    with database.transaction() as appender, pytest.raises(Problem) as refused:
+        appender.append(drafted(event_type, "s", data))
+    assert refused.value.status == status
+    assert database.dump("events", *DERIVED) == before
+    with database.transaction() as appender:
+        with pytest.raises(Problem):
+            appender.append(drafted(event_type, "s", data))
+        appender.append(drafted("action", "s", {"type": "beside it"}))
+    assert database.value("SELECT actions FROM sessions") == 2
+
+
+@pytest.mark.parametrize("name", ["userId", "created", "goals", "phase", "lastCursor.x"])
+def test_what_the_store_keeps_cannot_be_set_by_whoever_creates_a_session(name: str) -> None:
+    with pytest.raises(Problem) as refused:
+        draft_of("session_created", "s", {"userId": "alice", "initial": {}, "metadata": {name: "mine"}})
+    assert (refused.value.status, refused.value.path) == (422, f"$.metadata.{name}")
+
+
+def test_a_write_that_the_disk_refuses_is_nobodys_fault(database: Database) -> None:
+    """It must not be told as a refusal: the whole transaction has to go."""
+    database.append(drafted("action", "s", {"type": "x"}))
+    database.connection.execute(f"PRAGMA max_page_count = {database.value('PRAGMA page_count')}")
+    for session in ("s", "new"):
+        with database.transaction() as appender, pytest.raises(sqlite3.OperationalError, match="full"):
+            appender.append(drafted("action", session, {"type": "x", "text": "x" * 2_000_000}))
+    assert database.value("SELECT count(*) FROM events") == 2
+
+
+def test_what_a_trigger_cannot_fold_fails_alone(database: Database) -> None:
+    database.append(drafted("state_updated", "s", {"a": 1}))
+    before = database.dump("events", *DERIVED)
+    database.connection.execute("CREATE TRIGGER refuses AFTER UPDATE ON documents BEGIN SELECT json('{'); END")
+    with database.transaction() as appender:
+        with pytest.raises(Problem) as refused:
+            appender.append(drafted("state_updated", "s", {"a": 2}))
+        assert appender.append(drafted("action", "s", {"type": "x"})).event.cursor == 3
+    assert refused.value.status == 500
+    assert database.dump("documents") == {"documents": before["documents"]}
+
+
+def test_without_auto_create_an_unknown_session_is_not_found(tmp_path: Path) -> None:
+    strict = Database(tmp_path / "strict.db", auto_create=False)
+    with pytest.raises(Problem) as refused:
+        strict.append(drafted("action", "s", {"type": "x"}))
+    assert (refused.value.status, strict.value("SELECT count(*) FROM events")) == (404, 0)
+    strict.close()
+
+
+# ------------------------------------------------------------------ idempotency
+
+FIRST: dict[str, dict[str, object]] = {
+    "action": {"type": "x", "n": 1},
+    "response": {"type": "x", "n": 1},
+    "state_updated": {"phase": "work"},
+    "metadata_updated": {"note": "n"},
+    "goal_added": {"description": "d"},
+    "agent_spawned": {"type": "t"},
+    "goal_updated": {"goalId": "g", "status": "completed"},
+    "agent_updated": {"agentId": "a", "status": "running"},
+    "agent_completed": {"agentId": "a"},
+    "session_created": {"initial": {"input": {}}},
+    "session_finalized": {"status": "success"},
+}
+
+
+@pytest.mark.parametrize("event_type", sorted(FIRST))
+def test_a_retry_changes_nothing_and_is_answered_as_the_first_time(database: Database, event_type: str) -> None:
+    database.append(drafted("session_created", "s", {"initial": {}}))
+    first = database.append(drafted(event_type, "s", dict(FIRST[event_type]), event_id="once"))
+    database.append(drafted("goal_updated", "s", {"goalId": "g", "status": "later"}))
+    database.append(drafted("agent_updated", "s", {"agentId": "a", "status": "later"}))
+    before = database.dump("events", *DERIVED)
+    again = database.append(drafted(event_type, "s", dict(FIRST[event_type]), event_id="once"))
+    assert again == first._replace(duplicate=True)
+    assert database.dump("events", *DERIVED) == before
+
+
+@pytest.mark.parametrize("event_type", sorted(FIRST))
+def test_the_same_event_id_with_other_content_is_refused(database: Database, event_type: str) -> None:
+    database.append(drafted("session_created", "s", {"initial": {}}))
+    database.append(drafted(event_type, "s", dict(FIRST[event_type]), event_id="once"))
+    before = database.dump("events", *DERIVED)
+    for other in (
+        drafted(event_type, "s", FIRST[event_type] | {"other": True}, event_id="once"),
+        drafted("action", "s", {"type": "something else"}, event_id="once"),
+    ):
+        with pytest.raises(Problem) as refused:
+            database.append(other)
+        assert refused.value.status == 422
+    assert database.dump("events", *DERIVED) == before
+
+
+def test_event_ids_belong_to_their_session(database: Database) -> None:
+    for session in ("s", "t"):
+        assert not database.append(drafted("action", session, {"type": "x"}, event_id="once")).duplicate
+
+
+def test_a_deletion_that_is_told_again_is_answered_as_the_first_time(database: Database) -> None:
+    database.append(drafted("action", "s", {"type": "x"}))
+    first = database.append(drafted("session_deleted", "s", event_id="once"))
+    again = database.append(drafted("session_deleted", "s", event_id="once"))
+    assert again == first._replace(duplicate=True)
+    with pytest.raises(Problem) as refused:
+        database.append(drafted("action", "s", {"type": "x"}, event_id="once"))
+    assert refused.value.status == 422
+    with pytest.raises(Problem) as unknown:
+        database.append(drafted("session_deleted", "s"))
+    assert unknown.value.status == 404
+
+
+# --------------------------------------------------------------------- deleting
+
+
+def found(database: Database, word: str) -> list[int]:
+    return [row[0] for row in database.rows("SELECT rowid FROM search WHERE search MATCH ? ORDER BY 1", word)]
+
+
+def test_a_deleted_session_is_gone_at_once_and_its_events_in_pieces(database: Database) -> None:
+    for number in range(10):
+        database.append(drafted("action", "s", {"type": "x", "n": number}))
+    database.append(drafted("action", "kept", {"type": "x"}))
+    deletion = database.append(drafted("session_deleted", "s")).event
+    assert database.rows("SELECT session_id FROM sessions") == [("kept",)]
+    assert database.rows("SELECT type FROM timeline WHERE session_id = 's'") == [("session_deleted",)]
+    left = []
+    while purge(database.connection, limit=4):
+        left.append(database.value("SELECT count(*) FROM events WHERE session_id = 's'"))
+    assert left == [8, 4, 1]
+    assert database.value("SELECT cursor FROM events WHERE session_id = 's'") == deletion.cursor
+    assert database.rows("SELECT * FROM purges") == []
+    assert database.value("SELECT count(*) FROM events WHERE session_id = 'kept'") == 2
+
+
+def test_search_entries_go_with_their_events(database: Database) -> None:
+    """Also where the index had not come as far as the events, when the session was deleted."""
+    for _ in range(6):
+        database.append(drafted("action", "s", {"type": "x", "text": "needle"}))
+        database.append(drafted("action", "kept", {"type": "x", "text": "needle"}))
+    assert index_search(database.connection, limit=7) == (7, True)
+    assert found(database, "needle") == [2, 4, 5, 6, 7]
+    database.append(drafted("session_deleted", "s"))
+    while purge(database.connection, limit=2):
+        pass
+    while index_search(database.connection, limit=2)[1]:
+        pass
+    kept = [row[0] for row in database.rows("SELECT cursor FROM events WHERE session_id = 'kept' AND seq IS NOT NULL")]
+    assert found(database, "needle") == kept
+    database.connection.execute("INSERT INTO search (search) VALUES ('integrity-check')")
+
+
+def test_an_id_can_be_used_again_and_nothing_of_the_old_session_comes_back(database: Database) -> None:
+    for _ in range(3):
+        database.append(drafted("action", "s", {"type": "old"}, event_id=None))
+    database.append(drafted("state_updated", "s", {"phase": "old"}))
+    last = database.append(drafted("session_deleted", "s")).event.cursor
+    again = database.append(drafted("action", "s", {"type": "new"}))
+    assert (again.event.seq, again.event.cursor) == (1, last + 2)
+    assert database.rows("SELECT kind FROM entries") == [("new",)]
+    assert json.loads(database.document("s", "state"))["phase"] == "initialization"
+
+
+def test_a_cursor_is_never_given_twice(database: Database) -> None:
+    database.append(drafted("action", "s", {"type": "x"}))
+    deletion = database.append(drafted("session_deleted", "s")).event.cursor
+    while purge(database.connection):
+        pass
+    assert database.append(drafted("action", "t", {"type": "x"})).event.cursor == deletion + 2
+
+
+def test_sub_sessions_outlive_the_session_that_started_them(database: Database) -> None:
+    database.append(drafted("session_created", "parent", {"initial": {}}))
+    database.append(drafted("session_created", "child", {"initial": {}, "parentSession": "parent"}))
+    assert json.loads(database.value("SELECT subsessions FROM counted WHERE session_id = 'parent'")) == ["child"]
+    database.append(drafted("session_deleted", "parent"))
+    assert database.rows("SELECT session_id, parent_session FROM sessions") == [("child", "parent")]
+
+
+# ------------------------------------------------------------------------- lost
+
+
+def test_only_active_sessions_are_lost(database: Database) -> None:
+    for session in ("active", "waiting", "finished", "busy"):
+        database.append(drafted("action", session, {"type": "x"}))
+    database.append(drafted("metadata_updated", "waiting", {"attention": {"reason": "input"}}))
+    database.append(drafted("session_finalized", "finished"))
+    heard = database.append(drafted("action", "busy", {"type": "x"})).event.received_at
+    with database.transaction() as appender:
+        lost = lose_silent(appender, heard)
+    assert [(event.type, event.session_id) for event in lost] == [("session_lost", "active")]
+    statuses = dict(database.rows("SELECT session_id, status FROM sessions"))
+    assert statuses == {"active": "lost", "waiting": "waiting", "finished": "completed", "busy": "active"}
+
+
+@pytest.mark.parametrize("event_type", ["action", "response", "state_updated", "goal_added", "session_created"])
+def test_the_next_word_brings_a_lost_session_back(database: Database, event_type: str) -> None:
+    database.append(drafted("action", "s", {"type": "x"}))
+    with database.transaction() as appender:
+        lose_silent(appender, "9")
+    assert database.value("SELECT status FROM sessions") == "lost"
+    database.append(drafted(event_type, "s", dict(FIRST[event_type])))
+    assert database.value("SELECT status FROM sessions") == "active"
+
+
+def test_what_others_say_about_a_lost_session_does_not_bring_it_back(database: Database) -> None:
+    database.append(drafted("action", "s", {"type": "x"}))
+    with database.transaction() as appender:
+        lose_silent(appender, "9")
+    database.append(drafted("metadata_updated", "s", {"note": "who has seen it?"}))
+    assert database.value("SELECT status FROM sessions") == "lost"
+
+
+# ------------------------------------------- the locks that SQLite has on the file
+
+FILE_CALL = re.compile(
+    r"(?<![.\w])open\(|\.open\(|os\.open|read_bytes|read_text|write_bytes|write_text|shutil|sendfile|FileResponse|tarfile"
+    r"|zipfile|\bFile\(|mmap"
+)
+"""Opening or closing the database by any of these inside the process drops SQLite's locks on it (howtocorrupt, 2.2)."""
+
+ALLOWED = (
+    ("access.py", "path.read_text()"),  # a token
+    ("access.py", "os.open(temporary, "),  # a token
+    ("database.py", "SCHEMA.read_text()"),
+    ("pages.py", "DASHBOARD.read_text()"),
+    ("pages.py", '"static" / name).read_bytes()'),
+    ("process.py", 'os.open(folder / ".lock", '),
+    ("writer.py", "def open("),  # the connection that writes
+    ("writer.py", "self.open()"),
+)
+
+
+def file_calls(name: str, source: str) -> list[str]:
+    """Lines of `source` that open files, apart from those that are known to open others than the database."""
+    return [
+        f"{name}:{number}: {line.strip()}"
+        for number, line in enumerate(source.splitlines(), 1)
+        if FILE_CALL.search(line) and not any(name == file and call in line for file, call in ALLOWED)
+    ]
+
+
+def test_no_code_of_the_server_opens_files_that_could_be_the_database() -> None:
+    sources = [REPOSITORY / "app.py", *(REPOSITORY / "sessionstore").glob("*.py")]
+    assert [call for path in sources for call in file_calls(path.name, path.read_text())] == []
+
+
+@pytest.mark.parametrize(
+    "line", ["shutil.copy(database, to)", "with open(database) as file:", "database.read_bytes()", "path.open('rb')"]
+)
+def test_code_that_opens_the_database_would_be_found(line: str) -> None:
+    assert file_calls("store.py", line) == [f"store.py:1: {line}"]
+
+
+def test_a_running_server_has_the_database_open_by_sqlite_alone(tmp_path: Path) -> None:
+    """One descriptor of each file per connection: the writer's and the readers'; the log and its index likewise."""
+    with Appliance(tmp_path) as appliance:
+        descriptors = Path(f"/proc/{appliance.process.pid}/fd")
+        targets = [target.readlink().name for target in descriptors.iterdir() if target.is_symlink()]
+        ours = sorted(name for name in targets if name.startswith("sessions.db"))
+    assert ours.count("sessions.db") == CONNECTIONS + 1
+    assert ours.count("sessions.db-shm") == 1, "SQLite shares the index among the connections of a process"
+    assert set(ours) == {"sessions.db", "sessions.db-wal", "sessions.db-shm"}
+
+
+SECOND_LIBRARY = """
+import sys, types
+other = types.ModuleType("pysqlite3")
+import sqlite3
+other.__dict__.update(sqlite3.__dict__)
+if {present}: sys.modules["pysqlite3"] = other
+from sessionstore.store import check_one_sqlite
+check_one_sqlite()
+"""
+
+
+@pytest.mark.parametrize("present", [True, False])
+def test_a_second_sqlite_library_stops_the_start(present: bool) -> None:
+    program = SECOND_LIBRARY.format(present=present)
+    ended = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert ("Two SQLite libraries are installed: uninstall pysqlite3" in ended.stderr) is present
+    assert (ended.returncode != 0) is present

@@ -1,0 +1,74 @@
+"""The README, done word for word: its commands are run in a shell, and print what it says they print."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from typing import NamedTuple
+
+import httpx
+import pytest
+
+from tests.appliance import REPOSITORY, Appliance
+
+
+class Example(NamedTuple):
+    """A command of the README, and what it shows; `…` stands for anything."""
+
+    command: str
+    shown: str
+
+
+def examples() -> list[Example]:
+    blocks = re.findall(r"```console\n(.*?)```", (REPOSITORY / "README.md").read_text(), re.DOTALL)
+    return [example for block in blocks for example in examples_in(block)]
+
+
+def examples_in(block: str) -> list[Example]:
+    found = []
+    for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
+        first, *rest = part.rstrip("\n").split("\n")
+        continued = [line.removeprefix("> ") for line in rest if line.startswith("> ")]
+        shown = [line for line in rest if not line.startswith("> ")]
+        found.append(Example("\n".join([first, *continued]), "\n".join(shown)))
+    return found
+
+
+def fits(shown: str, printed: str) -> bool:
+    pattern = ".*?".join(re.escape(piece) for piece in shown.split("…"))
+    return re.fullmatch(pattern, printed.strip(), re.DOTALL) is not None
+
+
+def run(command: str, appliance: Appliance) -> str:
+    here = command.replace("localhost:9000", f"localhost:{appliance.port}")
+    done = subprocess.run(["bash", "-c", here], cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_every_command_prints_what_is_shown(appliance: Appliance) -> None:
+    assert len(examples()) >= 10
+    for example in examples():
+        printed = run(example.command, appliance)
+        assert fits(example.shown, printed), f"$ {example.command}\nshows   {example.shown}\nprints  {printed}"
+
+
+def test_a_command_that_prints_something_else_is_found() -> None:
+    shown = '{"success":true,"cursor":…,"version":2}'
+    assert fits(shown, '{"success":true,"cursor":5,"eventId":"x","version":2}\n')
+    assert not fits(shown, '{"success":true,"cursor":5,"eventId":"x","version":3}\n')
+
+
+def test_the_corpus_told_twice_is_stored_once(appliance: Appliance, http: httpx.Client) -> None:
+    (replay,) = (example.command for example in examples() if "corpus" in example.command)
+    run(replay, appliance)
+    first = http.get("/api/events", params={"limit": 1000}).json()
+    assert len(first["items"]) >= 464
+    run(replay, appliance)
+    assert http.get("/api/events", params={"limit": 1000}).json() == first
+
+
+@pytest.mark.parametrize("line", ["Dashboard", "API", "Data", "Access"])
+def test_the_greeting_is_the_one_shown(appliance: Appliance, line: str) -> None:
+    assert f"\n  {line} " in (REPOSITORY / "README.md").read_text()
+    assert f"\n  {line} " in appliance.output

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import msgspec
+from litestar.openapi.datastructures import ResponseSpec
 from msgspec import UNSET, UnsetType
 
 from .events import EventType
 from .folds import Document
+from .problems import MEDIA_TYPE, title
 
 Status = Literal["active", "waiting", "completed", "failed", "cancelled", "lost"]
 
@@ -269,3 +271,18 @@ class ProblemShape(Shape, kw_only=True):
     detail: str
     error: str
     errors: list[dict[str, str]] | UnsetType = UNSET
+
+
+def problems(*statuses: int) -> dict[int, ResponseSpec]:
+    """The problems that an operation may tell: these, and those of every request that is not let in."""
+    return {
+        status: ResponseSpec(ProblemShape, description=title(status), media_type=MEDIA_TYPE, generate_examples=False)
+        for status in (400, 403, *statuses)
+    }
+
+
+def gives(shape: Any, *statuses: int, status: int = 200) -> dict[int, ResponseSpec]:
+    """The responses of an operation that wants a token: its answer, and the problems that it may tell."""
+    description = (shape.__doc__ if isinstance(shape, type) else None) or "What was asked for"
+    answer = ResponseSpec(shape, description=description, generate_examples=False)
+    return {status: answer} | problems(401, 503, *statuses)

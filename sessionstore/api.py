@@ -6,26 +6,35 @@ import asyncio
 import dataclasses
 import logging
 import sqlite3
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 from urllib.parse import quote, urlencode
 
 import msgspec
 from litestar import Request, Response, delete, get, patch, post, put
-from litestar.datastructures import ResponseHeader
 from litestar.exceptions import HTTPException, ValidationException
 from litestar.openapi.datastructures import ResponseSpec
-from litestar.openapi.spec import OpenAPIMediaType, Operation, RequestBody
+from litestar.openapi.spec import (
+    OpenAPIFormat,
+    OpenAPIHeader,
+    OpenAPIMediaType,
+    OpenAPIType,
+    Operation,
+    RequestBody,
+    Schema,
+)
+from litestar.openapi.spec import Parameter as OpenAPIParameter
 from litestar.params import Parameter, QueryParameter
 
 from hook_agent import claude_code_events
 
 from . import __version__, answers, folds, requests
 from .access import COOKIE, Headers, Tokens
+from .answers import gives, problems
 from .database import Appended, Appender
 from .door import log_entry
-from .events import Draft, is_id, json_object, now
+from .events import ID_PATTERN, Draft, is_id, json_object, now
 from .folds import Document
-from .live import Listeners
 from .metrics import prometheus
 from .problems import MEDIA_TYPE, Problem, invalid
 from .reader import HISTORY_TYPES, Page
@@ -97,36 +106,71 @@ async def append(request: Request[Any, Any, Any], draft: Draft) -> Appended:
 # ------------------------------------------------------------------ documentation
 
 
-def takes(
-    shape: type[msgspec.Struct], *media_types: str, is_required: bool = True, as_text: bool = False
-) -> type[Operation]:
-    """The operation of a handler that reads its body itself: `shape` is what the body must be."""
-    (schema,), _ = msgspec.json.schema_components([shape], ref_template="#/{name}")
+def header(name: str, meaning: str, **schema: Any) -> OpenAPIParameter:
+    return OpenAPIParameter(
+        name=name,
+        param_in="header",
+        required=False,
+        description=meaning,
+        schema=Schema(type=OpenAPIType.STRING, **schema),
+    )
+
+
+OF_A_WRITE = (
+    header("Idempotency-Key", "The event's id, where the body has no `eventId`", pattern=ID_PATTERN),
+    header("X-Timestamp", "When it happened, where the body has no `timestamp`", format=OpenAPIFormat.DATE_TIME),
+    header("X-User-Id", "Whose the session is, if this creates it", pattern="^[!-~]{1,256}$"),
+)
+OF_A_CONDITIONAL_WRITE = (*OF_A_WRITE, header("If-Match", "Versions of the state, as ETag has them; `*` is any"))
+"""The headers that a handler reads itself."""
+
+
+def body_of_shape(shape: type[msgspec.Struct], *media_types: str, is_required: bool = True) -> RequestBody:
+    """`shape` is what the body must be; more members may come."""
     _, parts = msgspec.json.schema_components([shape])
-    schema = {"type": "string"} if as_text else parts[shape.__name__] | {"additionalProperties": True}
-    content = {media_type: OpenAPIMediaType(schema=schema) for media_type in media_types or (JSON,)}  # type: ignore[arg-type]
+    schema: Any = parts[shape.__name__] | {"additionalProperties": True}
+    content = {media_type: OpenAPIMediaType(schema=schema) for media_type in media_types or (JSON,)}
+    return RequestBody(content=content, required=is_required)
+
+
+def described(
+    body: RequestBody | None = None, headers: Sequence[OpenAPIParameter] = (), **told: str
+) -> type[Operation]:
+    """The operation of a handler that reads its body and headers itself, and tells the headers `told` in its answer."""
 
     @dataclasses.dataclass
-    class Takes(Operation):
+    class Described(Operation):
         def __post_init__(self) -> None:
-            self.request_body = RequestBody(content=content, required=is_required)
+            self.request_body = body
+            self.parameters = [*(self.parameters or ()), *headers] or None
+            for name, meaning in told.items():
+                shown = OpenAPIHeader(description=meaning, schema=Schema(type=OpenAPIType.STRING))
+                response: Any = (self.responses or {})["200"]
+                response.headers = {**(response.headers or {}), name: shown}
 
-    return Takes
+    return Described
 
 
-def gives(shape: Any, *problems: int, status: int = 200) -> dict[int, ResponseSpec]:
-    """The responses of an operation: its answer, and the problems that it may tell."""
-    told = {
-        number: ResponseSpec(answers.ProblemShape, description="Problem", media_type=MEDIA_TYPE, generate_examples=False)
-        for number in (*problems, 401, 403, 503)
-    }
-    return {status: ResponseSpec(shape, generate_examples=False)} | told
+def takes(
+    shape: type[msgspec.Struct],
+    *media_types: str,
+    is_required: bool = True,
+    headers: Sequence[OpenAPIParameter] = OF_A_WRITE,
+) -> type[Operation]:
+    return described(body_of_shape(shape, *media_types, is_required=is_required), headers)
+
+
+LINES = RequestBody(
+    content={NDJSON: OpenAPIMediaType(schema=Schema(type=OpenAPIType.STRING))},
+    description="Events of the shape that the lists of events have, one a line",
+    required=True,
+)
 
 
 # ------------------------------------------------------------------------- health
 
 
-@get("/health", responses=gives(answers.Health), tags=["server"])
+@get("/health", responses=gives(answers.Health), security=[{}], tags=["server"])
 async def health(request: Request[Any, Any, Any]) -> JSONResponse:
     """How the server is. Needs no token."""
     store = store_of(request)
@@ -153,7 +197,7 @@ async def ready(request: Request[Any, Any, Any]) -> JSONResponse:
     return answer(b'{"status":"ready"}')
 
 
-@get("/metrics", media_type="text/plain", tags=["server"])
+@get("/metrics", media_type="text/plain", responses=problems(401), tags=["server"])
 async def metrics(request: Request[Any, Any, Any]) -> Response[str]:
     """The same for Prometheus."""
     text = prometheus(store_of(request), request.app.state.listeners, request.app.state.gate)
@@ -288,7 +332,13 @@ async def optional_object_of(request: Request[Any, Any, Any]) -> Document:
     return json_object(body) if body.strip() else {}
 
 
-@delete("/api/sessions/{session_id:str}", responses=gives(answers.Done, 404), status_code=200, tags=["sessions"])
+@delete(
+    "/api/sessions/{session_id:str}",
+    operation_class=described(headers=OF_A_WRITE),
+    responses=gives(answers.Done, 404, 422),
+    status_code=200,
+    tags=["sessions"],
+)
 async def delete_session(request: Request[Any, Any, Any], session_id: str) -> JSONResponse:
     """Delete a session and all that was logged in it; its sub-sessions stay."""
     session_id = session_in_path(session_id)
@@ -366,7 +416,12 @@ async def log_to(request: Request[Any, Any, Any], name: str, session_id: str) ->
     return answer(await log_entry(store_of(request), name, session_id, headers_of(request), body))
 
 
-@get("/api/actions/{session_id:str}", responses=gives(list[answers.Entry], 404, 422), tags=["logs"])
+@get(
+    "/api/actions/{session_id:str}",
+    operation_class=described(Link='The page after this one, as rel="next", where there is one'),
+    responses=gives(list[answers.Entry], 404, 422),
+    tags=["logs"],
+)
 async def list_actions(
     request: Request[Any, Any, Any],
     session_id: str,
@@ -381,7 +436,12 @@ async def list_actions(
     return await log_page(request, "action", session_id, after, before, limit, order, types, agent_id)
 
 
-@get("/api/actions/{session_id:str}/responses", responses=gives(list[answers.Entry], 404, 422), tags=["logs"])
+@get(
+    "/api/actions/{session_id:str}/responses",
+    operation_class=described(Link='The page after this one, as rel="next", where there is one'),
+    responses=gives(list[answers.Entry], 404, 422),
+    tags=["logs"],
+)
 async def list_responses(
     request: Request[Any, Any, Any],
     session_id: str,
@@ -432,7 +492,12 @@ def following_page(request: Request[Any, Any, Any], page: Page, order: Order) ->
 # -------------------------------------------------------------------------- state
 
 
-@get("/api/state/{session_id:str}", responses=gives(answers.Anything, 404, 422), tags=["state"])
+@get(
+    "/api/state/{session_id:str}",
+    operation_class=described(ETag="The version of the state, for If-Match"),
+    responses=gives(answers.Anything, 404, 422),
+    tags=["state"],
+)
 async def get_state(request: Request[Any, Any, Any], session_id: str, at: OptionalCursor = None) -> JSONResponse:
     """The state document, now or as it was at a cursor. ETag is its version."""
     reader, session_id = store_of(request).reader, session_in_path(session_id)
@@ -442,7 +507,7 @@ async def get_state(request: Request[Any, Any, Any], session_id: str, at: Option
 
 @patch(
     "/api/state/{session_id:str}",
-    operation_class=takes(requests.Anything, JSON, MERGE_PATCH),
+    operation_class=takes(requests.Anything, JSON, MERGE_PATCH, headers=OF_A_CONDITIONAL_WRITE),
     responses=gives(answers.Versioned, 400, 404, 412, 413, 415, 422),
     tags=["state"],
 )
@@ -563,7 +628,7 @@ def id_in_path(text: str, noun: str) -> str:
 
 @post(
     "/api/events",
-    operation_class=takes(requests.Line, NDJSON, as_text=True),
+    operation_class=described(LINES),
     responses=gives(answers.Batch, 413, 415),
     status_code=200,
     tags=["events"],
@@ -635,7 +700,7 @@ async def list_events(
 
 @post(
     "/api/hooks/claude-code",
-    operation_class=takes(requests.Anything),
+    operation_class=takes(requests.HookPayload),
     responses=gives(None, 400, 413, 415, 422),
     status_code=200,
     tags=["hooks"],
@@ -645,9 +710,7 @@ async def claude_code_hook(request: Request[Any, Any, Any]) -> Response[bytes]:
     payload = await object_of(request)
     told = requests.told_in(headers_of(request))
     try:
-        events = claude_code_events(
-            payload, event_id=told.event_id, user_id=told.user_id, timestamp=told.timestamp
-        )
+        events = claude_code_events(payload, event_id=told.event_id, user_id=told.user_id, timestamp=told.timestamp)
     except ValueError as error:
         raise Problem(422, str(error)) from None
     for event in events:
@@ -700,7 +763,7 @@ async def search(
 
 @post(
     "/api/login",
-    operation_class=takes(requests.Login),
+    operation_class=takes(requests.Login, headers=()),
     responses=gives(answers.LoggedIn, 400, 413, 415, 422),
     status_code=200,
     tags=["server"],
@@ -733,9 +796,7 @@ async def log_out(request: Request[Any, Any, Any]) -> JSONResponse:
 
 
 def tell(problem: Problem) -> Response[bytes]:
-    return Response(
-        problem.body(), status_code=problem.status, media_type=MEDIA_TYPE, headers=problem.headers
-    )
+    return Response(problem.body(), status_code=problem.status, media_type=MEDIA_TYPE, headers=problem.headers)
 
 
 def on_problem(_: Request[Any, Any, Any], problem: Problem) -> Response[bytes]:
@@ -748,7 +809,7 @@ def on_http_exception(request: Request[Any, Any, Any], error: HTTPException) -> 
         first: Any = next(iter(error.extra or ()), {})
         return tell(invalid(f"$.{first.get('key', '')}", str(first.get("message", error.detail))))
     detail = {404: f"There is nothing at {request.scope['path']}", 405: "This path does not take that method"}
-    headers = {name: value for name, value in (error.headers or {}).items()}
+    headers = dict(error.headers or {})
     return tell(Problem(error.status_code, detail.get(error.status_code, error.detail), headers=headers))
 
 

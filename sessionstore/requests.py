@@ -27,7 +27,14 @@ from .problems import Problem, invalid, invalid_value, no_session
 
 Id = Annotated[str, msgspec.Meta(pattern=ID_PATTERN, examples=["test-1771012854"])]
 UserId = Annotated[str, msgspec.Meta(pattern=USER_PATTERN, examples=["test-user-alice"])]
-Time = Annotated[str, msgspec.Meta(description="RFC 3339, any offset", examples=["2026-02-13T20:59:12.345Z"])]
+Time = Annotated[
+    str,
+    msgspec.Meta(
+        description="RFC 3339, any offset",
+        examples=["2026-02-13T20:59:12.345Z"],
+        extra_json_schema={"format": "date-time"},
+    ),
+]
 Tags = list[Annotated[str, msgspec.Meta(max_length=256)]]
 Ended = Literal["completed", "failed", "cancelled"]
 
@@ -136,6 +143,13 @@ class Login(msgspec.Struct):
     """A token, in exchange for a cookie."""
 
     token: str
+
+
+class HookPayload(msgspec.Struct):
+    """One payload of a Claude Code hook, as it is."""
+
+    hook_event_name: Annotated[str, msgspec.Meta(min_length=1)]
+    session_id: Id
 
 
 class Line(msgspec.Struct, rename="camel"):

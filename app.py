@@ -54,7 +54,7 @@ def create_app(store: Store, tokens: Tokens) -> ASGI:
             await store.stop()
 
     app = Litestar(
-        route_handlers=[*api.ROUTES, live.live_feed, live.stream_events, *pages.ROUTES],
+        route_handlers=[*api.ROUTES, *live.ROUTES, *pages.ROUTES],
         lifespan=[lifespan],
         state=State({"store": store, "tokens": tokens, "listeners": listeners}),
         openapi_config=pages.OPENAPI,

@@ -352,6 +352,12 @@ async def live_feed(socket: WebSocket[Any, Any, Any]) -> None:
         listeners.all.discard(listener)
 
 
+@get("/ws", include_in_schema=False)
+async def live_feed_by_http() -> None:
+    """What is not a WebSocket has nothing to hear here: RFC 9110, section 15.5.22."""
+    raise Problem(426, "Open a WebSocket here", headers={"upgrade": "websocket", "connection": "upgrade"})
+
+
 # ------------------------------------------------------------- server-sent events
 
 
@@ -403,3 +409,6 @@ async def sse(store: Store, wanted: Wanted, after: int) -> AsyncIterator[bytes]:
         if time.monotonic() >= due:
             yield b": still here\n\n"
             due = time.monotonic() + HEARTBEAT
+
+
+ROUTES = (live_feed, live_feed_by_http, stream_events)

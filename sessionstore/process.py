@@ -7,6 +7,7 @@ import fcntl
 import os
 import signal
 import socket
+import sys
 from asyncio import TimerHandle
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +27,8 @@ from .problems import MEDIA_TYPE, Problem, title, unavailable
 
 HEADER_SECONDS = 10.0
 BODY_SECONDS = 30.0
+MAX_HEAD_BYTES = 64 << 10
+"""Of a request's target and headers together."""
 DRAIN_SECONDS = 8
 LINGER_SECONDS = 3.0
 """How long a peer that was told to go may take to say that it goes."""
@@ -86,8 +89,11 @@ def refusal(problem: Problem) -> bytes:
     return f"HTTP/1.1 {problem.status} {title(problem.status)}\r\n{lines}\r\n".encode() + body
 
 
+HEAD_TOO_LARGE = Problem(431, f"The target and the headers may have at most {MAX_HEAD_BYTES} bytes together")
+
+
 class Http(HttpToolsProtocol):
-    """HTTP with deadlines: for the first byte and the headers, and for the body.
+    """HTTP with bounds: for the time and the size of the headers, and for the time of the body.
 
     A request that comes whole, as nearly all do, costs no timer.
     """
@@ -97,6 +103,9 @@ class Http(HttpToolsProtocol):
     running: float | None = None
     """The same for the timer that runs."""
     deadline: TimerHandle | None = None
+    head_bytes = 0
+    is_lost = False
+    """Whether what comes cannot be read any more; what came before is still answered."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -108,8 +117,14 @@ class Http(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        if self.is_lost:
+            return
         super().data_received(data)
-        if self.allowed is None and self.is_idle:  # empty lines, or bytes after an upgrade that was not taken
+        if self.allowed is HEADER_SECONDS:
+            self.head_bytes += len(data)
+            if self.head_bytes > MAX_HEAD_BYTES:
+                self.end(HEAD_TOO_LARGE)
+        elif self.allowed is None and self.is_idle:  # empty lines, or bytes after an upgrade that was not taken
             self.allowed = HEADER_SECONDS
         if self.allowed is not self.running:
             self.set_deadline()
@@ -127,9 +142,12 @@ class Http(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         self.allowed = HEADER_SECONDS
         super().on_message_begin()
+        self.head_bytes = 0
 
     def on_headers_complete(self) -> None:
         self.allowed = BODY_SECONDS
+        if len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers) > MAX_HEAD_BYTES:
+            raise HEAD_TOO_LARGE
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
@@ -159,12 +177,13 @@ class Http(HttpToolsProtocol):
         self.transport.close()
 
     def send_400_response(self, msg: str) -> None:
-        """What is not HTTP. A whole request before it is answered first, and the connection then closed."""
+        """What cannot be read. A whole request before it is answered first, and the connection then closed."""
+        self.is_lost = True
         if self.cycle is not None and not self.cycle.more_body and not self.cycle.response_complete:
             self.cycle.keep_alive = False
-            self.flow.pause_reading()
             return
-        self.end(Problem(400, msg))
+        cause = getattr(sys.exception(), "__context__", None)
+        self.end(cause if isinstance(cause, Problem) else Problem(400, msg))
 
     def shutdown(self) -> None:
         """A request that has not come is not waited for; what else does not end is cut off before it is cancelled."""

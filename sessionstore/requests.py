@@ -128,7 +128,7 @@ class Finalization(Body, kw_only=True):
     status: Literal["success", "failed", "cancelled"] = "success"
     outcome: Any = None
     response: Any = None
-    exit_code: int | None = None
+    exit_code: Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)] | None = None
 
 
 class MetadataChange(msgspec.Struct, rename="camel"):

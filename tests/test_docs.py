@@ -49,10 +49,10 @@ def without_names(path: str) -> str:
 
 
 def routes_in(text: str) -> set[str]:
-    """The routes that a text names: `POST /api/actions/{id}`, several methods as `GET, POST`, a query left out."""
+    """The routes that a text names, without their queries; a method alone after a route has the same path."""
     named = set()
-    for methods, path in re.findall(r"((?:\b[A-Z]+\b(?:, |/| and | or |\|))*\b[A-Z]+) (/[^\s`?|,)\]\[]*)", text):
-        named |= {f"{method} {without_names(path)}" for method in re.findall(r"[A-Z]+", methods)}
+    for methods, path, further in re.findall(r"\b((?:[A-Z]+, )*[A-Z]+) (/[^\s`?]*)[^\s`]*((?:` `[A-Z]+(?=`))*)", text):
+        named |= {f"{method} {without_names(path)}" for method in re.findall(r"[A-Z]+", methods + further)}
     return named
 
 
@@ -73,9 +73,10 @@ def test_the_readme_names_every_route_of_the_api_and_no_other() -> None:
 
 
 def test_a_route_or_setting_that_is_left_out_would_be_noticed() -> None:
-    text = "`GET /api/state/{id}?at=N`, `GET, POST /api/actions/{id}/responses`; PORT, SESSIONS_DIR, SESSION_ID"
+    text = "`GET /api/state/{id}?at=N` `PATCH`, `GET, POST /api/actions/{id}/responses`; PORT, SESSIONS_DIR, SESSION_ID"
     assert routes_in(text) == {
         "GET /api/state/{}",
+        "PATCH /api/state/{}",
         "GET /api/actions/{}/responses",
         "POST /api/actions/{}/responses",
     }

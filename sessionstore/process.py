@@ -120,13 +120,13 @@ class Http(HttpToolsProtocol):
         if self.is_lost:
             return
         super().data_received(data)
-        if self.allowed is HEADER_SECONDS:
+        if self.allowed == HEADER_SECONDS:
             self.head_bytes += len(data)
             if self.head_bytes > MAX_HEAD_BYTES:
                 self.end(HEAD_TOO_LARGE)
         elif self.allowed is None and self.is_idle:  # empty lines, or bytes after an upgrade that was not taken
             self.allowed = HEADER_SECONDS
-        if self.allowed is not self.running:
+        if self.allowed != self.running:
             self.set_deadline()
 
     @property

@@ -12,7 +12,7 @@ from asyncio import TimerHandle
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -92,6 +92,33 @@ def refusal(problem: Problem) -> bytes:
 HEAD_TOO_LARGE = Problem(431, f"The target and the headers may have at most {MAX_HEAD_BYTES} bytes together")
 
 
+class Gathering:
+    """A transport that gathers what is written in one turn of the event loop: an answer's head and body leave as one
+    packet, by one system call."""
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self.transport = transport
+        self.loop = loop
+        self.pieces: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        if not self.pieces:
+            self.loop.call_soon(self.flush)
+        self.pieces.append(data)
+
+    def flush(self) -> None:
+        if self.pieces:
+            pieces, self.pieces = self.pieces, []
+            self.transport.write(b"".join(pieces))
+
+    def close(self) -> None:
+        self.flush()
+        self.transport.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.transport, name)
+
+
 class Http(HttpToolsProtocol):
     """HTTP with bounds: for the time and the size of the headers, and for the time of the body.
 
@@ -108,7 +135,7 @@ class Http(HttpToolsProtocol):
     """Whether what comes cannot be read any more; what came before is still answered."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
+        super().connection_made(cast(asyncio.Transport, Gathering(transport, self.loop)))
         self.set_deadline()
 
     def connection_lost(self, exc: Exception | None) -> None:

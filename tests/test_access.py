@@ -215,7 +215,6 @@ def whole(server: Appliance, session_id: str) -> bytes:
     return ask(server, "GET", f"/api/sessions/{session_id}", bearer(TOKENS["admin"])).body
 
 
-@pytest.mark.filterwarnings("ignore:.*deprecated inferred style")
 def test_the_table_has_every_route_and_no_other(guarded: Appliance) -> None:
     document = json.loads(ask(guarded, "GET", "/schema/openapi.json", bearer(TOKENS["read"])).body)
     documented = {f"{method.upper()} {path}" for path, item in document["paths"].items() for method in item}

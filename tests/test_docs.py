@@ -63,7 +63,6 @@ def test_the_readme_names_every_setting_and_no_other() -> None:
     assert variables_in(text_of("README.md")) == {setting.variable for setting in TABLE}
 
 
-@pytest.mark.filterwarnings("ignore:.*deprecated inferred style")
 def test_the_readme_names_every_route_of_the_api_and_no_other() -> None:
     named = routes_in(text_of("README.md"))
     known = routes()

@@ -153,17 +153,19 @@ class Wire(Protocol):
 
 
 class Frames:
-    """Events as WebSocket frames. Most readers want the same piece, so the last one is kept."""
+    """Events as WebSocket frames. Most readers want the broadcaster's newest piece as it is: that one is kept."""
 
     def __init__(self) -> None:
         self.piece: list[Item] = []
         self.bytes = b""
 
-    def of(self, piece: list[Item]) -> bytes:
-        if piece is not self.piece:
-            self.bytes = b"".join(frame(item.text) for item in piece)
-            self.piece = piece
-        return self.bytes
+    def of(self, piece: list[Item], *, is_shared: bool) -> bytes:
+        if piece is self.piece:
+            return self.bytes
+        frames = b"".join(frame(item.text) for item in piece)
+        if is_shared:
+            self.piece, self.bytes = piece, frames
+        return frames
 
 
 def frame(text: bytes) -> bytes:
@@ -237,15 +239,16 @@ class Listener:
             wanted = self.wanted
             items, cursor = await following(self.store, wanted, self.cursor)
             async with self.sending:
-                if self.wanted is wanted:  # else look again: what was read may lack what is wanted by now
-                    await self.send(items)
-                    self.cursor = cursor
+                if self.wanted is not wanted:
+                    continue  # and look again: what was read may lack what is wanted by now
+                takes_all = wanted.is_all_after(self.cursor)
+                await self.send(items if takes_all else [item for item in items if wanted(item)])
+                self.cursor = cursor
 
     async def send(self, items: list[Item]) -> None:
-        if not self.wanted.is_all_after(self.cursor):
-            items = [item for item in items if self.wanted(item)]
         for piece in pieces(items):
-            await self.write(self.listeners.frames.of(piece))
+            is_shared = piece is self.store.broadcaster.piece
+            await self.write(self.listeners.frames.of(piece, is_shared=is_shared))
 
     async def write(self, frames: bytes) -> None:
         """Raises Leave where the client takes nothing."""
@@ -296,9 +299,7 @@ class Listener:
         had, self.wanted = self.wanted, self.wanted.plus(named)
         while since < self.cursor:
             items, since = await stored(self.store, named, since)
-            missed = [item for item in items if item.cursor <= self.cursor and not had(item)]
-            for piece in pieces(missed):
-                await self.write(self.listeners.frames.of(piece))
+            await self.send([item for item in items if item.cursor <= self.cursor and not had(item)])
 
 
 async def until_first(*coroutines: Coroutine[Any, Any, None]) -> None:

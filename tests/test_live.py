@@ -280,7 +280,7 @@ def test_a_subscription_in_the_middle_of_catching_up_misses_nothing(
     names = [f"{session_id}-{n}" for n in range(3)]
     post_batch(http, names, MAX_EVENTS + 1800)
     expected = [event for event in events_after(http, start) if event["sessionId"] != names[2]]
-    for heard_before in (0, 1, 100, 1500):
+    for heard_before in (0, 100, 1500):
         with feed(appliance, f"?session={names[0]}&after={start}") as client:
             hear(client)
             heard = [hear(client) for _ in range(heard_before)]
@@ -680,7 +680,7 @@ def test_one_that_takes_too_little_is_told_so(appliance: Appliance, http: httpx.
     first = log(http, session_id)[0]
     with mute_reader(appliance.port, peers.handshake()) as sleeper:
         eventually(lambda: connections(http)["totalConnections"] == 1)
-        newest = post_batch(http, [session_id], 100, 200_000)
+        newest = post_batch(http, [session_id], 40, 200_000)
         eventually(lambda: connections(http)["totalConnections"] == 0)
         said = peers.received(sleeper).partition(b"\r\n\r\n")[2]
     assert peers.close_code(said) == 1013

@@ -83,7 +83,9 @@ def greeting(settings: Settings, port: int, tokens: dict[str, str]) -> str:
     if not tokens:
         lines.append("  Access         open: only this machine can reach it")
     elif not (settings.admin_token or settings.read_token or settings.ingest_token):
-        lines.append(f"  Access         by token: the dashboard asks for the one in {access.tokens_folder(settings)}/admin")
+        lines.append(
+            f"  Access         by token: the dashboard asks for the one in {access.tokens_folder(settings)}/admin"
+        )
     else:
         lines.append("  Access         by the tokens that are set")
     return "\n".join(lines)
@@ -91,7 +93,9 @@ def greeting(settings: Settings, port: int, tokens: dict[str, str]) -> str:
 
 def main() -> int:
     """Run the appliance until it is told to stop. The exit code: 0, or 1 where it could not start."""
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s"
+    )
     sys.setswitchinterval(SWITCH_INTERVAL)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))  # told to end before it serves

@@ -498,7 +498,9 @@ def following_page(request: Request[Any, Any, Any], page: Page, order: Order) ->
     responses=gives(answers.Anything, 404, 422),
     tags=["state"],
 )
-async def get_state(request: Request[Any, Any, Any], session_id: FromPath[str], at: OptionalCursor = None) -> JSONResponse:
+async def get_state(
+    request: Request[Any, Any, Any], session_id: FromPath[str], at: OptionalCursor = None
+) -> JSONResponse:
     """The state document, now or as it was at a cursor. ETag is its version."""
     reader, session_id = store_of(request).reader, session_in_path(session_id)
     document, version = await (reader.state(session_id) if at is None else reader.state_at(session_id, at))
@@ -558,7 +560,9 @@ async def add_goal(request: Request[Any, Any, Any], session_id: FromPath[str]) -
     responses=gives(answers.GoalDone, 400, 404, 413, 415, 422),
     tags=["state"],
 )
-async def update_goal(request: Request[Any, Any, Any], session_id: FromPath[str], goal_id: FromPath[str]) -> JSONResponse:
+async def update_goal(
+    request: Request[Any, Any, Any], session_id: FromPath[str], goal_id: FromPath[str]
+) -> JSONResponse:
     """Change a goal; the status `completed` sets `completedAt`."""
     session_id = session_in_path(session_id)
     body = await object_of(request) | {"goalId": id_in_path(goal_id, "goal")}
@@ -589,7 +593,9 @@ async def spawn_agent(request: Request[Any, Any, Any], session_id: FromPath[str]
     responses=gives(answers.AgentDone, 400, 404, 413, 415, 422),
     tags=["state"],
 )
-async def update_agent(request: Request[Any, Any, Any], session_id: FromPath[str], agent_id: FromPath[str]) -> JSONResponse:
+async def update_agent(
+    request: Request[Any, Any, Any], session_id: FromPath[str], agent_id: FromPath[str]
+) -> JSONResponse:
     """Change an agent."""
     return await change_agent(request, "agent_updated", session_id, agent_id, await object_of(request))
 
@@ -601,7 +607,9 @@ async def update_agent(request: Request[Any, Any, Any], session_id: FromPath[str
     status_code=200,
     tags=["state"],
 )
-async def complete_agent(request: Request[Any, Any, Any], session_id: FromPath[str], agent_id: FromPath[str]) -> JSONResponse:
+async def complete_agent(
+    request: Request[Any, Any, Any], session_id: FromPath[str], agent_id: FromPath[str]
+) -> JSONResponse:
     """Note that an agent is done."""
     return await change_agent(request, "agent_completed", session_id, agent_id, await optional_object_of(request))
 

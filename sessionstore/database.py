@@ -345,7 +345,7 @@ class Appender:
         return event
 
     def insert_entries(self) -> None:
-        """Insert the entries that were put off. Raises EntryRefused where it is not known which of several is to blame."""
+        """Insert the entries that were put off. Raises EntryRefused where any of several may be to blame."""
         entries, self.entries = self.entries, []
         self.entry_ids.clear()
         try:
@@ -393,7 +393,7 @@ class Appender:
         if not is_same(draft, twin):
             raise Problem(
                 422,
-                f"The event {draft.event_id!r} of this session has other content already: give a new event a new eventId",
+                f"The event {draft.event_id!r} of this session has other content: give a new event a new eventId",
                 path="$.eventId",
             )
         version, record = self.outcome_then(twin) if twin.type in STATE_TYPES else (None, None)

@@ -95,7 +95,7 @@ class GoalChange(Body, kw_only=True):
 
     status: str | UnsetType = UNSET
     description: str | UnsetType = UNSET
-    priority: str | None | UnsetType = UNSET
+    priority: str | UnsetType | None = UNSET
 
 
 class NewAgent(Body, kw_only=True):
@@ -185,8 +185,23 @@ BODIES: dict[str, type[msgspec.Struct]] = {
 }
 
 KEPT_BY_THE_STORE = frozenset(
-    "$schema userId created updated subsessions goals agents actions responses ended duration resumes lastCursor"
-    " phase currentStep".split()
+    [
+        "$schema",
+        "userId",
+        "created",
+        "updated",
+        "subsessions",
+        "goals",
+        "agents",
+        "actions",
+        "responses",
+        "ended",
+        "duration",
+        "resumes",
+        "lastCursor",
+        "phase",
+        "currentStep",
+    ]
 )
 """Members of the metadata that nobody can set: they follow from events."""
 
@@ -358,9 +373,7 @@ def draft_of_line(event: Document) -> Draft:
     return draft
 
 
-def drafts_of_batch(
-    body: bytes, *, max_event_bytes: int, may_delete: bool
-) -> Iterator[tuple[int, Draft | Problem]]:
+def drafts_of_batch(body: bytes, *, max_event_bytes: int, may_delete: bool) -> Iterator[tuple[int, Draft | Problem]]:
     """The lines of a batch that are not empty, by number from 1: each a draft, or what is wrong with it."""
     for number, line in enumerate(body.split(b"\n"), 1):
         if not line.strip():

@@ -261,7 +261,7 @@ class Writer:
         self.loop.call_soon_threadsafe(self.settle, outcomes, [])
 
     def begin(self) -> Appender:
-        """Begin a transaction. Raises sqlite3.Error or DatabaseUnusable. After trouble, a new connection reads the log."""
+        """Begin a transaction; after trouble, on a new connection. Raises sqlite3.Error or DatabaseUnusable."""
         if self.trouble:
             self.appender = self.open()
         self.appender.begin()

@@ -109,7 +109,7 @@ def test_what_waits_together_is_committed_together(folder: Path) -> None:
         async with store_in(folder) as store:
             with held(store.writer):
                 before = store.writer.commits
-                futures = [store.writer.submit(writes(word(n=n)), 10) for n in range(1000)]
+                futures = [store.writer.submit(writes(word(n=n)), size=10) for n in range(1000)]
                 assert (store.writer.waiting, store.writer.waiting_bytes) == (1001, 10_000)
             results = await answers(futures)
             assert failures(results) == []
@@ -259,7 +259,7 @@ def test_too_much_waiting_is_503_until_it_is_less(
             with held(store.writer):
                 with pytest.raises(Problem) as refused:
                     while len(futures) < 20:
-                        futures += [store.writer.submit(writes(word()), size)]
+                        futures += [store.writer.submit(writes(word()), size=size)]
                 assert (refused.value.status, refused.value.headers) == (503, {"retry-after": "1"})
                 assert 4 <= len(futures) <= 5
             assert failures(await answers(futures)) == []

@@ -24,7 +24,7 @@ from litestar.openapi.spec import (
     Schema,
 )
 from litestar.openapi.spec import Parameter as OpenAPIParameter
-from litestar.params import Parameter, QueryParameter
+from litestar.params import FromPath, FromQuery, QueryParameter
 
 from hook_agent import claude_code_events
 
@@ -51,8 +51,8 @@ BIG = 64 << 10
 
 MAX_CURSOR = 2**63 - 1
 
-Cursor = Annotated[int, Parameter(ge=0, le=MAX_CURSOR)]
-OptionalCursor = Annotated[int | None, Parameter(ge=0, le=MAX_CURSOR)]
+Cursor = Annotated[int, QueryParameter(ge=0, le=MAX_CURSOR)]
+OptionalCursor = Annotated[int | None, QueryParameter(ge=0, le=MAX_CURSOR)]
 Order = Literal["asc", "desc"]
 Types = Annotated[list[str] | None, QueryParameter(name="type", description="Only these; may repeat")]
 AgentId = Annotated[str | None, QueryParameter(name="agentId")]
@@ -228,7 +228,7 @@ async def create_session(request: Request[Any, Any, Any]) -> JSONResponse:
     responses=gives(answers.Entered, 400, 404, 413, 415, 422) | {201: ResponseSpec(answers.Entered)},
     tags=["sessions"],
 )
-async def enter_session(request: Request[Any, Any, Any], session_id: str) -> JSONResponse:
+async def enter_session(request: Request[Any, Any, Any], session_id: FromPath[str]) -> JSONResponse:
     """Create a session or resume it: the agent's way in, safe to repeat."""
     body = await object_of(request)
     require(body, "userId")
@@ -261,13 +261,13 @@ def require(body: Document, *names: str) -> None:
 @get("/api/sessions", responses=gives(answers.SessionPage, 422), tags=["sessions"])
 async def list_sessions(
     request: Request[Any, Any, Any],
-    limit: Annotated[int, Parameter(ge=1, le=500)] = 50,
+    limit: Annotated[int, QueryParameter(ge=1, le=500)] = 50,
     cursor: OptionalCursor = None,
-    status: answers.Status | None = None,
+    status: FromQuery[answers.Status | None] = None,
     user_id: UserId = None,
-    tag: str | None = None,
-    parent: str | None = None,
-    q: Annotated[str | None, Parameter(description="Text anywhere in the metadata", max_length=1000)] = None,
+    tag: FromQuery[str | None] = None,
+    parent: FromQuery[str | None] = None,
+    q: Annotated[str | None, QueryParameter(description="Text anywhere in the metadata", max_length=1000)] = None,
 ) -> JSONResponse:
     """Sessions, newest change first."""
     page = await store_of(request).reader.sessions(
@@ -279,15 +279,15 @@ async def list_sessions(
 @get("/api/sessions/{session_id:str}", responses=gives(answers.Session, 404, 422), tags=["sessions"])
 async def get_session(
     request: Request[Any, Any, Any],
-    session_id: str,
-    limit: Annotated[int, Parameter(ge=0, le=10000, description="The newest so many of each log")] = 1000,
+    session_id: FromPath[str],
+    limit: Annotated[int, QueryParameter(ge=0, le=10000, description="The newest so many of each log")] = 1000,
 ) -> JSONResponse:
     """All of a session."""
     return answer(joined(await store_of(request).reader.session(session_in_path(session_id), limit)))
 
 
 @get("/api/sessions/user/{user_id:path}", responses=gives(list[answers.SessionOfUser]), tags=["sessions"])
-async def list_sessions_of_user(request: Request[Any, Any, Any], user_id: str) -> JSONResponse:
+async def list_sessions_of_user(request: Request[Any, Any, Any], user_id: FromPath[str]) -> JSONResponse:
     """The sessions of a user, newest first."""
     page = await store_of(request).reader.sessions_of_user(user_id.removeprefix("/"))
     return answer(page.array())
@@ -299,7 +299,7 @@ async def list_sessions_of_user(request: Request[Any, Any, Any], user_id: str) -
     responses=gives(answers.Done, 400, 404, 413, 415, 422),
     tags=["sessions"],
 )
-async def update_metadata(request: Request[Any, Any, Any], session_id: str) -> JSONResponse:
+async def update_metadata(request: Request[Any, Any, Any], session_id: FromPath[str]) -> JSONResponse:
     """Set members of the metadata. A dotted name goes into an object; a value "+N" on a number adds."""
     session_id = session_in_path(session_id)
     body = await object_of(request)
@@ -314,7 +314,7 @@ async def update_metadata(request: Request[Any, Any, Any], session_id: str) -> J
     status_code=200,
     tags=["sessions"],
 )
-async def finalize_session(request: Request[Any, Any, Any], session_id: str) -> JSONResponse:
+async def finalize_session(request: Request[Any, Any, Any], session_id: FromPath[str]) -> JSONResponse:
     """End a session."""
     session_id = session_in_path(session_id)
     body = await optional_object_of(request)
@@ -338,14 +338,14 @@ async def optional_object_of(request: Request[Any, Any, Any]) -> Document:
     status_code=200,
     tags=["sessions"],
 )
-async def delete_session(request: Request[Any, Any, Any], session_id: str) -> JSONResponse:
+async def delete_session(request: Request[Any, Any, Any], session_id: FromPath[str]) -> JSONResponse:
     """Delete a session and all that was logged in it; its sub-sessions stay."""
     session_id = session_in_path(session_id)
     return done(await append(request, draft_of("session_deleted", session_id, {}, headers_of(request))))
 
 
 @get("/api/sessions/{session_id:str}/resume", responses=gives(answers.Resume, 404), tags=["sessions"])
-async def resume_session(request: Request[Any, Any, Any], session_id: str) -> JSONResponse:
+async def resume_session(request: Request[Any, Any, Any], session_id: FromPath[str]) -> JSONResponse:
     """All that an agent needs to go on where the last one stopped."""
     return answer(joined(await store_of(request).reader.resume(session_in_path(session_id))))
 
@@ -353,11 +353,11 @@ async def resume_session(request: Request[Any, Any, Any], session_id: str) -> JS
 @get("/api/sessions/{session_id:str}/events", responses=gives(answers.EventPage, 404, 422), tags=["events"])
 async def list_session_events(
     request: Request[Any, Any, Any],
-    session_id: str,
+    session_id: FromPath[str],
     after: Cursor = 0,
     before: OptionalCursor = None,
-    limit: Annotated[int, Parameter(ge=1, le=1000)] = 100,
-    order: Order = "asc",
+    limit: Annotated[int, QueryParameter(ge=1, le=1000)] = 100,
+    order: FromQuery[Order] = "asc",
     types: Types = None,
     agent_id: AgentId = None,
 ) -> JSONResponse:
@@ -392,7 +392,7 @@ def event_page(page: Page, order: Order, after: int) -> str:
     status_code=200,
     tags=["logs"],
 )
-async def log_action(request: Request[Any, Any, Any], session_id: str) -> JSONResponse:
+async def log_action(request: Request[Any, Any, Any], session_id: FromPath[str]) -> JSONResponse:
     """Log something that the agent did or asked for. The first word of an unknown session creates it."""
     return await log_to(request, "action", session_id)
 
@@ -404,7 +404,7 @@ async def log_action(request: Request[Any, Any, Any], session_id: str) -> JSONRe
     status_code=200,
     tags=["logs"],
 )
-async def log_response(request: Request[Any, Any, Any], session_id: str) -> JSONResponse:
+async def log_response(request: Request[Any, Any, Any], session_id: FromPath[str]) -> JSONResponse:
     """Log what came back."""
     return await log_to(request, "response", session_id)
 
@@ -423,11 +423,11 @@ async def log_to(request: Request[Any, Any, Any], name: str, session_id: str) ->
 )
 async def list_actions(
     request: Request[Any, Any, Any],
-    session_id: str,
+    session_id: FromPath[str],
     after: OptionalCursor = None,
     before: OptionalCursor = None,
-    limit: Annotated[int, Parameter(ge=1, le=10000)] = 1000,
-    order: Order = "asc",
+    limit: Annotated[int, QueryParameter(ge=1, le=10000)] = 1000,
+    order: FromQuery[Order] = "asc",
     types: Types = None,
     agent_id: AgentId = None,
 ) -> JSONResponse:
@@ -443,11 +443,11 @@ async def list_actions(
 )
 async def list_responses(
     request: Request[Any, Any, Any],
-    session_id: str,
+    session_id: FromPath[str],
     after: OptionalCursor = None,
     before: OptionalCursor = None,
-    limit: Annotated[int, Parameter(ge=1, le=10000)] = 1000,
-    order: Order = "asc",
+    limit: Annotated[int, QueryParameter(ge=1, le=10000)] = 1000,
+    order: FromQuery[Order] = "asc",
     types: Types = None,
     agent_id: AgentId = None,
 ) -> JSONResponse:
@@ -497,7 +497,9 @@ def following_page(request: Request[Any, Any, Any], page: Page, order: Order) ->
     responses=gives(answers.Anything, 404, 422),
     tags=["state"],
 )
-async def get_state(request: Request[Any, Any, Any], session_id: str, at: OptionalCursor = None) -> JSONResponse:
+async def get_state(
+    request: Request[Any, Any, Any], session_id: FromPath[str], at: OptionalCursor = None
+) -> JSONResponse:
     """The state document, now or as it was at a cursor. ETag is its version."""
     reader, session_id = store_of(request).reader, session_in_path(session_id)
     document, version = await (reader.state(session_id) if at is None else reader.state_at(session_id, at))
@@ -510,7 +512,7 @@ async def get_state(request: Request[Any, Any, Any], session_id: str, at: Option
     responses=gives(answers.Versioned, 400, 404, 412, 413, 415, 422),
     tags=["state"],
 )
-async def update_state(request: Request[Any, Any, Any], session_id: str) -> JSONResponse:
+async def update_state(request: Request[Any, Any, Any], session_id: FromPath[str]) -> JSONResponse:
     """Merge into the state: objects merge, all else replaces; as a merge patch (RFC 7396), null removes."""
     session_id, headers = session_in_path(session_id), headers_of(request)
     body = await object_of(request, JSON, MERGE_PATCH)
@@ -523,11 +525,11 @@ async def update_state(request: Request[Any, Any, Any], session_id: str) -> JSON
 @get("/api/state/{session_id:str}/history", responses=gives(answers.EventPage, 404, 422), tags=["state"])
 async def list_state_history(
     request: Request[Any, Any, Any],
-    session_id: str,
+    session_id: FromPath[str],
     after: Cursor = 0,
     before: OptionalCursor = None,
-    limit: Annotated[int, Parameter(ge=1, le=1000)] = 100,
-    order: Order = "asc",
+    limit: Annotated[int, QueryParameter(ge=1, le=1000)] = 100,
+    order: FromQuery[Order] = "asc",
 ) -> JSONResponse:
     """The events that changed the state: who, when, what."""
     page = await store_of(request).reader.session_events(
@@ -543,7 +545,7 @@ async def list_state_history(
     status_code=200,
     tags=["state"],
 )
-async def add_goal(request: Request[Any, Any, Any], session_id: str) -> JSONResponse:
+async def add_goal(request: Request[Any, Any, Any], session_id: FromPath[str]) -> JSONResponse:
     """Add a goal."""
     session_id = session_in_path(session_id)
     body = await object_of(request)
@@ -557,7 +559,9 @@ async def add_goal(request: Request[Any, Any, Any], session_id: str) -> JSONResp
     responses=gives(answers.GoalDone, 400, 404, 413, 415, 422),
     tags=["state"],
 )
-async def update_goal(request: Request[Any, Any, Any], session_id: str, goal_id: str) -> JSONResponse:
+async def update_goal(
+    request: Request[Any, Any, Any], session_id: FromPath[str], goal_id: FromPath[str]
+) -> JSONResponse:
     """Change a goal; the status `completed` sets `completedAt`."""
     session_id = session_in_path(session_id)
     body = await object_of(request) | {"goalId": id_in_path(goal_id, "goal")}
@@ -574,7 +578,7 @@ async def update_goal(request: Request[Any, Any, Any], session_id: str, goal_id:
     status_code=200,
     tags=["state"],
 )
-async def spawn_agent(request: Request[Any, Any, Any], session_id: str) -> JSONResponse:
+async def spawn_agent(request: Request[Any, Any, Any], session_id: FromPath[str]) -> JSONResponse:
     """Note that an agent was spawned."""
     session_id = session_in_path(session_id)
     body = await object_of(request)
@@ -588,7 +592,9 @@ async def spawn_agent(request: Request[Any, Any, Any], session_id: str) -> JSONR
     responses=gives(answers.AgentDone, 400, 404, 413, 415, 422),
     tags=["state"],
 )
-async def update_agent(request: Request[Any, Any, Any], session_id: str, agent_id: str) -> JSONResponse:
+async def update_agent(
+    request: Request[Any, Any, Any], session_id: FromPath[str], agent_id: FromPath[str]
+) -> JSONResponse:
     """Change an agent."""
     return await change_agent(request, "agent_updated", session_id, agent_id, await object_of(request))
 
@@ -600,7 +606,9 @@ async def update_agent(request: Request[Any, Any, Any], session_id: str, agent_i
     status_code=200,
     tags=["state"],
 )
-async def complete_agent(request: Request[Any, Any, Any], session_id: str, agent_id: str) -> JSONResponse:
+async def complete_agent(
+    request: Request[Any, Any, Any], session_id: FromPath[str], agent_id: FromPath[str]
+) -> JSONResponse:
     """Note that an agent is done."""
     return await change_agent(request, "agent_completed", session_id, agent_id, await optional_object_of(request))
 
@@ -681,7 +689,7 @@ class Batch:
 async def list_events(
     request: Request[Any, Any, Any],
     after: Cursor = 0,
-    limit: Annotated[int, Parameter(ge=1, le=1000)] = 100,
+    limit: Annotated[int, QueryParameter(ge=1, le=1000)] = 100,
     types: Types = None,
     session_id: SessionId = None,
     user_id: UserId = None,
@@ -722,7 +730,7 @@ async def claude_code_hook(request: Request[Any, Any, Any]) -> Response[bytes]:
 
 @get("/api/query/recent", responses=gives(list[answers.Metadata], 422), tags=["queries"])
 async def recent_sessions(
-    request: Request[Any, Any, Any], limit: Annotated[int, Parameter(ge=1, le=500)] = 10
+    request: Request[Any, Any, Any], limit: Annotated[int, QueryParameter(ge=1, le=500)] = 10
 ) -> JSONResponse:
     """Sessions, newest change first."""
     return answer((await store_of(request).reader.sessions(limit=limit)).array())
@@ -745,8 +753,8 @@ async def stats(request: Request[Any, Any, Any]) -> JSONResponse:
 @get("/api/query/search", responses=gives(answers.FoundPage, 422), tags=["queries"])
 async def search(
     request: Request[Any, Any, Any],
-    q: Annotated[str, Parameter(max_length=1000)] = "",
-    limit: Annotated[int, Parameter(ge=1, le=100)] = 20,
+    q: Annotated[str, QueryParameter(max_length=1000)] = "",
+    limit: Annotated[int, QueryParameter(ge=1, le=100)] = 20,
     session_id: SessionId = None,
     types: Types = None,
 ) -> JSONResponse:

@@ -14,6 +14,7 @@ from litestar import Request, Response, get
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin, SwaggerRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme
+from litestar.params import FromPath
 
 from . import __version__
 from .problems import Problem
@@ -81,7 +82,7 @@ def page_headers(policy: str) -> dict[str, str]:
 
 
 @get("/schema/assets/{name:str}", include_in_schema=False)
-async def documentation_asset(name: str) -> Response[bytes]:
+async def documentation_asset(name: FromPath[str]) -> Response[bytes]:
     """The files of Swagger UI, out of the package that brings them."""
     if name not in SWAGGER:
         raise Problem(404, f"There is no asset {name!r}")

@@ -24,7 +24,7 @@ from litestar.openapi.spec import (
     Schema,
 )
 from litestar.openapi.spec import Parameter as OpenAPIParameter
-from litestar.params import FromPath, FromQuery, Parameter, QueryParameter
+from litestar.params import FromPath, FromQuery, QueryParameter
 
 from hook_agent import claude_code_events
 
@@ -51,34 +51,35 @@ BIG = 64 << 10
 
 MAX_CURSOR = 2**63 - 1
 
-Cursor = Annotated[int, Parameter(ge=0, le=MAX_CURSOR)]
-OptionalCursor = Annotated[int | None, Parameter(ge=0, le=MAX_CURSOR)]
+Cursor = Annotated[int, QueryParameter(ge=0, le=MAX_CURSOR)]
+OptionalCursor = Annotated[int | None, QueryParameter(ge=0, le=MAX_CURSOR)]
 Order = Literal["asc", "desc"]
 Types = Annotated[list[str] | None, QueryParameter(name="type", description="Only these; may repeat")]
 AgentId = Annotated[str | None, QueryParameter(name="agentId")]
 SessionId = Annotated[str | None, QueryParameter(name="sessionId")]
 UserId = Annotated[str | None, QueryParameter(name="userId")]
 JSONResponse = Response[bytes]
+Call = Request[Any, Any, Any]
 
 # ------------------------------------------------------------- request and answer
 
 
-def store_of(request: Request[Any, Any, Any]) -> Store:
+def store_of(request: Call) -> Store:
     store: Store = request.app.state.store
     return store
 
 
-def headers_of(request: Request[Any, Any, Any]) -> Headers:
+def headers_of(request: Call) -> Headers:
     return dict(request.scope["headers"])
 
 
-async def body_of(request: Request[Any, Any, Any], *media_types: str) -> bytes:
+async def body_of(request: Call, *media_types: str) -> bytes:
     """The body, of one of these media types. Raises Problem 413, 415."""
     check_media_type(headers_of(request), *media_types or (JSON,))
     return await read_body(request.receive, store_of(request).settings.max_event_bytes)  # type: ignore[arg-type]
 
 
-async def object_of(request: Request[Any, Any, Any], *media_types: str) -> Document:
+async def object_of(request: Call, *media_types: str) -> Document:
     """The body as a JSON object. Raises Problem 400, 413, 415, 422."""
     return json_object(await body_of(request, *media_types))
 
@@ -99,7 +100,7 @@ def joined(members: dict[str, str]) -> str:
     return "{" + ",".join(f'"{name}":{value}' for name, value in members.items()) + "}"
 
 
-async def append(request: Request[Any, Any, Any], draft: Draft) -> Appended:
+async def append(request: Call, draft: Draft) -> Appended:
     return await store_of(request).writer.append(draft)
 
 
@@ -171,7 +172,7 @@ LINES = RequestBody(
 
 
 @get("/health", responses=gives(answers.Health), security=[{}], tags=["server"])
-async def health(request: Request[Any, Any, Any]) -> JSONResponse:
+async def health(request: Call) -> JSONResponse:
     """How the server is. Needs no token."""
     store = store_of(request)
     seconds = store.uptime()
@@ -190,7 +191,7 @@ async def health(request: Request[Any, Any, Any]) -> JSONResponse:
 
 
 @get("/ready", responses=gives(answers.Ready), tags=["server"])
-async def ready(request: Request[Any, Any, Any]) -> JSONResponse:
+async def ready(request: Call) -> JSONResponse:
     """Whether writes are taken."""
     if why := store_of(request).why_not_ready():
         raise Problem(503, why, headers={"retry-after": "2"})
@@ -198,7 +199,7 @@ async def ready(request: Request[Any, Any, Any]) -> JSONResponse:
 
 
 @get("/metrics", media_type="text/plain", responses=problems(401), tags=["server"])
-async def metrics(request: Request[Any, Any, Any]) -> Response[str]:
+async def metrics(request: Call) -> Response[str]:
     """The same for Prometheus."""
     text = prometheus(store_of(request), request.app.state.listeners, request.app.state.gate)
     return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
@@ -213,7 +214,7 @@ async def metrics(request: Request[Any, Any, Any]) -> Response[str]:
     responses=gives(answers.Entered, 400, 409, 413, 415, 422, status=201) | {200: ResponseSpec(answers.Entered)},
     tags=["sessions"],
 )
-async def create_session(request: Request[Any, Any, Any]) -> JSONResponse:
+async def create_session(request: Call) -> JSONResponse:
     """Create a session. 200 if it is there just so already, 409 if it is there in another way."""
     body = await object_of(request)
     require(body, "sessionId", "userId", "initial")
@@ -228,7 +229,7 @@ async def create_session(request: Request[Any, Any, Any]) -> JSONResponse:
     responses=gives(answers.Entered, 400, 404, 413, 415, 422) | {201: ResponseSpec(answers.Entered)},
     tags=["sessions"],
 )
-async def enter_session(request: Request[Any, Any, Any], session_id: FromPath[str]) -> JSONResponse:
+async def enter_session(request: Call, session_id: FromPath[str]) -> JSONResponse:
     """Create a session or resume it: the agent's way in, safe to repeat."""
     body = await object_of(request)
     require(body, "userId")
@@ -237,7 +238,7 @@ async def enter_session(request: Request[Any, Any, Any], session_id: FromPath[st
     return await entered(request, draft)
 
 
-async def entered(request: Request[Any, Any, Any], draft: Draft) -> JSONResponse:
+async def entered(request: Call, draft: Draft) -> JSONResponse:
     store = store_of(request)
     appended = await store.writer.append(draft)
     is_new = appended.event.type == "session_created" and not appended.duplicate
@@ -260,14 +261,14 @@ def require(body: Document, *names: str) -> None:
 
 @get("/api/sessions", responses=gives(answers.SessionPage, 422), tags=["sessions"])
 async def list_sessions(
-    request: Request[Any, Any, Any],
-    limit: Annotated[int, Parameter(ge=1, le=500)] = 50,
+    request: Call,
+    limit: Annotated[int, QueryParameter(ge=1, le=500)] = 50,
     cursor: OptionalCursor = None,
     status: FromQuery[answers.Status | None] = None,
     user_id: UserId = None,
     tag: FromQuery[str | None] = None,
     parent: FromQuery[str | None] = None,
-    q: Annotated[str | None, Parameter(description="Text anywhere in the metadata", max_length=1000)] = None,
+    q: Annotated[str | None, QueryParameter(description="Text anywhere in the metadata", max_length=1000)] = None,
 ) -> JSONResponse:
     """Sessions, newest change first."""
     page = await store_of(request).reader.sessions(
@@ -278,16 +279,16 @@ async def list_sessions(
 
 @get("/api/sessions/{session_id:str}", responses=gives(answers.Session, 404, 422), tags=["sessions"])
 async def get_session(
-    request: Request[Any, Any, Any],
+    request: Call,
     session_id: FromPath[str],
-    limit: Annotated[int, Parameter(ge=0, le=10000, description="The newest so many of each log")] = 1000,
+    limit: Annotated[int, QueryParameter(ge=0, le=10000, description="The newest so many of each log")] = 1000,
 ) -> JSONResponse:
     """All of a session."""
     return answer(joined(await store_of(request).reader.session(session_in_path(session_id), limit)))
 
 
 @get("/api/sessions/user/{user_id:path}", responses=gives(list[answers.SessionOfUser]), tags=["sessions"])
-async def list_sessions_of_user(request: Request[Any, Any, Any], user_id: FromPath[str]) -> JSONResponse:
+async def list_sessions_of_user(request: Call, user_id: FromPath[str]) -> JSONResponse:
     """The sessions of a user, newest first."""
     page = await store_of(request).reader.sessions_of_user(user_id.removeprefix("/"))
     return answer(page.array())
@@ -299,7 +300,7 @@ async def list_sessions_of_user(request: Request[Any, Any, Any], user_id: FromPa
     responses=gives(answers.Done, 400, 404, 413, 415, 422),
     tags=["sessions"],
 )
-async def update_metadata(request: Request[Any, Any, Any], session_id: FromPath[str]) -> JSONResponse:
+async def update_metadata(request: Call, session_id: FromPath[str]) -> JSONResponse:
     """Set members of the metadata. A dotted name goes into an object; a value "+N" on a number adds."""
     session_id = session_in_path(session_id)
     body = await object_of(request)
@@ -314,7 +315,7 @@ async def update_metadata(request: Request[Any, Any, Any], session_id: FromPath[
     status_code=200,
     tags=["sessions"],
 )
-async def finalize_session(request: Request[Any, Any, Any], session_id: FromPath[str]) -> JSONResponse:
+async def finalize_session(request: Call, session_id: FromPath[str]) -> JSONResponse:
     """End a session."""
     session_id = session_in_path(session_id)
     body = await optional_object_of(request)
@@ -322,7 +323,7 @@ async def finalize_session(request: Request[Any, Any, Any], session_id: FromPath
     return done(await append(request, draft))
 
 
-async def optional_object_of(request: Request[Any, Any, Any]) -> Document:
+async def optional_object_of(request: Call) -> Document:
     """The body as a JSON object; no body at all is an empty one."""
     headers = headers_of(request)
     is_empty = b"transfer-encoding" not in headers and headers.get(b"content-length", b"0") == b"0"
@@ -339,25 +340,25 @@ async def optional_object_of(request: Request[Any, Any, Any]) -> Document:
     status_code=200,
     tags=["sessions"],
 )
-async def delete_session(request: Request[Any, Any, Any], session_id: FromPath[str]) -> JSONResponse:
+async def delete_session(request: Call, session_id: FromPath[str]) -> JSONResponse:
     """Delete a session and all that was logged in it; its sub-sessions stay."""
     session_id = session_in_path(session_id)
     return done(await append(request, draft_of("session_deleted", session_id, {}, headers_of(request))))
 
 
 @get("/api/sessions/{session_id:str}/resume", responses=gives(answers.Resume, 404), tags=["sessions"])
-async def resume_session(request: Request[Any, Any, Any], session_id: FromPath[str]) -> JSONResponse:
+async def resume_session(request: Call, session_id: FromPath[str]) -> JSONResponse:
     """All that an agent needs to go on where the last one stopped."""
     return answer(joined(await store_of(request).reader.resume(session_in_path(session_id))))
 
 
 @get("/api/sessions/{session_id:str}/events", responses=gives(answers.EventPage, 404, 422), tags=["events"])
 async def list_session_events(
-    request: Request[Any, Any, Any],
+    request: Call,
     session_id: FromPath[str],
     after: Cursor = 0,
     before: OptionalCursor = None,
-    limit: Annotated[int, Parameter(ge=1, le=1000)] = 100,
+    limit: Annotated[int, QueryParameter(ge=1, le=1000)] = 100,
     order: FromQuery[Order] = "asc",
     types: Types = None,
     agent_id: AgentId = None,
@@ -393,7 +394,7 @@ def event_page(page: Page, order: Order, after: int) -> str:
     status_code=200,
     tags=["logs"],
 )
-async def log_action(request: Request[Any, Any, Any], session_id: FromPath[str]) -> JSONResponse:
+async def log_action(request: Call, session_id: FromPath[str]) -> JSONResponse:
     """Log something that the agent did or asked for. The first word of an unknown session creates it."""
     return await log_to(request, "action", session_id)
 
@@ -405,12 +406,12 @@ async def log_action(request: Request[Any, Any, Any], session_id: FromPath[str])
     status_code=200,
     tags=["logs"],
 )
-async def log_response(request: Request[Any, Any, Any], session_id: FromPath[str]) -> JSONResponse:
+async def log_response(request: Call, session_id: FromPath[str]) -> JSONResponse:
     """Log what came back."""
     return await log_to(request, "response", session_id)
 
 
-async def log_to(request: Request[Any, Any, Any], name: str, session_id: str) -> JSONResponse:
+async def log_to(request: Call, name: str, session_id: str) -> JSONResponse:
     session_id = session_in_path(session_id)
     body = await read_body(request.receive, store_of(request).settings.max_event_bytes)  # type: ignore[arg-type]
     return answer(await log_entry(store_of(request), name, session_id, headers_of(request), body))
@@ -423,11 +424,11 @@ async def log_to(request: Request[Any, Any, Any], name: str, session_id: str) ->
     tags=["logs"],
 )
 async def list_actions(
-    request: Request[Any, Any, Any],
+    request: Call,
     session_id: FromPath[str],
     after: OptionalCursor = None,
     before: OptionalCursor = None,
-    limit: Annotated[int, Parameter(ge=1, le=10000)] = 1000,
+    limit: Annotated[int, QueryParameter(ge=1, le=10000)] = 1000,
     order: FromQuery[Order] = "asc",
     types: Types = None,
     agent_id: AgentId = None,
@@ -443,11 +444,11 @@ async def list_actions(
     tags=["logs"],
 )
 async def list_responses(
-    request: Request[Any, Any, Any],
+    request: Call,
     session_id: FromPath[str],
     after: OptionalCursor = None,
     before: OptionalCursor = None,
-    limit: Annotated[int, Parameter(ge=1, le=10000)] = 1000,
+    limit: Annotated[int, QueryParameter(ge=1, le=10000)] = 1000,
     order: FromQuery[Order] = "asc",
     types: Types = None,
     agent_id: AgentId = None,
@@ -457,7 +458,7 @@ async def list_responses(
 
 
 async def log_page(
-    request: Request[Any, Any, Any],
+    request: Call,
     name: str,
     session_id: str,
     after: int | None,
@@ -482,7 +483,7 @@ async def log_page(
     return answer(page.array(), headers={"link": f'<{following_page(request, page, order)}>; rel="next"'})
 
 
-def following_page(request: Request[Any, Any, Any], page: Page, order: Order) -> str:
+def following_page(request: Call, page: Page, order: Order) -> str:
     """The path and query of the page after this one."""
     bound = "after" if order == "asc" else "before"
     query = [(name, value) for name, value in request.query_params.multi_items() if name != bound]
@@ -498,9 +499,7 @@ def following_page(request: Request[Any, Any, Any], page: Page, order: Order) ->
     responses=gives(answers.Anything, 404, 422),
     tags=["state"],
 )
-async def get_state(
-    request: Request[Any, Any, Any], session_id: FromPath[str], at: OptionalCursor = None
-) -> JSONResponse:
+async def get_state(request: Call, session_id: FromPath[str], at: OptionalCursor = None) -> JSONResponse:
     """The state document, now or as it was at a cursor. ETag is its version."""
     reader, session_id = store_of(request).reader, session_in_path(session_id)
     document, version = await (reader.state(session_id) if at is None else reader.state_at(session_id, at))
@@ -513,7 +512,7 @@ async def get_state(
     responses=gives(answers.Versioned, 400, 404, 412, 413, 415, 422),
     tags=["state"],
 )
-async def update_state(request: Request[Any, Any, Any], session_id: FromPath[str]) -> JSONResponse:
+async def update_state(request: Call, session_id: FromPath[str]) -> JSONResponse:
     """Merge into the state: objects merge, all else replaces; as a merge patch (RFC 7396), null removes."""
     session_id, headers = session_in_path(session_id), headers_of(request)
     body = await object_of(request, JSON, MERGE_PATCH)
@@ -525,11 +524,11 @@ async def update_state(request: Request[Any, Any, Any], session_id: FromPath[str
 
 @get("/api/state/{session_id:str}/history", responses=gives(answers.EventPage, 404, 422), tags=["state"])
 async def list_state_history(
-    request: Request[Any, Any, Any],
+    request: Call,
     session_id: FromPath[str],
     after: Cursor = 0,
     before: OptionalCursor = None,
-    limit: Annotated[int, Parameter(ge=1, le=1000)] = 100,
+    limit: Annotated[int, QueryParameter(ge=1, le=1000)] = 100,
     order: FromQuery[Order] = "asc",
 ) -> JSONResponse:
     """The events that changed the state: who, when, what."""
@@ -546,7 +545,7 @@ async def list_state_history(
     status_code=200,
     tags=["state"],
 )
-async def add_goal(request: Request[Any, Any, Any], session_id: FromPath[str]) -> JSONResponse:
+async def add_goal(request: Call, session_id: FromPath[str]) -> JSONResponse:
     """Add a goal."""
     session_id = session_in_path(session_id)
     body = await object_of(request)
@@ -560,9 +559,7 @@ async def add_goal(request: Request[Any, Any, Any], session_id: FromPath[str]) -
     responses=gives(answers.GoalDone, 400, 404, 413, 415, 422),
     tags=["state"],
 )
-async def update_goal(
-    request: Request[Any, Any, Any], session_id: FromPath[str], goal_id: FromPath[str]
-) -> JSONResponse:
+async def update_goal(request: Call, session_id: FromPath[str], goal_id: FromPath[str]) -> JSONResponse:
     """Change a goal; the status `completed` sets `completedAt`."""
     session_id = session_in_path(session_id)
     body = await object_of(request) | {"goalId": id_in_path(goal_id, "goal")}
@@ -579,7 +576,7 @@ async def update_goal(
     status_code=200,
     tags=["state"],
 )
-async def spawn_agent(request: Request[Any, Any, Any], session_id: FromPath[str]) -> JSONResponse:
+async def spawn_agent(request: Call, session_id: FromPath[str]) -> JSONResponse:
     """Note that an agent was spawned."""
     session_id = session_in_path(session_id)
     body = await object_of(request)
@@ -593,9 +590,7 @@ async def spawn_agent(request: Request[Any, Any, Any], session_id: FromPath[str]
     responses=gives(answers.AgentDone, 400, 404, 413, 415, 422),
     tags=["state"],
 )
-async def update_agent(
-    request: Request[Any, Any, Any], session_id: FromPath[str], agent_id: FromPath[str]
-) -> JSONResponse:
+async def update_agent(request: Call, session_id: FromPath[str], agent_id: FromPath[str]) -> JSONResponse:
     """Change an agent."""
     return await change_agent(request, "agent_updated", session_id, agent_id, await object_of(request))
 
@@ -607,16 +602,12 @@ async def update_agent(
     status_code=200,
     tags=["state"],
 )
-async def complete_agent(
-    request: Request[Any, Any, Any], session_id: FromPath[str], agent_id: FromPath[str]
-) -> JSONResponse:
+async def complete_agent(request: Call, session_id: FromPath[str], agent_id: FromPath[str]) -> JSONResponse:
     """Note that an agent is done."""
     return await change_agent(request, "agent_completed", session_id, agent_id, await optional_object_of(request))
 
 
-async def change_agent(
-    request: Request[Any, Any, Any], event_type: str, session_id: str, agent_id: str, body: Document
-) -> JSONResponse:
+async def change_agent(request: Call, event_type: str, session_id: str, agent_id: str, body: Document) -> JSONResponse:
     agent_id = id_in_path(agent_id, "agent")
     draft = draft_of(
         event_type, session_in_path(session_id), body | {"agentId": agent_id}, headers_of(request), names_something=True
@@ -641,7 +632,7 @@ def id_in_path(text: str, noun: str) -> str:
     status_code=200,
     tags=["events"],
 )
-async def post_events(request: Request[Any, Any, Any]) -> JSONResponse:
+async def post_events(request: Call) -> JSONResponse:
     """Store many events, one a line. Good lines are kept whatever the bad ones are, in one transaction."""
     store = store_of(request)
     check_media_type(headers_of(request), NDJSON)
@@ -688,9 +679,9 @@ class Batch:
 
 @get("/api/events", responses=gives(answers.EventPage, 422), tags=["events"])
 async def list_events(
-    request: Request[Any, Any, Any],
+    request: Call,
     after: Cursor = 0,
-    limit: Annotated[int, Parameter(ge=1, le=1000)] = 100,
+    limit: Annotated[int, QueryParameter(ge=1, le=1000)] = 100,
     types: Types = None,
     session_id: SessionId = None,
     user_id: UserId = None,
@@ -713,7 +704,7 @@ async def list_events(
     status_code=200,
     tags=["hooks"],
 )
-async def claude_code_hook(request: Request[Any, Any, Any]) -> Response[bytes]:
+async def claude_code_hook(request: Call) -> Response[bytes]:
     """Take one Claude Code hook payload as it is. The answer is empty."""
     payload = await object_of(request)
     told = requests.told_in(headers_of(request))
@@ -730,21 +721,19 @@ async def claude_code_hook(request: Request[Any, Any, Any]) -> Response[bytes]:
 
 
 @get("/api/query/recent", responses=gives(list[answers.Metadata], 422), tags=["queries"])
-async def recent_sessions(
-    request: Request[Any, Any, Any], limit: Annotated[int, Parameter(ge=1, le=500)] = 10
-) -> JSONResponse:
+async def recent_sessions(request: Call, limit: Annotated[int, QueryParameter(ge=1, le=500)] = 10) -> JSONResponse:
     """Sessions, newest change first."""
     return answer((await store_of(request).reader.sessions(limit=limit)).array())
 
 
 @get("/api/query/active", responses=gives(list[answers.Metadata]), tags=["queries"])
-async def active_sessions(request: Request[Any, Any, Any]) -> JSONResponse:
+async def active_sessions(request: Call) -> JSONResponse:
     """Sessions that go on, those that wait for a person first."""
     return answer((await store_of(request).reader.active()).array())
 
 
 @get("/api/query/stats", responses=gives(answers.Stats), tags=["queries"])
-async def stats(request: Request[Any, Any, Any]) -> JSONResponse:
+async def stats(request: Call) -> JSONResponse:
     """Counts over the whole store."""
     store = store_of(request)
     counts = await store.reader.stats(now())
@@ -753,9 +742,9 @@ async def stats(request: Request[Any, Any, Any]) -> JSONResponse:
 
 @get("/api/query/search", responses=gives(answers.FoundPage, 422), tags=["queries"])
 async def search(
-    request: Request[Any, Any, Any],
-    q: Annotated[str, Parameter(max_length=1000)] = "",
-    limit: Annotated[int, Parameter(ge=1, le=100)] = 20,
+    request: Call,
+    q: Annotated[str, QueryParameter(max_length=1000)] = "",
+    limit: Annotated[int, QueryParameter(ge=1, le=100)] = 20,
     session_id: SessionId = None,
     types: Types = None,
 ) -> JSONResponse:
@@ -776,7 +765,7 @@ async def search(
     status_code=200,
     tags=["server"],
 )
-async def log_in(request: Request[Any, Any, Any]) -> JSONResponse:
+async def log_in(request: Call) -> JSONResponse:
     """Exchange a token for a cookie that a browser keeps."""
     token = requests.checked(await object_of(request), requests.Login).token
     tokens: Tokens = request.app.state.tokens
@@ -793,7 +782,7 @@ async def log_in(request: Request[Any, Any, Any]) -> JSONResponse:
 
 
 @delete("/api/login", responses=gives(answers.LoggedOut), status_code=200, tags=["server"])
-async def log_out(request: Request[Any, Any, Any]) -> JSONResponse:
+async def log_out(request: Call) -> JSONResponse:
     """Forget the cookie."""
     response = answer(b'{"success":true}')
     response.delete_cookie(COOKIE)
@@ -807,11 +796,11 @@ def tell(problem: Problem) -> Response[bytes]:
     return Response(problem.body(), status_code=problem.status, media_type=MEDIA_TYPE, headers=problem.headers)
 
 
-def on_problem(_: Request[Any, Any, Any], problem: Problem) -> Response[bytes]:
+def on_problem(_: Call, problem: Problem) -> Response[bytes]:
     return tell(problem)
 
 
-def on_http_exception(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
+def on_http_exception(request: Call, error: HTTPException) -> Response[bytes]:
     """What the framework itself refuses."""
     if isinstance(error, ValidationException):
         first: Any = next(iter(error.extra or ()), {})
@@ -821,7 +810,7 @@ def on_http_exception(request: Request[Any, Any, Any], error: HTTPException) -> 
     return tell(Problem(error.status_code, detail.get(error.status_code, error.detail), headers=headers))
 
 
-def on_failure(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+def on_failure(request: Call, error: Exception) -> Response[bytes]:
     """A fault of ours: logged whole, told plainly."""
     log.exception("%s %s failed", request.scope["method"], request.scope["path"], exc_info=error)
     return tell(Problem(500, "The server has a fault: its log says more"))

@@ -627,6 +627,15 @@ def lose_silent(appender: Appender, heard_before: str) -> list[Event]:
     return [appender.append(draft).event for draft in drafts]
 
 
+def delete_old(appender: Appender, changed_before: str, limit: int = 100) -> list[Event]:
+    """Delete some of the sessions that have ended and have not changed since; their events."""
+    old = appender.connection.execute(
+        "SELECT session_id FROM sessions WHERE ended IS NOT NULL AND updated < ? LIMIT ?", (changed_before, limit)
+    ).fetchall()
+    drafts = (Draft(type="session_deleted", session_id=session_id, data={}) for (session_id,) in old)
+    return [appender.append(draft).event for draft in drafts]
+
+
 def purge(connection: sqlite3.Connection, *, session_id: str | None = None, limit: int = 2000) -> bool:
     """Remove some events of a deleted session (of any, or of this one). False when there is nothing left to do."""
     row = connection.execute(

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, Protocol
 import msgspec
 from litestar import Request, WebSocket, get, websocket
 from litestar.openapi.datastructures import ResponseSpec
-from litestar.params import Parameter, QueryParameter
+from litestar.params import QueryParameter
 from litestar.response import Stream
 from websockets.frames import Frame, Opcode
 
@@ -370,7 +370,7 @@ async def live_feed_by_http() -> None:
 )
 async def stream_events(
     request: Request[Any, Any, Any],
-    after: Annotated[int | None, Parameter(ge=0, le=2**63 - 1)] = None,
+    after: Annotated[int | None, QueryParameter(ge=0, le=2**63 - 1)] = None,
     types: Annotated[list[str] | None, QueryParameter(name="type")] = None,
     session_id: Annotated[list[str] | None, QueryParameter(name="sessionId")] = None,
     user_id: Annotated[list[str] | None, QueryParameter(name="userId")] = None,

@@ -373,13 +373,17 @@ def draft_of_line(event: Document) -> Draft:
     return draft
 
 
+ENVELOPE_BYTES = 4096
+"""What an event has around its data at the most, so that every event that was stored can be posted back."""
+
+
 def drafts_of_batch(body: bytes, *, max_event_bytes: int, may_delete: bool) -> Iterator[tuple[int, Draft | Problem]]:
     """The lines of a batch that are not empty, by number from 1: each a draft, or what is wrong with it."""
     for number, line in enumerate(body.split(b"\n"), 1):
         if not line.strip():
             continue
         try:
-            if len(line) > max_event_bytes:
+            if len(line) > max_event_bytes + ENVELOPE_BYTES:
                 raise Problem(413, f"One event may have at most {max_event_bytes} bytes, this one has {len(line)}")
             draft = draft_of_line(json_object(line))
             if draft.type == "session_deleted" and not may_delete:

@@ -42,6 +42,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     lost_after: float = 900.0
     allowed_hosts: frozenset[str] = frozenset()
     allowed_origins: frozenset[str] = frozenset({"http://localhost:3000", "http://127.0.0.1:3000"})
+    retention_days: int | None = None
     auto_create: bool = True
 
     @property
@@ -113,6 +114,10 @@ def whole(low: int, high: int) -> Callable[[str], int]:
         raise ValueError(f"must be a whole number from {low} to {high}")
 
     return read
+
+
+def days(text: str) -> int | None:
+    return None if text == "off" else whole(1, 36_500)(text)
 
 
 def seconds(text: str) -> float:
@@ -200,6 +205,8 @@ TABLE = (
             whole(1024, 1 << 28)),
     Setting("SESSIONS_LOST_AFTER", "lost_after", "900", "Seconds without a word after which an active session is lost",
             seconds),
+    Setting("SESSIONS_RETENTION_DAYS", "retention_days", "off", "Days after their last change after which sessions "
+            "that have ended are deleted; off: never", days),
     Setting("SESSIONS_ALLOWED_HOSTS", "allowed_hosts", "", "Comma-separated names to answer to as Host, besides "
             "loopback names", hosts),
     Setting("SESSIONS_ALLOWED_ORIGINS", "allowed_origins", "http://localhost:3000,http://127.0.0.1:3000",

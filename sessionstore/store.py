@@ -27,6 +27,7 @@ class Store:
             durability=settings.durability,
             auto_create=settings.auto_create,
             lost_after=settings.lost_after,
+            retention_days=settings.retention_days,
         )
         self.reader = Reader(settings.database)
         self.started_at = time.monotonic()

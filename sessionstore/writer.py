@@ -19,6 +19,7 @@ from .database import (
     DatabaseUnusable,
     EntryRefused,
     checkpoint,
+    delete_old,
     index_search,
     lose_silent,
     open_writer,
@@ -36,8 +37,11 @@ MAX_SEARCH_CATCH_UP = 5_000
 """How many events a search waits for, if they are not in the index yet."""
 CHORE_INTERVAL = 0.25
 """Seconds between looks at what is to do besides writing, while there is nothing."""
+A_DAY = 86_400.0
 QUIET = 0.01
 """Seconds for which nobody must have written before a chore goes on."""
+PUT_OFF = 1.0
+"""Seconds for which writing may put a chore off."""
 RECOVERY_INTERVAL = 1.0
 """Seconds between attempts to write again after a failure."""
 
@@ -85,6 +89,7 @@ class Writer:
         durability: str = "full",
         auto_create: bool = True,
         lost_after: float = 900.0,
+        retention_days: int | None = None,
     ) -> None:
         self.path = path
         self.publish = publish
@@ -93,6 +98,7 @@ class Writer:
         self.durability = durability
         self.auto_create = auto_create
         self.lost_after = lost_after
+        self.retention_days = retention_days
         self.jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self.waiting = 0
         self.waiting_bytes = 0
@@ -108,7 +114,8 @@ class Writer:
         self.searched = 0
         """What full-text search finds: everything at or below this cursor."""
         self.chores_at = 0.0
-        self.lost_check_at = time.monotonic() + lost_after
+        self.look_at = time.monotonic() + lost_after
+        self.clock_drift = self.clock() - time.monotonic()
         self.thread = threading.Thread(target=self.run, name="writer", daemon=True)
 
     # ------------------------------------------------------- on the event loop
@@ -187,7 +194,7 @@ class Writer:
         while (group := self.next_group()) is not None:
             if group:
                 self.commit(group)
-            else:
+            if not group or time.monotonic() > self.chores_at + PUT_OFF:
                 self.do_chores()
         self.close()
 
@@ -290,14 +297,25 @@ class Writer:
     def chore(self) -> bool:
         """One piece of what is to be done. False: nothing more is."""
         appender = self.begin()
-        if time.monotonic() >= self.lost_check_at:
-            self.lost_check_at = time.monotonic() + min(1.0, self.lost_after / 4)
-            lose_silent(appender, text_of_time(self.clock() - self.lost_after))
+        if time.monotonic() >= self.look_at:
+            self.look_at = time.monotonic() + min(1.0, self.lost_after / 4)
+            self.look_at_sessions(appender)
         is_busy = purge(appender.connection) or self.index(appender, 100)
         events = appender.commit()
         self.cursor = appender.cursor
         self.loop.call_soon_threadsafe(self.settle, [], events)
         return is_busy
+
+    def look_at_sessions(self, appender: Appender) -> None:
+        """Find those that are lost, and those that nobody keeps any longer.
+
+        Silence counts from the start of this process at the earliest: before, nobody could be heard. A clock that
+        has jumped by more than a day deletes nothing.
+        """
+        now = self.clock()
+        lose_silent(appender, text_of_time(now - self.lost_after))
+        if self.retention_days and abs(now - time.monotonic() - self.clock_drift) < A_DAY:
+            delete_old(appender, text_of_time(now - self.retention_days * A_DAY))
 
     def index(self, appender: Appender, limit: int) -> bool:
         appender.insert_entries()

@@ -120,7 +120,7 @@ def header(name: str, meaning: str, **schema: Any) -> OpenAPIParameter:
 OF_A_WRITE = (
     header("Idempotency-Key", "The event's id, where the body has no `eventId`", pattern=ID_PATTERN),
     header("X-Timestamp", "When it happened, where the body has no `timestamp`", format=OpenAPIFormat.DATE_TIME),
-    header("X-User-Id", "Whose the session is, if this creates it", pattern="^[!-~]{1,256}$"),
+    header("X-User-Id", "Whose the session is, if this creates it", min_length=1, max_length=256),
 )
 OF_A_CONDITIONAL_WRITE = (*OF_A_WRITE, header("If-Match", "Versions of the state, as ETag has them; `*` is any"))
 """The headers that a handler reads itself."""

@@ -243,7 +243,9 @@ class Appender:
 
     def forget(self) -> None:
         """Know nothing but what the database has."""
-        (self.cursor,) = self.connection.execute("SELECT coalesce(max(cursor), 0) FROM events").fetchone()
+        self.cursor, self.searched = self.connection.execute(
+            "SELECT coalesce((SELECT max(cursor) FROM events), 0), searched FROM progress"
+        ).fetchone()
         self.received_at = self.clock()
         self.fresh = []
         self.unused_ids: set[tuple[str, str]] = set()

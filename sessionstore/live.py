@@ -20,6 +20,7 @@ from litestar.params import QueryParameter
 from litestar.response import Stream
 from websockets.frames import Frame, Opcode
 
+from .answers import problems
 from .broadcaster import Item, pieces
 from .events import now
 from .problems import Problem
@@ -365,7 +366,8 @@ async def live_feed_by_http() -> None:
 @get(
     "/api/events/stream",
     media_type="text/event-stream",
-    responses={200: ResponseSpec(str, description="Server-sent events", media_type="text/event-stream")},
+    responses=problems(400, 401, 422, 503)
+    | {200: ResponseSpec(str, description="Server-sent events", media_type="text/event-stream")},
     tags=["events"],
 )
 async def stream_events(
@@ -380,16 +382,17 @@ async def stream_events(
     last_id = cursor_in(request.headers.get("last-event-id"))
     begin = after if last_id is None else last_id
     cursor = await beginning(store, begin)
-    wanted = Wanted.of(session_id or (), user_id or (), cursor, split(types))
+    sessions, users = frozenset(session_id or ()), frozenset(user_id or ())
+    wanted = Wanted.of(sessions, () if sessions else users, cursor, split(types))
     return Stream(
-        sse(store, wanted, cursor),
+        sse(store, wanted, users, cursor),
         media_type="text/event-stream",
         headers={"cache-control": "no-store", "x-accel-buffering": "no"},
     )
 
 
-async def sse(store: Store, wanted: Wanted, after: int) -> AsyncIterator[bytes]:
-    """Ends when the server closes, and where the database cannot be read: an EventSource comes back by itself."""
+async def sse(store: Store, wanted: Wanted, users: frozenset[str], after: int) -> AsyncIterator[bytes]:
+    """What is wanted and of one of these users, if any are named. Ends when the server closes, and where the database cannot be read: an EventSource comes back by itself."""
     yield b": connected\n\n"
     due = time.monotonic() + HEARTBEAT
     while True:
@@ -404,7 +407,7 @@ async def sse(store: Store, wanted: Wanted, after: int) -> AsyncIterator[bytes]:
         except Problem as problem:
             log.warning("An event stream ended: %s", problem.detail)
             return
-        for piece in pieces([item for item in items if wanted(item)]):
+        for piece in pieces([item for item in items if wanted(item) and (not users or item.user_id in users)]):
             yield b"".join(b"id: %d\ndata: %b\n\n" % (item.cursor, item.text) for item in piece)
             due = time.monotonic() + HEARTBEAT
         if time.monotonic() >= due:

@@ -259,15 +259,19 @@ class Reader:
         types: Sequence[str] = (),
         session_ids: Sequence[str] = (),
         user_ids: Sequence[str] = (),
+        user_id: str | None = None,
     ) -> Items:
         """Events of all sessions after a cursor, in cursor order, and the last cursor looked at.
 
-        `session_ids` and `user_ids`: what matches either; none: all. One call looks
-        at a bounded piece of the store, so it may find nothing and yet go on.
+        `session_ids` and `user_ids`: what matches either; none: all. `user_id`: of
+        these only the user's. One call looks at a bounded piece of the store, so it
+        may find nothing and yet go on.
         """
         who, names = either(("session_id", session_ids), ("user_id", user_ids))
         until = after + LOOKAHEAD
-        where, values = conditions(("cursor > ?", after), ("cursor <= ?", until), one_of("type", types))
+        where, values = conditions(
+            ("cursor > ?", after), ("cursor <= ?", until), ("user_id = ?", user_id), one_of("type", types)
+        )
         async with self.lend() as connection:
             ((head,),) = await connection.rows("SELECT coalesce(max(cursor), 0) FROM events")
             rows = await connection.rows(

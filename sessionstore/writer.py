@@ -124,7 +124,7 @@ class Writer:
         """Open the database, bring it to the newest version, and begin. Raises what opening it raises."""
         self.loop = asyncio.get_running_loop()
         self.appender = await self.loop.run_in_executor(None, self.open)
-        self.cursor = self.appender.cursor
+        self.note_progress()
         self.thread.start()
 
     async def stop(self) -> None:
@@ -228,11 +228,16 @@ class Writer:
             self.fail(group, error)
             return
         self.trouble = None
-        self.cursor = self.appender.cursor
+        self.note_progress()
         self.commits += 1
         self.committed_events += len(events)
         self.commit_seconds += time.monotonic() - started
         self.loop.call_soon_threadsafe(self.settle, outcomes, events)
+
+    def note_progress(self) -> None:
+        """Called after a commit: only then is it true."""
+        self.cursor = self.appender.cursor
+        self.searched = self.appender.searched
 
     def transact(self, group: list[Job]) -> tuple[list[Outcome], list[Event]]:
         """One transaction for all. Where the database refuses an entry, again with each entry for itself."""
@@ -302,7 +307,7 @@ class Writer:
             self.look_at_sessions(appender)
         is_busy = purge(appender.connection) or self.index(appender, 100)
         events = appender.commit()
-        self.cursor = appender.cursor
+        self.note_progress()
         self.loop.call_soon_threadsafe(self.settle, [], events)
         return is_busy
 
@@ -319,5 +324,5 @@ class Writer:
 
     def index(self, appender: Appender, limit: int) -> bool:
         appender.insert_entries()
-        self.searched, is_behind = index_search(appender.connection, limit=limit)
+        appender.searched, is_behind = index_search(appender.connection, limit=limit)
         return is_behind

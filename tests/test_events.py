@@ -160,6 +160,15 @@ def test_a_state_can_be_replaced(http: httpx.Client, session_id: str) -> None:
     assert events_of(http, session_id)[-1]["patch"] == "replace"
 
 
+def test_a_session_and_a_user_together_are_both_meant(http: httpx.Client, session_id: str) -> None:
+    """The session is bob's from its second event on."""
+    http.post(f"/api/actions/{session_id}", json={"type": "note"}, headers={"X-User-Id": "unknown"})
+    http.put(f"/api/sessions/{session_id}", json={"userId": "bob"})
+    http.post("/api/actions/another-of-bob", json={"type": "note"}, headers={"X-User-Id": "bob"})
+    found = http.get("/api/events", params={"sessionId": session_id, "userId": "bob"}).json()["items"]
+    assert [(event["sessionId"], event["type"]) for event in found] == [(session_id, "session_resumed")]
+
+
 def test_good_lines_are_kept_whatever_the_bad_ones_are(http: httpx.Client, session_id: str) -> None:
     batch(http, line(session_id, eventId="taken"))
     deep = b'{"type":"action","sessionId":"a","data":{"type":"n","a":' + b"[" * 70 + b"]" * 70 + b"}}"

@@ -392,7 +392,10 @@ async def stream_events(
 
 
 async def sse(store: Store, wanted: Wanted, users: frozenset[str], after: int) -> AsyncIterator[bytes]:
-    """What is wanted and of one of these users, if any are named. Ends when the server closes, and where the database cannot be read: an EventSource comes back by itself."""
+    """What is wanted, and of one of these users, if any are named.
+
+    Ends when the server closes, and where the database cannot be read: an EventSource comes back by itself.
+    """
     yield b": connected\n\n"
     due = time.monotonic() + HEARTBEAT
     while True:

@@ -22,7 +22,7 @@ from .events import (
     known_user,
     utc,
 )
-from .folds import Document, path_of
+from .folds import Document, encode, path_of
 from .problems import Problem, invalid, invalid_value, no_session
 
 Id = Annotated[str, msgspec.Meta(pattern=ID_PATTERN, examples=["test-1771012854"])]
@@ -383,14 +383,23 @@ def drafts_of_batch(body: bytes, *, max_event_bytes: int, may_delete: bool) -> I
         if not line.strip():
             continue
         try:
-            if len(line) > max_event_bytes + ENVELOPE_BYTES:
-                raise Problem(413, f"One event may have at most {max_event_bytes} bytes, this one has {len(line)}")
-            draft = draft_of_line(json_object(line))
+            draft = draft_of_line(event_in(line, max_event_bytes))
             if draft.type == "session_deleted" and not may_delete:
                 raise Problem(403, "Only the role admin may delete a session")
             yield number, draft
         except Problem as problem:
             yield number, problem
+
+
+def event_in(line: bytes, limit: int) -> Document:
+    """Raises Problem 413 where the data is larger than a single event's body may be; 400, 422."""
+    too_large = Problem(413, f"The data of one event may have at most {limit} bytes")
+    if len(line) > limit + ENVELOPE_BYTES:
+        raise too_large
+    event = json_object(line)
+    if len(line) > limit and len(encode(event.get("data")).encode()) > limit:
+        raise too_large
+    return event
 
 
 # -------------------------------------------------------------- path and headers

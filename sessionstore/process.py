@@ -107,8 +107,8 @@ class Gathering:
         self.pieces.append(data)
 
     def flush(self) -> None:
-        if self.pieces:
-            pieces, self.pieces = self.pieces, []
+        pieces, self.pieces = self.pieces, []
+        if pieces and not self.transport.is_closing():
             self.transport.write(b"".join(pieces))
 
     def close(self) -> None:
@@ -135,7 +135,8 @@ class Http(HttpToolsProtocol):
     """Whether what comes cannot be read any more; what came before is still answered."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(cast(asyncio.Transport, Gathering(transport, self.loop)))
+        self.gathering = Gathering(transport, self.loop)
+        super().connection_made(cast(asyncio.Transport, self.gathering))
         self.set_deadline()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -183,6 +184,8 @@ class Http(HttpToolsProtocol):
 
     def handle_websocket_upgrade(self) -> None:
         self.allowed = None
+        self.gathering.flush()
+        self.transport = self.gathering.transport  # a WebSocket gathers its frames itself
         super().handle_websocket_upgrade()
 
     def set_deadline(self) -> None:

@@ -556,6 +556,10 @@ def test_a_last_event_id_that_is_none_leaves_after(http: httpx.Client, session_i
         assert cursors(take(lines, 1)) == newest[1:]
 
 
+def texts(value: str | list[str]) -> list[str]:
+    return [value] if isinstance(value, str) else value
+
+
 @pytest.mark.parametrize(
     ("query", "expected"),
     [
@@ -565,7 +569,8 @@ def test_a_last_event_id_that_is_none_leaves_after(http: httpx.Client, session_i
         ({"sessionId": "{0}-a"}, ["session_created", "action", "response", "goal_added"]),
         ({"userId": "{0}-u"}, ["session_created", "action"]),
         ({"userId": "{0}-u", "type": "action"}, ["action"]),
-        ({"sessionId": "{0}-a", "userId": "{0}-u", "type": "action"}, ["action", "action"]),
+        ({"sessionId": "{0}-b", "userId": "{0}-u", "type": "action"}, ["action"]),
+        ({"sessionId": ["{0}-a", "{0}-b"], "userId": "{0}-u"}, ["session_created", "action"]),
     ],
 )
 def test_a_stream_has_only_what_was_asked_for(
@@ -573,7 +578,7 @@ def test_a_stream_has_only_what_was_asked_for(
 ) -> None:
     start = head(http)
     a = f"{session_id}-a"
-    wanted = {name: value if isinstance(value, list) else value.format(session_id) for name, value in query.items()}
+    wanted = {name: [text.format(session_id) for text in texts(value)] for name, value in query.items()}
     with stream(http, **wanted) as live:
         log(http, a)
         http.post(f"/api/actions/{a}/responses", json={"type": "y"})

@@ -25,6 +25,7 @@ DEFAULTS: dict[str, tuple[str, object]] = {
     "SESSIONS_MAX_EVENT_BYTES": ("max_event_bytes", 1 << 20),
     "SESSIONS_MAX_BATCH_BYTES": ("max_batch_bytes", 32 << 20),
     "SESSIONS_LOST_AFTER": ("lost_after", 900.0),
+    "SESSIONS_RETENTION_DAYS": ("retention_days", None),
     "SESSIONS_ALLOWED_HOSTS": ("allowed_hosts", frozenset()),
     "SESSIONS_ALLOWED_ORIGINS": (
         "allowed_origins",
@@ -75,7 +76,9 @@ def test_the_folder_is_the_usual_one_or_stands_in_the_current_one(
         ("SESSIONS_TOKENS_DIR", "/run/secrets/sessions", Path("/run/secrets/sessions")),
         ("SESSIONS_MAX_EVENT_BYTES", "1024", 1024),
         ("SESSIONS_MAX_BATCH_BYTES", "268435456", 1 << 28),
-        ("SESSIONS_LOST_AFTER", "0.1", 0.1),
+        ("SESSIONS_RETENTION_DAYS", "0"),
+    ("SESSIONS_RETENTION_DAYS", "never"),
+    ("SESSIONS_LOST_AFTER", "0.1", 0.1),
         ("SESSIONS_ALLOWED_HOSTS", "A, b.example ,,[2001:DB8::0:1]", {"a", "b.example", "2001:db8::1"}),
         ("SESSIONS_ALLOWED_ORIGINS", "HTTPS://A.example/", {"https://a.example"}),
         ("SESSIONS_ALLOWED_ORIGINS", "http://a:80,https://b:443,https://c:80", {"http://a", "https://b", "https://c:80"}),

@@ -65,7 +65,7 @@ class Draft(msgspec.Struct, kw_only=True):
     """The versions of the state that the caller has in hand; None: any."""
 
 
-class Event(msgspec.Struct, frozen=True):
+class Event(msgspec.Struct, frozen=True, gc=False):
     """An event as it is stored: section 2 of the contract."""
 
     cursor: int

@@ -76,7 +76,7 @@ def create_app(store: Store, tokens: Tokens) -> ASGI:
 
 def greeting(settings: Settings, port: int, tokens: dict[str, str]) -> str:
     """What the person who starts it wants to know."""
-    host = "127.0.0.1" if settings.is_loopback else settings.host
+    host = "127.0.0.1" if settings.host in ("localhost", "0.0.0.0", "::") else settings.host
     at = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     lines = [
         f"Session store {__version__}",

@@ -341,10 +341,15 @@ class Server(uvicorn.Server):
             asyncio.get_running_loop().call_soon_threadsafe(self.on_exit)
         super().handle_exit(sig, frame)
 
+    def end_soon(self, sig: int, frame: FrameType | None) -> None:
+        self.should_exit = True
+
     def serve_until_told(self, listener: socket.socket) -> bool:
         """Serve until SIGTERM or SIGINT. False: the app did not start."""
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: None)  # uvicorn raises the signal again once it has ended in order
+            signal.signal(
+                number, self.end_soon
+            )  # until uvicorn listens, and when it raises the signal again at the end
         try:
             self.run(sockets=[listener])
         except SystemExit:

@@ -13,11 +13,19 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests.appliance import Appliance
 
-QUIET = (
-    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
-    " --disable-component-update --disable-sync --disable-default-apps --disable-extensions --no-pings"
-    " --metrics-recording-only"
-).split()
+QUIET = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-default-apps",
+    "--disable-extensions",
+    "--no-pings",
+    "--metrics-recording-only",
+]
 """What keeps Chromium from asking for anything but the page."""
 USUAL = ("401", "ERR_CONNECTION_REFUSED", "WebSocket connection to")
 """What Chromium itself says where a token is missing or the server is away."""

@@ -28,7 +28,7 @@ from litestar import Litestar
 from litestar.datastructures import State
 from litestar.exceptions import HTTPException
 
-from sessionstore import __version__, access, api, live, pages
+from sessionstore import __version__, access, api, live, pages, questions
 from sessionstore.access import ASGI, Gate, Tokens
 from sessionstore.database import DatabaseUnusable
 from sessionstore.door import Door
@@ -58,9 +58,16 @@ def create_app(store: Store, tokens: Tokens) -> ASGI:
             await store.stop()
 
     app = Litestar(
-        route_handlers=[*api.ROUTES, *live.ROUTES, *pages.ROUTES],
+        route_handlers=[*api.ROUTES, *live.ROUTES, *pages.ROUTES, *questions.ROUTES],
         lifespan=[lifespan],
-        state=State({"store": store, "tokens": tokens, "listeners": listeners}),
+        state=State(
+            {
+                "store": store,
+                "tokens": tokens,
+                "listeners": listeners,
+                "questions": questions.Questions(store),
+            }
+        ),
         openapi_config=pages.OPENAPI,
         exception_handlers={
             Problem: api.on_problem,

@@ -17,6 +17,7 @@ live         WebSocket and server-sent events
 metrics      Prometheus text
 api          every other route
 pages        what a browser gets: the dashboard, the documentation
+questions    Datasette over the live database
 process      the socket, the lock, the deadlines, the signals
 
 A module uses only those above it.

@@ -400,16 +400,23 @@ WITH RECURSIVE
   by_status AS (SELECT what, json_group_object(name, number) FILTER (WHERE number > 0) AS numbers,
                        sum(number) AS total
                 FROM counts GROUP BY what),
+  live(number) AS (SELECT coalesce(sum(number), 0) FROM counts
+                   WHERE what = 'sessions' AND name IN ('active', 'waiting')),
   last_hour(back, minute) AS (
     SELECT 59, strftime('%Y-%m-%dT%H:%M', :now, '-59 minutes')
     UNION ALL SELECT back - 1, strftime('%Y-%m-%dT%H:%M', :now, '-' || (back - 1) || ' minutes')
     FROM last_hour WHERE back > 0)
 SELECT json_object(
   'total', coalesce((SELECT total FROM by_status WHERE what = 'sessions'), 0),
-  'active', (SELECT coalesce(sum(number), 0) FROM counts WHERE what = 'sessions' AND name IN ('active', 'waiting')),
+  'active', (SELECT number FROM live),
   'completed', (SELECT coalesce(sum(number), 0) FROM counts WHERE what = 'sessions' AND name = 'completed'),
   'activeSessions', (SELECT json_group_array(session_id) FROM (
-     SELECT session_id FROM sessions WHERE status IN ('active', 'waiting') ORDER BY last_cursor DESC LIMIT 100)),
+     SELECT session_id FROM (
+       SELECT session_id FROM sessions, live
+       WHERE number >= 100 AND +status IN ('active', 'waiting') ORDER BY last_cursor DESC LIMIT 100)
+     UNION ALL SELECT session_id FROM (
+       SELECT session_id FROM live CROSS JOIN sessions
+       WHERE number < 100 AND status IN ('active', 'waiting') ORDER BY last_cursor DESC))),
   'completedSessions', (SELECT json_group_array(session_id) FROM (
      SELECT session_id FROM sessions WHERE ended IS NOT NULL AND status = 'completed' ORDER BY ended DESC LIMIT 10)),
   'sessions', json(coalesce((SELECT numbers FROM by_status WHERE what = 'sessions'), '{}')),

@@ -90,7 +90,7 @@ def size_of(path: Path) -> int:
 
 def check_one_sqlite() -> None:
     """Two copies of SQLite in one process drop each other's locks, and acknowledged data with them."""
-    from datasette.utils.sqlite import sqlite3 as datasettes  # type: ignore[import-untyped]
+    from datasette.utils.sqlite import sqlite3 as datasettes
 
     if datasettes is not sqlite3:
         raise DatabaseUnusable("Two SQLite libraries are installed: uninstall pysqlite3, or it will lose data")

@@ -128,6 +128,7 @@ READERS_READ = (
     "GET /api/query/stats",
     "GET /api/query/search",
     "GET /ws",
+    "GET /datasette",
     "GET /schema",
     "GET /schema/openapi.json",
     "GET /schema/assets/{name}",
@@ -218,7 +219,11 @@ def whole(server: Appliance, session_id: str) -> bytes:
 def test_the_table_has_every_route_and_no_other(guarded: Appliance) -> None:
     document = json.loads(ask(guarded, "GET", "/schema/openapi.json", bearer(TOKENS["read"])).body)
     documented = {f"{method.upper()} {path}" for path, item in document["paths"].items() for method in item}
-    undocumented = {"GET /", "GET /ws", *(operation for operation in MAY if operation.startswith("GET /schema"))}
+    undocumented = {
+        "GET /",
+        "GET /ws",
+        *(operation for operation in MAY if operation.startswith(("GET /schema", "GET /datasette"))),
+    }
     assert documented == set(MAY) - undocumented
     assert routes_of_the_app() == set(MAY)
 
@@ -254,7 +259,9 @@ def test_who_has_no_token_or_a_bad_one_is_turned_away(guarded: Appliance, operat
 def test_a_role_may_do_what_the_table_says_and_nothing_else(
     guarded: Appliance, cookies: dict[str, dict[str, str]], operation: str, role: str
 ) -> None:
-    expected = {"POST /api/sessions": 201, "GET /ws": 101, "GET /schema/{path}": 404}.get(operation, 200)
+    expected = {"POST /api/sessions": 201, "GET /ws": 101, "GET /datasette": 307, "GET /schema/{path}": 404}.get(
+        operation, 200
+    )
     changes = operation in WRITES or operation in DELETES
     for credentials in (bearer(TOKENS[role]), cookies[role]):
         session_id = new_session(guarded)

@@ -128,6 +128,12 @@ CREATE TABLE counts (
   PRIMARY KEY (what, name)
 ) STRICT, WITHOUT ROWID;
 
+INSERT INTO counts
+SELECT 'events', value, 0
+FROM json_each('["session_created", "session_resumed", "metadata_updated", "session_finalized", "session_lost",
+                 "session_deleted", "action", "response", "state_updated", "goal_added", "goal_updated",
+                 "agent_spawned", "agent_updated", "agent_completed"]');
+
 CREATE TABLE users (
   user_id   TEXT PRIMARY KEY,
   sessions  INTEGER NOT NULL
@@ -197,25 +203,20 @@ CREATE TRIGGER entry_logged AFTER INSERT ON events WHEN NEW.seq IS NOT NULL BEGI
          OR (NEW.kind IN ('tool_result', 'tool_error') AND attention ->> '$.reason' IS 'permission'
              AND coalesce(attention ->> '$.tool', NEW.data ->> '$.tool') IS NEW.data ->> '$.tool'));
 
-  INSERT INTO attention_said
-  SELECT NEW.session_id, NEW.timestamp, NEW.data -> '$.attention' WHERE instr(NEW.data, '"attention":');
-
-  INSERT INTO counts VALUES ('events', NEW.type, 1) ON CONFLICT DO UPDATE SET number = number + 1;
-  INSERT INTO minutes VALUES (substr(NEW.received_at, 1, 16), 1) ON CONFLICT DO UPDATE SET events = events + 1;
-END;
-
-/* Whoever says `attention` says that a person is waited for, and for what; null
-   says that this is over. A question that is asked again keeps its `since`. */
-CREATE VIEW attention_said AS SELECT session_id, updated AS timestamp, attention FROM sessions;
-
-CREATE TRIGGER attention_followed INSTEAD OF INSERT ON attention_said BEGIN
+  /* Whoever says `attention` says that a person is waited for, and for what; null
+     says that this is over. A question that is asked again keeps its `since`. */
   UPDATE sessions SET status = 'active'
-  WHERE session_id = NEW.session_id AND NEW.attention = 'null' AND status = 'waiting';
+  WHERE instr(NEW.data, '"attention":null') AND session_id = NEW.session_id AND status = 'waiting'
+    AND json_type(NEW.data, '$.attention') = 'null';
   UPDATE sessions SET status = 'waiting',
          attention = json_patch(
-           CASE WHEN status = 'waiting' AND attention ->> '$.reason' IS NEW.attention ->> '$.reason' THEN attention
-           ELSE json_object('reason', 'input', 'message', '', 'since', NEW.timestamp) END, NEW.attention)
-  WHERE session_id = NEW.session_id AND json_type(NEW.attention) = 'object' AND ended IS NULL;
+           CASE WHEN status = 'waiting' AND attention ->> '$.reason' IS NEW.data ->> '$.attention.reason' THEN attention
+           ELSE json_object('reason', 'input', 'message', '', 'since', NEW.timestamp) END, NEW.data -> '$.attention')
+  WHERE instr(NEW.data, '"attention":{') AND session_id = NEW.session_id AND ended IS NULL
+    AND json_type(NEW.data, '$.attention') = 'object';
+
+  UPDATE counts SET number = number + 1 WHERE what = 'events' AND name = NEW.type;
+  INSERT INTO minutes VALUES (substr(NEW.received_at, 1, 16), 1) ON CONFLICT DO UPDATE SET events = events + 1;
 END;
 
 ------------------------------------------------------------------------------
@@ -230,7 +231,7 @@ CREATE TRIGGER change_folded AFTER INSERT ON events WHEN NEW.seq IS NULL BEGIN
   WHERE session_id = NEW.session_id AND NEW.type NOT IN ('metadata_updated', 'session_lost');
   INSERT INTO changes VALUES (NEW.cursor, NEW.type, NEW.session_id, NEW.user_id, NEW.event_id, NEW.agent_id,
                               NEW.timestamp, NEW.received_at, NEW.patch, NULL, NULL, NEW.data);
-  INSERT INTO counts VALUES ('events', NEW.type, 1) ON CONFLICT DO UPDATE SET number = number + 1;
+  UPDATE counts SET number = number + 1 WHERE what = 'events' AND name = NEW.type;
   INSERT INTO minutes VALUES (substr(NEW.received_at, 1, 16), 1) ON CONFLICT DO UPDATE SET events = events + 1;
 END;
 
@@ -282,8 +283,15 @@ CREATE TRIGGER metadata_updated INSTEAD OF INSERT ON changes WHEN NEW.type = 'me
                      NULL),
          attention = json_object('reason', 'input', 'message', '', 'since', NEW.timestamp)
   WHERE session_id = NEW.session_id AND NEW.data ->> '$.status' IS NOT NULL;
-  INSERT INTO attention_said
-  SELECT NEW.session_id, NEW.timestamp, NEW.data -> '$.attention' WHERE instr(NEW.data, '"attention":');
+  UPDATE sessions SET status = 'active'
+  WHERE instr(NEW.data, '"attention":null') AND session_id = NEW.session_id AND status = 'waiting'
+    AND json_type(NEW.data, '$.attention') = 'null';
+  UPDATE sessions SET status = 'waiting',
+         attention = json_patch(
+           CASE WHEN status = 'waiting' AND attention ->> '$.reason' IS NEW.data ->> '$.attention.reason' THEN attention
+           ELSE json_object('reason', 'input', 'message', '', 'since', NEW.timestamp) END, NEW.data -> '$.attention')
+  WHERE instr(NEW.data, '"attention":{') AND session_id = NEW.session_id AND ended IS NULL
+    AND json_type(NEW.data, '$.attention') = 'object';
 END;
 
 CREATE TRIGGER session_finalized INSTEAD OF INSERT ON changes WHEN NEW.type = 'session_finalized' BEGIN

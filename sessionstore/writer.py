@@ -35,13 +35,15 @@ MAX_WAITING = 10_000
 MAX_WAITING_BYTES = 128 << 20
 MAX_SEARCH_CATCH_UP = 5_000
 """How many events a search waits for, if they are not in the index yet."""
+INDEX_AT_ONCE = 200
+"""How many events one chore brings into the index: what a write may have to wait for."""
 CHORE_INTERVAL = 0.25
 """Seconds between looks at what is to do besides writing, while there is nothing."""
 A_DAY = 86_400.0
 QUIET = 0.01
 """Seconds for which nobody must have written before a chore goes on."""
-PUT_OFF = 1.0
-"""Seconds for which writing may put a chore off."""
+PUT_OFF = 0.1
+"""Seconds for which writing may put a chore off: so the index keeps up with what is a steady load."""
 RECOVERY_INTERVAL = 1.0
 """Seconds between attempts to write again after a failure."""
 
@@ -305,7 +307,7 @@ class Writer:
         if time.monotonic() >= self.look_at:
             self.look_at = time.monotonic() + min(1.0, self.lost_after / 4)
             self.look_at_sessions(appender)
-        is_busy = purge(appender.connection) or self.index(appender, 100)
+        is_busy = purge(appender.connection) or self.index(appender, INDEX_AT_ONCE)
         events = appender.commit()
         self.note_progress()
         self.loop.call_soon_threadsafe(self.settle, [], events)

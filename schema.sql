@@ -12,7 +12,7 @@
    here. The connection that writes has three functions of sessionstore/folds.py
    registered: initial_document, metadata_after and state_after. */
 
-PRAGMA application_id = 1399157617;   /* "SeS1": this file is a session store */
+PRAGMA application_id = 1399157617;   /* "Sesq", which marks the file as a session store */
 
 ------------------------------------------------------------------------------
 -- The truth
@@ -54,8 +54,8 @@ CREATE TABLE sessions (
   parent_session  TEXT,                        -- the session that started this one; it may be gone
   status          TEXT NOT NULL DEFAULT 'active'
                   CHECK (status IN ('active', 'waiting', 'completed', 'failed', 'cancelled', 'lost')),
-  attention       TEXT                         -- what a person was last asked for, {"reason", "message", "since", …};
-                  CHECK (json_type(attention) = 'object'),   -- it counts only while the status is waiting
+  attention       TEXT                         -- what a person was last asked for, {"reason", "message", "since", …}
+                  CHECK (json_type(attention) = 'object'),  -- true only while the status is waiting
   is_implicit     INTEGER NOT NULL DEFAULT 0   -- 1: made by its first word, and nobody has created it since
                   CHECK (is_implicit IN (0, 1)),
   created         TEXT NOT NULL,               -- timestamp of its session_created
@@ -283,6 +283,7 @@ CREATE TRIGGER metadata_updated INSTEAD OF INSERT ON changes WHEN NEW.type = 'me
                      NULL),
          attention = json_object('reason', 'input', 'message', '', 'since', NEW.timestamp)
   WHERE session_id = NEW.session_id AND NEW.data ->> '$.status' IS NOT NULL;
+  /* The same as for an entry: attention asked for, and over. */
   UPDATE sessions SET status = 'active'
   WHERE instr(NEW.data, '"attention":null') AND session_id = NEW.session_id AND status = 'waiting'
     AND json_type(NEW.data, '$.attention') = 'null';

@@ -98,10 +98,6 @@ class Spawned(Versioned, kw_only=True):
     subsession: str | None
 
 
-class Anything(msgspec.Struct):
-    """Any JSON object."""
-
-
 class Rejected(Shape, kw_only=True):
     """A line of a batch that was not stored."""
 

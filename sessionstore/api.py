@@ -496,7 +496,7 @@ def following_page(request: Call, page: Page, order: Order) -> str:
 @get(
     "/api/state/{session_id:str}",
     operation_class=described(ETag="The version of the state, for If-Match"),
-    responses=gives(answers.Anything, 404, 422),
+    responses=gives(requests.Anything, 404, 422),
     tags=["state"],
 )
 async def get_state(request: Call, session_id: FromPath[str], at: OptionalCursor = None) -> JSONResponse:

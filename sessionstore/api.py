@@ -55,6 +55,7 @@ Cursor = Annotated[int, QueryParameter(ge=0, le=MAX_CURSOR)]
 OptionalCursor = Annotated[int | None, QueryParameter(ge=0, le=MAX_CURSOR)]
 Order = Literal["asc", "desc"]
 Types = Annotated[list[str] | None, QueryParameter(name="type", description="Only these; may repeat")]
+Kinds = Annotated[list[str] | None, QueryParameter(name="kind", description="Only entries of these types; may repeat")]
 AgentId = Annotated[str | None, QueryParameter(name="agentId")]
 SessionId = Annotated[str | None, QueryParameter(name="sessionId")]
 UserId = Annotated[str | None, QueryParameter(name="userId")]
@@ -178,6 +179,8 @@ async def health(request: Call) -> JSONResponse:
     seconds = store.uptime()
     document = {
         "status": "ok" if store.why_not_ready() is None else "unavailable",
+        "role": request.scope["state"]["role"],
+        "tokens": bool(request.app.state.tokens),
         "uptime": f"{int(seconds)} seconds",
         "uptimeSeconds": round(seconds, 1),
         "websocket": request.app.state.listeners.counts(),
@@ -264,7 +267,7 @@ async def list_sessions(
     request: Call,
     limit: Annotated[int, QueryParameter(ge=1, le=500)] = 50,
     cursor: OptionalCursor = None,
-    status: FromQuery[answers.Status | None] = None,
+    status: Annotated[list[answers.Status] | None, QueryParameter(description="Only of these; may repeat")] = None,
     user_id: UserId = None,
     tag: FromQuery[str | None] = None,
     parent: FromQuery[str | None] = None,
@@ -272,7 +275,7 @@ async def list_sessions(
 ) -> JSONResponse:
     """Sessions, newest change first."""
     page = await store_of(request).reader.sessions(
-        limit=limit, before=cursor, status=status, user_id=user_id, tag=tag, parent=parent, text=q
+        limit=limit, before=cursor, statuses=status or (), user_id=user_id, tag=tag, parent=parent, text=q
     )
     return answer(joined({"items": page.array(), "nextCursor": folds.encode(page.following)}))
 
@@ -361,7 +364,10 @@ async def list_session_events(
     limit: Annotated[int, QueryParameter(ge=1, le=1000)] = 100,
     order: FromQuery[Order] = "asc",
     types: Types = None,
+    kinds: Kinds = None,
     agent_id: AgentId = None,
+    errors: Annotated[bool, QueryParameter(description="Only what went wrong")] = False,
+    brief: Annotated[bool, QueryParameter(description="Cut long data; `brief` in an event says so")] = False,
 ) -> JSONResponse:
     """The timeline of a session. In descending order `nextBefore` goes on, as `before`."""
     page = await store_of(request).reader.session_events(
@@ -371,7 +377,10 @@ async def list_session_events(
         before=before,
         order=order,
         types=split(types),
+        kinds=split(kinds),
         agent_id=agent_id,
+        errors=errors,
+        brief=brief,
     )
     return answer(event_page(page, order, after))
 
@@ -726,10 +735,10 @@ async def recent_sessions(request: Call, limit: Annotated[int, QueryParameter(ge
     return answer((await store_of(request).reader.sessions(limit=limit)).array())
 
 
-@get("/api/query/active", responses=gives(list[answers.Metadata]), tags=["queries"])
-async def active_sessions(request: Call) -> JSONResponse:
-    """Sessions that go on, those that wait for a person first."""
-    return answer((await store_of(request).reader.active()).array())
+@get("/api/query/active", responses=gives(list[answers.Active], 422), tags=["queries"])
+async def active_sessions(request: Call, limit: Annotated[int, QueryParameter(ge=1, le=500)] = 500) -> JSONResponse:
+    """Sessions that go on and what they are at, those that wait for a person first."""
+    return answer((await store_of(request).reader.active(limit)).array())
 
 
 @get("/api/query/stats", responses=gives(answers.Stats), tags=["queries"])

@@ -76,6 +76,7 @@ def page_headers(policy: str) -> dict[str, str]:
     return {
         "content-security-policy": policy,
         "x-content-type-options": "nosniff",
+        "x-frame-options": "DENY",
         "referrer-policy": "no-referrer",
         "cache-control": "no-cache",
     }

@@ -110,6 +110,7 @@ def test_stats_of_an_empty_store_are_all_there(alone: httpx.Client) -> None:
         "goals": {},
         "agents": {},
         "events": 0,
+        "eventsToday": 0,
         "eventsPerMinute": [0] * 60,
     }
 

@@ -272,10 +272,18 @@ async def list_sessions(
     tag: FromQuery[str | None] = None,
     parent: FromQuery[str | None] = None,
     q: Annotated[str | None, QueryParameter(description="Text anywhere in the metadata", max_length=1000)] = None,
+    details: Annotated[bool, QueryParameter(description="Also what each is at, as /api/query/active says it")] = False,
 ) -> JSONResponse:
     """Sessions, newest change first."""
     page = await store_of(request).reader.sessions(
-        limit=limit, before=cursor, statuses=status or (), user_id=user_id, tag=tag, parent=parent, text=q
+        limit=limit,
+        before=cursor,
+        statuses=status or (),
+        user_id=user_id,
+        tag=tag,
+        parent=parent,
+        text=q,
+        details=details,
     )
     return answer(joined({"items": page.array(), "nextCursor": folds.encode(page.following)}))
 

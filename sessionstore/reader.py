@@ -217,18 +217,21 @@ class Reader:
         tag: str | None = None,
         parent: str | None = None,
         text: str | None = None,
+        details: bool = False,
     ) -> Page:
         """Metadata, newest change first; what follows is the cursor of the last one's newest event."""
         where, values = conditions(
-            ("last_cursor < ?", before),
-            one_of("status", statuses),
-            ("user_id = ?", user_id),
-            ("parent_session = ?", parent),
-            ("EXISTS (SELECT 1 FROM json_each(tags) WHERE value = ?)", tag),
-            ("instr(lower(document), lower(?))", text),
+            ("m.last_cursor < ?", before),
+            one_of("m.status", statuses),
+            ("m.user_id = ?", user_id),
+            ("m.parent_session = ?", parent),
+            ("EXISTS (SELECT 1 FROM json_each(m.tags) WHERE value = ?)", tag),
+            ("instr(lower(m.document), lower(?))", text),
         )
+        what = f"{DETAILS}, m.last_cursor FROM metadata m JOIN sessions s ON s.session_id = m.session_id"
         rows = await self.rows(
-            f"SELECT document, last_cursor FROM metadata WHERE {where} ORDER BY last_cursor DESC LIMIT ?",
+            f"SELECT {what if details else 'm.document, m.last_cursor FROM metadata m'}"
+            f" WHERE {where} ORDER BY m.last_cursor DESC LIMIT ?",
             [*values, limit + 1],
         )
         more = len(rows) > limit
@@ -429,8 +432,8 @@ IS_ERROR = """
  OR coalesce(json_type(e.data, '$.error'), 'null') NOT IN ('null', 'false'))"""
 """What went wrong, in the words that agents have for it."""
 
-ACTIVE = """
-SELECT substr(m.document, 1, length(m.document) - 1) || ',' || substr(json_object(
+DETAILS = """
+substr(m.document, 1, length(m.document) - 1) || ',' || substr(json_object(
   'lastPrompt', coalesce(
      (SELECT substr(coalesce(p.data ->> '$.prompt', p.data ->> '$.text', p.data ->> '$.content'), 1, 300)
       FROM events p WHERE p.session_id = s.session_id AND p.type = 'action' AND p.kind = 'prompt'
@@ -441,10 +444,16 @@ SELECT substr(m.document, 1, length(m.document) - 1) || ',' || substr(json_objec
         a.data ->> '$.input.description', a.data ->> '$.input.command', a.data ->> '$.input.file_path',
         a.data ->> '$.input.pattern', a.data ->> '$.input.url', a.data ->> '$.input.query', a.data ->> '$.path',
         a.data ->> '$.command', a.data ->> '$.text', a.data ->> '$.message'), 1, 300))
-      FROM events a WHERE a.session_id = s.session_id AND a.type = 'action' AND a.seq = s.actions),
+      FROM events a WHERE a.session_id = s.session_id AND a.type = 'action' AND a.seq > s.actions - 50
+        AND a.kind NOT IN ('prompt', 'message_display', 'notification', 'post_tool_batch', 'instructions_loaded')
+      ORDER BY a.seq DESC LIMIT 1),
   'goalsCompleted', (SELECT count(*) FROM goals g WHERE g.session_id = s.session_id AND g.status = 'completed'),
   'agentsActive', (SELECT count(*) FROM agents w WHERE w.session_id = s.session_id
-                   AND w.status NOT IN ('completed', 'failed', 'cancelled'))), 2)
+                   AND w.status NOT IN ('completed', 'failed', 'cancelled'))), 2)"""
+"""The metadata of a session (s, and m in the view) and what it is at. What was long ago is not looked for."""
+
+ACTIVE = f"""
+SELECT {DETAILS}
 FROM sessions s JOIN metadata m ON m.session_id = s.session_id
 WHERE s.status IN ('active', 'waiting')
 ORDER BY s.status = 'waiting' DESC, iif(s.status = 'waiting', s.attention ->> '$.since', NULL), s.last_cursor DESC

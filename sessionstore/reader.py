@@ -454,10 +454,13 @@ substr(m.document, 1, length(m.document) - 1) || ',' || substr(json_object(
 
 ACTIVE = f"""
 SELECT {DETAILS}
-FROM sessions s JOIN metadata m ON m.session_id = s.session_id
-WHERE s.status IN ('active', 'waiting')
-ORDER BY s.status = 'waiting' DESC, iif(s.status = 'waiting', s.attention ->> '$.since', NULL), s.last_cursor DESC
-LIMIT :limit"""
+FROM (SELECT session_id, row_number() OVER (
+        ORDER BY status = 'waiting' DESC, iif(status = 'waiting', attention ->> '$.since', NULL), last_cursor DESC)
+        AS place
+      FROM sessions WHERE status IN ('active', 'waiting') ORDER BY place LIMIT :limit) chosen
+CROSS JOIN sessions s ON s.session_id = chosen.session_id
+CROSS JOIN metadata m ON m.session_id = s.session_id ORDER BY chosen.place"""
+"""Which they are is settled first, so that only those that are shown are looked into."""
 
 STATS = """
 WITH RECURSIVE

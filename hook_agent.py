@@ -8,11 +8,13 @@ One file, to be copied into each container: Python 3.9 or newer, the standard li
 from __future__ import annotations
 
 import json
+import os
 import re
+import sys
 
 TYPE_CHECKING = False  # not typing's own: every hook starts an interpreter, and importing typing would slow each start
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
     from typing import Any, TypeGuard
 
     Members = dict[str, Any]
@@ -338,3 +340,326 @@ def claude_code_events(
         "data": data,
     }
     return [{name: value for name, value in event.items() if value is not None}]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Claude Code's settings
+# ---------------------------------------------------------------------------------------------------------------------
+
+# Not among them: WorktreeCreate (a hook there replaces git's worktrees), FileChanged (wants names of files),
+# PreModelSwitch (its timeout blocks) and MessageDisplay (what is shown waits for it).
+_HOOKED = """
+    SessionStart Setup InstructionsLoaded UserPromptSubmit UserPromptExpansion PreToolUse PermissionRequest
+    PermissionDenied PostToolUse PostToolUseFailure PostToolBatch Notification SubagentStart SubagentStop TaskCreated
+    TaskCompleted Stop StopFailure TeammateIdle ConfigChange CwdChanged DirectoryAdded WorktreeRemove PreCompact
+    PostCompact PostModelSwitch Elicitation ElicitationResult SessionEnd
+"""
+_HOOK_SECONDS = 5
+_END_SECONDS = 10
+_END_BUDGET = "CLAUDE_CODE_SESSIONEND_HOOKS_TIMEOUT_MS"  # without it, older clients end all of SessionEnd after 1.5 s
+_END_BUDGET_MS = "10500"  # a little more than the hook's own, and a number that nobody else writes: so it is known as ours
+_BYTE_ORDER_MARK = "\ufeff"
+_MANAGED_SETTINGS = "/etc/claude-code/managed-settings.d/50-session-store.json"
+_OUR_COMMAND = r"\bhook_agent(\.hook\(\)|\.py['\"]? hook\b)"
+
+
+class _Refused(Exception):
+    """The settings are left as they are. The message says why, and where."""
+
+
+def _hook_command() -> str:
+    """The shell command of each hook: silent and 0 whatever happens, also when the interpreter or this file is gone.
+
+    A module is compiled once and a script each time, so this file is imported. Its folder comes last in the path:
+    what else lies there must not take the place of the standard library.
+    """
+    import json
+    import shlex
+
+    python = sys.executable if sys.prefix == sys.base_prefix else os.path.realpath(sys.executable)  # outlives a venv
+    folder = json.dumps(os.path.dirname(os.path.abspath(__file__)), ensure_ascii=False)
+    code = f"import sys; sys.path.append({folder}); import hook_agent; hook_agent.hook()"
+    return f"{shlex.quote(python)} -I -S -c {shlex.quote(code)} >/dev/null 2>&1 || :"
+
+
+# The text of the settings. It is changed in place, element by element, so that all else stays as it is to the byte, and
+# taking out what was put in gives back what was there. Whether a container was there before, though empty, shows in
+# its line breaks: one that is made here has as many before its first element as after its last; one that is found
+# empty gets one more before.
+
+
+class _Element:
+    """One element of an array or object in a text: its name if it is a member, its value, and where all of it is."""
+
+    def __init__(self, name: str, value: Any, start: int, value_start: int, end: int) -> None:
+        self.name, self.value = name, value
+        self.start, self.value_start, self.end = start, value_start, end
+
+
+def _skip(text: str, at: int) -> int:
+    """The next place that is not white space."""
+    while text[at] in " \t\r\n":
+        at += 1
+    return at
+
+
+def _elements(text: str, opening: int) -> tuple[list[_Element], int]:
+    """The elements of the container that opens at `opening` in this JSON text, and where it closes."""
+    import json
+
+    value_at = json.JSONDecoder().raw_decode
+    elements = []
+    at = _skip(text, opening + 1)
+    while text[at] not in "]}":
+        start, name = at, ""
+        if text[opening] == "{":
+            name, at = value_at(text, at)
+            at = _skip(text, _skip(text, at) + 1)
+        value, end = value_at(text, at)
+        elements.append(_Element(name, value, start, at, end))
+        at = _skip(text, end)
+        if text[at] == ",":
+            at = _skip(text, at + 1)
+    return elements, at
+
+
+def _root(text: str) -> int:
+    return _skip(text, text.startswith(_BYTE_ORDER_MARK))
+
+
+def _line(text: str, at: int) -> str:
+    """The line break and the white space that this place's line begins with."""
+    begin = text.rfind("\n", 0, at) + 1
+    margin = text[begin:at]
+    return ("\r\n" if "\r\n" in text else "\n") + margin[: len(margin) - len(margin.lstrip(" \t"))]
+
+
+def _indent(text: str) -> str:
+    """How much deeper each level stands: as much as the first member of all, if it has a line of its own."""
+    return _line(text, _skip(text, _root(text) + 1)).lstrip("\r\n") or "  "
+
+
+def _with_element(text: str, opening: int, element: str) -> str:
+    """The text with one more element at the end of that container, spaced as the one before it."""
+    elements, closing = _elements(text, opening)
+    if not elements:
+        lead = text[opening + 1 : closing] + _line(text, opening) + _indent(text)
+        return text[: opening + 1] + lead + element + text[opening + 1 :]
+    last = elements[-1]
+    line = _line(text, last.start)
+    space = line if text[: last.start].endswith(line) else " "
+    return text[: last.end] + "," + space + element + text[last.end :]
+
+
+def _with_inner_element(text: str, opening: int, path: tuple[str, ...], element: str) -> str:
+    """The text with one more element at the end of the container that `path` leads to, which is made if need be.
+
+    Each step is the name of a member and, as its last character, the bracket that its value begins with.
+    """
+    if not path:
+        return _with_element(text, opening, element)
+    name, bracket, further = path[0][:-1], path[0][-1], path[1:]
+    elements, _ = _elements(text, opening)
+    there = [member for member in elements if member.name == name][-1:]  # where a name stands twice, the last counts
+    if not there:
+        line = _line(text, elements[-1].start if elements else opening) + _indent(text) * (not elements)
+        return _with_element(text, opening, _wrapped(path, element, line, _indent(text)))
+    if text[there[0].value_start] != bracket:
+        line_number = text.count("\n", 0, there[0].value_start) + 1
+        kind = {"{": "an object", "[": "an array"}[bracket]
+        raise _Refused(f'line {line_number}: "{name}" should be {kind}')
+    return _with_inner_element(text, there[0].value_start, further, element)
+
+
+def _wrapped(path: tuple[str, ...], element: str, line: str, indent: str) -> str:
+    """The element inside new containers: an array on the line of its member, an object with a line for each of its."""
+    if not path:
+        return element
+    name = f'"{path[0][:-1]}": ' if path[0][:-1] else ""
+    if path[0].endswith("["):
+        return f"{name}[{_wrapped(path[1:], element, line, indent)}]"
+    return f"{name}{{{line}{indent}{_wrapped(path[1:], element, line + indent, indent)}{line}}}"
+
+
+def _places(
+    text: str, opening: int, path: tuple[str, ...], wanted: Callable[[Any], bool]
+) -> Iterator[list[tuple[int, int]]]:
+    """Where the wanted values at `path` are: for each, the containers on the way to it, each with the index in it.
+
+    A step is the name of a member, or empty for every element.
+    """
+    for index, element in enumerate(_elements(text, opening)[0]):
+        if path[0] not in ("", element.name):
+            continue
+        if len(path) == 1:
+            if wanted(element.value):
+                yield [(opening, index)]
+        elif isinstance(element.value, (dict, list)):
+            for further in _places(text, element.value_start, path[1:], wanted):
+                yield [(opening, index), *further]
+
+
+def _without_element(text: str, place: list[tuple[int, int]]) -> str:
+    """The text without the element at this place, and without the containers made for it alone; "" if that is all."""
+    for opening, index in reversed(place):
+        elements, closing = _elements(text, opening)
+        if index:
+            return text[: elements[index - 1].end] + text[elements[index].end :]
+        if len(elements) > 1:
+            return text[: elements[0].start] + text[elements[1].start :]
+        before, after = text[opening + 1 : elements[0].start], text[elements[0].end : closing]
+        if before.count("\n") != after.count("\n"):
+            return text[: opening + 1] + text[elements[0].end :]
+    return ""
+
+
+# What install puts into it, and uninstall takes out
+
+
+def _is_ours(hook: object) -> bool:
+    return isinstance(hook, dict) and bool(re.search(_OUR_COMMAND, _text(hook.get("command"))))
+
+
+def _installed(text: str, command: str) -> str:
+    """The settings, empty if there are none, with our hooks, each of which has this command. Raises _Refused."""
+    for event in _HOOKED.split():
+        seconds = _END_SECONDS if event == "SessionEnd" else _HOOK_SECONDS
+        text = _with_hook(text, event, {"type": "command", "command": command, "timeout": seconds})
+    if any(_places(text, _root(text), ("env", _END_BUDGET), lambda _: True)):
+        return text
+    return _with_inner_element(text, _root(text), ("env{",), f'"{_END_BUDGET}": "{_END_BUDGET_MS}"')
+
+
+def _with_hook(text: str, event: str, hook: dict[str, Any]) -> str:
+    import json
+
+    group = json.dumps({"hooks": [hook]}, ensure_ascii=False)
+    path = ("hooks{", f"{event}[")
+    if not text:
+        return _wrapped(("{", *path), group, "\n", "  ") + "\n"
+    there = [place[-1] for place in _places(text, _root(text), ("hooks", event, "", "hooks", ""), _is_ours)]
+    for opening, index in reversed(there):
+        older = _elements(text, opening)[0][index]
+        if older.value != hook:
+            text = text[: older.start] + json.dumps(hook, ensure_ascii=False) + text[older.end :]
+    return text if there else _with_inner_element(text, _root(text), path, group)
+
+
+def _uninstalled(text: str) -> str:
+    """The settings without our hooks; empty if there was nothing else."""
+    for path, wanted in (
+        (("hooks", "", "", "hooks", ""), _is_ours),
+        (("env", _END_BUDGET), lambda value: value == _END_BUDGET_MS),
+    ):
+        while text and (place := next(_places(text, _root(text), path, wanted), None)):
+            text = _without_element(text, place)
+    return text
+
+
+# The file of the settings
+
+
+def _settings_file(where: str, project: str) -> str:
+    """The file to write for `user`, `project` (in this folder) or `managed`: not a link to it, but itself."""
+    if where == "managed":
+        return os.path.realpath(_MANAGED_SETTINGS)
+    if where == "user":
+        folder = os.environ.get("CLAUDE_CONFIG_DIR") or os.path.join(os.path.expanduser("~"), ".claude")
+    elif os.path.isdir(project):
+        folder = os.path.join(project, ".claude")
+    else:
+        raise _Refused(f"There is no folder {project}")
+    return os.path.realpath(os.path.join(folder, "settings.json"))
+
+
+def _read_settings(path: str) -> str:
+    """The text of the settings; empty if there is no such file. Raises _Refused where it is no JSON object."""
+    import json
+
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            text = file.read()
+        if not isinstance(json.loads(text.lstrip(_BYTE_ORDER_MARK)), dict):
+            raise _Refused(f"{path} line 1 column 1: the settings should be an object")
+    except FileNotFoundError:
+        return ""
+    except json.JSONDecodeError as error:
+        raise _Refused(f"{path} line {error.lineno} column {error.colno} is not JSON: {error.msg}") from None
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise _Refused(f"{path} cannot be read: {error}") from None
+    return text
+
+
+def _write_settings(path: str, text: str) -> None:
+    """In place of the old file, with its mode and owner, at one instant."""
+    unfinished = f"{path}.{os.getpid()}.tmp"
+    with open(unfinished, "x", encoding="utf-8", newline="") as file:
+        try:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+            _take_after(path, file.fileno())
+            os.replace(unfinished, path)
+        except BaseException:
+            os.unlink(unfinished)
+            raise
+
+
+def _take_after(path: str, descriptor: int) -> None:
+    try:
+        old = os.stat(path)
+    except FileNotFoundError:
+        return
+    if (old.st_uid, old.st_gid) != (os.geteuid(), os.getegid()):
+        os.fchown(descriptor, old.st_uid, old.st_gid)
+    os.fchmod(descriptor, old.st_mode & 0o7777)
+
+
+def _make_folder(path: str) -> int:
+    """Makes a folder, and those above it; how many it had to make."""
+    if os.path.isdir(path):
+        return 0
+    above = _make_folder(os.path.dirname(path))
+    os.mkdir(path)
+    return above + 1
+
+
+def _install_into(path: str) -> bool:
+    """Whether that changed anything. A new file ends with a blank line for each folder that was made for it."""
+    old = _read_settings(path)
+    new = _installed(old, _hook_command())
+    if new == old:
+        return False
+    made = _make_folder(os.path.dirname(path))
+    _write_settings(path, new + ("" if old else "\n" * made))
+    return True
+
+
+def _uninstall_from(path: str) -> bool:
+    old = _read_settings(path)
+    new = old and _uninstalled(old)
+    if new == old:
+        return False
+    if new:
+        _write_settings(path, new)
+        return True
+    os.unlink(path)
+    for _ in range(len(old) - len(old.rstrip("\n")) - 1):
+        path = os.path.dirname(path)
+        if os.listdir(path):
+            break
+        os.rmdir(path)
+    return True
+
+
+def _compile() -> str:
+    """Compiles this file, so that also the first hook finds it compiled; why that could not be, else empty."""
+    import py_compile
+
+    source = os.path.abspath(__file__)
+    name = f"hook_agent.{sys.implementation.cache_tag}.pyc"
+    try:
+        py_compile.compile(source, os.path.join(os.path.dirname(source), "__pycache__", name), doraise=True)
+    except OSError as error:
+        return str(error)
+    return ""

@@ -663,3 +663,186 @@ def _compile() -> str:
     except OSError as error:
         return str(error)
     return ""
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Commands
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def _tell_installed(path: str, changed: bool) -> None:
+    uncompiled = _compile()
+    if not changed:
+        print(f"The hooks are in {path} already: nothing to change.")
+    else:
+        print(f"{len(_HOOKED.split())} hooks are in {path} now; what else stands there is as it was.")
+        print("Each runs:\n  " + _hook_command())
+    if uncompiled:
+        print(f"This file could not be compiled beforehand, so each hook takes a little longer: {uncompiled}")
+    print(
+        "Next, in the environment in which Claude Code starts:\n"
+        "  SESSION_SERVICE_URL   where the store is, unless at http://localhost:9000\n"
+        "  SESSION_TOKEN         or SESSION_TOKEN_FILE, if the store wants a token\n"
+        "  SESSION_USER_ID       whose sessions these are\n"
+        "`test` tells whether the store answers there. Sessions of Claude Code that run already take the hooks up when\n"
+        "they are started anew."
+    )
+
+
+# `run`
+
+
+class _Output:
+    """What a command writes: passed on byte for byte, while its last lines are kept."""
+
+    _LINE_BYTES = 4096
+    _SECONDS = 1.0  # how long to wait for the end of what is written once the command is gone: its children may go on
+
+    def __init__(self, lines: int) -> None:
+        import collections
+
+        self._lines: collections.deque[bytes] = collections.deque(maxlen=lines)
+        self._threads: list[threading.Thread] = []
+        self._writing: list[int] = []
+
+    def redirections(self) -> list[tuple[int, int, int]]:
+        """What posix_spawn has to do so that the command writes here."""
+        return [self._redirection(1), self._redirection(2)] if self._lines.maxlen else []
+
+    def _redirection(self, to: int) -> tuple[int, int, int]:
+        import threading
+
+        reading, writing = os.pipe()
+        self._writing.append(writing)
+        self._threads.append(threading.Thread(target=self._pass_on, args=(reading, to), daemon=True))
+        self._threads[-1].start()
+        return os.POSIX_SPAWN_DUP2, writing, to
+
+    def command_has_it(self) -> None:
+        """Only the command, and whom it lets, writes here from now on."""
+        for writing in self._writing:
+            os.close(writing)
+
+    def _pass_on(self, reading: int, to: int) -> None:
+        line = b""
+        try:
+            while piece := os.read(reading, 1 << 16):
+                _write_all(to, piece)
+                *whole, line = (line + piece).split(b"\n")
+                self._lines.extend(text[: self._LINE_BYTES] for text in whole)
+                line = line[: self._LINE_BYTES]
+        except OSError:  # nobody reads it any more, and so the command gets SIGPIPE as it would without us
+            pass
+        finally:
+            os.close(reading)
+            if line:
+                self._lines.append(line)
+
+    def last_lines(self) -> str | None:
+        """The last lines of a command that has ended; None if they are not kept."""
+        deadline = time.monotonic() + self._SECONDS
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        return b"\n".join(self._lines).decode(errors="replace") if self._lines.maxlen else None
+
+
+def _write_all(to: int, data: bytes) -> None:
+    import select
+
+    while data:
+        try:
+            data = data[os.write(to, data) :]
+        except BlockingIOError:  # whoever started us shares it, and has made it so
+            select.select([], [to], [])
+
+
+def _passed_on_signals() -> set[signal.Signals]:
+    import signal
+
+    return {getattr(signal, f"SIG{name}") for name in ("TERM", "INT", "HUP", "QUIT", "USR1", "USR2", "WINCH")}
+
+
+def _typed(info: signal.struct_siginfo) -> bool:
+    """Whether a signal came from the keyboard or the window: the terminal has sent it to the command as well."""
+    import signal
+
+    from_kernel = 128  # SI_KERNEL
+    return info.si_code == from_kernel and info.si_signo in (signal.SIGINT, signal.SIGQUIT, signal.SIGWINCH)
+
+
+def _exit_code_of(process: int) -> int:
+    """Waits for the end of a process and passes signals on to it until then: its exit code, negative if by a signal.
+
+    Reaps whatever else ends: as process 1 of a container there is nobody else to do it. Needs the signals blocked.
+    """
+    import signal
+
+    awaited = {*_passed_on_signals(), signal.SIGCHLD}
+    while True:
+        info = signal.sigwaitinfo(awaited)
+        if info.si_signo != signal.SIGCHLD:
+            if not _typed(info):
+                os.kill(process, info.si_signo)  # not yet reaped, so nobody else has its number
+            continue
+        ended = dict(_ended_processes())
+        if process in ended:
+            return os.waitstatus_to_exitcode(ended[process])
+
+
+def _ended_processes() -> Iterator[tuple[int, int]]:
+    """The number and the wait status of each child that has ended."""
+    try:
+        while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+            yield ended
+    except ChildProcessError:
+        return
+
+
+def _start(command: list[str], session_id: str, output: _Output, mask: Iterable[int]) -> int:
+    """Starts a command with the signal mask and handlers that we were started with. Raises OSError."""
+    import signal
+
+    try:
+        return os.posix_spawnp(
+            command[0],
+            command,
+            {**os.environ, "SESSION_ID": session_id},
+            file_actions=output.redirections(),
+            setsigmask=mask,
+            setsigdef=(signal.SIGPIPE, signal.SIGXFSZ),  # Python itself ignores these two
+        )
+    finally:
+        output.command_has_it()
+
+
+def _ending(command: list[str], session_id: str, output: _Output, mask: Iterable[int]) -> tuple[int, str | None]:
+    """Runs a command to its end: the exit code as a shell gives it, and what went wrong."""
+    import signal
+
+    try:
+        code = _exit_code_of(_start(command, session_id, output, mask))
+    except OSError as error:
+        reason = f"{command[0]}: {error.strerror}"
+        print(f"hook_agent.py run: {reason}", file=sys.stderr)
+        return 127 if isinstance(error, FileNotFoundError) else 126, reason
+    if code < 0:
+        return 128 - code, f"killed by {signal.Signals(-code).name}"
+    return code, f"exit code {code}" if code else None
+
+
+def _run(command: list[str], output_lines: int = 0) -> int:
+    """Runs a command as a session of the store, whether or not the store is there; its exit code."""
+    import signal
+
+    # First of all, so that none is missed, and the threads that begin later have them blocked, too.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {*_passed_on_signals(), signal.SIGCHLD})
+    initial = {"source": "run", "command": command, "cwd": os.getcwd(), "host": os.uname().nodename, "start": _now()}
+    output = _Output(output_lines)
+    with SessionHookAgent(initial=initial).sync as session:
+        code, outcome = _ending(command, session.session_id, output, mask)
+        for passed_on in _passed_on_signals():
+            signal.signal(passed_on, lambda number, frame: None)  # it is for the command, which is gone
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        final = {"status": "failed" if code else "success", "outcome": outcome, "exitCode": code}
+        session.finalize({**final, "response": output.last_lines()})
+    return code

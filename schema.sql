@@ -254,7 +254,8 @@ CREATE TRIGGER session_created INSTEAD OF INSERT ON changes WHEN NEW.type = 'ses
 END;
 
 /* A session that was made by its first word takes its beginning from whoever
-   creates it later; any other keeps the one it has. */
+   creates it later; any other keeps the one it has. Claude Code starts a session
+   anew when it has compacted or cleared what was said: it was never away then. */
 CREATE TRIGGER session_resumed INSTEAD OF INSERT ON changes WHEN NEW.type = 'session_resumed' BEGIN
   UPDATE documents SET version = version + 1, document = initial_document(NEW.data, NEW.timestamp)
   WHERE session_id = NEW.session_id AND name = 'initial' AND NEW.data -> '$.initial' IS NOT NULL
@@ -265,7 +266,7 @@ CREATE TRIGGER session_resumed INSTEAD OF INSERT ON changes WHEN NEW.type = 'ses
                                        'session_created', NEW.type), NEW.data)
   WHERE session_id = NEW.session_id AND name = 'metadata';
   UPDATE sessions SET user_id = NEW.user_id, status = 'active', ended = NULL, is_implicit = 0,
-         resumes = resumes + 1 - is_implicit,
+         resumes = resumes + NOT (is_implicit OR coalesce(NEW.data ->> '$.metadata.source' IN ('compact', 'clear'), 0)),
          parent_session = coalesce(parent_session, NEW.data ->> '$.parentSession')
   WHERE session_id = NEW.session_id;
   DELETE FROM documents WHERE session_id = NEW.session_id AND name = 'final';

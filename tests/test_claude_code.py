@@ -41,9 +41,7 @@ def bash(command: str) -> Json:
 
 
 def agent(prompt: str) -> Json:
-    return calls(
-        "Agent", description="Look", prompt=prompt, subagent_type="general-purpose", run_in_background=False
-    )
+    return calls("Agent", description="Look", prompt=prompt, subagent_type="general-purpose", run_in_background=False)
 
 
 SCRIPTS = {

@@ -276,7 +276,9 @@ def containers(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
         return open_ + (",".join(a + element + b for a, element, b in elements) or empty) + close
 
     element = st.tuples(space, inner, space)
-    member = st.tuples(space, st.builds(lambda n, s, v: f"{json.dumps(n)}{s}:{s}{v}", member_names, space, inner), space)
+    member = st.tuples(
+        space, st.builds(lambda n, s, v: f"{json.dumps(n)}{s}:{s}{v}", member_names, space, inner), space
+    )
     return st.one_of(
         st.builds(text, st.just("["), st.lists(element, max_size=3), st.just("]"), space),
         st.builds(text, st.just("{"), st.lists(member, max_size=3), st.just("}"), space),
@@ -373,7 +375,8 @@ def test_a_project_has_settings_of_its_own(place: Place) -> None:
 
 def test_managed_settings_are_a_file_of_ours_alone(place: Place) -> None:
     there = place.home / "etc" / "claude-code" / "managed-settings.d" / "50-session-store.json"
-    code = f"import hook_agent, sys; hook_agent._MANAGED_SETTINGS = {str(there)!r}; sys.exit(hook_agent.main(sys.argv[1:]))"
+    elsewhere = f"hook_agent._MANAGED_SETTINGS = {str(there)!r}"
+    code = f"import hook_agent, sys; {elsewhere}; sys.exit(hook_agent.main(sys.argv[1:]))"
     for command in ("install", "uninstall"):
         env = {"PYTHONPATH": str(place.agent.parent)}
         done = place.run_command([sys.executable, "-c", code, command, "--managed"], env)

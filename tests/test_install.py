@@ -77,9 +77,13 @@ class Place:
         command = [sys.executable, str(self.agent), *arguments]
         return self.run_command(command, {} if env is None else env)
 
-    def run_command(self, command: list[str], env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    def run_command(
+        self, command: list[str], env: Mapping[str, str], given: str = ""
+    ) -> subprocess.CompletedProcess[str]:
         variables = {"HOME": str(self.home), "PATH": os.environ["PATH"], **env}
-        return subprocess.run(command, env=variables, cwd=self.home, capture_output=True, text=True, timeout=30)
+        return subprocess.run(
+            command, env=variables, cwd=self.home, input=given, capture_output=True, text=True, timeout=30
+        )
 
     def does(self, *arguments: str, env: Mapping[str, str] | None = None) -> str:
         done = self.run(*arguments, env=env)
@@ -131,15 +135,18 @@ def test_nothing_of_the_environment_is_written(place: Place) -> None:
     assert "secret" not in place.settings.read_text()
 
 
-def test_the_command_is_silent_and_well_also_when_the_file_is_gone(place: Place) -> None:
+def test_the_command_spools_what_it_is_given_and_is_silent_also_when_the_file_is_gone(place: Place) -> None:
     place.does("install")
     ((hook,), *_) = ours(settings_of(place.settings)).values()
-    env = {"SESSION_SPOOL_DIR": str(place.home / "spool"), "SESSION_SERVICE_URL": "http://127.0.0.1:9"}
+    spool = place.home / "spool"
+    env = {"SESSION_SPOOL_DIR": str(spool), "SESSION_SERVICE_URL": "http://127.0.0.1:9"}
     for _ in range(2):
-        done = place.run_command(["/bin/sh", "-c", hook["command"]], env)
+        done = place.run_command(["/bin/sh", "-c", hook["command"]], env, '{"hook_event_name": "Stop"}')
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
         shutil.rmtree(place.agent.parent, ignore_errors=True)
-    shutil.rmtree(place.home / "spool")  # with which whoever delivers from it leaves
+    spooled = [path.read_text() for path in spool.rglob("*.ndjson")]
+    shutil.rmtree(spool)  # with which whoever delivers from it leaves
+    assert [text.count("hook_event_name") for text in spooled] == [1]
 
 
 def test_the_command_names_an_interpreter_that_outlives_a_virtual_environment(place: Place) -> None:

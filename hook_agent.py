@@ -471,12 +471,11 @@ class Spool:
 
     def sync(self) -> None:
         """What has to wait is to outlive a crash of the machine as well, if that can be done."""
+        from contextlib import suppress
+
         for number in self.segments()[-1:]:
-            try:
-                with open(self._segment(number), "rb") as segment:
-                    os.fsync(segment.fileno())
-            except OSError:
-                pass
+            with suppress(OSError), open(self._segment(number), "rb") as segment:
+                os.fsync(segment.fileno())
 
     # Dead letters
 
@@ -498,13 +497,12 @@ class Spool:
 
     def letters(self) -> int:
         """How many dead letters there are."""
+        from contextlib import suppress
+
         number = 0
         for name in ("letters-before.ndjson", "letters.ndjson"):
-            try:
-                with open(self.path(f"dead/{name}"), "rb") as file:
-                    number += sum(1 for _ in file)
-            except FileNotFoundError:
-                pass
+            with suppress(FileNotFoundError), open(self.path(f"dead/{name}"), "rb") as file:
+                number += sum(1 for _ in file)
         return number
 
     # Small files
@@ -1207,13 +1205,13 @@ class _Link:
         token = {} if self.own_token is None else {"SESSION_TOKEN": self.own_token}
         return {"SESSION_SERVICE_URL": self.service_url, **token}
 
-    def ask(self, method: str, path: str, body: bytes | None = None, seconds: float = _ANSWER_SECONDS) -> _Answer:
+    def ask(self, method: str, path: str, body: bytes | None = None, seconds: float | None = None) -> _Answer:
         """Raises _Unreachable. A connection that the store has closed meanwhile is opened again."""
         from http.client import HTTPException
 
         is_fresh = self._connection is None
         try:
-            return self._asked(method, path, body, seconds)
+            return self._asked(method, path, body, seconds or _ANSWER_SECONDS)
         except (OSError, HTTPException, ValueError) as error:
             self.close()
             if is_fresh or isinstance(error, TimeoutError):
@@ -1418,6 +1416,7 @@ def send_detached() -> None:
         sender.resign()
         if spool.segments():  # somebody appended before that, saw the lock taken and relies on us
             sender.take_charge()
+    sender.link.close()
 
 
 def _send_until_idle(sender: Sender) -> None:
@@ -2146,8 +2145,10 @@ def _test(arguments: list[str]) -> int:
     try:
         answer = link.ask("POST", "/api/events", b"", _TEST_SECONDS)
     except _Unreachable as trouble:
-        print(f"No store: {trouble}", file=sys.stderr)
+        print(f"No answer from {trouble}", file=sys.stderr)
         return 1
+    finally:
+        link.close()
     if answer.status != 200:
         print(f"{link.service_url} answers {answer.status}: {answer.said()}", file=sys.stderr)
         return 1
@@ -2166,6 +2167,8 @@ def _flush(arguments: list[str]) -> int:
     while spool.segments() and time.monotonic() < deadline:
         pause = sender.step() if sender.take_charge() else _FLUSH_POLL_SECONDS
         time.sleep(max(0.0, min(pause or 0.0, deadline - time.monotonic(), _LOOK_SECONDS)))
+    sender.resign()
+    sender.link.close()
     return _tell_status(spool)
 
 

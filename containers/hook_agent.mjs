@@ -307,6 +307,16 @@ function orNull(work) {
   }
 }
 
+/** As `orNull`, but only for what is not there: what is there and cannot be read must not be taken for nothing. */
+function ifThere(work) {
+  try {
+    return work();
+  } catch (error) {
+    if (error.code === 'ENOENT') return null;
+    throw error;
+  }
+}
+
 /** When a process started, in clock ticks since the boot: what tells it from a later one with the same id. */
 function startOf(pid) {
   const stat = fs.readFileSync(`/proc/${pid}/stat`, 'latin1');
@@ -346,6 +356,7 @@ function isAlive(owner) {
  * would still be stored once, and after the one before it.
  */
 const QUEUE = /^(node-\d{13}-[0-9a-f]{8})\.(free|(send-)?(\d+-\d+-[0-9a-f]{8}))$/;
+const SEGMENT = /^\d{8}\.ndjson$/;
 const SENDER_LOCK = 'node-sender.lock';
 const { O_RDONLY, O_WRONLY, O_APPEND, O_CREAT, O_NOFOLLOW = 0 } = fs.constants;
 const APPENDING = O_WRONLY | O_APPEND | O_CREAT | O_NOFOLLOW;
@@ -408,8 +419,8 @@ class Queue {
     this.folder = folder;
     this.family = QUEUE.exec(basename(folder))[1];
     this.segment = ''; // the one that is appended to
-    this.place = orNull(() => JSON.parse(fs.readFileSync(join(folder, 'position.json'), 'utf8'))) ?? {};
-    this.place = { segment: String(this.place.segment ?? ''), offset: Number(this.place.offset) || 0 };
+    const { segment, offset } = orNull(() => JSON.parse(fs.readFileSync(this.path('position.json'), 'utf8'))) ?? {};
+    this.place = SEGMENT.test(segment) && Number.isInteger(offset) ? { segment, offset } : { segment: '', offset: 0 };
   }
 
   static create(spool, owner) {
@@ -423,8 +434,8 @@ class Queue {
   }
 
   segments() {
-    const names = orNull(() => fs.readdirSync(this.folder)) ?? [];
-    return names.filter((name) => /^\d{8}\.ndjson$/.test(name)).sort();
+    const names = ifThere(() => fs.readdirSync(this.folder)) ?? [];
+    return names.filter((name) => SEGMENT.test(name)).sort();
   }
 
   // ---- appending
@@ -472,7 +483,7 @@ class Queue {
 
   // ---- delivering
 
-  /** The next lines that are not acknowledged, or null. Removes the segments before them. */
+  /** The next lines that are not acknowledged, or null. Removes segments before them. Raises what reading raises. */
   next(most) {
     const names = this.segments();
     for (const name of names) {
@@ -487,7 +498,7 @@ class Queue {
   /** At most so many lines, from the position on. A torn last line is taken for one: the store will say what it is. */
   read(name, most) {
     const start = name === this.place.segment ? this.place.offset : 0;
-    const bytes = orNull(() => bytesOf(this.path(name), start)) ?? Buffer.alloc(0);
+    const bytes = ifThere(() => bytesOf(this.path(name), start)) ?? Buffer.alloc(0);
     const lines = [];
     let end = 0;
     while (end < bytes.length && lines.length < most) {
@@ -861,7 +872,7 @@ class Channel {
       const { queue, name } = old;
       const losses = new Losses();
       const start = name === queue.place.segment ? queue.place.offset : 0;
-      const bytes = name < queue.place.segment ? '' : (orNull(() => bytesOf(queue.path(name), start)) ?? '');
+      const bytes = name < queue.place.segment ? '' : (ifThere(() => bytesOf(queue.path(name), start)) ?? '');
       bytes.toString().split('\n').forEach((line) => losses.note(line));
       losses.lines(`${queue.family} ${name}`).forEach((line) => this.#own.append(line));
       if (orNull(() => (fs.unlinkSync(queue.path(name)), true)) === null) return;
@@ -917,9 +928,13 @@ class Channel {
 
   #next(most) {
     while (this.#taken.length) {
-      const batch = this.#taken[0].next(most);
-      if (batch) return batch;
-      this.#taken.shift().remove();
+      try {
+        const batch = this.#taken[0].next(most);
+        if (batch) return batch;
+        this.#taken.shift().remove();
+      } catch {
+        this.#taken.shift(); // it cannot be read: left where it is, it must not hold up all others
+      }
     }
     return this.#own?.next(most) ?? this.#nextOfRing(most);
   }
@@ -1141,10 +1156,11 @@ export class SessionHookAgent {
       initial,
       metadata,
     };
-    return this.#append('session_created', settled('session_created', bodyOf({ ...told, ...bodyOf(given, 'initial') })));
+    const beginning = bodyOf({ ...told, ...bodyOf(given, 'initial') });
+    return this.#append('session_created', settled('session_created', beginning));
   }
 
-  /** Create the session, or resume it; the first call of any other kind does it too. `{initial, tags, metadata, …}` */
+  /** Create the session, or resume it; the first other call does it, too. `{initial?, tags?, metadata?, …}` */
   async enter(beginning) {
     return { ...this.#enter(beginning), sessionId: this.sessionId };
   }
@@ -1192,7 +1208,8 @@ export class SessionHookAgent {
     agent.type ??= 'agent';
     const { eventId: _, timestamp: spawnedAt = new Date().toISOString(), ...told } = agent;
     agent.timestamp = spawnedAt;
-    return { task: null, subsession: null, ...told, status: 'spawned', spawnedAt, ...this.#record('agent_spawned', agent) };
+    const answer = this.#record('agent_spawned', agent);
+    return { task: null, subsession: null, ...told, status: 'spawned', spawnedAt, ...answer };
   }
 
   /** `{result?, status?}`, or the result alone. */
@@ -1211,8 +1228,8 @@ export class SessionHookAgent {
 
   /** `{status?, outcome?, response?, exitCode?}`; `success` where the status is left out. */
   async finalizeSession(given) {
-    const isStatus = isText(given) && RULES.session_finalized.status(given);
-    return this.#record('session_finalized', settled('session_finalized', bodyOf(given, isStatus ? 'status' : 'outcome')));
+    const end = bodyOf(given, RULES.session_finalized.status(given) ? 'status' : 'outcome');
+    return this.#record('session_finalized', settled('session_finalized', end));
   }
 
   /** Whether the store answers. */
@@ -1285,7 +1302,7 @@ export default {
 // Leaving
 // ---------------------------------------------------------------------------------------------------------------------
 
-/** Not asked for where the program is ended by a signal or crashes: then the next process that starts finds the rest. */
+/** Neither comes where a signal ends the program: then the next process that starts finds the rest. */
 process.on('beforeExit', () => channels.forEach((channel) => orNull(() => channel.spareMoment())));
 process.on('exit', () => {
   isLeaving = true; // the program's own handlers may still log something
@@ -1339,8 +1356,8 @@ function waitingIn(spool) {
 }
 
 function deadIn(spool) {
-  const files = ['node-older.ndjson', 'node.ndjson'].map((name) => join(spool, 'dead', name));
-  return files.reduce((sum, path) => sum + (orNull(() => fs.readFileSync(path, 'utf8').split('\n').length - 1) ?? 0), 0);
+  const linesIn = (name) => fs.readFileSync(join(spool, 'dead', name), 'utf8').split('\n').length - 1;
+  return (orNull(() => linesIn('node-older.ndjson')) ?? 0) + (orNull(() => linesIn('node.ndjson')) ?? 0);
 }
 
 function status() {

@@ -214,18 +214,27 @@ test('a torn line is put aside, and everything around it arrives', async () => {
 });
 
 test('a position that cannot be read only means sending again', async () => {
-  const spool = newFolder();
-  const sessionId = newSession();
-  await leave(spool, sessionId, 10, '');
-  for (const position of ['', 'null', '{"segment": 7, "offset": "x"}', '[]']) {
-    const [queue] = queuesOf(spool);
-    const copy = join(newFolder(), 'spool');
-    fs.cpSync(spool, copy, { recursive: true });
-    fs.writeFileSync(join(copy, queue, 'position.json'), position);
-    assertQuiet(await run(logging(0), environment(store, copy, newSession())));
-    assertQuiet(await run("logAction({type: 'note'}); await flush()", environment(store, copy, newSession())));
-    assert.deepEqual(await store.numbers(sessionId), upTo(10));
+  for (const position of ['', 'null', '{"segment": 7, "offset": 3}', '{"segment": "x", "offset": 0}', '[]', '\0\0']) {
+    const [spool, sessionId] = [newFolder(), newSession()];
+    await leave(spool, sessionId, 10, '');
+    fs.writeFileSync(join(spool, queuesOf(spool)[0], 'position.json'), position);
+    assertQuiet(await run("logAction({type: 'note'})", environment(store, spool)));
+    assert.deepEqual(await store.numbers(sessionId), upTo(10), position);
   }
+});
+
+test('what cannot be read is neither removed nor in the way', async () => {
+  const [spool, sessionId] = [newFolder(), newSession()];
+  await leave(spool, sessionId, 10, '');
+  const path = () => join(spool, queuesOf(spool)[0], '00000001.ndjson');
+  fs.renameSync(path(), join(spool, 'elsewhere'));
+  fs.symlinkSync(join(spool, 'elsewhere'), path()); // no link is followed in a spool
+  const env = environment(store, spool);
+  assertQuiet(await run(logging(10), env));
+  assert.deepEqual(await store.numbers(env.SESSION_ID), upTo(10));
+  fs.renameSync(join(spool, 'elsewhere'), path());
+  assertQuiet(await run(logging(10), env));
+  assert.deepEqual(await store.numbers(sessionId), upTo(10));
 });
 
 test('where nothing can be kept on disk, the store still gets everything', async () => {

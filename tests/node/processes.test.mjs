@@ -39,7 +39,8 @@ test('what is left by process.exit is delivered by a process of its own, which t
 
 test('what a program says in its own exit handler is not lost', async () => {
   const env = environment(store, newFolder());
-  const { code } = await run(`process.on('exit', () => { ${log(1, 3)} }); ${log(0, 1)} await flush(); process.exit(1)`, env);
+  const handler = `process.on('exit', () => { ${log(1, 3)} });`;
+  const { code } = await run(`${handler} ${log(0, 1)} await flush(); process.exit(1)`, env);
   assert.equal(code, 1);
   await eventually(async () => (await store.numbers(env.SESSION_ID)).length === 3);
   assert.deepEqual(await store.numbers(env.SESSION_ID), upTo(3));
@@ -73,7 +74,8 @@ test('a store that takes and never answers keeps nobody from ending', async () =
   after(() => (sockets.forEach((socket) => socket.destroy()), silent.close()));
   await new Promise((resolve) => silent.once('listening', resolve));
   const env = environment({ url: `http://127.0.0.1:${silent.address().port}` }, newFolder());
-  assertQuiet(await run(`${log(0, 100)} await close();`, env, ['timeout', '15'])); // the answer would be waited for 30 s
+  const soon = ['timeout', '15']; // the sender would wait 30 s for its answer
+  assertQuiet(await run(`${log(0, 100)} await close();`, env, soon));
   await eventually(() => senderOf(env.SESSION_SPOOL_DIR));
   assertQuiet(await run(log(100, 101), { ...env, SESSION_SERVICE_URL: store.url }));
   assert.deepEqual(await store.numbers(env.SESSION_ID), upTo(101));
@@ -218,7 +220,7 @@ test('a program whose queue is taken or removed while it runs loses nothing that
   );
   await eventually(() => running.said.stdout.includes('10\n'));
   const [mine] = queuesOf(spool);
-  fs.renameSync(join(spool, mine), join(spool, `${mine.split('.')[0]}.free`)); // as one does that cannot see our process
+  fs.renameSync(join(spool, mine), join(spool, `${mine.split('.')[0]}.free`)); // as one does that cannot see it
   await eventually(() => running.said.stdout.includes('20\n'));
   const taken = queuesOf(spool);
   assert.equal(taken.length, 2);

@@ -224,13 +224,14 @@ export { says };
 
 // --------------------------------------------------------------------------------------------------- programs
 
-/** Run a program of these lines, which has all that the agent exports. `{child, done}`; done: what became of it. */
+/** Run a program of these lines, with the agent and its most used calls. `{child, done}`; done: what became of it. */
 export function begin(lines, env = {}, command = []) {
   const source = `import * as agent from ${JSON.stringify(AGENT)};\nconst { ${NAMES.join(', ')} } = agent;\n${lines}`;
-  return started([...command, process.execPath, '--unhandled-rejections=strict', '--input-type=module', '-e', source], env);
+  const node = [process.execPath, '--unhandled-rejections=strict', '--input-type=module', '-e'];
+  return started([...command, ...node, source], env);
 }
 
-const NAMES = ['SessionHookAgent', 'enter', 'logAction', 'logResponse', 'updateState', 'finalizeSession', 'flush', 'close'];
+const NAMES = ['enter', 'logAction', 'flush', 'close'];
 
 export const run = (lines, env, command) => begin(lines, env, command).done;
 
@@ -253,5 +254,6 @@ export function environment(store, spool, sessionId = newSession()) {
 
 /** A program that ended as it should, and said nothing to stderr. */
 export function assertQuiet(ended) {
-  assert.deepEqual({ code: ended.code, signal: ended.signal, stderr: ended.stderr }, { code: 0, signal: null, stderr: '' });
+  const { code, signal, stderr } = ended;
+  assert.deepEqual({ code, signal, stderr }, { code: 0, signal: null, stderr: '' });
 }

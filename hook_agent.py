@@ -2372,7 +2372,7 @@ def _read_settings(path: str) -> str:
     try:
         with open(path, encoding="utf-8", newline="") as file:
             text = file.read()
-        if not isinstance(json.loads(text.lstrip(_BYTE_ORDER_MARK)), dict):
+        if not isinstance(json.loads(text.removeprefix(_BYTE_ORDER_MARK)), dict):
             raise _Refused(f"{path} line 1 column 1: the settings should be an object")
     except FileNotFoundError:
         return ""
@@ -2542,12 +2542,12 @@ def _hook(arguments: list[str]) -> int:
 
 def _install(arguments: list[str]) -> int:
     """put the hooks into Claude Code's settings, and keep what is there; safe to repeat"""
-    return _with_settings(_tell_install, _settings_options("install", _install, arguments))
+    return _change_settings(_install_into, _tell_install, _settings_options("install", _install, arguments))
 
 
 def _uninstall(arguments: list[str]) -> int:
     """take the hooks out of Claude Code's settings again"""
-    return _with_settings(_tell_uninstall, _settings_options("uninstall", _uninstall, arguments))
+    return _change_settings(_uninstall_from, _tell_uninstall, _settings_options("uninstall", _uninstall, arguments))
 
 
 def _settings_options(name: str, command: Callable[[list[str]], int], arguments: list[str]) -> Any:
@@ -2559,33 +2559,36 @@ def _settings_options(name: str, command: Callable[[list[str]], int], arguments:
     return parser.parse_args(arguments)
 
 
-def _with_settings(command: Callable[[str], None], options: Any) -> int:
+def _change_settings(change: Callable[[str], bool], tell: Callable[[str, bool], None], options: Any) -> int:
     """1: the settings could not be changed, and are as they were."""
     try:
-        command(_settings_file(options.project, options.managed))
+        path = _settings_file(options.project, options.managed)
+        changed = change(path)
     except (_Refused, OSError, UnicodeEncodeError) as trouble:
         print(f"Nothing was changed: {trouble}", file=sys.stderr)
         return 1
+    tell(path, changed)
     return 0
 
 
-def _tell_install(path: str) -> None:
-    if _install_into(path):
+def _tell_install(path: str, changed: bool) -> None:
+    trouble = _compile()
+    if changed:
         print(f"{len(_HOOKED.split())} hooks are in {path} now; all else there is as it was. Each of them runs\n")
         print(f"    {_hook_command()}\n")
     else:
         print(f"The hooks are in {path} already.")
-    if trouble := _compile():
+    if trouble:
         print(f"This file could not be compiled beforehand, which makes each hook a little slower: {trouble}")
     print(
-        "From its next start on, what Claude Code does goes to the store that the environment names in which it starts:\n"
+        "From its next start on, what Claude Code does goes to the store that its environment names:\n"
         f"SESSION_SERVICE_URL (here {_service_url()}), SESSION_TOKEN or SESSION_TOKEN_FILE, SESSION_USER_ID.\n"
         "Say `test` in place of `install` to learn whether that store can be reached from here."
     )
 
 
-def _tell_uninstall(path: str) -> None:
-    if not _uninstall_from(path):
+def _tell_uninstall(path: str, changed: bool) -> None:
+    if not changed:
         print(f"Nothing to do: there are no hooks of ours in {path}.")
     elif os.path.exists(path):
         print(f"The hooks are no longer in {path}; all else there is as it was.")

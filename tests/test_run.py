@@ -164,6 +164,11 @@ def test_a_spool_that_cannot_be_is_nothing_to_the_command(runner: Runner) -> Non
     assert (code, output) == (5, b"word")
 
 
+def test_what_stands_behind_the_dashes_is_the_commands_alone(runner: Runner) -> None:
+    command = ["printf", "%s,", "--output-lines", "--help", "--", "a b", ""]
+    assert runner.run("--", *command) == (0, b"--output-lines,--help,--,a b,,", b"")
+
+
 @pytest.mark.parametrize("arguments", [[], ["--"], ["--output-lines", "many", "--", "true"]])
 def test_used_wrongly_it_runs_nothing(runner: Runner, arguments: list[str]) -> None:
     code, output, errors = runner.run(*arguments)

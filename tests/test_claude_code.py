@@ -16,11 +16,11 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import partial
+from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import claude_agent_sdk
 import httpx
 import pytest
 
@@ -30,7 +30,7 @@ from tests.peers import eventually
 
 Json = dict[str, Any]
 
-CLAUDE = Path(claude_agent_sdk.__file__).parent / "_bundled" / "claude"
+CLAUDE = Path(str(distribution("claude-agent-sdk").locate_file("claude_agent_sdk/_bundled/claude")))
 COMMAND = (str(CLAUDE), "-p", "--dangerously-skip-permissions")
 SECONDS = 60.0
 LOST_AFTER_SECONDS = 4
@@ -368,6 +368,7 @@ def check(transcript: Transcript, session: Stored) -> None:
     assert session.prompts() == transcript.prompts()
     assert once(session.calls()) == transcript.calls()
     written, results = transcript.results(), once(session.results())
+    assert results.keys() == written.keys()
     in_words = [call for call, result in written.items() if isinstance(result, str) and isinstance(results[call], dict)]
     assert results | {call: results[call]["stdout"] for call in in_words} == written
 
@@ -383,6 +384,21 @@ def test_each_prompt_call_and_result_is_in_the_store_once(played: Played) -> Non
     assert transcript.prompts() == ["[work] please", "[greet] again"]
     assert len(transcript.calls()) == len(transcript.results()) == 6
     check(transcript, sessions["first"])
+
+
+def test_what_is_missing_or_there_twice_would_be_noticed(played: Played) -> None:
+    machine, sessions = played["a_conversation"].result()
+    transcript, first = machine.transcript(sessions["first"].id), sessions["first"]
+    for actions, responses in (
+        ([a for a in first.actions if a["type"] != "prompt"], first.responses),
+        ([a for a in first.actions if a.get("tool") != "Write"], first.responses),
+        (first.actions, [r for r in first.responses if r["type"] != "tool_error"]),
+        (first.actions, first.responses + first.responses[:1]),
+        (first.actions + first.actions[1:2], first.responses),
+    ):
+        session = {"metadata": first.metadata, "state": first.state, "final": first.final}
+        with pytest.raises(AssertionError):
+            check(transcript, Stored(session | {"actions": actions, "responses": responses}, first.events))
 
 
 def test_a_fork_has_only_what_is_its_own(played: Played) -> None:

@@ -338,6 +338,14 @@ def test_a_goal_keeps_its_id(http: httpx.Client, at: str) -> None:
     assert "goalId" not in goal
 
 
+@pytest.mark.parametrize("own", [[None], {"a": 1}, "goal-8", 7])
+def test_a_member_goal_id_of_a_new_goal_is_the_callers_own(http: httpx.Client, at: str, own: Any) -> None:
+    assert add_goal(http, at, goalId=own)["id"] == "goal-1"
+    events = '{"sessionId":"%s","type":"goal_added","data":{"id":"goal-1","description":"again"}}' % at.split("/")[-1]
+    ok(http.post("/api/events", content=events, headers={"content-type": "application/x-ndjson"}))
+    assert [goal["description"] for goal in state(http, at)["goals"]] == ["again"]
+
+
 def test_a_goal_that_is_not_there_answers_404(http: httpx.Client, at: str, session_id: str) -> None:
     add_goal(http, at)
     for goal in ("goal-2", "a..b", "%00", "GOAL-1"):

@@ -464,10 +464,10 @@ class _Reading:
             return f"<{type(value).__name__}>"
 
     def _text(self, value: str, level: int) -> str:
-        text = value[: max(0, min(self.left, self.length // 2 >> level))]
-        self.is_cut |= len(text) < len(value)
-        self.left -= len(text) + 3  # quotes and comma
-        return text
+        room = max(0, min(self.left, self.length // 2 >> level))
+        self.is_cut |= room < len(value)
+        self.left -= min(room, len(value)) + 3  # quotes and comma
+        return value if len(value) <= room else value[:room] + "…"
 
     def _parts(self, value: object, level: int) -> object:
         if (members := _members_of(value)) is not None:
@@ -538,7 +538,7 @@ def _error_members(error: BaseException) -> Members:
     return {"error": str(error), "errorType": type(error).__name__, "traceback": lines[-_TRACEBACK_LINES:]}
 
 
-def _ending(error: BaseException) -> str:
+def _run_status(error: BaseException) -> str:
     """The status of a run that ended so. LangGraph raises exceptions for what is no failure, too."""
     kinds = {kind.__name__ for kind in type(error).__mro__}
     if kinds & _PAUSING:
@@ -718,7 +718,7 @@ class _GraphLog:
 
     @_guarded
     def on_chain_error(self, error: BaseException, *, run_id: UUID, **options: Any) -> None:
-        run, status = self._runs.pop(run_id), _ending(error)
+        run, status = self._runs.pop(run_id), _run_status(error)
         if status == "paused" and run.root is not run:
             self._asks(run, error.args[0] if error.args else ())
         if run.is_node:
@@ -750,7 +750,8 @@ class _GraphLog:
         state: Members = {"phase": status}
         if status == "completed":
             said["output"] = outcome
-            state.update({"currentStep": None, **_readable(_OUTPUT_LENGTH, output=outcome)})
+            output = _Reading(_OUTPUT_LENGTH)
+            state.update(currentStep=None, output=output.of(outcome), outputTruncated=output.is_cut)
         if isinstance(outcome, BaseException) and status == "failed":
             said.update(_error_members(outcome))
         kind = "graph_error" if status == "failed" else "graph_end"
@@ -760,20 +761,16 @@ class _GraphLog:
     def _node_begins(self, run: _Run, inputs: object) -> None:
         parent = run.agent_id
         with self._lock:
-            run.agent_id = self._paused.pop(run.namespace, None) or self._free_id(_worker_id(run))
+            run.agent_id = self._free_id(self._paused.pop(run.namespace, "") or _worker_id(run))
             is_known = run.agent_id in self._spawned
             self._spawned.add(run.agent_id)
             self._working.add(run.agent_id)
         task = _summary(inputs, _TASK_LENGTH) or None
         if is_known:
-            said = {"status": "running", "task": task, "result": None}
+            said: Members = {"status": "running", "task": task, "result": None}
         else:
-            said = {
-                "type": run.name,
-                "task": task,
-                "status": "running",
-                **({"parentAgentId": parent} if parent else {}),
-            }
+            said = {"type": run.name, "task": task, "status": "running"}
+            said.update({"parentAgentId": parent} if parent else {})
         self._record("agent_updated" if is_known else "agent_spawned", {"agentId": run.agent_id, **said}, run)
         if self._step != run.name:
             self._step = run.name
@@ -831,7 +828,7 @@ class _GraphLog:
 
     @_guarded
     def on_tool_error(self, error: BaseException, *, run_id: UUID, **options: Any) -> None:
-        run, status = self._runs.pop(run_id), _ending(error)
+        run, status = self._runs.pop(run_id), _run_status(error)
         if status == "paused":  # it asks a person, and is called anew when the answer is there
             return
         if status == "completed":

@@ -681,7 +681,7 @@ class _GraphLog:
     """LangChain's callbacks, as events of an agent's session; one for any number of runs, in any threads at once."""
 
     raise_error = False
-    run_inline = True  # else an async graph calls it in a pool of threads, and in any order
+    run_inline = True  # else an async graph waits for one of a pool's threads, each of which a tool may have
 
     def __init__(self, agent: Any, agent_id: str | None = None) -> None:
         import threading

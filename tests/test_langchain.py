@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypedDict, cast
@@ -26,6 +27,7 @@ from langchain_core.retrievers import BaseRetriever
 from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.func import entrypoint, task
 from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.prebuilt import ToolNode, tools_condition
 from langgraph.types import Command, Send, interrupt
@@ -146,8 +148,8 @@ class Model(GenericFakeChatModel):
         message = next(self.messages)
         assert isinstance(message, AIMessage)
         for word in message.content.split(" ") if isinstance(message.content, str) else ():
-            yield ChatGenerationChunk(message=AIMessageChunk(word + " "))
-        yield ChatGenerationChunk(message=AIMessageChunk("", usage_metadata=message.usage_metadata))
+            yield ChatGenerationChunk(message=AIMessageChunk(content=word + " "))
+        yield ChatGenerationChunk(message=AIMessageChunk(content="", usage_metadata=message.usage_metadata))
 
 
 def agent_graph(*messages: AIMessage, tools: Iterable[Any] = (add,), handle: bool = True) -> Any:
@@ -329,7 +331,7 @@ def test_routing_and_inner_chains_make_no_noise(watched: Watched, run: Run) -> N
 def test_parallel_branches_are_agents_at_work_at_one_time(watched: Watched) -> None:
     together = threading.Barrier(2)
 
-    def branch(name: str) -> Callable[[Collected], Json]:
+    def branch(name: str) -> Any:
         def work(state: Collected) -> Json:
             together.wait(SECONDS)
             found = add.invoke({"name": "add", "args": {"a": len(name), "b": 0}, "id": name, "type": "tool_call"})
@@ -428,6 +430,12 @@ def test_nodes_of_a_subgraph_have_the_node_around_them_as_parent(watched: Watche
     }
     assert set(watched.statuses().values()) == {"completed"}
     assert len(watched.entries("actions", "graph_start")) == 1
+
+
+def test_subgraph_that_a_node_runs_twice_is_no_agent_of_its_own(watched: Watched) -> None:
+    inner = chain_of(Numbers, one=increment)
+    chain_of(Numbers, twice=lambda state: inner.invoke(inner.invoke(state))).invoke({"x": 0}, watched.config)
+    assert watched.statuses() == {"twice": "completed", "twice.one": "completed"}
 
 
 @both_ways
@@ -578,7 +586,7 @@ def test_of_several_at_one_node_the_one_that_asked_goes_on(watched: Watched, sam
         return {"found": [interrupt("Ants or wasps?") if topic == "ants" else topic]}
 
     graph = StateGraph(Collected)
-    graph.add_node("search", search)
+    graph.add_node("search", cast(Any, search))
     graph.add_conditional_edges(START, lambda state: [Send("search", topic) for topic in ("bees", "ants")])
     compiled = graph.compile(checkpointer=InMemorySaver())
     config = watched.configured("t")
@@ -587,6 +595,32 @@ def test_of_several_at_one_node_the_one_that_asked_goes_on(watched: Watched, sam
     assert watched.get()["metadata"]["attention"]["message"] == "Ants or wasps?"
     compiled.invoke(Command(resume="wasps"), config if same_handler else watched.configured("t"))
     assert watched.statuses() == {"search.0": "completed", "search.1": "completed"}
+
+
+def test_of_several_tasks_at_one_time_the_one_that_asked_goes_on(watched: Watched) -> None:
+    first_began, second_began = threading.Event(), threading.Event()
+
+    @task
+    def search(topic: str) -> str:
+        if topic == "bees":
+            first_began.set()
+            second_began.wait(SECONDS)
+            return topic
+        second_began.set()
+        return str(interrupt("Ants or wasps?"))
+
+    @entrypoint(checkpointer=InMemorySaver())
+    def flow(topics: list[str]) -> list[str]:
+        bees = search(topics[0])
+        first_began.wait(SECONDS)
+        ants = search(topics[1])
+        return [bees.result(), ants.result()]
+
+    config = watched.configured("t")
+    flow.invoke(["bees", "ants"], config)
+    assert watched.statuses() == {"flow": "paused", "flow.search": "completed", "flow.search-2": "paused"}
+    assert flow.invoke(Command(resume="wasps"), config) == ["bees", "wasps"]
+    assert watched.statuses() == {"flow": "completed", "flow.search": "completed", "flow.search-2": "completed"}
 
 
 def test_tool_that_asks_a_person_is_not_failed(watched: Watched) -> None:
@@ -771,6 +805,24 @@ def test_large_entries_are_cut_and_say_so(watched: Watched) -> None:
 
 
 # ------------------------------------------------------------- no harm is done
+
+
+def test_async_graph_waits_for_no_thread(watched: Watched) -> None:
+    async def main() -> Any:
+        released = threading.Event()
+        with ThreadPoolExecutor(1) as pool:
+            asyncio.get_running_loop().set_default_executor(pool)
+            pool.submit(released.wait, SECONDS)  # as a tool that takes long
+            try:
+                return await asyncio.wait_for(chain_of(Numbers, one=later).ainvoke({"x": 0}, watched.config), 10)
+            finally:
+                released.set()
+
+    async def later(state: Numbers) -> Numbers:
+        return increment(state)
+
+    assert asyncio.run(main()) == {"x": 1}
+    assert watched.statuses() == {"one": "completed"}
 
 
 def test_graph_does_not_suffer_from_a_store_that_is_away(tmp_path: Path) -> None:

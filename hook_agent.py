@@ -1,26 +1,606 @@
 """What runs beside an agent and tells the session store what the agent does.
 
-One file, to be copied into each container: Python 3.9 or newer, the standard library only at import.
+One file, to be copied into each container: Python 3.9 or newer on Linux or another Unix, the standard library only.
+No call of it raises into the program that it serves, or waits for the store: what is written goes to a spool on disk
+first, and from there to the store in order, each event once.
 
+    Events                  what is said: ids, times, and JSON that the store can take
+    Spool                   the folder in which events wait, shared by all processes of the container
     Claude Code's hooks     the pure mapping: one hook payload becomes one event of the store
+    The hook command        one payload from stdin into the spool, as quickly as Python starts
+    Sender                  from the spool to the store
+    Client                  SessionHookAgent, its plain twin `.sync`, and `hook_agent`, which reads the environment
+    LangChain and LangGraph what graphs, nodes, models and tools do, as events
+    Commands                python hook_agent.py hook, test, flush, status
 """
 
 from __future__ import annotations
 
-import json
-import re
+import fcntl
+import os
+import sys
 import time
 
-TYPE_CHECKING = False  # not typing's own: every hook starts an interpreter, and importing typing would slow each start
+# Every hook starts an interpreter: what it does not need is imported where it is used, and typing not at all.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Callable, Iterable, Iterator, Sequence
-    from typing import Any, TypeGuard
+    from http.client import HTTPConnection
+    from types import TracebackType
+    from typing import Any, NoReturn, TypeGuard
     from uuid import UUID
 
     Members = dict[str, Any]
+    Tally = dict[str, Members]
     # Takes what it renames out of the members that are left of a payload, and knows Claude Code's own session id where
     # the session has another (else ""). None: the payload does not name what the event needs.
     Builder = Callable[[Members, str], "tuple[str, Members] | None"]
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Events
+# ---------------------------------------------------------------------------------------------------------------------
+
+_ID_ALPHABET = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-")
+_ID_RULE = "1 to 128 of A-Z a-z 0-9 . _ -, the first a letter or digit, no '..'"
+_ID_LENGTH = 128
+_USER_LENGTH = 256
+_EVENT_BYTES = (1 << 20) - 4096  # the store takes 1 MiB of data; the rest is for what stands around it
+_DEPTH = 60  # the store takes 64 levels, of which the event itself is one
+_PARTS = 200_000  # of one event: what is built of itself many times over must not be unfolded for ever
+_LARGEST = 1 << 63
+_SHORTEST_CUT = 16
+_CUT = "…"
+
+
+def _is_id(value: object) -> TypeGuard[str]:
+    """Whether the store takes this as an id; no regular expression, so that a hook need not compile one."""
+    return (
+        isinstance(value, str)
+        and 0 < len(value) <= _ID_LENGTH
+        and value[0] not in "._-"
+        and ".." not in value
+        and _ID_ALPHABET.issuperset(value)
+    )
+
+
+def _as_id(value: object, otherwise: str) -> str:
+    """The id that is nearest to what was given."""
+    if _is_id(value):
+        return value
+    text = "".join(character if character in _ID_ALPHABET else "-" for character in _text_of(value))
+    while ".." in text:
+        text = text.replace("..", ".")
+    return text.lstrip("._-")[:_ID_LENGTH] or otherwise
+
+
+def _as_user(value: object) -> str | None:
+    text = "" if value is None else _clean(_text_of(value))
+    return "".join(filter(str.isprintable, text))[:_USER_LENGTH] or None
+
+
+def _event_id() -> str:
+    """Unlike any other, and in the order of the clock."""
+    return f"{time.time_ns() // 1_000_000:012x}{os.urandom(10).hex()}"
+
+
+def _now() -> str:
+    moment = time.time_ns() // 1_000_000
+    year, month, day, hour, minute, second = time.gmtime(moment // 1000)[:6]
+    return f"{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{moment % 1000:03}Z"
+
+
+# JSON that the store can take
+
+
+def _clean(text: str) -> str:
+    """Text that is UTF-8: halves of a surrogate pair are joined, and one without the other becomes U+FFFD."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text if type(text) is str else str.__str__(text)
+
+
+def _text_of(value: object) -> str:
+    try:
+        return str(value)
+    except Exception:  # a __str__ of the program's own may do anything
+        return f"<{type(value).__name__}>"
+
+
+class _Plain:
+    """Turns what a program gives into what JSON can hold; one is used for one event."""
+
+    def __init__(self) -> None:
+        self.parts = 0
+
+    def value(self, value: Any, depth: int = 0) -> Any:
+        self.parts += 1
+        if value is None or value is True or value is False:
+            return value
+        if isinstance(value, str):
+            return _clean(value)
+        if isinstance(value, int):
+            return int(value) if -_LARGEST <= value < _LARGEST else _text_of(int(value))
+        if isinstance(value, float):
+            return float(value) if value - value == 0 else None  # neither infinite nor NaN
+        if isinstance(value, (bytes, bytearray)):
+            return bytes(value).decode(errors="replace")
+        return self.container(value, depth)
+
+    def container(self, value: Any, depth: int) -> Any:
+        is_object = isinstance(value, dict)
+        if not is_object and not isinstance(value, (list, tuple, set, frozenset)):
+            return _clean(_text_of(value))
+        if depth >= _DEPTH or self.parts > _PARTS:
+            return _CUT
+        if is_object:
+            return {self.name(name): self.value(part, depth + 1) for name, part in list(value.items())}
+        return [self.value(part, depth + 1) for part in list(value)]
+
+    def name(self, name: object) -> str:
+        return _clean(name if isinstance(name, str) else _text_of(name))
+
+
+def _encoded(value: object) -> bytes:
+    import json
+
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _decoded(text: bytes) -> Any:
+    """Raises ValueError for what is not JSON, or nested too deep to read. What is not UTF-8 is replaced."""
+    import json
+
+    try:
+        return json.loads(text.decode(errors="replace"), strict=False)
+    except RecursionError:
+        raise ValueError("nested too deep") from None
+
+
+def _line(event: Members) -> bytes:
+    """The event as one line of a batch; where it is too large, its longest texts are cut until it fits."""
+    line = _encoded(event)
+    if len(line) <= _EVENT_BYTES:
+        return line
+    whole = _encoded(event["data"])
+    truncated = {"bytes": len(whole), "sha256": _sha256(whole)}
+    longest = _EVENT_BYTES
+    while len(line) > _EVENT_BYTES and longest > _SHORTEST_CUT:
+        longest //= 2
+        line = _encoded({**event, "data": {**_cut(event["data"], longest), "truncated": truncated}})
+    if len(line) <= _EVENT_BYTES:
+        return line
+    few = {name: value for name, value in list(event["data"].items())[:100] if not isinstance(value, (dict, list))}
+    start = whole[: _EVENT_BYTES // 4].decode(errors="ignore")
+    return _encoded({**event, "data": {**_cut(few, 1000), "text": start, "truncated": truncated}})
+
+
+def _cut(value: Any, longest: int) -> Any:
+    if isinstance(value, str):
+        return value if len(value) <= longest else value[:longest] + _CUT
+    if isinstance(value, dict):
+        return {name: _cut(part, longest) for name, part in value.items()}
+    return [_cut(part, longest) for part in value] if isinstance(value, list) else value
+
+
+def _sha256(text: bytes) -> str:
+    import hashlib
+
+    return hashlib.sha256(text).hexdigest()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Spool
+# ---------------------------------------------------------------------------------------------------------------------
+
+# One line is one event, or a hook's payload as it came. All processes append to the newest segment, so that the order
+# of the lines is the order in which things were said. Nothing is fsynced: what is spooled outlives every process, and
+# needs to outlive no more than that.
+#
+#     00000007.ndjson     a segment; numbers only rise
+#     position.json       how much of the first segment has been delivered
+#     lock                flock: whoever changes the folder holds it, for microseconds. Its content is the last number
+#     sender.lock         flock: whoever delivers holds it, for as long as he lives. Its content is the process id
+#     dropped.json        how much had to go for the bound, by session; reporting.json while the store is being told
+#     dead/               what the store refused for good, and why
+
+_SPOOL_BYTES = 64 << 20
+_SEGMENT_BYTES = 1 << 20
+_DEAD_BYTES = 4 << 20  # of each of two files
+_LOCK_SECONDS = 1.0
+_LOCK_POLL_SECONDS = 0.0002
+_BATCH_BYTES = 512 << 10
+_BATCH_EVENTS = 500
+_SERVICE_URL = "http://localhost:9000"
+_OPEN = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class SpoolUnusable(OSError):
+    """There is no folder that a spool could be in."""
+
+
+class _Batch:
+    """Whole lines from the beginning of what waits, each with the offset at which it ends."""
+
+    def __init__(self, segment: int, lines: list[tuple[bytes, int]], end: int) -> None:
+        self.segment = segment
+        self.lines = lines
+        self.end = end
+
+
+class Spool:
+    """The folder in which events for one store wait until that store has them."""
+
+    def __init__(self, service_url: str, folder: str | None = None, limit: int = _SPOOL_BYTES) -> None:
+        self.folder = ""
+        self.limit = limit
+        self.segment_bytes = min(_SEGMENT_BYTES, limit // 8)
+        self._service_url = service_url
+        self._chosen = folder
+
+    # Where it is
+
+    def settle(self) -> None:
+        """Find the first folder that can be written to, and locked in. Raises SpoolUnusable."""
+        name = _folder_name(self._service_url)
+        for parent in (self._chosen or _default_folder, _temporary_folder):
+            try:
+                folder = os.path.join(parent if isinstance(parent, str) else parent(), name)
+                os.makedirs(folder, 0o700, exist_ok=True)
+                descriptor = os.open(os.path.join(folder, "lock"), _OPEN, 0o600)
+                fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                pass
+            except OSError:
+                continue
+            os.close(descriptor)
+            self.folder = folder
+            return
+        raise SpoolUnusable(f"{self._chosen or _default_folder()} and {os.environ.get('TMPDIR', '/tmp')} are unusable")
+
+    def path(self, name: str) -> str:
+        return f"{self.folder}/{name}"
+
+    def _segment(self, number: int) -> str:
+        return f"{self.folder}/{number:08}.ndjson"
+
+    def segments(self) -> list[int]:
+        """Their numbers, rising. Other agents may keep files of their own here."""
+        try:
+            names = os.listdir(self.folder) if self.folder else []
+        except FileNotFoundError:
+            return []
+        return sorted(
+            int(name[:8]) for name in names if len(name) == 15 and name.endswith(".ndjson") and name[:8].isdigit()
+        )
+
+    # Appending
+
+    def append(self, lines: bytes) -> tuple[int, int]:
+        """Add whole lines: the segment and the offset at which they end. Raises OSError, and then none was added."""
+        with _Lock(self) as lock:
+            descriptor, length = self._newest(len(lines), lock)
+            try:
+                if length and os.pread(descriptor, 1, length - 1) != b"\n":  # a writer was killed in its last line
+                    lines = b"\n" + lines
+                written = os.write(descriptor, lines)
+                if written != len(lines):
+                    os.ftruncate(descriptor, length)
+                    raise OSError("the disk is full")
+            finally:
+                os.close(descriptor)
+            return self._number, length + written
+
+    def _newest(self, size: int, lock: _Lock) -> tuple[int, int]:
+        """The segment to append to, and how long it is."""
+        numbers = self.segments()
+        if numbers and lock.is_held:
+            self._number = numbers[-1]
+            descriptor = os.open(self._segment(self._number), _OPEN | os.O_APPEND, 0o600)
+            length = os.fstat(descriptor).st_size
+            if length + size <= self.segment_bytes:
+                return descriptor, length
+            os.close(descriptor)
+        if lock.is_held:
+            self._make_room(numbers, size)
+        return self._new(max([lock.number, *numbers]) + 1, lock), 0
+
+    def _new(self, number: int, lock: _Lock) -> int:
+        """A new segment; where the lock could not be had, others may be doing the same."""
+        while True:
+            try:
+                descriptor = os.open(self._segment(number), _OPEN | os.O_APPEND | os.O_EXCL, 0o600)
+            except FileExistsError:
+                number += 1
+                continue
+            self._number = lock.number = number
+            return descriptor
+
+    # The bound
+
+    def _make_room(self, numbers: list[int], size: int) -> None:
+        """Remove the oldest segments until there is room for a new one; what goes is noted first."""
+        if len(numbers) * self.segment_bytes + size < self.limit // 2:
+            return  # no need to look
+        sizes = [os.stat(self._segment(number)).st_size for number in numbers]
+        room = self.limit - max(self.segment_bytes, size)
+        while numbers and sum(sizes) > room:
+            self._drop(numbers.pop(0))
+            del sizes[0]
+
+    def _drop(self, number: int) -> None:
+        with open(self._segment(number), "rb") as segment:
+            segment.seek(self._offset(number))
+            self._note_dropped(_tally(segment))
+        self._forget(number)
+
+    def note_dropped(self, tally: Tally) -> None:
+        with _Lock(self):
+            self._note_dropped(tally)
+
+    def _note_dropped(self, tally: Tally) -> None:
+        noted = self._read_json("dropped.json") or {"id": _event_id(), "sessions": {}}
+        _add(noted["sessions"], tally)
+        self._write("dropped.json", noted)
+
+    def note_not_dropped(self, tally: Tally) -> None:
+        """Take back what was delivered while its segment was being dropped."""
+        with _Lock(self):
+            noted = self._read_json("dropped.json")
+            for session, more in tally.items() if noted else ():
+                if session in noted["sessions"]:
+                    noted["sessions"][session]["count"] -= more["count"]
+            if noted:
+                self._write("dropped.json", noted)
+
+    def dropped(self) -> Members:
+        """What the store is to be told, the same until `told_dropped`: {"id", "sessions": {ID: {"count", …}}}."""
+        names = os.listdir(self.folder)
+        if "reporting.json" not in names:
+            if "dropped.json" not in names:
+                return {}
+            with _Lock(self):
+                os.rename(self.path("dropped.json"), self.path("reporting.json"))
+        return self._read_json("reporting.json") or {"sessions": {}}
+
+    def told_dropped(self) -> None:
+        os.unlink(self.path("reporting.json"))
+
+    # Delivering
+
+    def read(self) -> _Batch | None:
+        """What is next, without removing it; None: nothing waits."""
+        for number in self.segments():
+            batch = self._read(number)
+            if batch.lines:
+                return batch
+            self.done(batch)
+        return None
+
+    def _read(self, number: int) -> _Batch:
+        """Under the lock, so that a last line without its end is one that no writer is going to end."""
+        start = self._offset(number)
+        with _Lock(self, must_be_held=True):
+            try:
+                with open(self._segment(number), "rb", buffering=0) as segment:
+                    segment.seek(start)
+                    data = segment.read(_BATCH_BYTES) or b""
+                    if b"\n" not in data:
+                        data += segment.readline()
+            except FileNotFoundError:  # dropped since it was listed
+                data = b""
+        whole = data.rfind(b"\n") + 1 or len(data)
+        lines, end = [], start
+        for line in data[:whole].split(b"\n")[:_BATCH_EVENTS]:
+            end = min(end + len(line) + 1, start + whole)
+            if line.strip():
+                lines.append((line, end))
+        return _Batch(number, lines, end)
+
+    def done(self, batch: _Batch) -> None:
+        """The store has the batch. A segment of which it has all goes, unless it has grown."""
+        with _Lock(self, must_be_held=True):
+            try:
+                size = os.stat(self._segment(batch.segment)).st_size
+            except FileNotFoundError:
+                size = -1
+            if size > batch.end:
+                self._write("position.json", {"segment": batch.segment, "offset": batch.end})
+            elif size >= 0:
+                self._forget(batch.segment)
+        if size < 0 and batch.lines:
+            self.note_not_dropped(_tally(line for line, _ in batch.lines))
+
+    def _forget(self, number: int) -> None:
+        """First the position: one that is missing costs a second delivery, one that is wrong would cost events."""
+        if os.path.exists(self.path("position.json")):
+            os.unlink(self.path("position.json"))
+        os.unlink(self._segment(number))
+
+    def _offset(self, number: int) -> int:
+        position = self._read_json("position.json")
+        return position["offset"] if position.get("segment") == number else 0
+
+    def waiting(self) -> Tally:
+        """What waits, by session."""
+        tally: Tally = {}
+        for number in self.segments():
+            with open(self._segment(number), "rb") as segment:
+                segment.seek(self._offset(number))
+                _add(tally, _tally(segment))
+        return tally
+
+    def has_delivered(self, mark: tuple[int, int]) -> bool:
+        """Whether everything up to there is gone from here: delivered, refused for good, or dropped."""
+        first = next(iter(self.segments()), None)
+        return first is None or (first, self._offset(first)) >= mark
+
+    # Dead letters
+
+    def bury(self, record: bytes, status: int | None, reason: str) -> None:
+        """Keep what the store refused for good, with the reason; the oldest go."""
+        text = record[:_EVENT_BYTES].decode(errors="replace")
+        letter = _encoded({"at": _now(), "status": status, "reason": _clean(reason), "record": text}) + b"\n"
+        os.makedirs(self.path("dead"), 0o700, exist_ok=True)
+        name = self.path("dead/letters.ndjson")
+        descriptor = os.open(name, _OPEN | os.O_APPEND, 0o600)
+        try:
+            if os.fstat(descriptor).st_size + len(letter) > _DEAD_BYTES:
+                os.rename(name, self.path("dead/letters-before.ndjson"))
+                os.close(descriptor)
+                descriptor = os.open(name, _OPEN | os.O_APPEND, 0o600)
+            os.write(descriptor, letter)
+        finally:
+            os.close(descriptor)
+
+    # Small files
+
+    def _read_json(self, name: str) -> Members:
+        """{} for one that is not there or was only half written when the machine stopped."""
+        try:
+            with open(self.path(name), "rb") as file:
+                value = _decoded(file.read())
+        except (OSError, ValueError):
+            return {}
+        return value if isinstance(value, dict) else {}
+
+    def _write(self, name: str, value: Members) -> None:
+        """Whole or not at all; only under the lock."""
+        descriptor = os.open(self.path(f"{name}.new"), _OPEN | os.O_TRUNC, 0o600)
+        try:
+            os.write(descriptor, _encoded(value))
+        finally:
+            os.close(descriptor)
+        os.replace(self.path(f"{name}.new"), self.path(name))
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+class _Lock:
+    """The spool's lock, which nobody holds for long.
+
+    An agent is not to wait for one who was stopped while he held it: after a second `is_held` is False, and a writer
+    then begins a segment of its own. With `must_be_held` BlockingIOError is raised instead.
+    """
+
+    def __init__(self, spool: Spool, must_be_held: bool = False) -> None:
+        self._spool = spool
+        self._must_be_held = must_be_held
+        self.is_held = False
+
+    def __enter__(self) -> _Lock:
+        self._descriptor = self._opened()
+        deadline = 0.0
+        self.is_held = _try_lock(self._descriptor)
+        while not self.is_held:
+            deadline = deadline or time.monotonic() + _LOCK_SECONDS
+            if time.monotonic() > deadline:
+                break
+            time.sleep(_LOCK_POLL_SECONDS)
+            self.is_held = _try_lock(self._descriptor)
+        if self._must_be_held and not self.is_held:
+            os.close(self._descriptor)
+            raise BlockingIOError(f"{self._spool.folder} is locked")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.is_held:  # not left to close(): a process forked meanwhile has the descriptor as well
+            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+        os.close(self._descriptor)
+
+    def _opened(self) -> int:
+        for _ in range(2):
+            if self._spool.folder:
+                try:
+                    return os.open(self._spool.path("lock"), _OPEN, 0o600)
+                except FileNotFoundError:  # somebody has removed the folder
+                    pass
+            self._spool.settle()
+        raise SpoolUnusable(f"{self._spool.folder} is removed again and again")
+
+    @property
+    def number(self) -> int:
+        """The highest number that a segment was ever given."""
+        text = os.pread(self._descriptor, 8, 0)
+        return int(text) if text.isdigit() else 0
+
+    @number.setter
+    def number(self, number: int) -> None:
+        os.pwrite(self._descriptor, b"%08d" % number, 0)
+
+
+def _folder_name(service_url: str) -> str:
+    """One spool for each store, so that nothing is delivered to the wrong one."""
+    letters = (character if character.isalnum() and character.isascii() else "-" for character in service_url)
+    return "".join(letters)[:100] or "-"
+
+
+def _default_folder() -> str:
+    if chosen := os.environ.get("SESSION_SPOOL_DIR"):
+        return os.path.abspath(chosen)
+    state = os.environ.get("XDG_STATE_HOME") or os.path.join(os.path.expanduser("~"), ".local", "state")
+    return os.path.join(state, "session-store", "spool")
+
+
+def _temporary_folder() -> str:
+    """For where there is no other. Raises OSError if somebody else has made it, or something else in its place."""
+    import stat
+
+    folder = os.path.join(os.environ.get("TMPDIR") or "/tmp", f"session-store-{os.getuid()}")
+    try:
+        os.mkdir(folder, 0o700)
+    except FileExistsError:
+        found = os.lstat(folder)
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+            raise SpoolUnusable(f"{folder} is not this user's own folder") from None
+    return os.path.join(folder, "spool")
+
+
+def _spool_limit() -> int:
+    text = os.environ.get("SESSION_SPOOL_BYTES", "")
+    return int(text) if text.isdigit() and int(text) else _SPOOL_BYTES
+
+
+def _tally(lines: Iterable[bytes]) -> Tally:
+    """How many events there are by session, and the times of the first and the last, read off without decoding."""
+    tally: Tally = {}
+    for line in lines:
+        session = (
+            _member(line, b'"sessionId":"') or _member(line, b'"session_id":"') or _member(line, b'"session_id": "')
+        )
+        if not session:
+            continue
+        moment = _member(line, b'"timestamp":"')
+        known = tally.setdefault(session, {"count": 0, "from": moment, "to": moment})
+        known["count"] += 1
+        known["to"] = moment
+    return tally
+
+
+def _add(tally: Tally, later: Tally) -> None:
+    for session, more in later.items():
+        known = tally.setdefault(session, {**more, "count": 0})
+        known["count"] += more["count"]
+        known["to"] = more["to"]
+
+
+def _member(line: bytes, name: bytes) -> str:
+    at = line.find(name)
+    if at < 0:
+        return ""
+    start = at + len(name)
+    return line[start : line.find(b'"', start)].decode(errors="replace")
+
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Claude Code's hooks
@@ -31,9 +611,6 @@ def _names(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-_ID_ALPHABET = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-")
-_ID_RULE = "1 to 128 of A-Z a-z 0-9 . _ -, the first a letter or digit, no '..'"
-_ID_LENGTH = 128
 _DIGEST_LENGTH = 16  # hex digits: enough to tell apart the payloads of one session
 
 # What the store gives an entry or a record, or reads a meaning into: no leftover member may pose as one of these.
@@ -71,23 +648,14 @@ _QUOTE_LENGTH = 300
 
 def snake_case(name: str) -> str:
     """A hook's name as the type of an entry, never empty: PreCompact is pre_compact."""
+    import re
+
     parted = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name)
     return re.sub(r"\W+", "_", parted).strip("_").lower() or "hook"
 
 
 def _text(value: object) -> str:
     return value if isinstance(value, str) else ""
-
-
-def _is_id(value: object) -> TypeGuard[str]:
-    """Whether the store takes this as an id; no regular expression, so that a hook need not compile one."""
-    return (
-        isinstance(value, str)
-        and 0 < len(value) <= _ID_LENGTH
-        and value[0] not in "._-"
-        and ".." not in value
-        and _ID_ALPHABET.issuperset(value)
-    )
 
 
 def _digest(text: str) -> str:
@@ -211,6 +779,8 @@ def _agent_completed(left: Members, claude_id: str) -> tuple[str, Members] | Non
 
 def _goal_id(task_id: str, claude_id: str) -> str:
     """Claude Code counts tasks from 1 in each of its sessions, and several of those may share one of the store's."""
+    import re
+
     named = "-".join(filter(None, ("task", claude_id[:8], task_id)))
     safe = re.sub(r"[^A-Za-z0-9._-]|(?<=\.)\.", "-", named)
     if len(safe) <= _ID_LENGTH:
@@ -289,6 +859,8 @@ def _natural_key(payload: Members) -> str | None:
     parts = [payload.get(name) for name in _NATURAL_KEYS.get(hook, ())]
     if not parts or not all(isinstance(part, (str, int)) and part != "" for part in parts):
         return None
+    import json
+
     try:
         digest = _digest(json.dumps(payload, sort_keys=True, separators=(",", ":")))
     except RecursionError:  # nested deeper than the store takes anyway
@@ -340,6 +912,1115 @@ def claude_code_events(
         "data": data,
     }
     return [{name: value for name, value in event.items() if value is not None}]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The hook command
+# ---------------------------------------------------------------------------------------------------------------------
+
+_PAYLOAD_BYTES = 16 << 20
+_READ_BYTES = 1 << 20
+# A script that is `__main__` is compiled anew each time it starts, a module that it imports is not.
+_AS_MODULE = "import sys; sys.path.insert(0, {folder!r}); import {name}; {name}.{call}"
+
+
+def hook() -> NoReturn:
+    """One payload of a Claude Code hook from stdin into the spool. Prints nothing and exits with 0, whatever happens.
+
+    It decodes nothing: the sender does that.
+    """
+    try:
+        payload = _standard_input()
+        if payload.strip():
+            url = _service_url()
+            spool = Spool(url, limit=_spool_limit())
+            spool.append(_hook_record(payload))
+            _ensure_sender(spool, url)
+    finally:
+        os._exit(0)  # also with an exception under way, which is then not shown
+
+
+def _service_url() -> str:
+    return os.environ.get("SESSION_SERVICE_URL") or _SERVICE_URL
+
+
+def _standard_input() -> bytes:
+    """All of it, so that nobody is left writing; what is beyond 16 MiB is thrown away."""
+    parts, size = [], 0
+    while part := os.read(0, _READ_BYTES):
+        if size < _PAYLOAD_BYTES:
+            parts.append(part)
+        size += len(part)
+    return b"".join(parts)
+
+
+def _hook_record(payload: bytes) -> bytes:
+    """The payload as it came, last in a line with what it does not say itself."""
+    known = {
+        "sessionId": os.environ.get("SESSION_ID") or None,
+        "userId": os.environ.get("SESSION_USER_ID"),
+        "parentSession": os.environ.get("SESSION_PARENT_ID"),
+        "tags": os.environ.get("SESSION_TAGS"),
+        "eventId": _event_id(),
+        "timestamp": _now(),
+    }
+    head = ",".join(f'"{name}":{_quoted(text)}' for name, text in known.items() if text or name == "sessionId")
+    body = payload.translate(_ONE_LINE)
+    return b'{%s,"hook":%s}\n' % (head.encode(), body)
+
+
+_ONE_LINE = bytes.maketrans(b"\r\n", b"  ")
+
+
+def _quoted(text: str | None) -> str:
+    if text is None:
+        return "null"
+    if text.isascii() and text.isprintable() and '"' not in text and "\\" not in text:
+        return f'"{text}"'
+    return _encoded(_clean(text)).decode()
+
+
+def _event_of_hook(record: bytes) -> bytes | None:
+    """The line of the event that a hook's record stands for; None: the line is an event already.
+
+    Raises ValueError if the payload is not one.
+    """
+    head, named, payload = record.partition(b',"hook":')
+    if not named or b',"data":' in head or not record.endswith(b"}"):
+        return None
+    known = _decoded(head + b"}")
+    (event,) = claude_code_events(
+        _decoded(payload[:-1]),
+        session_id=_as_id(known["sessionId"], "session") if known["sessionId"] else None,
+        user_id=_as_user(known.get("userId")),
+        event_id=known["eventId"],
+        timestamp=known["timestamp"],
+    )
+    if event["type"] == "session_created":
+        event["data"].update(_origin(known.get("parentSession"), known.get("tags")))
+    plain = _Plain()
+    return _line({**event, "data": plain.value(event["data"])})
+
+
+def _origin(parent: object, tags: object) -> Members:
+    """Where a session comes from, as far as it is known: the session that started it, and its tags."""
+    origin: Members = {}
+    if parent:
+        origin["parentSession"] = _as_id(parent, "session")
+    if tags:
+        parts = (
+            tags.split(",") if isinstance(tags, str) else list(tags) if isinstance(tags, (list, tuple, set)) else [tags]
+        )
+        origin["tags"] = [_clean(_text_of(part)).strip()[:256] for part in parts if _text_of(part).strip()]
+    return origin
+
+
+# The detached sender
+
+
+def _ensure_sender(spool: Spool, service_url: str, token: str | None = None) -> None:
+    """See to it that somebody delivers: if nobody holds the sender's lock, start one and let him have it."""
+    lock = _sender_lock(spool)
+    if lock is None:
+        return
+    try:
+        _spawn_sender(spool, service_url, token, lock)
+    finally:
+        os.close(lock)
+
+
+def _sender_lock(spool: Spool) -> int | None:
+    """Become the one who delivers, if nobody is."""
+    descriptor = os.open(spool.path("sender.lock"), _OPEN, 0o600)
+    if _try_lock(descriptor):
+        return descriptor
+    os.close(descriptor)
+    return None
+
+
+def _spawn_sender(spool: Spool, service_url: str, token: str | None, lock: int) -> None:
+    """Start a sender of its own session, with nothing of ours but the lock, which is locked for as long as it lives."""
+    folder, name = os.path.split(os.path.abspath(__file__))
+    code = _AS_MODULE.format(folder=folder, name=os.path.splitext(name)[0], call="send_detached()")
+    given = 3 if lock != 3 else 4  # another than the original, so that it is one that is inherited
+    arguments = [sys.executable, "-I", "-S", "-c", code, str(given), spool.folder, service_url]
+    environment = dict(os.environ)
+    if token is not None:
+        environment["SESSION_TOKEN"] = token
+    files = [
+        (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDWR, 0),
+        (os.POSIX_SPAWN_DUP2, 0, 1),
+        (os.POSIX_SPAWN_DUP2, 0, 2),
+        (os.POSIX_SPAWN_DUP2, lock, given),
+    ]
+    try:
+        os.posix_spawn(sys.executable, arguments, environment, file_actions=files, setsid=True)
+    except NotImplementedError:  # this libc cannot
+        os.posix_spawn(sys.executable, arguments, environment, file_actions=files, setpgroup=0)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Sender
+# ---------------------------------------------------------------------------------------------------------------------
+
+_CONNECT_SECONDS = 1.0
+_ANSWER_SECONDS = 10.0
+_FIRST_PAUSE_SECONDS = 0.2
+_LONGEST_PAUSE_SECONDS = 30.0
+_LONGEST_RETRY_AFTER_SECONDS = 300.0
+_REFUSED_PAUSE_SECONDS = 60.0
+_LOOK_SECONDS = 0.25
+_IDLE_SECONDS = 30.0
+_NDJSON = "application/x-ndjson"
+_BAD_REQUEST = (400, 413, 422)  # what is wrong is in the batch, and need not be in all of it
+
+
+class _Answer:
+    def __init__(self, status: int, body: bytes, retry_after: str | None) -> None:
+        self.status = status
+        self.body = body
+        self.retry_after = float(retry_after) if retry_after and retry_after.isdigit() else 0.0
+
+    def document(self) -> Members:
+        """{} where it is not a JSON object."""
+        try:
+            value = _decoded(self.body)
+        except ValueError:
+            return {}
+        return value if isinstance(value, dict) else {}
+
+
+class _Unreachable(Exception):
+    """The store did not take it, now; whether it has it all the same is not known."""
+
+    def __init__(self, reason: str, pause: float = 0.0) -> None:
+        super().__init__(reason)
+        self.pause = pause
+
+
+class _TokenRefused(_Unreachable):
+    pass
+
+
+class _Link:
+    """One connection to the store, opened when it is needed. No proxy, no redirect."""
+
+    def __init__(self, service_url: str, token: str | None = None) -> None:
+        self.service_url = service_url
+        self._token = token
+        self._connection: HTTPConnection | None = None
+
+    def token(self) -> str:
+        """As it is now: a file may get a new one at any time."""
+        if self._token is not None:
+            return self._token
+        if token := os.environ.get("SESSION_TOKEN"):
+            return token
+        try:
+            with open(os.environ.get("SESSION_TOKEN_FILE") or "", encoding="utf-8") as file:
+                return file.read().strip()
+        except (OSError, ValueError):
+            return ""
+
+    def ask(self, method: str, path: str, body: bytes | None = None, seconds: float = _ANSWER_SECONDS) -> _Answer:
+        """Raises _Unreachable. A connection that the store has closed meanwhile is opened again."""
+        from http.client import HTTPException
+
+        is_fresh = self._connection is None
+        try:
+            return self._asked(method, path, body, seconds)
+        except (OSError, HTTPException, ValueError) as error:
+            self.close()
+            if is_fresh or isinstance(error, TimeoutError):
+                raise _Unreachable(f"{self.service_url}: {error or type(error).__name__}") from error
+        return self.ask(method, path, body, seconds)
+
+    def _asked(self, method: str, path: str, body: bytes | None, seconds: float) -> _Answer:
+        connection, base = self._connected()
+        if connection.sock is not None:
+            connection.sock.settimeout(seconds)
+        headers = {"Content-Type": _NDJSON} if body is not None else {}
+        if token := self.token():
+            headers["Authorization"] = f"Bearer {token}"
+        connection.request(method, base + path, body, headers)
+        response = connection.getresponse()
+        answer = _Answer(response.status, response.read(), response.headers.get("Retry-After"))
+        if response.will_close:
+            self.close()
+        return answer
+
+    def _connected(self) -> tuple[HTTPConnection, str]:
+        from http.client import HTTPConnection, HTTPSConnection
+        from urllib.parse import urlsplit
+
+        url = urlsplit(self.service_url)
+        if url.scheme not in ("http", "https") or not url.hostname:
+            raise ValueError("not an http or https URL")
+        if self._connection is None:
+            kind = HTTPSConnection if url.scheme == "https" else HTTPConnection
+            connection = kind(url.hostname, url.port, timeout=_CONNECT_SECONDS)
+            connection.connect()
+            self._connection = connection
+        return self._connection, url.path.rstrip("/")
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+class Sender:
+    """Delivers what waits in a spool, batch by batch; there is at most one for a spool at any time."""
+
+    def __init__(self, spool: Spool, link: _Link, say: Callable[[str], None] = lambda text: None) -> None:
+        self.spool = spool
+        self.link = link
+        self.failures = 0
+        self._say = say
+        self._refused: str | None = None
+
+    def step(self) -> float | None:
+        """Deliver one batch. How many seconds to wait before the next, or None: nothing waits."""
+        try:
+            batch = self.spool.read()
+            if batch is not None:
+                self._deliver(batch)
+            has_told = self._tell_dropped()
+        except _Unreachable as trouble:
+            return self._pause(trouble)
+        self.failures, self._refused = 0, None
+        return None if batch is None and not has_told else 0.0
+
+    def is_worth_a_try(self) -> bool:
+        """Whether the token that was refused is another now."""
+        return self._refused is not None and self._refused != self.link.token()
+
+    def _pause(self, trouble: _Unreachable) -> float:
+        import random
+
+        self.failures += 1
+        if isinstance(trouble, _TokenRefused):
+            if self._refused is None:
+                self._say(str(trouble))
+            self._refused = self.link.token()
+            return _REFUSED_PAUSE_SECONDS
+        longest = min(_LONGEST_PAUSE_SECONDS, _FIRST_PAUSE_SECONDS * 2.0 ** min(self.failures, 10))
+        return max(random.uniform(0.0, longest), min(trouble.pause, _LONGEST_RETRY_AFTER_SECONDS))
+
+    # Batches
+
+    def _deliver(self, batch: _Batch) -> None:
+        """Raises _Unreachable; what was delivered until then is done."""
+        sent: list[tuple[bytes, bytes]] = []
+        refused: list[tuple[bytes, int | None, str]] = []
+        for record, _ in batch.lines:
+            line, fault = _sendable(record)
+            if fault:
+                refused.append((record, None, fault))
+            else:
+                sent.append((record, line))
+        answer = self._post([line for _, line in sent]) if sent else None
+        if answer is not None and answer.status in _BAD_REQUEST:
+            if len(batch.lines) > 1:
+                for half in _halves(batch):
+                    self._deliver(half)
+                return
+            refused = [(sent[0][0], answer.status, answer.body[:1000].decode(errors="replace"))]
+        elif answer is not None:
+            for line in answer.document()["rejected"]:
+                refused.append((sent[line["line"] - 1][0], line["status"], line["detail"]))
+        for record, status, reason in refused:
+            self.spool.bury(record, status, reason)
+        self.spool.done(batch)
+
+    def _post(self, lines: list[bytes]) -> _Answer:
+        """The answer: 200 and what was rejected, or what a bad batch gets. Raises _Unreachable for all else."""
+        answer = self.link.ask("POST", "/api/events", b"\n".join(lines))
+        if answer.status in _BAD_REQUEST or (
+            answer.status == 200 and isinstance(answer.document().get("rejected"), list)
+        ):
+            return answer
+        said = answer.document().get("detail") or answer.body[:200].decode(errors="replace")
+        reason = f"{self.link.service_url} answered {answer.status}: {said}"
+        if answer.status in (401, 403):
+            raise _TokenRefused(f"hook_agent: {reason} What is written is kept until it is let in.")
+        raise _Unreachable(reason, answer.retry_after)
+
+    def _tell_dropped(self) -> bool:
+        """Report what had to go for the bound, once the store is there to hear it."""
+        dropped = self.spool.dropped()
+        if not dropped:
+            return False
+        lines = [
+            _line(_dropped_event(session, f"dropped-{dropped['id']}", known))
+            for session, known in dropped["sessions"].items()
+            if known["count"] > 0
+        ]
+        if lines:
+            answer = self._post(lines)
+            for rejected in answer.document().get("rejected") or []:
+                self.spool.bury(lines[rejected["line"] - 1], rejected["status"], rejected["detail"])
+        self.spool.told_dropped()
+        return True
+
+
+def _sendable(record: bytes) -> tuple[bytes, str]:
+    """The line to send for a record, or why there is none."""
+    try:
+        return _event_of_hook(record) or record, ""
+    except ValueError as error:
+        return b"", str(error) or "unreadable"
+
+
+def _halves(batch: _Batch) -> list[_Batch]:
+    middle = len(batch.lines) // 2
+    first, second = batch.lines[:middle], batch.lines[middle:]
+    return [_Batch(batch.segment, first, first[-1][1]), _Batch(batch.segment, second, batch.end)]
+
+
+def _dropped_event(session: str, event_id: str, known: Members) -> Members:
+    return {
+        "sessionId": _as_id(session, "session"),
+        "eventId": event_id,
+        "timestamp": known["to"] or _now(),
+        "type": "action",
+        "data": {"type": "events_dropped", **known},
+    }
+
+
+def send_detached() -> None:
+    """What `_spawn_sender` starts: delivers until nothing has come for a while. It has nowhere to print to."""
+    descriptor, folder, service_url = int(sys.argv[1]), sys.argv[2], sys.argv[3]
+    os.closerange(3, descriptor)
+    os.closerange(descriptor + 1, 1024)
+    os.chdir("/")
+    spool = Spool(service_url, limit=_spool_limit())
+    spool.folder = folder
+    sender = Sender(spool, _Link(service_url))
+    lock: int | None = descriptor
+    while lock is not None:
+        _sign(lock)
+        _send_until_idle(sender)
+        os.close(lock)
+        # Whoever appended before that saw the lock taken and relies on us.
+        lock = _sender_lock(spool) if spool.segments() else None
+
+
+def _sign(lock: int) -> None:
+    """Leave word of who delivers."""
+    os.ftruncate(lock, 0)
+    os.pwrite(lock, b"%d\n" % os.getpid(), 0)
+
+
+def _send_until_idle(sender: Sender) -> None:
+    """Returns when nothing has come for half a minute, or the folder is gone."""
+    idle_since, look = time.monotonic(), 0.02
+    while time.monotonic() < idle_since + _IDLE_SECONDS and os.path.isdir(sender.spool.folder):
+        pause = _stepped(sender)
+        if pause is None:
+            time.sleep(look)
+            look = min(look * 1.5, _LOOK_SECONDS)
+        else:
+            _sleep_unless_worth_a_try(sender, pause)
+            idle_since, look = time.monotonic(), 0.02
+
+
+def _sleep_unless_worth_a_try(sender: Sender, seconds: float) -> None:
+    until = time.monotonic() + seconds
+    while (left := until - time.monotonic()) > 0 and not sender.is_worth_a_try():
+        time.sleep(min(left, _LOOK_SECONDS))
+
+
+def _stepped(sender: Sender) -> float | None:
+    """A step that fails in an unforeseen way (a full disk, a folder removed) is one to try again."""
+    try:
+        return sender.step()
+    except Exception:
+        sender.failures += 1
+        return _LOOK_SECONDS * 4
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Client
+# ---------------------------------------------------------------------------------------------------------------------
+
+_CLOSE_SECONDS = 2.0
+_FLUSH_SECONDS = 10.0
+_TEST_SECONDS = 5.0
+_FLUSH_POLL_SECONDS = 0.005
+_MEMORY_BYTES = 8 << 20  # for what the spool does not take
+_RANDOM_BYTES = 4
+
+
+class _Outlet:
+    """What one process has for one spool: a place for what the spool does not take, and a thread that delivers."""
+
+    def __init__(self, spool: Spool, link: _Link) -> None:
+        self.spool = spool
+        self.link = link
+        self.has_said = False
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin anew, as a forked child has to: its parent delivers what it had in memory."""
+        import threading
+
+        self.lock = threading.RLock()
+        self.memory: list[bytes] = []
+        self.memory_bytes = 0
+        self.lost: Tally = {}
+        self.mark = (0, 0)
+        self.sender = Sender(self.spool, _Link(self.link.service_url, self.link._token), self._say)
+        self.sender_lock: int | None = None
+        self.work = threading.Event()
+        self.hurry = threading.Event()
+        self.thread: threading.Thread | None = None
+        self.is_exiting = False
+
+    def _say(self, text: str) -> None:
+        """Once for each process."""
+        if not self.has_said:
+            self.has_said = True
+            print(text, file=sys.stderr)
+
+    # Writing
+
+    def write(self, line: bytes) -> None:
+        """To the spool, after what the spool did not take before; to memory if it does not take it now."""
+        with self.lock:
+            self.memory.append(line)
+            self.memory_bytes += len(line)
+            self.empty_memory()
+        self._start()
+        self.work.set()
+
+    def empty_memory(self) -> None:
+        with self.lock:
+            try:
+                while self.memory:
+                    line = self.memory.pop(0)
+                    try:
+                        self.mark = self.spool.append(line)
+                    except BaseException:
+                        self.memory.insert(0, line)
+                        raise
+                    self.memory_bytes -= len(line)
+                if self.lost:
+                    self.spool.note_dropped(self.lost)
+                    self.lost = {}
+            except OSError:
+                self._bound_memory()
+
+    def _bound_memory(self) -> None:
+        while self.memory_bytes > _MEMORY_BYTES:
+            line = self.memory.pop(0)
+            self.memory_bytes -= len(line)
+            _add(self.lost, _tally([line]))
+
+    # Delivering
+
+    def _start(self) -> None:
+        if self.thread is not None and self.thread.is_alive():
+            return
+        import atexit
+        import threading
+
+        with self.lock:
+            if self.is_exiting:
+                self._hand_over()
+                return
+            if self.thread is None:
+                atexit.register(self._exit)
+            self.thread = threading.Thread(target=self._run, name="hook_agent", daemon=True)
+            try:
+                self.thread.start()
+            except RuntimeError:  # the interpreter is leaving
+                self.is_exiting = True
+                self._hand_over()
+
+    def _run(self) -> None:
+        while not self.is_exiting:
+            pause = self._step()
+            if pause is None:
+                self.work.wait(_LOOK_SECONDS)  # not for ever: other processes write to the spool, too
+                self.work.clear()
+                continue
+            until = time.monotonic() + pause
+            while (left := until - time.monotonic()) > 0 and not self.sender.is_worth_a_try():
+                if self.hurry.wait(min(left, _LOOK_SECONDS)):
+                    break
+            self.hurry.clear()
+
+    def _step(self) -> float | None:
+        if self.memory:
+            self.empty_memory()
+        if self.sender_lock is None and not self._become_sender():
+            return None
+        return _stepped(self.sender)
+
+    def _become_sender(self) -> bool:
+        try:
+            self.sender_lock = _sender_lock(self.spool)
+            if self.sender_lock is not None:
+                _sign(self.sender_lock)
+        except OSError:
+            return False
+        return self.sender_lock is not None
+
+    def has_delivered(self) -> bool:
+        try:
+            return not self.memory and self.spool.has_delivered(self.mark)
+        except OSError:
+            return False
+
+    def seems_reachable(self) -> bool:
+        return self.sender.failures == 0
+
+    # Leaving
+
+    def _exit(self) -> None:
+        """At the end of the process: a moment for what is left, and then somebody else has to deliver it."""
+        try:
+            deadline = time.monotonic() + _CLOSE_SECONDS
+            self.work.set()
+            while not self.has_delivered() and self.seems_reachable() and time.monotonic() < deadline:
+                time.sleep(_FLUSH_POLL_SECONDS)
+            self.is_exiting = True
+            self.empty_memory()
+            self._hand_over()
+        except Exception:  # nothing of this is the program's business
+            pass
+
+    def _hand_over(self) -> None:
+        """Give the sender's lock to a detached sender if anything waits; else give it up and look once more."""
+        try:
+            lock = self.sender_lock
+            if lock is None:
+                lock = _sender_lock(self.spool)
+            while lock is not None and not self.spool.segments():
+                os.close(lock)
+                self.sender_lock = None
+                lock = _sender_lock(self.spool) if self.spool.segments() else None
+            if lock is not None:
+                _spawn_sender(self.spool, self.link.service_url, self.link._token, lock)
+                os.close(lock)
+                self.sender_lock = None
+        except Exception:
+            pass
+
+
+_outlets: dict[str, _Outlet] = {}
+
+
+def _outlet_for(service_url: str, folder: str | None, token: str | None) -> _Outlet:
+    """One for each spool in this process."""
+    key = f"{folder or ''} {service_url}"
+    if key not in _outlets:
+        if not _outlets:
+            os.register_at_fork(after_in_child=_forget_outlets)
+        _outlets.setdefault(key, _Outlet(Spool(service_url, folder, _spool_limit()), _Link(service_url, token)))
+    return _outlets[key]
+
+
+def _forget_outlets() -> None:
+    for outlet in _outlets.values():
+        if outlet.sender_lock is not None:
+            os.close(outlet.sender_lock)  # which leaves it with the parent
+        outlet.forget()
+
+
+# What calls are given
+
+
+def _members(given: object, more: Members, name: str) -> Members:
+    """What a call was given, in any of the ways: a dict, keyword arguments, or one value, which is its `name`."""
+    if given is None:
+        return dict(more)
+    if isinstance(given, dict):
+        return {**given, **more}
+    return {name: given, **more}
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _is_text_or_none(value: object) -> bool:
+    return value is None or isinstance(value, str)
+
+
+def _is_id_or_none(value: object) -> bool:
+    return value is None or _is_id(value)
+
+
+def _is_time(value: object) -> bool:
+    import re
+
+    return isinstance(value, str) and bool(
+        re.fullmatch(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", value, re.ASCII)
+    )
+
+
+def _is_exit_code(value: object) -> bool:
+    return value is None or (isinstance(value, int) and not isinstance(value, bool) and -_LARGEST <= value < _LARGEST)
+
+
+def _is_object(value: object) -> bool:
+    return isinstance(value, dict)
+
+
+_ENDS = ("completed", "failed", "cancelled")
+_OUTCOMES = ("success", "failed", "cancelled")
+_SPOKEN = {
+    "success": _names("success succeeded successful completed complete done ok finished"),
+    "cancelled": _names("cancelled canceled cancel aborted interrupted"),
+}
+# What the store requires of members that mean something to it; one that is otherwise would cost the whole event.
+_REQUIRED: dict[str, dict[str, Callable[[object], bool]]] = {
+    "session_created": {"initial": _is_object, "parentSession": _is_id_or_none, "metadata": _is_object},
+    "session_finalized": {"exitCode": _is_exit_code},
+    "action": {"type": _is_text, "agentId": _is_id_or_none},
+    "response": {"type": _is_text, "agentId": _is_id_or_none},
+    "goal_added": {"description": _is_text, "priority": _is_text_or_none, "status": _is_text},
+    "goal_updated": {"description": _is_text, "priority": _is_text_or_none, "status": _is_text},
+    "agent_spawned": {"type": _is_text, "parentAgentId": _is_id_or_none, "subsession": _is_id_or_none},
+}
+_NEEDED: dict[str, Members] = {
+    "action": {"type": "action"},
+    "response": {"type": "response"},
+    "goal_added": {"description": ""},
+    "agent_spawned": {"type": "agent"},
+}
+_DOCUMENTS = ("state_updated", "metadata_updated")  # all their members are the caller's own
+
+
+def _settled(event_type: str, data: Members) -> Members:
+    """The data as the store takes it: what a member that means something cannot be is kept under `given`."""
+    required = {"timestamp": _is_time, **_REQUIRED.get(event_type, {})}
+    given = {name: data[name] for name, is_right in required.items() if name in data and not is_right(data[name])}
+    for name, value in given.items():
+        del data[name]
+        if required[name] is _is_text and value is not None:
+            data[name] = _text_of(value)
+    if given:
+        data["given"] = given
+    return {**_NEEDED.get(event_type, {}), **data}
+
+
+def _spoken(status: object, words: tuple[str, ...]) -> str:
+    """The status that a word stands for: one of `words`, which are what went well, badly, and was cancelled."""
+    well, badly, cancelled = words
+    word = _text_of(status).strip().lower()
+    if status is None or word in _SPOKEN["success"]:
+        return well
+    return cancelled if word in _SPOKEN["cancelled"] else badly
+
+
+def _ending(data: Members, words: tuple[str, ...]) -> Members:
+    """`data` with a status that the store knows; the caller's own word is kept."""
+    given = data.get("status")
+    status = _spoken(given, words)
+    own = {} if given is None or given == status else {"givenStatus": given}
+    return {**data, **own, "status": status}
+
+
+def _end_by(kind: type[BaseException] | None, error: BaseException | None) -> Members:
+    """How a session ends that was left in this way."""
+    import asyncio
+
+    if kind is None or (isinstance(error, SystemExit) and not error.code):
+        return {"status": "success"}
+    status = "cancelled" if issubclass(kind, (KeyboardInterrupt, asyncio.CancelledError)) else "failed"
+    said = _text_of(error) if error is not None else ""
+    return {"status": status, "outcome": f"{kind.__name__}: {said}" if said else kind.__name__}
+
+
+def _seconds(timeout: float | None, otherwise: float) -> float:
+    return otherwise if timeout is None else timeout
+
+
+class SyncSessionHookAgent:
+    """Tells the store of one session. Every call writes to the spool and returns; none raises for the store's sake.
+
+    What is None is taken from the environment when the first call is made. Members can be given as a dict, as keyword
+    arguments, or both.
+    """
+
+    def __init__(
+        self,
+        session_id: str | None = None,
+        service_url: str | None = None,
+        user_id: str | None = None,
+        *,
+        token: str | None = None,
+        parent_session: str | None = None,
+        tags: Iterable[str] | None = None,
+        initial: Members | None = None,
+        spool_dir: str | os.PathLike[str] | None = None,
+    ) -> None:
+        self._given = (session_id, service_url, user_id)
+        self._token = token
+        self._parent_session = parent_session
+        self._tags = tags
+        self._initial = initial
+        self._spool_dir = None if spool_dir is None else os.path.abspath(os.fspath(spool_dir))
+        self._who: tuple[str, str, str | None] | None = None
+        self._is_entered = False
+        self._is_finalized = False
+
+    def _known(self) -> tuple[str, str, str | None]:
+        """Session, store and user; from the first call on they stay what they are."""
+        if self._who is None:
+            session, url, user = self._given
+            session = session or os.environ.get("SESSION_ID") or f"session-{_event_id()}"
+            user = user or os.environ.get("SESSION_USER_ID")
+            self._who = (_as_id(session, "session"), url or _service_url(), _as_user(user))
+        return self._who
+
+    @property
+    def session_id(self) -> str:
+        return self._known()[0]
+
+    @property
+    def service_url(self) -> str:
+        return self._known()[1]
+
+    @property
+    def user_id(self) -> str:
+        return self._known()[2] or "unknown"
+
+    @property
+    def _outlet(self) -> _Outlet:
+        return _outlet_for(self.service_url, self._spool_dir, self._token)
+
+    # Events
+
+    def _record(
+        self, event_type: str, data: Members, *, agent_id: str | None = None, timestamp: str | None = None
+    ) -> Members:
+        """Write one event, of a session that is entered by then, and return it. Never raises."""
+        try:
+            event = self._event(event_type, data, agent_id, timestamp)
+            outlet = self._outlet
+            with outlet.lock:
+                if not self._is_entered and event_type != "session_created":
+                    self._enter()
+                outlet.write(_line(event) + b"\n")
+            return event
+        except Exception as error:  # the program is not to suffer from what it is watched by
+            return {"eventId": None, "type": event_type, "data": {}, "error": _text_of(error)}
+
+    def _event(self, event_type: str, data: Members, agent_id: str | None, timestamp: str | None) -> Members:
+        session, _, user = self._known()
+        plain: Members = _Plain().value(data)
+        event_id = None
+        if event_type not in _DOCUMENTS:
+            event_id = plain.pop("eventId", None)
+            plain = _settled(event_type, plain)
+            timestamp = timestamp or plain.get("timestamp")
+        event = {
+            "sessionId": session,
+            "eventId": event_id if _is_id(event_id) else _event_id(),
+            "timestamp": timestamp or _now(),
+            "type": event_type,
+        }
+        if user is not None:
+            event["userId"] = user
+        if _is_id(agent_id):
+            event["agentId"] = agent_id
+        return {**event, "data": plain}
+
+    def _told(self, event_type: str, data: Members, **answer: Any) -> Members:
+        event = self._record(event_type, data)
+        return {"success": event["eventId"] is not None, "eventId": event["eventId"], **answer}
+
+    def _enter(self) -> Members:
+        self._is_entered, self._is_finalized = True, False
+        parent = self._parent_session or os.environ.get("SESSION_PARENT_ID")
+        tags = self._tags or os.environ.get("SESSION_TAGS")
+        return self._told("session_created", {"initial": self._initial or {}, **_origin(parent, tags)})
+
+    def log_action(self, action: Any = None, /, **members: Any) -> Members:
+        """Something that the agent does or asks for: {"type": …, …}."""
+        return self._told("action", _members(action, members, "type"))
+
+    def log_response(self, response: Any = None, /, **members: Any) -> Members:
+        """What came back: {"type": …, …}."""
+        return self._told("response", _members(response, members, "type"))
+
+    def update_state(self, change: Any = None, /, **members: Any) -> Members:
+        """Merge into the session's state: {"phase": …, "currentStep": …, …}."""
+        return self._told("state_updated", _members(change, members, "phase"))
+
+    def update_metadata(self, change: Any = None, /, **members: Any) -> Members:
+        """Set members of the session's metadata; a dotted name goes into an object, "+N" adds."""
+        return self._told("metadata_updated", _members(change, members, "note"))
+
+    def add_goal(self, goal: Any = None, /, **members: Any) -> Members:
+        """{"description": …, "priority"?, "id"?}; the answer has its `id`, and all of it as `goal` as well."""
+        given = _members(goal, members, "description")
+        goal_id = _as_id(given.get("id") or _new_id("goal"), "goal")
+        added = {"status": "pending", "priority": "medium", **given, "id": goal_id}
+        event = self._record("goal_added", added)
+        return {
+            **event["data"],
+            "success": event["eventId"] is not None,
+            "eventId": event["eventId"],
+            "id": goal_id,
+            "goal": event["data"],
+        }
+
+    def update_goal(self, goal_id: Any = None, change: Any = None, /, **members: Any) -> Members:
+        """{"status": …}: `completed` is what ends it."""
+        goal_id = _as_id(goal_id.get("id") if isinstance(goal_id, dict) else goal_id, "goal")
+        return self._told("goal_updated", {**_members(change, members, "status"), "goalId": goal_id}, id=goal_id)
+
+    def spawn_agent(self, agent: Any = None, /, **members: Any) -> Members:
+        """{"type": …, "task"?, "agentId"?}; the answer has its `agentId`."""
+        given = _members(agent, members, "type")
+        agent_id = _as_id(given.get("agentId") or _new_id("agent"), "agent")
+        event = self._record("agent_spawned", {**given, "agentId": agent_id})
+        return {
+            **event["data"],
+            "success": event["eventId"] is not None,
+            "eventId": event["eventId"],
+            "agentId": agent_id,
+        }
+
+    def update_agent(self, agent_id: Any = None, change: Any = None, /, **members: Any) -> Members:
+        """{"status"?, "task"?, …}."""
+        agent_id = _as_id(agent_id.get("agentId") if isinstance(agent_id, dict) else agent_id, "agent")
+        change = {**_members(change, members, "status"), "agentId": agent_id}
+        return self._told("agent_updated", change, agentId=agent_id)
+
+    def complete_agent(self, agent_id: Any = None, result: Any = None, /, **members: Any) -> Members:
+        """{"result"?, "status"?: `completed`, `failed` or `cancelled`}; anything but a dict is the result."""
+        agent_id = _as_id(agent_id.get("agentId") if isinstance(agent_id, dict) else agent_id, "agent")
+        end = _ending({**_members(result, members, "result"), "agentId": agent_id}, _ENDS)
+        return self._told("agent_completed", end, agentId=agent_id)
+
+    def finalize(self, end: Any = None, /, **members: Any) -> Members:
+        """{"status"?: `success`, `failed` or `cancelled`, "outcome"?, "response"?, "exitCode"?}."""
+        told = self._told("session_finalized", _ending(_members(end, members, "status"), _OUTCOMES))
+        self._is_finalized = True
+        return told
+
+    finalize_session = finalize
+
+    # The store
+
+    def test_connection(self) -> bool:
+        """Whether the store is there, and well. Takes five seconds at the most."""
+        status, _ = self._get("/health", _TEST_SECONDS)
+        return status == 200
+
+    def resume(self) -> Members | None:
+        """All that is needed to go on where the session stopped; None: it is not there, or the store is not."""
+        status, document = self._get(f"/api/sessions/{self.session_id}/resume", _TEST_SECONDS)
+        return document if status == 200 else None
+
+    def _get(self, path: str, seconds: float) -> tuple[int, Members]:
+        """Status 0: no answer within that time, which includes finding the address."""
+        import threading
+
+        answers: list[tuple[int, Members]] = []
+
+        def ask() -> None:
+            link = _Link(self.service_url, self._token)
+            try:
+                answer = link.ask("GET", path, seconds=seconds)
+                answers.append((answer.status, answer.document()))
+            except Exception:  # no answer is all that there is to say
+                pass
+            finally:
+                link.close()
+
+        asking = threading.Thread(target=ask, name="hook_agent test", daemon=True)
+        asking.start()
+        asking.join(seconds)
+        return answers[0] if answers else (0, {})
+
+    def flush(self, timeout: float | None = None) -> bool:
+        """Wait until all that this process has written is delivered. False: it was not within `timeout` seconds."""
+        deadline = time.monotonic() + _seconds(timeout, _FLUSH_SECONDS)
+        self._hurry()
+        while not self._outlet.has_delivered():
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(_FLUSH_POLL_SECONDS)
+        return True
+
+    def _hurry(self) -> None:
+        self._outlet.hurry.set()
+        self._outlet.work.set()
+
+    def close(self) -> None:
+        """Give what is left a moment, if the store is there. The agent may be used again."""
+        deadline = time.monotonic() + _CLOSE_SECONDS
+        while self._has_hope(deadline):
+            time.sleep(_FLUSH_POLL_SECONDS)
+
+    def _has_hope(self, deadline: float) -> bool:
+        outlet = self._outlet
+        return not outlet.has_delivered() and outlet.seems_reachable() and time.monotonic() < deadline
+
+    def __enter__(self) -> SyncSessionHookAgent:
+        self._enter()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._leave(kind, error)
+        self.close()
+
+    def langchain_handler(self, agent_id: str | None = None) -> Any:
+        """A callback handler for LangChain and LangGraph, for any number of runs; where `agent_id` is given, those work
+        for that agent. ImportError, if there is no LangChain."""
+        return _langchain_handler(self, agent_id)
+
+    def _leave(self, kind: type[BaseException] | None, error: BaseException | None) -> None:
+        if not self._is_finalized:
+            self.finalize(_end_by(kind, error))
+
+
+def _new_id(noun: str) -> str:
+    return f"{noun}-{os.urandom(_RANDOM_BYTES).hex()}"
+
+
+class SessionHookAgent:
+    """The same calls as coroutines; `sync` has them as plain functions, for where no event loop runs."""
+
+    def __init__(
+        self,
+        session_id: str | None = None,
+        service_url: str | None = None,
+        user_id: str | None = None,
+        *,
+        token: str | None = None,
+        parent_session: str | None = None,
+        tags: Iterable[str] | None = None,
+        initial: Members | None = None,
+        spool_dir: str | os.PathLike[str] | None = None,
+    ) -> None:
+        self.sync = SyncSessionHookAgent(
+            session_id,
+            service_url,
+            user_id,
+            token=token,
+            parent_session=parent_session,
+            tags=tags,
+            initial=initial,
+            spool_dir=spool_dir,
+        )
+
+    @property
+    def session_id(self) -> str:
+        return self.sync.session_id
+
+    @property
+    def service_url(self) -> str:
+        return self.sync.service_url
+
+    @property
+    def user_id(self) -> str:
+        return self.sync.user_id
+
+    def _record(
+        self, event_type: str, data: Members, *, agent_id: str | None = None, timestamp: str | None = None
+    ) -> Members:
+        return self.sync._record(event_type, data, agent_id=agent_id, timestamp=timestamp)
+
+    async def log_action(self, action: Any = None, /, **members: Any) -> Members:
+        return self.sync.log_action(action, **members)
+
+    async def log_response(self, response: Any = None, /, **members: Any) -> Members:
+        return self.sync.log_response(response, **members)
+
+    async def update_state(self, change: Any = None, /, **members: Any) -> Members:
+        return self.sync.update_state(change, **members)
+
+    async def update_metadata(self, change: Any = None, /, **members: Any) -> Members:
+        return self.sync.update_metadata(change, **members)
+
+    async def add_goal(self, goal: Any = None, /, **members: Any) -> Members:
+        return self.sync.add_goal(goal, **members)
+
+    async def update_goal(self, goal_id: Any = None, change: Any = None, /, **members: Any) -> Members:
+        return self.sync.update_goal(goal_id, change, **members)
+
+    async def spawn_agent(self, agent: Any = None, /, **members: Any) -> Members:
+        return self.sync.spawn_agent(agent, **members)
+
+    async def update_agent(self, agent_id: Any = None, change: Any = None, /, **members: Any) -> Members:
+        return self.sync.update_agent(agent_id, change, **members)
+
+    async def complete_agent(self, agent_id: Any = None, result: Any = None, /, **members: Any) -> Members:
+        return self.sync.complete_agent(agent_id, result, **members)
+
+    async def finalize(self, end: Any = None, /, **members: Any) -> Members:
+        return self.sync.finalize(end, **members)
+
+    finalize_session = finalize
+
+    def langchain_handler(self, agent_id: str | None = None) -> Any:
+        return self.sync.langchain_handler(agent_id)
+
+    async def test_connection(self) -> bool:
+        status, _ = await self._get("/health")
+        return status == 200
+
+    async def resume(self) -> Members | None:
+        status, document = await self._get(f"/api/sessions/{self.session_id}/resume")
+        return document if status == 200 else None
+
+    async def _get(self, path: str) -> tuple[int, Members]:
+        import asyncio
+
+        try:
+            import httpx
+        except ImportError:  # the file was copied without it
+            return await asyncio.to_thread(self.sync._get, path, _TEST_SECONDS)
+        link = _Link(self.service_url, self.sync._token)
+        headers = {"Authorization": f"Bearer {link.token()}"} if link.token() else {}
+        try:
+            async with httpx.AsyncClient(timeout=_TEST_SECONDS, trust_env=False) as client:
+                url = self.service_url.rstrip("/") + path
+                response = await asyncio.wait_for(client.get(url, headers=headers), _TEST_SECONDS)
+                return response.status_code, _Answer(response.status_code, response.content, None).document()
+        except Exception:  # no answer is all that there is to say
+            return 0, {}
+
+    async def flush(self, timeout: float | None = None) -> bool:
+        import asyncio
+
+        deadline = time.monotonic() + _seconds(timeout, _FLUSH_SECONDS)
+        self.sync._hurry()
+        while not self.sync._outlet.has_delivered():
+            if time.monotonic() >= deadline:
+                return False
+            await asyncio.sleep(_FLUSH_POLL_SECONDS)
+        return True
+
+    async def close(self) -> None:
+        import asyncio
+
+        deadline = time.monotonic() + _CLOSE_SECONDS
+        while self.sync._has_hope(deadline):  # noqa: ASYNC110 - it comes about in files, of which asyncio knows nothing
+            await asyncio.sleep(_FLUSH_POLL_SECONDS)
+
+    async def __aenter__(self) -> SessionHookAgent:
+        self.sync._enter()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.sync._leave(kind, error)
+        await self.close()
+
+
+hook_agent = SessionHookAgent()
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -431,12 +2112,14 @@ def _items_of(value: Any) -> Sequence[Any] | None:
 
 def _named(value: Any) -> str:
     """What is neither text nor number nor made of parts, in words, without addresses in memory."""
+    import re
+
     if isinstance(value, (bytes, bytearray, memoryview)):
         return f"<{len(value)} bytes>"
     if hasattr(value, "shape") and hasattr(value, "dtype"):
         return f"<{type(value).__name__} of {value.dtype}, {'x'.join(map(str, value.shape))}>"
     if isinstance(value, BaseException):
-        return f"{type(value).__name__}: {value}"
+        return f"{type(value).__name__}: {_text_of(value)}"
     return re.sub(r" at 0x[0-9a-fA-F]+", "", str(value))
 
 
@@ -454,10 +2137,10 @@ class _Reading:
         """Never raises, and looks at no more of the value than it shows."""
         if value is None or isinstance(value, (bool, int, float)):
             self.left -= 8
-            return value
+            return _Plain().value(value)
         if level > _LEVELS_SHOWN or self.left <= 0:
             self.is_cut = True
-            return "…"
+            return _CUT
         try:
             return self._text(value, level) if isinstance(value, str) else self._parts(value, level)
         except Exception:  # of the value's own code
@@ -467,7 +2150,7 @@ class _Reading:
         room = max(0, min(self.left, self.length // 2 >> level))
         self.is_cut |= room < len(value)
         self.left -= min(room, len(value)) + 3  # quotes and comma
-        return value if len(value) <= room else value[:room] + "…"
+        return _clean(value if len(value) <= room else value[:room] + _CUT)
 
     def _parts(self, value: object, level: int) -> object:
         if (members := _members_of(value)) is not None:
@@ -518,7 +2201,7 @@ def _summary(value: object, length: int) -> str:
     shown = _Reading(length).of(value)
     if isinstance(shown, str):
         return shown
-    return "" if shown is None else json.dumps(shown, ensure_ascii=False)[:length]
+    return "" if shown is None else _encoded(shown).decode()[:length]
 
 
 def _question(value: object) -> str:
@@ -535,7 +2218,7 @@ def _error_members(error: BaseException) -> Members:
     import traceback
 
     lines = "".join(traceback.format_exception(type(error), error, error.__traceback__)).splitlines()
-    return {"error": str(error), "errorType": type(error).__name__, "traceback": lines[-_TRACEBACK_LINES:]}
+    return {"error": _text_of(error), "errorType": type(error).__name__, "traceback": lines[-_TRACEBACK_LINES:]}
 
 
 def _run_status(error: BaseException) -> str:
@@ -613,7 +2296,6 @@ class _Run:
         self.is_node = (
             parent is not None
             and self.namespace != parent.namespace
-            and _names_node(self.namespace)
             and "langsmith:hidden" not in (options.get("tags") or ())
         )
         self.thread = metadata.get("thread_id")
@@ -627,11 +2309,6 @@ class _Run:
         return round((time.monotonic() - self.begun) * 1000)
 
 
-def _names_node(namespace: str) -> bool:
-    """Whether a checkpoint namespace is a node's, `outer:id|inner:id`; that of a node's second subgraph ends in |1."""
-    return ":" in namespace.rpartition("|")[2]
-
-
 def _worker_id(run: _Run) -> str:
     """The id of the agent that a node is, in each of its turns the same: the names of the nodes that it is inside of.
 
@@ -639,10 +2316,7 @@ def _worker_id(run: _Run) -> str:
     """
     sent = [str(run.path[1])] if run.path[:1] == ("__pregel_push",) and isinstance(run.path[1], int) else []
     named = ".".join([*filter(None, [run.agent_id]), run.name, *sent])
-    if _is_id(named):
-        return named
-    safe = "".join(sign if sign in _ID_ALPHABET else "-" for sign in named).replace("..", "--")
-    return f"node-{safe[: _ID_LENGTH // 2]}-{_digest(named)}".replace("..", ".-")
+    return named if _is_id(named) else f"{_as_id(named, 'node')[: _ID_LENGTH // 2]}-{_digest(named)}"
 
 
 def _run_name(serialized: Members | None, options: Members) -> str:
@@ -723,8 +2397,7 @@ class _GraphLog:
             self._asks(run, error.args[0] if error.args else ())
         if run.is_node:
             handed_over = error.args[0] if status == "completed" and error.args else None
-            said = f"{type(error).__name__}: {error}" if status == "failed" else _summary(handed_over, _RESULT_LENGTH)
-            self._node_ends(run, status, said[:_RESULT_LENGTH])
+            self._node_ends(run, status, _summary(error if status == "failed" else handed_over, _RESULT_LENGTH))
         elif run.root is run:
             self._graph_ends(run, status, error)
 
@@ -936,11 +2609,10 @@ _langchain_handler_class: Any = None  # made when it is first asked for: importi
 
 
 def _langchain_handler(agent: Any, agent_id: str | None = None) -> Any:
-    """A LangChain callback handler that logs to the session of `agent`; ImportError where there is no LangChain."""
     global _langchain_handler_class
     if _langchain_handler_class is None:
         _langchain_handler_class = type("SessionCallbackHandler", (_GraphLog, _callback_base()), {})
-    return _langchain_handler_class(agent, agent_id)
+    return _langchain_handler_class(agent, _as_id(agent_id, "agent") if agent_id else None)
 
 
 def _callback_base() -> type:
@@ -953,3 +2625,91 @@ def _callback_base() -> type:
     except ImportError:  # no LangGraph, or one before 1.2
         return BaseCallbackHandler
     return GraphCallbackHandler
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Commands
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def _own_spool() -> Spool:
+    spool = Spool(_service_url(), limit=_spool_limit())
+    spool.settle()
+    return spool
+
+
+def _test(arguments: list[str]) -> int:
+    """whether the store can be reached, and takes what is sent with this token"""
+    _parser("test", _test).parse_args(arguments)
+    link = _Link(_service_url())
+    try:
+        answer = link.ask("POST", "/api/events", b"", _TEST_SECONDS)
+    except _Unreachable as trouble:
+        print(f"No store: {trouble}", file=sys.stderr)
+        return 1
+    if answer.status != 200:
+        said = answer.document().get("detail") or answer.body[:200].decode(errors="replace")
+        print(f"{link.service_url} answers {answer.status}: {said}", file=sys.stderr)
+        return 1
+    print(f"{link.service_url} is there and takes what is sent.")
+    return 0
+
+
+def _flush(arguments: list[str]) -> int:
+    """deliver what waits, and wait until it is delivered"""
+    parser = _parser("flush", _flush)
+    parser.add_argument("--timeout", type=float, default=_FLUSH_SECONDS, metavar="SECONDS")
+    options = parser.parse_args(arguments)
+    spool = _own_spool()
+    sender = Sender(spool, _Link(_service_url()), lambda text: print(text, file=sys.stderr))
+    deadline = time.monotonic() + options.timeout
+    lock = None
+    while spool.segments() and time.monotonic() < deadline:
+        lock = lock or _sender_lock(spool)
+        pause = _stepped(sender) if lock else _FLUSH_POLL_SECONDS
+        time.sleep(max(0.0, min(pause or 0.0, deadline - time.monotonic(), _LOOK_SECONDS)))
+    return _tell_status(spool)
+
+
+def _status(arguments: list[str]) -> int:
+    """what waits, and who delivers it"""
+    _parser("status", _status).parse_args(arguments)
+    _tell_status(_own_spool())
+    return 0
+
+
+def _tell_status(spool: Spool) -> int:
+    """1: something waits."""
+    waiting = spool.waiting()
+    events = sum(known["count"] for known in waiting.values())
+    print(f"{events} events of {len(waiting)} sessions wait in {spool.folder} for {_service_url()}.")
+    return 1 if events else 0
+
+
+def _parser(name: str, command: Callable[[list[str]], int]) -> Any:
+    import argparse
+
+    return argparse.ArgumentParser(prog=f"hook_agent.py {name}", description=command.__doc__)
+
+
+def _hook(arguments: list[str]) -> int:
+    """one payload of a Claude Code hook from stdin into the spool; prints nothing and exits with 0, always"""
+    hook()
+
+
+COMMANDS: dict[str, Callable[[list[str]], int]] = {"hook": _hook, "test": _test, "flush": _flush, "status": _status}
+
+
+def main(arguments: list[str]) -> int:
+    """0; 1 if it was not as it should be; 2 if used wrongly."""
+    if arguments and arguments[0] in COMMANDS:
+        return COMMANDS[arguments[0]](arguments[1:])
+    wants_help = bool(arguments) and arguments[0] in ("-h", "--help")
+    lines = [f"  {name:10} {command.__doc__}" for name, command in COMMANDS.items()]
+    text = "\n".join(["usage: python hook_agent.py COMMAND …", "", *lines, "", "COMMAND --help says more."])
+    print(text, file=sys.stdout if wants_help else sys.stderr)
+    return 0 if wants_help else 2
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -406,7 +406,7 @@ def test_node_that_comes_again_is_the_same_agent(watched: Watched) -> None:
     graph.compile().invoke({"x": 0}, watched.config)
     agents = watched.agents()
     assert {name: (agent["status"], agent["result"]) for name, agent in agents.items()} == {
-        "count": ("completed", '{"x": 5}')
+        "count": ("completed", '{"x":5}')
     }
     assert sum(event["type"] == "agent_completed" for event in watched.events()) == 5
 
@@ -751,6 +751,7 @@ class Anything(TypedDict):
 def shown(watched: Watched, value: object) -> Any:
     graph = chain_of(Anything, make=lambda state: {"value": value})
     graph.invoke({"value": None}, watched.config)
+    assert watched.statuses() == {"make": "completed"}
     return watched.entries("responses", "graph_end")[-1]["output"]["value"]
 
 
@@ -769,6 +770,7 @@ def shown(watched: Watched, value: object) -> Any:
         (Rude(), "<Rude>"),
         ("lone \ud800 surrogate", "lone \ufffd surrogate"),
         (float("nan"), None),
+        (10**5000, "<int>"),
         (
             AIMessage("", tool_calls=[{"name": "add", "args": {"a": 1}, "id": "c"}]),
             {"role": "assistant", "text": "", "toolCalls": [{"toolUseId": "c", "tool": "add", "input": {"a": 1}}]},
@@ -788,6 +790,27 @@ def test_value_that_holds_itself_does_no_harm(watched: Watched) -> None:
     value: Json = {"name": "loop"}
     value["self"] = value
     assert shown(watched, value)["self"]["self"]["name"] == "loop"
+
+
+def test_large_text_is_cut_and_its_entry_says_so(watched: Watched) -> None:
+    value = shown(watched, "x" * 100_000)
+    assert len(value) < 20_000
+    assert value.endswith("x…")
+    assert watched.entries("responses", "graph_end")[-1]["truncated"] is True
+
+
+def test_error_that_cannot_be_told_is_an_error_all_the_same(watched: Watched) -> None:
+    class Untellable(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError("not me")
+
+    def raise_it(state: Numbers) -> Numbers:
+        raise Untellable
+
+    with pytest.raises(Untellable):
+        chain_of(Numbers, only=raise_it).invoke({"x": 0}, watched.config)
+    assert watched.agents()["only"]["result"] == "Untellable: <Untellable>"
+    assert [error["errorType"] for error in watched.entries("responses", "graph_error")] == ["Untellable"]
 
 
 def test_large_entries_are_cut_and_say_so(watched: Watched) -> None:

@@ -2463,8 +2463,11 @@ class _GraphLog:
 
     def _free_id(self, agent_id: str) -> str:
         """The same node can be at work twice at once, where two runs of a graph share a session."""
-        names = (f"{agent_id[: _ID_LENGTH - 5]}-{number}" for number in range(2, 10_000))
-        return next(name for name in (agent_id, *names) if name not in self._working)
+        free, number = agent_id, 1
+        while free in self._working:
+            number += 1
+            free = f"{agent_id[: _ID_LENGTH - 8]}-{number}"
+        return free
 
     def _asks(self, run: _Run, interrupts: Any) -> None:
         """A person is waited for. What a node asks comes up through the graphs around it, but is asked once."""

@@ -408,7 +408,14 @@ def test_node_that_comes_again_is_the_same_agent(watched: Watched) -> None:
     assert {name: (agent["status"], agent["result"]) for name, agent in agents.items()} == {
         "count": ("completed", '{"x":5}')
     }
-    assert sum(event["type"] == "agent_completed" for event in watched.events()) == 5
+    turns = [event for event in watched.events() if event["type"].startswith("agent_")]
+    assert [event["type"] for event in turns] == [
+        *("agent_spawned", "agent_completed"),
+        *("agent_updated", "agent_completed") * 4,
+    ]
+    again = turns[2]["data"]
+    assert (again["status"], again["task"], again["result"]) == ("running", '{"x":1}', None)
+    assert watched.get()["metadata"]["metrics"]["agentsSpawned"] == 1
 
 
 # ----------------------------------------------------------- graphs in graphs

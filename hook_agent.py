@@ -2248,7 +2248,8 @@ def _model_members(metadata: Members, parameters: Members, name: str) -> Members
 
 def _usage(message: Any, output: Members) -> dict[str, int]:
     """Tokens; the input's include those that were read from a cache or written to it."""
-    told = getattr(message, "usage_metadata", None) or output.get("token_usage") or output.get("usage") or {}
+    said = getattr(message, "usage_metadata", None) or output.get("token_usage") or output.get("usage")
+    told = _members_of(said) or {}
     into, out_of = told.get("input_token_details") or {}, told.get("output_token_details") or {}
     counts = {
         "inputTokens": told.get("input_tokens", told.get("prompt_tokens")),

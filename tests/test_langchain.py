@@ -19,9 +19,10 @@ import httpx
 import pytest
 from langchain_core.callbacks import CallbackManagerForRetrieverRun, dispatch_custom_event
 from langchain_core.documents import Document
+from langchain_core.language_models import BaseLLM
 from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, AnyMessage, HumanMessage
-from langchain_core.outputs import ChatGenerationChunk
+from langchain_core.outputs import ChatGenerationChunk, Generation, LLMResult
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.retrievers import BaseRetriever
 from langchain_core.runnables import RunnableConfig
@@ -278,6 +279,25 @@ def test_tokens_of_all_model_calls_add_up_in_the_metadata(watched: Watched) -> N
     metadata = watched.get()["metadata"]
     assert metadata["tokenUsage"] == {"input": 60, "output": 24, "total": 84}
     assert (metadata["model"], metadata["metrics"]["toolCalls"]) == ("fake-1", 1)
+
+
+def test_text_models_of_old_are_told_of_with_their_tokens(watched: Watched) -> None:
+    class Writer(BaseLLM):
+        @property
+        def _llm_type(self) -> str:
+            return "writer"
+
+        def _generate(self, prompts: list[str], *args: Any, **options: Any) -> LLMResult:
+            usage = {"prompt_tokens": 3, "completion_tokens": 4}
+            generation = Generation(text="Once", generation_info={"finish_reason": "length"})
+            return LLMResult(generations=[[generation]], llm_output={"token_usage": usage, "model_name": "writer-1"})
+
+    Writer().invoke("Tell a tale", watched.config)
+    (asked,), (result,) = watched.entries("actions", "model_call"), watched.entries("responses", "model_result")
+    assert (asked["operation"], asked["lastMessage"], asked["name"]) == ("text_completion", "Tell a tale", "Writer")
+    assert (result["text"], result["finishReason"], result["model"]) == ("Once", "length", "writer-1")
+    assert result["usage"] == {"inputTokens": 3, "outputTokens": 4, "totalTokens": 7}
+    assert watched.get()["metadata"]["tokenUsage"] == {"input": 3, "output": 4, "total": 7}
 
 
 def test_state_says_where_the_graph_is_and_in_the_end_what_it_gave(watched: Watched) -> None:

@@ -75,8 +75,13 @@ def _as_id(value: object, otherwise: str) -> str:
 
 
 def _as_user(value: object) -> str | None:
+    """The name without control characters; None if nothing is left of it."""
     text = "" if value is None else _clean(_text_of(value))
-    return "".join(filter(str.isprintable, text))[:_USER_LENGTH] or None
+    return "".join(filter(_is_no_control, text))[:_USER_LENGTH] or None
+
+
+def _is_no_control(character: str) -> bool:
+    return character >= " " and not "\x7f" <= character <= "\x9f"
 
 
 def _event_id() -> str:
@@ -222,9 +227,9 @@ class SpoolUnusable(OSError):
 
 
 class _Batch:
-    """Whole lines from the beginning of what waits, each with the offset at which it ends."""
+    """Whole lines from the beginning of what waits, and the offset at which they end."""
 
-    def __init__(self, segment: int, lines: list[tuple[bytes, int]], end: int) -> None:
+    def __init__(self, segment: int, lines: list[bytes], end: int) -> None:
         self.segment = segment
         self.lines = lines
         self.end = end
@@ -245,20 +250,19 @@ class Spool:
     def settle(self) -> None:
         """Find the first folder that can be written to, and locked in. Raises SpoolUnusable."""
         name = _folder_name(self._service_url)
-        for parent in (self._chosen or _default_folder, _temporary_folder):
+        for parent in (self._chosen_folder, _temporary_folder):
             try:
-                folder = os.path.join(parent if isinstance(parent, str) else parent(), name)
+                folder = os.path.join(parent(), name)
                 os.makedirs(folder, 0o700, exist_ok=True)
-                descriptor = os.open(os.path.join(folder, "lock"), _OPEN, 0o600)
-                fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                pass
+                _check_lockable(f"{folder}/lock")
             except OSError:
                 continue
-            os.close(descriptor)
             self.folder = folder
             return
-        raise SpoolUnusable(f"{self._chosen or _default_folder()} and {os.environ.get('TMPDIR', '/tmp')} are unusable")
+        raise SpoolUnusable(f"Neither {self._chosen_folder()} nor a folder for temporary files can be written to")
+
+    def _chosen_folder(self) -> str:
+        return self._chosen or _default_folder()
 
     def path(self, name: str) -> str:
         return f"{self.folder}/{name}"
@@ -365,6 +369,13 @@ class Spool:
                 os.rename(self.path("dropped.json"), self.path("reporting.json"))
         return self._read_json("reporting.json") or {"sessions": {}}
 
+    def dropped_so_far(self) -> Tally:
+        """What had to go and the store has not been told of."""
+        tally: Tally = {}
+        for name in ("reporting.json", "dropped.json"):
+            _add(tally, self._read_json(name).get("sessions", {}))
+        return tally
+
     def told_dropped(self) -> None:
         os.unlink(self.path("reporting.json"))
 
@@ -372,8 +383,8 @@ class Spool:
 
     def read(self) -> _Batch | None:
         """What is next, without removing it; None: nothing waits."""
-        for number in self.segments():
-            batch = self._read(number)
+        while numbers := self.segments():
+            batch = self._read(numbers[0])
             if batch.lines:
                 return batch
             self.done(batch)
@@ -384,19 +395,20 @@ class Spool:
         start = self._offset(number)
         with _Lock(self, must_be_held=True):
             try:
-                with open(self._segment(number), "rb", buffering=0) as segment:
+                with open(self._segment(number), "rb") as segment:
                     segment.seek(start)
-                    data = segment.read(_BATCH_BYTES) or b""
+                    data = segment.read(_BATCH_BYTES)
                     if b"\n" not in data:
                         data += segment.readline()
             except FileNotFoundError:  # dropped since it was listed
                 data = b""
         whole = data.rfind(b"\n") + 1 or len(data)
-        lines, end = [], start
+        lines: list[bytes] = []
+        end = start
         for line in data[:whole].split(b"\n")[:_BATCH_EVENTS]:
             end = min(end + len(line) + 1, start + whole)
             if line.strip():
-                lines.append((line, end))
+                lines.append(line)
         return _Batch(number, lines, end)
 
     def done(self, batch: _Batch) -> None:
@@ -411,7 +423,7 @@ class Spool:
             elif size >= 0:
                 self._forget(batch.segment)
         if size < 0 and batch.lines:
-            self.note_not_dropped(_tally(line for line, _ in batch.lines))
+            self.note_not_dropped(_tally(batch.lines))
 
     def _forget(self, number: int) -> None:
         """First the position: one that is missing costs a second delivery, one that is wrong would cost events."""
@@ -437,6 +449,37 @@ class Spool:
         first = next(iter(self.segments()), None)
         return first is None or (first, self._offset(first)) >= mark
 
+    # Who delivers
+
+    def who_delivers(self) -> int | None:
+        """The process; None: nobody does."""
+        lock = _sender_lock(self)
+        if lock is None:
+            return int(self._word_of_sender()[0])
+        os.close(lock)
+        return None
+
+    def is_store_away(self) -> bool:
+        """What whoever delivers says of it."""
+        return self._word_of_sender()[1] == "away"
+
+    def _word_of_sender(self) -> tuple[str, str]:
+        try:
+            with open(self.path("sender.lock"), encoding="ascii") as file:
+                process, word = file.read().split()
+        except (OSError, ValueError):  # not there, or just being written
+            return "0", ""
+        return process, word
+
+    def sync(self) -> None:
+        """What has to wait is to outlive a crash of the machine as well, if that can be done."""
+        for number in self.segments()[-1:]:
+            try:
+                with open(self._segment(number), "rb") as segment:
+                    os.fsync(segment.fileno())
+            except OSError:
+                pass
+
     # Dead letters
 
     def bury(self, record: bytes, status: int | None, reason: str) -> None:
@@ -454,6 +497,17 @@ class Spool:
             os.write(descriptor, letter)
         finally:
             os.close(descriptor)
+
+    def letters(self) -> int:
+        """How many dead letters there are."""
+        number = 0
+        for name in ("letters-before.ndjson", "letters.ndjson"):
+            try:
+                with open(self.path(f"dead/{name}"), "rb") as file:
+                    number += sum(1 for _ in file)
+            except FileNotFoundError:
+                pass
+        return number
 
     # Small files
 
@@ -474,6 +528,14 @@ class Spool:
         finally:
             os.close(descriptor)
         os.replace(self.path(f"{name}.new"), self.path(name))
+
+
+def _check_lockable(path: str) -> None:
+    descriptor = os.open(path, _OPEN, 0o600)
+    try:
+        _try_lock(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _try_lock(descriptor: int) -> bool:
@@ -539,9 +601,29 @@ class _Lock:
         os.pwrite(self._descriptor, b"%08d" % number, 0)
 
 
+def _sender_lock(spool: Spool) -> int | None:
+    """Become the one who delivers, if nobody is."""
+    descriptor = os.open(spool.path("sender.lock"), _OPEN, 0o600)
+    if _try_lock(descriptor):
+        return descriptor
+    os.close(descriptor)
+    return None
+
+
+def _sign(lock: int, is_away: bool) -> None:
+    """Leave word of who delivers, and whether the store is away."""
+    text = b"%d %s\n" % (os.getpid(), b"away" if is_away else b"there")
+    try:
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, text, 0)
+    except OSError:  # a full disk; it is only a word
+        pass
+
+
 def _folder_name(service_url: str) -> str:
     """One spool for each store, so that nothing is delivered to the wrong one."""
-    letters = (character if character.isalnum() and character.isascii() else "-" for character in service_url)
+    name = service_url.rstrip("/")
+    letters = (character if character.isalnum() and character.isascii() else "-" for character in name)
     return "".join(letters)[:100] or "-"
 
 
@@ -932,10 +1014,9 @@ def hook() -> NoReturn:
     try:
         payload = _standard_input()
         if payload.strip():
-            url = _service_url()
-            spool = Spool(url, limit=_spool_limit())
+            spool = Spool(_service_url(), limit=_spool_limit())
             spool.append(_hook_record(payload))
-            _ensure_sender(spool, url)
+            _ensure_sender(spool)
     finally:
         os._exit(0)  # also with an exception under way, which is then not shown
 
@@ -1018,35 +1099,27 @@ def _origin(parent: object, tags: object) -> Members:
 # The detached sender
 
 
-def _ensure_sender(spool: Spool, service_url: str, token: str | None = None) -> None:
+def _ensure_sender(spool: Spool) -> None:
     """See to it that somebody delivers: if nobody holds the sender's lock, start one and let him have it."""
     lock = _sender_lock(spool)
     if lock is None:
         return
     try:
-        _spawn_sender(spool, service_url, token, lock)
+        _spawn_sender(spool, lock)
     finally:
         os.close(lock)
 
 
-def _sender_lock(spool: Spool) -> int | None:
-    """Become the one who delivers, if nobody is."""
-    descriptor = os.open(spool.path("sender.lock"), _OPEN, 0o600)
-    if _try_lock(descriptor):
-        return descriptor
-    os.close(descriptor)
-    return None
+def _spawn_sender(spool: Spool, lock: int, **known: str) -> None:
+    """Start a sender of its own session, with nothing of ours but the lock, which is taken for as long as it lives.
 
-
-def _spawn_sender(spool: Spool, service_url: str, token: str | None, lock: int) -> None:
-    """Start a sender of its own session, with nothing of ours but the lock, which is locked for as long as it lives."""
+    `known` is put into its environment.
+    """
     folder, name = os.path.split(os.path.abspath(__file__))
     code = _AS_MODULE.format(folder=folder, name=os.path.splitext(name)[0], call="send_detached()")
     given = 3 if lock != 3 else 4  # another than the original, so that it is one that is inherited
-    arguments = [sys.executable, "-I", "-S", "-c", code, str(given), spool.folder, service_url]
-    environment = dict(os.environ)
-    if token is not None:
-        environment["SESSION_TOKEN"] = token
+    arguments = [sys.executable, "-I", "-S", "-c", code, str(given), spool.folder]
+    environment = {**os.environ, **known}
     files = [
         (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDWR, 0),
         (os.POSIX_SPAWN_DUP2, 0, 1),
@@ -1069,7 +1142,9 @@ _FIRST_PAUSE_SECONDS = 0.2
 _LONGEST_PAUSE_SECONDS = 30.0
 _LONGEST_RETRY_AFTER_SECONDS = 300.0
 _REFUSED_PAUSE_SECONDS = 60.0
+_FIRST_LOOK_SECONDS = 0.02
 _LOOK_SECONDS = 0.25
+_FAULT_PAUSE_SECONDS = 1.0
 _IDLE_SECONDS = 30.0
 _NDJSON = "application/x-ndjson"
 _BAD_REQUEST = (400, 413, 422)  # what is wrong is in the batch, and need not be in all of it
@@ -1080,6 +1155,11 @@ class _Answer:
         self.status = status
         self.body = body
         self.retry_after = float(retry_after) if retry_after and retry_after.isdigit() else 0.0
+
+    def said(self) -> str:
+        """What it says of the matter."""
+        detail = self.document().get("detail")
+        return detail if isinstance(detail, str) else self.body[:200].decode(errors="replace")
 
     def document(self) -> Members:
         """{} where it is not a JSON object."""
@@ -1099,21 +1179,23 @@ class _Unreachable(Exception):
 
 
 class _TokenRefused(_Unreachable):
-    pass
+    def __init__(self, reason: str, token: str) -> None:
+        super().__init__(reason)
+        self.token = token
 
 
 class _Link:
     """One connection to the store, opened when it is needed. No proxy, no redirect."""
 
-    def __init__(self, service_url: str, token: str | None = None) -> None:
+    def __init__(self, service_url: str, own_token: str | None = None) -> None:
         self.service_url = service_url
-        self._token = token
+        self.own_token = own_token
         self._connection: HTTPConnection | None = None
 
     def token(self) -> str:
         """As it is now: a file may get a new one at any time."""
-        if self._token is not None:
-            return self._token
+        if self.own_token is not None:
+            return self.own_token
         if token := os.environ.get("SESSION_TOKEN"):
             return token
         try:
@@ -1121,6 +1203,11 @@ class _Link:
                 return file.read().strip()
         except (OSError, ValueError):
             return ""
+
+    def known(self) -> dict[str, str]:
+        """What an environment has to have for a link like this one."""
+        token = {} if self.own_token is None else {"SESSION_TOKEN": self.own_token}
+        return {"SESSION_SERVICE_URL": self.service_url, **token}
 
     def ask(self, method: str, path: str, body: bytes | None = None, seconds: float = _ANSWER_SECONDS) -> _Answer:
         """Raises _Unreachable. A connection that the store has closed meanwhile is opened again."""
@@ -1137,8 +1224,7 @@ class _Link:
 
     def _asked(self, method: str, path: str, body: bytes | None, seconds: float) -> _Answer:
         connection, base = self._connected()
-        if connection.sock is not None:
-            connection.sock.settimeout(seconds)
+        connection.sock.settimeout(seconds)
         headers = {"Content-Type": _NDJSON} if body is not None else {}
         if token := self.token():
             headers["Authorization"] = f"Bearer {token}"
@@ -1158,9 +1244,8 @@ class _Link:
             raise ValueError("not an http or https URL")
         if self._connection is None:
             kind = HTTPSConnection if url.scheme == "https" else HTTPConnection
-            connection = kind(url.hostname, url.port, timeout=_CONNECT_SECONDS)
-            connection.connect()
-            self._connection = connection
+            self._connection = kind(url.hostname, url.port, timeout=_CONNECT_SECONDS)
+            self._connection.connect()
         return self._connection, url.path.rstrip("/")
 
     def close(self) -> None:
@@ -1170,80 +1255,119 @@ class _Link:
 
 
 class Sender:
-    """Delivers what waits in a spool, batch by batch; there is at most one for a spool at any time."""
+    """Delivers what waits in a spool, batch by batch. There is at most one for a spool: who has its lock."""
 
     def __init__(self, spool: Spool, link: _Link, say: Callable[[str], None] = lambda text: None) -> None:
         self.spool = spool
         self.link = link
+        self.lock: int | None = None
         self.failures = 0
         self._say = say
         self._refused: str | None = None
 
+    def take_charge(self) -> bool:
+        """Whether it is this one that delivers; raises OSError."""
+        if self.lock is None:
+            self.lock = _sender_lock(self.spool)
+            if self.lock is not None:
+                _sign(self.lock, self.failures > 0)
+        return self.lock is not None
+
+    def resign(self) -> None:
+        if self.lock is not None:
+            os.close(self.lock)
+            self.lock = None
+
     def step(self) -> float | None:
         """Deliver one batch. How many seconds to wait before the next, or None: nothing waits."""
+        return self._tried(self._step)
+
+    def send(self, lines: list[bytes]) -> float | None:
+        """The same for lines that are in no spool: 0 if they are delivered."""
+        return self._tried(lambda: bool(self._post(lines)) or True)
+
+    def _tried(self, work: Callable[[], bool]) -> float | None:
         try:
-            batch = self.spool.read()
-            if batch is not None:
-                self._deliver(batch)
-            has_told = self._tell_dropped()
+            has_worked = work()
         except _Unreachable as trouble:
             return self._pause(trouble)
-        self.failures, self._refused = 0, None
-        return None if batch is None and not has_told else 0.0
+        except Exception:  # the spool cannot be read or written now, or something that nobody foresaw
+            self._note(self.failures + 1)
+            return _FAULT_PAUSE_SECONDS
+        if not has_worked:
+            return None
+        self._note(0)
+        self._refused = None
+        return 0.0
 
     def is_worth_a_try(self) -> bool:
         """Whether the token that was refused is another now."""
         return self._refused is not None and self._refused != self.link.token()
 
+    def _note(self, failures: int) -> None:
+        has_changed = (failures > 0) != (self.failures > 0)
+        self.failures = failures
+        if has_changed and self.lock is not None:
+            _sign(self.lock, failures > 0)
+
     def _pause(self, trouble: _Unreachable) -> float:
         import random
 
-        self.failures += 1
+        self._note(self.failures + 1)
+        self.spool.sync()
         if isinstance(trouble, _TokenRefused):
             if self._refused is None:
                 self._say(str(trouble))
-            self._refused = self.link.token()
+            self._refused = trouble.token
             return _REFUSED_PAUSE_SECONDS
         longest = min(_LONGEST_PAUSE_SECONDS, _FIRST_PAUSE_SECONDS * 2.0 ** min(self.failures, 10))
         return max(random.uniform(0.0, longest), min(trouble.pause, _LONGEST_RETRY_AFTER_SECONDS))
 
     # Batches
 
+    def _step(self) -> bool:
+        """Whether there was anything to say."""
+        batch = self.spool.read()
+        if batch is not None:
+            self._deliver(batch)
+        return self._tell_dropped() or batch is not None
+
     def _deliver(self, batch: _Batch) -> None:
-        """Raises _Unreachable; what was delivered until then is done."""
         sent: list[tuple[bytes, bytes]] = []
         refused: list[tuple[bytes, int | None, str]] = []
-        for record, _ in batch.lines:
+        for record in batch.lines:
             line, fault = _sendable(record)
             if fault:
                 refused.append((record, None, fault))
             else:
                 sent.append((record, line))
-        answer = self._post([line for _, line in sent]) if sent else None
-        if answer is not None and answer.status in _BAD_REQUEST:
-            if len(batch.lines) > 1:
-                for half in _halves(batch):
-                    self._deliver(half)
-                return
-            refused = [(sent[0][0], answer.status, answer.body[:1000].decode(errors="replace"))]
-        elif answer is not None:
-            for line in answer.document()["rejected"]:
-                refused.append((sent[line["line"] - 1][0], line["status"], line["detail"]))
-        for record, status, reason in refused:
-            self.spool.bury(record, status, reason)
+        for index, status, reason in self._post([line for _, line in sent]) if sent else ():
+            refused.append((sent[index][0], status, reason))
+        for letter in refused:
+            self.spool.bury(*letter)
         self.spool.done(batch)
 
-    def _post(self, lines: list[bytes]) -> _Answer:
-        """The answer: 200 and what was rejected, or what a bad batch gets. Raises _Unreachable for all else."""
+    def _post(self, lines: list[bytes]) -> list[tuple[int, int, str]]:
+        """The store has the lines, but for those that are returned: refused for good. Raises _Unreachable."""
+        answer = self._answer(lines)
+        if answer.status == 200:
+            return [(one["line"] - 1, one["status"], one["detail"]) for one in answer.document()["rejected"]]
+        if len(lines) == 1:
+            return [(0, answer.status, answer.body[:1000].decode(errors="replace"))]
+        middle = len(lines) // 2
+        after = self._post(lines[:middle])
+        return after + [(middle + index, status, reason) for index, status, reason in self._post(lines[middle:])]
+
+    def _answer(self, lines: list[bytes]) -> _Answer:
+        """200 and what was rejected, or the status of a bad batch. Raises _Unreachable for all else."""
+        token = self.link.token()
         answer = self.link.ask("POST", "/api/events", b"\n".join(lines))
-        if answer.status in _BAD_REQUEST or (
-            answer.status == 200 and isinstance(answer.document().get("rejected"), list)
-        ):
+        is_taken = answer.status == 200 and isinstance(answer.document().get("rejected"), list)
+        if is_taken or answer.status in _BAD_REQUEST:
             return answer
-        said = answer.document().get("detail") or answer.body[:200].decode(errors="replace")
-        reason = f"{self.link.service_url} answered {answer.status}: {said}"
+        reason = f"{self.link.service_url} answered {answer.status}: {answer.said()}"
         if answer.status in (401, 403):
-            raise _TokenRefused(f"hook_agent: {reason} What is written is kept until it is let in.")
+            raise _TokenRefused(f"hook_agent: {reason} What is written is kept until it is let in.", token)
         raise _Unreachable(reason, answer.retry_after)
 
     def _tell_dropped(self) -> bool:
@@ -1256,10 +1380,8 @@ class Sender:
             for session, known in dropped["sessions"].items()
             if known["count"] > 0
         ]
-        if lines:
-            answer = self._post(lines)
-            for rejected in answer.document().get("rejected") or []:
-                self.spool.bury(lines[rejected["line"] - 1], rejected["status"], rejected["detail"])
+        for index, status, reason in self._post(lines) if lines else ():
+            self.spool.bury(lines[index], status, reason)
         self.spool.told_dropped()
         return True
 
@@ -1270,12 +1392,6 @@ def _sendable(record: bytes) -> tuple[bytes, str]:
         return _event_of_hook(record) or record, ""
     except ValueError as error:
         return b"", str(error) or "unreadable"
-
-
-def _halves(batch: _Batch) -> list[_Batch]:
-    middle = len(batch.lines) // 2
-    first, second = batch.lines[:middle], batch.lines[middle:]
-    return [_Batch(batch.segment, first, first[-1][1]), _Batch(batch.segment, second, batch.end)]
 
 
 def _dropped_event(session: str, event_id: str, known: Members) -> Members:
@@ -1290,54 +1406,35 @@ def _dropped_event(session: str, event_id: str, known: Members) -> Members:
 
 def send_detached() -> None:
     """What `_spawn_sender` starts: delivers until nothing has come for a while. It has nowhere to print to."""
-    descriptor, folder, service_url = int(sys.argv[1]), sys.argv[2], sys.argv[3]
-    os.closerange(3, descriptor)
-    os.closerange(descriptor + 1, 1024)
+    lock, folder = int(sys.argv[1]), sys.argv[2]
+    os.closerange(3, lock)
+    os.closerange(lock + 1, 1024)
     os.chdir("/")
-    spool = Spool(service_url, limit=_spool_limit())
+    spool = Spool(_service_url(), limit=_spool_limit())
     spool.folder = folder
-    sender = Sender(spool, _Link(service_url))
-    lock: int | None = descriptor
-    while lock is not None:
-        _sign(lock)
+    sender = Sender(spool, _Link(_service_url()))
+    sender.lock = lock
+    _sign(lock, is_away=False)
+    while sender.lock is not None:
         _send_until_idle(sender)
-        os.close(lock)
-        # Whoever appended before that saw the lock taken and relies on us.
-        lock = _sender_lock(spool) if spool.segments() else None
-
-
-def _sign(lock: int) -> None:
-    """Leave word of who delivers."""
-    os.ftruncate(lock, 0)
-    os.pwrite(lock, b"%d\n" % os.getpid(), 0)
+        sender.resign()
+        if spool.segments():  # somebody appended before that, saw the lock taken and relies on us
+            sender.take_charge()
 
 
 def _send_until_idle(sender: Sender) -> None:
     """Returns when nothing has come for half a minute, or the folder is gone."""
-    idle_since, look = time.monotonic(), 0.02
+    idle_since, look = time.monotonic(), _FIRST_LOOK_SECONDS
     while time.monotonic() < idle_since + _IDLE_SECONDS and os.path.isdir(sender.spool.folder):
-        pause = _stepped(sender)
+        pause = sender.step()
         if pause is None:
             time.sleep(look)
             look = min(look * 1.5, _LOOK_SECONDS)
-        else:
-            _sleep_unless_worth_a_try(sender, pause)
-            idle_since, look = time.monotonic(), 0.02
-
-
-def _sleep_unless_worth_a_try(sender: Sender, seconds: float) -> None:
-    until = time.monotonic() + seconds
-    while (left := until - time.monotonic()) > 0 and not sender.is_worth_a_try():
-        time.sleep(min(left, _LOOK_SECONDS))
-
-
-def _stepped(sender: Sender) -> float | None:
-    """A step that fails in an unforeseen way (a full disk, a folder removed) is one to try again."""
-    try:
-        return sender.step()
-    except Exception:
-        sender.failures += 1
-        return _LOOK_SECONDS * 4
+            continue
+        until = time.monotonic() + pause
+        while (left := until - time.monotonic()) > 0 and not sender.is_worth_a_try():
+            time.sleep(min(left, _LOOK_SECONDS))
+        idle_since, look = time.monotonic(), _FIRST_LOOK_SECONDS
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -1357,21 +1454,19 @@ class _Outlet:
 
     def __init__(self, spool: Spool, link: _Link) -> None:
         self.spool = spool
-        self.link = link
         self.has_said = False
-        self.forget()
+        self.begin(link)
 
-    def forget(self) -> None:
-        """Begin anew, as a forked child has to: its parent delivers what it had in memory."""
+    def begin(self, link: _Link) -> None:
+        """Also for a forked child, whose parent delivers what it had in memory."""
         import threading
 
         self.lock = threading.RLock()
+        self.sender = Sender(self.spool, link, self._say)
         self.memory: list[bytes] = []
         self.memory_bytes = 0
         self.lost: Tally = {}
         self.mark = (0, 0)
-        self.sender = Sender(self.spool, _Link(self.link.service_url, self.link._token), self._say)
-        self.sender_lock: int | None = None
         self.work = threading.Event()
         self.hurry = threading.Event()
         self.thread: threading.Thread | None = None
@@ -1391,6 +1486,7 @@ class _Outlet:
             self.memory.append(line)
             self.memory_bytes += len(line)
             self.empty_memory()
+            self._bound_memory()
         self._start()
         self.work.set()
 
@@ -1398,18 +1494,22 @@ class _Outlet:
         with self.lock:
             try:
                 while self.memory:
-                    line = self.memory.pop(0)
-                    try:
-                        self.mark = self.spool.append(line)
-                    except BaseException:
-                        self.memory.insert(0, line)
-                        raise
-                    self.memory_bytes -= len(line)
+                    self._spool_first()
                 if self.lost:
                     self.spool.note_dropped(self.lost)
                     self.lost = {}
-            except OSError:
-                self._bound_memory()
+            except OSError:  # a full disk, no folder: it is tried again with the next event, and by the thread
+                pass
+
+    def _spool_first(self) -> None:
+        """Taken out before it is written: a signal's handler may write something in between."""
+        line = self.memory.pop(0)
+        try:
+            self.mark = self.spool.append(line)
+        except BaseException:
+            self.memory.insert(0, line)
+            raise
+        self.memory_bytes -= len(line)
 
     def _bound_memory(self) -> None:
         while self.memory_bytes > _MEMORY_BYTES:
@@ -1420,23 +1520,23 @@ class _Outlet:
     # Delivering
 
     def _start(self) -> None:
+        """See to it that somebody delivers: a thread, or at the end of the process a detached sender."""
         if self.thread is not None and self.thread.is_alive():
             return
         import atexit
         import threading
 
         with self.lock:
-            if self.is_exiting:
-                self._hand_over()
-                return
             if self.thread is None:
                 atexit.register(self._exit)
             self.thread = threading.Thread(target=self._run, name="hook_agent", daemon=True)
             try:
-                self.thread.start()
+                if not self.is_exiting:
+                    self.thread.start()
             except RuntimeError:  # the interpreter is leaving
                 self.is_exiting = True
-                self._hand_over()
+        if self.is_exiting:
+            self._hand_over()
 
     def _run(self) -> None:
         while not self.is_exiting:
@@ -1452,20 +1552,26 @@ class _Outlet:
             self.hurry.clear()
 
     def _step(self) -> float | None:
-        if self.memory:
-            self.empty_memory()
-        if self.sender_lock is None and not self._become_sender():
-            return None
-        return _stepped(self.sender)
-
-    def _become_sender(self) -> bool:
+        """As `Sender.step`, but never raises; None also where somebody else delivers."""
+        self.empty_memory()
         try:
-            self.sender_lock = _sender_lock(self.spool)
-            if self.sender_lock is not None:
-                _sign(self.sender_lock)
+            is_in_charge = self.sender.take_charge()
         except OSError:
-            return False
-        return self.sender_lock is not None
+            is_in_charge = False
+        if self.memory and not self.spool.segments():
+            return self._deliver_memory()
+        return self.sender.step() if is_in_charge else None
+
+    def _deliver_memory(self) -> float | None:
+        """There is nothing that it could be behind, and no spool for it."""
+        with self.lock:
+            lines = self.memory[:_BATCH_EVENTS]
+        pause = self.sender.send([line.rstrip(b"\n") for line in lines])
+        if not pause:
+            with self.lock:
+                del self.memory[: len(lines)]
+                self.memory_bytes = sum(map(len, self.memory))
+        return pause
 
     def has_delivered(self) -> bool:
         try:
@@ -1474,42 +1580,35 @@ class _Outlet:
             return False
 
     def seems_reachable(self) -> bool:
-        return self.sender.failures == 0
+        """As far as is known: whoever delivers leaves word of it."""
+        return self.sender.failures == 0 and (self.sender.lock is not None or not self.spool.is_store_away())
 
     # Leaving
 
     def _exit(self) -> None:
         """At the end of the process: a moment for what is left, and then somebody else has to deliver it."""
-        try:
-            deadline = time.monotonic() + _CLOSE_SECONDS
-            self.work.set()
-            while not self.has_delivered() and self.seems_reachable() and time.monotonic() < deadline:
-                time.sleep(_FLUSH_POLL_SECONDS)
-            self.is_exiting = True
-            self.empty_memory()
-            self._hand_over()
-        except Exception:  # nothing of this is the program's business
-            pass
+        deadline = time.monotonic() + _CLOSE_SECONDS
+        self.work.set()
+        while not self.has_delivered() and self.seems_reachable() and time.monotonic() < deadline:
+            time.sleep(_FLUSH_POLL_SECONDS)
+        self.is_exiting = True
+        self.empty_memory()
+        self._hand_over()
 
     def _hand_over(self) -> None:
-        """Give the sender's lock to a detached sender if anything waits; else give it up and look once more."""
+        """To a detached sender, with the lock, if anything waits."""
         try:
-            lock = self.sender_lock
-            if lock is None:
-                lock = _sender_lock(self.spool)
-            while lock is not None and not self.spool.segments():
-                os.close(lock)
-                self.sender_lock = None
-                lock = _sender_lock(self.spool) if self.spool.segments() else None
-            if lock is not None:
-                _spawn_sender(self.spool, self.link.service_url, self.link._token, lock)
-                os.close(lock)
-                self.sender_lock = None
-        except Exception:
+            if not self.spool.segments():
+                self.sender.resign()
+            if self.spool.segments() and self.sender.take_charge():
+                _spawn_sender(self.spool, self.sender.lock or 0, **self.sender.link.known())
+                self.sender.resign()
+        except OSError:  # the next one that writes will see to it
             pass
 
 
 _outlets: dict[str, _Outlet] = {}
+_left_to_parent: list[Sender] = []  # not to be torn down here: a thread of the parent may have been at work in it
 
 
 def _outlet_for(service_url: str, folder: str | None, token: str | None) -> _Outlet:
@@ -1517,16 +1616,16 @@ def _outlet_for(service_url: str, folder: str | None, token: str | None) -> _Out
     key = f"{folder or ''} {service_url}"
     if key not in _outlets:
         if not _outlets:
-            os.register_at_fork(after_in_child=_forget_outlets)
+            os.register_at_fork(after_in_child=_begin_outlets)
         _outlets.setdefault(key, _Outlet(Spool(service_url, folder, _spool_limit()), _Link(service_url, token)))
     return _outlets[key]
 
 
-def _forget_outlets() -> None:
+def _begin_outlets() -> None:
     for outlet in _outlets.values():
-        if outlet.sender_lock is not None:
-            os.close(outlet.sender_lock)  # which leaves it with the parent
-        outlet.forget()
+        outlet.sender.resign()  # in this process: it leaves the lock with the parent
+        _left_to_parent.append(outlet.sender)
+        outlet.begin(_Link(outlet.sender.link.service_url, outlet.sender.link.own_token))
 
 
 # What calls are given
@@ -1554,11 +1653,21 @@ def _is_id_or_none(value: object) -> bool:
 
 
 def _is_time(value: object) -> bool:
+    """Whether it is an RFC 3339 time that exists."""
     import re
+    from datetime import datetime, timezone
 
-    return isinstance(value, str) and bool(
-        re.fullmatch(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", value, re.ASCII)
-    )
+    pattern = r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d):(\d\d)(?:\.\d+)?([Zz]|[+-]\d\d:\d\d)"
+    match = re.fullmatch(pattern, value, re.ASCII) if isinstance(value, str) else None
+    if match is None:
+        return False
+    date, minute, second, zone = match.groups()
+    try:
+        text = f"{date}T{minute}:{min(second, '59')}{'+00:00' if zone in 'Zz' else zone}"
+        datetime.fromisoformat(text).astimezone(timezone.utc)
+    except (ValueError, OverflowError):
+        return False
+    return True
 
 
 def _is_exit_code(value: object) -> bool:
@@ -1583,7 +1692,13 @@ _REQUIRED: dict[str, dict[str, Callable[[object], bool]]] = {
     "response": {"type": _is_text, "agentId": _is_id_or_none},
     "goal_added": {"description": _is_text, "priority": _is_text_or_none, "status": _is_text},
     "goal_updated": {"description": _is_text, "priority": _is_text_or_none, "status": _is_text},
-    "agent_spawned": {"type": _is_text, "parentAgentId": _is_id_or_none, "subsession": _is_id_or_none},
+    "agent_spawned": {
+        "type": _is_text,
+        "status": _is_text,
+        "parentAgentId": _is_id_or_none,
+        "subsession": _is_id_or_none,
+    },
+    "agent_updated": {"status": _is_text},
 }
 _NEEDED: dict[str, Members] = {
     "action": {"type": "action"},
@@ -1700,11 +1815,11 @@ class SyncSessionHookAgent:
     ) -> Members:
         """Write one event, of a session that is entered by then, and return it. Never raises."""
         try:
-            event = self._event(event_type, data, agent_id, timestamp)
             outlet = self._outlet
             with outlet.lock:
                 if not self._is_entered and event_type != "session_created":
                     self._enter()
+                event = self._event(event_type, data, agent_id, timestamp)
                 outlet.write(_line(event) + b"\n")
             return event
         except Exception as error:  # the program is not to suffer from what it is watched by
@@ -2652,8 +2767,7 @@ def _test(arguments: list[str]) -> int:
         print(f"No store: {trouble}", file=sys.stderr)
         return 1
     if answer.status != 200:
-        said = answer.document().get("detail") or answer.body[:200].decode(errors="replace")
-        print(f"{link.service_url} answers {answer.status}: {said}", file=sys.stderr)
+        print(f"{link.service_url} answers {answer.status}: {answer.said()}", file=sys.stderr)
         return 1
     print(f"{link.service_url} is there and takes what is sent.")
     return 0
@@ -2667,27 +2781,33 @@ def _flush(arguments: list[str]) -> int:
     spool = _own_spool()
     sender = Sender(spool, _Link(_service_url()), lambda text: print(text, file=sys.stderr))
     deadline = time.monotonic() + options.timeout
-    lock = None
     while spool.segments() and time.monotonic() < deadline:
-        lock = lock or _sender_lock(spool)
-        pause = _stepped(sender) if lock else _FLUSH_POLL_SECONDS
+        pause = sender.step() if sender.take_charge() else _FLUSH_POLL_SECONDS
         time.sleep(max(0.0, min(pause or 0.0, deadline - time.monotonic(), _LOOK_SECONDS)))
     return _tell_status(spool)
 
 
 def _status(arguments: list[str]) -> int:
-    """what waits, and who delivers it"""
+    """what waits, what was refused or had to go, and who delivers; 1 if anything waits"""
     _parser("status", _status).parse_args(arguments)
-    _tell_status(_own_spool())
-    return 0
+    return _tell_status(_own_spool())
 
 
 def _tell_status(spool: Spool) -> int:
-    """1: something waits."""
-    waiting = spool.waiting()
-    events = sum(known["count"] for known in waiting.values())
+    waiting, dropped = spool.waiting(), spool.dropped_so_far()
+    events = _total(waiting)
     print(f"{events} events of {len(waiting)} sessions wait in {spool.folder} for {_service_url()}.")
+    if dropped:
+        print(f"{_total(dropped)} events had to go for the bound of {spool.limit} bytes; the store is yet to be told.")
+    if letters := spool.letters():
+        print(f"{letters} were refused for good: see {spool.path('dead')}")
+    if who := spool.who_delivers():
+        print(f"Process {who} delivers{', but the store does not take it now' if spool.is_store_away() else ''}.")
     return 1 if events else 0
+
+
+def _total(tally: Tally) -> int:
+    return sum(known["count"] for known in tally.values())
 
 
 def _parser(name: str, command: Callable[[list[str]], int]) -> Any:

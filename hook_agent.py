@@ -10,7 +10,7 @@ first, and from there to the store in order, each event once.
     The hook command        one payload from stdin into the spool, as quickly as Python starts
     Sender                  from the spool to the store
     Client                  SessionHookAgent, its plain twin `.sync`, and `hook_agent`, which reads the environment
-    LangChain and LangGraph what graphs, nodes, models and tools do, as events
+    LangChain, LangGraph    what graphs, nodes, models and tools do, as events
     Commands                python hook_agent.py hook, test, flush, status
 """
 
@@ -2139,7 +2139,7 @@ hook_agent = SessionHookAgent()
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# LangChain and LangGraph
+# LangChain, LangGraph
 # ---------------------------------------------------------------------------------------------------------------------
 
 _ENTRY_LENGTH = 32_000  # characters that the values of one entry may have: a graph's state can be of any size

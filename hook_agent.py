@@ -2514,8 +2514,8 @@ class _GraphLog:
         if run.is_node:
             handed_over = error.args[0] if status == "completed" and error.args else None
             self._node_ends(run, status, _summary(error if status == "failed" else handed_over, _RESULT_LENGTH))
-        elif run.root is run:
-            self._graph_ends(run, status, error)
+        elif run.root is run:  # one that asks may be left at that, as by a loop over its stream
+            self._graph_ends(run, "paused" if status == "cancelled" and run.asked else status, error)
 
     @_guarded
     def on_interrupt(self, event: Any) -> None:
@@ -2526,10 +2526,7 @@ class _GraphLog:
 
     def _graph_begins(self, run: _Run, inputs: object) -> None:
         data = _readable(_ENTRY_LENGTH, runId=run.id, graph=run.name, threadId=run.thread, input=inputs)
-        self._waiting.discard(run.thread)
-        if not self._waiting:
-            data["attention"] = None
-        self._log("action", "graph_start", run, data)
+        self._log("action", "graph_start", run, {**data, **self._waits_no_more(run)})
         self._step = None
         # The null makes room: the store merges objects, and the last output is no part of the next.
         self._record("state_updated", {"phase": "running", "currentStep": None, "output": None}, run)
@@ -2543,9 +2540,15 @@ class _GraphLog:
             state.update(currentStep=None, output=output.of(outcome), outputTruncated=output.is_cut)
         if isinstance(outcome, BaseException) and status == "failed":
             said.update(_error_members(outcome))
-        kind = "graph_error" if status == "failed" else "graph_end"
-        self._log("response", kind, run, _readable(_ENTRY_LENGTH, **said))
+        data = _readable(_ENTRY_LENGTH, **said)
+        if status == "failed" and run.asked:  # with what it asked unanswered
+            data.update(self._waits_no_more(run))
+        self._log("response", "graph_error" if status == "failed" else "graph_end", run, data)
         self._record("state_updated", state, run)
+
+    def _waits_no_more(self, graph: _Run) -> Members:
+        self._waiting.discard(graph.thread)
+        return {} if self._waiting else {"attention": None}
 
     def _node_begins(self, run: _Run, inputs: object) -> None:
         parent = run.agent_id

@@ -9,6 +9,7 @@ import operator
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -648,6 +649,35 @@ def test_of_several_tasks_at_one_time_the_one_that_asked_goes_on(watched: Watche
     assert watched.statuses() == {"flow": "paused", "flow.search": "completed", "flow.search-2": "paused"}
     assert flow.invoke(Command(resume="wasps"), config) == ["bees", "wasps"]
     assert watched.statuses() == {"flow": "completed", "flow.search": "completed", "flow.search-2": "completed"}
+
+
+def test_stream_that_is_left_at_a_question_is_paused(watched: Watched) -> None:
+    graph = chain_of(Numbers, InMemorySaver(), asker=ask)
+    config = watched.configured("t")
+    for part in graph.stream({"x": 0}, config, stream_mode="updates"):
+        if "__interrupt__" in part:
+            break
+    assert watched.get()["metadata"]["status"] == "waiting"
+    assert [end["status"] for end in watched.entries("responses", "graph_end")] == ["paused"]
+    assert graph.invoke(Command(resume=1), config) == {"x": 1}
+    assert watched.get()["metadata"]["status"] == "active"
+
+
+def test_graph_that_fails_waits_for_nobody(watched: Watched) -> None:
+    def fail_later(state: Numbers) -> None:
+        while watched.statuses().get("asker") != "paused":
+            time.sleep(0.01)
+        assert watched.get()["metadata"]["status"] == "waiting"
+        raise LookupError("no such number")
+
+    graph = StateGraph(Numbers)
+    for name, node in {"asker": ask, "failer": fail_later}.items():
+        graph.add_node(name, cast(Any, node))
+        graph.add_edge(START, name)
+    with pytest.raises(LookupError):
+        graph.compile(checkpointer=InMemorySaver()).invoke({"x": 0}, watched.configured("t"))
+    assert watched.get()["metadata"]["status"] == "active"
+    assert watched.get()["state"]["phase"] == "failed"
 
 
 def test_tool_that_asks_a_person_is_not_failed(watched: Watched) -> None:

@@ -906,10 +906,12 @@ def test_async_graph_waits_for_no_thread(watched: Watched) -> None:
 
 
 def test_graph_does_not_suffer_from_a_store_that_is_away(tmp_path: Path) -> None:
-    agent = SessionHookAgent("away", "http://127.0.0.1:1", "alice", spool_dir=tmp_path)
-    config: RunnableConfig = {"callbacks": [agent.langchain_handler()]}
-    assert chain_of(Numbers, one=increment).invoke({"x": 0}, config) == {"x": 1}
-    assert list(tmp_path.rglob("*.ndjson")), "nothing was kept for later"
+    with Appliance(tmp_path / "sessions") as server, httpx.Client(base_url=server.url) as http:
+        server.stop()
+        watched = Watched(SessionHookAgent("away", server.url, "alice", spool_dir=tmp_path / "spool"), http)
+        assert chain_of(Numbers, one=increment).invoke({"x": 0}, watched.config) == {"x": 1}
+        server.start()
+        assert watched.statuses() == {"one": "completed"}
 
 
 def test_handler_that_fails_inside_is_silent(watched: Watched, caplog: pytest.LogCaptureFixture) -> None:

@@ -344,7 +344,7 @@ def test_a_member_goal_id_of_a_new_goal_is_the_callers_own(http: httpx.Client, a
     assert add_goal(http, at, goalId=own)["id"] == "goal-1"
     again = {"id": "goal-1", "description": "again"}
     line = json.dumps({"sessionId": at.split("/")[-1], "type": "goal_added", "data": again})
-    ok(http.post("/api/events", content=line, headers={"content-type": "application/x-ndjson"}))
+    http.post("/api/events", content=line, headers={"content-type": "application/x-ndjson"}).raise_for_status()
     assert [goal["description"] for goal in state(http, at)["goals"]] == ["again"]
 
 

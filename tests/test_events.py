@@ -454,6 +454,28 @@ def test_an_event_says_what_was_given_completed_by_the_store(http: httpx.Client,
     assert data["session_finalized"] == {"status": "failed", "outcome": "first try"}
 
 
+# -------------------------------------------------------------------- large answers
+
+
+def test_an_answer_holds_a_bounded_number_of_bytes_and_says_how_to_go_on(folder: Path, session_id: str) -> None:
+    text = "x" * (MEBIBYTE - 4096)
+    large = [{"type": "note", "text": text} for _ in range(80)]
+    with Appliance(folder) as appliance, httpx.Client(base_url=appliance.url, timeout=60) as http:
+        for begin in range(0, len(large), 20):
+            batch(http, *(line(session_id, data=data) for data in large[begin : begin + 20]))
+        first = page(http, limit=1000, sessionId=session_id)
+        second = page(http, limit=1000, sessionId=session_id, after=first["nextAfter"])
+        assert 60 <= len(first["items"]) < len(large)
+        assert len(first["items"]) + len(second["items"]) == len(large) + 1  # the session_created
+        log = http.get(f"/api/actions/{session_id}", params={"limit": 1000})
+        rest = http.get(log.links["next"]["url"])
+        assert [entry["seq"] for entry in log.json() + rest.json()] == list(range(1, len(large) + 1))
+        whole = http.get(f"/api/sessions/{session_id}", params={"limit": 1000}).json()
+        assert whole["actions"][-1]["seq"] == len(large)
+        assert whole["truncated"] == {"actions": len(large) - len(whole["actions"]), "responses": 0}
+        assert len(whole["actions"]) < len(large)
+
+
 # --------------------------------------------------------------- lists that are light
 
 
@@ -461,12 +483,12 @@ def test_entries_are_picked_by_their_own_type(http: httpx.Client, session_id: st
     for kind in ("prompt", "note", "prompt"):
         http.post(f"/api/actions/{session_id}", json={"type": kind}).raise_for_status()
     http.post(f"/api/actions/{session_id}/responses", json={"type": "answer"}).raise_for_status()
-    assert [event["data"]["type"] for event in timeline(http, session_id, kind="prompt,answer")] == [
+    assert [event["data"]["type"] for event in events_of(http, session_id, kind="prompt,answer")] == [
         "prompt",
         "prompt",
         "answer",
     ]
-    assert timeline(http, session_id, kind="session_created") == []
+    assert events_of(http, session_id, kind="session_created") == []
 
 
 def test_what_went_wrong_is_picked_in_any_of_its_words(http: httpx.Client, session_id: str) -> None:
@@ -490,7 +512,7 @@ def test_what_went_wrong_is_picked_in_any_of_its_words(http: httpx.Client, sessi
     for data in (*wrong, *right):
         http.post(f"/api/actions/{session_id}/responses", json=data).raise_for_status()
     http.post(f"/api/sessions/{session_id}/finalize", json={"status": "failed"}).raise_for_status()
-    found = timeline(http, session_id, errors=True)
+    found = events_of(http, session_id, errors=True)
     assert [event["data"]["seq"] for event in found if event["type"] == "response"] == [*range(1, len(wrong) + 1)]
     assert [event["type"] for event in found if event["type"] != "response"] == ["session_finalized"]
 
@@ -500,10 +522,16 @@ def test_a_brief_list_cuts_what_is_long_and_says_so(http: httpx.Client, session_
     long = {"type": "note", "text": "x" * 1000, "list": [*range(100)], "deep": {"a": {"b": {"c": {"d": {"e": 1}}}}}}
     for data in (short, long):
         http.post(f"/api/actions/{session_id}", json=data).raise_for_status()
-    whole = timeline(http, session_id, type="action")
-    first, second = timeline(http, session_id, type="action", brief=True)
+    whole = events_of(http, session_id, type="action")
+    first, second = events_of(http, session_id, type="action", brief=True)
     assert first == whole[0]
     assert second.pop("brief") is True
     data = second.pop("data")
-    assert data == {"seq": 2, "type": "note", "text": "x" * 300 + "…", "list": [0, 1, 2, 3, 4], "deep": {"a": {"b": {"c": {}}}}}
+    assert data == {
+        "seq": 2,
+        "type": "note",
+        "text": "x" * 300 + "…",
+        "list": [0, 1, 2, 3, 4],
+        "deep": {"a": {"b": {"c": {}}}},
+    }
     assert second == {name: value for name, value in whole[1].items() if name != "data"}

@@ -75,7 +75,9 @@ def figures(
         Figure("page", f"home with {SESSIONS:,} sessions, until painted", "ms", painted, Target(500, at_most=True)),
         Figure("page", f"longest task at home, {rate}", "ms", [home[0]], Target(200, at_most=True)),
         Figure("page", f"growth of memory meanwhile, {rate}", "MB", [home[1]], Target(5, at_most=True)),
-        Figure("page", f"longest task in a session that logs it all, {rate}", "ms", [session[0]], Target(200, at_most=True)),
+        Figure(
+            "page", f"longest task in a session that logs it all, {rate}", "ms", [session[0]], Target(200, at_most=True)
+        ),
         Figure("page", f"growth of memory meanwhile, {rate}", "MB", [session[1]], Target(30, at_most=True)),
     ]
 
@@ -106,12 +108,15 @@ def fill(http: httpx.Client, events: Iterator[dict[str, Any]]) -> None:
         lines.append(msgspec.json.encode(each))
         if len(lines) == BATCH:
             content = b"\n".join(lines)
-            http.post("/api/events", content=content, headers={"content-type": "application/x-ndjson"}).raise_for_status()
+            http.post(
+                "/api/events", content=content, headers={"content-type": "application/x-ndjson"}
+            ).raise_for_status()
             lines.clear()
 
 
 REQUESTS = [
-    http_request("POST", f"/api/actions/live-{n}", msgspec.json.encode({"type": "note", "text": TEXT})) for n in (0, 0, 0, 1)
+    http_request("POST", f"/api/actions/live-{n}", msgspec.json.encode({"type": "note", "text": TEXT}))
+    for n in (0, 0, 0, 1)
 ]
 """Three of four go to the session that is looked at."""
 

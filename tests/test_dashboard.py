@@ -1,11 +1,9 @@
-"""The page at /, in a real browser, as its users see and drive it; its model by Node's own runner."""
+"""The page at /, in a real browser, as its users see and drive it; its model is tested in tests/node."""
 
 from __future__ import annotations
 
 import json
 import re
-import shutil
-import subprocess
 from collections.abc import Callable, Iterator
 from importlib.resources import files
 from itertools import cycle
@@ -16,7 +14,7 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, WebSocketRoute, expect
 
-from tests.appliance import REPOSITORY, Appliance
+from tests.appliance import Appliance
 from tests.browsing import MISSING, is_missing, launched
 from tests.replay import replay
 
@@ -24,7 +22,6 @@ USUAL = ("401", "403", "404", "422", "ERR_CONNECTION_REFUSED", "WebSocket connec
 """What Chromium itself says where something is refused or the server is away."""
 PHONE, DESK = {"width": 360, "height": 740}, {"width": 1440, "height": 900}
 TABS = ("timeline", "log", "state", "goals", "agents", "raw")
-MODEL = REPOSITORY / "tests" / "page" / "model.test.mjs"
 
 
 @pytest.fixture(scope="module")
@@ -78,23 +75,6 @@ def opened(page: Page, appliance: Appliance, path: str = "") -> Page:
     page.goto(f"{appliance.url}/#/{path}")
     expect(page.locator("#connection")).to_have_text("Live")
     return page
-
-
-# --------------------------------------------------------------------- the model
-
-
-def test_the_model() -> None:
-    node = shutil.which("node")
-    if node is None:
-        pytest.skip("the page's model is not tested by itself: there is no Node here")
-    run = subprocess.run(
-        [node, "--test", "--test-reporter=spec", str(MODEL)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    assert run.returncode == 0, run.stdout
-    assert re.search(r"^\S pass [1-9]", run.stdout, re.MULTILINE), f"nothing was tested:\n{run.stdout}"
 
 
 # ------------------------------------------------------------- what a person does

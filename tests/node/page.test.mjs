@@ -1,4 +1,4 @@
-// The page's model, taken out of dashboard.html: `node --test tests/page/model.test.mjs`.
+// The page's model, taken out of dashboard.html: `node --test tests/node/page.test.mjs`.
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";

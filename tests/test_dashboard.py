@@ -494,19 +494,17 @@ def test_it_asks_for_a_token_where_one_is_needed_and_forgets_it_again(page: Page
 
 
 def test_both_themes_follow_the_system_until_a_person_chooses(page: Page, appliance: Appliance) -> None:
-    def ground() -> str:
-        return str(page.evaluate("getComputedStyle(document.body).backgroundColor"))
-
     opened(page, appliance)
-    dark = ground()
+    root = page.locator("html")
+    expect(root).to_have_attribute("data-theme", "dark")
     page.emulate_media(color_scheme="light")
-    light = ground()
-    assert light != dark
-    page.get_by_role("button", name="Theme").click()
-    page.get_by_role("button", name="Theme").click()
-    assert ground() == dark
+    expect(root).to_have_attribute("data-theme", "light")
+    expect(page.locator("body")).to_have_css("background-color", "rgb(245, 246, 248)")
+    page.get_by_role("button", name="Theme: system").click()
+    page.get_by_role("button", name="Theme: light").click()
+    expect(root).to_have_attribute("data-theme", "dark")
     page.reload()
-    assert ground() == dark
+    expect(page.locator("body")).to_have_css("background-color", "rgb(13, 16, 21)")
 
 
 def views_of(session_id: str) -> list[str]:

@@ -66,11 +66,11 @@ test("the server's answer wins, but not over what an event has told since", () =
   assert.equal(newer.stale, false);
 });
 
-test("those that wait the longest come first; those that run do not change places", () => {
-  const state = stateWith(card({ sessionId: "b", status: "waiting", attention: { since: "2026-02" } }), card({ sessionId: "a", status: "waiting", attention: { since: "2026-01" } }),
+test("those that ask come first, then those that wait the longest; those that run do not change places", () => {
+  const state = stateWith(card({ sessionId: "b", status: "waiting", attention: { since: "2026-02" } }), card({ sessionId: "a", status: "waiting", attention: { since: "2026-01" } }), card({ sessionId: "i", status: "waiting", attention: { reason: "input", since: "2025-01" } }),
     card({ sessionId: "x", created: "2026-03", lastCursor: 1 }), card({ sessionId: "y", created: "2026-02", lastCursor: 9 }), card({ sessionId: "z", status: "lost" }));
   const { waiting, active, over } = Model.lists(state);
-  assert.deepEqual([waiting, active, over].map((list) => list.map((each) => each.sessionId)), [["a", "b"], ["x", "y"], ["z"]]);
+  assert.deepEqual([waiting, active, over].map((list) => list.map((each) => each.sessionId)), [["a", "b", "i"], ["x", "y"], ["z"]]);
 });
 
 test("the feed keeps its newest and filters by kind and words", () => {

@@ -154,6 +154,14 @@ test("a log that grows for ever drops its oldest", () => {
   assert.equal(log.events.at(-1).cursor, cursor);
 });
 
+test("a log that is read back for ever drops its newest, and says that there are newer ones", () => {
+  const all = Array.from({ length: 30_000 }, () => prompt("x"));
+  let log = logOf(all.at(-1));
+  for (let end = all.length - 1; end > 0; end -= 1000) log = Model.withEvents(log, all.slice(Math.max(0, end - 1000), end));
+  assert.ok(log.events.length <= Model.LOG);
+  assert.deepEqual([log.events[0], log.ends], [all[0], false]);
+});
+
 test("what went wrong is known by any of the words that agents have for it", () => {
   for (const data of [{ type: "tool_error" }, { type: "x", ok: false }, { type: "x", success: false }, { type: "x", status: "failed" }, { type: "x", exitCode: 2 }, { type: "x", error: "boom" }]) assert.equal(Model.isError(event("response", data)), true, JSON.stringify(data));
   for (const data of [{ type: "x", ok: true }, { type: "x", error: null }, { type: "x", error: false }, { type: "x", exitCode: 0 }]) assert.equal(Model.isError(event("response", data)), false, JSON.stringify(data));

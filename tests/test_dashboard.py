@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 from collections.abc import Callable, Iterator
 from importlib.resources import files
 from itertools import cycle
@@ -240,6 +241,35 @@ def test_where_websockets_are_blocked_it_asks_again_and_again(
     expect(page.locator("#groups")).to_contain_text(session_id)
 
 
+def test_a_server_that_says_nothing_any_more_is_not_called_live(page: Page, tmp_path: Path) -> None:
+    with Appliance(tmp_path) as appliance, httpx.Client(base_url=appliance.url) as http:
+        opened(page, appliance)
+        appliance.process.send_signal(signal.SIGSTOP)
+        try:
+            expect(page.locator("#stale")).to_contain_text("may be old", timeout=30_000)
+        finally:
+            appliance.process.send_signal(signal.SIGCONT)
+        log(http, "s", "awake again")
+        expect(page.locator("#feed")).to_contain_text("awake again", timeout=30_000)
+        expect(page.locator("#connection")).to_have_text("Live")
+
+
+def test_the_table_of_sessions_follows_too(
+    page: Page, appliance: Appliance, http: httpx.Client, session_id: str
+) -> None:
+    http.put(f"/api/sessions/{session_id}", json={"userId": session_id}).raise_for_status()
+    opened(page, appliance, f"sessions?userId={session_id}")
+    rows = page.locator("#table li")
+    expect(rows).to_have_count(1)
+    http.put(f"/api/sessions/{session_id}-two", json={"userId": session_id}).raise_for_status()
+    expect(rows).to_have_count(2)
+    expect(rows.first).to_contain_text(f"{session_id}-two")
+    http.post(f"/api/sessions/{session_id}/finalize", json={"status": "cancelled"}).raise_for_status()
+    expect(rows.first).to_contain_text("cancelled")
+    http.delete(f"/api/sessions/{session_id}-two").raise_for_status()
+    expect(rows).to_have_count(1)
+
+
 # ----------------------------------------------------------------------- session
 
 
@@ -402,6 +432,8 @@ def test_the_raw_files_are_what_the_server_has_to_the_letter(
     expect(lines).to_have_count(1)
     entry = http.get(f"/api/actions/{session_id}").text.strip()[1:-1]
     expect(lines.locator("[data-slot=text]")).to_have_text(entry)
+    log(http, session_id, "another")
+    expect(lines).to_have_count(2)
     page.get_by_role("link", name="final.json").click()
     expect(page.locator("#session .empty")).to_contain_text("has not ended")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import socket
 import subprocess
 import sys
@@ -186,9 +187,7 @@ def test_nothing_on_stdin_is_nothing_to_keep(tmp_path: Path, payload: bytes) -> 
 
 
 def test_a_closed_stdin_is_no_failure(tmp_path: Path) -> None:
-    shell = f"exec {sys.executable} -I -S -c '{HOOK}' <&-".replace("'/", '"/').replace("hook_agent'", "hook_agent'")
-    quoted = subprocess.list2cmdline([HOOK])
-    shell = f'exec "{sys.executable}" -I -S -c {quoted} <&-'
+    shell = f"exec {sys.executable} -I -S -c {shlex.quote(HOOK)} <&-"
     ran = subprocess.run(["sh", "-c", shell], env=environment(tmp_path, NOWHERE), capture_output=True, timeout=30)
     assert (ran.returncode, ran.stdout, ran.stderr) == SILENT
 
@@ -217,7 +216,7 @@ def test_a_spool_that_cannot_be_written_is_not_felt(tmp_path: Path, trouble: str
         env = {"TMPDIR": "/dev/null"} | {name: env[name] for name in ("PATH", "SESSION_SERVICE_URL")}
         env |= {"HOME": "/dev/null"}
     limit = "ulimit -f 0; " if trouble == "full" else ""
-    shell = f'{limit}exec "{sys.executable}" -I -S -c {subprocess.list2cmdline([HOOK])}'
+    shell = f"{limit}exec {sys.executable} -I -S -c {shlex.quote(HOOK)}"
     ran = subprocess.run(["sh", "-c", shell], env=env, input=STOP, capture_output=True, timeout=30)
     assert (ran.returncode, ran.stdout, ran.stderr) == SILENT
 
@@ -254,7 +253,9 @@ def test_the_sender_has_nothing_of_the_hooks(tmp_path: Path) -> None:
         os.close(writer)
         assert (ran.returncode, ran.stdout, ran.stderr) == SILENT
         assert pipe.read() == b""
-    who = spool_in(tmp_path, NOWHERE).who_delivers()
+    spool = spool_in(tmp_path, NOWHERE)
+    eventually(spool.is_store_away)
+    who = spool.who_delivers()
     assert who is not None
     assert os.getsid(who) == who
     assert os.readlink(f"/proc/{who}/cwd") == "/"
@@ -264,13 +265,9 @@ def test_the_sender_has_nothing_of_the_hooks(tmp_path: Path) -> None:
 
 def test_what_a_hook_imports_is_little(tmp_path: Path) -> None:
     """Its cost is the start of Python: what it imports is what can be seen of that without a clock."""
-    show = "import sys, os; os._exit = lambda code: print(*sorted(sys.modules)); "
-    ran = subprocess.run(
-        [sys.executable, "-I", "-S", "-c", show + HOOK],
-        env=environment(tmp_path, NOWHERE),
-        input=STOP,
-        capture_output=True,
-    )
+    show = "import sys, os; os._exit = lambda code: print(*sorted(sys.modules)); " + HOOK
+    env = environment(tmp_path, NOWHERE)
+    ran = subprocess.run([sys.executable, "-I", "-S", "-c", show], env=env, input=STOP, capture_output=True)
     loaded = set(ran.stdout.decode().split())
     assert {"os", "fcntl", "hook_agent"} <= loaded
     assert loaded.isdisjoint({"json", "re", "typing", "threading", "argparse", "subprocess", "http", "contextlib"})

@@ -10,7 +10,9 @@ first, and from there to the store in order, each event once.
     The hook command        one payload from stdin into the spool, as quickly as Python starts
     Sender                  from the spool to the store
     Client                  SessionHookAgent, its plain twin `.sync`, and `hook_agent`, which reads the environment
-    Commands                python hook_agent.py hook, test, flush, status
+    LangChain, LangGraph    what graphs, nodes, models and tools do, as events
+    Claude Code's settings  where the hooks are put in, and taken out again
+    Commands                python hook_agent.py hook, test, flush, status, install, uninstall, run
 """
 
 from __future__ import annotations
@@ -23,11 +25,13 @@ import time
 # Every hook starts an interpreter: what it does not need is imported where it is used, and typing not at all.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import signal
     import threading
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from http.client import HTTPConnection
     from types import TracebackType
     from typing import Any, NoReturn, TypeGuard
+    from uuid import UUID
 
     Members = dict[str, Any]
     Tally = dict[str, Members]
@@ -719,6 +723,7 @@ _UNSAID = {
     "input": "Claude is done and waits for the next prompt",
     "question": "Claude has a question",
 }
+_CHANGES_OF_CONVERSATION = ("clear", "resume")  # of SessionEnd: the process goes on with another session id
 _TELLING_INPUTS = ("command", "file_path", "notebook_path", "path", "url", "pattern", "query", "description", "prompt")
 _GIST_LENGTH = 200
 _QUOTE_LENGTH = 300
@@ -834,7 +839,10 @@ def _session_created(left: Members, claude_id: str) -> tuple[str, Members]:
     return "session_created", {"initial": initial, "metadata": metadata}
 
 
-def _session_finalized(left: Members, claude_id: str) -> tuple[str, Members]:
+def _session_finalized(left: Members, claude_id: str) -> tuple[str, Members] | None:
+    """A conversation that another takes the place of is not the end of a session that holds both."""
+    if claude_id and left.get("reason") in _CHANGES_OF_CONVERSATION:
+        return None
     return "session_finalized", {"status": "success"}
 
 
@@ -1990,6 +1998,11 @@ class SyncSessionHookAgent:
         self._leave(kind, error)
         self.close()
 
+    def langchain_handler(self, agent_id: str | None = None) -> Any:
+        """A callback handler for LangChain and LangGraph, for any number of runs; where `agent_id` is given, those work
+        for that agent. ImportError, if there is no LangChain."""
+        return _langchain_handler(self, agent_id)
+
     def _leave(self, kind: type[BaseException] | None, error: BaseException | None) -> None:
         if not self._is_finalized:
             self.finalize(_end_by(kind, error))
@@ -2074,6 +2087,9 @@ class SessionHookAgent:
 
     finalize_session = finalize
 
+    def langchain_handler(self, agent_id: str | None = None) -> Any:
+        return self.sync.langchain_handler(agent_id)
+
     async def test_connection(self) -> bool:
         status, _ = await self._get("/health")
         return status == 200
@@ -2129,6 +2145,945 @@ class SessionHookAgent:
 
 
 hook_agent = SessionHookAgent()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# LangChain, LangGraph
+# ---------------------------------------------------------------------------------------------------------------------
+
+_ENTRY_LENGTH = 32_000  # characters that the values of one entry may have: a graph's state can be of any size
+_OUTPUT_LENGTH = 8_000  # of a graph's output in the state, which the store writes again with every change
+_RESULT_LENGTH = 1_000  # of what an agent gave, which stands there too
+_TASK_LENGTH = 200
+_ITEMS_SHOWN = 100
+_MESSAGES_SHOWN = 10  # the newest of a list of messages
+_LEVELS_SHOWN = 16
+_TRACEBACK_LINES = 12
+_RUNS_KEPT = 10_000  # that have begun: those that are never said to have ended would pile up
+
+_ROLES = {"human": "user", "HumanMessageChunk": "user", "ai": "assistant", "AIMessageChunk": "assistant"}
+_BLOCKS_UNSHOWN = _names("tool_use tool_call tool_call_chunk function_call thinking reasoning")
+_ASKING_MEMBERS = ("question", "message", "prompt", "description", "query", "task", "action")
+_PAUSING = _names("GraphInterrupt GraphDrained")
+_CANCELLING = _names("CancelledError KeyboardInterrupt GeneratorExit")
+
+
+# Any value as JSON for people to read. Classes are known by what they have, so that nothing need be imported.
+
+
+def _is_message(value: object) -> bool:
+    return "Message" in type(value).__name__ and hasattr(value, "content") and hasattr(value, "type")
+
+
+def _content_text(content: object) -> str:
+    """The text of a message's content, which is a text or a list of blocks; of an image, [image]."""
+    return "\n".join(filter(None, map(_block_text, content))) if isinstance(content, list) else _text(content)
+
+
+def _block_text(block: object) -> str:
+    if not isinstance(block, dict):
+        return _text(block)
+    kind = _text(block.get("type"))
+    return _text(block.get("text")) or ("" if kind in _BLOCKS_UNSHOWN else f"[{kind}]")
+
+
+def _message_members(message: Any) -> Members:
+    members = {
+        "role": getattr(message, "role", None) or _ROLES.get(message.type, message.type),
+        "name": getattr(message, "name", None),
+        "text": _content_text(message.content),
+        "toolCalls": _tool_calls(message),
+        "toolUseId": getattr(message, "tool_call_id", None),
+    }
+    return {name: member for name, member in members.items() if member or name == "text"}
+
+
+def _tool_calls(message: Any) -> list[Members]:
+    return [
+        {"toolUseId": call.get("id"), "tool": call.get("name"), "input": call.get("args")}
+        for call in getattr(message, "tool_calls", None) or []
+    ]
+
+
+def _members_of(value: Any) -> Members | None:
+    """The members of what has some: a dict, a message, a named tuple, a dataclass, a pydantic model; else None."""
+    import dataclasses
+
+    if isinstance(value, dict):
+        return value
+    if _is_message(value):
+        return _message_members(value)
+    if hasattr(value, "_asdict"):
+        return dict(value._asdict())
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        members = {field.name: getattr(value, field.name, None) for field in dataclasses.fields(value)}
+        return {name: it for name, it in members.items() if it} if type(value).__name__ == "Command" else members
+    fields = getattr(type(value), "model_fields", None) or getattr(type(value), "__fields__", None)
+    return {name: getattr(value, name, None) for name in fields} if isinstance(fields, dict) else None
+
+
+def _items_of(value: Any) -> Sequence[Any] | None:
+    """The items of a list, a set, or a small array (as of numpy); else None."""
+    if isinstance(value, (list, tuple)):
+        return value
+    if isinstance(value, (set, frozenset)):
+        return list(value)
+    if hasattr(value, "tolist") and isinstance(getattr(value, "size", None), int) and value.size <= _ITEMS_SHOWN:
+        items = value.tolist()
+        return items if isinstance(items, list) else [items]
+    return None
+
+
+def _named(value: Any) -> str:
+    """What is neither text nor number nor made of parts, in words, without addresses in memory."""
+    import re
+
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return f"<{len(value)} bytes>"
+    if hasattr(value, "shape") and hasattr(value, "dtype"):
+        return f"<{type(value).__name__} of {value.dtype}, {'x'.join(map(str, value.shape))}>"
+    if isinstance(value, BaseException):
+        return f"{type(value).__name__}: {_text_of(value)}"
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", str(value))
+
+
+class _Reading:
+    """Any values as JSON, together of about `length` characters; `is_cut` says that something was left out.
+
+    One text has half of that, and less the deeper it lies, so that the last of many messages has room as well.
+    """
+
+    def __init__(self, length: int) -> None:
+        self.length = self.left = length
+        self.is_cut = False
+
+    def of(self, value: object, level: int = 0) -> object:
+        """Never raises, and looks at no more of the value than it shows."""
+        if value is None or isinstance(value, (bool, int, float)):
+            self.left -= 8
+            return _Plain().value(value)
+        if level > _LEVELS_SHOWN or self.left <= 0:
+            self.is_cut = True
+            return _CUT
+        try:
+            return self._text(value, level) if isinstance(value, str) else self._parts(value, level)
+        except Exception:  # of the value's own code
+            return f"<{type(value).__name__}>"
+
+    def _text(self, value: str, level: int) -> str:
+        room = max(0, min(self.left, self.length // 2 >> level))
+        self.is_cut |= room < len(value)
+        self.left -= min(room, len(value)) + 3  # quotes and comma
+        return _clean(value if len(value) <= room else value[:room] + _CUT)
+
+    def _parts(self, value: object, level: int) -> object:
+        if (members := _members_of(value)) is not None:
+            return {
+                self._text(str(name), 0): self.of(member, level + 1) for name, member in self._some(members.items())
+            }
+        if (items := _items_of(value)) is not None:
+            return [self.of(item, level + 1) for item in self._some(self._newest(items))]
+        return self._text(_named(value), level)
+
+    def _some(self, parts: Iterable[Any]) -> Iterator[Any]:
+        for number, part in enumerate(parts):
+            if number == _ITEMS_SHOWN or self.left <= 0:
+                self.is_cut = True
+                return
+            yield part
+
+    def _newest(self, items: Sequence[Any]) -> Sequence[Any]:
+        if len(items) <= _MESSAGES_SHOWN or not _is_message(items[-1]):
+            return items
+        self.is_cut = True
+        return items[-_MESSAGES_SHOWN:]
+
+
+def _readable(length: int, /, **members: object) -> Members:
+    """The members that are not None, as JSON of about `length` characters; `truncated` where they had more."""
+    reading = _Reading(length)
+    data = {name: reading.of(member) for name, member in members.items() if member is not None}
+    return {**data, "truncated": True} if reading.is_cut else data
+
+
+def _last_message(value: Any) -> Any:
+    """The last message in what a node takes or gives, or None."""
+    if type(value).__name__ == "Command":
+        value = value.update
+    value = value.get("messages", value) if isinstance(value, dict) else getattr(value, "messages", value)
+    if isinstance(value, (list, tuple)) and value:
+        value = value[-1]
+    return value if _is_message(value) else None
+
+
+def _summary(value: object, length: int) -> str:
+    """What a value says in one short text: of messages the last, of anything else its JSON."""
+    message = _last_message(value)
+    if message is not None:
+        tools = ", ".join(_text(call["tool"]) for call in _tool_calls(message))
+        return (_content_text(message.content) or (f"calls {tools}" if tools else ""))[:length]
+    shown = _Reading(length).of(value)
+    if isinstance(shown, str):
+        return shown
+    return "" if shown is None else _encoded(shown).decode()[:length]
+
+
+def _question(value: object) -> str:
+    """What an interrupt asks a person, as a sentence."""
+    asked = value.get("action_requests", value) if isinstance(value, dict) else value  # as LangChain's middleware asks
+    if isinstance(asked, list) and asked:
+        asked = asked[0]
+    if isinstance(asked, dict):
+        asked = next((asked[name] for name in _ASKING_MEMBERS if _text(asked.get(name))), asked)
+    return _summary(asked, _QUOTE_LENGTH) or "The graph has paused"
+
+
+def _error_members(error: BaseException) -> Members:
+    import traceback
+
+    lines = "".join(traceback.format_exception(type(error), error, error.__traceback__)).splitlines()
+    return {"error": _text_of(error), "errorType": type(error).__name__, "traceback": lines[-_TRACEBACK_LINES:]}
+
+
+def _run_status(error: BaseException) -> str:
+    """The status of a run that ended so. LangGraph raises exceptions for what is no failure, too."""
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    if kinds & _PAUSING:
+        return "paused"
+    if kinds & _CANCELLING:
+        return "cancelled"
+    return "completed" if "GraphBubbleUp" in kinds else "failed"  # ParentCommand: it hands over to another node
+
+
+# What models say
+
+
+def _model_members(metadata: Members, parameters: Members, name: str) -> Members:
+    tools = [tool.get("function", tool) for tool in parameters.get("tools") or [] if isinstance(tool, dict)]
+    return {
+        "name": name,
+        "model": metadata.get("ls_model_name") or parameters.get("model") or parameters.get("model_name"),
+        "provider": metadata.get("ls_provider"),
+        "temperature": metadata.get("ls_temperature"),
+        "maxTokens": metadata.get("ls_max_tokens"),
+        "tools": [tool.get("name") for tool in tools] or None,
+    }
+
+
+def _usage(message: Any, output: Members) -> dict[str, int]:
+    """Tokens; the input's include those that were read from a cache or written to it."""
+    said = getattr(message, "usage_metadata", None) or output.get("token_usage") or output.get("usage")
+    told = _members_of(said) or {}
+    into, out_of = told.get("input_token_details") or {}, told.get("output_token_details") or {}
+    counts = {
+        "inputTokens": told.get("input_tokens", told.get("prompt_tokens")),
+        "outputTokens": told.get("output_tokens", told.get("completion_tokens")),
+        "totalTokens": told.get("total_tokens"),
+        "cacheReadTokens": into.get("cache_read"),
+        "cacheCreationTokens": into.get("cache_creation"),
+        "reasoningTokens": out_of.get("reasoning"),
+    }
+    usage = {name: count for name, count in counts.items() if isinstance(count, int)}
+    if usage:
+        usage.setdefault("totalTokens", usage.get("inputTokens", 0) + usage.get("outputTokens", 0))
+    return usage
+
+
+def _result_members(response: Any) -> Members:
+    generation = next((some[0] for some in response.generations if some), None)
+    message = getattr(generation, "message", None)
+    output = response.llm_output or {}
+    about = {**output, **(getattr(generation, "generation_info", None) or {})}
+    about.update(getattr(message, "response_metadata", None) or {})
+    return {
+        "model": about.get("model_name") or about.get("model"),
+        "usage": _usage(message, output) or None,
+        "finishReason": about.get("finish_reason") or about.get("stop_reason"),
+        "toolCalls": _tool_calls(message) or None,
+        "text": _content_text(getattr(message, "content", None)) or getattr(generation, "text", ""),
+    }
+
+
+# The callbacks
+
+
+class _Run:
+    """One run of LangChain's that has begun: a graph, a node, a model, a tool, or one that makes no event."""
+
+    def __init__(self, run_id: UUID, name: str, parent: _Run | None, options: Members, agent_id: str | None) -> None:
+        metadata = options.get("metadata") or {}
+        self.id = str(run_id)
+        self.name = name
+        self.root: _Run = parent.root if parent else self
+        self.agent_id: str | None = parent.agent_id if parent else agent_id
+        self.namespace: str = metadata.get("langgraph_checkpoint_ns") or (parent.namespace if parent else "")
+        self.path: tuple[Any, ...] = tuple(metadata.get("langgraph_path") or ())
+        self.is_node = (
+            parent is not None
+            and self.namespace != parent.namespace
+            and "langsmith:hidden" not in (options.get("tags") or ())
+        )
+        self.thread = metadata.get("thread_id")
+        self.asked: set[str] = set()  # of a graph: the interrupts by which it has paused
+        self.tool_use_id = ""
+        self.model: object = None
+        self.begun = time.monotonic()
+
+    def duration(self) -> int:
+        """Milliseconds since it began."""
+        return round((time.monotonic() - self.begun) * 1000)
+
+
+def _worker_id(run: _Run) -> str:
+    """The id of the agent that a node is, in each of its turns the same: the names of the nodes that it is inside of.
+
+    What is sent to one node several times at once is numbered as LangGraph numbers it, so also when it is resumed.
+    """
+    sent = [str(run.path[1])] if run.path[:1] == ("__pregel_push",) and isinstance(run.path[1], int) else []
+    named = ".".join([*filter(None, [run.agent_id]), run.name, *sent])
+    return named if _is_id(named) else f"{_as_id(named, 'node')[: _ID_LENGTH // 2]}-{_digest(named)}"
+
+
+def _run_name(serialized: Members | None, options: Members) -> str:
+    serialized = serialized or {}
+    return options.get("name") or serialized.get("name") or str((serialized.get("id") or ["run"])[-1])
+
+
+def _call(run: _Run) -> Members:
+    return {"runId": run.id, "toolUseId": run.tool_use_id, "tool": run.name}
+
+
+def _ended_call(run: _Run) -> Members:
+    return {**_call(run), "durationMs": run.duration()}
+
+
+def _forget_oldest(kept: dict[Any, Any]) -> None:
+    if len(kept) > _RUNS_KEPT:
+        kept.pop(next(iter(kept)), None)
+
+
+def _guarded(callback: Callable[..., None]) -> Callable[..., None]:
+    """The callback, but whatever goes wrong in it stays out of the graph."""
+
+    def guarded(*args: Any, **options: Any) -> None:
+        try:
+            callback(*args, **options)
+        except Exception:
+            import logging
+
+            logging.getLogger("hook_agent").debug("%s failed", callback.__name__, exc_info=True)
+
+    return guarded
+
+
+class _GraphLog:
+    """LangChain's callbacks, as events of an agent's session; one for any number of runs, in any threads at once."""
+
+    raise_error = False
+    run_inline = True  # else an async graph waits for one of a pool's threads, each of which a tool may have
+
+    def __init__(self, agent: Any, agent_id: str | None = None) -> None:
+        import threading
+
+        super().__init__()
+        self._agent = agent
+        self._agent_id = agent_id
+        self._lock = threading.Lock()
+        self._runs: dict[Any, _Run] = {}  # by their ids
+        self._spawned: set[str] = set()  # agents that the store knows from here
+        self._working: set[str] = set()
+        self._paused: dict[str, str] = {}  # agents by the namespace of the node's turn that goes on later
+        self._waiting: set[Any] = set()  # threads of graphs that wait for a person
+        self._step: str | None = None  # as last said
+        self._model: object = None
+
+    # graphs and nodes
+
+    @_guarded
+    def on_chain_start(self, serialized: Members | None, inputs: object, *, run_id: UUID, **options: Any) -> None:
+        run = self._begin(run_id, serialized, options)
+        if run.root is run:
+            self._graph_begins(run, inputs)
+        elif run.is_node:
+            self._node_begins(run, inputs)
+
+    @_guarded
+    def on_chain_end(self, outputs: object, *, run_id: UUID, **options: Any) -> None:
+        run = self._runs.pop(run_id)
+        if run.is_node:
+            self._node_ends(run, "completed", _summary(outputs, _RESULT_LENGTH))
+        elif run.root is run:
+            self._graph_ends(run, "paused" if run.asked else "completed", outputs)
+
+    @_guarded
+    def on_chain_error(self, error: BaseException, *, run_id: UUID, **options: Any) -> None:
+        run, status = self._runs.pop(run_id), _run_status(error)
+        if status == "paused" and run.root is not run:
+            self._asks(run, error.args[0] if error.args else ())
+        if run.is_node:
+            handed_over = error.args[0] if status == "completed" and error.args else None
+            self._node_ends(run, status, _summary(error if status == "failed" else handed_over, _RESULT_LENGTH))
+        elif run.root is run:  # one that asks may be left at that, as by a loop over its stream
+            self._graph_ends(run, "paused" if status == "cancelled" and run.asked else status, error)
+
+    @_guarded
+    def on_interrupt(self, event: Any) -> None:
+        """Of LangGraph 1.2 and later: the only word of a breakpoint, which no node runs into."""
+        run = self._runs.get(event.run_id)
+        if run and (event.interrupts or not run.asked):
+            self._asks(run, event.interrupts)
+
+    def _graph_begins(self, run: _Run, inputs: object) -> None:
+        data = _readable(_ENTRY_LENGTH, runId=run.id, graph=run.name, threadId=run.thread, input=inputs)
+        self._log("action", "graph_start", run, {**data, **self._waits_no_more(run)})
+        self._step = None
+        # The null makes room: the store merges objects, and the last output is no part of the next.
+        self._record("state_updated", {"phase": "running", "currentStep": None, "output": None}, run)
+
+    def _graph_ends(self, run: _Run, status: str, outcome: object) -> None:
+        said: Members = {"runId": run.id, "graph": run.name, "status": status, "durationMs": run.duration()}
+        state: Members = {"phase": status}
+        if status == "completed":
+            said["output"] = outcome
+            output = _Reading(_OUTPUT_LENGTH)
+            state.update(currentStep=None, output=output.of(outcome), outputTruncated=output.is_cut)
+        if isinstance(outcome, BaseException) and status == "failed":
+            said.update(_error_members(outcome))
+        data = _readable(_ENTRY_LENGTH, **said)
+        if status == "failed" and run.asked:  # with what it asked unanswered
+            data.update(self._waits_no_more(run))
+        self._log("response", "graph_error" if status == "failed" else "graph_end", run, data)
+        self._record("state_updated", state, run)
+
+    def _waits_no_more(self, graph: _Run) -> Members:
+        self._waiting.discard(graph.thread)
+        return {} if self._waiting else {"attention": None}
+
+    def _node_begins(self, run: _Run, inputs: object) -> None:
+        parent = run.agent_id
+        with self._lock:
+            run.agent_id = self._free_id(self._paused.pop(run.namespace, "") or _worker_id(run))
+            is_known = run.agent_id in self._spawned
+            self._spawned.add(run.agent_id)
+            self._working.add(run.agent_id)
+        task = _summary(inputs, _TASK_LENGTH) or None
+        if is_known:
+            said: Members = {"status": "running", "task": task, "result": None}
+        else:
+            said = {"type": run.name, "task": task, "status": "running"}
+            said.update({"parentAgentId": parent} if parent else {})
+        self._record("agent_updated" if is_known else "agent_spawned", {"agentId": run.agent_id, **said}, run)
+        if self._step != run.name:
+            self._step = run.name
+            self._record("state_updated", {"currentStep": run.name}, run)
+
+    def _node_ends(self, run: _Run, status: str, result: str) -> None:
+        agent_id = run.agent_id or ""
+        if status == "paused":
+            self._record("agent_updated", {"agentId": agent_id, "status": status}, run)
+        else:
+            self._record("agent_completed", {"agentId": agent_id, "status": status, "result": result or None}, run)
+        with self._lock:  # only now may another turn go by this id
+            self._working.discard(agent_id)
+            if status == "paused":
+                self._paused[run.namespace] = agent_id
+                _forget_oldest(self._paused)
+
+    def _free_id(self, agent_id: str) -> str:
+        """The same node can be at work twice at once, where two runs of a graph share a session."""
+        free, number = agent_id, 1
+        while free in self._working:
+            number += 1
+            free = f"{agent_id[: _ID_LENGTH - 8]}-{number}"
+        return free
+
+    def _asks(self, run: _Run, interrupts: Any) -> None:
+        """A person is waited for. What a node asks comes up through the graphs around it, but is asked once."""
+        graph = run.root
+        asked = {str(getattr(it, "id", None) or getattr(it, "interrupt_id", None) or it): it for it in interrupts}
+        new = {name: it for name, it in asked.items() if name not in graph.asked}
+        if not new and graph.asked:
+            return
+        graph.asked.update(new or {"breakpoint"})
+        self._waiting.add(graph.thread)
+        values = [{"id": name, "value": getattr(it, "value", it)} for name, it in new.items()]
+        message = " / ".join(_question(it["value"]) for it in values) or f"{graph.name} has stopped at a breakpoint"
+        data = _readable(_ENTRY_LENGTH, runId=graph.id, threadId=graph.thread, interrupts=values)
+        data["attention"] = {"reason": "question", "message": message[:_QUOTE_LENGTH]}
+        self._log("action", "interrupt", run, data)
+
+    # tools
+
+    @_guarded
+    def on_tool_start(self, serialized: Members | None, input_str: str, *, run_id: UUID, **options: Any) -> None:
+        run = self._begin(run_id, serialized, options)
+        run.tool_use_id = options.get("tool_call_id") or run.id
+        inputs = options.get("inputs")
+        self._say("action", "tool_call", run, **_call(run), input=input_str if inputs is None else inputs)
+
+    @_guarded
+    def on_tool_end(self, output: Any, *, run_id: UUID, **options: Any) -> None:
+        run = self._runs.pop(run_id)
+        if _is_message(output) and getattr(output, "status", None) == "error":  # it told the model, and did not raise
+            self._say("response", "tool_error", run, **_ended_call(run), error=_content_text(output.content))
+        else:
+            said = output.content if _is_message(output) else output
+            self._say("response", "tool_result", run, **_ended_call(run), output=said)
+
+    @_guarded
+    def on_tool_error(self, error: BaseException, *, run_id: UUID, **options: Any) -> None:
+        run, status = self._runs.pop(run_id), _run_status(error)
+        if status == "paused":  # it asks a person, and is called anew when the answer is there
+            return
+        if status == "completed":
+            self._say("response", "tool_result", run, **_ended_call(run), output=error.args[0] if error.args else None)
+        else:
+            self._say("response", "tool_error", run, **_ended_call(run), **_error_members(error))
+
+    # models
+
+    @_guarded
+    def on_chat_model_start(
+        self, serialized: Members | None, messages: list[list[Any]], *, run_id: UUID, **options: Any
+    ) -> None:
+        run = self._begin(run_id, serialized, options)
+        self._model_called(run, "chat", options, [message for batch in messages for message in batch])
+
+    @_guarded
+    def on_llm_start(self, serialized: Members | None, prompts: list[str], *, run_id: UUID, **options: Any) -> None:
+        run = self._begin(run_id, serialized, options)
+        self._model_called(run, "text_completion", options, prompts)
+
+    @_guarded
+    def on_llm_end(self, response: Any, *, run_id: UUID, **options: Any) -> None:
+        run = self._runs.pop(run_id)
+        result = _result_members(response)
+        model = result.pop("model") or run.model
+        self._say("response", "model_result", run, runId=run.id, model=model, durationMs=run.duration(), **result)
+        self._count_tokens(run, model, result["usage"] or {})
+
+    @_guarded
+    def on_llm_error(self, error: BaseException, *, run_id: UUID, **options: Any) -> None:
+        run = self._runs.pop(run_id)
+        said = {"runId": run.id, "model": run.model, "durationMs": run.duration(), **_error_members(error)}
+        self._say("response", "model_error", run, **said)
+
+    def _model_called(self, run: _Run, operation: str, options: Members, messages: list[Any]) -> None:
+        about = _model_members(options.get("metadata") or {}, options.get("invocation_params") or {}, run.name)
+        run.model = about["model"]
+        last = messages[-1] if messages else None
+        said = {"runId": run.id, "operation": operation, **about, "messages": len(messages), "lastMessage": last}
+        self._say("action", "model_call", run, **said)
+
+    def _count_tokens(self, run: _Run, model: object, usage: dict[str, int]) -> None:
+        counts = {"input": "inputTokens", "output": "outputTokens", "total": "totalTokens"}
+        data: Members = {f"tokenUsage.{name}": f"+{usage[it]}" for name, it in counts.items() if usage.get(it, 0) > 0}
+        if model and model != self._model:
+            data["model"] = self._model = model
+        if data:
+            self._record("metadata_updated", data, run)
+
+    # retrievers, what a program says itself, agents of old
+
+    @_guarded
+    def on_retriever_start(self, serialized: Members | None, query: str, *, run_id: UUID, **options: Any) -> None:
+        run = self._begin(run_id, serialized, options)
+        self._say("action", "retriever_call", run, runId=run.id, retriever=run.name, query=query)
+
+    @_guarded
+    def on_retriever_end(self, documents: Any, *, run_id: UUID, **options: Any) -> None:
+        run = self._runs.pop(run_id)
+        found = [{"id": getattr(it, "id", None), "text": it.page_content, "metadata": it.metadata} for it in documents]
+        said = {"runId": run.id, "retriever": run.name, "durationMs": run.duration(), "documents": found}
+        self._say("response", "retriever_result", run, **said)
+
+    @_guarded
+    def on_retriever_error(self, error: BaseException, *, run_id: UUID, **options: Any) -> None:
+        run = self._runs.pop(run_id)
+        said = {"runId": run.id, "retriever": run.name, "durationMs": run.duration(), **_error_members(error)}
+        self._say("response", "retriever_error", run, **said)
+
+    @_guarded
+    def on_custom_event(self, name: str, data: object, *, run_id: UUID, **options: Any) -> None:
+        self._say("action", "custom_event", self._runs.get(run_id), name=name, data=data)
+
+    @_guarded
+    def on_agent_action(self, action: Any, *, run_id: UUID, **options: Any) -> None:
+        said = {"tool": action.tool, "input": action.tool_input, "log": action.log}
+        self._say("action", "agent_action", self._runs.get(run_id), **said)
+
+    @_guarded
+    def on_agent_finish(self, finish: Any, *, run_id: UUID, **options: Any) -> None:
+        self._say("response", "agent_finish", self._runs.get(run_id), output=finish.return_values, log=finish.log)
+
+    # what all of them need
+
+    def _begin(self, run_id: UUID, serialized: Members | None, options: Members) -> _Run:
+        with self._lock:
+            parent = self._runs.get(options.get("parent_run_id"))
+            run = _Run(run_id, _run_name(serialized, options), parent, options, self._agent_id)
+            self._runs[run_id] = run
+            _forget_oldest(self._runs)
+        return run
+
+    def _say(self, event_type: str, entry_type: str, run: _Run | None, /, **members: object) -> None:
+        self._log(event_type, entry_type, run, _readable(_ENTRY_LENGTH, **members))
+
+    def _log(self, event_type: str, entry_type: str, run: _Run | None, data: Members) -> None:
+        self._record(event_type, {"type": entry_type, **data}, run)
+
+    def _record(self, event_type: str, data: Members, run: _Run | None) -> None:
+        self._agent._record(event_type, data, agent_id=run.agent_id if run else self._agent_id)
+
+
+_langchain_handler_class: Any = None  # made when it is first asked for: importing LangChain takes most of a second
+
+
+def _langchain_handler(agent: Any, agent_id: str | None = None) -> Any:
+    global _langchain_handler_class
+    if _langchain_handler_class is None:
+        _langchain_handler_class = type("SessionCallbackHandler", (_GraphLog, _callback_base()), {})
+    return _langchain_handler_class(agent, _as_id(agent_id, "agent") if agent_id else None)
+
+
+def _callback_base() -> type:
+    try:
+        from langchain_core.callbacks import BaseCallbackHandler
+    except ImportError as error:
+        raise ImportError("langchain_handler() needs LangChain: pip install langchain-core") from error
+    try:
+        from langgraph.callbacks import GraphCallbackHandler
+    except ImportError:  # no LangGraph, or one before 1.2
+        return BaseCallbackHandler
+    return GraphCallbackHandler
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Claude Code's settings
+# ---------------------------------------------------------------------------------------------------------------------
+
+# Not among them: WorktreeCreate (a hook there replaces git's worktrees), FileChanged (wants names of files),
+# PreModelSwitch (its timeout blocks) and MessageDisplay (what is shown waits for it).
+_HOOKED = """
+    SessionStart Setup InstructionsLoaded UserPromptSubmit UserPromptExpansion PreToolUse PermissionRequest
+    PermissionDenied PostToolUse PostToolUseFailure PostToolBatch Notification SubagentStart SubagentStop TaskCreated
+    TaskCompleted Stop StopFailure TeammateIdle ConfigChange CwdChanged DirectoryAdded WorktreeRemove PreCompact
+    PostCompact PostModelSwitch Elicitation ElicitationResult SessionEnd
+"""
+_HOOK_SECONDS = 5
+_END_SECONDS = 10
+_END_BUDGET = "CLAUDE_CODE_SESSIONEND_HOOKS_TIMEOUT_MS"  # without it, older clients end all of SessionEnd after 1.5 s
+_END_BUDGET_MS = "10500"  # a little more than the hook has, and a number that nobody else writes: so we know it again
+_BYTE_ORDER_MARK = "\ufeff"
+_MANAGED_SETTINGS = "/etc/claude-code/managed-settings.d/50-session-store.json"
+_OUR_COMMAND = r"\bhook_agent(\.hook\(\)|\.py['\"]? hook\b)"
+
+
+class _Refused(Exception):
+    """The settings are left as they are. The message says why, and where."""
+
+
+def _hook_command() -> str:
+    """The shell command of each hook: silent and 0 whatever happens, also when the interpreter or this file is gone.
+
+    A module is compiled once and a script each time, so this file is imported. Its folder comes last in the path:
+    what else lies there must not take the place of the standard library.
+    """
+    import json
+    import shlex
+
+    python = sys.executable if sys.prefix == sys.base_prefix else os.path.realpath(sys.executable)  # outlives a venv
+    folder = json.dumps(os.path.dirname(os.path.abspath(__file__)), ensure_ascii=False)
+    code = f"import sys; sys.path.append({folder}); import hook_agent; hook_agent.hook()"
+    return f"{shlex.quote(python)} -I -S -c {shlex.quote(code)} >/dev/null 2>&1 || :"
+
+
+# The text of the settings. It is changed in place, element by element, so that all else stays as it is to the byte, and
+# taking out what was put in gives back what was there. Whether a container was there before, though empty, shows in
+# its line breaks: one that is made here has as many before its first element as after its last; one that is found
+# empty gets one more before.
+
+
+class _Element:
+    """One element of an array or object in a text: its name if it is a member, its value, and where all of it is."""
+
+    def __init__(self, name: str, value: Any, start: int, value_start: int, end: int) -> None:
+        self.name, self.value = name, value
+        self.start, self.value_start, self.end = start, value_start, end
+
+
+def _skip(text: str, at: int) -> int:
+    """The next place that is not white space."""
+    while text[at] in " \t\r\n":
+        at += 1
+    return at
+
+
+def _elements(text: str, opening: int) -> tuple[list[_Element], int]:
+    """The elements of the container that opens at `opening` in this JSON text, and where it closes."""
+    import json
+
+    value_at = json.JSONDecoder().raw_decode
+    elements = []
+    at = _skip(text, opening + 1)
+    while text[at] not in "]}":
+        start, name = at, ""
+        if text[opening] == "{":
+            name, at = value_at(text, at)
+            at = _skip(text, _skip(text, at) + 1)
+        value, end = value_at(text, at)
+        elements.append(_Element(name, value, start, at, end))
+        at = _skip(text, end)
+        if text[at] == ",":
+            at = _skip(text, at + 1)
+    return elements, at
+
+
+def _root(text: str) -> int:
+    return _skip(text, text.startswith(_BYTE_ORDER_MARK))
+
+
+def _new_line(text: str, at: int) -> str:
+    """The line break and the white space that this place's line begins with."""
+    begin = text.rfind("\n", 0, at) + 1
+    margin = text[begin:at]
+    return ("\r\n" if "\r\n" in text else "\n") + margin[: len(margin) - len(margin.lstrip(" \t"))]
+
+
+def _indent(text: str) -> str:
+    """How much deeper each level stands: as much as the first member of all, if it has a line of its own."""
+    return _new_line(text, _skip(text, _root(text) + 1)).lstrip("\r\n") or "  "
+
+
+def _with_element(text: str, opening: int, element: str) -> str:
+    """The text with one more element at the end of that container, spaced as the one before it."""
+    elements, closing = _elements(text, opening)
+    if not elements:
+        lead = text[opening + 1 : closing] + _new_line(text, opening) + _indent(text)
+        return text[: opening + 1] + lead + element + text[opening + 1 :]
+    last = elements[-1]
+    line = _new_line(text, last.start)
+    space = line if text[: last.start].endswith(line) else " "
+    return text[: last.end] + "," + space + element + text[last.end :]
+
+
+def _with_inner_element(text: str, opening: int, path: tuple[str, ...], element: str) -> str:
+    """The text with one more element at the end of the container that `path` leads to, which is made if need be.
+
+    Each step is the name of a member and, as its last character, the bracket that its value begins with.
+    """
+    if not path:
+        return _with_element(text, opening, element)
+    name, bracket, further = path[0][:-1], path[0][-1], path[1:]
+    elements, _ = _elements(text, opening)
+    there = [member for member in elements if member.name == name][-1:]  # where a name stands twice, the last counts
+    if not there:
+        line = _new_line(text, elements[-1].start if elements else opening) + _indent(text) * (not elements)
+        return _with_element(text, opening, _wrapped(path, element, line, _indent(text)))
+    if text[there[0].value_start] != bracket:
+        line_number = text.count("\n", 0, there[0].value_start) + 1
+        kind = {"{": "an object", "[": "an array"}[bracket]
+        raise _Refused(f'line {line_number}: "{name}" should be {kind}')
+    return _with_inner_element(text, there[0].value_start, further, element)
+
+
+def _wrapped(path: tuple[str, ...], element: str, line: str, indent: str) -> str:
+    """The element inside new containers: an array on the line of its member, an object with a line for each of its."""
+    if not path:
+        return element
+    name = f'"{path[0][:-1]}": ' if path[0][:-1] else ""
+    if path[0].endswith("["):
+        return f"{name}[{_wrapped(path[1:], element, line, indent)}]"
+    return f"{name}{{{line}{indent}{_wrapped(path[1:], element, line + indent, indent)}{line}}}"
+
+
+def _places(
+    text: str, opening: int, path: tuple[str, ...], wanted: Callable[[Any], bool]
+) -> Iterator[list[tuple[int, int]]]:
+    """Where the wanted values at `path` are: for each, the containers on the way to it, each with the index in it.
+
+    A step is the name of a member, or empty for every element.
+    """
+    for index, element in enumerate(_elements(text, opening)[0]):
+        if path[0] not in ("", element.name):
+            continue
+        if len(path) == 1:
+            if wanted(element.value):
+                yield [(opening, index)]
+        elif isinstance(element.value, (dict, list)):
+            for further in _places(text, element.value_start, path[1:], wanted):
+                yield [(opening, index), *further]
+
+
+def _without_element(text: str, place: list[tuple[int, int]]) -> str:
+    """The text without the element at this place, and without the containers made for it alone; "" if that is all."""
+    for opening, index in reversed(place):
+        elements, closing = _elements(text, opening)
+        if index:
+            return text[: elements[index - 1].end] + text[elements[index].end :]
+        if len(elements) > 1:
+            return text[: elements[0].start] + text[elements[1].start :]
+        before, after = text[opening + 1 : elements[0].start], text[elements[0].end : closing]
+        if before.count("\n") != after.count("\n"):
+            return text[: opening + 1] + text[elements[0].end :]
+    return ""
+
+
+# What install puts into it, and uninstall takes out
+
+
+def _is_ours(hook: object) -> bool:
+    import re
+
+    return isinstance(hook, dict) and bool(re.search(_OUR_COMMAND, _text(hook.get("command"))))
+
+
+def _installed(text: str, command: str) -> str:
+    """The settings, empty if there are none, with our hooks, each of which has this command. Raises _Refused."""
+    for event in _HOOKED.split():
+        seconds = _END_SECONDS if event == "SessionEnd" else _HOOK_SECONDS
+        text = _with_hook(text, event, {"type": "command", "command": command, "timeout": seconds})
+    if any(_places(text, _root(text), ("env", _END_BUDGET), lambda _: True)):
+        return text
+    return _with_inner_element(text, _root(text), ("env{",), f'"{_END_BUDGET}": "{_END_BUDGET_MS}"')
+
+
+def _with_hook(text: str, event: str, hook: dict[str, Any]) -> str:
+    import json
+
+    group = json.dumps({"hooks": [hook]}, ensure_ascii=False)
+    path = ("hooks{", f"{event}[")
+    if not text:
+        return _wrapped(("{", *path), group, "\n", "  ") + "\n"
+    there = [place[-1] for place in _places(text, _root(text), ("hooks", event, "", "hooks", ""), _is_ours)]
+    for opening, index in reversed(there):
+        older = _elements(text, opening)[0][index]
+        if older.value != hook:
+            text = text[: older.start] + json.dumps(hook, ensure_ascii=False) + text[older.end :]
+    return text if there else _with_inner_element(text, _root(text), path, group)
+
+
+def _uninstalled(text: str) -> str:
+    """The settings without our hooks; empty if there was nothing else."""
+    for path, wanted in (
+        (("hooks", "", "", "hooks", ""), _is_ours),
+        (("env", _END_BUDGET), lambda value: value == _END_BUDGET_MS),
+    ):
+        while text and (place := next(_places(text, _root(text), path, wanted), None)):
+            text = _without_element(text, place)
+    return text
+
+
+# The file of the settings
+
+
+def _settings_file(project: str | None = None, managed: bool = False) -> str:
+    """The file of the user's own settings, of a project's or of the machine's: not a link to it, but itself."""
+    if managed:
+        return os.path.realpath(_MANAGED_SETTINGS)
+    if project is None:
+        folder = os.environ.get("CLAUDE_CONFIG_DIR") or os.path.join(os.path.expanduser("~"), ".claude")
+    elif os.path.isdir(project):
+        folder = os.path.join(project, ".claude")
+    else:
+        raise _Refused(f"there is no folder {project}")
+    return os.path.realpath(os.path.join(folder, "settings.json"))
+
+
+def _read_settings(path: str) -> str:
+    """The text of the settings; empty if there is no such file. Raises _Refused where it is no JSON object."""
+    import json
+
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            text = file.read()
+        if not isinstance(json.loads(text.removeprefix(_BYTE_ORDER_MARK)), dict):
+            raise _Refused(f"{path} line 1 column 1: the settings should be an object")
+    except FileNotFoundError:
+        return ""
+    except json.JSONDecodeError as error:
+        raise _Refused(f"{path} line {error.lineno} column {error.colno} is not JSON: {error.msg}") from None
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise _Refused(f"{path} is not JSON: {error}") from None
+    return text
+
+
+def _write_settings(path: str, text: str) -> None:
+    """In place of the old file, with its mode and owner, at one instant."""
+    unfinished = f"{path}.{os.getpid()}.tmp"
+    with open(unfinished, "x", encoding="utf-8", newline="") as file:
+        try:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+            _take_after(path, file.fileno())
+            os.replace(unfinished, path)
+        except BaseException:
+            os.unlink(unfinished)
+            raise
+
+
+def _take_after(path: str, descriptor: int) -> None:
+    try:
+        old = os.stat(path)
+    except FileNotFoundError:
+        return
+    if (old.st_uid, old.st_gid) != (os.geteuid(), os.getegid()):
+        os.fchown(descriptor, old.st_uid, old.st_gid)
+    os.fchmod(descriptor, old.st_mode & 0o7777)
+
+
+def _make_folder(path: str) -> int:
+    """Makes a folder, and those above it; how many it had to make."""
+    if os.path.isdir(path):
+        return 0
+    above = _make_folder(os.path.dirname(path))
+    os.mkdir(path)
+    return above + 1
+
+
+def _install_into(path: str) -> bool:
+    """Whether that changed anything. A new file ends with a blank line for each folder that was made for it."""
+    old = _read_settings(path)
+    try:
+        new = _installed(old, _hook_command())
+    except _Refused as reason:
+        raise _Refused(f"{path} {reason}") from None
+    if new == old:
+        return False
+    made = _make_folder(os.path.dirname(path))
+    _write_settings(path, new + ("" if old else "\n" * made))
+    return True
+
+
+def _uninstall_from(path: str) -> bool:
+    old = _read_settings(path)
+    new = old and _uninstalled(old)
+    if new == old:
+        return False
+    if new:
+        _write_settings(path, new)
+        return True
+    os.unlink(path)
+    for _ in range(len(old) - len(old.rstrip("\n")) - 1):
+        path = os.path.dirname(path)
+        if os.listdir(path):
+            break
+        os.rmdir(path)
+    return True
+
+
+def _compile() -> str:
+    """Compiles this file, so that also the first hook finds it compiled; why that could not be, else empty."""
+    import py_compile
+
+    source = os.path.abspath(__file__)
+    name = f"hook_agent.{sys.implementation.cache_tag}.pyc"
+    try:
+        py_compile.compile(source, os.path.join(os.path.dirname(source), "__pycache__", name), doraise=True)
+    except OSError as error:
+        return str(error)
+    return ""
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -2210,7 +3165,249 @@ def _hook(arguments: list[str]) -> int:
     hook()
 
 
-COMMANDS: dict[str, Callable[[list[str]], int]] = {"hook": _hook, "test": _test, "flush": _flush, "status": _status}
+def _install(arguments: list[str]) -> int:
+    """put the hooks into Claude Code's settings, and keep what is there; safe to repeat"""
+    return _change_settings(_install_into, _tell_install, _settings_options("install", _install, arguments))
+
+
+def _uninstall(arguments: list[str]) -> int:
+    """take the hooks out of Claude Code's settings again"""
+    return _change_settings(_uninstall_from, _tell_uninstall, _settings_options("uninstall", _uninstall, arguments))
+
+
+def _settings_options(name: str, command: Callable[[list[str]], int], arguments: list[str]) -> Any:
+    parser = _parser(name, command)
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--user", action="store_true", help="your own settings, as if nothing is said")
+    where.add_argument("--project", metavar="DIR", help="the settings of the project in this folder")
+    where.add_argument("--managed", action="store_true", help=f"the settings of this machine: {_MANAGED_SETTINGS}")
+    return parser.parse_args(arguments)
+
+
+def _change_settings(change: Callable[[str], bool], tell: Callable[[str, bool], None], options: Any) -> int:
+    """1: the settings could not be changed, and are as they were."""
+    try:
+        path = _settings_file(options.project, options.managed)
+        changed = change(path)
+    except (_Refused, OSError, UnicodeEncodeError) as trouble:
+        print(f"Nothing was changed: {trouble}", file=sys.stderr)
+        return 1
+    tell(path, changed)
+    return 0
+
+
+def _tell_install(path: str, changed: bool) -> None:
+    trouble = _compile()
+    if changed:
+        print(f"{len(_HOOKED.split())} hooks are in {path} now; all else there is as it was. Each of them runs\n")
+        print(f"    {_hook_command()}\n")
+    else:
+        print(f"The hooks are in {path} already.")
+    if trouble:
+        print(f"This file could not be compiled beforehand, which makes each hook a little slower: {trouble}")
+    print(
+        "From its next start on, what Claude Code does goes to the store that its environment names:\n"
+        f"SESSION_SERVICE_URL (here {_service_url()}), SESSION_TOKEN or SESSION_TOKEN_FILE, SESSION_USER_ID.\n"
+        "Say `test` in place of `install` to learn whether that store can be reached from here."
+    )
+
+
+def _tell_uninstall(path: str, changed: bool) -> None:
+    if not changed:
+        print(f"Nothing to do: there are no hooks of ours in {path}.")
+    elif os.path.exists(path):
+        print(f"The hooks are no longer in {path}; all else there is as it was.")
+    else:
+        print(f"{path} is gone: there were only our hooks in it.")
+
+
+# `run`
+
+
+class _Output:
+    """What a command writes: passed on byte for byte, while its last lines are kept."""
+
+    _LINE_BYTES = 4096
+    _SECONDS = 1.0  # how long to wait for the end of what is written once the command is gone: its children may go on
+
+    def __init__(self, lines: int) -> None:
+        import collections
+
+        self._lines: collections.deque[bytes] = collections.deque(maxlen=lines)
+        self._threads: list[threading.Thread] = []
+        self._writing: list[int] = []
+
+    def redirections(self) -> list[tuple[int, int, int]]:
+        """What posix_spawn has to do so that the command writes here."""
+        return [self._redirection(1), self._redirection(2)] if self._lines.maxlen else []
+
+    def _redirection(self, to: int) -> tuple[int, int, int]:
+        import threading
+
+        reading, writing = os.pipe()
+        self._writing.append(writing)
+        self._threads.append(threading.Thread(target=self._pass_on, args=(reading, to), daemon=True))
+        self._threads[-1].start()
+        return os.POSIX_SPAWN_DUP2, writing, to
+
+    def command_has_it(self) -> None:
+        """Only the command, and whom it lets, writes here from now on."""
+        for writing in self._writing:
+            os.close(writing)
+
+    def _pass_on(self, reading: int, to: int) -> None:
+        line = b""
+        try:
+            while piece := os.read(reading, 1 << 16):
+                _write_all(to, piece)
+                *whole, line = (line + piece).split(b"\n")
+                self._lines.extend(text[: self._LINE_BYTES] for text in whole)
+                line = line[: self._LINE_BYTES]
+        except OSError:  # nobody reads it any more, and so the command gets SIGPIPE as it would without us
+            pass
+        finally:
+            os.close(reading)
+            if line:
+                self._lines.append(line)
+
+    def last_lines(self) -> str | None:
+        """The last lines of a command that has ended; None if they are not kept."""
+        deadline = time.monotonic() + self._SECONDS
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        return b"\n".join(self._lines).decode(errors="replace") if self._lines.maxlen else None
+
+
+def _write_all(to: int, data: bytes) -> None:
+    import contextlib
+    import select
+
+    while data:
+        select.select([], [to], [])  # whoever shares it with us may have made it one that does not block
+        with contextlib.suppress(BlockingIOError):
+            data = data[os.write(to, data) :]
+
+
+def _passed_on() -> set[int]:
+    """The signals that are meant for the command."""
+    import signal
+
+    return {getattr(signal, f"SIG{name}") for name in ("TERM", "INT", "HUP", "QUIT", "USR1", "USR2", "WINCH")}
+
+
+def _typed(info: signal.struct_siginfo) -> bool:
+    """Whether a signal came from the keyboard or the window: the terminal has sent it to the command as well."""
+    import signal
+
+    from_kernel = 128  # SI_KERNEL
+    return info.si_code == from_kernel and info.si_signo in (signal.SIGINT, signal.SIGQUIT, signal.SIGWINCH)
+
+
+def _wait_for(process: int) -> int:
+    """Waits for the end of a process and passes signals on to it until then: its exit code, negative if by a signal.
+
+    Reaps whatever else ends: as process 1 of a container there is nobody else to do it. Needs the signals blocked.
+    """
+    import signal
+
+    awaited = {*_passed_on(), signal.SIGCHLD}
+    while True:
+        info = signal.sigwaitinfo(awaited)
+        if info.si_signo != signal.SIGCHLD:
+            if not _typed(info):
+                os.kill(process, info.si_signo)  # not yet reaped, so nobody else has its number
+            continue
+        ended = dict(_ended_processes())
+        if process in ended:
+            return os.waitstatus_to_exitcode(ended[process])
+
+
+def _ended_processes() -> Iterator[tuple[int, int]]:
+    """The number and the wait status of each child that has ended."""
+    try:
+        while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+            yield ended
+    except ChildProcessError:
+        return
+
+
+def _start(command: list[str], session_id: str, output: _Output, mask: Iterable[int]) -> int:
+    """Starts a command with the signal mask and handlers that we were started with. Raises OSError."""
+    import signal
+
+    try:
+        return os.posix_spawnp(
+            command[0],
+            command,
+            {**os.environ, "SESSION_ID": session_id},
+            file_actions=output.redirections(),
+            setsigmask=mask,
+            setsigdef=(signal.SIGPIPE, signal.SIGXFSZ),  # Python itself ignores these two
+        )
+    finally:
+        output.command_has_it()
+
+
+def _run_to_its_end(
+    command: list[str], session_id: str, output: _Output, mask: Iterable[int]
+) -> tuple[int, str | None]:
+    """Runs a command: the exit code as a shell gives it, and what went wrong."""
+    import signal
+
+    try:
+        code = _wait_for(_start(command, session_id, output, mask))
+    except OSError as error:
+        reason = f"{command[0]}: {error.strerror}"
+        print(f"hook_agent.py run: {reason}", file=sys.stderr)
+        return 127 if isinstance(error, FileNotFoundError) else 126, reason
+    if code < 0:
+        return 128 - code, f"killed by signal {-code}: {signal.strsignal(-code)}"
+    return code, f"exit code {code}" if code else None
+
+
+def _run(arguments: list[str]) -> int:
+    """run a program as a session of its own: run [--output-lines N] -- COMMAND …"""
+    parser = _parser("run", _run)
+    parser.add_argument("--output-lines", type=int, default=0, metavar="N", help="keep the last N lines that it writes")
+    parser.add_argument("command", nargs="+", metavar="-- COMMAND …")
+    options = parser.parse_args(arguments)
+    return _run_as_session(options.command, options.output_lines)
+
+
+def _run_as_session(command: list[str], output_lines: int) -> int:
+    """The exit code of the command, whether or not the store is there."""
+    import signal
+
+    # First of all, so that none is missed, and so that threads which begin later have them blocked as well.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {*_passed_on(), signal.SIGCHLD})
+    initial = {"source": "run", "command": command, "cwd": _folder(), "host": os.uname().nodename, "start": _now()}
+    output = _Output(max(0, output_lines))
+    with SessionHookAgent(initial=initial).sync as session:
+        code, outcome = _run_to_its_end(command, session.session_id, output, mask)
+        for number in _passed_on():
+            signal.signal(number, lambda *_: None)  # they are for the command, which is gone
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        end = {"status": "failed" if code else "success", "outcome": outcome, "exitCode": code}
+        session.finalize({**end, "response": output.last_lines()})
+    return code
+
+
+def _folder() -> str | None:
+    try:
+        return os.getcwd()
+    except OSError:  # it is gone: no reason for the command not to run
+        return None
+
+
+COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "hook": _hook,
+    "test": _test,
+    "flush": _flush,
+    "status": _status,
+    "install": _install,
+    "uninstall": _uninstall,
+    "run": _run,
+}
 
 
 def main(arguments: list[str]) -> int:

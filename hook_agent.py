@@ -1006,8 +1006,9 @@ def claude_code_events(
 
 _PAYLOAD_BYTES = 16 << 20
 _READ_BYTES = 1 << 20
-# A script that is `__main__` is compiled anew each time it starts, a module that it imports is not.
-_AS_MODULE = "import sys; sys.path.insert(0, {folder!r}); import {name}; {name}.{call}"
+# A script that is `__main__` is compiled anew each time it starts, a module that it imports is not. Its folder comes
+# last in the path: what else lies there must not take the place of the standard library.
+_AS_MODULE = "import sys; sys.path.append({folder!r}); import {name}; {name}.{call}"
 
 
 def hook() -> NoReturn:

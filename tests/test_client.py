@@ -718,7 +718,7 @@ async def program():
         assert await agent.flush(20)
 asyncio.run(program())
 payload = json.dumps({"session_id": "x", "hook_event_name": "Stop", "last_assistant_message": "done"})
-code = "import sys; sys.path.insert(0, %r); import hook_agent; hook_agent.hook()" % os.path.dirname(hook_agent.__file__)
+code = "import sys; sys.path.append(%r); import hook_agent; hook_agent.hook()" % os.path.dirname(hook_agent.__file__)
 env = {**os.environ, "SESSION_ID": "round-" + sys.argv[1]}
 ran = subprocess.run([sys.executable, "-I", "-S", "-c", code], input=payload.encode(), env=env, stdout=-1, stderr=-1)
 assert (ran.returncode, ran.stdout, ran.stderr) == (0, b"", b""), ran

@@ -31,6 +31,7 @@ from hook_agent import claude_code_events
 from . import __version__, answers, folds, requests
 from .access import COOKIE, Headers, Tokens
 from .answers import gives, problems
+from .backups import Backups
 from .database import Appended, Appender
 from .door import log_entry
 from .events import ID_PATTERN, Draft, is_id, json_object, now
@@ -183,11 +184,28 @@ async def health(request: Call) -> JSONResponse:
         "websocket": request.app.state.listeners.counts(),
         "storage": str(store.settings.directory),
         "version": __version__,
-        "cursor": store.writer.cursor,
+        "cursor": store.finding.cursor if store.finding else store.writer.cursor,
         "sqlite": sqlite3.sqlite_version,
         "searchLag": store.writer.search_lag,
+        "database": database_health(store),
+        "backup": backup_health(store.backups),
     }
     return answer(msgspec.json.encode(document))
+
+
+def database_health(store: Store) -> Document:
+    finding = store.finding
+    return {"status": finding.status if finding else "ok", "error": finding.detail if finding else None}
+
+
+def backup_health(backups: Backups) -> Document:
+    last = backups.last.manifest if backups.last else None
+    return {
+        "status": backups.status,
+        "last": last and last.made_at,
+        "cursor": last and last.cursor,
+        "error": backups.error,
+    }
 
 
 @get("/ready", responses=gives(answers.Ready), tags=["server"])

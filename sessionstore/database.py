@@ -212,11 +212,14 @@ class Appender:
         clock: Callable[[], str],
         ids: Iterator[str],
         auto_create: bool = True,
+        used: int = 0,
     ) -> None:
         self.connection = connection
         self.clock = clock
         self.ids = ids
         self.auto_create = auto_create
+        self.used = used
+        """Cursors up to here are never given, though the database may end below: what had them is lost."""
         self.puts_off = True
         """False: every entry is inserted at once, so that one that is refused fails alone."""
         self.fresh: list[Event] = []
@@ -246,6 +249,7 @@ class Appender:
         self.cursor, self.searched = self.connection.execute(
             "SELECT coalesce((SELECT max(cursor) FROM events), 0), searched FROM progress"
         ).fetchone()
+        self.cursor = max(self.cursor, self.used)
         self.received_at = self.clock()
         self.fresh = []
         self.unused_ids: set[tuple[str, str]] = set()

@@ -1,0 +1,155 @@
+"""Whether the database can be served: looked at once at the start, before anything opens it to write.
+
+SQLite finds pages that are damaged, and cannot find what is missing: a database
+that has lost its last commits, with the log that held them, is sound. Therefore
+its newest cursor is compared with what others have seen.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import msgspec
+
+from export.backup import BackupFailed, Manifest, manifest_of, newest_cursor, read_manifest
+
+from . import mark
+from .database import APPLICATION_ID
+from .settings import Settings
+
+log = logging.getLogger("sessionstore.soundness")
+
+SECONDS = 1.0
+"""How long the pages of the database are looked at. Every backup looks at all of them, however long it takes."""
+DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+TREE_PROGRESS = ".mirror.json"
+MARK = f"the file {mark.NAME}"
+
+
+class Finding(NamedTuple):
+    """Why the database is not served: it is told at /health, at /ready, and instead of every answer."""
+
+    status: Literal["behind", "damaged"]
+    cursor: int
+    """The newest that the database has, as far as that can be read."""
+    detail: str
+    """What is wrong, and the ways out."""
+
+
+class Witness(NamedTuple):
+    """Somebody who has seen a cursor."""
+
+    cursor: int
+    name: str
+    way_out: str = ""
+    """The arguments of `python -m export` that bring back what it has seen; none where it does not hold that."""
+
+
+def examine(settings: Settings) -> Finding | None:
+    """None: nothing is wrong, or the file is not a session store's, which opening it says better."""
+    seen = sorted(witnesses(settings), reverse=True)
+    newest = mark.read_newest(settings.directory)
+    try:
+        cursor, faults = look(settings.database, is_ours=bool(seen and seen[0].cursor))
+    except sqlite3.DatabaseError as error:
+        code = getattr(error, "sqlite_errorcode", None)
+        if code is None or code & 0xFF not in DAMAGED or not seen:
+            return None
+        cursor, faults = 0, str(error)
+    if faults:
+        return Finding("damaged", cursor, f"The database is damaged: {faults}. {ways_out(seen, 0)}")
+    if seen and seen[0].cursor > cursor and cursor != newest.accepted:
+        if settings.durability == "normal" and seen[0].name == MARK:
+            log.warning("A power cut took what came after cursor %d, up to %d", cursor, seen[0].cursor)
+            return None
+        detail = (
+            f"The database ends with cursor {cursor}, but {seen[0].name} has seen {seen[0].cursor}: what came between "
+            f"is missing. {ways_out(seen, cursor)}, or go on without it: `python -m export accept-loss`"
+        )
+        return Finding("behind", cursor, detail)
+    return None
+
+
+def witnesses(settings: Settings) -> Iterator[Witness]:
+    """Whoever has seen a cursor of this store."""
+    if newest := mark.read_newest(settings.directory).cursor:
+        yield Witness(newest, MARK)
+    if progress := tree_cursor(settings.directory):
+        yield Witness(progress, "the file tree", f"restore {settings.directory} --newer")
+    for path, manifest in manifests(settings.backup_directory):
+        yield Witness(manifest.cursor, f"the backup {path}", f"restore {path}")
+
+
+def tree_cursor(folder: Path) -> int:
+    """How far the file tree has come; 0 where there is none."""
+    try:
+        progress = msgspec.json.decode((folder / TREE_PROGRESS).read_bytes())
+        return int(progress["cursor"])
+    except (OSError, msgspec.DecodeError, ValueError, TypeError, KeyError):
+        return 0
+
+
+def manifests(folder: Path | None) -> Iterator[tuple[Path, Manifest]]:
+    """The copies in a folder of backups, and what is known of each."""
+    for path in sorted(folder.glob("*.db")) if folder and folder.is_dir() else ():
+        try:
+            yield path, read_manifest(manifest_of(path))
+        except (BackupFailed, OSError) as error:
+            log.warning("The backup %s has no manifest that can be read: %s", path, error)
+
+
+def ways_out(seen: list[Witness], cursor: int) -> str:
+    commands = [
+        f"`python -m export {witness.way_out}`" for witness in seen if witness.way_out and witness.cursor > cursor
+    ]
+    found = " or ".join(commands[:2]) or "nothing here has it, so restore a backup: `python -m export restore FILE`"
+    return f"Nothing is served and nothing is written. Stop the server, and bring back what is missing: {found}"
+
+
+# -------------------------------------------------------------------- database
+
+
+def look(database: Path, *, is_ours: bool) -> tuple[int, str]:
+    """The newest cursor, and what is wrong with the pages. Raises sqlite3.DatabaseError. Changes nothing.
+
+    `is_ours`: there has been a session store here, so that a file that says otherwise is damaged.
+    """
+    if not database.exists() or not database.stat().st_size:
+        return 0, ""
+    with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True, check_same_thread=False)) as connection:
+        (owner,) = connection.execute("PRAGMA application_id").fetchone()
+        if owner != APPLICATION_ID:
+            return 0, "its head is not that of a session store" if is_ours else ""
+        cursor = newest_cursor(connection)
+        return cursor, faults_of(connection, SECONDS)
+
+
+def faults_of(connection: sqlite3.Connection, seconds: float) -> str:
+    """What SQLite finds wrong in so many seconds, beginning with what it finds fastest; nothing: an empty text."""
+    with interrupted_after(connection, seconds):
+        try:
+            for check in ("quick_check", "integrity_check"):
+                faults = [fault for (fault,) in connection.execute(f"PRAGMA {check}(3)")]
+                if faults != ["ok"]:
+                    return "; ".join(faults)
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_INTERRUPT:
+                raise
+    return ""
+
+
+@contextmanager
+def interrupted_after(connection: sqlite3.Connection, seconds: float) -> Iterator[None]:
+    timer = threading.Timer(seconds, connection.interrupt)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()

@@ -1,6 +1,7 @@
 """The server behind app.py: decode, validate, append, commit, publish.
 
 settings     what the environment says
+owner        one process on a folder
 problems     every error, and the one shape in which it is told
 folds        what an event does to a document: pure functions
 events       the words of the contract: ids, times, JSON, the event
@@ -21,7 +22,7 @@ metrics      Prometheus text
 api          every other route
 pages        what a browser gets: the dashboard, the documentation
 questions    Datasette over the live database
-process      the socket, the lock, the deadlines, the signals
+process      the socket, the deadlines, the signals
 
 A module uses only those above it.
 """

@@ -1,0 +1,119 @@
+"""`python -m export COMMAND`: the commands, what they are told, and what they say."""
+
+from __future__ import annotations
+
+import argparse
+import sqlite3
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from sessionstore.settings import BadSetting, read_settings
+
+from . import layout
+from .tree import Tree, TreeAhead, TreeBusy
+
+DONE, FOUND, WRONG = 0, 1, 2
+"""Exit codes: done; something is amiss, or could not be done; used wrongly."""
+
+# ---------------------------------------------------------------- what is said
+
+
+class Progress:
+    """How far a command is, on one line of a terminal that is written over; elsewhere nothing."""
+
+    def __init__(self, noun: str) -> None:
+        self.noun = noun
+        self.shown_at = 0.0
+        self.is_shown = False
+
+    def __call__(self, number: int) -> None:
+        now = time.monotonic()
+        if sys.stderr.isatty() and now > self.shown_at + 0.1:
+            print(f"\r{number:,} {self.noun}\033[K", end="", file=sys.stderr, flush=True)
+            self.shown_at, self.is_shown = now, True
+
+    def end(self) -> None:
+        if self.is_shown:
+            print("\r\033[K", end="", file=sys.stderr, flush=True)
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+# ---------------------------------------------------------------------- commands
+
+
+def write_tree(options: argparse.Namespace) -> int:
+    """Write the file tree, or bring one that is there up to the database.
+
+    Everything that is there is compared, and written anew where it is not as it should be; what is in the way is put
+    into `set-aside`. Where a server keeps the tree, this waits until it has caught up.
+    """
+    folder: Path = options.dir
+    database = layout.open_reader(folder / "sessions.db")
+    progress = Progress("sessions")
+    try:
+        tree = Tree(options.to or folder, say)
+        try:
+            tree.rebuild(database, progress)
+            skipped = tree.skipped
+        finally:
+            tree.close()
+            progress.end()
+    finally:
+        database.close()
+    print(f"The tree in {options.to or folder} is at cursor {tree.cursor}")
+    return FOUND if skipped else DONE
+
+
+# --------------------------------------------------------------------- arguments
+
+
+def store_folder() -> Path:
+    return read_settings().directory
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m export",
+        description="What goes out of a session store, and comes back.",
+        epilog="Exit codes: 0 done; 1 something is amiss, and said; 2 used wrongly.",
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    tree = command(commands, "tree", write_tree)
+    tree.add_argument("--to", type=Path, metavar="DIR", help="write the tree into another folder than the store's")
+    return parser
+
+
+def command(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    name: str,
+    run: Callable[[argparse.Namespace], int],
+) -> argparse.ArgumentParser:
+    """A command whose help is the docstring of what runs it."""
+    head, _, rest = (run.__doc__ or "").partition("\n")
+    added = commands.add_parser(name, help=head, description=f"{head} {' '.join(rest.split())}")
+    added.add_argument("--dir", type=Path, metavar="DIR", help="the store's folder (default: SESSIONS_DIR)")
+    added.set_defaults(run=run)
+    return added
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = parser().parse_args(arguments)
+    try:
+        options.dir = options.dir or store_folder()
+        code: int = options.run(options)
+    except BadSetting as error:
+        say(f"export: {error}")
+        return WRONG
+    except (TreeBusy, TreeAhead, sqlite3.Error, OSError) as error:
+        say(f"export: {error}")
+        return FOUND
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -12,6 +12,7 @@ import hashlib
 import os
 import re
 import sqlite3
+import time
 from collections.abc import Callable, Iterable
 from contextlib import closing
 from datetime import UTC, datetime
@@ -19,8 +20,10 @@ from pathlib import Path
 
 import msgspec
 
-STEP_PAGES = 2048
-"""Pages copied at a time, 8 MiB, and then put on disk: a file system that is left to gather a whole copy makes every
+from .layout import open_reader
+
+STEP_PAGES = 256
+"""Pages copied at a time, 1 MiB, and then put on disk: a file system that is left to gather a whole copy makes every
 other `fsync` wait for it."""
 KEPT = {"%Y-%m-%d %H": 24, "%Y-%m-%d": 14, "%G week %V": 8}
 """Of the newest so many hours, days and weeks that have a copy, the last one of each is kept."""
@@ -76,7 +79,7 @@ def back_up(database: Path, target: Path, progress: Progress = lambda done, tota
 
 def copy(database: Path, part: Path, progress: Progress) -> int:
     """The newest cursor of what was copied: one snapshot, which holds no writer up."""
-    with closing(sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)) as source:
+    with closing(open_reader(database)) as source:
         source.execute("BEGIN")  # without a snapshot, the copying would begin anew with every commit of the server
         cursor = newest_cursor(source)
         with closing(sqlite3.connect(part)) as copied:
@@ -85,7 +88,9 @@ def copy(database: Path, part: Path, progress: Progress) -> int:
             with open(part, "rb") as file:
 
                 def step(status: int, remaining: int, total: int) -> None:
+                    begun = time.monotonic()
                     os.fdatasync(file.fileno())
+                    time.sleep(time.monotonic() - begun)  # the disk is as long for others
                     progress(total - remaining, total)
 
                 source.backup(copied, pages=STEP_PAGES, progress=step)

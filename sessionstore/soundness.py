@@ -11,13 +11,14 @@ import logging
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import msgspec
 
 from export.backup import BackupFailed, Manifest, manifest_of, newest_cursor, read_manifest
+from export.layout import PROGRESS
 
 from . import mark
 from .database import APPLICATION_ID
@@ -27,8 +28,8 @@ log = logging.getLogger("sessionstore.soundness")
 
 SECONDS = 1.0
 """How long the pages of the database are looked at. Every backup looks at all of them, however long it takes."""
-DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
-TREE_PROGRESS = ".mirror.json"
+DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR})
+"""The last one: what stands where JSON, or a table, should be is not."""
 MARK = f"the file {mark.NAME}"
 
 
@@ -55,13 +56,7 @@ def examine(settings: Settings) -> Finding | None:
     """None: nothing is wrong, or the file is not a session store's, which opening it says better."""
     seen = sorted(witnesses(settings), reverse=True)
     newest = mark.read_newest(settings.directory)
-    try:
-        cursor, faults = look(settings.database, is_ours=bool(seen and seen[0].cursor))
-    except sqlite3.DatabaseError as error:
-        code = getattr(error, "sqlite_errorcode", None)
-        if code is None or code & 0xFF not in DAMAGED or not seen:
-            return None
-        cursor, faults = 0, str(error)
+    cursor, faults = look(settings.database, is_ours=bool(seen))
     if faults:
         return Finding("damaged", cursor, f"The database is damaged: {faults}. {ways_out(seen, 0)}")
     if seen and seen[0].cursor > cursor and cursor != newest.accepted:
@@ -89,7 +84,7 @@ def witnesses(settings: Settings) -> Iterator[Witness]:
 def tree_cursor(folder: Path) -> int:
     """How far the file tree has come; 0 where there is none."""
     try:
-        progress = msgspec.json.decode((folder / TREE_PROGRESS).read_bytes())
+        progress = msgspec.json.decode((folder / PROGRESS).read_bytes())
         return int(progress["cursor"])
     except (OSError, msgspec.DecodeError, ValueError, TypeError, KeyError):
         return 0
@@ -116,31 +111,56 @@ def ways_out(seen: list[Witness], cursor: int) -> str:
 
 
 def look(database: Path, *, is_ours: bool) -> tuple[int, str]:
-    """The newest cursor, and what is wrong with the pages. Raises sqlite3.DatabaseError. Changes nothing.
+    """The newest cursor, as far as it can be read, and what is wrong with the file. Changes nothing.
 
-    `is_ours`: there has been a session store here, so that a file that says otherwise is damaged.
+    `is_ours`: there has been a session store here, so that a file that says otherwise is damaged. What else keeps the
+    file from being read, like a lock or a missing right, is not wrong with it.
     """
     if not database.exists() or not database.stat().st_size:
         return 0, ""
-    with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True, check_same_thread=False)) as connection:
-        (owner,) = connection.execute("PRAGMA application_id").fetchone()
-        if owner != APPLICATION_ID:
-            return 0, "its head is not that of a session store" if is_ours else ""
-        cursor = newest_cursor(connection)
-        return cursor, faults_of(connection, SECONDS)
+    cursor = 0
+    with open_to_look(database) as connection:
+        try:
+            (owner,) = connection.execute("PRAGMA application_id").fetchone()
+            if owner != APPLICATION_ID:
+                return 0, "its head is not that of a session store" if is_ours else ""
+            is_ours = True
+            cursor = newest_cursor(connection)
+            return cursor, faults_of(connection, SECONDS)
+        except sqlite3.DatabaseError as error:
+            return cursor, f"{error}" if is_ours and error.sqlite_errorcode & 0xFF in DAMAGED else ""
+
+
+@contextmanager
+def open_to_look(database: Path) -> Iterator[sqlite3.Connection]:
+    """A connection that changes nothing, and yet may: one that is opened to read does not look at CHECK constraints.
+
+    Whoever closes a database last folds the log into it and deletes the log, damaged
+    or not. Here this is a connection that can do neither.
+    """
+    uri = database.absolute().as_uri()
+    with (
+        closing(sqlite3.connect(f"{uri}?mode=ro", uri=True)) as last,
+        closing(sqlite3.connect(f"{uri}?mode=rw", uri=True, check_same_thread=False)) as connection,
+    ):
+        with suppress(sqlite3.DatabaseError):
+            last.execute("SELECT 1 FROM sqlite_master").fetchone()
+        connection.execute("PRAGMA query_only = ON")
+        yield connection
 
 
 def faults_of(connection: sqlite3.Connection, seconds: float) -> str:
     """What SQLite finds wrong in so many seconds, beginning with what it finds fastest; nothing: an empty text."""
     with interrupted_after(connection, seconds):
-        try:
-            for check in ("quick_check", "integrity_check"):
+        for check in ("quick_check", "integrity_check"):
+            try:
                 faults = [fault for (fault,) in connection.execute(f"PRAGMA {check}(3)")]
-                if faults != ["ok"]:
-                    return "; ".join(faults)
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode != sqlite3.SQLITE_INTERRUPT:
-                raise
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode != sqlite3.SQLITE_INTERRUPT:
+                    raise
+                break
+            if faults != ["ok"]:
+                return "; ".join(faults)
     return ""
 
 

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sqlite3
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 
-from sessionstore.settings import BadSetting, read_settings
+import msgspec
 
-from . import layout
+from sessionstore.events import utc
+from sessionstore.owner import CannotStart
+from sessionstore.problems import Problem
+from sessionstore.settings import BadSetting, Settings, read_settings
+
+from . import archive, backup, layout, loss, prune
 from .tree import Tree, TreeAhead, TreeBusy
 
 DONE, FOUND, WRONG = 0, 1, 2
@@ -69,11 +76,86 @@ def write_tree(options: argparse.Namespace) -> int:
     return FOUND if skipped else DONE
 
 
+def back_up_now(options: argparse.Namespace) -> int:
+    """Copy the database, also while the server writes; the copy is checked, and gets a manifest beside it."""
+    progress = Progress("pages copied")
+    try:
+        manifest = backup.back_up(options.dir / "sessions.db", options.file, lambda done, total: progress(done))
+    finally:
+        progress.end()
+    print(f"{options.file} has the database up to cursor {manifest.cursor}: {manifest.bytes:,} bytes, checked")
+    return DONE
+
+
+def archive_old(options: argparse.Namespace) -> int:
+    """Write the sessions that ended, and last changed, before a time into one compressed tar each.
+
+    What is there already is read and not written again. With --prune, sessions whose archives have been read back and
+    are what the database has are deleted from the store, by its server where one runs.
+    """
+    options.to.mkdir(parents=True, exist_ok=True)
+    kept, written, failed = [], 0, 0
+    progress = Progress("sessions")
+    with closing(layout.open_reader(options.dir / "sessions.db")) as database:
+        for number, session_id in enumerate(archive.old_sessions(database, options.before), 1):
+            progress(number)
+            try:
+                session, is_new = archive.keep(database, session_id, options.to)
+            except archive.ArchiveFailed as error:
+                say(f"export: {error}")
+                failed += 1
+                continue
+            kept.append(session)
+            written += is_new
+    progress.end()
+    print(f"{options.to} has {len(kept):,} sessions, {written:,} of them new")
+    if options.prune and kept:
+        gone = prune.prune(store_settings(options), kept, options.url, say)
+        print(f"{gone:,} of them are gone from the store")
+        failed += len(kept) - gone
+    return FOUND if failed else DONE
+
+
+def accept_loss(options: argparse.Namespace) -> int:
+    """Have the server start again with a database that has lost its newest events.
+
+    A server that finds its database behind what was seen of it serves nothing. Where what is missing cannot be brought
+    back, this says that it may go on without it. The numbers of lost events are never given again.
+    """
+    print(loss.accept_loss(store_settings(options)))
+    return DONE
+
+
+FAILURES = (
+    archive.ArchiveFailed,
+    backup.BackupFailed,
+    loss.NothingLost,
+    prune.NotPruned,
+    CannotStart,
+    TreeBusy,
+    TreeAhead,
+    sqlite3.Error,
+    OSError,
+)
+"""What a command can be stopped by; each says why."""
+
 # --------------------------------------------------------------------- arguments
 
 
 def store_folder() -> Path:
     return read_settings().directory
+
+
+def store_settings(options: argparse.Namespace) -> Settings:
+    return msgspec.structs.replace(read_settings(), directory=options.dir)
+
+
+def moment(text: str) -> str:
+    """A date or a time, as the database has times."""
+    try:
+        return utc(f"{text}T00:00:00Z" if re.fullmatch(r"\d{4}-\d\d-\d\d", text) else text)
+    except Problem:
+        raise argparse.ArgumentTypeError("must be a date such as 2026-02-13, or an RFC 3339 time") from None
 
 
 def parser() -> argparse.ArgumentParser:
@@ -85,6 +167,14 @@ def parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     tree = command(commands, "tree", write_tree)
     tree.add_argument("--to", type=Path, metavar="DIR", help="write the tree into another folder than the store's")
+    copied = command(commands, "backup", back_up_now)
+    copied.add_argument("file", type=Path, metavar="FILE", help="the copy; it must not be there yet")
+    archived = command(commands, "archive", archive_old)
+    archived.add_argument("--before", type=moment, required=True, metavar="DATE", help="such as 2026-02-13; UTC")
+    archived.add_argument("--to", type=Path, required=True, metavar="DIR", help="where the archives are")
+    archived.add_argument("--prune", action="store_true", help="delete from the store what is archived")
+    archived.add_argument("--url", help="where its server is (default: this machine, at PORT)")
+    command(commands, "accept-loss", accept_loss)
     return parser
 
 
@@ -109,7 +199,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BadSetting as error:
         say(f"export: {error}")
         return WRONG
-    except (TreeBusy, TreeAhead, sqlite3.Error, OSError) as error:
+    except FAILURES as error:
         say(f"export: {error}")
         return FOUND
     return code

@@ -32,7 +32,7 @@ from . import __version__, answers, folds, requests
 from .access import COOKIE, Headers, Tokens
 from .answers import gives, problems
 from .backups import Backups
-from .database import Appended, Appender
+from .database import Appended, Appender, DeleteUnchanged
 from .door import log_entry
 from .events import ID_PATTERN, Draft, is_id, json_object, now
 from .folds import Document
@@ -354,14 +354,23 @@ async def optional_object_of(request: Call) -> Document:
 @delete(
     "/api/sessions/{session_id:str}",
     operation_class=described(headers=OF_A_WRITE),
-    responses=gives(answers.Done, 404, 422),
+    responses=gives(answers.Done, 404, 412, 422),
     status_code=200,
     tags=["sessions"],
 )
-async def delete_session(request: Call, session_id: FromPath[str]) -> JSONResponse:
+async def delete_session(
+    request: Call,
+    session_id: FromPath[str],
+    last_cursor: Annotated[
+        int | None, QueryParameter(name="lastCursor", ge=0, le=MAX_CURSOR, description="Only if this is its newest")
+    ] = None,
+) -> JSONResponse:
     """Delete a session and all that was logged in it; its sub-sessions stay."""
     session_id = session_in_path(session_id)
-    return done(await append(request, draft_of("session_deleted", session_id, {}, headers_of(request))))
+    draft = draft_of("session_deleted", session_id, {}, headers_of(request))
+    if last_cursor is None:
+        return done(await append(request, draft))
+    return done(await store_of(request).writer.submit(DeleteUnchanged(draft, last_cursor)))
 
 
 @get("/api/sessions/{session_id:str}/resume", responses=gives(answers.Resume, 404), tags=["sessions"])

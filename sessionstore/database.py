@@ -633,6 +633,23 @@ def lose_silent(appender: Appender, heard_before: str) -> list[Event]:
     return [appender.append(draft).event for draft in drafts]
 
 
+class DeleteUnchanged:
+    """Work: delete a session unless it has moved on; then Problem 412, and it stays."""
+
+    def __init__(self, draft: Draft, last_cursor: int) -> None:
+        self.draft = draft
+        self.last_cursor = last_cursor
+
+    def __call__(self, appender: Appender) -> Appended:
+        appender.insert_entries()
+        row = appender.connection.execute(
+            "SELECT last_cursor FROM sessions WHERE session_id = ?", (self.draft.session_id,)
+        ).fetchone()
+        if row and row[0] != self.last_cursor:
+            raise Problem(412, f"The session has moved on: its last cursor is {row[0]} now")
+        return appender.append(self.draft)
+
+
 def delete_old(appender: Appender, changed_before: str, limit: int = 100) -> list[Event]:
     """Delete some of the sessions that have ended and have not changed since; their events."""
     old = appender.connection.execute(

@@ -35,6 +35,10 @@ class ArchiveFailed(Exception):
     """The message says why."""
 
 
+class NoSession(ArchiveFailed):
+    """Nothing has this id."""
+
+
 class Content(NamedTuple):
     """One file to be: its pieces hold `size` bytes together."""
 
@@ -62,17 +66,27 @@ class Manifest(msgspec.Struct, rename="camel", kw_only=True):
 # ---------------------------------------------------------------------- making
 
 
-def file_name(session: Session) -> str:
-    """No two states of a session have the same, nor two sessions that had the same id one after the other."""
-    return f"{session.session_id}@{session.last_cursor}.tar.gz"
+class Taken(NamedTuple):
+    """A session as it was at one moment. What is written to it later is not in its contents."""
+
+    session: Session
+    contents: list[Content]
+    links: dict[str, str]
+
+    @property
+    def file_name(self) -> str:
+        """No two states of a session have the same, nor two sessions that had the same id one after the other."""
+        return f"{self.session.session_id}@{self.session.last_cursor}.tar.gz"
 
 
-def find(database: sqlite3.Connection, session_id: str) -> Session:
-    """Raises ArchiveFailed."""
-    session = layout.session(database, session_id)
-    if session is None:
-        raise ArchiveFailed(f"There is no session {session_id!r}")
-    return session
+def take(database: sqlite3.Connection, session_id: str) -> Taken:
+    """No snapshot is held afterwards: what a log has up to its last line does not change. Raises NoSession."""
+    with layout.snapshot(database):
+        session = layout.session(database, session_id)
+        if session is None:
+            raise NoSession(f"There is no session {session_id!r}")
+        contents = [*documents(database, session), *logs(database, session)]
+        return Taken(session, sorted(contents), layout.subsessions(database, session_id))
 
 
 def compressed(tar: Iterator[bytes]) -> Iterator[bytes]:
@@ -83,34 +97,21 @@ def compressed(tar: Iterator[bytes]) -> Iterator[bytes]:
     yield packer.flush()
 
 
-def tar_of(database: sqlite3.Connection, session: Session) -> Iterator[bytes]:
-    """The tar of a session as it was when `session` was read, whatever is written meanwhile.
-
-    No snapshot is held: what a log has up to its last line does not change. Raises
-    ArchiveFailed where the session is written to in the first moment, or deleted later.
-    """
-    with layout.snapshot(database):
-        contents = contents_of(database, session)
-        links = layout.subsessions(database, session.session_id)
+def tar_of(taken: Taken) -> Iterator[bytes]:
+    """Raises ArchiveFailed where the session is deleted meanwhile."""
+    session = taken.session
     mtime = int(datetime.fromisoformat(msgspec.json.decode(session.metadata)["updated"]).timestamp())
     files: dict[str, Packed] = {}
-    for content in contents:
+    for content in taken.contents:
         yield head(session, content.name, mtime, size=content.size)
         files[content.name] = yield from counted(content)
         yield padding(content.size)
-    for child, target in sorted(links.items()):
+    for child, target in sorted(taken.links.items()):
         yield head(session, f"{SUBSESSIONS}/{child}", mtime, target=target)
     manifest = Manifest(session_id=session.session_id, last_cursor=session.last_cursor, files=files)
     text = msgspec.json.format(msgspec.json.encode(manifest)) + b"\n"
     yield head(session, MANIFEST, mtime, size=len(text)) + text + padding(len(text))
     yield bytes(2 * tarfile.BLOCKSIZE)
-
-
-def contents_of(database: sqlite3.Connection, session: Session) -> list[Content]:
-    """Every file of the session's folder, in the order of their names. Raises ArchiveFailed."""
-    if find(database, session.session_id) != session:
-        raise ArchiveFailed(f"The session {session.session_id!r} is being written to: try again")
-    return sorted([*documents(database, session), *logs(database, session)])
 
 
 def counted(content: Content) -> Generator[bytes, None, Packed]:
@@ -179,40 +180,34 @@ def keep(database: sqlite3.Connection, session_id: str, folder: Path) -> tuple[S
 
     Either way it has been read back, and is what the database has. Raises ArchiveFailed, OSError.
     """
-    session = find(database, session_id)
-    path = folder / file_name(session)
+    taken = take(database, session_id)
+    path = folder / taken.file_name
     if path.exists():
-        if is_archive_of(path, database, session):
-            return session, False
-        raise ArchiveFailed(f"{path} is something else than the session: move it away")
+        check(path, database, taken.session)
+        return taken.session, False
     part = folder / f".{path.name}.part"
     try:
         with open(part, "wb") as file:
-            file.writelines(compressed(tar_of(database, session)))
+            file.writelines(compressed(tar_of(taken)))
         synchronise(part)
-        if not is_archive_of(part, database, session):
-            raise ArchiveFailed(f"{path} could not be read back as it was written")
+        check(part, database, taken.session)
         part.rename(path)
     finally:
         part.unlink(missing_ok=True)
     synchronise(folder)
-    return session, True
+    return taken.session, True
 
 
-def is_archive_of(path: Path, database: sqlite3.Connection, session: Session) -> bool:
-    """Whether a file, read back whole, holds what the database has of a session.
+def check(path: Path, database: sqlite3.Connection, session: Session) -> None:
+    """Raises ArchiveFailed unless a file, read back whole, holds what the database has of a session.
 
     Only in metadata.json it may differ, and in its links: these tell of other
     sessions, which come and go without a change to this one.
     """
-    try:
-        manifest = manifest_in(path)
-    except ArchiveFailed:
-        return False
-    with layout.snapshot(database):
-        files = {content.name: packed(content) for content in contents_of(database, session)}
-    files.pop(METADATA)
-    return manifest.files.pop(METADATA, None) is not None and manifest.files == files
+    archived = manifest_in(path).files
+    files = {content.name: packed(content) for content in take(database, session.session_id).contents}
+    if archived.keys() != files.keys() or any(archived[name] != files[name] for name in files if name != METADATA):
+        raise ArchiveFailed(f"{path} is something else than the session {session.session_id} as it is now")
 
 
 def packed(content: Content) -> Packed:

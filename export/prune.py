@@ -100,8 +100,8 @@ def ask(connection: http.client.HTTPConnection, session: Session, token: str | N
         document = json.loads(answer.read())
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise NotPruned(
-            f"A server has the store, and cannot be reached at {connection.host}:{connection.port} ({error}): say where "
-            "it is with --url"
+            f"A server has the store, and cannot be reached at {connection.host}:{connection.port} ({error}): "
+            "say with --url where it is"
         ) from None
     if answer.status in (401, 403):
         raise NotPruned(f"The server does not let this be deleted: set SESSIONS_TOKEN ({document['detail']})")

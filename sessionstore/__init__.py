@@ -9,6 +9,7 @@ database     the SQLite file: opening it, and appending one event
 mark         the newest cursor, kept beside the database
 soundness    whether the database can be served: looked at once, at the start
 backups      copies of the database, made unasked
+archives     one session as a download
 writer       the one thread that writes, many callers to a commit
 broadcaster  committed events, handed to whoever listens
 reader       read-only connections and every query of the API

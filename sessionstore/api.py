@@ -25,6 +25,7 @@ from litestar.openapi.spec import (
 )
 from litestar.openapi.spec import Parameter as OpenAPIParameter
 from litestar.params import FromPath, FromQuery, QueryParameter
+from litestar.response import Stream
 
 from hook_agent import claude_code_events
 
@@ -377,6 +378,20 @@ async def delete_session(
 async def resume_session(request: Call, session_id: FromPath[str]) -> JSONResponse:
     """All that an agent needs to go on where the last one stopped."""
     return answer(joined(await store_of(request).reader.resume(session_in_path(session_id))))
+
+
+@get(
+    "/api/sessions/{session_id:str}/archive",
+    media_type="application/gzip",
+    responses=problems(401, 404, 503)
+    | {200: ResponseSpec(bytes, description="A tar", media_type="application/gzip", generate_examples=False)},
+    tags=["sessions"],
+)
+async def archive_session(request: Call, session_id: FromPath[str]) -> Stream:
+    """A session as one compressed tar: its folder of the file tree, and a manifest."""
+    download = await store_of(request).archives.download(session_in_path(session_id))
+    headers = {"content-disposition": f'attachment; filename="{download.file_name}"', "cache-control": "no-store"}
+    return Stream(download.pieces(), media_type="application/gzip", headers=headers)
 
 
 @get("/api/sessions/{session_id:str}/events", responses=gives(answers.EventPage, 404, 422), tags=["events"])
@@ -856,6 +871,7 @@ ROUTES = (
     finalize_session,
     delete_session,
     resume_session,
+    archive_session,
     list_session_events,
     log_action,
     log_response,

@@ -8,6 +8,7 @@ import sqlite3
 import time
 from pathlib import Path
 
+from .archives import Archives
 from .backups import Backups
 from .broadcaster import Broadcaster
 from .database import DatabaseUnusable, open_writer
@@ -37,6 +38,7 @@ class Store:
         )
         self.reader = Reader(settings.database)
         self.backups = Backups(settings)
+        self.archives = Archives(settings.database)
         self.finding: Finding | None = None
         """Why the database is not served; nothing of it is open then, so that it stays as it was found."""
         self.is_prepared = False

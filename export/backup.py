@@ -204,9 +204,8 @@ def time_of(name: str) -> datetime | None:
         return None
 
 
-def thin_out(folder: Path) -> list[str]:
-    """Delete what is superfluous in a folder of copies; the names of what went."""
-    gone = superfluous(os.listdir(folder))
-    for name in gone:
-        (folder / name).unlink()
-    return gone
+def thin_out(folder: Path, made: Path) -> None:
+    """Delete what is superfluous in a folder of copies, but not the one just made: its clock may have been set back."""
+    for name in superfluous(os.listdir(folder)):
+        if name not in (made.name, manifest_of(made).name):
+            (folder / name).unlink()

@@ -98,7 +98,7 @@ class Backups:
             remove_remains(self.folder)
             target = self.folder / name_for(datetime.fromtimestamp(self.clock(), UTC))
             manifest = back_up(self.database, target, self.go_on)
-            thin_out(self.folder)
+            thin_out(self.folder, target)
         except Stopping:
             return
         except (BackupFailed, OSError, sqlite3.Error) as error:

@@ -206,6 +206,15 @@ class Connections(Shape, kw_only=True):
     sessions: int
 
 
+class TreeHealth(Shape, kw_only=True):
+    """The file tree: the cursor that it has come to, and by how many events it is behind."""
+
+    status: Literal["off", "ok", "behind", "failed"]
+    cursor: int
+    lag: int
+    error: str | None
+
+
 class Health(Shape, kw_only=True):
     """How the server is."""
 
@@ -218,6 +227,7 @@ class Health(Shape, kw_only=True):
     cursor: int
     sqlite: str
     search_lag: int
+    tree: TreeHealth
 
 
 class Ready(Shape, kw_only=True):

@@ -36,6 +36,7 @@ from .door import log_entry
 from .events import ID_PATTERN, Draft, is_id, json_object, now
 from .folds import Document
 from .metrics import prometheus
+from .mirror import Mirror
 from .problems import MEDIA_TYPE, Problem, invalid
 from .reader import HISTORY_TYPES, Page
 from .requests import check_media_type, draft_of, draft_of_line, if_match, read_body, session_in_path, split
@@ -186,8 +187,13 @@ async def health(request: Call) -> JSONResponse:
         "cursor": store.writer.cursor,
         "sqlite": sqlite3.sqlite_version,
         "searchLag": store.writer.search_lag,
+        "tree": tree_health(store.mirror),
     }
     return answer(msgspec.json.encode(document))
+
+
+def tree_health(mirror: Mirror) -> Document:
+    return {"status": mirror.status, "cursor": mirror.cursor, "lag": mirror.lag, "error": mirror.error}
 
 
 @get("/ready", responses=gives(answers.Ready), tags=["server"])

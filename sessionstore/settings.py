@@ -44,6 +44,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     allowed_origins: frozenset[str] = frozenset({"http://localhost:3000", "http://127.0.0.1:3000"})
     retention_days: int | None = None
     auto_create: bool = True
+    tree: bool = True
 
     @property
     def database(self) -> Path:
@@ -213,4 +214,6 @@ TABLE = (
             "Comma-separated origins, besides the server's own, whose pages may use the API", origins),
     Setting("SESSIONS_AUTO_CREATE", "auto_create", "on", "on: the first word of an unknown session creates it; off: "
             "404", switch),
+    Setting("SESSIONS_TREE", "tree", "on", "on: the file tree beside the database follows it; off: it is written only "
+            "when told (python -m export tree)", switch),
 )  # fmt: skip

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from .broadcaster import Broadcaster
 from .database import DatabaseUnusable, open_writer
-from .events import event_ids
+from .events import Event, event_ids
+from .mirror import Mirror
 from .reader import Reader
 from .settings import Settings
 from .writer import Writer
@@ -20,14 +21,16 @@ class Store:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.broadcaster = Broadcaster()
+        self.mirror = Mirror(settings)
         self.writer = Writer(
             settings.database,
-            publish=self.broadcaster.publish,
+            publish=self.publish,
             ids=event_ids(),
             durability=settings.durability,
             auto_create=settings.auto_create,
             lost_after=settings.lost_after,
             retention_days=settings.retention_days,
+            at_end=self.mirror.stop,
         )
         self.reader = Reader(settings.database)
         self.started_at = time.monotonic()
@@ -47,11 +50,17 @@ class Store:
         await self.writer.start()
         self.broadcaster.start(self.writer.cursor)
         await self.reader.start()
+        self.mirror.start(self.writer.cursor)
 
     async def stop(self) -> None:
         self.drain()
         await self.reader.stop()  # before the writer: whoever closes the database last leaves nothing beside it
         await self.writer.stop()
+
+    def publish(self, events: list[Event]) -> None:
+        """Tell whoever follows, in the order of the commits."""
+        self.broadcaster.publish(events)
+        self.mirror.wake(events[-1].cursor)
 
     def drain(self) -> None:
         """Take no more writes, and let every listener go; what was taken is finished by `stop`."""

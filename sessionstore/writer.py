@@ -92,6 +92,7 @@ class Writer:
         auto_create: bool = True,
         lost_after: float = 900.0,
         retention_days: int | None = None,
+        at_end: Callable[[], None] = lambda: None,
     ) -> None:
         self.path = path
         self.publish = publish
@@ -101,6 +102,8 @@ class Writer:
         self.auto_create = auto_create
         self.lost_after = lost_after
         self.retention_days = retention_days
+        self.at_end = at_end
+        """Called once the last write is committed, while the database is still open."""
         self.jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self.waiting = 0
         self.waiting_bytes = 0
@@ -198,6 +201,7 @@ class Writer:
                 self.commit(group)
             if not group or time.monotonic() > self.chores_at + PUT_OFF:
                 self.do_chores()
+        self.at_end()
         self.close()
 
     def close(self) -> None:

@@ -145,8 +145,8 @@ def lines(database: sqlite3.Connection, session: Session, log: Log) -> Iterator[
 
 
 def size_of(database: sqlite3.Connection, session: Session, log: Log) -> int:
-    values = {"id": session.session_id, "after": session.before_first(log), "until": session.last(log)}
-    query = f"SELECT coalesce(sum(octet_length(document) + 1), 0) FROM ({log.lines})"
+    values = {"id": session.session_id, "after": session.before_first(log), "last": session.last(log)}
+    query = f"SELECT coalesce(sum(octet_length(document) + 1), 0) FROM ({log.lines} AND position <= :last)"
     if sqlite3.sqlite_version_info < (3, 43):
         query = query.replace("octet_length(document)", "length(CAST(document AS BLOB))")
     ((size,),) = database.execute(query, values).fetchall()

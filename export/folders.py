@@ -106,18 +106,22 @@ class Folder:
     # ------------------------------------------------------------------ files
 
     def open(self, name: str, flags: int = os.O_RDONLY) -> int:
-        """The descriptor of a regular file that has no other name. Raises FileNotFoundError, InTheWay."""
+        """The descriptor of a regular file that has no other name. Raises FileNotFoundError, InTheWay.
+
+        It is looked at before it is opened: a second name of the database must not
+        even be opened and closed again in the process that has it open, because
+        that drops SQLite's locks.
+        """
         try:
-            descriptor = os.open(name, flags | FILE, 0o666, dir_fd=self.descriptor)
-        except OSError as error:
-            if error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
-                raise InTheWay(errno.EEXIST, "not a file", f"{self.path}/{name}") from None
-            raise
-        found = os.fstat(descriptor)
-        if stat.S_ISREG(found.st_mode) and found.st_nlink == 1:
-            return descriptor
-        os.close(descriptor)
-        raise InTheWay(errno.EEXIST, "not a file of its own", f"{self.path}/{name}")
+            found = os.lstat(name, dir_fd=self.descriptor)
+        except FileNotFoundError:
+            if not flags & os.O_CREAT:
+                raise
+            flags |= os.O_EXCL
+        else:
+            if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
+                raise InTheWay(errno.EEXIST, "not a file of its own", f"{self.path}/{name}")
+        return os.open(name, flags | FILE, 0o666, dir_fd=self.descriptor)
 
     def read(self, name: str) -> bytes | None:
         """All of a file; None if there is none. Raises InTheWay."""

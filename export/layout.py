@@ -1,8 +1,9 @@
 """What stands in the tree: every file's bytes, as the database has them. LAYOUT.md says the same for people.
 
 Everything here is a query: one database gives one tree, byte for byte. SQLite
-builds the lines, a piece of about a megabyte at a time, so that neither a long
-session nor a large event needs much memory.
+builds the lines, many at a time, because each row that is handed over costs
+more than its text; but never very many, so that a long session needs no more
+memory than a short one.
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ from typing import NamedTuple
 
 import msgspec
 
-PIECE_BYTES = 1 << 20
-PIECE_LINES = 1000
+PIECE_LINES = 2000
+PIECE_BYTES = 8 << 20
+"""Of a log, that is taken at once; more only where a single line is larger."""
+MAX_BYTES = 1_000_000_000
 RECENT = 10
 
 METADATA = "metadata.json"
@@ -62,54 +65,66 @@ class Log(NamedTuple):
 
     name: str
     position: re.Pattern[bytes]
-    rows: str
-    """Query of (position, size) for the session :id after :after."""
     lines: str
-    """Query of (position, document) for the session :id after :after, up to :until."""
+    """Query of (position, document) for the session :id after :after."""
 
 
 def entries_log(name: str, log: str) -> Log:
     return Log(
         name,
         re.compile(rb'\{"seq":([0-9]{1,19}),'),
-        f"SELECT seq AS position, length(data) AS size FROM events"
-        f" WHERE session_id = :id AND type = '{log}' AND seq > :after",
-        f"SELECT seq AS position, document FROM entries"
-        f" WHERE session_id = :id AND log = '{log}' AND seq > :after AND seq <= :until",
+        f"SELECT seq AS position, document FROM entries WHERE session_id = :id AND log = '{log}' AND seq > :after",
     )
 
 
 EVENTS = Log(
     "events.jsonl",
     re.compile(rb'\{"cursor":([0-9]{1,19}),'),
-    "SELECT cursor AS position, length(data) AS size FROM events WHERE session_id = :id AND cursor > :after",
-    "SELECT cursor AS position, document FROM timeline WHERE session_id = :id AND cursor > :after AND cursor <= :until",
+    "SELECT cursor AS position, document FROM timeline WHERE session_id = :id AND cursor > :after",
 )
 ACTIONS = entries_log("actions.jsonl", "action")
 RESPONSES = entries_log("responses.jsonl", "response")
 LOGS = (EVENTS, ACTIONS, RESPONSES)
 """In the order in which they are written: the one that all others could be made from comes first."""
 
+PIECE = """
+SELECT max(position), CAST(group_concat(document, char(10)) AS BLOB)
+FROM ({lines} AND position <= :last ORDER BY position LIMIT :lines)"""
+
 
 def pieces(
     database: sqlite3.Connection, log: Log, session_id: str, after: int, last: int
 ) -> Iterator[tuple[int, bytes]]:
-    """The lines of a log after a position and up to its last, some at a time: where each piece ends, and its bytes."""
-    values: dict[str, str | int] = {"id": session_id, "bytes": PIECE_BYTES, "lines": PIECE_LINES}
+    """The lines of a log after a position and up to its last, some at a time: where each piece ends, and its bytes.
+
+    Without a snapshot, they may end early where the session is deleted meanwhile.
+    """
+    query = PIECE.format(lines=log.lines)
+    lines = PIECE_LINES
     while after < last:
-        values["after"] = after
-        ((after,),) = database.execute(UNTIL.format(rows=log.rows), values).fetchall()
-        ((piece,),) = database.execute(LINES.format(lines=log.lines), values | {"until": after}).fetchall()
-        yield after, piece
+        with limited(database, PIECE_BYTES if lines else MAX_BYTES):
+            try:
+                values = {"id": session_id, "after": after, "last": last, "lines": lines or 1}
+                ((after, piece),) = database.execute(query, values).fetchall()
+            except sqlite3.DataError:  # too large for one piece
+                if not lines:
+                    raise
+                lines //= 8
+                continue
+        if piece is None:
+            return
+        yield after, piece + b"\n"
 
 
-UNTIL = """
-SELECT max(position) FROM (
-  SELECT position, sum(size) OVER (ORDER BY position ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS before
-  FROM ({rows} ORDER BY position LIMIT :lines))
-WHERE coalesce(before, 0) < :bytes"""
-"""How far one piece goes: it ends with the line that fills it."""
-LINES = "SELECT CAST(group_concat(document || char(10), '') AS BLOB) FROM ({lines} ORDER BY position)"
+@contextmanager
+def limited(database: sqlite3.Connection, size: int) -> Iterator[None]:
+    """SQLite makes no text longer than this."""
+    before = database.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, size)
+    try:
+        yield
+    finally:
+        database.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, before)
+
 
 # ------------------------------------------------------------------- documents
 
@@ -214,3 +229,10 @@ def deletions(database: sqlite3.Connection, after: int, until: int) -> list[Dele
     )
     newest = {session_id: Deletion(cursor, session_id, document) for cursor, session_id, document in rows}
     return sorted(newest.values())
+
+
+def was_deleted(database: sqlite3.Connection, session_id: str, after: int) -> bool:
+    """Whether a session of this id was deleted after a cursor."""
+    query = "SELECT EXISTS (SELECT 1 FROM events WHERE session_id = ? AND cursor > ? AND type = 'session_deleted')"
+    ((found,),) = database.execute(query, (session_id, after)).fetchall()
+    return bool(found)

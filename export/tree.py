@@ -50,6 +50,10 @@ class TreeBusy(Exception):
 class TreeAhead(Exception):
     """The tree has seen more than the database holds: it may be all that is left, so nothing is written to it."""
 
+    def __init__(self, cursor: int, head: int) -> None:
+        super().__init__(f"The tree has seen cursor {cursor}, the database has only {head}")
+        self.head = head
+
 
 class Wrong(Exception):
     """A log holds something else than the database."""
@@ -62,6 +66,8 @@ class Progress(msgspec.Struct, omit_defaults=True):
     """Every session without newer events is as it should be; and the database has had this cursor."""
     skipped: dict[str, str] = {}
     """Sessions that had to be left out, and why. They are tried again."""
+    suspect: bool = False
+    """The tree has seen what the database has lost for good: all of it has to be compared."""
 
 
 class Old(msgspec.Struct, rename="camel"):
@@ -144,6 +150,8 @@ class Tree:
 
         Raises TreeAhead; OSError where the disk is to blame, and then the next call goes on.
         """
+        if self.progress.suspect:
+            self.rebuild(database)
         deadline = time.monotonic() + seconds
         with self.snapshot(database) as head:
             self.retry(database)
@@ -205,9 +213,16 @@ class Tree:
         with self.made(self.root, RECENTS) as folder:
             self.show_links(folder, layout.recent(database))
 
-    def note(self, cursor: int) -> None:
+    def accept(self, head: int) -> None:
+        """The database ends here, and will not have again what it has lost: go on with what it has.
+
+        What is only in the tree is set aside as it is come upon.
+        """
+        self.note(head, is_suspect=True)
+
+    def note(self, cursor: int, *, is_suspect: bool = False) -> None:
         """Say how far the tree has come, once this is true also after a power cut."""
-        progress = Progress(cursor, dict(self.skipped))
+        progress = Progress(cursor, dict(self.skipped), is_suspect)
         if progress == self.progress and self.root.has(PROGRESS):
             return
         self.put(self.root, PROGRESS, msgspec.json.encode(progress) + b"\n", self.root_scratch)
@@ -283,15 +298,15 @@ class Tree:
             birth = self.birth(folder)
             if birth is None and folder.is_empty():
                 return folder
-            if birth is not None and birth.session_id != session.session_id:
+            if birth is not None:
                 check_case(birth.session_id, session.session_id)
-            elif birth is not None and birth.cursor in (0, session.created_cursor):
+            if birth in (Birth(0, session.session_id), Birth(session.created_cursor, session.session_id)):
                 return folder
         except BaseException:
             folder.close()
             raise
         folder.close()
-        if birth is not None and birth.session_id == session.session_id and birth.cursor < session.created_cursor:
+        if birth is not None and birth.session_id and layout.was_deleted(database, session.session_id, birth.cursor):
             self.discard(database, session.session_id)
         else:
             self.set_aside(self.sessions, session.session_id)
@@ -489,7 +504,7 @@ class Snapshot:
         head = self.reading.__enter__()
         if head < self.tree.cursor:
             self.__exit__(None, None, None)
-            raise TreeAhead(f"The tree has seen cursor {self.tree.cursor}, the database has only {head}")
+            raise TreeAhead(self.tree.cursor, head)
         return head
 
     def __exit__(self, *error: object) -> None:
@@ -513,7 +528,7 @@ def progress_of(folder: Folder) -> Progress | None:
 
 def check_case(found: str, wanted: str) -> None:
     """Raises OSError where the file system takes two ids for one."""
-    if found.lower() == wanted.lower():
+    if found.lower() == wanted.lower() and found != wanted:
         raise OSError(errno.EEXIST, f"here its folder would be that of {found}: the file system ignores case")
 
 
@@ -545,6 +560,8 @@ def last_newline(file: int, end: int) -> int:
 def lacking(file: int, offset: int, piece: bytes) -> bytes:
     """What a log lacks of a piece that belongs at `offset`; half a line is cut off. Raises Wrong."""
     found = os.pread(file, len(piece), offset)
+    if not found:
+        return piece
     if found == piece:
         return b""
     whole = found.rfind(b"\n") + 1

@@ -12,6 +12,7 @@ backups      copies of the database, made unasked
 archives     one session as a download
 writer       the one thread that writes, many callers to a commit
 broadcaster  committed events, handed to whoever listens
+mirror       the file tree, kept beside the database while the server runs
 reader       read-only connections and every query of the API
 store        these as one thing, opened at the start and closed at the end
 access       who may: hosts, origins, tokens, roles

@@ -222,6 +222,15 @@ class BackupHealth(Shape, kw_only=True):
     error: str | None
 
 
+class TreeHealth(Shape, kw_only=True):
+    """The file tree: the cursor that it has come to, and by how many events it is behind."""
+
+    status: Literal["off", "ok", "behind", "failed"]
+    cursor: int
+    lag: int
+    error: str | None
+
+
 class Health(Shape, kw_only=True):
     """How the server is."""
 
@@ -236,6 +245,7 @@ class Health(Shape, kw_only=True):
     search_lag: int
     database: DatabaseHealth
     backup: BackupHealth
+    tree: TreeHealth
 
 
 class Ready(Shape, kw_only=True):

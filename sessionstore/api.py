@@ -38,6 +38,7 @@ from .door import log_entry
 from .events import ID_PATTERN, Draft, is_id, json_object, now
 from .folds import Document
 from .metrics import prometheus
+from .mirror import Mirror
 from .problems import MEDIA_TYPE, Problem, invalid
 from .reader import HISTORY_TYPES, Page
 from .requests import check_media_type, draft_of, draft_of_line, if_match, read_body, session_in_path, split
@@ -190,6 +191,7 @@ async def health(request: Call) -> JSONResponse:
         "searchLag": store.writer.search_lag,
         "database": database_health(store),
         "backup": backup_health(store.backups),
+        "tree": tree_health(store.mirror),
     }
     return answer(msgspec.json.encode(document))
 
@@ -207,6 +209,10 @@ def backup_health(backups: Backups) -> Document:
         "cursor": last and last.cursor,
         "error": backups.error,
     }
+
+
+def tree_health(mirror: Mirror) -> Document:
+    return {"status": mirror.status, "cursor": mirror.cursor, "lag": mirror.lag, "error": mirror.error}
 
 
 @get("/ready", responses=gives(answers.Ready), tags=["server"])

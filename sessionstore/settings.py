@@ -46,6 +46,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     auto_create: bool = True
     backup_directory: Path | None = None
     backup_every: float = 3600.0
+    tree: bool = True
 
     @property
     def database(self) -> Path:
@@ -230,4 +231,6 @@ TABLE = (
             "another disk. None: it makes no backups", optional_folder),
     Setting("SESSIONS_BACKUP_EVERY", "backup_every", "1h", "How often it does so: seconds, or such as 15m, 1h, 1d",
             interval),
+    Setting("SESSIONS_TREE", "tree", "on", "on: the file tree beside the database follows it; off: it is written only "
+            "when told (python -m export tree)", switch),
 )  # fmt: skip

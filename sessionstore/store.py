@@ -12,7 +12,8 @@ from .archives import Archives
 from .backups import Backups
 from .broadcaster import Broadcaster
 from .database import DatabaseUnusable, open_writer
-from .events import event_ids
+from .events import Event, event_ids
+from .mirror import Mirror
 from .reader import Reader
 from .settings import Settings
 from .soundness import Finding, examine
@@ -27,14 +28,16 @@ class Store:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.broadcaster = Broadcaster()
+        self.mirror = Mirror(settings)
         self.writer = Writer(
             settings.database,
-            publish=self.broadcaster.publish,
+            publish=self.publish,
             ids=event_ids(),
             durability=settings.durability,
             auto_create=settings.auto_create,
             lost_after=settings.lost_after,
             retention_days=settings.retention_days,
+            at_end=self.mirror.stop,
         )
         self.reader = Reader(settings.database)
         self.backups = Backups(settings)
@@ -69,6 +72,7 @@ class Store:
         self.broadcaster.start(self.writer.cursor)
         await self.reader.start()
         self.backups.start()
+        self.mirror.start(self.writer.cursor)
 
     async def stop(self) -> None:
         self.drain()
@@ -77,6 +81,11 @@ class Store:
         await asyncio.to_thread(self.backups.stop)
         await self.reader.stop()  # before the writer: whoever closes the database last leaves nothing beside it
         await self.writer.stop()
+
+    def publish(self, events: list[Event]) -> None:
+        """Tell whoever follows, in the order of the commits."""
+        self.broadcaster.publish(events)
+        self.mirror.wake(events[-1].cursor)
 
     def drain(self) -> None:
         """Take no more writes, and let every listener go; what was taken is finished by `stop`."""

@@ -95,6 +95,7 @@ class Writer:
         auto_create: bool = True,
         lost_after: float = 900.0,
         retention_days: int | None = None,
+        at_end: Callable[[], None] = lambda: None,
     ) -> None:
         self.path = path
         self.publish = publish
@@ -105,6 +106,8 @@ class Writer:
         self.lost_after = lost_after
         self.retention_days = retention_days
         self.mark = Mark(path.parent)
+        self.at_end = at_end
+        """Called once the last write is committed, while the database is still open."""
         self.jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self.waiting = 0
         self.waiting_bytes = 0
@@ -204,6 +207,7 @@ class Writer:
                 self.commit(group)
             if not group or time.monotonic() > self.chores_at + PUT_OFF:
                 self.do_chores()
+        self.at_end()
         self.close()
 
     def close(self) -> None:

@@ -12,7 +12,9 @@ from pathlib import Path
 from sessionstore.settings import BadSetting, read_settings
 
 from . import layout
+from .folders import open_folder
 from .tree import Tree, TreeAhead, TreeBusy
+from .verify import Verification
 
 DONE, FOUND, WRONG = 0, 1, 2
 """Exit codes: done; something is amiss, or could not be done; used wrongly."""
@@ -69,6 +71,31 @@ def write_tree(options: argparse.Namespace) -> int:
     return FOUND if skipped else DONE
 
 
+def verify_tree(options: argparse.Namespace) -> int:
+    """Compare the file tree with the database, and say by file where they differ.
+
+    What has not changed since it was last found right is not read again, except with --full. A tree that a running
+    server keeps may be a little behind: that is no difference.
+    """
+    folder: Path = options.tree or options.dir
+    progress = Progress("sessions")
+    database = layout.open_reader(options.dir / "sessions.db")
+    try:
+        with open_folder(folder) as root:
+            found = Verification(database, root, is_full=options.full).run(progress)
+    finally:
+        progress.end()
+        database.close()
+    for difference in found.differences:
+        print(difference)
+    print(
+        f"{len(found.differences)} differences in {found.sessions} sessions"
+        + (f", of which {found.unchanged} have not changed since they were last found right" if found.unchanged else "")
+        + (f"; of {found.moving}, which are being written to, only the logs were compared" if found.moving else "")
+    )
+    return FOUND if found.differences else DONE
+
+
 # --------------------------------------------------------------------- arguments
 
 
@@ -85,6 +112,9 @@ def parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     tree = command(commands, "tree", write_tree)
     tree.add_argument("--to", type=Path, metavar="DIR", help="write the tree into another folder than the store's")
+    verify = command(commands, "verify", verify_tree)
+    verify.add_argument("--full", action="store_true", help="read everything")
+    verify.add_argument("--tree", type=Path, metavar="DIR", help="a tree in another folder than the store's")
     return parser
 
 

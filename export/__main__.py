@@ -9,10 +9,12 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from sessionstore.owner import CannotStart
 from sessionstore.settings import BadSetting, read_settings
 
 from . import layout
 from .folders import open_folder
+from .restore import NotEmpty, restore
 from .tree import Tree, TreeAhead, TreeBusy
 from .verify import Verification
 
@@ -96,6 +98,27 @@ def verify_tree(options: argparse.Namespace) -> int:
     return FOUND if found.differences else DONE
 
 
+def restore_tree(options: argparse.Namespace) -> int:
+    """Make a database from a file tree.
+
+    The tree may also be one of the earlier service, which has no events.jsonl. What is odd about it is said; the tree
+    itself is not changed. No server may be running in the folder.
+    """
+    into: Path = options.into or options.dir
+    progress = Progress("events")
+    try:
+        restored = restore(options.tree, into, is_forced=options.force, is_newer=options.newer, step=progress)
+    finally:
+        progress.end()
+    for odd in restored.odd:
+        print(odd)
+    print(
+        f"{restored.events} events are in {into / 'sessions.db'}"
+        + (f", {restored.earlier} sessions of them from the earlier service" if restored.earlier else "")
+    )
+    return FOUND if restored.odd else DONE
+
+
 # --------------------------------------------------------------------- arguments
 
 
@@ -115,6 +138,14 @@ def parser() -> argparse.ArgumentParser:
     verify = command(commands, "verify", verify_tree)
     verify.add_argument("--full", action="store_true", help="read everything")
     verify.add_argument("--tree", type=Path, metavar="DIR", help="a tree in another folder than the store's")
+    restoring = command(commands, "restore", restore_tree)
+    restoring.add_argument("tree", type=Path, metavar="TREE", help="the folder with the tree")
+    restoring.add_argument(
+        "--into", type=Path, metavar="DIR", help="the folder of the database (default: SESSIONS_DIR)"
+    )
+    how = restoring.add_mutually_exclusive_group()
+    how.add_argument("--force", action="store_true", help="put a database that is there beside the new one")
+    how.add_argument("--newer", action="store_true", help="keep the database, and add what only the tree has")
     return parser
 
 
@@ -139,7 +170,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BadSetting as error:
         say(f"export: {error}")
         return WRONG
-    except (TreeBusy, TreeAhead, sqlite3.Error, OSError) as error:
+    except (TreeBusy, TreeAhead, CannotStart, NotEmpty, sqlite3.Error, OSError) as error:
         say(f"export: {error}")
         return FOUND
     return code

@@ -19,7 +19,10 @@ from sessionstore.problems import Problem
 from sessionstore.settings import BadSetting, Settings, read_settings
 
 from . import archive, backup, layout, loss, prune
+from .folders import open_folder
+from .restore import NotEmpty, restore
 from .tree import Tree, TreeAhead, TreeBusy
+from .verify import Verification
 
 DONE, FOUND, WRONG = 0, 1, 2
 """Exit codes: done; something is amiss, or could not be done; used wrongly."""
@@ -74,6 +77,52 @@ def write_tree(options: argparse.Namespace) -> int:
         database.close()
     print(f"The tree in {options.to or folder} is at cursor {tree.cursor}")
     return FOUND if skipped else DONE
+
+
+def verify_tree(options: argparse.Namespace) -> int:
+    """Compare the file tree with the database, and say by file where they differ.
+
+    What has not changed since it was last found right is not read again, except with --full. A tree that a running
+    server keeps may be a little behind: that is no difference.
+    """
+    folder: Path = options.tree or options.dir
+    progress = Progress("sessions")
+    database = layout.open_reader(options.dir / "sessions.db")
+    try:
+        with open_folder(folder) as root:
+            found = Verification(database, root, is_full=options.full).run(progress)
+    finally:
+        progress.end()
+        database.close()
+    for difference in found.differences:
+        print(difference)
+    print(
+        f"{len(found.differences)} differences in {found.sessions} sessions"
+        + (f", of which {found.unchanged} have not changed since they were last found right" if found.unchanged else "")
+        + (f"; of {found.moving}, which are being written to, only the logs were compared" if found.moving else "")
+    )
+    return FOUND if found.differences else DONE
+
+
+def restore_tree(options: argparse.Namespace) -> int:
+    """Make a database from a file tree.
+
+    The tree may also be one of the earlier service, which has no events.jsonl. What is odd about it is said; the tree
+    itself is not changed. No server may be running in the folder.
+    """
+    into: Path = options.into or options.dir
+    progress = Progress("events")
+    try:
+        restored = restore(options.tree, into, is_forced=options.force, is_newer=options.newer, step=progress)
+    finally:
+        progress.end()
+    for odd in restored.odd:
+        print(odd)
+    print(
+        f"{restored.events} events are in {into / 'sessions.db'}"
+        + (f", {restored.earlier} sessions of them from the earlier service" if restored.earlier else "")
+    )
+    return FOUND if restored.odd else DONE
 
 
 def back_up_now(options: argparse.Namespace) -> int:
@@ -132,6 +181,7 @@ FAILURES = (
     loss.NothingLost,
     prune.NotPruned,
     CannotStart,
+    NotEmpty,
     TreeBusy,
     TreeAhead,
     sqlite3.Error,
@@ -167,6 +217,17 @@ def parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     tree = command(commands, "tree", write_tree)
     tree.add_argument("--to", type=Path, metavar="DIR", help="write the tree into another folder than the store's")
+    verify = command(commands, "verify", verify_tree)
+    verify.add_argument("--full", action="store_true", help="read everything")
+    verify.add_argument("--tree", type=Path, metavar="DIR", help="a tree in another folder than the store's")
+    restoring = command(commands, "restore", restore_tree)
+    restoring.add_argument("tree", type=Path, metavar="TREE", help="the folder with the tree")
+    restoring.add_argument(
+        "--into", type=Path, metavar="DIR", help="the folder of the database (default: SESSIONS_DIR)"
+    )
+    how = restoring.add_mutually_exclusive_group()
+    how.add_argument("--force", action="store_true", help="put a database that is there beside the new one")
+    how.add_argument("--newer", action="store_true", help="keep the database, and add what only the tree has")
     copied = command(commands, "backup", back_up_now)
     copied.add_argument("file", type=Path, metavar="FILE", help="the copy; it must not be there yet")
     archived = command(commands, "archive", archive_old)

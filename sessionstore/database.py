@@ -202,7 +202,8 @@ class Appender:
 
     An entry of a log needs nothing but its place, and that is known here: entries
     are put off and inserted many to a statement, because each statement gives the
-    interpreter away and waits to have it back.
+    interpreter away and waits to have it back. A transaction of nothing else is
+    one INSERT, which SQLite commits by itself.
     """
 
     def __init__(
@@ -222,19 +223,35 @@ class Appender:
         """Cursors up to here are never given, though the database may end below: what had them is lost."""
         self.puts_off = True
         """False: every entry is inserted at once, so that one that is refused fails alone."""
+        self.is_open = False
+        """Whether SQLite has been told to begin."""
         self.fresh: list[Event] = []
         self.forget()
 
     # ---- transactions
 
     def begin(self) -> None:
-        self.connection.execute("BEGIN IMMEDIATE")
+        """What is appended from now on is committed together. SQLite hears of it when there is more than entries."""
         self.received_at = self.clock()
+
+    def open_transaction(self) -> None:
+        if not self.is_open:
+            self.connection.execute("BEGIN IMMEDIATE")
+            self.is_open = True
+
+    @property
+    def is_undone(self) -> bool:
+        """Whether SQLite has rolled back by itself."""
+        return self.is_open and not self.connection.in_transaction
 
     def commit(self) -> list[Event]:
         """Put everything on disk; the events that are new, in cursor order. Raises EntryRefused."""
-        self.insert_entries()
-        self.connection.execute("COMMIT")
+        if len(self.entries) > MAX_ROWS:
+            self.open_transaction()
+        self.insert_rows()
+        if self.is_open:
+            self.connection.execute("COMMIT")
+            self.is_open = False
         events, self.fresh = self.fresh, []
         self.unused_ids.clear()
         return events
@@ -242,6 +259,7 @@ class Appender:
     def rollback(self) -> None:
         if self.connection.in_transaction:
             self.connection.execute("ROLLBACK")
+        self.is_open = False
         self.forget()
 
     def forget(self) -> None:
@@ -275,7 +293,7 @@ class Appender:
         except (Problem, EntryRefused):
             raise
         except Exception as error:
-            if self.cursor != cursor or not self.connection.in_transaction or is_of_the_disk(error):
+            if self.cursor != cursor or self.is_undone or is_of_the_disk(error):
                 raise
             log.exception("A write that was let in could not be stored: %s", draft.type)
             raise unstorable(error) from error
@@ -293,6 +311,7 @@ class Appender:
         if session is not None and draft.type in LOGS:
             return Appended(self.log(draft, session))
         self.insert_entries()
+        self.open_transaction()
         if session is None:
             check_metadata({}, {}, draft.type, draft.data)
         else:
@@ -306,6 +325,7 @@ class Appender:
         if draft.names_something or not self.auto_create or draft.type == "session_deleted":
             raise no_session(draft.session_id)
         self.insert_entries()
+        self.open_transaction()
         cursor, length = self.cursor, len(self.fresh)
         self.connection.execute("SAVEPOINT first_word")
         try:
@@ -313,7 +333,7 @@ class Appender:
             appended = self.append_to(self.session(draft.session_id), draft)
             self.insert_entries()
         except BaseException:
-            if self.connection.in_transaction:  # else SQLite has undone all of it already
+            if not self.is_undone:
                 self.connection.execute("ROLLBACK TO first_word")
                 self.connection.execute("RELEASE first_word")
             self.cursor = cursor
@@ -351,7 +371,13 @@ class Appender:
         return event
 
     def insert_entries(self) -> None:
-        """Insert the entries that were put off. Raises EntryRefused where any of several may be to blame."""
+        """Insert the entries that were put off, because something else follows. Raises as `insert_rows`."""
+        if self.entries:
+            self.open_transaction()
+            self.insert_rows()
+
+    def insert_rows(self) -> None:
+        """Raises EntryRefused where any of several entries may be to blame."""
         entries, self.entries = self.entries, []
         self.entry_ids.clear()
         try:
@@ -360,7 +386,7 @@ class Appender:
                 self.connection.execute(INSERTS[len(rows)], [value for row in rows for value in values_of(row)])
         except Exception as error:
             self.forget_last(rows[0].cursor)
-            if self.puts_off and self.connection.in_transaction and not is_of_the_disk(error):
+            if self.puts_off and not self.is_undone and not is_of_the_disk(error):
                 raise EntryRefused(str(error)) from error
             raise
 

@@ -6,6 +6,7 @@ import argparse
 import re
 import sqlite3
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -17,8 +18,9 @@ from sessionstore.events import utc
 from sessionstore.owner import CannotStart
 from sessionstore.problems import Problem
 from sessionstore.settings import BadSetting, Settings, read_settings
+from sessionstore.soundness import examine
 
-from . import archive, backup, layout, loss, prune
+from . import archive, backup, drill, layout, loss, prune, recovery
 from .folders import open_folder
 from .restore import NotEmpty, restore
 from .tree import Tree, TreeAhead, TreeBusy
@@ -104,16 +106,48 @@ def verify_tree(options: argparse.Namespace) -> int:
     return FOUND if found.differences else DONE
 
 
-def restore_tree(options: argparse.Namespace) -> int:
-    """Make a database from a file tree.
+def bring_back(options: argparse.Namespace) -> int:
+    """Make a database from a file tree or a backup, or bring archived sessions back into one.
 
     The tree may also be one of the earlier service, which has no events.jsonl. What is odd about it is said; the tree
     itself is not changed. No server may be running in the folder.
     """
     into: Path = options.into or options.dir
+    kinds = {recovery.kind_of(source) for source in options.sources}
+    if kinds == {"archive"}:
+        return restore_archives(options.sources, into)
+    if len(options.sources) > 1:
+        raise recovery.Unknown("Of trees and backups one at a time can be restored")
+    code = restore_tree(options, into) if kinds == {"tree"} else restore_backup(options, into)
+    if finding := examine(store_settings(options, into)):
+        say(f"The server will not serve this yet. {finding.detail}")
+    return code
+
+
+def restore_archives(sources: list[Path], into: Path) -> int:
     progress = Progress("events")
     try:
-        restored = restore(options.tree, into, is_forced=options.force, is_newer=options.newer, step=progress)
+        restored = recovery.bring_back(sources, into, progress)
+    finally:
+        progress.end()
+    for odd in restored.odd:
+        print(odd)
+    print(f"{restored.events} events of {len(sources)} archives are in {into / 'sessions.db'} again")
+    return FOUND if restored.odd else DONE
+
+
+def restore_backup(options: argparse.Namespace, into: Path) -> int:
+    (source,) = options.sources
+    manifest = recovery.put_back(source, into, is_forced=options.force)
+    print(f"{into / 'sessions.db'} is what {source} was: it ends with cursor {manifest.cursor}")
+    return DONE
+
+
+def restore_tree(options: argparse.Namespace, into: Path) -> int:
+    (source,) = options.sources
+    progress = Progress("events")
+    try:
+        restored = restore(source, into, is_forced=options.force, is_newer=options.newer, step=progress)
     finally:
         progress.end()
     for odd in restored.odd:
@@ -175,11 +209,27 @@ def accept_loss(options: argparse.Namespace) -> int:
     return DONE
 
 
+def try_out(options: argparse.Namespace) -> int:
+    """Try out whether all comes back: a server of its own, a backup, a kill, its database gone, and all restored.
+
+    Nothing is touched but a temporary folder. Says what was lost, and how long it took from the beginning of the
+    restore until the server was ready. With --no-tree it shows what a backup alone brings back.
+    """
+    with tempfile.TemporaryDirectory(prefix="drill-") as folder:
+        result = drill.drill(Path(folder), options.events, say, has_tree=not options.no_tree)
+    back = f"{result.from_backup:,} events came back from the backup, {result.from_tree:,} from the file tree"
+    print(f"{back}; the server was ready {result.seconds:.1f} s after the restore began")
+    print(f"Lost, of {result.acknowledged:,} acknowledged events: {len(result.lost):,}")
+    return FOUND if result.lost else DONE
+
+
 FAILURES = (
     archive.ArchiveFailed,
     backup.BackupFailed,
+    drill.DrillFailed,
     loss.NothingLost,
     prune.NotPruned,
+    recovery.Unknown,
     CannotStart,
     NotEmpty,
     TreeBusy,
@@ -196,8 +246,8 @@ def store_folder() -> Path:
     return read_settings().directory
 
 
-def store_settings(options: argparse.Namespace) -> Settings:
-    return msgspec.structs.replace(read_settings(), directory=options.dir)
+def store_settings(options: argparse.Namespace, folder: Path | None = None) -> Settings:
+    return msgspec.structs.replace(read_settings(), directory=folder or options.dir)
 
 
 def moment(text: str) -> str:
@@ -206,6 +256,12 @@ def moment(text: str) -> str:
         return utc(f"{text}T00:00:00Z" if re.fullmatch(r"\d{4}-\d\d-\d\d", text) else text)
     except Problem:
         raise argparse.ArgumentTypeError("must be a date such as 2026-02-13, or an RFC 3339 time") from None
+
+
+def positive(text: str) -> int:
+    if text.isascii() and text.isdigit() and int(text):
+        return int(text)
+    raise argparse.ArgumentTypeError("must be a whole number above 0")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -220,8 +276,10 @@ def parser() -> argparse.ArgumentParser:
     verify = command(commands, "verify", verify_tree)
     verify.add_argument("--full", action="store_true", help="read everything")
     verify.add_argument("--tree", type=Path, metavar="DIR", help="a tree in another folder than the store's")
-    restoring = command(commands, "restore", restore_tree)
-    restoring.add_argument("tree", type=Path, metavar="TREE", help="the folder with the tree")
+    restoring = command(commands, "restore", bring_back)
+    restoring.add_argument(
+        "sources", type=Path, metavar="SOURCE", nargs="+", help="the folder of a tree, a backup, or archives"
+    )
     restoring.add_argument(
         "--into", type=Path, metavar="DIR", help="the folder of the database (default: SESSIONS_DIR)"
     )
@@ -236,6 +294,9 @@ def parser() -> argparse.ArgumentParser:
     archived.add_argument("--prune", action="store_true", help="delete from the store what is archived")
     archived.add_argument("--url", help="where its server is (default: this machine, at PORT)")
     command(commands, "accept-loss", accept_loss)
+    trying = command(commands, "drill", try_out)
+    trying.add_argument("--events", type=positive, default=4000, metavar="N", help="how many (default: 4000)")
+    trying.add_argument("--no-tree", action="store_true", help="without a file tree: what a backup alone brings back")
     return parser
 
 

@@ -48,24 +48,24 @@ class Witness(NamedTuple):
 
     cursor: int
     name: str
-    way_out: str = ""
-    """The arguments of `python -m export` that bring back what it has seen; none where it does not hold that."""
+    holder: Path | None = None
+    """What can be restored up to this cursor."""
 
 
 def examine(settings: Settings) -> Finding | None:
     """None: nothing is wrong, or the file is not a session store's, which opening it says better."""
-    seen = sorted(witnesses(settings), reverse=True)
+    seen = sorted(witnesses(settings), key=lambda witness: (-witness.cursor, witness.holder is None))
     newest = mark.read_newest(settings.directory)
     cursor, faults = look(settings.database, is_ours=bool(seen))
     if faults:
-        return Finding("damaged", cursor, f"The database is damaged: {faults}. {ways_out(seen, 0)}")
+        return Finding("damaged", cursor, f"The database is damaged: {faults}. {ways_out(settings, seen, None)}")
     if seen and seen[0].cursor > cursor and cursor != newest.accepted:
         if settings.durability == "normal" and seen[0].name == MARK:
             log.warning("A power cut took what came after cursor %d, up to %d", cursor, seen[0].cursor)
             return None
         detail = (
             f"The database ends with cursor {cursor}, but {seen[0].name} has seen {seen[0].cursor}: what came between "
-            f"is missing. {ways_out(seen, cursor)}, or go on without it: `python -m export accept-loss`"
+            f"is missing. {ways_out(settings, seen, cursor)}, or go on without it: `python -m export accept-loss`"
         )
         return Finding("behind", cursor, detail)
     return None
@@ -76,9 +76,22 @@ def witnesses(settings: Settings) -> Iterator[Witness]:
     if newest := mark.read_newest(settings.directory).cursor:
         yield Witness(newest, MARK)
     if progress := tree_cursor(settings.directory):
-        yield Witness(progress, "the file tree", f"restore {settings.directory} --newer")
+        yield Witness(progress, "the file tree", settings.directory)
     for path, manifest in manifests(settings.backup_directory):
-        yield Witness(manifest.cursor, f"the backup {path}", f"restore {path}")
+        yield Witness(manifest.cursor, f"the backup {path}", path)
+
+
+def ways_out(settings: Settings, seen: list[Witness], cursor: int | None) -> str:
+    """In words, for a database that ends with a cursor; None: for one that cannot be used any more."""
+    holders = [witness for witness in seen if witness.holder and witness.cursor > (cursor or 0)]
+    commands = [way_out(witness.holder, settings.directory, is_kept=cursor is not None) for witness in holders[:2]]
+    found = " or ".join(commands) or "nothing here has it, so restore a backup: `python -m export restore FILE`"
+    return f"Nothing is served and nothing is written. Stop the server, and bring back what is missing: {found}"
+
+
+def way_out(holder: Path | None, folder: Path, *, is_kept: bool) -> str:
+    how = "--newer" if holder == folder and is_kept else "--force"
+    return f"`python -m export restore {holder} {how}`"
 
 
 def tree_cursor(folder: Path) -> int:
@@ -97,14 +110,6 @@ def manifests(folder: Path | None) -> Iterator[tuple[Path, Manifest]]:
             yield path, read_manifest(manifest_of(path))
         except (BackupFailed, OSError) as error:
             log.warning("The backup %s has no manifest that can be read: %s", path, error)
-
-
-def ways_out(seen: list[Witness], cursor: int) -> str:
-    commands = [
-        f"`python -m export {witness.way_out}`" for witness in seen if witness.way_out and witness.cursor > cursor
-    ]
-    found = " or ".join(commands[:2]) or "nothing here has it, so restore a backup: `python -m export restore FILE`"
-    return f"Nothing is served and nothing is written. Stop the server, and bring back what is missing: {found}"
 
 
 # -------------------------------------------------------------------- database

@@ -142,19 +142,19 @@ class Reading:
             self.odd(name, "is missing")
             return
         lines = content.split(b"\n")
-        if lines[-1].strip():
-            self.odd(name, f"line {len(lines)}: has no end")
         expected, timestamp = 1, None
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
             entry = self.value(line, name)
             if not isinstance(entry, dict):
-                self.odd(name, f"line {number}: is not a JSON object, and is left out")
+                what = "half a line" if number == len(lines) else "not a JSON object"
+                self.odd(name, f"line {number}: is {what}, and is left out")
                 continue
-            if entry.get("seq", expected) != expected:
-                self.odd(name, f"line {number}: has seq {entry['seq']} where {expected} should be")
-            expected += 1
+            seq = entry.get("seq")
+            if seq != expected:
+                self.odd(name, f"line {number}: has seq {seq} where {expected} should be")
+            expected = (seq if isinstance(seq, int) else expected) + 1
             draft = self.entry(log, entry, f"{name}: line {number}", timestamp)
             timestamp = draft.timestamp
             yield draft
@@ -176,9 +176,7 @@ class Reading:
             data=data,
             event_id=self.event_id(entry.get("eventId")),
             agent_id=agent_id if isinstance(agent_id, str) and is_id(agent_id) else None,
-            timestamp=max(filter(None, (timestamp, timestamp_before)), default=None)
-            if timestamp is None
-            else timestamp,
+            timestamp=timestamp or timestamp_before,
         )
 
     def event_id(self, given: Any) -> str | None:

@@ -20,7 +20,7 @@ from msgspec import structs
 
 from sessionstore.database import INSERTS, Appender, checkpoint, is_of_the_disk, open_writer, purge, values_of
 from sessionstore.events import EVENT_TYPES, LOGS, Draft, Event, is_id, is_user, now
-from sessionstore.folds import Document, encode
+from sessionstore.folds import Document, decode, encode
 from sessionstore.owner import own_folder
 from sessionstore.problems import Problem
 
@@ -121,6 +121,7 @@ class Restoration:
     def run(self) -> Restored:
         earlier = self.collect()
         self.insert_lines()
+        self.keep_subsessions()
         while purge(self.database):
             pass
         self.append_earlier(earlier)
@@ -234,17 +235,29 @@ class Restoration:
             patch=None,
             seq=None,
             kind=None,
-            data=encode({"initial": self.initial(event.session_id), "implicit": True}),
+            data=encode({"initial": self.document(event.session_id, "initial.json"), "implicit": True}),
         )
         self.database.execute(INSERTS[1], values_of(creation))
         self.restored.events += 1
 
-    def initial(self, session_id: str) -> Document:
+    def document(self, session_id: str, name: str) -> Document:
+        """A JSON file of a session in the tree; empty where it cannot be read."""
         try:
             with self.root.folder(SESSIONS) as sessions, sessions.folder(session_id) as folder:
-                return msgspec.json.decode(folder.read("initial.json") or b"{}", type=Document)
+                return msgspec.json.decode(folder.read(name) or b"{}", type=Document)
         except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
             return {}
+
+    def keep_subsessions(self) -> None:
+        """final.json names the sub-sessions that there were at the end; of those deleted since nothing else tells."""
+        finals = self.database.execute("SELECT session_id, document FROM documents WHERE name = 'final'").fetchall()
+        for session_id, document in finals:
+            kept, made = self.document(session_id, "final.json"), decode(document)
+            if kept != made and kept | {"subsessions": None} == made | {"subsessions": None}:
+                self.database.execute(
+                    "UPDATE documents SET document = ? WHERE session_id = ? AND name = 'final'",
+                    (encode(made | {"subsessions": kept["subsessions"]}), session_id),
+                )
 
     # -------------------------------------------------------- the earlier service
 

@@ -227,10 +227,10 @@ TABLE = (
             "Comma-separated origins, besides the server's own, whose pages may use the API", origins),
     Setting("SESSIONS_AUTO_CREATE", "auto_create", "on", "on: the first word of an unknown session creates it; off: "
             "404", switch),
+    Setting("SESSIONS_TREE", "tree", "on", "on: the file tree beside the database follows it; off: it is written only "
+            "when told (python -m export tree)", switch),
     Setting("SESSIONS_BACKUP_DIR", "backup_directory", "", "Folder into which the server copies its database; best on "
             "another disk. None: it makes no backups", optional_folder),
     Setting("SESSIONS_BACKUP_EVERY", "backup_every", "1h", "How often it does so: seconds, or such as 15m, 1h, 1d",
             interval),
-    Setting("SESSIONS_TREE", "tree", "on", "on: the file tree beside the database follows it; off: it is written only "
-            "when told (python -m export tree)", switch),
 )  # fmt: skip

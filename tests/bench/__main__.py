@@ -10,7 +10,7 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 
-from tests.bench import actions, batches, feed, kill, reads, tree
+from tests.bench import actions, backup, batches, feed, kill, reads, tree
 from tests.bench.figures import Figure, raw_numbers, table
 
 BENCHES: dict[str, Callable[[argparse.Namespace], list[Figure]]] = {
@@ -19,6 +19,7 @@ BENCHES: dict[str, Callable[[argparse.Namespace], list[Figure]]] = {
     "reads": lambda options: reads.measure(options.rounds),
     "feed": lambda options: feed.measure(options.rounds),
     "tree": lambda options: tree.measure(options.rounds),
+    "backup": lambda options: backup.measure(options.rounds),
     "kill": lambda options: kill.measure(options.kills),
 }
 

@@ -8,6 +8,7 @@ archive      one session as one compressed tar
 verify       where tree and database differ
 restore      a database from a tree
 earlier      reading a tree of the earlier service
+offline      appending to a store whose server does not run
 recovery     a backup, or archives, back into a store
 prune        what is archived leaves the store
 loss         a database that has fallen behind is taken as it is

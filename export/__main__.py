@@ -20,7 +20,7 @@ from sessionstore.problems import Problem
 from sessionstore.settings import BadSetting, Settings, read_settings
 from sessionstore.soundness import examine
 
-from . import archive, backup, drill, layout, loss, prune, recovery
+from . import archive, backup, drill, layout, loss, offline, prune, recovery
 from .folders import open_folder
 from .restore import NotEmpty, restore
 from .tree import Tree, TreeAhead, TreeBusy
@@ -28,6 +28,11 @@ from .verify import Verification
 
 DONE, FOUND, WRONG = 0, 1, 2
 """Exit codes: done; something is amiss, or could not be done; used wrongly."""
+
+
+class WrongUse(Exception):
+    """The command cannot be meant so. The message says why."""
+
 
 # ---------------------------------------------------------------- what is said
 
@@ -114,25 +119,27 @@ def bring_back(options: argparse.Namespace) -> int:
     """
     into: Path = options.into or options.dir
     kinds = {recovery.kind_of(source) for source in options.sources}
+    if kinds != {"archive"} and len(options.sources) > 1:
+        raise WrongUse("Of trees and backups one at a time can be restored")
+    if (options.newer and kinds != {"tree"}) or (options.force and kinds == {"archive"}):
+        raise WrongUse("--newer is for trees, --force for trees and backups")
     if kinds == {"archive"}:
-        return restore_archives(options.sources, into)
-    if len(options.sources) > 1:
-        raise recovery.Unknown("Of trees and backups one at a time can be restored")
+        return restore_archives(options.sources, store_settings(options, into))
     code = restore_tree(options, into) if kinds == {"tree"} else restore_backup(options, into)
     if finding := examine(store_settings(options, into)):
         say(f"The server will not serve this yet. {finding.detail}")
     return code
 
 
-def restore_archives(sources: list[Path], into: Path) -> int:
+def restore_archives(sources: list[Path], settings: Settings) -> int:
     progress = Progress("events")
     try:
-        restored = recovery.bring_back(sources, into, progress)
+        restored = recovery.bring_back(sources, settings, progress)
     finally:
         progress.end()
     for odd in restored.odd:
         print(odd)
-    print(f"{restored.events} events of {len(sources)} archives are in {into / 'sessions.db'} again")
+    print(f"{restored.events} events of {len(sources)} archives are in {settings.database} again")
     return FOUND if restored.odd else DONE
 
 
@@ -229,6 +236,7 @@ FAILURES = (
     drill.DrillFailed,
     loss.NothingLost,
     prune.NotPruned,
+    offline.Unsound,
     recovery.Unknown,
     CannotStart,
     NotEmpty,
@@ -318,7 +326,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options.dir = options.dir or store_folder()
         code: int = options.run(options)
-    except BadSetting as error:
+    except (BadSetting, WrongUse) as error:
         say(f"export: {error}")
         return WRONG
     except FAILURES as error:

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from sessionstore.access import tokens_folder
-from sessionstore.database import Appender, DeleteUnchanged, open_writer, purge
-from sessionstore.events import Draft, event_ids, now
-from sessionstore.owner import CannotStart, own_folder
+from sessionstore.database import Appender, DeleteUnchanged, purge
+from sessionstore.events import Draft
+from sessionstore.owner import CannotStart
 from sessionstore.problems import Problem
 from sessionstore.settings import Settings
 
 from .layout import PROGRESS, Session, open_reader
+from .offline import appending
 from .tree import Tree
 
 SECONDS = 60.0
@@ -32,36 +32,31 @@ class NotPruned(Exception):
 def prune(settings: Settings, sessions: list[Session], url: str | None, report: Callable[[str], None]) -> int:
     """Delete the sessions that are still as they were archived; how many went. Raises NotPruned where none can go."""
     try:
-        owned = own_folder(settings.directory)
+        with appending(settings) as appender:
+            gone = sum(delete(appender, session, report) for session in sessions)
     except CannotStart:
         return ask_server(settings, sessions, url, report)
-    try:
-        return delete(settings, sessions, report)
-    finally:
-        os.close(owned)
+    if gone and (settings.directory / PROGRESS).exists():
+        follow(settings.directory)
+    return gone
 
 
 # ------------------------------------------------------------- without a server
 
 
-def delete(settings: Settings, sessions: list[Session], report: Callable[[str], None]) -> int:
-    gone = 0
-    with closing(open_writer(settings.database)) as connection:
-        appender = Appender(connection, clock=now, ids=event_ids())
-        for session in sessions:
-            draft = Draft(type="session_deleted", session_id=session.session_id, data={})
-            appender.begin()
-            try:
-                DeleteUnchanged(draft, session.last_cursor)(appender)
-                gone += 1
-            except Problem as problem:
-                report(f"{session.session_id} stays: {problem.detail}")
-            while purge(connection, session_id=session.session_id):
-                pass
-            appender.commit()
-    if gone and (settings.directory / PROGRESS).exists():
-        follow(settings.directory)
-    return gone
+def delete(appender: Appender, session: Session, report: Callable[[str], None]) -> bool:
+    appender.begin()
+    try:
+        draft = Draft(type="session_deleted", session_id=session.session_id, data={})
+        DeleteUnchanged(draft, session.last_cursor)(appender)
+    except Problem as problem:
+        report(f"{session.session_id} stays: {problem.detail}")
+        return False
+    finally:
+        while purge(appender.connection, session_id=session.session_id):
+            pass
+        appender.commit()
+    return True
 
 
 def follow(folder: Path) -> None:

@@ -7,20 +7,21 @@ import os
 import shutil
 import tarfile
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from pathlib import Path
 
 import msgspec
 
-from sessionstore.database import Appender, checkpoint, open_writer
-from sessionstore.events import Draft, event_ids, json_object, now
+from sessionstore.database import Appender
+from sessionstore.events import Draft, json_object
 from sessionstore.owner import own_folder
 from sessionstore.problems import Problem
 from sessionstore.requests import draft_of_line
+from sessionstore.settings import Settings
 
 from . import archive, backup
 from .layout import EVENTS
-from .restore import DATABASE, PART, Restored, check_empty, put_beside, put_in_place
+from .offline import appending
+from .restore import PART, Restored, check_empty, put_beside, put_in_place
 
 SQLITE_HEAD = b"SQLite format 3\0"
 GZIP_HEAD = b"\x1f\x8b"
@@ -80,44 +81,38 @@ def check_is_same(part: Path, manifest: backup.Manifest) -> None:
 # --------------------------------------------------------------------- archives
 
 
-def bring_back(archives: list[Path], into: Path, step: Callable[[int], None] = lambda number: None) -> Restored:
-    """Append the sessions in archives to the database of the folder `into`, with their times and event ids.
+def bring_back(archives: list[Path], settings: Settings, step: Callable[[int], None] = lambda number: None) -> Restored:
+    """Append the sessions in archives to a store, with their times and event ids.
 
     They get new cursors: what has the old ones are the sessions as they were before
-    they left. Raises ArchiveFailed before anything is written, CannotStart, OSError.
+    they left. Raises ArchiveFailed before anything is written, CannotStart, Unsound.
     """
-    lock = own_folder(into)
-    try:
-        manifests = [archive.manifest_in(path) for path in archives]
-        restored = Restored()
-        with closing(open_writer(into / DATABASE)) as database:
-            appender = Appender(database, clock=now, ids=event_ids())
-            appender.puts_off = False
-            for path, manifest in zip(archives, manifests, strict=True):
-                if appender.session(manifest.session_id):
-                    restored.odd.append(
-                        f"{path}: there is a session {manifest.session_id} already, and it stays as it is"
-                    )
-                    continue
-                append_all(appender, path, restored)
-                step(restored.events)
-            checkpoint(database, "TRUNCATE")
-        return restored
-    finally:
-        os.close(lock)
+    manifests = [archive.manifest_in(path) for path in archives]
+    restored = Restored()
+    with appending(settings) as appender:
+        appender.puts_off = False
+        for path, manifest in zip(archives, manifests, strict=True):
+            if appender.session(manifest.session_id):
+                restored.odd.append(f"{path}: there is a session {manifest.session_id} already, and it stays as it is")
+                continue
+            try:
+                restored.events += append_all(appender, path)
+            except Problem as problem:
+                restored.odd.append(f"{path}: is left out: {problem.detail}")
+            step(restored.events)
+    return restored
 
 
-def append_all(appender: Appender, path: Path, restored: Restored) -> None:
-    """One session, wholly or not at all."""
+def append_all(appender: Appender, path: Path) -> int:
+    """One session, wholly or not at all; the number of its events. Raises Problem."""
     appender.begin()
     try:
         for draft in drafts_in(path):
             appender.append(draft)
-            restored.events += 1
-        appender.commit()
-    except Problem as problem:
+        return len(appender.commit())
+    except Problem:
         appender.rollback()
-        restored.odd.append(f"{path}: is left out: {problem.detail}")
+        raise
 
 
 def drafts_in(path: Path) -> Iterator[Draft]:

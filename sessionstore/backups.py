@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import sqlite3
 import threading
 import time
 from collections.abc import Callable
@@ -101,9 +100,9 @@ class Backups:
             thin_out(self.folder, target)
         except Stopping:
             return
-        except (BackupFailed, OSError, sqlite3.Error) as error:
-            self.error = f"{error}"
-            log.error("The backup failed: %s", error)
+        except Exception as error:  # whatever it is, the next one is tried
+            self.error = str(error) or type(error).__name__
+            log.error("The backup failed: %s", error, exc_info=not isinstance(error, BackupFailed | OSError))
             return
         self.last, self.error = Last(manifest, time.monotonic() - begun), None
 

@@ -8,6 +8,7 @@ its newest cursor is compared with what others have seen.
 from __future__ import annotations
 
 import logging
+import shlex
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -53,10 +54,13 @@ class Witness(NamedTuple):
 
 
 def examine(settings: Settings) -> Finding | None:
-    """None: nothing is wrong, or the file is not a session store's, which opening it says better."""
+    """None: nothing is wrong, or what is wrong is something that opening the database says better."""
     seen = sorted(witnesses(settings), key=lambda witness: (-witness.cursor, witness.holder is None))
     newest = mark.read_newest(settings.directory)
-    cursor, faults = look(settings.database, is_ours=bool(seen))
+    looked = look(settings.database, is_ours=bool(seen))
+    if looked is None:
+        return None
+    cursor, faults = looked
     if faults:
         return Finding("damaged", cursor, f"The database is damaged: {faults}. {ways_out(settings, seen, None)}")
     if seen and seen[0].cursor > cursor and cursor != newest.accepted:
@@ -91,7 +95,7 @@ def ways_out(settings: Settings, seen: list[Witness], cursor: int | None) -> str
 
 def way_out(holder: Path | None, folder: Path, *, is_kept: bool) -> str:
     how = "--newer" if holder == folder and is_kept else "--force"
-    return f"`python -m export restore {holder} {how}`"
+    return f"`python -m export restore {shlex.quote(str(holder))} {how}`"
 
 
 def tree_cursor(folder: Path) -> int:
@@ -115,25 +119,25 @@ def manifests(folder: Path | None) -> Iterator[tuple[Path, Manifest]]:
 # -------------------------------------------------------------------- database
 
 
-def look(database: Path, *, is_ours: bool) -> tuple[int, str]:
+def look(database: Path, *, is_ours: bool) -> tuple[int, str] | None:
     """The newest cursor, as far as it can be read, and what is wrong with the file. Changes nothing.
 
-    `is_ours`: there has been a session store here, so that a file that says otherwise is damaged. What else keeps the
-    file from being read, like a lock or a missing right, is not wrong with it.
+    `is_ours`: there has been a session store here, so that a file that says otherwise is damaged. None: something that
+    is not wrong with the file, like a lock or a missing right, keeps it from being read.
     """
     if not database.exists() or not database.stat().st_size:
         return 0, ""
     cursor = 0
-    with open_to_look(database) as connection:
-        try:
+    try:
+        with open_to_look(database) as connection:
             (owner,) = connection.execute("PRAGMA application_id").fetchone()
             if owner != APPLICATION_ID:
                 return 0, "its head is not that of a session store" if is_ours else ""
             is_ours = True
             cursor = newest_cursor(connection)
             return cursor, faults_of(connection, SECONDS)
-        except sqlite3.DatabaseError as error:
-            return cursor, f"{error}" if is_ours and error.sqlite_errorcode & 0xFF in DAMAGED else ""
+    except sqlite3.DatabaseError as error:
+        return (cursor, f"{error}") if is_ours and error.sqlite_errorcode & 0xFF in DAMAGED else None
 
 
 @contextmanager

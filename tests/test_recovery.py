@@ -290,4 +290,41 @@ def test_of_several_archives_one_that_is_damaged_keeps_all_out(store: Store, tmp
     assert is_done(export(tmp_path / "new", "restore", first))
     with closing(sqlite3.connect(tmp_path / "new" / "sessions.db")) as connection:
         assert connection.execute("SELECT session_id FROM sessions").fetchall() == [("one",)]
-    assert mark.read_newest(tmp_path / "new").cursor == 0
+        newest = connection.execute("SELECT max(cursor) FROM events").fetchone()[0]
+    assert mark.read_newest(tmp_path / "new").cursor == newest
+
+
+def test_a_store_that_is_not_sound_is_neither_pruned_nor_added_to(without_tree: Store, tmp_path: Path) -> None:
+    store = without_tree
+    live_through(store, "one")
+    assert is_done(store.export("archive", "--before", FAR, "--to", tmp_path / "archives"))
+    assert is_done(store.export("backup", tmp_path / "copy.db"))
+    lost = store.log(number=3)
+    store.appliance.stop()
+    assert store.export("restore", tmp_path / "copy.db", "--force").returncode == 0
+    before = (store.folder / "sessions.db").read_bytes()
+    prune = ("archive", "--before", FAR, "--to", tmp_path / "archives", "--prune")
+    assert is_refused(store.export(*prune), "accept-loss")
+    assert is_refused(store.export("restore", *(tmp_path / "archives").iterdir()), "accept-loss")
+    assert (store.folder / "sessions.db").read_bytes() == before
+    assert is_done(store.export("accept-loss"))
+    assert is_done(store.export(*prune))
+    assert mark.read_newest(store.folder).cursor == lost + 1, "no cursor is given twice"
+    store.appliance.start(until="/ready")
+    assert store.log() == lost + 3  # the session is created anew
+
+
+def test_what_cannot_be_meant_so_is_exit_code_2(store: Store, tmp_path: Path) -> None:
+    live_through(store, "one")
+    assert is_done(store.export("archive", "--before", FAR, "--to", tmp_path / "archives"))
+    assert is_done(store.export("backup", tmp_path / "copy.db"))
+    (session,) = (tmp_path / "archives").iterdir()
+    for arguments in (
+        (tmp_path / "copy.db", "--newer"),
+        (tmp_path / "copy.db", session),
+        (session, "--force"),
+        (store.folder, store.folder),
+        (),
+    ):
+        assert store.export("restore", *arguments, "--into", tmp_path / "new").returncode == 2, arguments
+    assert not (tmp_path / "new").exists()

@@ -17,7 +17,7 @@ import pytest
 from sessionstore import mark
 from sessionstore.settings import Settings
 from sessionstore.soundness import Finding, examine
-from tests.appliance import Appliance
+from tests.appliance import Appliance, ServerError
 
 SEEDS = range(12)
 PAGE = 4096
@@ -284,6 +284,13 @@ def test_a_loss_that_was_accepted_is_no_finding_and_its_cursors_are_not_given_ag
             appliance.stop()
         appliance.start(until="/ready")
         assert post(appliance, "/api/actions/s", {"type": "x"}).json()["cursor"] == cursor + 6
+
+
+def test_what_is_no_file_is_named_and_stops_the_start(folder: Path) -> None:
+    (folder / "sessions.db").mkdir(parents=True)
+    with pytest.raises(ServerError, match=r"session store: .*sessions\.db cannot be used") as ended, Appliance(folder):
+        pass
+    assert "Traceback" not in str(ended.value)
 
 
 def test_the_file_of_another_program_is_not_called_damaged(folder: Path) -> None:

@@ -33,7 +33,7 @@ def measure(rounds: int) -> list[Figure]:
         with Appliance(folder / "store") as appliance:
             generator.submit(fill, appliance.port, [(f"large-{n}", EVENTS) for n in range(SESSIONS)]).result()
         backups = {"SESSIONS_BACKUP_DIR": str(folder / "backups"), "SESSIONS_BACKUP_EVERY": "1"}
-        added, p99s, took = [], [], []
+        added, added_p99, took = [], [], []
         for _ in range(rounds):
             with Appliance(folder / "store") as appliance:
                 quiet = _latencies(generator, appliance)
@@ -41,12 +41,12 @@ def measure(rounds: int) -> list[Figure]:
                 backing = _latencies(generator, appliance)
                 took.append(_seconds_of_backup(appliance))
             added.append(max(backing) - max(quiet))
-            p99s.append(percentile(backing, 0.99))
+            added_p99.append(percentile(backing, 0.99) - percentile(quiet, 0.99))
         size = max(path.stat().st_size for path in (folder / "backups").glob("*.db")) >> 20
     during = f"at {EVENTS_PER_SECOND} events a second, with backups of {size} MB one after the other"
     return [
         Figure("backup", f"added to the slowest write {during}", "ms", added, Target(50, at_most=True)),
-        Figure("backup", f"p99 of a write {during}", "ms", p99s, Target(50, at_most=True)),
+        Figure("backup", f"added to the p99 of a write {during}", "ms", added_p99, Target(50, at_most=True)),
         Figure("backup", f"a backup of {size} MB, checked, meanwhile", "s", took, Target(SECONDS, at_most=True)),
     ]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -172,7 +173,7 @@ def test_a_session_without_its_beginning_is_shown_again(source: Database, tmp_pa
     assert json.loads(tree["sessions/parent/initial.json"])["input"] == "Build"
 
 
-BAD_LINES = {
+BAD_LINES: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "not JSON": (lambda line: b"{" + line, "not an event"),
     "no cursor": (lambda line: line.replace(b'"cursor"', b'"curser"'), "missing required field `cursor`"),
     "a type that there is not": (lambda line: line.replace(b'"action"', b'"faction"', 1), "there is no type"),

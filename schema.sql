@@ -40,7 +40,7 @@ CREATE TABLE events (
                CHECK (json_type(data) = 'object')
 ) STRICT;
 
-CREATE UNIQUE INDEX events_by_event_id ON events (session_id, event_id);
+CREATE UNIQUE INDEX events_by_event_id ON events (event_id, session_id);
 CREATE INDEX        events_by_session  ON events (session_id, cursor);
 CREATE UNIQUE INDEX events_by_seq      ON events (session_id, type, seq) WHERE seq IS NOT NULL;
 

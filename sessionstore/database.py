@@ -9,6 +9,7 @@ connection that writes.
 from __future__ import annotations
 
 import logging
+import re
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -27,9 +28,18 @@ SCHEMA = Path(__file__).resolve().parent.parent / "schema.sql"
 APPLICATION_ID = 1399157617
 
 Migration = Callable[[sqlite3.Connection], None]
-MIGRATIONS: tuple[Migration, ...] = ()
-"""Append-only: what turns a database of version N, as PRAGMA user_version has it, into N + 1, from version 1 on.
-schema.sql is always the newest version; a database that is made new needs none of these."""
+
+
+def find_events_by_their_id_first(connection: sqlite3.Connection) -> None:
+    """Ids that are made one after the other stand together, so that a commit touches fewer pages."""
+    connection.execute("DROP INDEX events_by_event_id")
+    connection.execute("CREATE UNIQUE INDEX events_by_event_id ON events (event_id, session_id)")
+
+
+MIGRATIONS: tuple[Migration, ...] = (find_events_by_their_id_first,)
+"""Append-only: what turns the tables of a database of version N, as PRAGMA user_version has it, into those of N + 1,
+from version 1 on. Views and triggers are made anew after them. schema.sql is always the newest version; a database
+that is made new needs none of these."""
 
 # --------------------------------------------------------------------- opening
 
@@ -85,8 +95,13 @@ def migrate(connection: sqlite3.Connection, migrations: tuple[Migration, ...] = 
         return
     connection.execute("BEGIN IMMEDIATE")
     try:
-        for step in migrations[found - 1 :] if found else (create_schema,):
-            step(connection)
+        if found:
+            drop_views_and_triggers(connection)
+            for step in migrations[found - 1 :]:
+                step(connection)
+            create_schema(connection, HAS_NO_ROWS)
+        else:
+            create_schema(connection)
         connection.execute(f"PRAGMA user_version = {newest}")
         connection.execute("COMMIT")
     except BaseException:
@@ -95,8 +110,18 @@ def migrate(connection: sqlite3.Connection, migrations: tuple[Migration, ...] = 
         raise
 
 
-def create_schema(connection: sqlite3.Connection) -> None:
-    for statement in statements(SCHEMA.read_text()):
+HAS_NO_ROWS = re.compile(r"^CREATE (VIEW|TRIGGER) ", re.MULTILINE)
+
+
+def drop_views_and_triggers(connection: sqlite3.Connection) -> None:
+    rows = connection.execute("SELECT type, name FROM sqlite_master WHERE type IN ('trigger', 'view') ORDER BY type")
+    for kind, name in rows.fetchall():
+        connection.execute(f"DROP {kind} {name}")
+
+
+def create_schema(connection: sqlite3.Connection, which: re.Pattern[str] = re.compile("")) -> None:
+    """What schema.sql says: all of it, or the statements that match."""
+    for statement in filter(which.search, statements(SCHEMA.read_text())):
         connection.execute(statement)
 
 

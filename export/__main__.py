@@ -7,6 +7,7 @@ import sqlite3
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 
 from sessionstore.owner import CannotStart
@@ -15,11 +16,14 @@ from sessionstore.settings import BadSetting, read_settings
 from . import layout
 from .folders import open_folder
 from .restore import NotEmpty, restore
-from .tree import Tree, TreeAhead, TreeBusy
+from .tree import Tree, TreeAhead, TreeBusy, progress_of
 from .verify import Verification
 
 DONE, FOUND, WRONG = 0, 1, 2
 """Exit codes: done; something is amiss, or could not be done; used wrongly."""
+POLL_SECONDS = 0.05
+PATIENCE = 30.0
+"""Seconds after which a server whose tree does not come any further is not waited for."""
 
 # ---------------------------------------------------------------- what is said
 
@@ -56,21 +60,33 @@ def write_tree(options: argparse.Namespace) -> int:
     Everything that is there is compared, and written anew where it is not as it should be; what is in the way is put
     into `set-aside`. Where a server keeps the tree, this waits until it has caught up.
     """
-    folder: Path = options.dir
-    database = layout.open_reader(folder / "sessions.db")
+    folder: Path = options.to or options.dir
     progress = Progress("sessions")
-    try:
-        tree = Tree(options.to or folder, say)
+    with closing(layout.open_reader(options.dir / "sessions.db")) as database:
         try:
+            tree = Tree(folder, say)
+        except TreeBusy:
+            return wait_for_tree(database, folder)
+        with closing(tree):
             tree.rebuild(database, progress)
-            skipped = tree.skipped
-        finally:
-            tree.close()
-            progress.end()
-    finally:
-        database.close()
-    print(f"The tree in {options.to or folder} is at cursor {tree.cursor}")
-    return FOUND if skipped else DONE
+        progress.end()
+    print(f"The tree in {folder} is at cursor {tree.cursor}")
+    return FOUND if tree.skipped else DONE
+
+
+def wait_for_tree(database: sqlite3.Connection, folder: Path) -> int:
+    """Until the server that keeps it has come to where the database is now, or does not come any further."""
+    with layout.snapshot(database) as head:
+        pass
+    cursor, moved_at = -1, time.monotonic()
+    with open_folder(folder) as root:
+        while cursor < head and time.monotonic() < moved_at + PATIENCE:
+            found = progress_of(root)
+            if found and found.cursor > cursor:
+                cursor, moved_at = found.cursor, time.monotonic()
+            time.sleep(POLL_SECONDS)
+    print(f"The server keeps the tree in {folder}: it is at cursor {cursor}")
+    return DONE if cursor >= head else FOUND
 
 
 def verify_tree(options: argparse.Namespace) -> int:
@@ -81,13 +97,9 @@ def verify_tree(options: argparse.Namespace) -> int:
     """
     folder: Path = options.tree or options.dir
     progress = Progress("sessions")
-    database = layout.open_reader(options.dir / "sessions.db")
-    try:
-        with open_folder(folder) as root:
-            found = Verification(database, root, is_full=options.full).run(progress)
-    finally:
-        progress.end()
-        database.close()
+    with closing(layout.open_reader(options.dir / "sessions.db")) as database, open_folder(folder) as root:
+        found = Verification(database, root, is_full=options.full).run(progress)
+    progress.end()
     for difference in found.differences:
         print(difference)
     print(
@@ -106,10 +118,8 @@ def restore_tree(options: argparse.Namespace) -> int:
     """
     into: Path = options.into or options.dir
     progress = Progress("events")
-    try:
-        restored = restore(options.tree, into, is_forced=options.force, is_newer=options.newer, step=progress)
-    finally:
-        progress.end()
+    restored = restore(options.tree, into, is_forced=options.force, is_newer=options.newer, step=progress)
+    progress.end()
     for odd in restored.odd:
         print(odd)
     print(

@@ -23,11 +23,14 @@ from sessionstore.soundness import examine
 from . import archive, backup, drill, layout, loss, offline, prune, recovery
 from .folders import open_folder
 from .restore import NotEmpty, restore
-from .tree import Tree, TreeAhead, TreeBusy
+from .tree import Tree, TreeAhead, TreeBusy, progress_of
 from .verify import Verification
 
 DONE, FOUND, WRONG = 0, 1, 2
 """Exit codes: done; something is amiss, or could not be done; used wrongly."""
+POLL_SECONDS = 0.05
+PATIENCE = 30.0
+"""Seconds after which a server whose tree does not come any further is not waited for."""
 
 
 class WrongUse(Exception):
@@ -57,7 +60,8 @@ class Progress:
 
 
 def say(text: str) -> None:
-    print(text, file=sys.stderr)
+    """In the place of the progress that is shown, if any is."""
+    print(f"\r\033[K{text}" if sys.stderr.isatty() else text, file=sys.stderr)
 
 
 # ---------------------------------------------------------------------- commands
@@ -69,21 +73,33 @@ def write_tree(options: argparse.Namespace) -> int:
     Everything that is there is compared, and written anew where it is not as it should be; what is in the way is put
     into `set-aside`. Where a server keeps the tree, this waits until it has caught up.
     """
-    folder: Path = options.dir
-    database = layout.open_reader(folder / "sessions.db")
+    folder: Path = options.to or options.dir
     progress = Progress("sessions")
-    try:
-        tree = Tree(options.to or folder, say)
+    with closing(layout.open_reader(options.dir / "sessions.db")) as database:
         try:
+            tree = Tree(folder, say)
+        except TreeBusy:
+            return wait_for_tree(database, folder)
+        with closing(tree):
             tree.rebuild(database, progress)
-            skipped = tree.skipped
-        finally:
-            tree.close()
-            progress.end()
-    finally:
-        database.close()
-    print(f"The tree in {options.to or folder} is at cursor {tree.cursor}")
-    return FOUND if skipped else DONE
+        progress.end()
+    print(f"The tree in {folder} is at cursor {tree.cursor}")
+    return FOUND if tree.skipped else DONE
+
+
+def wait_for_tree(database: sqlite3.Connection, folder: Path) -> int:
+    """Until the server that keeps it has come to where the database is now, or does not come any further."""
+    with layout.snapshot(database) as head:
+        pass
+    cursor, moved_at = -1, time.monotonic()
+    with open_folder(folder) as root:
+        while cursor < head and time.monotonic() < moved_at + PATIENCE:
+            found = progress_of(root)
+            if found and found.cursor > cursor:
+                cursor, moved_at = found.cursor, time.monotonic()
+            time.sleep(POLL_SECONDS)
+    print(f"The server keeps the tree in {folder}: it is at cursor {cursor}")
+    return DONE if cursor >= head else FOUND
 
 
 def verify_tree(options: argparse.Namespace) -> int:
@@ -94,13 +110,9 @@ def verify_tree(options: argparse.Namespace) -> int:
     """
     folder: Path = options.tree or options.dir
     progress = Progress("sessions")
-    database = layout.open_reader(options.dir / "sessions.db")
-    try:
-        with open_folder(folder) as root:
-            found = Verification(database, root, is_full=options.full).run(progress)
-    finally:
-        progress.end()
-        database.close()
+    with closing(layout.open_reader(options.dir / "sessions.db")) as database, open_folder(folder) as root:
+        found = Verification(database, root, is_full=options.full).run(progress)
+    progress.end()
     for difference in found.differences:
         print(difference)
     print(
@@ -133,10 +145,8 @@ def bring_back(options: argparse.Namespace) -> int:
 
 def restore_archives(sources: list[Path], settings: Settings) -> int:
     progress = Progress("events")
-    try:
-        restored = recovery.bring_back(sources, settings, progress)
-    finally:
-        progress.end()
+    restored = recovery.bring_back(sources, settings, progress)
+    progress.end()
     for odd in restored.odd:
         print(odd)
     print(f"{restored.events} events of {len(sources)} archives are in {settings.database} again")
@@ -153,10 +163,8 @@ def restore_backup(options: argparse.Namespace, into: Path) -> int:
 def restore_tree(options: argparse.Namespace, into: Path) -> int:
     (source,) = options.sources
     progress = Progress("events")
-    try:
-        restored = restore(source, into, is_forced=options.force, is_newer=options.newer, step=progress)
-    finally:
-        progress.end()
+    restored = restore(source, into, is_forced=options.force, is_newer=options.newer, step=progress)
+    progress.end()
     for odd in restored.odd:
         print(odd)
     print(
@@ -169,10 +177,8 @@ def restore_tree(options: argparse.Namespace, into: Path) -> int:
 def back_up_now(options: argparse.Namespace) -> int:
     """Copy the database, also while the server writes; the copy is checked, and gets a manifest beside it."""
     progress = Progress("pages copied")
-    try:
-        manifest = backup.back_up(options.dir / "sessions.db", options.file, lambda done, total: progress(done))
-    finally:
-        progress.end()
+    manifest = backup.back_up(options.dir / "sessions.db", options.file, lambda done, total: progress(done))
+    progress.end()
     print(f"{options.file} has the database up to cursor {manifest.cursor}: {manifest.bytes:,} bytes, checked")
     return DONE
 

@@ -26,7 +26,7 @@ from .layout import DELETED, INDEX, LOGS, METADATA, PROGRESS, RECENTS, SESSIONS,
 from .tree import SCRATCH, progress_of
 
 RECORD = ".verified.json"
-WAIT_SECONDS = 10.0
+WAIT_SECONDS = 3.0
 """How long a tree that a server keeps is waited for."""
 POLL_SECONDS = 0.1
 WHOLE = ""
@@ -62,8 +62,10 @@ class Look(NamedTuple):
     """What one look at a session, or at the whole, has found."""
 
     differences: list[Difference]
-    is_level: bool
-    """Whether the tree had come to where the database was: then what differs, differs."""
+    head: int
+    """The newest cursor of the database then."""
+    shown: str | None
+    """The session's metadata then: while it is the same, nothing of the session has changed."""
 
 
 class Verification:
@@ -97,21 +99,30 @@ class Verification:
 
     def look(self, session_id: str) -> Look:
         with layout.snapshot(self.database) as head:
-            was_level = self.tree_cursor() == head
-            differences = list(self.whole(head) if session_id == WHOLE else self.session(session_id))
-            return Look(differences, was_level and self.tree_cursor() == head)
+            if session_id == WHOLE:
+                return Look(list(self.whole(head)), head, None)
+            session = layout.session(self.database, session_id)
+            return Look(list(self.session(session)) if session else [], head, session.metadata if session else None)
 
     def look_again(self, odd: dict[str, Look]) -> None:
-        """Until what is odd is right, or wrong for certain."""
+        """Until what is odd is right, or wrong for certain: it is, if the tree has come past where it was found."""
         until = time.monotonic() + WAIT_SECONDS
-        while (doubtful := [name for name, look in odd.items() if not look.is_level]) and time.monotonic() < until:
+        doubtful = list(odd)
+        while doubtful and time.monotonic() < until:
             time.sleep(POLL_SECONDS)
-            for name in doubtful:
-                odd[name] = self.look(name)
-                if not odd[name].differences:
+            for name in list(doubtful):
+                before, reached = odd[name], self.tree_cursor()
+                odd[name] = look = self.look(name)
+                is_same = look.shown == before.shown if name else look.head == before.head
+                if is_same and reached >= before.head:
+                    doubtful.remove(name)
+                elif is_same:
+                    odd[name] = look._replace(head=before.head)
+                if not look.differences:
                     del odd[name]
+                    doubtful = [other for other in doubtful if other != name]
         for name in doubtful:
-            odd[name] = Look(list(self.certain(name, odd[name].differences)), is_level=True)
+            odd[name] = odd[name]._replace(differences=list(self.certain(name, odd[name].differences)))
 
     def certain(self, session_id: str, differences: Iterable[Difference]) -> Iterator[Difference]:
         """Of the differences those that no tree has that is only behind, or a step ahead of what was read."""
@@ -121,7 +132,7 @@ class Verification:
         with layout.snapshot(self.database):
             session = layout.session(self.database, session_id)
             if session is None or session.last_cursor <= self.tree_cursor():
-                yield from self.session(session_id)
+                yield from self.session(session) if session else ()
                 return
         self.moving += 1
         logs = tuple(log.name for log in LOGS)
@@ -156,10 +167,8 @@ class Verification:
 
     # ------------------------------------------------------------- one session
 
-    def session(self, session_id: str) -> Iterator[Difference]:
-        session = layout.session(self.database, session_id)
-        if session is None:  # deleted since its id was read
-            return
+    def session(self, session: Session) -> Iterator[Difference]:
+        session_id = session.session_id
         path = f"{SESSIONS}/{session_id}"
         try:
             with self.root.folder(SESSIONS) as sessions, sessions.folder(session_id) as folder:

@@ -15,7 +15,7 @@ def own_folder(folder: Path) -> int:
     """Become the only process on this folder, for life. Raises CannotStart."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise CannotStart(f"The folder {folder} cannot be written: {error.strerror}. Set SESSIONS_DIR") from None
     try:

@@ -617,7 +617,7 @@ def changed_record(event: Event) -> tuple[str, str]:
     """The table and the id of the goal or agent that an event changed; empty where it changed none."""
     data = folds.decode(event.data)
     if event.type.startswith("goal_"):
-        return "goals", data.get("goalId") or data["id"]
+        return "goals", data["id" if event.type == "goal_added" else "goalId"]
     if event.type.startswith("agent_"):
         return "agents", data["agentId"]
     return "", ""

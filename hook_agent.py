@@ -1,24 +1,688 @@
 """What runs beside an agent and tells the session store what the agent does.
 
-One file, to be copied into each container: Python 3.9 or newer, the standard library only at import.
+One file, to be copied into each container: Python 3.9 or newer on Linux or another Unix, the standard library only.
+No call of it raises into the program that it serves, or waits for the store: what is written goes to a spool on disk
+first, and from there to the store in order, each event once.
 
+    Events                  what is said: ids, times, and JSON that the store can take
+    Spool                   the folder in which events wait, shared by all processes of the container
     Claude Code's hooks     the pure mapping: one hook payload becomes one event of the store
+    The hook command        one payload from stdin into the spool, as quickly as Python starts
+    Sender                  from the spool to the store
+    Client                  SessionHookAgent, its plain twin `.sync`, and `hook_agent`, which reads the environment
+    LangChain, LangGraph    what graphs, nodes, models and tools do, as events
+    Claude Code's settings  where the hooks are put in, and taken out again
+    Commands                python hook_agent.py hook, test, flush, status, install, uninstall, run
 """
 
 from __future__ import annotations
 
-import json
-import re
+import fcntl
+import os
+import sys
+import time
 
-TYPE_CHECKING = False  # not typing's own: every hook starts an interpreter, and importing typing would slow each start
+# Every hook starts an interpreter: what it does not need is imported where it is used, and typing not at all.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-    from typing import Any, TypeGuard
+    import signal
+    import threading
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from http.client import HTTPConnection
+    from types import TracebackType
+    from typing import Any, NoReturn, TypeGuard
+    from uuid import UUID
 
     Members = dict[str, Any]
+    Tally = dict[str, Members]
     # Takes what it renames out of the members that are left of a payload, and knows Claude Code's own session id where
     # the session has another (else ""). None: the payload does not name what the event needs.
     Builder = Callable[[Members, str], "tuple[str, Members] | None"]
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Events
+# ---------------------------------------------------------------------------------------------------------------------
+
+_ID_ALPHABET = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-")
+_ID_RULE = "1 to 128 of A-Z a-z 0-9 . _ -, the first a letter or digit, no '..'"
+_ID_LENGTH = 128
+_USER_LENGTH = 256
+_EVENT_BYTES = (1 << 20) - 4096  # the store takes 1 MiB of data; the rest is for what stands around it
+_DEPTH = 60  # the store takes 64 levels, of which the event itself is one
+_PARTS = 200_000  # of one event: what is built of itself many times over must not be unfolded for ever
+_LARGEST = 1 << 63
+_SHORTEST_CUT = 16
+_CUT = "…"
+
+
+def _is_id(value: object) -> TypeGuard[str]:
+    """Whether the store takes this as an id; no regular expression, so that a hook need not compile one."""
+    return (
+        isinstance(value, str)
+        and 0 < len(value) <= _ID_LENGTH
+        and value[0] not in "._-"
+        and ".." not in value
+        and _ID_ALPHABET.issuperset(value)
+    )
+
+
+def _as_id(value: object, otherwise: str) -> str:
+    """The id that is nearest to what was given."""
+    if _is_id(value):
+        return value
+    text = "".join(character if character in _ID_ALPHABET else "-" for character in _text_of(value))
+    while ".." in text:
+        text = text.replace("..", ".")
+    return text.lstrip("._-")[:_ID_LENGTH] or otherwise
+
+
+def _as_user(value: object) -> str | None:
+    """The name without control characters; None if nothing is left of it."""
+    text = "" if value is None else _clean(_text_of(value))
+    return "".join(filter(_is_no_control, text))[:_USER_LENGTH] or None
+
+
+def _is_no_control(character: str) -> bool:
+    return character >= " " and not "\x7f" <= character <= "\x9f"
+
+
+def _event_id() -> str:
+    """Unlike any other, and in the order of the clock."""
+    return f"{time.time_ns() // 1_000_000:012x}{os.urandom(10).hex()}"
+
+
+def _now() -> str:
+    moment = time.time_ns() // 1_000_000
+    year, month, day, hour, minute, second = time.gmtime(moment // 1000)[:6]
+    return f"{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{moment % 1000:03}Z"
+
+
+# JSON that the store can take
+
+
+def _clean(text: str) -> str:
+    """Text that is UTF-8: halves of a surrogate pair are joined, and one without the other becomes U+FFFD."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text if type(text) is str else str.__str__(text)
+
+
+def _text_of(value: object) -> str:
+    try:
+        return str(value)
+    except Exception:  # a __str__ of the program's own may do anything
+        return f"<{type(value).__name__}>"
+
+
+class _Plain:
+    """Turns what a program gives into what JSON can hold; one is used for one event."""
+
+    def __init__(self) -> None:
+        self.parts = 0
+
+    def value(self, value: Any, depth: int = 0) -> Any:
+        self.parts += 1
+        if value is None or value is True or value is False:
+            return value
+        if isinstance(value, str):
+            return _clean(value)
+        if isinstance(value, int):
+            return int(value) if -_LARGEST <= value < _LARGEST else _text_of(int(value))
+        if isinstance(value, float):
+            return float(value) if value - value == 0 else None  # neither infinite nor NaN
+        if isinstance(value, (bytes, bytearray)):
+            return bytes(value).decode(errors="replace")
+        return self.container(value, depth)
+
+    def container(self, value: Any, depth: int) -> Any:
+        is_object = isinstance(value, dict)
+        if not is_object and not isinstance(value, (list, tuple, set, frozenset)):
+            return _clean(_text_of(value))
+        if depth >= _DEPTH or self.parts > _PARTS:
+            return _CUT
+        if is_object:
+            return {self.name(name): self.value(part, depth + 1) for name, part in list(value.items())}
+        return [self.value(part, depth + 1) for part in list(value)]
+
+    def name(self, name: object) -> str:
+        return _clean(name if isinstance(name, str) else _text_of(name))
+
+
+def _encoded(value: object) -> bytes:
+    import json
+
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _decoded(text: bytes) -> Any:
+    """Raises ValueError for what is not JSON, or nested too deep to read. What is not UTF-8 is replaced."""
+    import json
+
+    try:
+        return json.loads(text.decode(errors="replace"), strict=False)
+    except RecursionError:
+        raise ValueError("nested too deep") from None
+
+
+def _line(event: Members) -> bytes:
+    """The event as one line of a batch; where it is too large, its longest texts are cut until it fits."""
+    line = _encoded(event)
+    if len(line) <= _EVENT_BYTES:
+        return line
+    whole = _encoded(event["data"])
+    truncated = {"bytes": len(whole), "sha256": _sha256(whole)}
+    longest = _EVENT_BYTES
+    while len(line) > _EVENT_BYTES and longest > _SHORTEST_CUT:
+        longest //= 2
+        line = _encoded({**event, "data": {**_cut(event["data"], longest), "truncated": truncated}})
+    if len(line) <= _EVENT_BYTES:
+        return line
+    few = {name: value for name, value in list(event["data"].items())[:100] if not isinstance(value, (dict, list))}
+    start = whole[: _EVENT_BYTES // 4].decode(errors="ignore")
+    return _encoded({**event, "data": {**_cut(few, 1000), "text": start, "truncated": truncated}})
+
+
+def _cut(value: Any, longest: int) -> Any:
+    if isinstance(value, str):
+        return value if len(value) <= longest else value[:longest] + _CUT
+    if isinstance(value, dict):
+        return {name: _cut(part, longest) for name, part in value.items()}
+    return [_cut(part, longest) for part in value] if isinstance(value, list) else value
+
+
+def _sha256(text: bytes) -> str:
+    import hashlib
+
+    return hashlib.sha256(text).hexdigest()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Spool
+# ---------------------------------------------------------------------------------------------------------------------
+
+# One line is one event, or a hook's payload as it came. All processes append to the newest segment, so that the order
+# of the lines is the order in which things were said. Nothing is fsynced: what is spooled outlives every process, and
+# needs to outlive no more than that.
+#
+#     00000007.ndjson     a segment; numbers only rise
+#     position.json       how much of the first segment has been delivered
+#     lock                flock: whoever changes the folder holds it, for microseconds. Its content is the last number
+#     sender.lock         flock: whoever delivers holds it, for as long as he lives. Its content is the process id
+#     dropped.json        how much had to go for the bound, by session; reporting.json while the store is being told
+#     dead/               what the store refused for good, and why
+
+_SPOOL_BYTES = 64 << 20
+_SEGMENT_BYTES = 1 << 20
+_DEAD_BYTES = 4 << 20  # of each of two files
+_LOCK_SECONDS = 1.0
+_LOCK_POLL_SECONDS = 0.0002
+_BATCH_BYTES = 512 << 10
+_BATCH_EVENTS = 500
+_SERVICE_URL = "http://localhost:9000"
+_OPEN = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class SpoolUnusable(OSError):
+    """There is no folder that a spool could be in."""
+
+
+class _Batch:
+    """Whole lines from the beginning of what waits, and the offset at which they end."""
+
+    def __init__(self, segment: int, lines: list[bytes], end: int) -> None:
+        self.segment = segment
+        self.lines = lines
+        self.end = end
+
+
+class Spool:
+    """The folder in which events for one store wait until that store has them."""
+
+    def __init__(self, service_url: str, folder: str | None = None, limit: int = _SPOOL_BYTES) -> None:
+        self.folder = ""
+        self.limit = limit
+        self.segment_bytes = min(_SEGMENT_BYTES, limit // 8)
+        self._service_url = service_url
+        self._chosen = folder
+
+    # Where it is
+
+    def settle(self) -> None:
+        """Find the first folder that can be written to, and locked in. Raises SpoolUnusable."""
+        name = _folder_name(self._service_url)
+        for parent in (self._chosen_folder, _temporary_folder):
+            try:
+                folder = os.path.join(parent(), name)
+                os.makedirs(folder, 0o700, exist_ok=True)
+                _check_lockable(f"{folder}/lock")
+            except OSError:
+                continue
+            self.folder = folder
+            return
+        raise SpoolUnusable(f"Neither {self._chosen_folder()} nor a folder for temporary files can be written to")
+
+    def _chosen_folder(self) -> str:
+        return self._chosen or _default_folder()
+
+    def path(self, name: str) -> str:
+        return f"{self.folder}/{name}"
+
+    def _segment(self, number: int) -> str:
+        return f"{self.folder}/{number:08}.ndjson"
+
+    def segments(self) -> list[int]:
+        """Their numbers, rising. Other agents may keep files of their own here."""
+        try:
+            names = os.listdir(self.folder) if self.folder else []
+        except FileNotFoundError:
+            return []
+        return sorted(
+            int(name[:8]) for name in names if len(name) == 15 and name.endswith(".ndjson") and name[:8].isdigit()
+        )
+
+    # Appending
+
+    def append(self, lines: bytes) -> tuple[int, int]:
+        """Add whole lines: the segment and the offset at which they end. Raises OSError, and then none was added."""
+        with _Lock(self) as lock:
+            descriptor, length = self._newest(len(lines), lock)
+            try:
+                if length and os.pread(descriptor, 1, length - 1) != b"\n":  # a writer was killed in its last line
+                    lines = b"\n" + lines
+                written = os.write(descriptor, lines)
+                if written != len(lines):
+                    os.ftruncate(descriptor, length)
+                    raise OSError("the disk is full")
+            finally:
+                os.close(descriptor)
+            return self._number, length + written
+
+    def _newest(self, size: int, lock: _Lock) -> tuple[int, int]:
+        """The segment to append to, and how long it is."""
+        numbers = self.segments()
+        if numbers and lock.is_held:
+            self._number = numbers[-1]
+            descriptor = os.open(self._segment(self._number), _OPEN | os.O_APPEND, 0o600)
+            length = os.fstat(descriptor).st_size
+            if length + size <= self.segment_bytes:
+                return descriptor, length
+            os.close(descriptor)
+        if lock.is_held:
+            self._make_room(numbers, size)
+        return self._new(max([lock.number, *numbers]) + 1, lock), 0
+
+    def _new(self, number: int, lock: _Lock) -> int:
+        """A new segment; where the lock could not be had, others may be doing the same."""
+        while True:
+            try:
+                descriptor = os.open(self._segment(number), _OPEN | os.O_APPEND | os.O_EXCL, 0o600)
+            except FileExistsError:
+                number += 1
+                continue
+            self._number = lock.number = number
+            return descriptor
+
+    # The bound
+
+    def _make_room(self, numbers: list[int], size: int) -> None:
+        """Remove the oldest segments until there is room for a new one; what goes is noted first."""
+        if len(numbers) * self.segment_bytes + size < self.limit // 2:
+            return  # no need to look
+        sizes = [os.stat(self._segment(number)).st_size for number in numbers]
+        room = self.limit - max(self.segment_bytes, size)
+        while numbers and sum(sizes) > room:
+            self._drop(numbers.pop(0))
+            del sizes[0]
+
+    def _drop(self, number: int) -> None:
+        with open(self._segment(number), "rb") as segment:
+            segment.seek(self._offset(number))
+            self._note_dropped(_tally(segment))
+        self._forget(number)
+
+    def note_dropped(self, tally: Tally) -> None:
+        with _Lock(self):
+            self._note_dropped(tally)
+
+    def _note_dropped(self, tally: Tally) -> None:
+        noted = self._read_json("dropped.json") or {"id": _event_id(), "sessions": {}}
+        _add(noted["sessions"], tally)
+        self._write("dropped.json", noted)
+
+    def note_not_dropped(self, tally: Tally) -> None:
+        """Take back what was delivered while its segment was being dropped."""
+        with _Lock(self):
+            noted = self._read_json("dropped.json")
+            for session, more in tally.items() if noted else ():
+                if session in noted["sessions"]:
+                    noted["sessions"][session]["count"] -= more["count"]
+            if noted:
+                self._write("dropped.json", noted)
+
+    def dropped(self) -> Members:
+        """What the store is to be told, the same until `told_dropped`: {"id", "sessions": {ID: {"count", …}}}."""
+        names = os.listdir(self.folder)
+        if "reporting.json" not in names:
+            if "dropped.json" not in names:
+                return {}
+            with _Lock(self):
+                os.rename(self.path("dropped.json"), self.path("reporting.json"))
+        return self._read_json("reporting.json") or {"sessions": {}}
+
+    def dropped_so_far(self) -> Tally:
+        """What had to go and the store has not been told of."""
+        tally: Tally = {}
+        for name in ("reporting.json", "dropped.json"):
+            _add(tally, self._read_json(name).get("sessions", {}))
+        return tally
+
+    def told_dropped(self) -> None:
+        os.unlink(self.path("reporting.json"))
+
+    # Delivering
+
+    def read(self) -> _Batch | None:
+        """What is next, without removing it; None: nothing waits."""
+        while numbers := self.segments():
+            batch = self._read(numbers[0])
+            if batch.lines:
+                return batch
+            self.done(batch)
+        return None
+
+    def _read(self, number: int) -> _Batch:
+        """Under the lock, so that a last line without its end is one that no writer is going to end."""
+        start = self._offset(number)
+        with _Lock(self, must_be_held=True):
+            try:
+                with open(self._segment(number), "rb") as segment:
+                    segment.seek(start)
+                    data = segment.read(_BATCH_BYTES)
+                    if b"\n" not in data:
+                        data += segment.readline()
+            except FileNotFoundError:  # dropped since it was listed
+                data = b""
+        whole = data.rfind(b"\n") + 1 or len(data)
+        lines: list[bytes] = []
+        end = start
+        for line in data[:whole].split(b"\n")[:_BATCH_EVENTS]:
+            end = min(end + len(line) + 1, start + whole)
+            if line.strip():
+                lines.append(line)
+        return _Batch(number, lines, end)
+
+    def done(self, batch: _Batch) -> None:
+        """The store has the batch. A segment of which it has all goes, unless it has grown."""
+        with _Lock(self, must_be_held=True):
+            try:
+                size = os.stat(self._segment(batch.segment)).st_size
+            except FileNotFoundError:
+                size = -1
+            if size > batch.end:
+                self._write("position.json", {"segment": batch.segment, "offset": batch.end})
+            elif size >= 0:
+                self._forget(batch.segment)
+        if size < 0 and batch.lines:
+            self.note_not_dropped(_tally(batch.lines))
+
+    def _forget(self, number: int) -> None:
+        """First the position: one that is missing costs a second delivery, one that is wrong would cost events."""
+        if os.path.exists(self.path("position.json")):
+            os.unlink(self.path("position.json"))
+        os.unlink(self._segment(number))
+
+    def _offset(self, number: int) -> int:
+        position = self._read_json("position.json")
+        return position["offset"] if position.get("segment") == number else 0
+
+    def waiting(self) -> Tally:
+        """What waits, by session."""
+        tally: Tally = {}
+        for number in self.segments():
+            with open(self._segment(number), "rb") as segment:
+                segment.seek(self._offset(number))
+                _add(tally, _tally(segment))
+        return tally
+
+    def has_delivered(self, mark: tuple[int, int]) -> bool:
+        """Whether everything up to there is gone from here: delivered, refused for good, or dropped."""
+        first = next(iter(self.segments()), None)
+        return first is None or (first, self._offset(first)) >= mark
+
+    # Who delivers
+
+    def who_delivers(self) -> int | None:
+        """The process; None: nobody does."""
+        lock = _sender_lock(self)
+        if lock is None:
+            return int(self._word_of_sender()[0])
+        os.close(lock)
+        return None
+
+    def is_store_away(self) -> bool:
+        """What whoever delivers says of it."""
+        return self._word_of_sender()[1] == "away"
+
+    def _word_of_sender(self) -> tuple[str, str]:
+        try:
+            with open(self.path("sender.lock"), encoding="ascii") as file:
+                process, word = file.read().split()
+        except (OSError, ValueError):  # not there, or just being written
+            return "0", ""
+        return process, word
+
+    def sync(self) -> None:
+        """What has to wait is to outlive a crash of the machine as well, if that can be done."""
+        from contextlib import suppress
+
+        for number in self.segments()[-1:]:
+            with suppress(OSError), open(self._segment(number), "rb") as segment:
+                os.fsync(segment.fileno())
+
+    # Dead letters
+
+    def bury(self, record: bytes, status: int | None, reason: str) -> None:
+        """Keep what the store refused for good, with the reason; the oldest go."""
+        text = record[:_EVENT_BYTES].decode(errors="replace")
+        letter = _encoded({"at": _now(), "status": status, "reason": _clean(reason), "record": text}) + b"\n"
+        os.makedirs(self.path("dead"), 0o700, exist_ok=True)
+        name = self.path("dead/letters.ndjson")
+        descriptor = os.open(name, _OPEN | os.O_APPEND, 0o600)
+        try:
+            if os.fstat(descriptor).st_size + len(letter) > _DEAD_BYTES:
+                os.rename(name, self.path("dead/letters-before.ndjson"))
+                os.close(descriptor)
+                descriptor = os.open(name, _OPEN | os.O_APPEND, 0o600)
+            os.write(descriptor, letter)
+        finally:
+            os.close(descriptor)
+
+    def letters(self) -> int:
+        """How many dead letters there are."""
+        from contextlib import suppress
+
+        number = 0
+        for name in ("letters-before.ndjson", "letters.ndjson"):
+            with suppress(FileNotFoundError), open(self.path(f"dead/{name}"), "rb") as file:
+                number += sum(1 for _ in file)
+        return number
+
+    # Small files
+
+    def _read_json(self, name: str) -> Members:
+        """{} for one that is not there or was only half written when the machine stopped."""
+        try:
+            with open(self.path(name), "rb") as file:
+                value = _decoded(file.read())
+        except (OSError, ValueError):
+            return {}
+        return value if isinstance(value, dict) else {}
+
+    def _write(self, name: str, value: Members) -> None:
+        """Whole or not at all; only under the lock."""
+        descriptor = os.open(self.path(f"{name}.new"), _OPEN | os.O_TRUNC, 0o600)
+        try:
+            os.write(descriptor, _encoded(value))
+        finally:
+            os.close(descriptor)
+        os.replace(self.path(f"{name}.new"), self.path(name))
+
+
+def _check_lockable(path: str) -> None:
+    descriptor = os.open(path, _OPEN, 0o600)
+    try:
+        _try_lock(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+class _Lock:
+    """The spool's lock, which nobody holds for long.
+
+    An agent is not to wait for one who was stopped while he held it: after a second `is_held` is False, and a writer
+    then begins a segment of its own. With `must_be_held` BlockingIOError is raised instead.
+    """
+
+    def __init__(self, spool: Spool, must_be_held: bool = False) -> None:
+        self._spool = spool
+        self._must_be_held = must_be_held
+        self.is_held = False
+
+    def __enter__(self) -> _Lock:
+        self._descriptor = self._opened()
+        deadline = 0.0
+        self.is_held = _try_lock(self._descriptor)
+        while not self.is_held:
+            deadline = deadline or time.monotonic() + _LOCK_SECONDS
+            if time.monotonic() > deadline:
+                break
+            time.sleep(_LOCK_POLL_SECONDS)
+            self.is_held = _try_lock(self._descriptor)
+        if self._must_be_held and not self.is_held:
+            os.close(self._descriptor)
+            raise BlockingIOError(f"{self._spool.folder} is locked")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.is_held:  # not left to close(): a process forked meanwhile has the descriptor as well
+            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+        os.close(self._descriptor)
+
+    def _opened(self) -> int:
+        for _ in range(2):
+            if self._spool.folder:
+                try:
+                    return os.open(self._spool.path("lock"), _OPEN, 0o600)
+                except FileNotFoundError:  # somebody has removed the folder
+                    pass
+            self._spool.settle()
+        raise SpoolUnusable(f"{self._spool.folder} is removed again and again")
+
+    @property
+    def number(self) -> int:
+        """The highest number that a segment was ever given."""
+        text = os.pread(self._descriptor, 8, 0)
+        return int(text) if text.isdigit() else 0
+
+    @number.setter
+    def number(self, number: int) -> None:
+        os.pwrite(self._descriptor, b"%08d" % number, 0)
+
+
+def _sender_lock(spool: Spool) -> int | None:
+    """Become the one who delivers, if nobody is."""
+    descriptor = os.open(spool.path("sender.lock"), _OPEN, 0o600)
+    if _try_lock(descriptor):
+        return descriptor
+    os.close(descriptor)
+    return None
+
+
+def _sign(lock: int, is_away: bool) -> None:
+    """Leave word of who delivers, and whether the store is away."""
+    text = b"%d %s\n" % (os.getpid(), b"away" if is_away else b"there")
+    try:
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, text, 0)
+    except OSError:  # a full disk; it is only a word
+        pass
+
+
+def _folder_name(service_url: str) -> str:
+    """One spool for each store, so that nothing is delivered to the wrong one."""
+    name = service_url.rstrip("/")
+    letters = (character if character.isalnum() and character.isascii() else "-" for character in name)
+    return "".join(letters)[:100] or "-"
+
+
+def _default_folder() -> str:
+    if chosen := os.environ.get("SESSION_SPOOL_DIR"):
+        return os.path.abspath(chosen)
+    state = os.environ.get("XDG_STATE_HOME") or os.path.join(os.path.expanduser("~"), ".local", "state")
+    return os.path.join(state, "session-store", "spool")
+
+
+def _temporary_folder() -> str:
+    """For where there is no other. Raises OSError if somebody else has made it, or something else in its place."""
+    import stat
+
+    folder = os.path.join(os.environ.get("TMPDIR") or "/tmp", f"session-store-{os.getuid()}")
+    try:
+        os.mkdir(folder, 0o700)
+    except FileExistsError:
+        found = os.lstat(folder)
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+            raise SpoolUnusable(f"{folder} is not this user's own folder") from None
+    return os.path.join(folder, "spool")
+
+
+def _spool_limit() -> int:
+    text = os.environ.get("SESSION_SPOOL_BYTES", "")
+    return int(text) if text.isdigit() and int(text) else _SPOOL_BYTES
+
+
+def _tally(lines: Iterable[bytes]) -> Tally:
+    """How many events there are by session, and the times of the first and the last, read off without decoding."""
+    tally: Tally = {}
+    for line in lines:
+        session = (
+            _member(line, b'"sessionId":"') or _member(line, b'"session_id":"') or _member(line, b'"session_id": "')
+        )
+        if not session:
+            continue
+        moment = _member(line, b'"timestamp":"')
+        known = tally.setdefault(session, {"count": 0, "from": moment, "to": moment})
+        known["count"] += 1
+        known["to"] = moment
+    return tally
+
+
+def _add(tally: Tally, later: Tally) -> None:
+    for session, more in later.items():
+        known = tally.setdefault(session, {**more, "count": 0})
+        known["count"] += more["count"]
+        known["to"] = more["to"]
+
+
+def _member(line: bytes, name: bytes) -> str:
+    at = line.find(name)
+    if at < 0:
+        return ""
+    start = at + len(name)
+    return line[start : line.find(b'"', start)].decode(errors="replace")
+
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Claude Code's hooks
@@ -29,9 +693,6 @@ def _names(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-_ID_ALPHABET = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-")
-_ID_RULE = "1 to 128 of A-Z a-z 0-9 . _ -, the first a letter or digit, no '..'"
-_ID_LENGTH = 128
 _DIGEST_LENGTH = 16  # hex digits: enough to tell apart the payloads of one session
 
 # What the store gives an entry or a record, or reads a meaning into: no leftover member may pose as one of these.
@@ -62,6 +723,7 @@ _UNSAID = {
     "input": "Claude is done and waits for the next prompt",
     "question": "Claude has a question",
 }
+_CHANGES_OF_CONVERSATION = ("clear", "resume")  # of SessionEnd: the process goes on with another session id
 _TELLING_INPUTS = ("command", "file_path", "notebook_path", "path", "url", "pattern", "query", "description", "prompt")
 _GIST_LENGTH = 200
 _QUOTE_LENGTH = 300
@@ -69,23 +731,14 @@ _QUOTE_LENGTH = 300
 
 def snake_case(name: str) -> str:
     """A hook's name as the type of an entry, never empty: PreCompact is pre_compact."""
+    import re
+
     parted = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name)
     return re.sub(r"\W+", "_", parted).strip("_").lower() or "hook"
 
 
 def _text(value: object) -> str:
     return value if isinstance(value, str) else ""
-
-
-def _is_id(value: object) -> TypeGuard[str]:
-    """Whether the store takes this as an id; no regular expression, so that a hook need not compile one."""
-    return (
-        isinstance(value, str)
-        and 0 < len(value) <= _ID_LENGTH
-        and value[0] not in "._-"
-        and ".." not in value
-        and _ID_ALPHABET.issuperset(value)
-    )
 
 
 def _digest(text: str) -> str:
@@ -186,7 +839,10 @@ def _session_created(left: Members, claude_id: str) -> tuple[str, Members]:
     return "session_created", {"initial": initial, "metadata": metadata}
 
 
-def _session_finalized(left: Members, claude_id: str) -> tuple[str, Members]:
+def _session_finalized(left: Members, claude_id: str) -> tuple[str, Members] | None:
+    """A conversation that another takes the place of is not the end of a session that holds both."""
+    if claude_id and left.get("reason") in _CHANGES_OF_CONVERSATION:
+        return None
     return "session_finalized", {"status": "success"}
 
 
@@ -209,6 +865,8 @@ def _agent_completed(left: Members, claude_id: str) -> tuple[str, Members] | Non
 
 def _goal_id(task_id: str, claude_id: str) -> str:
     """Claude Code counts tasks from 1 in each of its sessions, and several of those may share one of the store's."""
+    import re
+
     named = "-".join(filter(None, ("task", claude_id[:8], task_id)))
     safe = re.sub(r"[^A-Za-z0-9._-]|(?<=\.)\.", "-", named)
     if len(safe) <= _ID_LENGTH:
@@ -287,6 +945,8 @@ def _natural_key(payload: Members) -> str | None:
     parts = [payload.get(name) for name in _NATURAL_KEYS.get(hook, ())]
     if not parts or not all(isinstance(part, (str, int)) and part != "" for part in parts):
         return None
+    import json
+
     try:
         digest = _digest(json.dumps(payload, sort_keys=True, separators=(",", ":")))
     except RecursionError:  # nested deeper than the store takes anyway
@@ -338,3 +998,2424 @@ def claude_code_events(
         "data": data,
     }
     return [{name: value for name, value in event.items() if value is not None}]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The hook command
+# ---------------------------------------------------------------------------------------------------------------------
+
+_PAYLOAD_BYTES = 16 << 20
+_READ_BYTES = 1 << 20
+# A script that is `__main__` is compiled anew each time it starts, a module that it imports is not.
+_AS_MODULE = "import sys; sys.path.insert(0, {folder!r}); import {name}; {name}.{call}"
+
+
+def hook() -> NoReturn:
+    """One payload of a Claude Code hook from stdin into the spool. Prints nothing and exits with 0, whatever happens.
+
+    It decodes nothing: the sender does that.
+    """
+    try:
+        payload = _standard_input()
+        if payload.strip():
+            spool = Spool(_service_url(), limit=_spool_limit())
+            spool.append(_hook_record(payload))
+            _ensure_sender(spool)
+    finally:
+        os._exit(0)  # also with an exception under way, which is then not shown
+
+
+def _service_url() -> str:
+    return os.environ.get("SESSION_SERVICE_URL") or _SERVICE_URL
+
+
+def _standard_input() -> bytes:
+    """All of it, so that nobody is left writing; what is beyond 16 MiB is thrown away."""
+    parts, size = [], 0
+    while part := os.read(0, _READ_BYTES):
+        if size < _PAYLOAD_BYTES:
+            parts.append(part)
+        size += len(part)
+    return b"".join(parts)
+
+
+def _hook_record(payload: bytes) -> bytes:
+    """The payload as it came, last in a line with what it does not say itself."""
+    known = {
+        "sessionId": os.environ.get("SESSION_ID") or None,
+        "userId": os.environ.get("SESSION_USER_ID"),
+        "parentSession": os.environ.get("SESSION_PARENT_ID"),
+        "tags": os.environ.get("SESSION_TAGS"),
+        "eventId": _event_id(),
+        "timestamp": _now(),
+    }
+    head = ",".join(f'"{name}":{_quoted(text)}' for name, text in known.items() if text or name == "sessionId")
+    body = payload.translate(_ONE_LINE)
+    return b'{%s,"hook":%s}\n' % (head.encode(), body)
+
+
+_ONE_LINE = bytes.maketrans(b"\r\n", b"  ")
+
+
+def _quoted(text: str | None) -> str:
+    if text is None:
+        return "null"
+    if text.isascii() and text.isprintable() and '"' not in text and "\\" not in text:
+        return f'"{text}"'
+    return _encoded(_clean(text)).decode()
+
+
+def _event_of_hook(record: bytes) -> bytes | None:
+    """The line of the event that a hook's record stands for; None: the line is an event already.
+
+    Raises ValueError if the payload is not one.
+    """
+    head, named, payload = record.partition(b',"hook":')
+    if not named or b',"data":' in head or not record.endswith(b"}"):
+        return None
+    known = _decoded(head + b"}")
+    (event,) = claude_code_events(
+        _decoded(payload[:-1]),
+        session_id=_as_id(known["sessionId"], "session") if known["sessionId"] else None,
+        user_id=_as_user(known.get("userId")),
+        event_id=known["eventId"],
+        timestamp=known["timestamp"],
+    )
+    if event["type"] == "session_created":
+        event["data"].update(_origin(known.get("parentSession"), known.get("tags")))
+    plain = _Plain()
+    return _line({**event, "data": plain.value(event["data"])})
+
+
+def _origin(parent: object, tags: object) -> Members:
+    """Where a session comes from, as far as it is known: the session that started it, and its tags."""
+    origin: Members = {}
+    if parent:
+        origin["parentSession"] = _as_id(parent, "session")
+    if tags:
+        parts = (
+            tags.split(",") if isinstance(tags, str) else list(tags) if isinstance(tags, (list, tuple, set)) else [tags]
+        )
+        origin["tags"] = [_clean(_text_of(part)).strip()[:256] for part in parts if _text_of(part).strip()]
+    return origin
+
+
+# The detached sender
+
+
+def _ensure_sender(spool: Spool) -> None:
+    """See to it that somebody delivers: if nobody holds the sender's lock, start one and let him have it."""
+    lock = _sender_lock(spool)
+    if lock is None:
+        return
+    try:
+        _spawn_sender(spool, lock)
+    finally:
+        os.close(lock)
+
+
+def _spawn_sender(spool: Spool, lock: int, **known: str) -> None:
+    """Start a sender of its own session, with nothing of ours but the lock, which is taken for as long as it lives.
+
+    `known` is put into its environment.
+    """
+    folder, name = os.path.split(os.path.abspath(__file__))
+    code = _AS_MODULE.format(folder=folder, name=os.path.splitext(name)[0], call="send_detached()")
+    given = 3 if lock != 3 else 4  # another than the original, so that it is one that is inherited
+    arguments = [sys.executable, "-I", "-S", "-c", code, str(given), spool.folder]
+    environment = {**os.environ, **known}
+    files = [
+        (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDWR, 0),
+        (os.POSIX_SPAWN_DUP2, 0, 1),
+        (os.POSIX_SPAWN_DUP2, 0, 2),
+        (os.POSIX_SPAWN_DUP2, lock, given),
+    ]
+    try:
+        os.posix_spawn(sys.executable, arguments, environment, file_actions=files, setsid=True)
+    except NotImplementedError:  # this libc cannot
+        os.posix_spawn(sys.executable, arguments, environment, file_actions=files, setpgroup=0)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Sender
+# ---------------------------------------------------------------------------------------------------------------------
+
+_CONNECT_SECONDS = 1.0
+_ANSWER_SECONDS = 10.0
+_FIRST_PAUSE_SECONDS = 0.2
+_LONGEST_PAUSE_SECONDS = 30.0
+_LONGEST_RETRY_AFTER_SECONDS = 300.0
+_REFUSED_PAUSE_SECONDS = 60.0
+_FIRST_LOOK_SECONDS = 0.02
+_LOOK_SECONDS = 0.25
+_FAULT_PAUSE_SECONDS = 1.0
+_IDLE_SECONDS = 30.0
+_NDJSON = "application/x-ndjson"
+_BAD_REQUEST = (400, 413, 422)  # what is wrong is in the batch, and need not be in all of it
+
+
+class _Answer:
+    def __init__(self, status: int, body: bytes, retry_after: str | None) -> None:
+        self.status = status
+        self.body = body
+        self.retry_after = float(retry_after) if retry_after and retry_after.isdigit() else 0.0
+
+    def said(self) -> str:
+        """What it says of the matter."""
+        detail = self.document().get("detail")
+        return detail if isinstance(detail, str) else self.body[:200].decode(errors="replace")
+
+    def document(self) -> Members:
+        """{} where it is not a JSON object."""
+        try:
+            value = _decoded(self.body)
+        except ValueError:
+            return {}
+        return value if isinstance(value, dict) else {}
+
+
+class _Unreachable(Exception):
+    """The store did not take it, now; whether it has it all the same is not known."""
+
+    def __init__(self, reason: str, pause: float = 0.0) -> None:
+        super().__init__(reason)
+        self.pause = pause
+
+
+class _TokenRefused(_Unreachable):
+    def __init__(self, reason: str, token: str) -> None:
+        super().__init__(reason)
+        self.token = token
+
+
+class _Link:
+    """One connection to the store, opened when it is needed. No proxy, no redirect."""
+
+    def __init__(self, service_url: str, own_token: str | None = None) -> None:
+        self.service_url = service_url
+        self.own_token = own_token
+        self._connection: HTTPConnection | None = None
+
+    def token(self) -> str:
+        """As it is now: a file may get a new one at any time."""
+        if self.own_token is not None:
+            return self.own_token
+        if token := os.environ.get("SESSION_TOKEN"):
+            return token
+        try:
+            with open(os.environ.get("SESSION_TOKEN_FILE") or "", encoding="utf-8") as file:
+                return file.read().strip()
+        except (OSError, ValueError):
+            return ""
+
+    def known(self) -> dict[str, str]:
+        """What an environment has to have for a link like this one."""
+        token = {} if self.own_token is None else {"SESSION_TOKEN": self.own_token}
+        return {"SESSION_SERVICE_URL": self.service_url, **token}
+
+    def ask(self, method: str, path: str, body: bytes | None = None, seconds: float | None = None) -> _Answer:
+        """Raises _Unreachable. A connection that the store has closed meanwhile is opened again."""
+        from http.client import HTTPException
+
+        is_fresh = self._connection is None
+        try:
+            return self._asked(method, path, body, seconds or _ANSWER_SECONDS)
+        except (OSError, HTTPException, ValueError) as error:
+            self.close()
+            if is_fresh or isinstance(error, TimeoutError):
+                raise _Unreachable(f"{self.service_url}: {error or type(error).__name__}") from error
+        return self.ask(method, path, body, seconds)
+
+    def _asked(self, method: str, path: str, body: bytes | None, seconds: float) -> _Answer:
+        connection, base = self._connected()
+        connection.sock.settimeout(seconds)
+        headers = {"Content-Type": _NDJSON} if body is not None else {}
+        if token := self.token():
+            headers["Authorization"] = f"Bearer {token}"
+        connection.request(method, base + path, body, headers)
+        response = connection.getresponse()
+        answer = _Answer(response.status, response.read(), response.headers.get("Retry-After"))
+        if response.will_close:
+            self.close()
+        return answer
+
+    def _connected(self) -> tuple[HTTPConnection, str]:
+        from http.client import HTTPConnection, HTTPSConnection
+        from urllib.parse import urlsplit
+
+        url = urlsplit(self.service_url)
+        if url.scheme not in ("http", "https") or not url.hostname:
+            raise ValueError("not an http or https URL")
+        if self._connection is None:
+            kind = HTTPSConnection if url.scheme == "https" else HTTPConnection
+            self._connection = kind(url.hostname, url.port, timeout=_CONNECT_SECONDS)
+            self._connection.connect()
+        return self._connection, url.path.rstrip("/")
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+class Sender:
+    """Delivers what waits in a spool, batch by batch. There is at most one for a spool: who has its lock."""
+
+    def __init__(self, spool: Spool, link: _Link, say: Callable[[str], None] = lambda text: None) -> None:
+        self.spool = spool
+        self.link = link
+        self.lock: int | None = None
+        self.failures = 0
+        self._say = say
+        self._refused: str | None = None
+
+    def take_charge(self) -> bool:
+        """Whether it is this one that delivers; raises OSError."""
+        if self.lock is None:
+            self.lock = _sender_lock(self.spool)
+            if self.lock is not None:
+                _sign(self.lock, self.failures > 0)
+        return self.lock is not None
+
+    def resign(self) -> None:
+        if self.lock is not None:
+            os.close(self.lock)
+            self.lock = None
+
+    def step(self) -> float | None:
+        """Deliver one batch. How many seconds to wait before the next, or None: nothing waits."""
+        return self._tried(self._step)
+
+    def send(self, lines: list[bytes]) -> float | None:
+        """The same for lines that are in no spool: 0 if they are delivered."""
+        return self._tried(lambda: bool(self._post(lines)) or True)
+
+    def _tried(self, work: Callable[[], bool]) -> float | None:
+        try:
+            has_worked = work()
+        except _Unreachable as trouble:
+            return self._pause(trouble)
+        except Exception:  # the spool cannot be read or written now, or something that nobody foresaw
+            self._note(self.failures + 1)
+            return _FAULT_PAUSE_SECONDS
+        if not has_worked:
+            return None
+        self._note(0)
+        self._refused = None
+        return 0.0
+
+    def is_worth_a_try(self) -> bool:
+        """Whether the token that was refused is another now."""
+        return self._refused is not None and self._refused != self.link.token()
+
+    def _note(self, failures: int) -> None:
+        has_changed = (failures > 0) != (self.failures > 0)
+        self.failures = failures
+        if has_changed and self.lock is not None:
+            _sign(self.lock, failures > 0)
+
+    def _pause(self, trouble: _Unreachable) -> float:
+        import random
+
+        self._note(self.failures + 1)
+        self.spool.sync()
+        if isinstance(trouble, _TokenRefused):
+            if self._refused is None:
+                self._say(str(trouble))
+            self._refused = trouble.token
+            return _REFUSED_PAUSE_SECONDS
+        longest = min(_LONGEST_PAUSE_SECONDS, _FIRST_PAUSE_SECONDS * 2.0 ** min(self.failures, 10))
+        return max(random.uniform(0.0, longest), min(trouble.pause, _LONGEST_RETRY_AFTER_SECONDS))
+
+    # Batches
+
+    def _step(self) -> bool:
+        """Whether there was anything to say."""
+        batch = self.spool.read()
+        if batch is not None:
+            self._deliver(batch)
+        return self._tell_dropped() or batch is not None
+
+    def _deliver(self, batch: _Batch) -> None:
+        sent: list[tuple[bytes, bytes]] = []
+        refused: list[tuple[bytes, int | None, str]] = []
+        for record in batch.lines:
+            line, fault = _sendable(record)
+            if fault:
+                refused.append((record, None, fault))
+            else:
+                sent.append((record, line))
+        for index, status, reason in self._post([line for _, line in sent]) if sent else ():
+            refused.append((sent[index][0], status, reason))
+        for letter in refused:
+            self.spool.bury(*letter)
+        self.spool.done(batch)
+
+    def _post(self, lines: list[bytes]) -> list[tuple[int, int, str]]:
+        """The store has the lines, but for those that are returned: refused for good. Raises _Unreachable."""
+        answer = self._answer(lines)
+        if answer.status == 200:
+            return [(one["line"] - 1, one["status"], one["detail"]) for one in answer.document()["rejected"]]
+        if len(lines) == 1:
+            return [(0, answer.status, answer.body[:1000].decode(errors="replace"))]
+        middle = len(lines) // 2
+        after = self._post(lines[:middle])
+        return after + [(middle + index, status, reason) for index, status, reason in self._post(lines[middle:])]
+
+    def _answer(self, lines: list[bytes]) -> _Answer:
+        """200 and what was rejected, or the status of a bad batch. Raises _Unreachable for all else."""
+        token = self.link.token()
+        answer = self.link.ask("POST", "/api/events", b"\n".join(lines))
+        is_taken = answer.status == 200 and isinstance(answer.document().get("rejected"), list)
+        if is_taken or answer.status in _BAD_REQUEST:
+            return answer
+        reason = f"{self.link.service_url} answered {answer.status}: {answer.said()}"
+        if answer.status in (401, 403):
+            raise _TokenRefused(f"hook_agent: {reason} What is written is kept until it is let in.", token)
+        raise _Unreachable(reason, answer.retry_after)
+
+    def _tell_dropped(self) -> bool:
+        """Report what had to go for the bound, once the store is there to hear it."""
+        dropped = self.spool.dropped()
+        if not dropped:
+            return False
+        lines = [
+            _line(_dropped_event(session, f"dropped-{dropped['id']}", known))
+            for session, known in dropped["sessions"].items()
+            if known["count"] > 0
+        ]
+        for index, status, reason in self._post(lines) if lines else ():
+            self.spool.bury(lines[index], status, reason)
+        self.spool.told_dropped()
+        return True
+
+
+def _sendable(record: bytes) -> tuple[bytes, str]:
+    """The line to send for a record, or why there is none."""
+    try:
+        return _event_of_hook(record) or record, ""
+    except ValueError as error:
+        return b"", str(error) or "unreadable"
+
+
+def _dropped_event(session: str, event_id: str, known: Members) -> Members:
+    return {
+        "sessionId": _as_id(session, "session"),
+        "eventId": event_id,
+        "timestamp": known["to"] or _now(),
+        "type": "action",
+        "data": {"type": "events_dropped", **known},
+    }
+
+
+def send_detached() -> None:
+    """What `_spawn_sender` starts: delivers until nothing has come for a while. It has nowhere to print to."""
+    lock, folder = int(sys.argv[1]), sys.argv[2]
+    os.closerange(3, lock)
+    os.closerange(lock + 1, 1024)
+    os.chdir("/")
+    spool = Spool(_service_url(), limit=_spool_limit())
+    spool.folder = folder
+    sender = Sender(spool, _Link(_service_url()))
+    sender.lock = lock
+    _sign(lock, is_away=False)
+    while sender.lock is not None:
+        _send_until_idle(sender)
+        sender.resign()
+        if spool.segments():  # somebody appended before that, saw the lock taken and relies on us
+            sender.take_charge()
+    sender.link.close()
+
+
+def _send_until_idle(sender: Sender) -> None:
+    """Returns when nothing has come for half a minute, or the folder is gone."""
+    idle_since, look = time.monotonic(), _FIRST_LOOK_SECONDS
+    while time.monotonic() < idle_since + _IDLE_SECONDS and os.path.isdir(sender.spool.folder):
+        pause = sender.step()
+        if pause is None:
+            time.sleep(look)
+            look = min(look * 1.5, _LOOK_SECONDS)
+            continue
+        until = time.monotonic() + pause
+        while (left := until - time.monotonic()) > 0 and not sender.is_worth_a_try():
+            time.sleep(min(left, _LOOK_SECONDS))
+        idle_since, look = time.monotonic(), _FIRST_LOOK_SECONDS
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Client
+# ---------------------------------------------------------------------------------------------------------------------
+
+_CLOSE_SECONDS = 2.0
+_FLUSH_SECONDS = 10.0
+_TEST_SECONDS = 5.0
+_FLUSH_POLL_SECONDS = 0.005
+_MEMORY_BYTES = 8 << 20  # for what the spool does not take
+_RANDOM_BYTES = 4
+
+
+class _Outlet:
+    """What one process has for one spool: a place for what the spool does not take, and a thread that delivers."""
+
+    def __init__(self, spool: Spool, link: _Link) -> None:
+        self.spool = spool
+        self.has_said = False
+        self.begin(link)
+
+    def begin(self, link: _Link) -> None:
+        """Also for a forked child, whose parent delivers what it had in memory."""
+        import threading
+
+        self.lock = threading.RLock()
+        self.sender = Sender(self.spool, link, self._say)
+        self.memory: list[bytes] = []
+        self.memory_bytes = 0
+        self.lost: Tally = {}
+        self.mark = (0, 0)
+        self.work = threading.Event()
+        self.hurry = threading.Event()
+        self.thread: threading.Thread | None = None
+        self.is_exiting = False
+
+    def _say(self, text: str) -> None:
+        """Once for each process."""
+        if not self.has_said:
+            self.has_said = True
+            print(text, file=sys.stderr)
+
+    # Writing
+
+    def write(self, line: bytes) -> None:
+        """To the spool, after what the spool did not take before; to memory if it does not take it now."""
+        with self.lock:
+            self.memory.append(line)
+            self.memory_bytes += len(line)
+            self.empty_memory()
+            self._bound_memory()
+        self._start()
+        self.work.set()
+
+    def empty_memory(self) -> None:
+        with self.lock:
+            try:
+                while self.memory:
+                    self._spool_first()
+                if self.lost:
+                    self.spool.note_dropped(self.lost)
+                    self.lost = {}
+            except OSError:  # a full disk, no folder: it is tried again with the next event, and by the thread
+                pass
+
+    def _spool_first(self) -> None:
+        """Taken out before it is written: a signal's handler may write something in between."""
+        line = self.memory.pop(0)
+        try:
+            self.mark = self.spool.append(line)
+        except BaseException:
+            self.memory.insert(0, line)
+            raise
+        self.memory_bytes -= len(line)
+
+    def _bound_memory(self) -> None:
+        while self.memory_bytes > _MEMORY_BYTES:
+            line = self.memory.pop(0)
+            self.memory_bytes -= len(line)
+            _add(self.lost, _tally([line]))
+
+    # Delivering
+
+    def _start(self) -> None:
+        """See to it that somebody delivers: a thread, or at the end of the process a detached sender."""
+        if self.thread is not None and self.thread.is_alive():
+            return
+        import atexit
+        import threading
+
+        with self.lock:
+            if self.thread is None:
+                atexit.register(self._exit)
+            self.thread = threading.Thread(target=self._run, name="hook_agent", daemon=True)
+            try:
+                if not self.is_exiting:
+                    self.thread.start()
+            except RuntimeError:  # the interpreter is leaving
+                self.is_exiting = True
+        if self.is_exiting:
+            self._hand_over()
+
+    def _run(self) -> None:
+        while not self.is_exiting:
+            pause = self._step()
+            if pause is None:
+                self.work.wait(_LOOK_SECONDS)  # not for ever: other processes write to the spool, too
+                self.work.clear()
+                continue
+            until = time.monotonic() + pause
+            while (left := until - time.monotonic()) > 0 and not self.sender.is_worth_a_try():
+                if self.hurry.wait(min(left, _LOOK_SECONDS)):
+                    break
+            self.hurry.clear()
+
+    def _step(self) -> float | None:
+        """As `Sender.step`, but never raises; None also where somebody else delivers."""
+        self.empty_memory()
+        try:
+            is_in_charge = self.sender.take_charge()
+        except OSError:
+            is_in_charge = False
+        if self.memory and not self.spool.segments():
+            return self._deliver_memory()
+        return self.sender.step() if is_in_charge else None
+
+    def _deliver_memory(self) -> float | None:
+        """There is nothing that it could be behind, and no spool for it."""
+        with self.lock:
+            lines = self.memory[:_BATCH_EVENTS]
+        pause = self.sender.send([line.rstrip(b"\n") for line in lines])
+        if not pause:
+            with self.lock:
+                del self.memory[: len(lines)]
+                self.memory_bytes = sum(map(len, self.memory))
+        return pause
+
+    def has_delivered(self) -> bool:
+        try:
+            return not self.memory and self.spool.has_delivered(self.mark)
+        except OSError:
+            return False
+
+    def seems_reachable(self) -> bool:
+        """As far as is known: whoever delivers leaves word of it."""
+        return self.sender.failures == 0 and (self.sender.lock is not None or not self.spool.is_store_away())
+
+    # Leaving
+
+    def _exit(self) -> None:
+        """At the end of the process: a moment for what is left, and then somebody else has to deliver it."""
+        deadline = time.monotonic() + _CLOSE_SECONDS
+        self.work.set()
+        while not self.has_delivered() and self.seems_reachable() and time.monotonic() < deadline:
+            time.sleep(_FLUSH_POLL_SECONDS)
+        self.is_exiting = True
+        self.empty_memory()
+        self._hand_over()
+
+    def _hand_over(self) -> None:
+        """To a detached sender, with the lock, if anything waits."""
+        try:
+            if not self.spool.segments():
+                self.sender.resign()
+            if self.spool.segments() and self.sender.take_charge():
+                _spawn_sender(self.spool, self.sender.lock or 0, **self.sender.link.known())
+                self.sender.resign()
+        except OSError:  # the next one that writes will see to it
+            pass
+
+
+_outlets: dict[str, _Outlet] = {}
+_left_to_parent: list[Sender] = []  # not to be torn down here: a thread of the parent may have been at work in it
+
+
+def _outlet_for(service_url: str, folder: str | None, token: str | None) -> _Outlet:
+    """One for each spool in this process."""
+    key = f"{folder or ''} {service_url}"
+    if key not in _outlets:
+        if not _outlets:
+            os.register_at_fork(after_in_child=_begin_outlets)
+        _outlets.setdefault(key, _Outlet(Spool(service_url, folder, _spool_limit()), _Link(service_url, token)))
+    return _outlets[key]
+
+
+def _begin_outlets() -> None:
+    for outlet in _outlets.values():
+        outlet.sender.resign()  # in this process: it leaves the lock with the parent
+        _left_to_parent.append(outlet.sender)
+        outlet.begin(_Link(outlet.sender.link.service_url, outlet.sender.link.own_token))
+
+
+# What calls are given
+
+
+def _members(given: object, more: Members, name: str) -> Members:
+    """What a call was given, in any of the ways: a dict, keyword arguments, or one value, which is its `name`."""
+    if given is None:
+        return dict(more)
+    if isinstance(given, dict):
+        return {**given, **more}
+    return {name: given, **more}
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _is_text_or_none(value: object) -> bool:
+    return value is None or isinstance(value, str)
+
+
+def _is_id_or_none(value: object) -> bool:
+    return value is None or _is_id(value)
+
+
+def _is_time(value: object) -> bool:
+    """Whether it is an RFC 3339 time that exists."""
+    import re
+    from datetime import datetime, timezone
+
+    pattern = r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d):(\d\d)(?:\.\d+)?([Zz]|[+-]\d\d:\d\d)"
+    match = re.fullmatch(pattern, value, re.ASCII) if isinstance(value, str) else None
+    if match is None:
+        return False
+    date, minute, second, zone = match.groups()
+    try:
+        text = f"{date}T{minute}:{min(second, '59')}{'+00:00' if zone in 'Zz' else zone}"
+        datetime.fromisoformat(text).astimezone(timezone.utc)
+    except (ValueError, OverflowError):
+        return False
+    return True
+
+
+def _is_exit_code(value: object) -> bool:
+    return value is None or (isinstance(value, int) and not isinstance(value, bool) and -_LARGEST <= value < _LARGEST)
+
+
+def _is_object(value: object) -> bool:
+    return isinstance(value, dict)
+
+
+_ENDS = ("completed", "failed", "cancelled")
+_OUTCOMES = ("success", "failed", "cancelled")
+_SPOKEN = {
+    "success": _names("success succeeded successful completed complete done ok finished"),
+    "cancelled": _names("cancelled canceled cancel aborted interrupted"),
+}
+# What the store requires of members that mean something to it; one that is otherwise would cost the whole event.
+_REQUIRED: dict[str, dict[str, Callable[[object], bool]]] = {
+    "session_created": {"initial": _is_object, "parentSession": _is_id_or_none, "metadata": _is_object},
+    "session_finalized": {"exitCode": _is_exit_code},
+    "action": {"type": _is_text, "agentId": _is_id_or_none},
+    "response": {"type": _is_text, "agentId": _is_id_or_none},
+    "goal_added": {"description": _is_text, "priority": _is_text_or_none, "status": _is_text},
+    "goal_updated": {"description": _is_text, "priority": _is_text_or_none, "status": _is_text},
+    "agent_spawned": {
+        "type": _is_text,
+        "status": _is_text,
+        "parentAgentId": _is_id_or_none,
+        "subsession": _is_id_or_none,
+    },
+    "agent_updated": {"status": _is_text},
+}
+_NEEDED: dict[str, Members] = {
+    "action": {"type": "action"},
+    "response": {"type": "response"},
+    "goal_added": {"description": ""},
+    "agent_spawned": {"type": "agent"},
+}
+_DOCUMENTS = ("state_updated", "metadata_updated")  # all their members are the caller's own
+
+
+def _settled(event_type: str, data: Members) -> Members:
+    """The data as the store takes it: what a member that means something cannot be is kept under `given`."""
+    required = {"timestamp": _is_time, **_REQUIRED.get(event_type, {})}
+    given = {name: data[name] for name, is_right in required.items() if name in data and not is_right(data[name])}
+    for name, value in given.items():
+        del data[name]
+        if required[name] is _is_text and value is not None:
+            data[name] = _text_of(value)
+    if given:
+        data["given"] = given
+    return {**_NEEDED.get(event_type, {}), **data}
+
+
+def _spoken(status: object, words: tuple[str, ...]) -> str:
+    """The status that a word stands for: one of `words`, which are what went well, badly, and was cancelled."""
+    well, badly, cancelled = words
+    word = _text_of(status).strip().lower()
+    if status is None or word in _SPOKEN["success"]:
+        return well
+    return cancelled if word in _SPOKEN["cancelled"] else badly
+
+
+def _ending(data: Members, words: tuple[str, ...]) -> Members:
+    """`data` with a status that the store knows; the caller's own word is kept."""
+    given = data.get("status")
+    status = _spoken(given, words)
+    own = {} if given is None or given == status else {"givenStatus": given}
+    return {**data, **own, "status": status}
+
+
+def _end_by(kind: type[BaseException] | None, error: BaseException | None) -> Members:
+    """How a session ends that was left in this way."""
+    import asyncio
+
+    if kind is None or (isinstance(error, SystemExit) and not error.code):
+        return {"status": "success"}
+    status = "cancelled" if issubclass(kind, (KeyboardInterrupt, asyncio.CancelledError)) else "failed"
+    said = _text_of(error) if error is not None else ""
+    return {"status": status, "outcome": f"{kind.__name__}: {said}" if said else kind.__name__}
+
+
+def _seconds(timeout: float | None, otherwise: float) -> float:
+    return otherwise if timeout is None else timeout
+
+
+class SyncSessionHookAgent:
+    """Tells the store of one session. Every call writes to the spool and returns; none raises for the store's sake.
+
+    What is None is taken from the environment when the first call is made. Members can be given as a dict, as keyword
+    arguments, or both.
+    """
+
+    def __init__(
+        self,
+        session_id: str | None = None,
+        service_url: str | None = None,
+        user_id: str | None = None,
+        *,
+        token: str | None = None,
+        parent_session: str | None = None,
+        tags: Iterable[str] | None = None,
+        initial: Members | None = None,
+        spool_dir: str | os.PathLike[str] | None = None,
+    ) -> None:
+        self._given = (session_id, service_url, user_id)
+        self._token = token
+        self._parent_session = parent_session
+        self._tags = tags
+        self._initial = initial
+        self._spool_dir = None if spool_dir is None else os.path.abspath(os.fspath(spool_dir))
+        self._who: tuple[str, str, str | None] | None = None
+        self._is_entered = False
+        self._is_finalized = False
+
+    def _known(self) -> tuple[str, str, str | None]:
+        """Session, store and user; from the first call on they stay what they are."""
+        if self._who is None:
+            session, url, user = self._given
+            session = session or os.environ.get("SESSION_ID") or f"session-{_event_id()}"
+            user = user or os.environ.get("SESSION_USER_ID")
+            self._who = (_as_id(session, "session"), url or _service_url(), _as_user(user))
+        return self._who
+
+    @property
+    def session_id(self) -> str:
+        return self._known()[0]
+
+    @property
+    def service_url(self) -> str:
+        return self._known()[1]
+
+    @property
+    def user_id(self) -> str:
+        return self._known()[2] or "unknown"
+
+    @property
+    def _outlet(self) -> _Outlet:
+        return _outlet_for(self.service_url, self._spool_dir, self._token)
+
+    # Events
+
+    def _record(
+        self, event_type: str, data: Members, *, agent_id: str | None = None, timestamp: str | None = None
+    ) -> Members:
+        """Write one event, of a session that is entered by then, and return it. Never raises."""
+        try:
+            outlet = self._outlet
+            with outlet.lock:
+                if not self._is_entered and event_type != "session_created":
+                    self._enter()
+                event = self._event(event_type, data, agent_id, timestamp)
+                outlet.write(_line(event) + b"\n")
+            return event
+        except Exception as error:  # the program is not to suffer from what it is watched by
+            return {"eventId": None, "type": event_type, "data": {}, "error": _text_of(error)}
+
+    def _event(self, event_type: str, data: Members, agent_id: str | None, timestamp: str | None) -> Members:
+        session, _, user = self._known()
+        plain: Members = _Plain().value(data)
+        event_id = None
+        if event_type not in _DOCUMENTS:
+            event_id = plain.pop("eventId", None)
+            plain = _settled(event_type, plain)
+            timestamp = timestamp or plain.get("timestamp")
+        event = {
+            "sessionId": session,
+            "eventId": event_id if _is_id(event_id) else _event_id(),
+            "timestamp": timestamp or _now(),
+            "type": event_type,
+        }
+        if user is not None:
+            event["userId"] = user
+        if _is_id(agent_id):
+            event["agentId"] = agent_id
+        return {**event, "data": plain}
+
+    def _told(self, event_type: str, data: Members, **answer: Any) -> Members:
+        event = self._record(event_type, data)
+        return {"success": event["eventId"] is not None, "eventId": event["eventId"], **answer}
+
+    def _enter(self) -> Members:
+        self._is_entered, self._is_finalized = True, False
+        parent = self._parent_session or os.environ.get("SESSION_PARENT_ID")
+        tags = self._tags or os.environ.get("SESSION_TAGS")
+        return self._told("session_created", {"initial": self._initial or {}, **_origin(parent, tags)})
+
+    def log_action(self, action: Any = None, /, **members: Any) -> Members:
+        """Something that the agent does or asks for: {"type": …, …}."""
+        return self._told("action", _members(action, members, "type"))
+
+    def log_response(self, response: Any = None, /, **members: Any) -> Members:
+        """What came back: {"type": …, …}."""
+        return self._told("response", _members(response, members, "type"))
+
+    def update_state(self, change: Any = None, /, **members: Any) -> Members:
+        """Merge into the session's state: {"phase": …, "currentStep": …, …}."""
+        return self._told("state_updated", _members(change, members, "phase"))
+
+    def update_metadata(self, change: Any = None, /, **members: Any) -> Members:
+        """Set members of the session's metadata; a dotted name goes into an object, "+N" adds."""
+        return self._told("metadata_updated", _members(change, members, "note"))
+
+    def add_goal(self, goal: Any = None, /, **members: Any) -> Members:
+        """{"description": …, "priority"?, "id"?}; the answer has its `id`, and all of it as `goal` as well."""
+        given = _members(goal, members, "description")
+        goal_id = _as_id(given.get("id") or _new_id("goal"), "goal")
+        added = {"status": "pending", "priority": "medium", **given, "id": goal_id}
+        event = self._record("goal_added", added)
+        return {
+            **event["data"],
+            "success": event["eventId"] is not None,
+            "eventId": event["eventId"],
+            "id": goal_id,
+            "goal": event["data"],
+        }
+
+    def update_goal(self, goal_id: Any = None, change: Any = None, /, **members: Any) -> Members:
+        """{"status": …}: `completed` is what ends it."""
+        goal_id = _as_id(goal_id.get("id") if isinstance(goal_id, dict) else goal_id, "goal")
+        return self._told("goal_updated", {**_members(change, members, "status"), "goalId": goal_id}, id=goal_id)
+
+    def spawn_agent(self, agent: Any = None, /, **members: Any) -> Members:
+        """{"type": …, "task"?, "agentId"?}; the answer has its `agentId`."""
+        given = _members(agent, members, "type")
+        agent_id = _as_id(given.get("agentId") or _new_id("agent"), "agent")
+        event = self._record("agent_spawned", {**given, "agentId": agent_id})
+        return {
+            **event["data"],
+            "success": event["eventId"] is not None,
+            "eventId": event["eventId"],
+            "agentId": agent_id,
+        }
+
+    def update_agent(self, agent_id: Any = None, change: Any = None, /, **members: Any) -> Members:
+        """{"status"?, "task"?, …}."""
+        agent_id = _as_id(agent_id.get("agentId") if isinstance(agent_id, dict) else agent_id, "agent")
+        change = {**_members(change, members, "status"), "agentId": agent_id}
+        return self._told("agent_updated", change, agentId=agent_id)
+
+    def complete_agent(self, agent_id: Any = None, result: Any = None, /, **members: Any) -> Members:
+        """{"result"?, "status"?: `completed`, `failed` or `cancelled`}; anything but a dict is the result."""
+        agent_id = _as_id(agent_id.get("agentId") if isinstance(agent_id, dict) else agent_id, "agent")
+        end = _ending({**_members(result, members, "result"), "agentId": agent_id}, _ENDS)
+        return self._told("agent_completed", end, agentId=agent_id)
+
+    def finalize(self, end: Any = None, /, **members: Any) -> Members:
+        """{"status"?: `success`, `failed` or `cancelled`, "outcome"?, "response"?, "exitCode"?}."""
+        told = self._told("session_finalized", _ending(_members(end, members, "status"), _OUTCOMES))
+        self._is_finalized = True
+        return told
+
+    finalize_session = finalize
+
+    # The store
+
+    def test_connection(self) -> bool:
+        """Whether the store is there, and well. Takes five seconds at the most."""
+        status, _ = self._get("/health", _TEST_SECONDS)
+        return status == 200
+
+    def resume(self) -> Members | None:
+        """All that is needed to go on where the session stopped; None: it is not there, or the store is not."""
+        status, document = self._get(f"/api/sessions/{self.session_id}/resume", _TEST_SECONDS)
+        return document if status == 200 else None
+
+    def _get(self, path: str, seconds: float) -> tuple[int, Members]:
+        """Status 0: no answer within that time, which includes finding the address."""
+        import threading
+
+        answers: list[tuple[int, Members]] = []
+
+        def ask() -> None:
+            link = _Link(self.service_url, self._token)
+            try:
+                answer = link.ask("GET", path, seconds=seconds)
+                answers.append((answer.status, answer.document()))
+            except Exception:  # no answer is all that there is to say
+                pass
+            finally:
+                link.close()
+
+        asking = threading.Thread(target=ask, name="hook_agent test", daemon=True)
+        asking.start()
+        asking.join(seconds)
+        return answers[0] if answers else (0, {})
+
+    def flush(self, timeout: float | None = None) -> bool:
+        """Wait until all that this process has written is delivered. False: it was not within `timeout` seconds."""
+        deadline = time.monotonic() + _seconds(timeout, _FLUSH_SECONDS)
+        self._hurry()
+        while not self._outlet.has_delivered():
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(_FLUSH_POLL_SECONDS)
+        return True
+
+    def _hurry(self) -> None:
+        self._outlet.hurry.set()
+        self._outlet.work.set()
+
+    def close(self) -> None:
+        """Give what is left a moment, if the store is there. The agent may be used again."""
+        deadline = time.monotonic() + _CLOSE_SECONDS
+        while self._has_hope(deadline):
+            time.sleep(_FLUSH_POLL_SECONDS)
+
+    def _has_hope(self, deadline: float) -> bool:
+        outlet = self._outlet
+        return not outlet.has_delivered() and outlet.seems_reachable() and time.monotonic() < deadline
+
+    def __enter__(self) -> SyncSessionHookAgent:
+        self._enter()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._leave(kind, error)
+        self.close()
+
+    def langchain_handler(self, agent_id: str | None = None) -> Any:
+        """A callback handler for LangChain and LangGraph, for any number of runs; where `agent_id` is given, those work
+        for that agent. ImportError, if there is no LangChain."""
+        return _langchain_handler(self, agent_id)
+
+    def _leave(self, kind: type[BaseException] | None, error: BaseException | None) -> None:
+        if not self._is_finalized:
+            self.finalize(_end_by(kind, error))
+
+
+def _new_id(noun: str) -> str:
+    return f"{noun}-{os.urandom(_RANDOM_BYTES).hex()}"
+
+
+class SessionHookAgent:
+    """The same calls as coroutines; `sync` has them as plain functions, for where no event loop runs."""
+
+    def __init__(
+        self,
+        session_id: str | None = None,
+        service_url: str | None = None,
+        user_id: str | None = None,
+        *,
+        token: str | None = None,
+        parent_session: str | None = None,
+        tags: Iterable[str] | None = None,
+        initial: Members | None = None,
+        spool_dir: str | os.PathLike[str] | None = None,
+    ) -> None:
+        self.sync = SyncSessionHookAgent(
+            session_id,
+            service_url,
+            user_id,
+            token=token,
+            parent_session=parent_session,
+            tags=tags,
+            initial=initial,
+            spool_dir=spool_dir,
+        )
+
+    @property
+    def session_id(self) -> str:
+        return self.sync.session_id
+
+    @property
+    def service_url(self) -> str:
+        return self.sync.service_url
+
+    @property
+    def user_id(self) -> str:
+        return self.sync.user_id
+
+    def _record(
+        self, event_type: str, data: Members, *, agent_id: str | None = None, timestamp: str | None = None
+    ) -> Members:
+        return self.sync._record(event_type, data, agent_id=agent_id, timestamp=timestamp)
+
+    async def log_action(self, action: Any = None, /, **members: Any) -> Members:
+        return self.sync.log_action(action, **members)
+
+    async def log_response(self, response: Any = None, /, **members: Any) -> Members:
+        return self.sync.log_response(response, **members)
+
+    async def update_state(self, change: Any = None, /, **members: Any) -> Members:
+        return self.sync.update_state(change, **members)
+
+    async def update_metadata(self, change: Any = None, /, **members: Any) -> Members:
+        return self.sync.update_metadata(change, **members)
+
+    async def add_goal(self, goal: Any = None, /, **members: Any) -> Members:
+        return self.sync.add_goal(goal, **members)
+
+    async def update_goal(self, goal_id: Any = None, change: Any = None, /, **members: Any) -> Members:
+        return self.sync.update_goal(goal_id, change, **members)
+
+    async def spawn_agent(self, agent: Any = None, /, **members: Any) -> Members:
+        return self.sync.spawn_agent(agent, **members)
+
+    async def update_agent(self, agent_id: Any = None, change: Any = None, /, **members: Any) -> Members:
+        return self.sync.update_agent(agent_id, change, **members)
+
+    async def complete_agent(self, agent_id: Any = None, result: Any = None, /, **members: Any) -> Members:
+        return self.sync.complete_agent(agent_id, result, **members)
+
+    async def finalize(self, end: Any = None, /, **members: Any) -> Members:
+        return self.sync.finalize(end, **members)
+
+    finalize_session = finalize
+
+    def langchain_handler(self, agent_id: str | None = None) -> Any:
+        return self.sync.langchain_handler(agent_id)
+
+    async def test_connection(self) -> bool:
+        status, _ = await self._get("/health")
+        return status == 200
+
+    async def resume(self) -> Members | None:
+        status, document = await self._get(f"/api/sessions/{self.session_id}/resume")
+        return document if status == 200 else None
+
+    async def _get(self, path: str) -> tuple[int, Members]:
+        import asyncio
+
+        try:
+            import httpx
+        except ImportError:  # the file was copied without it
+            return await asyncio.to_thread(self.sync._get, path, _TEST_SECONDS)
+        link = _Link(self.service_url, self.sync._token)
+        headers = {"Authorization": f"Bearer {link.token()}"} if link.token() else {}
+        try:
+            async with httpx.AsyncClient(timeout=_TEST_SECONDS, trust_env=False) as client:
+                url = self.service_url.rstrip("/") + path
+                response = await asyncio.wait_for(client.get(url, headers=headers), _TEST_SECONDS)
+                return response.status_code, _Answer(response.status_code, response.content, None).document()
+        except Exception:  # no answer is all that there is to say
+            return 0, {}
+
+    async def flush(self, timeout: float | None = None) -> bool:
+        import asyncio
+
+        deadline = time.monotonic() + _seconds(timeout, _FLUSH_SECONDS)
+        self.sync._hurry()
+        while not self.sync._outlet.has_delivered():
+            if time.monotonic() >= deadline:
+                return False
+            await asyncio.sleep(_FLUSH_POLL_SECONDS)
+        return True
+
+    async def close(self) -> None:
+        import asyncio
+
+        deadline = time.monotonic() + _CLOSE_SECONDS
+        while self.sync._has_hope(deadline):  # noqa: ASYNC110 - it comes about in files, of which asyncio knows nothing
+            await asyncio.sleep(_FLUSH_POLL_SECONDS)
+
+    async def __aenter__(self) -> SessionHookAgent:
+        self.sync._enter()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.sync._leave(kind, error)
+        await self.close()
+
+
+hook_agent = SessionHookAgent()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# LangChain, LangGraph
+# ---------------------------------------------------------------------------------------------------------------------
+
+_ENTRY_LENGTH = 32_000  # characters that the values of one entry may have: a graph's state can be of any size
+_OUTPUT_LENGTH = 8_000  # of a graph's output in the state, which the store writes again with every change
+_RESULT_LENGTH = 1_000  # of what an agent gave, which stands there too
+_TASK_LENGTH = 200
+_ITEMS_SHOWN = 100
+_MESSAGES_SHOWN = 10  # the newest of a list of messages
+_LEVELS_SHOWN = 16
+_TRACEBACK_LINES = 12
+_RUNS_KEPT = 10_000  # that have begun: those that are never said to have ended would pile up
+
+_ROLES = {"human": "user", "HumanMessageChunk": "user", "ai": "assistant", "AIMessageChunk": "assistant"}
+_BLOCKS_UNSHOWN = _names("tool_use tool_call tool_call_chunk function_call thinking reasoning")
+_ASKING_MEMBERS = ("question", "message", "prompt", "description", "query", "task", "action")
+_PAUSING = _names("GraphInterrupt GraphDrained")
+_CANCELLING = _names("CancelledError KeyboardInterrupt GeneratorExit")
+
+
+# Any value as JSON for people to read. Classes are known by what they have, so that nothing need be imported.
+
+
+def _is_message(value: object) -> bool:
+    return "Message" in type(value).__name__ and hasattr(value, "content") and hasattr(value, "type")
+
+
+def _content_text(content: object) -> str:
+    """The text of a message's content, which is a text or a list of blocks; of an image, [image]."""
+    return "\n".join(filter(None, map(_block_text, content))) if isinstance(content, list) else _text(content)
+
+
+def _block_text(block: object) -> str:
+    if not isinstance(block, dict):
+        return _text(block)
+    kind = _text(block.get("type"))
+    return _text(block.get("text")) or ("" if kind in _BLOCKS_UNSHOWN else f"[{kind}]")
+
+
+def _message_members(message: Any) -> Members:
+    members = {
+        "role": getattr(message, "role", None) or _ROLES.get(message.type, message.type),
+        "name": getattr(message, "name", None),
+        "text": _content_text(message.content),
+        "toolCalls": _tool_calls(message),
+        "toolUseId": getattr(message, "tool_call_id", None),
+    }
+    return {name: member for name, member in members.items() if member or name == "text"}
+
+
+def _tool_calls(message: Any) -> list[Members]:
+    return [
+        {"toolUseId": call.get("id"), "tool": call.get("name"), "input": call.get("args")}
+        for call in getattr(message, "tool_calls", None) or []
+    ]
+
+
+def _members_of(value: Any) -> Members | None:
+    """The members of what has some: a dict, a message, a named tuple, a dataclass, a pydantic model; else None."""
+    import dataclasses
+
+    if isinstance(value, dict):
+        return value
+    if _is_message(value):
+        return _message_members(value)
+    if hasattr(value, "_asdict"):
+        return dict(value._asdict())
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        members = {field.name: getattr(value, field.name, None) for field in dataclasses.fields(value)}
+        return {name: it for name, it in members.items() if it} if type(value).__name__ == "Command" else members
+    fields = getattr(type(value), "model_fields", None) or getattr(type(value), "__fields__", None)
+    return {name: getattr(value, name, None) for name in fields} if isinstance(fields, dict) else None
+
+
+def _items_of(value: Any) -> Sequence[Any] | None:
+    """The items of a list, a set, or a small array (as of numpy); else None."""
+    if isinstance(value, (list, tuple)):
+        return value
+    if isinstance(value, (set, frozenset)):
+        return list(value)
+    if hasattr(value, "tolist") and isinstance(getattr(value, "size", None), int) and value.size <= _ITEMS_SHOWN:
+        items = value.tolist()
+        return items if isinstance(items, list) else [items]
+    return None
+
+
+def _named(value: Any) -> str:
+    """What is neither text nor number nor made of parts, in words, without addresses in memory."""
+    import re
+
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return f"<{len(value)} bytes>"
+    if hasattr(value, "shape") and hasattr(value, "dtype"):
+        return f"<{type(value).__name__} of {value.dtype}, {'x'.join(map(str, value.shape))}>"
+    if isinstance(value, BaseException):
+        return f"{type(value).__name__}: {_text_of(value)}"
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", str(value))
+
+
+class _Reading:
+    """Any values as JSON, together of about `length` characters; `is_cut` says that something was left out.
+
+    One text has half of that, and less the deeper it lies, so that the last of many messages has room as well.
+    """
+
+    def __init__(self, length: int) -> None:
+        self.length = self.left = length
+        self.is_cut = False
+
+    def of(self, value: object, level: int = 0) -> object:
+        """Never raises, and looks at no more of the value than it shows."""
+        if value is None or isinstance(value, (bool, int, float)):
+            self.left -= 8
+            return _Plain().value(value)
+        if level > _LEVELS_SHOWN or self.left <= 0:
+            self.is_cut = True
+            return _CUT
+        try:
+            return self._text(value, level) if isinstance(value, str) else self._parts(value, level)
+        except Exception:  # of the value's own code
+            return f"<{type(value).__name__}>"
+
+    def _text(self, value: str, level: int) -> str:
+        room = max(0, min(self.left, self.length // 2 >> level))
+        self.is_cut |= room < len(value)
+        self.left -= min(room, len(value)) + 3  # quotes and comma
+        return _clean(value if len(value) <= room else value[:room] + _CUT)
+
+    def _parts(self, value: object, level: int) -> object:
+        if (members := _members_of(value)) is not None:
+            return {
+                self._text(str(name), 0): self.of(member, level + 1) for name, member in self._some(members.items())
+            }
+        if (items := _items_of(value)) is not None:
+            return [self.of(item, level + 1) for item in self._some(self._newest(items))]
+        return self._text(_named(value), level)
+
+    def _some(self, parts: Iterable[Any]) -> Iterator[Any]:
+        for number, part in enumerate(parts):
+            if number == _ITEMS_SHOWN or self.left <= 0:
+                self.is_cut = True
+                return
+            yield part
+
+    def _newest(self, items: Sequence[Any]) -> Sequence[Any]:
+        if len(items) <= _MESSAGES_SHOWN or not _is_message(items[-1]):
+            return items
+        self.is_cut = True
+        return items[-_MESSAGES_SHOWN:]
+
+
+def _readable(length: int, /, **members: object) -> Members:
+    """The members that are not None, as JSON of about `length` characters; `truncated` where they had more."""
+    reading = _Reading(length)
+    data = {name: reading.of(member) for name, member in members.items() if member is not None}
+    return {**data, "truncated": True} if reading.is_cut else data
+
+
+def _last_message(value: Any) -> Any:
+    """The last message in what a node takes or gives, or None."""
+    if type(value).__name__ == "Command":
+        value = value.update
+    value = value.get("messages", value) if isinstance(value, dict) else getattr(value, "messages", value)
+    if isinstance(value, (list, tuple)) and value:
+        value = value[-1]
+    return value if _is_message(value) else None
+
+
+def _summary(value: object, length: int) -> str:
+    """What a value says in one short text: of messages the last, of anything else its JSON."""
+    message = _last_message(value)
+    if message is not None:
+        tools = ", ".join(_text(call["tool"]) for call in _tool_calls(message))
+        return (_content_text(message.content) or (f"calls {tools}" if tools else ""))[:length]
+    shown = _Reading(length).of(value)
+    if isinstance(shown, str):
+        return shown
+    return "" if shown is None else _encoded(shown).decode()[:length]
+
+
+def _question(value: object) -> str:
+    """What an interrupt asks a person, as a sentence."""
+    asked = value.get("action_requests", value) if isinstance(value, dict) else value  # as LangChain's middleware asks
+    if isinstance(asked, list) and asked:
+        asked = asked[0]
+    if isinstance(asked, dict):
+        asked = next((asked[name] for name in _ASKING_MEMBERS if _text(asked.get(name))), asked)
+    return _summary(asked, _QUOTE_LENGTH) or "The graph has paused"
+
+
+def _error_members(error: BaseException) -> Members:
+    import traceback
+
+    lines = "".join(traceback.format_exception(type(error), error, error.__traceback__)).splitlines()
+    return {"error": _text_of(error), "errorType": type(error).__name__, "traceback": lines[-_TRACEBACK_LINES:]}
+
+
+def _run_status(error: BaseException) -> str:
+    """The status of a run that ended so. LangGraph raises exceptions for what is no failure, too."""
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    if kinds & _PAUSING:
+        return "paused"
+    if kinds & _CANCELLING:
+        return "cancelled"
+    return "completed" if "GraphBubbleUp" in kinds else "failed"  # ParentCommand: it hands over to another node
+
+
+# What models say
+
+
+def _model_members(metadata: Members, parameters: Members, name: str) -> Members:
+    tools = [tool.get("function", tool) for tool in parameters.get("tools") or [] if isinstance(tool, dict)]
+    return {
+        "name": name,
+        "model": metadata.get("ls_model_name") or parameters.get("model") or parameters.get("model_name"),
+        "provider": metadata.get("ls_provider"),
+        "temperature": metadata.get("ls_temperature"),
+        "maxTokens": metadata.get("ls_max_tokens"),
+        "tools": [tool.get("name") for tool in tools] or None,
+    }
+
+
+def _usage(message: Any, output: Members) -> dict[str, int]:
+    """Tokens; the input's include those that were read from a cache or written to it."""
+    said = getattr(message, "usage_metadata", None) or output.get("token_usage") or output.get("usage")
+    told = _members_of(said) or {}
+    into, out_of = told.get("input_token_details") or {}, told.get("output_token_details") or {}
+    counts = {
+        "inputTokens": told.get("input_tokens", told.get("prompt_tokens")),
+        "outputTokens": told.get("output_tokens", told.get("completion_tokens")),
+        "totalTokens": told.get("total_tokens"),
+        "cacheReadTokens": into.get("cache_read"),
+        "cacheCreationTokens": into.get("cache_creation"),
+        "reasoningTokens": out_of.get("reasoning"),
+    }
+    usage = {name: count for name, count in counts.items() if isinstance(count, int)}
+    if usage:
+        usage.setdefault("totalTokens", usage.get("inputTokens", 0) + usage.get("outputTokens", 0))
+    return usage
+
+
+def _result_members(response: Any) -> Members:
+    generation = next((some[0] for some in response.generations if some), None)
+    message = getattr(generation, "message", None)
+    output = response.llm_output or {}
+    about = {**output, **(getattr(generation, "generation_info", None) or {})}
+    about.update(getattr(message, "response_metadata", None) or {})
+    return {
+        "model": about.get("model_name") or about.get("model"),
+        "usage": _usage(message, output) or None,
+        "finishReason": about.get("finish_reason") or about.get("stop_reason"),
+        "toolCalls": _tool_calls(message) or None,
+        "text": _content_text(getattr(message, "content", None)) or getattr(generation, "text", ""),
+    }
+
+
+# The callbacks
+
+
+class _Run:
+    """One run of LangChain's that has begun: a graph, a node, a model, a tool, or one that makes no event."""
+
+    def __init__(self, run_id: UUID, name: str, parent: _Run | None, options: Members, agent_id: str | None) -> None:
+        metadata = options.get("metadata") or {}
+        self.id = str(run_id)
+        self.name = name
+        self.root: _Run = parent.root if parent else self
+        self.agent_id: str | None = parent.agent_id if parent else agent_id
+        self.namespace: str = metadata.get("langgraph_checkpoint_ns") or (parent.namespace if parent else "")
+        self.path: tuple[Any, ...] = tuple(metadata.get("langgraph_path") or ())
+        self.is_node = (
+            parent is not None
+            and self.namespace != parent.namespace
+            and "langsmith:hidden" not in (options.get("tags") or ())
+        )
+        self.thread = metadata.get("thread_id")
+        self.asked: set[str] = set()  # of a graph: the interrupts by which it has paused
+        self.tool_use_id = ""
+        self.model: object = None
+        self.begun = time.monotonic()
+
+    def duration(self) -> int:
+        """Milliseconds since it began."""
+        return round((time.monotonic() - self.begun) * 1000)
+
+
+def _worker_id(run: _Run) -> str:
+    """The id of the agent that a node is, in each of its turns the same: the names of the nodes that it is inside of.
+
+    What is sent to one node several times at once is numbered as LangGraph numbers it, so also when it is resumed.
+    """
+    sent = [str(run.path[1])] if run.path[:1] == ("__pregel_push",) and isinstance(run.path[1], int) else []
+    named = ".".join([*filter(None, [run.agent_id]), run.name, *sent])
+    return named if _is_id(named) else f"{_as_id(named, 'node')[: _ID_LENGTH // 2]}-{_digest(named)}"
+
+
+def _run_name(serialized: Members | None, options: Members) -> str:
+    serialized = serialized or {}
+    return options.get("name") or serialized.get("name") or str((serialized.get("id") or ["run"])[-1])
+
+
+def _call(run: _Run) -> Members:
+    return {"runId": run.id, "toolUseId": run.tool_use_id, "tool": run.name}
+
+
+def _ended_call(run: _Run) -> Members:
+    return {**_call(run), "durationMs": run.duration()}
+
+
+def _forget_oldest(kept: dict[Any, Any]) -> None:
+    if len(kept) > _RUNS_KEPT:
+        kept.pop(next(iter(kept)), None)
+
+
+def _guarded(callback: Callable[..., None]) -> Callable[..., None]:
+    """The callback, but whatever goes wrong in it stays out of the graph."""
+
+    def guarded(*args: Any, **options: Any) -> None:
+        try:
+            callback(*args, **options)
+        except Exception:
+            import logging
+
+            logging.getLogger("hook_agent").debug("%s failed", callback.__name__, exc_info=True)
+
+    return guarded
+
+
+class _GraphLog:
+    """LangChain's callbacks, as events of an agent's session; one for any number of runs, in any threads at once."""
+
+    raise_error = False
+    run_inline = True  # else an async graph waits for one of a pool's threads, each of which a tool may have
+
+    def __init__(self, agent: Any, agent_id: str | None = None) -> None:
+        import threading
+
+        super().__init__()
+        self._agent = agent
+        self._agent_id = agent_id
+        self._lock = threading.Lock()
+        self._runs: dict[Any, _Run] = {}  # by their ids
+        self._spawned: set[str] = set()  # agents that the store knows from here
+        self._working: set[str] = set()
+        self._paused: dict[str, str] = {}  # agents by the namespace of the node's turn that goes on later
+        self._waiting: set[Any] = set()  # threads of graphs that wait for a person
+        self._step: str | None = None  # as last said
+        self._model: object = None
+
+    # graphs and nodes
+
+    @_guarded
+    def on_chain_start(self, serialized: Members | None, inputs: object, *, run_id: UUID, **options: Any) -> None:
+        run = self._begin(run_id, serialized, options)
+        if run.root is run:
+            self._graph_begins(run, inputs)
+        elif run.is_node:
+            self._node_begins(run, inputs)
+
+    @_guarded
+    def on_chain_end(self, outputs: object, *, run_id: UUID, **options: Any) -> None:
+        run = self._runs.pop(run_id)
+        if run.is_node:
+            self._node_ends(run, "completed", _summary(outputs, _RESULT_LENGTH))
+        elif run.root is run:
+            self._graph_ends(run, "paused" if run.asked else "completed", outputs)
+
+    @_guarded
+    def on_chain_error(self, error: BaseException, *, run_id: UUID, **options: Any) -> None:
+        run, status = self._runs.pop(run_id), _run_status(error)
+        if status == "paused" and run.root is not run:
+            self._asks(run, error.args[0] if error.args else ())
+        if run.is_node:
+            handed_over = error.args[0] if status == "completed" and error.args else None
+            self._node_ends(run, status, _summary(error if status == "failed" else handed_over, _RESULT_LENGTH))
+        elif run.root is run:  # one that asks may be left at that, as by a loop over its stream
+            self._graph_ends(run, "paused" if status == "cancelled" and run.asked else status, error)
+
+    @_guarded
+    def on_interrupt(self, event: Any) -> None:
+        """Of LangGraph 1.2 and later: the only word of a breakpoint, which no node runs into."""
+        run = self._runs.get(event.run_id)
+        if run and (event.interrupts or not run.asked):
+            self._asks(run, event.interrupts)
+
+    def _graph_begins(self, run: _Run, inputs: object) -> None:
+        data = _readable(_ENTRY_LENGTH, runId=run.id, graph=run.name, threadId=run.thread, input=inputs)
+        self._log("action", "graph_start", run, {**data, **self._waits_no_more(run)})
+        self._step = None
+        # The null makes room: the store merges objects, and the last output is no part of the next.
+        self._record("state_updated", {"phase": "running", "currentStep": None, "output": None}, run)
+
+    def _graph_ends(self, run: _Run, status: str, outcome: object) -> None:
+        said: Members = {"runId": run.id, "graph": run.name, "status": status, "durationMs": run.duration()}
+        state: Members = {"phase": status}
+        if status == "completed":
+            said["output"] = outcome
+            output = _Reading(_OUTPUT_LENGTH)
+            state.update(currentStep=None, output=output.of(outcome), outputTruncated=output.is_cut)
+        if isinstance(outcome, BaseException) and status == "failed":
+            said.update(_error_members(outcome))
+        data = _readable(_ENTRY_LENGTH, **said)
+        if status == "failed" and run.asked:  # with what it asked unanswered
+            data.update(self._waits_no_more(run))
+        self._log("response", "graph_error" if status == "failed" else "graph_end", run, data)
+        self._record("state_updated", state, run)
+
+    def _waits_no_more(self, graph: _Run) -> Members:
+        self._waiting.discard(graph.thread)
+        return {} if self._waiting else {"attention": None}
+
+    def _node_begins(self, run: _Run, inputs: object) -> None:
+        parent = run.agent_id
+        with self._lock:
+            run.agent_id = self._free_id(self._paused.pop(run.namespace, "") or _worker_id(run))
+            is_known = run.agent_id in self._spawned
+            self._spawned.add(run.agent_id)
+            self._working.add(run.agent_id)
+        task = _summary(inputs, _TASK_LENGTH) or None
+        if is_known:
+            said: Members = {"status": "running", "task": task, "result": None}
+        else:
+            said = {"type": run.name, "task": task, "status": "running"}
+            said.update({"parentAgentId": parent} if parent else {})
+        self._record("agent_updated" if is_known else "agent_spawned", {"agentId": run.agent_id, **said}, run)
+        if self._step != run.name:
+            self._step = run.name
+            self._record("state_updated", {"currentStep": run.name}, run)
+
+    def _node_ends(self, run: _Run, status: str, result: str) -> None:
+        agent_id = run.agent_id or ""
+        if status == "paused":
+            self._record("agent_updated", {"agentId": agent_id, "status": status}, run)
+        else:
+            self._record("agent_completed", {"agentId": agent_id, "status": status, "result": result or None}, run)
+        with self._lock:  # only now may another turn go by this id
+            self._working.discard(agent_id)
+            if status == "paused":
+                self._paused[run.namespace] = agent_id
+                _forget_oldest(self._paused)
+
+    def _free_id(self, agent_id: str) -> str:
+        """The same node can be at work twice at once, where two runs of a graph share a session."""
+        free, number = agent_id, 1
+        while free in self._working:
+            number += 1
+            free = f"{agent_id[: _ID_LENGTH - 8]}-{number}"
+        return free
+
+    def _asks(self, run: _Run, interrupts: Any) -> None:
+        """A person is waited for. What a node asks comes up through the graphs around it, but is asked once."""
+        graph = run.root
+        asked = {str(getattr(it, "id", None) or getattr(it, "interrupt_id", None) or it): it for it in interrupts}
+        new = {name: it for name, it in asked.items() if name not in graph.asked}
+        if not new and graph.asked:
+            return
+        graph.asked.update(new or {"breakpoint"})
+        self._waiting.add(graph.thread)
+        values = [{"id": name, "value": getattr(it, "value", it)} for name, it in new.items()]
+        message = " / ".join(_question(it["value"]) for it in values) or f"{graph.name} has stopped at a breakpoint"
+        data = _readable(_ENTRY_LENGTH, runId=graph.id, threadId=graph.thread, interrupts=values)
+        data["attention"] = {"reason": "question", "message": message[:_QUOTE_LENGTH]}
+        self._log("action", "interrupt", run, data)
+
+    # tools
+
+    @_guarded
+    def on_tool_start(self, serialized: Members | None, input_str: str, *, run_id: UUID, **options: Any) -> None:
+        run = self._begin(run_id, serialized, options)
+        run.tool_use_id = options.get("tool_call_id") or run.id
+        inputs = options.get("inputs")
+        self._say("action", "tool_call", run, **_call(run), input=input_str if inputs is None else inputs)
+
+    @_guarded
+    def on_tool_end(self, output: Any, *, run_id: UUID, **options: Any) -> None:
+        run = self._runs.pop(run_id)
+        if _is_message(output) and getattr(output, "status", None) == "error":  # it told the model, and did not raise
+            self._say("response", "tool_error", run, **_ended_call(run), error=_content_text(output.content))
+        else:
+            said = output.content if _is_message(output) else output
+            self._say("response", "tool_result", run, **_ended_call(run), output=said)
+
+    @_guarded
+    def on_tool_error(self, error: BaseException, *, run_id: UUID, **options: Any) -> None:
+        run, status = self._runs.pop(run_id), _run_status(error)
+        if status == "paused":  # it asks a person, and is called anew when the answer is there
+            return
+        if status == "completed":
+            self._say("response", "tool_result", run, **_ended_call(run), output=error.args[0] if error.args else None)
+        else:
+            self._say("response", "tool_error", run, **_ended_call(run), **_error_members(error))
+
+    # models
+
+    @_guarded
+    def on_chat_model_start(
+        self, serialized: Members | None, messages: list[list[Any]], *, run_id: UUID, **options: Any
+    ) -> None:
+        run = self._begin(run_id, serialized, options)
+        self._model_called(run, "chat", options, [message for batch in messages for message in batch])
+
+    @_guarded
+    def on_llm_start(self, serialized: Members | None, prompts: list[str], *, run_id: UUID, **options: Any) -> None:
+        run = self._begin(run_id, serialized, options)
+        self._model_called(run, "text_completion", options, prompts)
+
+    @_guarded
+    def on_llm_end(self, response: Any, *, run_id: UUID, **options: Any) -> None:
+        run = self._runs.pop(run_id)
+        result = _result_members(response)
+        model = result.pop("model") or run.model
+        self._say("response", "model_result", run, runId=run.id, model=model, durationMs=run.duration(), **result)
+        self._count_tokens(run, model, result["usage"] or {})
+
+    @_guarded
+    def on_llm_error(self, error: BaseException, *, run_id: UUID, **options: Any) -> None:
+        run = self._runs.pop(run_id)
+        said = {"runId": run.id, "model": run.model, "durationMs": run.duration(), **_error_members(error)}
+        self._say("response", "model_error", run, **said)
+
+    def _model_called(self, run: _Run, operation: str, options: Members, messages: list[Any]) -> None:
+        about = _model_members(options.get("metadata") or {}, options.get("invocation_params") or {}, run.name)
+        run.model = about["model"]
+        last = messages[-1] if messages else None
+        said = {"runId": run.id, "operation": operation, **about, "messages": len(messages), "lastMessage": last}
+        self._say("action", "model_call", run, **said)
+
+    def _count_tokens(self, run: _Run, model: object, usage: dict[str, int]) -> None:
+        counts = {"input": "inputTokens", "output": "outputTokens", "total": "totalTokens"}
+        data: Members = {f"tokenUsage.{name}": f"+{usage[it]}" for name, it in counts.items() if usage.get(it, 0) > 0}
+        if model and model != self._model:
+            data["model"] = self._model = model
+        if data:
+            self._record("metadata_updated", data, run)
+
+    # retrievers, what a program says itself, agents of old
+
+    @_guarded
+    def on_retriever_start(self, serialized: Members | None, query: str, *, run_id: UUID, **options: Any) -> None:
+        run = self._begin(run_id, serialized, options)
+        self._say("action", "retriever_call", run, runId=run.id, retriever=run.name, query=query)
+
+    @_guarded
+    def on_retriever_end(self, documents: Any, *, run_id: UUID, **options: Any) -> None:
+        run = self._runs.pop(run_id)
+        found = [{"id": getattr(it, "id", None), "text": it.page_content, "metadata": it.metadata} for it in documents]
+        said = {"runId": run.id, "retriever": run.name, "durationMs": run.duration(), "documents": found}
+        self._say("response", "retriever_result", run, **said)
+
+    @_guarded
+    def on_retriever_error(self, error: BaseException, *, run_id: UUID, **options: Any) -> None:
+        run = self._runs.pop(run_id)
+        said = {"runId": run.id, "retriever": run.name, "durationMs": run.duration(), **_error_members(error)}
+        self._say("response", "retriever_error", run, **said)
+
+    @_guarded
+    def on_custom_event(self, name: str, data: object, *, run_id: UUID, **options: Any) -> None:
+        self._say("action", "custom_event", self._runs.get(run_id), name=name, data=data)
+
+    @_guarded
+    def on_agent_action(self, action: Any, *, run_id: UUID, **options: Any) -> None:
+        said = {"tool": action.tool, "input": action.tool_input, "log": action.log}
+        self._say("action", "agent_action", self._runs.get(run_id), **said)
+
+    @_guarded
+    def on_agent_finish(self, finish: Any, *, run_id: UUID, **options: Any) -> None:
+        self._say("response", "agent_finish", self._runs.get(run_id), output=finish.return_values, log=finish.log)
+
+    # what all of them need
+
+    def _begin(self, run_id: UUID, serialized: Members | None, options: Members) -> _Run:
+        with self._lock:
+            parent = self._runs.get(options.get("parent_run_id"))
+            run = _Run(run_id, _run_name(serialized, options), parent, options, self._agent_id)
+            self._runs[run_id] = run
+            _forget_oldest(self._runs)
+        return run
+
+    def _say(self, event_type: str, entry_type: str, run: _Run | None, /, **members: object) -> None:
+        self._log(event_type, entry_type, run, _readable(_ENTRY_LENGTH, **members))
+
+    def _log(self, event_type: str, entry_type: str, run: _Run | None, data: Members) -> None:
+        self._record(event_type, {"type": entry_type, **data}, run)
+
+    def _record(self, event_type: str, data: Members, run: _Run | None) -> None:
+        self._agent._record(event_type, data, agent_id=run.agent_id if run else self._agent_id)
+
+
+_langchain_handler_class: Any = None  # made when it is first asked for: importing LangChain takes most of a second
+
+
+def _langchain_handler(agent: Any, agent_id: str | None = None) -> Any:
+    global _langchain_handler_class
+    if _langchain_handler_class is None:
+        _langchain_handler_class = type("SessionCallbackHandler", (_GraphLog, _callback_base()), {})
+    return _langchain_handler_class(agent, _as_id(agent_id, "agent") if agent_id else None)
+
+
+def _callback_base() -> type:
+    try:
+        from langchain_core.callbacks import BaseCallbackHandler
+    except ImportError as error:
+        raise ImportError("langchain_handler() needs LangChain: pip install langchain-core") from error
+    try:
+        from langgraph.callbacks import GraphCallbackHandler
+    except ImportError:  # no LangGraph, or one before 1.2
+        return BaseCallbackHandler
+    return GraphCallbackHandler
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Claude Code's settings
+# ---------------------------------------------------------------------------------------------------------------------
+
+# Not among them: WorktreeCreate (a hook there replaces git's worktrees), FileChanged (wants names of files),
+# PreModelSwitch (its timeout blocks) and MessageDisplay (what is shown waits for it).
+_HOOKED = """
+    SessionStart Setup InstructionsLoaded UserPromptSubmit UserPromptExpansion PreToolUse PermissionRequest
+    PermissionDenied PostToolUse PostToolUseFailure PostToolBatch Notification SubagentStart SubagentStop TaskCreated
+    TaskCompleted Stop StopFailure TeammateIdle ConfigChange CwdChanged DirectoryAdded WorktreeRemove PreCompact
+    PostCompact PostModelSwitch Elicitation ElicitationResult SessionEnd
+"""
+_HOOK_SECONDS = 5
+_END_SECONDS = 10
+_END_BUDGET = "CLAUDE_CODE_SESSIONEND_HOOKS_TIMEOUT_MS"  # without it, older clients end all of SessionEnd after 1.5 s
+_END_BUDGET_MS = "10500"  # a little more than the hook has, and a number that nobody else writes: so we know it again
+_BYTE_ORDER_MARK = "\ufeff"
+_MANAGED_SETTINGS = "/etc/claude-code/managed-settings.d/50-session-store.json"
+_OUR_COMMAND = r"\bhook_agent(\.hook\(\)|\.py['\"]? hook\b)"
+
+
+class _Refused(Exception):
+    """The settings are left as they are. The message says why, and where."""
+
+
+def _hook_command() -> str:
+    """The shell command of each hook: silent and 0 whatever happens, also when the interpreter or this file is gone.
+
+    A module is compiled once and a script each time, so this file is imported. Its folder comes last in the path:
+    what else lies there must not take the place of the standard library.
+    """
+    import json
+    import shlex
+
+    python = sys.executable if sys.prefix == sys.base_prefix else os.path.realpath(sys.executable)  # outlives a venv
+    folder = json.dumps(os.path.dirname(os.path.abspath(__file__)), ensure_ascii=False)
+    code = f"import sys; sys.path.append({folder}); import hook_agent; hook_agent.hook()"
+    return f"{shlex.quote(python)} -I -S -c {shlex.quote(code)} >/dev/null 2>&1 || :"
+
+
+# The text of the settings. It is changed in place, element by element, so that all else stays as it is to the byte, and
+# taking out what was put in gives back what was there. Whether a container was there before, though empty, shows in
+# its line breaks: one that is made here has as many before its first element as after its last; one that is found
+# empty gets one more before.
+
+
+class _Element:
+    """One element of an array or object in a text: its name if it is a member, its value, and where all of it is."""
+
+    def __init__(self, name: str, value: Any, start: int, value_start: int, end: int) -> None:
+        self.name, self.value = name, value
+        self.start, self.value_start, self.end = start, value_start, end
+
+
+def _skip(text: str, at: int) -> int:
+    """The next place that is not white space."""
+    while text[at] in " \t\r\n":
+        at += 1
+    return at
+
+
+def _elements(text: str, opening: int) -> tuple[list[_Element], int]:
+    """The elements of the container that opens at `opening` in this JSON text, and where it closes."""
+    import json
+
+    value_at = json.JSONDecoder().raw_decode
+    elements = []
+    at = _skip(text, opening + 1)
+    while text[at] not in "]}":
+        start, name = at, ""
+        if text[opening] == "{":
+            name, at = value_at(text, at)
+            at = _skip(text, _skip(text, at) + 1)
+        value, end = value_at(text, at)
+        elements.append(_Element(name, value, start, at, end))
+        at = _skip(text, end)
+        if text[at] == ",":
+            at = _skip(text, at + 1)
+    return elements, at
+
+
+def _root(text: str) -> int:
+    return _skip(text, text.startswith(_BYTE_ORDER_MARK))
+
+
+def _new_line(text: str, at: int) -> str:
+    """The line break and the white space that this place's line begins with."""
+    begin = text.rfind("\n", 0, at) + 1
+    margin = text[begin:at]
+    return ("\r\n" if "\r\n" in text else "\n") + margin[: len(margin) - len(margin.lstrip(" \t"))]
+
+
+def _indent(text: str) -> str:
+    """How much deeper each level stands: as much as the first member of all, if it has a line of its own."""
+    return _new_line(text, _skip(text, _root(text) + 1)).lstrip("\r\n") or "  "
+
+
+def _with_element(text: str, opening: int, element: str) -> str:
+    """The text with one more element at the end of that container, spaced as the one before it."""
+    elements, closing = _elements(text, opening)
+    if not elements:
+        lead = text[opening + 1 : closing] + _new_line(text, opening) + _indent(text)
+        return text[: opening + 1] + lead + element + text[opening + 1 :]
+    last = elements[-1]
+    line = _new_line(text, last.start)
+    space = line if text[: last.start].endswith(line) else " "
+    return text[: last.end] + "," + space + element + text[last.end :]
+
+
+def _with_inner_element(text: str, opening: int, path: tuple[str, ...], element: str) -> str:
+    """The text with one more element at the end of the container that `path` leads to, which is made if need be.
+
+    Each step is the name of a member and, as its last character, the bracket that its value begins with.
+    """
+    if not path:
+        return _with_element(text, opening, element)
+    name, bracket, further = path[0][:-1], path[0][-1], path[1:]
+    elements, _ = _elements(text, opening)
+    there = [member for member in elements if member.name == name][-1:]  # where a name stands twice, the last counts
+    if not there:
+        line = _new_line(text, elements[-1].start if elements else opening) + _indent(text) * (not elements)
+        return _with_element(text, opening, _wrapped(path, element, line, _indent(text)))
+    if text[there[0].value_start] != bracket:
+        line_number = text.count("\n", 0, there[0].value_start) + 1
+        kind = {"{": "an object", "[": "an array"}[bracket]
+        raise _Refused(f'line {line_number}: "{name}" should be {kind}')
+    return _with_inner_element(text, there[0].value_start, further, element)
+
+
+def _wrapped(path: tuple[str, ...], element: str, line: str, indent: str) -> str:
+    """The element inside new containers: an array on the line of its member, an object with a line for each of its."""
+    if not path:
+        return element
+    name = f'"{path[0][:-1]}": ' if path[0][:-1] else ""
+    if path[0].endswith("["):
+        return f"{name}[{_wrapped(path[1:], element, line, indent)}]"
+    return f"{name}{{{line}{indent}{_wrapped(path[1:], element, line + indent, indent)}{line}}}"
+
+
+def _places(
+    text: str, opening: int, path: tuple[str, ...], wanted: Callable[[Any], bool]
+) -> Iterator[list[tuple[int, int]]]:
+    """Where the wanted values at `path` are: for each, the containers on the way to it, each with the index in it.
+
+    A step is the name of a member, or empty for every element.
+    """
+    for index, element in enumerate(_elements(text, opening)[0]):
+        if path[0] not in ("", element.name):
+            continue
+        if len(path) == 1:
+            if wanted(element.value):
+                yield [(opening, index)]
+        elif isinstance(element.value, (dict, list)):
+            for further in _places(text, element.value_start, path[1:], wanted):
+                yield [(opening, index), *further]
+
+
+def _without_element(text: str, place: list[tuple[int, int]]) -> str:
+    """The text without the element at this place, and without the containers made for it alone; "" if that is all."""
+    for opening, index in reversed(place):
+        elements, closing = _elements(text, opening)
+        if index:
+            return text[: elements[index - 1].end] + text[elements[index].end :]
+        if len(elements) > 1:
+            return text[: elements[0].start] + text[elements[1].start :]
+        before, after = text[opening + 1 : elements[0].start], text[elements[0].end : closing]
+        if before.count("\n") != after.count("\n"):
+            return text[: opening + 1] + text[elements[0].end :]
+    return ""
+
+
+# What install puts into it, and uninstall takes out
+
+
+def _is_ours(hook: object) -> bool:
+    import re
+
+    return isinstance(hook, dict) and bool(re.search(_OUR_COMMAND, _text(hook.get("command"))))
+
+
+def _installed(text: str, command: str) -> str:
+    """The settings, empty if there are none, with our hooks, each of which has this command. Raises _Refused."""
+    for event in _HOOKED.split():
+        seconds = _END_SECONDS if event == "SessionEnd" else _HOOK_SECONDS
+        text = _with_hook(text, event, {"type": "command", "command": command, "timeout": seconds})
+    if any(_places(text, _root(text), ("env", _END_BUDGET), lambda _: True)):
+        return text
+    return _with_inner_element(text, _root(text), ("env{",), f'"{_END_BUDGET}": "{_END_BUDGET_MS}"')
+
+
+def _with_hook(text: str, event: str, hook: dict[str, Any]) -> str:
+    import json
+
+    group = json.dumps({"hooks": [hook]}, ensure_ascii=False)
+    path = ("hooks{", f"{event}[")
+    if not text:
+        return _wrapped(("{", *path), group, "\n", "  ") + "\n"
+    there = [place[-1] for place in _places(text, _root(text), ("hooks", event, "", "hooks", ""), _is_ours)]
+    for opening, index in reversed(there):
+        older = _elements(text, opening)[0][index]
+        if older.value != hook:
+            text = text[: older.start] + json.dumps(hook, ensure_ascii=False) + text[older.end :]
+    return text if there else _with_inner_element(text, _root(text), path, group)
+
+
+def _uninstalled(text: str) -> str:
+    """The settings without our hooks; empty if there was nothing else."""
+    for path, wanted in (
+        (("hooks", "", "", "hooks", ""), _is_ours),
+        (("env", _END_BUDGET), lambda value: value == _END_BUDGET_MS),
+    ):
+        while text and (place := next(_places(text, _root(text), path, wanted), None)):
+            text = _without_element(text, place)
+    return text
+
+
+# The file of the settings
+
+
+def _settings_file(project: str | None = None, managed: bool = False) -> str:
+    """The file of the user's own settings, of a project's or of the machine's: not a link to it, but itself."""
+    if managed:
+        return os.path.realpath(_MANAGED_SETTINGS)
+    if project is None:
+        folder = os.environ.get("CLAUDE_CONFIG_DIR") or os.path.join(os.path.expanduser("~"), ".claude")
+    elif os.path.isdir(project):
+        folder = os.path.join(project, ".claude")
+    else:
+        raise _Refused(f"there is no folder {project}")
+    return os.path.realpath(os.path.join(folder, "settings.json"))
+
+
+def _read_settings(path: str) -> str:
+    """The text of the settings; empty if there is no such file. Raises _Refused where it is no JSON object."""
+    import json
+
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            text = file.read()
+        if not isinstance(json.loads(text.removeprefix(_BYTE_ORDER_MARK)), dict):
+            raise _Refused(f"{path} line 1 column 1: the settings should be an object")
+    except FileNotFoundError:
+        return ""
+    except json.JSONDecodeError as error:
+        raise _Refused(f"{path} line {error.lineno} column {error.colno} is not JSON: {error.msg}") from None
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise _Refused(f"{path} is not JSON: {error}") from None
+    return text
+
+
+def _write_settings(path: str, text: str) -> None:
+    """In place of the old file, with its mode and owner, at one instant."""
+    unfinished = f"{path}.{os.getpid()}.tmp"
+    with open(unfinished, "x", encoding="utf-8", newline="") as file:
+        try:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+            _take_after(path, file.fileno())
+            os.replace(unfinished, path)
+        except BaseException:
+            os.unlink(unfinished)
+            raise
+
+
+def _take_after(path: str, descriptor: int) -> None:
+    try:
+        old = os.stat(path)
+    except FileNotFoundError:
+        return
+    if (old.st_uid, old.st_gid) != (os.geteuid(), os.getegid()):
+        os.fchown(descriptor, old.st_uid, old.st_gid)
+    os.fchmod(descriptor, old.st_mode & 0o7777)
+
+
+def _make_folder(path: str) -> int:
+    """Makes a folder, and those above it; how many it had to make."""
+    if os.path.isdir(path):
+        return 0
+    above = _make_folder(os.path.dirname(path))
+    os.mkdir(path)
+    return above + 1
+
+
+def _install_into(path: str) -> bool:
+    """Whether that changed anything. A new file ends with a blank line for each folder that was made for it."""
+    old = _read_settings(path)
+    try:
+        new = _installed(old, _hook_command())
+    except _Refused as reason:
+        raise _Refused(f"{path} {reason}") from None
+    if new == old:
+        return False
+    made = _make_folder(os.path.dirname(path))
+    _write_settings(path, new + ("" if old else "\n" * made))
+    return True
+
+
+def _uninstall_from(path: str) -> bool:
+    old = _read_settings(path)
+    new = old and _uninstalled(old)
+    if new == old:
+        return False
+    if new:
+        _write_settings(path, new)
+        return True
+    os.unlink(path)
+    for _ in range(len(old) - len(old.rstrip("\n")) - 1):
+        path = os.path.dirname(path)
+        if os.listdir(path):
+            break
+        os.rmdir(path)
+    return True
+
+
+def _compile() -> str:
+    """Compiles this file, so that also the first hook finds it compiled; why that could not be, else empty."""
+    import py_compile
+
+    source = os.path.abspath(__file__)
+    name = f"hook_agent.{sys.implementation.cache_tag}.pyc"
+    try:
+        py_compile.compile(source, os.path.join(os.path.dirname(source), "__pycache__", name), doraise=True)
+    except OSError as error:
+        return str(error)
+    return ""
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Commands
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def _own_spool() -> Spool:
+    spool = Spool(_service_url(), limit=_spool_limit())
+    spool.settle()
+    return spool
+
+
+def _test(arguments: list[str]) -> int:
+    """whether the store can be reached, and takes what is sent with this token"""
+    _parser("test", _test).parse_args(arguments)
+    link = _Link(_service_url())
+    try:
+        answer = link.ask("POST", "/api/events", b"", _TEST_SECONDS)
+    except _Unreachable as trouble:
+        print(f"No answer from {trouble}", file=sys.stderr)
+        return 1
+    finally:
+        link.close()
+    if answer.status != 200:
+        print(f"{link.service_url} answers {answer.status}: {answer.said()}", file=sys.stderr)
+        return 1
+    print(f"{link.service_url} is there and takes what is sent.")
+    return 0
+
+
+def _flush(arguments: list[str]) -> int:
+    """deliver what waits, and wait until it is delivered"""
+    parser = _parser("flush", _flush)
+    parser.add_argument("--timeout", type=float, default=_FLUSH_SECONDS, metavar="SECONDS")
+    options = parser.parse_args(arguments)
+    spool = _own_spool()
+    sender = Sender(spool, _Link(_service_url()), lambda text: print(text, file=sys.stderr))
+    deadline = time.monotonic() + options.timeout
+    while spool.segments() and time.monotonic() < deadline:
+        pause = sender.step() if sender.take_charge() else _FLUSH_POLL_SECONDS
+        time.sleep(max(0.0, min(pause or 0.0, deadline - time.monotonic(), _LOOK_SECONDS)))
+    sender.resign()
+    sender.link.close()
+    return _tell_status(spool)
+
+
+def _status(arguments: list[str]) -> int:
+    """what waits, what was refused or had to go, and who delivers; 1 if anything waits"""
+    _parser("status", _status).parse_args(arguments)
+    return _tell_status(_own_spool())
+
+
+def _tell_status(spool: Spool) -> int:
+    waiting, dropped = spool.waiting(), spool.dropped_so_far()
+    events = _total(waiting)
+    print(f"{events} events of {len(waiting)} sessions wait in {spool.folder} for {_service_url()}.")
+    if dropped:
+        print(f"{_total(dropped)} events had to go for the bound of {spool.limit} bytes; the store is yet to be told.")
+    if letters := spool.letters():
+        print(f"{letters} were refused for good: see {spool.path('dead')}")
+    if who := spool.who_delivers():
+        print(f"Process {who} delivers{', but the store does not take it now' if spool.is_store_away() else ''}.")
+    return 1 if events else 0
+
+
+def _total(tally: Tally) -> int:
+    return sum(known["count"] for known in tally.values())
+
+
+def _parser(name: str, command: Callable[[list[str]], int]) -> Any:
+    import argparse
+
+    return argparse.ArgumentParser(prog=f"hook_agent.py {name}", description=command.__doc__)
+
+
+def _hook(arguments: list[str]) -> int:
+    """one payload of a Claude Code hook from stdin into the spool; prints nothing and exits with 0, always"""
+    hook()
+
+
+def _install(arguments: list[str]) -> int:
+    """put the hooks into Claude Code's settings, and keep what is there; safe to repeat"""
+    return _change_settings(_install_into, _tell_install, _settings_options("install", _install, arguments))
+
+
+def _uninstall(arguments: list[str]) -> int:
+    """take the hooks out of Claude Code's settings again"""
+    return _change_settings(_uninstall_from, _tell_uninstall, _settings_options("uninstall", _uninstall, arguments))
+
+
+def _settings_options(name: str, command: Callable[[list[str]], int], arguments: list[str]) -> Any:
+    parser = _parser(name, command)
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--user", action="store_true", help="your own settings, as if nothing is said")
+    where.add_argument("--project", metavar="DIR", help="the settings of the project in this folder")
+    where.add_argument("--managed", action="store_true", help=f"the settings of this machine: {_MANAGED_SETTINGS}")
+    return parser.parse_args(arguments)
+
+
+def _change_settings(change: Callable[[str], bool], tell: Callable[[str, bool], None], options: Any) -> int:
+    """1: the settings could not be changed, and are as they were."""
+    try:
+        path = _settings_file(options.project, options.managed)
+        changed = change(path)
+    except (_Refused, OSError, UnicodeEncodeError) as trouble:
+        print(f"Nothing was changed: {trouble}", file=sys.stderr)
+        return 1
+    tell(path, changed)
+    return 0
+
+
+def _tell_install(path: str, changed: bool) -> None:
+    trouble = _compile()
+    if changed:
+        print(f"{len(_HOOKED.split())} hooks are in {path} now; all else there is as it was. Each of them runs\n")
+        print(f"    {_hook_command()}\n")
+    else:
+        print(f"The hooks are in {path} already.")
+    if trouble:
+        print(f"This file could not be compiled beforehand, which makes each hook a little slower: {trouble}")
+    print(
+        "From its next start on, what Claude Code does goes to the store that its environment names:\n"
+        f"SESSION_SERVICE_URL (here {_service_url()}), SESSION_TOKEN or SESSION_TOKEN_FILE, SESSION_USER_ID.\n"
+        "Say `test` in place of `install` to learn whether that store can be reached from here."
+    )
+
+
+def _tell_uninstall(path: str, changed: bool) -> None:
+    if not changed:
+        print(f"Nothing to do: there are no hooks of ours in {path}.")
+    elif os.path.exists(path):
+        print(f"The hooks are no longer in {path}; all else there is as it was.")
+    else:
+        print(f"{path} is gone: there were only our hooks in it.")
+
+
+# `run`
+
+
+class _Output:
+    """What a command writes: passed on byte for byte, while its last lines are kept."""
+
+    _LINE_BYTES = 4096
+    _SECONDS = 1.0  # how long to wait for the end of what is written once the command is gone: its children may go on
+
+    def __init__(self, lines: int) -> None:
+        import collections
+
+        self._lines: collections.deque[bytes] = collections.deque(maxlen=lines)
+        self._threads: list[threading.Thread] = []
+        self._writing: list[int] = []
+
+    def redirections(self) -> list[tuple[int, int, int]]:
+        """What posix_spawn has to do so that the command writes here."""
+        return [self._redirection(1), self._redirection(2)] if self._lines.maxlen else []
+
+    def _redirection(self, to: int) -> tuple[int, int, int]:
+        import threading
+
+        reading, writing = os.pipe()
+        self._writing.append(writing)
+        self._threads.append(threading.Thread(target=self._pass_on, args=(reading, to), daemon=True))
+        self._threads[-1].start()
+        return os.POSIX_SPAWN_DUP2, writing, to
+
+    def command_has_it(self) -> None:
+        """Only the command, and whom it lets, writes here from now on."""
+        for writing in self._writing:
+            os.close(writing)
+
+    def _pass_on(self, reading: int, to: int) -> None:
+        line = b""
+        try:
+            while piece := os.read(reading, 1 << 16):
+                _write_all(to, piece)
+                *whole, line = (line + piece).split(b"\n")
+                self._lines.extend(text[: self._LINE_BYTES] for text in whole)
+                line = line[: self._LINE_BYTES]
+        except OSError:  # nobody reads it any more, and so the command gets SIGPIPE as it would without us
+            pass
+        finally:
+            os.close(reading)
+            if line:
+                self._lines.append(line)
+
+    def last_lines(self) -> str | None:
+        """The last lines of a command that has ended; None if they are not kept."""
+        deadline = time.monotonic() + self._SECONDS
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        return b"\n".join(self._lines).decode(errors="replace") if self._lines.maxlen else None
+
+
+def _write_all(to: int, data: bytes) -> None:
+    import contextlib
+    import select
+
+    while data:
+        select.select([], [to], [])  # whoever shares it with us may have made it one that does not block
+        with contextlib.suppress(BlockingIOError):
+            data = data[os.write(to, data) :]
+
+
+def _passed_on() -> set[int]:
+    """The signals that are meant for the command."""
+    import signal
+
+    return {getattr(signal, f"SIG{name}") for name in ("TERM", "INT", "HUP", "QUIT", "USR1", "USR2", "WINCH")}
+
+
+def _typed(info: signal.struct_siginfo) -> bool:
+    """Whether a signal came from the keyboard or the window: the terminal has sent it to the command as well."""
+    import signal
+
+    from_kernel = 128  # SI_KERNEL
+    return info.si_code == from_kernel and info.si_signo in (signal.SIGINT, signal.SIGQUIT, signal.SIGWINCH)
+
+
+def _wait_for(process: int) -> int:
+    """Waits for the end of a process and passes signals on to it until then: its exit code, negative if by a signal.
+
+    Reaps whatever else ends: as process 1 of a container there is nobody else to do it. Needs the signals blocked.
+    """
+    import signal
+
+    awaited = {*_passed_on(), signal.SIGCHLD}
+    while True:
+        info = signal.sigwaitinfo(awaited)
+        if info.si_signo != signal.SIGCHLD:
+            if not _typed(info):
+                os.kill(process, info.si_signo)  # not yet reaped, so nobody else has its number
+            continue
+        ended = dict(_ended_processes())
+        if process in ended:
+            return os.waitstatus_to_exitcode(ended[process])
+
+
+def _ended_processes() -> Iterator[tuple[int, int]]:
+    """The number and the wait status of each child that has ended."""
+    try:
+        while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+            yield ended
+    except ChildProcessError:
+        return
+
+
+def _start(command: list[str], session_id: str, output: _Output, mask: Iterable[int]) -> int:
+    """Starts a command with the signal mask and handlers that we were started with. Raises OSError."""
+    import signal
+
+    try:
+        return os.posix_spawnp(
+            command[0],
+            command,
+            {**os.environ, "SESSION_ID": session_id},
+            file_actions=output.redirections(),
+            setsigmask=mask,
+            setsigdef=(signal.SIGPIPE, signal.SIGXFSZ),  # Python itself ignores these two
+        )
+    finally:
+        output.command_has_it()
+
+
+def _run_to_its_end(
+    command: list[str], session_id: str, output: _Output, mask: Iterable[int]
+) -> tuple[int, str | None]:
+    """Runs a command: the exit code as a shell gives it, and what went wrong."""
+    import signal
+
+    try:
+        code = _wait_for(_start(command, session_id, output, mask))
+    except OSError as error:
+        reason = f"{command[0]}: {error.strerror}"
+        print(f"hook_agent.py run: {reason}", file=sys.stderr)
+        return 127 if isinstance(error, FileNotFoundError) else 126, reason
+    if code < 0:
+        return 128 - code, f"killed by signal {-code}: {signal.strsignal(-code)}"
+    return code, f"exit code {code}" if code else None
+
+
+def _run(arguments: list[str]) -> int:
+    """run a program as a session of its own: run [--output-lines N] -- COMMAND …"""
+    parser = _parser("run", _run)
+    parser.add_argument("--output-lines", type=int, default=0, metavar="N", help="keep the last N lines that it writes")
+    parser.add_argument("command", nargs="+", metavar="-- COMMAND …")
+    options = parser.parse_args(arguments)
+    return _run_as_session(options.command, options.output_lines)
+
+
+def _run_as_session(command: list[str], output_lines: int) -> int:
+    """The exit code of the command, whether or not the store is there."""
+    import signal
+
+    # First of all, so that none is missed, and so that threads which begin later have them blocked as well.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {*_passed_on(), signal.SIGCHLD})
+    initial = {"source": "run", "command": command, "cwd": _folder(), "host": os.uname().nodename, "start": _now()}
+    output = _Output(max(0, output_lines))
+    with SessionHookAgent(initial=initial).sync as session:
+        code, outcome = _run_to_its_end(command, session.session_id, output, mask)
+        for number in _passed_on():
+            signal.signal(number, lambda *_: None)  # they are for the command, which is gone
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        end = {"status": "failed" if code else "success", "outcome": outcome, "exitCode": code}
+        session.finalize({**end, "response": output.last_lines()})
+    return code
+
+
+def _folder() -> str | None:
+    try:
+        return os.getcwd()
+    except OSError:  # it is gone: no reason for the command not to run
+        return None
+
+
+COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "hook": _hook,
+    "test": _test,
+    "flush": _flush,
+    "status": _status,
+    "install": _install,
+    "uninstall": _uninstall,
+    "run": _run,
+}
+
+
+def main(arguments: list[str]) -> int:
+    """0; 1 if it was not as it should be; 2 if used wrongly."""
+    if arguments and arguments[0] in COMMANDS:
+        return COMMANDS[arguments[0]](arguments[1:])
+    wants_help = bool(arguments) and arguments[0] in ("-h", "--help")
+    lines = [f"  {name:10} {command.__doc__}" for name, command in COMMANDS.items()]
+    text = "\n".join(["usage: python hook_agent.py COMMAND …", "", *lines, "", "COMMAND --help says more."])
+    print(text, file=sys.stdout if wants_help else sys.stderr)
+    return 0 if wants_help else 2
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

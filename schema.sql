@@ -40,7 +40,7 @@ CREATE TABLE events (
                CHECK (json_type(data) = 'object')
 ) STRICT;
 
-CREATE UNIQUE INDEX events_by_event_id ON events (session_id, event_id);
+CREATE UNIQUE INDEX events_by_event_id ON events (event_id, session_id);
 CREATE INDEX        events_by_session  ON events (session_id, cursor);
 CREATE UNIQUE INDEX events_by_seq      ON events (session_id, type, seq) WHERE seq IS NOT NULL;
 
@@ -227,7 +227,8 @@ CREATE VIEW changes AS SELECT * FROM events WHERE seq IS NULL;
 
 CREATE TRIGGER change_folded AFTER INSERT ON events WHEN NEW.seq IS NULL BEGIN
   UPDATE sessions SET updated = NEW.received_at, last_cursor = NEW.cursor WHERE session_id = NEW.session_id;
-  UPDATE sessions SET heard = NEW.received_at, status = iif(status = 'lost', 'active', status)
+  UPDATE sessions SET heard = NEW.received_at,
+         status = iif(status = 'lost' AND NEW.type <> 'session_resumed', 'active', status)
   WHERE session_id = NEW.session_id AND NEW.type NOT IN ('metadata_updated', 'session_lost');
   INSERT INTO changes VALUES (NEW.cursor, NEW.type, NEW.session_id, NEW.user_id, NEW.event_id, NEW.agent_id,
                               NEW.timestamp, NEW.received_at, NEW.patch, NULL, NULL, NEW.data);
@@ -254,7 +255,9 @@ CREATE TRIGGER session_created INSTEAD OF INSERT ON changes WHEN NEW.type = 'ses
 END;
 
 /* A session that was made by its first word takes its beginning from whoever
-   creates it later; any other keeps the one it has. */
+   creates it later; any other keeps the one it has. Claude Code also starts, and
+   not only by being resumed, inside a session that goes on: beside whoever created
+   it, or anew once it has compacted or cleared what was said. That resumes nothing. */
 CREATE TRIGGER session_resumed INSTEAD OF INSERT ON changes WHEN NEW.type = 'session_resumed' BEGIN
   UPDATE documents SET version = version + 1, document = initial_document(NEW.data, NEW.timestamp)
   WHERE session_id = NEW.session_id AND name = 'initial' AND NEW.data -> '$.initial' IS NOT NULL
@@ -265,7 +268,8 @@ CREATE TRIGGER session_resumed INSTEAD OF INSERT ON changes WHEN NEW.type = 'ses
                                        'session_created', NEW.type), NEW.data)
   WHERE session_id = NEW.session_id AND name = 'metadata';
   UPDATE sessions SET user_id = NEW.user_id, status = 'active', ended = NULL, is_implicit = 0,
-         resumes = resumes + 1 - is_implicit,
+         resumes = resumes + NOT (is_implicit OR status IN ('active', 'waiting') AND
+                                  coalesce(NEW.data ->> '$.metadata.source' IN ('startup', 'compact', 'clear'), 0)),
          parent_session = coalesce(parent_session, NEW.data ->> '$.parentSession')
   WHERE session_id = NEW.session_id;
   DELETE FROM documents WHERE session_id = NEW.session_id AND name = 'final';

@@ -181,7 +181,7 @@ def add_goal(state: Document, goal: Document, patch: str | None, timestamp: str)
     if goal.get("status") == "completed":
         goal = {"completedAt": timestamp} | goal
     if position_of(goals_of(state), "id", goal["id"]) is not None:  # its end came first, or it is told of again
-        return update_goal(state, {"goalId": goal["id"]} | goal, patch, timestamp)
+        return update_goal(state, goal | {"goalId": goal["id"]}, patch, timestamp)
     return state | {"goals": [*goals_of(state), goal]}
 
 

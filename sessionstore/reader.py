@@ -6,8 +6,8 @@ import asyncio
 import re
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,12 +16,15 @@ import aiosqlite
 from . import folds
 from .broadcaster import Item
 from .database import STATE_EVENTS
-from .events import STATE_TYPES
+from .events import LOGS, STATE_TYPES
 from .problems import Problem, no_session, unavailable
 
 CONNECTIONS = 3
 DEADLINE = 5.0
 """Seconds after which a query is given up: a long reader keeps the log from being folded back into the database."""
+PAGE_BYTES = 32 << 20
+"""About how much one answer holds: events may have a megabyte each, and a page thousands of events."""
+FETCHED_AT_ONCE = 64
 LOOKAHEAD = 10_000
 """How many cursors one page of a filtered list looks at before it answers with what it has."""
 
@@ -36,6 +39,19 @@ class Page(NamedTuple):
 
     def array(self) -> str:
         return f"[{','.join(self.documents)}]"
+
+
+class Rows(NamedTuple):
+    """The rows of a query, the JSON text first in each; `is_cut`: there were more than an answer holds."""
+
+    rows: list[Any]
+    is_cut: bool
+
+    def page(self, limit: int) -> Page:
+        """The first `limit` of them; what follows is the second column of the last."""
+        rows = self.rows[:limit]
+        more = self.is_cut or len(self.rows) > limit
+        return Page([row[0] for row in rows], rows[-1][1] if rows and more else None)
 
 
 class Items(NamedTuple):
@@ -73,10 +89,25 @@ class Reader:
         finally:
             self.free.put_nowait(connection)
 
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[Deadlined]:
+        """A connection whose queries all see the same moment."""
+        async with self.lend() as connection:
+            await connection.rows("BEGIN")
+            try:
+                yield connection
+            finally:
+                await connection.rows("COMMIT")
+
     async def rows(self, query: str, values: Values = ()) -> list[Any]:
         """Raises Problem 503 past the deadline."""
         async with self.lend() as connection:
             return await connection.rows(query, values)
+
+    async def some(self, query: str, values: Values = ()) -> Rows:
+        """As `rows`, but not more than an answer holds."""
+        async with self.lend() as connection:
+            return await connection.some(query, values)
 
     async def row(self, query: str, values: Values = ()) -> Any:
         rows = await self.rows(query, values)
@@ -86,20 +117,19 @@ class Reader:
 
     async def session(self, session_id: str, limit: int) -> dict[str, str]:
         """The members of GET /api/sessions/ID, each as JSON text; of each log the newest `limit` entries."""
-        row = await self.row(SESSION, {"id": session_id, "limit": limit})
-        if row is None:
-            raise no_session(session_id)
-        metadata, initial, state, final, actions, responses, left_actions, left_responses = row
-        members = {
-            "metadata": metadata,
-            "initial": initial,
-            "state": state,
-            "actions": f"[{actions or ''}]",
-            "responses": f"[{responses or ''}]",
-            "final": final or "null",
-        }
-        if left_actions or left_responses:
-            members["truncated"] = f'{{"actions":{left_actions},"responses":{left_responses}}}'
+        async with self.snapshot() as connection:
+            found = await connection.rows(SESSION, {"id": session_id})
+            if not found:
+                raise no_session(session_id)
+            metadata, initial, state, final, *totals = found[0]
+            logs = [await connection.some(NEWEST, (session_id, log, limit), PAGE_BYTES // 2) for log in LOGS]
+        members = {"metadata": metadata, "initial": initial, "state": state}
+        for log, (rows, _) in zip(LOGS, logs, strict=True):
+            members[f"{log}s"] = f"[{','.join(row[0] for row in reversed(rows))}]"
+        members["final"] = final or "null"
+        left_out = [total - len(rows) for total, (rows, _) in zip(totals, logs, strict=True)]
+        if any(left_out):
+            members["truncated"] = f'{{"actions":{left_out[0]},"responses":{left_out[1]}}}'
         return members
 
     async def resume(self, session_id: str) -> dict[str, str]:
@@ -162,11 +192,10 @@ class Reader:
             ("agent_id = ?", agent_id),
             one_of("kind", kinds),
         )
-        rows = await self.rows(
+        rows = await self.some(
             f"SELECT document, seq FROM entries WHERE {where} ORDER BY seq {order} LIMIT ?", [*values, limit + 1]
         )
-        more = len(rows) > limit
-        return Page([row[0] for row in rows[:limit]], rows[limit - 1][1] if more else None)
+        return rows.page(limit)
 
     async def session_events(
         self,
@@ -190,7 +219,7 @@ class Reader:
             ("agent_id = ?", agent_id),
             one_of("type", types),
         )
-        rows = await self.rows(
+        rows, _ = await self.some(
             f"SELECT document, cursor FROM timeline WHERE {where} ORDER BY cursor {order} LIMIT ?", [*values, limit]
         )
         return Page([row[0] for row in rows], rows[-1][1] if rows else None)
@@ -217,12 +246,11 @@ class Reader:
             ("EXISTS (SELECT 1 FROM json_each(tags) WHERE value = ?)", tag),
             ("instr(lower(document), lower(?))", text),
         )
-        rows = await self.rows(
+        rows = await self.some(
             f"SELECT document, last_cursor FROM metadata WHERE {where} ORDER BY last_cursor DESC LIMIT ?",
             [*values, limit + 1],
         )
-        more = len(rows) > limit
-        return Page([row[0] for row in rows[:limit]], rows[limit - 1][1] if more else None)
+        return rows.page(limit)
 
     async def sessions_of_user(self, user_id: str) -> Page:
         rows = await self.rows(
@@ -274,13 +302,13 @@ class Reader:
         )
         async with self.lend() as connection:
             ((head,),) = await connection.rows("SELECT coalesce(max(cursor), 0) FROM events")
-            rows = await connection.rows(
-                f"SELECT cursor, type, session_id, user_id, CAST(document AS BLOB) FROM timeline"
+            rows, is_cut = await connection.some(
+                f"SELECT CAST(document AS BLOB), cursor, type, session_id, user_id FROM timeline"
                 f" WHERE {where} AND {who} ORDER BY cursor LIMIT ?",
                 [*values, *names, limit],
             )
-        found = [Item(*row) for row in rows]
-        if len(found) == limit:
+        found = [Item(cursor, kind, session, user, text) for text, cursor, kind, session, user in rows]
+        if is_cut or len(found) == limit:
             return Items(found, found[-1].cursor)
         last = found[-1].cursor if found else after
         return Items(found, max(last, min(until, head)))
@@ -291,7 +319,7 @@ class Reader:
         if match is None:
             return Page([], None)
         where, values = conditions(("t.session_id = ?", session_id), one_of("t.type", types))
-        rows = await self.rows(
+        rows, _ = await self.some(
             "SELECT t.document, e.data FROM search s JOIN timeline t ON t.cursor = s.rowid"
             " JOIN events e ON e.cursor = s.rowid"
             f" WHERE search MATCH ? AND {where} ORDER BY s.rank LIMIT ?",
@@ -319,9 +347,29 @@ class Deadlined:
         return time.monotonic() > self.until
 
     async def rows(self, query: str, values: Values = ()) -> list[Any]:
+        with self.deadline():
+            return list(await self.connection.execute_fetchall(query, values))
+
+    async def some(self, query: str, values: Values = (), most: int = PAGE_BYTES) -> Rows:
+        """The rows up to about so many bytes, fetched a few at a time."""
+        found: list[Any] = []
+        size = 0
+        with self.deadline():
+            async with self.connection.execute(query, values) as cursor:
+                while size <= most:
+                    rows = list(await cursor.fetchmany(FETCHED_AT_ONCE))
+                    found += rows
+                    size += sum(len(row[0]) for row in rows)
+                    if len(rows) < FETCHED_AT_ONCE:
+                        return Rows(found, False)
+        return Rows(found, True)
+
+    @contextmanager
+    def deadline(self) -> Iterator[None]:
+        """Raises Problem 503 where the query takes too long, or the database cannot be read."""
         self.until = time.monotonic() + DEADLINE
         try:
-            return list(await self.connection.execute_fetchall(query, values))
+            yield
         except sqlite3.OperationalError as error:
             if "interrupted" in str(error):
                 raise unavailable("The query took too long: ask for less") from None
@@ -372,22 +420,16 @@ def snippet(data: str, words: Sequence[str], width: int = 160) -> str:
     return ("…" if start else "") + piece + ("…" if start + width < len(text) else "")
 
 
-def newest(log: str) -> str:
-    return f"""
-    (SELECT group_concat(document, ',') FROM (
-       SELECT document, seq FROM (
-         SELECT document, seq FROM entries WHERE session_id = :id AND log = '{log}' ORDER BY seq DESC LIMIT :limit)
-       ORDER BY seq))"""
-
-
 def document(name: str) -> str:
     return f"(SELECT document FROM documents WHERE session_id = :id AND name = '{name}')"
 
 
 SESSION = f"""
 SELECT m.document, {document("initial")}, {document("state")}, {document("final")},
-  {newest("action")}, {newest("response")}, max(s.actions - :limit, 0), max(s.responses - :limit, 0)
+  s.actions, s.responses
 FROM metadata m JOIN sessions s ON s.session_id = m.session_id WHERE m.session_id = :id"""
+
+NEWEST = "SELECT document FROM entries WHERE session_id = ? AND log = ? ORDER BY seq DESC LIMIT ?"
 
 ACTIVE = """
 SELECT m.document FROM sessions s JOIN metadata m ON m.session_id = s.session_id

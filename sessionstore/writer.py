@@ -301,6 +301,7 @@ class Writer:
     def recover(self) -> None:
         """Write something, so that a store to which nobody writes, because it is not ready, becomes ready again."""
         appender = self.begin()
+        appender.open_transaction()
         appender.connection.execute("UPDATE progress SET searched = searched")
         appender.commit()
         self.trouble = None
@@ -311,6 +312,7 @@ class Writer:
         if time.monotonic() >= self.look_at:
             self.look_at = time.monotonic() + min(1.0, self.lost_after / 4)
             self.look_at_sessions(appender)
+        appender.open_transaction()
         is_busy = purge(appender.connection) or self.index(appender, INDEX_AT_ONCE)
         events = appender.commit()
         self.note_progress()
@@ -330,5 +332,6 @@ class Writer:
 
     def index(self, appender: Appender, limit: int) -> bool:
         appender.insert_entries()
+        appender.open_transaction()
         appender.searched, is_behind = index_search(appender.connection, limit=limit)
         return is_behind

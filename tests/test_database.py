@@ -14,6 +14,7 @@ import pytest
 
 from sessionstore.database import (
     APPLICATION_ID,
+    MIGRATIONS,
     DatabaseUnusable,
     create_schema,
     delete_old,
@@ -29,6 +30,8 @@ from sessionstore.reader import CONNECTIONS
 from sessionstore.requests import draft_of
 from tests.appliance import REPOSITORY, Appliance
 from tests.databases import DERIVED, Database, drafted
+
+NEWEST = len(MIGRATIONS) + 1
 
 
 @pytest.fixture
@@ -49,9 +52,9 @@ def version_of(path: Path) -> int:
 # --------------------------------------------------------------------- opening
 
 
-def test_a_new_database_is_of_version_one_and_marked_as_ours(tmp_path: Path) -> None:
+def test_a_new_database_is_of_the_newest_version_and_marked_as_ours(tmp_path: Path) -> None:
     connection = open_writer(tmp_path / "new.db")
-    assert connection.execute("PRAGMA user_version").fetchone() == (1,)
+    assert connection.execute("PRAGMA user_version").fetchone() == (NEWEST,)
     assert connection.execute("PRAGMA application_id").fetchone() == (APPLICATION_ID,)
     assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     connection.close()
@@ -83,7 +86,7 @@ def test_a_database_of_the_future_is_refused_and_left_alone(tmp_path: Path) -> N
     connection.execute("PRAGMA user_version = 7")
     connection.close()
     before = path.read_bytes()
-    with pytest.raises(DatabaseUnusable, match=r"of version 7, this program knows 1: use a newer program"):
+    with pytest.raises(DatabaseUnusable, match=rf"of version 7, this program knows {NEWEST}: use a newer program"):
         open_writer(path)
     assert path.read_bytes() == before
 
@@ -105,7 +108,7 @@ def test_an_empty_file_becomes_a_database(tmp_path: Path) -> None:
     path = tmp_path / "sessions.db"
     path.touch()
     open_writer(path).close()
-    assert version_of(path) == 1
+    assert version_of(path) == NEWEST
 
 
 def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
@@ -127,19 +130,38 @@ def break_half_way(connection: sqlite3.Connection) -> None:
     connection.execute("INSERT INTO nowhere VALUES (1)")
 
 
+def schema_of(connection: sqlite3.Connection) -> set[tuple[str, str]]:
+    return set(connection.execute("SELECT name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite_%'"))
+
+
+def test_a_database_of_version_one_becomes_like_a_new_one(database: Database) -> None:
+    database.append(drafted("action", "s", {"type": "x"}, event_id="once"))
+    wanted = schema_of(database.connection)
+    database.connection.executescript("""
+        DROP INDEX events_by_event_id; CREATE UNIQUE INDEX events_by_event_id ON events (session_id, event_id);
+        DROP TRIGGER entry_logged; DROP VIEW timeline; CREATE VIEW timeline AS SELECT 1 AS old;
+        PRAGMA user_version = 1""")
+    assert schema_of(database.connection) != wanted
+    migrate(database.connection)
+    assert schema_of(database.connection) == wanted
+    assert database.value("PRAGMA user_version") == NEWEST
+    assert database.append(drafted("action", "s", {"type": "x"}, event_id="once")).duplicate
+    assert database.append(drafted("action", "s", {"type": "x"})).event.seq == 2
+
+
 def test_a_migration_is_applied_once(database: Database) -> None:
     database.append(drafted("action", "s", {"type": "x"}, user_id="alice"))
     for _ in range(2):
-        migrate(database.connection, (add_colour,))
+        migrate(database.connection, (*MIGRATIONS, add_colour))
         assert database.rows("SELECT * FROM users") == [("alice", 1, "grey")]
-        assert database.value("PRAGMA user_version") == 2
+        assert database.value("PRAGMA user_version") == NEWEST + 1
 
 
 def test_a_migration_that_fails_leaves_the_old_version_untouched(database: Database) -> None:
     with pytest.raises(sqlite3.OperationalError, match="nowhere"):
-        migrate(database.connection, (add_colour, break_half_way))
+        migrate(database.connection, (*MIGRATIONS, add_colour, break_half_way))
     assert not database.connection.in_transaction
-    assert database.value("PRAGMA user_version") == 1
+    assert database.value("PRAGMA user_version") == NEWEST
     assert database.rows("SELECT name FROM sqlite_master WHERE name = 'half'") == []
     assert database.rows("SELECT name FROM pragma_table_info('users') WHERE name = 'colour'") == []
 

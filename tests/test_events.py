@@ -452,3 +452,25 @@ def test_an_event_says_what_was_given_completed_by_the_store(http: httpx.Client,
     assert data["agent_updated"] == {"agentId": "agent-2", "status": "running"}
     assert data["agent_completed"] == {"agentId": "agent-1", "result": ["done"]}
     assert data["session_finalized"] == {"status": "failed", "outcome": "first try"}
+
+
+# -------------------------------------------------------------------- large answers
+
+
+def test_an_answer_holds_a_bounded_number_of_bytes_and_says_how_to_go_on(folder: Path, session_id: str) -> None:
+    text = "x" * (MEBIBYTE - 4096)
+    large = [{"type": "note", "text": text} for _ in range(80)]
+    with Appliance(folder) as appliance, httpx.Client(base_url=appliance.url, timeout=60) as http:
+        for begin in range(0, len(large), 20):
+            batch(http, *(line(session_id, data=data) for data in large[begin : begin + 20]))
+        first = page(http, limit=1000, sessionId=session_id)
+        second = page(http, limit=1000, sessionId=session_id, after=first["nextAfter"])
+        assert 60 <= len(first["items"]) < len(large)
+        assert len(first["items"]) + len(second["items"]) == len(large) + 1  # the session_created
+        log = http.get(f"/api/actions/{session_id}", params={"limit": 1000})
+        rest = http.get(log.links["next"]["url"])
+        assert [entry["seq"] for entry in log.json() + rest.json()] == list(range(1, len(large) + 1))
+        whole = http.get(f"/api/sessions/{session_id}", params={"limit": 1000}).json()
+        assert whole["actions"][-1]["seq"] == len(large)
+        assert whole["truncated"] == {"actions": len(large) - len(whole["actions"]), "responses": 0}
+        assert len(whole["actions"]) < len(large)

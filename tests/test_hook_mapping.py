@@ -606,6 +606,6 @@ def test_importing_the_file_needs_the_standard_library_alone_and_little_of_it() 
     command = [sys.executable, "-S", "-c", show]
     ran = subprocess.run(command, cwd=SOURCE.parent, capture_output=True, text=True, check=True)
     imported = {name.split(".")[0] for name in ran.stdout.split()} - {"hook_agent"}
-    assert "json" in imported
+    assert "fcntl" in imported
     assert imported <= sys.stdlib_module_names
-    assert imported.isdisjoint({"typing", "hashlib", "asyncio", "urllib", "subprocess"})
+    assert imported.isdisjoint({"json", "re", "typing", "hashlib", "asyncio", "urllib", "subprocess", "threading"})

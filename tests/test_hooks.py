@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from contextlib import closing
 from datetime import UTC, datetime
 from http.client import HTTPConnection
+from itertools import count
 from typing import Any, NamedTuple
 
 import httpx
@@ -196,7 +197,8 @@ def test_a_replayed_session_reads_as_it_went(http: httpx.Client, replayed: list[
         has_ended = names[-1] == "SessionEnd"
         assert metadata["status"] == ("completed" if has_ended else "active"), session_id
         assert metadata["attention"] is None
-        assert metadata["resumes"] == names.count("SessionStart") - 1
+        starts = [payload["source"] for payload in payloads if payload["hook_event_name"] == "SessionStart"]
+        assert metadata["resumes"] == starts[1:].count("resume")
         assert (session["final"] is not None) == has_ended
         assert metadata["metrics"]["toolCalls"] == names.count("PreToolUse")
         assert metadata["metrics"]["agentsSpawned"] == names.count("SubagentStart")
@@ -311,6 +313,47 @@ def test_a_session_that_is_started_after_its_first_word_was_not_resumed(http: ht
     tell(http, session_id, "SessionStart", source="startup", model="claude-opus-5-5")
     metadata = metadata_of(http, session_id)
     assert (metadata["resumes"], metadata["model"], metadata["source"]) == (0, "claude-opus-5-5", "startup")
+
+
+def test_a_session_that_is_compacted_was_not_resumed(http: httpx.Client, session_id: str) -> None:
+    tell(http, session_id, "SessionStart", source="startup")
+    tell(http, session_id, "PreCompact", trigger="manual")
+    tell(http, session_id, "SessionStart", source="compact", model="claude-opus-5-5")
+    metadata = metadata_of(http, session_id)
+    assert (metadata["resumes"], metadata["status"], metadata["model"]) == (0, "active", "claude-opus-5-5")
+
+
+def test_a_start_in_a_session_that_was_lost_resumes_it(http: httpx.Client, session_id: str) -> None:
+    tell(http, session_id, "SessionStart", source="startup")
+    lost = {"type": "session_lost", "sessionId": session_id, "eventId": "lost", "data": {}}
+    assert post_batch(http, json.dumps(lost))["accepted"] == 1
+    assert metadata_of(http, session_id)["status"] == "lost"
+    tell(http, session_id, "SessionStart", source="startup")
+    metadata = metadata_of(http, session_id)
+    assert (metadata["status"], metadata["resumes"]) == ("active", 1)
+
+
+def test_conversations_that_share_a_session_end_it_with_the_last(http: httpx.Client, session_id: str) -> None:
+    def tell_of(conversation: str, name: str, **members: object) -> tuple[str, int]:
+        payload = {**hook(name, **members), "session_id": conversation}
+        moment = f"2026-02-13T20:59:12.{next(moments):03}Z"
+        lines = lines_of([Delivery(f"{moment[-4:-1]}-{name}", moment, payload)], session_id=session_id)
+        assert post_batch(http, lines)["accepted"] == 1
+        metadata = metadata_of(http, session_id)
+        return metadata["status"], metadata["resumes"]
+
+    moments = count(1)
+    http.put(f"/api/sessions/{session_id}", json={"userId": "alice"}).raise_for_status()
+    assert tell_of("first", "SessionStart", source="startup") == ("active", 0)
+    assert tell_of("first", "SessionEnd", reason="clear") == ("active", 0)
+    assert tell_of("second", "SessionStart", source="clear") == ("active", 0)
+    assert tell_of("second", "SessionEnd", reason="other") == ("completed", 0)
+    assert tell_of("third", "SessionStart", source="startup") == ("active", 1)
+    assert tell_of("third", "SessionEnd", reason="resume") == ("active", 1)
+    assert tell_of("first", "SessionStart", source="resume") == ("active", 2)
+    assert tell_of("first", "SessionEnd", reason="prompt_input_exit") == ("completed", 2)
+    assert metadata_of(http, session_id)["claudeSessionId"] == "first"
+    assert [action["reason"] for action in session_of(http, session_id)["actions"]] == ["clear", "resume"]
 
 
 # ---------------------------------------------------------------------- any order
@@ -494,6 +537,18 @@ def test_a_shuffled_batch_is_taken_whole(http: httpx.Client, seed: int) -> None:
     assert (answer["accepted"], answer["rejected"]) == (len(deliveries), [])
 
 
+def resumes_of(payloads: Iterable[Json]) -> int:
+    """How often a session that holds all of these was taken up again after an end, or because Claude Code says so."""
+    resumes, has_ended = 0, False
+    for payload in payloads:
+        if payload["hook_event_name"] == "SessionStart":
+            resumes += has_ended or payload["source"] == "resume"
+            has_ended = False
+        if payload["hook_event_name"] == "SessionEnd":
+            has_ended = has_ended or payload["reason"] not in ("clear", "resume")
+    return resumes
+
+
 def test_all_of_it_fits_into_the_one_session_of_a_container(http: httpx.Client, session_id: str) -> None:
     deliveries = corpus("contained-")
     answer = post_batch(http, lines_of(deliveries, session_id=session_id))
@@ -501,5 +556,5 @@ def test_all_of_it_fits_into_the_one_session_of_a_container(http: httpx.Client, 
     metadata = metadata_of(http, session_id)
     starts = [d.payload for d in deliveries if d.payload["hook_event_name"] == "SessionStart"]
     assert metadata["claudeSessionId"] == starts[-1]["session_id"]
-    assert metadata["resumes"] == len(starts) - 1
+    assert metadata["resumes"] == resumes_of(d.payload for d in deliveries)
     assert metadata["metrics"]["toolCalls"] == sum(d.payload["hook_event_name"] == "PreToolUse" for d in deliveries)

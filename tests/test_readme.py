@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import shlex
 import subprocess
@@ -30,8 +31,8 @@ def examples_in(block: str) -> list[Example]:
     found = []
     for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
         first, *rest = part.rstrip("\n").split("\n")
-        continued = [line.removeprefix("> ") for line in rest if line.startswith("> ")]
-        shown = [line for line in rest if not line.startswith("> ")]
+        continued = [line[2:] for line in rest if line.startswith("> ") or line == ">"]
+        shown = [line for line in rest if not (line.startswith("> ") or line == ">")]
         found.append(Example("\n".join([first, *continued]), "\n".join(shown)))
     return found
 
@@ -58,7 +59,8 @@ def run(command: str, appliance: Appliance) -> str:
     here = command.replace("localhost:9000", f"localhost:{appliance.port}")
     if here.startswith("curl "):
         return curl(shlex.split(here)[1:])
-    done = subprocess.run(["bash", "-c", here], cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
+    env = {**os.environ, "HOME": str(appliance.folder.parent)}  # nothing here may touch the home of whoever runs it
+    done = subprocess.run(["bash", "-c", here], cwd=REPOSITORY, env=env, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import re
 from collections.abc import Callable
@@ -336,6 +337,15 @@ def test_a_goal_keeps_its_id(http: httpx.Client, at: str) -> None:
     goal = ok(http.patch(f"{at}/goals/goal-1", json={"id": "goal-9", "goalId": "goal-8", "note": 1}))["goal"]
     assert goal["id"] == "goal-1"
     assert "goalId" not in goal
+
+
+@pytest.mark.parametrize("own", [[None], {"a": 1}, "goal-8", 7])
+def test_a_member_goal_id_of_a_new_goal_is_the_callers_own(http: httpx.Client, at: str, own: Any) -> None:
+    assert add_goal(http, at, goalId=own)["id"] == "goal-1"
+    again = {"id": "goal-1", "description": "again"}
+    line = json.dumps({"sessionId": at.split("/")[-1], "type": "goal_added", "data": again})
+    http.post("/api/events", content=line, headers={"content-type": "application/x-ndjson"}).raise_for_status()
+    assert [goal["description"] for goal in state(http, at)["goals"]] == ["again"]
 
 
 def test_a_goal_that_is_not_there_answers_404(http: httpx.Client, at: str, session_id: str) -> None:

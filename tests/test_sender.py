@@ -1,0 +1,469 @@
+"""What waits in the spool reaches the store: all of it, once, in order, whatever the link, the store or a kill do."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+import hook_agent
+from hook_agent import Sender, Spool, _Link
+from tests.agents import (
+    command,
+    entries_of,
+    environment,
+    hook,
+    letters_in,
+    line_of,
+    numbers_of,
+    run,
+    senders_in,
+    spool_in,
+    start,
+    stop_senders,
+    waiting_in,
+)
+from tests.appliance import Appliance
+from tests.badlink import FAULTS, BadLink, Fake, Posted
+from tests.peers import eventually
+
+LOG = """
+import sys, hook_agent
+agent = hook_agent.SessionHookAgent(sys.argv[1]).sync
+for number in range(int(sys.argv[2]), int(sys.argv[3])):
+    agent.log_action(type="step", number=number)
+    print(number, flush=True)
+"""
+SLOW_LOG = LOG.replace("print(", "__import__('time').sleep(0.0005); print(")
+GAP = 1_000_000
+SEND = """
+import sys, hook_agent
+hook_agent._IDLE_SECONDS = float(sys.argv[1])
+spool = hook_agent._own_spool()
+lock = hook_agent._sender_lock(spool)
+sys.argv = ["", str(lock), spool.folder]
+hook_agent.send_detached()
+"""
+
+
+@pytest.fixture(autouse=True)
+def no_sender_is_left(tmp_path: Path) -> Iterator[None]:
+    yield
+    stop_senders(tmp_path)
+
+
+def sender_to(url: str, folder: Path, token: str | None = "") -> Sender:
+    return Sender(spool_in(folder, url), _Link(url, token))
+
+
+def fill(spool: Spool, numbers: range, session: str = "test") -> None:
+    for number in numbers:
+        spool.append(line_of(number, session))
+
+
+def deliver_all(sender: Sender) -> None:
+    """Without its pauses."""
+    eventually(lambda: sender.step() is None)
+
+
+# ----------------------------------------------------------------------- the link
+
+
+def test_everything_arrives_over_a_bad_link(appliance: Appliance, http: httpx.Client, tmp_path: Path) -> None:
+    with BadLink(appliance.port) as link:
+        env = environment(tmp_path, link.url)
+        output = run(LOG, env, "bad-link", "0", "1500")
+        spool = spool_in(tmp_path, link.url)
+        eventually(lambda: spool.segments() == [], within=60)
+    assert output.split() == [str(number) for number in range(1500)]
+    assert numbers_of(http, "bad-link") == list(range(1500))
+    assert letters_in(spool) == []
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_each_fault_of_a_link_costs_nothing(
+    appliance: Appliance, http: httpx.Client, tmp_path: Path, session_id: str, fault: str
+) -> None:
+    with BadLink(appliance.port, [fault], share=0.5) as link:
+        sender = sender_to(link.url, tmp_path)
+        fill(sender.spool, range(4000), session_id)
+        deliver_all(sender)
+        sender.link.close()
+    assert link.happened[fault] > 0
+    assert numbers_of(http, session_id) == list(range(4000))
+
+
+def test_a_store_that_is_down_is_waited_for(tmp_path: Path, folder: Path, session_id: str) -> None:
+    appliance = Appliance(folder)
+    env = environment(tmp_path, appliance.url)
+    run(LOG, env, session_id, "0", "50")
+    spool = spool_in(tmp_path, appliance.url)
+    assert [event["data"].get("number") for event in waiting_in(spool)] == [None, *range(50)]
+    eventually(lambda: list(senders_in(tmp_path)))  # left behind by the program, which has ended
+    with appliance, httpx.Client(base_url=appliance.url) as http:
+        eventually(lambda: numbers_of(http, session_id) == list(range(50)), within=40)
+
+
+def test_a_hanging_store_is_left_after_a_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hook_agent, "_ANSWER_SECONDS", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        sender = sender_to(f"http://127.0.0.1:{silent.getsockname()[1]}", tmp_path)
+        fill(sender.spool, range(1))
+        assert sender.step() is not None
+    assert sender.failures == 1
+    assert len(waiting_in(sender.spool)) == 1
+
+
+def test_an_idle_connection_that_the_store_has_closed_is_no_failure(tmp_path: Path) -> None:
+    def accept_once(posted: Posted) -> None:
+        posted.accept()
+        posted.drop()  # without a word of it in the answer
+
+    with Fake(accept_once) as store:
+        sender = sender_to(store.url, tmp_path)
+        for number in range(3):
+            fill(sender.spool, range(number, number + 1))
+            assert sender.step() == 0.0
+        sender.link.close()
+    assert sender.failures == 0
+    assert len(store.posted) == 3
+
+
+def test_the_proxy_of_the_environment_is_not_for_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Fake(Posted.accept) as store:
+        for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+            monkeypatch.setenv(name, "http://127.0.0.1:9")
+        sender = sender_to(store.url, tmp_path)
+        fill(sender.spool, range(1))
+        assert sender.step() == 0.0
+        sender.link.close()
+
+
+def test_a_redirect_is_not_followed(tmp_path: Path) -> None:
+    with Fake(Posted.accept) as elsewhere, Fake(lambda posted: posted.answer(307, Location=elsewhere.url)) as store:
+        sender = sender_to(store.url, tmp_path)
+        fill(sender.spool, range(1))
+        assert sender.step() not in (None, 0.0)
+        sender.link.close()
+    assert elsewhere.posted == []
+    assert len(waiting_in(sender.spool)) == 1
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>Welcome to the airport</html>", b"{}", b'{"success":true}', b"[]"])
+def test_a_200_that_is_not_the_stores_is_no_acknowledgement(tmp_path: Path, body: bytes) -> None:
+    with Fake(lambda posted: posted.answer(200, body)) as store:
+        sender = sender_to(store.url, tmp_path)
+        fill(sender.spool, range(1))
+        assert sender.step() not in (None, 0.0)
+        sender.link.close()
+    assert len(waiting_in(sender.spool)) == 1
+
+
+@pytest.mark.parametrize("status", [301, 404, 405, 408, 425, 429, 500, 502, 503, 504])
+def test_what_may_pass_is_tried_again(tmp_path: Path, status: int) -> None:
+    with Fake(lambda posted: posted.answer(status) if posted.number == 1 else posted.accept()) as store:
+        sender = sender_to(store.url, tmp_path)
+        fill(sender.spool, range(1))
+        assert sender.step() not in (None, 0.0)
+        assert sender.step() == 0.0
+        sender.link.close()
+    assert store.posted[0] == store.posted[1]
+    assert letters_in(sender.spool) == []
+
+
+def test_the_store_says_when_to_come_back(tmp_path: Path) -> None:
+    with Fake(lambda posted: posted.answer(503, Retry_After="17")) as store:
+        sender = sender_to(store.url, tmp_path)
+        fill(sender.spool, range(1))
+        assert (sender.step() or 0.0) >= 17
+        sender.link.close()
+    with Fake(lambda posted: posted.answer(503, Retry_After="99999")) as store:
+        sender = sender_to(store.url, tmp_path)
+        fill(sender.spool, range(1))
+        assert sender.step() == hook_agent._LONGEST_RETRY_AFTER_SECONDS
+        sender.link.close()
+
+
+def test_pauses_grow_to_a_bound(tmp_path: Path) -> None:
+    sender = sender_to("http://127.0.0.1:9", tmp_path)
+    fill(sender.spool, range(1))
+    pauses = [sender.step() or 0.0 for _ in range(30)]
+    assert max(pauses[:2]) <= 0.8
+    assert 0.8 < max(pauses) <= 30.0
+    assert len(set(pauses)) == len(pauses)
+
+
+@pytest.mark.parametrize("url", ["", "nonsense", "ftp://127.0.0.1", "http://", "http://127.0.0.1:99999", "http://[::"])
+def test_an_address_that_is_none_is_a_store_that_is_away(tmp_path: Path, url: str) -> None:
+    sender = sender_to(url, tmp_path)
+    fill(sender.spool, range(1))
+    assert sender.step() not in (None, 0.0)
+    assert len(waiting_in(sender.spool)) == 1
+
+
+# ------------------------------------------------------------------------ poison
+
+
+def test_nothing_behind_a_bad_line_is_blocked(
+    appliance: Appliance, http: httpx.Client, tmp_path: Path, session_id: str
+) -> None:
+    sender = sender_to(appliance.url, tmp_path)
+    bad = [
+        b'{"sessionId":"' + session_id.encode() + b'","eventId":"half',
+        b"\xff\xfe not even text",
+        b'{"sessionId":"' + session_id.encode() + b'","type":"nonsense","data":{}}',
+        b'{"sessionId":"../etc","type":"action","data":{"type":"step"}}',
+        b'{"sessionId":"' + session_id.encode() + b'","type":"session_deleted","data":[1]}',
+        b"[" * 5000,
+        b'{"sessionId":null,"eventId":"e","timestamp":"t","hook":not json}',
+        b'{"sessionId":null,"eventId":"e","timestamp":"t","hook":{"hook_event_name":"Stop"}}',
+    ]
+    for number, line in enumerate(bad):
+        sender.spool.append(line + b"\n")
+        fill(sender.spool, range(number, number + 1), session_id)
+    deliver_all(sender)
+    sender.link.close()
+    assert numbers_of(http, session_id) == list(range(len(bad)))
+    letters = letters_in(sender.spool)
+    assert sorted(letter["record"] for letter in letters) == sorted(line.decode(errors="replace") for line in bad)
+    assert all(letter["reason"] for letter in letters)
+
+
+def test_a_batch_that_is_refused_is_searched_for_the_one_bad_event(tmp_path: Path) -> None:
+    def refuse_poison(posted: Posted) -> None:
+        if b"poison" in posted.body:
+            return posted.answer(413, b'{"detail":"too much"}')
+        taken.extend(json.loads(line)["data"]["number"] for line in posted.lines)
+        return posted.accept()
+
+    taken: list[int] = []
+    with Fake(refuse_poison) as store:
+        sender = sender_to(store.url, tmp_path)
+        fill(sender.spool, range(100))
+        sender.spool.append(line_of(100, text="poison"))
+        fill(sender.spool, range(101, 200))
+        deliver_all(sender)
+        sender.link.close()
+    assert taken == [*range(100), *range(101, 200)]
+    (letter,) = letters_in(sender.spool)
+    assert (letter["status"], json.loads(letter["record"])["data"]["number"]) == (413, 100)
+
+
+# -------------------------------------------------------------------------- bound
+
+
+def test_what_had_to_go_is_reported_as_an_event(folder: Path, tmp_path: Path) -> None:
+    appliance = Appliance(folder)
+    env = environment(tmp_path, appliance.url, SESSION_SPOOL_BYTES="100000")
+    run(LOG, env, "one", "0", "300")
+    run(LOG, env, "two", "0", "700")
+    stop_senders(tmp_path)
+    spool = spool_in(tmp_path, appliance.url, 100_000)
+    left = waiting_in(spool)
+    with appliance, httpx.Client(base_url=appliance.url) as http:
+        assert command("flush", env).returncode == 0
+        for session, count in (("one", 301), ("two", 701)):
+            kept = sum(event["sessionId"] == session for event in left)
+            events = http.get(f"/api/sessions/{session}/events?limit=1000").json()["items"]
+            reports = [event["data"] for event in events if event["data"].get("type") == "events_dropped"]
+            assert sum(report["count"] for report in reports) == count - kept
+            assert len(reports) == 1
+            assert reports[0]["from"] <= reports[0]["to"] <= events[-1]["timestamp"]
+    assert spool.dropped() == {}
+
+
+def test_a_report_whose_answer_is_lost_is_not_made_twice(
+    appliance: Appliance, http: httpx.Client, tmp_path: Path, session_id: str
+) -> None:
+    with BadLink(appliance.port, ["reset after commit"], share=0.7, seed=3) as link:
+        sender = Sender(spool_in(tmp_path, link.url, 5000), _Link(link.url, ""))
+        fill(sender.spool, range(100), session_id)
+        deliver_all(sender)
+        sender.link.close()
+    assert link.happened["reset after commit"] > 0
+    reports = [entry for entry in entries_of(http, session_id) if entry["type"] == "events_dropped"]
+    assert [report["count"] for report in reports] == [100 - len(numbers_of(http, session_id))]
+
+
+# -------------------------------------------------------------------------- token
+
+
+def test_a_refused_token_is_said_once_and_nothing_is_lost(tmp_path: Path, folder: Path) -> None:
+    token_file = tmp_path / "token"
+    token_file.write_text("wrong-token\n")
+    program = """
+import sys, hook_agent
+agent = hook_agent.SessionHookAgent("secret").sync
+for number in range(20):
+    agent.log_action(type="step", number=number)
+assert not agent.flush(1)
+print("refused", flush=True)
+sys.stdin.readline()
+assert agent.flush(20)
+"""
+    with Appliance(folder, {"SESSIONS_TOKEN": "right-token"}) as appliance:
+        env = environment(tmp_path, appliance.url, SESSION_TOKEN_FILE=str(token_file))
+        with subprocess.Popen(
+            [sys.executable, "-c", program], env=env, stdin=-1, stdout=-1, stderr=-1, text=True
+        ) as running:
+            assert running.stdout is not None and running.stdout.readline() == "refused\n"
+            token_file.write_text("right-token\n")
+            _, errors = running.communicate("\n", timeout=60)
+        assert running.returncode == 0
+        headers = {"Authorization": "Bearer right-token"}
+        with httpx.Client(base_url=appliance.url, headers=headers) as http:
+            assert numbers_of(http, "secret") == list(range(20))
+    (line,) = errors.splitlines()
+    assert "401" in line and appliance.url in line
+    assert "wrong-token" not in line
+
+
+def test_a_hook_says_nothing_of_a_refused_token(tmp_path: Path, folder: Path) -> None:
+    payload = b'{"session_id":"quiet","hook_event_name":"Stop"}'
+    with Appliance(folder, {"SESSIONS_TOKEN": "right-token"}) as appliance:
+        env = environment(tmp_path, appliance.url, SESSION_TOKEN="wrong-token")
+        assert hook(payload, env) == (0, b"", b"")
+        spool = spool_in(tmp_path, appliance.url)
+        eventually(spool.is_store_away)
+        assert len(waiting_in(spool)) == 1
+
+
+def test_a_token_is_sent_as_bearer(tmp_path: Path) -> None:
+    with Fake(Posted.accept) as store:
+        for token in ("abc", ""):
+            sender = sender_to(store.url, tmp_path, token)
+            fill(sender.spool, range(1))
+            assert sender.step() == 0.0
+            sender.link.close()
+    assert store.tokens == ["Bearer abc", None]
+
+
+# -------------------------------------------------------------- one at a time, always
+
+
+def test_one_sender_delivers_at_a_time(tmp_path: Path) -> None:
+    first, second = (sender_to("http://127.0.0.1:9", tmp_path) for _ in range(2))
+    assert first.take_charge()
+    assert not second.take_charge()
+    assert second.spool.who_delivers() == os.getpid()
+    first.resign()
+    assert second.take_charge()
+    second.resign()
+    assert first.spool.who_delivers() is None
+
+
+def test_many_hooks_at_once_start_one_sender(appliance: Appliance, http: httpx.Client, tmp_path: Path) -> None:
+    env = environment(tmp_path, appliance.url, SESSION_ID="many-hooks")
+    payload = b'{"session_id":"x","hook_event_name":"Notification","number":%d}'
+    threads = [threading.Thread(target=hook, args=(payload % number, env)) for number in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    eventually(lambda: len(numbers_of(http, "many-hooks")) == 20)
+    spool = spool_in(tmp_path, appliance.url)
+    ours = [pid for pid in processes() if spool.folder.encode() in pid[1]]
+    assert [pid for pid, _ in ours] == [spool.who_delivers()]
+
+
+def processes() -> Iterator[tuple[int, bytes]]:
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                yield int(entry.name), (entry / "cmdline").read_bytes()
+            except OSError:
+                continue
+
+
+def test_a_detached_sender_leaves_when_nothing_comes(appliance: Appliance, http: httpx.Client, tmp_path: Path) -> None:
+    env = environment(tmp_path, appliance.url)
+    spool = spool_in(tmp_path, appliance.url)
+    fill(spool, range(10), "leaving")
+    run(SEND, env, "0.2")
+    assert numbers_of(http, "leaving") == list(range(10))
+    assert spool.who_delivers() is None
+
+
+def test_what_comes_while_a_sender_leaves_is_delivered(
+    appliance: Appliance, http: httpx.Client, tmp_path: Path
+) -> None:
+    """Its writer saw that somebody delivers, and started nobody."""
+    env = environment(tmp_path, appliance.url)
+    spool = spool_in(tmp_path, appliance.url)
+    late = f"""
+import hook_agent
+resign, left = hook_agent.Sender.resign, [2]
+def append_and_resign(self):
+    if left[0]:
+        left[0] -= 1
+        self.spool.append(({line_of(0, "too-late")!r}, {line_of(1, "too-late")!r})[left[0]])
+    resign(self)
+hook_agent.Sender.resign = append_and_resign
+{SEND}"""
+    run(late, env, "0.1")
+    assert numbers_of(http, "too-late") == [1, 0]
+    assert spool.segments() == []
+
+
+def test_a_sender_whose_folder_is_gone_leaves(appliance: Appliance, tmp_path: Path) -> None:
+    env = environment(tmp_path, appliance.url)
+    sender = start(SEND, env, "60")
+    spool = spool_in(tmp_path, appliance.url)
+    eventually(lambda: spool.who_delivers() == sender.pid)
+    shutil.rmtree(spool.folder)
+    assert sender.communicate(timeout=20) == (b"", b"")
+
+
+# -------------------------------------------------------------------------- kills
+
+
+def test_kills_lose_nothing_and_double_nothing(folder: Path, tmp_path: Path) -> None:
+    """The program, the sender and the store are killed at random moments, over and over."""
+    chance = random.Random(29)
+    produced: list[int] = []
+    with Appliance(folder) as appliance, httpx.Client(base_url=appliance.url, timeout=30) as http:
+        env = environment(tmp_path, appliance.url)
+        spool = spool_in(tmp_path, appliance.url)
+        for life, kind in enumerate(["program", "sender", "store"] * 4):
+            program = start(SLOW_LOG, env, "killed", str(life * GAP), str((life + 1) * GAP))
+            time.sleep(chance.uniform(0.15, 0.5))
+            if kind == "store":
+                appliance.kill()
+                appliance.start()
+            program.kill()
+            output, errors = program.communicate(timeout=30)
+            assert errors == b""
+            produced += [int(word) for word in output.split()]
+            if kind == "sender":
+                sender = start(SEND, env, "60")
+                time.sleep(chance.uniform(0.05, 0.3))
+                sender.kill()
+                sender.communicate()
+        assert command("flush", env, "--timeout", "60").returncode == 0
+        stored = all_numbers(http, "killed")
+    assert spool.segments() == []
+    assert len(produced) > 100
+    assert len(stored) == len(set(stored))
+    # The last one before a kill may be there without having been said.
+    assert [number for number in stored if number in set(produced)] == produced
+    assert len(stored) - len(produced) <= 12
+
+
+def all_numbers(http: httpx.Client, session: str) -> list[int]:
+    numbers: list[int] = []
+    after = 0
+    while page := http.get(f"/api/actions/{session}?limit=10000&after={after}").json():
+        numbers += [entry["number"] for entry in page]
+        after = page[-1]["seq"]
+    return numbers

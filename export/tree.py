@@ -211,7 +211,7 @@ class Tree:
             self.put(self.root, INDEX, layout.index(database), self.root_scratch)
             self.index_is_old = False
         with self.made(self.root, RECENTS) as folder:
-            self.show_links(folder, layout.recent(database))
+            self.show_links(folder, layout.recent(database), self.root_scratch)
 
     def accept(self, head: int) -> None:
         """The database ends here, and will not have again what it has lost: go on with what it has.
@@ -452,15 +452,15 @@ class Tree:
     def show_subsessions(self, folder: Folder, wanted: Mapping[str, str]) -> None:
         if wanted:
             with self.made(folder, SUBSESSIONS) as links:
-                self.show_links(links, wanted)
+                self.show_links(links, wanted, self.scratch)
         elif folder.has(SUBSESSIONS):
             with self.made(folder, SUBSESSIONS) as links:
-                self.show_links(links, wanted)
+                self.show_links(links, wanted, self.scratch)
                 is_empty = links.is_empty()
             if is_empty:
                 folder.remove_empty(SUBSESSIONS)
 
-    def show_links(self, folder: Folder, wanted: Mapping[str, str]) -> None:
+    def show_links(self, folder: Folder, wanted: Mapping[str, str], scratch: Folder) -> None:
         """Have these links in a folder, and no others."""
         for name in folder.names():
             if name not in wanted and folder.is_link(name):
@@ -468,8 +468,8 @@ class Tree:
         for name, target in wanted.items():
             if self.cleared(folder, name, lambda name=name: folder.target(name)) != target:  # type: ignore[misc]
                 scratch_name = self.next_name()
-                self.scratch.link(scratch_name, target)
-                self.scratch.rename(scratch_name, folder, name)
+                scratch.link(scratch_name, target)
+                scratch.rename(scratch_name, folder, name)
 
     # ---------------------------------------------------- what stands in the way
 

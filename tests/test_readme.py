@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import shlex
 import subprocess
+import sys
 from typing import NamedTuple
 
 import httpx
@@ -30,8 +32,8 @@ def examples_in(block: str) -> list[Example]:
     found = []
     for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
         first, *rest = part.rstrip("\n").split("\n")
-        continued = [line.removeprefix("> ") for line in rest if line.startswith("> ")]
-        shown = [line for line in rest if not line.startswith("> ")]
+        continued = [line[2:] for line in rest if line.startswith("> ") or line == ">"]
+        shown = [line for line in rest if not (line.startswith("> ") or line == ">")]
         found.append(Example("\n".join([first, *continued]), "\n".join(shown)))
     return found
 
@@ -56,9 +58,13 @@ def curl(arguments: list[str]) -> str:
 
 def run(command: str, appliance: Appliance) -> str:
     here = command.replace("localhost:9000", f"localhost:{appliance.port}")
+    here = re.sub(r"(?<= )hook_agent\.py(?= run)|tests/corpus/\S+\.jsonl", lambda file: str(REPOSITORY / file[0]), here)
+    here = here.replace("/var/claude-sessions", str(appliance.folder)).replace(".venv/bin/python", sys.executable)
     if here.startswith("curl "):
         return curl(shlex.split(here)[1:])
-    done = subprocess.run(["bash", "-c", here], cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
+    home = appliance.folder.parent  # nothing here may touch the folders of whoever runs it
+    env = {**os.environ, "HOME": str(home), "SESSIONS_DIR": str(appliance.folder), "PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run(["bash", "-c", here], cwd=home, env=env, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

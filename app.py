@@ -32,8 +32,9 @@ from sessionstore import __version__, access, api, live, pages, questions
 from sessionstore.access import ASGI, Gate, Tokens
 from sessionstore.database import DatabaseUnusable
 from sessionstore.door import Door
+from sessionstore.owner import CannotStart, own_folder
 from sessionstore.problems import Problem
-from sessionstore.process import CannotStart, Server, listen, own_folder
+from sessionstore.process import Server, listen
 from sessionstore.settings import BadSetting, Settings, read_settings
 from sessionstore.store import Store
 

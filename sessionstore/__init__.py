@@ -1,12 +1,18 @@
 """The server behind app.py: decode, validate, append, commit, publish.
 
 settings     what the environment says
+owner        one process on a folder
 problems     every error, and the one shape in which it is told
 folds        what an event does to a document: pure functions
 events       the words of the contract: ids, times, JSON, the event
 database     the SQLite file: opening it, and appending one event
+mark         the newest cursor, kept beside the database
+soundness    whether the database can be served: looked at once, at the start
+backups      copies of the database, made unasked
+archives     one session as a download
 writer       the one thread that writes, many callers to a commit
 broadcaster  committed events, handed to whoever listens
+mirror       the file tree, kept beside the database while the server runs
 reader       read-only connections and every query of the API
 store        these as one thing, opened at the start and closed at the end
 access       who may: hosts, origins, tokens, roles
@@ -18,7 +24,7 @@ metrics      Prometheus text
 api          every other route
 pages        what a browser gets: the dashboard, the documentation
 questions    Datasette over the live database
-process      the socket, the lock, the deadlines, the signals
+process      the socket, the deadlines, the signals
 
 A module uses only those above it.
 """

@@ -1,16 +1,13 @@
-"""The process around the app: one owner of a folder, the socket, deadlines for requests, signals."""
+"""The process around the app: the socket, deadlines for requests, signals."""
 
 from __future__ import annotations
 
 import asyncio
-import fcntl
-import os
 import signal
 import socket
 import sys
 from asyncio import TimerHandle
 from collections.abc import Callable
-from pathlib import Path
 from types import FrameType
 from typing import Any, cast
 
@@ -23,6 +20,7 @@ from websockets.http11 import Request, Response
 from websockets.server import ServerProtocol
 from websockets.typing import StatusLike
 
+from .owner import CannotStart
 from .problems import MEDIA_TYPE, Problem, title, unavailable
 
 HEADER_SECONDS = 10.0
@@ -34,31 +32,6 @@ LINGER_SECONDS = 3.0
 """How long a peer that was told to go may take to say that it goes."""
 DEAD_PEER_MILLISECONDS = 8000
 """How long a peer may leave sent bytes unacknowledged before the kernel gives the connection up."""
-
-
-class CannotStart(Exception):
-    """The message says why, and what to do."""
-
-
-# -------------------------------------------------------------------------- lock
-
-
-def own_folder(folder: Path) -> int:
-    """Become the only process on this folder, for life. Raises CannotStart."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise CannotStart(f"The folder {folder} cannot be written: {error.strerror}. Set SESSIONS_DIR") from None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        owner = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
-        os.close(descriptor)
-        raise CannotStart(f"Another session store (process {owner}) has the folder {folder} already") from None
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-    return descriptor
 
 
 # ------------------------------------------------------------------------ socket

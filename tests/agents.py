@@ -17,12 +17,14 @@ import httpx
 import hook_agent
 from hook_agent import Spool
 from tests.appliance import REPOSITORY
+from tests.peers import eventually
 
 Json = dict[str, Any]
 
 SECONDS = 60.0
 """How long a process may take before it counts as stuck."""
-HOOK = f"import sys; sys.path.insert(0, {str(REPOSITORY)!r}); import hook_agent; hook_agent.hook()"
+HOOK = f"import sys; sys.path.append({str(REPOSITORY)!r}); import hook_agent; hook_agent.hook()"
+"""What the command in Claude Code's settings runs, without the `|| :` around it that would hide a failure."""
 
 
 def environment(folder: Path, url: str, **more: str) -> dict[str, str]:
@@ -55,7 +57,7 @@ def run(code: str, env: dict[str, str], *arguments: str) -> str:
 
 
 def hook(payload: bytes, env: dict[str, str]) -> tuple[int, bytes, bytes]:
-    """Exit code, stdout and stderr of the command that is written into Claude Code's settings."""
+    """Exit code, stdout and stderr of one run of it."""
     command = [sys.executable, "-I", "-S", "-c", HOOK]
     ran = subprocess.run(command, env=env, input=payload, capture_output=True, timeout=SECONDS)
     return ran.returncode, ran.stdout, ran.stderr
@@ -129,9 +131,11 @@ def is_python(pid: int) -> bool:
 
 
 def stop_senders(folder: Path) -> None:
+    """They are gone afterwards, and their locks with them."""
     for pid in set(senders_in(folder)) - {os.getpid()}:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
+        eventually(lambda: not is_python(pid))  # noqa: B023
 
 
 # -------------------------------------------------------------------------- store

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import signal
+import tarfile
 from collections.abc import Callable, Iterator
 from importlib.resources import files
 from itertools import cycle
@@ -19,7 +21,7 @@ from tests.appliance import Appliance
 from tests.browsing import MISSING, is_missing, launched
 from tests.replay import replay
 
-USUAL = ("401", "403", "404", "422", "ERR_CONNECTION_REFUSED", "WebSocket connection to")
+USUAL = ("401", "403", "404", "422", "503", "ERR_CONNECTION_REFUSED", "WebSocket connection to")
 """What Chromium itself says where something is refused or the server is away."""
 PHONE, DESK = {"width": 360, "height": 740}, {"width": 1440, "height": 900}
 TABS = ("timeline", "log", "state", "goals", "agents", "raw")
@@ -109,6 +111,11 @@ def test_a_new_user_makes_a_session_works_in_it_and_removes_it(page: Page, tmp_p
         expect(page.locator("#session [data-slot=status]").first).to_have_text("failed")
         page.get_by_role("link", name="Log").click()
         expect(page.locator(".entry").last).to_contain_text("It rained")
+
+        with page.expect_download() as download:
+            page.get_by_role("link", name="Download").click()
+        with tarfile.open(download.value.path()) as archive:
+            assert any(name.endswith("/events.jsonl") for name in archive.getnames())
 
         page.get_by_role("button", name="Delete").click()
         page.locator("#ask").get_by_role("button", name="Cancel").click()
@@ -213,18 +220,31 @@ def test_after_a_restart_it_goes_on_where_it_was(page: Page, tmp_path: Path) -> 
 
 
 def test_another_store_at_the_same_address_is_shown_from_its_beginning(page: Page, tmp_path: Path) -> None:
-    with Appliance(tmp_path / "one") as appliance, httpx.Client(base_url=appliance.url) as http:
+    folder = tmp_path / "one"
+    with Appliance(folder) as appliance, httpx.Client(base_url=appliance.url) as http:
         for number in range(9):
             log(http, "old", f"{number}")
         opened(page, appliance)
         expect(page.locator("#groups")).to_contain_text("old")
         appliance.stop()
-        for path in (tmp_path / "one").glob("sessions.db*"):
-            path.unlink()
+        shutil.rmtree(folder)
         appliance.start()
         log(http, "new", "hello")
         expect(page.locator("#groups")).to_contain_text("new", timeout=20_000)
         expect(page.locator("#groups")).not_to_contain_text("old")
+
+
+def test_a_store_that_cannot_serve_says_why(page: Page, tmp_path: Path) -> None:
+    with Appliance(tmp_path) as appliance, httpx.Client(base_url=appliance.url) as http:
+        log(http, "s", "kept")
+        opened(page, appliance)
+        appliance.stop()
+        for path in tmp_path.glob("sessions.db*"):
+            path.unlink()
+        appliance.start()
+        why = http.get("/ready").json()["detail"]
+        expect(page.locator("#trouble")).to_contain_text(why, timeout=20_000)
+        expect(page.locator("#connection")).not_to_have_text("Live")
 
 
 def test_where_websockets_are_blocked_it_asks_again_and_again(

@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 import tarfile
+import time
 from collections.abc import Callable, Iterator
 from importlib.resources import files
 from itertools import cycle
@@ -448,6 +449,8 @@ def test_the_raw_files_are_what_the_server_has_to_the_letter(
     lines = page.locator(".raw-line")
     expect(lines.filter(has_text='"size": 1.0,')).to_have_count(1)
     expect(lines.filter(has_text=f'"big": {2**60 + 1}')).to_have_count(1)
+    shown = page.evaluate("json => Model.pretty(json)", http.get(f"/api/state/{session_id}").text)
+    assert mirrored(appliance.folder / "sessions" / session_id / "state.json", shown) == shown + "\n"
     page.get_by_role("link", name="actions.jsonl").click()
     expect(lines).to_have_count(1)
     entry = http.get(f"/api/actions/{session_id}").text.strip()[1:-1]
@@ -456,6 +459,15 @@ def test_the_raw_files_are_what_the_server_has_to_the_letter(
     expect(lines).to_have_count(2)
     page.get_by_role("link", name="final.json").click()
     expect(page.locator("#session .empty")).to_contain_text("has not ended")
+
+
+def mirrored(path: Path, expected: str) -> str:
+    """A file of the tree, once it has what is expected; what it has, if that takes too long."""
+    deadline = time.monotonic() + 10
+    while not path.exists() or (path.read_text() != expected + "\n" and time.monotonic() < deadline):
+        assert time.monotonic() < deadline, f"there is no {path}"
+        time.sleep(0.05)
+    return path.read_text()
 
 
 def test_a_session_that_is_not_there_is_said_to_be_so(page: Page, appliance: Appliance) -> None:

@@ -48,11 +48,12 @@ class TreeBusy(Exception):
 
 
 class TreeAhead(Exception):
-    """The tree has seen more than the database holds: it may be all that is left, so nothing is written to it."""
+    """The tree has seen more than the database has: it may be all that is left, so nothing is written to it."""
 
     def __init__(self, cursor: int, head: int) -> None:
-        super().__init__(f"The tree has seen cursor {cursor}, the database has only {head}")
-        self.head = head
+        super().__init__(
+            f"The tree has seen cursor {cursor}, the database has only {head}: `restore --newer` adds what is missing"
+        )
 
 
 class Wrong(Exception):

@@ -15,8 +15,9 @@ import time
 from collections import Counter
 from contextlib import suppress
 
+from export.folders import open_folder
 from export.layout import open_reader
-from export.tree import Tree, TreeAhead, TreeBusy
+from export.tree import Tree, TreeAhead, TreeBusy, progress_of
 
 from .settings import Settings
 
@@ -46,6 +47,8 @@ class Mirror:
         """The newest cursor that it was told of."""
         self.cursor = 0
         """The newest that the tree has."""
+        self.lost_after: int | None = None
+        """The newest cursor of a database that had less than the tree when it was opened."""
         self.level_at = time.monotonic()
         """When the tree last had everything."""
         self.error: str | None = None
@@ -76,10 +79,18 @@ class Mirror:
         return time.monotonic() - self.level_at if self.lag else 0.0
 
     def start(self, head: int) -> None:
+        """`head`: the newest cursor of the database, to which nobody has written yet."""
         self.head = head
         if self.settings.tree:
+            self.lost_after = head if self.tree_is_ahead() else None
             self.awake.set()
             self.thread.start()
+
+    def tree_is_ahead(self) -> bool:
+        with suppress(OSError), open_folder(self.settings.directory) as root:
+            progress = progress_of(root)
+            return progress is not None and progress.cursor > self.head
+        return False
 
     def wake(self, head: int) -> None:
         if self.head == self.cursor:
@@ -129,12 +140,13 @@ class Mirror:
             self.database = open_reader(self.settings.database)
         if self.tree is None:
             self.tree = Tree(self.settings.directory, log.warning)
-        try:
-            is_level = self.tree.follow(self.database, STEP_SECONDS)
-        except TreeAhead as ahead:  # and yet the database is served: what it has lost was given up
-            log.warning("%s: what only the tree has is set aside", ahead)
-            self.tree.accept(ahead.head)
-            return False
+        if self.lost_after is not None:  # and yet the database is served: what it has lost was given up
+            log.warning(
+                "What the file tree has after cursor %d, and the database has not, is set aside", self.lost_after
+            )
+            self.tree.accept(self.lost_after)
+            self.lost_after = None
+        is_level = self.tree.follow(self.database, STEP_SECONDS)
         self.cursor = self.tree.cursor
         if is_level:
             self.level_at = time.monotonic()
@@ -149,7 +161,7 @@ class Mirror:
 
     def fail(self, error: Exception) -> None:
         """Say it, let go of everything, and try again."""
-        is_expected = isinstance(error, OSError | sqlite3.Error | TreeBusy)
+        is_expected = isinstance(error, OSError | sqlite3.Error | TreeBusy | TreeAhead)
         if str(error) != self.error:
             log.error("The file tree cannot be written: %s", error, exc_info=not is_expected)
         self.error = str(error) or type(error).__name__

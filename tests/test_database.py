@@ -30,6 +30,7 @@ from sessionstore.reader import CONNECTIONS
 from sessionstore.requests import draft_of
 from tests.appliance import REPOSITORY, Appliance
 from tests.databases import DERIVED, Database, drafted
+from tests.peers import descriptors_of, eventually
 
 NEWEST = len(MIGRATIONS) + 1
 
@@ -464,7 +465,13 @@ ALLOWED = (
     ("database.py", "SCHEMA.read_text()"),
     ("pages.py", "DASHBOARD.read_text()"),
     ("pages.py", '"static" / name).read_bytes()'),
-    ("process.py", 'os.open(folder / ".lock", '),
+    ("folders.py", "os.open(name, "),  # what has no second name: seen before it is opened
+    ("folders.py", "os.open(path, FOLDER)"),
+    ("folders.py", "shutil"),  # to remove folders
+    ("folders.py", "self.open(name)"),
+    ("folders.py", "def open("),
+    ("tree.py", "folder.open("),
+    ("owner.py", 'os.open(folder / ".lock", '),
     ("writer.py", "def open("),  # the connection that writes
     ("writer.py", "self.open()"),
 )
@@ -480,7 +487,8 @@ def file_calls(name: str, source: str) -> list[str]:
 
 
 def test_no_code_of_the_server_opens_files_that_could_be_the_database() -> None:
-    sources = [REPOSITORY / "app.py", *(REPOSITORY / "sessionstore").glob("*.py")]
+    kept_tree = [REPOSITORY / "export" / name for name in ("folders.py", "layout.py", "tree.py")]
+    sources = [REPOSITORY / "app.py", *(REPOSITORY / "sessionstore").glob("*.py"), *kept_tree]
     assert [call for path in sources for call in file_calls(path.name, path.read_text())] == []
 
 
@@ -492,14 +500,18 @@ def test_code_that_opens_the_database_would_be_found(line: str) -> None:
 
 
 def test_a_running_server_has_the_database_open_by_sqlite_alone(tmp_path: Path) -> None:
-    """One descriptor of each file per connection: the writer's and the readers'; the log and its index likewise."""
+    """One descriptor of each file per connection: the writer's, the readers', the mirror's; the log likewise."""
     with Appliance(tmp_path) as appliance:
-        descriptors = Path(f"/proc/{appliance.process.pid}/fd")
-        targets = [target.readlink().name for target in descriptors.iterdir() if target.is_symlink()]
-        ours = sorted(name for name in targets if name.startswith("sessions.db"))
-    assert ours.count("sessions.db") == CONNECTIONS + 1
+        eventually(lambda: (tmp_path / "index.json").exists())
+        ours = descriptors_of_database(appliance.process.pid)
+    assert ours.count("sessions.db") == CONNECTIONS + 2
     assert ours.count("sessions.db-shm") == 1, "SQLite shares the index among the connections of a process"
     assert set(ours) == {"sessions.db", "sessions.db-wal", "sessions.db-shm"}
+
+
+def descriptors_of_database(pid: int) -> list[str]:
+    names = (Path(target).name for target in descriptors_of(pid))
+    return sorted(name for name in names if name.startswith("sessions.db"))
 
 
 SECOND_LIBRARY = """

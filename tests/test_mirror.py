@@ -15,7 +15,10 @@ from typing import Any
 import httpx
 import pytest
 
+from sessionstore.mirror import Mirror
+from sessionstore.settings import Settings
 from tests.appliance import Appliance
+from tests.databases import Database, drafted
 from tests.peers import descriptors_of, eventually
 from tests.trees import contents, differences, tree_in, write_tree
 
@@ -166,6 +169,25 @@ def test_what_a_kill_leaves_of_half_a_file_is_mended(tmp_path: Path) -> None:
         eventually(lambda: is_level(server))
     assert differences(tmp_path / "sessions.db", tmp_path) == []
     assert not list((tmp_path / "sessions" / ".new").iterdir())
+
+
+def test_what_a_database_that_is_served_has_lost_is_set_aside(tmp_path: Path) -> None:
+    database = Database(tmp_path / "sessions.db")
+    database.append(drafted("action", "s", {"type": "x"}))
+    write_tree(database.path, tmp_path)
+    with (tmp_path / "sessions" / "s" / "events.jsonl").open("a") as log:
+        log.write('{"cursor":3,"type":"action","sessionId":"s","lost":true}\n')
+    (tmp_path / ".mirror.json").write_text('{"cursor":3}')
+    mirror = Mirror(Settings(directory=tmp_path))
+    mirror.start(2)
+    cursor = database.append(drafted("action", "s", {"type": "y"}, event_id="later")).event.cursor
+    mirror.wake(cursor)
+    eventually(lambda: mirror.cursor == cursor)
+    mirror.stop()
+    assert mirror.error is None
+    assert differences(database.path, tmp_path) == []
+    assert b'"lost":true' in (tmp_path / "set-aside" / "s.events.jsonl.1").read_bytes()
+    database.close()
 
 
 # --------------------------------------------------------------------- trouble

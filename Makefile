@@ -3,7 +3,11 @@
 PYTHON ?= python3
 BIN    := .venv/bin
 
+<<<<<<< HEAD
+.PHONY: run test bench screenshots check clean
+=======
 .PHONY: run test soak bench check clean
+>>>>>>> main
 
 run: .venv/server          ## set up, and start the appliance on 127.0.0.1:9000
 	@exec $(BIN)/python app.py
@@ -21,6 +25,9 @@ check: .venv/test
 
 bench: .venv/test          ## measure what the README quotes
 	$(BIN)/python -m tests.bench
+
+screenshots: .venv/test    ## take the README's pictures anew
+	$(BIN)/python -m tests.screenshots
 
 clean:
 	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

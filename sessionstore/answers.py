@@ -61,6 +61,15 @@ class Metadata(Shape, kw_only=True):
     last_cursor: int
 
 
+class Active(Metadata, kw_only=True):
+    """A session that goes on, and what it is at: texts are cut."""
+
+    last_prompt: str | None
+    last_action: Document | None
+    goals_completed: int
+    agents_active: int
+
+
 class Entered(Done, kw_only=True):
     """A session that was created or resumed."""
 
@@ -129,6 +138,7 @@ class EventShape(Shape, kw_only=True):
     received_at: str
     data: Document
     patch: Literal["merge-patch", "replace"] | UnsetType = UNSET
+    brief: bool | UnsetType = UNSET
 
 
 class Entry(Shape, kw_only=True):
@@ -235,6 +245,8 @@ class Health(Shape, kw_only=True):
     """How the server is."""
 
     status: str
+    role: str | None
+    tokens: bool
     uptime: str
     uptime_seconds: float
     websocket: Connections
@@ -269,6 +281,7 @@ class Stats(Shape, kw_only=True):
     goals: dict[str, int]
     agents: dict[str, int]
     events: int
+    events_today: int
     events_per_minute: list[int]
     database_bytes: int
 

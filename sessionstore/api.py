@@ -58,6 +58,7 @@ Cursor = Annotated[int, QueryParameter(ge=0, le=MAX_CURSOR)]
 OptionalCursor = Annotated[int | None, QueryParameter(ge=0, le=MAX_CURSOR)]
 Order = Literal["asc", "desc"]
 Types = Annotated[list[str] | None, QueryParameter(name="type", description="Only these; may repeat")]
+Kinds = Annotated[list[str] | None, QueryParameter(name="kind", description="Only entries of these types; may repeat")]
 AgentId = Annotated[str | None, QueryParameter(name="agentId")]
 SessionId = Annotated[str | None, QueryParameter(name="sessionId")]
 UserId = Annotated[str | None, QueryParameter(name="userId")]
@@ -181,6 +182,8 @@ async def health(request: Call) -> JSONResponse:
     seconds = store.uptime()
     document = {
         "status": "ok" if store.why_not_ready() is None else "unavailable",
+        "role": request.scope["state"]["role"],
+        "tokens": bool(request.app.state.tokens),
         "uptime": f"{int(seconds)} seconds",
         "uptimeSeconds": round(seconds, 1),
         "websocket": request.app.state.listeners.counts(),
@@ -289,15 +292,23 @@ async def list_sessions(
     request: Call,
     limit: Annotated[int, QueryParameter(ge=1, le=500)] = 50,
     cursor: OptionalCursor = None,
-    status: FromQuery[answers.Status | None] = None,
+    status: Annotated[list[answers.Status] | None, QueryParameter(description="Only of these; may repeat")] = None,
     user_id: UserId = None,
     tag: FromQuery[str | None] = None,
     parent: FromQuery[str | None] = None,
     q: Annotated[str | None, QueryParameter(description="Text anywhere in the metadata", max_length=1000)] = None,
+    details: Annotated[bool, QueryParameter(description="Also what each is at, as /api/query/active says it")] = False,
 ) -> JSONResponse:
     """Sessions, newest change first."""
     page = await store_of(request).reader.sessions(
-        limit=limit, before=cursor, status=status, user_id=user_id, tag=tag, parent=parent, text=q
+        limit=limit,
+        before=cursor,
+        statuses=status or (),
+        user_id=user_id,
+        tag=tag,
+        parent=parent,
+        text=q,
+        details=details,
     )
     return answer(joined({"items": page.array(), "nextCursor": folds.encode(page.following)}))
 
@@ -409,7 +420,10 @@ async def list_session_events(
     limit: Annotated[int, QueryParameter(ge=1, le=1000)] = 100,
     order: FromQuery[Order] = "asc",
     types: Types = None,
+    kinds: Kinds = None,
     agent_id: AgentId = None,
+    errors: Annotated[bool, QueryParameter(description="Only what went wrong")] = False,
+    brief: Annotated[bool, QueryParameter(description="Cut long data; `brief` in an event says so")] = False,
 ) -> JSONResponse:
     """The timeline of a session. In descending order `nextBefore` goes on, as `before`."""
     page = await store_of(request).reader.session_events(
@@ -419,7 +433,10 @@ async def list_session_events(
         before=before,
         order=order,
         types=split(types),
+        kinds=split(kinds),
         agent_id=agent_id,
+        errors=errors,
+        brief=brief,
     )
     return answer(event_page(page, order, after))
 
@@ -774,10 +791,10 @@ async def recent_sessions(request: Call, limit: Annotated[int, QueryParameter(ge
     return answer((await store_of(request).reader.sessions(limit=limit)).array())
 
 
-@get("/api/query/active", responses=gives(list[answers.Metadata]), tags=["queries"])
-async def active_sessions(request: Call) -> JSONResponse:
-    """Sessions that go on, those that wait for a person first."""
-    return answer((await store_of(request).reader.active()).array())
+@get("/api/query/active", responses=gives(list[answers.Active], 422), tags=["queries"])
+async def active_sessions(request: Call, limit: Annotated[int, QueryParameter(ge=1, le=500)] = 500) -> JSONResponse:
+    """Sessions that go on and what they are at, those that wait for a person first."""
+    return answer((await store_of(request).reader.active(limit)).array())
 
 
 @get("/api/query/stats", responses=gives(answers.Stats), tags=["queries"])

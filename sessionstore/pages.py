@@ -68,7 +68,7 @@ def dashboard() -> tuple[str, str]:
 
 
 def hashes(page: str, element: str) -> str:
-    parts = re.findall(f"<{element}>(.*?)</{element}>", page, re.DOTALL)
+    parts = re.findall(f"<{element}(?: [^>]*)?>(.*?)</{element}>", page, re.DOTALL)
     return " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(part.encode()).digest()).decode()}'" for part in parts)
 
 
@@ -76,6 +76,7 @@ def page_headers(policy: str) -> dict[str, str]:
     return {
         "content-security-policy": policy,
         "x-content-type-options": "nosniff",
+        "x-frame-options": "DENY",
         "referrer-policy": "no-referrer",
         "cache-control": "no-cache",
     }

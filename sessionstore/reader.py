@@ -206,23 +206,33 @@ class Reader:
         before: int | None,
         order: str,
         types: Sequence[str],
+        kinds: Sequence[str] = (),
         agent_id: str | None = None,
+        errors: bool = False,
+        brief: bool = False,
     ) -> Page:
-        """A page of a session's timeline by cursor; what follows is the last cursor given."""
+        """A page of a session's timeline by cursor; what follows is the last cursor given. `brief` cuts long data."""
         row = await self.row("SELECT created_cursor FROM sessions WHERE session_id = ?", (session_id,))
         if row is None:
             raise no_session(session_id)
         where, values = conditions(
-            ("session_id = ?", session_id),
-            ("cursor > ?", max(after, row[0] - 1)),
-            ("cursor < ?", before),
-            ("agent_id = ?", agent_id),
-            one_of("type", types),
+            ("e.session_id = ?", session_id),
+            ("e.cursor > ?", max(after, row[0] - 1)),
+            ("e.cursor < ?", before),
+            ("e.agent_id = ?", agent_id),
+            one_of("e.type", types),
+            one_of("e.kind", kinds),
+            (IS_ERROR, [] if errors else None),
         )
         rows, _ = await self.some(
-            f"SELECT document, cursor FROM timeline WHERE {where} ORDER BY cursor {order} LIMIT ?", [*values, limit]
+            "SELECT t.document, e.cursor FROM events e CROSS JOIN timeline t ON t.cursor = e.cursor"
+            f" WHERE {where} ORDER BY e.cursor {order} LIMIT ?",
+            [*values, limit],
         )
-        return Page([row[0] for row in rows], rows[-1][1] if rows else None)
+        documents = [row[0] for row in rows]
+        if brief:
+            documents = await asyncio.to_thread(lambda: [shortened(document) for document in documents])
+        return Page(documents, rows[-1][1] if rows else None)
 
     # ------------------------------------------------------------ all sessions
 
@@ -231,23 +241,26 @@ class Reader:
         *,
         limit: int,
         before: int | None = None,
-        status: str | None = None,
+        statuses: Sequence[str] = (),
         user_id: str | None = None,
         tag: str | None = None,
         parent: str | None = None,
         text: str | None = None,
+        details: bool = False,
     ) -> Page:
         """Metadata, newest change first; what follows is the cursor of the last one's newest event."""
         where, values = conditions(
-            ("last_cursor < ?", before),
-            ("status = ?", status),
-            ("user_id = ?", user_id),
-            ("parent_session = ?", parent),
-            ("EXISTS (SELECT 1 FROM json_each(tags) WHERE value = ?)", tag),
-            ("instr(lower(document), lower(?))", text),
+            ("m.last_cursor < ?", before),
+            one_of("m.status", statuses),
+            ("m.user_id = ?", user_id),
+            ("m.parent_session = ?", parent),
+            ("EXISTS (SELECT 1 FROM json_each(m.tags) WHERE value = ?)", tag),
+            ("instr(lower(m.document), lower(?))", text),
         )
+        what = f"{DETAILS}, m.last_cursor FROM metadata m JOIN sessions s ON s.session_id = m.session_id"
         rows = await self.some(
-            f"SELECT document, last_cursor FROM metadata WHERE {where} ORDER BY last_cursor DESC LIMIT ?",
+            f"SELECT {what if details else 'm.document, m.last_cursor FROM metadata m'}"
+            f" WHERE {where} ORDER BY m.last_cursor DESC LIMIT ?",
             [*values, limit + 1],
         )
         return rows.page(limit)
@@ -260,9 +273,9 @@ class Reader:
         )
         return Page([row[0] for row in rows], None)
 
-    async def active(self) -> Page:
-        """Metadata of the sessions that go on, those that wait for a person first, the longest wait at the top."""
-        rows = await self.rows(ACTIVE)
+    async def active(self, limit: int) -> Page:
+        """The sessions that go on and what they are at, those that wait for a person first, the longest wait on top."""
+        rows = await self.rows(ACTIVE, {"limit": limit})
         return Page([row[0] for row in rows], None)
 
     async def stats(self, now: str) -> str:
@@ -420,6 +433,30 @@ def snippet(data: str, words: Sequence[str], width: int = 160) -> str:
     return ("…" if start else "") + piece + ("…" if start + width < len(text) else "")
 
 
+BRIEF = 300
+"""Characters that are left of a text, and members and items of an object or a list, where they are cut."""
+BRIEF_MEMBERS, BRIEF_ITEMS, BRIEF_DEPTH = 40, 5, 4
+
+
+def shortened(document: str) -> str:
+    """An event with long parts of its data cut, so that a list of many is light; `brief` says that something was."""
+    if len(document) <= 2 * BRIEF:
+        return document
+    event = folds.decode(document)
+    short = event | {"data": cut(event["data"])}
+    return document if short == event else folds.encode(short | {"brief": True})
+
+
+def cut(value: Any, depth: int = BRIEF_DEPTH) -> Any:
+    if isinstance(value, str):
+        return value if len(value) <= BRIEF else value[:BRIEF] + "…"
+    if isinstance(value, dict):
+        return {name: cut(value[name], depth - 1) for name in list(value)[: BRIEF_MEMBERS if depth else 0]}
+    if isinstance(value, list):
+        return [cut(item, depth - 1) for item in value[: BRIEF_ITEMS if depth else 0]]
+    return value
+
+
 def document(name: str) -> str:
     return f"(SELECT document FROM documents WHERE session_id = :id AND name = '{name}')"
 
@@ -431,11 +468,41 @@ FROM metadata m JOIN sessions s ON s.session_id = m.session_id WHERE m.session_i
 
 NEWEST = "SELECT document FROM entries WHERE session_id = ? AND log = ? ORDER BY seq DESC LIMIT ?"
 
-ACTIVE = """
-SELECT m.document FROM sessions s JOIN metadata m ON m.session_id = s.session_id
-WHERE s.status IN ('active', 'waiting')
-ORDER BY s.status = 'waiting' DESC, iif(s.status = 'waiting', s.attention ->> '$.since', NULL), s.last_cursor DESC
-LIMIT 500"""
+IS_ERROR = """
+(e.kind IN ('tool_error', 'error', 'permission_denied') OR e.type = 'session_lost' OR e.data ->> '$.ok' IS 0
+ OR e.data ->> '$.success' IS 0 OR e.data ->> '$.status' IS 'failed' OR coalesce(e.data ->> '$.exitCode', 0) <> 0
+ OR coalesce(json_type(e.data, '$.error'), 'null') NOT IN ('null', 'false'))"""
+"""What went wrong, in the words that agents have for it."""
+
+DETAILS = """
+substr(m.document, 1, length(m.document) - 1) || ',' || substr(json_object(
+  'lastPrompt', coalesce(
+     (SELECT substr(coalesce(p.data ->> '$.prompt', p.data ->> '$.text', p.data ->> '$.content'), 1, 300)
+      FROM events p WHERE p.session_id = s.session_id AND p.type = 'action' AND p.kind = 'prompt'
+        AND p.seq > s.actions - 200 ORDER BY p.seq DESC LIMIT 1),
+     (SELECT iif(json_type(i.document, '$.input') = 'text', substr(i.document ->> '$.input', 1, 300), NULL)
+      FROM documents i WHERE i.session_id = s.session_id AND i.name = 'initial')),
+  'lastAction', (SELECT json_object('type', a.kind, 'tool', a.data ->> '$.tool', 'text', substr(coalesce(
+        a.data ->> '$.input.description', a.data ->> '$.input.command', a.data ->> '$.input.file_path',
+        a.data ->> '$.input.pattern', a.data ->> '$.input.url', a.data ->> '$.input.query', a.data ->> '$.path',
+        a.data ->> '$.command', a.data ->> '$.text', a.data ->> '$.message'), 1, 300))
+      FROM events a WHERE a.session_id = s.session_id AND a.type = 'action' AND a.seq > s.actions - 50
+        AND a.kind NOT IN ('prompt', 'message_display', 'notification', 'post_tool_batch', 'instructions_loaded')
+      ORDER BY a.seq DESC LIMIT 1),
+  'goalsCompleted', (SELECT count(*) FROM goals g WHERE g.session_id = s.session_id AND g.status = 'completed'),
+  'agentsActive', (SELECT count(*) FROM agents w WHERE w.session_id = s.session_id
+                   AND w.status NOT IN ('completed', 'failed', 'cancelled'))), 2)"""
+"""The metadata of a session (s, and m in the view) and what it is at. What was long ago is not looked for."""
+
+ACTIVE = f"""
+SELECT {DETAILS}
+FROM (SELECT session_id, row_number() OVER (
+        ORDER BY status = 'waiting' DESC, iif(status = 'waiting', attention ->> '$.since', NULL), last_cursor DESC)
+        AS place
+      FROM sessions WHERE status IN ('active', 'waiting') ORDER BY place LIMIT :limit) chosen
+CROSS JOIN sessions s ON s.session_id = chosen.session_id
+CROSS JOIN metadata m ON m.session_id = s.session_id ORDER BY chosen.place"""
+"""Which they are is settled first, so that only those that are shown are looked into."""
 
 STATS = """
 WITH RECURSIVE
@@ -468,6 +535,7 @@ SELECT json_object(
   'goals', json(coalesce((SELECT numbers FROM by_status WHERE what = 'goals'), '{}')),
   'agents', json(coalesce((SELECT numbers FROM by_status WHERE what = 'agents'), '{}')),
   'events', coalesce((SELECT total FROM by_status WHERE what = 'events'), 0),
+  'eventsToday', (SELECT coalesce(sum(events), 0) FROM minutes WHERE minute >= substr(:now, 1, 10)),
   'eventsPerMinute', (SELECT json_group_array(events) FROM (
      SELECT coalesce(m.events, 0) AS events FROM last_hour LEFT JOIN minutes m USING (minute) ORDER BY back DESC)))"""
 

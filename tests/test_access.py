@@ -106,6 +106,21 @@ def cookies(guarded: Appliance) -> dict[str, dict[str, str]]:
 
 # ------------------------------------------------------------- who may do what
 
+
+def test_health_tells_the_caller_its_role(guarded: Appliance, cookies: dict[str, dict[str, str]]) -> None:
+    for role, token in TOKENS.items():
+        for headers in (bearer(token), cookies[role]):
+            health = json.loads(ask(guarded, "GET", "/health", headers).body)
+            assert (health["role"], health["tokens"]) == (role, True)
+    for headers in ({}, bearer("unknown")):
+        assert json.loads(ask(guarded, "GET", "/health", headers).body)["role"] is None
+
+
+def test_where_no_token_is_needed_everybody_is_admin(appliance: Appliance) -> None:
+    health = json.loads(ask(appliance, "GET", "/health").body)
+    assert (health["role"], health["tokens"]) == ("admin", False)
+
+
 EVERYBODY = ("GET /health", "GET /", "POST /api/login", "DELETE /api/login")
 AGENTS_READ = (
     "GET /ready",

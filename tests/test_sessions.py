@@ -499,6 +499,8 @@ def test_sessions_are_found_by_each_filter_and_by_all(http: httpx.Client, sessio
     assert listed(http, tag=session_id) == both
     assert listed(http, tag=session_id, status="completed") == [two]
     assert listed(http, tag=session_id, status="active") == [one]
+    assert listed(http, tag=session_id, status=["active", "completed"]) == both
+    assert_problem(http.get("/api/sessions", params={"status": ["active", "asleep"]}), 422, "$.status")
     assert listed(http, userId=f"{session_id}-user") == [one]
     assert listed(http, parent=one) == [two]
     assert listed(http, q=f"grün {session_id}".upper().replace("Ü", "ü")) == [one]

@@ -1006,8 +1006,9 @@ def claude_code_events(
 
 _PAYLOAD_BYTES = 16 << 20
 _READ_BYTES = 1 << 20
-# A script that is `__main__` is compiled anew each time it starts, a module that it imports is not.
-_AS_MODULE = "import sys; sys.path.insert(0, {folder!r}); import {name}; {name}.{call}"
+# A script that is `__main__` is compiled anew each time it starts, a module that it imports is not. Its folder comes
+# last in the path: what else lies there must not take the place of the standard library.
+_AS_MODULE = "import sys; sys.path.append({folder!r}); import {name}; {name}.{call}"
 
 
 def hook() -> NoReturn:
@@ -1315,8 +1316,6 @@ class Sender:
             _sign(self.lock, failures > 0)
 
     def _pause(self, trouble: _Unreachable) -> float:
-        import random
-
         self._note(self.failures + 1)
         self.spool.sync()
         if isinstance(trouble, _TokenRefused):
@@ -1325,7 +1324,7 @@ class Sender:
             self._refused = trouble.token
             return _REFUSED_PAUSE_SECONDS
         longest = min(_LONGEST_PAUSE_SECONDS, _FIRST_PAUSE_SECONDS * 2.0 ** min(self.failures, 10))
-        return max(random.uniform(0.0, longest), min(trouble.pause, _LONGEST_RETRY_AFTER_SECONDS))
+        return max(_chance() * longest, min(trouble.pause, _LONGEST_RETRY_AFTER_SECONDS))
 
     # Batches
 
@@ -1388,6 +1387,11 @@ class Sender:
             self.spool.bury(lines[index], status, reason)
         self.spool.told_dropped()
         return True
+
+
+def _chance() -> float:
+    """From 0 to 1; not of the module `random`, whose state is the program's own."""
+    return int.from_bytes(os.urandom(4), "big") / (1 << 32)
 
 
 def _sendable(record: bytes) -> tuple[bytes, str]:
@@ -1526,8 +1530,12 @@ class _Outlet:
 
     def _start(self) -> None:
         """See to it that somebody delivers: a thread, or at the end of the process a detached sender."""
-        if self.thread is not None and self.thread.is_alive():
-            return
+        if not self.is_exiting and (self.thread is None or not self.thread.is_alive()):
+            self._start_thread()
+        if self.is_exiting:
+            self._hand_over()
+
+    def _start_thread(self) -> None:
         import atexit
         import threading
 
@@ -1536,12 +1544,9 @@ class _Outlet:
                 atexit.register(self._exit)
             self.thread = threading.Thread(target=self._run, name="hook_agent", daemon=True)
             try:
-                if not self.is_exiting:
-                    self.thread.start()
+                self.thread.start()
             except RuntimeError:  # the interpreter is leaving
                 self.is_exiting = True
-        if self.is_exiting:
-            self._hand_over()
 
     def _run(self) -> None:
         while not self.is_exiting:

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sqlite3
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 
-from sessionstore.owner import CannotStart
-from sessionstore.settings import BadSetting, read_settings
+import msgspec
 
-from . import layout
+from sessionstore.events import utc
+from sessionstore.owner import CannotStart
+from sessionstore.problems import Problem
+from sessionstore.settings import BadSetting, Settings, read_settings
+from sessionstore.soundness import examine
+
+from . import archive, backup, drill, layout, loss, offline, prune, recovery
 from .folders import open_folder
 from .restore import NotEmpty, restore
 from .tree import Tree, TreeAhead, TreeBusy, progress_of
@@ -24,6 +31,11 @@ DONE, FOUND, WRONG = 0, 1, 2
 POLL_SECONDS = 0.05
 PATIENCE = 30.0
 """Seconds after which a server whose tree does not come any further is not waited for."""
+
+
+class WrongUse(Exception):
+    """The command cannot be meant so. The message says why."""
+
 
 # ---------------------------------------------------------------- what is said
 
@@ -48,7 +60,8 @@ class Progress:
 
 
 def say(text: str) -> None:
-    print(text, file=sys.stderr)
+    """In the place of the progress that is shown, if any is."""
+    print(f"\r\033[K{text}" if sys.stderr.isatty() else text, file=sys.stderr)
 
 
 # ---------------------------------------------------------------------- commands
@@ -110,15 +123,47 @@ def verify_tree(options: argparse.Namespace) -> int:
     return FOUND if found.differences else DONE
 
 
-def restore_tree(options: argparse.Namespace) -> int:
-    """Make a database from a file tree.
+def bring_back(options: argparse.Namespace) -> int:
+    """Make a database from a file tree or a backup, or bring archived sessions back into one.
 
     The tree may also be one of the earlier service, which has no events.jsonl. What is odd about it is said; the tree
     itself is not changed. No server may be running in the folder.
     """
     into: Path = options.into or options.dir
+    kinds = {recovery.kind_of(source) for source in options.sources}
+    if kinds != {"archive"} and len(options.sources) > 1:
+        raise WrongUse("Of trees and backups one at a time can be restored")
+    if (options.newer and kinds != {"tree"}) or (options.force and kinds == {"archive"}):
+        raise WrongUse("--newer is for trees, --force for trees and backups")
+    if kinds == {"archive"}:
+        return restore_archives(options.sources, store_settings(options, into))
+    code = restore_tree(options, into) if kinds == {"tree"} else restore_backup(options, into)
+    if finding := examine(store_settings(options, into)):
+        say(f"The server will not serve this yet. {finding.detail}")
+    return code
+
+
+def restore_archives(sources: list[Path], settings: Settings) -> int:
     progress = Progress("events")
-    restored = restore(options.tree, into, is_forced=options.force, is_newer=options.newer, step=progress)
+    restored = recovery.bring_back(sources, settings, progress)
+    progress.end()
+    for odd in restored.odd:
+        print(odd)
+    print(f"{restored.events} events of {len(sources)} archives are in {settings.database} again")
+    return FOUND if restored.odd else DONE
+
+
+def restore_backup(options: argparse.Namespace, into: Path) -> int:
+    (source,) = options.sources
+    manifest = recovery.put_back(source, into, is_forced=options.force)
+    print(f"{into / 'sessions.db'} is what {source} was: it ends with cursor {manifest.cursor}")
+    return DONE
+
+
+def restore_tree(options: argparse.Namespace, into: Path) -> int:
+    (source,) = options.sources
+    progress = Progress("events")
+    restored = restore(source, into, is_forced=options.force, is_newer=options.newer, step=progress)
     progress.end()
     for odd in restored.odd:
         print(odd)
@@ -129,11 +174,108 @@ def restore_tree(options: argparse.Namespace) -> int:
     return FOUND if restored.odd else DONE
 
 
+def back_up_now(options: argparse.Namespace) -> int:
+    """Copy the database, also while the server writes; the copy is checked, and gets a manifest beside it."""
+    progress = Progress("pages copied")
+    manifest = backup.back_up(options.dir / "sessions.db", options.file, lambda done, total: progress(done))
+    progress.end()
+    print(f"{options.file} has the database up to cursor {manifest.cursor}: {manifest.bytes:,} bytes, checked")
+    return DONE
+
+
+def archive_old(options: argparse.Namespace) -> int:
+    """Write the sessions that ended, and last changed, before a time into one compressed tar each.
+
+    What is there already is read and not written again. With --prune, sessions whose archives have been read back and
+    are what the database has are deleted from the store, by its server where one runs.
+    """
+    options.to.mkdir(parents=True, exist_ok=True)
+    kept, written, failed = [], 0, 0
+    progress = Progress("sessions")
+    with closing(layout.open_reader(options.dir / "sessions.db")) as database:
+        for number, session_id in enumerate(archive.old_sessions(database, options.before), 1):
+            progress(number)
+            try:
+                session, is_new = archive.keep(database, session_id, options.to)
+            except archive.ArchiveFailed as error:
+                say(f"export: {error}")
+                failed += 1
+                continue
+            kept.append(session)
+            written += is_new
+    progress.end()
+    print(f"{options.to} has {len(kept):,} sessions, {written:,} of them new")
+    if options.prune and kept:
+        gone = prune.prune(store_settings(options), kept, options.url, say)
+        print(f"{gone:,} of them are gone from the store")
+        failed += len(kept) - gone
+    return FOUND if failed else DONE
+
+
+def accept_loss(options: argparse.Namespace) -> int:
+    """Have the server start again with a database that has lost its newest events.
+
+    A server that finds its database behind what was seen of it serves nothing. Where what is missing cannot be brought
+    back, this says that it may go on without it. The numbers of lost events are never given again.
+    """
+    print(loss.accept_loss(store_settings(options)))
+    return DONE
+
+
+def try_out(options: argparse.Namespace) -> int:
+    """Try out whether all comes back: a server of its own, a backup, a kill, its database gone, and all restored.
+
+    Nothing is touched but a temporary folder. Says what was lost, and how long it took from the beginning of the
+    restore until the server was ready. With --no-tree it shows what a backup alone brings back.
+    """
+    with tempfile.TemporaryDirectory(prefix="drill-") as folder:
+        result = drill.drill(Path(folder), options.events, say, has_tree=not options.no_tree)
+    back = f"{result.from_backup:,} events came back from the backup, {result.from_tree:,} from the file tree"
+    print(f"{back}; the server was ready {result.seconds:.1f} s after the restore began")
+    print(f"Lost, of {result.acknowledged:,} acknowledged events: {len(result.lost):,}")
+    return FOUND if result.lost else DONE
+
+
+FAILURES = (
+    archive.ArchiveFailed,
+    backup.BackupFailed,
+    drill.DrillFailed,
+    loss.NothingLost,
+    prune.NotPruned,
+    offline.Unsound,
+    recovery.Unknown,
+    CannotStart,
+    NotEmpty,
+    TreeBusy,
+    TreeAhead,
+    sqlite3.Error,
+    OSError,
+)
+"""What a command can be stopped by; each says why."""
+
 # --------------------------------------------------------------------- arguments
 
 
 def store_folder() -> Path:
     return read_settings().directory
+
+
+def store_settings(options: argparse.Namespace, folder: Path | None = None) -> Settings:
+    return msgspec.structs.replace(read_settings(), directory=folder or options.dir)
+
+
+def moment(text: str) -> str:
+    """A date or a time, as the database has times."""
+    try:
+        return utc(f"{text}T00:00:00Z" if re.fullmatch(r"\d{4}-\d\d-\d\d", text) else text)
+    except Problem:
+        raise argparse.ArgumentTypeError("must be a date such as 2026-02-13, or an RFC 3339 time") from None
+
+
+def positive(text: str) -> int:
+    if text.isascii() and text.isdigit() and int(text):
+        return int(text)
+    raise argparse.ArgumentTypeError("must be a whole number above 0")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -148,14 +290,27 @@ def parser() -> argparse.ArgumentParser:
     verify = command(commands, "verify", verify_tree)
     verify.add_argument("--full", action="store_true", help="read everything")
     verify.add_argument("--tree", type=Path, metavar="DIR", help="a tree in another folder than the store's")
-    restoring = command(commands, "restore", restore_tree)
-    restoring.add_argument("tree", type=Path, metavar="TREE", help="the folder with the tree")
+    restoring = command(commands, "restore", bring_back)
+    restoring.add_argument(
+        "sources", type=Path, metavar="SOURCE", nargs="+", help="the folder of a tree, a backup, or archives"
+    )
     restoring.add_argument(
         "--into", type=Path, metavar="DIR", help="the folder of the database (default: SESSIONS_DIR)"
     )
     how = restoring.add_mutually_exclusive_group()
     how.add_argument("--force", action="store_true", help="put a database that is there beside the new one")
     how.add_argument("--newer", action="store_true", help="keep the database, and add what only the tree has")
+    copied = command(commands, "backup", back_up_now)
+    copied.add_argument("file", type=Path, metavar="FILE", help="the copy; it must not be there yet")
+    archived = command(commands, "archive", archive_old)
+    archived.add_argument("--before", type=moment, required=True, metavar="DATE", help="such as 2026-02-13; UTC")
+    archived.add_argument("--to", type=Path, required=True, metavar="DIR", help="where the archives are")
+    archived.add_argument("--prune", action="store_true", help="delete from the store what is archived")
+    archived.add_argument("--url", help="where its server is (default: this machine, at PORT)")
+    command(commands, "accept-loss", accept_loss)
+    trying = command(commands, "drill", try_out)
+    trying.add_argument("--events", type=positive, default=4000, metavar="N", help="how many (default: 4000)")
+    trying.add_argument("--no-tree", action="store_true", help="without a file tree: what a backup alone brings back")
     return parser
 
 
@@ -177,10 +332,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options.dir = options.dir or store_folder()
         code: int = options.run(options)
-    except BadSetting as error:
+    except (BadSetting, WrongUse) as error:
         say(f"export: {error}")
         return WRONG
-    except (TreeBusy, TreeAhead, CannotStart, NotEmpty, sqlite3.Error, OSError) as error:
+    except FAILURES as error:
         say(f"export: {error}")
         return FOUND
     return code

@@ -89,25 +89,30 @@ LOGS = (EVENTS, ACTIONS, RESPONSES)
 
 PIECE = """
 SELECT max(position), CAST(group_concat(document, char(10)) AS BLOB)
-FROM ({lines} ORDER BY position LIMIT :lines)"""
+FROM ({lines} AND position <= :last ORDER BY position LIMIT :lines)"""
 
 
 def pieces(
     database: sqlite3.Connection, log: Log, session_id: str, after: int, last: int
 ) -> Iterator[tuple[int, bytes]]:
-    """The lines of a log after a position and up to its last, some at a time: where each piece ends, and its bytes."""
+    """The lines of a log after a position and up to its last, some at a time: where each piece ends, and its bytes.
+
+    Without a snapshot, they may end early where the session is deleted meanwhile.
+    """
     query = PIECE.format(lines=log.lines)
     lines = PIECE_LINES
     while after < last:
         with limited(database, PIECE_BYTES if lines else MAX_BYTES):
             try:
-                values = {"id": session_id, "after": after, "lines": lines or 1}
+                values = {"id": session_id, "after": after, "last": last, "lines": lines or 1}
                 ((after, piece),) = database.execute(query, values).fetchall()
             except sqlite3.DataError:  # too large for one piece
                 if not lines:
                     raise
                 lines //= 8
                 continue
+        if piece is None:
+            return
         yield after, piece + b"\n"
 
 

@@ -6,6 +6,10 @@ problems     every error, and the one shape in which it is told
 folds        what an event does to a document: pure functions
 events       the words of the contract: ids, times, JSON, the event
 database     the SQLite file: opening it, and appending one event
+mark         the newest cursor, kept beside the database
+soundness    whether the database can be served: looked at once, at the start
+backups      copies of the database, made unasked
+archives     one session as a download
 writer       the one thread that writes, many callers to a commit
 broadcaster  committed events, handed to whoever listens
 mirror       the file tree, kept beside the database while the server runs

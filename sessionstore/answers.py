@@ -206,6 +206,22 @@ class Connections(Shape, kw_only=True):
     sessions: int
 
 
+class DatabaseHealth(Shape, kw_only=True):
+    """What was found when the server started; unless it is `ok`, nothing of the database is served."""
+
+    status: Literal["ok", "behind", "damaged"]
+    error: str | None
+
+
+class BackupHealth(Shape, kw_only=True):
+    """The newest backup: when it was made, what it holds, and what went wrong since."""
+
+    status: Literal["off", "pending", "ok", "failed"]
+    last: str | None
+    cursor: int | None
+    error: str | None
+
+
 class TreeHealth(Shape, kw_only=True):
     """The file tree: the cursor that it has come to, and by how many events it is behind."""
 
@@ -227,6 +243,8 @@ class Health(Shape, kw_only=True):
     cursor: int
     sqlite: str
     search_lag: int
+    database: DatabaseHealth
+    backup: BackupHealth
     tree: TreeHealth
 
 

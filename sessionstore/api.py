@@ -25,13 +25,15 @@ from litestar.openapi.spec import (
 )
 from litestar.openapi.spec import Parameter as OpenAPIParameter
 from litestar.params import FromPath, FromQuery, QueryParameter
+from litestar.response import Stream
 
 from hook_agent import claude_code_events
 
 from . import __version__, answers, folds, requests
 from .access import COOKIE, Headers, Tokens
 from .answers import gives, problems
-from .database import Appended, Appender
+from .backups import Backups
+from .database import Appended, Appender, DeleteUnchanged
 from .door import log_entry
 from .events import ID_PATTERN, Draft, is_id, json_object, now
 from .folds import Document
@@ -184,12 +186,29 @@ async def health(request: Call) -> JSONResponse:
         "websocket": request.app.state.listeners.counts(),
         "storage": str(store.settings.directory),
         "version": __version__,
-        "cursor": store.writer.cursor,
+        "cursor": store.finding.cursor if store.finding else store.writer.cursor,
         "sqlite": sqlite3.sqlite_version,
         "searchLag": store.writer.search_lag,
+        "database": database_health(store),
+        "backup": backup_health(store.backups),
         "tree": tree_health(store.mirror),
     }
     return answer(msgspec.json.encode(document))
+
+
+def database_health(store: Store) -> Document:
+    finding = store.finding
+    return {"status": finding.status if finding else "ok", "error": finding.detail if finding else None}
+
+
+def backup_health(backups: Backups) -> Document:
+    last = backups.last.manifest if backups.last else None
+    return {
+        "status": backups.status,
+        "last": last and last.made_at,
+        "cursor": last and last.cursor,
+        "error": backups.error,
+    }
 
 
 def tree_health(mirror: Mirror) -> Document:
@@ -342,20 +361,43 @@ async def optional_object_of(request: Call) -> Document:
 @delete(
     "/api/sessions/{session_id:str}",
     operation_class=described(headers=OF_A_WRITE),
-    responses=gives(answers.Done, 404, 422),
+    responses=gives(answers.Done, 404, 412, 422),
     status_code=200,
     tags=["sessions"],
 )
-async def delete_session(request: Call, session_id: FromPath[str]) -> JSONResponse:
+async def delete_session(
+    request: Call,
+    session_id: FromPath[str],
+    last_cursor: Annotated[
+        int | None, QueryParameter(name="lastCursor", ge=0, le=MAX_CURSOR, description="Only if this is its newest")
+    ] = None,
+) -> JSONResponse:
     """Delete a session and all that was logged in it; its sub-sessions stay."""
     session_id = session_in_path(session_id)
-    return done(await append(request, draft_of("session_deleted", session_id, {}, headers_of(request))))
+    draft = draft_of("session_deleted", session_id, {}, headers_of(request))
+    if last_cursor is None:
+        return done(await append(request, draft))
+    return done(await store_of(request).writer.submit(DeleteUnchanged(draft, last_cursor)))
 
 
 @get("/api/sessions/{session_id:str}/resume", responses=gives(answers.Resume, 404), tags=["sessions"])
 async def resume_session(request: Call, session_id: FromPath[str]) -> JSONResponse:
     """All that an agent needs to go on where the last one stopped."""
     return answer(joined(await store_of(request).reader.resume(session_in_path(session_id))))
+
+
+@get(
+    "/api/sessions/{session_id:str}/archive",
+    media_type="application/gzip",
+    responses=problems(401, 404, 503)
+    | {200: ResponseSpec(bytes, description="A tar", media_type="application/gzip", generate_examples=False)},
+    tags=["sessions"],
+)
+async def archive_session(request: Call, session_id: FromPath[str]) -> Stream:
+    """A session as one compressed tar: its folder of the file tree, and a manifest."""
+    download = await store_of(request).archives.download(session_in_path(session_id))
+    headers = {"content-disposition": f'attachment; filename="{download.file_name}"', "cache-control": "no-store"}
+    return Stream(download.pieces(), media_type="application/gzip", headers=headers)
 
 
 @get("/api/sessions/{session_id:str}/events", responses=gives(answers.EventPage, 404, 422), tags=["events"])
@@ -835,6 +877,7 @@ ROUTES = (
     finalize_session,
     delete_session,
     resume_session,
+    archive_session,
     list_session_events,
     log_action,
     log_response,

@@ -238,11 +238,14 @@ class Appender:
         clock: Callable[[], str],
         ids: Iterator[str],
         auto_create: bool = True,
+        used: int = 0,
     ) -> None:
         self.connection = connection
         self.clock = clock
         self.ids = ids
         self.auto_create = auto_create
+        self.used = used
+        """Cursors up to here are never given, though the database may end below: what had them is lost."""
         self.puts_off = True
         """False: every entry is inserted at once, so that one that is refused fails alone."""
         self.is_open = False
@@ -289,6 +292,7 @@ class Appender:
         self.cursor, self.searched = self.connection.execute(
             "SELECT coalesce((SELECT max(cursor) FROM events), 0), searched FROM progress"
         ).fetchone()
+        self.cursor = max(self.cursor, self.used)
         self.received_at = self.clock()
         self.fresh = []
         self.unused_ids: set[tuple[str, str]] = set()
@@ -678,6 +682,23 @@ def lose_silent(appender: Appender, heard_before: str) -> list[Event]:
     ).fetchall()
     drafts = (Draft(type="session_lost", session_id=session_id, data={}) for (session_id,) in silent)
     return [appender.append(draft).event for draft in drafts]
+
+
+class DeleteUnchanged:
+    """Work: delete a session unless it has moved on; then Problem 412, and it stays."""
+
+    def __init__(self, draft: Draft, last_cursor: int) -> None:
+        self.draft = draft
+        self.last_cursor = last_cursor
+
+    def __call__(self, appender: Appender) -> Appended:
+        appender.insert_entries()
+        row = appender.connection.execute(
+            "SELECT last_cursor FROM sessions WHERE session_id = ?", (self.draft.session_id,)
+        ).fetchone()
+        if row and row[0] != self.last_cursor:
+            raise Problem(412, f"The session has moved on: its last cursor is {row[0]} now")
+        return appender.append(self.draft)
 
 
 def delete_old(appender: Appender, changed_before: str, limit: int = 100) -> list[Event]:

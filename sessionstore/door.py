@@ -11,12 +11,14 @@ import re
 from .access import ASGI, Headers, Receive, Scope, Send, answer, refuse
 from .database import Appended
 from .events import json_object
-from .problems import Problem
+from .problems import Problem, unavailable
 from .requests import check_media_type, entry_draft, read_body, session_in_path
 from .store import Store
 from .writer import Append
 
 HOT = re.compile(r"/api/actions/([^/]+)(/responses)?")
+OF_THE_DATABASE = re.compile(r"/(?:api/(?!login)|ws|datasette)")
+"""What cannot be answered without the database."""
 JSON = (b"content-type", b"application/json")
 
 
@@ -33,13 +35,16 @@ def logged(appended: Appended) -> bytes:
 
 
 class Door:
-    """ASGI: answers what is hot, passes on all else."""
+    """ASGI: answers what is hot, passes on all else, and lets nobody to a database that is not sound."""
 
     def __init__(self, app: ASGI, store: Store) -> None:
         self.app = app
         self.store = store
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self.store.finding and scope["type"] != "lifespan" and OF_THE_DATABASE.match(scope["path"]):
+            await refuse(unavailable(self.store.finding.detail, retry_after=30), scope, receive, send)
+            return
         if scope["type"] != "http" or scope["method"] != "POST" or not (hot := HOT.fullmatch(scope["path"])):
             await self.app(scope, receive, send)
             return

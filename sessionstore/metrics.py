@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
+from datetime import datetime
 
 from . import __version__
 from .access import Gate
@@ -46,6 +47,12 @@ def samples(store: Store, listeners: Listeners, gate: Gate) -> Iterator[Sample]:
     yield "ws_clients", "gauge", "WebSocket clients", {}, len(listeners.all)
     yield "ws_closed_slow_total", "counter", "WebSocket clients that did not keep up", {}, listeners.closed_slow
     yield "broadcast_events", "gauge", "Events in the broadcaster's ring", {}, len(broadcaster.events)
+    if (last := store.backups.last) is not None:
+        made = datetime.fromisoformat(last.manifest.made_at).timestamp()
+        yield "backup_last_success_timestamp_seconds", "gauge", "When the newest backup was made", {}, made
+        yield "backup_bytes", "gauge", "Size of the newest backup", {}, last.manifest.bytes
+        if last.seconds is not None:
+            yield "backup_duration_seconds", "gauge", "How long it took", {}, round(last.seconds, 3)
     yield "export_lag_events", "gauge", "Events that the file tree does not have yet", {}, mirror.lag
     yield "export_lag_seconds", "gauge", "Since the file tree last had them all", {}, round(mirror.lag_seconds(), 3)
     for name, number in mirror.errors.items():

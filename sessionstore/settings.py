@@ -44,6 +44,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     allowed_origins: frozenset[str] = frozenset({"http://localhost:3000", "http://127.0.0.1:3000"})
     retention_days: int | None = None
     auto_create: bool = True
+    backup_directory: Path | None = None
+    backup_every: float = 3600.0
     tree: bool = True
 
     @property
@@ -131,6 +133,17 @@ def seconds(text: str) -> float:
     raise ValueError("must be a number of seconds from 0.1 to 31536000")
 
 
+UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+
+
+def interval(text: str) -> float:
+    """Seconds, or a number with its unit."""
+    number, unit = (text[:-1], text[-1]) if text[-1:] in UNITS else (text, "s")
+    if number.isascii() and number.isdigit() and 1 <= int(number) * UNITS[unit] <= 31_536_000:
+        return int(number) * UNITS[unit]
+    raise ValueError("must be a whole number of seconds, or one such as 15m, 1h, 1d, from 1 second to 365 days")
+
+
 def one_of(*choices: str) -> Callable[[str], str]:
     def read(text: str) -> str:
         if text in choices:
@@ -216,4 +229,8 @@ TABLE = (
             "404", switch),
     Setting("SESSIONS_TREE", "tree", "on", "on: the file tree beside the database follows it; off: it is written only "
             "when told (python -m export tree)", switch),
+    Setting("SESSIONS_BACKUP_DIR", "backup_directory", "", "Folder into which the server copies its database; best on "
+            "another disk. None: it makes no backups", optional_folder),
+    Setting("SESSIONS_BACKUP_EVERY", "backup_every", "1h", "How often it does so: seconds, or such as 15m, 1h, 1d",
+            interval),
 )  # fmt: skip

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import sqlite3
 import time
 from pathlib import Path
 
+from .archives import Archives
+from .backups import Backups
 from .broadcaster import Broadcaster
 from .database import DatabaseUnusable, open_writer
 from .events import Event, event_ids
 from .mirror import Mirror
 from .reader import Reader
 from .settings import Settings
+from .soundness import Finding, examine
 from .writer import Writer
+
+log = logging.getLogger("sessionstore.store")
 
 
 class Store:
@@ -33,13 +40,25 @@ class Store:
             at_end=self.mirror.stop,
         )
         self.reader = Reader(settings.database)
+        self.backups = Backups(settings)
+        self.archives = Archives(settings.database)
+        self.finding: Finding | None = None
+        """Why the database is not served; nothing of it is open then, so that it stays as it was found."""
+        self.is_prepared = False
         self.started_at = time.monotonic()
         self.draining = False
 
     def prepare(self) -> None:
         """Make the database, or bring it to the newest version. Raises DatabaseUnusable with a message for people."""
+        if self.is_prepared:
+            return
         check_one_sqlite()
         self.settings.directory.mkdir(parents=True, exist_ok=True)
+        self.finding = examine(self.settings)
+        self.is_prepared = True
+        if self.finding:
+            log.critical("%s", self.finding.detail)
+            return
         try:
             open_writer(self.settings.database).close()
         except (DatabaseUnusable, sqlite3.Error) as error:
@@ -47,13 +66,19 @@ class Store:
 
     async def start(self) -> None:
         self.prepare()
+        if self.finding:
+            return
         await self.writer.start()
         self.broadcaster.start(self.writer.cursor)
         await self.reader.start()
+        self.backups.start()
         self.mirror.start(self.writer.cursor)
 
     async def stop(self) -> None:
         self.drain()
+        if self.finding:
+            return
+        await asyncio.to_thread(self.backups.stop)
         await self.reader.stop()  # before the writer: whoever closes the database last leaves nothing beside it
         await self.writer.stop()
 
@@ -72,6 +97,8 @@ class Store:
         """Why writes are not taken; None while they are."""
         if self.draining:
             return "The server is shutting down"
+        if self.finding:
+            return self.finding.detail
         if self.writer.trouble:
             return f"The last commit failed: {self.writer.trouble}"
         if not self.writer.thread.is_alive():

@@ -26,6 +26,7 @@ from .database import (
     purge,
 )
 from .events import Draft, Event, text_of_time
+from .mark import Mark
 from .problems import Problem, fault, unavailable
 
 log = logging.getLogger("sessionstore.writer")
@@ -44,6 +45,8 @@ QUIET = 0.01
 """Seconds for which nobody must have written before a chore goes on."""
 PUT_OFF = 0.1
 """Seconds for which writing may put a chore off: so the index keeps up with what is a steady load."""
+MARK_INTERVAL = 1.0
+"""Seconds between putting the newest cursor on disk, beside the database: what a power cut may take of it."""
 RECOVERY_INTERVAL = 1.0
 """Seconds between attempts to write again after a failure."""
 
@@ -102,6 +105,7 @@ class Writer:
         self.auto_create = auto_create
         self.lost_after = lost_after
         self.retention_days = retention_days
+        self.mark = Mark(path.parent)
         self.at_end = at_end
         """Called once the last write is committed, while the database is still open."""
         self.jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
@@ -119,6 +123,7 @@ class Writer:
         self.searched = 0
         """What full-text search finds: everything at or below this cursor."""
         self.chores_at = 0.0
+        self.synchronise_at = 0.0
         self.look_at = time.monotonic() + lost_after
         self.clock_drift = self.clock() - time.monotonic()
         self.thread = threading.Thread(target=self.run, name="writer", daemon=True)
@@ -128,6 +133,7 @@ class Writer:
     async def start(self) -> None:
         """Open the database, bring it to the newest version, and begin. Raises what opening it raises."""
         self.loop = asyncio.get_running_loop()
+        self.mark.open()
         self.appender = await self.loop.run_in_executor(None, self.open)
         self.note_progress()
         self.thread.start()
@@ -193,7 +199,7 @@ class Writer:
     def open(self) -> Appender:
         connection = open_writer(self.path, durability=self.durability)
         clock = lambda: text_of_time(self.clock())  # noqa: E731
-        return Appender(connection, clock=clock, ids=self.ids, auto_create=self.auto_create)
+        return Appender(connection, clock=clock, ids=self.ids, auto_create=self.auto_create, used=self.mark.cursor)
 
     def run(self) -> None:
         while (group := self.next_group()) is not None:
@@ -210,6 +216,7 @@ class Writer:
         except sqlite3.Error as error:
             log.warning("The last checkpoint failed: %s", error)
         self.appender.connection.close()
+        self.mark.close()
 
     def next_group(self) -> list[Job] | None:
         """What waits now, or at most until the next chore; None when all is done and the end has come."""
@@ -243,6 +250,7 @@ class Writer:
     def note_progress(self) -> None:
         """Called after a commit: only then is it true."""
         self.cursor = self.appender.cursor
+        self.mark.note(self.cursor)
         self.searched = self.appender.searched
 
     def transact(self, group: list[Job]) -> tuple[list[Outcome], list[Event]]:
@@ -293,10 +301,16 @@ class Writer:
             if self.trouble:
                 self.recover()
             is_busy = self.chore()
+            self.synchronise_mark()
         except Exception as error:
             self.fail([], error)
             return
         self.chores_at = time.monotonic() + (QUIET if is_busy else CHORE_INTERVAL)
+
+    def synchronise_mark(self) -> None:
+        if time.monotonic() >= self.synchronise_at:
+            self.synchronise_at = time.monotonic() + MARK_INTERVAL
+            self.mark.synchronise()
 
     def recover(self) -> None:
         """Write something, so that a store to which nobody writes, because it is not ready, becomes ready again."""

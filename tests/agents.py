@@ -22,7 +22,8 @@ Json = dict[str, Any]
 
 SECONDS = 60.0
 """How long a process may take before it counts as stuck."""
-HOOK = f"import sys; sys.path.insert(0, {str(REPOSITORY)!r}); import hook_agent; hook_agent.hook()"
+HOOK = f"import sys; sys.path.append({str(REPOSITORY)!r}); import hook_agent; hook_agent.hook()"
+"""What the command in Claude Code's settings runs, without the `|| :` around it that would hide a failure."""
 
 
 def environment(folder: Path, url: str, **more: str) -> dict[str, str]:
@@ -55,7 +56,7 @@ def run(code: str, env: dict[str, str], *arguments: str) -> str:
 
 
 def hook(payload: bytes, env: dict[str, str]) -> tuple[int, bytes, bytes]:
-    """Exit code, stdout and stderr of the command that is written into Claude Code's settings."""
+    """Exit code, stdout and stderr of one run of it."""
     command = [sys.executable, "-I", "-S", "-c", HOOK]
     ran = subprocess.run(command, env=env, input=payload, capture_output=True, timeout=SECONDS)
     return ran.returncode, ran.stdout, ran.stderr

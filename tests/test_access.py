@@ -114,6 +114,7 @@ AGENTS_READ = (
     "GET /api/state/{session_id}",
 )
 READERS_READ = (
+    "GET /api/sessions/{session_id}/archive",
     "GET /metrics",
     "GET /api/sessions",
     "GET /api/sessions/user/{user_id}",

@@ -275,7 +275,7 @@ def test_an_orderly_end_leaves_nothing_beside_the_database(folder: Path) -> None
         assert (folder / "sessions.db-wal").stat().st_size > 0
         assert appliance.stop().code == 0
         beside = {file.name for file in folder.iterdir() if file.is_file()} - {"sessions.db"}
-        assert beside == {".lock", ".mirror.json", "index.json", "deleted.jsonl"}
+        assert beside == {".lock", ".newest.json", ".mirror.json", "index.json", "deleted.jsonl"}
         assert has_no_traceback(appliance.output)
 
 

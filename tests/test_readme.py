@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 import subprocess
+import sys
 from typing import NamedTuple
 
 import httpx
@@ -57,10 +58,13 @@ def curl(arguments: list[str]) -> str:
 
 def run(command: str, appliance: Appliance) -> str:
     here = command.replace("localhost:9000", f"localhost:{appliance.port}")
+    here = re.sub(r"(?<= )hook_agent\.py(?= run)|tests/corpus/\S+\.jsonl", lambda file: str(REPOSITORY / file[0]), here)
+    here = here.replace("/var/claude-sessions", str(appliance.folder)).replace(".venv/bin/python", sys.executable)
     if here.startswith("curl "):
         return curl(shlex.split(here)[1:])
-    env = {**os.environ, "HOME": str(appliance.folder.parent)}  # nothing here may touch the home of whoever runs it
-    done = subprocess.run(["bash", "-c", here], cwd=REPOSITORY, env=env, capture_output=True, text=True, timeout=120)
+    home = appliance.folder.parent  # nothing here may touch the folders of whoever runs it
+    env = {**os.environ, "HOME": str(home), "SESSIONS_DIR": str(appliance.folder), "PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run(["bash", "-c", here], cwd=home, env=env, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

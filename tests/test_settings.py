@@ -33,6 +33,8 @@ DEFAULTS: dict[str, tuple[str, object]] = {
     ),
     "SESSIONS_AUTO_CREATE": ("auto_create", True),
     "SESSIONS_TREE": ("tree", True),
+    "SESSIONS_BACKUP_DIR": ("backup_directory", None),
+    "SESSIONS_BACKUP_EVERY": ("backup_every", 3600.0),
 }
 """All but SESSIONS_DIR, whose default depends on the machine."""
 
@@ -84,6 +86,10 @@ def test_the_folder_is_the_usual_one_or_stands_in_the_current_one(
         ("SESSIONS_ALLOWED_ORIGINS", "chrome-extension://abc, http://[::1]:3000", {"chrome-extension://abc", "http://[::1]:3000"}),
         ("SESSIONS_AUTO_CREATE", "off", False),
         ("SESSIONS_TREE", "off", False),
+        ("SESSIONS_BACKUP_DIR", "/mnt/backups", Path("/mnt/backups")),
+        ("SESSIONS_BACKUP_EVERY", "90", 90.0),
+        ("SESSIONS_BACKUP_EVERY", "15m", 900.0),
+        ("SESSIONS_BACKUP_EVERY", "365d", 31_536_000.0),
     ],
 )  # fmt: skip
 def test_a_setting_is_read(variable: str, text: str, value: object) -> None:
@@ -131,7 +137,14 @@ BAD = [
     ("SESSIONS_ALLOWED_ORIGINS", "http://*.example.com"),
     ("SESSIONS_AUTO_CREATE", "yes"),
     ("SESSIONS_AUTO_CREATE", "0"),
-    ("SESSIONS_TREE", "later"),
+    ("SESSIONS_TREE", "yes"),
+    ("SESSIONS_BACKUP_DIR", "~no-such-user/backups"),
+    ("SESSIONS_BACKUP_EVERY", "0"),
+    ("SESSIONS_BACKUP_EVERY", "0h"),
+    ("SESSIONS_BACKUP_EVERY", "366d"),
+    ("SESSIONS_BACKUP_EVERY", "1.5h"),
+    ("SESSIONS_BACKUP_EVERY", "hourly"),
+    ("SESSIONS_BACKUP_EVERY", "h"),
 ]
 
 

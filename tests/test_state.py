@@ -342,9 +342,10 @@ def test_a_goal_keeps_its_id(http: httpx.Client, at: str) -> None:
 @pytest.mark.parametrize("own", [[None], {"a": 1}, "goal-8", 7])
 def test_a_member_goal_id_of_a_new_goal_is_the_callers_own(http: httpx.Client, at: str, own: Any) -> None:
     assert add_goal(http, at, goalId=own)["id"] == "goal-1"
-    again = {"id": "goal-1", "description": "again"}
-    line = json.dumps({"sessionId": at.split("/")[-1], "type": "goal_added", "data": again})
-    http.post("/api/events", content=line, headers={"content-type": "application/x-ndjson"}).raise_for_status()
+    again = {"id": "goal-1", "description": "again", "goalId": own}
+    events = json.dumps({"sessionId": at.split("/")[-1], "type": "goal_added", "data": again})
+    answer = http.post("/api/events", content=events, headers={"content-type": "application/x-ndjson"})
+    assert answer.json()["accepted"] == 1, answer.text
     assert [goal["description"] for goal in state(http, at)["goals"]] == ["again"]
 
 

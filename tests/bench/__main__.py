@@ -10,7 +10,7 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 
-from tests.bench import actions, batches, feed, kill, reads, tree
+from tests.bench import actions, backup, batches, feed, hooks, kill, reads, tree
 from tests.bench.figures import Figure, raw_numbers, table
 
 BENCHES: dict[str, Callable[[argparse.Namespace], list[Figure]]] = {
@@ -19,6 +19,8 @@ BENCHES: dict[str, Callable[[argparse.Namespace], list[Figure]]] = {
     "reads": lambda options: reads.measure(options.rounds),
     "feed": lambda options: feed.measure(options.rounds),
     "tree": lambda options: tree.measure(options.rounds),
+    "backup": lambda options: backup.measure(options.rounds),
+    "hooks": lambda options: hooks.measure(options.rounds, options.hooks),
     "kill": lambda options: kill.measure(options.kills),
 }
 
@@ -56,6 +58,7 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     names = f"what to measure: {', '.join(BENCHES)} (default: all)"
     parser.add_argument("names", metavar="NAME", nargs="*", help=names)
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="alternating rounds (default 5)")
+    parser.add_argument("--hooks", type=int, default=500, metavar="N", help="how many hooks to run (default 500)")
     parser.add_argument("--kills", type=int, default=50, metavar="N", help="how often to kill (default 50)")
     parser.add_argument("--verbose", action="store_true", help="print the number of every round, too")
     options = parser.parse_args(arguments)

@@ -149,10 +149,15 @@ def expect_200(answer: Answer) -> bytes:
 
 
 class Posted(NamedTuple):
-    """An event that was acknowledged: its cursor, and CLOCK_MONOTONIC (ns) when the answer arrived."""
+    """An event that was acknowledged: its cursor, and CLOCK_MONOTONIC (ns) when the answer arrived, and it was sent."""
 
     cursor: int
     answered_ns: int
+    sent_ns: int
+
+    @property
+    def took_ms(self) -> float:
+        return (self.answered_ns - self.sent_ns) / 1e6
 
 
 class _Written(msgspec.Struct):
@@ -180,7 +185,8 @@ async def _open_loop(port: int, requests: Sequence[bytes], rate: float, connecti
 
 
 async def _post(client: HttpClient, request: bytes, free: asyncio.Queue[HttpClient], posted: list[Posted]) -> None:
+    sent_ns = time.monotonic_ns()
     answer = await client.ask(request)
     answered_ns = time.monotonic_ns()
     free.put_nowait(client)
-    posted.append(Posted(msgspec.json.decode(expect_200(answer), type=_Written).cursor, answered_ns))
+    posted.append(Posted(msgspec.json.decode(expect_200(answer), type=_Written).cursor, answered_ns, sent_ns))

@@ -1,0 +1,243 @@
+"""One session as one compressed tar: its folder of the tree to the byte, and a manifest as the last of its files.
+
+    demo-1@4711.tar.gz     session demo-1 as it was after its event 4711
+      demo-1/actions.jsonl, events.jsonl, initial.json, metadata.json …
+      demo-1/subsessions/demo-2 -> ../../demo-2
+      demo-1/manifest.json
+
+The same session always gives the same tar. It is made a piece at a time, from the
+database, so that its size does not matter.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+import tarfile
+import zlib
+from collections.abc import Generator, Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from . import layout
+from .backup import synchronise
+from .layout import LOGS, METADATA, SUBSESSIONS, Log, Session
+
+MANIFEST = "manifest.json"
+GZIP = 31
+"""To zlib: with a gzip head, in which it writes no time."""
+
+
+class ArchiveFailed(Exception):
+    """The message says why."""
+
+
+class NoSession(ArchiveFailed):
+    """Nothing has this id."""
+
+
+class Content(NamedTuple):
+    """One file to be: its pieces hold `size` bytes together."""
+
+    name: str
+    size: int
+    pieces: Iterator[bytes]
+
+
+class Packed(msgspec.Struct):
+    """What the manifest says of a file."""
+
+    bytes: int
+    sha256: str
+
+
+class Manifest(msgspec.Struct, rename="camel", kw_only=True):
+    """manifest.json"""
+
+    schema: str = msgspec.field(default="session-archive-v1", name="$schema")
+    session_id: str
+    last_cursor: int
+    files: dict[str, Packed]
+
+
+# ---------------------------------------------------------------------- making
+
+
+class Taken(NamedTuple):
+    """A session as it was at one moment. What is written to it later is not in its contents."""
+
+    session: Session
+    contents: list[Content]
+    links: dict[str, str]
+
+    @property
+    def file_name(self) -> str:
+        """No two states of a session have the same, nor two sessions that had the same id one after the other."""
+        return f"{self.session.session_id}@{self.session.last_cursor}.tar.gz"
+
+
+def take(database: sqlite3.Connection, session_id: str) -> Taken:
+    """No snapshot is held afterwards: what a log has up to its last line does not change. Raises NoSession."""
+    with layout.snapshot(database):
+        session = layout.session(database, session_id)
+        if session is None:
+            raise NoSession(f"There is no session {session_id!r}")
+        contents = [*documents(database, session), *logs(database, session)]
+        return Taken(session, sorted(contents), layout.subsessions(database, session_id))
+
+
+def compressed(tar: Iterator[bytes]) -> Iterator[bytes]:
+    packer = zlib.compressobj(wbits=GZIP)
+    for piece in tar:
+        if packed := packer.compress(piece):
+            yield packed
+    yield packer.flush()
+
+
+def tar_of(taken: Taken) -> Iterator[bytes]:
+    """Raises ArchiveFailed where the session is deleted meanwhile."""
+    session = taken.session
+    mtime = int(datetime.fromisoformat(msgspec.json.decode(session.metadata)["updated"]).timestamp())
+    files: dict[str, Packed] = {}
+    for content in taken.contents:
+        yield head(session, content.name, mtime, size=content.size)
+        files[content.name] = yield from counted(content)
+        yield padding(content.size)
+    for child, target in sorted(taken.links.items()):
+        yield head(session, f"{SUBSESSIONS}/{child}", mtime, target=target)
+    manifest = Manifest(session_id=session.session_id, last_cursor=session.last_cursor, files=files)
+    text = msgspec.json.format(msgspec.json.encode(manifest)) + b"\n"
+    yield head(session, MANIFEST, mtime, size=len(text)) + text + padding(len(text))
+    yield bytes(2 * tarfile.BLOCKSIZE)
+
+
+def counted(content: Content) -> Generator[bytes, None, Packed]:
+    """The pieces of a file, and in the end what there was. Raises ArchiveFailed where it is not what it was to be."""
+    digest, size = hashlib.sha256(), 0
+    for piece in content.pieces:
+        digest.update(piece)
+        size += len(piece)
+        yield piece
+    if size != content.size:
+        raise ArchiveFailed(f"{content.name} has {size} bytes instead of {content.size}: the session is being deleted")
+    return Packed(size, digest.hexdigest())
+
+
+def documents(database: sqlite3.Connection, session: Session) -> Iterator[Content]:
+    whole = {METADATA: layout.pretty(session.metadata)} | layout.documents(database, session.session_id)
+    for name, text in whole.items():
+        if text is not None:
+            yield Content(name, len(text), iter((text,)))
+
+
+def logs(database: sqlite3.Connection, session: Session) -> Iterator[Content]:
+    for log in LOGS:
+        yield Content(log.name, size_of(database, session, log), lines(database, session, log))
+
+
+def lines(database: sqlite3.Connection, session: Session, log: Log) -> Iterator[bytes]:
+    pieces = layout.pieces(database, log, session.session_id, session.before_first(log), session.last(log))
+    for _, piece in pieces:
+        yield piece
+
+
+def size_of(database: sqlite3.Connection, session: Session, log: Log) -> int:
+    values = {"id": session.session_id, "after": session.before_first(log), "last": session.last(log)}
+    query = f"SELECT coalesce(sum(octet_length(document) + 1), 0) FROM ({log.lines} AND position <= :last)"
+    if sqlite3.sqlite_version_info < (3, 43):
+        query = query.replace("octet_length(document)", "length(CAST(document AS BLOB))")
+    ((size,),) = database.execute(query, values).fetchall()
+    return int(size)
+
+
+def head(session: Session, name: str, mtime: int, *, size: int = 0, target: str = "") -> bytes:
+    member = tarfile.TarInfo(f"{session.session_id}/{name}")
+    member.mtime, member.size, member.linkname = mtime, size, target
+    member.type = tarfile.SYMTYPE if target else tarfile.REGTYPE
+    return member.tobuf(tarfile.PAX_FORMAT)
+
+
+def padding(size: int) -> bytes:
+    return bytes(-size % tarfile.BLOCKSIZE)
+
+
+# ---------------------------------------------------------------------- keeping
+
+
+def old_sessions(database: sqlite3.Connection, before: str) -> list[str]:
+    """Those that have ended and have not changed since a time, oldest first."""
+    rows = database.execute(
+        "SELECT session_id FROM sessions WHERE ended IS NOT NULL AND updated < ? ORDER BY last_cursor", (before,)
+    )
+    return [session_id for (session_id,) in rows]
+
+
+def keep(database: sqlite3.Connection, session_id: str, folder: Path) -> tuple[Session, bool]:
+    """Have the archive of a session in a folder: the session as it is there, and whether the archive is new.
+
+    Either way it has been read back, and is what the database has. Raises ArchiveFailed, OSError.
+    """
+    taken = take(database, session_id)
+    path = folder / taken.file_name
+    if path.exists():
+        check(path, database, taken.session)
+        return taken.session, False
+    part = folder / f".{path.name}.part"
+    try:
+        with open(part, "wb") as file:
+            file.writelines(compressed(tar_of(taken)))
+        synchronise(part)
+        check(part, database, taken.session)
+        part.rename(path)
+    finally:
+        part.unlink(missing_ok=True)
+    synchronise(folder)
+    return taken.session, True
+
+
+def check(path: Path, database: sqlite3.Connection, session: Session) -> None:
+    """Raises ArchiveFailed unless a file, read back whole, holds what the database has of a session.
+
+    Only in metadata.json it may differ, and in its links: these tell of other
+    sessions, which come and go without a change to this one.
+    """
+    archived = manifest_in(path).files
+    files = {content.name: packed(content) for content in take(database, session.session_id).contents}
+    if archived.keys() != files.keys() or any(archived[name] != files[name] for name in files if name != METADATA):
+        raise ArchiveFailed(f"{path} is something else than the session {session.session_id} as it is now")
+
+
+def packed(content: Content) -> Packed:
+    pieces = counted(content)
+    while True:
+        try:
+            next(pieces)
+        except StopIteration as end:
+            found: Packed = end.value
+            return found
+
+
+def manifest_in(path: Path) -> Manifest:
+    """The manifest of an archive, all of whose files are as it says. Raises ArchiveFailed."""
+    found: dict[str, Packed] = {}
+    text = b""
+    try:
+        with open(path, "rb") as file, tarfile.open(fileobj=file, mode="r|gz") as tar:
+            for member in tar:
+                name = member.name.partition("/")[2]
+                content = tar.extractfile(member) if member.isreg() else None
+                if content is None:
+                    continue
+                if name == MANIFEST:
+                    text = content.read()
+                else:
+                    found[name] = Packed(member.size, hashlib.file_digest(content, "sha256").hexdigest())  # type: ignore[arg-type]
+        manifest = msgspec.json.decode(text, type=Manifest)
+    except (tarfile.TarError, zlib.error, EOFError, OSError, msgspec.DecodeError) as error:
+        raise ArchiveFailed(f"{path} is damaged: {error}") from None
+    if manifest.files != found:
+        raise ArchiveFailed(f"{path} is damaged: its files are not what its manifest says")
+    return manifest

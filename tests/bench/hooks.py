@@ -1,0 +1,157 @@
+"""`hooks`: what being watched costs an agent, and whether all that it says arrives over a bad link."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from itertools import pairwise
+from pathlib import Path
+
+import httpx
+
+from hook_agent import _hook_command
+from tests.agents import environment, hook, numbers_of, run, spool_in, stop_senders
+from tests.appliance import Appliance
+from tests.badlink import BadLink, Fake
+from tests.bench.figures import Figure, Target, Unsound
+from tests.bench.load import percentile
+
+PAYLOAD = (
+    b'{"session_id":"5f2c","hook_event_name":"PreToolUse","tool_name":"Bash","tool_use_id":"toolu_01","cwd":"/workspace",'
+    b'"transcript_path":"/root/.claude/projects/-workspace/5f2c.jsonl","tool_input":{"command":"make test"}}'
+)
+CHECKED_SHARE = 5
+"""One run in so many is made once more without the `|| :` of the installed command, which would hide a failure."""
+EVENTS = 10_000
+DELIVERY_SECONDS = 120.0
+CALLS = """
+import sys, time, hook_agent
+agent = hook_agent.SessionHookAgent("calls").sync
+agent.log_action(type="first")
+for number in range(int(sys.argv[1])):
+    begun = time.perf_counter()
+    agent.log_action(type="file_write", path="src/server.js", lines=number)
+    print(time.perf_counter() - begun)
+"""
+CALLS_A_ROUND = 5000
+LOG = """
+import sys, hook_agent
+agent = hook_agent.SessionHookAgent("bad-link").sync
+for number in range(int(sys.argv[1])):
+    agent.log_action(type="step", number=number)
+"""
+
+
+def measure(rounds: int, runs: int) -> list[Figure]:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        try:
+            return [*_hook_costs(folder, runs), _call_cost(folder, rounds), *_bad_link(folder)]
+        finally:
+            stop_senders(folder)
+
+
+# ------------------------------------------------------------------------- a hook
+
+
+def _hook_costs(folder: Path, runs: int) -> Iterator[Figure]:
+    failures: list[int] = []
+    checked = 0
+    with _stores(folder) as urls:
+        for mode, url in urls.items():
+            env = environment(folder, url)
+            hooks, starts = [], []
+            for number in range(max(1, runs // len(urls))):
+                hooks.append(_milliseconds(["sh", "-c", _hook_command()], env))
+                starts.append(_milliseconds([_interpreter(), "-S", "-c", "pass"], env))
+                if number % CHECKED_SHARE == 0:
+                    checked += 1
+                    failures += [1] if hook(PAYLOAD, env) != (0, b"", b"") else []
+            stop_senders(folder)
+            compared = f"`hook`, the store {mode}, against python3 -S -c pass, {len(hooks)} runs"
+            yield Figure("hooks", compared, "ms", hooks, Target(1.5, at_most=True), starts)
+    silent = f"`hook` runs that printed something or did not exit with 0, of {checked}"
+    yield Figure("hooks", silent, "", [len(failures)], Target(0, at_most=True))
+
+
+@contextmanager
+def _stores(folder: Path) -> Iterator[dict[str, str]]:
+    with (
+        Appliance(folder / "store") as up,
+        socket.create_server(("127.0.0.1", 0)) as hanging,
+        Fake(lambda posted: posted.answer(500)) as failing,
+    ):
+        down = "http://127.0.0.1:9"
+        silent = f"http://127.0.0.1:{hanging.getsockname()[1]}"
+        yield {"up": up.url, "down": down, "hanging": silent, "answering 500": failing.url}
+
+
+def _interpreter() -> str:
+    """The one that the installed command names."""
+    return os.path.realpath(sys.executable)
+
+
+def _milliseconds(command: list[str], env: dict[str, str]) -> float:
+    begun = time.perf_counter()
+    ran = subprocess.run(command, env=env, input=PAYLOAD, capture_output=True)
+    took = time.perf_counter() - begun
+    if (ran.returncode, ran.stdout, ran.stderr) != (0, b"", b""):
+        raise Unsound(f"{command} ended with {ran.returncode}: {ran.stdout + ran.stderr!r}")
+    return took * 1000
+
+
+# ------------------------------------------------------------------------- a call
+
+
+def _call_cost(folder: Path, rounds: int) -> Figure:
+    env = environment(folder, "http://127.0.0.1:9", SESSION_SPOOL_DIR=str(folder / "calls"))
+    rounds_ms = []
+    for _ in range(rounds):
+        took = [float(seconds) for seconds in run(CALLS, env, str(CALLS_A_ROUND)).split()]
+        rounds_ms.append(percentile(took, 0.99) * 1000)
+    compared = f"log_action, the store down, p99 of {CALLS_A_ROUND:,} calls"
+    return Figure("hooks", compared, "ms", rounds_ms, Target(1, at_most=True))
+
+
+# -------------------------------------------------------------------- a bad link
+
+
+def _bad_link(folder: Path) -> list[Figure]:
+    with ExitStack() as stack:
+        appliance = stack.enter_context(Appliance(folder / "behind"))
+        link = stack.enter_context(BadLink(appliance.port))
+        begun = time.monotonic()
+        run(LOG, environment(folder, link.url), str(EVENTS))
+        _wait_until_delivered(folder, link.url)
+        took = time.monotonic() - begun
+        http = stack.enter_context(httpx.Client(base_url=appliance.url, timeout=30))
+        numbers = numbers_of(http, "bad-link")
+        faults = sum(count for fault, count in link.happened.items() if fault)
+    if not faults:
+        raise Unsound("the link was good")
+    over = f"of {EVENTS:,} events over a link with {faults} faults in {sum(link.happened.values())} requests"
+    none = Target(0, at_most=True)
+    twice = sum(count - 1 for count in Counter(numbers).values())
+    misplaced = sum(before > after for before, after in pairwise(numbers))
+    return [
+        Figure("hooks", f"lost, {over}", "", [len(set(range(EVENTS)) - set(numbers))], none),
+        Figure("hooks", f"written twice, {over}", "", [twice], none),
+        Figure("hooks", f"out of order, {over}", "", [misplaced], none),
+        Figure("hooks", "from the first of them to the delivery of the last", "s", [took], Target(60, at_most=True)),
+    ]
+
+
+def _wait_until_delivered(folder: Path, url: str) -> None:
+    spool = spool_in(folder, url)
+    deadline = time.monotonic() + DELIVERY_SECONDS
+    while spool.segments():
+        if time.monotonic() > deadline:
+            raise Unsound(f"not delivered within {DELIVERY_SECONDS:g} s")
+        time.sleep(0.01)

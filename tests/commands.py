@@ -1,0 +1,35 @@
+"""`python -m export`, run as its users run it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.appliance import REPOSITORY
+
+
+def export(folder: Path, *arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """One command on the store in `folder`; no other setting reaches it."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("SESSIONS_", "PORT"))}
+    return subprocess.run(
+        [sys.executable, "-m", "export", *map(str, arguments)],
+        cwd=REPOSITORY,
+        env={**inherited, "SESSIONS_DIR": str(folder), **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def is_done(ended: subprocess.CompletedProcess[str]) -> bool:
+    assert (ended.returncode, ended.stderr) == (0, ""), ended
+    return True
+
+
+def is_refused(ended: subprocess.CompletedProcess[str], *words: str) -> bool:
+    """Exit code 1, and lines for people on stderr that have these words."""
+    assert ended.returncode == 1 and "Traceback" not in ended.stderr, ended
+    return all(word in ended.stderr for word in words)

@@ -1,0 +1,44 @@
+"""The drill: a database is lost and comes back, and a drill that could not fail would show nothing."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.commands import export, is_done
+
+
+def numbers(text: str) -> list[int]:
+    return [int(number.replace(",", "")) for number in re.findall(r"(?<![\d.])\d[\d,]*(?![\d.])", text)]
+
+
+def test_every_acknowledged_event_comes_back_and_it_is_said_how_long_it_took(tmp_path: Path) -> None:
+    ended = export(tmp_path, "drill", "--events", "1500")
+    assert ended.returncode == 0, ended
+    came_back, lost = ended.stdout.splitlines()
+    from_backup, from_tree = numbers(came_back)[:2]
+    assert from_backup >= 750 and from_tree == 750
+    assert re.search(r"ready \d+\.\d s after", came_back)
+    assert lost == "Lost, of 1,500 acknowledged events: 0"
+
+
+def test_without_the_tree_what_came_after_the_backup_is_lost_and_said_to_be(tmp_path: Path) -> None:
+    ended = export(tmp_path, "drill", "--events", "1500", "--no-tree")
+    assert ended.returncode == 1, ended
+    assert ended.stdout.splitlines()[1] == "Lost, of 1,500 acknowledged events: 750"
+    assert "accepted as lost" in ended.stderr
+
+
+@pytest.mark.parametrize("events", ["0", "-1", "many"])
+def test_wrong_use_is_exit_code_2(tmp_path: Path, events: str) -> None:
+    assert export(tmp_path, "drill", "--events", events).returncode == 2
+
+
+def test_the_help_of_every_command_says_what_it_does(tmp_path: Path) -> None:
+    listed = re.findall(r"^ {4}([a-z-]+)\s+\S", export(tmp_path, "--help").stdout, re.MULTILINE)
+    assert {"backup", "archive", "restore", "accept-loss", "drill"} <= set(listed)
+    for name in listed:
+        assert is_done(ended := export(tmp_path, name, "--help"))
+        assert len(ended.stdout.splitlines()) > 5

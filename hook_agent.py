@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import signal
     import threading
     from collections.abc import Callable, Iterable, Iterator, Sequence
+    from contextlib import AbstractContextManager
     from http.client import HTTPConnection
     from types import TracebackType
     from typing import Any, NoReturn, TypeGuard
@@ -49,7 +50,7 @@ _ID_LENGTH = 128
 _USER_LENGTH = 256
 _EVENT_BYTES = (1 << 20) - 4096  # the store takes 1 MiB of data; the rest is for what stands around it
 _DEPTH = 60  # the store takes 64 levels, of which the event itself is one
-_PARTS = 200_000  # of one event: what is built of itself many times over must not be unfolded for ever
+_PARTS = 600_000  # of one event: more would not fit; what has a part many times over is not to be unfolded for ever
 _LARGEST = 1 << 63
 _SHORTEST_CUT = 16
 _CUT = "…"
@@ -121,6 +122,7 @@ class _Plain:
 
     def __init__(self) -> None:
         self.parts = 0
+        self.around: set[int] = set()  # the containers that one is in: none of them can be in it again
 
     def value(self, value: Any, depth: int = 0) -> Any:
         self.parts += 1
@@ -128,23 +130,31 @@ class _Plain:
             return value
         if isinstance(value, str):
             return _clean(value)
+        try:
+            return self.number(value) if isinstance(value, (int, float)) else self.container(value, depth)
+        except Exception:  # a class of the program's own may do anything
+            return f"<{type(value).__name__}>"
+
+    def number(self, value: float) -> Any:
         if isinstance(value, int):
             return int(value) if -_LARGEST <= value < _LARGEST else _text_of(int(value))
-        if isinstance(value, float):
-            return float(value) if value - value == 0 else None  # neither infinite nor NaN
-        if isinstance(value, (bytes, bytearray)):
-            return bytes(value).decode(errors="replace")
-        return self.container(value, depth)
+        return float(value) if value - value == 0 else None  # neither infinite nor NaN
 
     def container(self, value: Any, depth: int) -> Any:
-        is_object = isinstance(value, dict)
-        if not is_object and not isinstance(value, (list, tuple, set, frozenset)):
+        if isinstance(value, (bytes, bytearray)):
+            return bytes(value).decode(errors="replace")
+        if not isinstance(value, (dict, list, tuple, set, frozenset)):
             return _clean(_text_of(value))
-        if depth >= _DEPTH or self.parts > _PARTS:
+        left = _PARTS - self.parts
+        if depth >= _DEPTH or left <= 0 or id(value) in self.around:
             return _CUT
-        if is_object:
-            return {self.name(name): self.value(part, depth + 1) for name, part in list(value.items())}
-        return [self.value(part, depth + 1) for part in list(value)]
+        self.around.add(id(value))
+        try:
+            if isinstance(value, dict):
+                return {self.name(name): self.value(part, depth + 1) for name, part in list(value.items())[:left]}
+            return [self.value(part, depth + 1) for part in list(value)[:left]]
+        finally:
+            self.around.remove(id(value))
 
     def name(self, name: object) -> str:
         return _clean(name if isinstance(name, str) else _text_of(name))
@@ -203,13 +213,13 @@ def _sha256(text: bytes) -> str:
 # ---------------------------------------------------------------------------------------------------------------------
 
 # One line is one event, or a hook's payload as it came. All processes append to the newest segment, so that the order
-# of the lines is the order in which things were said. Nothing is fsynced: what is spooled outlives every process, and
-# needs to outlive no more than that.
+# of the lines is the order in which things were said. A line outlives every process as soon as it is written; only what
+# has to wait for the store is fsynced, too, by whoever waits.
 #
 #     00000007.ndjson     a segment; numbers only rise
 #     position.json       how much of the first segment has been delivered
 #     lock                flock: whoever changes the folder holds it, for microseconds. Its content is the last number
-#     sender.lock         flock: whoever delivers holds it, for as long as he lives. Its content is the process id
+#     sender.lock         flock: whoever delivers holds it for as long as he lives. Content: his process id, how it goes
 #     dropped.json        how much had to go for the bound, by session; reporting.json while the store is being told
 #     dead/               what the store refused for good, and why
 
@@ -246,6 +256,7 @@ class Spool:
         self.segment_bytes = min(_SEGMENT_BYTES, limit // 8)
         self._service_url = service_url
         self._chosen = folder
+        self._position: Members = {}
 
     # Where it is
 
@@ -272,64 +283,52 @@ class Spool:
     def _segment(self, number: int) -> str:
         return f"{self.folder}/{number:08}.ndjson"
 
-    def segments(self) -> list[int]:
-        """Their numbers, rising. Other agents may keep files of their own here."""
+    def _names(self) -> list[str]:
         try:
-            names = os.listdir(self.folder) if self.folder else []
+            return os.listdir(self.folder) if self.folder else []
         except FileNotFoundError:
             return []
-        return sorted(
-            int(name[:8]) for name in names if len(name) == 15 and name.endswith(".ndjson") and name[:8].isdigit()
-        )
+
+    def segments(self) -> list[int]:
+        """Their numbers, rising. Other agents may keep files of their own here."""
+        names = [name for name in self._names() if len(name) == 15 and name.endswith(".ndjson")]
+        return sorted(int(name[:8]) for name in names if name[:8].isdigit())
 
     # Appending
 
     def append(self, lines: bytes) -> tuple[int, int]:
         """Add whole lines: the segment and the offset at which they end. Raises OSError, and then none was added."""
         with _Lock(self) as lock:
-            descriptor, length = self._newest(len(lines), lock)
+            number, descriptor = self._newest(len(lines), lock)
             try:
+                length = os.fstat(descriptor).st_size
                 if length and os.pread(descriptor, 1, length - 1) != b"\n":  # a writer was killed in its last line
                     lines = b"\n" + lines
-                written = os.write(descriptor, lines)
-                if written != len(lines):
+                if os.write(descriptor, lines) != len(lines):
                     os.ftruncate(descriptor, length)
                     raise OSError("the disk is full")
             finally:
                 os.close(descriptor)
-            return self._number, length + written
+            return number, length + len(lines)
 
     def _newest(self, size: int, lock: _Lock) -> tuple[int, int]:
-        """The segment to append to, and how long it is."""
+        """The segment to append to: its number, and itself, opened."""
         numbers = self.segments()
-        if numbers and lock.is_held:
-            self._number = numbers[-1]
-            descriptor = os.open(self._segment(self._number), _OPEN | os.O_APPEND, 0o600)
-            length = os.fstat(descriptor).st_size
-            if length + size <= self.segment_bytes:
-                return descriptor, length
-            os.close(descriptor)
         if lock.is_held:
+            if numbers and os.stat(self._segment(numbers[-1])).st_size + size <= self.segment_bytes:
+                return numbers[-1], os.open(self._segment(numbers[-1]), _OPEN | os.O_APPEND, 0o600)
             self._make_room(numbers, size)
-        return self._new(max([lock.number, *numbers]) + 1, lock), 0
-
-    def _new(self, number: int, lock: _Lock) -> int:
-        """A new segment; where the lock could not be had, others may be doing the same."""
-        while True:
-            try:
-                descriptor = os.open(self._segment(number), _OPEN | os.O_APPEND | os.O_EXCL, 0o600)
-            except FileExistsError:
-                number += 1
-                continue
-            self._number = lock.number = number
-            return descriptor
+        number = max([lock.number, *numbers]) + 1
+        while os.path.exists(self._segment(number)):  # others who could not have the lock are doing the same
+            number += 1
+        descriptor = os.open(self._segment(number), _OPEN | os.O_APPEND | os.O_EXCL, 0o600)
+        lock.number = number
+        return number, descriptor
 
     # The bound
 
     def _make_room(self, numbers: list[int], size: int) -> None:
         """Remove the oldest segments until there is room for a new one; what goes is noted first."""
-        if len(numbers) * self.segment_bytes + size < self.limit // 2:
-            return  # no need to look
         sizes = [os.stat(self._segment(number)).st_size for number in numbers]
         room = self.limit - max(self.segment_bytes, size)
         while numbers and sum(sizes) > room:
@@ -343,7 +342,7 @@ class Spool:
         self._forget(number)
 
     def note_dropped(self, tally: Tally) -> None:
-        with _Lock(self):
+        with _Lock(self, must_be_held=True):
             self._note_dropped(tally)
 
     def _note_dropped(self, tally: Tally) -> None:
@@ -353,21 +352,20 @@ class Spool:
 
     def note_not_dropped(self, tally: Tally) -> None:
         """Take back what was delivered while its segment was being dropped."""
-        with _Lock(self):
+        with _Lock(self, must_be_held=True):
             noted = self._read_json("dropped.json")
-            for session, more in tally.items() if noted else ():
-                if session in noted["sessions"]:
-                    noted["sessions"][session]["count"] -= more["count"]
+            for session in tally.keys() & noted.get("sessions", {}).keys():
+                noted["sessions"][session]["count"] -= tally[session]["count"]
             if noted:
                 self._write("dropped.json", noted)
 
     def dropped(self) -> Members:
         """What the store is to be told, the same until `told_dropped`: {"id", "sessions": {ID: {"count", …}}}."""
-        names = os.listdir(self.folder)
+        names = self._names()
         if "reporting.json" not in names:
             if "dropped.json" not in names:
                 return {}
-            with _Lock(self):
+            with _Lock(self, must_be_held=True):
                 os.rename(self.path("dropped.json"), self.path("reporting.json"))
         return self._read_json("reporting.json") or {"sessions": {}}
 
@@ -421,7 +419,7 @@ class Spool:
             except FileNotFoundError:
                 size = -1
             if size > batch.end:
-                self._write("position.json", {"segment": batch.segment, "offset": batch.end})
+                self._note_position(batch)
             elif size >= 0:
                 self._forget(batch.segment)
         if size < 0 and batch.lines:
@@ -433,9 +431,15 @@ class Spool:
             os.unlink(self.path("position.json"))
         os.unlink(self._segment(number))
 
+    def _note_position(self, batch: _Batch) -> None:
+        """In memory as well: on a full disk nothing is freed unless delivery goes on."""
+        self._position = {"segment": batch.segment, "offset": batch.end}
+        with _suppress(OSError):
+            self._write("position.json", self._position)
+
     def _offset(self, number: int) -> int:
-        position = self._read_json("position.json")
-        return position["offset"] if position.get("segment") == number else 0
+        positions = (self._position, self._read_json("position.json"))
+        return max(position["offset"] if position.get("segment") == number else 0 for position in positions)
 
     def waiting(self) -> Tally:
         """What waits, by session."""
@@ -461,24 +465,22 @@ class Spool:
         os.close(lock)
         return None
 
-    def is_store_away(self) -> bool:
-        """What whoever delivers says of it."""
-        return self._word_of_sender()[1] == "away"
+    def word(self) -> str:
+        """What whoever delivers says of the store: `there`, `away` or `refuses` (the token)."""
+        return self._word_of_sender()[1]
 
     def _word_of_sender(self) -> tuple[str, str]:
         try:
             with open(self.path("sender.lock"), encoding="ascii") as file:
                 process, word = file.read().split()
         except (OSError, ValueError):  # not there, or just being written
-            return "0", ""
+            return "0", "there"
         return process, word
 
     def sync(self) -> None:
         """What has to wait is to outlive a crash of the machine as well, if that can be done."""
-        from contextlib import suppress
-
         for number in self.segments()[-1:]:
-            with suppress(OSError), open(self._segment(number), "rb") as segment:
+            with _suppress(OSError), open(self._segment(number), "rb") as segment:
                 os.fsync(segment.fileno())
 
     # Dead letters
@@ -501,11 +503,9 @@ class Spool:
 
     def letters(self) -> int:
         """How many dead letters there are."""
-        from contextlib import suppress
-
         number = 0
         for name in ("letters-before.ndjson", "letters.ndjson"):
-            with suppress(FileNotFoundError), open(self.path(f"dead/{name}"), "rb") as file:
+            with _suppress(FileNotFoundError), open(self.path(f"dead/{name}"), "rb") as file:
                 number += sum(1 for _ in file)
         return number
 
@@ -524,10 +524,18 @@ class Spool:
         """Whole or not at all; only under the lock."""
         descriptor = os.open(self.path(f"{name}.new"), _OPEN | os.O_TRUNC, 0o600)
         try:
-            os.write(descriptor, _encoded(value))
+            text = _encoded(value)
+            if os.write(descriptor, text) != len(text):
+                raise OSError("the disk is full")
         finally:
             os.close(descriptor)
         os.replace(self.path(f"{name}.new"), self.path(name))
+
+
+def _suppress(*errors: type[BaseException]) -> AbstractContextManager[None]:
+    from contextlib import suppress
+
+    return suppress(*errors)
 
 
 def _check_lockable(path: str) -> None:
@@ -610,14 +618,11 @@ def _sender_lock(spool: Spool) -> int | None:
     return None
 
 
-def _sign(lock: int, is_away: bool) -> None:
-    """Leave word of who delivers, and whether the store is away."""
-    text = b"%d %s\n" % (os.getpid(), b"away" if is_away else b"there")
-    try:
+def _sign(lock: int, word: str) -> None:
+    """Leave word of who delivers, and how it goes; on a full disk there is none."""
+    with _suppress(OSError):
         os.ftruncate(lock, 0)
-        os.pwrite(lock, text, 0)
-    except OSError:  # a full disk; it is only a word
-        pass
+        os.pwrite(lock, f"{os.getpid()} {word}\n".encode(), 0)
 
 
 def _folder_name(service_url: str) -> str:
@@ -657,9 +662,7 @@ def _tally(lines: Iterable[bytes]) -> Tally:
     """How many events there are by session, and the times of the first and the last, read off without decoding."""
     tally: Tally = {}
     for line in lines:
-        session = (
-            _member(line, b'"sessionId":"') or _member(line, b'"session_id":"') or _member(line, b'"session_id": "')
-        )
+        session = _session_of(line)
         if not session:
             continue
         moment = _member(line, b'"timestamp":"')
@@ -667,6 +670,13 @@ def _tally(lines: Iterable[bytes]) -> Tally:
         known["count"] += 1
         known["to"] = moment
     return tally
+
+
+def _session_of(line: bytes) -> str:
+    """Empty where neither the line nor the hook's payload in it says so; that could not have been delivered."""
+    if line.startswith(b'{"sessionId":"'):
+        return _member(line, b'"sessionId":"')
+    return _member(line, b'"session_id":"') or _member(line, b'"session_id": "')
 
 
 def _add(tally: Tally, later: Tally) -> None:
@@ -1094,9 +1104,7 @@ def _origin(parent: object, tags: object) -> Members:
     if parent:
         origin["parentSession"] = _as_id(parent, "session")
     if tags:
-        parts = (
-            tags.split(",") if isinstance(tags, str) else list(tags) if isinstance(tags, (list, tuple, set)) else [tags]
-        )
+        parts = tags.split(",") if isinstance(tags, str) else tags if isinstance(tags, (list, tuple, set)) else [tags]
         origin["tags"] = [_clean(_text_of(part)).strip()[:256] for part in parts if _text_of(part).strip()]
     return origin
 
@@ -1125,6 +1133,8 @@ def _spawn_sender(spool: Spool, lock: int, **known: str) -> None:
     given = 3 if lock != 3 else 4  # another than the original, so that it is one that is inherited
     arguments = [sys.executable, "-I", "-S", "-c", code, str(given), spool.folder]
     environment = {**os.environ, **known}
+    if token_file := environment.get("SESSION_TOKEN_FILE"):
+        environment["SESSION_TOKEN_FILE"] = os.path.abspath(token_file)
     files = [
         (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDWR, 0),
         (os.POSIX_SPAWN_DUP2, 0, 1),
@@ -1143,6 +1153,7 @@ def _spawn_sender(spool: Spool, lock: int, **known: str) -> None:
 
 _CONNECT_SECONDS = 1.0
 _ANSWER_SECONDS = 10.0
+_ANSWER_BYTES = 64 << 20
 _FIRST_PAUSE_SECONDS = 0.2
 _LONGEST_PAUSE_SECONDS = 30.0
 _LONGEST_RETRY_AFTER_SECONDS = 300.0
@@ -1152,6 +1163,7 @@ _LOOK_SECONDS = 0.25
 _FAULT_PAUSE_SECONDS = 1.0
 _IDLE_SECONDS = 30.0
 _NDJSON = "application/x-ndjson"
+_KEPT = "What is written is kept until it is let in."
 _BAD_REQUEST = (400, 413, 422)  # what is wrong is in the batch, and need not be in all of it
 
 
@@ -1216,12 +1228,10 @@ class _Link:
 
     def ask(self, method: str, path: str, body: bytes | None = None, seconds: float | None = None) -> _Answer:
         """Raises _Unreachable. A connection that the store has closed meanwhile is opened again."""
-        from http.client import HTTPException
-
         is_fresh = self._connection is None
         try:
             return self._asked(method, path, body, seconds or _ANSWER_SECONDS)
-        except (OSError, HTTPException, ValueError) as error:
+        except Exception as error:  # of sockets, of HTTP, of an address or a token that is none
             self.close()
             if is_fresh or isinstance(error, TimeoutError):
                 raise _Unreachable(f"{self.service_url}: {error or type(error).__name__}") from error
@@ -1235,8 +1245,8 @@ class _Link:
             headers["Authorization"] = f"Bearer {token}"
         connection.request(method, base + path, body, headers)
         response = connection.getresponse()
-        answer = _Answer(response.status, response.read(), response.headers.get("Retry-After"))
-        if response.will_close:
+        answer = _Answer(response.status, response.read(_ANSWER_BYTES), response.headers.get("Retry-After"))
+        if response.will_close or not response.isclosed():
             self.close()
         return answer
 
@@ -1268,15 +1278,16 @@ class Sender:
         self.lock: int | None = None
         self.failures = 0
         self._say = say
+        self._word = "there"
         self._refused: str | None = None
 
-    def take_charge(self) -> bool:
-        """Whether it is this one that delivers; raises OSError."""
+    def take_charge(self) -> int | None:
+        """The lock, if it is this one that delivers. Raises OSError."""
         if self.lock is None:
             self.lock = _sender_lock(self.spool)
             if self.lock is not None:
-                _sign(self.lock, self.failures > 0)
-        return self.lock is not None
+                _sign(self.lock, self._word)
+        return self.lock
 
     def resign(self) -> None:
         if self.lock is not None:
@@ -1289,7 +1300,7 @@ class Sender:
 
     def send(self, lines: list[bytes]) -> float | None:
         """The same for lines that are in no spool: 0 if they are delivered."""
-        return self._tried(lambda: bool(self._post(lines)) or True)
+        return self._tried(lambda: self._send(lines))
 
     def _tried(self, work: Callable[[], bool]) -> float | None:
         try:
@@ -1297,32 +1308,33 @@ class Sender:
         except _Unreachable as trouble:
             return self._pause(trouble)
         except Exception:  # the spool cannot be read or written now, or something that nobody foresaw
-            self._note(self.failures + 1)
+            self.failures += 1
             return _FAULT_PAUSE_SECONDS
         if not has_worked:
             return None
-        self._note(0)
-        self._refused = None
+        self.failures, self._refused = 0, None
+        self._say_word("there")
         return 0.0
 
     def is_worth_a_try(self) -> bool:
         """Whether the token that was refused is another now."""
         return self._refused is not None and self._refused != self.link.token()
 
-    def _note(self, failures: int) -> None:
-        has_changed = (failures > 0) != (self.failures > 0)
-        self.failures = failures
-        if has_changed and self.lock is not None:
-            _sign(self.lock, failures > 0)
+    def _say_word(self, word: str) -> None:
+        if word != self._word and self.lock is not None:
+            _sign(self.lock, word)
+        self._word = word
 
     def _pause(self, trouble: _Unreachable) -> float:
-        self._note(self.failures + 1)
+        self.failures += 1
         self.spool.sync()
         if isinstance(trouble, _TokenRefused):
+            self._say_word("refuses")
             if self._refused is None:
                 self._say(str(trouble))
             self._refused = trouble.token
             return _REFUSED_PAUSE_SECONDS
+        self._say_word("away")
         longest = min(_LONGEST_PAUSE_SECONDS, _FIRST_PAUSE_SECONDS * 2.0 ** min(self.failures, 10))
         return max(_chance() * longest, min(trouble.pause, _LONGEST_RETRY_AFTER_SECONDS))
 
@@ -1334,6 +1346,10 @@ class Sender:
         if batch is not None:
             self._deliver(batch)
         return self._tell_dropped() or batch is not None
+
+    def _send(self, lines: list[bytes]) -> bool:
+        self._post(lines)
+        return True
 
     def _deliver(self, batch: _Batch) -> None:
         sent: list[tuple[bytes, bytes]] = []
@@ -1370,7 +1386,7 @@ class Sender:
             return answer
         reason = f"{self.link.service_url} answered {answer.status}: {answer.said()}"
         if answer.status in (401, 403):
-            raise _TokenRefused(f"hook_agent: {reason} What is written is kept until it is let in.", token)
+            raise _TokenRefused(f"{reason} {_KEPT}", token)
         raise _Unreachable(reason, answer.retry_after)
 
     def _tell_dropped(self) -> bool:
@@ -1398,8 +1414,8 @@ def _sendable(record: bytes) -> tuple[bytes, str]:
     """The line to send for a record, or why there is none."""
     try:
         return _event_of_hook(record) or record, ""
-    except ValueError as error:
-        return b"", str(error) or "unreadable"
+    except Exception as error:  # whatever it is, it is no reason to hold up what is behind it
+        return b"", f"{type(error).__name__}: {error}"
 
 
 def _dropped_event(session: str, event_id: str, known: Members) -> Members:
@@ -1422,7 +1438,7 @@ def send_detached() -> None:
     spool.folder = folder
     sender = Sender(spool, _Link(_service_url()))
     sender.lock = lock
-    _sign(lock, is_away=False)
+    _sign(lock, "there")
     while sender.lock is not None:
         _send_until_idle(sender)
         sender.resign()
@@ -1482,10 +1498,11 @@ class _Outlet:
         self.is_exiting = False
 
     def _say(self, text: str) -> None:
-        """Once for each process."""
+        """Once for each process, if it has somewhere to say it."""
         if not self.has_said:
             self.has_said = True
-            print(text, file=sys.stderr)
+            with _suppress(Exception):
+                print(f"hook_agent: {text}", file=sys.stderr)
 
     # Writing
 
@@ -1565,21 +1582,26 @@ class _Outlet:
         """As `Sender.step`, but never raises; None also where somebody else delivers."""
         self.empty_memory()
         try:
-            is_in_charge = self.sender.take_charge()
-        except OSError:
-            is_in_charge = False
-        if self.memory and not self.spool.segments():
+            is_in_charge = self.sender.take_charge() is not None
+            if self.memory and not self.spool.segments():
+                return self._deliver_memory()
+        except OSError:  # there is no spool
             return self._deliver_memory()
+        if not is_in_charge and self.spool.word() == "refuses":
+            self._say(f"{self.sender.link.service_url} refuses the token. {_KEPT}")
         return self.sender.step() if is_in_charge else None
 
     def _deliver_memory(self) -> float | None:
-        """There is nothing that it could be behind, and no spool for it."""
+        """What the spool does not take, where there is nothing in it that has to go first."""
         with self.lock:
             lines = self.memory[:_BATCH_EVENTS]
+        if not lines:
+            return None
         pause = self.sender.send([line.rstrip(b"\n") for line in lines])
         if not pause:
             with self.lock:
-                del self.memory[: len(lines)]
+                sent = set(map(id, lines))
+                self.memory = [line for line in self.memory if id(line) not in sent]
                 self.memory_bytes = sum(map(len, self.memory))
         return pause
 
@@ -1591,7 +1613,7 @@ class _Outlet:
 
     def seems_reachable(self) -> bool:
         """As far as is known: whoever delivers leaves word of it."""
-        return self.sender.failures == 0 and (self.sender.lock is not None or not self.spool.is_store_away())
+        return self.sender.failures == 0 and (self.sender.lock is not None or self.spool.word() == "there")
 
     # Leaving
 
@@ -1607,14 +1629,13 @@ class _Outlet:
 
     def _hand_over(self) -> None:
         """To a detached sender, with the lock, if anything waits."""
-        try:
+        with _suppress(OSError):  # otherwise the next one that writes will see to it
             if not self.spool.segments():
                 self.sender.resign()
-            if self.spool.segments() and self.sender.take_charge():
-                _spawn_sender(self.spool, self.sender.lock or 0, **self.sender.link.known())
+            lock = self.sender.take_charge() if self.spool.segments() else None
+            if lock is not None:
+                _spawn_sender(self.spool, lock, **self.sender.link.known())
                 self.sender.resign()
-        except OSError:  # the next one that writes will see to it
-            pass
 
 
 _outlets: dict[str, _Outlet] = {}
@@ -1646,7 +1667,8 @@ def _members(given: object, more: Members, name: str) -> Members:
     if given is None:
         return dict(more)
     if isinstance(given, dict):
-        return {**given, **more}
+        with _suppress(Exception):  # a dict of the program's own may do anything
+            return {**given, **more}
     return {name: given, **more}
 
 
@@ -1745,7 +1767,7 @@ def _ending(data: Members, words: tuple[str, ...]) -> Members:
     """`data` with a status that the store knows; the caller's own word is kept."""
     given = data.get("status")
     status = _spoken(given, words)
-    own = {} if given is None or given == status else {"givenStatus": given}
+    own = {} if given is None or _text_of(given) == status else {"givenStatus": given}
     return {**data, **own, "status": status}
 
 
@@ -1884,7 +1906,7 @@ class SyncSessionHookAgent:
     def add_goal(self, goal: Any = None, /, **members: Any) -> Members:
         """{"description": …, "priority"?, "id"?}; the answer has its `id`, and all of it as `goal` as well."""
         given = _members(goal, members, "description")
-        goal_id = _as_id(given.get("id") or _new_id("goal"), "goal")
+        goal_id = _own_id(given.get("id"), "goal")
         added = {"status": "pending", "priority": "medium", **given, "id": goal_id}
         event = self._record("goal_added", added)
         return {
@@ -1903,7 +1925,7 @@ class SyncSessionHookAgent:
     def spawn_agent(self, agent: Any = None, /, **members: Any) -> Members:
         """{"type": …, "task"?, "agentId"?}; the answer has its `agentId`."""
         given = _members(agent, members, "type")
-        agent_id = _as_id(given.get("agentId") or _new_id("agent"), "agent")
+        agent_id = _own_id(given.get("agentId"), "agent")
         event = self._record("agent_spawned", {**given, "agentId": agent_id})
         return {
             **event["data"],
@@ -2009,8 +2031,10 @@ class SyncSessionHookAgent:
             self.finalize(_end_by(kind, error))
 
 
-def _new_id(noun: str) -> str:
-    return f"{noun}-{os.urandom(_RANDOM_BYTES).hex()}"
+def _own_id(given: object, noun: str) -> str:
+    """The id that the caller wants, as far as it can be one, or a new one."""
+    new = f"{noun}-{os.urandom(_RANDOM_BYTES).hex()}"
+    return new if given is None else _as_id(given, new)
 
 
 class SessionHookAgent:
@@ -3147,7 +3171,7 @@ def _tell_status(spool: Spool) -> int:
     if letters := spool.letters():
         print(f"{letters} were refused for good: see {spool.path('dead')}")
     if who := spool.who_delivers():
-        print(f"Process {who} delivers{', but the store does not take it now' if spool.is_store_away() else ''}.")
+        print(f"Process {who} delivers" + ("." if spool.word() == "there" else ", but the store does not take it now."))
     return 1 if events else 0
 
 

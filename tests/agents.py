@@ -17,6 +17,7 @@ import httpx
 import hook_agent
 from hook_agent import Spool
 from tests.appliance import REPOSITORY
+from tests.peers import eventually
 
 Json = dict[str, Any]
 
@@ -130,9 +131,11 @@ def is_python(pid: int) -> bool:
 
 
 def stop_senders(folder: Path) -> None:
+    """They are gone afterwards, and their locks with them."""
     for pid in set(senders_in(folder)) - {os.getpid()}:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
+        eventually(lambda: not is_python(pid))  # noqa: B023
 
 
 # -------------------------------------------------------------------------- store

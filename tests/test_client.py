@@ -692,6 +692,22 @@ def test_whatever_is_given_the_store_takes_it(
     plain._outlet.sender.resign()
 
 
+class Hostile(dict[str, object]):
+    """A dict that is none of the ordinary ones."""
+
+    def keys(self) -> Any:
+        raise RuntimeError("no")
+
+    items = __iter__ = keys
+
+
+def test_a_class_that_raises_costs_only_itself(away: SyncSessionHookAgent) -> None:
+    for call in (away.log_action, away.add_goal, away.spawn_agent, away.finalize, away.update_state):
+        assert call(Hostile(type="x"))["success"] is True
+    away.log_action(type="x", part=Hostile(a=1), other=1)
+    assert last(away)["data"] == {"type": "x", "part": "<Hostile>", "other": 1}
+
+
 def test_a_mapping_that_is_no_dict_is_not_lost(away: SyncSessionHookAgent) -> None:
     away.log_action(UserDict({"type": "x"}))
     assert "x" in json.dumps(last(away)["data"])

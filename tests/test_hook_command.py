@@ -254,7 +254,7 @@ def test_the_sender_has_nothing_of_the_hooks(tmp_path: Path) -> None:
         assert (ran.returncode, ran.stdout, ran.stderr) == SILENT
         assert pipe.read() == b""
     spool = spool_in(tmp_path, NOWHERE)
-    eventually(spool.is_store_away)
+    eventually(lambda: spool.word() != "there")
     who = spool.who_delivers()
     assert who is not None
     assert os.getsid(who) == who
@@ -283,7 +283,7 @@ def test_status_tells_what_waits(tmp_path: Path) -> None:
     assert nothing.stdout.startswith("0 events of 0 sessions wait in ")
     hook(STOP, env)
     spool = spool_in(tmp_path, NOWHERE)
-    eventually(spool.is_store_away)
+    eventually(lambda: spool.word() != "there")
     spool.bury(b"x", 422, "bad")
     spool.note_dropped(hook_agent._tally([line_of(0), line_of(1)]))
     told = command("status", env)

@@ -228,6 +228,7 @@ def test_nothing_behind_a_bad_line_is_blocked(
         b"[" * 5000,
         b'{"sessionId":null,"eventId":"e","timestamp":"t","hook":not json}',
         b'{"sessionId":null,"eventId":"e","timestamp":"t","hook":{"hook_event_name":"Stop"}}',
+        b'{"sessionId":null,"hook":{"hook_event_name":"Stop","session_id":"x"}}',
     ]
     for number, line in enumerate(bad):
         sender.spool.append(line + b"\n")
@@ -335,8 +336,37 @@ def test_a_hook_says_nothing_of_a_refused_token(tmp_path: Path, folder: Path) ->
         env = environment(tmp_path, appliance.url, SESSION_TOKEN="wrong-token")
         assert hook(payload, env) == (0, b"", b"")
         spool = spool_in(tmp_path, appliance.url)
-        eventually(spool.is_store_away)
+        eventually(lambda: spool.word() != "there")
         assert len(waiting_in(spool)) == 1
+
+
+def test_a_program_says_it_also_where_somebody_else_delivers(tmp_path: Path, folder: Path) -> None:
+    program = """
+import hook_agent
+agent = hook_agent.SessionHookAgent("told").sync
+agent.log_action(type="step")
+assert not agent.flush(2)
+"""
+    with Appliance(folder, {"SESSIONS_TOKEN": "right-token"}) as appliance:
+        env = environment(tmp_path, appliance.url, SESSION_TOKEN="wrong-token")
+        hook(b'{"session_id":"quiet","hook_event_name":"Stop"}', env)
+        spool = spool_in(tmp_path, appliance.url)
+        eventually(lambda: spool.word() == "refuses")
+        _, errors = start(program, env).communicate(timeout=30)
+    (line,) = errors.splitlines()
+    assert b"refuses the token" in line
+
+
+def test_a_token_file_is_found_from_everywhere(tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sender that a hook starts has another working directory."""
+    (tmp_path / "token").write_text("right-token")
+    monkeypatch.chdir(tmp_path)
+    headers = {"Authorization": "Bearer right-token"}
+    with Appliance(folder, {"SESSIONS_TOKEN": "right-token"}) as appliance:
+        env = environment(tmp_path, appliance.url, SESSION_TOKEN_FILE="token")
+        hook(b'{"session_id":"relative","hook_event_name":"Stop"}', env)
+        with httpx.Client(base_url=appliance.url, headers=headers) as http:
+            eventually(lambda: entries_of(http, "relative", "/responses"))
 
 
 def test_a_token_is_sent_as_bearer(tmp_path: Path) -> None:

@@ -58,7 +58,13 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     names = f"what to measure: {', '.join(BENCHES)} (default: all)"
     parser.add_argument("names", metavar="NAME", nargs="*", help=names)
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="alternating rounds (default 5)")
-    parser.add_argument("--hooks", type=int, default=500, metavar="N", help="how many hooks to run (default 500)")
+    parser.add_argument(
+        "--hooks",
+        type=int,
+        default=500,
+        metavar="N",
+        help="how many hooks to run in each state of the store (default 500)",
+    )
     parser.add_argument("--kills", type=int, default=50, metavar="N", help="how often to kill (default 50)")
     parser.add_argument("--verbose", action="store_true", help="print the number of every round, too")
     options = parser.parse_args(arguments)

@@ -68,7 +68,7 @@ def _hook_costs(folder: Path, runs: int) -> Iterator[Figure]:
         for mode, url in urls.items():
             env = environment(folder, url)
             hooks, starts = [], []
-            for number in range(max(1, runs // len(urls))):
+            for number in range(runs):
                 hooks.append(_milliseconds(["sh", "-c", _hook_command()], env))
                 starts.append(_milliseconds([_interpreter(), "-S", "-c", "pass"], env))
                 if number % CHECKED_SHARE == 0:

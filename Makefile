@@ -3,11 +3,7 @@
 PYTHON ?= python3
 BIN    := .venv/bin
 
-<<<<<<< HEAD
-.PHONY: run test bench screenshots check clean
-=======
-.PHONY: run test soak bench check clean
->>>>>>> main
+.PHONY: run test soak bench screenshots check clean
 
 run: .venv/server          ## set up, and start the appliance on 127.0.0.1:9000
 	@exec $(BIN)/python app.py

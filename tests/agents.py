@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -136,6 +137,13 @@ def stop_senders(folder: Path) -> None:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
         eventually(lambda: not is_python(pid))  # noqa: B023
+
+
+def remove_spools(folder: Path) -> None:
+    """So that nothing is left to be delivered, by a sender that is only just starting either: it leaves."""
+    stop_senders(folder)
+    for lock in [*folder.rglob("sender.lock"), *folder.rglob("lock")]:
+        shutil.rmtree(lock.parent, ignore_errors=True)
 
 
 # -------------------------------------------------------------------------- store

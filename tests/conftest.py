@@ -10,6 +10,7 @@ import httpx
 import hypothesis
 import pytest
 
+from tests.agents import remove_spools
 from tests.appliance import Appliance
 
 hypothesis.settings.register_profile("store", deadline=None, max_examples=50)
@@ -41,3 +42,10 @@ def session_id() -> str:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     return tmp_path / "sessions"
+
+
+@pytest.fixture
+def no_sender_is_left(tmp_path: Path) -> Iterator[None]:
+    """What a test leaves undelivered is not to be delivered for ever."""
+    yield
+    remove_spools(tmp_path)

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 from collections import UserDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -33,7 +33,6 @@ from tests.agents import (
     senders_in,
     spool_in,
     start,
-    stop_senders,
     waiting_in,
 )
 from tests.appliance import Appliance
@@ -43,10 +42,7 @@ from tests.peers import eventually
 NOWHERE = "http://127.0.0.1:9"
 
 
-@pytest.fixture(autouse=True)
-def no_sender_is_left(tmp_path: Path) -> Iterator[None]:
-    yield
-    stop_senders(tmp_path)
+pytestmark = pytest.mark.usefixtures("no_sender_is_left")
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -42,10 +41,7 @@ STOP = b'{"session_id":"claude-1","hook_event_name":"Stop","last_assistant_messa
 SILENT = (0, b"", b"")
 
 
-@pytest.fixture(autouse=True)
-def no_sender_is_left(tmp_path: Path) -> Iterator[None]:
-    yield
-    stop_senders(tmp_path)
+pytestmark = pytest.mark.usefixtures("no_sender_is_left")
 
 
 def events_of(http: httpx.Client, session: str) -> list[Json]:
@@ -265,12 +261,15 @@ def test_the_sender_has_nothing_of_the_hooks(tmp_path: Path) -> None:
 
 def test_what_a_hook_imports_is_little(tmp_path: Path) -> None:
     """Its cost is the start of Python: what it imports is what can be seen of that without a clock."""
-    show = "import sys, os; os._exit = lambda code: print(*sorted(sys.modules)); " + HOOK
+    show = "import sys, posix; posix._exit = lambda code: print(*sorted(sys.modules)); " + HOOK
     env = environment(tmp_path, NOWHERE)
+    hook(STOP, env)  # which starts the sender
     ran = subprocess.run([sys.executable, "-I", "-S", "-c", show], env=env, input=STOP, capture_output=True)
     loaded = set(ran.stdout.decode().split())
-    assert {"os", "fcntl", "hook_agent"} <= loaded
-    assert loaded.isdisjoint({"json", "re", "typing", "threading", "argparse", "subprocess", "http", "contextlib"})
+    assert {"posix", "fcntl", "hook_agent"} <= loaded
+    assert loaded.isdisjoint(
+        {"os", "json", "re", "typing", "threading", "argparse", "subprocess", "http", "contextlib"}
+    )
 
 
 # ------------------------------------------------------------------------ the others

@@ -57,10 +57,7 @@ hook_agent.send_detached()
 """
 
 
-@pytest.fixture(autouse=True)
-def no_sender_is_left(tmp_path: Path) -> Iterator[None]:
-    yield
-    stop_senders(tmp_path)
+pytestmark = pytest.mark.usefixtures("no_sender_is_left")
 
 
 def sender_to(url: str, folder: Path, token: str | None = "") -> Sender:

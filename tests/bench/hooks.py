@@ -17,7 +17,7 @@ from pathlib import Path
 import httpx
 
 from hook_agent import _hook_command
-from tests.agents import environment, hook, numbers_of, run, spool_in, stop_senders
+from tests.agents import environment, hook, numbers_of, remove_spools, run, spool_in, stop_senders
 from tests.appliance import Appliance
 from tests.badlink import BadLink, Fake
 from tests.bench.figures import Figure, Target, Unsound
@@ -55,7 +55,7 @@ def measure(rounds: int, runs: int) -> list[Figure]:
         try:
             return [*_hook_costs(folder, runs), _call_cost(folder, rounds), *_bad_link(folder)]
         finally:
-            stop_senders(folder)
+            remove_spools(folder)
 
 
 # ------------------------------------------------------------------------- a hook

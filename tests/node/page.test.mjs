@@ -29,6 +29,12 @@ test("an event that was seen already changes nothing", () => {
   assert.equal(Model.reduce(once, { ...event("action", { type: "prompt" }), cursor: once.cursor }), once);
 });
 
+test("an event that comes twice at once counts once", () => {
+  const twice = prompt("go");
+  const state = Model.reduceAll(stateWith(card()), [twice, twice]);
+  assert.deepEqual([state.feed.length, state.cards.get("s").actions], [1, 1]);
+});
+
 test("reducing many events is reducing one after the other", () => {
   const events = [prompt("one"), call("t"), result("t"), event("session_finalized", { status: "failed" })];
   const start = stateWith(card());

@@ -396,10 +396,12 @@ class Tree:
         """Unless what is there now is a session of the same id that began later, or never was of this store."""
         try:
             with self.sessions.folder(deletion.session_id) as folder:
-                birth = self.birth(folder)
+                birth, is_empty = self.birth(folder), folder.is_empty()
         except FileNotFoundError:
             return
-        if birth is not None and birth.session_id == deletion.session_id and birth.cursor < deletion.cursor:
+        if birth is None and not is_empty:
+            return
+        if birth is None or (birth.session_id == deletion.session_id and birth.cursor < deletion.cursor):
             self.discard(database, deletion.session_id)
 
     def discard(self, database: sqlite3.Connection, session_id: str) -> None:

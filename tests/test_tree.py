@@ -163,6 +163,19 @@ def test_half_a_line_is_cut_off_and_the_log_continued(database: Database) -> Non
     assert [log.stat().st_ino for log in logs] == inodes
 
 
+@pytest.mark.parametrize("is_begun", [False, True])
+def test_a_folder_that_was_just_begun_goes_with_its_session(database: Database, is_begun: bool) -> None:
+    """As after a kill between the making of the folder and its first line."""
+    fill(database)
+    folder = database.path.parent
+    (folder / "sessions" / "child").mkdir(parents=True)
+    if is_begun:
+        (folder / "sessions" / "child" / "events.jsonl").write_text('{"cur')
+    database.append(drafted("session_deleted", "child"))
+    follow(database.path, folder)
+    assert differences(database.path, folder) == []
+
+
 def test_what_is_wrong_is_set_aside_and_not_lost(database: Database) -> None:
     fill(database)
     folder = database.path.parent

@@ -263,6 +263,7 @@ class Tree:
         self.brought.add(session_id)
         session = layout.session(database, session_id)
         if session is None:
+            self.remove_if_deleted(database, session_id)
             return True
         folder = self.folder_of(database, session)
         self.unsettled.append(folder)
@@ -376,7 +377,8 @@ class Tree:
         """Remove the sessions that were deleted after a cursor and up to another, and note that they were."""
         deleted = layout.deletions(database, after, until)
         for deletion in deleted:
-            self.remove_if_older(database, deletion)
+            if layout.session(database, deletion.session_id) is None:
+                self.try_to_bring(database, deletion.session_id)
         if deleted or after == 0:
             lines = {} if after == 0 else self.noted_deletions()
             lines |= {deletion.session_id: deletion for deletion in deleted}
@@ -392,17 +394,19 @@ class Tree:
             if found
         }
 
-    def remove_if_older(self, database: sqlite3.Connection, deletion: layout.Deletion) -> None:
-        """Unless what is there now is a session of the same id that began later, or never was of this store."""
+    def remove_if_deleted(self, database: sqlite3.Connection, session_id: str) -> None:
+        """Unless what is there never was of this store."""
         try:
-            with self.sessions.folder(deletion.session_id) as folder:
-                birth, is_empty = self.birth(folder), folder.is_empty()
+            folder = self.cleared(self.sessions, session_id, lambda: self.sessions.folder(session_id))
         except FileNotFoundError:
             return
+        with folder:
+            birth, is_empty = self.birth(folder), folder.is_empty()
         if birth is None and not is_empty:
             return
-        if birth is None or (birth.session_id == deletion.session_id and birth.cursor < deletion.cursor):
-            self.discard(database, deletion.session_id)
+        check_case(birth.session_id if birth else session_id, session_id)
+        if layout.was_deleted(database, session_id, birth.cursor if birth else 0):
+            self.discard(database, session_id)
 
     def discard(self, database: sqlite3.Connection, session_id: str) -> None:
         """Remove a session's folder, once its parent does not show it any more: nothing else tells who that was."""
@@ -413,7 +417,6 @@ class Tree:
         name = self.next_name()
         self.sessions.rename(session_id, self.scratch, name)
         self.scratch.remove_all(name)
-        self.skipped.pop(session_id, None)
         self.index_is_old = True
 
     # ------------------------------------------------------- files in their place

@@ -163,6 +163,24 @@ def test_half_a_line_is_cut_off_and_the_log_continued(database: Database) -> Non
     assert [log.stat().st_ino for log in logs] == inodes
 
 
+def test_a_deleted_session_that_cannot_be_removed_is_tried_again(database: Database) -> None:
+    """The way aside is blocked: what is in its place cannot be moved, and the rest goes on."""
+    fill(database)
+    folder = database.path.parent
+    follow(database.path, folder)
+    (folder / "sessions" / "ended").rename(folder / "moved")
+    (folder / "sessions" / "ended").write_text("in the way")
+    (folder / "set-aside").write_text("in the way of what is in the way")
+    database.append(drafted("session_deleted", "ended"))
+    with closing(open_reader(database.path)) as reader, closing(Tree(folder)) as tree:
+        assert tree.follow(reader)
+        assert list(tree.skipped) == ["ended"]
+    assert differences(database.path, folder) == ["sessions/ended: extra"]
+    (folder / "set-aside").unlink()
+    follow(database.path, folder)
+    assert differences(database.path, folder) == []
+
+
 @pytest.mark.parametrize("is_begun", [False, True])
 def test_a_folder_that_was_just_begun_goes_with_its_session(database: Database, is_begun: bool) -> None:
     """As after a kill between the making of the folder and its first line."""
@@ -413,6 +431,8 @@ def test_nothing_that_is_planted_has_anything_written_outside(
     database.append(drafted("action", "parent", {"type": "x"}))
     database.append(drafted("session_created", "child", {"initial": {}, "parentSession": "parent"}))
     database.append(drafted("session_deleted", "ended"))
+    if is_there and name.startswith("sessions/parent"):
+        database.append(drafted("session_deleted", "parent"))
     with suppress(OSError):  # where not even what is in the way can be set aside
         follow(database.path, folder)
     with suppress(OSError):

@@ -220,6 +220,19 @@ def test_large_events_are_written_in_little_memory_and_whole(database: Database)
     assert differences(database.path, folder) == []
 
 
+def test_a_long_line_of_descent_is_followed_from_its_end(database: Database) -> None:
+    """The youngest changed first, and all of them are new to the tree."""
+    for number in range(700):
+        database.append(drafted("session_created", f"s{number}", {"initial": {}, "parentSession": f"s{number - 1}"}))
+    for number in reversed(range(700)):
+        database.append(drafted("action", f"s{number}", {"type": "x"}, event_id=f"e{number}"))
+    folder = database.path.parent
+    follow(database.path, folder)
+    assert differences(database.path, folder) == []
+    write_tree(database.path, folder / "made")
+    assert differences(database.path, folder / "made") == []
+
+
 def test_a_tree_has_one_writer(database: Database) -> None:
     tree = Tree(database.path.parent)
     with pytest.raises(TreeBusy):

@@ -15,7 +15,7 @@ import os
 import re
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from itertools import count
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -174,7 +174,8 @@ class Tree:
         for begin in range(0, len(ids), UNSETTLED):
             with self.snapshot(database):
                 for session_id in ids[begin : begin + UNSETTLED]:
-                    self.try_to_bring(database, session_id, is_compared=True)
+                    if layout.session(database, session_id):  # else it was deleted meanwhile: `follow` sees to it
+                        self.try_to_bring(database, session_id, is_compared=True)
                 self.settle()
             step(min(begin + UNSETTLED, len(ids)))
         with self.snapshot(database):
@@ -226,6 +227,7 @@ class Tree:
         progress = Progress(cursor, dict(self.skipped), is_suspect)
         if progress == self.progress and self.root.has(PROGRESS):
             return
+        self.sessions.sync_file_system()
         self.put(self.root, PROGRESS, msgspec.json.encode(progress) + b"\n", self.root_scratch)
         self.settle()
         self.root.sync()
@@ -256,19 +258,20 @@ class Tree:
     ) -> bool:
         """Make a session's folder as the database has it. False: there was not time enough for all of it.
 
-        `is_compared`: look at all that is there; else only at how the logs end. A
-        session's parents, the one that the tree has and the new one, come before it:
-        once the session itself is right, nothing tells any more which they were.
+        `is_compared`: look at all that is there; else only at how the logs end.
         """
         self.brought.add(session_id)
         session = layout.session(database, session_id)
         if session is None:
+            self.remove_if_deleted(database, session_id)
             return True
         folder = self.folder_of(database, session)
-        self.unsettled.append(folder)
-        old = self.old(folder)
-        if old.last_cursor < 0 or old.parent_session != session.parent:
-            self.bring_all(database, (old.parent_session, session.parent))
+        try:
+            old = self.old(folder)
+            if old.last_cursor < 0 or old.parent_session != session.parent:
+                self.bring_parents(database, old.parent_session, session.parent)
+        finally:
+            self.unsettled.append(folder)
         is_old = is_compared or old.last_cursor != session.last_cursor
         if is_old and not all(self.write_log(database, folder, session, log, deadline, is_compared) for log in LOGS):
             return False
@@ -280,9 +283,12 @@ class Tree:
         self.put(folder, METADATA, layout.pretty(session.metadata))
         return True
 
-    def bring_all(self, database: sqlite3.Connection, session_ids: Iterable[str | None]) -> None:
-        for session_id in session_ids:
-            if session_id is not None and session_id not in self.brought:
+    def bring_parents(self, database: sqlite3.Connection, *session_ids: str | None) -> None:
+        """The parent that the tree has of a session, and the new one, before the session itself: once that is right,
+        nothing tells any more which they were. Those that have newer events of their own are still to come anyway."""
+        for session_id in filter(None, session_ids):
+            session = layout.session(database, session_id)
+            if session and session_id not in self.brought and session.last_cursor <= self.cursor:
                 self.bring(database, session_id, NEVER)
 
     def old(self, folder: Folder) -> Old:
@@ -376,7 +382,8 @@ class Tree:
         """Remove the sessions that were deleted after a cursor and up to another, and note that they were."""
         deleted = layout.deletions(database, after, until)
         for deletion in deleted:
-            self.remove_if_older(database, deletion)
+            if layout.session(database, deletion.session_id) is None:
+                self.try_to_bring(database, deletion.session_id)
         if deleted or after == 0:
             lines = {} if after == 0 else self.noted_deletions()
             lines |= {deletion.session_id: deletion for deletion in deleted}
@@ -392,28 +399,29 @@ class Tree:
             if found
         }
 
-    def remove_if_older(self, database: sqlite3.Connection, deletion: layout.Deletion) -> None:
-        """Unless what is there now is a session of the same id that began later, or never was of this store."""
+    def remove_if_deleted(self, database: sqlite3.Connection, session_id: str) -> None:
+        """Unless what is there never was of this store."""
         try:
-            with self.sessions.folder(deletion.session_id) as folder:
-                birth, is_empty = self.birth(folder), folder.is_empty()
+            folder = self.cleared(self.sessions, session_id, lambda: self.sessions.folder(session_id))
         except FileNotFoundError:
             return
+        with folder:
+            birth, is_empty = self.birth(folder), folder.is_empty()
         if birth is None and not is_empty:
             return
-        if birth is None or (birth.session_id == deletion.session_id and birth.cursor < deletion.cursor):
-            self.discard(database, deletion.session_id)
+        check_case(birth.session_id if birth else session_id, session_id)
+        if layout.was_deleted(database, session_id, birth.cursor if birth else 0):
+            self.discard(database, session_id)
 
     def discard(self, database: sqlite3.Connection, session_id: str) -> None:
         """Remove a session's folder, once its parent does not show it any more: nothing else tells who that was."""
         with self.sessions.folder(session_id) as folder:
             parent = self.old(folder).parent_session
-        self.bring_all(database, (parent,))
+        self.bring_parents(database, parent)
         self.settle()
         name = self.next_name()
         self.sessions.rename(session_id, self.scratch, name)
         self.scratch.remove_all(name)
-        self.skipped.pop(session_id, None)
         self.index_is_old = True
 
     # ------------------------------------------------------- files in their place

@@ -163,6 +163,24 @@ def test_half_a_line_is_cut_off_and_the_log_continued(database: Database) -> Non
     assert [log.stat().st_ino for log in logs] == inodes
 
 
+def test_a_deleted_session_that_cannot_be_removed_is_tried_again(database: Database) -> None:
+    """The way aside is blocked: what is in its place cannot be moved, and the rest goes on."""
+    fill(database)
+    folder = database.path.parent
+    follow(database.path, folder)
+    (folder / "sessions" / "ended").rename(folder / "moved")
+    (folder / "sessions" / "ended").write_text("in the way")
+    (folder / "set-aside").write_text("in the way of what is in the way")
+    database.append(drafted("session_deleted", "ended"))
+    with closing(open_reader(database.path)) as reader, closing(Tree(folder)) as tree:
+        assert tree.follow(reader)
+        assert list(tree.skipped) == ["ended"]
+    assert differences(database.path, folder) == ["sessions/ended: extra"]
+    (folder / "set-aside").unlink()
+    follow(database.path, folder)
+    assert differences(database.path, folder) == []
+
+
 @pytest.mark.parametrize("is_begun", [False, True])
 def test_a_folder_that_was_just_begun_goes_with_its_session(database: Database, is_begun: bool) -> None:
     """As after a kill between the making of the folder and its first line."""
@@ -200,6 +218,19 @@ def test_large_events_are_written_in_little_memory_and_whole(database: Database)
     lines = (folder / "sessions/s/actions.jsonl").read_text().splitlines()
     assert [json.loads(line)["text"][:1] for line in lines] == [*"012345678", "z"]
     assert differences(database.path, folder) == []
+
+
+def test_a_long_line_of_descent_is_followed_from_its_end(database: Database) -> None:
+    """The youngest changed first, and all of them are new to the tree."""
+    for number in range(700):
+        database.append(drafted("session_created", f"s{number}", {"initial": {}, "parentSession": f"s{number - 1}"}))
+    for number in reversed(range(700)):
+        database.append(drafted("action", f"s{number}", {"type": "x"}, event_id=f"e{number}"))
+    folder = database.path.parent
+    follow(database.path, folder)
+    assert differences(database.path, folder) == []
+    write_tree(database.path, folder / "made")
+    assert differences(database.path, folder / "made") == []
 
 
 def test_a_tree_has_one_writer(database: Database) -> None:
@@ -413,6 +444,8 @@ def test_nothing_that_is_planted_has_anything_written_outside(
     database.append(drafted("action", "parent", {"type": "x"}))
     database.append(drafted("session_created", "child", {"initial": {}, "parentSession": "parent"}))
     database.append(drafted("session_deleted", "ended"))
+    if is_there and name.startswith("sessions/parent"):
+        database.append(drafted("session_deleted", "parent"))
     with suppress(OSError):  # where not even what is in the way can be set aside
         follow(database.path, folder)
     with suppress(OSError):

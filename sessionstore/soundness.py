@@ -63,16 +63,17 @@ def examine(settings: Settings) -> Finding | None:
     cursor, faults = looked
     if faults:
         return Finding("damaged", cursor, f"The database is damaged: {faults}. {ways_out(settings, seen, None)}")
-    if seen and seen[0].cursor > cursor and cursor != newest.accepted:
-        if settings.durability == "normal" and seen[0].name == MARK:
-            log.warning("A power cut took what came after cursor %d, up to %d", cursor, seen[0].cursor)
-            return None
-        detail = (
-            f"The database ends with cursor {cursor}, but {seen[0].name} has seen {seen[0].cursor}: what came between "
-            f"is missing. {ways_out(settings, seen, cursor)}, or go on without it: `python -m export accept-loss`"
-        )
-        return Finding("behind", cursor, detail)
-    return None
+    ahead = [witness for witness in seen if witness.cursor > cursor]
+    if not ahead or cursor == newest.accepted:
+        return None
+    if settings.durability == "normal" and all(witness.name == MARK for witness in ahead):  # nobody has it any more
+        log.warning("A power cut took what came after cursor %d, up to %d", cursor, ahead[0].cursor)
+        return None
+    detail = (
+        f"The database ends with cursor {cursor}, but {ahead[0].name} has seen {ahead[0].cursor}: what came between "
+        f"is missing. {ways_out(settings, seen, cursor)}, or go on without it: `python -m export accept-loss`"
+    )
+    return Finding("behind", cursor, detail)
 
 
 def witnesses(settings: Settings) -> Iterator[Witness]:

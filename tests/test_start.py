@@ -18,6 +18,7 @@ from sessionstore import mark
 from sessionstore.settings import Settings
 from sessionstore.soundness import Finding, examine
 from tests.appliance import Appliance, ServerError
+from tests.databases import Database, drafted
 
 SEEDS = range(12)
 PAGE = 4096
@@ -272,6 +273,20 @@ def test_where_a_power_cut_may_take_commits_their_loss_is_said_and_no_more(folde
         else:
             assert answer.json()["cursor"] == cursor + 6, "no cursor is given twice"
         assert str(cursor + 5) in appliance.output
+
+
+def test_what_the_tree_still_has_is_not_given_up_to_a_power_cut(folder: Path) -> None:
+    folder.mkdir()
+    normal = Settings(directory=folder, durability="normal")
+    database = Database(normal.database)
+    cursor = database.append(drafted("action", "s", {"type": "x"})).event.cursor
+    database.close()
+    mark.write_newest(folder, mark.Newest(cursor + 5))
+    assert examine(normal) is None
+    (folder / ".mirror.json").write_text(f'{{"cursor":{cursor + 3}}}\n')
+    finding = examine(normal)
+    assert finding is not None
+    assert "--newer" in finding.detail
 
 
 def test_a_loss_that_was_accepted_is_no_finding_and_its_cursors_are_not_given_again(folder: Path) -> None:

@@ -25,8 +25,8 @@ log = logging.getLogger("sessionstore.mirror")
 
 PAUSE = 0.4
 """Seconds from the beginning of one look to that of the next, so that what comes meanwhile is written as one."""
-REST = 1.0
-"""How long it rests after a look that took long, as a share of that time: it is not to take a core to itself."""
+REST = 3.0
+"""How long it rests after a look, in times what the look took: writers go first."""
 STEP_SECONDS = 1.0
 """How long it may hold one state of the database: the log grows meanwhile."""
 RETRY_SECONDS = 1.0

@@ -107,22 +107,23 @@ class Injection(NamedTuple):
     """The number of the first one, as each thread counts; `N+`: and all after it."""
 
     def __str__(self) -> str:
-        return f"{self.call} {self.error} {self.when}"
+        return f"{self.call}:error={self.error}:when={self.when}"
 
 
 @contextmanager
-def failing(pid: int, injection: Injection) -> Iterator[None]:
+def failing(pid: int, *injections: Injection) -> Iterator[None]:
     """In the block the calls of a process fail as they are told to."""
-    rule = f"inject={injection.call}:error={injection.error}:when={injection.when}"
-    command = [tool("strace"), "-f", "-q", "-p", str(pid), "-e", f"trace={injection.call}", "-e", rule]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as strace:
+    command = [tool("strace"), "-f", "-q", "-p", str(pid), "-e", f"trace={','.join(rule.call for rule in injections)}"]
+    for injection in injections:
+        command += ["-e", f"inject={injection}"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as strace:
         try:
             eventually(lambda: is_traced(pid) or strace.poll() is not None)
-            assert strace.poll() is None, strace.communicate()[1].decode()
+            assert strace.poll() is None, f"strace cannot trace: it ended with {strace.returncode}"
             yield
         finally:
             strace.send_signal(signal.SIGINT)
-            strace.communicate(timeout=10)
+            strace.wait(10)
 
 
 def is_traced(pid: int) -> bool:

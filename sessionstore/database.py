@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import re
 import sqlite3
+import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, NamedTuple
@@ -43,9 +44,27 @@ that is made new needs none of these."""
 
 # --------------------------------------------------------------------- opening
 
+BUSY_MILLISECONDS = 5000
+"""How long a write waits for a lock that somebody else has."""
+ATTEMPT_MILLISECONDS = 50
+"""How long one attempt to empty the log does."""
+
 
 class DatabaseUnusable(Exception):
     """The file is there, but this program must not write to it. The message says why."""
+
+
+def log_of(database: Path) -> Path:
+    """Where SQLite keeps what it has not put into the database yet."""
+    return database.with_name(f"{database.name}-wal")
+
+
+def size_of(path: Path) -> int:
+    """Asked of the file system: opening the file here would drop SQLite's locks on it."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def open_writer(path: Path, *, durability: str = "full") -> sqlite3.Connection:
@@ -60,7 +79,7 @@ def open_writer(path: Path, *, durability: str = "full") -> sqlite3.Connection:
 
 
 def prepare_writer(connection: sqlite3.Connection, durability: str) -> None:
-    connection.execute("PRAGMA busy_timeout = 5000")
+    connection.execute(f"PRAGMA busy_timeout = {BUSY_MILLISECONDS}")
     check_owner(connection)
     for pragma in (
         "journal_mode = WAL",
@@ -746,8 +765,26 @@ def index_search(connection: sqlite3.Connection, *, limit: int) -> tuple[int, bo
     return rows[-1][0], len(rows) == limit
 
 
-def checkpoint(connection: sqlite3.Connection, mode: str = "PASSIVE") -> None:
-    connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
+def checkpoint(connection: sqlite3.Connection, mode: str = "PASSIVE") -> bool:
+    """False: somebody reads what stands in the way."""
+    (is_busy, _, _) = connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
+    return not is_busy
+
+
+def empty_log(connection: sqlite3.Connection, patience: float) -> bool:
+    """Put all of the write-ahead log into the database. False: somebody goes on reading it after so many seconds.
+
+    In many short attempts: in one, SQLite goes on waiting for the place of a reader that has left, though it has been
+    taken by others who are not in the way.
+    """
+    until = time.monotonic() + patience
+    connection.execute(f"PRAGMA busy_timeout = {ATTEMPT_MILLISECONDS}")
+    try:
+        while not (is_empty := checkpoint(connection, "TRUNCATE")) and time.monotonic() < until:
+            pass
+    finally:
+        connection.execute(f"PRAGMA busy_timeout = {BUSY_MILLISECONDS}")
+    return is_empty
 
 
 Decision = Callable[[Appender, Draft, Session], Draft]

@@ -93,11 +93,12 @@ class Reader:
     async def snapshot(self) -> AsyncIterator[Deadlined]:
         """A connection whose queries all see the same moment."""
         async with self.lend() as connection:
-            await connection.rows("BEGIN")
-            try:
-                yield connection
-            finally:
-                await connection.rows("COMMIT")
+            with connection.one_deadline():
+                await connection.rows("BEGIN")
+                try:
+                    yield connection
+                finally:
+                    await connection.rows("COMMIT")
 
     async def rows(self, query: str, values: Values = ()) -> list[Any]:
         """Raises Problem 503 past the deadline."""
@@ -350,6 +351,8 @@ class Deadlined:
     def __init__(self, connection: aiosqlite.Connection) -> None:
         self.connection = connection
         self.until = 0.0
+        self.is_held = False
+        """Whether the deadline stands for several queries."""
 
     async def prepare(self) -> None:
         for pragma in ("query_only = ON", "busy_timeout = 5000"):
@@ -380,13 +383,24 @@ class Deadlined:
     @contextmanager
     def deadline(self) -> Iterator[None]:
         """Raises Problem 503 where the query takes too long, or the database cannot be read."""
-        self.until = time.monotonic() + DEADLINE
+        if not self.is_held:
+            self.until = time.monotonic() + DEADLINE
         try:
             yield
         except sqlite3.OperationalError as error:
             if "interrupted" in str(error):
                 raise unavailable("The query took too long: ask for less") from None
             raise unavailable(f"The database cannot be read now: {error}") from error
+
+    @contextmanager
+    def one_deadline(self) -> Iterator[None]:
+        """For all queries in the block together: so long do they hold one state of the database."""
+        self.until = time.monotonic() + DEADLINE
+        self.is_held = True
+        try:
+            yield
+        finally:
+            self.is_held = False
 
     async def close(self) -> None:
         await self.connection.close()

@@ -6,12 +6,11 @@ import asyncio
 import logging
 import sqlite3
 import time
-from pathlib import Path
 
 from .archives import Archives
 from .backups import Backups
 from .broadcaster import Broadcaster
-from .database import DatabaseUnusable, open_writer
+from .database import DatabaseUnusable, log_of, open_writer, size_of
 from .events import Event, event_ids
 from .mirror import Mirror
 from .reader import Reader
@@ -110,18 +109,10 @@ class Store:
 
     def log_bytes(self) -> int:
         """Of the write-ahead log."""
-        return size_of(self.settings.database.with_name("sessions.db-wal"))
+        return size_of(log_of(self.settings.database))
 
     def uptime(self) -> float:
         return time.monotonic() - self.started_at
-
-
-def size_of(path: Path) -> int:
-    """Asked of the file system: opening the file here would drop SQLite's locks on it."""
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return 0
 
 
 def check_one_sqlite() -> None:

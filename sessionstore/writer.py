@@ -20,10 +20,13 @@ from .database import (
     EntryRefused,
     checkpoint,
     delete_old,
+    empty_log,
     index_search,
+    log_of,
     lose_silent,
     open_writer,
     purge,
+    size_of,
 )
 from .events import Draft, Event, text_of_time
 from .mark import Mark
@@ -49,6 +52,14 @@ MARK_INTERVAL = 1.0
 """Seconds between putting the newest cursor on disk, beside the database: what a power cut may take of it."""
 RECOVERY_INTERVAL = 1.0
 """Seconds between attempts to write again after a failure."""
+LOG_BYTES = 64 << 20
+"""From this size on the write-ahead log is emptied as soon as nobody reads it."""
+LOG_PATIENCE = 0.05
+"""Seconds to wait for those who read it, at LOG_BYTES; for a log twice as large eight times as long."""
+MOST_LOG_PATIENCE = 5.0
+"""Nobody who reads for the server reads one state for longer."""
+LOG_PAUSE = 20
+"""How long the next attempt waits after one that failed, in times what that took: writers wait meanwhile."""
 
 Work = Callable[[Appender], Any]
 """What a caller wants done, in a transaction, on the writer's thread. What it appends is committed or, if it raises,
@@ -124,6 +135,7 @@ class Writer:
         """What full-text search finds: everything at or below this cursor."""
         self.chores_at = 0.0
         self.synchronise_at = 0.0
+        self.empty_log_at = 0.0
         self.look_at = time.monotonic() + lost_after
         self.clock_drift = self.clock() - time.monotonic()
         self.thread = threading.Thread(target=self.run, name="writer", daemon=True)
@@ -300,6 +312,7 @@ class Writer:
         try:
             if self.trouble:
                 self.recover()
+            self.bound_log()
             is_busy = self.chore()
             self.synchronise_mark()
         except Exception as error:
@@ -311,6 +324,19 @@ class Writer:
         if time.monotonic() >= self.synchronise_at:
             self.synchronise_at = time.monotonic() + MARK_INTERVAL
             self.mark.synchronise()
+
+    def bound_log(self) -> None:
+        """Empty a log that has grown large: while anybody reads, SQLite only adds to it, and readers that overlap
+        all the time would let it grow for ever."""
+        size = size_of(log_of(self.path))
+        if size < LOG_BYTES or time.monotonic() < self.empty_log_at:
+            return
+        patience = min(MOST_LOG_PATIENCE, LOG_PATIENCE * (size / LOG_BYTES) ** 3)
+        if empty_log(self.appender.connection, patience):
+            return
+        self.empty_log_at = time.monotonic() + LOG_PAUSE * patience
+        if patience == MOST_LOG_PATIENCE:
+            log.warning("The write-ahead log has %d MiB: somebody has been reading one state for long", size >> 20)
 
     def recover(self) -> None:
         """Write something, so that a store to which nobody writes, because it is not ready, becomes ready again."""

@@ -44,6 +44,8 @@ INDEX_AT_ONCE = 200
 CHORE_INTERVAL = 0.25
 """Seconds between looks at what is to do besides writing, while there is nothing."""
 A_DAY = 86_400.0
+A_JUMP = 1.0
+"""Seconds by which the clock may go wrong between two looks; by more, it has been set."""
 QUIET = 0.01
 """Seconds for which nobody must have written before a chore goes on."""
 PUT_OFF = 0.1
@@ -137,7 +139,7 @@ class Writer:
         self.synchronise_at = 0.0
         self.empty_log_at = 0.0
         self.look_at = time.monotonic() + lost_after
-        self.clock_drift = self.clock() - time.monotonic()
+        self.clock_drift = self.first_drift = self.clock() - time.monotonic()
         self.thread = threading.Thread(target=self.run, name="writer", daemon=True)
 
     # ------------------------------------------------------- on the event loop
@@ -362,13 +364,21 @@ class Writer:
     def look_at_sessions(self, appender: Appender) -> None:
         """Find those that are lost, and those that nobody keeps any longer.
 
-        Silence counts from the start of this process at the earliest: before, nobody could be heard. A clock that
-        has jumped by more than a day deletes nothing.
+        Silence counts from the start of this process at the earliest: before, nobody could be heard; and from when the
+        clock was set: what was heard by another clock says nothing of it. A clock that has jumped by more than a day
+        deletes nothing.
         """
         now = self.clock()
+        if self.clock_was_set(now):
+            self.look_at = time.monotonic() + self.lost_after
+            return
         lose_silent(appender, text_of_time(now - self.lost_after))
-        if self.retention_days and abs(now - time.monotonic() - self.clock_drift) < A_DAY:
+        if self.retention_days and abs(self.clock_drift - self.first_drift) < A_DAY:
             delete_old(appender, text_of_time(now - self.retention_days * A_DAY))
+
+    def clock_was_set(self, now: float) -> bool:
+        before, self.clock_drift = self.clock_drift, now - time.monotonic()
+        return abs(self.clock_drift - before) > A_JUMP
 
     def index(self, appender: Appender, limit: int) -> bool:
         appender.insert_entries()

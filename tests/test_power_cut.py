@@ -124,7 +124,9 @@ def lost(cut: Cut) -> list[str]:
     with closing(sqlite3.connect(cut.folder / "sessions.db")) as connection:
         events = dict(connection.execute("SELECT cursor, event_id FROM events"))
     newest = max(events, default=0)
-    missing = [cursor for cursor, name in cut.promised.items() if cursor > newest or name and events.get(cursor) != name]
+    missing = [
+        cursor for cursor, name in cut.promised.items() if cursor > newest or (name and events.get(cursor) != name)
+    ]
     return [f"cut {cut.number}: {cut.promised[cursor] or 'an event'} had cursor {cursor}" for cursor in missing]
 
 
@@ -162,6 +164,6 @@ def test_the_model_of_the_disk_has_what_the_disk_has(full: Traced) -> None:
         pass
     there = {str(path.relative_to(full.folder)): path for path in full.folder.rglob("*") if path.is_file()}
     mapped = {"sessions.db-shm", ".newest.json"}
-    assert disk.contents().keys() - mapped == {n for n,p in there.items() if not p.is_symlink()} - mapped
+    assert disk.contents().keys() - mapped == {n for n, p in there.items() if not p.is_symlink()} - mapped
     for name in disk.contents().keys() - mapped:
         assert disk.contents()[name] == there[name].read_bytes(), name

@@ -334,7 +334,10 @@ def metrics_of(appliance: Appliance) -> str:
 
 
 def test_when_descriptors_run_out_those_who_are_connected_go_on_and_all_heals(folder: Path) -> None:
-    with Appliance(folder, under=[tool("prlimit"), f"--nofile={DESCRIPTORS}"]) as appliance, dial(appliance.port) as old:
+    with (
+        Appliance(folder, under=[tool("prlimit"), f"--nofile={DESCRIPTORS}"]) as appliance,
+        dial(appliance.port) as old,
+    ):
         before = number_of(descriptors_of(appliance.process.pid))
         with ExitStack() as others:
             for _ in range(DESCRIPTORS + 100):

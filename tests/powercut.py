@@ -209,7 +209,8 @@ class Disk:
         (place,) = self.places(call)
         flags = call.words[0].split("|")
         if place and "O_CREAT" in flags and place not in self.names:
-            self.name(lambda names, file=File(): names.update({place: file}))  # type: ignore[misc]
+            file = File()
+            self.name(lambda names: names.update({place: file}))
         node = self.names.get(place)
         if "O_TRUNC" in flags and isinstance(node, File):
             node.pending.append(Change(0, None))

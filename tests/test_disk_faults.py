@@ -1,4 +1,4 @@
-"""A disk that fails for a moment, at any call, is a pause: nothing acknowledged is lost, and nothing has to be mended."""
+"""A disk that fails for a moment, at any call, is a pause: nothing is lost, and nothing has to be mended."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ class Cut(NamedTuple):
 
 
 def cuts(traced: Traced, target: Path, number: int = CUTS, seed: int = 0) -> Iterator[Cut]:
-    """So many, each at a random moment from the birth of the folder on. The caller may do with what is left as it likes."""
+    """So many, each at a random moment from the birth of the folder on; what one leaves is the caller's to use up."""
     chance = random.Random(seed)
     disk = Disk(str(traced.folder))
     lines = sorted(chance.choices([call.begun for call in traced.calls if disk.concerns(call)], k=number))

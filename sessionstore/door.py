@@ -13,10 +13,10 @@ import logging
 import re
 from collections.abc import Callable
 
-from .access import ASGI, Gate, Headers, Receive, Scope, Send, refuse
+from .access import ASGI, Gate, Headers, Receive, Scope, Send, problem_headers, refuse
 from .database import Appended
 from .events import Draft, is_id, json_object
-from .problems import MEDIA_TYPE, Problem, fault, unavailable
+from .problems import Problem, fault, unavailable
 from .requests import check_media_type, entry_draft
 from .store import Store
 from .writer import Append, Job
@@ -28,11 +28,11 @@ MAX_BYTES = 64 << 10
 """Of a body: what is larger uvicorn hands over in parts, when it is asked for them."""
 OUT_OF_THE_ORDINARY = frozenset({b"origin", b"transfer-encoding", b"expect", b"upgrade"})
 """Headers that only the ordinary way heeds."""
-JSON = {"content-type": "application/json"}
+JSON = [(b"content-type", b"application/json")]
 OF_THE_DATABASE = re.compile(r"/(?:api/(?!login)|ws|datasette)")
 """What cannot be answered without the database."""
 
-Respond = Callable[[int, dict[str, str], bytes, bool], None]
+Respond = Callable[[int, list[tuple[bytes, bytes]], bytes, bool], None]
 """Writes a whole response: status, headers, body, and whether the connection stays."""
 
 
@@ -121,9 +121,9 @@ class Call:
         self.answer(200, JSON, logged(appended))
 
     def set_exception(self, problem: Problem) -> None:
-        self.answer(problem.status, {**problem.headers, "content-type": MEDIA_TYPE}, problem.body())
+        self.answer(problem.status, problem_headers(problem), problem.body())
 
-    def answer(self, status: int, headers: dict[str, str], body: bytes) -> None:
+    def answer(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
         self.response_complete = True
         self.respond(status, headers, body, self.keep_alive)
 

@@ -13,7 +13,7 @@ from types import FrameType
 from typing import Any, cast
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from uvicorn.server import ServerState
@@ -21,10 +21,10 @@ from websockets.http11 import Request, Response
 from websockets.server import ServerProtocol
 from websockets.typing import StatusLike
 
-from .access import Scope
+from .access import Scope, problem_headers
 from .door import Call, Door
 from .owner import CannotStart
-from .problems import MEDIA_TYPE, Problem, title, unavailable
+from .problems import MEDIA_TYPE, Problem, unavailable
 
 HEADER_SECONDS = 10.0
 BODY_SECONDS = 30.0
@@ -56,17 +56,18 @@ def listen(host: str, port: int) -> socket.socket:
 
 # --------------------------------------------------------------------- protocols
 
+CLOSE = (b"connection", b"close")
 
-def message(status: int, headers: Iterable[tuple[str, str]], body: bytes) -> bytes:
+
+def message(status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> bytes:
     """A whole response."""
-    lines = "".join([f"{name}: {value}\r\n" for name, value in headers])
-    return f"HTTP/1.1 {status} {title(status)}\r\n{lines}content-length: {len(body)}\r\n\r\n".encode("latin-1") + body
+    lines = b"".join([b"%b: %b\r\n" % header for header in headers])
+    return b"%b%bcontent-length: %d\r\n\r\n%b" % (STATUS_LINE[status], lines, len(body), body)
 
 
 def refusal(problem: Problem) -> bytes:
     """The whole response to a request that never reaches the app, in the shape of every other error."""
-    headers = {**problem.headers, "content-type": MEDIA_TYPE, "connection": "close"}
-    return message(problem.status, headers.items(), problem.body())
+    return message(problem.status, [*problem_headers(problem), CLOSE], problem.body())
 
 
 HEAD_TOO_LARGE = Problem(431, f"The target and the headers may have at most {MAX_HEAD_BYTES} bytes together")
@@ -170,8 +171,8 @@ class Http(HttpToolsProtocol):
         parser = self.parser
         if parser.get_method() != b"POST" or not parser.should_keep_alive() or parser.get_http_version() != "1.1":
             return None
-        if self.cycle is not None and not self.cycle.response_complete:  # pipelined: one after the other
-            return None
+        if self.flow.write_paused or (self.cycle is not None and not self.cycle.response_complete):
+            return None  # one after the other, and only for who takes the answers
         return self.door.call(self.url, cast(Scope, self.scope), self.respond)
 
     def on_message_complete(self) -> None:
@@ -180,12 +181,11 @@ class Http(HttpToolsProtocol):
         if isinstance(self.cycle, Call) and not self.cycle.response_complete:
             self.cycle.begin()
 
-    def respond(self, status: int, headers: dict[str, str], body: bytes, keep_alive: bool) -> None:
+    def respond(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes, keep_alive: bool) -> None:
         """The whole response to a call through the door."""
         if not self.transport.is_closing():
-            usual = [(name.decode(), value.decode()) for name, value in self.server_state.default_headers]
-            closing = [] if keep_alive else [("connection", "close")]
-            self.transport.write(message(status, [*usual, *headers.items(), *closing], body))
+            usual = self.server_state.default_headers
+            self.transport.write(message(status, [*usual, *headers, *([] if keep_alive else [CLOSE])], body))
             if not keep_alive:
                 self.transport.close()
         self.on_response_complete()

@@ -299,10 +299,14 @@ async def answer(send: Send, status: int, headers: list[tuple[bytes, bytes]], bo
     await send({"type": "http.response.body", "body": body})
 
 
+def problem_headers(problem: Problem) -> list[tuple[bytes, bytes]]:
+    headers = [(name.encode(), value.encode()) for name, value in problem.headers.items()]
+    return [*headers, (b"content-type", MEDIA_TYPE.encode())]
+
+
 async def refuse(problem: Problem, scope: Scope, receive: Receive, send: Send) -> None:
     """Tell a problem in plain ASGI, also to a WebSocket that has not been accepted."""
-    headers = [(name.encode(), value.encode()) for name, value in problem.headers.items()]
-    headers.append((b"content-type", MEDIA_TYPE.encode()))
+    headers = problem_headers(problem)
     if scope["type"] == "http":
         await answer(send, problem.status, headers, problem.body())
         return

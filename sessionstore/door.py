@@ -13,7 +13,7 @@ import logging
 import re
 from collections.abc import Callable
 
-from .access import ASGI, Gate, Headers, Receive, Scope, Send, problem_headers, refuse
+from .access import ASGI, Asked, Gate, Headers, Receive, Scope, Send, problem_headers, refuse
 from .database import Appended
 from .events import Draft, is_id, json_object
 from .problems import Problem, fault, unavailable
@@ -64,18 +64,17 @@ class Door:
         length = headers.get(b"content-length", b"")
         if not length.isdigit() or int(length) > self.max_bytes or not headers.keys().isdisjoint(OUT_OF_THE_ORDINARY):
             return None
-        scope["method"], scope["path"] = "POST", url.decode()
-        return Call(self, scope, headers, "response" if hot[2] else "action", session_id, respond)
+        client = scope.get("client") or ("",)
+        asked = Asked("POST", url.decode(), scope["headers"], headers, client[0], scope["scheme"])
+        return Call(self, asked, "response" if hot[2] else "action", session_id, respond)
 
     def take(self, call: Call) -> None:
         """Have it stored, and answered once it is. Raises Problem."""
-        gate, store = self.gate, self.store
-        gate.check_host(call.scope, call.headers)
-        gate.check_origin(call.scope, call.headers)
-        gate.check_role(call.scope, call.headers)
+        store = self.store
+        self.gate.admit(call.asked)
         if store.finding:
             raise unsound(store)
-        draft = entry(call.log, call.session_id, call.headers, call.body)
+        draft = entry(call.log, call.session_id, call.asked.headers, call.body)
         store.writer.put(Job(Append(draft), (draft,), call, len(call.body)))
 
 
@@ -90,10 +89,9 @@ class Call:
     """Set by uvicorn for an app that waits for the body; here nobody does."""
     response_started = False
 
-    def __init__(self, door: Door, scope: Scope, headers: Headers, log: str, session_id: str, respond: Respond) -> None:
+    def __init__(self, door: Door, asked: Asked, log: str, session_id: str, respond: Respond) -> None:
         self.door = door
-        self.scope = scope
-        self.headers = headers
+        self.asked = asked
         self.log = log
         self.session_id = session_id
         self.respond = respond

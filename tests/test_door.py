@@ -171,7 +171,7 @@ def door(folder: Path) -> Door:
 
 
 def takes(door: Door, url: bytes, headers: dict[bytes, bytes]) -> bool:
-    scope: Scope = {"headers": list(headers.items())}
+    scope: Scope = {"headers": list(headers.items()), "scheme": "http", "client": ("127.0.0.1", 40000)}
     return door.call(url, scope, lambda *_: None) is not None
 
 

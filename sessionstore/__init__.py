@@ -1,6 +1,7 @@
 """The server behind app.py: decode, validate, append, commit, publish.
 
 settings     what the environment says
+log          what the server says while it runs, as text or JSON
 owner        one process on a folder
 problems     every error, and the one shape in which it is told
 folds        what an event does to a document: pure functions

@@ -10,7 +10,7 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 
-from tests.bench import actions, backup, batches, feed, hooks, kill, page, reads, tree
+from tests.bench import actions, backup, batches, feed, hooks, kill, page, reads, start, tree
 from tests.bench.figures import Figure, raw_numbers, table
 
 BENCHES: dict[str, Callable[[argparse.Namespace], list[Figure]]] = {
@@ -23,6 +23,7 @@ BENCHES: dict[str, Callable[[argparse.Namespace], list[Figure]]] = {
     "hooks": lambda options: hooks.measure(options.rounds, options.hooks),
     "page": lambda options: page.measure(options.rounds),
     "kill": lambda options: kill.measure(options.kills),
+    "start": lambda options: start.measure(options.rounds),
 }
 
 

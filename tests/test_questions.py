@@ -156,9 +156,11 @@ class Walk:
         address, fragment = urldefrag(link)
         if fragment.startswith("/session/"):
             return fragment.split("/")[2] not in self.sessions
-        if fragment:
+        if fragment.startswith("/"):
             return not fragment.startswith("/sessions?userId=")
-        return "/datasette/datasette" in link or self.http.get(address, follow_redirects=True).status_code != 200
+        page = self.http.get(address, follow_redirects=True)
+        is_missing = page.status_code != 200 or (fragment and f'id="{fragment}"' not in page.text)
+        return bool("/datasette/datasette" in link or is_missing)
 
 
 def test_every_link_leads_somewhere(http: httpx.Client, told: str) -> None:
@@ -171,7 +173,14 @@ def test_every_link_leads_somewhere(http: httpx.Client, told: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "link", ["/datasette/sessions/nowhere", "/datasette/datasette/", "/#/session/nobody/log", "/datasette/-/databases"]
+    "link",
+    [
+        "/datasette/sessions/nowhere",
+        "/datasette/sessions#nowhere",
+        "/datasette/datasette/",
+        "/datasette/-/databases",
+        "/#/session/nobody/log",
+    ],
 )
 def test_a_link_that_leads_nowhere_would_be_found(http: httpx.Client, link: str) -> None:
     assert Walk(http).is_broken(str(http.base_url.join(link)))

@@ -36,7 +36,17 @@ def find_events_by_their_id_first(connection: sqlite3.Connection) -> None:
     connection.execute("CREATE UNIQUE INDEX events_by_event_id ON events (event_id, session_id)")
 
 
-MIGRATIONS: tuple[Migration, ...] = (find_events_by_their_id_first,)
+def find_results_prompts_and_failures(connection: sqlite3.Connection) -> None:
+    """What people ask for is found among any number of events."""
+    connection.execute(
+        "CREATE INDEX events_by_tool_use ON events (session_id, data ->> '$.toolUseId')"
+        " WHERE kind IN ('tool_result', 'tool_error')"
+    )
+    connection.execute("CREATE INDEX events_of_prompts ON events (cursor) WHERE kind = 'prompt'")
+    connection.execute("CREATE INDEX events_of_failures ON events (cursor) WHERE kind = 'tool_error'")
+
+
+MIGRATIONS: tuple[Migration, ...] = (find_events_by_their_id_first, find_results_prompts_and_failures)
 """Append-only: what turns the tables of a database of version N, as PRAGMA user_version has it, into those of N + 1,
 from version 1 on. Views and triggers are made anew after them. schema.sql is always the newest version; a database
 that is made new needs none of these."""

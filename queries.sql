@@ -80,7 +80,7 @@ LIMIT 100;
 
 /* slowest-tools: Slowest tools
    How long half of the calls took at most (p50), and 95 of 100 (p95), in milliseconds.
-   Among the newest `newest` calls (10000).
+   Among the newest `newest` calls (10000). */
 WITH calls AS (
   SELECT tool, duration_ms, outcome
   FROM tool_calls

@@ -46,8 +46,8 @@ CREATE UNIQUE INDEX events_by_seq      ON events (session_id, type, seq) WHERE s
 
 /* What people ask for among many events, as views.sql does: the result of a tool call, prompts, failures. */
 CREATE INDEX events_by_tool_use ON events (session_id, data ->> '$.toolUseId')
-                                WHERE kind IN ('tool_result', 'tool_error');
-CREATE INDEX events_of_prompts  ON events (cursor) WHERE kind = 'prompt';
+WHERE kind IN ('tool_result', 'tool_error');
+CREATE INDEX events_of_prompts ON events (cursor) WHERE kind = 'prompt';
 CREATE INDEX events_of_failures ON events (cursor) WHERE kind = 'tool_error';
 
 ------------------------------------------------------------------------------

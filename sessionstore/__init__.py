@@ -7,6 +7,7 @@ problems     every error, and the one shape in which it is told
 folds        what an event does to a document: pure functions
 events       the words of the contract: ids, times, JSON, the event
 database     the SQLite file: opening it, and appending one event
+catalogue    what people can ask: the views and the questions of views.sql and queries.sql
 mark         the newest cursor, kept beside the database
 soundness    whether the database can be served: looked at once, at the start
 backups      copies of the database, made unasked
@@ -24,7 +25,10 @@ live         WebSocket and server-sent events
 metrics      Prometheus text
 api          every other route
 pages        what a browser gets: the dashboard, the documentation
-questions    Datasette over the live database
+child        a process of our own that is asked and answers
+walls        a connection for the SQL of strangers, in such a process
+explorer     Datasette over it, in another
+questions    where both are asked: /datasette/
 process      the socket, the deadlines, the signals
 
 A module uses only those above it.

@@ -286,6 +286,23 @@ class Stats(Shape, kw_only=True):
     database_bytes: int
 
 
+class Question(Shape, kw_only=True):
+    """What people often ask in SQL. `path` answers it as a page, `path`.json and `path`.csv for programs."""
+
+    name: str
+    title: str
+    description: str
+    path: str
+    parameters: list[str]
+    sql: str
+
+
+class Questions(Shape, kw_only=True):
+    """All of them, in their order."""
+
+    items: list[Question]
+
+
 class LoggedIn(Shape, kw_only=True):
     """The role that a token has."""
 

@@ -33,6 +33,7 @@ from . import __version__, answers, folds, requests
 from .access import COOKIE, Headers, Tokens
 from .answers import gives, problems
 from .backups import Backups
+from .catalogue import questions
 from .database import Appended, Appender, DeleteUnchanged
 from .door import entry, logged
 from .events import ID_PATTERN, Draft, is_id, json_object, now
@@ -806,6 +807,12 @@ async def stats(request: Call) -> JSONResponse:
     return answer(f'{counts[:-1]},"databaseBytes":{store.database_bytes()}}}')
 
 
+@get("/api/query/questions", responses=gives(answers.Questions), tags=["queries"])
+async def list_questions(request: Call) -> JSONResponse:
+    """What people often ask in SQL, and where it is answered."""
+    return answer(msgspec.json.encode({"items": list(questions().values())}))
+
+
 @get("/api/query/search", responses=gives(answers.FoundPage, 422), tags=["queries"])
 async def search(
     request: Call,
@@ -915,6 +922,7 @@ ROUTES = (
     recent_sessions,
     active_sessions,
     stats,
+    list_questions,
     search,
     log_in,
     log_out,

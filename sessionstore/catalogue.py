@@ -13,6 +13,9 @@ from .database import statements
 FOLDER = Path(__file__).resolve().parent.parent
 VIEWS = FOLDER / "views.sql"
 QUESTIONS = FOLDER / "queries.sql"
+DATABASE = "sessions"
+"""What the database is called in addresses."""
+PATH = f"/datasette/{DATABASE}"
 
 COMMENT = re.compile(r"/\*(.*?)\*/", re.DOTALL)
 VIEW = re.compile(r"CREATE TEMP VIEW (\w+) \(\n(.*?)\n\) AS\n", re.DOTALL)
@@ -37,6 +40,8 @@ class Question(msgspec.Struct, frozen=True):
     name: str
     title: str
     description: str
+    path: str
+    """Where it is answered: as a page, and with .json or .csv after it for programs."""
     parameters: list[str]
     sql: str
 
@@ -64,7 +69,7 @@ def questions() -> dict[str, Question]:
         name, title, description = heading.groups()
         sql = sql.strip().removesuffix(";")
         parameters = list(dict.fromkeys(PARAMETER.findall(sql)))
-        found[name] = Question(name, title, one_line(description), parameters, sql)
+        found[name] = Question(name, title, one_line(description), f"{PATH}/{name}", parameters, sql)
     return found
 
 

@@ -24,6 +24,7 @@ FOLDER = Path(__file__).resolve().parent.parent
 HEAD = struct.Struct(">IQ")
 """Of a frame: how long it is, and which question it belongs to."""
 NICENESS = 15
+END_SECONDS = 2.0
 
 Question = TypeVar("Question")
 
@@ -104,6 +105,18 @@ class Child:
             self.forget()
 
     async def stop(self) -> None:
+        """Let it end by itself, with what it has started; kill it if it does not."""
+        process = self.process
+        if process is None:
+            return
+        assert process.stdin is not None
+        process.stdin.close()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(process.wait(), END_SECONDS)
+        await self.end()
+
+    async def end(self) -> None:
+        """Kill it, and wait until it is gone."""
         process = self.process
         self.kill()
         if process is not None:

@@ -39,8 +39,8 @@ def find_events_by_their_id_first(connection: sqlite3.Connection) -> None:
 def find_results_prompts_and_failures(connection: sqlite3.Connection) -> None:
     """What people ask for is found among any number of events."""
     connection.execute(
-        "CREATE INDEX events_by_tool_use ON events (session_id, data ->> '$.toolUseId')"
-        " WHERE kind IN ('tool_result', 'tool_error')"
+        "CREATE INDEX events_by_tool_use ON events (session_id, data ->> '$.toolUseId')\n"
+        "WHERE kind IN ('tool_result', 'tool_error')"
     )
     connection.execute("CREATE INDEX events_of_prompts ON events (cursor) WHERE kind = 'prompt'")
     connection.execute("CREATE INDEX events_of_failures ON events (cursor) WHERE kind = 'tool_error'")

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
+import datasette
 import msgspec
 from datasette import hookimpl
 from datasette.app import Datasette
@@ -27,13 +28,12 @@ from datasette.utils.asgi import Forbidden
 from datasette.views.base import DatasetteError
 from markupsafe import Markup
 
-from .catalogue import questions, views
+from .catalogue import DATABASE, questions, views
 from .child import Child, Gone, serve_many
 from .walls import Found, Query
 
-NAME = "sessions"
-"""Of the database, in every address: /datasette/sessions/…"""
 TEMPLATES = Path(__file__).resolve().parent / "templates"
+TEMPLATES_OF_DATASETTE = Path(datasette.__file__).parent / "templates"
 WALLS = 4
 """How many questions are answered at the same time."""
 WAIT_SECONDS = 0.4
@@ -105,8 +105,9 @@ class Walls:
 
     def __init__(self, database: str) -> None:
         self.free: asyncio.LifoQueue[Child] = asyncio.LifoQueue()
-        for _ in range(WALLS):
-            self.free.put_nowait(Child("sessionstore.walls", database))
+        self.children = [Child("sessionstore.walls", database) for _ in range(WALLS)]
+        for child in self.children:
+            self.free.put_nowait(child)
 
     async def find(self, query: Query) -> Found:
         """Raises Interrupted past the time that it has, sqlite3.OperationalError for what cannot be answered."""
@@ -126,6 +127,9 @@ class Walls:
             raise sqlite3.OperationalError(found.error)
         return found
 
+    async def stop(self) -> None:
+        await asyncio.gather(*(child.end() for child in self.children))
+
 
 class Row(tuple[Any, ...]):
     """A row as Datasette expects it: by place, and by the names that its class has."""
@@ -142,8 +146,8 @@ class Row(tuple[Any, ...]):
 class People(Database):  # type: ignore[misc]
     """The database as people are to see it: views, and nothing besides."""
 
-    def __init__(self, datasette: Datasette, path: str) -> None:
-        super().__init__(datasette, path=path, is_mutable=True)
+    def __init__(self, explorer: Datasette, path: str) -> None:
+        super().__init__(explorer, path=path, is_mutable=True)
         self.walls = Walls(path)
 
     async def execute(
@@ -220,7 +224,8 @@ class Explorer(Datasette):  # type: ignore[misc]
         super().__init__(settings=SETTINGS, metadata=metadata(), template_dir=str(TEMPLATES))
         for name in ("_memory", "_internal"):
             self.remove_database(name)
-        self.add_database(People(self, path), name=NAME)
+        self.people = People(self, path)
+        self.add_database(self.people, name=DATABASE)
 
     async def refresh_schemas(self) -> None:
         """They are not looked up: views.sql has them."""
@@ -252,7 +257,7 @@ def metadata() -> dict[str, Any]:
     return {
         "title": "Session store",
         "description": "What agents did, in SQL. The database is live, and can only be read.",
-        "databases": {NAME: {"queries": queries, "tables": tables}},
+        "databases": {DATABASE: {"queries": queries, "tables": tables}},
     }
 
 
@@ -284,8 +289,8 @@ class Hooks:
 
 def scripts() -> list[str]:
     """The scripts that stand in Datasette's own pages, none of which has anything of ours in it."""
-    folder = Path(sys.modules["datasette"].__file__ or "").parent / "templates"
-    pages = [(folder / name).read_text() for name in ("_close_open_menus.html", "_codemirror_foot.html")]
+    names = ("_close_open_menus.html", "_codemirror_foot.html")
+    pages = [(TEMPLATES_OF_DATASETTE / name).read_text() for name in names]
     found = [script for page in pages for script in re.findall(r"<script>(.*?)</script>", page, re.DOTALL)]
     return [*found, "DATASETTE_ALLOW_FACET = true;"]
 
@@ -358,6 +363,7 @@ async def run(path: str) -> None:
     pages = Pages(path)
     await pages.explorer.invoke_startup()
     await serve_many(Request, pages.answer)
+    await pages.explorer.people.walls.stop()
 
 
 if __name__ == "__main__":

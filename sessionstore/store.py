@@ -52,7 +52,6 @@ class Store:
         """Make the database, or bring it to the newest version. Raises DatabaseUnusable with a message for people."""
         if self.is_prepared:
             return
-        check_one_sqlite()
         self.settings.directory.mkdir(parents=True, exist_ok=True)
         self.finding = examine(self.settings)
         self.is_prepared = True
@@ -122,11 +121,3 @@ def size_of(path: Path) -> int:
         return path.stat().st_size
     except FileNotFoundError:
         return 0
-
-
-def check_one_sqlite() -> None:
-    """Two copies of SQLite in one process drop each other's locks, and acknowledged data with them."""
-    from datasette.utils.sqlite import sqlite3 as datasettes
-
-    if datasettes is not sqlite3:
-        raise DatabaseUnusable("Two SQLite libraries are installed: uninstall pysqlite3, or it will lose data")

@@ -43,23 +43,17 @@ LIMITS = {
     sqlite3.SQLITE_LIMIT_WORKER_THREADS: 0,
 }
 TABLES = {"json_each", "json_tree"}
-FUNCTIONS = frozenset(
-    # core
-    "abs changes char coalesce format glob hex ifnull iif instr length like likelihood likely lower ltrim max min "
-    "nullif printf quote random replace round rtrim sign soundex sqlite_version substr substring total_changes trim "
-    "typeof unicode unlikely upper zeroblob "
-    # of sets and windows
-    "avg count group_concat sum total cume_dist dense_rank first_value lag last_value lead nth_value ntile "
-    "percent_rank rank row_number "
-    # of time
-    "date time datetime julianday strftime unixepoch current_date current_time current_timestamp "
-    # of JSON
-    "-> ->> json json_array json_array_length json_extract json_group_array json_group_object json_insert json_object "
-    "json_patch json_quote json_remove json_replace json_set json_type json_valid "
-    # of mathematics
-    "acos acosh asin asinh atan atan2 atanh ceil ceiling cos cosh degrees exp floor ln log log10 log2 mod pi pow power "
-    "radians sin sinh sqrt tan tanh trunc".split()
-)
+CORE = """abs char coalesce format glob hex ifnull iif instr length like likelihood likely lower ltrim max min
+nullif printf quote random replace round rtrim sign soundex sqlite_version substr substring trim typeof unicode unlikely
+upper zeroblob"""
+OF_ROWS = """avg count group_concat sum total cume_dist dense_rank first_value lag last_value lead nth_value ntile
+percent_rank rank row_number"""
+OF_TIME = "date time datetime julianday strftime unixepoch current_date current_time current_timestamp"
+OF_JSON = """-> ->> json json_array json_array_length json_extract json_group_array json_group_object json_insert
+json_object json_patch json_quote json_remove json_replace json_set json_type json_valid"""
+OF_NUMBERS = """acos acosh asin asinh atan atan2 atanh ceil ceiling cos cosh degrees exp floor ln log log10 log2 mod pi
+pow power radians sin sinh sqrt tan tanh trunc"""
+FUNCTIONS = frozenset(f"{CORE} {OF_ROWS} {OF_TIME} {OF_JSON} {OF_NUMBERS}".split())
 
 
 class Query(msgspec.Struct):

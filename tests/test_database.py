@@ -17,7 +17,6 @@ from sessionstore.database import (
     MIGRATIONS,
     DatabaseUnusable,
     create_schema,
-    delete_old,
     index_search,
     lose_silent,
     migrate,
@@ -534,27 +533,3 @@ def test_a_second_sqlite_library_stops_the_start(present: bool) -> None:
     ended = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert ("Two SQLite libraries are installed: uninstall pysqlite3" in ended.stderr) is present
     assert (ended.returncode != 0) is present
-
-
-# ----------------------------------------------------------------- retention
-
-
-def test_only_what_has_ended_and_not_changed_since_is_deleted(database: Database) -> None:
-    for session in ("ended", "ended-lately", "active"):
-        database.append(drafted("action", session, {"type": "x"}))
-    database.append(drafted("session_finalized", "ended"))
-    since = database.tick()
-    database.append(drafted("session_finalized", "ended-lately"))
-    with database.transaction() as appender:
-        deleted = delete_old(appender, since)
-    assert [(event.type, event.session_id) for event in deleted] == [("session_deleted", "ended")]
-    assert database.rows("SELECT session_id FROM sessions ORDER BY 1") == [("active",), ("ended-lately",)]
-
-
-def test_a_word_after_the_end_keeps_a_session_longer(database: Database) -> None:
-    database.append(drafted("action", "ended", {"type": "x"}))
-    database.append(drafted("session_finalized", "ended"))
-    since = database.tick()
-    database.append(drafted("action", "ended", {"type": "afterthought"}))
-    with database.transaction() as appender:
-        assert delete_old(appender, since) == []

@@ -64,8 +64,9 @@ def open_writer(path: Path, *, durability: str = "full") -> sqlite3.Connection:
 def prepare_writer(connection: sqlite3.Connection, durability: str) -> None:
     connection.execute("PRAGMA busy_timeout = 5000")
     check_owner(connection)
+    if connection.execute("PRAGMA page_count").fetchone() == (0,):  # later it would take a VACUUM
+        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
     for pragma in (
-        "auto_vacuum = INCREMENTAL",  # of a file with nothing in it; any other keeps what it has until it is compacted
         "journal_mode = WAL",
         f"synchronous = {durability}",
         "foreign_keys = ON",
@@ -740,13 +741,27 @@ def index_search(connection: sqlite3.Connection, *, limit: int) -> tuple[int, bo
     return rows[-1][0], len(rows) == limit
 
 
+def merge_search(connection: sqlite3.Connection, *, pages: int) -> bool:
+    """Take words of deleted events out of the index, where they stand beside a word that they are deleted, by writing
+    about so many pages of it anew. Begun with a negative number. False: nothing is left to do.
+
+    https://www.sqlite.org/fts5.html#the_merge_command
+    """
+    before = connection.total_changes
+    connection.execute("INSERT INTO search (search, rank) VALUES ('merge', ?)", (pages,))
+    return connection.total_changes - before >= 2
+
+
 def give_back(connection: sqlite3.Connection, *, keep: int, limit: int) -> bool:
-    """Return some of the free pages to the file system, but for so many. False when there is nothing left to return."""
+    """Return some of the free pages to the file system, but for so many; outside of any transaction. False when there
+    is nothing left to return."""
     (free,) = connection.execute("PRAGMA freelist_count").fetchone()
     (mode,) = connection.execute("PRAGMA auto_vacuum").fetchone()
     if mode != INCREMENTAL or free <= keep:
         return False
-    connection.execute(f"PRAGMA incremental_vacuum({min(limit, free - keep)})").fetchall()
+    connection.executescript(
+        f"PRAGMA incremental_vacuum({min(limit, free - keep)})"
+    )  # `execute` would stop at the first
     return True
 
 

@@ -34,6 +34,11 @@ LOOK_AGAIN_SECONDS = 0.5
 """While there is more to delete."""
 AT_ONCE = 500
 """Sessions that one look deletes at most for their age, and for their size."""
+SLACK = 0.05
+"""Of the size that is wanted: what is deleted at once, since the full-text index is written anew each time."""
+BYTES_A_BYTE = 2.5
+"""What a byte of text takes in the database, with its words in the index and all that stands around it: rather too
+much, so that too few sessions go, and more at the next look, than too many."""
 A_DAY = 86_400.0
 NICENESS = 10
 WAIT_SECONDS = 60.0
@@ -130,14 +135,16 @@ class Retention:
 
     def delete_some(self, database: sqlite3.Connection) -> bool:
         """Raises what keeps it from going on."""
-        if database.execute("SELECT 1 FROM purges").fetchone():
+        if self.writer.merge or database.execute("SELECT 1 FROM purges").fetchone():
             return False  # what is deleted already goes first: only then it shows how large the database is
-        chosen = dict.fromkeys([*self.old(database), *self.too_many(database)])
-        for ended in chosen:
+        old, too_many = self.old(database), list(self.too_many(database))
+        for ended in dict.fromkeys(old + too_many):
             if self.stopping.is_set():
                 return True
             self.let_go(database, ended)
-        return not chosen
+        if too_many:
+            self.writer.merge = "begin"
+        return not old and not too_many
 
     def old(self, database: sqlite3.Connection) -> list[Ended]:
         """Those that are too old. Where the clock has jumped by more than a day since the start, none is."""
@@ -147,21 +154,23 @@ class Retention:
         return [Ended(*row) for row in database.execute(OLD, (before, AT_ONCE))]
 
     def too_many(self, database: sqlite3.Connection) -> Iterator[Ended]:
-        """Those that make the database too large, oldest first: as many as hold what is too much, and not one more.
+        """Those that make the database too large, oldest first: not more than hold what is too much and a little.
 
         Raises NothingToDelete.
         """
         limit = self.settings.retention_bytes
-        excess = used_bytes(database) - limit if limit else 0
-        if excess <= 0:
+        if limit is None or (used := used_bytes(database)) <= limit:
             return
         oldest = [Ended(*row) for row in database.execute(OLDEST, (AT_ONCE,))]
         if not oldest:
-            raise NothingToDelete(f"The database has {excess:,} bytes more than it may, and no session that has ended")
+            raise NothingToDelete(
+                f"The database has {used:,} bytes, {limit:,} at most are wanted, and no session has ended"
+            )
+        excess = used - limit * (1 - SLACK)
         for ended in oldest:
             if excess > 0:
                 yield ended
-                excess -= held_bytes(database, ended.session_id)
+                excess -= held_bytes(database, ended.session_id) * BYTES_A_BYTE
 
     def let_go(self, database: sqlite3.Connection, ended: Ended) -> None:
         """Archive one session, if there is a folder for that, and have it deleted, unless it has moved on."""
@@ -201,6 +210,6 @@ def used_bytes(database: sqlite3.Connection) -> int:
 
 
 def held_bytes(database: sqlite3.Connection, session_id: str) -> int:
-    """What a session holds at least: its text, without what stands around it and in the indexes."""
+    """The text of a session."""
     (size,) = database.execute("SELECT sum(length(data)) FROM events WHERE session_id = ?", (session_id,)).fetchone()
     return size or 0

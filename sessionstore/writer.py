@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from .database import (
     Appended,
@@ -22,6 +22,7 @@ from .database import (
     give_back,
     index_search,
     lose_silent,
+    merge_search,
     open_writer,
     purge,
 )
@@ -45,8 +46,10 @@ QUIET = 0.01
 """Seconds for which nobody must have written before a chore goes on."""
 PUT_OFF = 0.1
 """Seconds for which writing may put a chore off: so the index keeps up with what is a steady load."""
-PAGES_AT_ONCE = 256
-"""Free pages, of 4 KiB, that one chore returns to the file system: what a write may have to wait for."""
+PAGES_AT_ONCE = 128
+"""Pages, of 4 KiB, that one chore returns to the file system: what a write may have to wait for."""
+INDEX_PAGES_AT_ONCE = 64
+"""Pages of the full-text index that one chore merges."""
 PAGES_KEPT = 4096
 """Free pages that stay while the disk has room: what is written next goes there."""
 LOG_BYTES = 64 << 20
@@ -146,6 +149,8 @@ class Writer:
         self.synchronise_at = 0.0
         self.checkpoint_at = 0.0
         self.checkpoints_busy = 0
+        self.merge: Literal["", "begin", "go on"] = ""
+        """`begin`: whoever has deleted much wants the full-text index to be smaller by it. Empty: that is done."""
         self.is_returning = False
         self.is_warned = False
         self.look_at = time.monotonic() + lost_after
@@ -370,6 +375,10 @@ class Writer:
 
     def make_room(self) -> bool:
         """Return some pages of what was deleted to the file system; all of them where it has need of them."""
+        if self.merge:
+            pages = -INDEX_PAGES_AT_ONCE if self.merge == "begin" else INDEX_PAGES_AT_ONCE
+            self.merge = "go on" if merge_search(self.appender.connection, pages=pages) else ""
+            return True
         keep = PAGES_KEPT if self.disk.status == "ok" else 0
         is_busy = give_back(self.appender.connection, keep=keep, limit=PAGES_AT_ONCE)
         if self.is_returning and not is_busy:

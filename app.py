@@ -2,14 +2,14 @@
 
 This file is the map; what it names stands in sessionstore/, a module for each noun.
 
-    agents, people ── HTTP, WebSocket ──▶ Gate ──▶ Door ──▶ Litestar
-                                         who may   one action,   every other
-                                                   one response  route
-                                                       │             │
-                                                       ▼             ▼
-                                              Writer: one thread,  Reader: read-only
-                                              one commit for all   connections
-                                              that waits, schema.sql
+    agents, people ── HTTP, WebSocket ──▶ Door ──▶ Gate ──▶ Litestar
+                                     one action,    who may   every other
+                                     one response             route
+                                            │                    │
+                                            ▼                    ▼
+                                   Writer: one thread,    Reader: read-only
+                                   one commit for all     connections
+                                   that waits, schema.sql
                                                        │
                                                        ▼ after the commit
                                               Broadcaster ──▶ /ws, /api/events/stream
@@ -28,9 +28,9 @@ from litestar.datastructures import State
 from litestar.exceptions import HTTPException
 
 from sessionstore import __version__, access, api, live, pages, questions
-from sessionstore.access import ASGI, Gate, Tokens
+from sessionstore.access import Gate, Tokens
 from sessionstore.database import DatabaseUnusable
-from sessionstore.door import Door
+from sessionstore.door import Door, Sound
 from sessionstore.log import logging_as, tell
 from sessionstore.owner import CannotStart, own_folder
 from sessionstore.problems import Problem
@@ -45,7 +45,7 @@ SWITCH_INTERVAL = 0.0005
 With Python's 0.005 a commit takes 12 ms under load, nearly all of it waiting."""
 
 
-def create_app(store: Store, tokens: Tokens) -> ASGI:
+def create_app(store: Store, tokens: Tokens) -> Gate:
     """The appliance as an ASGI app, for production and tests alike. Nothing is opened before its lifespan begins."""
     listeners = live.Listeners()
 
@@ -77,8 +77,8 @@ def create_app(store: Store, tokens: Tokens) -> ASGI:
         },
         logging_config=None,
     )
-    app.state.gate = Gate(Door(app, store), store.settings, tokens)  # type: ignore[arg-type]
-    gate: ASGI = app.state.gate
+    gate = Gate(Sound(app, store), store.settings, tokens)  # type: ignore[arg-type]
+    app.state.gate = gate
     return gate
 
 
@@ -110,7 +110,8 @@ def run(settings: Settings) -> int:
     listener = listen(settings.host, settings.port)
     store = Store(settings)
     store.prepare()
-    server = Server(create_app(store, Tokens(tokens)), store.drain)
+    gate = create_app(store, Tokens(tokens))
+    server = Server(gate, Door(gate, store), store.drain)
     port = listener.getsockname()[1]
     if settings.log == "text" or settings.log_file:
         print(greeting(settings, port, tokens), flush=True)

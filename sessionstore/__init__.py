@@ -20,7 +20,7 @@ reader       read-only connections and every query of the API
 store        these as one thing, opened at the start and closed at the end
 access       who may: hosts, origins, tokens, roles
 requests     from a request to drafts of events
-door         the two hottest routes, in plain ASGI
+door         the two hottest routes, taken before ASGI
 answers      the shapes of the answers, for the documentation
 live         WebSocket and server-sent events
 metrics      Prometheus text

@@ -3,6 +3,7 @@
 settings     what the environment says
 log          what the server says while it runs, as text or JSON
 owner        one process on a folder
+disk         the room that is left
 problems     every error, and the one shape in which it is told
 folds        what an event does to a document: pure functions
 events       the words of the contract: ids, times, JSON, the event
@@ -13,6 +14,7 @@ soundness    whether the database can be served: looked at once, at the start
 backups      copies of the database, made unasked
 archives     one session as a download
 writer       the one thread that writes, many callers to a commit
+retention    what leaves the store unasked: by age, by size, archived first
 broadcaster  committed events, handed to whoever listens
 mirror       the file tree, kept beside the database while the server runs
 reader       read-only connections and every query of the API

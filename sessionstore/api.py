@@ -35,6 +35,7 @@ from .answers import gives, problems
 from .backups import Backups
 from .catalogue import questions
 from .database import Appended, Appender, DeleteUnchanged
+from .disk import Disk
 from .door import entry, logged
 from .events import ID_PATTERN, Draft, is_id, json_object, now
 from .folds import Document
@@ -43,6 +44,7 @@ from .mirror import Mirror
 from .problems import MEDIA_TYPE, Problem, invalid
 from .reader import HISTORY_TYPES, Page
 from .requests import check_media_type, draft_of, draft_of_line, if_match, read_body, session_in_path, split
+from .retention import Retention
 from .store import Store
 
 log = logging.getLogger("sessionstore.api")
@@ -196,6 +198,9 @@ async def health(request: Call) -> JSONResponse:
         "database": database_health(store),
         "backup": backup_health(store.backups),
         "tree": tree_health(store.mirror),
+        "disk": disk_health(store.disk),
+        "retention": retention_health(store.retention),
+        "checks": store.checks(),
     }
     return answer(msgspec.json.encode(document))
 
@@ -219,12 +224,21 @@ def tree_health(mirror: Mirror) -> Document:
     return {"status": mirror.status, "cursor": mirror.cursor, "lag": mirror.lag, "error": mirror.error}
 
 
+def disk_health(disk: Disk) -> Document:
+    return {"status": disk.status, "freeBytes": disk.free, "totalBytes": disk.total, "reserveBytes": disk.reserve}
+
+
+def retention_health(retention: Retention) -> Document:
+    return {"status": retention.status, "deleted": retention.deleted, "error": retention.error}
+
+
 @get("/ready", responses=gives(answers.Ready), tags=["server"])
 async def ready(request: Call) -> JSONResponse:
-    """Whether writes are taken."""
-    if why := store_of(request).why_not_ready():
+    """Whether writes are taken, and what may end that."""
+    store = store_of(request)
+    if why := store.why_not_ready():
         raise Problem(503, why, headers={"retry-after": "2"})
-    return answer(b'{"status":"ready"}')
+    return answer(msgspec.json.encode({"status": "ready", "checks": store.checks()}))
 
 
 @get("/metrics", media_type="text/plain", responses=problems(401), tags=["server"])
@@ -389,7 +403,7 @@ async def delete_session(
     draft = draft_of("session_deleted", session_id, {}, headers_of(request))
     if last_cursor is None:
         return done(await append(request, draft))
-    return done(await store_of(request).writer.submit(DeleteUnchanged(draft, last_cursor)))
+    return done(await store_of(request).writer.submit(DeleteUnchanged(draft, last_cursor), (draft,)))
 
 
 @get("/api/sessions/{session_id:str}/resume", responses=gives(answers.Resume, 404), tags=["sessions"])

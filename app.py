@@ -17,6 +17,7 @@ This file is the map; what it names stands in sessionstore/, a module for each n
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import logging
 import signal
@@ -28,8 +29,8 @@ from litestar import Litestar
 from litestar.datastructures import State
 from litestar.exceptions import HTTPException
 
-from sessionstore import __version__, access, api, live, pages, questions
-from sessionstore.access import ASGI, Gate, Tokens
+from sessionstore import __version__, api, live, pages, questions
+from sessionstore.access import ASGI, Gate
 from sessionstore.database import DatabaseUnusable
 from sessionstore.door import Door
 from sessionstore.owner import CannotStart, own_folder
@@ -37,6 +38,7 @@ from sessionstore.problems import Problem
 from sessionstore.process import Server, listen
 from sessionstore.settings import BadSetting, Settings, read_settings
 from sessionstore.store import Store
+from sessionstore.tokens import Tokens
 
 GARBAGE_THRESHOLD = 20_000
 """New containers that make the garbage collector look; Python's 700 costs a tenth of the event loop's time."""
@@ -52,10 +54,13 @@ def create_app(store: Store, tokens: Tokens) -> ASGI:
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
         await store.start()
+        watch = asyncio.create_task(live.watch(tokens, listeners))
         gc.freeze()  # what is here now stays: the collector need not look at it again and again
         try:
             yield
         finally:
+            watch.cancel()
+            tokens.save_use()
             await store.stop()
 
     app = Litestar(
@@ -64,7 +69,6 @@ def create_app(store: Store, tokens: Tokens) -> ASGI:
         state=State(
             {
                 "store": store,
-                "tokens": tokens,
                 "listeners": listeners,
                 "questions": questions.Questions(store),
             }
@@ -82,10 +86,11 @@ def create_app(store: Store, tokens: Tokens) -> ASGI:
     return gate
 
 
-def greeting(settings: Settings, port: int, tokens: dict[str, str]) -> str:
+def greeting(settings: Settings, port: int, tokens: Tokens) -> str:
     """What the person who starts it wants to know."""
     host = "127.0.0.1" if settings.host in ("localhost", "0.0.0.0", "::") else settings.host
-    at = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    scheme = "https" if settings.tls_certificate else "http"
+    at = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
     lines = [
         f"Session store {__version__}",
         f"  Dashboard      {at}/",
@@ -94,10 +99,8 @@ def greeting(settings: Settings, port: int, tokens: dict[str, str]) -> str:
     ]
     if not tokens:
         lines.append("  Access         open: only this machine can reach it")
-    elif not (settings.admin_token or settings.read_token or settings.ingest_token):
-        lines.append(
-            f"  Access         by token: the dashboard asks for the one in {access.tokens_folder(settings)}/admin"
-        )
+    elif tokens.admin_file:
+        lines.append(f"  Access         by token: the dashboard asks for the one in {tokens.admin_file}")
     else:
         lines.append("  Access         by the tokens that are set")
     return "\n".join(lines)
@@ -115,11 +118,12 @@ def main() -> int:
     try:
         settings = read_settings()
         own_folder(settings.directory)
-        tokens = access.tokens_of(settings)
+        tokens = Tokens(settings)
+        tokens.prepare()
         listener = listen(settings.host, settings.port)
         store = Store(settings)
         store.prepare()
-        server = Server(create_app(store, Tokens(tokens)), store.drain)
+        server = Server(create_app(store, tokens), store.drain)
         print(greeting(settings, listener.getsockname()[1], tokens), flush=True)
         return 0 if server.serve_until_told(listener) else 1
     except (BadSetting, CannotStart, DatabaseUnusable, OSError) as error:

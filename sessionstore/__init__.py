@@ -2,6 +2,7 @@
 
 settings     what the environment says
 owner        one process on a folder
+tokens       who holds which, in files; adding and taking away while the server runs
 problems     every error, and the one shape in which it is told
 folds        what an event does to a document: pure functions
 events       the words of the contract: ids, times, JSON, the event

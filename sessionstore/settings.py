@@ -16,6 +16,9 @@ class BadSetting(ValueError):
     """A setting that cannot be used; the message names it and says what it takes."""
 
 
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
 class Setting(NamedTuple):
     """One environment variable: the field it fills, what it means, and how its text is read."""
 
@@ -47,6 +50,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     backup_directory: Path | None = None
     backup_every: float = 3600.0
     tree: bool = True
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
+    trusted_proxies: tuple[Network, ...] = ()
+    max_failures: int | None = 30
+    max_requests: int | None = None
+    max_connections: int = 1024
+    max_listeners: int = 1000
 
     @property
     def database(self) -> Path:
@@ -54,8 +64,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_loopback(self) -> bool:
-        """Whether only this machine can reach the server."""
         return is_loopback_name(self.host)
+
+    @property
+    def is_private(self) -> bool:
+        """Whether only this machine can reach the server, and no proxy brings others."""
+        return self.is_loopback and not self.trusted_proxies
 
 
 def is_loopback_name(name: str) -> bool:
@@ -79,6 +93,8 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
             raise BadSetting(f"{setting.variable}{said}: {error}") from None
     settings = Settings(**values)
     check_tokens_differ(settings)
+    if (settings.tls_certificate is None) != (settings.tls_key is None):
+        raise BadSetting("SESSIONS_TLS_CERT, SESSIONS_TLS_KEY: the one needs the other")
     return settings
 
 
@@ -92,7 +108,7 @@ def check_tokens_differ(settings: Settings) -> None:
 
 
 def folder(text: str) -> Path:
-    return optional_folder(text) or default_folder()
+    return optional_path(text) or default_folder()
 
 
 def default_folder() -> Path:
@@ -101,7 +117,7 @@ def default_folder() -> Path:
     return usual if os.access(place, os.W_OK | os.X_OK) else Path("claude-sessions").absolute()
 
 
-def optional_folder(text: str) -> Path | None:
+def optional_path(text: str) -> Path | None:
     if not text:
         return None
     try:
@@ -119,8 +135,8 @@ def whole(low: int, high: int) -> Callable[[str], int]:
     return read
 
 
-def days(text: str) -> int | None:
-    return None if text == "off" else whole(1, 36_500)(text)
+def whole_or_off(low: int, high: int) -> Callable[[str], int | None]:
+    return lambda text: None if text == "off" else whole(low, high)(text)
 
 
 def seconds(text: str) -> float:
@@ -197,6 +213,13 @@ def origin(text: str) -> str:
     return match[0].removesuffix(USUAL_PORTS.get(match[1], " "))
 
 
+def networks(text: str) -> tuple[Network, ...]:
+    try:
+        return tuple(ipaddress.ip_network(item) for item in items(text))
+    except ValueError:
+        raise ValueError("must be addresses or networks such as 10.0.0.5 or 10.0.0.0/24") from None
+
+
 def items(text: str) -> list[str]:
     return [item.strip() for item in text.split(",") if item.strip()]
 
@@ -213,14 +236,14 @@ TABLE = (
     Setting("SESSIONS_READ_TOKEN", "read_token", "", "Token of the role read", secret),
     Setting("SESSIONS_INGEST_TOKEN", "ingest_token", "", "Token of the role ingest", secret),
     Setting("SESSIONS_TOKENS_DIR", "tokens_directory", "", "Where tokens that the server makes are written; "
-            "SESSIONS_DIR/tokens", optional_folder),
+            "SESSIONS_DIR/tokens", optional_path),
     Setting("SESSIONS_MAX_EVENT_BYTES", "max_event_bytes", "1048576", "Largest single event", whole(1024, 1 << 26)),
     Setting("SESSIONS_MAX_BATCH_BYTES", "max_batch_bytes", "33554432", "Largest batch of events",
             whole(1024, 1 << 28)),
     Setting("SESSIONS_LOST_AFTER", "lost_after", "900", "Seconds without a word after which an active session is lost",
             seconds),
     Setting("SESSIONS_RETENTION_DAYS", "retention_days", "off", "Days after their last change after which sessions "
-            "that have ended are deleted; off: never", days),
+            "that have ended are deleted; off: never", whole_or_off(1, 36_500)),
     Setting("SESSIONS_ALLOWED_HOSTS", "allowed_hosts", "", "Comma-separated names to answer to as Host, besides "
             "loopback names", hosts),
     Setting("SESSIONS_ALLOWED_ORIGINS", "allowed_origins", "http://localhost:3000,http://127.0.0.1:3000",
@@ -230,7 +253,20 @@ TABLE = (
     Setting("SESSIONS_TREE", "tree", "on", "on: the file tree beside the database follows it; off: it is written only "
             "when told (python -m export tree)", switch),
     Setting("SESSIONS_BACKUP_DIR", "backup_directory", "", "Folder into which the server copies its database; best on "
-            "another disk. None: it makes no backups", optional_folder),
+            "another disk. None: it makes no backups", optional_path),
     Setting("SESSIONS_BACKUP_EVERY", "backup_every", "1h", "How often it does so: seconds, or such as 15m, 1h, 1d",
             interval),
+    Setting("SESSIONS_TLS_CERT", "tls_certificate", "", "File of the certificate chain, PEM; with it the server speaks "
+            "HTTPS alone", optional_path),
+    Setting("SESSIONS_TLS_KEY", "tls_key", "", "File of its private key, PEM, without a passphrase", optional_path),
+    Setting("SESSIONS_TRUSTED_PROXIES", "trusted_proxies", "", "Comma-separated addresses or networks of proxies whose "
+            "X-Forwarded-For and X-Forwarded-Proto are believed; with one tokens are needed", networks),
+    Setting("SESSIONS_MAX_FAILURES", "max_failures", "30", "Wrong tokens that one address may try in a minute; off: "
+            "any number", whole_or_off(1, 1_000_000)),
+    Setting("SESSIONS_MAX_REQUESTS", "max_requests", "off", "Requests a second with one token; off: any number",
+            whole_or_off(1, 1_000_000)),
+    Setting("SESSIONS_MAX_CONNECTIONS", "max_connections", "1024", "Connections of one address",
+            whole(1, 1_000_000)),
+    Setting("SESSIONS_MAX_LISTENERS", "max_listeners", "1000", "WebSockets and event streams together",
+            whole(0, 1_000_000)),
 )  # fmt: skip

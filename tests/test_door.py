@@ -12,10 +12,11 @@ import httpx
 import pytest
 
 from app import create_app
-from sessionstore.access import ASGI, Gate, Message, Receive, Scope, Send, Tokens
+from sessionstore.access import ASGI, Gate, Message, Receive, Scope, Send
 from sessionstore.door import Door
 from sessionstore.settings import Settings
 from sessionstore.store import Store
+from sessionstore.tokens import Tokens
 
 JSON = {"content-type": "application/json"}
 WELL = b'{"type":"note","eventId":"%d"}'
@@ -124,8 +125,9 @@ CORPUS = (
 @asynccontextmanager
 async def running(folder: Path, *, with_door: bool) -> AsyncIterator[httpx.AsyncClient]:
     """A client of the appliance, in this process: as it is, or with the ordinary handlers alone."""
-    store = Store(Settings(directory=folder))
-    gate = cast(Gate, create_app(store, Tokens({})))
+    settings = Settings(directory=folder)
+    store = Store(settings)
+    gate = cast(Gate, create_app(store, Tokens(settings)))
     assert isinstance(gate.app, Door)
     if not with_door:
         gate.app = gate.app.app

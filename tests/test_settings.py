@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,13 @@ DEFAULTS: dict[str, tuple[str, object]] = {
     "SESSIONS_TREE": ("tree", True),
     "SESSIONS_BACKUP_DIR": ("backup_directory", None),
     "SESSIONS_BACKUP_EVERY": ("backup_every", 3600.0),
+    "SESSIONS_TLS_CERT": ("tls_certificate", None),
+    "SESSIONS_TLS_KEY": ("tls_key", None),
+    "SESSIONS_TRUSTED_PROXIES": ("trusted_proxies", ()),
+    "SESSIONS_MAX_FAILURES": ("max_failures", 30),
+    "SESSIONS_MAX_REQUESTS": ("max_requests", None),
+    "SESSIONS_MAX_CONNECTIONS": ("max_connections", 1024),
+    "SESSIONS_MAX_LISTENERS": ("max_listeners", 1000),
 }
 """All but SESSIONS_DIR, whose default depends on the machine."""
 
@@ -90,6 +98,10 @@ def test_the_folder_is_the_usual_one_or_stands_in_the_current_one(
         ("SESSIONS_BACKUP_EVERY", "90", 90.0),
         ("SESSIONS_BACKUP_EVERY", "15m", 900.0),
         ("SESSIONS_BACKUP_EVERY", "365d", 31_536_000.0),
+        ("SESSIONS_TRUSTED_PROXIES", "10.1.0.0/24, ::1", (ip_network("10.1.0.0/24"), ip_network("::1"))),
+        ("SESSIONS_MAX_FAILURES", "off", None),
+        ("SESSIONS_MAX_REQUESTS", "1000", 1000),
+        ("SESSIONS_MAX_LISTENERS", "0", 0),
     ],
 )  # fmt: skip
 def test_a_setting_is_read(variable: str, text: str, value: object) -> None:
@@ -145,12 +157,24 @@ BAD = [
     ("SESSIONS_BACKUP_EVERY", "1.5h"),
     ("SESSIONS_BACKUP_EVERY", "hourly"),
     ("SESSIONS_BACKUP_EVERY", "h"),
+    ("SESSIONS_TLS_CERT", "~no-such-user/cert.pem"),
+    ("SESSIONS_TLS_CERT", "/etc/cert.pem"),
+    ("SESSIONS_TLS_KEY", "~no-such-user/key.pem"),
+    ("SESSIONS_TRUSTED_PROXIES", "*"),
+    ("SESSIONS_TRUSTED_PROXIES", "nginx"),
+    ("SESSIONS_TRUSTED_PROXIES", "10.0.0.1/24"),
+    ("SESSIONS_MAX_FAILURES", "0"),
+    ("SESSIONS_MAX_REQUESTS", "0"),
+    ("SESSIONS_MAX_REQUESTS", "1.5"),
+    ("SESSIONS_MAX_CONNECTIONS", "0"),
+    ("SESSIONS_MAX_CONNECTIONS", "off"),
+    ("SESSIONS_MAX_LISTENERS", "-1"),
 ]
 
 
 @pytest.mark.parametrize(("variable", "text"), BAD)
 def test_a_bad_value_is_refused_by_the_name_of_its_setting(variable: str, text: str) -> None:
-    with pytest.raises(BadSetting, match=f"^{variable}[=:]") as error:
+    with pytest.raises(BadSetting, match=f"^{variable}[=:,]") as error:
         read_settings({variable: text})
     assert len(str(error.value)) > len(f"{variable}={text!r}: ") or "TOKEN" in variable
 

@@ -29,7 +29,7 @@ from litestar import Litestar
 from litestar.datastructures import State
 from litestar.exceptions import HTTPException
 
-from sessionstore import __version__, api, live, pages, questions
+from sessionstore import __version__, api, commands, live, pages, questions
 from sessionstore.access import ASGI, Gate
 from sessionstore.database import DatabaseUnusable
 from sessionstore.door import Door
@@ -106,7 +106,7 @@ def greeting(settings: Settings, port: int, tokens: Tokens) -> str:
     return "\n".join(lines)
 
 
-def main() -> int:
+def serve() -> int:
     """Run the appliance until it is told to stop. The exit code: 0, or 1 where it could not start."""
     logging.basicConfig(
         stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s"
@@ -132,4 +132,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(commands.main(sys.argv[1:]) if sys.argv[1:] else serve())

@@ -26,6 +26,7 @@ api          every other route
 pages        what a browser gets: the dashboard, the documentation
 questions    Datasette over the live database
 process      the socket, the deadlines, the signals
+commands     what app.py can be told: tokens
 
 A module uses only those above it.
 """

@@ -112,7 +112,8 @@ def tokens_folder(settings: Settings) -> Path:
 
 
 def make_token() -> str:
-    return secrets.token_urlsafe(24)
+    """192 random bits, and a beginning by which people and scanners know what it is."""
+    return f"sst_{secrets.token_urlsafe(24)}"
 
 
 def make_folder(folder: Path) -> None:
@@ -247,7 +248,8 @@ class Tokens:
                 log.warning("The tokens stay as they were: %s", error)
         if any(token.is_over for token in self.by_digest.values()):
             self.know(self.by_digest.values())
-        self.note_use()
+        if time.monotonic() >= self.saved_at + SAVE_SECONDS:
+            self.save_use()
 
     def state_of_files(self) -> list[tuple[int, ...]]:
         """Changes when a file does. Only asked of the file system, each second."""
@@ -289,23 +291,21 @@ class Tokens:
 
     # ---- when they were used
 
-    def note_use(self) -> None:
-        for token in self.by_digest.values():
-            if token.requests != token.requests_before:
-                token.requests_before = token.requests
-                self.used[token.name] = int(time.time())
-        if time.monotonic() >= self.saved_at + SAVE_SECONDS:
-            self.save_use()
-
     def save_use(self) -> None:
         """For `token list`. A folder that may only be read has no such file."""
         self.saved_at = time.monotonic()
-        names = {token.name for token in self.by_digest.values()}
-        self.used = {name: at for name, at in self.used.items() if name in names}
+        self.used = {token.name: at for token in self.by_digest.values() if (at := self.last_use(token))}
         if self.used and self.used != read_used(self.folder):
             with suppress(OSError):
                 make_folder(self.folder)
                 write_secret(self.folder / USED, msgspec.json.encode(self.used))
+
+    def last_use(self, token: Token) -> int | None:
+        """Seconds since 1970; as exact as it is asked for, for the time of each request is noted nowhere."""
+        if token.requests == token.requests_before:
+            return self.used.get(token.name)
+        token.requests_before = token.requests
+        return int(time.time())
 
 
 def state_of(path: Path) -> tuple[int, ...]:

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import ipaddress
-import logging
 import math
 import re
 import time
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any, NamedTuple
 
+from .log import security
 from .problems import MEDIA_TYPE, Problem
 from .settings import Settings, is_loopback_name
 from .tokens import ROLES, Token, Tokens, digest
-
-log = logging.getLogger("sessionstore.access")
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -283,8 +281,8 @@ class Gate:
             return unknown_caller("A token is needed: send it as Authorization: Bearer TOKEN")
         verdict = self.failures.note(address, caller.tried, is_log_in=is_log_in)
         if verdict.is_news:
-            beyond = "; it has tried too many, and more are not told here" if verdict.wait else ""
-            log.warning("Refused %s: %s%s", address or "somebody", caller.refusal, beyond)
+            reason = "Too many wrong tokens: no more of them are told here" if verdict.wait else caller.refusal
+            security("token_refused", client=address, reason=reason)
         if not verdict.wait:
             return unknown_caller(caller.refusal, "invalid_token")
         self.refused["attempts"] += 1
@@ -418,10 +416,14 @@ async def answer(send: Send, status: int, headers: list[tuple[bytes, bytes]], bo
     await send({"type": "http.response.body", "body": body})
 
 
+def problem_headers(problem: Problem) -> list[tuple[bytes, bytes]]:
+    headers = [(name.encode(), value.encode()) for name, value in problem.headers.items()]
+    return [*headers, (b"content-type", MEDIA_TYPE.encode())]
+
+
 async def refuse(problem: Problem, scope: Scope, receive: Receive, send: Send) -> None:
     """Tell a problem in plain ASGI, also to a WebSocket that has not been accepted."""
-    headers = [(name.encode(), value.encode()) for name, value in problem.headers.items()]
-    headers.append((b"content-type", MEDIA_TYPE.encode()))
+    headers = problem_headers(problem)
     if scope["type"] == "http":
         await answer(send, problem.status, headers, problem.body())
         return

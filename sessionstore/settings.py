@@ -46,10 +46,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     allowed_hosts: frozenset[str] = frozenset()
     allowed_origins: frozenset[str] = frozenset({"http://localhost:3000", "http://127.0.0.1:3000"})
     retention_days: int | None = None
+    retention_bytes: int | None = None
+    archive_directory: Path | None = None
     auto_create: bool = True
     backup_directory: Path | None = None
     backup_every: float = 3600.0
     tree: bool = True
+    disk_reserve: int | None = None
+    log: str = "text"
+    log_requests: bool = False
+    log_file: Path | None = None
+    log_bytes: int = 512 << 20
     tls_certificate: Path | None = None
     tls_key: Path | None = None
     trusted_proxies: tuple[Network, ...] = ()
@@ -108,7 +115,7 @@ def check_tokens_differ(settings: Settings) -> None:
 
 
 def folder(text: str) -> Path:
-    return optional_path(text) or default_folder()
+    return optional_folder(text) or default_folder()
 
 
 def default_folder() -> Path:
@@ -117,7 +124,7 @@ def default_folder() -> Path:
     return usual if os.access(place, os.W_OK | os.X_OK) else Path("claude-sessions").absolute()
 
 
-def optional_path(text: str) -> Path | None:
+def optional_folder(text: str) -> Path | None:
     if not text:
         return None
     try:
@@ -139,6 +146,10 @@ def whole_or_off(low: int, high: int) -> Callable[[str], int | None]:
     return lambda text: None if text == "off" else whole(low, high)(text)
 
 
+def days(text: str) -> int | None:
+    return None if text == "off" else whole(1, 36_500)(text)
+
+
 def seconds(text: str) -> float:
     try:
         value = float(text)
@@ -158,6 +169,25 @@ def interval(text: str) -> float:
     if number.isascii() and number.isdigit() and 1 <= int(number) * UNITS[unit] <= 31_536_000:
         return int(number) * UNITS[unit]
     raise ValueError("must be a whole number of seconds, or one such as 15m, 1h, 1d, from 1 second to 365 days")
+
+
+SIZES = {"K": 10, "M": 20, "G": 30, "T": 40}
+
+
+def size(low: int) -> Callable[[str], int]:
+    """Bytes, or a number with its unit: `64M` is 64 MiB."""
+
+    def read(text: str) -> int:
+        number, shift = (text[:-1], SIZES[text[-1]]) if text[-1:] in SIZES else (text, 0)
+        if number.isascii() and number.isdigit() and low <= int(number) << shift <= 1 << 60:
+            return int(number) << shift
+        raise ValueError(f"must be a whole number of bytes, or one such as 64M, 2G, and at least {low}")
+
+    return read
+
+
+def optional_size(low: int, none: str) -> Callable[[str], int | None]:
+    return lambda text: None if text == none else size(low)(text)
 
 
 def one_of(*choices: str) -> Callable[[str], str]:
@@ -236,14 +266,19 @@ TABLE = (
     Setting("SESSIONS_READ_TOKEN", "read_token", "", "Token of the role read", secret),
     Setting("SESSIONS_INGEST_TOKEN", "ingest_token", "", "Token of the role ingest", secret),
     Setting("SESSIONS_TOKENS_DIR", "tokens_directory", "", "Where tokens that the server makes are written; "
-            "SESSIONS_DIR/tokens", optional_path),
+            "SESSIONS_DIR/tokens", optional_folder),
     Setting("SESSIONS_MAX_EVENT_BYTES", "max_event_bytes", "1048576", "Largest single event", whole(1024, 1 << 26)),
     Setting("SESSIONS_MAX_BATCH_BYTES", "max_batch_bytes", "33554432", "Largest batch of events",
             whole(1024, 1 << 28)),
     Setting("SESSIONS_LOST_AFTER", "lost_after", "900", "Seconds without a word after which an active session is lost",
             seconds),
     Setting("SESSIONS_RETENTION_DAYS", "retention_days", "off", "Days after their last change after which sessions "
-            "that have ended are deleted; off: never", whole_or_off(1, 36_500)),
+            "that have ended are deleted; off: never", days),
+    Setting("SESSIONS_RETENTION_BYTES", "retention_bytes", "off", "Size of the database above which the sessions that "
+            "have ended and have not changed for longest are deleted, such as 20G; off: never",
+            optional_size(1 << 20, "off")),
+    Setting("SESSIONS_ARCHIVE_DIR", "archive_directory", "", "Folder into which a session is archived, and read back, "
+            "before retention deletes it; best on another disk", optional_folder),
     Setting("SESSIONS_ALLOWED_HOSTS", "allowed_hosts", "", "Comma-separated names to answer to as Host, besides "
             "loopback names", hosts),
     Setting("SESSIONS_ALLOWED_ORIGINS", "allowed_origins", "http://localhost:3000,http://127.0.0.1:3000",
@@ -253,12 +288,21 @@ TABLE = (
     Setting("SESSIONS_TREE", "tree", "on", "on: the file tree beside the database follows it; off: it is written only "
             "when told (python -m export tree)", switch),
     Setting("SESSIONS_BACKUP_DIR", "backup_directory", "", "Folder into which the server copies its database; best on "
-            "another disk. None: it makes no backups", optional_path),
+            "another disk. None: it makes no backups", optional_folder),
     Setting("SESSIONS_BACKUP_EVERY", "backup_every", "1h", "How often it does so: seconds, or such as 15m, 1h, 1d",
             interval),
+    Setting("SESSIONS_DISK_RESERVE", "disk_reserve", "auto", "Free bytes of the disk below which writes are refused; "
+            "auto: 64 MiB, or 2 % of a small disk", optional_size(0, "auto")),
+    Setting("SESSIONS_LOG", "log", "text", "How the server logs: text, to stderr, for people; json, to stdout, one "
+            "object a line", one_of("text", "json")),
+    Setting("SESSIONS_LOG_REQUESTS", "log_requests", "off", "on: every request is logged, without body, token and "
+            "query", switch),
+    Setting("SESSIONS_LOG_FILE", "log_file", "", "File to which the log goes instead; it is rotated", optional_folder),
+    Setting("SESSIONS_LOG_BYTES", "log_bytes", "512M", "How much the file and those rotated away may have together",
+            size(1 << 16)),
     Setting("SESSIONS_TLS_CERT", "tls_certificate", "", "File of the certificate chain, PEM; with it the server speaks "
-            "HTTPS alone", optional_path),
-    Setting("SESSIONS_TLS_KEY", "tls_key", "", "File of its private key, PEM, without a passphrase", optional_path),
+            "HTTPS alone", optional_folder),
+    Setting("SESSIONS_TLS_KEY", "tls_key", "", "File of its private key, PEM, without a passphrase", optional_folder),
     Setting("SESSIONS_TRUSTED_PROXIES", "trusted_proxies", "", "Comma-separated addresses or networks of proxies whose "
             "X-Forwarded-For and X-Forwarded-Proto are believed; with one tokens are needed", networks),
     Setting("SESSIONS_MAX_FAILURES", "max_failures", "30", "Wrong tokens that one address may try in a minute; off: "

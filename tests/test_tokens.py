@@ -141,7 +141,7 @@ def test_what_is_kept_opens_nothing(folder: Path) -> None:
             assert status_with_cookie(server, f"session_store={hash}") == 401
 
 
-WRONG = (
+WRONG: tuple[list[str], ...] = (
     ["add", "a/b", "--role", "read"],
     ["add", "x" * 65, "--role", "read"],
     ["add", "admin", "--role", "admin"],

@@ -30,10 +30,12 @@ ROLES = ("admin", "read", "ingest")
 Role = Literal["admin", "read", "ingest"]
 VARIABLES = {"SESSIONS_TOKEN": "admin", "SESSIONS_READ_TOKEN": "read", "SESSIONS_INGEST_TOKEN": "ingest"}
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-NAMED, USED = "tokens.json", "used.json"
-"""In the folder of the tokens: those with a name; when each was last used."""
+NAMED = "tokens.json"
+"""In the folder of the tokens: those with a name."""
+USED = ".tokens-used.json"
+"""Beside the database, for the folder of the tokens may be one that can only be read: when each was last used."""
 SAVE_SECONDS = 60.0
-"""How often the second file is written, at most."""
+"""How often that is written, at most."""
 
 
 def digest(text: str) -> bytes:
@@ -175,10 +177,10 @@ def read_kept(path: Path) -> str | None:
         raise BadSetting(f"SESSIONS_TOKENS_DIR: {path} cannot be read: {error.strerror}") from None
 
 
-def read_used(folder: Path) -> dict[str, int]:
+def read_used(path: Path) -> dict[str, int]:
     """When each was last used, as far as it is known."""
     with suppress(OSError, msgspec.MsgspecError):
-        return msgspec.json.decode((folder / USED).read_bytes(), type=dict[str, int])
+        return msgspec.json.decode(path.read_bytes(), type=dict[str, int])
     return {}
 
 
@@ -201,7 +203,8 @@ class Tokens:
         self.by_digest: dict[bytes, Token] = {}
         self.by_cookie: dict[bytes, Token] = {}
         self.seen: list[tuple[int, ...]] = []
-        self.used = read_used(self.folder)
+        self.used_file = settings.directory / USED
+        self.used = read_used(self.used_file)
         self.saved_at = time.monotonic()
 
     def __bool__(self) -> bool:
@@ -292,13 +295,12 @@ class Tokens:
     # ---- when they were used
 
     def save_use(self) -> None:
-        """For `token list`. A folder that may only be read has no such file."""
+        """For `token list`."""
         self.saved_at = time.monotonic()
         self.used = {token.name: at for token in self.by_digest.values() if (at := self.last_use(token))}
-        if self.used and self.used != read_used(self.folder):
-            with suppress(OSError):
-                make_folder(self.folder)
-                write_secret(self.folder / USED, msgspec.json.encode(self.used))
+        if self.used != read_used(self.used_file):
+            with suppress(OSError):  # as on a full disk: it is a convenience
+                write_secret(self.used_file, msgspec.json.encode(self.used))
 
     def last_use(self, token: Token) -> int | None:
         """Seconds since 1970; as exact as it is asked for, for the time of each request is noted nowhere."""

@@ -35,7 +35,7 @@ from sessionstore.door import Door, Sound
 from sessionstore.log import logging_as, tell
 from sessionstore.owner import CannotStart, own_folder
 from sessionstore.problems import Problem
-from sessionstore.process import Server, listen
+from sessionstore.process import Server, certificate_of, listen
 from sessionstore.settings import BadSetting, Settings, read_settings
 from sessionstore.store import Store
 from sessionstore.tokens import Tokens
@@ -111,11 +111,12 @@ def run(settings: Settings) -> int:
     own_folder(settings.directory)
     tokens = Tokens(settings)
     tokens.prepare()
+    certificate = certificate_of(settings)
     listener = listen(settings.host, settings.port)
     store = Store(settings)
     store.prepare()
     gate = create_app(store, tokens)
-    server = Server(gate, Door(gate, store), store.drain)
+    server = Server(gate, Door(gate, store), certificate, store.drain)
     port = listener.getsockname()[1]
     if settings.log == "text" or settings.log_file:
         print(greeting(settings, port, tokens), flush=True)

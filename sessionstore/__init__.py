@@ -18,6 +18,7 @@ mirror       the file tree, kept beside the database while the server runs
 reader       read-only connections and every query of the API
 store        these as one thing, opened at the start and closed at the end
 access       who may: hosts, origins, tokens, roles
+connections  how many, of one address and in all
 requests     from a request to drafts of events
 door         the two hottest routes, taken before ASGI
 answers      the shapes of the answers, for the documentation

@@ -167,6 +167,8 @@ class Caller(NamedTuple):
 ANYBODY = Caller("admin")
 """Who asks where no token is needed."""
 NOBODY = Caller(None)
+REASONS = ("host", "origin", "token", "attempts", "role", "rate", "connections", "idle", "listeners")
+"""Why somebody is not let in, or let go, as the metrics count it."""
 SCHEMES = {"http": ("http", "https"), "websocket": ("ws", "wss")}
 
 
@@ -177,7 +179,7 @@ class Gate:
         self.app = app
         self.settings = settings
         self.tokens = tokens
-        self.refused: dict[str, int] = {"host": 0, "origin": 0, "token": 0, "attempts": 0, "role": 0, "rate": 0}
+        self.refused = dict.fromkeys(REASONS, 0)
         self.hosts: dict[bytes, bool] = {}
         self.failures = Failures(settings.max_failures)
 
@@ -315,7 +317,7 @@ class Gate:
         said = b",".join(value for name, value in asked.given if name == b"x-forwarded-for")
         address = asked.address
         for part in reversed(said.decode("latin-1").split(",")):
-            if not self.is_trusted(address):
+            if not is_trusted(address, self.settings):
                 break
             try:
                 address = str(plain_address(part.strip()))
@@ -326,18 +328,20 @@ class Gate:
     def is_secure(self, asked: Asked) -> bool:
         """Whether the client speaks HTTPS, to us or to a trusted proxy."""
         said = asked.headers.get(b"x-forwarded-proto", b"").rpartition(b",")[2].strip().lower()
-        if said in (b"http", b"https") and self.is_trusted(asked.address):
+        if said in (b"http", b"https") and is_trusted(asked.address, self.settings):
             return said == b"https"
         return asked.scheme in ("https", "wss")
 
-    def is_trusted(self, address: str) -> bool:
-        if not self.settings.trusted_proxies:
-            return False
-        try:
-            known = plain_address(address)
-        except ValueError:
-            return False
-        return any(known in network for network in self.settings.trusted_proxies)
+
+def is_trusted(address: str, settings: Settings) -> bool:
+    """Whether it is that of a proxy whose word counts."""
+    if not settings.trusted_proxies:
+        return False
+    try:
+        known = plain_address(address)
+    except ValueError:
+        return False
+    return any(known in network for network in settings.trusted_proxies)
 
 
 def unknown_caller(detail: str, error: str = "") -> Problem:

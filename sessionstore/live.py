@@ -22,7 +22,7 @@ from litestar.params import QueryParameter
 from litestar.response import Stream
 from websockets.frames import Frame, Opcode
 
-from .access import refuse
+from .access import Gate, refuse
 from .answers import problems
 from .broadcaster import Item, pieces
 from .events import now
@@ -199,9 +199,10 @@ class Listeners:
         finally:
             self.streams -= 1
 
-    def check_room(self, most: int) -> None:
+    def check_room(self, gate: Gate) -> None:
         """Raises Problem 503 where as many listen as may."""
-        if len(self.all) + self.streams >= most:
+        if len(self.all) + self.streams >= gate.settings.max_listeners:
+            gate.refused["listeners"] += 1
             raise unavailable("Too many listen already: see SESSIONS_MAX_LISTENERS", retry_after=5)
 
     def dismiss(self, tokens: Tokens) -> None:
@@ -387,7 +388,7 @@ async def live_feed(socket: WebSocket[Any, Any, Any]) -> None:
     """Events as they happen: `?session=`, `?user=`, `?after=`."""
     listeners: Listeners = socket.app.state.listeners
     try:
-        listeners.check_room(socket.app.state.store.settings.max_listeners)
+        listeners.check_room(socket.app.state.gate)
     except Problem as problem:
         await refuse(problem, socket.scope, socket.receive, socket.send)  # type: ignore[arg-type]
         return
@@ -425,7 +426,7 @@ async def stream_events(
     """Events as they happen, as server-sent events. `Last-Event-ID` wins over `after`; with neither, from now on."""
     store: Store = request.app.state.store
     listeners: Listeners = request.app.state.listeners
-    listeners.check_room(store.settings.max_listeners)
+    listeners.check_room(request.app.state.gate)
     last_id = cursor_in(request.headers.get("last-event-id"))
     begin = after if last_id is None else last_id
     cursor = await beginning(store, begin)

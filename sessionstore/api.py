@@ -30,7 +30,7 @@ from litestar.response import Stream
 from hook_agent import claude_code_events
 
 from . import __version__, answers, folds, requests
-from .access import COOKIE, Headers, Tokens
+from .access import COOKIE, Caller, Gate, Headers
 from .answers import gives, problems
 from .backups import Backups
 from .catalogue import questions
@@ -46,6 +46,7 @@ from .reader import HISTORY_TYPES, Page
 from .requests import check_media_type, draft_of, draft_of_line, if_match, read_body, session_in_path, split
 from .retention import Retention
 from .store import Store
+from .tokens import cookie_for
 
 log = logging.getLogger("sessionstore.api")
 
@@ -74,6 +75,11 @@ Call = Request[Any, Any, Any]
 def store_of(request: Call) -> Store:
     store: Store = request.app.state.store
     return store
+
+
+def caller_of(request: Call) -> Caller:
+    caller: Caller = request.scope["state"]["caller"]
+    return caller
 
 
 def headers_of(request: Call) -> Headers:
@@ -185,8 +191,8 @@ async def health(request: Call) -> JSONResponse:
     seconds = store.uptime()
     document = {
         "status": "ok" if store.why_not_ready() is None else "unavailable",
-        "role": request.scope["state"]["role"],
-        "tokens": bool(request.app.state.tokens),
+        "role": caller_of(request).role,
+        "tokens": bool(request.app.state.gate.tokens),
         "uptime": f"{int(seconds)} seconds",
         "uptimeSeconds": round(seconds, 1),
         "websocket": request.app.state.listeners.counts(),
@@ -718,7 +724,7 @@ async def post_events(request: Call) -> JSONResponse:
     store = store_of(request)
     check_media_type(headers_of(request), NDJSON)
     body = await read_body(request.receive, store.settings.max_batch_bytes)  # type: ignore[arg-type]
-    may_delete = request.scope["state"]["role"] == "admin"
+    may_delete = caller_of(request).role == "admin"
 
     def read() -> list[tuple[int, Draft | Problem]]:
         return list(
@@ -848,23 +854,22 @@ async def search(
 @post(
     "/api/login",
     operation_class=takes(requests.Login, headers=()),
-    responses=gives(answers.LoggedIn, 400, 413, 415, 422),
+    responses=gives(answers.LoggedIn, 400, 413, 415, 422, 429),
     status_code=200,
     tags=["server"],
 )
 async def log_in(request: Call) -> JSONResponse:
     """Exchange a token for a cookie that a browser keeps."""
     token = requests.checked(await object_of(request), requests.Login).token
-    tokens: Tokens = request.app.state.tokens
-    if not tokens:
+    gate: Gate = request.app.state.gate
+    if not gate.tokens:
         return answer(b'{"success":true,"role":"admin"}')
-    role = tokens.role_of(token)
-    if role is None:
-        raise Problem(401, "That token is not known here", headers={"www-authenticate": "Bearer"})
-    response = answer(msgspec.json.encode({"success": True, "role": role}))
-    response.set_cookie(
-        COOKIE, tokens.cookie(role), httponly=True, samesite="strict", secure=request.url.scheme == "https"
-    )
+    caller = gate.caller_with(token)
+    if caller.token is None:
+        raise gate.wrong_token(request.client.host if request.client else "", caller, is_log_in=True)
+    response = answer(msgspec.json.encode({"success": True, "role": caller.role}))
+    is_https = request.scope["scheme"] == "https"
+    response.set_cookie(COOKIE, cookie_for(token), httponly=True, samesite="strict", secure=is_https)
     return response
 
 

@@ -22,16 +22,16 @@ QUOTED = re.compile(
 
 
 class Letter(NamedTuple):
-    digest: str
-    message_id: str  # <…>; empty if it has none that can be one
-    references: list[str]
+    subject: str
     name: str  # as the sender calls himself; empty if he does not
     sender: str  # the address that an answer goes to; empty if there is none that can be written to
     received: date
-    subject: str
     text: str  # what he wrote, without what he quotes
     attachments: list[str]
+    message_id: str  # <…>; empty if it has none that can be one
+    references: list[str]
     headers: dict[str, str]  # the first of each name, in lower case, on one line
+    digest: str  # of all of it
 
     @property
     def identity(self) -> str:
@@ -50,16 +50,16 @@ class Letter(NamedTuple):
         headers = {name: _decoded(value) for name, value in undecoded.items()}
         name, sender = _sender(undecoded)
         return cls(
-            digest=hashlib.sha256(raw).hexdigest(),
-            message_id="".join(MESSAGE_ID.findall(headers.get("message-id", ""))[:1]),
-            references=MESSAGE_ID.findall(headers.get("references", "") or headers.get("in-reply-to", "")),
+            subject=headers.get("subject", ""),
             name=name,
             sender=sender,
             received=_received(headers.get("date", "")),
-            subject=headers.get("subject", ""),
             text=_text(message),
-            attachments=[_decoded(name) for part in message.walk() if (name := part.get_filename())],
+            attachments=[_decoded(file) for part in message.walk() if (file := part.get_filename())],
+            message_id="".join(MESSAGE_ID.findall(headers.get("message-id", ""))[:1]),
+            references=MESSAGE_ID.findall(headers.get("references", "") or headers.get("in-reply-to", "")),
             headers=headers,
+            digest=hashlib.sha256(raw).hexdigest(),
         )
 
 

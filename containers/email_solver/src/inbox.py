@@ -6,7 +6,7 @@ import imaplib
 import os
 import ssl
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from containers.rounds import id_from
 
@@ -114,7 +114,7 @@ class Imap:
                 return bytes(part[1])
         raise InboxError(f"{key} is gone")
 
-    def _ask(self, command: str, *arguments: str) -> list[object]:
+    def _ask(self, command: str, *arguments: str) -> list[Any]:
         try:
             status, data = self._open().uid(command, *arguments)
         except (OSError, imaplib.IMAP4.error) as error:

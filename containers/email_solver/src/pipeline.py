@@ -52,7 +52,7 @@ class Pipeline:
         return f"{mail['category']}, answered" if mail.get("reply") else f"{mail['category']}, not to be answered"
 
     def _compiled(self) -> Any:
-        graph = StateGraph(Mail)
+        graph: Any = StateGraph(Mail)
         graph.add_node("authenticate", self._authenticate)
         graph.add_node("fetch", self._fetch)
         graph.add_node("classify", self._classify)

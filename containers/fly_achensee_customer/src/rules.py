@@ -68,7 +68,7 @@ def _found(messages: Conversation) -> list[tuple[str, Members]]:
 class Rules:
     def __init__(self, business: Business) -> None:
         self._business = business
-        self._phrases: dict[str, dict[Language, str]] = tomllib.loads(PHRASES.read_text(encoding="utf-8"))  # type: ignore[assignment]
+        self._phrases: dict[str, dict[Language, str]] = tomllib.loads(PHRASES.read_text(encoding="utf-8"))
 
     # The governor
 
@@ -186,7 +186,7 @@ class Rules:
             "passenger_check": self._tell_passenger,
             "price": self._tell_price,
             "voucher": self._tell_voucher,
-            "house_rule": lambda rule, language: [rule[language]],
+            "house_rule": self._tell_rule,
         }
         return tell[tool](result, language)
 
@@ -225,6 +225,9 @@ class Rules:
             members["flight"] = self._flight(members["flight"], language)
             members["valid_until"] = self._day(members["valid_until"], language)
         return [self._say(f"voucher_{result['status']}", language, **members)]
+
+    def _tell_rule(self, result: Members, language: Language) -> list[str]:
+        return [result[language]]
 
     def _flight(self, flight: str, language: Language) -> str:
         return str(getattr(self._business.flights[flight], language))

@@ -207,6 +207,7 @@ def test_restart_goes_on_with_what_is_not_answered(desk: Container, http: httpx.
         assert told_to_end(program) == 0
     first = delivered(http, session_id, "cancelled")
     before = contents_of(tmp_path / "outbox")
+    assert first.goals() == dict(zip(ALL[:4], ["completed", "completed", "pending", "pending"], strict=True))
     assert first.agents()["governor"]["status"] == "cancelled"
     assert desk.run().returncode == 0
     session = delivered(http, session_id, "completed")

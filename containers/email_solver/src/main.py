@@ -50,7 +50,10 @@ class Support:
             keys = await asyncio.to_thread(self._look)
         except (InboxError, OSError) as error:
             raise Trouble(str(error)) from None
-        return [Item(key, f"Mail {key}") for key in keys if not self._outgoing.has_handled(key)]
+        return [Item(key, f"Mail {key}") for key in keys if not self.is_done(key)]
+
+    def is_done(self, item_id: str) -> bool:
+        return self._outgoing.has_handled(item_id)
 
     def _look(self) -> list[str]:
         authenticate(self._inbox, self._witness)

@@ -38,9 +38,12 @@ class CustomerDesk:
         self._enquiries: dict[str, Enquiry] = {}
 
     async def waiting(self) -> Sequence[Item]:
-        found = [enquiry for enquiry in read_enquiries(self._place) if not self._outbox.has(enquiry)]
+        found = [enquiry for enquiry in read_enquiries(self._place) if not self.is_done(enquiry.id)]
         self._enquiries = {enquiry.id: enquiry for enquiry in found}
         return [Item(enquiry.id, enquiry.subject or enquiry.id) for enquiry in found]
+
+    def is_done(self, item_id: str) -> bool:
+        return self._outbox.has(item_id)
 
     @asynccontextmanager
     async def at_work(self) -> AsyncIterator[Callable[[Item], Awaitable[str]]]:

@@ -53,7 +53,7 @@ class SessionWitness(Witness):
             if item.id not in self._goals:
                 self._agent.add_goal(id=item.id, description=item.title, eventId=f"{item.id}.found")
                 self._goals[item.id] = "pending"
-        self._agent.update_state(phase="working", progress=self._progress())
+        self._says_how_far()
 
     def _settle(self, waiting: set[str], is_done: Callable[[str], bool]) -> None:
         """What a process before was killed over: it had done the item and not said so, or the item is gone."""
@@ -68,13 +68,13 @@ class SessionWitness(Witness):
     def finishes(self, item: Item, outcome: str) -> None:
         self._agent.log_response(type=f"{self._noun}_done", goalId=item.id, outcome=outcome)
         self._set_goal(item.id, "completed")
-        self._agent.update_state(progress=self._progress())
+        self._says_how_far()
 
     def fails(self, item: Item, error: Exception) -> None:
         said = {"error": str(error), "errorType": type(error).__name__}
         self._agent.log_response(type="error", goalId=item.id, **said)
         self._set_goal(item.id, "failed")
-        self._agent.update_state(progress=self._progress())
+        self._says_how_far()
 
     def notes(self, kind: str, **members: Any) -> None:
         self._agent.log_action(type=kind, **members)
@@ -103,6 +103,10 @@ class SessionWitness(Witness):
         self._agent.complete_agent(self._worker, self._summary(), status=status)
         self._agent.update_state(phase=status, progress=self._progress())
         self._agent.finalize(status="success" if status == "completed" else status, outcome=self._summary())
+
+    def _says_how_far(self) -> None:
+        """With the phase, which the graph's handler sets to how its last run ended."""
+        self._agent.update_state(phase="working", progress=self._progress())
 
     def _set_goal(self, item_id: str, status: str) -> None:
         self._goals[item_id] = status

@@ -1,6 +1,7 @@
 """Answers the enquiries that customers write: `python -m src.main`.
 
-ENQUIRIES           a folder of .eml and .txt files, or a mailbox file; `enquiries`, if not set
+ENQUIRIES           a folder of .eml and .txt files, or a mailbox file; `enquiries`, if not set. What is still being
+                    written is to have another ending, as what is there is answered at once
 OUTBOX              the folder for the answers; `outbox`
 ANTHROPIC_API_KEY   Claude answers, as ANTHROPIC_MODEL; without it, rules do
 PACE_SECONDS        pause after each enquiry; 2
@@ -56,7 +57,7 @@ class CustomerDesk:
     async def _answer(self, item: Item) -> str:
         enquiry = self._enquiries[item.id]
         answering = Answering(self._business, self._models, enquiry)
-        desk = await answering.run({"callbacks": self._witness.callbacks(), "metadata": {"enquiry": enquiry.id}})
+        desk = await answering.run({"callbacks": self._witness.callbacks()})
         path = self._outbox.put(enquiry, desk["reply"])
         return f"{desk['kind']}, answered in {path.name}"
 

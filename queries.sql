@@ -273,3 +273,81 @@ LEFT JOIN (SELECT * FROM tool_calls WHERE session_id = :session) c ON c.cursor =
 WHERE e.session_id = :session AND coalesce(e.kind, '') NOT IN ('tool_result', 'tool_error')
 ORDER BY e.cursor
 LIMIT 1000;
+
+/* activity: Activity over time
+   Events that came in and sessions that began, in steps of `step` seconds (3600, at least 60); what was deleted later is
+   counted among the events. `from`, `to`: times in UTC, the second not included (everything). */
+WITH chosen AS (
+  SELECT coalesce(nullif(:from, ''), '0') AS low, coalesce(nullif(:to, ''), '9') AS high,
+         max(60, coalesce(nullif(:step, ''), 3600) + 0) AS step
+), counted AS (
+  SELECT strftime('%s', minute) / step * step AS at, events, 0 AS sessions
+  FROM minutes CROSS JOIN chosen
+  WHERE minute >= substr(low, 1, 16) AND minute < substr(high, 1, 16)
+  UNION ALL
+  SELECT strftime('%s', created) / step * step, 0, 1
+  FROM sessions CROSS JOIN chosen
+  WHERE created >= low AND created < high
+)
+SELECT strftime('%Y-%m-%dT%H:%M:%SZ', at, 'unixepoch') AS at, sum(events) AS events, sum(sessions) AS sessions
+FROM counted
+GROUP BY 1
+ORDER BY 1 DESC
+LIMIT 1000;
+
+/* status-mix: Sessions by status
+   Of the sessions that began in that time. `from`, `to`: times in UTC, the second not included (everything). */
+SELECT status, count(*) AS sessions, round(100.0 * count(*) / sum(count(*)) OVER (), 1) AS percent
+FROM sessions
+WHERE created >= coalesce(nullif(:from, ''), '0') AND created < coalesce(nullif(:to, ''), '9')
+GROUP BY status
+ORDER BY sessions DESC;
+
+/* tools: Tools by use, failure and duration
+   Calls that came back, and how long half of them (p50) and 95 of 100 (p95) took at most, in milliseconds. `from`, `to`:
+   times in UTC, the second not included (everything). Among the newest `newest` of them (20000). */
+WITH results AS (
+  SELECT coalesce(tool, 'not said') AS tool, failed, duration_ms
+  FROM responses
+  WHERE kind IN ('tool_result', 'tool_error')
+    AND timestamp >= coalesce(nullif(:from, ''), '0') AND timestamp < coalesce(nullif(:to, ''), '9')
+  ORDER BY cursor DESC
+  LIMIT coalesce(nullif(:newest, ''), 20000)
+), ranked AS (
+  SELECT *, row_number() OVER (PARTITION BY tool ORDER BY duration_ms) AS place,
+         count(duration_ms) OVER (PARTITION BY tool) AS timed
+  FROM results
+  WHERE duration_ms IS NOT NULL
+), took AS (
+  SELECT tool, min(iif(place >= timed * 0.5, duration_ms, NULL)) AS p50,
+         min(iif(place >= timed * 0.95, duration_ms, NULL)) AS p95
+  FROM ranked
+  GROUP BY tool
+)
+SELECT r.tool, count(*) AS calls, sum(r.failed) AS failed, round(100.0 * sum(r.failed) / count(*), 1) AS percent_failed,
+       t.p50, t.p95
+FROM results r LEFT JOIN took t ON t.tool = r.tool
+GROUP BY r.tool
+ORDER BY calls DESC
+LIMIT 100;
+
+/* users: Users by sessions
+   Of the sessions that began in that time. `from`, `to`: times in UTC, the second not included (everything). */
+SELECT user_id, count(*) AS sessions, sum(status IN ('active', 'waiting')) AS going_on, sum(status = 'failed') AS failed,
+       sum(status = 'lost') AS lost, sum(tool_calls) AS tool_calls, sum(tokens_output) AS tokens_output,
+       round(sum(duration_s) / 3600, 2) AS hours
+FROM sessions
+WHERE created >= coalesce(nullif(:from, ''), '0') AND created < coalesce(nullif(:to, ''), '9')
+GROUP BY user_id
+ORDER BY sessions DESC
+LIMIT 100;
+
+/* models: Models by sessions
+   Of the sessions that began in that time. `from`, `to`: times in UTC, the second not included (everything). */
+SELECT coalesce(model, 'not said') AS model, count(*) AS sessions, sum(status = 'failed') AS failed,
+       sum(tool_calls) AS tool_calls, sum(tokens_input) AS tokens_input, sum(tokens_output) AS tokens_output
+FROM sessions
+WHERE created >= coalesce(nullif(:from, ''), '0') AND created < coalesce(nullif(:to, ''), '9')
+GROUP BY 1
+ORDER BY sessions DESC
+LIMIT 100;

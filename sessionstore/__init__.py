@@ -1,7 +1,10 @@
 """The server behind app.py: decode, validate, append, commit, publish.
 
 settings     what the environment says
+log          what the server says while it runs, as text or JSON
 owner        one process on a folder
+disk         the room that is left
+tokens       who holds which, in files; adding and taking away while the server runs
 problems     every error, and the one shape in which it is told
 folds        what an event does to a document: pure functions
 events       the words of the contract: ids, times, JSON, the event
@@ -12,13 +15,15 @@ soundness    whether the database can be served: looked at once, at the start
 backups      copies of the database, made unasked
 archives     one session as a download
 writer       the one thread that writes, many callers to a commit
+retention    what leaves the store unasked: by age, by size, archived first
 broadcaster  committed events, handed to whoever listens
 mirror       the file tree, kept beside the database while the server runs
 reader       read-only connections and every query of the API
 store        these as one thing, opened at the start and closed at the end
 access       who may: hosts, origins, tokens, roles
+connections  how many, of one address and in all
 requests     from a request to drafts of events
-door         the two hottest routes, in plain ASGI
+door         the two hottest routes, taken before ASGI
 answers      the shapes of the answers, for the documentation
 live         WebSocket and server-sent events
 metrics      Prometheus text
@@ -29,6 +34,7 @@ walls        a connection for the SQL of strangers, in such a process
 explorer     Datasette over it, in another
 questions    where both are asked: /datasette/
 process      the socket, the deadlines, the signals
+commands     what app.py can be told: tokens
 
 A module uses only those above it.
 """

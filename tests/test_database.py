@@ -17,7 +17,6 @@ from sessionstore.database import (
     MIGRATIONS,
     DatabaseUnusable,
     create_schema,
-    delete_old,
     index_search,
     lose_silent,
     migrate,
@@ -526,27 +525,3 @@ def test_the_server_loads_one_sqlite_library() -> None:
     loads = "import app, sys; print(*sorted({'datasette', 'pysqlite3'} & sys.modules.keys()))"
     ended = subprocess.run([sys.executable, "-c", loads], cwd=REPOSITORY, capture_output=True, text=True, check=True)
     assert ended.stdout.strip() == ""
-
-
-# ----------------------------------------------------------------- retention
-
-
-def test_only_what_has_ended_and_not_changed_since_is_deleted(database: Database) -> None:
-    for session in ("ended", "ended-lately", "active"):
-        database.append(drafted("action", session, {"type": "x"}))
-    database.append(drafted("session_finalized", "ended"))
-    since = database.tick()
-    database.append(drafted("session_finalized", "ended-lately"))
-    with database.transaction() as appender:
-        deleted = delete_old(appender, since)
-    assert [(event.type, event.session_id) for event in deleted] == [("session_deleted", "ended")]
-    assert database.rows("SELECT session_id FROM sessions ORDER BY 1") == [("active",), ("ended-lately",)]
-
-
-def test_a_word_after_the_end_keeps_a_session_longer(database: Database) -> None:
-    database.append(drafted("action", "ended", {"type": "x"}))
-    database.append(drafted("session_finalized", "ended"))
-    since = database.tick()
-    database.append(drafted("action", "ended", {"type": "afterthought"}))
-    with database.transaction() as appender:
-        assert delete_old(appender, since) == []

@@ -202,7 +202,7 @@ def _decoded(text: bytes) -> Any:
 
 
 def _line(event: Members) -> bytes:
-    """The event as one line of a batch, without secrets; where it is too large, its longest texts are cut until it fits."""
+    """The event as one line of a batch, without secrets; one that is too large has its longest texts cut until it fits."""
     line = _encoded(event)
     redaction = _redaction()
     if redaction is not None and redaction.concerns(line.decode()):
@@ -242,7 +242,7 @@ def _sha256(text: bytes) -> str:
 # ---------------------------------------------------------------------------------------------------------------------
 
 # Secrets are taken out of what is said before it is written anywhere: `[redacted:NAME]` stands in their place. The
-# store takes this table from here and does the same; hook_agent.mjs has it once more, and a test holds the two together.
+# store takes this table from here and does the same; hook_agent.mjs has it once more, and a test compares the two.
 #
 # A pattern is read alike by Python and by JavaScript. It takes no longer than its text warrants, however that is made:
 # it begins with letters of its own, and what repeats in it is bounded or cannot begin again inside what it has passed.
@@ -290,7 +290,12 @@ def _with(characters: str) -> str:
     return f"(?=[{_QUOTED}]{{0,100}}[{characters}])"
 
 
-_SECRETS: tuple[tuple[str, tuple[str, ...], str], ...] = (
+_PASSWORD_HINTS = ("password=", "passwd=", "passphrase=")
+_SECRET_HINTS = (
+    "secret=", "token=", "apikey=", "api_key=", "api-key=", "secretkey=", "secret_key=", "secret-key=", "accesskey=",
+    "access_key=", "access-key=", "privatekey=", "private_key=", "private-key=",
+)  # fmt: skip
+SECRETS: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("private-key", ("PRIVATE KEY",), "-----BEGIN [A-Z0-9 ]{0,30}PRIVATE KEY(?: BLOCK)?-----" f"{_PEM_ESCAPED}{{0,8}}"
      rf"{_PEM_HEADERS}[A-Za-z0-9+/=]{{32}}[A-Za-z0-9+/= \t\r\n\\]*(?:-----END [A-Z0-9 ]{{0,50}}-----)?"),
     ("aws", ("^AKIA", "^ASIA"), _begin("A[KS]IA") + "[A-Z0-9]{16}(?![A-Za-z0-9])"),
@@ -318,12 +323,9 @@ _SECRETS: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("bearer", ("^bearer ",), f"({_any_case('bearer')} {{1,4}})(?=[A-Za-z0-9._~+/-]{{0,100}}[0-9])"
      "[A-Za-z0-9._~+/-]{16,}={0,2}"),
     ("url", ("://*@",), r"""(://[^/@: "'<>\t\r\n\\]{0,100}:)(?![$%*<{\[])[^/@ "'<>\t\r\n\\]{1,200}(?=@)"""),
-    ("password", ("password=", "passwd=", "passphrase="), f"({_PASSWORD_WORD}{_ASSIGNED}){_with('0-9')}{_value(6)}"),
-    ("secret", ("secret=", "token=", "apikey=", "api_key=", "api-key=", "secretkey=", "secret_key=", "secret-key=",
-                "accesskey=", "access_key=", "access-key=", "privatekey=", "private_key=", "private-key="),
-     f"({_SECRET_WORD}{_ASSIGNED}){_with('0-9')}{_with('A-Za-z')}{_value(12)}"),
-    ("secret", ("password=", "passwd=", "passphrase=", "secret=", "token=", "key="),
-     rf"""({_LOUD_WORD}=\\{{0,3}}["']?){_value(6)}"""),
+    ("password", _PASSWORD_HINTS, f"({_PASSWORD_WORD}{_ASSIGNED}){_with('0-9')}{_value(6)}"),
+    ("secret", _SECRET_HINTS, f"({_SECRET_WORD}{_ASSIGNED}){_with('0-9')}{_with('A-Za-z')}{_value(12)}"),
+    ("secret", (*_PASSWORD_HINTS, *_SECRET_HINTS), rf"""({_LOUD_WORD}=\\{{0,3}}["']?){_value(6)}"""),
 )  # fmt: skip
 
 # Members whose name says that they hold one, whatever it looks like: their text, without _ and - in the name.
@@ -398,14 +400,15 @@ class Redaction:
 
     def __init__(self, extra: Iterable[tuple[str, str]] = ()) -> None:
         self._extra = [(name, _checked_pattern(pattern)) for name, pattern in extra]
+        self.has_own = bool(self._extra)
         self._compiled: dict[str, Any] = {}
 
     def concerns(self, text: str) -> bool:
         """Whether JSON text, as it is written, may hold any: cheap, and right where the answer is no."""
-        if self._extra or ("\\u00" in text and any(f"\\u00{digit}" in text for digit in "234567")):  # a letter, so written
-            return True
+        if self.has_own or ("\\u00" in text and any(f"\\u00{digit}" in text for digit in "234567")):
+            return True  # a letter may be written so
         lower = text.lower()
-        return any(_has_hint(text, lower, hints) for _, hints, _ in _SECRETS)
+        return any(_has_hint(text, lower, hints) for _, hints, _ in SECRETS)
 
     def data(self, data: Members) -> Members:
         """The data of an event, without secrets in its texts. Names of members stay, and so do the ids beside them."""
@@ -433,7 +436,7 @@ class Redaction:
     def text(self, text: str) -> str:
         """The text without secrets."""
         lower = text.lower()
-        for name, hints, pattern in _SECRETS:
+        for name, hints, pattern in SECRETS:
             if _has_hint(text, lower, hints):
                 text = self._pattern(pattern).sub(_Marker(name), text)
         for name, regex in self._extra:

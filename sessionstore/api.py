@@ -704,13 +704,16 @@ async def post_events(request: Call) -> JSONResponse:
     body = await read_body(request.receive, store.settings.max_batch_bytes)  # type: ignore[arg-type]
     may_delete = request.scope["state"]["role"] == "admin"
 
-    def read() -> list[tuple[int, Draft | Problem]]:
-        return list(
+    def read() -> tuple[list[tuple[int, Draft | Problem]], list[Draft]]:
+        lines = list(
             requests.drafts_of_batch(body, max_event_bytes=store.settings.max_event_bytes, may_delete=may_delete)
         )
+        drafts = [draft for _, draft in lines if isinstance(draft, Draft)]
+        for draft in drafts:
+            store.writer.redactor(draft)
+        return lines, drafts
 
-    lines = await asyncio.to_thread(read) if len(body) > BIG else read()
-    drafts = [draft for _, draft in lines if isinstance(draft, Draft)]
+    lines, drafts = await asyncio.to_thread(read) if len(body) > BIG else read()
     return answer(msgspec.json.encode(await store.writer.submit(Batch(lines), drafts, len(body))))
 
 

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from hook_agent import Redaction, redaction_of
+
 
 class BadSetting(ValueError):
     """A setting that cannot be used; the message names it and says what it takes."""
@@ -47,6 +49,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     backup_directory: Path | None = None
     backup_every: float = 3600.0
     tree: bool = True
+    redaction: Redaction | None = msgspec.field(default_factory=Redaction)
 
     @property
     def database(self) -> Path:
@@ -233,4 +236,6 @@ TABLE = (
             "another disk. None: it makes no backups", optional_folder),
     Setting("SESSIONS_BACKUP_EVERY", "backup_every", "1h", "How often it does so: seconds, or such as 15m, 1h, 1d",
             interval),
+    Setting("SESSIONS_REDACT", "redaction", "on", "on: keys, tokens and passwords are taken out before anything is "
+            "stored; off; or a file of further patterns, one a line", redaction_of),
 )  # fmt: skip

@@ -15,6 +15,7 @@ from .database import DatabaseUnusable, open_writer
 from .events import Event, event_ids
 from .mirror import Mirror
 from .reader import Reader
+from .redaction import Redactor
 from .settings import Settings
 from .soundness import Finding, examine
 from .writer import Writer
@@ -37,6 +38,7 @@ class Store:
             auto_create=settings.auto_create,
             lost_after=settings.lost_after,
             retention_days=settings.retention_days,
+            redactor=Redactor(settings.redaction),
             at_end=self.mirror.stop,
         )
         self.reader = Reader(settings.database)

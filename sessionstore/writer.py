@@ -28,6 +28,7 @@ from .database import (
 from .events import Draft, Event, text_of_time
 from .mark import Mark
 from .problems import Problem, fault, unavailable
+from .redaction import Redactor
 
 log = logging.getLogger("sessionstore.writer")
 
@@ -49,6 +50,8 @@ MARK_INTERVAL = 1.0
 """Seconds between putting the newest cursor on disk, beside the database: what a power cut may take of it."""
 RECOVERY_INTERVAL = 1.0
 """Seconds between attempts to write again after a failure."""
+
+UNREDACTED = Redactor(None)
 
 Work = Callable[[Appender], Any]
 """What a caller wants done, in a transaction, on the writer's thread. What it appends is committed or, if it raises,
@@ -95,6 +98,7 @@ class Writer:
         auto_create: bool = True,
         lost_after: float = 900.0,
         retention_days: int | None = None,
+        redactor: Redactor = UNREDACTED,
         at_end: Callable[[], None] = lambda: None,
     ) -> None:
         self.path = path
@@ -105,6 +109,7 @@ class Writer:
         self.auto_create = auto_create
         self.lost_after = lost_after
         self.retention_days = retention_days
+        self.redactor = redactor
         self.mark = Mark(path.parent)
         self.at_end = at_end
         """Called once the last write is committed, while the database is still open."""
@@ -147,13 +152,15 @@ class Writer:
     def submit(self, work: Work, drafts: Sequence[Draft] = (), size: int = 0) -> asyncio.Future[Any]:
         """Have `work` done on `drafts`, which hold `size` bytes. Raises Problem 503 if it cannot be taken.
 
-        The future has its value, or what it raised, once all is on disk. A caller
+        From here on the drafts are without secrets. The future has its value, or what it raised, once all is on disk. A caller
         that goes away does not stop it.
         """
         if self.closing:
             raise unavailable("The server is shutting down")
         if self.waiting >= MAX_WAITING or self.waiting_bytes > MAX_WAITING_BYTES:
             raise unavailable("Too many writes are waiting")
+        for draft in drafts:
+            self.redactor(draft)
         self.waiting += 1
         self.waiting_bytes += size
         answer = self.loop.create_future()
@@ -199,7 +206,14 @@ class Writer:
     def open(self) -> Appender:
         connection = open_writer(self.path, durability=self.durability)
         clock = lambda: text_of_time(self.clock())  # noqa: E731
-        return Appender(connection, clock=clock, ids=self.ids, auto_create=self.auto_create, used=self.mark.cursor)
+        return Appender(
+            connection,
+            clock=clock,
+            ids=self.ids,
+            auto_create=self.auto_create,
+            used=self.mark.cursor,
+            redacted=self.redactor.data,
+        )
 
     def run(self) -> None:
         while (group := self.next_group()) is not None:

@@ -405,8 +405,8 @@ class Redaction:
 
     def concerns(self, text: str) -> bool:
         """Whether JSON text, as it is written, may hold any: cheap, and right where the answer is no."""
-        if self.has_own or ("\\u00" in text and any(f"\\u00{digit}" in text for digit in "234567")):
-            return True  # a letter may be written so
+        if self.has_own or any(f"\\u00{digit}" in text for digit in "234567"):  # a letter, written so
+            return True
         lower = text.lower()
         return any(_has_hint(text, lower, hints) for _, hints, _ in SECRETS)
 

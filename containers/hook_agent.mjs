@@ -167,7 +167,7 @@ function jsonOf(value) {
     .join(',')}}`;
 }
 
-/** The JSON text of an event's data without secrets, its longest texts cut until the store can take it, and that said in it. */
+/** The JSON text of an event's data without secrets; its longest texts are cut until the store can take it. */
 function fitting(given) {
   const data = redaction()?.data(given) ?? given;
   const text = jsonOf(data);
@@ -349,7 +349,11 @@ export function redactionOf(setting) {
   if (setting === 'off') return null;
   const lines = fs.readFileSync(setting, 'utf8').split(/\r?\n/);
   const said = lines.filter((line) => line.trim() && !line.startsWith('#'));
-  return new Redaction(said.map((line) => /^([A-Za-z0-9-]{1,32}): (.*)$/.exec(line.trim())?.slice(1) ?? ['custom', line.trim()]));
+  return new Redaction(said.map((line) => namedPattern(line.trim())));
+}
+
+function namedPattern(line) {
+  return /^([A-Za-z0-9-]{1,32}): (.*)$/.exec(line)?.slice(1) ?? ['custom', line];
 }
 
 let chosen;

@@ -152,8 +152,8 @@ class Writer:
     def submit(self, work: Work, drafts: Sequence[Draft] = (), size: int = 0) -> asyncio.Future[Any]:
         """Have `work` done on `drafts`, which hold `size` bytes. Raises Problem 503 if it cannot be taken.
 
-        From here on the drafts are without secrets. The future has its value, or what it raised, once all is on disk. A caller
-        that goes away does not stop it.
+        From here on the drafts are without secrets. The future has its value, or what it raised, once all is on disk.
+        A caller that goes away does not stop it.
         """
         if self.closing:
             raise unavailable("The server is shutting down")

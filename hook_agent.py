@@ -202,7 +202,7 @@ def _decoded(text: bytes) -> Any:
 
 
 def _line(event: Members) -> bytes:
-    """The event as one line of a batch, without secrets; one that is too large has its longest texts cut until it fits."""
+    """The event, without secrets, as one line of a batch; its longest texts are cut until it fits."""
     line = _encoded(event)
     redaction = _redaction()
     if redaction is not None and redaction.concerns(line.decode()):
@@ -395,12 +395,12 @@ def _is_assigned(text: str, word: str) -> bool:
 
 
 class Redaction:
-    """Takes secrets out of data: those of the formats above, and whatever else matches `extra`, pairs of a name and a
+    """Takes secrets out of data: those of the formats above, and whatever else matches `own`, pairs of a name and a
     regular expression. The same data, redacted once more, stays as it is. Raises ValueError for a bad expression."""
 
-    def __init__(self, extra: Iterable[tuple[str, str]] = ()) -> None:
-        self._extra = [(name, _checked_pattern(pattern)) for name, pattern in extra]
-        self.has_own = bool(self._extra)
+    def __init__(self, own: Iterable[tuple[str, str]] = ()) -> None:
+        self._own = [(name, _checked_pattern(pattern)) for name, pattern in own]
+        self.has_own = bool(self._own)
         self._compiled: dict[str, Any] = {}
 
     def concerns(self, text: str) -> bool:
@@ -439,7 +439,7 @@ class Redaction:
         for name, hints, pattern in SECRETS:
             if _has_hint(text, lower, hints):
                 text = self._pattern(pattern).sub(_Marker(name), text)
-        for name, regex in self._extra:
+        for name, regex in self._own:
             text = regex.sub(f"[redacted:{name}]", text)
         return text
 
@@ -474,14 +474,14 @@ def _checked_pattern(pattern: str) -> Any:
     return regex
 
 
-def redaction_of(setting: str) -> Redaction | None:
-    """What `on`, `off` (None) or the path of a file with further patterns stands for. Raises ValueError.
+def own_patterns(setting: str) -> tuple[tuple[str, str], ...] | None:
+    """What `on` (none), `off` (None) or the path of a file with further patterns stands for. Raises ValueError.
 
     Each line of the file is a regular expression, before which may stand a name: `acme: ACME-[0-9a-f]{32}`. Empty
     lines and those that begin with # say nothing.
     """
     if setting in ("", "on"):
-        return Redaction()
+        return ()
     if setting == "off":
         return None
     try:
@@ -489,14 +489,14 @@ def redaction_of(setting: str) -> Redaction | None:
             lines = file.read().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"must be on, off, or a file of patterns that can be read ({error})") from None
-    extra = []
+    own = []
     for number, line in enumerate(lines, 1):
         if line.strip() and not line.startswith("#"):
             try:
-                extra.append(_named_pattern(line.strip()))
+                own.append(_named_pattern(line.strip()))
             except ValueError as error:
                 raise ValueError(f"line {number} of {setting}: {error}") from None
-    return Redaction(extra)
+    return tuple(own)
 
 
 def _named_pattern(line: str) -> tuple[str, str]:
@@ -508,18 +508,20 @@ def _named_pattern(line: str) -> tuple[str, str]:
 
 
 _chosen: list[Redaction | None] = []
-_redaction_trouble = ""
 
 
-def _redaction() -> Redaction | None:
-    """As SESSION_REDACT says; where it cannot be used, what is redacted anyway, and `_redaction_trouble` says why."""
-    global _redaction_trouble
+def _redaction(is_silent: bool = False) -> Redaction | None:
+    """As SESSION_REDACT says. Where it cannot be used that is said once, and what is redacted anyway is."""
     if not _chosen:
+        setting = _setting("SESSION_REDACT")
         try:
-            _chosen.append(redaction_of(_setting("SESSION_REDACT")))
+            own = own_patterns(setting)
+            _chosen.append(None if own is None else Redaction(own))
         except ValueError as error:
-            _redaction_trouble = f"SESSION_REDACT={_setting('SESSION_REDACT')}: {error}"
             _chosen.append(Redaction())
+            if not is_silent and sys.stderr is not None:
+                with _suppress(Exception):
+                    print(f"hook_agent: SESSION_REDACT={setting}: {error}", file=sys.stderr)
     return _chosen[0]
 
 
@@ -1384,7 +1386,7 @@ def _hook_record(payload: bytes) -> bytes:
 
 def _redacted(payload: bytes) -> bytes:
     """Decoded only where there may be a secret in it. One that is not JSON is redacted as the text that it is."""
-    redaction = _redaction()
+    redaction = _redaction(is_silent=True)
     text = payload.decode("latin-1")
     if redaction is None or not redaction.concerns(text):
         return payload
@@ -3459,6 +3461,7 @@ def _compile() -> str:
 def _own_spool() -> Spool:
     spool = Spool(_service_url(), limit=_spool_limit())
     spool.settle()
+    _redaction()  # whoever asks how it goes is told of a setting that cannot be used
     return spool
 
 

@@ -5,6 +5,7 @@ owner        one process on a folder
 problems     every error, and the one shape in which it is told
 folds        what an event does to a document: pure functions
 events       the words of the contract: ids, times, JSON, the event
+redaction    secrets, taken out before anything is stored
 database     the SQLite file: opening it, and appending one event
 mark         the newest cursor, kept beside the database
 soundness    whether the database can be served: looked at once, at the start

@@ -7,6 +7,7 @@ expression, made of the table's hints, looks whether there is reason to look clo
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from itertools import groupby
 
 import hook_agent
@@ -38,8 +39,9 @@ reason_in = search_for({hint for _, hints, _ in hook_agent.SECRETS for hint in h
 class Redactor:
     """Called with a draft, takes the secrets out of its data, once."""
 
-    def __init__(self, redaction: hook_agent.Redaction | None) -> None:
-        self.redaction = redaction
+    def __init__(self, own: Sequence[tuple[str, str]] | None) -> None:
+        """`own`: further patterns by name; None: nothing is taken out."""
+        self.redaction = None if own is None else hook_agent.Redaction(own)
 
     def __call__(self, draft: Draft) -> None:
         if not draft.is_redacted:

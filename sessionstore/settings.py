@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from hook_agent import Redaction, redaction_of
+from hook_agent import own_patterns
 
 
 class BadSetting(ValueError):
@@ -49,7 +49,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     backup_directory: Path | None = None
     backup_every: float = 3600.0
     tree: bool = True
-    redaction: Redaction | None = msgspec.field(default_factory=Redaction)
+    own_patterns: tuple[tuple[str, str], ...] | None = ()
 
     @property
     def database(self) -> Path:
@@ -236,6 +236,6 @@ TABLE = (
             "another disk. None: it makes no backups", optional_folder),
     Setting("SESSIONS_BACKUP_EVERY", "backup_every", "1h", "How often it does so: seconds, or such as 15m, 1h, 1d",
             interval),
-    Setting("SESSIONS_REDACT", "redaction", "on", "on: keys, tokens and passwords are taken out before anything is "
-            "stored; off; or a file of further patterns, one a line", redaction_of),
+    Setting("SESSIONS_REDACT", "own_patterns", "on", "on: keys, tokens and passwords are taken out before anything is "
+            "stored; off; or a file of further patterns, one a line", own_patterns),
 )  # fmt: skip

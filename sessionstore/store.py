@@ -38,7 +38,7 @@ class Store:
             auto_create=settings.auto_create,
             lost_after=settings.lost_after,
             retention_days=settings.retention_days,
-            redactor=Redactor(settings.redaction),
+            redactor=Redactor(settings.own_patterns),
             at_end=self.mirror.stop,
         )
         self.reader = Reader(settings.database)

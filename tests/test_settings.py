@@ -35,6 +35,7 @@ DEFAULTS: dict[str, tuple[str, object]] = {
     "SESSIONS_TREE": ("tree", True),
     "SESSIONS_BACKUP_DIR": ("backup_directory", None),
     "SESSIONS_BACKUP_EVERY": ("backup_every", 3600.0),
+    "SESSIONS_REDACT": ("own_patterns", ()),
 }
 """All but SESSIONS_DIR, whose default depends on the machine."""
 
@@ -145,6 +146,8 @@ BAD = [
     ("SESSIONS_BACKUP_EVERY", "1.5h"),
     ("SESSIONS_BACKUP_EVERY", "hourly"),
     ("SESSIONS_BACKUP_EVERY", "h"),
+    ("SESSIONS_REDACT", "yes"),
+    ("SESSIONS_REDACT", "/nowhere/patterns"),
 ]
 
 

@@ -339,7 +339,7 @@ _LOUD_ENDS = ("_PASSWORD", "_PASSWD", "_PASSPHRASE", "_SECRET", "_TOKEN", "_API_
 _PLACEHOLDERS = ("$", "<", "{", "%", "*", "[")  # what such a text begins with
 _SHORTEST_SECRET = 6
 _SHORTEST_TOKEN = 12  # of a member `token`, which has a digit besides: a model's tokens are words
-_IDS_END = ("Id", "_id")  # members beside the type of an event, not deeper: the store finds things by them
+_IDS_END = ("Id", "_id")
 _IDS = ("id", "parentSession", "subsession", "timestamp", "type", "hook_event_name")
 _CUSTOM = "custom"
 _HINT_SPAN = 400
@@ -361,6 +361,11 @@ def _secret_by_name(name: str, text: str) -> str:
         return "secret" if len(text) >= _SHORTEST_TOKEN and any(map(text.__contains__, "0123456789")) else ""
     is_loud = name.endswith(_LOUD_ENDS) and name == name.upper()
     return "secret" if (is_loud or plain in _SECRET_NAMES) and len(text) >= _SHORTEST_SECRET else ""
+
+
+def names_something(name: str) -> bool:
+    """Whether a member of this name, beside the type of an event, is what the store finds things by."""
+    return name in _IDS or name.endswith(_IDS_END)
 
 
 def _has_hint(text: str, lower: str, hints: tuple[str, ...]) -> bool:
@@ -412,19 +417,17 @@ class Redaction:
 
     def data(self, data: Members) -> Members:
         """The data of an event, without secrets in its texts. Names of members stay, and so do the ids beside them."""
-        return {
-            name: value if name in _IDS or name.endswith(_IDS_END) else self._value(value, name)
-            for name, value in data.items()
-        }
+        return {name: value if names_something(name) else self._value(value, name) for name, value in data.items()}
 
     def _value(self, value: Any, name: str) -> Any:
         if isinstance(value, str):
-            return self._member(value, name)
+            return self.member(name, value)
         if isinstance(value, dict):
             return {name: self._value(part, name) for name, part in value.items()}
         return [self._value(part, "") for part in value] if isinstance(value, list) else value
 
-    def _member(self, text: str, name: str) -> str:
+    def member(self, name: str, text: str) -> str:
+        """The text of a member without secrets."""
         redacted = self.text(text)
         secret = _secret_by_name(name, redacted) if name else ""
         if not secret or redacted != text:

@@ -1,5 +1,6 @@
 """The server behind app.py: decode, validate, append, commit, publish.
 
+targets      who is told by HTTP, and of what: the file of webhooks
 settings     what the environment says
 owner        one process on a folder
 problems     every error, and the one shape in which it is told
@@ -14,6 +15,8 @@ archives     one session as a download
 writer       the one thread that writes, many callers to a commit
 broadcaster  committed events, handed to whoever listens
 mirror       the file tree, kept beside the database while the server runs
+notices      what is worth telling somebody
+webhooks     telling it, each target on a thread of its own
 reader       read-only connections and every query of the API
 store        these as one thing, opened at the start and closed at the end
 access       who may: hosts, origins, tokens, roles

@@ -260,6 +260,28 @@ class Health(Shape, kw_only=True):
     tree: TreeHealth
 
 
+class Webhook(Shape, kw_only=True):
+    """Who is told of sessions by HTTP, and how that goes."""
+
+    name: str
+    place: str
+    format: str
+    on: list[str]
+    rules: dict[str, float]
+    pending: int
+    failures: int
+    delivered: int
+    refused: int
+    last_delivery: str | None
+    error: str | None
+
+
+class WebhookList(Shape, kw_only=True):
+    """All of them."""
+
+    items: list[Webhook]
+
+
 class Ready(Shape, kw_only=True):
     """Writes are taken."""
 

@@ -43,6 +43,7 @@ from .problems import MEDIA_TYPE, Problem, invalid
 from .reader import HISTORY_TYPES, Page
 from .requests import check_media_type, draft_of, draft_of_line, if_match, read_body, session_in_path, split
 from .store import Store
+from .webhooks import Webhook
 
 log = logging.getLogger("sessionstore.api")
 
@@ -224,6 +225,29 @@ async def ready(request: Call) -> JSONResponse:
     if why := store_of(request).why_not_ready():
         raise Problem(503, why, headers={"retry-after": "2"})
     return answer(b'{"status":"ready"}')
+
+
+@get("/api/webhooks", responses=gives(answers.WebhookList), tags=["server"])
+async def list_webhooks(request: Call) -> JSONResponse:
+    """Who is told of sessions by HTTP, and how that goes. Neither secrets nor paths of URLs are shown."""
+    return answer(msgspec.json.encode({"items": [shown_webhook(one) for one in store_of(request).webhooks.all]}))
+
+
+def shown_webhook(webhook: Webhook) -> Document:
+    target = webhook.target
+    return {
+        "name": target.title,
+        "place": target.place,
+        "format": target.format,
+        "on": target.on,
+        "rules": {name: value for name, value in msgspec.to_builtins(target.rules).items() if value is not None},
+        "pending": webhook.pending,
+        "failures": webhook.failures,
+        "delivered": webhook.results["delivered"],
+        "refused": webhook.results["refused"],
+        "lastDelivery": webhook.last_delivery,
+        "error": webhook.error,
+    }
 
 
 @get("/metrics", media_type="text/plain", responses=problems(401), tags=["server"])
@@ -887,6 +911,7 @@ def on_failure(request: Call, error: Exception) -> Response[bytes]:
 ROUTES = (
     health,
     ready,
+    list_webhooks,
     metrics,
     create_session,
     enter_session,

@@ -36,7 +36,12 @@ def find_events_by_their_id_first(connection: sqlite3.Connection) -> None:
     connection.execute("CREATE UNIQUE INDEX events_by_event_id ON events (event_id, session_id)")
 
 
-MIGRATIONS: tuple[Migration, ...] = (find_events_by_their_id_first,)
+def note_turns(connection: sqlite3.Connection) -> None:
+    """From now on: nobody is to be told of what was long ago."""
+    create_schema(connection, re.compile(r"^CREATE (TABLE|INDEX) turns", re.MULTILINE))
+
+
+MIGRATIONS: tuple[Migration, ...] = (find_events_by_their_id_first, note_turns)
 """Append-only: what turns the tables of a database of version N, as PRAGMA user_version has it, into those of N + 1,
 from version 1 on. Views and triggers are made anew after them. schema.sql is always the newest version; a database
 that is made new needs none of these."""

@@ -13,6 +13,8 @@ import msgspec
 
 from hook_agent import own_patterns
 
+from .targets import Target, targets
+
 
 class BadSetting(ValueError):
     """A setting that cannot be used; the message names it and says what it takes."""
@@ -50,6 +52,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     backup_every: float = 3600.0
     tree: bool = True
     own_patterns: tuple[tuple[str, str], ...] | None = ()
+    webhooks: tuple[Target, ...] = ()
+    public_url: str | None = None
 
     @property
     def database(self) -> Path:
@@ -200,6 +204,12 @@ def origin(text: str) -> str:
     return match[0].removesuffix(USUAL_PORTS.get(match[1], " "))
 
 
+def public_url(text: str) -> str | None:
+    if not text or re.fullmatch(r"https?://[^\s@?#\x00-\x1f]+", text):
+        return text.rstrip("/") or None
+    raise ValueError("must be an http or https URL without user, query and fragment")
+
+
 def items(text: str) -> list[str]:
     return [item.strip() for item in text.split(",") if item.strip()]
 
@@ -238,4 +248,8 @@ TABLE = (
             interval),
     Setting("SESSIONS_REDACT", "own_patterns", "on", "on: keys, tokens and passwords are taken out before anything is "
             "stored; off; or a file of further patterns, one a line", own_patterns),
+    Setting("SESSIONS_WEBHOOKS", "webhooks", "", "File, JSON or TOML, that says who is told by HTTP of sessions that "
+            "wait, fail or are lost", targets),
+    Setting("SESSIONS_PUBLIC_URL", "public_url", "", "Where people find the dashboard, for links in what webhooks tell",
+            public_url),
 )  # fmt: skip

@@ -18,6 +18,7 @@ from .reader import Reader
 from .redaction import Redactor
 from .settings import Settings
 from .soundness import Finding, examine
+from .webhooks import Webhooks
 from .writer import Writer
 
 log = logging.getLogger("sessionstore.store")
@@ -43,6 +44,7 @@ class Store:
         )
         self.reader = Reader(settings.database)
         self.backups = Backups(settings)
+        self.webhooks = Webhooks(settings)
         self.archives = Archives(settings.database)
         self.finding: Finding | None = None
         """Why the database is not served; nothing of it is open then, so that it stays as it was found."""
@@ -75,12 +77,14 @@ class Store:
         await self.reader.start()
         self.backups.start()
         self.mirror.start(self.writer.cursor)
+        self.webhooks.start(self.writer.cursor)
 
     async def stop(self) -> None:
         self.drain()
         if self.finding:
             return
         await asyncio.to_thread(self.backups.stop)
+        await asyncio.to_thread(self.webhooks.stop)
         await self.reader.stop()  # before the writer: whoever closes the database last leaves nothing beside it
         await self.writer.stop()
 
@@ -88,6 +92,7 @@ class Store:
         """Tell whoever follows, in the order of the commits."""
         self.broadcaster.publish(events)
         self.mirror.wake(events[-1].cursor)
+        self.webhooks.wake(events[-1].cursor)
 
     def drain(self) -> None:
         """Take no more writes, and let every listener go; what was taken is finished by `stop`."""

@@ -36,6 +36,8 @@ DEFAULTS: dict[str, tuple[str, object]] = {
     "SESSIONS_BACKUP_DIR": ("backup_directory", None),
     "SESSIONS_BACKUP_EVERY": ("backup_every", 3600.0),
     "SESSIONS_REDACT": ("own_patterns", ()),
+    "SESSIONS_WEBHOOKS": ("webhooks", ()),
+    "SESSIONS_PUBLIC_URL": ("public_url", None),
 }
 """All but SESSIONS_DIR, whose default depends on the machine."""
 
@@ -148,6 +150,9 @@ BAD = [
     ("SESSIONS_BACKUP_EVERY", "h"),
     ("SESSIONS_REDACT", "yes"),
     ("SESSIONS_REDACT", "/nowhere/patterns"),
+    ("SESSIONS_WEBHOOKS", "/nowhere/webhooks.json"),
+    ("SESSIONS_PUBLIC_URL", "sessions.example.com"),
+    ("SESSIONS_PUBLIC_URL", "https://me:secret@example.com"),
 ]
 
 

@@ -117,6 +117,11 @@ class Watch:
         self.times = target.rules.same_call_times
         self.runs: dict[tuple[str, str], Run] = {}
 
+    @property
+    def patience(self) -> float:
+        """Seconds that it may take until somebody's quiet is noticed."""
+        return float("inf") if self.quiet_minutes is None else self.quiet_minutes * 15
+
     def after(self, database: sqlite3.Connection, cursor: int, head: int) -> tuple[list[Notice], int]:
         """The next notices in order, and how far the events have been looked through with them."""
         rows = database.execute(TURNS, (cursor, self.on)).fetchall()

@@ -41,7 +41,7 @@ FILE = ".webhooks.json"
 PAUSE = 0.25
 """Seconds from one look at the database to the next, however much comes."""
 LOOK_SECONDS = 5.0
-"""How often it is looked though nothing has come: for sessions that are quiet."""
+"""How often it is looked at the least, though nothing has come: for sessions that are quiet."""
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 300.0
 LONGEST_RETRY_AFTER = 3600.0
@@ -225,7 +225,7 @@ class Webhook:
 
     def run(self) -> None:
         while not self.stopping.is_set():
-            self.awake.wait(LOOK_SECONDS)
+            self.awake.wait(min(LOOK_SECONDS, self.watch.patience))
             self.awake.clear()
             try:
                 self.look()

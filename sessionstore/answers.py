@@ -241,6 +241,13 @@ class TreeHealth(Shape, kw_only=True):
     error: str | None
 
 
+class WebhookHealth(Shape, kw_only=True):
+    """How telling others by HTTP goes."""
+
+    status: str
+    pending: int
+
+
 class Health(Shape, kw_only=True):
     """How the server is."""
 
@@ -258,6 +265,7 @@ class Health(Shape, kw_only=True):
     database: DatabaseHealth
     backup: BackupHealth
     tree: TreeHealth
+    webhooks: WebhookHealth
 
 
 class Webhook(Shape, kw_only=True):

@@ -196,6 +196,7 @@ async def health(request: Call) -> JSONResponse:
         "database": database_health(store),
         "backup": backup_health(store.backups),
         "tree": tree_health(store.mirror),
+        "webhooks": {"status": store.webhooks.status, "pending": store.webhooks.pending},
     }
     return answer(msgspec.json.encode(document))
 

@@ -315,6 +315,17 @@ class Webhooks:
         self.positions = Positions(settings.directory / FILE)
         self.all = [Webhook(target, settings, self.positions) for target in settings.webhooks]
 
+    @property
+    def status(self) -> str:
+        """`off`, `ok`, or `failing` where a target does not take what it is told."""
+        if not self.all:
+            return "off"
+        return "failing" if any(webhook.failures for webhook in self.all) else "ok"
+
+    @property
+    def pending(self) -> int:
+        return sum(webhook.pending for webhook in self.all)
+
     def start(self, head: int) -> None:
         if self.all:
             self.positions.read()

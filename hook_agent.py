@@ -2470,6 +2470,7 @@ class SessionHookAgent:
 
     async def _get(self, path: str) -> tuple[int, Members]:
         import asyncio
+        import ssl  # whose trust is the system's and SSL_CERT_FILE, as the sender's; httpx has a list of its own
 
         try:
             import httpx
@@ -2478,7 +2479,8 @@ class SessionHookAgent:
         link = _Link(self.service_url, self.sync._token)
         headers = {"Authorization": f"Bearer {link.token()}"} if link.token() else {}
         try:
-            async with httpx.AsyncClient(timeout=_TEST_SECONDS, trust_env=False) as client:
+            verify = ssl.create_default_context() if self.service_url.startswith("https:") else False
+            async with httpx.AsyncClient(timeout=_TEST_SECONDS, trust_env=False, verify=verify) as client:
                 url = self.service_url.rstrip("/") + path
                 response = await asyncio.wait_for(client.get(url, headers=headers), _TEST_SECONDS)
                 return response.status_code, _Answer(response.status_code, response.content, None).document()

@@ -48,7 +48,12 @@ def find_results_prompts_and_failures(connection: sqlite3.Connection) -> None:
     connection.execute("CREATE INDEX events_of_failures ON events (cursor) WHERE kind = 'tool_error'")
 
 
-MIGRATIONS: tuple[Migration, ...] = (find_events_by_their_id_first, find_results_prompts_and_failures)
+def note_turns(connection: sqlite3.Connection) -> None:
+    """From now on: nobody is to be told of what was long ago."""
+    create_schema(connection, re.compile(r"^CREATE (TABLE|INDEX) turns", re.MULTILINE))
+
+
+MIGRATIONS: tuple[Migration, ...] = (find_events_by_their_id_first, find_results_prompts_and_failures, note_turns)
 """Append-only: what turns the tables of a database of version N, as PRAGMA user_version has it, into those of N + 1,
 from version 1 on. Views and triggers are made anew after them. schema.sql is always the newest version; a database
 that is made new needs none of these."""
@@ -253,6 +258,7 @@ class Appender:
         ids: Iterator[str],
         auto_create: bool = True,
         used: int = 0,
+        redacted: Callable[[Document], Document] = lambda data: data,
     ) -> None:
         self.connection = connection
         self.clock = clock
@@ -260,6 +266,8 @@ class Appender:
         self.auto_create = auto_create
         self.used = used
         """Cursors up to here are never given, though the database may end below: what had them is lost."""
+        self.redacted = redacted
+        """What becomes of data that is stored now; it was stored as it came if that was before secrets were removed."""
         self.puts_off = True
         """False: every entry is inserted at once, so that one that is refused fails alone."""
         self.is_open = False
@@ -461,7 +469,7 @@ class Appender:
 
     def told_again(self, draft: Draft, twin: Event) -> Appended:
         """The answer to a retry: that of the first time. Raises Problem 422 where the content is another."""
-        if not is_same(draft, twin):
+        if not is_same(draft, twin) and not is_same(draft, self.as_of_now(twin)):
             raise Problem(
                 422,
                 f"The event {draft.event_id!r} of this session has other content: give a new event a new eventId",
@@ -469,6 +477,9 @@ class Appender:
             )
         version, record = self.outcome_then(twin) if twin.type in STATE_TYPES else (None, None)
         return Appended(twin, duplicate=True, version=version, record=record)
+
+    def as_of_now(self, event: Event) -> Event:
+        return replace(event, data=encode(self.redacted(folds.decode(event.data))))
 
     # ---- decisions
 

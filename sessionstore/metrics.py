@@ -61,5 +61,21 @@ def samples(store: Store, listeners: Listeners, gate: Gate) -> Iterator[Sample]:
     yield "export_lag_seconds", "gauge", "Since the file tree last had them all", {}, round(mirror.lag_seconds(), 3)
     for name, number in mirror.errors.items():
         yield "export_errors_total", "counter", "Why the file tree could not be written", {"errno": name}, number
+    for webhook in store.webhooks.all:
+        named = {"target": webhook.target.title}
+        yield (
+            "webhook_pending",
+            "gauge",
+            "Turns of sessions that a webhook has not been told of",
+            named,
+            webhook.pending,
+        )
+    for webhook in store.webhooks.all:
+        named = {"target": webhook.target.title}
+        yield "webhook_failures", "gauge", "Attempts that failed since the last that did not", named, webhook.failures
+    for webhook in store.webhooks.all:
+        for result, number in webhook.results.items():
+            labels = {"target": webhook.target.title, "result": result}
+            yield "webhook_attempts_total", "counter", "How attempts to tell a webhook ended", labels, number
     for reason, number in gate.refused.items():
         yield "refused_total", "counter", "Requests that were not let in", {"reason": reason}, number

@@ -15,9 +15,11 @@ from .disk import Disk, size_of
 from .events import Event, event_ids
 from .mirror import Mirror
 from .reader import Reader
+from .redaction import Redactor
 from .retention import Retention
 from .settings import Settings
 from .soundness import Finding, examine
+from .webhooks import Webhooks
 from .writer import Writer
 
 log = logging.getLogger("sessionstore.store")
@@ -39,11 +41,13 @@ class Store:
             auto_create=settings.auto_create,
             lost_after=settings.lost_after,
             disk=self.disk,
+            redactor=Redactor(settings.own_patterns),
             at_end=self.mirror.stop,
         )
         self.reader = Reader(settings.database)
         self.backups = Backups(settings, self.disk)
         self.retention = Retention(settings, self.writer)
+        self.webhooks = Webhooks(settings)
         self.archives = Archives(settings.database)
         self.finding: Finding | None = None
         """Why the database is not served; nothing of it is open then, so that it stays as it was found."""
@@ -76,6 +80,7 @@ class Store:
         self.backups.start()
         self.retention.start()
         self.mirror.start(self.writer.cursor)
+        self.webhooks.start(self.writer.cursor)
 
     async def stop(self) -> None:
         self.drain()
@@ -83,6 +88,7 @@ class Store:
             return
         await asyncio.to_thread(self.backups.stop)
         await asyncio.to_thread(self.retention.stop)
+        await asyncio.to_thread(self.webhooks.stop)
         await self.reader.stop()  # before the writer: whoever closes the database last leaves nothing beside it
         await self.writer.stop()
 
@@ -90,6 +96,7 @@ class Store:
         """Tell whoever follows, in the order of the commits."""
         self.broadcaster.publish(events)
         self.mirror.wake(events[-1].cursor)
+        self.webhooks.wake(events[-1].cursor)
 
     def drain(self) -> None:
         """Take no more writes, and let every listener go; what was taken is finished by `stop`."""

@@ -30,6 +30,7 @@ from .disk import Disk, in_mib, size_of
 from .events import Draft, Event, text_of_time
 from .mark import Mark
 from .problems import Problem, fault, unavailable
+from .redaction import Redactor
 
 log = logging.getLogger("sessionstore.writer")
 
@@ -66,6 +67,8 @@ RETRY_FULL = 2
 """Seconds after which one whose write was refused for want of room may come back."""
 RECOVERY_INTERVAL = 1.0
 """Seconds between attempts to write again after a failure."""
+
+UNREDACTED = Redactor(None)
 
 Work = Callable[[Appender], Any]
 """What a caller wants done, in a transaction, on the writer's thread. What it appends is committed or, if it raises,
@@ -125,6 +128,7 @@ class Writer:
         auto_create: bool = True,
         lost_after: float = 900.0,
         disk: Disk | None = None,
+        redactor: Redactor = UNREDACTED,
         at_end: Callable[[], None] = lambda: None,
     ) -> None:
         self.path = path
@@ -136,6 +140,7 @@ class Writer:
         self.lost_after = lost_after
         self.disk = disk or Disk(path.parent)
         self.log_path = path.with_name(f"{path.name}-wal")
+        self.redactor = redactor
         self.mark = Mark(path.parent)
         self.at_end = at_end
         """Called once the last write is committed, while the database is still open."""
@@ -184,8 +189,8 @@ class Writer:
     def submit(self, work: Work, drafts: Sequence[Draft] = (), size: int = 0) -> asyncio.Future[Any]:
         """Have `work` done on `drafts`, which hold `size` bytes. Raises Problem 503 if it cannot be taken.
 
-        The future has its value, or what it raised, once all is on disk. A caller
-        that goes away does not stop it.
+        From here on the drafts are without secrets. The future has its value, or what it raised, once all is on disk.
+        A caller that goes away does not stop it.
         """
         answer = self.loop.create_future()
         self.put(Job(work, drafts, answer, size))
@@ -199,6 +204,8 @@ class Writer:
             raise unavailable("Too many writes are waiting")
         if self.disk.is_full and not makes_room(job):
             raise unavailable(self.disk.said(), retry_after=RETRY_FULL)
+        for draft in job.drafts:
+            self.redactor(draft)
         self.waiting += 1
         self.waiting_bytes += job.size
         self.jobs.put(job)
@@ -243,7 +250,14 @@ class Writer:
     def open(self) -> Appender:
         connection = open_writer(self.path, durability=self.durability)
         clock = lambda: text_of_time(self.clock())  # noqa: E731
-        return Appender(connection, clock=clock, ids=self.ids, auto_create=self.auto_create, used=self.mark.cursor)
+        return Appender(
+            connection,
+            clock=clock,
+            ids=self.ids,
+            auto_create=self.auto_create,
+            used=self.mark.cursor,
+            redacted=self.redactor.data,
+        )
 
     def run(self) -> None:
         while (group := self.next_group()) is not None:

@@ -50,6 +50,9 @@ DEFAULTS: dict[str, tuple[str, object]] = {
     "SESSIONS_MAX_REQUESTS": ("max_requests", None),
     "SESSIONS_MAX_CONNECTIONS": ("max_connections", 1024),
     "SESSIONS_MAX_LISTENERS": ("max_listeners", 1000),
+    "SESSIONS_REDACT": ("own_patterns", ()),
+    "SESSIONS_WEBHOOKS": ("webhooks", ()),
+    "SESSIONS_PUBLIC_URL": ("public_url", None),
 }
 """All but SESSIONS_DIR, whose default depends on the machine."""
 
@@ -194,6 +197,11 @@ BAD = [
     ("SESSIONS_LOG_REQUESTS", "yes"),
     ("SESSIONS_LOG_FILE", "~no-such-user/log"),
     ("SESSIONS_LOG_BYTES", "1K"),
+    ("SESSIONS_REDACT", "yes"),
+    ("SESSIONS_REDACT", "/nowhere/patterns"),
+    ("SESSIONS_WEBHOOKS", "/nowhere/webhooks.json"),
+    ("SESSIONS_PUBLIC_URL", "sessions.example.com"),
+    ("SESSIONS_PUBLIC_URL", "https://me:secret@example.com"),
 ]
 
 

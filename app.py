@@ -50,6 +50,7 @@ With Python's 0.005 a commit takes 12 ms under load, nearly all of it waiting.""
 def create_app(store: Store, tokens: Tokens) -> Gate:
     """The appliance as an ASGI app, for production and tests alike. Nothing is opened before its lifespan begins."""
     listeners = live.Listeners()
+    asked = questions.Questions(store)
 
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
@@ -59,6 +60,7 @@ def create_app(store: Store, tokens: Tokens) -> Gate:
         try:
             yield
         finally:
+            await asked.stop()
             watch.cancel()
             tokens.save_use()
             await store.stop()
@@ -70,7 +72,7 @@ def create_app(store: Store, tokens: Tokens) -> Gate:
             {
                 "store": store,
                 "listeners": listeners,
-                "questions": questions.Questions(store),
+                "questions": asked,
             }
         ),
         openapi_config=pages.OPENAPI,

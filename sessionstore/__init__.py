@@ -3,16 +3,19 @@
 settings     what the environment says
 log          what the server says while it runs, as text or JSON
 owner        one process on a folder
+disk         the room that is left
 tokens       who holds which, in files; adding and taking away while the server runs
 problems     every error, and the one shape in which it is told
 folds        what an event does to a document: pure functions
 events       the words of the contract: ids, times, JSON, the event
 database     the SQLite file: opening it, and appending one event
+catalogue    what people can ask: the views and the questions of views.sql and queries.sql
 mark         the newest cursor, kept beside the database
 soundness    whether the database can be served: looked at once, at the start
 backups      copies of the database, made unasked
 archives     one session as a download
 writer       the one thread that writes, many callers to a commit
+retention    what leaves the store unasked: by age, by size, archived first
 broadcaster  committed events, handed to whoever listens
 mirror       the file tree, kept beside the database while the server runs
 reader       read-only connections and every query of the API
@@ -26,7 +29,10 @@ live         WebSocket and server-sent events
 metrics      Prometheus text
 api          every other route
 pages        what a browser gets: the dashboard, the documentation
-questions    Datasette over the live database
+child        a process of our own that is asked and answers
+walls        a connection for the SQL of strangers, in such a process
+explorer     Datasette over it, in another
+questions    where both are asked: /datasette/
 process      the socket, the deadlines, the signals
 commands     what app.py can be told: tokens
 

@@ -33,7 +33,9 @@ from . import __version__, answers, folds, requests
 from .access import COOKIE, Caller, Gate, Headers
 from .answers import gives, problems
 from .backups import Backups
+from .catalogue import questions
 from .database import Appended, Appender, DeleteUnchanged
+from .disk import Disk
 from .door import entry, logged
 from .events import ID_PATTERN, Draft, is_id, json_object, now
 from .folds import Document
@@ -42,6 +44,7 @@ from .mirror import Mirror
 from .problems import MEDIA_TYPE, Problem, invalid
 from .reader import HISTORY_TYPES, Page
 from .requests import check_media_type, draft_of, draft_of_line, if_match, read_body, session_in_path, split
+from .retention import Retention
 from .store import Store
 from .tokens import cookie_for
 
@@ -201,6 +204,9 @@ async def health(request: Call) -> JSONResponse:
         "database": database_health(store),
         "backup": backup_health(store.backups),
         "tree": tree_health(store.mirror),
+        "disk": disk_health(store.disk),
+        "retention": retention_health(store.retention),
+        "checks": store.checks(),
     }
     return answer(msgspec.json.encode(document))
 
@@ -224,12 +230,21 @@ def tree_health(mirror: Mirror) -> Document:
     return {"status": mirror.status, "cursor": mirror.cursor, "lag": mirror.lag, "error": mirror.error}
 
 
+def disk_health(disk: Disk) -> Document:
+    return {"status": disk.status, "freeBytes": disk.free, "totalBytes": disk.total, "reserveBytes": disk.reserve}
+
+
+def retention_health(retention: Retention) -> Document:
+    return {"status": retention.status, "deleted": retention.deleted, "error": retention.error}
+
+
 @get("/ready", responses=gives(answers.Ready), tags=["server"])
 async def ready(request: Call) -> JSONResponse:
-    """Whether writes are taken."""
-    if why := store_of(request).why_not_ready():
+    """Whether writes are taken, and what may end that."""
+    store = store_of(request)
+    if why := store.why_not_ready():
         raise Problem(503, why, headers={"retry-after": "2"})
-    return answer(b'{"status":"ready"}')
+    return answer(msgspec.json.encode({"status": "ready", "checks": store.checks()}))
 
 
 @get("/metrics", media_type="text/plain", responses=problems(401), tags=["server"])
@@ -394,7 +409,7 @@ async def delete_session(
     draft = draft_of("session_deleted", session_id, {}, headers_of(request))
     if last_cursor is None:
         return done(await append(request, draft))
-    return done(await store_of(request).writer.submit(DeleteUnchanged(draft, last_cursor)))
+    return done(await store_of(request).writer.submit(DeleteUnchanged(draft, last_cursor), (draft,)))
 
 
 @get("/api/sessions/{session_id:str}/resume", responses=gives(answers.Resume, 404), tags=["sessions"])
@@ -812,6 +827,12 @@ async def stats(request: Call) -> JSONResponse:
     return answer(f'{counts[:-1]},"databaseBytes":{store.database_bytes()}}}')
 
 
+@get("/api/query/questions", responses=gives(answers.Questions), tags=["queries"])
+async def list_questions(request: Call) -> JSONResponse:
+    """What people often ask in SQL, and where it is answered."""
+    return answer(msgspec.json.encode({"items": list(questions().values())}))
+
+
 @get("/api/query/search", responses=gives(answers.FoundPage, 422), tags=["queries"])
 async def search(
     request: Call,
@@ -920,6 +941,7 @@ ROUTES = (
     recent_sessions,
     active_sessions,
     stats,
+    list_questions,
     search,
     log_in,
     log_out,

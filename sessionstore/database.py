@@ -26,6 +26,8 @@ log = logging.getLogger("sessionstore.database")
 
 SCHEMA = Path(__file__).resolve().parent.parent / "schema.sql"
 APPLICATION_ID = 1399157617
+INCREMENTAL = 2
+"""What PRAGMA auto_vacuum says of a database that can give pages back one by one."""
 
 Migration = Callable[[sqlite3.Connection], None]
 
@@ -36,7 +38,17 @@ def find_events_by_their_id_first(connection: sqlite3.Connection) -> None:
     connection.execute("CREATE UNIQUE INDEX events_by_event_id ON events (event_id, session_id)")
 
 
-MIGRATIONS: tuple[Migration, ...] = (find_events_by_their_id_first,)
+def find_results_prompts_and_failures(connection: sqlite3.Connection) -> None:
+    """What people ask for is found among any number of events."""
+    connection.execute(
+        "CREATE INDEX events_by_tool_use ON events (session_id, data ->> '$.toolUseId')\n"
+        "WHERE kind IN ('tool_result', 'tool_error')"
+    )
+    connection.execute("CREATE INDEX events_of_prompts ON events (cursor) WHERE kind = 'prompt'")
+    connection.execute("CREATE INDEX events_of_failures ON events (cursor) WHERE kind = 'tool_error'")
+
+
+MIGRATIONS: tuple[Migration, ...] = (find_events_by_their_id_first, find_results_prompts_and_failures)
 """Append-only: what turns the tables of a database of version N, as PRAGMA user_version has it, into those of N + 1,
 from version 1 on. Views and triggers are made anew after them. schema.sql is always the newest version; a database
 that is made new needs none of these."""
@@ -62,6 +74,8 @@ def open_writer(path: Path, *, durability: str = "full") -> sqlite3.Connection:
 def prepare_writer(connection: sqlite3.Connection, durability: str) -> None:
     connection.execute("PRAGMA busy_timeout = 5000")
     check_owner(connection)
+    if connection.execute("PRAGMA page_count").fetchone() == (0,):  # later it would take a VACUUM
+        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
     for pragma in (
         "journal_mode = WAL",
         f"synchronous = {durability}",
@@ -701,15 +715,6 @@ class DeleteUnchanged:
         return appender.append(self.draft)
 
 
-def delete_old(appender: Appender, changed_before: str, limit: int = 100) -> list[Event]:
-    """Delete some of the sessions that have ended and have not changed since; their events."""
-    old = appender.connection.execute(
-        "SELECT session_id FROM sessions WHERE ended IS NOT NULL AND updated < ? LIMIT ?", (changed_before, limit)
-    ).fetchall()
-    drafts = (Draft(type="session_deleted", session_id=session_id, data={}) for (session_id,) in old)
-    return [appender.append(draft).event for draft in drafts]
-
-
 def purge(connection: sqlite3.Connection, *, session_id: str | None = None, limit: int = 2000) -> bool:
     """Remove some events of a deleted session (of any, or of this one). False when there is nothing left to do."""
     row = connection.execute(
@@ -746,8 +751,42 @@ def index_search(connection: sqlite3.Connection, *, limit: int) -> tuple[int, bo
     return rows[-1][0], len(rows) == limit
 
 
-def checkpoint(connection: sqlite3.Connection, mode: str = "PASSIVE") -> None:
-    connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
+def merge_search(connection: sqlite3.Connection, *, pages: int) -> bool:
+    """Take words of deleted events out of the index, where they stand beside a word that they are deleted, by writing
+    about so many pages of it anew. Begun with a negative number. False: nothing is left to do.
+
+    https://www.sqlite.org/fts5.html#the_merge_command
+    """
+    before = connection.total_changes
+    connection.execute("INSERT INTO search (search, rank) VALUES ('merge', ?)", (pages,))
+    return connection.total_changes - before >= 2
+
+
+def give_back(connection: sqlite3.Connection, *, keep: int, limit: int) -> bool:
+    """Return some of the free pages to the file system, but for so many; outside of any transaction. False when there
+    is nothing left to return."""
+    (free,) = connection.execute("PRAGMA freelist_count").fetchone()
+    (mode,) = connection.execute("PRAGMA auto_vacuum").fetchone()
+    if mode != INCREMENTAL or free <= keep:
+        return False
+    connection.executescript(
+        f"PRAGMA incremental_vacuum({min(limit, free - keep)})"
+    )  # `execute` would stop at the first
+    return True
+
+
+def checkpoint(connection: sqlite3.Connection, mode: str = "PASSIVE", *, patience: float = 5.0) -> bool:
+    """Fold the log back into the database; False: a reader kept it from being done wholly.
+
+    `TRUNCATE` also empties the log, and waits so many seconds for the readers that are in it.
+    """
+    (usual,) = connection.execute("PRAGMA busy_timeout").fetchone()
+    connection.execute(f"PRAGMA busy_timeout = {int(patience * 1000)}")
+    try:
+        busy, _, _ = connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
+    finally:
+        connection.execute(f"PRAGMA busy_timeout = {usual}")
+    return not busy
 
 
 Decision = Callable[[Appender, Draft, Session], Draft]

@@ -8,6 +8,7 @@ from datetime import datetime
 
 from . import __version__
 from .access import Gate
+from .disk import size_of
 from .live import Listeners
 from .store import Store
 
@@ -41,7 +42,10 @@ def samples(store: Store, listeners: Listeners, gate: Gate) -> Iterator[Sample]:
     yield "write_queue_depth", "gauge", "Writes that wait", {}, writer.waiting
     yield "write_queue_bytes", "gauge", "Bytes of the writes that wait", {}, writer.waiting_bytes
     yield "db_bytes", "gauge", "Size of the database and its log", {}, store.database_bytes()
-    yield "wal_bytes", "gauge", "Size of the log alone", {}, store.log_bytes()
+    yield "wal_bytes", "gauge", "Size of the log alone", {}, size_of(writer.log_path)
+    yield "disk_free_bytes", "gauge", "Free on the disk of the database", {}, store.disk.free
+    yield "disk_total_bytes", "gauge", "Size of that disk", {}, store.disk.total
+    yield "disk_reserve_bytes", "gauge", "Free bytes below which writes are refused", {}, store.disk.reserve
     yield "db_last_cursor", "gauge", "The newest cursor", {}, writer.cursor
     yield "search_lag_events", "gauge", "Events that full-text search does not find yet", {}, writer.search_lag
     yield "ws_clients", "gauge", "WebSocket clients", {}, len(listeners.all)

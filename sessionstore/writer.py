@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from .database import (
     Appended,
@@ -19,12 +19,14 @@ from .database import (
     DatabaseUnusable,
     EntryRefused,
     checkpoint,
-    delete_old,
+    give_back,
     index_search,
     lose_silent,
+    merge_search,
     open_writer,
     purge,
 )
+from .disk import Disk, in_mib, size_of
 from .events import Draft, Event, text_of_time
 from .mark import Mark
 from .problems import Problem, fault, unavailable
@@ -40,13 +42,28 @@ INDEX_AT_ONCE = 200
 """How many events one chore brings into the index: what a write may have to wait for."""
 CHORE_INTERVAL = 0.25
 """Seconds between looks at what is to do besides writing, while there is nothing."""
-A_DAY = 86_400.0
 QUIET = 0.01
 """Seconds for which nobody must have written before a chore goes on."""
 PUT_OFF = 0.1
 """Seconds for which writing may put a chore off: so the index keeps up with what is a steady load."""
+PAGES_AT_ONCE = 128
+"""Pages, of 4 KiB, that one chore returns to the file system: what a write may have to wait for."""
+INDEX_PAGES_AT_ONCE = 64
+"""Pages of the full-text index that one chore merges."""
+PAGES_KEPT = 4096
+"""Free pages that stay while the disk has room: what is written next goes there."""
+LOG_BYTES = 64 << 20
+"""A log that is larger is emptied, as soon as its readers let it be."""
+MAX_LOG_BYTES = 256 << 20
+"""One that is larger than this is worth a warning: somebody, perhaps another process, reads on and on."""
+LOG_INTERVAL = 1.0
+"""Seconds between attempts to empty it."""
+LOG_PATIENCE = 0.1
+"""Seconds that one of them may wait for readers, and writers with it."""
 MARK_INTERVAL = 1.0
 """Seconds between putting the newest cursor on disk, beside the database: what a power cut may take of it."""
+RETRY_FULL = 2
+"""Seconds after which one whose write was refused for want of room may come back."""
 RECOVERY_INTERVAL = 1.0
 """Seconds between attempts to write again after a failure."""
 
@@ -83,6 +100,11 @@ class Job(NamedTuple):
     size: int
 
 
+def makes_room(job: Job) -> bool:
+    """Whether it only deletes: what the reserve of the disk is for."""
+    return bool(job.drafts) and all(draft.type == "session_deleted" for draft in job.drafts)
+
+
 class Outcome(NamedTuple):
     job: Job
     value: Any
@@ -102,7 +124,7 @@ class Writer:
         durability: str = "full",
         auto_create: bool = True,
         lost_after: float = 900.0,
-        retention_days: int | None = None,
+        disk: Disk | None = None,
         at_end: Callable[[], None] = lambda: None,
     ) -> None:
         self.path = path
@@ -112,7 +134,8 @@ class Writer:
         self.durability = durability
         self.auto_create = auto_create
         self.lost_after = lost_after
-        self.retention_days = retention_days
+        self.disk = disk or Disk(path.parent)
+        self.log_path = path.with_name(f"{path.name}-wal")
         self.mark = Mark(path.parent)
         self.at_end = at_end
         """Called once the last write is committed, while the database is still open."""
@@ -132,8 +155,13 @@ class Writer:
         """What full-text search finds: everything at or below this cursor."""
         self.chores_at = 0.0
         self.synchronise_at = 0.0
+        self.checkpoint_at = 0.0
+        self.checkpoints_busy = 0
+        self.merge: Literal["", "begin", "go on"] = ""
+        """`begin`: whoever has deleted much wants the full-text index to be smaller by it. Empty: that is done."""
+        self.is_returning = False
+        self.is_warned = False
         self.look_at = time.monotonic() + lost_after
-        self.clock_drift = self.clock() - time.monotonic()
         self.thread = threading.Thread(target=self.run, name="writer", daemon=True)
 
     # ------------------------------------------------------- on the event loop
@@ -142,6 +170,7 @@ class Writer:
         """Open the database, bring it to the newest version, and begin. Raises what opening it raises."""
         self.loop = asyncio.get_running_loop()
         self.mark.open()
+        self.disk.look_if_due()
         self.appender = await self.loop.run_in_executor(None, self.open)
         self.note_progress()
         self.thread.start()
@@ -168,6 +197,8 @@ class Writer:
             raise unavailable("The server is shutting down")
         if self.waiting >= MAX_WAITING or self.waiting_bytes > MAX_WAITING_BYTES:
             raise unavailable("Too many writes are waiting")
+        if self.disk.is_full and not makes_room(job):
+            raise unavailable(self.disk.said(), retry_after=RETRY_FULL)
         self.waiting += 1
         self.waiting_bytes += job.size
         self.jobs.put(job)
@@ -183,9 +214,10 @@ class Writer:
         return max(0, self.cursor - self.searched)
 
     async def catch_up_search(self) -> None:
-        """Have full-text search find what is stored by now, unless that is very much."""
-        if 0 < self.search_lag <= MAX_SEARCH_CATCH_UP and not self.closing:
-            await self.submit(lambda appender: self.index(appender, MAX_SEARCH_CATCH_UP))
+        """Have full-text search find what is stored by now, unless that is very much, or nothing can be written."""
+        if 0 < self.search_lag <= MAX_SEARCH_CATCH_UP:
+            with suppress(Problem):
+                await self.submit(lambda appender: self.index(appender, MAX_SEARCH_CATCH_UP))
 
     def settle(self, outcomes: list[Outcome], events: list[Event]) -> None:
         try:
@@ -309,11 +341,13 @@ class Writer:
 
     def do_chores(self) -> None:
         """What is done while nobody writes, a little at a time; after trouble, first a look whether it is over."""
+        self.disk.look_if_due()
         try:
             if self.trouble:
                 self.recover()
-            is_busy = self.chore()
+            is_busy = self.chore() or self.make_room()
             self.synchronise_mark()
+            self.bound_log()
         except Exception as error:
             self.fail([], error)
             return
@@ -346,15 +380,35 @@ class Writer:
         return is_busy
 
     def look_at_sessions(self, appender: Appender) -> None:
-        """Find those that are lost, and those that nobody keeps any longer.
+        """Find those that are lost. Silence counts from the start of this process at the earliest: before, nobody could
+        be heard."""
+        lose_silent(appender, text_of_time(self.clock() - self.lost_after))
 
-        Silence counts from the start of this process at the earliest: before, nobody could be heard. A clock that
-        has jumped by more than a day deletes nothing.
-        """
-        now = self.clock()
-        lose_silent(appender, text_of_time(now - self.lost_after))
-        if self.retention_days and abs(now - time.monotonic() - self.clock_drift) < A_DAY:
-            delete_old(appender, text_of_time(now - self.retention_days * A_DAY))
+    def make_room(self) -> bool:
+        """Return some pages of what was deleted to the file system; all of them where it has need of them."""
+        if self.merge:
+            pages = -INDEX_PAGES_AT_ONCE if self.merge == "begin" else INDEX_PAGES_AT_ONCE
+            self.merge = "go on" if merge_search(self.appender.connection, pages=pages) else ""
+            return True
+        keep = PAGES_KEPT if self.disk.status == "ok" else 0
+        is_busy = give_back(self.appender.connection, keep=keep, limit=PAGES_AT_ONCE)
+        if self.is_returning and not is_busy:
+            checkpoint(self.appender.connection)  # only now the file is shorter
+        self.is_returning = is_busy
+        return is_busy
+
+    def bound_log(self) -> None:
+        """Empty a log that has grown because it was always being read."""
+        if time.monotonic() < self.checkpoint_at or (size := size_of(self.log_path)) <= LOG_BYTES:
+            return
+        self.checkpoint_at = time.monotonic() + LOG_INTERVAL
+        if checkpoint(self.appender.connection, "TRUNCATE", patience=LOG_PATIENCE):
+            self.is_warned = False
+            return
+        self.checkpoints_busy += 1
+        if size > MAX_LOG_BYTES and not self.is_warned:
+            self.is_warned = True
+            log.warning("The write-ahead log has %s: a reader keeps it from being emptied", in_mib(size))
 
     def index(self, appender: Appender, limit: int) -> bool:
         appender.insert_entries()

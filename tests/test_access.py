@@ -174,6 +174,7 @@ READERS_READ = (
     "GET /api/query/recent",
     "GET /api/query/active",
     "GET /api/query/stats",
+    "GET /api/query/questions",
     "GET /api/query/search",
     "GET /ws",
     "GET /datasette",

@@ -571,8 +571,54 @@ def test_both_themes_follow_the_system_until_a_person_chooses(page: Page, applia
     expect(page.locator("body")).to_have_css("background-color", "rgb(13, 16, 21)")
 
 
+# ------------------------------------------------------------------ analytics
+
+
+def test_analytics_shows_what_the_queries_answer(
+    page: Page, appliance: Appliance, http: httpx.Client, told: str
+) -> None:
+    opened(page, appliance, "analytics?range=all")
+    for name, title in {
+        "tools": "Tools",
+        "users": "Users",
+        "models": "Models",
+        "status-mix": "Sessions by status",
+    }.items():
+        rows = http.get(f"/datasette/sessions/{name}.json", params={"_shape": "array"}).json()
+        shown = page.get_by_role("region", name=title).locator("tbody tr")
+        expect(shown).to_have_count(len(rows))
+        for place, row in enumerate(rows):
+            names = [str(value) for value in row.values() if isinstance(value, str)]
+            expect(shown.nth(place)).to_contain_text(names[0])
+    calls = http.get("/datasette/sessions/tools.json", params={"_shape": "array"}).json()[0]
+    expect(page.get_by_role("region", name="Tools").locator("tbody tr").first).to_contain_text(f"{calls['calls']:,}")
+
+
+def test_each_picture_leads_to_the_sql_behind_it(page: Page, appliance: Appliance, told: str) -> None:
+    opened(page, appliance, "analytics?range=week")
+    expect(page.get_by_role("img", name=re.compile("Activity over time: [1-9].* events"))).to_be_visible()
+    page.get_by_role("link", name="SQL behind Activity").click()
+    expect(page.get_by_role("heading", name="Activity over time")).to_be_visible()
+    assert re.search(r"/datasette/sessions/activity\?from=\d{4}-.*&step=10800", page.url)
+
+
+def test_a_time_in_which_nothing_happened_is_said_to_be_so(page: Page, appliance: Appliance, told: str) -> None:
+    opened(page, appliance, "analytics?range=days&from=2001-01-01&to=2001-01-03")
+    expect(page.get_by_text("Nothing in that time.")).to_have_count(5)
+    page.locator("#analytics-filter select").select_option("everything")
+    expect(page.get_by_role("region", name="Tools").locator("tbody tr").first).to_be_visible()
+    assert page.url.endswith("#/analytics?range=all")
+
+
 def views_of(session_id: str) -> list[str]:
-    return ["", "sessions", "search?q=note", *(f"session/{session_id}/{tab}" for tab in TABS), "session/none/log"]
+    return [
+        "",
+        "sessions",
+        "search?q=note",
+        "analytics?range=all",
+        *(f"session/{session_id}/{tab}" for tab in TABS),
+        "session/none/log",
+    ]
 
 
 def settled(page: Page) -> None:

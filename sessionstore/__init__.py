@@ -2,6 +2,7 @@
 
 settings     what the environment says
 log          what the server says while it runs, as text or JSON
+histogram    how something is distributed, counted into buckets
 owner        one process on a folder
 disk         the room that is left
 problems     every error, and the one shape in which it is told
@@ -19,6 +20,7 @@ mirror       the file tree, kept beside the database while the server runs
 reader       read-only connections and every query of the API
 store        these as one thing, opened at the start and closed at the end
 access       who may: hosts, origins, tokens, roles
+traffic      every request counted, and logged where that is asked for
 requests     from a request to drafts of events
 door         the two hottest routes, taken before ASGI
 answers      the shapes of the answers, for the documentation

@@ -13,6 +13,7 @@ from .broadcaster import Broadcaster
 from .database import DatabaseUnusable, open_writer
 from .disk import Disk, size_of
 from .events import Event, event_ids
+from .histogram import Histogram
 from .mirror import Mirror
 from .reader import Reader
 from .retention import Retention
@@ -21,6 +22,8 @@ from .soundness import Finding, examine
 from .writer import Writer
 
 log = logging.getLogger("sessionstore.store")
+
+LOOP_LOOK_SECONDS = 0.5
 
 
 class Store:
@@ -47,6 +50,8 @@ class Store:
         self.archives = Archives(settings.database)
         self.finding: Finding | None = None
         """Why the database is not served; nothing of it is open then, so that it stays as it was found."""
+        self.loop_lag = Histogram()
+        """How much later than asked for the event loop came back: seconds that everybody waited."""
         self.is_prepared = False
         self.started_at = time.monotonic()
         self.draining = False
@@ -69,6 +74,7 @@ class Store:
 
     async def start(self) -> None:
         self.prepare()
+        self.watching = asyncio.create_task(self.watch_loop())
         if self.finding:
             return
         await self.writer.start()
@@ -80,12 +86,19 @@ class Store:
 
     async def stop(self) -> None:
         self.drain()
+        self.watching.cancel()
         if self.finding:
             return
         await asyncio.to_thread(self.backups.stop)
         await asyncio.to_thread(self.retention.stop)
         await self.reader.stop()  # before the writer: whoever closes the database last leaves nothing beside it
         await self.writer.stop()
+
+    async def watch_loop(self) -> None:
+        while True:
+            due = time.monotonic() + LOOP_LOOK_SECONDS
+            await asyncio.sleep(LOOP_LOOK_SECONDS)
+            self.loop_lag.note(max(0.0, time.monotonic() - due))
 
     def publish(self, events: list[Event]) -> None:
         """Tell whoever follows, in the order of the commits."""

@@ -462,6 +462,7 @@ ALLOWED = (
     ("access.py", "path.read_text()"),  # a token
     ("access.py", "os.open(temporary, "),  # a token
     ("database.py", "SCHEMA.read_text()"),
+    ("metrics.py", "/proc/self/statm"),
     ("pages.py", "DASHBOARD.read_text()"),
     ("pages.py", '"static" / name).read_bytes()'),
     ("folders.py", "os.open(name, "),  # what has no second name: seen before it is opened

@@ -275,7 +275,8 @@ def shown_webhook(webhook: Webhook) -> Document:
 @get("/metrics", media_type="text/plain", responses=problems(401), tags=["server"])
 async def metrics(request: Call) -> Response[str]:
     """The same for Prometheus."""
-    text = prometheus(store_of(request), request.app.state.listeners, request.app.state.gate)
+    state = request.app.state
+    text = prometheus(store_of(request), state.listeners, state.gate, state.traffic)
     return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
@@ -776,6 +777,7 @@ class Batch:
         for number, draft in self.lines:
             try:
                 if isinstance(draft, Problem):
+                    appender.tally[f"{draft.status}"] += 1
                     raise draft
                 if appender.append(draft).duplicate:
                     duplicates += 1

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import re
 import sqlite3
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, NamedTuple
@@ -259,6 +260,7 @@ class Appender:
         auto_create: bool = True,
         used: int = 0,
         redacted: Callable[[Document], Document] = lambda data: data,
+        tally: Counter[str] | None = None,
     ) -> None:
         self.connection = connection
         self.clock = clock
@@ -268,6 +270,8 @@ class Appender:
         """Cursors up to here are never given, though the database may end below: what had them is lost."""
         self.redacted = redacted
         """What becomes of data that is stored now; it was stored as it came if that was before secrets were removed."""
+        self.tally: Counter[str] = Counter() if tally is None else tally
+        """Drafts that were not stored: `duplicate`, or the status of what was wrong with them."""
         self.puts_off = True
         """False: every entry is inserted at once, so that one that is refused fails alone."""
         self.is_open = False
@@ -337,7 +341,10 @@ class Appender:
         cursor = self.cursor
         try:
             return self.append_draft(draft)
-        except (Problem, EntryRefused):
+        except Problem as problem:
+            self.tally[f"{problem.status}"] += 1
+            raise
+        except EntryRefused:
             raise
         except Exception as error:
             if self.cursor != cursor or self.is_undone or is_of_the_disk(error):
@@ -475,6 +482,7 @@ class Appender:
                 f"The event {draft.event_id!r} of this session has other content: give a new event a new eventId",
                 path="$.eventId",
             )
+        self.tally["duplicate"] += 1
         version, record = self.outcome_then(twin) if twin.type in STATE_TYPES else (None, None)
         return Appended(twin, duplicate=True, version=version, record=record)
 

@@ -8,6 +8,7 @@ import queue
 import sqlite3
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -28,6 +29,7 @@ from .database import (
 )
 from .disk import Disk, in_mib, size_of
 from .events import Draft, Event, text_of_time
+from .histogram import NUMBERS, Histogram
 from .mark import Mark
 from .problems import Problem, fault, unavailable
 from .redaction import Redactor
@@ -152,16 +154,24 @@ class Writer:
         """Why the last commit failed; None while commits succeed."""
         self.cursor = 0
         """The newest that is committed."""
-        self.commits = 0
-        self.commit_seconds = 0.0
-        self.committed_events = 0
+        self.accepted: Counter[str] = Counter()
+        """Events that are stored, by type."""
+        self.accepted_bytes = 0
+        self.tally: Counter[str] = Counter()
+        """As the appender's."""
+        self.commit_seconds = Histogram()
+        self.commit_sizes = Histogram(NUMBERS)
         self.failures = 0
+        self.errors: Counter[str] = Counter()
+        """Commits and chores that failed, by SQLite's name for it, or Python's."""
+        self.emptied_at = self.emptied_before = time.monotonic()
+        """When the queue was last seen empty, and the time before: what waits has come since then."""
         self.searched = 0
         """What full-text search finds: everything at or below this cursor."""
         self.chores_at = 0.0
         self.synchronise_at = 0.0
         self.checkpoint_at = 0.0
-        self.checkpoints_busy = 0
+        self.busy_logs = 0
         self.merge: Literal["", "begin", "go on"] = ""
         """`begin`: whoever has deleted much wants the full-text index to be smaller by it. Empty: that is done."""
         self.is_returning = False
@@ -216,6 +226,14 @@ class Writer:
         return appended
 
     @property
+    def commits(self) -> int:
+        return self.commit_seconds.count
+
+    def oldest(self) -> float:
+        """For how many seconds the write that waits for longest has waited, at most."""
+        return time.monotonic() - self.emptied_before if self.waiting else 0.0
+
+    @property
     def search_lag(self) -> int:
         """How many of the newest events full-text search may not find yet."""
         return max(0, self.cursor - self.searched)
@@ -257,6 +275,7 @@ class Writer:
             auto_create=self.auto_create,
             used=self.mark.cursor,
             redacted=self.redactor.data,
+            tally=self.tally,
         )
 
     def run(self) -> None:
@@ -288,7 +307,7 @@ class Writer:
                     return group or None
                 group.append(job)
         except queue.Empty:
-            pass
+            self.emptied_before, self.emptied_at = self.emptied_at, time.monotonic()
         return group
 
     def commit(self, group: list[Job]) -> None:
@@ -300,10 +319,15 @@ class Writer:
             return
         self.trouble = None
         self.note_progress()
-        self.commits += 1
-        self.committed_events += len(events)
-        self.commit_seconds += time.monotonic() - started
+        self.count(events)
+        self.commit_sizes.note(len(group))
+        self.commit_seconds.note(time.monotonic() - started)
         self.loop.call_soon_threadsafe(self.settle, outcomes, events)
+
+    def count(self, events: list[Event]) -> None:
+        for event in events:
+            self.accepted[event.type] += 1
+            self.accepted_bytes += len(event.data)
 
     def note_progress(self) -> None:
         """Called after a commit: only then is it true."""
@@ -336,6 +360,7 @@ class Writer:
         is_fault = not isinstance(error, sqlite3.Error | DatabaseUnusable)
         log.error("A commit of %d writes failed: %s", len(group), error, exc_info=is_fault)
         self.failures += 1
+        self.errors[getattr(error, "sqlite_errorname", type(error).__name__)] += 1
         self.trouble = f"{error}"
         self.chores_at = time.monotonic() + RECOVERY_INTERVAL
         with suppress(sqlite3.Error):
@@ -390,6 +415,7 @@ class Writer:
         is_busy = purge(appender.connection) or self.index(appender, INDEX_AT_ONCE)
         events = appender.commit()
         self.note_progress()
+        self.count(events)
         self.loop.call_soon_threadsafe(self.settle, [], events)
         return is_busy
 
@@ -419,7 +445,7 @@ class Writer:
         if checkpoint(self.appender.connection, "TRUNCATE", patience=LOG_PATIENCE):
             self.is_warned = False
             return
-        self.checkpoints_busy += 1
+        self.busy_logs += 1
         if size > MAX_LOG_BYTES and not self.is_warned:
             self.is_warned = True
             log.warning("The write-ahead log has %s: a reader keeps it from being emptied", in_mib(size))

@@ -116,6 +116,7 @@ def main() -> int:
         settings = read_settings()
         own_folder(settings.directory)
         tokens = access.tokens_of(settings)
+        access.hand_out_ingest_token(settings, tokens)
         listener = listen(settings.host, settings.port)
         store = Store(settings)
         store.prepare()

@@ -113,13 +113,30 @@ def kept_token(path: Path) -> str:
     if kept is not None:
         return kept
     made = secrets.token_urlsafe(24)
+    write_token(path, made, 0o600)
+    return made
+
+
+def write_token(path: Path, token: str, mode: int) -> None:
+    """Wholly or not at all, and for good."""
     temporary = path.with_suffix(f".{os.getpid()}")
     with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        file.write(made + "\n")
+        file.write(token + "\n")
         file.flush()
+        os.fchmod(file.fileno(), mode)
         os.fsync(file.fileno())
     temporary.rename(path)
-    return made
+
+
+def hand_out_ingest_token(settings: Settings, tokens: dict[str, str]) -> None:
+    """Write the token that agents need, and no other, where they may read it. Raises BadSetting where that fails."""
+    path = settings.agent_token_file
+    if path is None or "ingest" not in tokens:
+        return
+    try:
+        write_token(path, tokens["ingest"], 0o444)
+    except OSError as error:
+        raise BadSetting(f"SESSIONS_AGENT_TOKEN_FILE={str(path)!r} cannot be written: {error.strerror}") from None
 
 
 # -------------------------------------------------------------------------- gate

@@ -10,10 +10,12 @@ FROM python:3.12-slim AS packages
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 WORKDIR /build
 RUN python -m venv --without-pip /venv
-COPY pyproject.toml constraints.txt README.md LICENSE hook_agent.py ./
-# What comes along and nothing here needs goes again; the client is beside the server as a file.
-RUN pip --python /venv/bin/python install --no-compile --only-binary :all: --constraint constraints.txt '.[server]' \
-    && pip --python /venv/bin/python uninstall --yes hook-agent pip setuptools \
+COPY pyproject.toml constraints.txt ./
+RUN python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["server"], sep="\n")' \
+        > requirements.txt \
+    && pip --python /venv/bin/python install --no-compile --only-binary :all: -c constraints.txt -r requirements.txt \
+    # What comes along, and nothing here needs, goes again.
+    && pip --python /venv/bin/python uninstall --yes pip setuptools \
     && find /venv -name '*.map' -delete
 WORKDIR /app
 COPY app.py schema.sql dashboard.html hook_agent.py containers/healthcheck.py ./

@@ -9,7 +9,7 @@ run: .venv/server          ## set up, and start the appliance on 127.0.0.1:9000
 	@exec $(BIN)/python app.py
 
 test: .venv/test check     ## set up, check style and types, run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 soak: .venv/test           ## the tests of the file tree with many more odd stores and kills; takes an hour
 	TREE_EXAMPLES=10000 TREE_KILLS=50 $(BIN)/python -m pytest --timeout 7200 tests/test_tree.py tests/test_restore.py tests/test_mirror.py

@@ -2,14 +2,14 @@
 
 This file is the map; what it names stands in sessionstore/, a module for each noun.
 
-    agents, people ── HTTP, WebSocket ──▶ Gate ──▶ Door ──▶ Litestar
-                                         who may   one action,   every other
-                                                   one response  route
-                                                       │             │
-                                                       ▼             ▼
-                                              Writer: one thread,  Reader: read-only
-                                              one commit for all   connections
-                                              that waits, schema.sql
+    agents, people ── HTTP, WebSocket ──▶ Door ──▶ Gate ──▶ Litestar
+                                     one action,    who may   every other
+                                     one response             route
+                                            │                    │
+                                            ▼                    ▼
+                                   Writer: one thread,    Reader: read-only
+                                   one commit for all     connections
+                                   that waits, schema.sql
                                                        │
                                                        ▼ after the commit
                                               Broadcaster ──▶ /ws, /api/events/stream
@@ -18,7 +18,6 @@ This file is the map; what it names stands in sessionstore/, a module for each n
 from __future__ import annotations
 
 import gc
-import logging
 import signal
 import sys
 from collections.abc import AsyncIterator
@@ -29,9 +28,10 @@ from litestar.datastructures import State
 from litestar.exceptions import HTTPException
 
 from sessionstore import __version__, access, api, live, pages, questions
-from sessionstore.access import ASGI, Gate, Tokens
+from sessionstore.access import Gate, Tokens
 from sessionstore.database import DatabaseUnusable
-from sessionstore.door import Door
+from sessionstore.door import Door, Sound
+from sessionstore.log import logging_as, tell
 from sessionstore.owner import CannotStart, own_folder
 from sessionstore.problems import Problem
 from sessionstore.process import Server, listen
@@ -45,7 +45,7 @@ SWITCH_INTERVAL = 0.0005
 With Python's 0.005 a commit takes 12 ms under load, nearly all of it waiting."""
 
 
-def create_app(store: Store, tokens: Tokens) -> ASGI:
+def create_app(store: Store, tokens: Tokens) -> Gate:
     """The appliance as an ASGI app, for production and tests alike. Nothing is opened before its lifespan begins."""
     listeners = live.Listeners()
 
@@ -77,8 +77,8 @@ def create_app(store: Store, tokens: Tokens) -> ASGI:
         },
         logging_config=None,
     )
-    app.state.gate = Gate(Door(app, store), store.settings, tokens)  # type: ignore[arg-type]
-    gate: ASGI = app.state.gate
+    gate = Gate(Sound(app, store), store.settings, tokens)  # type: ignore[arg-type]
+    app.state.gate = gate
     return gate
 
 
@@ -103,26 +103,35 @@ def greeting(settings: Settings, port: int, tokens: dict[str, str]) -> str:
     return "\n".join(lines)
 
 
+def run(settings: Settings) -> int:
+    """Serve until told to stop; the exit code. Raises where it cannot start, with a message for people."""
+    own_folder(settings.directory)
+    tokens = access.tokens_of(settings)
+    access.hand_out_ingest_token(settings, tokens)
+    listener = listen(settings.host, settings.port)
+    store = Store(settings)
+    store.prepare()
+    gate = create_app(store, Tokens(tokens))
+    server = Server(gate, Door(gate, store), store.drain)
+    port = listener.getsockname()[1]
+    if settings.log == "text" or settings.log_file:
+        print(greeting(settings, port, tokens), flush=True)
+    tell("started", version=__version__, host=settings.host, port=port, data=settings.directory)
+    is_served = server.serve_until_told(listener)
+    tell("stopped", seconds=round(store.uptime(), 1))
+    return 0 if is_served else 1
+
+
 def main() -> int:
     """Run the appliance until it is told to stop. The exit code: 0, or 1 where it could not start."""
-    logging.basicConfig(
-        stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s"
-    )
     sys.setswitchinterval(SWITCH_INTERVAL)
     gc.set_threshold(GARBAGE_THRESHOLD)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))  # told to end before it serves
     try:
         settings = read_settings()
-        own_folder(settings.directory)
-        tokens = access.tokens_of(settings)
-        access.hand_out_ingest_token(settings, tokens)
-        listener = listen(settings.host, settings.port)
-        store = Store(settings)
-        store.prepare()
-        server = Server(create_app(store, Tokens(tokens)), store.drain)
-        print(greeting(settings, listener.getsockname()[1], tokens), flush=True)
-        return 0 if server.serve_until_told(listener) else 1
+        with logging_as(settings):
+            return run(settings)
     except (BadSetting, CannotStart, DatabaseUnusable, OSError) as error:
         print(f"session store: {error}", file=sys.stderr)
         return 1

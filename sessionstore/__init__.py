@@ -1,6 +1,7 @@
 """The server behind app.py: decode, validate, append, commit, publish.
 
 settings     what the environment says
+log          what the server says while it runs, as text or JSON
 owner        one process on a folder
 problems     every error, and the one shape in which it is told
 folds        what an event does to a document: pure functions
@@ -17,7 +18,7 @@ reader       read-only connections and every query of the API
 store        these as one thing, opened at the start and closed at the end
 access       who may: hosts, origins, tokens, roles
 requests     from a request to drafts of events
-door         the two hottest routes, in plain ASGI
+door         the two hottest routes, taken before ASGI
 answers      the shapes of the answers, for the documentation
 live         WebSocket and server-sent events
 metrics      Prometheus text

@@ -7,7 +7,7 @@ import hmac
 import os
 import re
 import secrets
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -142,11 +142,35 @@ def hand_out_ingest_token(settings: Settings, tokens: dict[str, str]) -> None:
 # -------------------------------------------------------------------------- gate
 
 
+class Asked(NamedTuple):
+    """What the gate looks at: a request, or the opening of a WebSocket."""
+
+    method: str
+    path: str
+    given: Sequence[tuple[bytes, bytes]]
+    """Its headers as they came, in lower case."""
+    headers: Headers
+    """The same by name."""
+    address: str = ""
+    """Of the peer, without its port."""
+    scheme: str = "http"
+
+
+def asked_in(scope: Scope) -> Asked:
+    given = scope["headers"]
+    address = (scope.get("client") or ("",))[0]
+    return Asked(scope.get("method", "GET"), scope["path"], given, dict(given), address, scope["scheme"])
+
+
 class Caller(NamedTuple):
     """Who asks: the role, None if nobody was recognised, and why not."""
 
     role: str | None
     refusal: str = ""
+
+
+ANYBODY = Caller("admin")
+"""Who asks where no token is needed."""
 
 
 class Gate:
@@ -163,25 +187,34 @@ class Gate:
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return
-        headers: Headers = dict(scope["headers"])
+        asked = asked_in(scope)
         try:
-            self.check_host(scope, headers)
-            self.check_origin(scope, headers)
-            if b"origin" in headers:
-                send = with_cors(send, headers[b"origin"])
-            if is_preflight(scope, headers):
+            self.check_place(asked)
+            if b"origin" in asked.headers:
+                send = with_cors(send, asked.headers[b"origin"])
+            if is_preflight(asked):
                 await answer(send, 204, PREFLIGHT)
                 return
-            self.check_role(scope, headers)
+            scope["state"]["role"] = self.check_role(asked).role
         except Problem as problem:
             await refuse(problem, scope, receive, send)
             return
         await self.app(scope, receive, send)
 
-    def check_host(self, scope: Scope, headers: Headers) -> None:
+    def admit(self, asked: Asked) -> Caller:
+        """Who asks, if that is one who may. Raises Problem. The answer to a page also wants `with_cors`."""
+        self.check_place(asked)
+        return self.check_role(asked)
+
+    def check_place(self, asked: Asked) -> None:
+        """Whom the request is meant for, and where it comes from. Raises Problem."""
+        self.check_host(asked)
+        self.check_origin(asked)
+
+    def check_host(self, asked: Asked) -> None:
         """Raises Problem 400 for no Host or several, 403 for one that is not answered to."""
-        host, given = headers.get(b"host"), scope["headers"]
-        if host is None or (len(given) > len(headers) and sum(name == b"host" for name, _ in given) > 1):
+        host, given = asked.headers.get(b"host"), asked.given
+        if host is None or (len(given) > len(asked.headers) and sum(name == b"host" for name, _ in given) > 1):
             raise Problem(400, "The request must have one Host header")
         known = self.hosts.get(host)
         if known is None:
@@ -198,28 +231,27 @@ class Gate:
             return name is not None and (is_loopback_name(name) or name in self.settings.allowed_hosts)
         return name is not None
 
-    def check_origin(self, scope: Scope, headers: Headers) -> None:
+    def check_origin(self, asked: Asked) -> None:
         """Raises Problem 403 for a page of a foreign origin."""
+        headers = asked.headers
         if b"origin" in headers:
             host = headers[b"host"].decode("latin-1").lower()
             origin = headers[b"origin"].decode("latin-1").lower()
             known = origin in self.settings.allowed_origins or origin in (f"http://{host}", f"https://{host}")
         else:
-            known = not is_foreign_fetch(scope, headers)
+            known = not is_foreign_fetch(asked)
         if not known:
             self.refused["origin"] += 1
             raise Problem(403, "Pages of that origin may not use this server: see SESSIONS_ALLOWED_ORIGINS")
 
-    def check_role(self, scope: Scope, headers: Headers) -> None:
-        """Note the caller's role. Raises Problem 401 for no token that is known, 403 for a role that may not."""
+    def check_role(self, asked: Asked) -> Caller:
+        """Who asks. Raises Problem 401 for no token that is known, 403 for a role that may not."""
         if not self.tokens:
-            scope["state"]["role"] = "admin"
-            return
-        caller = self.caller(headers)
-        scope["state"]["role"] = caller.role
-        roles = roles_for(scope.get("method", "GET"), scope["path"])
-        if roles is None:
-            return
+            return ANYBODY
+        caller = self.caller(asked.headers)
+        roles = roles_for(asked.method, asked.path)
+        if roles is None or caller.role in roles:
+            return caller
         if caller.role is None:
             self.refused["token"] += 1
             error = ', error="invalid_token"' if caller.refusal else ""
@@ -228,11 +260,10 @@ class Gate:
                 caller.refusal or "A token is needed: send it as Authorization: Bearer TOKEN",
                 headers={"www-authenticate": f'Bearer realm="session store"{error}'},
             )
-        if caller.role not in roles:
-            self.refused["role"] += 1
-            scheme = 'Bearer realm="session store", error="insufficient_scope"'
-            detail = f"The role {caller.role} may not do this; it takes {' or '.join(roles)}"
-            raise Problem(403, detail, headers={"www-authenticate": scheme})
+        self.refused["role"] += 1
+        scheme = 'Bearer realm="session store", error="insufficient_scope"'
+        detail = f"The role {caller.role} may not do this; it takes {' or '.join(roles)}"
+        raise Problem(403, detail, headers={"www-authenticate": scheme})
 
     def caller(self, headers: Headers) -> Caller:
         authorization = headers.get(b"authorization")
@@ -264,20 +295,20 @@ def cookie_of(headers: Headers) -> str | None:
 # -------------------------------------------------------------------------- CORS
 
 
-def is_preflight(scope: Scope, headers: Headers) -> bool:
-    asks = b"origin" in headers and b"access-control-request-method" in headers
-    return asks and scope.get("method") == "OPTIONS"
+def is_preflight(asked: Asked) -> bool:
+    asks = b"origin" in asked.headers and b"access-control-request-method" in asked.headers
+    return asks and asked.method == "OPTIONS"
 
 
-def is_foreign_fetch(scope: Scope, headers: Headers) -> bool:
+def is_foreign_fetch(asked: Asked) -> bool:
     """Whether a page elsewhere asks for this without naming its origin, as for an image or a script.
 
     A link that is followed from there is none: it shows the answer to the person
     and to nobody else. https://www.w3.org/TR/fetch-metadata/
     """
-    if headers.get(b"sec-fetch-site") not in (b"cross-site", b"same-site"):
+    if asked.headers.get(b"sec-fetch-site") not in (b"cross-site", b"same-site"):
         return False
-    return scope.get("method") != "GET" or headers.get(b"sec-fetch-mode") != b"navigate"
+    return asked.method != "GET" or asked.headers.get(b"sec-fetch-mode") != b"navigate"
 
 
 PREFLIGHT = [
@@ -316,10 +347,14 @@ async def answer(send: Send, status: int, headers: list[tuple[bytes, bytes]], bo
     await send({"type": "http.response.body", "body": body})
 
 
+def problem_headers(problem: Problem) -> list[tuple[bytes, bytes]]:
+    headers = [(name.encode(), value.encode()) for name, value in problem.headers.items()]
+    return [*headers, (b"content-type", MEDIA_TYPE.encode())]
+
+
 async def refuse(problem: Problem, scope: Scope, receive: Receive, send: Send) -> None:
     """Tell a problem in plain ASGI, also to a WebSocket that has not been accepted."""
-    headers = [(name.encode(), value.encode()) for name, value in problem.headers.items()]
-    headers.append((b"content-type", MEDIA_TYPE.encode()))
+    headers = problem_headers(problem)
     if scope["type"] == "http":
         await answer(send, problem.status, headers, problem.body())
         return

@@ -34,7 +34,7 @@ from .access import COOKIE, Headers, Tokens
 from .answers import gives, problems
 from .backups import Backups
 from .database import Appended, Appender, DeleteUnchanged
-from .door import log_entry
+from .door import entry, logged
 from .events import ID_PATTERN, Draft, is_id, json_object, now
 from .folds import Document
 from .metrics import prometheus
@@ -477,9 +477,10 @@ async def log_response(request: Call, session_id: FromPath[str]) -> JSONResponse
 
 
 async def log_to(request: Call, name: str, session_id: str) -> JSONResponse:
-    session_id = session_in_path(session_id)
-    body = await read_body(request.receive, store_of(request).settings.max_event_bytes)  # type: ignore[arg-type]
-    return answer(await log_entry(store_of(request), name, session_id, headers_of(request), body))
+    store = store_of(request)
+    body = await read_body(request.receive, store.settings.max_event_bytes)  # type: ignore[arg-type]
+    draft = entry(name, session_in_path(session_id), headers_of(request), body)
+    return answer(logged(await store.writer.append(draft, len(body))))
 
 
 @get(

@@ -7,12 +7,13 @@ import signal
 import socket
 import sys
 from asyncio import TimerHandle
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 from types import FrameType
 from typing import Any, cast
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from uvicorn.server import ServerState
@@ -20,8 +21,10 @@ from websockets.http11 import Request, Response
 from websockets.server import ServerProtocol
 from websockets.typing import StatusLike
 
+from .access import Scope, problem_headers
+from .door import Call, Door
 from .owner import CannotStart
-from .problems import MEDIA_TYPE, Problem, title, unavailable
+from .problems import MEDIA_TYPE, Problem, unavailable
 
 HEADER_SECONDS = 10.0
 BODY_SECONDS = 30.0
@@ -53,13 +56,18 @@ def listen(host: str, port: int) -> socket.socket:
 
 # --------------------------------------------------------------------- protocols
 
+CLOSE = (b"connection", b"close")
+
+
+def message(status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> bytes:
+    """A whole response."""
+    lines = b"".join([b"%b: %b\r\n" % header for header in headers])
+    return b"%b%bcontent-length: %d\r\n\r\n%b" % (STATUS_LINE[status], lines, len(body), body)
+
 
 def refusal(problem: Problem) -> bytes:
     """The whole response to a request that never reaches the app, in the shape of every other error."""
-    body = problem.body()
-    headers = {**problem.headers, "content-type": MEDIA_TYPE, "content-length": str(len(body)), "connection": "close"}
-    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-    return f"HTTP/1.1 {problem.status} {title(problem.status)}\r\n{lines}\r\n".encode() + body
+    return message(problem.status, [*problem_headers(problem), CLOSE], problem.body())
 
 
 HEAD_TOO_LARGE = Problem(431, f"The target and the headers may have at most {MAX_HEAD_BYTES} bytes together")
@@ -93,7 +101,8 @@ class Gathering:
 
 
 class Http(HttpToolsProtocol):
-    """HTTP with bounds: for the time and the size of the headers, and for the time of the body.
+    """HTTP with bounds: for the time and the size of the headers, and for the time of the body. What is hot goes
+    through the door.
 
     A request that comes whole, as nearly all do, costs no timer.
     """
@@ -106,6 +115,10 @@ class Http(HttpToolsProtocol):
     head_bytes = 0
     is_lost = False
     """Whether what comes cannot be read any more; what came before is still answered."""
+
+    def __init__(self, door: Door, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.door = door
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self.gathering = Gathering(transport, self.loop)
@@ -149,11 +162,33 @@ class Http(HttpToolsProtocol):
         self.allowed = BODY_SECONDS
         if len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers) > MAX_HEAD_BYTES:
             raise HEAD_TOO_LARGE
-        super().on_headers_complete()
+        if (call := self.hot_call()) is None:
+            super().on_headers_complete()
+        else:
+            self.cycle = cast(RequestResponseCycle, call)
+
+    def hot_call(self) -> Call | None:
+        parser = self.parser
+        if parser.get_method() != b"POST" or not parser.should_keep_alive() or parser.get_http_version() != "1.1":
+            return None
+        if self.flow.write_paused or (self.cycle is not None and not self.cycle.response_complete):
+            return None  # one after the other, and only for who takes the answers
+        return self.door.call(self.url, cast(Scope, self.scope), self.respond)
 
     def on_message_complete(self) -> None:
         self.allowed = None
         super().on_message_complete()
+        if isinstance(self.cycle, Call) and not self.cycle.response_complete:
+            self.cycle.begin()
+
+    def respond(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes, keep_alive: bool) -> None:
+        """The whole response to a call through the door."""
+        if not self.transport.is_closing():
+            usual = self.server_state.default_headers
+            self.transport.write(message(status, [*usual, *headers, *([] if keep_alive else [CLOSE])], body))
+            if not keep_alive:
+                self.transport.close()
+        self.on_response_complete()
 
     def handle_websocket_upgrade(self) -> None:
         self.allowed = None
@@ -288,11 +323,11 @@ class WebSockets(WebSocketsSansIOProtocol):
 class Server(uvicorn.Server):
     """uvicorn that tells the app of the end before it waits for it, and leaves with exit code 0."""
 
-    def __init__(self, app: Any, on_exit: Callable[[], None]) -> None:
+    def __init__(self, app: Any, door: Door, on_exit: Callable[[], None]) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
-                http=Http,
+                http=cast(type[Http], partial(Http, door)),
                 ws=WebSockets,
                 loop="uvloop",
                 lifespan="on",

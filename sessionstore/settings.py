@@ -44,10 +44,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     allowed_hosts: frozenset[str] = frozenset()
     allowed_origins: frozenset[str] = frozenset({"http://localhost:3000", "http://127.0.0.1:3000"})
     retention_days: int | None = None
+    retention_bytes: int | None = None
+    archive_directory: Path | None = None
     auto_create: bool = True
     backup_directory: Path | None = None
     backup_every: float = 3600.0
     tree: bool = True
+    disk_reserve: int | None = None
+    log: str = "text"
+    log_requests: bool = False
+    log_file: Path | None = None
+    log_bytes: int = 512 << 20
 
     @property
     def database(self) -> Path:
@@ -145,6 +152,25 @@ def interval(text: str) -> float:
     raise ValueError("must be a whole number of seconds, or one such as 15m, 1h, 1d, from 1 second to 365 days")
 
 
+SIZES = {"K": 10, "M": 20, "G": 30, "T": 40}
+
+
+def size(low: int) -> Callable[[str], int]:
+    """Bytes, or a number with its unit: `64M` is 64 MiB."""
+
+    def read(text: str) -> int:
+        number, shift = (text[:-1], SIZES[text[-1]]) if text[-1:] in SIZES else (text, 0)
+        if number.isascii() and number.isdigit() and low <= int(number) << shift <= 1 << 60:
+            return int(number) << shift
+        raise ValueError(f"must be a whole number of bytes, or one such as 64M, 2G, and at least {low}")
+
+    return read
+
+
+def optional_size(low: int, none: str) -> Callable[[str], int | None]:
+    return lambda text: None if text == none else size(low)(text)
+
+
 def one_of(*choices: str) -> Callable[[str], str]:
     def read(text: str) -> str:
         if text in choices:
@@ -224,6 +250,11 @@ TABLE = (
             seconds),
     Setting("SESSIONS_RETENTION_DAYS", "retention_days", "off", "Days after their last change after which sessions "
             "that have ended are deleted; off: never", days),
+    Setting("SESSIONS_RETENTION_BYTES", "retention_bytes", "off", "Size of the database above which the sessions that "
+            "have ended and have not changed for longest are deleted, such as 20G; off: never",
+            optional_size(1 << 20, "off")),
+    Setting("SESSIONS_ARCHIVE_DIR", "archive_directory", "", "Folder into which a session is archived, and read back, "
+            "before retention deletes it; best on another disk", optional_folder),
     Setting("SESSIONS_ALLOWED_HOSTS", "allowed_hosts", "", "Comma-separated names to answer to as Host, besides "
             "loopback names", hosts),
     Setting("SESSIONS_ALLOWED_ORIGINS", "allowed_origins", "http://localhost:3000,http://127.0.0.1:3000",
@@ -236,4 +267,13 @@ TABLE = (
             "another disk. None: it makes no backups", optional_path),
     Setting("SESSIONS_BACKUP_EVERY", "backup_every", "1h", "How often it does so: seconds, or such as 15m, 1h, 1d",
             interval),
+    Setting("SESSIONS_DISK_RESERVE", "disk_reserve", "auto", "Free bytes of the disk below which writes are refused; "
+            "auto: 64 MiB, or 2 % of a small disk", optional_size(0, "auto")),
+    Setting("SESSIONS_LOG", "log", "text", "How the server logs: text, to stderr, for people; json, to stdout, one "
+            "object a line", one_of("text", "json")),
+    Setting("SESSIONS_LOG_REQUESTS", "log_requests", "off", "on: every request is logged, without body, token and "
+            "query", switch),
+    Setting("SESSIONS_LOG_FILE", "log_file", "", "File to which the log goes instead; it is rotated", optional_folder),
+    Setting("SESSIONS_LOG_BYTES", "log_bytes", "512M", "How much the file and those rotated away may have together",
+            size(1 << 16)),
 )  # fmt: skip

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from .database import (
     Appended,
@@ -67,11 +67,19 @@ class Append:
         return appender.append(self.draft)
 
 
+class Answer(Protocol):
+    """Who is told what came of it: a future, or what behaves like one."""
+
+    def done(self) -> bool: ...
+    def set_result(self, value: Any, /) -> None: ...
+    def set_exception(self, problem: Any, /) -> None: ...
+
+
 class Job(NamedTuple):
     work: Work
     drafts: Sequence[Draft]
     """What it will append, as far as that is known."""
-    answer: asyncio.Future[Any]
+    answer: Answer
     size: int
 
 
@@ -150,15 +158,19 @@ class Writer:
         The future has its value, or what it raised, once all is on disk. A caller
         that goes away does not stop it.
         """
+        answer = self.loop.create_future()
+        self.put(Job(work, drafts, answer, size))
+        return answer
+
+    def put(self, job: Job) -> None:
+        """The same for one who is told by other means than a future."""
         if self.closing:
             raise unavailable("The server is shutting down")
         if self.waiting >= MAX_WAITING or self.waiting_bytes > MAX_WAITING_BYTES:
             raise unavailable("Too many writes are waiting")
         self.waiting += 1
-        self.waiting_bytes += size
-        answer = self.loop.create_future()
-        self.jobs.put(Job(work, drafts, answer, size))
-        return answer
+        self.waiting_bytes += job.size
+        self.jobs.put(job)
 
     async def append(self, draft: Draft, size: int = 0) -> Appended:
         """Store one draft. Raises Problem."""

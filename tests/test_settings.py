@@ -27,6 +27,8 @@ DEFAULTS: dict[str, tuple[str, object]] = {
     "SESSIONS_MAX_BATCH_BYTES": ("max_batch_bytes", 32 << 20),
     "SESSIONS_LOST_AFTER": ("lost_after", 900.0),
     "SESSIONS_RETENTION_DAYS": ("retention_days", None),
+    "SESSIONS_RETENTION_BYTES": ("retention_bytes", None),
+    "SESSIONS_ARCHIVE_DIR": ("archive_directory", None),
     "SESSIONS_ALLOWED_HOSTS": ("allowed_hosts", frozenset()),
     "SESSIONS_ALLOWED_ORIGINS": (
         "allowed_origins",
@@ -36,6 +38,11 @@ DEFAULTS: dict[str, tuple[str, object]] = {
     "SESSIONS_TREE": ("tree", True),
     "SESSIONS_BACKUP_DIR": ("backup_directory", None),
     "SESSIONS_BACKUP_EVERY": ("backup_every", 3600.0),
+    "SESSIONS_DISK_RESERVE": ("disk_reserve", None),
+    "SESSIONS_LOG": ("log", "text"),
+    "SESSIONS_LOG_REQUESTS": ("log_requests", False),
+    "SESSIONS_LOG_FILE": ("log_file", None),
+    "SESSIONS_LOG_BYTES": ("log_bytes", 512 << 20),
 }
 """All but SESSIONS_DIR, whose default depends on the machine."""
 
@@ -92,6 +99,14 @@ def test_the_folder_is_the_usual_one_or_stands_in_the_current_one(
         ("SESSIONS_BACKUP_EVERY", "90", 90.0),
         ("SESSIONS_BACKUP_EVERY", "15m", 900.0),
         ("SESSIONS_BACKUP_EVERY", "365d", 31_536_000.0),
+        ("SESSIONS_RETENTION_BYTES", "20G", 20 << 30),
+        ("SESSIONS_ARCHIVE_DIR", "/mnt/archives", Path("/mnt/archives")),
+        ("SESSIONS_DISK_RESERVE", "0", 0),
+        ("SESSIONS_DISK_RESERVE", "64M", 64 << 20),
+        ("SESSIONS_LOG", "json", "json"),
+        ("SESSIONS_LOG_REQUESTS", "on", True),
+        ("SESSIONS_LOG_FILE", "/var/log/sessions.log", Path("/var/log/sessions.log")),
+        ("SESSIONS_LOG_BYTES", "65536", 1 << 16),
     ],
 )  # fmt: skip
 def test_a_setting_is_read(variable: str, text: str, value: object) -> None:
@@ -148,6 +163,16 @@ BAD = [
     ("SESSIONS_BACKUP_EVERY", "1.5h"),
     ("SESSIONS_BACKUP_EVERY", "hourly"),
     ("SESSIONS_BACKUP_EVERY", "h"),
+    ("SESSIONS_RETENTION_BYTES", "1023K"),
+    ("SESSIONS_RETENTION_BYTES", "20 GB"),
+    ("SESSIONS_ARCHIVE_DIR", "~no-such-user/archives"),
+    ("SESSIONS_DISK_RESERVE", "-1"),
+    ("SESSIONS_DISK_RESERVE", "2%"),
+    ("SESSIONS_DISK_RESERVE", "9" * 5000),
+    ("SESSIONS_LOG", "yaml"),
+    ("SESSIONS_LOG_REQUESTS", "yes"),
+    ("SESSIONS_LOG_FILE", "~no-such-user/log"),
+    ("SESSIONS_LOG_BYTES", "1K"),
 ]
 
 

@@ -100,7 +100,7 @@ def check_tokens_differ(settings: Settings) -> None:
 
 
 def folder(text: str) -> Path:
-    return optional_path(text) or default_folder()
+    return optional_folder(text) or default_folder()
 
 
 def default_folder() -> Path:
@@ -109,7 +109,7 @@ def default_folder() -> Path:
     return usual if os.access(place, os.W_OK | os.X_OK) else Path("claude-sessions").absolute()
 
 
-def optional_path(text: str) -> Path | None:
+def optional_folder(text: str) -> Path | None:
     if not text:
         return None
     try:
@@ -240,9 +240,9 @@ TABLE = (
     Setting("SESSIONS_READ_TOKEN", "read_token", "", "Token of the role read", secret),
     Setting("SESSIONS_INGEST_TOKEN", "ingest_token", "", "Token of the role ingest", secret),
     Setting("SESSIONS_TOKENS_DIR", "tokens_directory", "", "Where tokens that the server makes are written; "
-            "SESSIONS_DIR/tokens", optional_path),
+            "SESSIONS_DIR/tokens", optional_folder),
     Setting("SESSIONS_AGENT_TOKEN_FILE", "agent_token_file", "", "File into which the token of the role ingest is "
-            "copied at the start, for every user to read: agents in other containers", optional_path),
+            "copied at the start, for every user to read: agents in other containers", optional_folder),
     Setting("SESSIONS_MAX_EVENT_BYTES", "max_event_bytes", "1048576", "Largest single event", whole(1024, 1 << 26)),
     Setting("SESSIONS_MAX_BATCH_BYTES", "max_batch_bytes", "33554432", "Largest batch of events",
             whole(1024, 1 << 28)),
@@ -264,7 +264,7 @@ TABLE = (
     Setting("SESSIONS_TREE", "tree", "on", "on: the file tree beside the database follows it; off: it is written only "
             "when told (python -m export tree)", switch),
     Setting("SESSIONS_BACKUP_DIR", "backup_directory", "", "Folder into which the server copies its database; best on "
-            "another disk. None: it makes no backups", optional_path),
+            "another disk. None: it makes no backups", optional_folder),
     Setting("SESSIONS_BACKUP_EVERY", "backup_every", "1h", "How often it does so: seconds, or such as 15m, 1h, 1d",
             interval),
     Setting("SESSIONS_DISK_RESERVE", "disk_reserve", "auto", "Free bytes of the disk below which writes are refused; "

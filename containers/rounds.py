@@ -11,7 +11,9 @@ run         the loop as a process, which SIGTERM and SIGINT end in order
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
+import re
 import signal
 import sys
 from collections import Counter
@@ -26,11 +28,20 @@ RETRY_SECONDS = 15.0
 """How long to wait after a round in which something failed."""
 
 
+NOT_IN_AN_ID = re.compile(r"[^A-Za-z0-9_-]+")
+
+
 class Item(NamedTuple):
     """`id` is the same in each process that meets it, and may stand in a file's name and a URL."""
 
     id: str
     title: str
+
+
+def id_from(name: str) -> str:
+    """The name, as far as it can be an id; what had to be changed is told from its likes by a digest."""
+    plain = NOT_IN_AN_ID.sub("-", name).strip("-_")[:80]
+    return plain if plain == name else f"{plain or 'item'}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 class Pace(NamedTuple):
@@ -67,6 +78,9 @@ class Witness:
     def finishes(self, item: Item, outcome: str) -> None: ...
 
     def fails(self, item: Item, error: Exception) -> None: ...
+
+    def notes(self, kind: str, **members: Any) -> None:
+        """Something that the program does beside its items."""
 
     def service(self, name: str, is_up: bool, **members: Any) -> None:
         """Something that the program leans on is there, or is not."""

@@ -75,6 +75,9 @@ class SessionWitness(Witness):
         self._set_goal(item.id, "failed")
         self._agent.update_state(progress=self._progress())
 
+    def notes(self, kind: str, **members: Any) -> None:
+        self._agent.log_action(type=kind, **members)
+
     def service(self, name: str, is_up: bool, **members: Any) -> None:
         state = "up" if is_up else "down"
         self._agent.log_response(type=f"{name}_{state}", **members)

@@ -202,7 +202,9 @@ def main() -> None:
     options.add_argument("--project", default="/app/project", metavar="FOLDER", help="that Claude Code works in")
     options.add_argument("--pause", type=float, default=0.0, metavar="SECONDS", help="before each step")
     given = options.parse_args()
-    ScriptedModel((given.host, given.port), scripts_for(given.project), given.pause).serve_forever()
+    model = ScriptedModel((given.host, given.port), scripts_for(given.project), given.pause)
+    print(f"A scripted model, at http://{given.host}:{model.server_port}", flush=True)
+    model.serve_forever()
 
 
 if __name__ == "__main__":

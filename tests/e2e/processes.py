@@ -15,7 +15,7 @@ from typing import IO, ClassVar
 
 from tests.agents import remove_spools
 from tests.appliance import REPOSITORY, Appliance
-from tests.claude_code import CLAUDE
+from tests.test_claude_code import CLAUDE
 from tests.test_node import is_new_enough, nodes
 
 from .worlds import AGENTS, Failed, command

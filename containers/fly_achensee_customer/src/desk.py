@@ -83,7 +83,7 @@ class Answering:
         return cast(Desk, await self._graph().ainvoke({"enquiry": self._brief.subject, "accepted": []}, config))
 
     def _graph(self) -> Any:
-        graph = StateGraph(Desk)
+        graph: Any = StateGraph(Desk)
         graph.add_node("assign", self._assign)
         graph.add_node("review", self._review)
         graph.add_node("reply", self._reply)

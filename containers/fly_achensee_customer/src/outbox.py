@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from email.message import EmailMessage
-from email.utils import parseaddr
 from pathlib import Path
 
 from .business import Business
@@ -40,8 +39,8 @@ class Outbox:
     def _message(self, enquiry: Enquiry, text: str) -> EmailMessage:
         message = EmailMessage()
         message["From"] = f"{self._business.name} <{self._business.email}>"
-        if address := parseaddr(enquiry.sender)[1]:
-            message["To"] = address
+        if enquiry.address:
+            message["To"] = enquiry.address
         subject = enquiry.subject or self._business.name
         message["Subject"] = subject if subject.lower().startswith("re:") else f"Re: {subject}"
         if enquiry.message_id:

@@ -9,22 +9,30 @@ from typing import Literal
 
 Language = Literal["de", "en"]
 
+
+def _words(text: str) -> list[str]:
+    return text.split()
+
+
 GERMAN = frozenset(
-    "der die das und ich wir sie ist sind nicht mit für ein eine einen am im zu auf bei wie was wann kann können "
-    "noch gibt mein meine uns unser euch ihr von haben möchte würde gerne bitte danke guten hallo grüße".split()
+    _words(
+        "der die das und ich wir sie ist sind nicht mit für ein eine einen am im zu auf bei wie was wann kann können "
+        "noch gibt mein meine uns unser euch ihr von haben möchte würde gerne bitte danke guten hallo grüße"
+    )
 )
 ENGLISH = frozenset(
-    "the and i we you is are not with for a an on in to at how what when can could there my our us your from have "
-    "would like please thanks thank hello hi dear regards do does it".split()
+    _words(
+        "the and i we you is are not with for a an on in to at how what when can could there my our us your from have "
+        "would like please thanks thank hello hi dear regards do does it"
+    )
 )
 MONTHS = {
     name: number
-    for number, names in enumerate(
-        "januar january|februar february|märz march|april|mai may|juni june|juli july|august|september|"
-        "oktober october|november|dezember december".split("|"),
-        1,
+    for names in (
+        "januar februar märz april mai juni juli august september oktober november dezember",
+        "january february march april may june july august september october november december",
     )
-    for name in names.split()
+    for number, name in enumerate(_words(names), 1)
 }
 MONTH = "|".join(MONTHS)
 DAYS = [
@@ -37,13 +45,12 @@ DAYS = [
 ]
 NUMBERS = {
     name: number
-    for number, names in enumerate(
-        "two zwei zweit|three drei dritt|four vier viert|five fünf fünft|six sechs sechst|seven sieben|eight acht".split(
-            "|"
-        ),
-        2,
+    for names in (
+        "zwei drei vier fünf sechs sieben acht",
+        "zweit dritt viert fünft sechst siebt acht",  # zu zweit
+        "two three four five six seven eight",
     )
-    for name in names.split()
+    for number, name in enumerate(_words(names), 2)
 }
 NUMBER = "|".join([r"\d{1,2}", *NUMBERS])
 PERSONS = re.compile(
@@ -53,7 +60,8 @@ PERSONS = re.compile(
 )
 WEIGHT = re.compile(r"\b(\d{2,3})\s?(?:kg|kilo)", re.I)
 AGE = re.compile(
-    r"\b(\d{1,2})(?:\s|-)?(?:jahre|jährig|years?[\s-]old)|\b(?:is|aged|ist|wird|turns|turning)\s(\d{1,2})(?=[\s,.]*$|[.,!?]| und| and| jahre)",
+    r"\b(\d{1,2})(?:\s|-)?(?:jahre|jährig|years?[\s-]old)"
+    r"|\b(?:is|aged|ist|wird|turns|turning)\s(\d{1,2})(?=[\s,.]*$|[.,!?]| und| and)",
     re.I | re.M,
 )
 VOUCHER = re.compile(r"\bACH-\d{4}-\d{4}\b")

@@ -28,6 +28,7 @@ Conversation = Sequence[BaseMessage]
 
 PHRASES = Path(__file__).with_name("phrases.toml")
 ABUSIVE = ["idiot", "abzocker", "betrüger", "saftladen", "verbrecher", "scammer", "thieves", "moron", "arsch", "fuck"]
+COSTS = ["preis", "kost", "price", "cost", "how much", "wie viel"]
 OWN_WORDS: dict[Specialist, list[str]] = {
     "booking": ["buch", "termin", "platz", "plätze", "reservier", "book", "availab", "slot", "reserv", "frei"],
     "weather_and_safety": [
@@ -41,7 +42,7 @@ OWN_WORDS: dict[Specialist, list[str]] = {
         "old enough",
         "limit",
     ],
-    "vouchers_and_prices": ["gutschein", "voucher", "preis", "kost", "price", "cost", "how much", "wie viel"],
+    "vouchers_and_prices": ["gutschein", "voucher", *COSTS],
 }
 BOOKED = ["gebucht", "are booked", "have booked", "our booking"]
 """Who has a place does not ask for one."""
@@ -67,7 +68,7 @@ def _found(messages: Conversation) -> list[tuple[str, Members]]:
 class Rules:
     def __init__(self, business: Business) -> None:
         self._business = business
-        self._phrases: dict[str, dict[Language, str]] = tomllib.loads(PHRASES.read_text(encoding="utf-8"))  # type: ignore[assignment]
+        self._phrases: dict[str, dict[Language, str]] = tomllib.loads(PHRASES.read_text(encoding="utf-8"))
 
     # The governor
 
@@ -156,9 +157,8 @@ class Rules:
 
     def _prices(self, brief: Brief) -> list[Members]:
         calls = [_call("voucher", code=code) for code in reading.vouchers(brief.text)]
-        if not mentions(brief.part, ["preis", "kost", "price", "cost", "how much", "wie viel"]):
-            if not mentions(brief.part, self._business.photos.words):
-                return calls
+        if not mentions(brief.part, [*COSTS, *self._business.photos.words]):
+            return calls
         persons, photos = reading.persons(brief.text), mentions(brief.text, self._business.photos.words)
         named = [flight.id for flight in self._business.flights.values() if mentions(brief.text, flight.words)]
         asked: list[Members] = [{"flight": flight} for flight in named] or [{}]
@@ -186,7 +186,7 @@ class Rules:
             "passenger_check": self._tell_passenger,
             "price": self._tell_price,
             "voucher": self._tell_voucher,
-            "house_rule": lambda rule, language: [rule[language]],
+            "house_rule": self._tell_rule,
         }
         return tell[tool](result, language)
 
@@ -225,6 +225,9 @@ class Rules:
             members["flight"] = self._flight(members["flight"], language)
             members["valid_until"] = self._day(members["valid_until"], language)
         return [self._say(f"voucher_{result['status']}", language, **members)]
+
+    def _tell_rule(self, result: Members, language: Language) -> list[str]:
+        return [result[language]]
 
     def _flight(self, flight: str, language: Language) -> str:
         return str(getattr(self._business.flights[flight], language))

@@ -7,8 +7,8 @@
  */
 
 import { spawn, spawnSync } from 'node:child_process';
-import { accessSync, constants } from 'node:fs';
-import { hostname } from 'node:os';
+import * as fs from 'node:fs';
+import { constants, hostname } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
@@ -20,9 +20,18 @@ const env = process.env;
 env.SESSION_ID ||= `claude-${hostname()}`; // a restarted container has its name still, and goes on with its session
 const { close, enter, finalizeSession, logAction } = await import('./hook_agent.mjs');
 
+const skipsPermissions = env.CLAUDE_SKIP_PERMISSIONS === '1';
+let wasTold = false; // to end
+
+function program() {
+  const given = process.argv.slice(2);
+  if (given.length) return given;
+  return isProgram('./start') ? ['./start'] : claude();
+}
+
 function isProgram(path) {
   try {
-    accessSync(path, constants.X_OK);
+    fs.accessSync(path, fs.constants.X_OK);
     return true;
   } catch {
     return false;
@@ -30,14 +39,8 @@ function isProgram(path) {
 }
 
 function claude() {
-  const options = env.CLAUDE_SKIP_PERMISSIONS === '1' ? ['--dangerously-skip-permissions'] : [];
-  return ['claude', ...(env.CLAUDE_PROMPT ? ['--print', env.CLAUDE_PROMPT] : []), ...options];
-}
-
-function program() {
-  const given = process.argv.slice(2);
-  if (given.length) return given;
-  return isProgram('./start') ? ['./start'] : claude();
+  const prompt = env.CLAUDE_PROMPT ? ['--print', env.CLAUDE_PROMPT] : [];
+  return ['claude', ...prompt, ...(skipsPermissions ? ['--dangerously-skip-permissions'] : [])];
 }
 
 /** Without any credentials Claude Code talks to the scripted model, if there is one; whether it does. */
@@ -49,39 +52,38 @@ function useScriptedModel() {
 }
 
 /** Its exit code, as a shell gives it. */
-function run([command, ...options]) {
+function run([file, ...options]) {
   return new Promise((resolve) => {
-    const child = spawn(command, options, { stdio: 'inherit' });
-    for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP']) {
-      process.on(signal, () => {
-        wasTold ||= signal === 'SIGTERM';
-        if (!(signal === 'SIGINT' && process.stdin.isTTY)) child.kill(signal); // a terminal tells the child itself
-      });
-    }
+    const child = spawn(file, options, { stdio: 'inherit' });
+    for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP']) process.on(signal, () => passOn(signal, child));
     child.on('error', (error) => {
-      console.error(`${command}: ${error.message}`);
-      resolve(127);
+      console.error(`${file}: ${error.message}`);
+      resolve(error.code === 'ENOENT' ? 127 : 126);
     });
-    child.on('exit', (code, signal) => resolve(code ?? 128 + signals[signal]));
+    child.on('exit', (code, signal) => resolve(code ?? 128 + constants.signals[signal]));
   });
 }
 
-/** What the hooks have left goes to the store before the end of the session does: it is the last word. */
+function passOn(signal, child) {
+  if (signal === 'SIGINT' && process.stdin.isTTY) return; // the terminal has sent it to the child as well
+  wasTold = true;
+  child.kill(signal);
+}
+
+/** What the hooks have left goes to the store before the end of the session does, which is the last word. */
 function deliverHooks() {
   const options = [join(HERE, 'hook_agent.py'), 'flush', '--timeout', String(FLUSH_SECONDS)];
   spawnSync('python3', options, { stdio: 'ignore' });
 }
 
-const { signals } = (await import('node:os')).constants;
-let wasTold = false;
 const isScripted = useScriptedModel();
 const command = program();
-await enter({ initial: { source: 'container', command, host: hostname(), scriptedModel: isScripted } });
+const config = { dangerouslySkipPermissions: skipsPermissions };
+await enter({ initial: { source: 'container', command, config, host: hostname(), scriptedModel: isScripted } });
 await logAction({ type: 'container_started', command, scriptedModel: isScripted });
 const exitCode = await run(command);
 deliverHooks();
 await logAction({ type: 'container_ended', exitCode });
-const status = wasTold ? 'cancelled' : exitCode ? 'failed' : 'success';
-await finalizeSession({ status, exitCode });
+await finalizeSession({ status: wasTold ? 'cancelled' : exitCode ? 'failed' : 'success', exitCode });
 await close();
 process.exitCode = exitCode;

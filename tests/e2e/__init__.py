@@ -4,4 +4,5 @@ worlds       where it runs: what can be done to the store and to the agents from
 composed     the world of compose.yaml
 processes    the world of plain processes of this machine
 checks       what has to be true, in the order in which it comes to be
+containment  what has to be true of the containers besides
 """

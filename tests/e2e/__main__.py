@@ -8,8 +8,9 @@ import sys
 import time
 from collections.abc import Sequence
 
-from .checks import CHECKS, Check, Scene
+from .checks import FAULTS, LOOKS, Check, Scene
 from .composed import Composed, engine
+from .containment import CONTAINMENT
 from .processes import Processes
 from .worlds import World
 
@@ -37,15 +38,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run(world: World) -> int:
     """The exit code. The first check that fails is the last."""
     scene = Scene(world)
+    checks = [*LOOKS, *(CONTAINMENT if isinstance(world, Composed) else ()), *FAULTS]
     begun = time.monotonic()
     try:
-        for number, check in enumerate(CHECKS, start=1):
+        for number, check in enumerate(checks, start=1):
             if not holds(number, check, scene):
                 print(world.logs())
                 return 1
     finally:
         scene.close()
-    print(f"{len(CHECKS)} checks hold, with {world.name}, in {time.monotonic() - begun:.0f} s")
+    print(f"{len(checks)} checks hold, with {world.name}, in {time.monotonic() - begun:.0f} s")
     return 0
 
 

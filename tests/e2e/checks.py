@@ -309,7 +309,7 @@ class Check(NamedTuple):
     """Says what it has found. Raises Failed, or whatever else goes wrong."""
 
 
-CHECKS = (
+LOOKS = (
     Check("what runs is built", the_programs_are_built),
     Check("the store is healthy", the_store_is_healthy),
     Check("the agents are up", the_agents_are_up),
@@ -323,6 +323,8 @@ CHECKS = (
     Check("Datasette answers", datasette_answers),
     Check("the tree is that of the database", the_tree_is_that_of_the_database),
     Check("agents may only write", agents_may_only_write),
+)
+FAULTS = (
     Check("kill -9 under load loses nothing", nothing_is_lost_by_a_kill),
     Check("a restarted agent resumes", a_restarted_agent_resumes),
     Check("down and up again: all is there", all_is_there_after_down_and_up),

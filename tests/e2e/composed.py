@@ -40,7 +40,6 @@ def free_ports(number: int) -> list[str]:
 
 class Composed:
     name: ClassVar[str] = "compose"
-    has_containers: ClassVar[bool] = True
 
     def __init__(self) -> None:
         port, second = free_ports(2)

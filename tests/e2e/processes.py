@@ -28,7 +28,6 @@ SECONDS = 60.0
 
 class Processes:
     name: ClassVar[str] = "processes"
-    has_containers: ClassVar[bool] = False
 
     def __init__(self) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="session-store-e2e-"))

@@ -26,7 +26,6 @@ class World(Protocol):
     """A store and three agents. Everything that is made here is gone after `end`."""
 
     name: ClassVar[str]
-    has_containers: ClassVar[bool]
     url: str
     """Of the store, from here."""
 

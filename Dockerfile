@@ -35,6 +35,6 @@ WORKDIR /app
 USER 10001:10001
 VOLUME /var/claude-sessions
 EXPOSE 9000
-HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --start-interval=500ms --retries=3 \
+HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --start-interval=1s --retries=3 \
     CMD ["python", "-I", "-S", "healthcheck.py"]
 CMD ["python", "app.py"]

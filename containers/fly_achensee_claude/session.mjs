@@ -22,6 +22,8 @@ const { close, enter, finalizeSession, logAction } = await import('./hook_agent.
 
 const skipsPermissions = env.CLAUDE_SKIP_PERMISSIONS === '1';
 let wasTold = false; // to end
+let child = null;
+for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP']) process.on(signal, passOn); // before there is a child to miss one
 
 function program() {
   const given = process.argv.slice(2);
@@ -54,8 +56,8 @@ function useScriptedModel() {
 /** Its exit code, as a shell gives it. */
 function run([file, ...options]) {
   return new Promise((resolve) => {
-    const child = spawn(file, options, { stdio: 'inherit' });
-    for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP']) process.on(signal, () => passOn(signal, child));
+    if (wasTold) return resolve(128 + constants.signals.SIGTERM);
+    child = spawn(file, options, { stdio: 'inherit' });
     child.on('error', (error) => {
       console.error(`${file}: ${error.message}`);
       resolve(error.code === 'ENOENT' ? 127 : 126);
@@ -64,10 +66,10 @@ function run([file, ...options]) {
   });
 }
 
-function passOn(signal, child) {
+function passOn(signal) {
   if (signal === 'SIGINT' && process.stdin.isTTY) return; // the terminal has sent it to the child as well
   wasTold = true;
-  child.kill(signal);
+  child?.kill(signal);
 }
 
 /** What the hooks have left goes to the store before the end of the session does, which is the last word. */

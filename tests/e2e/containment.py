@@ -18,7 +18,7 @@ CMD ["python", "/opt/hook_agent.py", "run", "--output-lines", "5", "--", "echo",
 """
 """The Dockerfile that the README shows."""
 OWN_SECONDS = 120.0
-IN_THE_IMAGE = "app.py dashboard.html export healthcheck.py hook_agent.py schema.sql sessionstore".split()
+IN_THE_IMAGE = ["app.py", "dashboard.html", "export", "healthcheck.py", "hook_agent.py", "schema.sql", "sessionstore"]
 
 
 def containers_of(scene: Scene) -> Composed:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import re
 import sqlite3
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -61,6 +62,11 @@ that is made new needs none of these."""
 
 # --------------------------------------------------------------------- opening
 
+BUSY_MILLISECONDS = 5000
+"""How long a write waits for a lock that somebody else has."""
+ATTEMPT_MILLISECONDS = 50
+"""How long one attempt to empty the log does."""
+
 
 class DatabaseUnusable(Exception):
     """The file is there, but this program must not write to it. The message says why."""
@@ -78,7 +84,7 @@ def open_writer(path: Path, *, durability: str = "full") -> sqlite3.Connection:
 
 
 def prepare_writer(connection: sqlite3.Connection, durability: str) -> None:
-    connection.execute("PRAGMA busy_timeout = 5000")
+    connection.execute(f"PRAGMA busy_timeout = {BUSY_MILLISECONDS}")
     check_owner(connection)
     if connection.execute("PRAGMA page_count").fetchone() == (0,):  # later it would take a VACUUM
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
@@ -794,18 +800,26 @@ def give_back(connection: sqlite3.Connection, *, keep: int, limit: int) -> bool:
     return True
 
 
-def checkpoint(connection: sqlite3.Connection, mode: str = "PASSIVE", *, patience: float = 5.0) -> bool:
-    """Fold the log back into the database; False: a reader kept it from being done wholly.
+def checkpoint(connection: sqlite3.Connection, mode: str = "PASSIVE") -> bool:
+    """False: somebody reads what stands in the way."""
+    (is_busy, _, _) = connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
+    return not is_busy
 
-    `TRUNCATE` also empties the log, and waits so many seconds for the readers that are in it.
+
+def empty_log(connection: sqlite3.Connection, patience: float) -> bool:
+    """Put all of the write-ahead log into the database. False: somebody goes on reading it after so many seconds.
+
+    In many short attempts: in one, SQLite goes on waiting for the place of a reader that has left, though it has been
+    taken by others who are not in the way.
     """
-    (usual,) = connection.execute("PRAGMA busy_timeout").fetchone()
-    connection.execute(f"PRAGMA busy_timeout = {int(patience * 1000)}")
+    until = time.monotonic() + patience
+    connection.execute(f"PRAGMA busy_timeout = {ATTEMPT_MILLISECONDS}")
     try:
-        busy, _, _ = connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
+        while not (is_empty := checkpoint(connection, "TRUNCATE")) and time.monotonic() < until:
+            pass
     finally:
-        connection.execute(f"PRAGMA busy_timeout = {usual}")
-    return not busy
+        connection.execute(f"PRAGMA busy_timeout = {BUSY_MILLISECONDS}")
+    return is_empty
 
 
 Decision = Callable[[Appender, Draft, Session], Draft]

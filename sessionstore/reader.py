@@ -84,21 +84,27 @@ class Reader:
     @asynccontextmanager
     async def lend(self) -> AsyncIterator[Deadlined]:
         connection = await self.free.get()
+        connection.since = time.monotonic()
         try:
             yield connection
         finally:
+            connection.since = None
             self.free.put_nowait(connection)
+
+    def oldest(self) -> float:
+        """For how many seconds the query under way for longest has been."""
+        now = time.monotonic()
+        return max((now - connection.since for connection in self.all if connection.since is not None), default=0.0)
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[Deadlined]:
         """A connection whose queries all see the same moment."""
         async with self.lend() as connection:
-            with connection.one_deadline():
-                await connection.rows("BEGIN")
-                try:
-                    yield connection
-                finally:
-                    await connection.rows("COMMIT")
+            await connection.rows("BEGIN")
+            try:
+                yield connection
+            finally:
+                await connection.rows("COMMIT")
 
     async def rows(self, query: str, values: Values = ()) -> list[Any]:
         """Raises Problem 503 past the deadline."""
@@ -346,13 +352,13 @@ class Reader:
 
 
 class Deadlined:
-    """One read-only connection whose queries end at a deadline."""
+    """One read-only connection whose queries, all of one loan together, end at a deadline."""
 
     def __init__(self, connection: aiosqlite.Connection) -> None:
         self.connection = connection
+        self.since: float | None = None
+        """When it was lent; None: it is not."""
         self.until = 0.0
-        self.is_held = False
-        """Whether the deadline stands for several queries."""
 
     async def prepare(self) -> None:
         for pragma in ("query_only = ON", "busy_timeout = 5000"):
@@ -383,24 +389,13 @@ class Deadlined:
     @contextmanager
     def deadline(self) -> Iterator[None]:
         """Raises Problem 503 where the query takes too long, or the database cannot be read."""
-        if not self.is_held:
-            self.until = time.monotonic() + DEADLINE
+        self.until = (self.since or time.monotonic()) + DEADLINE
         try:
             yield
         except sqlite3.OperationalError as error:
             if "interrupted" in str(error):
                 raise unavailable("The query took too long: ask for less") from None
             raise unavailable(f"The database cannot be read now: {error}") from error
-
-    @contextmanager
-    def one_deadline(self) -> Iterator[None]:
-        """For all queries in the block together: so long do they hold one state of the database."""
-        self.until = time.monotonic() + DEADLINE
-        self.is_held = True
-        try:
-            yield
-        finally:
-            self.is_held = False
 
     async def close(self) -> None:
         await self.connection.close()

@@ -13,7 +13,7 @@ import pytest
 
 from sessionstore import reader as reading
 from sessionstore import writer as writing
-from sessionstore.database import log_of, size_of
+from sessionstore.disk import size_of
 from sessionstore.problems import Problem
 from sessionstore.settings import Settings
 from sessionstore.store import Store
@@ -43,7 +43,7 @@ async def largest_log(store: Store) -> int:
     largest = 0
     for _ in range(WRITES):
         await store.writer.append(drafted("action", "s", {"type": "x", "text": "y" * WRITE_BYTES}))
-        largest = max(largest, size_of(log_of(store.settings.database)))
+        largest = max(largest, size_of(store.writer.log_path))
     return largest
 
 
@@ -101,7 +101,7 @@ def test_a_reader_that_stays_lets_the_log_grow_holds_writers_up_for_moments_and_
         assert await largest_log(store) > 8 * BOUND
         assert "somebody has been reading one state for long" in caplog.text
         reader.close()
-        while size_of(log_of(store.settings.database)) >= BOUND:  # noqa: ASYNC110
+        while size_of(store.writer.log_path) >= BOUND:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
     monkeypatch.setattr(writing, "LOG_BYTES", BOUND)

@@ -53,7 +53,7 @@ def recording(record: Path, calls: Sequence[str]) -> list[str]:
 
 def wait_for_end(record: Path, pid: int) -> None:
     """strace writes down the end of a process a little after it."""
-    end = re.compile(rb"^%d \+\+\+ " % pid, re.MULTILINE)
+    end = re.compile(rb"^%d +\+\+\+ " % pid, re.MULTILINE)
     eventually(lambda: end.search(record.read_bytes()))
 
 

@@ -7,6 +7,7 @@ import math
 import re
 import time
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from itertools import product
 from typing import Any, NamedTuple
 
 from .log import security
@@ -26,17 +27,14 @@ COOKIE = "session_store"
 # ----------------------------------------------------------- which role for what
 
 READS = frozenset({"GET", "HEAD", "OPTIONS"})
-PUBLIC = (
-    (READS, re.compile(r"/(health)?")),
-    (frozenset({"POST", "DELETE"}), re.compile(r"/api/login")),
-)
+PUBLIC = frozenset({*product(READS, ("/", "/health")), *product(("POST", "DELETE"), ("/api/login",))})
 AGENT_READS = re.compile(r"/ready|/api/sessions/(?!user/)[^/]+(/resume)?|/api/state/[^/]+")
 """What an agent needs to read: its session, its state, and how to go on."""
 
 
 def roles_for(method: str, path: str) -> tuple[str, ...] | None:
     """The roles that may do this; None: everybody."""
-    if any(method in methods and pattern.fullmatch(path) for methods, pattern in PUBLIC):
+    if (method, path) in PUBLIC:
         return None
     if method in READS:
         return ROLES if AGENT_READS.fullmatch(path) else ("admin", "read")
@@ -297,8 +295,8 @@ class Gate:
     def caller(self, headers: Headers) -> Caller:
         authorization = headers.get(b"authorization")
         if authorization is not None:
-            scheme, _, text = authorization.decode("latin-1").partition(" ")
-            return self.caller_with(text.strip() if scheme.lower() == "bearer" else "")
+            is_bearer = authorization[:7].lower() == b"bearer "
+            return self.caller_with(authorization[7:].strip().decode("latin-1") if is_bearer else "")
         if (value := cookie_of(headers)) is not None:
             token = self.tokens.holder_of_cookie(value)
             refusal = "The log-in is not valid any more: log in again"

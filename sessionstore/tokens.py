@@ -134,7 +134,7 @@ def alone(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def write_secret(path: Path, content: bytes) -> None:
+def write_secret(path: Path, content: bytes, mode: int = 0o600) -> None:
     """Wholly or not at all, on disk, and for its owner alone, who is that of the folder also where root writes."""
     part = path.with_name(f".{path.name}.{os.getpid()}")
     with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600), "wb") as file:
@@ -142,6 +142,7 @@ def write_secret(path: Path, content: bytes) -> None:
         if os.geteuid() == 0:
             owner = path.parent.stat()
             os.fchown(file.fileno(), owner.st_uid, owner.st_gid)
+        os.fchmod(file.fileno(), mode)
         file.flush()
         os.fsync(file.fileno())
     part.rename(path)
@@ -198,6 +199,8 @@ class Tokens:
             for (name, role), text in zip(VARIABLES.items(), given, strict=True)
             if text
         ]
+        self.given_ingest = settings.ingest_token
+        self.handed_out = settings.agent_token_file
         self.keeps_roles = not settings.is_private and not self.given
         self.is_required = not settings.is_private or bool(self.given)
         self.by_digest: dict[bytes, Token] = {}
@@ -275,7 +278,21 @@ class Tokens:
             self.is_required = True
         elif not self.given and not self.keeps_roles:
             self.is_required = False
+        self.hand_out()
         self.know(tokens)
+
+    def hand_out(self) -> None:
+        """Write the token that agents need, and no other, where they may read it. Raises BadSetting."""
+        path, text = (
+            self.handed_out,
+            self.given_ingest or (read_kept(self.folder / "ingest") if self.keeps_roles else None),
+        )
+        if path is None or text is None:
+            return
+        try:
+            write_secret(path, text.encode() + b"\n", 0o444)
+        except OSError as error:
+            raise BadSetting(f"SESSIONS_AGENT_TOKEN_FILE={str(path)!r} cannot be written: {error.strerror}") from None
 
     def kept(self) -> Iterator[Token]:
         for role in ROLES if self.keeps_roles else ():

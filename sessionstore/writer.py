@@ -34,16 +34,16 @@ log = logging.getLogger("sessionstore.writer")
 MAX_GROUP = 512
 MAX_WAITING = 10_000
 MAX_WAITING_BYTES = 128 << 20
-MAX_SEARCH_CATCH_UP = 5_000
-"""How many events a search waits for, if they are not in the index yet."""
-INDEX_AT_ONCE = 200
+MAX_SEARCH_CATCH_UP = 1_000
+"""How many events a search waits for, if they are not in the index yet. It says of more that it is behind."""
+INDEX_AT_ONCE = 100
 """How many events one chore brings into the index: what a write may have to wait for."""
 CHORE_INTERVAL = 0.25
 """Seconds between looks at what is to do besides writing, while there is nothing."""
 A_DAY = 86_400.0
 QUIET = 0.01
 """Seconds for which nobody must have written before a chore goes on."""
-PUT_OFF = 0.1
+PUT_OFF = 0.05
 """Seconds for which writing may put a chore off: so the index keeps up with what is a steady load."""
 MARK_INTERVAL = 1.0
 """Seconds between putting the newest cursor on disk, beside the database: what a power cut may take of it."""
@@ -171,9 +171,14 @@ class Writer:
         return max(0, self.cursor - self.searched)
 
     async def catch_up_search(self) -> None:
-        """Have full-text search find what is stored by now, unless that is very much."""
-        if 0 < self.search_lag <= MAX_SEARCH_CATCH_UP and not self.closing:
-            await self.submit(lambda appender: self.index(appender, MAX_SEARCH_CATCH_UP))
+        """Have full-text search find what is stored by now, unless that is very much.
+
+        A little at a time, so that no write waits longer than for a chore.
+        """
+        wanted = self.cursor
+        is_behind = 0 < self.search_lag <= MAX_SEARCH_CATCH_UP
+        while is_behind and self.searched < wanted and not self.closing:
+            is_behind = await self.submit(lambda appender: self.index(appender, INDEX_AT_ONCE))
 
     def settle(self, outcomes: list[Outcome], events: list[Event]) -> None:
         try:

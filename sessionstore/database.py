@@ -732,7 +732,7 @@ def purge(connection: sqlite3.Connection, *, session_id: str | None = None, limi
     ).fetchone()
     if row is None:
         return False
-    gone = some_of(connection, "session_id = ? AND cursor < ?", *row, limit=limit)
+    gone, has_more = some_of(connection, "session_id = ? AND cursor < ?", *row, limit=limit)
     (searched,) = connection.execute("SELECT searched FROM progress").fetchone()
     connection.executemany(
         f"INSERT INTO search (search, rowid, {search.COLUMNS}) VALUES ('delete', ?, ?, ?, ?)",
@@ -740,15 +740,15 @@ def purge(connection: sqlite3.Connection, *, session_id: str | None = None, limi
     )
     merge_search(connection, gone)
     connection.executemany("DELETE FROM events WHERE cursor = ?", (event[:1] for event in gone))
-    if not gone:
+    if not has_more:
         connection.execute("DELETE FROM purges WHERE session_id = ?", row[:1])
     return True
 
 
 def index_search(connection: sqlite3.Connection, *, limit: int) -> tuple[int, bool]:
-    """Bring the full-text index forward by some events: how far it is then, and whether there may be more."""
+    """Bring the full-text index forward by some events: how far it is then, and whether there is more."""
     (searched,) = connection.execute("SELECT searched FROM progress").fetchone()
-    coming = some_of(connection, "cursor > ?", searched, limit=limit)
+    coming, has_more = some_of(connection, "cursor > ?", searched, limit=limit)
     if not coming:
         return searched, False
     connection.executemany(
@@ -757,7 +757,7 @@ def index_search(connection: sqlite3.Connection, *, limit: int) -> tuple[int, bo
     merge_search(connection, coming)
     searched = coming[-1][0]
     connection.execute("UPDATE progress SET searched = ?", (searched,))
-    return searched, True
+    return searched, has_more
 
 
 def merge_search(connection: sqlite3.Connection, events: list[Any]) -> None:
@@ -766,17 +766,18 @@ def merge_search(connection: sqlite3.Connection, events: list[Any]) -> None:
     connection.execute("INSERT INTO search (search, rank) VALUES ('merge', ?)", (pages,))
 
 
-def some_of(connection: sqlite3.Connection, which: str, *values: object, limit: int) -> list[Any]:
-    """The first events, for `search.entry`: at most `limit`, and fewer where they are large."""
-    size, some = 0, []
+def some_of(connection: sqlite3.Connection, which: str, *values: object, limit: int) -> tuple[list[Any], bool]:
+    """Events for `search.entry`, at most `limit`, fewer where they are large; and whether there may be more."""
+    some: list[Any] = []
+    size = 0
     query = f"SELECT {search.EVENT} FROM events WHERE {which} ORDER BY cursor LIMIT ?"
     with closing(connection.execute(query, (*values, limit))) as events:
         for event in events:
             some.append(event)
             size += len(event[-1])
             if size > SEARCHED_AT_ONCE:
-                break
-    return some
+                return some, True
+    return some, len(some) == limit
 
 
 def checkpoint(connection: sqlite3.Connection, mode: str = "PASSIVE") -> None:

@@ -34,8 +34,8 @@ log = logging.getLogger("sessionstore.writer")
 MAX_GROUP = 512
 MAX_WAITING = 10_000
 MAX_WAITING_BYTES = 128 << 20
-MAX_SEARCH_CATCH_UP = 1_000
-"""How many events a search waits for, if they are not in the index yet. It says of more that it is behind."""
+MAX_SEARCH_CATCH_UP, SEARCH_WAITS = 5_000, 1.0
+"""How many events that are not in the index yet a search waits for, and how many seconds at most."""
 INDEX_AT_ONCE = 100
 """How many events one chore brings into the index: what a write may have to wait for."""
 CHORE_INTERVAL = 0.25
@@ -175,9 +175,9 @@ class Writer:
 
         A little at a time, so that no write waits longer than for a chore.
         """
-        wanted = self.cursor
+        wanted, until = self.cursor, time.monotonic() + SEARCH_WAITS
         is_behind = 0 < self.search_lag <= MAX_SEARCH_CATCH_UP
-        while is_behind and self.searched < wanted and not self.closing:
+        while is_behind and self.searched < wanted and time.monotonic() < until and not self.closing:
             is_behind = await self.submit(lambda appender: self.index(appender, INDEX_AT_ONCE))
 
     def settle(self, outcomes: list[Outcome], events: list[Event]) -> None:

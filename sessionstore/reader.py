@@ -99,10 +99,17 @@ class Reader:
     @asynccontextmanager
     async def lend(self) -> AsyncIterator[Deadlined]:
         connection = await self.free.get()
+        connection.since = time.monotonic()
         try:
             yield connection
         finally:
+            connection.since = None
             self.free.put_nowait(connection)
+
+    def oldest(self) -> float:
+        """For how many seconds the query under way for longest has been."""
+        now = time.monotonic()
+        return max((now - connection.since for connection in self.all if connection.since is not None), default=0.0)
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[Deadlined]:
@@ -367,10 +374,12 @@ class Reader:
 
 
 class Deadlined:
-    """One read-only connection whose queries end at a deadline."""
+    """One read-only connection whose queries, all of one loan together, end at a deadline."""
 
     def __init__(self, connection: aiosqlite.Connection) -> None:
         self.connection = connection
+        self.since: float | None = None
+        """When it was lent; None: it is not."""
         self.until = 0.0
 
     async def prepare(self) -> None:
@@ -402,7 +411,7 @@ class Deadlined:
     @contextmanager
     def deadline(self) -> Iterator[None]:
         """Raises Problem 503 where the query takes too long, or the database cannot be read."""
-        self.until = time.monotonic() + DEADLINE
+        self.until = (self.since or time.monotonic()) + DEADLINE
         try:
             yield
         except sqlite3.OperationalError as error:
@@ -440,9 +449,15 @@ def either(*filters: tuple[str, Sequence[str]]) -> tuple[str, list[str]]:
 
 def best_first(documents: list[str], sought: Sequence[search.Term], limit: int) -> list[str]:
     """The best of some events, each with the piece of it that was asked for."""
-    texts = [search.line_of(folds.decode(document)["data"]) for document in documents]
+    texts = map(text_of_event, documents)
     ranked = sorted(zip(texts, documents, strict=True), key=lambda found: -search.score(found[0], sought))
     return [with_snippet(document, search.snippet(text, sought)) for text, document in ranked[:limit]]
+
+
+def text_of_event(document: str) -> str:
+    """What was said in it: without the seq, which is the store's."""
+    event = folds.decode(document)
+    return search.line_of({**event["data"], "seq": None} if event["type"] in LOGS else event["data"])
 
 
 def with_snippet(document: str, found: search.Snippet) -> str:

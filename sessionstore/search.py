@@ -240,7 +240,7 @@ def open_at_its_end(text: str, is_beginning: bool) -> tuple[str, bool]:
     end = UNSPACED_END.search(text)
     if end is None:
         return spaced(text), is_beginning
-    before, characters = spaced(text[: end.start()]), end[1]
+    before, characters = f"{spaced(text[: end.start()])} ", end[1]
     if len(characters) == 1:
         return before + characters, True
     return before + " ".join(characters[at : at + 2] for at in range(len(characters) - 1)), False

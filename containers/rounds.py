@@ -70,8 +70,8 @@ class Witness:
         """What LangChain is to be run with."""
         return []
 
-    def finds(self, items: Sequence[Item]) -> None:
-        """These, and no others, wait to be done; said at the beginning of each round."""
+    def finds(self, items: Sequence[Item], is_done: Callable[[str], bool]) -> None:
+        """These, and no others, wait to be done; said at the beginning of each round. `is_done` tells of any id."""
 
     def begins(self, item: Item) -> None: ...
 
@@ -91,7 +91,10 @@ class Witness:
 
 class Work(Protocol):
     async def waiting(self) -> Sequence[Item]:
-        """What is not done yet, oldest first. Raises Trouble."""
+        """What is not done yet, in order. Raises Trouble."""
+
+    def is_done(self, item_id: str) -> bool:
+        """Whether this process, or one before it, has done the item of this id."""
 
     def at_work(self) -> AbstractAsyncContextManager[Callable[[Item], Awaitable[str]]]:
         """Opens what is needed for a round; gives what does one item and says how it went. Raises Trouble."""
@@ -112,7 +115,7 @@ async def go_rounds(work: Work, witness: Witness, pace: Pace) -> bool:
 async def _one_round(work: Work, witness: Witness, pace: Pace, tried: Counter[str]) -> bool:
     try:
         items = [item for item in await work.waiting() if tried[item.id] < ATTEMPTS]
-        witness.finds(items)
+        witness.finds(items, work.is_done)
         if not items:
             return True
         async with work.at_work() as do:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from containers.rounds import Item, Witness
@@ -12,6 +12,7 @@ from hook_agent import SessionHookAgent
 
 HEARTBEAT_SECONDS = 300.0
 """The store takes a session for lost that it has not heard of for 900 s."""
+OPEN = ("pending", "in_progress")
 
 
 class SessionWitness(Witness):
@@ -43,8 +44,8 @@ class SessionWitness(Witness):
         self._handler = self._handler or self._agent.langchain_handler(self._worker)
         return [self._handler]
 
-    def finds(self, items: Sequence[Item]) -> None:
-        self._close_what_was_done({item.id for item in items})
+    def finds(self, items: Sequence[Item], is_done: Callable[[str], bool]) -> None:
+        self._settle({item.id for item in items}, is_done)
         if not items:
             return
         self._is_resting = False
@@ -52,13 +53,13 @@ class SessionWitness(Witness):
             if item.id not in self._goals:
                 self._agent.add_goal(id=item.id, description=item.title, eventId=f"{item.id}.found")
                 self._goals[item.id] = "pending"
-        self._agent.update_state(phase="working", progress=self._progress())
+        self._says_how_far()
 
-    def _close_what_was_done(self, waiting: set[str]) -> None:
-        """The process before was killed after it had done an item, and before it could say so."""
+    def _settle(self, waiting: set[str], is_done: Callable[[str], bool]) -> None:
+        """What a process before was killed over: it had done the item and not said so, or the item is gone."""
         for item_id, status in self._goals.items():
-            if status == "in_progress" and item_id not in waiting:
-                self._set_goal(item_id, "completed")
+            if status in OPEN and item_id not in waiting:
+                self._set_goal(item_id, "completed" if is_done(item_id) else "cancelled")
 
     def begins(self, item: Item) -> None:
         self._set_goal(item.id, "in_progress")
@@ -67,13 +68,13 @@ class SessionWitness(Witness):
     def finishes(self, item: Item, outcome: str) -> None:
         self._agent.log_response(type=f"{self._noun}_done", goalId=item.id, outcome=outcome)
         self._set_goal(item.id, "completed")
-        self._agent.update_state(progress=self._progress())
+        self._says_how_far()
 
     def fails(self, item: Item, error: Exception) -> None:
         said = {"error": str(error), "errorType": type(error).__name__}
         self._agent.log_response(type="error", goalId=item.id, **said)
         self._set_goal(item.id, "failed")
-        self._agent.update_state(progress=self._progress())
+        self._says_how_far()
 
     def notes(self, kind: str, **members: Any) -> None:
         self._agent.log_action(type=kind, **members)
@@ -96,9 +97,16 @@ class SessionWitness(Witness):
 
     def ends(self, status: str) -> None:
         """`completed`, `failed` or `cancelled`."""
+        for item_id, its_status in self._goals.items():
+            if its_status == "in_progress":
+                self._set_goal(item_id, "pending")
         self._agent.complete_agent(self._worker, self._summary(), status=status)
         self._agent.update_state(phase=status, progress=self._progress())
         self._agent.finalize(status="success" if status == "completed" else status, outcome=self._summary())
+
+    def _says_how_far(self) -> None:
+        """With the phase, which the graph's handler sets to how its last run ended."""
+        self._agent.update_state(phase="working", progress=self._progress())
 
     def _set_goal(self, item_id: str, status: str) -> None:
         self._goals[item_id] = status

@@ -4,6 +4,7 @@ MAILDIR             the maildir that mails come from; `inbox`, if not set
 IMAP_HOST           an IMAP server that they come from instead, with IMAP_PORT, IMAP_USER, IMAP_PASSWORD_FILE (or
                     IMAP_PASSWORD), IMAP_FOLDER (INBOX) and IMAP_TLS (1)
 OUTGOING            the maildir for the answers; `outgoing`
+KNOWLEDGE           what the support desk knows; `knowledge.toml`
 PACE_SECONDS        pause after each mail; 2
 KEEP_WATCHING       0: end when all are answered; else wait for more
 """
@@ -32,11 +33,16 @@ class Support:
     """The work: a mail is done when it is in the ledger."""
 
     def __init__(self, witness: Witness) -> None:
-        shop = tomllib.loads((HERE / "knowledge.toml").read_text(encoding="utf-8"))["shop"]
         self._witness = witness
+        self._knowledge = Path(os.environ.get("KNOWLEDGE", HERE / "knowledge.toml")).absolute()
+        shop = tomllib.loads(self._knowledge.read_text(encoding="utf-8"))["shop"]
         self._address: str = shop["address"]
         self._inbox = inbox_from_environment(HERE)
-        self._outgoing = Outgoing(Path(os.environ.get("OUTGOING", HERE / "outgoing")), shop["name"], self._address)
+        folder = Path(os.environ.get("OUTGOING", HERE / "outgoing")).absolute()
+        self._outgoing = Outgoing(folder, shop["name"], self._address)
+
+    def close(self) -> None:
+        self._inbox.close()
 
     async def waiting(self) -> Sequence[Item]:
         try:
@@ -44,7 +50,10 @@ class Support:
             keys = await asyncio.to_thread(self._look)
         except (InboxError, OSError) as error:
             raise Trouble(str(error)) from None
-        return [Item(key, f"Mail {key}") for key in keys if not self._outgoing.has_handled(key)]
+        return [Item(key, f"Mail {key}") for key in keys if not self.is_done(key)]
+
+    def is_done(self, item_id: str) -> bool:
+        return self._outgoing.has_handled(item_id)
 
     def _look(self) -> list[str]:
         authenticate(self._inbox, self._witness)
@@ -52,14 +61,18 @@ class Support:
 
     @asynccontextmanager
     async def at_work(self) -> AsyncIterator[Callable[[Item], Awaitable[str]]]:
-        async with support_tools(self._witness, self._outgoing.tickets) as tools:
+        async with support_tools(self._witness, self._knowledge, self._outgoing.tickets) as tools:
             pipeline = Pipeline(self._inbox, self._outgoing, tools, self._address, self._witness)
             yield lambda item: pipeline.run(item.id)
 
 
 async def answer_mails(witness: Witness) -> bool:
     """Whether something is left undone."""
-    return await go_rounds(Support(witness), witness, Pace.from_environment())
+    support = Support(witness)
+    try:
+        return await go_rounds(support, witness, Pace.from_environment())
+    finally:
+        support.close()
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ class Pipeline:
 
     async def run(self, key: str) -> str:
         """How it went with the mail. Raises InboxError, OSError, and what the support desk's tools raise."""
-        config: RunnableConfig = {"callbacks": self._witness.callbacks(), "metadata": {"mail": key}}
+        config: RunnableConfig = {"callbacks": self._witness.callbacks()}
         mail = cast(Mail, await self._graph.ainvoke({"key": key}, config))
         self._outgoing.note(key, mail["letter"], mail["category"], mail.get("reply"))
         return f"{mail['category']}, answered" if mail.get("reply") else f"{mail['category']}, not to be answered"

@@ -23,10 +23,14 @@ PREFIX = "mcp__support__"
 
 
 @asynccontextmanager
-async def support_tools(witness: Witness, tickets: Path) -> AsyncIterator[dict[str, BaseTool]]:
+async def support_tools(witness: Witness, knowledge: Path, tickets: Path) -> AsyncIterator[dict[str, BaseTool]]:
     """The tools by their own names, while the server runs. Raises Trouble if it does not start."""
     command = [sys.executable, "-m", "src.support_server"]
-    environment = {"TICKETS": str(tickets), "PYTHONPATH": os.environ.get("PYTHONPATH", "")}
+    environment = {
+        "KNOWLEDGE": str(knowledge),
+        "TICKETS": str(tickets),
+        "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
+    }
     parameters = StdioServerParameters(command=command[0], args=command[1:], cwd=HERE, env=environment)
     witness.notes("mcp_start", server="support", command=command)
     async with AsyncExitStack() as stack:

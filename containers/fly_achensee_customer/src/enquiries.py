@@ -37,7 +37,7 @@ def _in_folder(folder: Path) -> Iterator[Enquiry]:
         elif path.suffix == ".txt":
             written = datetime.fromtimestamp(path.stat().st_mtime, UTC).date()
             text = path.read_text(encoding="utf-8", errors="replace").strip()
-            yield Enquiry(id_from(path.stem), written, "", "", path.stem, text, "")
+            yield Enquiry(id_from(path.name), written, "", "", path.stem, text, "")
 
 
 def _in_mailbox(path: Path) -> Iterator[Enquiry]:

@@ -1,6 +1,7 @@
 """Answers the enquiries that customers write: `python -m src.main`.
 
-ENQUIRIES           a folder of .eml and .txt files, or a mailbox file; `enquiries`, if not set
+ENQUIRIES           a folder of .eml and .txt files, or a mailbox file; `enquiries`, if not set. What is still being
+                    written is to have another ending, as what is there is answered at once
 OUTBOX              the folder for the answers; `outbox`
 ANTHROPIC_API_KEY   Claude answers, as ANTHROPIC_MODEL; without it, rules do
 PACE_SECONDS        pause after each enquiry; 2
@@ -38,9 +39,12 @@ class CustomerDesk:
         self._enquiries: dict[str, Enquiry] = {}
 
     async def waiting(self) -> Sequence[Item]:
-        found = [enquiry for enquiry in read_enquiries(self._place) if not self._outbox.has(enquiry)]
+        found = [enquiry for enquiry in read_enquiries(self._place) if not self.is_done(enquiry.id)]
         self._enquiries = {enquiry.id: enquiry for enquiry in found}
         return [Item(enquiry.id, enquiry.subject or enquiry.id) for enquiry in found]
+
+    def is_done(self, item_id: str) -> bool:
+        return self._outbox.has(item_id)
 
     @asynccontextmanager
     async def at_work(self) -> AsyncIterator[Callable[[Item], Awaitable[str]]]:
@@ -53,7 +57,7 @@ class CustomerDesk:
     async def _answer(self, item: Item) -> str:
         enquiry = self._enquiries[item.id]
         answering = Answering(self._business, self._models, enquiry)
-        desk = await answering.run({"callbacks": self._witness.callbacks(), "metadata": {"enquiry": enquiry.id}})
+        desk = await answering.run({"callbacks": self._witness.callbacks()})
         path = self._outbox.put(enquiry, desk["reply"])
         return f"{desk['kind']}, answered in {path.name}"
 

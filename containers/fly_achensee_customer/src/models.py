@@ -16,8 +16,9 @@ from langchain_core.runnables import Runnable
 from .business import SPECIALISTS, Business
 from .rules import Rules
 
-DEFAULT_MODEL = "claude-sonnet-4-5"
+DEFAULT_MODEL = "claude-sonnet-5"
 MODEL_SECONDS = 60.0
+MODEL_TOKENS = 4096
 
 Rule = Callable[[Sequence[BaseMessage]], AIMessage]
 
@@ -69,5 +70,7 @@ def _claude() -> Models:
     from langchain_anthropic import ChatAnthropic
 
     name = os.environ.get("ANTHROPIC_MODEL", DEFAULT_MODEL)
-    claude = ChatAnthropic(model_name=name, timeout=MODEL_SECONDS, max_retries=2, stop=None)
+    claude = ChatAnthropic(
+        model_name=name, max_tokens_to_sample=MODEL_TOKENS, timeout=MODEL_SECONDS, max_retries=2, stop=None
+    )
     return lambda role: claude

@@ -19,15 +19,15 @@ class Outbox:
         """Raises OSError if it cannot be written to."""
         self._folder.mkdir(parents=True, exist_ok=True)
 
-    def path(self, enquiry: Enquiry) -> Path:
-        return self._folder / f"{enquiry.id}.eml"
+    def path(self, enquiry_id: str) -> Path:
+        return self._folder / f"{enquiry_id}.eml"
 
-    def has(self, enquiry: Enquiry) -> bool:
-        return self.path(enquiry).exists()
+    def has(self, enquiry_id: str) -> bool:
+        return self.path(enquiry_id).exists()
 
     def put(self, enquiry: Enquiry, text: str) -> Path:
         """Whole or not at all, and on the disk when this returns. Raises OSError."""
-        path = self.path(enquiry)
+        path = self.path(enquiry.id)
         unfinished = path.with_suffix(".unfinished")
         with unfinished.open("wb") as file:
             file.write(self._message(enquiry, text).as_bytes())

@@ -9,10 +9,8 @@ Rules.reply       the answer, made of the drafts
 from __future__ import annotations
 
 import json
-import tomllib
 from collections.abc import Sequence
 from datetime import date
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -22,11 +20,11 @@ from . import reading
 from .brief import Brief
 from .business import SPECIALISTS, Business, Specialist
 from .reading import Language, mentions
+from .telling import Teller
 
 Members = dict[str, Any]
 Conversation = Sequence[BaseMessage]
 
-PHRASES = Path(__file__).with_name("phrases.toml")
 ABUSIVE = ["idiot", "abzocker", "betrüger", "saftladen", "verbrecher", "scammer", "thieves", "moron", "arsch", "fuck"]
 COSTS = ["preis", "kost", "price", "cost", "how much", "wie viel"]
 OWN_WORDS: dict[Specialist, list[str]] = {
@@ -46,6 +44,8 @@ OWN_WORDS: dict[Specialist, list[str]] = {
 }
 BOOKED = ["gebucht", "are booked", "have booked", "our booking"]
 """Who has a place does not ask for one."""
+IN_GENERAL = {"booking": "which_day", "weather_and_safety": "limits", "vouchers_and_prices": "asked_back"}
+"""What a specialist says who has found nothing to look up."""
 CONSENT = {"de": "Zustimmung eines Elternteils", "en": "consent of a parent"}
 
 
@@ -68,7 +68,7 @@ def _found(messages: Conversation) -> list[tuple[str, Members]]:
 class Rules:
     def __init__(self, business: Business) -> None:
         self._business = business
-        self._phrases: dict[str, dict[Language, str]] = tomllib.loads(PHRASES.read_text(encoding="utf-8"))
+        self._teller = Teller(business)
 
     # The governor
 
@@ -114,12 +114,10 @@ class Rules:
     def reply(self, messages: Conversation) -> AIMessage:
         given = json.loads(str(messages[-1].content))
         language: Language = "en" if given["language"] == "en" else "de"
-        body = "\n\n".join(given["drafts"]) or self._say(given["kind"], language, phone=self._business.phone)
-        name = f" {given['name']}" if given["name"] else ""
-        greeting = self._say("greeting", language, name=name)
-        thanks = self._say("thanks", language) + "\n\n" if given["drafts"] else ""
-        signature = self._say("signature", language, business=self._business.name, phone=self._business.phone)
-        return AIMessage(f"{greeting}\n\n{thanks}{body}\n\n{signature}\n")
+        body = given["drafts"] or [self._teller.say(given["kind"], language)]
+        thanks = [self._teller.say("thanks", language)] if given["drafts"] else []
+        greeting = self._teller.say("greeting", language, name=f" {given['name']}" if given["name"] else "")
+        return AIMessage("\n\n".join([greeting, *thanks, *body, self._teller.say("signature", language)]) + "\n")
 
     def _decide(self, name: str, **arguments: Any) -> AIMessage:
         return AIMessage("", tool_calls=[_call(name, **arguments)])
@@ -166,87 +164,9 @@ class Rules:
 
     def _draft(self, name: Specialist, brief: Brief, found: list[tuple[str, Members]]) -> str:
         language = reading.language(f"{brief.subject} {brief.text}")
-        said = [sentence for tool, result in found for sentence in self._tell(tool, result, language)]
-        if name == "booking" and not found:
-            said.append(self._season("which_day", language))
+        said = [sentence for tool, result in found for sentence in self._teller.tell(tool, result, language)]
         if brief.remark:
-            said.append(self._say("consent", language, **self._business.limits._asdict()))
-        return " ".join(dict.fromkeys(said)) or self._nothing_found(name, language)
-
-    def _nothing_found(self, name: Specialist, language: Language) -> str:
-        if name == "weather_and_safety":
-            return self._say("limits", language, **self._business.limits._asdict())
-        return self._say("asked_back", language)
-
-    # What the tools gave, in sentences
-
-    def _tell(self, tool: str, result: Members, language: Language) -> list[str]:
-        tell = {
-            "free_places": self._tell_places,
-            "passenger_check": self._tell_passenger,
-            "price": self._tell_price,
-            "voucher": self._tell_voucher,
-            "house_rule": self._tell_rule,
-        }
-        return tell[tool](result, language)
-
-    def _tell_places(self, result: Members, language: Language) -> list[str]:
-        day = self._day(result["day"], language)
-        if result["status"] == "out_of_season":
-            return [self._season("out_of_season", language, day=day)]
-        persons, times = self._people(result["persons"], language), ", ".join(result.get("times", ()))
-        return [
-            self._say(result["status"], language, day=day, persons=persons, times=times, pilots=result.get("pilots"))
-        ]
-
-    def _tell_passenger(self, result: Members, language: Language) -> list[str]:
-        told = [name for name in ("age", "weight_kg") if result[name] is not None]
-        noun = {"age": "age", "weight_kg": "weight"}
-        together = {"de": " und ", "en": " and "}[language]
-        passenger = together.join(self._say(noun[name], language, **{name: result[name]}) for name in told)
-        reasons = result["reasons"] or ["allowed"]
-        return [self._say(reason, language, passenger=passenger, **result["limits"]) for reason in reasons]
-
-    def _tell_price(self, result: Members, language: Language) -> list[str]:
-        persons, photos = self._people(result["persons"], language), ""
-        if result["photos"]:
-            photos = self._say("with_photos", language, price=result["photos"])
-        phrase = "price_of_several" if result["persons"] > 1 else "price_of_one"
-        return [
-            self._say(
-                phrase, language, flight=self._flight(it, language), persons=persons, **{**price, "photos": photos}
-            )
-            for it, price in result["flights"].items()
-        ]
-
-    def _tell_voucher(self, result: Members, language: Language) -> list[str]:
-        members = dict(result)
-        if "flight" in members:
-            members["flight"] = self._flight(members["flight"], language)
-            members["valid_until"] = self._day(members["valid_until"], language)
-        return [self._say(f"voucher_{result['status']}", language, **members)]
-
-    def _tell_rule(self, result: Members, language: Language) -> list[str]:
-        return [result[language]]
-
-    def _flight(self, flight: str, language: Language) -> str:
-        return str(getattr(self._business.flights[flight], language))
-
-    def _season(self, phrase: str, language: Language, **members: Any) -> str:
-        opens, closes = (
-            self._month_day(date.fromisoformat(f"2000-{it}"), language) for it in self._business.season.values()
-        )
-        return self._say(phrase, language, opens=opens, closes=closes, **members)
-
-    def _people(self, number: int, language: Language) -> str:
-        return self._say("people" if number > 1 else "person", language, number=number)
-
-    def _day(self, day: str, language: Language) -> str:
-        when = date.fromisoformat(day)
-        return f"{self._month_day(when, language)}{'' if language == 'de' else ', '}{when.year}"
-
-    def _month_day(self, day: date, language: Language) -> str:
-        return f"{day.day}.{day.month}." if language == "de" else f"{day:%B} {day.day}"
-
-    def _say(self, phrase: str, language: Language, **members: Any) -> str:
-        return self._phrases[phrase][language].format(**members)
+            said.append(self._teller.say("consent", language))
+        if not found:
+            said.append(self._teller.say(IN_GENERAL[name], language))
+        return " ".join(dict.fromkeys(said))

@@ -11,9 +11,16 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from hook_agent import own_patterns
+
+from .targets import Target, targets
+
 
 class BadSetting(ValueError):
     """A setting that cannot be used; the message names it and says what it takes."""
+
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 class Setting(NamedTuple):
@@ -37,16 +44,34 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     read_token: str | None = None
     ingest_token: str | None = None
     tokens_directory: Path | None = None
+    agent_token_file: Path | None = None
     max_event_bytes: int = 1 << 20
     max_batch_bytes: int = 32 << 20
     lost_after: float = 900.0
     allowed_hosts: frozenset[str] = frozenset()
     allowed_origins: frozenset[str] = frozenset({"http://localhost:3000", "http://127.0.0.1:3000"})
     retention_days: int | None = None
+    retention_bytes: int | None = None
+    archive_directory: Path | None = None
     auto_create: bool = True
     backup_directory: Path | None = None
     backup_every: float = 3600.0
     tree: bool = True
+    disk_reserve: int | None = None
+    log: str = "text"
+    log_requests: bool = False
+    log_file: Path | None = None
+    log_bytes: int = 512 << 20
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
+    trusted_proxies: tuple[Network, ...] = ()
+    max_failures: int | None = 30
+    max_requests: int | None = None
+    max_connections: int = 1024
+    max_listeners: int = 1000
+    own_patterns: tuple[tuple[str, str], ...] | None = ()
+    webhooks: tuple[Target, ...] = ()
+    public_url: str | None = None
 
     @property
     def database(self) -> Path:
@@ -54,8 +79,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_loopback(self) -> bool:
-        """Whether only this machine can reach the server."""
         return is_loopback_name(self.host)
+
+    @property
+    def is_private(self) -> bool:
+        """Whether only this machine can reach the server, and no proxy brings others."""
+        return self.is_loopback and not self.trusted_proxies
 
 
 def is_loopback_name(name: str) -> bool:
@@ -79,6 +108,8 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
             raise BadSetting(f"{setting.variable}{said}: {error}") from None
     settings = Settings(**values)
     check_tokens_differ(settings)
+    if (settings.tls_certificate is None) != (settings.tls_key is None):
+        raise BadSetting("SESSIONS_TLS_CERT, SESSIONS_TLS_KEY: the one needs the other")
     return settings
 
 
@@ -119,6 +150,10 @@ def whole(low: int, high: int) -> Callable[[str], int]:
     return read
 
 
+def whole_or_off(low: int, high: int) -> Callable[[str], int | None]:
+    return lambda text: None if text == "off" else whole(low, high)(text)
+
+
 def days(text: str) -> int | None:
     return None if text == "off" else whole(1, 36_500)(text)
 
@@ -142,6 +177,25 @@ def interval(text: str) -> float:
     if number.isascii() and number.isdigit() and 1 <= int(number) * UNITS[unit] <= 31_536_000:
         return int(number) * UNITS[unit]
     raise ValueError("must be a whole number of seconds, or one such as 15m, 1h, 1d, from 1 second to 365 days")
+
+
+SIZES = {"K": 10, "M": 20, "G": 30, "T": 40}
+
+
+def size(low: int) -> Callable[[str], int]:
+    """Bytes, or a number with its unit: `64M` is 64 MiB."""
+
+    def read(text: str) -> int:
+        number, shift = (text[:-1], SIZES[text[-1]]) if text[-1:] in SIZES else (text, 0)
+        if number.isascii() and number.isdigit() and low <= int(number) << shift <= 1 << 60:
+            return int(number) << shift
+        raise ValueError(f"must be a whole number of bytes, or one such as 64M, 2G, and at least {low}")
+
+    return read
+
+
+def optional_size(low: int, none: str) -> Callable[[str], int | None]:
+    return lambda text: None if text == none else size(low)(text)
 
 
 def one_of(*choices: str) -> Callable[[str], str]:
@@ -197,6 +251,19 @@ def origin(text: str) -> str:
     return match[0].removesuffix(USUAL_PORTS.get(match[1], " "))
 
 
+def networks(text: str) -> tuple[Network, ...]:
+    try:
+        return tuple(ipaddress.ip_network(item) for item in items(text))
+    except ValueError:
+        raise ValueError("must be addresses or networks such as 10.0.0.5 or 10.0.0.0/24") from None
+
+
+def public_url(text: str) -> str | None:
+    if not text or re.fullmatch(r"https?://[^\s@?#\x00-\x1f]+", text):
+        return text.rstrip("/") or None
+    raise ValueError("must be an http or https URL without user, query and fragment")
+
+
 def items(text: str) -> list[str]:
     return [item.strip() for item in text.split(",") if item.strip()]
 
@@ -214,6 +281,8 @@ TABLE = (
     Setting("SESSIONS_INGEST_TOKEN", "ingest_token", "", "Token of the role ingest", secret),
     Setting("SESSIONS_TOKENS_DIR", "tokens_directory", "", "Where tokens that the server makes are written; "
             "SESSIONS_DIR/tokens", optional_folder),
+    Setting("SESSIONS_AGENT_TOKEN_FILE", "agent_token_file", "", "File into which the token of the role ingest is "
+            "copied at the start, for every user to read: agents in other containers", optional_folder),
     Setting("SESSIONS_MAX_EVENT_BYTES", "max_event_bytes", "1048576", "Largest single event", whole(1024, 1 << 26)),
     Setting("SESSIONS_MAX_BATCH_BYTES", "max_batch_bytes", "33554432", "Largest batch of events",
             whole(1024, 1 << 28)),
@@ -221,6 +290,11 @@ TABLE = (
             seconds),
     Setting("SESSIONS_RETENTION_DAYS", "retention_days", "off", "Days after their last change after which sessions "
             "that have ended are deleted; off: never", days),
+    Setting("SESSIONS_RETENTION_BYTES", "retention_bytes", "off", "Size of the database above which the sessions that "
+            "have ended and have not changed for longest are deleted, such as 20G; off: never",
+            optional_size(1 << 20, "off")),
+    Setting("SESSIONS_ARCHIVE_DIR", "archive_directory", "", "Folder into which a session is archived, and read back, "
+            "before retention deletes it; best on another disk", optional_folder),
     Setting("SESSIONS_ALLOWED_HOSTS", "allowed_hosts", "", "Comma-separated names to answer to as Host, besides "
             "loopback names", hosts),
     Setting("SESSIONS_ALLOWED_ORIGINS", "allowed_origins", "http://localhost:3000,http://127.0.0.1:3000",
@@ -233,4 +307,32 @@ TABLE = (
             "another disk. None: it makes no backups", optional_folder),
     Setting("SESSIONS_BACKUP_EVERY", "backup_every", "1h", "How often it does so: seconds, or such as 15m, 1h, 1d",
             interval),
+    Setting("SESSIONS_DISK_RESERVE", "disk_reserve", "auto", "Free bytes of the disk below which writes are refused; "
+            "auto: 64 MiB, or 2 % of a small disk", optional_size(0, "auto")),
+    Setting("SESSIONS_LOG", "log", "text", "How the server logs: text, to stderr, for people; json, to stdout, one "
+            "object a line", one_of("text", "json")),
+    Setting("SESSIONS_LOG_REQUESTS", "log_requests", "off", "on: every request is logged, without body, token and "
+            "query", switch),
+    Setting("SESSIONS_LOG_FILE", "log_file", "", "File to which the log goes instead; it is rotated", optional_folder),
+    Setting("SESSIONS_LOG_BYTES", "log_bytes", "512M", "How much the file and those rotated away may have together",
+            size(1 << 16)),
+    Setting("SESSIONS_TLS_CERT", "tls_certificate", "", "File of the certificate chain, PEM; with it the server speaks "
+            "HTTPS alone", optional_folder),
+    Setting("SESSIONS_TLS_KEY", "tls_key", "", "File of its private key, PEM, without a passphrase", optional_folder),
+    Setting("SESSIONS_TRUSTED_PROXIES", "trusted_proxies", "", "Comma-separated addresses or networks of proxies whose "
+            "X-Forwarded-For and X-Forwarded-Proto are believed; with one tokens are needed", networks),
+    Setting("SESSIONS_MAX_FAILURES", "max_failures", "30", "Wrong tokens that one address may try in a minute; off: "
+            "any number", whole_or_off(1, 1_000_000)),
+    Setting("SESSIONS_MAX_REQUESTS", "max_requests", "off", "Requests a second with one token; off: any number",
+            whole_or_off(1, 1_000_000)),
+    Setting("SESSIONS_MAX_CONNECTIONS", "max_connections", "1024", "Connections of one address",
+            whole(1, 1_000_000)),
+    Setting("SESSIONS_MAX_LISTENERS", "max_listeners", "1000", "WebSockets and event streams together",
+            whole(0, 1_000_000)),
+    Setting("SESSIONS_REDACT", "own_patterns", "on", "on: keys, tokens and passwords are taken out before anything is "
+            "stored; off; or a file of further patterns, one a line", own_patterns),
+    Setting("SESSIONS_WEBHOOKS", "webhooks", "", "File, JSON or TOML, that says who is told by HTTP of sessions that "
+            "wait, fail or are lost", targets),
+    Setting("SESSIONS_PUBLIC_URL", "public_url", "", "Where people find the dashboard, for links in what webhooks tell",
+            public_url),
 )  # fmt: skip

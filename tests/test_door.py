@@ -1,21 +1,21 @@
-"""The door answers to the letter as the ordinary handlers behind it do."""
+"""The door answers to the letter as the ordinary handlers do."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import httpx
 import pytest
 
 from app import create_app
-from sessionstore.access import ASGI, Gate, Message, Receive, Scope, Send, Tokens
+from sessionstore.access import Scope
 from sessionstore.door import Door
 from sessionstore.settings import Settings
 from sessionstore.store import Store
+from sessionstore.tokens import Tokens
+from tests.appliance import Appliance
 
 JSON = {"content-type": "application/json"}
 WELL = b'{"type":"note","eventId":"%d"}'
@@ -121,67 +121,29 @@ CORPUS = (
 )
 
 
-@asynccontextmanager
-async def running(folder: Path, *, with_door: bool) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of the appliance, in this process: as it is, or with the ordinary handlers alone."""
-    store = Store(Settings(directory=folder))
-    gate = cast(Gate, create_app(store, Tokens({})))
-    assert isinstance(gate.app, Door)
-    if not with_door:
-        gate.app = gate.app.app
-    async with lifespan(gate):
-        transport = httpx.ASGITransport(with_state(gate))
-        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:9000") as client:
-            yield client
-
-
-def with_state(app: ASGI) -> Any:
-    """`app` as an ASGI server calls it: each request with a state of its own."""
-
-    async def called(scope: Scope, receive: Receive, send: Send) -> None:
-        await app({**scope, "state": {}}, receive, send)
-
-    return called
-
-
-@asynccontextmanager
-async def lifespan(app: ASGI) -> AsyncIterator[None]:
-    """Start the app and stop it as an ASGI server does."""
-    inbox: asyncio.Queue[Message] = asyncio.Queue()
-    outbox: asyncio.Queue[Message] = asyncio.Queue()
-    task = asyncio.ensure_future(
-        app({"type": "lifespan", "asgi": {"version": "3.0"}, "state": {}}, inbox.get, outbox.put)
-    )
-
-    async def tell(moment: str) -> None:
-        inbox.put_nowait({"type": f"lifespan.{moment}"})
-        assert (await outbox.get())["type"] == f"lifespan.{moment}.complete"
-
-    await tell("startup")
-    try:
-        yield
-    finally:
-        await tell("shutdown")
-        await task
-
-
-def answers(folder: Path, *, with_door: bool) -> list[Answered]:
+def answers(folder: Path, body: Callable[[bytes], Iterable[bytes] | bytes]) -> list[Answered]:
     """What the corpus is answered, in its order, and in the end the logs that came of it."""
+    with Appliance(folder) as appliance, httpx.Client(base_url=appliance.url, timeout=30) as client:
+        found = [client.post(asked.path, content=body(asked.body), headers=asked.headers) for asked in CORPUS]
+        for session in ("session", "other", "headers"):
+            found += [client.get(f"/api/actions/{session}{log}") for log in ("", "/responses")]
+        return [answered(answer) for answer in found]
 
-    async def ask() -> list[Answered]:
-        async with running(folder, with_door=with_door) as client:
-            found = [await client.post(asked.path, content=asked.body, headers=asked.headers) for asked in CORPUS]
-            for session in ("session", "other", "headers"):
-                found += [await client.get(f"/api/actions/{session}{log}") for log in ("", "/responses")]
-            return [answered(answer) for answer in found]
 
-    return asyncio.run(ask())
+def whole(body: bytes) -> bytes:
+    """A body of a known length: the door takes it."""
+    return body
+
+
+def in_chunks(body: bytes) -> Iterable[bytes]:
+    """A body whose length nobody knows before its end: it goes the ordinary way."""
+    yield body
 
 
 def answered(answer: httpx.Response) -> Answered:
     """An answer without what every store makes up for itself."""
     body = answer.json() if answer.content else None
-    return Answered(answer.status_code, dict(answer.headers) | {"content-length": ""}, nameless(body))
+    return Answered(answer.status_code, dict(answer.headers) | {"content-length": "", "date": ""}, nameless(body))
 
 
 def nameless(document: Any) -> Any:
@@ -194,16 +156,46 @@ def nameless(document: Any) -> Any:
     return given | ({"eventId": len(given["eventId"]) > 8} if "eventId" in given else {})
 
 
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    yield tmp_path_factory.mktemp("door")
-
-
-def test_with_and_without_the_door_every_answer_is_the_same(folders: Path) -> None:
-    with_door = answers(folders / "with", with_door=True)
-    without = answers(folders / "without", with_door=False)
-    for asked, here, there in zip(CORPUS, with_door, without, strict=False):
+def test_through_the_door_and_the_ordinary_way_every_answer_is_the_same(tmp_path: Path) -> None:
+    hot, ordinary = answers(tmp_path / "hot", whole), answers(tmp_path / "ordinary", in_chunks)
+    for asked, here, there in zip(CORPUS, hot, ordinary, strict=False):
         assert here == there, (asked.path, asked.headers, asked.body[:80])
-    assert with_door[len(CORPUS) :] == without[len(CORPUS) :]
-    statuses = {answer.status for answer in with_door}
-    assert statuses == {200, 400, 403, 404, 413, 415, 422}
+    assert hot[len(CORPUS) :] == ordinary[len(CORPUS) :]
+    assert {answer.status for answer in hot} == {200, 400, 403, 404, 413, 415, 422}
+
+
+@pytest.fixture
+def door(folder: Path) -> Door:
+    folder.mkdir()
+    store = Store(Settings(directory=folder))
+    return Door(create_app(store, Tokens(store.settings)), store)
+
+
+def takes(door: Door, url: bytes, headers: dict[bytes, bytes]) -> bool:
+    scope: Scope = {"headers": list(headers.items()), "scheme": "http", "client": ("127.0.0.1", 40000)}
+    return door.call(url, scope, lambda *_: None) is not None
+
+
+def test_what_comes_whole_is_taken(door: Door) -> None:
+    assert takes(door, b"/api/actions/s", {b"content-length": b"15"})
+    assert takes(door, b"/api/actions/s/responses", {b"content-length": b"65536", b"connection": b"keep-alive"})
+
+
+@pytest.mark.parametrize(
+    ("url", "headers"),
+    [
+        (b"/api/actions/s?a=b", {b"content-length": b"15"}),
+        (b"/api/actions/a..b", {b"content-length": b"15"}),
+        (b"/api/actions/a%62", {b"content-length": b"15"}),
+        (b"/api/actions/s/", {b"content-length": b"15"}),
+        (b"/api/state/s", {b"content-length": b"15"}),
+        (b"/api/actions/s", {}),
+        (b"/api/actions/s", {b"transfer-encoding": b"chunked"}),
+        (b"/api/actions/s", {b"content-length": b"65537"}),
+        (b"/api/actions/s", {b"content-length": b"15", b"expect": b"100-continue"}),
+        (b"/api/actions/s", {b"content-length": b"15", b"upgrade": b"h2c"}),
+        (b"/api/actions/s", {b"content-length": b"15", b"origin": b"http://127.0.0.1"}),
+    ],
+)
+def test_what_needs_more_than_that_goes_the_ordinary_way(door: Door, url: bytes, headers: dict[bytes, bytes]) -> None:
+    assert not takes(door, url, headers)

@@ -1,0 +1,168 @@
+"""What the server says while it runs: one entry a line, as text for people or as JSON for machines.
+
+An entry is handed to a thread that writes it: whoever reads the output slowly, or
+not at all, holds nobody up. What cannot be written is given up, and counted.
+No entry holds a body, a token or the query of a URL.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import queue
+import re
+import sys
+import traceback
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from logging.handlers import QueueHandler, QueueListener, RotatingFileHandler
+from typing import Any
+
+from .settings import BadSetting, Settings
+
+MAX_WAITING = 10_000
+"""Entries that are not written yet; what comes beyond them is given up."""
+MAX_TEXT = 2000
+"""Characters that are left of any one text: somebody else may have written it."""
+MAX_TRACE = 20_000
+FILES = 10
+"""A log that goes to a file is kept in so many, which have its bytes together."""
+
+lost: Counter[str] = Counter()
+"""Entries that could not be written: `full`, too many waited; `failed`, as on a full disk."""
+
+of_requests = logging.getLogger("sessionstore.requests")
+of_security = logging.getLogger("sessionstore.security")
+
+
+def security(event: str, **fields: Any) -> None:
+    """Say something that concerns who may (`token_refused`): always, whatever else is said. Never hand it a secret."""
+    of_security.warning(event, extra={"fields": fields})
+
+
+def tell(event: str, **fields: Any) -> None:
+    """Say something that a machine may wait for (`started`)."""
+    logging.getLogger("sessionstore").info(event, extra={"fields": fields})
+
+
+# ----------------------------------------------------------------------- the lines
+
+
+def fields_of(record: logging.LogRecord) -> dict[str, Any]:
+    """An entry in its members, each text bounded. One that is only a sentence has it as `message`."""
+    said: dict[str, Any] | None = getattr(record, "fields", None)
+    moment = datetime.fromtimestamp(record.created, UTC).replace(tzinfo=None)
+    members = {
+        "ts": f"{moment.isoformat(timespec='milliseconds')}Z",
+        "level": record.levelname.lower(),
+        "event": record.getMessage() if said is not None else "message",
+        "source": record.name.removeprefix("sessionstore."),
+    }
+    if said is None:
+        members["message"] = bounded(record.getMessage())
+    if record.exc_info and record.exc_info[1]:
+        members["trace"] = bounded("".join(traceback.format_exception(record.exc_info[1])), MAX_TRACE)
+    return members | {name: bounded(value) for name, value in (said or {}).items() if value is not None}
+
+
+def bounded(value: Any, most: int = MAX_TEXT) -> Any:
+    if isinstance(value, bool | int | float):
+        return value
+    text = str(value)
+    return text if len(text) <= most else f"{text[:most]}…"
+
+
+class JsonLines(logging.Formatter):
+    """One object a line, in ASCII: nothing in it can begin a line, or steer a terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return json.dumps(fields_of(record), separators=(",", ":"))
+
+
+UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+
+class TextLines(logging.Formatter):
+    """A sentence a line; a traceback follows, each of its lines set in, so that none looks like an entry."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        members = fields_of(record)
+        ts, level, event, source = (members.pop(name) for name in ("ts", "level", "event", "source"))
+        trace = members.pop("trace", "")
+        said = members.pop("message", event)
+        rest = "".join(f" {name}={shown(value)}" for name, value in members.items())
+        lines = [f"{ts} {level.upper()} {source}: {said}{rest}", *(f"    {line}" for line in trace.splitlines())]
+        return "\n".join(UNSAFE.sub(escaped, line) for line in lines)
+
+
+def shown(value: Any) -> str:
+    text = str(value)
+    return text if re.fullmatch(r"[!-~]+", text) and '"' not in text else json.dumps(text, ensure_ascii=False)
+
+
+def escaped(match: re.Match[str]) -> str:
+    return match[0].encode("unicode_escape").decode()
+
+
+# ------------------------------------------------------------------------- the way
+
+
+class Hand(QueueHandler):
+    """Hands an entry to the thread that writes, as it is; one too many is given up."""
+
+    def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
+        record.msg, record.args = record.getMessage(), None  # what it names may have changed by then
+        return record
+
+    def enqueue(self, record: logging.LogRecord) -> None:
+        try:
+            self.queue.put_nowait(record)
+        except queue.Full:
+            lost["full"] += 1
+
+
+class Output(logging.StreamHandler[Any]):
+    def handleError(self, record: logging.LogRecord) -> None:
+        lost["failed"] += 1
+
+
+class Rotated(RotatingFileHandler):
+    def handleError(self, record: logging.LogRecord) -> None:
+        lost["failed"] += 1
+
+
+def handler_of(settings: Settings) -> logging.Handler:
+    """Where entries go, and as what. Raises OSError where the file cannot be written, BadSetting where it may not."""
+    handler: logging.Handler
+    if settings.log_file:
+        if settings.log_file.name.startswith(settings.database.name):
+            raise BadSetting(f"SESSIONS_LOG_FILE={str(settings.log_file)!r}: the database is named so")
+        settings.log_file.parent.mkdir(parents=True, exist_ok=True)
+        size = settings.log_bytes // FILES
+        handler = Rotated(settings.log_file, maxBytes=size, backupCount=FILES - 1, encoding="utf-8")
+    else:
+        handler = Output(sys.stdout if settings.log == "json" else sys.stderr)
+    handler.setFormatter(JsonLines() if settings.log == "json" else TextLines())
+    return handler
+
+
+@contextmanager
+def logging_as(settings: Settings) -> Iterator[None]:
+    """Until the end of the block, what is logged is written as the settings say; at its end all of it has been."""
+    hand = Hand(queue.Queue(MAX_WAITING))
+    listener = QueueListener(hand.queue, handler_of(settings))
+    root, own = logging.getLogger(), logging.getLogger("sessionstore")
+    root.setLevel(logging.WARNING)
+    own.setLevel(logging.INFO if settings.log == "json" else logging.WARNING)
+    of_requests.setLevel(logging.INFO if settings.log_requests else logging.WARNING)
+    root.addHandler(hand)
+    listener.start()
+    try:
+        yield
+    finally:
+        root.removeHandler(hand)
+        listener.stop()
+        for handler in listener.handlers:
+            handler.close()

@@ -31,7 +31,7 @@ NAME = re.compile(r"sessions-(\d{8}T\d{6}Z)\.db(\.json)?", re.ASCII)
 TIME = "%Y%m%dT%H%M%SZ"
 
 Progress = Callable[[int, int], object]
-"""Told how many pages are copied, of how many. What it raises stops the copying."""
+"""Told how many pages are copied, of how many; true: there is haste. What it raises stops the copying."""
 
 
 class BackupFailed(Exception):
@@ -90,8 +90,9 @@ def copy(database: Path, part: Path, progress: Progress) -> int:
                 def step(status: int, remaining: int, total: int) -> None:
                     begun = time.monotonic()
                     os.fdatasync(file.fileno())
-                    time.sleep(time.monotonic() - begun)  # the disk is as long for others
-                    progress(total - remaining, total)
+                    took = time.monotonic() - begun
+                    if not progress(total - remaining, total):
+                        time.sleep(took)  # the disk is as long for others
 
                 source.backup(copied, pages=STEP_PAGES, progress=step)
     return cursor

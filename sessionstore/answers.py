@@ -241,6 +241,34 @@ class TreeHealth(Shape, kw_only=True):
     error: str | None
 
 
+class DiskHealth(Shape, kw_only=True):
+    """The disk of the database. `full`: writes are refused until more than the reserve is free."""
+
+    status: Literal["ok", "low", "full"]
+    free_bytes: int
+    total_bytes: int
+    reserve_bytes: int
+
+
+class RetentionHealth(Shape, kw_only=True):
+    """How many sessions this process has deleted unasked, and what keeps it from deleting more."""
+
+    status: Literal["off", "ok", "failed"]
+    deleted: int
+    error: str | None
+
+
+Checks = dict[str, Literal["pass", "warn", "fail"]]
+"""`warn` concerns what is made of what is written, or may end the writing; `fail`: nothing is written."""
+
+
+class WebhookHealth(Shape, kw_only=True):
+    """How telling others by HTTP goes."""
+
+    status: str
+    pending: int
+
+
 class Health(Shape, kw_only=True):
     """How the server is."""
 
@@ -258,12 +286,39 @@ class Health(Shape, kw_only=True):
     database: DatabaseHealth
     backup: BackupHealth
     tree: TreeHealth
+    disk: DiskHealth
+    retention: RetentionHealth
+    checks: Checks
+    webhooks: WebhookHealth
+
+
+class Webhook(Shape, kw_only=True):
+    """Who is told of sessions by HTTP, and how that goes."""
+
+    name: str
+    place: str
+    format: str
+    on: list[str]
+    rules: dict[str, float]
+    pending: int
+    failures: int
+    delivered: int
+    refused: int
+    last_delivery: str | None
+    error: str | None
+
+
+class WebhookList(Shape, kw_only=True):
+    """All of them."""
+
+    items: list[Webhook]
 
 
 class Ready(Shape, kw_only=True):
     """Writes are taken."""
 
     status: str
+    checks: Checks
 
 
 class Stats(Shape, kw_only=True):
@@ -284,6 +339,23 @@ class Stats(Shape, kw_only=True):
     events_today: int
     events_per_minute: list[int]
     database_bytes: int
+
+
+class Question(Shape, kw_only=True):
+    """What people often ask in SQL. `path` answers it as a page, `path`.json and `path`.csv for programs."""
+
+    name: str
+    title: str
+    description: str
+    path: str
+    parameters: list[str]
+    sql: str
+
+
+class Questions(Shape, kw_only=True):
+    """All of them, in their order."""
+
+    items: list[Question]
 
 
 class LoggedIn(Shape, kw_only=True):

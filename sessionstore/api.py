@@ -30,10 +30,12 @@ from litestar.response import Stream
 from hook_agent import claude_code_events
 
 from . import __version__, answers, folds, requests
-from .access import COOKIE, Headers, Tokens
+from .access import COOKIE, Caller, Gate, Headers
 from .answers import gives, problems
 from .backups import Backups
+from .catalogue import questions
 from .database import Appended, Appender, DeleteUnchanged
+from .disk import Disk
 from .door import entry, logged
 from .events import ID_PATTERN, Draft, is_id, json_object, now
 from .folds import Document
@@ -42,7 +44,10 @@ from .mirror import Mirror
 from .problems import MEDIA_TYPE, Problem, invalid
 from .reader import HISTORY_TYPES, Page
 from .requests import check_media_type, draft_of, draft_of_line, if_match, read_body, session_in_path, split
+from .retention import Retention
 from .store import Store
+from .tokens import cookie_for
+from .webhooks import Webhook
 
 log = logging.getLogger("sessionstore.api")
 
@@ -71,6 +76,11 @@ Call = Request[Any, Any, Any]
 def store_of(request: Call) -> Store:
     store: Store = request.app.state.store
     return store
+
+
+def caller_of(request: Call) -> Caller:
+    caller: Caller = request.scope["state"]["caller"]
+    return caller
 
 
 def headers_of(request: Call) -> Headers:
@@ -182,8 +192,8 @@ async def health(request: Call) -> JSONResponse:
     seconds = store.uptime()
     document = {
         "status": "ok" if store.why_not_ready() is None else "unavailable",
-        "role": request.scope["state"]["role"],
-        "tokens": bool(request.app.state.tokens),
+        "role": caller_of(request).role,
+        "tokens": bool(request.app.state.gate.tokens),
         "uptime": f"{int(seconds)} seconds",
         "uptimeSeconds": round(seconds, 1),
         "websocket": request.app.state.listeners.counts(),
@@ -195,6 +205,10 @@ async def health(request: Call) -> JSONResponse:
         "database": database_health(store),
         "backup": backup_health(store.backups),
         "tree": tree_health(store.mirror),
+        "disk": disk_health(store.disk),
+        "retention": retention_health(store.retention),
+        "checks": store.checks(),
+        "webhooks": {"status": store.webhooks.status, "pending": store.webhooks.pending},
     }
     return answer(msgspec.json.encode(document))
 
@@ -218,18 +232,51 @@ def tree_health(mirror: Mirror) -> Document:
     return {"status": mirror.status, "cursor": mirror.cursor, "lag": mirror.lag, "error": mirror.error}
 
 
+def disk_health(disk: Disk) -> Document:
+    return {"status": disk.status, "freeBytes": disk.free, "totalBytes": disk.total, "reserveBytes": disk.reserve}
+
+
+def retention_health(retention: Retention) -> Document:
+    return {"status": retention.status, "deleted": retention.deleted, "error": retention.error}
+
+
 @get("/ready", responses=gives(answers.Ready), tags=["server"])
 async def ready(request: Call) -> JSONResponse:
-    """Whether writes are taken."""
-    if why := store_of(request).why_not_ready():
+    """Whether writes are taken, and what may end that."""
+    store = store_of(request)
+    if why := store.why_not_ready():
         raise Problem(503, why, headers={"retry-after": "2"})
-    return answer(b'{"status":"ready"}')
+    return answer(msgspec.json.encode({"status": "ready", "checks": store.checks()}))
+
+
+@get("/api/webhooks", responses=gives(answers.WebhookList), tags=["server"])
+async def list_webhooks(request: Call) -> JSONResponse:
+    """Who is told of sessions by HTTP, and how that goes. Neither secrets nor paths of URLs are shown."""
+    return answer(msgspec.json.encode({"items": [shown_webhook(one) for one in store_of(request).webhooks.all]}))
+
+
+def shown_webhook(webhook: Webhook) -> Document:
+    target = webhook.target
+    return {
+        "name": target.title,
+        "place": target.place,
+        "format": target.format,
+        "on": target.on,
+        "rules": {name: value for name, value in msgspec.to_builtins(target.rules).items() if value is not None},
+        "pending": webhook.pending,
+        "failures": webhook.failures,
+        "delivered": webhook.results["delivered"],
+        "refused": webhook.results["refused"],
+        "lastDelivery": webhook.last_delivery,
+        "error": webhook.error,
+    }
 
 
 @get("/metrics", media_type="text/plain", responses=problems(401), tags=["server"])
 async def metrics(request: Call) -> Response[str]:
     """The same for Prometheus."""
-    text = prometheus(store_of(request), request.app.state.listeners, request.app.state.gate)
+    state = request.app.state
+    text = prometheus(store_of(request), state.listeners, state.gate, state.traffic)
     return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
@@ -388,7 +435,7 @@ async def delete_session(
     draft = draft_of("session_deleted", session_id, {}, headers_of(request))
     if last_cursor is None:
         return done(await append(request, draft))
-    return done(await store_of(request).writer.submit(DeleteUnchanged(draft, last_cursor)))
+    return done(await store_of(request).writer.submit(DeleteUnchanged(draft, last_cursor), (draft,)))
 
 
 @get("/api/sessions/{session_id:str}/resume", responses=gives(answers.Resume, 404), tags=["sessions"])
@@ -703,15 +750,18 @@ async def post_events(request: Call) -> JSONResponse:
     store = store_of(request)
     check_media_type(headers_of(request), NDJSON)
     body = await read_body(request.receive, store.settings.max_batch_bytes)  # type: ignore[arg-type]
-    may_delete = request.scope["state"]["role"] == "admin"
+    may_delete = caller_of(request).role == "admin"
 
-    def read() -> list[tuple[int, Draft | Problem]]:
-        return list(
+    def read() -> tuple[list[tuple[int, Draft | Problem]], list[Draft]]:
+        lines = list(
             requests.drafts_of_batch(body, max_event_bytes=store.settings.max_event_bytes, may_delete=may_delete)
         )
+        drafts = [draft for _, draft in lines if isinstance(draft, Draft)]
+        for draft in drafts:
+            store.writer.redactor(draft)
+        return lines, drafts
 
-    lines = await asyncio.to_thread(read) if len(body) > BIG else read()
-    drafts = [draft for _, draft in lines if isinstance(draft, Draft)]
+    lines, drafts = await asyncio.to_thread(read) if len(body) > BIG else read()
     return answer(msgspec.json.encode(await store.writer.submit(Batch(lines), drafts, len(body))))
 
 
@@ -727,6 +777,7 @@ class Batch:
         for number, draft in self.lines:
             try:
                 if isinstance(draft, Problem):
+                    appender.tally[f"{draft.status}"] += 1
                     raise draft
                 if appender.append(draft).duplicate:
                     duplicates += 1
@@ -806,6 +857,12 @@ async def stats(request: Call) -> JSONResponse:
     return answer(f'{counts[:-1]},"databaseBytes":{store.database_bytes()}}}')
 
 
+@get("/api/query/questions", responses=gives(answers.Questions), tags=["queries"])
+async def list_questions(request: Call) -> JSONResponse:
+    """What people often ask in SQL, and where it is answered."""
+    return answer(msgspec.json.encode({"items": list(questions().values())}))
+
+
 @get("/api/query/search", responses=gives(answers.FoundPage, 422), tags=["queries"])
 async def search(
     request: Call,
@@ -827,23 +884,22 @@ async def search(
 @post(
     "/api/login",
     operation_class=takes(requests.Login, headers=()),
-    responses=gives(answers.LoggedIn, 400, 413, 415, 422),
+    responses=gives(answers.LoggedIn, 400, 413, 415, 422, 429),
     status_code=200,
     tags=["server"],
 )
 async def log_in(request: Call) -> JSONResponse:
     """Exchange a token for a cookie that a browser keeps."""
     token = requests.checked(await object_of(request), requests.Login).token
-    tokens: Tokens = request.app.state.tokens
-    if not tokens:
+    gate: Gate = request.app.state.gate
+    if not gate.tokens:
         return answer(b'{"success":true,"role":"admin"}')
-    role = tokens.role_of(token)
-    if role is None:
-        raise Problem(401, "That token is not known here", headers={"www-authenticate": "Bearer"})
-    response = answer(msgspec.json.encode({"success": True, "role": role}))
-    response.set_cookie(
-        COOKIE, tokens.cookie(role), httponly=True, samesite="strict", secure=request.url.scheme == "https"
-    )
+    caller = gate.caller_with(token)
+    if caller.token is None:
+        raise gate.wrong_token(request.client.host if request.client else "", caller, is_log_in=True)
+    response = answer(msgspec.json.encode({"success": True, "role": caller.role}))
+    is_https = request.scope["scheme"] == "https"
+    response.set_cookie(COOKIE, cookie_for(token), httponly=True, samesite="strict", secure=is_https)
     return response
 
 
@@ -885,6 +941,7 @@ def on_failure(request: Call, error: Exception) -> Response[bytes]:
 ROUTES = (
     health,
     ready,
+    list_webhooks,
     metrics,
     create_session,
     enter_session,
@@ -915,6 +972,7 @@ ROUTES = (
     recent_sessions,
     active_sessions,
     stats,
+    list_questions,
     search,
     log_in,
     log_out,

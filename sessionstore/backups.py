@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from export.backup import BackupFailed, Manifest, back_up, name_for, thin_out
 
+from .disk import Disk, in_mib, size_of
 from .settings import Settings
 from .soundness import manifests
 
@@ -21,6 +22,10 @@ log = logging.getLogger("sessionstore.backups")
 
 RETRY_SECONDS = 60.0
 """After a failure, or sooner where backups are made more often."""
+HASTE_BYTES = 64 << 20
+"""A copy is of one moment, and the log is kept from then on: once that has grown so large, the copying goes faster."""
+MAX_LOG_BYTES = 192 << 20
+"""Once it has grown so large, the copy is given up."""
 NICENESS = 10
 """The copying waits for whoever answers agents."""
 
@@ -40,14 +45,17 @@ class Last(NamedTuple):
 class Backups:
     """Makes them while it is started, thins them out, and knows how it went."""
 
-    def __init__(self, settings: Settings, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, settings: Settings, disk: Disk, clock: Callable[[], float] = time.time) -> None:
         self.database = settings.database
+        self.log_path = settings.database.with_name(f"{settings.database.name}-wal")
+        self.disk = disk
         self.folder = settings.backup_directory
         self.every = settings.backup_every
         self.settings = settings
         self.clock = clock
         self.last: Last | None = None
         self.error: str | None = None
+        self.failures = 0
         self.stopping = threading.Event()
         self.thread = threading.Thread(target=self.run, name="backups", daemon=True)
 
@@ -95,6 +103,7 @@ class Backups:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             remove_remains(self.folder)
+            self.check_room(self.folder)
             target = self.folder / name_for(datetime.fromtimestamp(self.clock(), UTC))
             manifest = back_up(self.database, target, self.go_on)
             thin_out(self.folder, target)
@@ -102,13 +111,30 @@ class Backups:
             return
         except Exception as error:  # whatever it is, the next one is tried
             self.error = str(error) or type(error).__name__
+            self.failures += 1
             log.error("The backup failed: %s", error, exc_info=not isinstance(error, BackupFailed | OSError))
             return
         self.last, self.error = Last(manifest, time.monotonic() - begun), None
 
-    def go_on(self, done: int, total: int) -> None:
+    def check_room(self, folder: Path) -> None:
+        """Raises BackupFailed where a copy would take what is kept in reserve for the database."""
+        disk = os.statvfs(folder)
+        is_shared = folder.stat().st_dev == self.database.stat().st_dev
+        free = disk.f_bavail * disk.f_frsize - (self.disk.reserve if is_shared else 0)
+        if disk.f_blocks and free < (size := size_of(self.database)):
+            raise BackupFailed(
+                f"There is no room in {folder} for a copy of {in_mib(size)}: {in_mib(max(0, free))} are free"
+            )
+
+    def go_on(self, done: int, total: int) -> bool:
         if self.stopping.is_set():
             raise Stopping
+        size = size_of(self.log_path)
+        if size > MAX_LOG_BYTES:
+            raise BackupFailed(
+                f"So much was written during the copying that the log has {in_mib(size)}: it is tried again"
+            )
+        return size > HASTE_BYTES
 
 
 def newest_in(folder: Path) -> Last | None:

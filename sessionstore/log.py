@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from logging.handlers import QueueHandler, QueueListener, RotatingFileHandler
 from typing import Any
 
-from .settings import Settings
+from .settings import BadSetting, Settings
 
 MAX_WAITING = 10_000
 """Entries that are not written yet; what comes beyond them is given up."""
@@ -123,25 +123,27 @@ class Hand(QueueHandler):
             lost["full"] += 1
 
 
-class Stream(logging.StreamHandler[Any]):
+class Output(logging.StreamHandler[Any]):
     def handleError(self, record: logging.LogRecord) -> None:
         lost["failed"] += 1
 
 
-class File(RotatingFileHandler):
+class Rotated(RotatingFileHandler):
     def handleError(self, record: logging.LogRecord) -> None:
         lost["failed"] += 1
 
 
 def handler_of(settings: Settings) -> logging.Handler:
-    """Where entries go, and as what. Raises OSError where the file cannot be written."""
+    """Where entries go, and as what. Raises OSError where the file cannot be written, BadSetting where it may not."""
     handler: logging.Handler
     if settings.log_file:
+        if settings.log_file.name.startswith(settings.database.name):
+            raise BadSetting(f"SESSIONS_LOG_FILE={str(settings.log_file)!r}: the database is named so")
         settings.log_file.parent.mkdir(parents=True, exist_ok=True)
         size = settings.log_bytes // FILES
-        handler = File(settings.log_file, maxBytes=size, backupCount=FILES - 1, encoding="utf-8")
+        handler = Rotated(settings.log_file, maxBytes=size, backupCount=FILES - 1, encoding="utf-8")
     else:
-        handler = Stream(sys.stdout if settings.log == "json" else sys.stderr)
+        handler = Output(sys.stdout if settings.log == "json" else sys.stderr)
     handler.setFormatter(JsonLines() if settings.log == "json" else TextLines())
     return handler
 

@@ -84,10 +84,17 @@ class Reader:
     @asynccontextmanager
     async def lend(self) -> AsyncIterator[Deadlined]:
         connection = await self.free.get()
+        connection.since = time.monotonic()
         try:
             yield connection
         finally:
+            connection.since = None
             self.free.put_nowait(connection)
+
+    def oldest(self) -> float:
+        """For how many seconds the query under way for longest has been."""
+        now = time.monotonic()
+        return max((now - connection.since for connection in self.all if connection.since is not None), default=0.0)
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[Deadlined]:
@@ -345,10 +352,12 @@ class Reader:
 
 
 class Deadlined:
-    """One read-only connection whose queries end at a deadline."""
+    """One read-only connection whose queries, all of one loan together, end at a deadline."""
 
     def __init__(self, connection: aiosqlite.Connection) -> None:
         self.connection = connection
+        self.since: float | None = None
+        """When it was lent; None: it is not."""
         self.until = 0.0
 
     async def prepare(self) -> None:
@@ -380,7 +389,7 @@ class Deadlined:
     @contextmanager
     def deadline(self) -> Iterator[None]:
         """Raises Problem 503 where the query takes too long, or the database cannot be read."""
-        self.until = time.monotonic() + DEADLINE
+        self.until = (self.since or time.monotonic()) + DEADLINE
         try:
             yield
         except sqlite3.OperationalError as error:

@@ -6,20 +6,26 @@ import asyncio
 import logging
 import sqlite3
 import time
-from pathlib import Path
 
 from .archives import Archives
 from .backups import Backups
 from .broadcaster import Broadcaster
 from .database import DatabaseUnusable, open_writer
+from .disk import Disk, size_of
 from .events import Event, event_ids
+from .histogram import Histogram
 from .mirror import Mirror
 from .reader import Reader
+from .redaction import Redactor
+from .retention import Retention
 from .settings import Settings
 from .soundness import Finding, examine
+from .webhooks import Webhooks
 from .writer import Writer
 
 log = logging.getLogger("sessionstore.store")
+
+LOOP_LOOK_SECONDS = 0.5
 
 
 class Store:
@@ -28,6 +34,7 @@ class Store:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.broadcaster = Broadcaster()
+        self.disk = Disk(settings.directory, settings.disk_reserve)
         self.mirror = Mirror(settings)
         self.writer = Writer(
             settings.database,
@@ -36,14 +43,19 @@ class Store:
             durability=settings.durability,
             auto_create=settings.auto_create,
             lost_after=settings.lost_after,
-            retention_days=settings.retention_days,
+            disk=self.disk,
+            redactor=Redactor(settings.own_patterns),
             at_end=self.mirror.stop,
         )
         self.reader = Reader(settings.database)
-        self.backups = Backups(settings)
+        self.backups = Backups(settings, self.disk)
+        self.retention = Retention(settings, self.writer)
+        self.webhooks = Webhooks(settings)
         self.archives = Archives(settings.database)
         self.finding: Finding | None = None
         """Why the database is not served; nothing of it is open then, so that it stays as it was found."""
+        self.loop_lag = Histogram()
+        """How much later than asked for the event loop came back: seconds that everybody waited."""
         self.is_prepared = False
         self.started_at = time.monotonic()
         self.draining = False
@@ -52,7 +64,6 @@ class Store:
         """Make the database, or bring it to the newest version. Raises DatabaseUnusable with a message for people."""
         if self.is_prepared:
             return
-        check_one_sqlite()
         self.settings.directory.mkdir(parents=True, exist_ok=True)
         self.finding = examine(self.settings)
         self.is_prepared = True
@@ -66,26 +77,39 @@ class Store:
 
     async def start(self) -> None:
         self.prepare()
+        self.watching = asyncio.create_task(self.watch_loop())
         if self.finding:
             return
         await self.writer.start()
         self.broadcaster.start(self.writer.cursor)
         await self.reader.start()
         self.backups.start()
+        self.retention.start()
         self.mirror.start(self.writer.cursor)
+        self.webhooks.start(self.writer.cursor)
 
     async def stop(self) -> None:
         self.drain()
+        self.watching.cancel()
         if self.finding:
             return
         await asyncio.to_thread(self.backups.stop)
+        await asyncio.to_thread(self.retention.stop)
+        await asyncio.to_thread(self.webhooks.stop)
         await self.reader.stop()  # before the writer: whoever closes the database last leaves nothing beside it
         await self.writer.stop()
+
+    async def watch_loop(self) -> None:
+        while True:
+            due = time.monotonic() + LOOP_LOOK_SECONDS
+            await asyncio.sleep(LOOP_LOOK_SECONDS)
+            self.loop_lag.note(max(0.0, time.monotonic() - due))
 
     def publish(self, events: list[Event]) -> None:
         """Tell whoever follows, in the order of the commits."""
         self.broadcaster.publish(events)
         self.mirror.wake(events[-1].cursor)
+        self.webhooks.wake(events[-1].cursor)
 
     def drain(self) -> None:
         """Take no more writes, and let every listener go; what was taken is finished by `stop`."""
@@ -99,34 +123,32 @@ class Store:
             return "The server is shutting down"
         if self.finding:
             return self.finding.detail
+        if self.disk.is_full:
+            return self.disk.said()
         if self.writer.trouble:
             return f"The last commit failed: {self.writer.trouble}"
         if not self.writer.thread.is_alive():
             return "The writer has stopped"
         return None
 
-    def database_bytes(self) -> int:
-        return size_of(self.settings.database) + self.log_bytes()
+    def checks(self) -> dict[str, str]:
+        """`fail` where it keeps writes from being taken, `warn` where it does not, `pass`."""
+        warnings = {
+            "backup": self.backups.status == "failed",
+            "tree": self.mirror.status in ("failed", "behind"),
+            "retention": self.retention.status == "failed",
+            "disk": self.disk.status == "low",
+        }
+        failures = {
+            "database": self.finding is not None,
+            "disk": self.disk.is_full,
+            "writer": self.writer.trouble is not None or not (self.finding or self.writer.thread.is_alive()),
+        }
+        found = {name: "warn" if is_so else "pass" for name, is_so in warnings.items()}
+        return found | {name: "fail" if is_so else found.get(name, "pass") for name, is_so in failures.items()}
 
-    def log_bytes(self) -> int:
-        """Of the write-ahead log."""
-        return size_of(self.settings.database.with_name("sessions.db-wal"))
+    def database_bytes(self) -> int:
+        return size_of(self.settings.database) + size_of(self.writer.log_path)
 
     def uptime(self) -> float:
         return time.monotonic() - self.started_at
-
-
-def size_of(path: Path) -> int:
-    """Asked of the file system: opening the file here would drop SQLite's locks on it."""
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return 0
-
-
-def check_one_sqlite() -> None:
-    """Two copies of SQLite in one process drop each other's locks, and acknowledged data with them."""
-    from datasette.utils.sqlite import sqlite3 as datasettes
-
-    if datasettes is not sqlite3:
-        raise DatabaseUnusable("Two SQLite libraries are installed: uninstall pysqlite3, or it will lose data")

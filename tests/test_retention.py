@@ -1,0 +1,216 @@
+"""What leaves the store unasked: old sessions, too many sessions; archived first, and never for want of a clock."""
+
+from __future__ import annotations
+
+import random
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from sessionstore.database import INCREMENTAL
+from sessionstore.retention import Ended, Retention, used_bytes
+from sessionstore.settings import Settings
+from tests.appliance import REPOSITORY, Appliance
+from tests.databases import MIDNIGHT, Database, drafted
+from tests.disks import small_disk
+from tests.peers import eventually
+
+A_DAY = 86_400.0
+MIB = 1 << 20
+
+
+def fill(path: Path, sessions: int, *, entries: int = 1, size: int = 10, ended: bool = True) -> None:
+    """A store of so many sessions, all of them old."""
+    path.mkdir(exist_ok=True)
+    noise = random.Random(1)
+    with closing(Database(path / "sessions.db")) as database:
+        for number in range(sessions):
+            session = f"s{number:03}"
+            with database.transaction() as appender:
+                for entry in range(entries):
+                    text = f"{entry} {number} {noise.randbytes(size // 2).hex()}"
+                    appender.append(drafted("action", session, {"type": "x", "text": text}))
+                if ended:
+                    appender.append(drafted("session_finalized", session))
+
+
+def sessions_in(server: Appliance) -> list[str]:
+    items = httpx.get(f"{server.url}/api/sessions?limit=500", timeout=30).json()["items"]
+    return sorted(item["sessionId"] for item in items)
+
+
+def retention(server: Appliance) -> dict[str, Any]:
+    found: dict[str, Any] = httpx.get(f"{server.url}/health", timeout=30).json()["retention"]
+    return found
+
+
+@contextmanager
+def kept_by(path: Path, **settings: str) -> Iterator[Appliance]:
+    with Appliance(path, {f"SESSIONS_{name}": value for name, value in settings.items()}) as server:
+        yield server
+    assert "Traceback" not in server.output
+
+
+def test_sessions_that_have_ended_leave_when_they_are_old_and_no_others(folder: Path) -> None:
+    fill(folder, 3)
+    with kept_by(folder, RETENTION_DAYS="30") as server:
+        httpx.put(f"{server.url}/api/sessions/new", json={"userId": "alice"})
+        httpx.post(f"{server.url}/api/sessions/new/finalize", json={})
+        httpx.post(f"{server.url}/api/actions/going-on", json={"type": "x"})
+        eventually(lambda: sessions_in(server) == ["going-on", "new"])
+        assert retention(server) == {"status": "ok", "deleted": 3, "error": None}
+
+
+def test_without_a_setting_nothing_ever_leaves(folder: Path) -> None:
+    fill(folder, 3)
+    with kept_by(folder, ARCHIVE_DIR=str(folder / "archives")) as server:
+        assert retention(server) == {"status": "off", "deleted": 0, "error": None}
+        assert len(sessions_in(server)) == 3
+        assert not (folder / "archives").exists()
+
+
+def test_a_session_is_archived_before_it_is_deleted_and_comes_back_from_there(folder: Path, tmp_path: Path) -> None:
+    fill(folder, 3, entries=20)
+    archives = tmp_path / "archives"
+    with kept_by(folder, RETENTION_DAYS="30", ARCHIVE_DIR=str(archives)) as server:
+        eventually(lambda: sessions_in(server) == [])
+    assert [path.name.partition("@")[0] for path in sorted(archives.iterdir())] == ["s000", "s001", "s002"]
+    restored = tmp_path / "restored"
+    command = [sys.executable, "-m", "export", "restore", *map(str, sorted(archives.iterdir()))]
+    ended = subprocess.run(
+        command, cwd=REPOSITORY, env={"SESSIONS_DIR": str(restored)}, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+    with closing(Database(restored / "sessions.db")) as database:
+        assert database.value("SELECT count(*) FROM sessions") == 3
+        assert database.value("SELECT count(*) FROM events WHERE type = 'action'") == 60
+
+
+def test_while_the_archive_cannot_be_written_nothing_is_deleted(folder: Path, tmp_path: Path) -> None:
+    fill(folder, 3, entries=10, size=20_000)
+    with small_disk(tmp_path / "archives", MIB) as archives:
+        ballast = archives / "ballast"
+        ballast.write_bytes(bytes(MIB - (8 << 10)))
+        with kept_by(folder, RETENTION_DAYS="30", ARCHIVE_DIR=str(archives)) as server:
+            eventually(lambda: retention(server)["status"] == "failed")
+            assert "No space left" in retention(server)["error"]
+            assert len(sessions_in(server)) == 3
+            assert [path.name for path in archives.iterdir()] == ["ballast"], "no piece of an archive is left"
+            assert httpx.get(f"{server.url}/ready").json()["checks"]["retention"] == "warn"
+            ballast.unlink()
+            eventually(lambda: sessions_in(server) == [])
+            eventually(lambda: retention(server)["error"] is None)
+        assert len(list(archives.iterdir())) == 3
+
+
+def test_an_archive_that_is_damaged_deletes_nothing(folder: Path, tmp_path: Path) -> None:
+    fill(folder, 1)
+    with closing(Database(folder / "sessions.db")) as database:
+        last = database.value("SELECT last_cursor FROM sessions")
+    (tmp_path / f"s000@{last}.tar.gz").write_bytes(b"not what it says")
+    with kept_by(folder, RETENTION_DAYS="30", ARCHIVE_DIR=str(tmp_path)) as server:
+        eventually(lambda: retention(server)["status"] == "failed")
+        assert "damaged" in retention(server)["error"]
+        assert sessions_in(server) == ["s000"]
+
+
+def test_a_database_that_is_too_large_loses_its_oldest_sessions_and_gives_the_space_back(folder: Path) -> None:
+    fill(folder, 40, entries=50, size=20_000)
+    path = folder / "sessions.db"
+    with kept_by(folder, RETENTION_BYTES="20M", TREE="off") as server:
+        httpx.post(f"{server.url}/api/actions/going-on", json={"type": "x"})
+        eventually(lambda: bytes_used(path) <= 20 * MIB, within=60)
+        eventually(lambda: path.stat().st_size <= 37 * MIB, within=60)
+        left = sessions_in(server)
+        deleted = retention(server)["deleted"]
+        assert left == ["going-on", *(f"s{number:03}" for number in range(deleted, 40))], "the oldest went"
+        assert bytes_used(path) > 12 * MIB, "and not more than had to"
+
+
+def test_a_database_that_is_too_large_with_nothing_ended_says_so(folder: Path) -> None:
+    fill(folder, 5, entries=20, size=20_000, ended=False)
+    with kept_by(folder, RETENTION_BYTES="1M", TREE="off") as server:
+        eventually(lambda: retention(server)["status"] == "failed")
+        assert "no session has ended" in retention(server)["error"]
+        assert len(sessions_in(server)) == 5
+
+
+def bytes_used(path: Path) -> int:
+    with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as database:
+        return used_bytes(database)
+
+
+def test_a_new_database_can_give_pages_back(folder: Path) -> None:
+    fill(folder, 1)
+    with closing(Database(folder / "sessions.db")) as database:
+        assert database.value("PRAGMA auto_vacuum") == INCREMENTAL
+
+
+# ------------------------------------------------------------------------ the choice
+
+
+@pytest.fixture
+def store(folder: Path) -> Iterator[Database]:
+    folder.mkdir()
+    database = Database(folder / "sessions.db")
+    yield database
+    database.close()
+
+
+def chosen(store: Database, clock: Callable[[], float] = time.time, **settings: Any) -> list[str]:
+    unused: Any = None
+    keeper = Retention(Settings(directory=store.path.parent, **settings), unused, clock)
+    found = [*keeper.old(store.connection), *keeper.too_many(store.connection)]
+    return [ended.session_id for ended in found]
+
+
+def test_a_word_after_the_end_keeps_a_session_longer(store: Database) -> None:
+    def two_days_later() -> float:
+        return MIDNIGHT + 2 * A_DAY
+
+    store.append(drafted("action", "ended", {"type": "x"}))
+    store.append(drafted("session_finalized", "ended"))
+    store.append(drafted("action", "active", {"type": "x"}))
+    assert chosen(store, two_days_later, retention_days=1) == ["ended"]
+    assert chosen(store, two_days_later, retention_days=2) == []
+    store.ticks = iter(range(2 * int(A_DAY), 3 * int(A_DAY)))  # type: ignore[assignment]
+    store.append(drafted("action", "ended", {"type": "afterthought"}))
+    assert chosen(store, two_days_later, retention_days=1) == []
+
+
+@pytest.mark.parametrize(("days", "expected"), [(0.5, ["s"]), (1.5, []), (3650.0, []), (-1.5, [])])
+def test_a_clock_that_jumps_by_more_than_a_day_deletes_nothing(
+    store: Database, days: float, expected: list[str]
+) -> None:
+    store.append(drafted("action", "s", {"type": "x"}))
+    store.append(drafted("session_finalized", "s"))
+    jumps = iter([0.0])
+
+    def clock() -> float:
+        return time.time() + next(jumps, days * A_DAY)
+
+    assert chosen(store, clock, retention_days=30) == expected
+
+
+def test_of_sessions_that_are_too_much_only_as_many_go_as_hold_it(store: Database) -> None:
+    for session, size in (("large", 2_000_000), ("small", 1000), ("new", 1000)):
+        store.append(drafted("action", session, {"type": "x", "text": "x" * size}))
+        store.append(drafted("session_finalized", session))
+    assert chosen(store, retention_bytes=1 * MIB) == ["large"]
+    assert chosen(store, retention_bytes=3 * MIB) == []
+    assert Ended("large", 3) in chosen_with_cursor(store)
+
+
+def chosen_with_cursor(store: Database) -> list[Ended]:
+    unused: Any = None
+    return list(
+        Retention(Settings(directory=store.path.parent, retention_bytes=MIB), unused).too_many(store.connection)
+    )

@@ -36,7 +36,7 @@ def roles_for(method: str, path: str) -> tuple[str, ...] | None:
     """The roles that may do this; None: everybody."""
     if (method, path) in PUBLIC:
         return None
-    if method in READS:
+    if method in READS or path.startswith("/datasette/"):
         return ROLES if AGENT_READS.fullmatch(path) else ("admin", "read")
     if method == "DELETE":
         return ("admin",)
@@ -178,7 +178,8 @@ class Gate:
         self.settings = settings
         self.tokens = tokens
         self.refused = dict.fromkeys(REASONS, 0)
-        self.hosts: dict[bytes, bool] = {}
+        self.hosts: tuple[dict[bytes, bool], dict[bytes, bool]] = ({}, {})
+        """Which are answered to: while no token is needed, and while one is."""
         self.failures = Failures(settings.max_failures)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -217,11 +218,12 @@ class Gate:
         host, given = asked.headers.get(b"host"), asked.given
         if host is None or (len(given) > len(asked.headers) and sum(name == b"host" for name, _ in given) > 1):
             raise Problem(400, "The request must have one Host header")
-        known = self.hosts.get(host)
+        hosts = self.hosts[self.tokens.is_required]
+        known = hosts.get(host)
         if known is None:
             known = self.is_allowed_host(host.decode("latin-1"))
-            if len(self.hosts) < 64:
-                self.hosts[host] = known
+            if len(hosts) < 64:
+                hosts[host] = known
         if not known:
             self.refused["host"] += 1
             raise Problem(403, "This server does not answer to that Host: add its name to SESSIONS_ALLOWED_HOSTS")

@@ -119,7 +119,16 @@ def make_token() -> str:
 
 
 def make_folder(folder: Path) -> None:
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not folder.exists():
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        give(folder)
+
+
+def give(path: Path) -> None:
+    """To whom the folder around it belongs: where root makes it, the server has to read it."""
+    if os.geteuid() == 0:
+        around = path.parent.stat()
+        os.chown(path, around.st_uid, around.st_gid, follow_symlinks=False)
 
 
 @contextmanager
@@ -135,15 +144,13 @@ def alone(folder: Path) -> Iterator[None]:
 
 
 def write_secret(path: Path, content: bytes) -> None:
-    """Wholly or not at all, on disk, and for its owner alone, who is that of the folder also where root writes."""
+    """Wholly or not at all, on disk, and for its owner alone."""
     part = path.with_name(f".{path.name}.{os.getpid()}")
     with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600), "wb") as file:
         file.write(content)
-        if os.geteuid() == 0:
-            owner = path.parent.stat()
-            os.fchown(file.fileno(), owner.st_uid, owner.st_gid)
         file.flush()
         os.fsync(file.fileno())
+    give(part)
     part.rename(path)
 
 

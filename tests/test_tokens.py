@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import stat
 import time
@@ -139,6 +140,15 @@ def test_what_is_kept_opens_nothing(folder: Path) -> None:
         for hash in (kept["token"], kept["cookie"]):
             assert status_with(server, hash) == 401
             assert status_with_cookie(server, f"session_store={hash}") == 401
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can write for others")
+def test_what_root_makes_belongs_to_whom_the_store_does(folder: Path) -> None:
+    folder.mkdir()
+    os.chown(folder, 12345, 54321)
+    made(folder, "add", "one", "--role", "read")
+    for path in (folder / "tokens", folder / "tokens" / "tokens.json"):
+        assert (path.stat().st_uid, path.stat().st_gid) == (12345, 54321)
 
 
 WRONG: tuple[list[str], ...] = (

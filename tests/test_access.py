@@ -18,7 +18,8 @@ from litestar import Litestar
 from websockets.sync.client import connect
 
 from app import create_app
-from sessionstore.access import Failures, Gate
+from sessionstore.access import Gate
+from sessionstore.attempts import Failures
 from sessionstore.settings import BadSetting, Settings
 from sessionstore.store import Store
 from sessionstore.tokens import Tokens

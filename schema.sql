@@ -145,6 +145,15 @@ CREATE TABLE users (
   sessions  INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
+/* When a session came to where somebody should look: what webhooks tell. */
+CREATE TABLE turns (
+  cursor      INTEGER PRIMARY KEY,             -- of the event that did it
+  session_id  TEXT NOT NULL REFERENCES sessions ON DELETE CASCADE,
+  status      TEXT NOT NULL CHECK (status IN ('waiting', 'failed', 'lost'))
+) STRICT;
+
+CREATE INDEX turns_by_session ON turns (session_id);
+
 CREATE TABLE minutes (
   minute  TEXT PRIMARY KEY,                    -- 2026-02-13T20:59, of received_at
   events  INTEGER NOT NULL
@@ -388,6 +397,12 @@ END;
 CREATE TRIGGER session_recounted AFTER UPDATE OF status ON sessions WHEN NEW.status <> OLD.status BEGIN
   UPDATE counts SET number = number - 1 WHERE what = 'sessions' AND name = OLD.status;
   INSERT INTO counts VALUES ('sessions', NEW.status, 1) ON CONFLICT DO UPDATE SET number = number + 1;
+END;
+
+CREATE TRIGGER session_turned AFTER UPDATE OF status ON sessions
+WHEN NEW.status <> OLD.status AND NEW.status IN ('waiting', 'failed', 'lost') BEGIN
+  INSERT INTO turns VALUES (NEW.last_cursor, NEW.session_id, NEW.status)
+  ON CONFLICT DO UPDATE SET status = excluded.status;
 END;
 
 CREATE TRIGGER session_claimed AFTER UPDATE OF user_id ON sessions WHEN NEW.user_id <> OLD.user_id BEGIN

@@ -1,7 +1,9 @@
 """The server behind app.py: decode, validate, append, commit, publish.
 
+targets      who is told by HTTP, and of what: the file of webhooks
 settings     what the environment says
 log          what the server says while it runs, as text or JSON
+histogram    how something is distributed, counted into buckets
 owner        one process on a folder
 disk         the room that is left
 tokens       who holds which, in files; adding and taking away while the server runs
@@ -9,6 +11,7 @@ attempts     wrong tokens, counted by address
 problems     every error, and the one shape in which it is told
 folds        what an event does to a document: pure functions
 events       the words of the contract: ids, times, JSON, the event
+redaction    secrets, taken out before anything is stored
 database     the SQLite file: opening it, and appending one event
 catalogue    what people can ask: the views and the questions of views.sql and queries.sql
 mark         the newest cursor, kept beside the database
@@ -19,10 +22,13 @@ writer       the one thread that writes, many callers to a commit
 retention    what leaves the store unasked: by age, by size, archived first
 broadcaster  committed events, handed to whoever listens
 mirror       the file tree, kept beside the database while the server runs
+notices      what is worth telling somebody
+webhooks     telling it, each target on a thread of its own
 reader       read-only connections and every query of the API
 store        these as one thing, opened at the start and closed at the end
 access       who may: hosts, origins, tokens, roles
 connections  how many, of one address and in all
+traffic      every request counted, and logged where that is asked for
 requests     from a request to drafts of events
 door         the two hottest routes, taken before ASGI
 answers      the shapes of the answers, for the documentation

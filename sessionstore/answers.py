@@ -262,6 +262,13 @@ Checks = dict[str, Literal["pass", "warn", "fail"]]
 """`warn` concerns what is made of what is written, or may end the writing; `fail`: nothing is written."""
 
 
+class WebhookHealth(Shape, kw_only=True):
+    """How telling others by HTTP goes."""
+
+    status: str
+    pending: int
+
+
 class Health(Shape, kw_only=True):
     """How the server is."""
 
@@ -282,6 +289,29 @@ class Health(Shape, kw_only=True):
     disk: DiskHealth
     retention: RetentionHealth
     checks: Checks
+    webhooks: WebhookHealth
+
+
+class Webhook(Shape, kw_only=True):
+    """Who is told of sessions by HTTP, and how that goes."""
+
+    name: str
+    place: str
+    format: str
+    on: list[str]
+    rules: dict[str, float]
+    pending: int
+    failures: int
+    delivered: int
+    refused: int
+    last_delivery: str | None
+    error: str | None
+
+
+class WebhookList(Shape, kw_only=True):
+    """All of them."""
+
+    items: list[Webhook]
 
 
 class Ready(Shape, kw_only=True):

@@ -47,6 +47,7 @@ from .requests import check_media_type, draft_of, draft_of_line, if_match, read_
 from .retention import Retention
 from .store import Store
 from .tokens import cookie_for
+from .webhooks import Webhook
 
 log = logging.getLogger("sessionstore.api")
 
@@ -207,6 +208,7 @@ async def health(request: Call) -> JSONResponse:
         "disk": disk_health(store.disk),
         "retention": retention_health(store.retention),
         "checks": store.checks(),
+        "webhooks": {"status": store.webhooks.status, "pending": store.webhooks.pending},
     }
     return answer(msgspec.json.encode(document))
 
@@ -247,10 +249,34 @@ async def ready(request: Call) -> JSONResponse:
     return answer(msgspec.json.encode({"status": "ready", "checks": store.checks()}))
 
 
+@get("/api/webhooks", responses=gives(answers.WebhookList), tags=["server"])
+async def list_webhooks(request: Call) -> JSONResponse:
+    """Who is told of sessions by HTTP, and how that goes. Neither secrets nor paths of URLs are shown."""
+    return answer(msgspec.json.encode({"items": [shown_webhook(one) for one in store_of(request).webhooks.all]}))
+
+
+def shown_webhook(webhook: Webhook) -> Document:
+    target = webhook.target
+    return {
+        "name": target.title,
+        "place": target.place,
+        "format": target.format,
+        "on": target.on,
+        "rules": {name: value for name, value in msgspec.to_builtins(target.rules).items() if value is not None},
+        "pending": webhook.pending,
+        "failures": webhook.failures,
+        "delivered": webhook.results["delivered"],
+        "refused": webhook.results["refused"],
+        "lastDelivery": webhook.last_delivery,
+        "error": webhook.error,
+    }
+
+
 @get("/metrics", media_type="text/plain", responses=problems(401), tags=["server"])
 async def metrics(request: Call) -> Response[str]:
     """The same for Prometheus."""
-    text = prometheus(store_of(request), request.app.state.listeners, request.app.state.gate)
+    state = request.app.state
+    text = prometheus(store_of(request), state.listeners, state.gate, state.traffic)
     return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
@@ -726,13 +752,16 @@ async def post_events(request: Call) -> JSONResponse:
     body = await read_body(request.receive, store.settings.max_batch_bytes)  # type: ignore[arg-type]
     may_delete = caller_of(request).role == "admin"
 
-    def read() -> list[tuple[int, Draft | Problem]]:
-        return list(
+    def read() -> tuple[list[tuple[int, Draft | Problem]], list[Draft]]:
+        lines = list(
             requests.drafts_of_batch(body, max_event_bytes=store.settings.max_event_bytes, may_delete=may_delete)
         )
+        drafts = [draft for _, draft in lines if isinstance(draft, Draft)]
+        for draft in drafts:
+            store.writer.redactor(draft)
+        return lines, drafts
 
-    lines = await asyncio.to_thread(read) if len(body) > BIG else read()
-    drafts = [draft for _, draft in lines if isinstance(draft, Draft)]
+    lines, drafts = await asyncio.to_thread(read) if len(body) > BIG else read()
     return answer(msgspec.json.encode(await store.writer.submit(Batch(lines), drafts, len(body))))
 
 
@@ -748,6 +777,7 @@ class Batch:
         for number, draft in self.lines:
             try:
                 if isinstance(draft, Problem):
+                    appender.tally[f"{draft.status}"] += 1
                     raise draft
                 if appender.append(draft).duplicate:
                     duplicates += 1
@@ -911,6 +941,7 @@ def on_failure(request: Call, error: Exception) -> Response[bytes]:
 ROUTES = (
     health,
     ready,
+    list_webhooks,
     metrics,
     create_session,
     enter_session,

@@ -11,6 +11,8 @@ from __future__ import annotations
 import logging
 import re
 import sqlite3
+import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, NamedTuple
@@ -48,12 +50,22 @@ def find_results_prompts_and_failures(connection: sqlite3.Connection) -> None:
     connection.execute("CREATE INDEX events_of_failures ON events (cursor) WHERE kind = 'tool_error'")
 
 
-MIGRATIONS: tuple[Migration, ...] = (find_events_by_their_id_first, find_results_prompts_and_failures)
+def note_turns(connection: sqlite3.Connection) -> None:
+    """From now on: nobody is to be told of what was long ago."""
+    create_schema(connection, re.compile(r"^CREATE (TABLE|INDEX) turns", re.MULTILINE))
+
+
+MIGRATIONS: tuple[Migration, ...] = (find_events_by_their_id_first, find_results_prompts_and_failures, note_turns)
 """Append-only: what turns the tables of a database of version N, as PRAGMA user_version has it, into those of N + 1,
 from version 1 on. Views and triggers are made anew after them. schema.sql is always the newest version; a database
 that is made new needs none of these."""
 
 # --------------------------------------------------------------------- opening
+
+BUSY_MILLISECONDS = 5000
+"""How long a write waits for a lock that somebody else has."""
+ATTEMPT_MILLISECONDS = 50
+"""How long one attempt to empty the log does."""
 
 
 class DatabaseUnusable(Exception):
@@ -72,7 +84,7 @@ def open_writer(path: Path, *, durability: str = "full") -> sqlite3.Connection:
 
 
 def prepare_writer(connection: sqlite3.Connection, durability: str) -> None:
-    connection.execute("PRAGMA busy_timeout = 5000")
+    connection.execute(f"PRAGMA busy_timeout = {BUSY_MILLISECONDS}")
     check_owner(connection)
     if connection.execute("PRAGMA page_count").fetchone() == (0,):  # later it would take a VACUUM
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
@@ -253,6 +265,8 @@ class Appender:
         ids: Iterator[str],
         auto_create: bool = True,
         used: int = 0,
+        redacted: Callable[[Document], Document] = lambda data: data,
+        tally: Counter[str] | None = None,
     ) -> None:
         self.connection = connection
         self.clock = clock
@@ -260,6 +274,10 @@ class Appender:
         self.auto_create = auto_create
         self.used = used
         """Cursors up to here are never given, though the database may end below: what had them is lost."""
+        self.redacted = redacted
+        """What becomes of data that is stored now; it was stored as it came if that was before secrets were removed."""
+        self.tally: Counter[str] = Counter() if tally is None else tally
+        """Drafts that were not stored: `duplicate`, or the status of what was wrong with them."""
         self.puts_off = True
         """False: every entry is inserted at once, so that one that is refused fails alone."""
         self.is_open = False
@@ -329,7 +347,10 @@ class Appender:
         cursor = self.cursor
         try:
             return self.append_draft(draft)
-        except (Problem, EntryRefused):
+        except Problem as problem:
+            self.tally[f"{problem.status}"] += 1
+            raise
+        except EntryRefused:
             raise
         except Exception as error:
             if self.cursor != cursor or self.is_undone or is_of_the_disk(error):
@@ -461,14 +482,18 @@ class Appender:
 
     def told_again(self, draft: Draft, twin: Event) -> Appended:
         """The answer to a retry: that of the first time. Raises Problem 422 where the content is another."""
-        if not is_same(draft, twin):
+        if not is_same(draft, twin) and not is_same(draft, self.as_of_now(twin)):
             raise Problem(
                 422,
                 f"The event {draft.event_id!r} of this session has other content: give a new event a new eventId",
                 path="$.eventId",
             )
+        self.tally["duplicate"] += 1
         version, record = self.outcome_then(twin) if twin.type in STATE_TYPES else (None, None)
         return Appended(twin, duplicate=True, version=version, record=record)
+
+    def as_of_now(self, event: Event) -> Event:
+        return replace(event, data=encode(self.redacted(folds.decode(event.data))))
 
     # ---- decisions
 
@@ -775,18 +800,26 @@ def give_back(connection: sqlite3.Connection, *, keep: int, limit: int) -> bool:
     return True
 
 
-def checkpoint(connection: sqlite3.Connection, mode: str = "PASSIVE", *, patience: float = 5.0) -> bool:
-    """Fold the log back into the database; False: a reader kept it from being done wholly.
+def checkpoint(connection: sqlite3.Connection, mode: str = "PASSIVE") -> bool:
+    """False: somebody reads what stands in the way."""
+    (is_busy, _, _) = connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
+    return not is_busy
 
-    `TRUNCATE` also empties the log, and waits so many seconds for the readers that are in it.
+
+def empty_log(connection: sqlite3.Connection, patience: float) -> bool:
+    """Put all of the write-ahead log into the database. False: somebody goes on reading it after so many seconds.
+
+    In many short attempts: in one, SQLite goes on waiting for the place of a reader that has left, though it has been
+    taken by others who are not in the way.
     """
-    (usual,) = connection.execute("PRAGMA busy_timeout").fetchone()
-    connection.execute(f"PRAGMA busy_timeout = {int(patience * 1000)}")
+    until = time.monotonic() + patience
+    connection.execute(f"PRAGMA busy_timeout = {ATTEMPT_MILLISECONDS}")
     try:
-        busy, _, _ = connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
+        while not (is_empty := checkpoint(connection, "TRUNCATE")) and time.monotonic() < until:
+            pass
     finally:
-        connection.execute(f"PRAGMA busy_timeout = {usual}")
-    return not busy
+        connection.execute(f"PRAGMA busy_timeout = {BUSY_MILLISECONDS}")
+    return is_empty
 
 
 Decision = Callable[[Appender, Draft, Session], Draft]

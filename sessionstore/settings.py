@@ -11,6 +11,10 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from hook_agent import own_patterns
+
+from .targets import Target, targets
+
 
 class BadSetting(ValueError):
     """A setting that cannot be used; the message names it and says what it takes."""
@@ -40,6 +44,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     read_token: str | None = None
     ingest_token: str | None = None
     tokens_directory: Path | None = None
+    agent_token_file: Path | None = None
     max_event_bytes: int = 1 << 20
     max_batch_bytes: int = 32 << 20
     lost_after: float = 900.0
@@ -64,6 +69,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_requests: int | None = None
     max_connections: int = 1024
     max_listeners: int = 1000
+    own_patterns: tuple[tuple[str, str], ...] | None = ()
+    webhooks: tuple[Target, ...] = ()
+    public_url: str | None = None
 
     @property
     def database(self) -> Path:
@@ -256,6 +264,12 @@ def networks(text: str) -> tuple[Network, ...]:
         raise ValueError("must be addresses or networks such as 10.0.0.5 or 10.0.0.0/24") from None
 
 
+def public_url(text: str) -> str | None:
+    if not text or re.fullmatch(r"https?://[^\s@?#\x00-\x1f]+", text):
+        return text.rstrip("/") or None
+    raise ValueError("must be an http or https URL without user, query and fragment")
+
+
 def items(text: str) -> list[str]:
     return [item.strip() for item in text.split(",") if item.strip()]
 
@@ -273,6 +287,8 @@ TABLE = (
     Setting("SESSIONS_INGEST_TOKEN", "ingest_token", "", "Token of the role ingest", secret),
     Setting("SESSIONS_TOKENS_DIR", "tokens_directory", "", "Where tokens that the server makes are written; "
             "SESSIONS_DIR/tokens", optional_folder),
+    Setting("SESSIONS_AGENT_TOKEN_FILE", "agent_token_file", "", "File into which the token of the role ingest is "
+            "copied at the start, for every user to read: agents in other containers", optional_folder),
     Setting("SESSIONS_MAX_EVENT_BYTES", "max_event_bytes", "1048576", "Largest single event", whole(1024, 1 << 26)),
     Setting("SESSIONS_MAX_BATCH_BYTES", "max_batch_bytes", "33554432", "Largest batch of events",
             whole(1024, 1 << 28)),
@@ -319,4 +335,10 @@ TABLE = (
             whole(1, 1_000_000)),
     Setting("SESSIONS_MAX_LISTENERS", "max_listeners", "1000", "WebSockets and event streams together",
             whole(0, 1_000_000)),
+    Setting("SESSIONS_REDACT", "own_patterns", "on", "on: keys, tokens and passwords are taken out before anything is "
+            "stored; off; or a file of further patterns, one a line", own_patterns),
+    Setting("SESSIONS_WEBHOOKS", "webhooks", "", "File, JSON or TOML, that says who is told by HTTP of sessions that "
+            "wait, fail or are lost", targets),
+    Setting("SESSIONS_PUBLIC_URL", "public_url", "", "Where people find the dashboard, for links in what webhooks tell",
+            public_url),
 )  # fmt: skip

@@ -13,14 +13,19 @@ from .broadcaster import Broadcaster
 from .database import DatabaseUnusable, open_writer
 from .disk import Disk, size_of
 from .events import Event, event_ids
+from .histogram import Histogram
 from .mirror import Mirror
 from .reader import Reader
+from .redaction import Redactor
 from .retention import Retention
 from .settings import Settings
 from .soundness import Finding, examine
+from .webhooks import Webhooks
 from .writer import Writer
 
 log = logging.getLogger("sessionstore.store")
+
+LOOP_LOOK_SECONDS = 0.5
 
 
 class Store:
@@ -39,14 +44,18 @@ class Store:
             auto_create=settings.auto_create,
             lost_after=settings.lost_after,
             disk=self.disk,
+            redactor=Redactor(settings.own_patterns),
             at_end=self.mirror.stop,
         )
         self.reader = Reader(settings.database)
         self.backups = Backups(settings, self.disk)
         self.retention = Retention(settings, self.writer)
+        self.webhooks = Webhooks(settings)
         self.archives = Archives(settings.database)
         self.finding: Finding | None = None
         """Why the database is not served; nothing of it is open then, so that it stays as it was found."""
+        self.loop_lag = Histogram()
+        """How much later than asked for the event loop came back: seconds that everybody waited."""
         self.is_prepared = False
         self.started_at = time.monotonic()
         self.draining = False
@@ -68,6 +77,7 @@ class Store:
 
     async def start(self) -> None:
         self.prepare()
+        self.watching = asyncio.create_task(self.watch_loop())
         if self.finding:
             return
         await self.writer.start()
@@ -76,20 +86,30 @@ class Store:
         self.backups.start()
         self.retention.start()
         self.mirror.start(self.writer.cursor)
+        self.webhooks.start(self.writer.cursor)
 
     async def stop(self) -> None:
         self.drain()
+        self.watching.cancel()
         if self.finding:
             return
         await asyncio.to_thread(self.backups.stop)
         await asyncio.to_thread(self.retention.stop)
+        await asyncio.to_thread(self.webhooks.stop)
         await self.reader.stop()  # before the writer: whoever closes the database last leaves nothing beside it
         await self.writer.stop()
+
+    async def watch_loop(self) -> None:
+        while True:
+            due = time.monotonic() + LOOP_LOOK_SECONDS
+            await asyncio.sleep(LOOP_LOOK_SECONDS)
+            self.loop_lag.note(max(0.0, time.monotonic() - due))
 
     def publish(self, events: list[Event]) -> None:
         """Tell whoever follows, in the order of the commits."""
         self.broadcaster.publish(events)
         self.mirror.wake(events[-1].cursor)
+        self.webhooks.wake(events[-1].cursor)
 
     def drain(self) -> None:
         """Take no more writes, and let every listener go; what was taken is finished by `stop`."""

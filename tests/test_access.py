@@ -459,6 +459,23 @@ def test_made_tokens_are_kept_where_they_are_wanted(folder: Path, tmp_path: Path
         assert ask(server, "GET", "/api/events", bearer("from-a-secret-mount")).status == 200
 
 
+def test_the_token_of_agents_alone_is_copied_to_where_they_may_read_it(folder: Path, tmp_path: Path) -> None:
+    handed_out = tmp_path / "agents" / "token"
+    handed_out.parent.mkdir()
+    handed_out.write_text("of another store\n")
+    env = {"SESSIONS_HOST": "0.0.0.0", "SESSIONS_AGENT_TOKEN_FILE": str(handed_out)}
+    with Appliance(folder, env):
+        assert list(handed_out.parent.iterdir()) == [handed_out]
+        assert handed_out.read_text() == (folder / "tokens" / "ingest").read_text()
+        assert stat.S_IMODE(handed_out.stat().st_mode) == 0o444
+        assert stat.S_IMODE((folder / "tokens" / "admin").stat().st_mode) == 0o600
+
+
+def test_where_there_is_no_token_of_agents_none_is_copied(folder: Path, tmp_path: Path) -> None:
+    with Appliance(folder, {"SESSIONS_AGENT_TOKEN_FILE": str(tmp_path / "token"), "SESSIONS_TOKEN": TOKENS["admin"]}):
+        assert not (tmp_path / "token").exists()
+
+
 @pytest.mark.parametrize("kept", [b"short\n", b"two words here\n", b"\xff\xfe\xfd\xfc\xfb\xfa\xf9\xf8"])
 def test_a_kept_token_that_cannot_be_used_is_told_by_its_file(folder: Path, kept: bytes) -> None:
     (folder / "tokens").mkdir(parents=True)

@@ -20,6 +20,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, WebSocketRoute, e
 
 from tests.appliance import Appliance
 from tests.browsing import MISSING, is_missing, launched
+from tests.peers import eventually
 from tests.replay import replay
 
 USUAL = ("401", "403", "404", "422", "503", "ERR_CONNECTION_REFUSED", "WebSocket connection to")
@@ -799,3 +800,26 @@ def test_nobody_may_frame_it_and_nothing_comes_from_elsewhere(appliance: Applian
     assert not re.search(r"""(?:src|href)=["']?(?:https?:)?//""", answer.text)
     assert not re.search(r"""<[^>]+\son[a-z]+=|\sstyle=["']""", answer.text.split("<script id=")[0])
     assert "innerHTML" not in answer.text
+
+
+def test_how_webhooks_go_is_shown(page: Page, folder: Path, tmp_path: Path) -> None:
+    """Folded away at the end of the page, and nothing of it where there are none."""
+    file = tmp_path / "webhooks.json"
+    file.write_text('[{"name": "ops", "url": "http://127.0.0.1:9/path", "rules": {"sameCallTimes": 5}}]')
+    with Appliance(folder, {"SESSIONS_WEBHOOKS": str(file)}) as server:
+        asking = {"type": "a", "attention": {"reason": "permission", "message": "May I?"}}
+        httpx.post(f"{server.url}/api/actions/asking", json=asking)
+        eventually(lambda: httpx.get(f"{server.url}/health").json()["webhooks"] == {"status": "failing", "pending": 1})
+        page.goto(server.url)
+        page.locator("#webhooks summary", has_text="Webhooks: failing, 1 waiting").click()
+        row = page.locator("#webhooks tbody tr")
+        expect(row).to_contain_text("ops (http://127.0.0.1:9)")
+        expect(row).to_contain_text("waiting, lost, failed, same call 5 times")
+        expect(row).to_contain_text("it cannot be reached: ConnectionRefusedError")
+        assert "path" not in page.locator("#webhooks").inner_text()
+
+
+def test_nothing_is_shown_of_webhooks_where_there_are_none(page: Page, appliance: Appliance, told: str) -> None:
+    page.goto(appliance.url)
+    expect(page.locator("#server")).to_contain_text("version")
+    expect(page.locator("#webhooks")).to_be_hidden()

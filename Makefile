@@ -3,13 +3,19 @@
 PYTHON ?= python3
 BIN    := .venv/bin
 
-.PHONY: run test soak bench screenshots check clean
+.PHONY: run test e2e e2e-local soak bench screenshots check clean
 
 run: .venv/server          ## set up, and start the appliance on 127.0.0.1:9000
 	@exec $(BIN)/python app.py
 
 test: .venv/test check     ## set up, check style and types, run the tests
 	$(BIN)/python -m pytest -n auto --dist loadfile
+
+e2e: .venv/test            ## build the images, and check all of it together in containers; needs Docker
+	$(BIN)/python -m tests.e2e compose
+
+e2e-local: .venv/test      ## the same checks, with processes of this machine
+	$(BIN)/python -m tests.e2e processes
 
 soak: .venv/test           ## the tests of the file tree with many more odd stores and kills; takes an hour
 	TREE_EXAMPLES=10000 TREE_KILLS=50 $(BIN)/python -m pytest --timeout 7200 tests/test_tree.py tests/test_restore.py tests/test_mirror.py

@@ -17,6 +17,7 @@ This file is the map; what it names stands in sessionstore/, a module for each n
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import signal
 import sys
@@ -27,16 +28,17 @@ from litestar import Litestar
 from litestar.datastructures import State
 from litestar.exceptions import HTTPException
 
-from sessionstore import __version__, access, api, live, pages, questions
-from sessionstore.access import Gate, Tokens
+from sessionstore import __version__, api, commands, live, pages, questions
+from sessionstore.access import Gate
 from sessionstore.database import DatabaseUnusable
 from sessionstore.door import Door, Sound
 from sessionstore.log import logging_as, tell
 from sessionstore.owner import CannotStart, own_folder
 from sessionstore.problems import Problem
-from sessionstore.process import Server, listen
+from sessionstore.process import Server, certificate_of, listen
 from sessionstore.settings import BadSetting, Settings, read_settings
 from sessionstore.store import Store
+from sessionstore.tokens import Tokens
 from sessionstore.traffic import Counted, Traffic
 
 GARBAGE_THRESHOLD = 20_000
@@ -49,14 +51,19 @@ With Python's 0.005 a commit takes 12 ms under load, nearly all of it waiting.""
 def create_app(store: Store, tokens: Tokens, traffic: Traffic | None = None) -> Gate:
     """The appliance as an ASGI app, for production and tests alike. Nothing is opened before its lifespan begins."""
     listeners = live.Listeners()
+    asked = questions.Questions(store)
 
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
         await store.start()
+        watch = asyncio.create_task(live.watch(tokens, listeners))
         gc.freeze()  # what is here now stays: the collector need not look at it again and again
         try:
             yield
         finally:
+            await asked.stop()
+            watch.cancel()
+            tokens.save_use()
             await store.stop()
 
     app = Litestar(
@@ -65,10 +72,9 @@ def create_app(store: Store, tokens: Tokens, traffic: Traffic | None = None) -> 
         state=State(
             {
                 "store": store,
-                "tokens": tokens,
                 "listeners": listeners,
                 "traffic": traffic or Traffic(),
-                "questions": questions.Questions(store),
+                "questions": asked,
             }
         ),
         openapi_config=pages.OPENAPI,
@@ -84,10 +90,11 @@ def create_app(store: Store, tokens: Tokens, traffic: Traffic | None = None) -> 
     return gate
 
 
-def greeting(settings: Settings, port: int, tokens: dict[str, str]) -> str:
+def greeting(settings: Settings, port: int, tokens: Tokens) -> str:
     """What the person who starts it wants to know."""
     host = "127.0.0.1" if settings.host in ("localhost", "0.0.0.0", "::") else settings.host
-    at = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    scheme = "https" if settings.tls_certificate else "http"
+    at = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
     lines = [
         f"Session store {__version__}",
         f"  Dashboard      {at}/",
@@ -96,10 +103,8 @@ def greeting(settings: Settings, port: int, tokens: dict[str, str]) -> str:
     ]
     if not tokens:
         lines.append("  Access         open: only this machine can reach it")
-    elif not (settings.admin_token or settings.read_token or settings.ingest_token):
-        lines.append(
-            f"  Access         by token: the dashboard asks for the one in {access.tokens_folder(settings)}/admin"
-        )
+    elif tokens.admin_file:
+        lines.append(f"  Access         by token: the dashboard asks for the one in {tokens.admin_file}")
     else:
         lines.append("  Access         by the tokens that are set")
     return "\n".join(lines)
@@ -108,13 +113,15 @@ def greeting(settings: Settings, port: int, tokens: dict[str, str]) -> str:
 def run(settings: Settings) -> int:
     """Serve until told to stop; the exit code. Raises where it cannot start, with a message for people."""
     own_folder(settings.directory)
-    tokens = access.tokens_of(settings)
+    tokens = Tokens(settings)
+    tokens.prepare()
+    certificate = certificate_of(settings)
     listener = listen(settings.host, settings.port)
     store = Store(settings)
     store.prepare()
     traffic = Traffic()
-    gate = create_app(store, Tokens(tokens), traffic)
-    server = Server(Counted(gate, traffic), Door(gate, store), traffic, store.drain)
+    gate = create_app(store, tokens, traffic)
+    server = Server(Counted(gate, traffic), Door(gate, store), traffic, certificate, store.drain)
     port = listener.getsockname()[1]
     if settings.log == "text" or settings.log_file:
         print(greeting(settings, port, tokens), flush=True)
@@ -124,7 +131,7 @@ def run(settings: Settings) -> int:
     return 0 if is_served else 1
 
 
-def main() -> int:
+def serve() -> int:
     """Run the appliance until it is told to stop. The exit code: 0, or 1 where it could not start."""
     sys.setswitchinterval(SWITCH_INTERVAL)
     gc.set_threshold(GARBAGE_THRESHOLD)
@@ -140,4 +147,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(commands.main(sys.argv[1:]) if sys.argv[1:] else serve())

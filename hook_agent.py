@@ -5,6 +5,7 @@ No call of it raises into the program that it serves, or waits for the store: wh
 first, and from there to the store in order, each event once.
 
     Events                  what is said: ids, times, and JSON that the store can take
+    Redaction               what is taken out of it: keys, tokens, passwords
     Spool                   the folder in which events wait, shared by all processes of the container
     Claude Code's hooks     the pure mapping: one hook payload becomes one event of the store
     The hook command        one payload from stdin into the spool, as quickly as Python starts
@@ -201,8 +202,12 @@ def _decoded(text: bytes) -> Any:
 
 
 def _line(event: Members) -> bytes:
-    """The event as one line of a batch; where it is too large, its longest texts are cut until it fits."""
+    """The event, without secrets, as one line of a batch; its longest texts are cut until it fits."""
     line = _encoded(event)
+    redaction = _redaction()
+    if redaction is not None and redaction.concerns(line.decode()):
+        event = {**event, "data": redaction.data(event["data"])}
+        line = _encoded(event)
     if len(line) <= _EVENT_BYTES:
         return line
     whole = _encoded(event["data"])
@@ -230,6 +235,297 @@ def _sha256(text: bytes) -> str:
     import hashlib
 
     return hashlib.sha256(text).hexdigest()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Redaction
+# ---------------------------------------------------------------------------------------------------------------------
+
+# Secrets are taken out of what is said before it is written anywhere: `[redacted:NAME]` stands in their place. The
+# store takes this table from here and does the same; hook_agent.mjs has it once more, and a test compares the two.
+#
+# A pattern is read alike by Python and by JavaScript. It takes no longer than its text warrants, however that is made:
+# it begins with letters of its own, and what repeats in it is bounded or cannot begin again inside what it has passed.
+# What its parentheses hold is kept. Its hints are what a text that it matches has in it, in this or in lower case:
+# `^x` is x that no letter or digit precedes, `x=` is x that something is assigned to, `x*y` is x and soon after it y.
+
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+def _begin(text: str, before: str = "A-Za-z0-9_") -> str:
+    r"""A pattern for `text` at the beginning of a word; in quoted JSON a word may be preceded by \n, \r or \t."""
+    return rf"{text}(?:(?<![{before}]{text})|(?<=\\[nrt]{text}))"
+
+
+def _any_case(text: str) -> str:
+    return "".join(f"[{letter.upper()}{letter}]" if letter.isalpha() else letter for letter in text)
+
+
+_PEM_ESCAPED = r"(?:[ \t\r\n]|\\[rn])"
+_PEM_HEADERS = rf"(?:[A-Za-z]{{3,9}}(?:-[A-Za-z]{{4}})?: [^\r\n\\]{{0,80}}{_PEM_ESCAPED}{{1,8}}){{0,3}}"
+_PASSWORD_WORD = f"{_any_case('pass')}(?:{_any_case('word')}|{_any_case('wd')}|{_any_case('phrase')})"
+_SECRET_WORD = (
+    rf"(?<![A-Za-z])(?:(?:{_any_case('access')}|{_any_case('auth')}|{_any_case('refresh')}|{_any_case('session')}|"
+    rf"{_any_case('bearer')}|{_any_case('api')})[_-]?{_any_case('token')}|{_any_case('token')}|"
+    rf"(?:{_any_case('client')}[_-]?)?{_any_case('secret')}|(?:{_any_case('api')}|{_any_case('secret')}|"
+    rf"(?:{_any_case('secret')}[_-]?)?{_any_case('access')}|{_any_case('private')})[_-]?{_any_case('key')})"
+)
+_LOUD_WORD = "(?<![a-z])(?:PASSWORD|PASSWD|PASSPHRASE|SECRET|TOKEN|(?:API|SECRET|ACCESS|PRIVATE)_?KEY)"
+_ASSIGNED = r"""\\{0,3}["']?[ \t]{0,4}(?:=>|:=|[:=])[ \t]{0,4}\\{0,3}["']?"""
+_UNQUOTED = "A-Za-z0-9_/+~!@#%^*-"
+_QUOTED = "A-Za-z0-9_/+~!@#%^*.:;,?&=$-"
+
+
+def _value(shortest: int) -> str:
+    """Of an assignment in a text: words and marks as far as quotes go; without quotes, nothing that looks like code."""
+    return (
+        rf"""(?:(?<=["'])[{_QUOTED}]{{{shortest},}}(?=\\{{0,3}}["'])|"""
+        rf"[{_UNQUOTED}]{{{shortest},}}={{0,2}}(?!\.?[=(\[{{${_UNQUOTED}]))"
+    )
+
+
+def _with(characters: str) -> str:
+    return f"(?=[{_QUOTED}]{{0,100}}[{characters}])"
+
+
+_PASSWORD_HINTS = ("password=", "passwd=", "passphrase=")
+_SECRET_HINTS = (
+    "secret=", "token=", "apikey=", "api_key=", "api-key=", "secretkey=", "secret_key=", "secret-key=", "accesskey=",
+    "access_key=", "access-key=", "privatekey=", "private_key=", "private-key=",
+)  # fmt: skip
+SECRETS: tuple[tuple[str, tuple[str, ...], str], ...] = (
+    ("private-key", ("PRIVATE KEY",), "-----BEGIN [A-Z0-9 ]{0,30}PRIVATE KEY(?: BLOCK)?-----" f"{_PEM_ESCAPED}{{0,8}}"
+     rf"{_PEM_HEADERS}[A-Za-z0-9+/=]{{32}}[A-Za-z0-9+/= \t\r\n\\]*(?:-----END [A-Z0-9 ]{{0,50}}-----)?"),
+    ("aws", ("^AKIA", "^ASIA"), _begin("A[KS]IA") + "[A-Z0-9]{16}(?![A-Za-z0-9])"),
+    ("github", ("ghp_", "gho_", "ghu_", "ghs_", "ghr_"), _begin("gh[oprsu]_") + r"[A-Za-z0-9_]{20,}"
+     r"(?:\.[A-Za-z0-9_-]{10,}){0,2}"),
+    ("github", ("github_pat_",), _begin("github_pat_") + "[A-Za-z0-9_]{20,}"),
+    ("gitlab", ("glpat-", "gldt-", "glrt-", "glcbt-", "glptt-"), _begin("gl") + "(?:pat|dt|rt|cbt|ptt)-"
+     r"[A-Za-z0-9_-]{20,}(?:\.[0-9a-z]{2}\.[0-9a-z]{9})?"),
+    ("anthropic", ("^sk-ant-",), _begin("sk-ant-") + "[A-Za-z0-9_-]{16,}"),
+    ("openai", ("^sk-",), _begin("sk-") + "(?:(?:proj|svcacct|admin|or-v1)-[A-Za-z0-9_-]{20,}|"
+     "(?=[A-Za-z0-9_]{0,60}[0-9])[A-Za-z0-9_]{20}[A-Za-z0-9_-]*)"),
+    ("slack", ("^xox",), _begin("xox[abeoprs]-") + "[A-Za-z0-9-]{10,}"),
+    ("slack", ("^xapp-",), _begin("xapp-") + "[A-Za-z0-9-]{10,}"),
+    ("slack", ("hooks.slack.com/services/",), r"(hooks\.slack\.com/services/)[A-Za-z0-9/_+-]{20,}"),
+    ("google", ("AIza",), _begin("AIza") + "[A-Za-z0-9_-]{35}(?![A-Za-z0-9_-])"),
+    ("google", ("GOCSPX-",), _begin("GOCSPX-") + "[A-Za-z0-9_-]{20,}"),
+    ("stripe", ("sk_live_", "rk_live_", "sk_test_", "rk_test_"), _begin("[rs]k_(?:live|test)_") + "[A-Za-z0-9]{16,}"),
+    ("webhook", ("whsec_",), _begin("whsec_") + "[A-Za-z0-9+/]{24,}={0,2}"),
+    ("npm", ("^npm_",), _begin("npm_") + "[A-Za-z0-9]{36,}"),
+    ("pypi", ("^pypi-AgE",), _begin("pypi-AgE") + "[A-Za-z0-9_-]{30,}"),
+    ("huggingface", ("^hf_",), _begin("hf_") + "[A-Za-z0-9]{30,}"),
+    ("jwt", ("^eyJ",), _begin("eyJ", "A-Za-z0-9_-") + r"[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{10,}"),
+    ("authorization", ("authorization=",), f"({_any_case('authorization')}{_ASSIGNED}(?:{_any_case('bearer')}|"
+     f"{_any_case('basic')}|{_any_case('token')}) {{1,4}})[A-Za-z0-9._~+/-]{{6,}}={{0,2}}"),
+    ("bearer", ("^bearer ",), f"({_any_case('bearer')} {{1,4}})(?=[A-Za-z0-9._~+/-]{{0,100}}[0-9])"
+     "[A-Za-z0-9._~+/-]{16,}={0,2}"),
+    ("url", ("://*@",), r"""(://[^/@: "'<>\t\r\n\\]{0,100}:)(?![$%*<{\[])[^/@ "'<>\t\r\n\\]{1,200}(?=@)"""),
+    ("password", _PASSWORD_HINTS, f"({_PASSWORD_WORD}{_ASSIGNED}){_with('0-9')}{_value(6)}"),
+    ("secret", _SECRET_HINTS, f"({_SECRET_WORD}{_ASSIGNED}){_with('0-9')}{_with('A-Za-z')}{_value(12)}"),
+    ("secret", (*_PASSWORD_HINTS, *_SECRET_HINTS), rf"""({_LOUD_WORD}=\\{{0,3}}["']?){_value(6)}"""),
+)  # fmt: skip
+
+# Members whose name says that they hold one, whatever it looks like: their text, without _ and - in the name.
+_PASSWORD_NAMES = _names("password passwd passphrase")
+_SECRET_NAMES = _names(
+    """secret clientsecret apikey xapikey apitoken accesstoken refreshtoken authtoken sessiontoken bearertoken secretkey
+    accesskey secretaccesskey privatekey"""
+)
+_AUTHORIZATION_NAMES = _names("authorization proxyauthorization")
+_LOUD_ENDS = ("_PASSWORD", "_PASSWD", "_PASSPHRASE", "_SECRET", "_TOKEN", "_API_KEY", "_SECRET_KEY", "_ACCESS_KEY")
+_PLACEHOLDERS = ("$", "<", "{", "%", "*", "[")  # what such a text begins with
+_SHORTEST_SECRET = 6
+_SHORTEST_TOKEN = 12  # of a member `token`, which has a digit besides: a model's tokens are words
+_IDS_END = ("Id", "_id")
+_IDS = ("id", "parentSession", "subsession", "timestamp", "type", "hook_event_name")
+_CUSTOM = "custom"
+_HINT_SPAN = 400
+
+
+def _secret_by_name(name: str, text: str) -> str:
+    """What is redacted of the text of a member with this name; empty: nothing."""
+    if text.startswith(_PLACEHOLDERS):
+        return ""
+    name = name.rpartition(".")[2]
+    plain = name.replace("_", "").replace("-", "").lower()
+    if plain in _PASSWORD_NAMES:
+        return "password"
+    if plain in _AUTHORIZATION_NAMES:
+        return "authorization"
+    if len(text.split()) != 1:
+        return ""
+    if plain == "token":
+        return "secret" if len(text) >= _SHORTEST_TOKEN and any(map(text.__contains__, "0123456789")) else ""
+    is_loud = name.endswith(_LOUD_ENDS) and name == name.upper()
+    return "secret" if (is_loud or plain in _SECRET_NAMES) and len(text) >= _SHORTEST_SECRET else ""
+
+
+def names_something(name: str) -> bool:
+    """Whether a member of this name, beside the type of an event, is what the store finds things by."""
+    return name in _IDS or name.endswith(_IDS_END)
+
+
+def _has_hint(text: str, lower: str, hints: tuple[str, ...]) -> bool:
+    """Whether the text, of which `lower` is the lower case, has one of the hints in it."""
+    return any(_is_hinted(lower if hint == hint.lower() else text, hint) for hint in hints)
+
+
+def _is_hinted(text: str, hint: str) -> bool:
+    if hint[0] == "^":
+        return _begins_word(text, hint[1:])
+    if hint[-1] == "=":
+        return _is_assigned(text, hint[:-1])
+    first, _, last = hint.partition("*")
+    at = text.find(first)
+    while last and at >= 0 and text.find(last, at, at + _HINT_SPAN) < 0:
+        at = text.find(first, at + 1)
+    return at >= 0
+
+
+def _begins_word(text: str, word: str) -> bool:
+    at = text.find(word)
+    while at > 0 and text[at - 1].isalnum() and text[at - 2] != "\\":
+        at = text.find(word, at + 1)
+    return at >= 0
+
+
+def _is_assigned(text: str, word: str) -> bool:
+    at = text.find(word)
+    while at >= 0 and text[at + len(word) : at + len(word) + 9].lstrip("\"'\\ \t")[:1] not in (":", "="):
+        at = text.find(word, at + 1)
+    return at >= 0
+
+
+class Redaction:
+    """Takes secrets out of data: those of the formats above, and whatever else matches `own`, pairs of a name and a
+    regular expression. The same data, redacted once more, stays as it is. Raises ValueError for a bad expression."""
+
+    def __init__(self, own: Iterable[tuple[str, str]] = ()) -> None:
+        self._own = [(name, _checked_pattern(pattern)) for name, pattern in own]
+        self.has_own = bool(self._own)
+        self._compiled: dict[str, Any] = {}
+
+    def concerns(self, text: str) -> bool:
+        """Whether JSON text, as it is written, may hold any: cheap, and right where the answer is no."""
+        if self.has_own or any(f"\\u00{digit}" in text for digit in "234567"):  # a letter, written so
+            return True
+        lower = text.lower()
+        return any(_has_hint(text, lower, hints) for _, hints, _ in SECRETS)
+
+    def data(self, data: Members) -> Members:
+        """The data of an event, without secrets in its texts. Names of members stay, and so do the ids beside them."""
+        return {name: value if names_something(name) else self._value(value, name) for name, value in data.items()}
+
+    def _value(self, value: Any, name: str) -> Any:
+        if isinstance(value, str):
+            return self.member(name, value)
+        if isinstance(value, dict):
+            return {name: self._value(part, name) for name, part in value.items()}
+        return [self._value(part, "") for part in value] if isinstance(value, list) else value
+
+    def member(self, name: str, text: str) -> str:
+        """The text of a member without secrets."""
+        redacted = self.text(text)
+        secret = _secret_by_name(name, redacted) if name else ""
+        if not secret or redacted != text:
+            return redacted
+        scheme, _, rest = text.partition(" ")
+        keeps_scheme = secret == "authorization" and rest and scheme.isalpha()
+        return f"{scheme} [redacted:{secret}]" if keeps_scheme else f"[redacted:{secret}]"
+
+    def text(self, text: str) -> str:
+        """The text without secrets."""
+        lower = text.lower()
+        for name, hints, pattern in SECRETS:
+            if _has_hint(text, lower, hints):
+                text = self._pattern(pattern).sub(_Marker(name), text)
+        for name, regex in self._own:
+            text = regex.sub(f"[redacted:{name}]", text)
+        return text
+
+    def _pattern(self, pattern: str) -> Any:
+        if pattern not in self._compiled:
+            import re
+
+            self._compiled[pattern] = re.compile(pattern)
+        return self._compiled[pattern]
+
+
+class _Marker:
+    """What stands in the place of a match."""
+
+    def __init__(self, name: str) -> None:
+        self._text = f"[redacted:{name}]"
+
+    def __call__(self, match: Any) -> str:
+        return (match[1] if match.re.groups else "") + self._text
+
+
+def _checked_pattern(pattern: str) -> Any:
+    """Raises ValueError where it is not one, or would match what is redacted already, or nothing at all."""
+    import re
+
+    try:
+        regex = re.compile(pattern)
+    except (re.error, RecursionError, OverflowError) as error:
+        raise ValueError(f"{pattern!r} is not a regular expression: {error}") from None
+    if regex.search("") or regex.search(f"[redacted:{_CUSTOM}]"):
+        raise ValueError(f"{pattern!r} matches what holds no secret, such as an empty text")
+    return regex
+
+
+def own_patterns(setting: str) -> tuple[tuple[str, str], ...] | None:
+    """What `on` (none), `off` (None) or the path of a file with further patterns stands for. Raises ValueError.
+
+    Each line of the file is a regular expression, before which may stand a name: `acme: ACME-[0-9a-f]{32}`. Empty
+    lines and those that begin with # say nothing.
+    """
+    if setting in ("", "on"):
+        return ()
+    if setting == "off":
+        return None
+    try:
+        with open(setting, encoding="utf-8") as file:
+            lines = file.read().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"must be on, off, or a file of patterns that can be read ({error})") from None
+    own = []
+    for number, line in enumerate(lines, 1):
+        if line.strip() and not line.startswith("#"):
+            try:
+                own.append(_named_pattern(line.strip()))
+            except ValueError as error:
+                raise ValueError(f"line {number} of {setting}: {error}") from None
+    return tuple(own)
+
+
+def _named_pattern(line: str) -> tuple[str, str]:
+    name, colon, pattern = line.partition(": ")
+    is_named = colon and 0 < len(name) <= 32 and name.isascii() and name.replace("-", "").isalnum()
+    named = (name, pattern.strip()) if is_named else (_CUSTOM, line)
+    _checked_pattern(named[1])
+    return named
+
+
+_chosen: list[Redaction | None] = []
+
+
+def _redaction(is_silent: bool = False) -> Redaction | None:
+    """As SESSION_REDACT says. Where it cannot be used that is said once, and what is redacted anyway is."""
+    if not _chosen:
+        setting = _setting("SESSION_REDACT")
+        try:
+            own = own_patterns(setting)
+            _chosen.append(None if own is None else Redaction(own))
+        except ValueError as error:
+            _chosen.append(Redaction())
+            if not is_silent and sys.stderr is not None:
+                with _suppress(Exception):
+                    print(f"hook_agent: SESSION_REDACT={setting}: {error}", file=sys.stderr)
+    return _chosen[0]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -728,10 +1024,6 @@ def _member(line: bytes, name: bytes) -> str:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def _names(text: str) -> frozenset[str]:
-    return frozenset(text.split())
-
-
 _DIGEST_LENGTH = 16  # hex digits: enough to tell apart the payloads of one session
 
 # What the store gives an entry or a record, or reads a meaning into: no leftover member may pose as one of these.
@@ -1080,7 +1372,7 @@ def _standard_input() -> bytes:
 
 
 def _hook_record(payload: bytes) -> bytes:
-    """The payload as it came, last in a line with what it does not say itself."""
+    """The payload as it came, but for secrets, last in a line with what it does not say itself."""
     known = {
         "sessionId": _setting("SESSION_ID"),
         "userId": _setting("SESSION_USER_ID"),
@@ -1091,8 +1383,31 @@ def _hook_record(payload: bytes) -> bytes:
     }
     told = (f'"{name}":{_quoted(text)}' for name, text in known.items() if text or name == "sessionId")
     head = ",".join(told)
-    body = payload.translate(_ONE_LINE)
+    body = _redacted(payload).translate(_ONE_LINE)
     return b'{%s,"hook":%s}\n' % (head.encode(), body)
+
+
+def _redacted(payload: bytes) -> bytes:
+    """Decoded only where there may be a secret in it. One that is not JSON is redacted as the text that it is."""
+    redaction = _redaction(is_silent=True)
+    text = payload.decode("latin-1")
+    if redaction is None or not redaction.concerns(text):
+        return payload
+    try:
+        value = _decoded(payload)
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        return redaction.text(text).encode("latin-1")
+    redacted = redaction.data(value)
+    return payload if redacted == value else _encoded_as_ascii(redacted)
+
+
+def _encoded_as_ascii(value: object) -> bytes:
+    """A half of a surrogate pair can be written so."""
+    import json
+
+    return json.dumps(value, separators=(",", ":")).encode()
 
 
 _ONE_LINE = bytes.maketrans(b"\r\n", b"  ")
@@ -2155,6 +2470,7 @@ class SessionHookAgent:
 
     async def _get(self, path: str) -> tuple[int, Members]:
         import asyncio
+        import ssl  # whose trust is the system's and SSL_CERT_FILE, as the sender's; httpx has a list of its own
 
         try:
             import httpx
@@ -2163,7 +2479,8 @@ class SessionHookAgent:
         link = _Link(self.service_url, self.sync._token)
         headers = {"Authorization": f"Bearer {link.token()}"} if link.token() else {}
         try:
-            async with httpx.AsyncClient(timeout=_TEST_SECONDS, trust_env=False) as client:
+            verify = ssl.create_default_context() if self.service_url.startswith("https:") else False
+            async with httpx.AsyncClient(timeout=_TEST_SECONDS, trust_env=False, verify=verify) as client:
                 url = self.service_url.rstrip("/") + path
                 response = await asyncio.wait_for(client.get(url, headers=headers), _TEST_SECONDS)
                 return response.status_code, _Answer(response.status_code, response.content, None).document()
@@ -3149,6 +3466,7 @@ def _compile() -> str:
 def _own_spool() -> Spool:
     spool = Spool(_service_url(), limit=_spool_limit())
     spool.settle()
+    _redaction()  # whoever asks how it goes is told of a setting that cannot be used
     return spool
 
 

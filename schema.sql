@@ -4,7 +4,7 @@
    changed. An INSERT into `events` is the only way anything changes: the
    triggers below fold it into the tables under "Derived", all of which could be
    dropped and made again from the events alone. The views at the end are what
-   the API, Datasette and the file tree read.
+   the API and the file tree read; those for people are in views.sql.
 
    Times are text, RFC 3339, UTC, milliseconds, Z: 2026-02-13T20:59:12.345Z, so
    that they sort as they stand. JSON is text, and checked. Ids are 1 to 128 of
@@ -43,6 +43,12 @@ CREATE TABLE events (
 CREATE UNIQUE INDEX events_by_event_id ON events (event_id, session_id);
 CREATE INDEX        events_by_session  ON events (session_id, cursor);
 CREATE UNIQUE INDEX events_by_seq      ON events (session_id, type, seq) WHERE seq IS NOT NULL;
+
+/* What people ask for among many events, as views.sql does: the result of a tool call, prompts, failures. */
+CREATE INDEX events_by_tool_use ON events (session_id, data ->> '$.toolUseId')
+WHERE kind IN ('tool_result', 'tool_error');
+CREATE INDEX events_of_prompts ON events (cursor) WHERE kind = 'prompt';
+CREATE INDEX events_of_failures ON events (cursor) WHERE kind = 'tool_error';
 
 ------------------------------------------------------------------------------
 -- Derived: sessions
@@ -138,6 +144,15 @@ CREATE TABLE users (
   user_id   TEXT PRIMARY KEY,
   sessions  INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
+
+/* When a session came to where somebody should look: what webhooks tell. */
+CREATE TABLE turns (
+  cursor      INTEGER PRIMARY KEY,             -- of the event that did it
+  session_id  TEXT NOT NULL REFERENCES sessions ON DELETE CASCADE,
+  status      TEXT NOT NULL CHECK (status IN ('waiting', 'failed', 'lost'))
+) STRICT;
+
+CREATE INDEX turns_by_session ON turns (session_id);
 
 CREATE TABLE minutes (
   minute  TEXT PRIMARY KEY,                    -- 2026-02-13T20:59, of received_at
@@ -382,6 +397,12 @@ END;
 CREATE TRIGGER session_recounted AFTER UPDATE OF status ON sessions WHEN NEW.status <> OLD.status BEGIN
   UPDATE counts SET number = number - 1 WHERE what = 'sessions' AND name = OLD.status;
   INSERT INTO counts VALUES ('sessions', NEW.status, 1) ON CONFLICT DO UPDATE SET number = number + 1;
+END;
+
+CREATE TRIGGER session_turned AFTER UPDATE OF status ON sessions
+WHEN NEW.status <> OLD.status AND NEW.status IN ('waiting', 'failed', 'lost') BEGIN
+  INSERT INTO turns VALUES (NEW.last_cursor, NEW.session_id, NEW.status)
+  ON CONFLICT DO UPDATE SET status = excluded.status;
 END;
 
 CREATE TRIGGER session_claimed AFTER UPDATE OF user_id ON sessions WHEN NEW.user_id <> OLD.user_id BEGIN

@@ -5,6 +5,7 @@
  * One file, Node 20 or newer, no dependency. In reading order:
  *
  *     plain values      whatever a program hands over, as JSON that the store can take
+ *     redaction         what is taken out of it: keys, tokens, passwords
  *     events            ids, times, and what each kind of event may have
  *     owners            which process a part of the spool belongs to, and whether that is still there
  *     queues            where events wait on disk: appended first, deleted once they are acknowledged
@@ -166,8 +167,9 @@ function jsonOf(value) {
     .join(',')}}`;
 }
 
-/** The JSON text of an event's data, its longest texts cut until the store can take it, and that said in it. */
-function fitting(data) {
+/** The JSON text of an event's data without secrets; its longest texts are cut until the store can take it. */
+function fitting(given) {
+  const data = redaction()?.data(given) ?? given;
   const text = jsonOf(data);
   if (isFitting(text)) return text;
   const truncated = { bytes: Buffer.byteLength(text), sha256: createHash('sha256').update(text).digest('hex') };
@@ -193,6 +195,179 @@ function shortMembers(data) {
   const isShort = (name) => name.length <= 256 && jsonOf(data[name]).length <= 256;
   const names = Object.keys(data).filter(isShort).slice(0, 100);
   return Object.fromEntries(names.map((name) => [name, data[name]]));
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Redaction
+// ---------------------------------------------------------------------------------------------------------------------
+
+// The table of hook_agent.py, to the letter; what its patterns may be is said there.
+
+/** A pattern for `text` at the beginning of a word; in quoted JSON a word may be preceded by \n, \r or \t. */
+function begin(text, before = 'A-Za-z0-9_') {
+  return String.raw`${text}(?:(?<![${before}]${text})|(?<=\\[nrt]${text}))`;
+}
+
+function anyCase(text) {
+  return text.replace(/[a-z]/g, (letter) => `[${letter.toUpperCase()}${letter}]`);
+}
+
+const PEM_ESCAPED = String.raw`(?:[ \t\r\n]|\\[rn])`;
+const PEM_HEADERS = String.raw`(?:[A-Za-z]{3,9}(?:-[A-Za-z]{4})?: [^\r\n\\]{0,80}${PEM_ESCAPED}{1,8}){0,3}`;
+const PASSWORD_WORD = `${anyCase('pass')}(?:${anyCase('word')}|${anyCase('wd')}|${anyCase('phrase')})`;
+const SECRET_WORD =
+  `(?<![A-Za-z])(?:(?:${anyCase('access')}|${anyCase('auth')}|${anyCase('refresh')}|${anyCase('session')}|` +
+  `${anyCase('bearer')}|${anyCase('api')})[_-]?${anyCase('token')}|${anyCase('token')}|` +
+  `(?:${anyCase('client')}[_-]?)?${anyCase('secret')}|(?:${anyCase('api')}|${anyCase('secret')}|` +
+  `(?:${anyCase('secret')}[_-]?)?${anyCase('access')}|${anyCase('private')})[_-]?${anyCase('key')})`;
+const LOUD_WORD = '(?<![a-z])(?:PASSWORD|PASSWD|PASSPHRASE|SECRET|TOKEN|(?:API|SECRET|ACCESS|PRIVATE)_?KEY)';
+const ASSIGNED = String.raw`\\{0,3}["']?[ \t]{0,4}(?:=>|:=|[:=])[ \t]{0,4}\\{0,3}["']?`;
+const UNQUOTED = 'A-Za-z0-9_/+~!@#%^*-';
+const QUOTED = 'A-Za-z0-9_/+~!@#%^*.:;,?&=$-';
+
+function valueOf(shortest) {
+  return (
+    String.raw`(?:(?<=["'])[${QUOTED}]{${shortest},}(?=\\{0,3}["'])|` +
+    String.raw`[${UNQUOTED}]{${shortest},}={0,2}(?!\.?[=(\[{$${UNQUOTED}]))`
+  );
+}
+
+function having(characters) {
+  return `(?=[${QUOTED}]{0,100}[${characters}])`;
+}
+
+/** Names and the sources of their patterns. */
+export const SECRETS = [
+  ['private-key', `-----BEGIN [A-Z0-9 ]{0,30}PRIVATE KEY(?: BLOCK)?-----${PEM_ESCAPED}{0,8}${PEM_HEADERS}` +
+    String.raw`[A-Za-z0-9+/=]{32}[A-Za-z0-9+/= \t\r\n\\]*(?:-----END [A-Z0-9 ]{0,50}-----)?`],
+  ['aws', `${begin('A[KS]IA')}[A-Z0-9]{16}(?![A-Za-z0-9])`],
+  ['github', `${begin('gh[oprsu]_')}[A-Za-z0-9_]{20,}${String.raw`(?:\.[A-Za-z0-9_-]{10,}){0,2}`}`],
+  ['github', `${begin('github_pat_')}[A-Za-z0-9_]{20,}`],
+  ['gitlab', `${begin('gl')}(?:pat|dt|rt|cbt|ptt)-${String.raw`[A-Za-z0-9_-]{20,}(?:\.[0-9a-z]{2}\.[0-9a-z]{9})?`}`],
+  ['anthropic', `${begin('sk-ant-')}[A-Za-z0-9_-]{16,}`],
+  ['openai', `${begin('sk-')}(?:(?:proj|svcacct|admin|or-v1)-[A-Za-z0-9_-]{20,}|` +
+    '(?=[A-Za-z0-9_]{0,60}[0-9])[A-Za-z0-9_]{20}[A-Za-z0-9_-]*)'],
+  ['slack', `${begin('xox[abeoprs]-')}[A-Za-z0-9-]{10,}`],
+  ['slack', `${begin('xapp-')}[A-Za-z0-9-]{10,}`],
+  ['slack', String.raw`(hooks\.slack\.com/services/)[A-Za-z0-9/_+-]{20,}`],
+  ['google', `${begin('AIza')}[A-Za-z0-9_-]{35}(?![A-Za-z0-9_-])`],
+  ['google', `${begin('GOCSPX-')}[A-Za-z0-9_-]{20,}`],
+  ['stripe', `${begin('[rs]k_(?:live|test)_')}[A-Za-z0-9]{16,}`],
+  ['webhook', `${begin('whsec_')}[A-Za-z0-9+/]{24,}={0,2}`],
+  ['npm', `${begin('npm_')}[A-Za-z0-9]{36,}`],
+  ['pypi', `${begin('pypi-AgE')}[A-Za-z0-9_-]{30,}`],
+  ['huggingface', `${begin('hf_')}[A-Za-z0-9]{30,}`],
+  ['jwt', begin('eyJ', 'A-Za-z0-9_-') + String.raw`[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{10,}`],
+  ['authorization', `(${anyCase('authorization')}${ASSIGNED}(?:${anyCase('bearer')}|${anyCase('basic')}|` +
+    `${anyCase('token')}) {1,4})[A-Za-z0-9._~+/-]{6,}={0,2}`],
+  ['bearer', `(${anyCase('bearer')} {1,4})(?=[A-Za-z0-9._~+/-]{0,100}[0-9])[A-Za-z0-9._~+/-]{16,}={0,2}`],
+  ['url', String.raw`(://[^/@: "'<>\t\r\n\\]{0,100}:)(?![$%*<{\[])[^/@ "'<>\t\r\n\\]{1,200}(?=@)`],
+  ['password', `(${PASSWORD_WORD}${ASSIGNED})${having('0-9')}${valueOf(6)}`],
+  ['secret', `(${SECRET_WORD}${ASSIGNED})${having('0-9')}${having('A-Za-z')}${valueOf(12)}`],
+  ['secret', String.raw`(${LOUD_WORD}=\\{0,3}["']?)` + valueOf(6)],
+];
+
+const PASSWORD_NAMES = ['password', 'passwd', 'passphrase'];
+const SECRET_NAMES = [
+  'secret', 'clientsecret', 'apikey', 'xapikey', 'apitoken', 'accesstoken', 'refreshtoken', 'authtoken',
+  'sessiontoken', 'bearertoken', 'secretkey', 'accesskey', 'secretaccesskey', 'privatekey',
+];
+const AUTHORIZATION_NAMES = ['authorization', 'proxyauthorization'];
+const LOUD_NAME = /^[^a-z]*_(?:PASSWORD|PASSWD|PASSPHRASE|SECRET|TOKEN|API_KEY|SECRET_KEY|ACCESS_KEY)$/;
+const IDS = /(?:Id|_id)$|^(?:id|parentSession|subsession|timestamp|type|hook_event_name)$/;
+
+/** What is redacted of the text of a member with this name; empty: nothing. */
+function secretByName(path, text) {
+  if (/^[$<{%*[]/.test(text)) return '';
+  const name = path.slice(path.lastIndexOf('.') + 1);
+  const plainName = name.replace(/[_-]/g, '').toLowerCase();
+  if (PASSWORD_NAMES.includes(plainName)) return text && 'password';
+  if (AUTHORIZATION_NAMES.includes(plainName)) return text && 'authorization';
+  if (!/^\s*\S+\s*$/.test(text)) return '';
+  if (plainName === 'token') return text.length >= 12 && /[0-9]/.test(text) ? 'secret' : '';
+  return (LOUD_NAME.test(name) || SECRET_NAMES.includes(plainName)) && text.length >= 6 ? 'secret' : '';
+}
+
+/** Takes secrets out of data: those of the formats above, and what matches `own`, pairs of a name and a pattern. */
+export class Redaction {
+  #patterns;
+
+  constructor(own = []) {
+    const known = SECRETS.map(([name, source]) => [name, new RegExp(source, 'g'), keeps(source)]);
+    this.#patterns = [...known, ...own.map(([name, source]) => [name, ownPattern(source), false])];
+  }
+
+  /** The data of an event, without secrets in its texts. Names of members stay, and so do the ids beside them. */
+  data(data) {
+    const redacted = Object.create(null);
+    for (const name of Object.keys(data)) {
+      redacted[name] = IDS.test(name) ? data[name] : this.#value(data[name], name);
+    }
+    return redacted;
+  }
+
+  #value(value, name) {
+    if (typeof value === 'string') return this.#member(value, name);
+    if (Array.isArray(value)) return value.map((part) => this.#value(part, ''));
+    if (value === null || typeof value !== 'object') return value;
+    const redacted = Object.create(null);
+    for (const name of Object.keys(value)) redacted[name] = this.#value(value[name], name);
+    return redacted;
+  }
+
+  #member(text, name) {
+    const redacted = this.text(text);
+    const secret = name && secretByName(name, redacted);
+    if (!secret || redacted !== text) return redacted;
+    const [scheme, rest] = text.split(/ (.*)/s);
+    const keepsScheme = secret === 'authorization' && rest && /^[A-Za-z]+$/.test(scheme);
+    return keepsScheme ? `${scheme} [redacted:${secret}]` : `[redacted:${secret}]`;
+  }
+
+  text(text) {
+    for (const [name, pattern, hasKept] of this.#patterns) {
+      text = text.replace(pattern, (_, kept) => `${hasKept ? kept : ''}[redacted:${name}]`);
+    }
+    return text;
+  }
+}
+
+/** Whether a pattern has parentheses whose content is kept. */
+function keeps(source) {
+  return new RegExp(`${source}|`).exec('').length > 1;
+}
+
+function ownPattern(source) {
+  const pattern = new RegExp(source, 'g');
+  if (pattern.test('') || pattern.test('[redacted:custom]')) throw new Error(`${source} matches what holds no secret`);
+  return pattern;
+}
+
+/** What `on`, `off` (null) or the path of a file with further patterns stands for, as in hook_agent.py. Throws. */
+export function redactionOf(setting) {
+  if (setting === '' || setting === 'on') return new Redaction();
+  if (setting === 'off') return null;
+  const lines = fs.readFileSync(setting, 'utf8').split(/\r?\n/);
+  const said = lines.filter((line) => line.trim() && !line.startsWith('#'));
+  return new Redaction(said.map((line) => namedPattern(line.trim())));
+}
+
+function namedPattern(line) {
+  return /^([A-Za-z0-9-]{1,32}): (.*)$/.exec(line)?.slice(1) ?? ['custom', line];
+}
+
+let chosen;
+
+/** As SESSION_REDACT says. Where it cannot be used that is said once, and what is redacted anyway is. */
+function redaction() {
+  if (chosen !== undefined) return chosen;
+  try {
+    chosen = redactionOf(process.env.SESSION_REDACT ?? '');
+  } catch (error) {
+    console.error(`hook_agent: SESSION_REDACT=${process.env.SESSION_REDACT}: ${reasonOf(error)}`);
+    chosen = new Redaction();
+  }
+  return chosen;
 }
 
 // ---------------------------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ earlier      reading a tree of the earlier service
 offline      appending to a store whose server does not run
 recovery     a backup, or archives, back into a store
 prune        what is archived leaves the store
+scrub        what should not have been stored leaves it
 loss         a database that has fallen behind is taken as it is
 drill        whether all that comes back, tried out
 __main__     the commands

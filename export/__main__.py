@@ -20,7 +20,7 @@ from sessionstore.problems import Problem
 from sessionstore.settings import BadSetting, Settings, read_settings
 from sessionstore.soundness import examine
 
-from . import archive, backup, drill, layout, loss, offline, prune, recovery
+from . import archive, backup, drill, layout, loss, offline, prune, recovery, scrub
 from .folders import open_folder
 from .restore import NotEmpty, restore
 from .tree import Tree, TreeAhead, TreeBusy, progress_of
@@ -222,6 +222,53 @@ def accept_loss(options: argparse.Namespace) -> int:
     return DONE
 
 
+def take_out(options: argparse.Namespace) -> int:
+    """Take a secret that got in out of database, index and file tree, and say how often it was where.
+
+    PATTERN is a regular expression for texts, - reads it from the standard input, where it stays out of the shell's
+    history. No server may be running in the folder. What is found is not shown.
+    """
+    replace = what_to_take_out(options)
+    progress = Progress("events")
+    if options.dry_run:
+        with closing(layout.open_reader(options.dir / "sessions.db")) as database:
+            found = scrub.look(database, replace, progress)
+    else:
+        found = scrub.scrub(store_settings(options), replace, progress, say)
+    progress.end()
+    for session_id, number in found.events.items():
+        print(f"{session_id}: {number:,} events")
+    would = "would be" if options.dry_run else "are"
+    print(f"{found.texts:,} texts in {len(found.events):,} sessions {would} redacted")
+    return tell_what_is_left(options, found, replace)
+
+
+def what_to_take_out(options: argparse.Namespace) -> scrub.Replace:
+    if options.known == (options.pattern is not None):
+        raise WrongUse("Either a PATTERN or --known")
+    if options.known:
+        return scrub.known()
+    text = sys.stdin.readline().rstrip("\r\n") if options.pattern == "-" else options.pattern
+    try:
+        return scrub.pattern(text, is_literal=options.literal)
+    except scrub.BadPattern as error:
+        raise WrongUse(str(error)) from None
+
+
+def tell_what_is_left(options: argparse.Namespace, found: scrub.Found, replace: scrub.Replace) -> int:
+    for session_id in found.named:
+        say(f"export: an id in the session {session_id} has it, and stays: delete that session")
+    if options.dry_run:
+        return DONE
+    left = scrub.left_in(options.dir, replace)
+    for path in left:
+        say(f"export: {path} still has it, and is nothing that this may change: remove it")
+    for copy in scrub.copies_of(store_settings(options)):
+        say(f"export: the backup {copy} was made before: remove it if it has it")
+    say("export: archives and copies that were made before, and the spools of agents, may still have it")
+    return FOUND if left or found.named else DONE
+
+
 def try_out(options: argparse.Namespace) -> int:
     """Try out whether all comes back: a server of its own, a backup, a kill, its database gone, and all restored.
 
@@ -308,6 +355,13 @@ def parser() -> argparse.ArgumentParser:
     archived.add_argument("--prune", action="store_true", help="delete from the store what is archived")
     archived.add_argument("--url", help="where its server is (default: this machine, at PORT)")
     command(commands, "accept-loss", accept_loss)
+    taking = command(commands, "scrub", take_out)
+    taking.add_argument("pattern", metavar="PATTERN", nargs="?", help="what is to go: a regular expression, or -")
+    taking.add_argument("--literal", action="store_true", help="PATTERN is a text as it is")
+    taking.add_argument(
+        "--known", action="store_true", help="the keys, tokens and passwords that SESSIONS_REDACT means"
+    )
+    taking.add_argument("--dry-run", action="store_true", help="only say what would go; the server may be running")
     trying = command(commands, "drill", try_out)
     trying.add_argument("--events", type=positive, default=4000, metavar="N", help="how many (default: 4000)")
     trying.add_argument("--no-tree", action="store_true", help="without a file tree: what a backup alone brings back")

@@ -9,12 +9,12 @@ from contextlib import closing
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from sessionstore.access import tokens_folder
 from sessionstore.database import Appender, DeleteUnchanged, purge
 from sessionstore.events import Draft
 from sessionstore.owner import CannotStart
 from sessionstore.problems import Problem
 from sessionstore.settings import Settings
+from sessionstore.tokens import tokens_folder
 
 from .layout import PROGRESS, Session, open_reader
 from .offline import appending
@@ -74,7 +74,11 @@ def follow(folder: Path) -> None:
 
 
 def ask_server(settings: Settings, sessions: list[Session], url: str | None, report: Callable[[str], None]) -> int:
-    at = urlsplit(url or f"http://{settings.host if settings.is_loopback else '127.0.0.1'}:{settings.port}")
+    host, scheme = (
+        settings.host if settings.is_loopback else "127.0.0.1",
+        "https" if settings.tls_certificate else "http",
+    )
+    at = urlsplit(url or f"{scheme}://{host}:{settings.port}")
     kind = http.client.HTTPSConnection if at.scheme == "https" else http.client.HTTPConnection
     with closing(kind(at.hostname or "", at.port, timeout=SECONDS)) as connection:
         answers = [ask(connection, session, admin_token(settings)) for session in sessions]

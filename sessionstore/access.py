@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-import os
+import ipaddress
+import math
 import re
-import secrets
+import time
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
-from pathlib import Path
+from itertools import product
 from typing import Any, NamedTuple
 
+from .log import security
 from .problems import MEDIA_TYPE, Problem
-from .settings import BadSetting, Settings, is_loopback_name, secret
+from .settings import Settings, is_loopback_name
+from .tokens import ROLES, Token, Tokens, digest
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -21,23 +22,19 @@ Send = Callable[[Message], Awaitable[None]]
 ASGI = Callable[[Scope, Receive, Send], Awaitable[None]]
 Headers = dict[bytes, bytes]
 
-ROLES = ("admin", "read", "ingest")
 COOKIE = "session_store"
 
 # ----------------------------------------------------------- which role for what
 
 READS = frozenset({"GET", "HEAD", "OPTIONS"})
-PUBLIC = (
-    (READS, re.compile(r"/(health)?")),
-    (frozenset({"POST", "DELETE"}), re.compile(r"/api/login")),
-)
+PUBLIC = frozenset({*product(READS, ("/", "/health")), *product(("POST", "DELETE"), ("/api/login",))})
 AGENT_READS = re.compile(r"/ready|/api/sessions/(?!user/)[^/]+(/resume)?|/api/state/[^/]+")
 """What an agent needs to read: its session, its state, and how to go on."""
 
 
 def roles_for(method: str, path: str) -> tuple[str, ...] | None:
     """The roles that may do this; None: everybody."""
-    if any(method in methods and pattern.fullmatch(path) for methods, pattern in PUBLIC):
+    if (method, path) in PUBLIC:
         return None
     if method in READS:
         return ROLES if AGENT_READS.fullmatch(path) else ("admin", "read")
@@ -46,80 +43,89 @@ def roles_for(method: str, path: str) -> tuple[str, ...] | None:
     return ("admin", "ingest")
 
 
-# ------------------------------------------------------------------------ tokens
+# ---------------------------------------------------------------- wrong tokens
 
 
-class Tokens:
-    """The token of each role that has one, as hashes. None at all: everybody may do everything."""
+class Verdict(NamedTuple):
+    """What is to be done about a wrong token."""
 
-    def __init__(self, tokens: dict[str, str]) -> None:
-        self.digests = {role: digest(token) for role, token in tokens.items()}
+    wait: int
+    """Seconds for which the address must not try again; 0: it has not tried too often."""
+    is_news: bool
+    """Whether the log should tell."""
 
-    def __bool__(self) -> bool:
-        return bool(self.digests)
 
-    def role_of(self, token: str) -> str | None:
-        """The role that a token has. Takes the same time whether it has one or not."""
-        found = None
-        for role, known in self.digests.items():
-            if hmac.compare_digest(digest(token), known):
-                found = role
+class Attempts:
+    """What one address has tried: a level that rises with each wrong token, and sinks as time passes."""
+
+    def __init__(self) -> None:
+        self.level = 0.0
+        self.at = 0.0
+        self.tried: dict[bytes, None] = {}
+        """Digests of its last wrong tokens."""
+        self.was_told = False
+
+
+class Failures:
+    """Counts the wrong tokens of each address. The same one again counts little: that is no guessing, but a container
+    that has not heard of the new token yet."""
+
+    def __init__(self, allowed: int | None, clock: Callable[[], float] = time.monotonic) -> None:
+        self.allowed = allowed
+        """In a minute, of one address; None: any number."""
+        self.clock = clock
+        self.attempts: dict[str, Attempts] = {}
+
+    def note(self, address: str, tried: str, *, is_log_in: bool = False) -> Verdict:
+        now, of = self.clock(), self.attempts_of(address)
+        allowed = self.allowed or math.inf
+        of.level = max(0.0, of.level - (now - of.at) * allowed / 60) if self.allowed else 0.0
+        of.at = now
+        is_new = remember(of.tried, digest(tried), REMEMBERED_TOKENS)
+        if of.level + 1 > allowed:
+            is_news, of.was_told = not of.was_told, True
+            return Verdict(math.ceil((of.level + 1 - allowed) * 60 / allowed), is_news)
+        of.level += 1 if is_new or is_log_in else REPEATED
+        of.was_told = False
+        return Verdict(0, is_new)
+
+    def attempts_of(self, address: str) -> Attempts:
+        name = neighbourhood(address)
+        found = self.attempts.pop(name, None) or Attempts()
+        self.attempts[name] = found  # the last in order: those that are quiet longest are forgotten first
+        if len(self.attempts) > REMEMBERED_ADDRESSES:
+            del self.attempts[next(iter(self.attempts))]
         return found
 
-    def cookie(self, role: str) -> str:
-        """What a browser keeps instead of the token: it proves that the token was known, and dies with it."""
-        proof = hmac.new(self.digests[role], b"session store cookie", hashlib.sha256).hexdigest()
-        return f"{role}.{proof}"
 
-    def role_of_cookie(self, value: str) -> str | None:
-        role = value.partition(".")[0]
-        if role in self.digests and hmac.compare_digest(value.encode(), self.cookie(role).encode()):
-            return role
-        return None
+REPEATED = 0.1
+"""What a wrong token counts that the address has tried before."""
+REMEMBERED_TOKENS = 64
+REMEMBERED_ADDRESSES = 4096
 
 
-def digest(token: str) -> bytes:
-    return hashlib.sha256(token.encode()).digest()
+def remember(tried: dict[bytes, None], key: bytes, most: int) -> bool:
+    """Whether it is new."""
+    is_new = key not in tried
+    tried[key] = None
+    if len(tried) > most:
+        del tried[next(iter(tried))]
+    return is_new
 
 
-def tokens_of(settings: Settings) -> dict[str, str]:
-    """The tokens that are set; where none is and the address can be reached from elsewhere, three that are made.
-
-    They are made once: files that are there already are read. Raises BadSetting where they cannot be kept.
-    """
-    given = {"admin": settings.admin_token, "read": settings.read_token, "ingest": settings.ingest_token}
-    tokens = {role: token for role, token in given.items() if token}
-    if tokens or settings.is_loopback:
-        return tokens
-    folder = tokens_folder(settings)
+def neighbourhood(address: str) -> str:
+    """The address; of IPv6 the /64 that one subscriber has."""
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return {role: kept_token(folder / role) for role in ROLES}
-    except OSError as error:
-        raise BadSetting(f"SESSIONS_TOKENS_DIR: no tokens can be kept in {folder}: {error.strerror}") from None
+        known = plain_address(address)
+    except ValueError:
+        return address
+    return str(ipaddress.ip_network((known, 64), strict=False)) if known.version == 6 else str(known)
 
 
-def tokens_folder(settings: Settings) -> Path:
-    return settings.tokens_directory or settings.directory / "tokens"
-
-
-def kept_token(path: Path) -> str:
-    try:
-        kept = secret(path.read_text().strip()) if path.exists() else None
-    except ValueError as error:
-        raise BadSetting(
-            f"SESSIONS_TOKENS_DIR: the token in {path} {error}; without the file a new one is made"
-        ) from None
-    if kept is not None:
-        return kept
-    made = secrets.token_urlsafe(24)
-    temporary = path.with_suffix(f".{os.getpid()}")
-    with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        file.write(made + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.rename(path)
-    return made
+def plain_address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """An IPv4 address that comes in the clothes of IPv6 is an IPv4 address. Raises ValueError."""
+    address = ipaddress.ip_address(text)
+    return (address.ipv4_mapped or address) if address.version == 6 else address
 
 
 # -------------------------------------------------------------------------- gate
@@ -149,22 +155,31 @@ class Caller(NamedTuple):
     """Who asks: the role, None if nobody was recognised, and why not."""
 
     role: str | None
+    token: Token | None = None
+    """By which; None also where none is needed."""
+    tried: str = ""
+    """What was said instead."""
     refusal: str = ""
 
 
 ANYBODY = Caller("admin")
 """Who asks where no token is needed."""
+NOBODY = Caller(None)
+REASONS = ("host", "origin", "token", "attempts", "role", "rate", "connections", "idle", "listeners")
+"""Why somebody is not let in, or let go, as the metrics count it."""
+SCHEMES = {"http": ("http", "https"), "websocket": ("ws", "wss")}
 
 
 class Gate:
-    """ASGI: lets through who may, with `scope["state"]["role"]` set; answers all others itself."""
+    """ASGI: lets through who may, with `scope["state"]["caller"]` set; answers all others itself."""
 
     def __init__(self, app: ASGI, settings: Settings, tokens: Tokens) -> None:
         self.app = app
         self.settings = settings
         self.tokens = tokens
-        self.refused: dict[str, int] = {"host": 0, "origin": 0, "token": 0, "role": 0}
+        self.refused = dict.fromkeys(REASONS, 0)
         self.hosts: dict[bytes, bool] = {}
+        self.failures = Failures(settings.max_failures)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -178,10 +193,13 @@ class Gate:
             if is_preflight(asked):
                 await answer(send, 204, PREFLIGHT)
                 return
-            scope["state"]["role"] = self.check_role(asked).role
+            scope["state"]["caller"] = self.check_role(asked)
         except Problem as problem:
             await refuse(problem, scope, receive, send)
             return
+        if self.settings.trusted_proxies:
+            scope["client"] = (self.address_of(asked), 0)
+            scope["scheme"] = SCHEMES[scope["type"]][self.is_secure(asked)]
         await self.app(scope, receive, send)
 
     def admit(self, asked: Asked) -> Caller:
@@ -216,48 +234,118 @@ class Gate:
 
     def check_origin(self, asked: Asked) -> None:
         """Raises Problem 403 for a page of a foreign origin."""
-        headers = asked.headers
-        if b"origin" in headers:
-            host = headers[b"host"].decode("latin-1").lower()
-            origin = headers[b"origin"].decode("latin-1").lower()
-            known = origin in self.settings.allowed_origins or origin in (f"http://{host}", f"https://{host}")
-        else:
-            known = not is_foreign_fetch(asked)
+        origin = asked.headers.get(b"origin")
+        known = not is_foreign_fetch(asked) if origin is None else self.is_allowed_origin(origin, asked)
         if not known:
             self.refused["origin"] += 1
             raise Problem(403, "Pages of that origin may not use this server: see SESSIONS_ALLOWED_ORIGINS")
 
+    def is_allowed_origin(self, said: bytes, asked: Asked) -> bool:
+        origin = said.decode("latin-1").lower()
+        if origin in self.settings.allowed_origins:
+            return True
+        host = asked.headers[b"host"].decode("latin-1").lower()
+        schemes = ("https",) if self.is_secure(asked) else ("http", "https")
+        return origin in [f"{scheme}://{host}" for scheme in schemes] and not is_foreign_fetch(asked)
+
     def check_role(self, asked: Asked) -> Caller:
-        """Who asks. Raises Problem 401 for no token that is known, 403 for a role that may not."""
+        """Who asks. Raises Problem 401 for no token that is known, 403 for a role that may not, 429 for too much."""
         if not self.tokens:
             return ANYBODY
         caller = self.caller(asked.headers)
         roles = roles_for(asked.method, asked.path)
-        if roles is None or caller.role in roles:
+        if caller.token is None:
+            if roles is not None:
+                raise self.wrong_token(self.address_of(asked), caller)
             return caller
-        if caller.role is None:
-            self.refused["token"] += 1
-            error = ', error="invalid_token"' if caller.refusal else ""
-            raise Problem(
-                401,
-                caller.refusal or "A token is needed: send it as Authorization: Bearer TOKEN",
-                headers={"www-authenticate": f'Bearer realm="session store"{error}'},
-            )
+        caller.token.requests += 1
+        if roles is None or caller.role in roles:
+            self.check_rate(caller.token)
+            return caller
         self.refused["role"] += 1
         scheme = 'Bearer realm="session store", error="insufficient_scope"'
         detail = f"The role {caller.role} may not do this; it takes {' or '.join(roles)}"
         raise Problem(403, detail, headers={"www-authenticate": scheme})
 
+    def check_rate(self, token: Token) -> None:
+        """Raises Problem 429 for more requests in this second than one token may make."""
+        if self.settings.max_requests is not None and token.is_beyond(self.settings.max_requests):
+            self.refused["rate"] += 1
+            raise Problem(429, "Too many requests a second: see SESSIONS_MAX_REQUESTS", headers={"retry-after": "1"})
+
+    def wrong_token(self, address: str, caller: Caller, *, is_log_in: bool = False) -> Problem:
+        """How to refuse: 401, or 429 where this address has tried too many. A token that is right is never refused
+        for it: many containers may have one address."""
+        self.refused["token"] += 1
+        if not caller.refusal:
+            return unknown_caller("A token is needed: send it as Authorization: Bearer TOKEN")
+        verdict = self.failures.note(address, caller.tried, is_log_in=is_log_in)
+        if verdict.is_news:
+            reason = "Too many wrong tokens: no more of them are told here" if verdict.wait else caller.refusal
+            security("token_refused", client=address, reason=reason)
+        if not verdict.wait:
+            return unknown_caller(caller.refusal, "invalid_token")
+        self.refused["attempts"] += 1
+        return Problem(
+            429,
+            f"Too many wrong tokens from this address: try again in {verdict.wait} s",
+            headers={"retry-after": str(verdict.wait)},
+        )
+
     def caller(self, headers: Headers) -> Caller:
         authorization = headers.get(b"authorization")
         if authorization is not None:
-            scheme, _, token = authorization.decode("latin-1").partition(" ")
-            role = self.tokens.role_of(token.strip()) if scheme.lower() == "bearer" else None
-            return Caller(role, "" if role else "That token is not known here")
+            is_bearer = authorization[:7].lower() == b"bearer "
+            return self.caller_with(authorization[7:].strip().decode("latin-1") if is_bearer else "")
         if (value := cookie_of(headers)) is not None:
-            role = self.tokens.role_of_cookie(value)
-            return Caller(role, "" if role else "The log-in is not valid any more: log in again")
-        return Caller(None)
+            token = self.tokens.holder_of_cookie(value)
+            refusal = "The log-in is not valid any more: log in again"
+            return Caller(token.role, token) if token else Caller(None, None, value, refusal)
+        return NOBODY
+
+    def caller_with(self, text: str) -> Caller:
+        """Whoever says this token."""
+        token = self.tokens.holder(text)
+        return Caller(token.role, token) if token else Caller(None, None, text, "That token is not known here")
+
+    # ---- behind a proxy
+
+    def address_of(self, asked: Asked) -> str:
+        """Of the client: a trusted proxy's word counts, and of what the client said itself nothing does."""
+        said = b",".join(value for name, value in asked.given if name == b"x-forwarded-for")
+        address = asked.address
+        for part in reversed(said.decode("latin-1").split(",")):
+            if not is_trusted(address, self.settings):
+                break
+            try:
+                address = str(plain_address(part.strip()))
+            except ValueError:
+                break
+        return address
+
+    def is_secure(self, asked: Asked) -> bool:
+        """Whether the client speaks HTTPS, to us or to a trusted proxy."""
+        said = asked.headers.get(b"x-forwarded-proto", b"").rpartition(b",")[2].strip().lower()
+        if said in (b"http", b"https") and is_trusted(asked.address, self.settings):
+            return said == b"https"
+        return asked.scheme in ("https", "wss")
+
+
+def is_trusted(address: str, settings: Settings) -> bool:
+    """Whether it is that of a proxy whose word counts."""
+    if not settings.trusted_proxies:
+        return False
+    try:
+        known = plain_address(address)
+    except ValueError:
+        return False
+    return any(known in network for network in settings.trusted_proxies)
+
+
+def unknown_caller(detail: str, error: str = "") -> Problem:
+    """401, as RFC 6750 has it."""
+    said = f', error="{error}"' if error else ""
+    return Problem(401, detail, headers={"www-authenticate": f'Bearer realm="session store"{said}'})
 
 
 def host_name(host: str) -> str | None:

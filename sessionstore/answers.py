@@ -262,6 +262,13 @@ Checks = dict[str, Literal["pass", "warn", "fail"]]
 """`warn` concerns what is made of what is written, or may end the writing; `fail`: nothing is written."""
 
 
+class WebhookHealth(Shape, kw_only=True):
+    """How telling others by HTTP goes."""
+
+    status: str
+    pending: int
+
+
 class Health(Shape, kw_only=True):
     """How the server is."""
 
@@ -282,6 +289,29 @@ class Health(Shape, kw_only=True):
     disk: DiskHealth
     retention: RetentionHealth
     checks: Checks
+    webhooks: WebhookHealth
+
+
+class Webhook(Shape, kw_only=True):
+    """Who is told of sessions by HTTP, and how that goes."""
+
+    name: str
+    place: str
+    format: str
+    on: list[str]
+    rules: dict[str, float]
+    pending: int
+    failures: int
+    delivered: int
+    refused: int
+    last_delivery: str | None
+    error: str | None
+
+
+class WebhookList(Shape, kw_only=True):
+    """All of them."""
+
+    items: list[Webhook]
 
 
 class Ready(Shape, kw_only=True):
@@ -309,6 +339,23 @@ class Stats(Shape, kw_only=True):
     events_today: int
     events_per_minute: list[int]
     database_bytes: int
+
+
+class Question(Shape, kw_only=True):
+    """What people often ask in SQL. `path` answers it as a page, `path`.json and `path`.csv for programs."""
+
+    name: str
+    title: str
+    description: str
+    path: str
+    parameters: list[str]
+    sql: str
+
+
+class Questions(Shape, kw_only=True):
+    """All of them, in their order."""
+
+    items: list[Question]
 
 
 class LoggedIn(Shape, kw_only=True):

@@ -30,9 +30,10 @@ from litestar.response import Stream
 from hook_agent import claude_code_events
 
 from . import __version__, answers, folds, requests
-from .access import COOKIE, Headers, Tokens
+from .access import COOKIE, Caller, Gate, Headers
 from .answers import gives, problems
 from .backups import Backups
+from .catalogue import questions
 from .database import Appended, Appender, DeleteUnchanged
 from .disk import Disk
 from .door import entry, logged
@@ -45,6 +46,8 @@ from .reader import HISTORY_TYPES, Page
 from .requests import check_media_type, draft_of, draft_of_line, if_match, read_body, session_in_path, split
 from .retention import Retention
 from .store import Store
+from .tokens import cookie_for
+from .webhooks import Webhook
 
 log = logging.getLogger("sessionstore.api")
 
@@ -73,6 +76,11 @@ Call = Request[Any, Any, Any]
 def store_of(request: Call) -> Store:
     store: Store = request.app.state.store
     return store
+
+
+def caller_of(request: Call) -> Caller:
+    caller: Caller = request.scope["state"]["caller"]
+    return caller
 
 
 def headers_of(request: Call) -> Headers:
@@ -184,8 +192,8 @@ async def health(request: Call) -> JSONResponse:
     seconds = store.uptime()
     document = {
         "status": "ok" if store.why_not_ready() is None else "unavailable",
-        "role": request.scope["state"]["role"],
-        "tokens": bool(request.app.state.tokens),
+        "role": caller_of(request).role,
+        "tokens": bool(request.app.state.gate.tokens),
         "uptime": f"{int(seconds)} seconds",
         "uptimeSeconds": round(seconds, 1),
         "websocket": request.app.state.listeners.counts(),
@@ -200,6 +208,7 @@ async def health(request: Call) -> JSONResponse:
         "disk": disk_health(store.disk),
         "retention": retention_health(store.retention),
         "checks": store.checks(),
+        "webhooks": {"status": store.webhooks.status, "pending": store.webhooks.pending},
     }
     return answer(msgspec.json.encode(document))
 
@@ -238,6 +247,29 @@ async def ready(request: Call) -> JSONResponse:
     if why := store.why_not_ready():
         raise Problem(503, why, headers={"retry-after": "2"})
     return answer(msgspec.json.encode({"status": "ready", "checks": store.checks()}))
+
+
+@get("/api/webhooks", responses=gives(answers.WebhookList), tags=["server"])
+async def list_webhooks(request: Call) -> JSONResponse:
+    """Who is told of sessions by HTTP, and how that goes. Neither secrets nor paths of URLs are shown."""
+    return answer(msgspec.json.encode({"items": [shown_webhook(one) for one in store_of(request).webhooks.all]}))
+
+
+def shown_webhook(webhook: Webhook) -> Document:
+    target = webhook.target
+    return {
+        "name": target.title,
+        "place": target.place,
+        "format": target.format,
+        "on": target.on,
+        "rules": {name: value for name, value in msgspec.to_builtins(target.rules).items() if value is not None},
+        "pending": webhook.pending,
+        "failures": webhook.failures,
+        "delivered": webhook.results["delivered"],
+        "refused": webhook.results["refused"],
+        "lastDelivery": webhook.last_delivery,
+        "error": webhook.error,
+    }
 
 
 @get("/metrics", media_type="text/plain", responses=problems(401), tags=["server"])
@@ -718,15 +750,18 @@ async def post_events(request: Call) -> JSONResponse:
     store = store_of(request)
     check_media_type(headers_of(request), NDJSON)
     body = await read_body(request.receive, store.settings.max_batch_bytes)  # type: ignore[arg-type]
-    may_delete = request.scope["state"]["role"] == "admin"
+    may_delete = caller_of(request).role == "admin"
 
-    def read() -> list[tuple[int, Draft | Problem]]:
-        return list(
+    def read() -> tuple[list[tuple[int, Draft | Problem]], list[Draft]]:
+        lines = list(
             requests.drafts_of_batch(body, max_event_bytes=store.settings.max_event_bytes, may_delete=may_delete)
         )
+        drafts = [draft for _, draft in lines if isinstance(draft, Draft)]
+        for draft in drafts:
+            store.writer.redactor(draft)
+        return lines, drafts
 
-    lines = await asyncio.to_thread(read) if len(body) > BIG else read()
-    drafts = [draft for _, draft in lines if isinstance(draft, Draft)]
+    lines, drafts = await asyncio.to_thread(read) if len(body) > BIG else read()
     return answer(msgspec.json.encode(await store.writer.submit(Batch(lines), drafts, len(body))))
 
 
@@ -822,6 +857,12 @@ async def stats(request: Call) -> JSONResponse:
     return answer(f'{counts[:-1]},"databaseBytes":{store.database_bytes()}}}')
 
 
+@get("/api/query/questions", responses=gives(answers.Questions), tags=["queries"])
+async def list_questions(request: Call) -> JSONResponse:
+    """What people often ask in SQL, and where it is answered."""
+    return answer(msgspec.json.encode({"items": list(questions().values())}))
+
+
 @get("/api/query/search", responses=gives(answers.FoundPage, 422), tags=["queries"])
 async def search(
     request: Call,
@@ -843,23 +884,22 @@ async def search(
 @post(
     "/api/login",
     operation_class=takes(requests.Login, headers=()),
-    responses=gives(answers.LoggedIn, 400, 413, 415, 422),
+    responses=gives(answers.LoggedIn, 400, 413, 415, 422, 429),
     status_code=200,
     tags=["server"],
 )
 async def log_in(request: Call) -> JSONResponse:
     """Exchange a token for a cookie that a browser keeps."""
     token = requests.checked(await object_of(request), requests.Login).token
-    tokens: Tokens = request.app.state.tokens
-    if not tokens:
+    gate: Gate = request.app.state.gate
+    if not gate.tokens:
         return answer(b'{"success":true,"role":"admin"}')
-    role = tokens.role_of(token)
-    if role is None:
-        raise Problem(401, "That token is not known here", headers={"www-authenticate": "Bearer"})
-    response = answer(msgspec.json.encode({"success": True, "role": role}))
-    response.set_cookie(
-        COOKIE, tokens.cookie(role), httponly=True, samesite="strict", secure=request.url.scheme == "https"
-    )
+    caller = gate.caller_with(token)
+    if caller.token is None:
+        raise gate.wrong_token(request.client.host if request.client else "", caller, is_log_in=True)
+    response = answer(msgspec.json.encode({"success": True, "role": caller.role}))
+    is_https = request.scope["scheme"] == "https"
+    response.set_cookie(COOKIE, cookie_for(token), httponly=True, samesite="strict", secure=is_https)
     return response
 
 
@@ -901,6 +941,7 @@ def on_failure(request: Call, error: Exception) -> Response[bytes]:
 ROUTES = (
     health,
     ready,
+    list_webhooks,
     metrics,
     create_session,
     enter_session,
@@ -931,6 +972,7 @@ ROUTES = (
     recent_sessions,
     active_sessions,
     stats,
+    list_questions,
     search,
     log_in,
     log_out,

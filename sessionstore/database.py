@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import re
 import sqlite3
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -39,12 +40,32 @@ def find_events_by_their_id_first(connection: sqlite3.Connection) -> None:
     connection.execute("CREATE UNIQUE INDEX events_by_event_id ON events (event_id, session_id)")
 
 
-MIGRATIONS: tuple[Migration, ...] = (find_events_by_their_id_first,)
+def find_results_prompts_and_failures(connection: sqlite3.Connection) -> None:
+    """What people ask for is found among any number of events."""
+    connection.execute(
+        "CREATE INDEX events_by_tool_use ON events (session_id, data ->> '$.toolUseId')\n"
+        "WHERE kind IN ('tool_result', 'tool_error')"
+    )
+    connection.execute("CREATE INDEX events_of_prompts ON events (cursor) WHERE kind = 'prompt'")
+    connection.execute("CREATE INDEX events_of_failures ON events (cursor) WHERE kind = 'tool_error'")
+
+
+def note_turns(connection: sqlite3.Connection) -> None:
+    """From now on: nobody is to be told of what was long ago."""
+    create_schema(connection, re.compile(r"^CREATE (TABLE|INDEX) turns", re.MULTILINE))
+
+
+MIGRATIONS: tuple[Migration, ...] = (find_events_by_their_id_first, find_results_prompts_and_failures, note_turns)
 """Append-only: what turns the tables of a database of version N, as PRAGMA user_version has it, into those of N + 1,
 from version 1 on. Views and triggers are made anew after them. schema.sql is always the newest version; a database
 that is made new needs none of these."""
 
 # --------------------------------------------------------------------- opening
+
+BUSY_MILLISECONDS = 5000
+"""How long a write waits for a lock that somebody else has."""
+ATTEMPT_MILLISECONDS = 50
+"""How long one attempt to empty the log does."""
 
 
 class DatabaseUnusable(Exception):
@@ -63,7 +84,7 @@ def open_writer(path: Path, *, durability: str = "full") -> sqlite3.Connection:
 
 
 def prepare_writer(connection: sqlite3.Connection, durability: str) -> None:
-    connection.execute("PRAGMA busy_timeout = 5000")
+    connection.execute(f"PRAGMA busy_timeout = {BUSY_MILLISECONDS}")
     check_owner(connection)
     if connection.execute("PRAGMA page_count").fetchone() == (0,):  # later it would take a VACUUM
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
@@ -244,6 +265,7 @@ class Appender:
         ids: Iterator[str],
         auto_create: bool = True,
         used: int = 0,
+        redacted: Callable[[Document], Document] = lambda data: data,
         tally: Counter[str] | None = None,
     ) -> None:
         self.connection = connection
@@ -252,6 +274,8 @@ class Appender:
         self.auto_create = auto_create
         self.used = used
         """Cursors up to here are never given, though the database may end below: what had them is lost."""
+        self.redacted = redacted
+        """What becomes of data that is stored now; it was stored as it came if that was before secrets were removed."""
         self.tally: Counter[str] = Counter() if tally is None else tally
         """Drafts that were not stored: `duplicate`, or the status of what was wrong with them."""
         self.puts_off = True
@@ -458,7 +482,7 @@ class Appender:
 
     def told_again(self, draft: Draft, twin: Event) -> Appended:
         """The answer to a retry: that of the first time. Raises Problem 422 where the content is another."""
-        if not is_same(draft, twin):
+        if not is_same(draft, twin) and not is_same(draft, self.as_of_now(twin)):
             raise Problem(
                 422,
                 f"The event {draft.event_id!r} of this session has other content: give a new event a new eventId",
@@ -467,6 +491,9 @@ class Appender:
         self.tally["duplicate"] += 1
         version, record = self.outcome_then(twin) if twin.type in STATE_TYPES else (None, None)
         return Appended(twin, duplicate=True, version=version, record=record)
+
+    def as_of_now(self, event: Event) -> Event:
+        return replace(event, data=encode(self.redacted(folds.decode(event.data))))
 
     # ---- decisions
 
@@ -773,18 +800,26 @@ def give_back(connection: sqlite3.Connection, *, keep: int, limit: int) -> bool:
     return True
 
 
-def checkpoint(connection: sqlite3.Connection, mode: str = "PASSIVE", *, patience: float = 5.0) -> bool:
-    """Fold the log back into the database; False: a reader kept it from being done wholly.
+def checkpoint(connection: sqlite3.Connection, mode: str = "PASSIVE") -> bool:
+    """False: somebody reads what stands in the way."""
+    (is_busy, _, _) = connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
+    return not is_busy
 
-    `TRUNCATE` also empties the log, and waits so many seconds for the readers that are in it.
+
+def empty_log(connection: sqlite3.Connection, patience: float) -> bool:
+    """Put all of the write-ahead log into the database. False: somebody goes on reading it after so many seconds.
+
+    In many short attempts: in one, SQLite goes on waiting for the place of a reader that has left, though it has been
+    taken by others who are not in the way.
     """
-    (usual,) = connection.execute("PRAGMA busy_timeout").fetchone()
-    connection.execute(f"PRAGMA busy_timeout = {int(patience * 1000)}")
+    until = time.monotonic() + patience
+    connection.execute(f"PRAGMA busy_timeout = {ATTEMPT_MILLISECONDS}")
     try:
-        busy, _, _ = connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
+        while not (is_empty := checkpoint(connection, "TRUNCATE")) and time.monotonic() < until:
+            pass
     finally:
-        connection.execute(f"PRAGMA busy_timeout = {usual}")
-    return not busy
+        connection.execute(f"PRAGMA busy_timeout = {BUSY_MILLISECONDS}")
+    return is_empty
 
 
 Decision = Callable[[Appender, Draft, Session], Draft]

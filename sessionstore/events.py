@@ -63,6 +63,8 @@ class Draft(msgspec.Struct, kw_only=True):
     """What it makes must not be there yet (409), as for most REST calls; a batch line or a hook never fails so."""
     if_match: frozenset[int] | None = None
     """The versions of the state that the caller has in hand; None: any."""
+    is_redacted: bool = False
+    """Whether its data has been looked through for secrets."""
 
 
 class Event(msgspec.Struct, frozen=True, gc=False):

@@ -11,7 +11,9 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Coroutine, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterable
+from contextlib import aclosing
+from functools import partial
 from typing import Annotated, Any, Literal, Protocol
 
 import msgspec
@@ -21,12 +23,14 @@ from litestar.params import QueryParameter
 from litestar.response import Stream
 from websockets.frames import Frame, Opcode
 
+from .access import Gate, refuse
 from .answers import problems
 from .broadcaster import Item, pieces
 from .events import now
-from .problems import Problem
+from .problems import Problem, unavailable
 from .requests import split
 from .store import Store
+from .tokens import Token, Tokens
 
 log = logging.getLogger("sessionstore.live")
 
@@ -35,6 +39,8 @@ PATIENCE = 5.0
 PAGE = 200
 """How many events are read from the database at once: few, for each may have a megabyte."""
 HEARTBEAT = 15.0
+WATCH = 1.0
+"""Seconds after which a change of the tokens is noticed, at most."""
 MAX_MESSAGES = 1000
 """How many messages a client may send in ten seconds."""
 
@@ -179,9 +185,32 @@ class Listeners:
 
     def __init__(self) -> None:
         self.all: set[Listener] = set()
+        self.streams = 0
+        """Server-sent events beside them."""
         self.frames = Frames()
         self.closed: Counter[int] = Counter()
         """Those that the server has closed, by code."""
+
+    async def streaming(self, stream: AsyncGenerator[bytes]) -> AsyncIterator[bytes]:
+        """The stream, counted while it lasts."""
+        self.streams += 1
+        try:
+            async with aclosing(stream):
+                async for piece in stream:
+                    yield piece
+        finally:
+            self.streams -= 1
+
+    def check_room(self, gate: Gate) -> None:
+        """Raises Problem 503 where as many listen as may."""
+        if len(self.all) + self.streams >= gate.settings.max_listeners:
+            gate.refused["listeners"] += 1
+            raise unavailable("Too many listen already: see SESSIONS_MAX_LISTENERS", retry_after=5)
+
+    def dismiss(self, tokens: Tokens) -> None:
+        """Let those go whose token has been taken away, or has run out."""
+        for listener in [listener for listener in self.all if not tokens.holds(listener.token)]:
+            listener.wire.hang_up(1008, "The token is not valid any more")
 
     def counts(self) -> dict[str, int]:
         return {
@@ -200,6 +229,7 @@ class Listener:
         self.listeners = listeners
         extensions: Any = socket.scope["extensions"]
         self.wire: Wire = extensions["sessionstore.wire"]
+        self.token: Token | None = socket.scope["state"]["caller"].token
         self.wanted = Wanted()
         self.cursor = 0
         self.sending = asyncio.Lock()
@@ -308,6 +338,17 @@ class Listener:
             await self.send([item for item in items if item.cursor <= self.cursor and not had(item)])
 
 
+async def watch(tokens: Tokens, listeners: Listeners) -> None:
+    """Notice what changes of the tokens, and let those go who may not listen any more."""
+    while True:
+        await asyncio.sleep(WATCH)
+        try:
+            tokens.refresh()
+            listeners.dismiss(tokens)
+        except Exception:
+            log.exception("A fault while the tokens were looked at")
+
+
 async def until_first(*coroutines: Coroutine[Any, Any, None]) -> None:
     """Run them side by side until one ends; what it raised is raised here, the others are cancelled."""
     tasks = [asyncio.create_task(coroutine) for coroutine in coroutines]
@@ -351,6 +392,11 @@ def cursor_in(text: str | None) -> int | None:
 async def live_feed(socket: WebSocket[Any, Any, Any]) -> None:
     """Events as they happen: `?session=`, `?user=`, `?after=`."""
     listeners: Listeners = socket.app.state.listeners
+    try:
+        listeners.check_room(socket.app.state.gate)
+    except Problem as problem:
+        await refuse(problem, socket.scope, socket.receive, socket.send)  # type: ignore[arg-type]
+        return
     listener = Listener(socket, socket.app.state.store, listeners)
     listeners.all.add(listener)
     try:
@@ -384,26 +430,33 @@ async def stream_events(
 ) -> Stream:
     """Events as they happen, as server-sent events. `Last-Event-ID` wins over `after`; with neither, from now on."""
     store: Store = request.app.state.store
+    listeners: Listeners = request.app.state.listeners
+    listeners.check_room(request.app.state.gate)
     last_id = cursor_in(request.headers.get("last-event-id"))
     begin = after if last_id is None else last_id
     cursor = await beginning(store, begin)
     sessions, users = frozenset(session_id or ()), frozenset(user_id or ())
     wanted = Wanted.of(sessions, () if sessions else users, cursor, split(types))
+    tokens: Tokens = request.app.state.gate.tokens
+    is_welcome = partial(tokens.holds, request.scope["state"]["caller"].token)
     return Stream(
-        sse(store, wanted, users, cursor),
+        listeners.streaming(sse(store, wanted, users, cursor, is_welcome)),
         media_type="text/event-stream",
         headers={"cache-control": "no-store", "x-accel-buffering": "no"},
     )
 
 
-async def sse(store: Store, wanted: Wanted, users: frozenset[str], after: int) -> AsyncIterator[bytes]:
+async def sse(
+    store: Store, wanted: Wanted, users: frozenset[str], after: int, is_welcome: Callable[[], bool]
+) -> AsyncGenerator[bytes]:
     """What is wanted, and of one of these users, if any are named.
 
-    Ends when the server closes, and where the database cannot be read: an EventSource comes back by itself.
+    Ends when the server closes, where the database cannot be read, and within a heartbeat of the reader's token: an
+    EventSource comes back by itself.
     """
     yield b": connected\n\n"
     due = time.monotonic() + HEARTBEAT
-    while True:
+    while is_welcome():
         items: list[Item] = []
         try:
             async with asyncio.timeout(due - time.monotonic()):

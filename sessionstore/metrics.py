@@ -58,6 +58,7 @@ def samples(store: Store, listeners: Listeners, gate: Gate, traffic: Traffic) ->
     yield from of_tree(store)
     yield from of_backups(store)
     yield from of_retention(store)
+    yield from of_webhooks(store)
     yield from of_process(store)
 
 
@@ -155,6 +156,18 @@ def of_retention(store: Store) -> Iterator[Sample]:
     yield "retention_archived_total", "counter", "Archives made before that", {}, retention.archived
     yield "retention_failures_total", "counter", "Looks that ended early", {}, retention.failures
     yield "retention_failing", "gauge", "1 while it cannot do what it should", {}, int(retention.status == "failed")
+
+
+def of_webhooks(store: Store) -> Iterator[Sample]:
+    webhooks = [(webhook, webhook.target.title) for webhook in store.webhooks.all]
+    for webhook, title in webhooks:
+        yield "webhook_pending", "gauge", "What a webhook has yet to be told", {"target": title}, webhook.pending
+    for webhook, title in webhooks:
+        yield "webhook_failures", "gauge", "Failures since the last success", {"target": title}, webhook.failures
+    for webhook, title in webhooks:
+        for result, number in webhook.results.items():
+            labels: Labels = {"target": title, "result": result}
+            yield "webhook_attempts_total", "counter", "How attempts to tell a webhook ended", labels, number
 
 
 def of_process(store: Store) -> Iterator[Sample]:

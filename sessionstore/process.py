@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
 import signal
 import socket
+import ssl
 import sys
 import time
 from asyncio import TimerHandle
 from collections.abc import Callable, Iterable
 from functools import partial
+from pathlib import Path
 from types import FrameType
 from typing import Any, cast
 
@@ -23,15 +27,21 @@ from websockets.server import ServerProtocol
 from websockets.typing import StatusLike
 
 from .access import Scope, problem_headers
+from .connections import Connections
 from .door import Call, Door
 from .owner import CannotStart
 from .problems import MEDIA_TYPE, Problem, unavailable
+from .settings import Settings
 from .traffic import OTHER, Traffic, logs_requests
+
+log = logging.getLogger("sessionstore.process")
 
 HEADER_SECONDS = 10.0
 BODY_SECONDS = 30.0
 MAX_HEAD_BYTES = 64 << 10
 """Of a request's target and headers together."""
+TICKS_A_SECOND = 10
+"""Of uvicorn."""
 DRAIN_SECONDS = 8
 LINGER_SECONDS = 3.0
 """How long a peer that was told to go may take to say that it goes."""
@@ -54,6 +64,49 @@ def listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         raise CannotStart(f"Cannot listen on {host} port {port}: {error.strerror}. Set PORT or SESSIONS_HOST") from None
     return listener
+
+
+class Certificate:
+    """The certificate of the server; one that is renewed is taken while it runs, for whoever connects from then on."""
+
+    def __init__(self, certificate: Path, key: Path) -> None:
+        """Raises CannotStart."""
+        self.files = (certificate, key)
+        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)  # TLS 1.2 and 1.3, with Python's choice of ciphers
+        try:
+            self.seen = self.state()
+            self.context.load_cert_chain(*self.files, password=no_passphrase)
+        except (OSError, ValueError) as error:
+            raise CannotStart(f"SESSIONS_TLS_CERT, SESSIONS_TLS_KEY: {certificate}, {key}: {error}") from None
+
+    def state(self) -> list[tuple[int, int]]:
+        """Changes when the files do. Raises OSError."""
+        return [(state.st_ino, state.st_mtime_ns) for state in map(os.stat, self.files)]
+
+    def refresh(self) -> None:
+        """Take the files up if they have changed; a pair that does not fit, as in the middle of a change, not yet."""
+        try:
+            if (state := self.state()) == self.seen:
+                return
+            self.seen = state
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(*self.files, password=no_passphrase)
+            self.context.load_cert_chain(*self.files, password=no_passphrase)
+        except (OSError, ValueError) as error:
+            log.warning("The certificate stays as it was: %s", error)
+        else:
+            log.warning("A new certificate is used: %s", self.files[0])
+
+
+def certificate_of(settings: Settings) -> Certificate | None:
+    """The one that is set, if any. Raises CannotStart."""
+    if settings.tls_certificate is None or settings.tls_key is None:
+        return None
+    return Certificate(settings.tls_certificate, settings.tls_key)
+
+
+def no_passphrase() -> str:
+    """Without it OpenSSL would ask the terminal."""
+    raise ValueError("the key has a passphrase")
 
 
 # --------------------------------------------------------------------- protocols
@@ -125,17 +178,28 @@ class Http(HttpToolsProtocol):
     """The one that is being answered, and since when."""
     hot_began = 0.0
 
-    def __init__(self, door: Door, traffic: Traffic, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, door: Door, connections: Connections, traffic: Traffic, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.door = door
+        self.all_connections = connections
         self.traffic = traffic
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self.gathering = Gathering(transport, self.loop)
         super().connection_made(cast(asyncio.Transport, self.gathering))
         self.set_deadline()
+        if problem := self.all_connections.enter(self):
+            self.end(problem)
+
+    @property
+    def may_go(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete
+
+    def let_go(self) -> None:
+        self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self.all_connections.leave(self)
         self.allowed = None
         self.set_deadline()
         super().connection_lost(exc)
@@ -217,6 +281,9 @@ class Http(HttpToolsProtocol):
         self.gathering.flush()
         self.transport = self.gathering.transport  # a WebSocket gathers its frames itself
         super().handle_websocket_upgrade()
+        successor = cast(WebSockets, self.transport.get_protocol())
+        successor.all_connections = self.all_connections
+        self.all_connections.replace(self, successor)
 
     def set_deadline(self) -> None:
         if self.deadline is not None:
@@ -270,6 +337,16 @@ class Handshake(ServerProtocol):
 class WebSockets(WebSocketsSansIOProtocol):
     """WebSockets that let the app write ready-made frames, the same bytes to every reader, and hang up on a peer
     that takes nothing."""
+
+    all_connections: Connections
+    may_go = False
+
+    def let_go(self) -> None:
+        self.transport.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.all_connections.leave(self)
+        super().connection_lost(exc)
 
     def __init__(self, config: uvicorn.Config, server_state: ServerState, app_state: dict[str, Any]) -> None:
         super().__init__(config, server_state, app_state)
@@ -346,11 +423,14 @@ class WebSockets(WebSocketsSansIOProtocol):
 class Server(uvicorn.Server):
     """uvicorn that tells the app of the end before it waits for it, and leaves with exit code 0."""
 
-    def __init__(self, app: Any, door: Door, traffic: Traffic, on_exit: Callable[[], None]) -> None:
+    def __init__(
+        self, app: Any, door: Door, traffic: Traffic, certificate: Certificate | None, on_exit: Callable[[], None]
+    ) -> None:
+        connections = Connections(door.gate.settings, door.gate.refused)
         super().__init__(
             uvicorn.Config(
                 app,
-                http=cast(type[Http], partial(Http, door, traffic)),
+                http=cast(type[Http], partial(Http, door, connections, traffic)),
                 ws=WebSockets,
                 loop="uvloop",
                 lifespan="on",
@@ -365,7 +445,31 @@ class Server(uvicorn.Server):
                 backlog=1024,
             )
         )
+        self.certificate = certificate
         self.on_exit = on_exit
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn does it; but a handshake of TLS, which comes before any other bound holds, has one too."""
+        await self.lifespan.startup()
+        if self.lifespan.should_exit:
+            sys.exit(1)
+        protocol = partial(
+            cast(Callable[..., Http], self.config.http_protocol_class),
+            config=self.config,
+            server_state=self.server_state,
+            app_state=self.lifespan.state,
+        )
+        tls: dict[str, Any] = {}
+        if self.certificate:
+            tls = {"ssl": self.certificate.context, "ssl_handshake_timeout": HEADER_SECONDS}
+        serve = asyncio.get_running_loop().create_server
+        self.servers = [await serve(protocol, sock=one, backlog=self.config.backlog, **tls) for one in sockets or ()]
+        self.started = True
+
+    async def on_tick(self, counter: int) -> bool:
+        if self.certificate and counter % TICKS_A_SECOND == 0:
+            self.certificate.refresh()
+        return await super().on_tick(counter)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if not self.should_exit:

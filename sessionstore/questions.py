@@ -1,36 +1,29 @@
-"""Datasette over the live database: SQL for people, read only, within bounds. It is loaded when first asked for."""
+"""SQL for people at /datasette/: Datasette over the live database, read only, within bounds.
+
+It runs as a process of its own with as little claim to the processor as there is,
+because making a page of a thousand rows would hold up whoever writes at that
+moment. It starts when it is first asked, and ends when nobody has asked for long.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 from typing import Any
-from urllib.parse import unquote
 
+import msgspec
 from litestar import asgi
 from litestar.types import Receive, Scope, Send
 
-from .access import ASGI, answer
+from .access import answer, refuse
+from .child import Child, Gone
+from .problems import Problem, unavailable
 from .store import Store
 
-MOUNT = "/datasette"
-SETTINGS = {
-    "base_url": f"{MOUNT}/",
-    "sql_time_limit_ms": 1000,
-    "max_returned_rows": 1000,
-    "num_sql_threads": 2,
-    "default_cache_ttl": 0,
-    "allow_download": False,
-    "allow_csv_stream": False,
-    "suggest_facets": False,
-}
-LIMITS = {
-    sqlite3.SQLITE_LIMIT_LENGTH: 5_000_000,
-    sqlite3.SQLITE_LIMIT_SQL_LENGTH: 100_000,
-    sqlite3.SQLITE_LIMIT_ATTACHED: 0,
-    sqlite3.SQLITE_LIMIT_LIKE_PATTERN_LENGTH: 100,
-}
-"""What one query may ask of SQLite: its time limit does not stop a single step that makes a huge value."""
+MOUNT = b"/datasette"
+ANSWER_SECONDS = 10.0
+"""More than Datasette ever takes: one that takes longer is stuck, and started anew."""
+IDLE_SECONDS = 600.0
+METHODS = ("GET", "HEAD")
 
 
 class Questions:
@@ -38,46 +31,66 @@ class Questions:
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self.app: ASGI | None = None
-        self.loading = asyncio.Lock()
+        self.explorer = Child("sessionstore.explorer", str(store.settings.database))
+        self.idle: asyncio.TimerHandle | None = None
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        async with self.loading:
-            if self.app is None:
-                self.app = await self.load()
-        path = scope["raw_path"].removeprefix(MOUNT.encode())
-        if not path:
-            await answer(send, 307, [(b"location", f"{MOUNT}/".encode())])
+        path = scope["raw_path"].removeprefix(MOUNT)
+        if scope["type"] == "http" and not path:
+            await answer(send, 307, [(b"location", MOUNT + b"/")])
             return
-        # without the prefix, which Datasette would write twice into its links
-        await self.app({**scope, "path": unquote(path), "raw_path": path, "root_path": ""}, receive, send)
+        try:
+            status, headers, body = await self.ask(scope, path)
+        except Problem as problem:
+            await refuse(problem, scope, receive, send)
+            return
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
 
-    async def load(self) -> ASGI:
-        datasette = await asyncio.to_thread(make_datasette, self.store)
-        await datasette.invoke_startup()
-        app: ASGI = datasette.app()
-        return app
+    async def ask(self, scope: Any, path: bytes) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+        """Status, headers and body. Raises Problem."""
+        if scope["type"] != "http" or scope["method"] not in METHODS:
+            raise Problem(405, "Datasette can only be read", headers={"allow": ", ".join(METHODS)})
+        if is_internal(path):
+            raise Problem(404, "There is no such page")
+        if self.store.finding or self.store.draining:
+            raise unavailable(self.store.why_not_ready() or "")
+        self.stay()
+        request = {
+            "method": scope["method"],
+            "path": path,
+            "query": scope["query_string"],
+            "headers": headers_of(scope),
+        }
+        try:
+            said = await self.explorer.ask(request, ANSWER_SECONDS)
+        except Gone as gone:
+            raise unavailable(f"Datasette gave no answer: {gone}") from None
+        response = msgspec.msgpack.decode(said)
+        return response["status"], [tuple(header) for header in response["headers"]], response["body"]
+
+    def stay(self) -> None:
+        if self.idle is not None:
+            self.idle.cancel()
+        self.idle = asyncio.get_running_loop().call_later(IDLE_SECONDS, self.explorer.kill)
+
+    async def stop(self) -> None:
+        if self.idle is not None:
+            self.idle.cancel()
+        await self.explorer.stop()
 
 
-def make_datasette(store: Store) -> Any:
-    from datasette.app import Datasette  # first: it loads the plugins
-    from datasette import handle_exception, hookimpl  # isort: skip
-    from datasette.plugins import pm  # isort: skip
-
-    class Bounds:
-        @staticmethod
-        @hookimpl  # type: ignore[untyped-decorator]
-        def prepare_connection(conn: sqlite3.Connection, database: str) -> None:
-            for limit, value in LIMITS.items() if database != "_internal" else ():
-                conn.setlimit(limit, value)
-
-    handle_exception.rich = None  # it would print every refused query with all that stands in memory around it
-    if not pm.has_plugin("sessionstore"):
-        pm.register(Bounds, name="sessionstore")
-    return Datasette([str(store.settings.database)], settings=SETTINGS, memory=False)
+def is_internal(path: bytes) -> bool:
+    """Datasette's own pages about itself: paths, versions, threads."""
+    return path.startswith(b"/-/") and not path.startswith(b"/-/static/")
 
 
-@asgi(MOUNT, is_mount=True, copy_scope=True)
+def headers_of(scope: Any) -> list[tuple[bytes, bytes]]:
+    """Those of the request that make a difference, and none that tells who asks."""
+    return [(name, value) for name, value in scope["headers"] if name in (b"host", b"accept", b"if-none-match")]
+
+
+@asgi(MOUNT.decode(), is_mount=True, copy_scope=True)
 async def questions(scope: Scope, receive: Receive, send: Send) -> None:
     """Whatever Datasette answers."""
     await scope["litestar_app"].state.questions(scope, receive, send)

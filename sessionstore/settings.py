@@ -11,9 +11,16 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from hook_agent import own_patterns
+
+from .targets import Target, targets
+
 
 class BadSetting(ValueError):
     """A setting that cannot be used; the message names it and says what it takes."""
+
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 class Setting(NamedTuple):
@@ -37,6 +44,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     read_token: str | None = None
     ingest_token: str | None = None
     tokens_directory: Path | None = None
+    agent_token_file: Path | None = None
     max_event_bytes: int = 1 << 20
     max_batch_bytes: int = 32 << 20
     lost_after: float = 900.0
@@ -54,6 +62,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     log_requests: bool = False
     log_file: Path | None = None
     log_bytes: int = 512 << 20
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
+    trusted_proxies: tuple[Network, ...] = ()
+    max_failures: int | None = 30
+    max_requests: int | None = None
+    max_connections: int = 1024
+    max_listeners: int = 1000
+    own_patterns: tuple[tuple[str, str], ...] | None = ()
+    webhooks: tuple[Target, ...] = ()
+    public_url: str | None = None
 
     @property
     def database(self) -> Path:
@@ -61,8 +79,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_loopback(self) -> bool:
-        """Whether only this machine can reach the server."""
         return is_loopback_name(self.host)
+
+    @property
+    def is_private(self) -> bool:
+        """Whether only this machine can reach the server, and no proxy brings others."""
+        return self.is_loopback and not self.trusted_proxies
 
 
 def is_loopback_name(name: str) -> bool:
@@ -86,6 +108,8 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
             raise BadSetting(f"{setting.variable}{said}: {error}") from None
     settings = Settings(**values)
     check_tokens_differ(settings)
+    if (settings.tls_certificate is None) != (settings.tls_key is None):
+        raise BadSetting("SESSIONS_TLS_CERT, SESSIONS_TLS_KEY: the one needs the other")
     return settings
 
 
@@ -124,6 +148,10 @@ def whole(low: int, high: int) -> Callable[[str], int]:
         raise ValueError(f"must be a whole number from {low} to {high}")
 
     return read
+
+
+def whole_or_off(low: int, high: int) -> Callable[[str], int | None]:
+    return lambda text: None if text == "off" else whole(low, high)(text)
 
 
 def days(text: str) -> int | None:
@@ -223,6 +251,19 @@ def origin(text: str) -> str:
     return match[0].removesuffix(USUAL_PORTS.get(match[1], " "))
 
 
+def networks(text: str) -> tuple[Network, ...]:
+    try:
+        return tuple(ipaddress.ip_network(item) for item in items(text))
+    except ValueError:
+        raise ValueError("must be addresses or networks such as 10.0.0.5 or 10.0.0.0/24") from None
+
+
+def public_url(text: str) -> str | None:
+    if not text or re.fullmatch(r"https?://[^\s@?#\x00-\x1f]+", text):
+        return text.rstrip("/") or None
+    raise ValueError("must be an http or https URL without user, query and fragment")
+
+
 def items(text: str) -> list[str]:
     return [item.strip() for item in text.split(",") if item.strip()]
 
@@ -240,6 +281,8 @@ TABLE = (
     Setting("SESSIONS_INGEST_TOKEN", "ingest_token", "", "Token of the role ingest", secret),
     Setting("SESSIONS_TOKENS_DIR", "tokens_directory", "", "Where tokens that the server makes are written; "
             "SESSIONS_DIR/tokens", optional_folder),
+    Setting("SESSIONS_AGENT_TOKEN_FILE", "agent_token_file", "", "File into which the token of the role ingest is "
+            "copied at the start, for every user to read: agents in other containers", optional_folder),
     Setting("SESSIONS_MAX_EVENT_BYTES", "max_event_bytes", "1048576", "Largest single event", whole(1024, 1 << 26)),
     Setting("SESSIONS_MAX_BATCH_BYTES", "max_batch_bytes", "33554432", "Largest batch of events",
             whole(1024, 1 << 28)),
@@ -273,4 +316,23 @@ TABLE = (
     Setting("SESSIONS_LOG_FILE", "log_file", "", "File to which the log goes instead; it is rotated", optional_folder),
     Setting("SESSIONS_LOG_BYTES", "log_bytes", "512M", "How much the file and those rotated away may have together",
             size(1 << 16)),
+    Setting("SESSIONS_TLS_CERT", "tls_certificate", "", "File of the certificate chain, PEM; with it the server speaks "
+            "HTTPS alone", optional_folder),
+    Setting("SESSIONS_TLS_KEY", "tls_key", "", "File of its private key, PEM, without a passphrase", optional_folder),
+    Setting("SESSIONS_TRUSTED_PROXIES", "trusted_proxies", "", "Comma-separated addresses or networks of proxies whose "
+            "X-Forwarded-For and X-Forwarded-Proto are believed; with one tokens are needed", networks),
+    Setting("SESSIONS_MAX_FAILURES", "max_failures", "30", "Wrong tokens that one address may try in a minute; off: "
+            "any number", whole_or_off(1, 1_000_000)),
+    Setting("SESSIONS_MAX_REQUESTS", "max_requests", "off", "Requests a second with one token; off: any number",
+            whole_or_off(1, 1_000_000)),
+    Setting("SESSIONS_MAX_CONNECTIONS", "max_connections", "1024", "Connections of one address",
+            whole(1, 1_000_000)),
+    Setting("SESSIONS_MAX_LISTENERS", "max_listeners", "1000", "WebSockets and event streams together",
+            whole(0, 1_000_000)),
+    Setting("SESSIONS_REDACT", "own_patterns", "on", "on: keys, tokens and passwords are taken out before anything is "
+            "stored; off; or a file of further patterns, one a line", own_patterns),
+    Setting("SESSIONS_WEBHOOKS", "webhooks", "", "File, JSON or TOML, that says who is told by HTTP of sessions that "
+            "wait, fail or are lost", targets),
+    Setting("SESSIONS_PUBLIC_URL", "public_url", "", "Where people find the dashboard, for links in what webhooks tell",
+            public_url),
 )  # fmt: skip

@@ -16,9 +16,11 @@ from .events import Event, event_ids
 from .histogram import Histogram
 from .mirror import Mirror
 from .reader import Reader
+from .redaction import Redactor
 from .retention import Retention
 from .settings import Settings
 from .soundness import Finding, examine
+from .webhooks import Webhooks
 from .writer import Writer
 
 log = logging.getLogger("sessionstore.store")
@@ -42,11 +44,13 @@ class Store:
             auto_create=settings.auto_create,
             lost_after=settings.lost_after,
             disk=self.disk,
+            redactor=Redactor(settings.own_patterns),
             at_end=self.mirror.stop,
         )
         self.reader = Reader(settings.database)
         self.backups = Backups(settings, self.disk)
         self.retention = Retention(settings, self.writer)
+        self.webhooks = Webhooks(settings)
         self.archives = Archives(settings.database)
         self.finding: Finding | None = None
         """Why the database is not served; nothing of it is open then, so that it stays as it was found."""
@@ -60,7 +64,6 @@ class Store:
         """Make the database, or bring it to the newest version. Raises DatabaseUnusable with a message for people."""
         if self.is_prepared:
             return
-        check_one_sqlite()
         self.settings.directory.mkdir(parents=True, exist_ok=True)
         self.finding = examine(self.settings)
         self.is_prepared = True
@@ -83,6 +86,7 @@ class Store:
         self.backups.start()
         self.retention.start()
         self.mirror.start(self.writer.cursor)
+        self.webhooks.start(self.writer.cursor)
 
     async def stop(self) -> None:
         self.drain()
@@ -91,6 +95,7 @@ class Store:
             return
         await asyncio.to_thread(self.backups.stop)
         await asyncio.to_thread(self.retention.stop)
+        await asyncio.to_thread(self.webhooks.stop)
         await self.reader.stop()  # before the writer: whoever closes the database last leaves nothing beside it
         await self.writer.stop()
 
@@ -104,6 +109,7 @@ class Store:
         """Tell whoever follows, in the order of the commits."""
         self.broadcaster.publish(events)
         self.mirror.wake(events[-1].cursor)
+        self.webhooks.wake(events[-1].cursor)
 
     def drain(self) -> None:
         """Take no more writes, and let every listener go; what was taken is finished by `stop`."""
@@ -146,11 +152,3 @@ class Store:
 
     def uptime(self) -> float:
         return time.monotonic() - self.started_at
-
-
-def check_one_sqlite() -> None:
-    """Two copies of SQLite in one process drop each other's locks, and acknowledged data with them."""
-    from datasette.utils.sqlite import sqlite3 as datasettes
-
-    if datasettes is not sqlite3:
-        raise DatabaseUnusable("Two SQLite libraries are installed: uninstall pysqlite3, or it will lose data")

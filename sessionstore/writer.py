@@ -20,6 +20,7 @@ from .database import (
     DatabaseUnusable,
     EntryRefused,
     checkpoint,
+    empty_log,
     give_back,
     index_search,
     lose_silent,
@@ -32,6 +33,7 @@ from .events import Draft, Event, text_of_time
 from .histogram import NUMBERS, Histogram
 from .mark import Mark
 from .problems import Problem, fault, unavailable
+from .redaction import Redactor
 
 log = logging.getLogger("sessionstore.writer")
 
@@ -44,6 +46,8 @@ INDEX_AT_ONCE = 200
 """How many events one chore brings into the index: what a write may have to wait for."""
 CHORE_INTERVAL = 0.25
 """Seconds between looks at what is to do besides writing, while there is nothing."""
+A_JUMP = 1.0
+"""Seconds by which the clock may go wrong between two looks; by more, it has been set."""
 QUIET = 0.01
 """Seconds for which nobody must have written before a chore goes on."""
 PUT_OFF = 0.1
@@ -54,20 +58,22 @@ INDEX_PAGES_AT_ONCE = 64
 """Pages of the full-text index that one chore merges."""
 PAGES_KEPT = 4096
 """Free pages that stay while the disk has room: what is written next goes there."""
-LOG_BYTES = 64 << 20
-"""A log that is larger is emptied, as soon as its readers let it be."""
-MAX_LOG_BYTES = 256 << 20
-"""One that is larger than this is worth a warning: somebody, perhaps another process, reads on and on."""
-LOG_INTERVAL = 1.0
-"""Seconds between attempts to empty it."""
-LOG_PATIENCE = 0.1
-"""Seconds that one of them may wait for readers, and writers with it."""
 MARK_INTERVAL = 1.0
 """Seconds between putting the newest cursor on disk, beside the database: what a power cut may take of it."""
 RETRY_FULL = 2
 """Seconds after which one whose write was refused for want of room may come back."""
 RECOVERY_INTERVAL = 1.0
 """Seconds between attempts to write again after a failure."""
+LOG_BYTES = 64 << 20
+"""From this size on the write-ahead log is emptied as soon as nobody reads it."""
+LOG_PATIENCE = 0.05
+"""Seconds to wait for those who read it, at LOG_BYTES; for a log twice as large eight times as long."""
+MOST_LOG_PATIENCE = 5.0
+"""Nobody who reads for the server reads one state for longer."""
+LOG_PAUSE = 20
+"""How long the next attempt waits after one that failed, in times what that took: writers wait meanwhile."""
+
+UNREDACTED = Redactor(None)
 
 Work = Callable[[Appender], Any]
 """What a caller wants done, in a transaction, on the writer's thread. What it appends is committed or, if it raises,
@@ -127,6 +133,7 @@ class Writer:
         auto_create: bool = True,
         lost_after: float = 900.0,
         disk: Disk | None = None,
+        redactor: Redactor = UNREDACTED,
         at_end: Callable[[], None] = lambda: None,
     ) -> None:
         self.path = path
@@ -138,6 +145,7 @@ class Writer:
         self.lost_after = lost_after
         self.disk = disk or Disk(path.parent)
         self.log_path = path.with_name(f"{path.name}-wal")
+        self.redactor = redactor
         self.mark = Mark(path.parent)
         self.at_end = at_end
         """Called once the last write is committed, while the database is still open."""
@@ -165,13 +173,14 @@ class Writer:
         """What full-text search finds: everything at or below this cursor."""
         self.chores_at = 0.0
         self.synchronise_at = 0.0
-        self.checkpoint_at = 0.0
+        self.empty_log_at = 0.0
         self.busy_logs = 0
+        """How often a reader has kept the log from being emptied."""
         self.merge: Literal["", "begin", "go on"] = ""
         """`begin`: whoever has deleted much wants the full-text index to be smaller by it. Empty: that is done."""
         self.is_returning = False
-        self.is_warned = False
         self.look_at = time.monotonic() + lost_after
+        self.clock_drift = self.clock() - time.monotonic()
         self.thread = threading.Thread(target=self.run, name="writer", daemon=True)
 
     # ------------------------------------------------------- on the event loop
@@ -194,8 +203,8 @@ class Writer:
     def submit(self, work: Work, drafts: Sequence[Draft] = (), size: int = 0) -> asyncio.Future[Any]:
         """Have `work` done on `drafts`, which hold `size` bytes. Raises Problem 503 if it cannot be taken.
 
-        The future has its value, or what it raised, once all is on disk. A caller
-        that goes away does not stop it.
+        From here on the drafts are without secrets. The future has its value, or what it raised, once all is on disk.
+        A caller that goes away does not stop it.
         """
         answer = self.loop.create_future()
         self.put(Job(work, drafts, answer, size))
@@ -209,6 +218,8 @@ class Writer:
             raise unavailable("Too many writes are waiting")
         if self.disk.is_full and not makes_room(job):
             raise unavailable(self.disk.said(), retry_after=RETRY_FULL)
+        for draft in job.drafts:
+            self.redactor(draft)
         self.waiting += 1
         self.waiting_bytes += job.size
         self.jobs.put(job)
@@ -262,7 +273,13 @@ class Writer:
         connection = open_writer(self.path, durability=self.durability)
         clock = lambda: text_of_time(self.clock())  # noqa: E731
         return Appender(
-            connection, clock=clock, ids=self.ids, auto_create=self.auto_create, used=self.mark.cursor, tally=self.tally
+            connection,
+            clock=clock,
+            ids=self.ids,
+            auto_create=self.auto_create,
+            used=self.mark.cursor,
+            redacted=self.redactor.data,
+            tally=self.tally,
         )
 
     def run(self) -> None:
@@ -371,9 +388,9 @@ class Writer:
         try:
             if self.trouble:
                 self.recover()
+            self.bound_log()
             is_busy = self.chore() or self.make_room()
             self.synchronise_mark()
-            self.bound_log()
         except Exception as error:
             self.fail([], error)
             return
@@ -383,6 +400,20 @@ class Writer:
         if time.monotonic() >= self.synchronise_at:
             self.synchronise_at = time.monotonic() + MARK_INTERVAL
             self.mark.synchronise()
+
+    def bound_log(self) -> None:
+        """Empty a log that has grown large: while anybody reads, SQLite only adds to it, and readers that overlap
+        all the time would let it grow for ever."""
+        size = size_of(self.log_path)
+        if size < LOG_BYTES or time.monotonic() < self.empty_log_at:
+            return
+        patience = min(MOST_LOG_PATIENCE, LOG_PATIENCE * (size / LOG_BYTES) ** 3)
+        if empty_log(self.appender.connection, patience):
+            return
+        self.busy_logs += 1
+        self.empty_log_at = time.monotonic() + LOG_PAUSE * patience
+        if patience == MOST_LOG_PATIENCE:
+            log.warning("The write-ahead log has %s: somebody has been reading one state for long", in_mib(size))
 
     def recover(self) -> None:
         """Write something, so that a store to which nobody writes, because it is not ready, becomes ready again."""
@@ -408,8 +439,12 @@ class Writer:
 
     def look_at_sessions(self, appender: Appender) -> None:
         """Find those that are lost. Silence counts from the start of this process at the earliest: before, nobody could
-        be heard."""
-        lose_silent(appender, text_of_time(self.clock() - self.lost_after))
+        be heard; and from when the clock was set: what was heard by another clock says nothing of it."""
+        now = self.clock()
+        if self.clock_was_set(now):
+            self.look_at = time.monotonic() + self.lost_after
+            return
+        lose_silent(appender, text_of_time(now - self.lost_after))
 
     def make_room(self) -> bool:
         """Return some pages of what was deleted to the file system; all of them where it has need of them."""
@@ -424,18 +459,9 @@ class Writer:
         self.is_returning = is_busy
         return is_busy
 
-    def bound_log(self) -> None:
-        """Empty a log that has grown because it was always being read."""
-        if time.monotonic() < self.checkpoint_at or (size := size_of(self.log_path)) <= LOG_BYTES:
-            return
-        self.checkpoint_at = time.monotonic() + LOG_INTERVAL
-        if checkpoint(self.appender.connection, "TRUNCATE", patience=LOG_PATIENCE):
-            self.is_warned = False
-            return
-        self.busy_logs += 1
-        if size > MAX_LOG_BYTES and not self.is_warned:
-            self.is_warned = True
-            log.warning("The write-ahead log has %s: a reader keeps it from being emptied", in_mib(size))
+    def clock_was_set(self, now: float) -> bool:
+        before, self.clock_drift = self.clock_drift, now - time.monotonic()
+        return abs(self.clock_drift - before) > A_JUMP
 
     def index(self, appender: Appender, limit: int) -> bool:
         appender.insert_entries()

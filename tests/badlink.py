@@ -25,6 +25,8 @@ class Fake:
         self.posted: list[bytes] = []
         self.times: list[float] = []
         self.tokens: list[str | None] = []
+        self.headers: list[dict[str, str]] = []
+        """Of each POST, their names in lower case."""
         fake = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -35,6 +37,7 @@ class Fake:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 fake.times.append(time.monotonic())
                 fake.tokens.append(self.headers["Authorization"])
+                fake.headers.append({name.lower(): value for name, value in self.headers.items()})
                 fake.posted.append(body)
                 answer(Posted(self, body, len(fake.posted)))
 

@@ -1,4 +1,4 @@
-"""`python -m export`, run as its users run it."""
+"""`python -m export` and `python app.py token`, run as their users run them."""
 
 from __future__ import annotations
 
@@ -12,9 +12,18 @@ from tests.appliance import REPOSITORY
 
 def export(folder: Path, *arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """One command on the store in `folder`; no other setting reaches it."""
+    return run(folder, ["-m", "export", *map(str, arguments)], environment)
+
+
+def token(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Likewise."""
+    return run(folder, ["app.py", "token", *arguments], environment)
+
+
+def run(folder: Path, arguments: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("SESSIONS_", "PORT"))}
     return subprocess.run(
-        [sys.executable, "-m", "export", *map(str, arguments)],
+        [sys.executable, *arguments],
         cwd=REPOSITORY,
         env={**inherited, "SESSIONS_DIR": str(folder), **environment},
         capture_output=True,

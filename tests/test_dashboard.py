@@ -20,6 +20,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, WebSocketRoute, e
 
 from tests.appliance import Appliance
 from tests.browsing import MISSING, is_missing, launched
+from tests.peers import eventually
 from tests.replay import replay
 
 USUAL = ("401", "403", "404", "422", "503", "ERR_CONNECTION_REFUSED", "WebSocket connection to")
@@ -571,8 +572,54 @@ def test_both_themes_follow_the_system_until_a_person_chooses(page: Page, applia
     expect(page.locator("body")).to_have_css("background-color", "rgb(13, 16, 21)")
 
 
+# ------------------------------------------------------------------ analytics
+
+
+def test_analytics_shows_what_the_queries_answer(
+    page: Page, appliance: Appliance, http: httpx.Client, told: str
+) -> None:
+    opened(page, appliance, "analytics?range=all")
+    for name, title in {
+        "tools": "Tools",
+        "users": "Users",
+        "models": "Models",
+        "status-mix": "Sessions by status",
+    }.items():
+        rows = http.get(f"/datasette/sessions/{name}.json", params={"_shape": "array"}).json()
+        shown = page.get_by_role("region", name=title).locator("tbody tr")
+        expect(shown).to_have_count(len(rows))
+        for place, row in enumerate(rows):
+            names = [str(value) for value in row.values() if isinstance(value, str)]
+            expect(shown.nth(place)).to_contain_text(names[0])
+    calls = http.get("/datasette/sessions/tools.json", params={"_shape": "array"}).json()[0]
+    expect(page.get_by_role("region", name="Tools").locator("tbody tr").first).to_contain_text(f"{calls['calls']:,}")
+
+
+def test_each_picture_leads_to_the_sql_behind_it(page: Page, appliance: Appliance, told: str) -> None:
+    opened(page, appliance, "analytics?range=week")
+    expect(page.get_by_role("img", name=re.compile("Activity over time: [1-9].* events"))).to_be_visible()
+    page.get_by_role("link", name="SQL behind Activity").click()
+    expect(page.get_by_role("heading", name="Activity over time")).to_be_visible()
+    assert re.search(r"/datasette/sessions/activity\?from=\d{4}-.*&step=10800", page.url)
+
+
+def test_a_time_in_which_nothing_happened_is_said_to_be_so(page: Page, appliance: Appliance, told: str) -> None:
+    opened(page, appliance, "analytics?range=days&from=2001-01-01&to=2001-01-03")
+    expect(page.get_by_text("Nothing in that time.")).to_have_count(5)
+    page.locator("#analytics-filter select").select_option("everything")
+    expect(page.get_by_role("region", name="Tools").locator("tbody tr").first).to_be_visible()
+    assert page.url.endswith("#/analytics?range=all")
+
+
 def views_of(session_id: str) -> list[str]:
-    return ["", "sessions", "search?q=note", *(f"session/{session_id}/{tab}" for tab in TABS), "session/none/log"]
+    return [
+        "",
+        "sessions",
+        "search?q=note",
+        "analytics?range=all",
+        *(f"session/{session_id}/{tab}" for tab in TABS),
+        "session/none/log",
+    ]
 
 
 def settled(page: Page) -> None:
@@ -753,3 +800,26 @@ def test_nobody_may_frame_it_and_nothing_comes_from_elsewhere(appliance: Applian
     assert not re.search(r"""(?:src|href)=["']?(?:https?:)?//""", answer.text)
     assert not re.search(r"""<[^>]+\son[a-z]+=|\sstyle=["']""", answer.text.split("<script id=")[0])
     assert "innerHTML" not in answer.text
+
+
+def test_how_webhooks_go_is_shown(page: Page, folder: Path, tmp_path: Path) -> None:
+    """Folded away at the end of the page, and nothing of it where there are none."""
+    file = tmp_path / "webhooks.json"
+    file.write_text('[{"name": "ops", "url": "http://127.0.0.1:9/path", "rules": {"sameCallTimes": 5}}]')
+    with Appliance(folder, {"SESSIONS_WEBHOOKS": str(file)}) as server:
+        asking = {"type": "a", "attention": {"reason": "permission", "message": "May I?"}}
+        httpx.post(f"{server.url}/api/actions/asking", json=asking)
+        eventually(lambda: httpx.get(f"{server.url}/health").json()["webhooks"] == {"status": "failing", "pending": 1})
+        page.goto(server.url)
+        page.locator("#webhooks summary", has_text="Webhooks: failing, 1 waiting").click()
+        row = page.locator("#webhooks tbody tr")
+        expect(row).to_contain_text("ops (http://127.0.0.1:9)")
+        expect(row).to_contain_text("waiting, lost, failed, same call 5 times")
+        expect(row).to_contain_text("it cannot be reached: ConnectionRefusedError")
+        assert "path" not in page.locator("#webhooks").inner_text()
+
+
+def test_nothing_is_shown_of_webhooks_where_there_are_none(page: Page, appliance: Appliance, told: str) -> None:
+    page.goto(appliance.url)
+    expect(page.locator("#server")).to_contain_text("version")
+    expect(page.locator("#webhooks")).to_be_hidden()

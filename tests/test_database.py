@@ -138,6 +138,7 @@ def test_a_database_of_version_one_becomes_like_a_new_one(database: Database) ->
     database.append(drafted("action", "s", {"type": "x"}, event_id="once"))
     wanted = schema_of(database.connection)
     database.connection.executescript("""
+        DROP INDEX events_by_tool_use; DROP INDEX events_of_prompts; DROP INDEX events_of_failures;
         DROP INDEX events_by_event_id; CREATE UNIQUE INDEX events_by_event_id ON events (session_id, event_id);
         DROP TRIGGER entry_logged; DROP VIEW timeline; CREATE VIEW timeline AS SELECT 1 AS old;
         PRAGMA user_version = 1""")
@@ -462,6 +463,9 @@ ALLOWED = (
     ("access.py", "path.read_text()"),  # a token
     ("access.py", "os.open(temporary, "),  # a token
     ("database.py", "SCHEMA.read_text()"),
+    ("catalogue.py", "VIEWS.read_text()"),
+    ("catalogue.py", "QUESTIONS.read_text()"),
+    ("explorer.py", "(TEMPLATES_OF_DATASETTE / name).read_text()"),  # and it is another process
     ("metrics.py", "/proc/self/statm"),
     ("pages.py", "DASHBOARD.read_text()"),
     ("pages.py", '"static" / name).read_bytes()'),
@@ -517,20 +521,8 @@ def descriptors_of_database(pid: int) -> list[str]:
     return sorted(name for name in names if name.startswith("sessions.db"))
 
 
-SECOND_LIBRARY = """
-import sys, types
-other = types.ModuleType("pysqlite3")
-import sqlite3
-other.__dict__.update(sqlite3.__dict__)
-if {present}: sys.modules["pysqlite3"] = other
-from sessionstore.store import check_one_sqlite
-check_one_sqlite()
-"""
-
-
-@pytest.mark.parametrize("present", [True, False])
-def test_a_second_sqlite_library_stops_the_start(present: bool) -> None:
-    program = SECOND_LIBRARY.format(present=present)
-    ended = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=False)
-    assert ("Two SQLite libraries are installed: uninstall pysqlite3" in ended.stderr) is present
-    assert (ended.returncode != 0) is present
+def test_the_server_loads_one_sqlite_library() -> None:
+    """Datasette, which takes pysqlite3 where it is installed, runs in a process that never opens the database."""
+    loads = "import app, sys; print(*sorted({'datasette', 'pysqlite3'} & sys.modules.keys()))"
+    ended = subprocess.run([sys.executable, "-c", loads], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert ended.stdout.strip() == ""

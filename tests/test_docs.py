@@ -12,10 +12,10 @@ from litestar import Litestar
 
 import sessionstore
 from app import create_app
-from sessionstore.access import Tokens
 from sessionstore.events import EventType
 from sessionstore.settings import TABLE, Settings
 from sessionstore.store import Store
+from sessionstore.tokens import Tokens
 from tests.appliance import REPOSITORY
 
 PACKAGE = REPOSITORY / "sessionstore"
@@ -36,7 +36,8 @@ def variables_in(text: str) -> set[str]:
 
 def routes() -> set[str]:
     """Every method and path of the API, each parameter as {}."""
-    gate = create_app(Store(Settings(directory=Path("/nowhere"))), Tokens({}))
+    settings = Settings(directory=Path("/nowhere"))
+    gate = create_app(Store(settings), Tokens(settings))
     app: Litestar = gate.app.app  # type: ignore[attr-defined]
     return {
         f"{method} {without_names(route.path_format)}"

@@ -10,10 +10,11 @@ import httpx
 import pytest
 
 from app import create_app
-from sessionstore.access import Scope, Tokens
+from sessionstore.access import Scope
 from sessionstore.door import Door
 from sessionstore.settings import Settings
 from sessionstore.store import Store
+from sessionstore.tokens import Tokens
 from tests.appliance import Appliance
 
 JSON = {"content-type": "application/json"}
@@ -167,7 +168,7 @@ def test_through_the_door_and_the_ordinary_way_every_answer_is_the_same(tmp_path
 def door(folder: Path) -> Door:
     folder.mkdir()
     store = Store(Settings(directory=folder))
-    return Door(create_app(store, Tokens({})), store)
+    return Door(create_app(store, Tokens(store.settings)), store)
 
 
 def takes(door: Door, url: bytes, headers: dict[bytes, bytes]) -> bool:

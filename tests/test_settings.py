@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ DEFAULTS: dict[str, tuple[str, object]] = {
     "SESSIONS_READ_TOKEN": ("read_token", None),
     "SESSIONS_INGEST_TOKEN": ("ingest_token", None),
     "SESSIONS_TOKENS_DIR": ("tokens_directory", None),
+    "SESSIONS_AGENT_TOKEN_FILE": ("agent_token_file", None),
     "SESSIONS_MAX_EVENT_BYTES": ("max_event_bytes", 1 << 20),
     "SESSIONS_MAX_BATCH_BYTES": ("max_batch_bytes", 32 << 20),
     "SESSIONS_LOST_AFTER": ("lost_after", 900.0),
@@ -42,6 +44,16 @@ DEFAULTS: dict[str, tuple[str, object]] = {
     "SESSIONS_LOG_REQUESTS": ("log_requests", False),
     "SESSIONS_LOG_FILE": ("log_file", None),
     "SESSIONS_LOG_BYTES": ("log_bytes", 512 << 20),
+    "SESSIONS_TLS_CERT": ("tls_certificate", None),
+    "SESSIONS_TLS_KEY": ("tls_key", None),
+    "SESSIONS_TRUSTED_PROXIES": ("trusted_proxies", ()),
+    "SESSIONS_MAX_FAILURES": ("max_failures", 30),
+    "SESSIONS_MAX_REQUESTS": ("max_requests", None),
+    "SESSIONS_MAX_CONNECTIONS": ("max_connections", 1024),
+    "SESSIONS_MAX_LISTENERS": ("max_listeners", 1000),
+    "SESSIONS_REDACT": ("own_patterns", ()),
+    "SESSIONS_WEBHOOKS": ("webhooks", ()),
+    "SESSIONS_PUBLIC_URL": ("public_url", None),
 }
 """All but SESSIONS_DIR, whose default depends on the machine."""
 
@@ -84,6 +96,7 @@ def test_the_folder_is_the_usual_one_or_stands_in_the_current_one(
         ("SESSIONS_DURABILITY", "normal", "normal"),
         ("SESSIONS_TOKEN", " eight-88\n", "eight-88"),
         ("SESSIONS_TOKENS_DIR", "/run/secrets/sessions", Path("/run/secrets/sessions")),
+        ("SESSIONS_AGENT_TOKEN_FILE", "/run/session-store/token", Path("/run/session-store/token")),
         ("SESSIONS_MAX_EVENT_BYTES", "1024", 1024),
         ("SESSIONS_MAX_BATCH_BYTES", "268435456", 1 << 28),
         ("SESSIONS_LOST_AFTER", "0.1", 0.1),
@@ -97,6 +110,10 @@ def test_the_folder_is_the_usual_one_or_stands_in_the_current_one(
         ("SESSIONS_BACKUP_EVERY", "90", 90.0),
         ("SESSIONS_BACKUP_EVERY", "15m", 900.0),
         ("SESSIONS_BACKUP_EVERY", "365d", 31_536_000.0),
+        ("SESSIONS_TRUSTED_PROXIES", "10.1.0.0/24, ::1", (ip_network("10.1.0.0/24"), ip_network("::1"))),
+        ("SESSIONS_MAX_FAILURES", "off", None),
+        ("SESSIONS_MAX_REQUESTS", "1000", 1000),
+        ("SESSIONS_MAX_LISTENERS", "0", 0),
         ("SESSIONS_RETENTION_BYTES", "20G", 20 << 30),
         ("SESSIONS_ARCHIVE_DIR", "/mnt/archives", Path("/mnt/archives")),
         ("SESSIONS_DISK_RESERVE", "0", 0),
@@ -131,6 +148,7 @@ BAD = [
     ("SESSIONS_READ_TOKEN", "with a space"),
     ("SESSIONS_INGEST_TOKEN", "schl\u00fcssel-1"),
     ("SESSIONS_TOKENS_DIR", "~no-such-user/tokens"),
+    ("SESSIONS_AGENT_TOKEN_FILE", "~no-such-user/token"),
     ("SESSIONS_MAX_EVENT_BYTES", "1023"),
     ("SESSIONS_MAX_EVENT_BYTES", "1 MiB"),
     ("SESSIONS_MAX_BATCH_BYTES", "268435457"),
@@ -160,6 +178,18 @@ BAD = [
     ("SESSIONS_BACKUP_EVERY", "1.5h"),
     ("SESSIONS_BACKUP_EVERY", "hourly"),
     ("SESSIONS_BACKUP_EVERY", "h"),
+    ("SESSIONS_TLS_CERT", "~no-such-user/cert.pem"),
+    ("SESSIONS_TLS_CERT", "/etc/cert.pem"),
+    ("SESSIONS_TLS_KEY", "~no-such-user/key.pem"),
+    ("SESSIONS_TRUSTED_PROXIES", "*"),
+    ("SESSIONS_TRUSTED_PROXIES", "nginx"),
+    ("SESSIONS_TRUSTED_PROXIES", "10.0.0.1/24"),
+    ("SESSIONS_MAX_FAILURES", "0"),
+    ("SESSIONS_MAX_REQUESTS", "0"),
+    ("SESSIONS_MAX_REQUESTS", "1.5"),
+    ("SESSIONS_MAX_CONNECTIONS", "0"),
+    ("SESSIONS_MAX_CONNECTIONS", "off"),
+    ("SESSIONS_MAX_LISTENERS", "-1"),
     ("SESSIONS_RETENTION_BYTES", "1023K"),
     ("SESSIONS_RETENTION_BYTES", "20 GB"),
     ("SESSIONS_ARCHIVE_DIR", "~no-such-user/archives"),
@@ -170,12 +200,17 @@ BAD = [
     ("SESSIONS_LOG_REQUESTS", "yes"),
     ("SESSIONS_LOG_FILE", "~no-such-user/log"),
     ("SESSIONS_LOG_BYTES", "1K"),
+    ("SESSIONS_REDACT", "yes"),
+    ("SESSIONS_REDACT", "/nowhere/patterns"),
+    ("SESSIONS_WEBHOOKS", "/nowhere/webhooks.json"),
+    ("SESSIONS_PUBLIC_URL", "sessions.example.com"),
+    ("SESSIONS_PUBLIC_URL", "https://me:secret@example.com"),
 ]
 
 
 @pytest.mark.parametrize(("variable", "text"), BAD)
 def test_a_bad_value_is_refused_by_the_name_of_its_setting(variable: str, text: str) -> None:
-    with pytest.raises(BadSetting, match=f"^{variable}[=:]") as error:
+    with pytest.raises(BadSetting, match=f"^{variable}[=:,]") as error:
         read_settings({variable: text})
     assert len(str(error.value)) > len(f"{variable}={text!r}: ") or "TOKEN" in variable
 
@@ -262,6 +297,10 @@ def test_what_only_the_machine_can_refuse_is_named_as_well(tmp_path: Path, appli
             ({"SESSIONS_HOST": "192.0.2.1", "SESSIONS_TOKEN": "long-enough"}, ["SESSIONS_HOST", "192.0.2.1"]),
             ({"PORT": str(appliance.port)}, ["PORT", str(appliance.port)]),
             ({"SESSIONS_HOST": "0.0.0.0", "SESSIONS_TOKENS_DIR": str(a_file)}, ["SESSIONS_TOKENS_DIR", str(a_file)]),
+            (
+                {"SESSIONS_INGEST_TOKEN": "long-enough", "SESSIONS_AGENT_TOKEN_FILE": str(a_file / "token")},
+                ["SESSIONS_AGENT_TOKEN_FILE", str(a_file)],
+            ),
         ]
     ):
         ended, _ = start(env, tmp_path / f"sessions-{number}")

@@ -1,124 +1,123 @@
-"""The write-ahead log stays small: what reads for long is interrupted, hurried or given up, and then it is emptied."""
+"""The write-ahead log stays small, whoever reads: SQLite itself only adds to it while anybody does."""
 
 from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from sessionstore import backups as copying
 from sessionstore import reader as reading
 from sessionstore import writer as writing
-from sessionstore.backups import Backups
-from sessionstore.disk import Disk, size_of
+from sessionstore.disk import size_of
 from sessionstore.problems import Problem
 from sessionstore.settings import Settings
 from sessionstore.store import Store
-from tests.disks import small_disk
-from tests.test_writer import answers, run, store_in, until, word, writes
+from tests.databases import drafted
 
-MIB = 1 << 20
-SLOW = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 30000000) SELECT max(x) FROM n"
+BOUND = 256 << 10
+NEVER = 1 << 60
+WRITES = 300
+WRITE_BYTES = 10_000
+TURN_SECONDS = 0.005
+
+
+def run(folder: Path, test: Callable[[Store], Awaitable[None]]) -> None:
+    async def around() -> None:
+        store = Store(Settings(directory=folder, tree=False))
+        await store.start()
+        try:
+            await asyncio.wait_for(test(store), 60)
+        finally:
+            await store.stop()
+
+    asyncio.run(around())
+
+
+async def largest_log(store: Store) -> int:
+    """While many times the bound is written."""
+    largest = 0
+    for _ in range(WRITES):
+        await store.writer.append(drafted("action", "s", {"type": "x", "text": "y" * WRITE_BYTES}))
+        largest = max(largest, size_of(store.writer.log_path))
+    return largest
+
+
+def begin_to_read(database: Path) -> sqlite3.Connection:
+    reader = sqlite3.connect(database, isolation_level=None, check_same_thread=False)
+    reader.execute("BEGIN")
+    reader.execute("SELECT count(*) FROM events").fetchone()
+    return reader
 
 
 @contextmanager
-def pinned(database: Path) -> Iterator[None]:
-    """Somebody else reads, and goes on reading."""
-    with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True, isolation_level=None)) as reader:
-        reader.execute("BEGIN")
-        reader.execute("SELECT count(*) FROM events").fetchone()
+def overlapping_readers(database: Path) -> Iterator[None]:
+    """One of them has always been reading since before the last one began."""
+    done = threading.Event()
+
+    def take_turns() -> None:
+        last = begin_to_read(database)
+        while not done.wait(TURN_SECONDS):
+            following = begin_to_read(database)
+            last.close()
+            last = following
+        last.close()
+
+    thread = threading.Thread(target=take_turns)
+    thread.start()
+    try:
         yield
+    finally:
+        done.set()
+        thread.join()
 
 
-async def write(store: Store, size: int) -> None:
-    await answers([store.writer.submit(writes(word(text="x" * 100_000))) for _ in range(size // 100_000)])
+@pytest.mark.parametrize("bound", [BOUND, NEVER], ids=["bounded", "not bounded"])
+def test_readers_that_overlap_all_the_time_do_not_let_the_log_grow(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, bound: int
+) -> None:
+    async def test(store: Store) -> None:
+        with overlapping_readers(store.settings.database):
+            largest = await largest_log(store)
+        assert (largest < 8 * BOUND) is (bound == BOUND), largest
+
+    monkeypatch.setattr(writing, "LOG_BYTES", bound)
+    monkeypatch.setattr(writing, "CHORE_INTERVAL", 0.01)
+    monkeypatch.setattr(writing, "PUT_OFF", 0.0)
+    run(folder, test)
 
 
-def test_a_log_that_a_reader_keeps_is_said_and_emptied_once_it_goes(
+def test_a_reader_that_stays_lets_the_log_grow_holds_writers_up_for_moments_and_is_said(
     folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(writing, "LOG_BYTES", 5 * MIB)
-    monkeypatch.setattr(writing, "MAX_LOG_BYTES", 8 * MIB)
-    monkeypatch.setattr(writing, "LOG_INTERVAL", 0.1)
+    """Another program's: the server cannot end it, and goes on taking writes."""
 
-    async def test() -> None:
-        async with store_in(folder, tree=False) as store:
-            log = store.writer.log_path
-            with pinned(store.settings.database):
-                await write(store, 20 * MIB)
-                await until(lambda: store.writer.busy_logs > 1)
-                assert size_of(log) > 8 * MIB, "while it is read it cannot be emptied"
-                await write(store, MIB)
-            await until(lambda: size_of(log) < 5 * MIB)
-        assert [entry.getMessage() for entry in caplog.records if "write-ahead log" in entry.getMessage()] != []
+    async def test(store: Store) -> None:
+        reader = begin_to_read(store.settings.database)
+        assert await largest_log(store) > 8 * BOUND
+        assert "somebody has been reading one state for long" in caplog.text
+        reader.close()
+        while size_of(store.writer.log_path) >= BOUND:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
 
-    run(test)
+    monkeypatch.setattr(writing, "LOG_BYTES", BOUND)
+    monkeypatch.setattr(writing, "MOST_LOG_PATIENCE", 0.1)
+    run(folder, test)
 
 
-def test_all_queries_of_one_loan_together_have_one_deadline(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading, "DEADLINE", 0.5)
+def test_several_queries_on_one_state_have_one_deadline(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "DEADLINE", 0.2)
+    slow = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 200000) SELECT count(*) FROM n"
 
-    async def test() -> None:
-        async with store_in(folder) as store:
+    async def test(store: Store) -> None:
+        with pytest.raises(Problem, match="took too long"):
             async with store.reader.snapshot() as connection:
-                await asyncio.sleep(0.6)
-                assert store.reader.oldest() >= 0.6
-                with pytest.raises(Problem, match="took too long"):
-                    await connection.rows(SLOW)
-            assert store.reader.oldest() == 0
-            assert await store.reader.row("SELECT 1") == (1,), "the next loan has a deadline of its own"
+                for _ in range(1000):
+                    await connection.rows(slow)
+        assert await store.reader.rows("SELECT 1") == [(1,)]
 
-    run(test)
-
-
-def backups_of(folder: Path, to: Path) -> Backups:
-    return Backups(Settings(directory=folder, backup_directory=to), Disk(folder))
-
-
-@pytest.mark.parametrize(("size", "haste"), [(1 * MIB, False), (65 * MIB, True)])
-def test_a_copy_makes_haste_when_the_log_has_grown(folder: Path, size: int, haste: bool) -> None:
-    backups = backups_of(with_log(folder, size), folder)
-    assert backups.go_on(1, 2) is haste
-
-
-def test_a_copy_for_which_the_log_grows_too_large_is_given_up_and_said(folder: Path, tmp_path: Path) -> None:
-    async def test() -> None:
-        async with store_in(folder, tree=False) as store:
-            await write(store, 4 * MIB)
-            backups = backups_of(folder, tmp_path / "backups")
-            with pytest.MonkeyPatch.context() as patched:
-                patched.setattr(copying, "MAX_LOG_BYTES", 1)
-                await asyncio.to_thread(backups.make)
-            assert "is tried again" in (backups.error or "") and backups.failures == 1
-            assert list((tmp_path / "backups").iterdir()) == []
-            await asyncio.to_thread(backups.make)
-            assert backups.status == "ok"
-
-    run(test)
-
-
-def test_a_copy_that_has_no_room_is_not_begun(folder: Path, tmp_path: Path) -> None:
-    async def test() -> None:
-        async with store_in(folder, tree=False) as store:
-            await write(store, 4 * MIB)
-            with pinned(store.settings.database):
-                pass
-            await until(lambda: size_of(store.settings.database) > 2 * MIB)
-            with small_disk(tmp_path / "backups", MIB) as to:
-                backups = backups_of(folder, to)
-                await asyncio.to_thread(backups.make)
-                assert "There is no room in " in (backups.error or "")
-                assert list(to.iterdir()) == []
-
-    run(test)
-
-
-def with_log(folder: Path, size: int) -> Path:
-    folder.mkdir()
-    with open(folder / "sessions.db-wal", "wb") as log:
-        log.truncate(size)
-    return folder
+    run(folder, test)

@@ -293,3 +293,24 @@ test("odd entries have a face, too", () => {
     assert.equal(typeof text, "string");
   }
 });
+
+test("a span of time has ends and bars that can be told apart", () => {
+  const now = Date.parse("2026-02-13T20:59:30Z");
+  assert.deepEqual(Model.spanOf({ range: "hour" }, now), { from: "2026-02-13T19:59:30.000Z", to: "", step: 60 });
+  assert.deepEqual(Model.spanOf({}, now), { from: "2026-02-12T20:59:30.000Z", to: "", step: 3600 });
+  assert.deepEqual(Model.spanOf({ range: "all" }, now), { from: "", to: "", step: 86400 });
+  assert.deepEqual(Model.spanOf({ range: "days", from: "2026-02-01", to: "2026-02-02" }, now),
+    { from: "2026-02-01T00:00:00.000Z", to: "2026-02-03T00:00:00.000Z", step: 3600 });
+  assert.deepEqual(Model.spanOf({ range: "days", from: "nonsense", to: "" }, now), { from: "", to: "", step: 86400 });
+});
+
+test("a series has a number for each step, also where nothing happened", () => {
+  const now = Date.parse("2026-02-13T20:03:30Z"), span = { from: "2026-02-13T20:00:10Z", to: "", step: 60 };
+  const rows = [{ at: "2026-02-13T20:03:00Z", events: 5 }, { at: "2026-02-13T20:01:00Z", events: 2 }];
+  assert.deepEqual(Model.seriesOf(rows, span, now, "events").map((bar) => bar.number), [0, 2, 0, 5]);
+  assert.equal(Model.seriesOf(rows, span, now, "events")[0].at, Date.parse("2026-02-13T20:00:00Z"));
+  const closed = { from: "2026-02-13T20:00:00Z", to: "2026-02-13T20:02:00Z", step: 60 };
+  assert.deepEqual(Model.seriesOf(rows, closed, now, "events").map((bar) => bar.number), [0, 2]);
+  assert.deepEqual(Model.seriesOf(rows, { from: "", to: "", step: 60 }, now, "events").map((bar) => bar.number), [2, 0, 5]);
+  assert.equal(Model.seriesOf([], { from: "2000-01-01T00:00:00Z", to: "", step: 60 }, now, "events").length, 400);
+});

@@ -1,0 +1,404 @@
+"""Secrets are taken out of what is said: in the agents before it is spooled, in the server before it is stored."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+import hook_agent
+from hook_agent import Redaction
+from sessionstore.folds import decode, encode
+from sessionstore.redaction import Redactor, reason_in
+from tests.agents import Json, command, environment, hook, run, spool_in, waiting_in
+from tests.appliance import REPOSITORY, Appliance
+from tests.test_node import node  # noqa: F401
+from tests.test_settings import start
+
+CORPUS = REPOSITORY / "tests/corpus/claude-code-hooks-2.1.330.jsonl"
+PEM = "-----BEGIN {0}PRIVATE KEY-----\n{1}MIIEpAIBAAKCAQEA0Z3VS5JJcds3xfn/ygWyF0DQ\nk7v==\n-----END {0}PRIVATE KEY-----"
+HEADERS = "Proc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,0123456789ABCDEF\n\n"
+GITHUB = "ghp_" + "a1B2" * 9
+AWS = "AKIA" + "IOSFODNN7EXAMPLE"
+JWT = ".".join(("eyJhbGciOiJIUzI1NiJ9", "eyJzdWIiOiIxMjM0NTY3ODkwIn0", "dozjgNryP4J3jVmNHl0w5N_XgL0n3I9P"))
+# Put together here, so that nobody who looks for secrets finds this file.
+
+FOUND = [
+    (AWS, "[redacted:aws]"),
+    (f"key {AWS}, in words", "key [redacted:aws], in words"),
+    (GITHUB, "[redacted:github]"),
+    ("github_pat_" + "11ABC_" * 5, "[redacted:github]"),
+    ("glpat-" + "x1Y2z" * 4, "[redacted:gitlab]"),
+    ("sk-ant-" + "api03-a1B2c3D4-e5F6_g7", "[redacted:anthropic]"),
+    ("sk-" + "a1B2c3D4" * 6, "[redacted:openai]"),
+    ("sk-proj-" + "a1-B2_c3D4e5" * 4, "[redacted:openai]"),
+    ("xoxb-" + "123456789012-abcDEF", "[redacted:slack]"),
+    (
+        "https://hooks.slack.com/services/" + "T0001/B0001/a1B2c3D4e5F6",
+        "https://hooks.slack.com/services/[redacted:slack]",
+    ),
+    ("AIza" + "Sy-a_1B2" * 4 + "abc", "[redacted:google]"),
+    ("sk_live_" + "a1B2" * 6, "[redacted:stripe]"),
+    ("whsec_" + "a1B2" * 8 + "=", "[redacted:webhook]"),
+    ("npm_" + "a1B2" * 9, "[redacted:npm]"),
+    ("pypi-" + "AgEIcHlwaS5vcmcCJ" + "a1B2" * 6, "[redacted:pypi]"),
+    ("hf_" + "aBcDe" * 7, "[redacted:huggingface]"),
+    (JWT, "[redacted:jwt]"),
+    (PEM.format("", ""), "[redacted:private-key]"),
+    (PEM.format("RSA ", HEADERS) + " and more", "[redacted:private-key] and more"),
+    (PEM.format("EC ", "").replace("\n", "\\n"), "[redacted:private-key]"),
+    ("Authorization: Bearer abc123", "Authorization: Bearer [redacted:authorization]"),
+    ("curl -H 'authorization: Basic dXNlcjpwYXNz'", "curl -H 'authorization: Basic [redacted:authorization]'"),
+    ("Bearer 0123456789abcdef", "Bearer [redacted:bearer]"),
+    ("postgres://user:pa55@db/x", "postgres://user:[redacted:url]@db/x"),
+    ("password=hunter2", "password=[redacted:password]"),
+    ('{"passwd": "hunter2!"}', '{"passwd": "[redacted:password]"}'),
+    ("api_key = 'abcd-1234-efgh'", "api_key = '[redacted:secret]'"),
+    ("X-Api-Key: abcd1234efgh", "X-Api-Key: [redacted:secret]"),
+    ("export DB_PASSWORD=supersecret\nexport X=1", "export DB_PASSWORD=[redacted:secret]\nexport X=1"),
+    (f'{{\\"env\\":\\"A=1\\nB={AWS}\\"}}', '{\\"env\\":\\"A=1\\nB=[redacted:aws]\\"}'),
+    (f"line\\n{GITHUB}\\n", "line\\n[redacted:github]\\n"),
+]
+
+LEFT = [
+    "550e8400-e29b-41d4-a716-446655440000",
+    "da39a3ee5e6b4b0d3255bfef95601890afd80709",
+    "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+    "toolu_01A09q90qw90lq917835lq9",
+    "task-1234567890abcdef1234567890abcdef",
+    "risk-ant-1234567890abcdef",
+    "sk-fading-circle sk-loading-1",
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJg",
+    "password = get_password1()",
+    "password=settings.password1",
+    "token: str = None",
+    "const token = tokens[0]; token=token1",
+    "api_key=os.environ['KEY_1']",
+    "max_tokens: 123456789012",
+    "nextPageToken=abcdefgh12345678",
+    "Authorization: Bearer $TOKEN",
+    "Bearer authentication required",
+    "https://host:8080/path@x http://localhost:9000",
+    "https://user:${PASSWORD}@host/",
+    "git@github.com:owner/name.git",
+    "the file begins with -----BEGIN PRIVATE KEY-----",
+    "ghp_short AKIA AKIAshort eyJ.eyJ.x sk-ant- whsec_",
+    "Asia/Tokyo",
+]
+
+MEMBERS: list[tuple[Json, Json]] = [
+    ({"password": "correct horse"}, {"password": "[redacted:password]"}),
+    ({"client_secret": "abcdef"}, {"client_secret": "[redacted:secret]"}),
+    ({"a": [{"apiKey": "abcdef"}]}, {"a": [{"apiKey": "[redacted:secret]"}]}),
+    ({"env": {"GITHUB_TOKEN": "abcdef"}}, {"env": {"GITHUB_TOKEN": "[redacted:secret]"}}),
+    ({"token": "abcdefgh1234"}, {"token": "[redacted:secret]"}),
+    ({"Authorization": "Basic abc"}, {"Authorization": "Basic [redacted:authorization]"}),
+    ({"authorization": "abc"}, {"authorization": "[redacted:authorization]"}),
+    ({"login.password": "x"}, {"login.password": "[redacted:password]"}),
+]
+
+MEMBERS_LEFT: list[Json] = [
+    {"password": "$PASSWORD", "secret": "<secret>", "api_key": "{{ key }}"},
+    {"password": None, "secret": True, "token": 5, "properties": {"password": {"type": "string"}}},
+    {"token": "Hello", "tokens": ["abcdefgh1234"], "tokenCount": "123456789012a"},
+    {"secret": "two words", "keyword": "abcdefgh1234", "passwordField": "abcdef1"},
+    {"id": AWS, "agentId": AWS, "tool_use_id": AWS, "type": AWS},
+]
+
+UNENDING = [
+    "token=", "token='a1", "password: ", "sk-", "sk-ant-", "-eyJ", "eyJaaaaaaaa.", "://a:", "a", "\\n",
+    "-----BEGIN PRIVATE KEY-----", "bearer a", "authorization: bearer ", "AKIA", "glpat-", "xoxb-", "secret=1a.",
+    'api-key: "aaaaaaaaaaaaa',
+]  # fmt: skip
+"""What, repeated without an end, would take a careless pattern time that grows with its square."""
+
+
+# ----------------------------------------------------------------------- patterns
+
+
+@pytest.mark.parametrize(("text", "redacted"), FOUND)
+def test_a_secret_is_replaced_by_its_name(text: str, redacted: str) -> None:
+    assert Redaction().text(text) == redacted
+    assert Redaction().text(redacted) == redacted
+
+
+@pytest.mark.parametrize("text", LEFT)
+def test_what_only_looks_like_one_is_left(text: str) -> None:
+    assert Redaction().text(text) == text
+
+
+@pytest.mark.parametrize(("members", "redacted"), MEMBERS)
+def test_a_member_is_redacted_by_its_name(members: Json, redacted: Json) -> None:
+    assert Redaction().data(members) == redacted
+    assert Redaction().data(redacted) == redacted
+
+
+@pytest.mark.parametrize("members", MEMBERS_LEFT)
+def test_a_name_alone_redacts_no_placeholder_no_word_and_no_id(members: Json) -> None:
+    assert Redaction().data(members) == members
+
+
+def test_the_payloads_of_real_runs_come_through_as_they_are() -> None:
+    payloads = [json.loads(line) for line in CORPUS.read_text().splitlines()]
+    assert len(payloads) > 400
+    assert all(Redaction().data(payload) == payload for payload in payloads)
+    payloads[7]["payload"]["tool_input"] = {"command": f"GITHUB={GITHUB} make"}
+    assert Redaction().data(payloads[7]) != payloads[7]
+
+
+def test_whatever_is_redacted_is_worth_a_closer_look() -> None:
+    """The quick look of the server, and that of the agents, at JSON text as it is written."""
+    samples = [{"text": text} for text, _ in FOUND] + [members for members, _ in MEMBERS]
+    for data in samples:
+        assert reason_in(encode(data).lower()), data
+        assert Redaction().concerns(encode(data)) and Redaction().concerns(json.dumps(data)), data
+        assert Redactor(()).data(data) == Redaction().data(data)
+    plain = '{"type":"tool_call","tool":"Bash","toolUseId":"toolu_01","input":{"command":"make test"}}'
+    assert not reason_in(plain) and not Redaction().concerns(plain)
+    assert Redactor(()).data(data := decode(plain)) is data
+
+
+@pytest.mark.parametrize("unit", UNENDING)
+def test_time_grows_with_the_length_and_not_with_its_square(unit: str) -> None:
+    opening = "token=1aaaaaaaa ://@ bearer PRIVATE KEY AKIA eyJ sk- "  # so that every pattern is tried
+
+    def seconds(length: int) -> float:
+        text = (opening + unit * (length // len(unit) + 1))[:length]
+        took = []
+        for _ in range(3):
+            begun = time.thread_time()
+            Redaction().text(text)
+            took.append(time.thread_time() - begun)
+        return min(took)
+
+    assert seconds(160_000) < 20 * max(seconds(20_000), 0.0005), "eight times the text: its square is 64 times as much"
+
+
+# --------------------------------------------------------------------- one's own
+
+
+def test_own_patterns_have_names_if_they_are_given(tmp_path: Path) -> None:
+    file = tmp_path / "patterns"
+    file.write_text("# ours\n\nacme: ACME-[0-9]{4}\nEMP: [0-9]+\nstaff \\d{6}\n")
+    own = hook_agent.own_patterns(str(file))
+    assert own == (("acme", "ACME-[0-9]{4}"), ("EMP", "[0-9]+"), ("custom", "staff \\d{6}"))
+    assert Redaction(own[:1]).data({"a": "an ACME-1234."}) == {"a": "an [redacted:acme]."}
+
+
+@pytest.mark.parametrize("pattern", ["(", "x*", ".+", "redacted"])
+def test_a_pattern_that_cannot_be_used_is_named(tmp_path: Path, pattern: str) -> None:
+    file = tmp_path / "patterns"
+    file.write_text(f"good\n{pattern}\n")
+    with pytest.raises(ValueError, match=f"^line 2 of {re.escape(str(file))}: {re.escape(repr(pattern))} "):
+        hook_agent.own_patterns(str(file))
+
+
+def test_a_bad_pattern_stops_the_start_of_the_server(tmp_path: Path, folder: Path) -> None:
+    file = tmp_path / "patterns"
+    file.write_text("acme: [\n")
+    ended, _ = start({"SESSIONS_REDACT": str(file)}, folder)
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("session store: SESSIONS_REDACT=") and "line 1" in ended.stderr
+    assert not folder.exists()
+
+
+# ------------------------------------------------------------------------ server
+
+
+def say_everything(http: httpx.Client, session: str, secret: str) -> None:
+    """The secret by every way in."""
+    answers = [
+        http.put(f"/api/sessions/{session}", json={"userId": "u", "initial": {"a": secret}, "metadata": {"m": secret}}),
+        http.post(f"/api/actions/{session}", json={"type": "a", "text": secret}),
+        http.post(f"/api/actions/{session}/responses", json={"type": "r", "deep": [{"er": f"x {secret} y"}]}),
+        http.post(f"/api/actions/{session}", json={"type": "b", "eventId": "named", "text": secret}),
+        http.patch(f"/api/state/{session}", json={"workspace": {"note": secret}}),
+        http.patch(f"/api/sessions/{session}/metadata", json={"own.note": secret}),
+        http.post(f"/api/state/{session}/goals", json={"description": secret}),
+        http.post(f"/api/state/{session}/agents", json={"type": "worker", "task": secret}),
+        http.post(
+            "/api/events",
+            content=json.dumps({"type": "action", "sessionId": session, "data": {"type": "c", "text": secret}}),
+            headers={"content-type": "application/x-ndjson"},
+        ),
+        http.post(
+            "/api/hooks/claude-code",
+            json={"hook_event_name": "UserPromptSubmit", "session_id": session, "prompt": secret},
+        ),
+        http.post(f"/api/sessions/{session}/finalize", json={"outcome": secret}),
+    ]
+    assert [answer.status_code for answer in answers] == [201] + [200] * 10, [answer.text for answer in answers]
+
+
+def files_with(folder: Path, text: str) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file() and text.encode() in path.read_bytes()]
+
+
+def test_no_way_in_stores_a_secret(folder: Path) -> None:
+    with Appliance(folder) as server, httpx.Client(base_url=server.url) as http:
+        say_everything(http, "careless", GITHUB)
+        texts = [http.get(f"/api/sessions/careless{rest}").text for rest in ("", "/events", "/resume")]
+        assert all("[redacted:github]" in text and GITHUB not in text for text in texts)
+        assert http.get("/api/query/search", params={"q": GITHUB}).json()["items"] == []
+    assert files_with(folder, GITHUB) == []
+    assert len(files_with(folder, "[redacted:github]")) > 5  # what is not there cannot be found: the marks are
+
+
+def test_a_secret_is_stored_where_redaction_is_off(folder: Path) -> None:
+    with Appliance(folder, {"SESSIONS_REDACT": "off"}) as server, httpx.Client(base_url=server.url) as http:
+        say_everything(http, "careless", GITHUB)
+        assert GITHUB in http.get("/api/sessions/careless").text
+    assert len(files_with(folder, GITHUB)) > 5
+
+
+def test_own_patterns_are_taken_out_by_the_server(tmp_path: Path, folder: Path) -> None:
+    (tmp_path / "patterns").write_text("acme: ACME-[0-9]{4}\n")
+    env = {"SESSIONS_REDACT": str(tmp_path / "patterns")}
+    with Appliance(folder, env) as server, httpx.Client(base_url=server.url) as http:
+        say_everything(http, "careless", f"ACME-1234 {AWS}")
+        assert "[redacted:acme] [redacted:aws]" in http.get("/api/sessions/careless").text
+    assert files_with(folder, "ACME-1234") == []
+
+
+def test_a_retry_of_what_was_redacted_is_a_duplicate(http: httpx.Client, session_id: str) -> None:
+    said = {"type": "a", "eventId": "once", "text": f"with {GITHUB}"}
+    first, again, redacted = (
+        http.post(f"/api/actions/{session_id}", json=said | {"text": text}).json()
+        for text in (said["text"], said["text"], "with [redacted:github]")
+    )
+    assert first == again == redacted
+    assert http.post(f"/api/actions/{session_id}", json=said | {"text": "else"}).status_code == 422
+
+
+def test_a_retry_of_what_was_stored_before_redaction_is_a_duplicate(folder: Path) -> None:
+    said = {"type": "a", "eventId": "once", "text": GITHUB}
+    with Appliance(folder, {"SESSIONS_REDACT": "off"}) as server:
+        first = httpx.post(f"{server.url}/api/actions/s", json=said).json()
+    with Appliance(folder) as server:
+        assert httpx.post(f"{server.url}/api/actions/s", json=said).json() == first
+        assert httpx.post(f"{server.url}/api/actions/s", json=said | {"text": "else"}).status_code == 422
+
+
+# ------------------------------------------------------------------------ agents
+
+LOG = f"""
+import hook_agent
+agent = hook_agent.SessionHookAgent("library").sync
+agent.log_action(type="note", text="with {GITHUB}")
+agent.update_state(env=dict(API_TOKEN="abcdef"))
+"""
+NOWHERE = "http://127.0.0.1:9"
+pytestmark = pytest.mark.usefixtures("no_sender_is_left")
+
+
+def spooled(tmp_path: Path) -> bytes:
+    spool = spool_in(tmp_path, NOWHERE)
+    return b"".join(Path(spool._segment(number)).read_bytes() for number in spool.segments())
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        {"hook_event_name": "Stop", "session_id": "s", "text": f"line\n{GITHUB}\n"},
+        {"hook_event_name": "Stop", "session_id": "s", "text": GITHUB, "half": "\ud800"},
+        {
+            "hook_event_name": "PreToolUse",
+            "session_id": "s",
+            "tool_input": {"env": {"API_TOKEN": "abcdef"}, "x": GITHUB},
+        },
+    ],
+)
+def test_a_hook_spools_no_secret(tmp_path: Path, payload: Json) -> None:
+    assert hook(json.dumps(payload).encode(), environment(tmp_path, NOWHERE)) == (0, b"", b"")
+    (record,) = waiting_in(spool_in(tmp_path, NOWHERE))
+    assert record["hook"] == Redaction().data(payload) != payload
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        f'{{"hook_event_name": "Stop", "session_id": "s", "text": "{GITHUB}'.encode(),
+        GITHUB.encode() + b"\xff",
+        json.dumps({"text": GITHUB}).replace("g", "\\u0067").encode(),
+    ],
+)
+def test_a_hook_spools_no_secret_of_an_odd_payload(tmp_path: Path, payload: bytes) -> None:
+    assert hook(payload, environment(tmp_path, NOWHERE)) == (0, b"", b"")
+    assert GITHUB.removeprefix("g").encode() not in spooled(tmp_path) and b"[redacted:github]" in spooled(tmp_path)
+
+
+def test_a_hook_leaves_what_holds_no_secret_to_the_letter(tmp_path: Path) -> None:
+    payload = b'{"hook_event_name" : "Stop","session_id":"s","n":1e400,"text":"task-12, a token, a pass\\u00e9word"}'
+    assert hook(payload, environment(tmp_path, NOWHERE)) == (0, b"", b"")
+    assert payload in spooled(tmp_path)
+
+
+def test_the_library_spools_no_secret(tmp_path: Path) -> None:
+    run(LOG, environment(tmp_path, NOWHERE))
+    assert [event["data"] for event in waiting_in(spool_in(tmp_path, NOWHERE))[1:]] == [
+        {"type": "note", "text": "with [redacted:github]"},
+        {"env": {"API_TOKEN": "[redacted:secret]"}},
+    ]
+
+
+def test_agents_redact_as_they_are_told(tmp_path: Path) -> None:
+    (tmp_path / "patterns").write_text("acme: ACME-[0-9]{4}\n")
+    payload = f'{{"hook_event_name":"Stop","session_id":"s","text":"ACME-1234 {GITHUB}"}}'.encode()
+    for setting in ("off", str(tmp_path / "patterns")):
+        assert hook(payload, environment(tmp_path, NOWHERE, SESSION_REDACT=setting)) == (0, b"", b"")
+    texts = [event["hook"]["text"] for event in waiting_in(spool_in(tmp_path, NOWHERE))]
+    assert texts == [f"ACME-1234 {GITHUB}", "[redacted:acme] [redacted:github]"]
+
+
+def test_a_setting_that_cannot_be_used_is_said_once_and_breaks_nothing(tmp_path: Path) -> None:
+    env = environment(tmp_path, NOWHERE, SESSION_REDACT="/nowhere/patterns")
+    assert hook(f'{{"hook_event_name":"Stop","session_id":"s","text":"{GITHUB}"}}'.encode(), env) == (0, b"", b"")
+    assert "[redacted:github]" in spooled(tmp_path).decode()
+    assert command("status", env).stderr.count("SESSION_REDACT=/nowhere/patterns") == 1
+    with pytest.raises(AssertionError, match="SESSION_REDACT=/nowhere/patterns"):
+        run(LOG, env)
+    assert GITHUB not in spooled(tmp_path).decode()
+
+
+COMPARE = """
+import { Redaction, SECRETS } from './containers/hook_agent.mjs';
+import { readFileSync } from 'node:fs';
+const redaction = new Redaction();
+const { texts, data } = JSON.parse(readFileSync(0, 'utf8'));
+console.log(JSON.stringify({
+  table: SECRETS, texts: texts.map((text) => redaction.text(text)), data: data.map((one) => redaction.data(one)),
+}));
+"""
+
+
+def test_the_node_agent_takes_out_the_same(node: str) -> None:  # noqa: F811
+    texts = [text for text, _ in FOUND] + LEFT
+    data = [members for members, _ in MEMBERS] + MEMBERS_LEFT
+    ran = subprocess.run(
+        [node, "--input-type=module", "-e", COMPARE],
+        cwd=REPOSITORY,
+        input=json.dumps({"texts": texts, "data": data}),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    told = json.loads(ran.stdout)
+    assert told["table"] == [[name, pattern] for name, _, pattern in hook_agent.SECRETS]
+    assert told["texts"] == [Redaction().text(text) for text in texts]
+    assert told["data"] == [Redaction().data(one) for one in data]
+
+
+def test_the_node_agent_spools_no_secret(node: str, tmp_path: Path) -> None:  # noqa: F811
+    code = f"""import {{ logAction, updateState }} from './containers/hook_agent.mjs';
+    await logAction({{ type: 'note', text: 'with {GITHUB}' }});
+    await updateState({{ env: {{ API_TOKEN: 'abcdef' }} }});
+    process.kill(process.pid, 'SIGKILL');"""
+    subprocess.run([node, "--input-type=module", "-e", code], cwd=REPOSITORY, env=environment(tmp_path, NOWHERE))
+    written = "".join(path.read_text() for path in (tmp_path / "spool").rglob("*") if path.is_file())
+    assert "with [redacted:github]" in written and '"API_TOKEN":"[redacted:secret]"' in written
+    assert GITHUB not in written and "abcdef" not in written

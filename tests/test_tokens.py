@@ -1,0 +1,335 @@
+"""Tokens of many: made, listed, changed and taken away while the server runs, and kept as hashes."""
+
+from __future__ import annotations
+
+import json
+import re
+import stat
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import ClientConnection, connect
+
+from tests.appliance import Appliance, ServerError
+from tests.commands import token
+from tests.peers import eventually
+
+NOTICE_SECONDS = 10.0
+"""Far more than the second that it should take, far less than the 30 that it may."""
+
+
+def made(folder: Path, *arguments: str, **environment: str) -> str:
+    """The token that a command makes, the only thing it says to a script."""
+    ended = token(folder, *arguments, **environment)
+    assert ended.returncode == 0, ended
+    (line,) = ended.stdout.splitlines()
+    assert re.fullmatch(r"sst_[A-Za-z0-9_-]{32}", line)
+    assert line not in ended.stderr
+    return line
+
+
+def status_with(server: Appliance, token: str | None, path: str = "/api/events") -> int:
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    return httpx.get(server.url + path, headers=headers, timeout=20, verify=False).status_code
+
+
+def writes_with(server: Appliance, token: str) -> bool:
+    headers = {"Authorization": f"Bearer {token}"}
+    url = f"{server.url}/api/actions/tokens"
+    return httpx.post(url, json={"type": "note"}, headers=headers, timeout=20, verify=False).status_code == 200
+
+
+def cookie_of(server: Appliance, token: str) -> str:
+    answer = httpx.post(f"{server.url}/api/login", json={"token": token}, timeout=20, verify=False)
+    assert answer.status_code == 200
+    return answer.headers["set-cookie"].partition(";")[0]
+
+
+def status_with_cookie(server: Appliance, cookie: str) -> int:
+    return httpx.get(f"{server.url}/api/events", headers={"Cookie": cookie}, timeout=20, verify=False).status_code
+
+
+def listed(folder: Path, **environment: str) -> dict[str, list[str]]:
+    """The table of `list`, by name."""
+    ended = token(folder, "list", **environment)
+    assert ended.returncode == 0, ended
+    head, *rows = [re.split(r" {2,}", line) for line in ended.stdout.splitlines()]
+    assert head == ["NAME", "ROLE", "MADE", "ENDS", "LAST USED", "KEPT IN"]
+    return {row[0]: row[1:] for row in rows}
+
+
+@contextmanager
+def feed(server: Appliance, token: str | None) -> Iterator[ClientConnection]:
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    address = f"ws://127.0.0.1:{server.port}/ws"
+    with connect(address, proxy=None, additional_headers=headers) as client:
+        assert json.loads(client.recv(timeout=10))["type"] == "connected"
+        yield client
+
+
+def close_code(client: ClientConnection) -> int | None:
+    """With which it is closed, within the time that this may take."""
+    with pytest.raises(ConnectionClosed) as closed:
+        client.recv(timeout=NOTICE_SECONDS)
+    return closed.value.rcvd.code if closed.value.rcvd else None
+
+
+# -------------------------------------------------------------------------- adding
+
+
+def test_a_token_of_each_role_is_made_before_the_first_start(folder: Path) -> None:
+    tokens = {role: made(folder, "add", f"my-{role}", "--role", role) for role in ("admin", "read", "ingest")}
+    with Appliance(folder) as server:
+        assert status_with(server, None) == 401
+        assert {role: status_with(server, text) for role, text in tokens.items()} == {
+            "admin": 200,
+            "read": 200,
+            "ingest": 403,
+        }
+        assert [writes_with(server, tokens[role]) for role in ("admin", "read", "ingest")] == [True, False, True]
+        assert "by the tokens that are set" in server.output
+
+
+def test_a_running_server_takes_up_a_token_and_is_open_no_more(folder: Path) -> None:
+    with Appliance(folder) as server, feed(server, None) as before:
+        assert status_with(server, None) == 200
+        ended = token(folder, "add", "first", "--role", "admin")
+        assert "From now on it needs a token" in ended.stderr
+        first = ended.stdout.strip()
+        eventually(lambda: status_with(server, None) == 401, NOTICE_SECONDS)
+        assert status_with(server, first) == 200
+        assert close_code(before) == 1008
+        assert status_with_cookie(server, cookie_of(server, first)) == 200
+
+        second = token(folder, "add", "second", "--role", "read")
+        assert "From now on" not in second.stderr
+        eventually(lambda: status_with(server, second.stdout.strip()) == 200, NOTICE_SECONDS)
+        assert status_with(server, first) == 200
+
+
+def test_only_hashes_are_kept_and_for_the_owner_alone(folder: Path) -> None:
+    text = made(folder, "add", "secret", "--role", "admin")
+    with Appliance(folder) as server:
+        cookie = cookie_of(server, text)
+        assert writes_with(server, text)
+        server.stop()
+        files = [path for path in folder.rglob("*") if path.is_file()]
+        assert len(files) > 5
+        kept = {path: path.read_bytes() for path in files}
+        for secret in (text, text.removeprefix("sst_"), cookie.partition("=")[2]):
+            assert [path for path, content in kept.items() if secret.encode() in content] == []
+            assert secret not in server.output
+    tokens = folder / "tokens"
+    assert stat.S_IMODE(tokens.stat().st_mode) == 0o700
+    assert {stat.S_IMODE(file.stat().st_mode) for file in tokens.iterdir()} == {0o600}
+
+
+def test_what_is_kept_opens_nothing(folder: Path) -> None:
+    """Whoever reads the file has neither the token nor the cookie."""
+    text = made(folder, "add", "secret", "--role", "admin")
+    (kept,) = json.loads((folder / "tokens" / "tokens.json").read_text())
+    with Appliance(folder) as server:
+        assert status_with(server, text) == 200
+        for hash in (kept["token"], kept["cookie"]):
+            assert status_with(server, hash) == 401
+            assert status_with_cookie(server, f"session_store={hash}") == 401
+
+
+WRONG: tuple[list[str], ...] = (
+    ["add", "a/b", "--role", "read"],
+    ["add", "x" * 65, "--role", "read"],
+    ["add", "admin", "--role", "admin"],
+    ["add", "name", "--role", "owner"],
+    ["add", "name"],
+    ["add", "name", "--role", "read", "--expires", "soon"],
+    ["remove"],
+    ["show", "name"],
+    [],
+)
+
+
+def test_what_cannot_be_meant_is_exit_code_2_and_makes_nothing(folder: Path) -> None:
+    for arguments in WRONG:
+        ended = token(folder, *arguments)
+        assert (ended.returncode, ended.stdout) == (2, ""), arguments
+        assert "usage: app.py token" in ended.stderr
+    assert not folder.exists()
+
+
+def test_a_name_is_given_once(folder: Path) -> None:
+    first = made(folder, "add", "one", "--role", "read")
+    again = token(folder, "add", "one", "--role", "admin")
+    assert (again.returncode, again.stdout) == (1, "")
+    assert "There is a token one already" in again.stderr
+    with Appliance(folder) as server:
+        assert status_with(server, first) == 200
+    assert listed(folder)["one"][0] == "read"
+
+
+@pytest.mark.parametrize("verb", ["remove", "rotate"])
+def test_a_token_that_is_not_there_is_exit_code_1(folder: Path, verb: str) -> None:
+    made(folder, "add", "one", "--role", "read")
+    ended = token(folder, verb, "two")
+    assert ended.returncode == 1
+    assert "There is no token two; there are: one" in ended.stderr
+    given = token(folder, verb, "SESSIONS_TOKEN", SESSIONS_TOKEN="from-outside")
+    assert given.returncode == 1
+    assert "set in the environment" in given.stderr
+
+
+def test_commands_at_the_same_time_do_not_undo_each_other(folder: Path) -> None:
+    names = [f"name-{number}" for number in range(6)]
+    with ThreadPoolExecutor(len(names)) as pool:
+        tokens = list(pool.map(lambda name: made(folder, "add", name, "--role", "read"), names))
+    assert sorted(listed(folder)) == names
+    with Appliance(folder) as server:
+        assert {status_with(server, text) for text in tokens} == {200}
+
+
+# ---------------------------------------------------------------------- taking away
+
+
+@contextmanager
+def stream(server: Appliance, token: str) -> Iterator[Iterator[bytes]]:
+    headers = {"Authorization": f"Bearer {token}"}
+    with (
+        httpx.Client(timeout=30, verify=False) as client,
+        client.stream("GET", f"{server.url}/api/events/stream", headers=headers) as response,
+    ):
+        assert response.status_code == 200
+        yield response.iter_raw()
+
+
+def test_a_token_that_is_taken_away_ends_with_all_that_it_opened(folder: Path) -> None:
+    """Its requests, its cookie, its WebSockets, its streams; and nobody else's."""
+    gone, stays = (made(folder, "add", name, "--role", "read") for name in ("gone", "stays"))
+    with Appliance(folder) as server:
+        cookie = cookie_of(server, gone)
+        with feed(server, gone) as ending, feed(server, stays) as staying, stream(server, gone) as events:
+            assert next(events).startswith(b": connected")
+            begun = time.monotonic()
+            assert token(folder, "remove", "gone").returncode == 0
+            assert close_code(ending) == 1008
+            assert status_with(server, gone) == 401
+            assert status_with_cookie(server, cookie) == 401
+            for _ in events:
+                pass
+            assert time.monotonic() - begun <= 30
+            assert status_with(server, stays) == 200
+            staying.send('{"type":"ping"}')
+            assert json.loads(staying.recv(timeout=10)) == {"type": "pong"}
+
+
+def test_a_token_ends_with_its_time(folder: Path) -> None:
+    with Appliance(folder) as server:
+        made(folder, "add", "other", "--role", "admin")
+        short = made(folder, "add", "short", "--role", "read", "--expires", "5s")
+        eventually(lambda: status_with(server, short) == 200, NOTICE_SECONDS)
+        with feed(server, short) as ending:
+            cookie = cookie_of(server, short)
+            assert close_code(ending) == 1008
+        assert status_with(server, short) == 401
+        assert status_with_cookie(server, cookie) == 401
+        assert listed(folder)["short"][2] == "over"
+        server.stop()
+        server.start()
+        assert status_with(server, short) == 401
+
+
+def test_a_token_is_changed_for_another(folder: Path) -> None:
+    old = made(folder, "add", "agents", "--role", "ingest", "--expires", "30d")
+    with Appliance(folder) as server:
+        assert writes_with(server, old)
+        new = made(folder, "rotate", "agents")
+        eventually(lambda: writes_with(server, new), NOTICE_SECONDS)
+        assert not writes_with(server, old)
+        assert listed(folder)["agents"][0] == "ingest"
+        assert listed(folder)["agents"][2] != "-"
+
+
+def test_when_the_last_is_taken_away_nobody_gets_in(folder: Path) -> None:
+    only = made(folder, "add", "only", "--role", "admin")
+    with Appliance(folder) as server:
+        assert status_with(server, only) == 200
+        ended = token(folder, "remove", "only")
+        assert "nobody gets in" in ended.stderr
+        eventually(lambda: status_with(server, only) == 401, NOTICE_SECONDS)
+        assert status_with(server, None) == 401
+        (folder / "tokens" / "tokens.json").unlink()
+        eventually(lambda: status_with(server, None) == 200, NOTICE_SECONDS)
+
+
+def test_tokens_that_the_server_made_are_changed_and_taken_away_too(folder: Path) -> None:
+    env = {"SESSIONS_HOST": "0.0.0.0"}
+    with Appliance(folder, env) as server:
+        files = {role: (folder / "tokens" / role).read_text().strip() for role in ("admin", "read", "ingest")}
+        assert listed(folder, **env).keys() == files.keys()
+        new = made(folder, "rotate", "admin", **env)
+        assert (folder / "tokens" / "admin").read_text().strip() == new
+        assert token(folder, "remove", "read", **env).returncode == 0
+        eventually(lambda: status_with(server, new) == 200, NOTICE_SECONDS)
+        eventually(lambda: status_with(server, files["read"]) == 401, NOTICE_SECONDS)
+        assert status_with(server, files["admin"]) == 401
+        assert writes_with(server, files["ingest"])
+        server.stop()
+        server.start()
+        assert sorted(listed(folder, **env)) == ["admin", "ingest"]
+        assert status_with(server, None) == 401
+        assert token(folder, "remove", "read", **env).returncode == 1
+
+
+# -------------------------------------------------------------------------- listing
+
+
+def test_the_list_says_when_each_was_last_used_and_tells_no_token(folder: Path) -> None:
+    used, unused = (made(folder, "add", name, "--role", "read") for name in ("used", "unused"))
+    with Appliance(folder, {"SESSIONS_TOKEN": "from-the-environment"}) as server:
+        assert status_with(server, used) == 200
+        server.stop()
+    rows = listed(folder, SESSIONS_TOKEN="from-the-environment")
+    assert sorted(rows) == ["SESSIONS_TOKEN", "unused", "used"]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\dZ", rows["used"][3])
+    assert rows["unused"][3] == "-"
+    assert rows["SESSIONS_TOKEN"] == ["admin", "-", "-", "-", "the environment"]
+    said = token(folder, "list", SESSIONS_TOKEN="from-the-environment").stdout
+    assert not [text for text in (used, unused, "from-the-environment") if text in said]
+
+
+def test_an_open_store_is_said_to_be_open(folder: Path) -> None:
+    ended = token(folder, "list")
+    assert ended.returncode == 0
+    assert "No token is needed" in ended.stderr
+    assert not folder.exists()
+
+
+# ---------------------------------------------------------------------- a bad file
+
+
+def test_a_file_that_cannot_be_read_changes_nothing_while_the_server_runs(folder: Path) -> None:
+    good = made(folder, "add", "good", "--role", "read")
+    path = folder / "tokens" / "tokens.json"
+    with Appliance(folder) as server:
+        content = path.read_text()
+        path.write_text(content[:-20])
+        eventually(lambda: "The tokens stay as they were" in server.output, NOTICE_SECONDS)
+        assert status_with(server, good) == 200
+        assert status_with(server, None) == 401
+        assert token(folder, "add", "more", "--role", "read").returncode == 1
+        path.write_text(content)
+        more = made(folder, "add", "more", "--role", "read")
+        eventually(lambda: status_with(server, more) == 200, NOTICE_SECONDS)
+        assert server.output.count("The tokens stay as they were") == 1
+
+
+@pytest.mark.parametrize("content", ["", "{}", '[{"name":"x","role":"owner"}]', "[null]", "\udcff"])
+def test_a_server_does_not_start_on_a_file_that_cannot_be_read(folder: Path, content: str) -> None:
+    (folder / "tokens").mkdir(parents=True)
+    (folder / "tokens" / "tokens.json").write_text(content, errors="surrogateescape")
+    with pytest.raises(ServerError, match=r"SESSIONS_TOKENS_DIR: .*tokens\.json cannot be read"), Appliance(folder):
+        pass

@@ -1,0 +1,379 @@
+"""Webhooks: who is told of sessions, of what, in which order, how often, and how it is signed."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from sessionstore.targets import targets
+from tests.agents import Json
+from tests.appliance import Appliance
+from tests.badlink import Fake, Posted
+from tests.peers import eventually
+from tests.test_settings import start
+
+KEY = b"0123456789abcdef0123456789abcdef"
+SECRET = f"whsec_{base64.b64encode(KEY).decode()}"
+
+
+class Receiver(Fake):
+    """Takes what it is sent, once the answers that it has first are used up."""
+
+    def __init__(self, *first: Callable[[Posted], None]) -> None:
+        self.first = list(first)
+        super().__init__(self.answered)
+
+    def answered(self, posted: Posted) -> None:
+        if self.first:
+            self.first.pop(0)(posted)
+        else:
+            posted.answer(204, b"")
+
+    @property
+    def told(self) -> list[Json]:
+        return [json.loads(body) for body in self.posted]
+
+    @property
+    def ids(self) -> list[str]:
+        return [headers["webhook-id"] for headers in self.headers]
+
+
+def answers(status: int, **headers: str) -> Callable[[Posted], None]:
+    return lambda posted: posted.answer(status, b"{}", **headers)
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as entered:
+        yield entered
+
+
+def settings(tmp_path: Path, *webhooks: Json) -> dict[str, str]:
+    file = tmp_path / "webhooks.json"
+    file.write_text(json.dumps(list(webhooks)))
+    return {"SESSIONS_WEBHOOKS": str(file), "SESSIONS_PUBLIC_URL": "https://sessions.example.com/"}
+
+
+def ask(http: httpx.Client, session: str, message: str = "May I?") -> None:
+    """The session waits for a person."""
+    attention = {"reason": "permission", "tool": "Bash", "message": message}
+    answer = http.post(f"/api/actions/{session}", json={"type": "permission_request", "attention": attention})
+    assert answer.status_code == 200
+
+
+def go_on(http: httpx.Client, session: str) -> None:
+    assert http.post(f"/api/actions/{session}", json={"type": "prompt"}).status_code == 200
+
+
+def fail(http: httpx.Client, session: str, outcome: str = "It broke") -> None:
+    http.post(f"/api/actions/{session}", json={"type": "a"})
+    answer = http.post(f"/api/sessions/{session}/finalize", json={"status": "failed", "outcome": outcome})
+    assert answer.status_code == 200
+
+
+def shown(http: httpx.Client) -> Json:
+    """The only webhook, as the API has it."""
+    (webhook,) = http.get("/api/webhooks").json()["items"]
+    return dict(webhook)
+
+
+def served(stack: ExitStack, folder: Path, env: dict[str, str]) -> tuple[Appliance, httpx.Client]:
+    server = stack.enter_context(Appliance(folder, env))
+    return server, stack.enter_context(httpx.Client(base_url=server.url))
+
+
+# ------------------------------------------------------------------- what is told
+
+
+def test_a_session_that_waits_fails_or_is_lost_is_told_of(stack: ExitStack, folder: Path, tmp_path: Path) -> None:
+    receiver = stack.enter_context(Receiver())
+    env = settings(tmp_path, {"url": receiver.url}) | {"SESSIONS_LOST_AFTER": "2"}
+    _, http = served(stack, folder, env)
+    http.put("/api/sessions/quiet", json={"userId": "alice"})
+    ask(http, "asking")
+    fail(http, "failing")
+    http.post("/api/actions/fine", json={"type": "a"})
+    http.post("/api/sessions/fine/finalize", json={})
+    eventually(lambda: len(receiver.told) == 3)
+    waiting, failed, lost = receiver.told
+    assert waiting["type"] == "session.waiting" and waiting["timestamp"].endswith("Z")
+    assert waiting["data"] == {
+        "sessionId": "asking",
+        "userId": "unknown",
+        "cursor": waiting["data"]["cursor"],
+        "message": "May I?",
+        "reason": "permission",
+        "tool": "Bash",
+        "url": "https://sessions.example.com/#/session/asking",
+    }
+    assert (failed["type"], failed["data"]["message"]) == ("session.failed", "It broke")
+    assert (lost["type"], lost["data"]["sessionId"], lost["data"]["userId"]) == ("session.lost", "quiet", "alice")
+
+
+def test_one_is_told_only_of_what_it_asks_for_and_once(stack: ExitStack, folder: Path, tmp_path: Path) -> None:
+    receiver = stack.enter_context(Receiver())
+    _, http = served(stack, folder, settings(tmp_path, {"url": receiver.url, "on": ["waiting"]}))
+    fail(http, "failing")
+    ask(http, "asking")
+    ask(http, "asking", "May I now?")  # it waits already
+    go_on(http, "asking")
+    ask(http, "asking", "And again?")
+    eventually(lambda: len(receiver.told) == 2)
+    ask(http, "last")
+    eventually(lambda: len(receiver.told) == 3)
+    assert [told["data"]["message"] for told in receiver.told] == ["May I?", "And again?", "May I?"]
+    assert len(set(receiver.ids)) == 3
+
+
+def test_a_session_of_which_nothing_is_heard_is_told_of_once(stack: ExitStack, folder: Path, tmp_path: Path) -> None:
+    receiver = stack.enter_context(Receiver())
+    hook = {"url": receiver.url, "on": [], "rules": {"noProgressMinutes": 0.02}}
+    server, http = served(stack, folder, settings(tmp_path, hook))
+    http.post("/api/actions/still", json={"type": "a"})
+    ask(http, "asking")  # it is silent for a good reason
+    eventually(lambda: len(receiver.told) == 1)
+    server.stop()
+    server.start()
+    time.sleep(0.5)
+    http.post("/api/actions/still", json={"type": "a"})
+    eventually(lambda: len(receiver.told) == 2)
+    assert [(told["type"], told["data"]["sessionId"]) for told in receiver.told] == [("session.quiet", "still")] * 2
+    assert len(set(receiver.ids)) == 2
+
+
+def call(http: httpx.Client, session: str, command: str, number: int) -> None:
+    entry = {"type": "tool_call", "tool": "Bash", "input": {"command": command}, "toolUseId": f"toolu_{number}"}
+    assert http.post(f"/api/actions/{session}", json=entry).status_code == 200
+
+
+def test_a_session_that_goes_in_circles_is_told_of(stack: ExitStack, folder: Path, tmp_path: Path) -> None:
+    receiver = stack.enter_context(Receiver())
+    hook = {"url": receiver.url, "on": [], "rules": {"sameCallTimes": 3}}
+    server, http = served(stack, folder, settings(tmp_path, hook))
+    for number, command in enumerate(["make", "make", "ls", "make", "make"]):
+        call(http, "circling", command, number)
+        call(http, "other", f"{command} {number}", number)
+    server.stop()
+    server.start()  # what came before it is not forgotten
+    for number in range(5, 8):
+        call(http, "circling", "make", number)
+    eventually(lambda: len(receiver.told) == 1)
+    call(http, "circling", "ls", 8)
+    for number in range(9, 12):
+        call(http, "circling", "make", number)
+    eventually(lambda: len(receiver.told) == 2)
+    for told in receiver.told:
+        assert (told["type"], told["data"]["sessionId"]) == ("session.repeating", "circling")
+        assert (told["data"]["tool"], told["data"]["times"]) == ("Bash", 3)
+
+
+def test_slack_is_told_in_its_own_form(stack: ExitStack, folder: Path, tmp_path: Path) -> None:
+    receiver = stack.enter_context(Receiver())
+    _, http = served(stack, folder, settings(tmp_path, {"url": f"{receiver.url}/T0/B0", "format": "slack"}))
+    ask(http, "asking", "Is 1 < 2 & <!channel>?")
+    eventually(lambda: receiver.told)
+    assert receiver.told[0] == {
+        "text": "*waiting* <https://sessions.example.com/#/session/asking|asking> (unknown): "
+        "Is 1 &lt; 2 &amp; &lt;!channel&gt;?"
+    }
+
+
+# ---------------------------------------------------------------------- signature
+
+
+def is_signed(headers: dict[str, str], body: bytes, key: bytes) -> bool:
+    """As a receiver does it, by the text of Standard Webhooks."""
+    signed = f"{headers['webhook-id']}.{headers['webhook-timestamp']}.".encode() + body
+    expected = base64.b64encode(hmac.new(key, signed, hashlib.sha256).digest()).decode()
+    return f"v1,{expected}" in headers["webhook-signature"].split()
+
+
+def test_what_is_told_is_signed(stack: ExitStack, folder: Path, tmp_path: Path) -> None:
+    receiver, plain = stack.enter_context(Receiver()), stack.enter_context(Receiver())
+    (tmp_path / "secret").write_text(f"{SECRET}\n")
+    hooks = [{"url": receiver.url, "secretFile": str(tmp_path / "secret")}, {"url": plain.url}]
+    _, http = served(stack, folder, settings(tmp_path, *hooks))
+    ask(http, "asking")
+    eventually(lambda: receiver.told and plain.told)
+    (headers,), (body,) = receiver.headers, receiver.posted
+    assert headers["content-type"] == "application/json"
+    assert abs(int(headers["webhook-timestamp"]) - time.time()) < 60
+    assert is_signed(headers, body, KEY)
+    assert not is_signed(headers, body.replace(b"May", b"Can"), KEY)
+    assert not is_signed(headers | {"webhook-timestamp": "1"}, body, KEY)
+    assert not is_signed(headers, body, KEY[::-1])
+    assert "webhook-signature" not in plain.headers[0]
+
+
+# ------------------------------------------------------------- order and attempts
+
+
+def test_each_is_told_in_order_until_it_takes_it(stack: ExitStack, folder: Path, tmp_path: Path) -> None:
+    """Whatever goes wrong with the first notice, and however well another target is doing."""
+    at_once = {"Retry_After": "0"}
+    wrongs = [lambda posted: posted.drop(), answers(500, **at_once), answers(429, **at_once)]
+    wrongs.append(answers(302, Location="/elsewhere", **at_once))
+    receiver, other = stack.enter_context(Receiver(*wrongs)), stack.enter_context(Receiver())
+    hooks = [{"url": receiver.url, "name": "first"}, {"url": other.url, "name": "second"}]
+    _, http = served(stack, folder, settings(tmp_path, *hooks))
+    for number in range(3):
+        ask(http, f"session-{number}")
+    eventually(lambda: len(other.told) == 3)
+    eventually(lambda: len(receiver.told) == 7)
+    sessions = [told["data"]["sessionId"] for told in receiver.told]
+    assert sessions == ["session-0"] * 5 + ["session-1", "session-2"]
+    assert len(set(receiver.posted[:5])) == len(set(receiver.ids[:5])) == 1
+    metrics = http.get("/metrics").text
+    assert 'sessionstore_webhook_attempts_total{target="first",result="failed"} 4' in metrics
+    assert 'sessionstore_webhook_attempts_total{target="first",result="delivered"} 3' in metrics
+    assert 'sessionstore_webhook_failures{target="first"} 0' in metrics
+
+
+def test_one_who_does_not_answer_is_asked_again(stack: ExitStack, folder: Path, tmp_path: Path) -> None:
+    def drip(posted: Posted) -> None:
+        """An answer that would never end, though something comes all the time."""
+        for letter in b"HTTP/1.1 200 OK\r\nX: " + b"x" * 100:
+            posted._handler.wfile.write(bytes([letter]))
+            time.sleep(0.05)
+
+    receiver = stack.enter_context(Receiver(lambda posted: time.sleep(1.5), drip))
+    _, http = served(stack, folder, settings(tmp_path, {"url": receiver.url, "timeoutSeconds": 0.5}))
+    ask(http, "asking")
+    begun = time.monotonic()
+    ask(http, "another")
+    assert time.monotonic() - begun < 5  # nobody who writes waits for it
+    eventually(lambda: len(receiver.told) == 4)
+    assert receiver.ids[0] == receiver.ids[1] == receiver.ids[2] != receiver.ids[3]
+
+
+def test_a_notice_that_is_refused_for_good_keeps_no_other_waiting(
+    stack: ExitStack, folder: Path, tmp_path: Path
+) -> None:
+    receiver = stack.enter_context(Receiver(answers(422)))
+    _, http = served(stack, folder, settings(tmp_path, {"url": receiver.url}))
+    ask(http, "refused")
+    ask(http, "taken")
+    eventually(lambda: shown(http)["delivered"] == 1)
+    assert [told["data"]["sessionId"] for told in receiver.told] == ["refused", "taken"]
+    assert shown(http)["refused"] == 1
+
+
+# ----------------------------------------------------------------------- restarts
+
+
+def test_what_was_pending_is_told_after_a_kill(stack: ExitStack, folder: Path, tmp_path: Path) -> None:
+    receiver = stack.enter_context(Receiver(*[answers(503)] * 1000))
+    server, http = served(stack, folder, settings(tmp_path, {"url": receiver.url}))
+    ask(http, "first")
+    fail(http, "second")
+    eventually(lambda: receiver.told)
+    assert shown(http)["pending"] == 2
+    server.kill()
+    tried = set(receiver.ids)
+    receiver.first.clear()
+    before = len(receiver.told)
+    server.start()
+    eventually(lambda: len(receiver.told) == before + 2)
+    assert [told["data"]["sessionId"] for told in receiver.told[before:]] == ["first", "second"]
+    assert receiver.ids[before] in tried
+    eventually(lambda: shown(http)["pending"] == 0)
+
+
+def test_what_was_told_is_not_told_again(stack: ExitStack, folder: Path, tmp_path: Path) -> None:
+    receiver = stack.enter_context(Receiver())
+    server, http = served(stack, folder, settings(tmp_path, {"url": receiver.url}))
+    for number in range(3):
+        ask(http, f"before-{number}")
+    eventually(lambda: shown(http)["delivered"] == 3)
+    for number in range(2):
+        server.stop() if number else server.kill()
+        server.start()
+        ask(http, f"after-{number}")
+        eventually(lambda: shown(http)["delivered"] == 1)
+    sessions = [told["data"]["sessionId"] for told in receiver.told]
+    assert sessions == ["before-0", "before-1", "before-2", "after-0", "after-1"]
+
+
+def test_a_new_target_is_told_of_nothing_old(stack: ExitStack, folder: Path, tmp_path: Path) -> None:
+    with Appliance(folder) as server, httpx.Client(base_url=server.url) as http:
+        ask(http, "old")
+    receiver = stack.enter_context(Receiver())
+    _, http = served(stack, folder, settings(tmp_path, {"url": receiver.url}))
+    ask(http, "new")
+    eventually(lambda: receiver.told)
+    assert [told["data"]["sessionId"] for told in receiver.told] == ["new"]
+
+
+def test_the_end_of_the_server_waits_for_nobody(stack: ExitStack, folder: Path, tmp_path: Path) -> None:
+    receiver = stack.enter_context(Receiver(lambda posted: time.sleep(8)))
+    server, http = served(stack, folder, settings(tmp_path, {"url": receiver.url}))
+    ask(http, "asking")
+    eventually(lambda: receiver.posted)
+    assert server.stop().seconds < 6
+    assert not (folder / "sessions.db-wal").exists()
+
+
+# ------------------------------------------------------------------ what is shown
+
+
+def test_neither_secrets_nor_paths_are_shown(stack: ExitStack, folder: Path, tmp_path: Path) -> None:
+    receiver = stack.enter_context(Receiver(*[answers(500, Retry_After="0")] * 3))
+    url = receiver.url.replace("http://", "http://me:s3cret-login@") + "/s3cret-path?key=s3cret-query"
+    server, http = served(stack, folder, settings(tmp_path, {"url": url, "secret": "s3cret-signature"}))
+    ask(http, "asking")
+    eventually(lambda: shown(http)["delivered"] == 1)
+    assert shown(http)["place"] == receiver.url
+    everywhere = server.output + http.get("/metrics").text + json.dumps(shown(http))
+    assert "it answers 500" in server.output and "s3cret" not in everywhere
+    assert receiver.tokens[0] == f"Basic {base64.b64encode(b'me:s3cret-login').decode()}"
+
+
+BAD: list[tuple[str, Any, list[str]]] = [
+    ("json", "[{", ["line 1"]),
+    ("toml", "[[webhooks]]\nurl = ?\n", ["line 2"]),
+    ("json", {"hooks": []}, ["webhooks"]),
+    ("json", [{"url": "http://a"}, {"url": "ftp://a"}], ["webhook 2", "url"]),
+    ("json", [{"url": "http://a", "on": ["waiting", "lots"]}], ["webhook 1", "$.on[1]"]),
+    ("json", [{"url": "http://a", "event": []}], ["webhook 1", "event"]),
+    ("json", [{"url": "http://a", "rules": {"sameCallTimes": 1}}], ["webhook 1", "$.rules.sameCallTimes"]),
+    ("json", [{"url": "http://a", "secret": "whsec_%"}], ["webhook 1", "secret"]),
+    ("json", [{"url": "http://a", "secretFile": "/nowhere/secret"}], ["webhook 1", "secretFile", "/nowhere/secret"]),
+    ("json", [{"url": "http://a", "name": "a"}, {"url": "http://b", "name": "a"}], ["'a'"]),
+]
+
+
+@pytest.mark.parametrize(("suffix", "content", "words"), BAD)
+def test_a_file_that_cannot_be_used_is_named_with_what_is_wrong(
+    tmp_path: Path, suffix: str, content: Any, words: list[str]
+) -> None:
+    file = tmp_path / f"webhooks.{suffix}"
+    file.write_text(content if isinstance(content, str) else json.dumps(content))
+    with pytest.raises(ValueError) as error:
+        targets(str(file))
+    assert all(word in str(error.value) for word in [str(file), *words]), error.value
+
+
+def test_it_stops_the_start_of_the_server(tmp_path: Path, folder: Path) -> None:
+    ended, _ = start(settings(tmp_path, {"url": "http://a", "on": ["never"]}), folder)
+    assert ended.returncode == 1 and ended.stderr.startswith("session store: SESSIONS_WEBHOOKS="), ended
+    assert "webhook 1" in ended.stderr and "$.on[0]" in ended.stderr
+    assert not folder.exists()
+
+
+def test_the_file_may_be_toml(tmp_path: Path) -> None:
+    file = tmp_path / "webhooks.toml"
+    file.write_text(
+        '[[webhooks]]\nurl = "https://example.com/x"\non = ["failed"]\n[webhooks.rules]\nsameCallTimes = 4\n'
+    )
+    (target,) = targets(str(file))
+    assert (target.on, target.rules.same_call_times, target.place) == (("failed",), 4, "https://example.com")

@@ -1,0 +1,233 @@
+/* What people ask in SQL: the views behind /datasette/, with a column for what is asked most.
+
+   They are temporary, made anew on each connection that answers people, and stand in front of the tables of the same
+   name in schema.sql, which the program itself reads. So `select * from sessions` means the first view below, and the
+   tables stay free to change. In the SQLite shell: `sqlite3 -readonly sessions.db`, then `.read views.sql`.
+
+   The comments here are what Datasette says about a view and its columns. Times are text, RFC 3339, UTC, with
+   milliseconds and Z; `data` and `record` are JSON, so `data ->> '$.path'` is a member of it. `cursor` is the place of
+   an event in the whole store. */
+
+/* One run of one agent program. */
+CREATE TEMP VIEW sessions (
+  session_id,         -- its name
+  user_id,            -- whose it is
+  status,             -- active, waiting (for a person), completed, failed, cancelled, or lost (no word for long)
+  input,              -- what it began with
+  model,              -- the model that it was started with
+  phase,              -- of its state
+  current_step,       -- of its state
+  waiting_for,        -- what a person is waited for: permission, input, question …; null unless the status is waiting
+  waiting_message,    -- what the person was asked
+  waiting_since,      -- since when
+  created,            -- when it began
+  updated,            -- when its newest event came in
+  ended,              -- when it was finalized; null while it goes on
+  duration_s,         -- seconds from its beginning to its end, or to its newest event
+  outcome,            -- what it said at its end
+  actions,            -- how many entries its log of actions has
+  responses,          -- how many its log of responses has
+  tool_calls,         -- how many of the actions were tool calls
+  files_modified,     -- how many wrote or edited a file
+  bash_commands,      -- how many ran a command
+  agents,             -- how many agents its state names
+  goals,              -- how many goals it has
+  goals_completed,    -- how many of them are completed
+  tokens_input,       -- tokens that its models read, as far as it was said
+  tokens_output,      -- tokens that its models wrote
+  resumes,            -- how often it was taken up again
+  tags,               -- its tags, with commas
+  parent_session,     -- the session that started it
+  last_cursor         -- its newest event
+) AS
+SELECT s.session_id, s.user_id, s.status, i.document ->> '$.input', m.document ->> '$.model', s.phase, s.current_step,
+       iif(s.status = 'waiting', s.attention ->> '$.reason', NULL),
+       iif(s.status = 'waiting', s.attention ->> '$.message', NULL),
+       iif(s.status = 'waiting', s.attention ->> '$.since', NULL),
+       s.created, s.updated, s.ended,
+       round((julianday(coalesce(s.ended, s.updated)) - julianday(s.created)) * 86400, 3),
+       f.document ->> '$.outcome', s.actions, s.responses,
+       s.tool_calls + coalesce(m.document ->> '$.metrics.toolCalls', 0),
+       s.files_modified + coalesce(m.document ->> '$.metrics.filesModified', 0),
+       s.bash_commands + coalesce(m.document ->> '$.metrics.bashCommands', 0),
+       s.agents, s.goals,
+       (SELECT count(*) FROM main.goals g WHERE g.session_id = s.session_id AND g.status = 'completed'),
+       m.document ->> '$.tokenUsage.input', m.document ->> '$.tokenUsage.output', s.resumes,
+       (SELECT group_concat(value, ', ') FROM json_each(m.document, '$.tags')), s.parent_session, s.last_cursor
+FROM main.sessions s
+CROSS JOIN main.documents m ON m.session_id = s.session_id AND m.name = 'metadata'
+LEFT JOIN main.documents i ON i.session_id = s.session_id AND i.name = 'initial'
+LEFT JOIN main.documents f ON f.session_id = s.session_id AND f.name = 'final';
+
+/* Everything that happened, one row each; nothing changes without one. */
+CREATE TEMP VIEW events (
+  cursor,             -- its place in the whole store, in the order of the commits
+  type,               -- what happened: action, response, session_created, state_updated, goal_added …
+  kind,               -- of an action or response: tool_call, prompt, tool_result …
+  session_id,         -- the session it happened in
+  user_id,            -- whose session it was at that time
+  agent_id,           -- the agent it happened inside of; null for the session itself
+  seq,                -- of an action or response: 1, 2, 3 … within its log
+  timestamp,          -- when it happened, as the agent said
+  received_at,        -- when it was stored
+  delay_s,            -- seconds from one to the other
+  bytes,              -- how long its data is, in characters
+  event_id,           -- the name by which a retry is recognised
+  data                -- what was said
+) AS
+SELECT cursor, type, kind, session_id, user_id, agent_id, seq, timestamp, received_at,
+       round((julianday(received_at) - julianday(timestamp)) * 86400, 3), length(data), event_id, data
+FROM main.events
+WHERE NOT EXISTS (SELECT 1 FROM main.purges p WHERE p.session_id = events.session_id AND events.cursor < p.cursor);
+
+/* What agents did or asked for: tool calls, prompts, files written. */
+CREATE TEMP VIEW actions (
+  cursor,             -- its place in the whole store
+  session_id,         -- the session
+  user_id,            -- whose session it was
+  agent_id,           -- the agent that did it; null for the session itself
+  seq,                -- its number in the session's log of actions
+  kind,               -- tool_call, prompt, file_write, permission_request …
+  tool,               -- the tool, where one is named
+  path,               -- the file, where one is named
+  command,            -- the command, where there is one
+  text,               -- the prompt or message, where there is one
+  timestamp,          -- when it happened
+  data                -- all that was said
+) AS
+SELECT cursor, session_id, user_id, agent_id, seq, kind, data ->> '$.tool',
+       coalesce(data ->> '$.path', data ->> '$.input.file_path', data ->> '$.input.notebook_path',
+                data ->> '$.file_path'),
+       coalesce(data ->> '$.command', data ->> '$.input.command'),
+       coalesce(data ->> '$.prompt', data ->> '$.message', data ->> '$.text', data ->> '$.attention.message'),
+       timestamp, data
+FROM main.events
+WHERE type = 'action'
+  AND NOT EXISTS (SELECT 1 FROM main.purges p WHERE p.session_id = events.session_id AND events.cursor < p.cursor);
+
+/* What came back: tool results, errors, messages of the assistant. */
+CREATE TEMP VIEW responses (
+  cursor,             -- its place in the whole store
+  session_id,         -- the session
+  user_id,            -- whose session it was
+  agent_id,           -- the agent that it came back to; null for the session itself
+  seq,                -- its number in the session's log of responses
+  kind,               -- tool_result, tool_error, assistant_message, error …
+  failed,             -- 1: it tells of an error
+  tool,               -- the tool, where one is named
+  duration_ms,        -- milliseconds that it took, where that was said
+  text,               -- the message or error, where there is one
+  output,             -- what the tool gave back
+  timestamp,          -- when it happened
+  data                -- all that was said
+) AS
+SELECT cursor, session_id, user_id, agent_id, seq, kind, kind GLOB '*error', data ->> '$.tool', data ->> '$.durationMs',
+       coalesce(data ->> '$.error', data ->> '$.message', data ->> '$.text', data ->> '$.errorDetails'),
+       data ->> '$.output', timestamp, data
+FROM main.events
+WHERE type = 'response'
+  AND NOT EXISTS (SELECT 1 FROM main.purges p WHERE p.session_id = events.session_id AND events.cursor < p.cursor);
+
+/* A tool call and its result in one row. */
+CREATE TEMP VIEW tool_calls (
+  cursor,             -- of the call
+  session_id,         -- the session
+  user_id,            -- whose session it was
+  agent_id,           -- the agent that called; null for the session itself
+  tool,               -- Bash, Edit, mcp__server__tool …
+  outcome,            -- ok, failed, open (no result has come), or unknown (the call has no id to find a result by)
+  duration_ms,        -- milliseconds: as the result says, else from one to the other
+  called,             -- when it was called
+  returned,           -- when its result came
+  path,               -- the file that the input names
+  command,            -- the command that it names
+  input,              -- all of the input
+  error,              -- what went wrong
+  output,             -- what came back
+  result_cursor       -- of the result
+) AS
+SELECT c.cursor, c.session_id, c.user_id, c.agent_id, c.data ->> '$.tool',
+       CASE WHEN r.kind = 'tool_error' THEN 'failed' WHEN r.kind IS NOT NULL THEN 'ok'
+            WHEN c.data ->> '$.toolUseId' IS NULL THEN 'unknown' ELSE 'open' END,
+       coalesce(r.data ->> '$.durationMs',
+                CAST(round((julianday(r.timestamp) - julianday(c.timestamp)) * 86400000) AS INTEGER)),
+       c.timestamp, r.timestamp,
+       coalesce(c.data ->> '$.input.file_path', c.data ->> '$.input.notebook_path', c.data ->> '$.input.path'),
+       c.data ->> '$.input.command', c.data ->> '$.input', r.data ->> '$.error', r.data ->> '$.output', r.cursor
+FROM main.events c
+LEFT JOIN main.events r ON r.cursor = (
+  SELECT min(e.cursor) FROM main.events e
+  WHERE e.session_id = c.session_id AND e.kind IN ('tool_result', 'tool_error')
+    AND e.data ->> '$.toolUseId' = c.data ->> '$.toolUseId')
+WHERE c.kind = 'tool_call' AND c.type = 'action'
+  AND NOT EXISTS (SELECT 1 FROM main.purges p WHERE p.session_id = c.session_id AND c.cursor < p.cursor);
+
+/* What sessions set out to do. */
+CREATE TEMP VIEW goals (
+  session_id,         -- the session
+  user_id,            -- whose session it is
+  goal_id,            -- its name within the session
+  position,           -- in the list of the session's goals, from 0
+  description,        -- what is to be reached
+  priority,           -- as the agent gave it
+  status,             -- pending, in_progress, completed …: the agent's words
+  completed_at,       -- when it was completed
+  session_status,     -- what became of the session
+  record              -- all that was said of it
+) AS
+SELECT s.session_id, s.user_id, g.goal_id, g.position, g.record ->> '$.description', g.record ->> '$.priority', g.status,
+       g.record ->> '$.completedAt', s.status, g.record
+FROM main.goals g JOIN main.sessions s ON s.session_id = g.session_id;
+
+/* Workers inside sessions: sub-agents, nodes of a graph. */
+CREATE TEMP VIEW agents (
+  session_id,         -- the session
+  user_id,            -- whose session it is
+  agent_id,           -- its name within the session
+  parent_agent_id,    -- the agent that started it; null for the session itself
+  position,           -- in the list of the session's agents, from 0
+  type,               -- what sort of agent it is
+  task,               -- what it was told to do
+  status,             -- spawned, running, completed, failed, cancelled …
+  spawned_at,         -- when it began
+  completed_at,       -- when it was done
+  duration_s,         -- seconds from one to the other
+  subsession,         -- the session that it runs as, if it has one of its own
+  result,             -- what it gave back
+  record              -- all that was said of it
+) AS
+SELECT s.session_id, s.user_id, a.agent_id, a.record ->> '$.parentAgentId', a.position, a.record ->> '$.type',
+       a.record ->> '$.task', a.status, a.record ->> '$.spawnedAt', a.record ->> '$.completedAt',
+       round((julianday(a.record ->> '$.completedAt') - julianday(a.record ->> '$.spawnedAt')) * 86400, 3),
+       a.record ->> '$.subsession', a.record ->> '$.result', a.record
+FROM main.agents a JOIN main.sessions s ON s.session_id = a.session_id;
+
+/* What changed the states of sessions, their goals and agents. */
+CREATE TEMP VIEW state_changes (
+  cursor,             -- its place in the whole store
+  session_id,         -- the session
+  user_id,            -- whose session it was
+  agent_id,           -- the agent that it happened inside of, or that it tells of
+  type,               -- state_updated, goal_added, goal_updated, agent_spawned, agent_updated, agent_completed
+  goal_id,            -- the goal that it tells of
+  phase,              -- the phase, where it is changed
+  current_step,       -- the step, where it is changed
+  status,             -- the status of the goal or agent, where it is changed
+  patch,              -- how data changes the state: merge-patch, replace, or null for a deep merge
+  timestamp,          -- when it happened
+  data                -- all that was said
+) AS
+SELECT cursor, session_id, user_id, coalesce(iif(type GLOB 'agent_*', data ->> '$.agentId', NULL), agent_id), type,
+       CASE type WHEN 'goal_added' THEN data ->> '$.id' WHEN 'goal_updated' THEN data ->> '$.goalId' END,
+       iif(type = 'state_updated', data ->> '$.phase', NULL), iif(type = 'state_updated', data ->> '$.currentStep', NULL),
+       iif(type <> 'state_updated', data ->> '$.status', NULL), patch, timestamp, data
+FROM main.events
+WHERE type IN ('state_updated', 'goal_added', 'goal_updated', 'agent_spawned', 'agent_updated', 'agent_completed')
+  AND NOT EXISTS (SELECT 1 FROM main.purges p WHERE p.session_id = events.session_id AND events.cursor < p.cursor);
+
+/* How much came in, minute by minute; what was deleted later is counted, too. */
+CREATE TEMP VIEW minutes (
+  minute,             -- 2026-02-13T20:59
+  events              -- how many events were stored in it
+) AS
+SELECT minute, events FROM main.minutes;

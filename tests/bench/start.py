@@ -61,7 +61,7 @@ def make(folder: Path) -> None:
         fill(appender, numbers)
     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     connection.execute("PRAGMA wal_autocheckpoint = 0")
-    while size_of(folder / "sessions.db-wal") < LOG_BYTES:
+    while size_of(path.with_name(f"{path.name}-wal")) < LOG_BYTES:
         fill(appender, numbers)
     os._exit(0)
 

@@ -59,6 +59,8 @@ class Change(NamedTuple):
 
 @dataclass
 class File:
+    """Of whatever name: what is in it, and what of that is sure."""
+
     safe: bytearray = field(default_factory=bytearray)
     """What is on the disk."""
     pending: list[Change] = field(default_factory=list)
@@ -85,21 +87,22 @@ class File:
 
     def sync(self, made: int) -> None:
         """So many of the changes that there ever were are on the disk."""
-        number = max(0, made - self.synced)
-        for change in self.pending[:number]:
+        for change in self.taken(made):
             change.make(self.safe)
-        del self.pending[:number]
-        self.synced += number
 
     def give_up(self, made: int, chance: random.Random) -> None:
         """Of so many of the changes that there ever were, some pieces are on the disk, and the others never will be."""
-        number = max(0, made - self.synced)
-        for change in self.pending[:number]:
+        for change in self.taken(made):
             for piece in change.sectors():
                 if chance.random() < 0.5:
                     piece.make(self.safe)
-        del self.pending[:number]
+
+    def taken(self, made: int) -> list[Change]:
+        """Those of them that were pending, and are not any more."""
+        number = max(0, made - self.synced)
+        taken, self.pending = self.pending[:number], self.pending[number:]
         self.synced += number
+        return taken
 
     def after_cut(self, chance: random.Random) -> bytes:
         """A file is not shortened before it is; what is written after it then is not there either."""

@@ -140,8 +140,19 @@ def test_no_power_cut_takes_what_was_acknowledged(full: Traced, tmp_path: Path) 
     assert promises > WRITERS * ROUNDS, "the last cuts come after nearly all of the load"
 
 
+def test_the_cuts_fall_also_where_the_log_is_put_into_the_database_and_begun_anew(full: Traced) -> None:
+    to_database = [call for call in full.calls if call.name == "pwrite64" and call.paths[0].endswith("/sessions.db")]
+    heads = [call for call in full.calls if call.paths[:1] == [f"{full.folder}/sessions.db-wal"] and is_head(call)]
+    assert len(to_database) > 100
+    assert len(heads) > 3, "one for each of the two connections of a start, and one each time it is begun anew"
+
+
+def is_head(call: Call) -> bool:
+    return call.name == "pwrite64" and call.words[-1] == "0"
+
+
 def test_syncs_that_fail_before_the_power_cut_lose_nothing_either(tmp_path: Path) -> None:
-    """To sync again would: what a failed sync gave up is written anew."""
+    """What a failed sync gave up is written anew: to sync it again would say that it is there, and it is not."""
     (tmp_path / "cuts").mkdir()
     traced = trace(tmp_path / "sessions", "full", Injection("fdatasync", "EIO", "40+7"))
     assert sum(call.name == "fdatasync" and call.result < 0 for call in traced.calls) > 5

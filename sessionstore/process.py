@@ -32,7 +32,7 @@ from .door import Call, Door
 from .owner import CannotStart
 from .problems import MEDIA_TYPE, Problem, unavailable
 from .settings import Settings
-from .traffic import OTHER, Traffic, logs_requests
+from .traffic import OTHER, Traffic, actor_of, logs_requests
 
 log = logging.getLogger("sessionstore.process")
 
@@ -272,9 +272,18 @@ class Http(HttpToolsProtocol):
         route, seconds = HOT_ROUTES[self.hot.log], time.perf_counter() - self.hot_began
         self.traffic.note("POST", route, status, seconds)
         if logs_requests():
-            asked = self.hot.asked
-            self.traffic.log("POST", route, status, seconds, path=asked.path, client=asked.address,
-                             session_id=self.hot.session_id, bytes=size)  # fmt: skip
+            asked, gate = self.hot.asked, self.door.gate
+            self.traffic.log(
+                "POST",
+                route,
+                status,
+                seconds,
+                path=asked.path,
+                client=gate.address_of(asked),
+                actor=actor_of(gate.caller(asked.headers)),
+                session_id=self.hot.session_id,
+                bytes=size,
+            )
 
     def handle_websocket_upgrade(self) -> None:
         self.allowed = None

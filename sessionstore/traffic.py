@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 from itertools import count
 from typing import Any
 
-from .access import ASGI, Message, Receive, Scope, Send
+from .access import ASGI, Caller, Message, Receive, Scope, Send
 from .histogram import Histogram
 from .log import of_requests
 
@@ -112,13 +112,14 @@ class Watched:
                 time.perf_counter() - self.begun,
                 path=scope["path"],
                 client=(scope.get("client") or (None,))[0],
-                actor=actor_of(scope),
+                actor=actor_of(scope.get("state", {}).get("caller")),
                 session_id=(scope.get("path_params") or {}).get("session_id"),
                 bytes=self.bytes,
             )
 
 
-def actor_of(scope: Scope) -> str | None:
-    """Who asked, as far as the gate has found out."""
-    state = scope.get("state", {})
-    return state.get("role") or getattr(state.get("caller"), "role", None)
+def actor_of(caller: Caller | None) -> str | None:
+    """Who asked, by the name of the token where one was needed; None: the gate has recognised nobody."""
+    if caller is None:
+        return None
+    return caller.token.name if caller.token else caller.role

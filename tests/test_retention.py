@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import random
 import sqlite3
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -18,7 +16,8 @@ import pytest
 from sessionstore.database import INCREMENTAL
 from sessionstore.retention import Ended, Retention, used_bytes
 from sessionstore.settings import Settings
-from tests.appliance import REPOSITORY, Appliance
+from tests.appliance import Appliance
+from tests.commands import export, is_done, is_refused
 from tests.databases import MIDNIGHT, Database, drafted
 from tests.disks import small_disk
 from tests.peers import eventually
@@ -84,11 +83,7 @@ def test_a_session_is_archived_before_it_is_deleted_and_comes_back_from_there(fo
         eventually(lambda: sessions_in(server) == [])
     assert [path.name.partition("@")[0] for path in sorted(archives.iterdir())] == ["s000", "s001", "s002"]
     restored = tmp_path / "restored"
-    command = [sys.executable, "-m", "export", "restore", *map(str, sorted(archives.iterdir()))]
-    ended = subprocess.run(
-        command, cwd=REPOSITORY, env={"SESSIONS_DIR": str(restored)}, capture_output=True, text=True, check=False
-    )
-    assert ended.returncode == 0, ended.stderr
+    assert is_done(export(restored, "restore", *sorted(archives.iterdir())))
     with closing(Database(restored / "sessions.db")) as database:
         assert database.value("SELECT count(*) FROM sessions") == 3
         assert database.value("SELECT count(*) FROM events WHERE type = 'action'") == 60
@@ -152,6 +147,28 @@ def test_a_new_database_can_give_pages_back(folder: Path) -> None:
     fill(folder, 1)
     with closing(Database(folder / "sessions.db")) as database:
         assert database.value("PRAGMA auto_vacuum") == INCREMENTAL
+
+
+def test_a_database_of_before_is_compacted_by_command_and_gives_pages_back_from_then_on(folder: Path) -> None:
+    fill(folder, 10, entries=20, size=20_000)
+    path = folder / "sessions.db"
+    with closing(Database(path)) as database:
+        for pragma in ("PRAGMA auto_vacuum = NONE", "VACUUM"):
+            database.connection.execute(pragma)
+    with kept_by(folder, RETENTION_BYTES="2M", TREE="off") as server:
+        eventually(lambda: bytes_used(path) <= 2 * MIB, within=60)
+        left = sessions_in(server)
+        server.stop()
+    before = path.stat().st_size
+    assert before > 4 * MIB, "what is free is kept"
+    assert is_done(export(folder, "compact"))
+    assert path.stat().st_size < before / 2
+    with closing(Database(path)) as database:
+        assert database.value("PRAGMA auto_vacuum") == INCREMENTAL
+        assert database.value("PRAGMA integrity_check") == "ok"
+        assert [session for (session,) in database.rows("SELECT session_id FROM sessions ORDER BY 1")] == left
+    with Appliance(folder):
+        assert is_refused(export(folder, "compact"))
 
 
 # ------------------------------------------------------------------------ the choice

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import sqlite3
 import time
@@ -13,14 +14,17 @@ from typing import Any
 import httpx
 import pytest
 
+from export.layout import open_reader
 from sessionstore.database import INCREMENTAL
-from sessionstore.retention import Ended, Retention, used_bytes
+from sessionstore.retention import OLDEST, Ended, Retention, used_bytes
 from sessionstore.settings import Settings
+from sessionstore.store import Store
 from tests.appliance import Appliance
 from tests.commands import export, is_done, is_refused
 from tests.databases import MIDNIGHT, Database, drafted
 from tests.disks import small_disk
 from tests.peers import eventually
+from tests.test_writer import run, store_in
 
 A_DAY = 86_400.0
 MIB = 1 << 20
@@ -201,6 +205,29 @@ def test_a_word_after_the_end_keeps_a_session_longer(store: Database) -> None:
     store.ticks = iter(range(2 * int(A_DAY), 3 * int(A_DAY)))  # type: ignore[assignment]
     store.append(drafted("action", "ended", {"type": "afterthought"}))
     assert chosen(store, two_days_later, retention_days=1) == []
+
+
+@pytest.mark.parametrize("is_archived", [True, False])
+def test_a_session_that_goes_on_after_it_was_chosen_stays(folder: Path, tmp_path: Path, is_archived: bool) -> None:
+    fill(folder, 2)
+
+    async def test() -> None:
+        settings = {"archive_directory": tmp_path / "archives"} if is_archived else {}
+        async with store_in(folder, **settings) as store:
+            with closing(open_reader(folder / "sessions.db")) as database:
+                ended = [Ended(*row) for row in database.execute(OLDEST, (10,))]
+                await store.writer.append(drafted("action", "s000", {"type": "back again"}))
+                for one in ended:
+                    await asyncio.to_thread(let_go, store, one)
+                assert store.retention.deleted == 1
+                assert database.execute("SELECT session_id FROM sessions").fetchall() == [("s000",)]
+
+    run(test)
+
+
+def let_go(store: Store, ended: Ended) -> None:
+    with closing(open_reader(store.settings.database)) as database:
+        store.retention.let_go(database, ended)
 
 
 @pytest.mark.parametrize(("days", "expected"), [(0.5, ["s"]), (1.5, []), (3650.0, []), (-1.5, [])])

@@ -30,7 +30,7 @@ RUN useradd --system --uid 10001 --user-group --no-create-home --home-dir /nonex
     && install -d -o store -g store -m 0755 /run/session-store
 COPY --from=packages /venv /venv
 COPY --from=packages /app /app
-ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 SESSIONS_HOST=0.0.0.0
+ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 SESSIONS_HOST=0.0.0.0 SESSIONS_DIR=/var/claude-sessions
 WORKDIR /app
 USER 10001:10001
 VOLUME /var/claude-sessions

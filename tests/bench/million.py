@@ -27,7 +27,7 @@ USERS = 40
 SECONDS_PER_EVENT = 30.0
 BEGIN = 1_767_225_600.0  # 2026-01-01T00:00:00Z
 EVENTS_PER_COMMIT = 2000
-INDEXED_AT_ONCE = 5000
+INDEXED_PER_CALL = 5000
 POOL_WORDS = 600_000
 
 COMMON = (
@@ -203,7 +203,7 @@ def index(path: Path) -> None:
         is_behind = True
         while is_behind:
             connection.execute("BEGIN IMMEDIATE")
-            _, is_behind = index_search(connection, limit=INDEXED_AT_ONCE)
+            _, is_behind = index_search(connection, limit=INDEXED_PER_CALL)
             connection.execute("COMMIT")
         checkpoint(connection, "TRUNCATE")
 

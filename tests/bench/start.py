@@ -10,7 +10,8 @@ import tempfile
 from itertools import count
 from pathlib import Path
 
-from sessionstore.database import Appender, index_search, log_of, open_writer, size_of
+from sessionstore.database import Appender, index_search, open_writer
+from sessionstore.disk import size_of
 from sessionstore.events import Draft, event_ids
 from tests.appliance import REPOSITORY, Appliance
 from tests.bench.figures import Figure, Target, Unsound
@@ -39,7 +40,7 @@ def measure(rounds: int) -> list[Figure]:
 def start(made: Path, copy: Path) -> float:
     shutil.copytree(made, copy)
     try:
-        if size_of(log_of(copy / "sessions.db")) < LOG_BYTES:
+        if size_of(copy / "sessions.db-wal") < LOG_BYTES:
             raise Unsound("there is nothing in the log that a start has to read")
         server = Appliance(copy, {"SESSIONS_TREE": "off"})
         seconds = server.start(until="/ready")
@@ -60,7 +61,7 @@ def make(folder: Path) -> None:
         fill(appender, numbers)
     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     connection.execute("PRAGMA wal_autocheckpoint = 0")
-    while size_of(log_of(path)) < LOG_BYTES:
+    while size_of(path.with_name(f"{path.name}-wal")) < LOG_BYTES:
         fill(appender, numbers)
     os._exit(0)
 

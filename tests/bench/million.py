@@ -207,7 +207,7 @@ def fill(path: Path, drafted: Iterable[Draft] | None = None) -> int:
     coming = iter(drafts() if drafted is None else drafted)
     with closing(open_writer(path)) as connection:
         connection.execute("PRAGMA synchronous = OFF")
-        appender = Appender(connection, clock=lambda: text_of_time(BEGIN), ids=iter(()))
+        appender = Appender(connection, clock=lambda: text_of_time(BEGIN), ids=map(str, count(1)))
         while group := list(islice(coming, EVENTS_PER_COMMIT)):
             appender.begin()
             appender.look_up(group)

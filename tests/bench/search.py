@@ -27,7 +27,7 @@ FILTERS = (
     {"kind": "tool_error"},
     {"kind": "prompt,assistant_message"},
     {"userId": "user-7"},
-    {"sessionId": "bench-00100-0514"},
+    {"sessionId": million.session_id(100)},
     {"since": "2026-11-01T00:00:00Z"},
     {"since": "2026-03-01T00:00:00Z", "until": "2026-03-15T00:00:00Z"},
     {"until": "2026-06-01T00:00:00Z"},

@@ -18,7 +18,7 @@ RUN python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))
     && pip --python /venv/bin/python uninstall --yes pip setuptools \
     && find /venv -name '*.map' -delete
 WORKDIR /app
-COPY app.py schema.sql dashboard.html hook_agent.py containers/healthcheck.py ./
+COPY app.py schema.sql views.sql queries.sql dashboard.html hook_agent.py containers/healthcheck.py ./
 COPY sessionstore ./sessionstore
 COPY export ./export
 # Nothing can be compiled later: the image runs with a file system that cannot be written, as a user who may not.

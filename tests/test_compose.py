@@ -78,6 +78,11 @@ def test_all_that_is_let_into_a_build_is_needed_by_one() -> None:
     assert let_in() == needed
 
 
+def test_the_image_of_the_store_has_all_that_the_program_reads() -> None:
+    read = {path.name for kind in ("*.py", "*.sql", "*.html") for path in REPOSITORY.glob(kind)}
+    assert read | {"sessionstore", "export"} <= copied_by(REPOSITORY / "Dockerfile")
+
+
 def test_without_an_engine_the_check_in_containers_says_so() -> None:
     env = {**os.environ, "PATH": "/nowhere"}
     line = [sys.executable, "-m", "tests.e2e", "compose"]

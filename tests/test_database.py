@@ -464,8 +464,12 @@ FILE_CALL = re.compile(
 """Opening or closing the database by any of these inside the process drops SQLite's locks on it (howtocorrupt, 2.2)."""
 
 ALLOWED = (
-    ("access.py", "path.read_text()"),  # a token
-    ("access.py", "os.open(temporary, "),  # a token
+    ("tokens.py", "os.open(folder"),  # its own files, in a folder of their own
+    ("tokens.py", "os.open(part"),
+    ("tokens.py", "path.read_bytes()"),
+    ("tokens.py", "path.read_text()"),
+    ("explorer.py", "async def open(self)"),
+    ("explorer.py", "walls.open()"),
     ("database.py", "SCHEMA.read_text()"),
     ("catalogue.py", "VIEWS.read_text()"),
     ("catalogue.py", "QUESTIONS.read_text()"),

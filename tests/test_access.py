@@ -163,6 +163,7 @@ AGENTS_READ = (
 )
 READERS_READ = (
     "GET /api/sessions/{session_id}/archive",
+    "GET /api/webhooks",
     "GET /metrics",
     "GET /api/sessions",
     "GET /api/sessions/user/{user_id}",

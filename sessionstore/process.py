@@ -273,7 +273,8 @@ class Http(HttpToolsProtocol):
         self.traffic.note("POST", route, status, seconds)
         if logs_requests():
             asked = self.hot.asked
-            self.traffic.log("POST", route, status, seconds, path=asked.path, client=asked.address,
+            client = self.door.gate.address_of(asked)
+            self.traffic.log("POST", route, status, seconds, path=asked.path, client=client,
                              session_id=self.hot.session_id, bytes=size)  # fmt: skip
 
     def handle_websocket_upgrade(self) -> None:

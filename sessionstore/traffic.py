@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 from itertools import count
 from typing import Any
 
-from .access import ASGI, Message, Receive, Scope, Send
+from .access import ASGI, Caller, Message, Receive, Scope, Send
 from .histogram import Histogram
 from .log import of_requests
 
@@ -119,6 +119,6 @@ class Watched:
 
 
 def actor_of(scope: Scope) -> str | None:
-    """Who asked, as far as the gate has found out."""
-    state = scope.get("state", {})
-    return state.get("role") or getattr(state.get("caller"), "role", None)
+    """Who asked, as far as the gate has found out: the name of the token, or the role where none is needed."""
+    caller: Caller | None = scope.get("state", {}).get("caller")
+    return caller and (caller.token.name if caller.token else caller.role)

@@ -230,6 +230,7 @@ def test_behind_a_proxy_all_is_as_without_one(
             assert other.post("/api/actions/proxied", json={"type": "x"}, headers=TOKEN).status_code == 200
         eventually(lambda: "method=POST" in requests_of(appliance, "127.0.0.6"))
         assert "status=429" in requests_of(appliance, "127.0.0.5")
+        assert "actor=SESSIONS_TOKEN" in requests_of(appliance, "127.0.0.5")
         assert "token_refused client=127.0.0.5" in appliance.output
         assert "client=127.0.0.9" not in appliance.output
         assert "canary" not in appliance.output

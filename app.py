@@ -39,6 +39,7 @@ from sessionstore.process import Server, certificate_of, listen
 from sessionstore.settings import BadSetting, Settings, read_settings
 from sessionstore.store import Store
 from sessionstore.tokens import Tokens
+from sessionstore.traffic import Counted, Traffic
 
 GARBAGE_THRESHOLD = 20_000
 """New containers that make the garbage collector look; Python's 700 costs a tenth of the event loop's time."""
@@ -47,7 +48,7 @@ SWITCH_INTERVAL = 0.0005
 With Python's 0.005 a commit takes 12 ms under load, nearly all of it waiting."""
 
 
-def create_app(store: Store, tokens: Tokens) -> Gate:
+def create_app(store: Store, tokens: Tokens, traffic: Traffic | None = None) -> Gate:
     """The appliance as an ASGI app, for production and tests alike. Nothing is opened before its lifespan begins."""
     listeners = live.Listeners()
     asked = questions.Questions(store)
@@ -72,6 +73,7 @@ def create_app(store: Store, tokens: Tokens) -> Gate:
             {
                 "store": store,
                 "listeners": listeners,
+                "traffic": traffic or Traffic(),
                 "questions": asked,
             }
         ),
@@ -117,8 +119,9 @@ def run(settings: Settings) -> int:
     listener = listen(settings.host, settings.port)
     store = Store(settings)
     store.prepare()
-    gate = create_app(store, tokens)
-    server = Server(gate, Door(gate, store), certificate, store.drain)
+    traffic = Traffic()
+    gate = create_app(store, tokens, traffic)
+    server = Server(Counted(gate, traffic), Door(gate, store), traffic, certificate, store.drain)
     port = listener.getsockname()[1]
     if settings.log == "text" or settings.log_file:
         print(greeting(settings, port, tokens), flush=True)

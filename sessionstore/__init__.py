@@ -3,9 +3,11 @@
 targets      who is told by HTTP, and of what: the file of webhooks
 settings     what the environment says
 log          what the server says while it runs, as text or JSON
+histogram    how something is distributed, counted into buckets
 owner        one process on a folder
 disk         the room that is left
 tokens       who holds which, in files; adding and taking away while the server runs
+attempts     wrong tokens, counted by address
 problems     every error, and the one shape in which it is told
 folds        what an event does to a document: pure functions
 events       the words of the contract: ids, times, JSON, the event
@@ -26,6 +28,7 @@ reader       read-only connections and every query of the API
 store        these as one thing, opened at the start and closed at the end
 access       who may: hosts, origins, tokens, roles
 connections  how many, of one address and in all
+traffic      every request counted, and logged where that is asked for
 requests     from a request to drafts of events
 door         the two hottest routes, taken before ASGI
 answers      the shapes of the answers, for the documentation

@@ -55,6 +55,7 @@ class Backups:
         self.clock = clock
         self.last: Last | None = None
         self.error: str | None = None
+        self.failures = 0
         self.stopping = threading.Event()
         self.thread = threading.Thread(target=self.run, name="backups", daemon=True)
 
@@ -110,6 +111,7 @@ class Backups:
             return
         except Exception as error:  # whatever it is, the next one is tried
             self.error = str(error) or type(error).__name__
+            self.failures += 1
             log.error("The backup failed: %s", error, exc_info=not isinstance(error, BackupFailed | OSError))
             return
         self.last, self.error = Last(manifest, time.monotonic() - begun), None

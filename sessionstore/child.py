@@ -24,6 +24,7 @@ FOLDER = Path(__file__).resolve().parent.parent
 HEAD = struct.Struct(">IQ")
 """Of a frame: how long it is, and which question it belongs to."""
 NICENESS = 15
+START_SECONDS = 20.0
 END_SECONDS = 2.0
 
 Question = TypeVar("Question")
@@ -41,14 +42,14 @@ class Child:
     def __init__(self, *command: str) -> None:
         self.command = command
         self.process: asyncio.subprocess.Process | None = None
+        self.is_ready = asyncio.Event()
         self.waiting: dict[int, asyncio.Future[bytes]] = {}
         self.numbers = count(1)
         self.starting = asyncio.Lock()
 
     async def ask(self, question: Any, within: float) -> bytes:
-        """Its answer. Raises Gone where there is none within so many seconds of its start."""
-        async with self.starting:
-            process = self.process or await self.start()
+        """Its answer. Raises Gone where there is none within so many seconds, not counting its start."""
+        process = await self.ready()
         assert process.stdin is not None
         number, answer = next(self.numbers), asyncio.get_running_loop().create_future()
         self.waiting[number] = answer
@@ -62,8 +63,21 @@ class Child:
         finally:
             self.waiting.pop(number, None)
 
+    async def ready(self) -> asyncio.subprocess.Process:
+        """The process, once it can be asked. Raises Gone if it cannot be started."""
+        async with self.starting:
+            process = self.process or await self.start()
+            try:
+                await asyncio.wait_for(self.is_ready.wait(), START_SECONDS)
+            except TimeoutError:
+                self.kill()
+            if self.process is not process:
+                raise Gone("its process could not be started")
+        return process
+
     async def start(self) -> asyncio.subprocess.Process:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("SESSIONS_")}
+        self.is_ready.clear()
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
@@ -84,6 +98,7 @@ class Child:
             while True:
                 length, number = HEAD.unpack(await process.stdout.readexactly(HEAD.size))
                 answer = await process.stdout.readexactly(length)
+                self.is_ready.set()
                 if number in self.waiting and not self.waiting[number].done():
                     self.waiting[number].set_result(answer)
         if self.process is process:
@@ -92,6 +107,7 @@ class Child:
 
     def forget(self) -> None:
         self.process = None
+        self.is_ready.set()  # whoever waits for it sees that it is gone
         for answer in self.waiting.values():
             if not answer.done():
                 answer.set_exception(Gone("its process has ended"))
@@ -127,16 +143,18 @@ class Child:
 
 
 def frames() -> tuple[BinaryIO, BinaryIO]:
-    """Where questions come from and answers go; whatever else is printed goes to stderr."""
+    """Where questions come from and answers go, an empty one first: the child is ready. All else goes to stderr."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then closes our stdin
     os.nice(NICENESS)
     questions, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
+    answers.write(HEAD.pack(0, 0))
+    answers.flush()
     return questions, answers
 
 
-def serve(kind: type[Question], answer: Callable[[Question], Any], ends: Callable[[], bool]) -> None:
-    """Answer one question after the other, until there are no more or `ends` says so."""
+def serve(kind: type[Question], answer: Callable[[Question], Any]) -> None:
+    """Answer one question after the other, until there are no more."""
     questions, answers = frames()
     decoder = msgspec.msgpack.Decoder(kind)
     while head := questions.read(HEAD.size):
@@ -144,8 +162,6 @@ def serve(kind: type[Question], answer: Callable[[Question], Any], ends: Callabl
         said = encode(answer(decoder.decode(questions.read(length))))
         answers.write(HEAD.pack(len(said), number) + said)
         answers.flush()
-        if ends():
-            return
 
 
 async def serve_many(kind: type[Question], answer: Callable[[Question], Awaitable[Any]]) -> None:

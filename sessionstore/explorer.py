@@ -12,6 +12,7 @@ import hashlib
 import re
 import sqlite3
 import sys
+from contextlib import suppress
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
@@ -34,13 +35,13 @@ from .walls import Found, Query
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"
 TEMPLATES_OF_DATASETTE = Path(datasette.__file__).parent / "templates"
-WALLS = 4
+WALLS = 5
 """How many questions are answered at the same time."""
-WAIT_SECONDS = 0.4
+WAIT_SECONDS = 1.0
 """How long a question may wait for its turn."""
-QUERY_SECONDS = 1.1
+QUERY_SECONDS = 1.2
 COUNT_SECONDS = 0.3
-GRACE_SECONDS = 0.4
+GRACE_SECONDS = 0.2
 """How much longer one step of SQLite may take, which cannot be interrupted."""
 SETTINGS = {
     "base_url": "/datasette/",
@@ -68,8 +69,6 @@ SHOWN_FIRST: dict[str, dict[str, Any]] = {
 }
 """How the page of a view begins."""
 
-is_csv: ContextVar[bool] = ContextVar("is_csv", default=False)
-
 
 class Request(msgspec.Struct):
     """What the person's browser asks, below /datasette."""
@@ -78,6 +77,18 @@ class Request(msgspec.Struct):
     path: bytes
     query: bytes
     headers: list[tuple[bytes, bytes]]
+
+    @property
+    def is_for_csv(self) -> bool:
+        return self.path.endswith(b".csv")
+
+    @property
+    def is_for_view(self) -> bool:
+        return self.path.count(b"/") > 1
+
+
+asked: ContextVar[Request] = ContextVar("asked")
+"""What the query is for that Datasette makes at the moment."""
 
 
 class Response(msgspec.Struct):
@@ -101,13 +112,28 @@ class Interrupted(QueryInterrupted, sqlite3.OperationalError):  # type: ignore[m
 
 
 class Walls:
-    """The processes that answer, each one question at a time."""
+    """The processes that answer, each one question at a time; those that are free are ready."""
 
     def __init__(self, database: str) -> None:
-        self.free: asyncio.LifoQueue[Child] = asyncio.LifoQueue()
         self.children = [Child("sessionstore.walls", database) for _ in range(WALLS)]
+        self.free: asyncio.LifoQueue[Child] = asyncio.LifoQueue()
+        self.tasks: set[asyncio.Task[None]] = set()
+
+    async def open(self) -> None:
+        """Have them started, and wait for the first."""
         for child in self.children:
-            self.free.put_nowait(child)
+            self.prepare(child)
+        await asyncio.wait(self.tasks, return_when=asyncio.FIRST_COMPLETED)
+
+    def prepare(self, child: Child) -> None:
+        task = asyncio.create_task(self.free_when_ready(child))
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    async def free_when_ready(self, child: Child) -> None:
+        with suppress(Gone):
+            await child.ready()
+        self.free.put_nowait(child)
 
     async def find(self, query: Query) -> Found:
         """Raises Interrupted past the time that it has, sqlite3.OperationalError for what cannot be answered."""
@@ -120,7 +146,9 @@ class Walls:
         except Gone as gone:
             raise Interrupted(f"The question was given up: {gone}", query) from None
         finally:
-            self.free.put_nowait(child)
+            self.prepare(child)
+        if found.has_grown:
+            child.kill()
         if found.error == "interrupted":
             raise Interrupted(f"The question took longer than {query.seconds:g} seconds, and was given up", query)
         if found.error:
@@ -128,6 +156,8 @@ class Walls:
         return found
 
     async def stop(self) -> None:
+        for task in self.tasks:
+            task.cancel()
         await asyncio.gather(*(child.end() for child in self.children))
 
 
@@ -159,15 +189,15 @@ class People(Database):  # type: ignore[misc]
         page_size: int | None = None,
         log_sql_errors: bool = True,
     ) -> Results:
-        seconds = COUNT_SECONDS if sql.startswith("select count(*) from ") else QUERY_SECONDS
-        if custom_time_limit:
-            seconds = min(seconds, custom_time_limit / 1000)
+        seconds = min(QUERY_SECONDS, (custom_time_limit or 60_000) / 1000)
+        if asked.get().is_for_view and sql.startswith("select count(*) from "):
+            seconds = COUNT_SECONDS  # the page is of use without it
         parameters = dict(params) if isinstance(params, dict) else list(params or ())
         query = Query(sql, parameters, seconds, self.ds.max_returned_rows)
         try:
             found = await self.walls.find(query)
         except sqlite3.OperationalError as error:
-            if is_csv.get():  # of which Datasette would make an empty table
+            if asked.get().is_for_csv:  # of which Datasette would make an empty table
                 raise DatasetteError(str(error), title="Invalid SQL", status=400) from error
             raise
         names = {name: place for place, name in reversed(list(enumerate(found.columns)))}
@@ -229,6 +259,10 @@ class Explorer(Datasette):  # type: ignore[misc]
 
     async def refresh_schemas(self) -> None:
         """They are not looked up: views.sql has them."""
+
+    def absolute_url(self, request: Any, path: str) -> str:
+        """None is absolute: only a proxy knows how people reach us."""
+        return path
 
     async def permission_allowed(self, actor: Any, action: str, resource: Any = None, default: bool = False) -> bool:
         """Who gets here may read; nobody may do anything else."""
@@ -323,7 +357,7 @@ class Pages:
         ]
 
     async def answer(self, request: Request) -> Response:
-        is_csv.set(request.path.endswith(b".csv"))
+        asked.set(request)
         response = Response()
 
         async def receive() -> dict[str, Any]:
@@ -362,6 +396,7 @@ async def run(path: str) -> None:
     pm.register(Hooks, name="sessionstore")
     pages = Pages(path)
     await pages.explorer.invoke_startup()
+    await pages.explorer.people.walls.open()
     await serve_many(Request, pages.answer)
     await pages.explorer.people.walls.stop()
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import aclosing
 from functools import partial
@@ -187,7 +188,8 @@ class Listeners:
         self.streams = 0
         """Server-sent events beside them."""
         self.frames = Frames()
-        self.closed_slow = 0
+        self.closed: Counter[int] = Counter()
+        """Those that the server has closed, by code."""
 
     async def streaming(self, stream: AsyncGenerator[bytes]) -> AsyncIterator[bytes]:
         """The stream, counted while it lasts."""
@@ -240,12 +242,16 @@ class Listener:
             await self.begin()
             await until_first(self.listen(), self.speak())
         except Leave as leave:
-            self.wire.hang_up(leave.code, leave.reason)
+            self.leave(leave.code, leave.reason)
         except Problem as problem:
             log.warning("A live feed ended: %s", problem.detail)
-            self.wire.hang_up(1013, "The database cannot be read now: come back with after")
+            self.leave(1013, "The database cannot be read now: come back with after")
         except (Gone, OSError):  # uvicorn's ClientDisconnected is an OSError
             pass
+
+    def leave(self, code: int, reason: str) -> None:
+        self.listeners.closed[code] += 1
+        self.wire.hang_up(code, reason)
 
     async def begin(self) -> None:
         query = self.socket.query_params
@@ -288,7 +294,6 @@ class Listener:
                 async with asyncio.timeout(PATIENCE):
                     await self.wire.writable.wait()
             except TimeoutError:
-                self.listeners.closed_slow += 1
                 raise Leave(1013, "Too slow: come back with after") from None
         self.wire.write_frames(frames)
 

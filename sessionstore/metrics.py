@@ -2,80 +2,197 @@
 
 from __future__ import annotations
 
+import os
+import resource
 import sqlite3
+import threading
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import datetime
+from pathlib import Path
 
-from . import __version__
+from . import __version__, log
 from .access import Gate
 from .disk import size_of
+from .histogram import Histogram
 from .live import Listeners
 from .store import Store
+from .traffic import Traffic
 
-Sample = tuple[str, str, str, dict[str, str], float]
-"""Name, type, help, labels, value."""
+Labels = dict[str, object]
+Sample = tuple[str, str, str, Labels, float]
+"""Name, type, help, labels, value. Of a histogram, the label `part` says what the value is: a bucket, the sum …"""
+
+PREFIX = "sessionstore_"
+FIXED_SQLITE = ((3, 44, 6), (3, 50, 7), (3, 51, 3))
+"""Of the branches of 3.44, of 3.50, and of all later ones: the first without the fault by which two connections that
+empty the log at once can lose what is in it. https://www.sqlite.org/wal.html#walresetbug"""
+START = time.time()
 
 
-def prometheus(store: Store, listeners: Listeners, gate: Gate) -> str:
+def prometheus(store: Store, listeners: Listeners, gate: Gate, traffic: Traffic) -> str:
     """The exposition format 0.0.4."""
     lines: list[str] = []
     told = ""
-    for name, kind, meaning, labels, value in samples(store, listeners, gate):
-        if name != told:
-            lines += [f"# HELP sessionstore_{name} {meaning}", f"# TYPE sessionstore_{name} {kind}"]
-            told = name
-        text = ",".join(f'{label}="{text}"' for label, text in labels.items())
-        lines.append(f"sessionstore_{name}{{{text}}} {value}" if text else f"sessionstore_{name} {value}")
+    for name, kind, meaning, labels, value in samples(store, listeners, gate, traffic):
+        family = name if name.startswith("process_") else PREFIX + name
+        if family != told:
+            lines += [f"# HELP {family} {meaning}", f"# TYPE {family} {kind}"]
+            told = family
+        part = labels.pop("part", "") if kind == "histogram" else ""
+        text = ",".join(f'{label}="{shown}"' for label, shown in labels.items())
+        lines.append(f"{family}{part}{{{text}}} {value}" if text else f"{family}{part} {value}")
     return "\n".join(lines) + "\n"
 
 
-def samples(store: Store, listeners: Listeners, gate: Gate) -> Iterator[Sample]:
-    writer, broadcaster, mirror = store.writer, store.broadcaster, store.mirror
+def samples(store: Store, listeners: Listeners, gate: Gate, traffic: Traffic) -> Iterator[Sample]:
     yield "build_info", "gauge", "The version that runs", {"version": __version__}, 1
-    yield "sqlite_info", "gauge", "The SQLite library", {"version": sqlite3.sqlite_version}, 1
     yield "uptime_seconds", "gauge", "Since the start", {}, round(store.uptime(), 3)
     yield "ready", "gauge", "1 while writes are taken", {}, int(store.why_not_ready() is None)
-    yield "events_committed_total", "counter", "Events stored by this process", {}, writer.committed_events
-    yield "commits_total", "counter", "Transactions", {}, writer.commits
-    yield "commit_duration_seconds_total", "counter", "Time spent in transactions", {}, round(writer.commit_seconds, 6)
+    yield from of_ingest(store)
+    yield from of_sqlite(store)
+    yield from of_disk(store)
+    yield from of_requests(traffic, gate)
+    yield from of_listeners(store, listeners)
+    yield from of_tree(store)
+    yield from of_backups(store)
+    yield from of_retention(store)
+    yield from of_webhooks(store)
+    yield from of_process(store)
+
+
+def of_ingest(store: Store) -> Iterator[Sample]:
+    writer = store.writer
+    for kind, number in sorted(writer.accepted.items()):
+        yield "events_accepted_total", "counter", "Events stored by this process", {"type": kind}, number
+    yield "event_bytes_total", "counter", "Characters of their data", {}, writer.accepted_bytes
+    tally = dict(writer.tally)
+    yield "events_duplicate_total", "counter", "Events that were there already", {}, tally.pop("duplicate", 0)
+    for status, number in sorted(tally.items()):
+        yield "events_rejected_total", "counter", "Events that could not be stored", {"status": status}, number
+    yield from histogram("commit_duration_seconds", "Of a transaction", {}, writer.commit_seconds)
+    yield from histogram("commit_batch_size", "Writes in a transaction", {}, writer.commit_sizes)
     yield "commit_failures_total", "counter", "Transactions that failed", {}, writer.failures
     yield "write_queue_depth", "gauge", "Writes that wait", {}, writer.waiting
     yield "write_queue_bytes", "gauge", "Bytes of the writes that wait", {}, writer.waiting_bytes
+    yield "write_queue_oldest_seconds", "gauge", "How long the oldest has waited", {}, round(writer.oldest(), 3)
+
+
+def of_sqlite(store: Store) -> Iterator[Sample]:
+    writer = store.writer
+    version = {"version": sqlite3.sqlite_version, "wal_reset_fixed": str(is_fixed(sqlite3.sqlite_version_info)).lower()}
+    yield "sqlite_info", "gauge", "The SQLite library", {**version}, 1
+    for code, number in sorted(writer.errors.items()):
+        yield "sqlite_errors_total", "counter", "Why transactions failed", {"code": code}, number
+    yield (
+        "database_sound",
+        "gauge",
+        "0: damaged or behind what was seen, and not served",
+        {},
+        int(store.finding is None),
+    )
     yield "db_bytes", "gauge", "Size of the database and its log", {}, store.database_bytes()
     yield "wal_bytes", "gauge", "Size of the log alone", {}, size_of(writer.log_path)
-    yield "disk_free_bytes", "gauge", "Free on the disk of the database", {}, store.disk.free
-    yield "disk_total_bytes", "gauge", "Size of that disk", {}, store.disk.total
-    yield "disk_reserve_bytes", "gauge", "Free bytes below which writes are refused", {}, store.disk.reserve
     yield "db_last_cursor", "gauge", "The newest cursor", {}, writer.cursor
+    yield "checkpoint_busy_total", "counter", "Times that readers kept the log from being emptied", {}, writer.busy_logs
+    yield "reader_oldest_seconds", "gauge", "The query under way for longest", {}, round(store.reader.oldest(), 3)
     yield "search_lag_events", "gauge", "Events that full-text search does not find yet", {}, writer.search_lag
+
+
+def of_disk(store: Store) -> Iterator[Sample]:
+    disk = store.disk
+    yield "disk_free_bytes", "gauge", "Free on the disk of the database", {}, disk.free
+    yield "disk_total_bytes", "gauge", "Size of that disk", {}, disk.total
+    yield "disk_reserve_bytes", "gauge", "Free bytes below which writes are refused", {}, disk.reserve
+    yield "disk_full", "gauge", "1 while writes are refused for that", {}, int(disk.is_full)
+
+
+def of_requests(traffic: Traffic, gate: Gate) -> Iterator[Sample]:
+    for (method, route, status), number in sorted(traffic.answered.items()):
+        labels: Labels = {"method": method, "http_route": route, "status": status}
+        yield "http_requests_total", "counter", "Requests answered", labels, number
+    for kind, number in traffic.errors().items():
+        yield "http_errors_total", "counter", "Those of them that were errors", {"class": kind}, number
+    for (method, route), seconds in sorted(traffic.seconds.items()):
+        labels = {"method": method, "http_route": route}
+        yield from histogram("http_request_duration_seconds", "Until the answer began", labels, seconds)
+    for reason, number in gate.refused.items():
+        yield "refused_total", "counter", "Requests that were not let in", {"reason": reason}, number
+
+
+def of_listeners(store: Store, listeners: Listeners) -> Iterator[Sample]:
     yield "ws_clients", "gauge", "WebSocket clients", {}, len(listeners.all)
-    yield "ws_closed_slow_total", "counter", "WebSocket clients that did not keep up", {}, listeners.closed_slow
-    yield "broadcast_events", "gauge", "Events in the broadcaster's ring", {}, len(broadcaster.events)
-    if (last := store.backups.last) is not None:
+    for code, number in sorted({1013: 0, **listeners.closed}.items()):
+        yield "ws_closed_total", "counter", "WebSocket clients closed by the server", {"code": code}, number
+    yield "broadcast_events", "gauge", "Events in the broadcaster's ring", {}, len(store.broadcaster.events)
+
+
+def of_tree(store: Store) -> Iterator[Sample]:
+    mirror = store.mirror
+    yield "export_lag_events", "gauge", "Events that the file tree does not have yet", {}, mirror.lag
+    yield "export_lag_seconds", "gauge", "Since the file tree last had them all", {}, round(mirror.lag_seconds(), 3)
+    yield "export_failing", "gauge", "1 while the file tree cannot be written", {}, int(mirror.status == "failed")
+    for name, number in sorted(mirror.errors.items()):
+        yield "export_errors_total", "counter", "Why the file tree could not be written", {"errno": name}, number
+
+
+def of_backups(store: Store) -> Iterator[Sample]:
+    backups = store.backups
+    if backups.folder is None:
+        return
+    yield "backup_failures_total", "counter", "Backups that failed", {}, backups.failures
+    if (last := backups.last) is not None:
         made = datetime.fromisoformat(last.manifest.made_at).timestamp()
         yield "backup_last_success_timestamp_seconds", "gauge", "When the newest backup was made", {}, made
         yield "backup_bytes", "gauge", "Size of the newest backup", {}, last.manifest.bytes
         if last.seconds is not None:
             yield "backup_duration_seconds", "gauge", "How long it took", {}, round(last.seconds, 3)
-    yield "export_lag_events", "gauge", "Events that the file tree does not have yet", {}, mirror.lag
-    yield "export_lag_seconds", "gauge", "Since the file tree last had them all", {}, round(mirror.lag_seconds(), 3)
-    for name, number in mirror.errors.items():
-        yield "export_errors_total", "counter", "Why the file tree could not be written", {"errno": name}, number
-    for webhook in store.webhooks.all:
-        named = {"target": webhook.target.title}
-        yield (
-            "webhook_pending",
-            "gauge",
-            "Turns of sessions that a webhook has not been told of",
-            named,
-            webhook.pending,
-        )
-    for webhook in store.webhooks.all:
-        named = {"target": webhook.target.title}
-        yield "webhook_failures", "gauge", "Attempts that failed since the last that did not", named, webhook.failures
-    for webhook in store.webhooks.all:
+
+
+def of_retention(store: Store) -> Iterator[Sample]:
+    retention = store.retention
+    yield "retention_deleted_total", "counter", "Sessions deleted unasked", {}, retention.deleted
+    yield "retention_archived_total", "counter", "Archives made before that", {}, retention.archived
+    yield "retention_failures_total", "counter", "Looks that ended early", {}, retention.failures
+    yield "retention_failing", "gauge", "1 while it cannot do what it should", {}, int(retention.status == "failed")
+
+
+def of_webhooks(store: Store) -> Iterator[Sample]:
+    webhooks = [(webhook, webhook.target.title) for webhook in store.webhooks.all]
+    for webhook, title in webhooks:
+        yield "webhook_pending", "gauge", "What a webhook has yet to be told", {"target": title}, webhook.pending
+    for webhook, title in webhooks:
+        yield "webhook_failures", "gauge", "Failures since the last success", {"target": title}, webhook.failures
+    for webhook, title in webhooks:
         for result, number in webhook.results.items():
-            labels = {"target": webhook.target.title, "result": result}
+            labels: Labels = {"target": title, "result": result}
             yield "webhook_attempts_total", "counter", "How attempts to tell a webhook ended", labels, number
-    for reason, number in gate.refused.items():
-        yield "refused_total", "counter", "Requests that were not let in", {"reason": reason}, number
+
+
+def of_process(store: Store) -> Iterator[Sample]:
+    """By the names that Prometheus's own clients have for it."""
+    yield from histogram("event_loop_lag_seconds", "By how much the event loop was late", {}, store.loop_lag)
+    for reason, number in sorted(({"full": 0, "failed": 0} | log.lost).items()):
+        yield "log_lost_total", "counter", "Entries of the log that could not be written", {"reason": reason}, number
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    yield "process_cpu_seconds_total", "counter", "Of user and system", {}, round(used.ru_utime + used.ru_stime, 3)
+    yield "process_start_time_seconds", "gauge", "Since 1970", {}, round(START, 3)
+    yield "process_threads", "gauge", "Threads of Python", {}, threading.active_count()
+    yield "process_max_fds", "gauge", "File descriptors allowed", {}, resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    with suppress(OSError, ValueError):  # Linux
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        yield "process_resident_memory_bytes", "gauge", "In memory", {}, pages * os.sysconf("SC_PAGE_SIZE")
+        yield "process_open_fds", "gauge", "File descriptors", {}, len(os.listdir("/proc/self/fd"))
+
+
+def histogram(name: str, meaning: str, labels: Labels, found: Histogram) -> Iterator[Sample]:
+    total = 0
+    for bound, total in found.buckets():
+        yield name, "histogram", meaning, {"part": "_bucket", **labels, "le": bound}, total
+    yield name, "histogram", meaning, {"part": "_sum", **labels}, round(found.sum, 6)
+    yield name, "histogram", meaning, {"part": "_count", **labels}, total
+
+
+def is_fixed(version: tuple[int, int, int]) -> bool:
+    return any(version >= fixed and (version[:2] == fixed[:2] or fixed == FIXED_SQLITE[-1]) for fixed in FIXED_SQLITE)

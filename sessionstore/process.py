@@ -9,6 +9,7 @@ import signal
 import socket
 import ssl
 import sys
+import time
 from asyncio import TimerHandle
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -25,12 +26,13 @@ from websockets.http11 import Request, Response
 from websockets.server import ServerProtocol
 from websockets.typing import StatusLike
 
-from .access import Gate, Scope, problem_headers
+from .access import Scope, problem_headers
 from .connections import Connections
 from .door import Call, Door
 from .owner import CannotStart
 from .problems import MEDIA_TYPE, Problem, unavailable
 from .settings import Settings
+from .traffic import OTHER, Traffic, logs_requests
 
 log = logging.getLogger("sessionstore.process")
 
@@ -153,6 +155,9 @@ class Gathering:
         return getattr(self.transport, name)
 
 
+HOT_ROUTES = {"action": "/api/actions/{session_id}", "response": "/api/actions/{session_id}/responses"}
+
+
 class Http(HttpToolsProtocol):
     """HTTP with bounds: for the time and the size of the headers, and for the time of the body. What is hot goes
     through the door.
@@ -169,10 +174,15 @@ class Http(HttpToolsProtocol):
     is_lost = False
     """Whether what comes cannot be read any more; what came before is still answered."""
 
-    def __init__(self, door: Door, connections: Connections, *args: Any, **kwargs: Any) -> None:
+    hot: Call | None = None
+    """The one that is being answered, and since when."""
+    hot_began = 0.0
+
+    def __init__(self, door: Door, connections: Connections, traffic: Traffic, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.door = door
         self.all_connections = connections
+        self.traffic = traffic
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self.gathering = Gathering(transport, self.loop)
@@ -237,7 +247,9 @@ class Http(HttpToolsProtocol):
             return None
         if self.flow.write_paused or (self.cycle is not None and not self.cycle.response_complete):
             return None  # one after the other, and only for who takes the answers
-        return self.door.call(self.url, cast(Scope, self.scope), self.respond)
+        self.hot = self.door.call(self.url, cast(Scope, self.scope), self.respond)
+        self.hot_began = time.perf_counter()
+        return self.hot
 
     def on_message_complete(self) -> None:
         self.allowed = None
@@ -252,7 +264,17 @@ class Http(HttpToolsProtocol):
             self.transport.write(message(status, [*usual, *headers, *([] if keep_alive else [CLOSE])], body))
             if not keep_alive:
                 self.transport.close()
+        self.count_hot(status, len(body))
         self.on_response_complete()
+
+    def count_hot(self, status: int, size: int) -> None:
+        assert self.hot is not None
+        route, seconds = HOT_ROUTES[self.hot.log], time.perf_counter() - self.hot_began
+        self.traffic.note("POST", route, status, seconds)
+        if logs_requests():
+            asked = self.hot.asked
+            self.traffic.log("POST", route, status, seconds, path=asked.path, client=asked.address,
+                             session_id=self.hot.session_id, bytes=size)  # fmt: skip
 
     def handle_websocket_upgrade(self) -> None:
         self.allowed = None
@@ -279,6 +301,7 @@ class Http(HttpToolsProtocol):
             return
         if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
             self.transport.write(refusal(problem))
+            self.traffic.note(OTHER, OTHER, problem.status, 0.0)
         self.transport.close()
 
     def send_400_response(self, msg: str) -> None:
@@ -400,12 +423,14 @@ class WebSockets(WebSocketsSansIOProtocol):
 class Server(uvicorn.Server):
     """uvicorn that tells the app of the end before it waits for it, and leaves with exit code 0."""
 
-    def __init__(self, app: Gate, door: Door, certificate: Certificate | None, on_exit: Callable[[], None]) -> None:
-        connections = Connections(app.settings, app.refused)
+    def __init__(
+        self, app: Any, door: Door, traffic: Traffic, certificate: Certificate | None, on_exit: Callable[[], None]
+    ) -> None:
+        connections = Connections(door.gate.settings, door.gate.refused)
         super().__init__(
             uvicorn.Config(
-                cast(Any, app),
-                http=cast(type[Http], partial(Http, door, connections)),
+                app,
+                http=cast(type[Http], partial(Http, door, connections, traffic)),
                 ws=WebSockets,
                 loop="uvloop",
                 lifespan="on",
@@ -437,6 +462,7 @@ class Server(uvicorn.Server):
         tls: dict[str, Any] = {}
         if self.certificate:
             tls = {"ssl": self.certificate.context, "ssl_handshake_timeout": HEADER_SECONDS}
+            tls["ssl_shutdown_timeout"] = LINGER_SECONDS
         serve = asyncio.get_running_loop().create_server
         self.servers = [await serve(protocol, sock=one, backlog=self.config.backlog, **tls) for one in sockets or ()]
         self.started = True

@@ -29,7 +29,7 @@ from .writer import Writer
 
 log = logging.getLogger("sessionstore.retention")
 
-LOOK_SECONDS = 10.0
+LOOK_SECONDS = 5.0
 LOOK_AGAIN_SECONDS = 0.5
 """While there is more to delete."""
 AT_ONCE = 500

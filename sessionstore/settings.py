@@ -44,6 +44,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     read_token: str | None = None
     ingest_token: str | None = None
     tokens_directory: Path | None = None
+    agent_token_file: Path | None = None
     max_event_bytes: int = 1 << 20
     max_batch_bytes: int = 32 << 20
     lost_after: float = 900.0
@@ -93,6 +94,12 @@ def is_loopback_name(name: str) -> bool:
         return ipaddress.ip_address(name).is_loopback
     except ValueError:
         return False
+
+
+def plain_address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """An IPv4 address that comes in the clothes of IPv6 is an IPv4 address. Raises ValueError."""
+    address = ipaddress.ip_address(text)
+    return (address.ipv4_mapped or address) if address.version == 6 else address
 
 
 def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
@@ -280,6 +287,8 @@ TABLE = (
     Setting("SESSIONS_INGEST_TOKEN", "ingest_token", "", "Token of the role ingest", secret),
     Setting("SESSIONS_TOKENS_DIR", "tokens_directory", "", "Where tokens that the server makes are written; "
             "SESSIONS_DIR/tokens", optional_folder),
+    Setting("SESSIONS_AGENT_TOKEN_FILE", "agent_token_file", "", "File into which the token of the role ingest is "
+            "copied at the start, for every user to read: agents in other containers", optional_folder),
     Setting("SESSIONS_MAX_EVENT_BYTES", "max_event_bytes", "1048576", "Largest single event", whole(1024, 1 << 26)),
     Setting("SESSIONS_MAX_BATCH_BYTES", "max_batch_bytes", "33554432", "Largest batch of events",
             whole(1024, 1 << 28)),

@@ -13,6 +13,7 @@ from .broadcaster import Broadcaster
 from .database import DatabaseUnusable, open_writer
 from .disk import Disk, size_of
 from .events import Event, event_ids
+from .histogram import Histogram
 from .mirror import Mirror
 from .reader import Reader
 from .redaction import Redactor
@@ -23,6 +24,8 @@ from .webhooks import Webhooks
 from .writer import Writer
 
 log = logging.getLogger("sessionstore.store")
+
+LOOP_LOOK_SECONDS = 0.5
 
 
 class Store:
@@ -51,6 +54,8 @@ class Store:
         self.archives = Archives(settings.database)
         self.finding: Finding | None = None
         """Why the database is not served; nothing of it is open then, so that it stays as it was found."""
+        self.loop_lag = Histogram()
+        """How much later than asked for the event loop came back: seconds that everybody waited."""
         self.is_prepared = False
         self.started_at = time.monotonic()
         self.draining = False
@@ -72,6 +77,7 @@ class Store:
 
     async def start(self) -> None:
         self.prepare()
+        self.watching = asyncio.create_task(self.watch_loop())
         if self.finding:
             return
         await self.writer.start()
@@ -84,6 +90,7 @@ class Store:
 
     async def stop(self) -> None:
         self.drain()
+        self.watching.cancel()
         if self.finding:
             return
         await asyncio.to_thread(self.backups.stop)
@@ -91,6 +98,12 @@ class Store:
         await asyncio.to_thread(self.webhooks.stop)
         await self.reader.stop()  # before the writer: whoever closes the database last leaves nothing beside it
         await self.writer.stop()
+
+    async def watch_loop(self) -> None:
+        while True:
+            due = time.monotonic() + LOOP_LOOK_SECONDS
+            await asyncio.sleep(LOOP_LOOK_SECONDS)
+            self.loop_lag.note(max(0.0, time.monotonic() - due))
 
     def publish(self, events: list[Event]) -> None:
         """Tell whoever follows, in the order of the commits."""

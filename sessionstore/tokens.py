@@ -119,7 +119,16 @@ def make_token() -> str:
 
 
 def make_folder(folder: Path) -> None:
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not folder.exists():
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        give(folder)
+
+
+def give(path: Path) -> None:
+    """To whom the folder around it belongs: where root makes it, the server has to read it."""
+    if os.geteuid() == 0:
+        around = path.parent.stat()
+        os.chown(path, around.st_uid, around.st_gid, follow_symlinks=False)
 
 
 @contextmanager
@@ -134,16 +143,15 @@ def alone(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def write_secret(path: Path, content: bytes) -> None:
-    """Wholly or not at all, on disk, and for its owner alone, who is that of the folder also where root writes."""
+def write_secret(path: Path, content: bytes, mode: int = 0o600) -> None:
+    """Wholly or not at all, on disk, and for its owner alone, unless `mode` says more."""
     part = path.with_name(f".{path.name}.{os.getpid()}")
     with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600), "wb") as file:
         file.write(content)
-        if os.geteuid() == 0:
-            owner = path.parent.stat()
-            os.fchown(file.fileno(), owner.st_uid, owner.st_gid)
+        os.fchmod(file.fileno(), mode)
         file.flush()
         os.fsync(file.fileno())
+    give(part)
     part.rename(path)
 
 
@@ -198,6 +206,8 @@ class Tokens:
             for (name, role), text in zip(VARIABLES.items(), given, strict=True)
             if text
         ]
+        self.given_ingest = settings.ingest_token
+        self.handed_out = settings.agent_token_file
         self.keeps_roles = not settings.is_private and not self.given
         self.is_required = not settings.is_private or bool(self.given)
         self.by_digest: dict[bytes, Token] = {}
@@ -224,6 +234,7 @@ class Tokens:
                 ) from None
         self.seen = self.state_of_files()
         self.load()
+        self.hand_out()
 
     # ---- who holds which
 
@@ -245,10 +256,11 @@ class Tokens:
         state = self.state_of_files()
         if state != self.seen:
             self.seen = state
-            try:
-                self.load()
-            except BadSetting as error:
-                log.warning("The tokens stay as they were: %s", error)
+            for take_up in (self.load, self.hand_out):
+                try:
+                    take_up()
+                except BadSetting as error:
+                    log.warning("A change of the tokens is not taken up: %s", error)
         if any(token.is_over for token in self.by_digest.values()):
             self.know(self.by_digest.values())
         if time.monotonic() >= self.saved_at + SAVE_SECONDS:
@@ -276,6 +288,18 @@ class Tokens:
         elif not self.given and not self.keeps_roles:
             self.is_required = False
         self.know(tokens)
+
+    def hand_out(self) -> None:
+        """Write the token that agents need, and no other, where they may read it. Raises BadSetting."""
+        path, text = self.handed_out, self.given_ingest
+        if text is None and self.keeps_roles:
+            text = read_kept(self.folder / "ingest")
+        if path is None or text is None:
+            return
+        try:
+            write_secret(path, text.encode() + b"\n", 0o444)
+        except OSError as error:
+            raise BadSetting(f"SESSIONS_AGENT_TOKEN_FILE={str(path)!r} cannot be written: {error.strerror}") from None
 
     def kept(self) -> Iterator[Token]:
         for role in ROLES if self.keeps_roles else ():

@@ -64,12 +64,16 @@ class Query(msgspec.Struct):
 
 
 class Found(msgspec.Struct):
-    """The rows; `is_cut`: there were more. Or an error, `interrupted` if it took too long."""
+    """The rows; `is_cut`: there were more. Or an error, `interrupted` if it took too long.
+
+    `has_grown`: the process has become larger than it need be, and another may take its place.
+    """
 
     columns: list[str] = []
     rows: list[list[Any]] = []
     is_cut: bool = False
     error: str = ""
+    has_grown: bool = False
 
 
 class Walled:
@@ -82,7 +86,7 @@ class Walled:
         self.connection.execute("PRAGMA temp_store = MEMORY")  # first: it drops the temporary views that are there
         self.store = f"store_{secrets.token_hex(16)}"
         self.connection.execute(f"ATTACH ? AS {self.store}", (f"{path.as_uri()}?mode=ro",))
-        self.hide_tables()
+        self.hidden = self.hide_tables()
         for view in views().values():
             self.connection.execute(view.sql.replace("main.", f"{self.store}."))
         self.connection.execute("SELECT * FROM json_each('[]'), json_tree('[]')")  # known from now on
@@ -93,25 +97,29 @@ class Walled:
         self.connection.set_authorizer(self.allows)
         self.connection.set_progress_handler(self.is_late, STEPS)
 
-    def hide_tables(self) -> None:
+    def hide_tables(self) -> set[str]:
         """A name without a schema is looked for in the attached database last."""
-        names = self.connection.execute(f"SELECT name FROM {self.store}.sqlite_master WHERE type IN ('table', 'view')")
-        for (name,) in names.fetchall():
-            if name not in views() and not name.startswith("sqlite_"):
-                self.connection.execute(f'CREATE TABLE main."{name}" (hidden)')
+        found = self.connection.execute(f"SELECT name FROM {self.store}.sqlite_master WHERE type IN ('table', 'view')")
+        names = {name for (name,) in found.fetchall() if not name.startswith("sqlite_")} - views().keys()
+        for name in names:
+            self.connection.execute(f'CREATE TABLE main."{name}" (hidden)')
+        return names
 
     def allows(self, action: int, name: str | None, inner: str | None, schema: str | None, within: str | None) -> int:
         """https://sqlite.org/c3ref/set_authorizer.html; `within`: the view, or whatever else it stands in."""
         allowed = (
             action in (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_RECURSIVE)
             or (action == sqlite3.SQLITE_FUNCTION and inner in FUNCTIONS)
-            or (action == sqlite3.SQLITE_READ and (schema == self.store or self.is_for_people(name, schema)))
+            or (action == sqlite3.SQLITE_READ and self.may_read(name, inner, schema))
         )
         return sqlite3.SQLITE_OK if allowed else sqlite3.SQLITE_DENY
 
-    @staticmethod
-    def is_for_people(table: str | None, schema: str | None) -> bool:
-        return table in TABLES or (schema == "temp" and table in views())
+    def may_read(self, table: str | None, column: str | None, schema: str | None) -> bool:
+        """What a view reads by the name that nobody else knows, the views themselves, and what a query has made."""
+        is_view = schema == "temp" and table in views()
+        is_hidden = table in self.hidden or str(table).startswith("sqlite_")
+        is_of_the_query = schema is None and not column and not is_hidden  # count(*) of a common table expression
+        return schema == self.store or is_view or table in TABLES or is_of_the_query
 
     def is_late(self) -> bool:
         return time.monotonic() > self.deadline
@@ -122,6 +130,11 @@ class Walled:
 
     def answer(self, query: Query) -> Found:
         self.deadline = time.monotonic() + query.seconds
+        found = self.found_or_refused(query)
+        found.has_grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss > MAX_RESIDENT_KILOBYTES
+        return found
+
+    def found_or_refused(self, query: Query) -> Found:
         try:
             return self.find(query)
         except MemoryError:
@@ -147,14 +160,8 @@ class Walled:
 
 def main() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MAX_ADDRESS_SPACE, MAX_ADDRESS_SPACE))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     walled = Walled(Path(sys.argv[1]))
-    serve(Query, walled.answer, has_grown)
-
-
-def has_grown() -> bool:
-    """Whether a question has left the process larger than it need be: another takes its place."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss > MAX_RESIDENT_KILOBYTES
+    serve(Query, walled.answer)
 
 
 if __name__ == "__main__":

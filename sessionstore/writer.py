@@ -8,6 +8,7 @@ import queue
 import sqlite3
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -19,6 +20,7 @@ from .database import (
     DatabaseUnusable,
     EntryRefused,
     checkpoint,
+    empty_log,
     give_back,
     index_search,
     lose_silent,
@@ -28,6 +30,7 @@ from .database import (
 )
 from .disk import Disk, in_mib, size_of
 from .events import Draft, Event, text_of_time
+from .histogram import NUMBERS, Histogram
 from .mark import Mark
 from .problems import Problem, fault, unavailable
 from .redaction import Redactor
@@ -37,15 +40,17 @@ log = logging.getLogger("sessionstore.writer")
 MAX_GROUP = 512
 MAX_WAITING = 10_000
 MAX_WAITING_BYTES = 128 << 20
-MAX_SEARCH_CATCH_UP = 5_000
-"""How many events a search waits for, if they are not in the index yet."""
-INDEX_AT_ONCE = 200
+MAX_SEARCH_CATCH_UP, SEARCH_WAITS = 5_000, 1.0
+"""How many events that are not in the index yet a search waits for, and how many seconds at most."""
+INDEX_AT_ONCE = 100
 """How many events one chore brings into the index: what a write may have to wait for."""
 CHORE_INTERVAL = 0.25
 """Seconds between looks at what is to do besides writing, while there is nothing."""
+A_JUMP = 1.0
+"""Seconds by which the clock may go wrong between two looks; by more, it has been set."""
 QUIET = 0.01
 """Seconds for which nobody must have written before a chore goes on."""
-PUT_OFF = 0.1
+PUT_OFF = 0.05
 """Seconds for which writing may put a chore off: so the index keeps up with what is a steady load."""
 PAGES_AT_ONCE = 128
 """Pages, of 4 KiB, that one chore returns to the file system: what a write may have to wait for."""
@@ -53,20 +58,20 @@ INDEX_PAGES_AT_ONCE = 64
 """Pages of the full-text index that one chore merges."""
 PAGES_KEPT = 4096
 """Free pages that stay while the disk has room: what is written next goes there."""
-LOG_BYTES = 64 << 20
-"""A log that is larger is emptied, as soon as its readers let it be."""
-MAX_LOG_BYTES = 256 << 20
-"""One that is larger than this is worth a warning: somebody, perhaps another process, reads on and on."""
-LOG_INTERVAL = 1.0
-"""Seconds between attempts to empty it."""
-LOG_PATIENCE = 0.1
-"""Seconds that one of them may wait for readers, and writers with it."""
 MARK_INTERVAL = 1.0
 """Seconds between putting the newest cursor on disk, beside the database: what a power cut may take of it."""
 RETRY_FULL = 2
 """Seconds after which one whose write was refused for want of room may come back."""
 RECOVERY_INTERVAL = 1.0
 """Seconds between attempts to write again after a failure."""
+LOG_BYTES = 64 << 20
+"""From this size on the write-ahead log is emptied as soon as nobody reads it."""
+LOG_PATIENCE = 0.05
+"""Seconds to wait for those who read it, at LOG_BYTES; for a log twice as large eight times as long."""
+MOST_LOG_PATIENCE = 5.0
+"""Nobody who reads for the server reads one state for longer."""
+LOG_PAUSE = 20
+"""How long the next attempt waits after one that failed, in times what that took: writers wait meanwhile."""
 
 UNREDACTED = Redactor(None)
 
@@ -152,21 +157,30 @@ class Writer:
         """Why the last commit failed; None while commits succeed."""
         self.cursor = 0
         """The newest that is committed."""
-        self.commits = 0
-        self.commit_seconds = 0.0
-        self.committed_events = 0
+        self.accepted: Counter[str] = Counter()
+        """Events that are stored, by type."""
+        self.accepted_bytes = 0
+        self.tally: Counter[str] = Counter()
+        """As the appender's."""
+        self.commit_seconds = Histogram()
+        self.commit_sizes = Histogram(NUMBERS)
         self.failures = 0
+        self.errors: Counter[str] = Counter()
+        """Commits and chores that failed, by SQLite's name for it, or Python's."""
+        self.emptied_at = self.emptied_before = time.monotonic()
+        """When the queue was last seen empty, and the time before: what waits has come since then."""
         self.searched = 0
         """What full-text search finds: everything at or below this cursor."""
         self.chores_at = 0.0
         self.synchronise_at = 0.0
-        self.checkpoint_at = 0.0
-        self.checkpoints_busy = 0
+        self.empty_log_at = 0.0
+        self.busy_logs = 0
+        """How often a reader has kept the log from being emptied."""
         self.merge: Literal["", "begin", "go on"] = ""
         """`begin`: whoever has deleted much wants the full-text index to be smaller by it. Empty: that is done."""
         self.is_returning = False
-        self.is_warned = False
         self.look_at = time.monotonic() + lost_after
+        self.clock_drift = self.clock() - time.monotonic()
         self.thread = threading.Thread(target=self.run, name="writer", daemon=True)
 
     # ------------------------------------------------------- on the event loop
@@ -216,15 +230,28 @@ class Writer:
         return appended
 
     @property
+    def commits(self) -> int:
+        return self.commit_seconds.count
+
+    def oldest(self) -> float:
+        """For how many seconds the write that waits for longest has waited, at most."""
+        return time.monotonic() - self.emptied_before if self.waiting else 0.0
+
+    @property
     def search_lag(self) -> int:
         """How many of the newest events full-text search may not find yet."""
         return max(0, self.cursor - self.searched)
 
     async def catch_up_search(self) -> None:
-        """Have full-text search find what is stored by now, unless that is very much, or nothing can be written."""
-        if 0 < self.search_lag <= MAX_SEARCH_CATCH_UP:
-            with suppress(Problem):
-                await self.submit(lambda appender: self.index(appender, MAX_SEARCH_CATCH_UP))
+        """Have full-text search find what is stored by now, unless that is very much, or nothing can be written.
+
+        A little at a time, so that no write waits longer than for a chore.
+        """
+        wanted, until = self.cursor, time.monotonic() + SEARCH_WAITS
+        is_behind = 0 < self.search_lag <= MAX_SEARCH_CATCH_UP
+        with suppress(Problem):
+            while is_behind and self.searched < wanted and time.monotonic() < until:
+                is_behind = await self.submit(lambda appender: self.index(appender, INDEX_AT_ONCE))
 
     def settle(self, outcomes: list[Outcome], events: list[Event]) -> None:
         try:
@@ -257,6 +284,7 @@ class Writer:
             auto_create=self.auto_create,
             used=self.mark.cursor,
             redacted=self.redactor.data,
+            tally=self.tally,
         )
 
     def run(self) -> None:
@@ -288,7 +316,7 @@ class Writer:
                     return group or None
                 group.append(job)
         except queue.Empty:
-            pass
+            self.emptied_before, self.emptied_at = self.emptied_at, time.monotonic()
         return group
 
     def commit(self, group: list[Job]) -> None:
@@ -300,10 +328,15 @@ class Writer:
             return
         self.trouble = None
         self.note_progress()
-        self.commits += 1
-        self.committed_events += len(events)
-        self.commit_seconds += time.monotonic() - started
+        self.count(events)
+        self.commit_sizes.note(len(group))
+        self.commit_seconds.note(time.monotonic() - started)
         self.loop.call_soon_threadsafe(self.settle, outcomes, events)
+
+    def count(self, events: list[Event]) -> None:
+        for event in events:
+            self.accepted[event.type] += 1
+            self.accepted_bytes += len(event.data)
 
     def note_progress(self) -> None:
         """Called after a commit: only then is it true."""
@@ -336,6 +369,7 @@ class Writer:
         is_fault = not isinstance(error, sqlite3.Error | DatabaseUnusable)
         log.error("A commit of %d writes failed: %s", len(group), error, exc_info=is_fault)
         self.failures += 1
+        self.errors[getattr(error, "sqlite_errorname", type(error).__name__)] += 1
         self.trouble = f"{error}"
         self.chores_at = time.monotonic() + RECOVERY_INTERVAL
         with suppress(sqlite3.Error):
@@ -359,9 +393,9 @@ class Writer:
         try:
             if self.trouble:
                 self.recover()
+            self.bound_log()
             is_busy = self.chore() or self.make_room()
             self.synchronise_mark()
-            self.bound_log()
         except Exception as error:
             self.fail([], error)
             return
@@ -371,6 +405,20 @@ class Writer:
         if time.monotonic() >= self.synchronise_at:
             self.synchronise_at = time.monotonic() + MARK_INTERVAL
             self.mark.synchronise()
+
+    def bound_log(self) -> None:
+        """Empty a log that has grown large: while anybody reads, SQLite only adds to it, and readers that overlap
+        all the time would let it grow for ever."""
+        size = size_of(self.log_path)
+        if size < LOG_BYTES or time.monotonic() < self.empty_log_at:
+            return
+        patience = min(MOST_LOG_PATIENCE, LOG_PATIENCE * (size / LOG_BYTES) ** 3)
+        if empty_log(self.appender.connection, patience):
+            return
+        self.busy_logs += 1
+        self.empty_log_at = time.monotonic() + LOG_PAUSE * patience
+        if patience == MOST_LOG_PATIENCE:
+            log.warning("The write-ahead log has %s: somebody has been reading one state for long", in_mib(size))
 
     def recover(self) -> None:
         """Write something, so that a store to which nobody writes, because it is not ready, becomes ready again."""
@@ -390,13 +438,18 @@ class Writer:
         is_busy = purge(appender.connection) or self.index(appender, INDEX_AT_ONCE)
         events = appender.commit()
         self.note_progress()
+        self.count(events)
         self.loop.call_soon_threadsafe(self.settle, [], events)
         return is_busy
 
     def look_at_sessions(self, appender: Appender) -> None:
         """Find those that are lost. Silence counts from the start of this process at the earliest: before, nobody could
-        be heard."""
-        lose_silent(appender, text_of_time(self.clock() - self.lost_after))
+        be heard; and from when the clock was set: what was heard by another clock says nothing of it."""
+        now = self.clock()
+        if self.clock_was_set(now):
+            self.look_at = time.monotonic() + self.lost_after
+            return
+        lose_silent(appender, text_of_time(now - self.lost_after))
 
     def make_room(self) -> bool:
         """Return some pages of what was deleted to the file system; all of them where it has need of them."""
@@ -411,18 +464,9 @@ class Writer:
         self.is_returning = is_busy
         return is_busy
 
-    def bound_log(self) -> None:
-        """Empty a log that has grown because it was always being read."""
-        if time.monotonic() < self.checkpoint_at or (size := size_of(self.log_path)) <= LOG_BYTES:
-            return
-        self.checkpoint_at = time.monotonic() + LOG_INTERVAL
-        if checkpoint(self.appender.connection, "TRUNCATE", patience=LOG_PATIENCE):
-            self.is_warned = False
-            return
-        self.checkpoints_busy += 1
-        if size > MAX_LOG_BYTES and not self.is_warned:
-            self.is_warned = True
-            log.warning("The write-ahead log has %s: a reader keeps it from being emptied", in_mib(size))
+    def clock_was_set(self, now: float) -> bool:
+        before, self.clock_drift = self.clock_drift, now - time.monotonic()
+        return abs(self.clock_drift - before) > A_JUMP
 
     def index(self, appender: Appender, limit: int) -> bool:
         appender.insert_entries()

@@ -149,12 +149,15 @@ class Server:
 
 
 class Appliance(Server):
-    """`python app.py` over `folder`; only the settings given here reach it, none from the environment of the caller."""
+    """`python app.py` over `folder`; only the settings given here reach it, none from the environment of the caller.
 
-    def __init__(self, folder: Path, env: Mapping[str, str] | None = None) -> None:
+    `under`: a command that starts the one after it in its own place, such as `prlimit`.
+    """
+
+    def __init__(self, folder: Path, env: Mapping[str, str] | None = None, under: Sequence[str] = ()) -> None:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("SESSIONS_")}
         settings = {"SESSIONS_DIR": str(folder), "SESSIONS_HOST": "127.0.0.1", "SESSIONS_DURABILITY": "full"}
-        super().__init__([sys.executable, "app.py"], {**inherited, **settings, **(env or {})})
+        super().__init__([*under, sys.executable, "app.py"], {**inherited, **settings, **(env or {})})
         self.folder = folder
 
 

@@ -47,7 +47,7 @@ class Writer:
             client = await connect(port, HttpClient)
             while True:
                 event_id = f"{self.name}-{len(self.acknowledged) + 1}"
-                self.acknowledged[event_id] = _acknowledged_seq(await client.ask(_action(self.session, event_id)))
+                self.acknowledged[event_id] = acknowledged_seq(await client.ask(action(self.session, event_id)))
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def run_kills(server: Server, rounds: int, writers: int = 8, seed: int = 0, long
     for _ in range(rounds):
         asyncio.run(_write_until_killed(server, crew, moments.uniform(0.0, longest)))
         restarts.append(server.start(until="/ready"))
-    logs = asyncio.run(_action_logs(server.port, sorted({writer.session for writer in crew})))
+    logs = asyncio.run(action_logs(server.port, sorted({writer.session for writer in crew})))
     return report(seed, restarts, crew, logs)
 
 
@@ -101,22 +101,22 @@ async def _write_until_killed(server: Server, crew: Sequence[Writer], seconds: f
         server.kill()
 
 
-def _action(session: str, event_id: str) -> bytes:
+def action(session: str, event_id: str) -> bytes:
     body = b'{"eventId":"%s","type":"file_write","path":"src/server.js","lines":42}' % event_id.encode()
     return http_request("POST", f"/api/actions/{session}", body)
 
 
-def _acknowledged_seq(answer: Answer) -> int:
-    return msgspec.json.decode(_expect_200(answer), type=_Acknowledgement).seq
+def acknowledged_seq(answer: Answer) -> int:
+    return msgspec.json.decode(expect_200(answer), type=_Acknowledgement).seq
 
 
-def _expect_200(answer: Answer) -> bytes:
+def expect_200(answer: Answer) -> bytes:
     if answer.status != 200:
         raise Refused(f"answered {answer.status}: {answer.body[:500]!r}")
     return answer.body
 
 
-async def _action_logs(port: int, sessions: Sequence[str]) -> dict[str, list[Entry]]:
+async def action_logs(port: int, sessions: Sequence[str]) -> dict[str, list[Entry]]:
     client = await connect(port, HttpClient)
     logs = {session: await _action_log(client, session) for session in sessions}
     client.close()
@@ -128,7 +128,7 @@ async def _action_log(client: HttpClient, session: str) -> list[Entry]:
     while True:
         after = log[-1].seq if log else 0
         answer = await client.ask(http_request("GET", f"/api/actions/{session}?limit={PAGE}&after={after}"))
-        page = msgspec.json.decode(_expect_200(answer), type=list[Entry])
+        page = msgspec.json.decode(expect_200(answer), type=list[Entry])
         if page and page[0].seq <= after:
             raise Refused(f"entry {page[0].seq} of {session} was given again after {after}")
         log += page

@@ -18,7 +18,8 @@ from litestar import Litestar
 from websockets.sync.client import connect
 
 from app import create_app
-from sessionstore.access import Failures, Gate
+from sessionstore.access import Gate
+from sessionstore.attempts import Failures
 from sessionstore.settings import BadSetting, Settings
 from sessionstore.store import Store
 from sessionstore.tokens import Tokens
@@ -381,6 +382,14 @@ def test_a_disguised_path_opens_nothing(guarded: Appliance, path: str) -> None:
     assert ask(guarded, "GET", path, bearer(TOKENS["ingest"])).status in (400, 403, 404)
 
 
+def test_datasette_is_for_readers_alone(guarded: Appliance) -> None:
+    path = "/datasette/sessions.json?sql=select+1+as+one"
+    for method in METHODS:
+        assert ask(guarded, method, path).status == 401
+        assert ask(guarded, method, path, bearer(TOKENS["ingest"])).status == 403
+    assert ask(guarded, "GET", path, bearer(TOKENS["read"])).status == 200
+
+
 def test_a_token_in_the_query_opens_nothing(guarded: Appliance) -> None:
     for name in ("token", "access_token"):
         assert ask(guarded, "GET", f"/api/events?{name}={TOKENS['admin']}").status == 401
@@ -449,6 +458,23 @@ def test_made_tokens_are_kept_where_they_are_wanted(folder: Path, tmp_path: Path
         assert tokens["read"] == "from-a-secret-mount"
         assert not (folder / "tokens").exists()
         assert ask(server, "GET", "/api/events", bearer("from-a-secret-mount")).status == 200
+
+
+def test_the_token_of_agents_alone_is_copied_to_where_they_may_read_it(folder: Path, tmp_path: Path) -> None:
+    handed_out = tmp_path / "agents" / "token"
+    handed_out.parent.mkdir()
+    handed_out.write_text("of another store\n")
+    env = {"SESSIONS_HOST": "0.0.0.0", "SESSIONS_AGENT_TOKEN_FILE": str(handed_out)}
+    with Appliance(folder, env):
+        assert list(handed_out.parent.iterdir()) == [handed_out]
+        assert handed_out.read_text() == (folder / "tokens" / "ingest").read_text()
+        assert stat.S_IMODE(handed_out.stat().st_mode) == 0o444
+        assert stat.S_IMODE((folder / "tokens" / "admin").stat().st_mode) == 0o600
+
+
+def test_where_there_is_no_token_of_agents_none_is_copied(folder: Path, tmp_path: Path) -> None:
+    with Appliance(folder, {"SESSIONS_AGENT_TOKEN_FILE": str(tmp_path / "token"), "SESSIONS_TOKEN": TOKENS["admin"]}):
+        assert not (tmp_path / "token").exists()
 
 
 @pytest.mark.parametrize("kept", [b"short\n", b"two words here\n", b"\xff\xfe\xfd\xfc\xfb\xfa\xf9\xf8"])
@@ -955,7 +981,12 @@ def test_a_token_is_told_nowhere(folder: Path) -> None:
     """Neither a right token nor a wrong one is in an answer, the output or a file; a word that is logged is."""
     wrong = "canary-wrong-3c1f9d20"
     word = "canary-word-77aa0b12"
-    with Appliance(folder, SETTINGS) as server:
+    kept = {
+        "SESSIONS_LOG_REQUESTS": "on",
+        "SESSIONS_BACKUP_DIR": str(folder / "backups"),
+        "SESSIONS_BACKUP_EVERY": "1s",
+    }
+    with Appliance(folder, SETTINGS | kept) as server:
         replies = [
             ask(server, "POST", "/api/login", JSON, body)
             for token in (*TOKENS.values(), wrong)
@@ -978,7 +1009,8 @@ def test_a_token_is_told_nowhere(folder: Path) -> None:
         replies.append(ask(server, "GET", f"/ws?token={TOKENS['admin']}", UPGRADE))
         logged = ask(server, "POST", "/api/actions/secrets", JSON | bearer(TOKENS["ingest"]), f'{{"type":"{word}"}}')
         assert logged.status == 200
-        assert files_with(folder, word)
+        eventually(lambda: files_with(folder / "backups", word))
+        replies.append(ask(server, "GET", "/metrics", bearer(TOKENS["read"])))
         server.stop()
         assert files_with(folder, word)
         assert "Session store" in server.output

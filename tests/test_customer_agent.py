@@ -18,9 +18,9 @@ from typing import NamedTuple
 import httpx
 import pytest
 
+from containers.fly_achensee_claude.scripted_model import Block, Step, answer, calls, says
 from tests.agents import SECONDS, remove_spools
 from tests.appliance import REPOSITORY, Appliance
-from tests.claude_stub import Block, Step, answer, calls, says
 from tests.containers import Container, Json, Session, contents_of, delivered, told_to_end
 from tests.peers import eventually
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
+import random
 import re
 import signal
 import socket
@@ -11,8 +13,8 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack, closing, suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -22,9 +24,16 @@ import websockets
 from websockets.asyncio.client import ClientConnection
 
 from tests.appliance import REPOSITORY, Appliance
+from tests.peers import descriptors_of, dial, response_from
+from tests.tracing import tool
 from tests.wire import HttpClient, connect, http_request
 
+STARTS = int(os.environ.get("STARTS", 12))
+"""At once, on one folder."""
+ENDS = int(os.environ.get("ENDS", 10))
+"""Under load, each at another moment."""
 IN_FLIGHT = 200
+DESCRIPTORS = 256
 WEBSOCKETS = 50
 STREAMS = 5
 END_SECONDS = 10.0
@@ -120,13 +129,18 @@ def test_of_many_that_start_together_one_serves(folder: Path) -> None:
         subprocess.Popen(
             [sys.executable, "app.py"], cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
-        for _ in range(3)
+        for _ in range(STARTS)
     ]
     try:
-        until(lambda: sum(process.poll() is not None for process in started) == 2, within=60)
+        until(lambda: sum(process.poll() is not None for process in started) == STARTS - 1, within=20 + 2 * STARTS)
         (serving,) = (process for process in started if process.poll() is None)
         assert (folder / ".lock").read_text() == f"{serving.pid}\n"
-        assert all(process.returncode == 1 for process in started if process is not serving)
+        for process in started:
+            if process is not serving:
+                out, error = process.communicate(timeout=30)
+                assert (process.returncode, out) == (1, b"")
+                assert error.decode().startswith("session store: Another session store (process ")
+                assert error.count(b"\n") == 1
     finally:
         for process in started:
             process.kill()
@@ -245,12 +259,13 @@ def action_ids(folder: Path) -> set[str]:
         return {event_id for (event_id,) in database.execute("SELECT event_id FROM events WHERE type = 'action'")}
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_an_end_under_load_is_orderly_and_loses_nothing(folder: Path, number: signal.Signals) -> None:
+@pytest.mark.parametrize("turn", range(ENDS))
+def test_an_end_under_load_is_orderly_and_loses_nothing(folder: Path, turn: int) -> None:
     async def test() -> float:
         await load.begin()
+        await asyncio.sleep(random.Random(turn).uniform(0.0, 0.2))
         begun = time.monotonic()
-        appliance.process.send_signal(number)
+        appliance.process.send_signal(signal.SIGTERM if turn else signal.SIGINT)
         await asyncio.wait_for(asyncio.to_thread(appliance.process.wait), END_SECONDS * 2)
         seconds = time.monotonic() - begun
         await asyncio.wait_for(load.finish(), END_SECONDS)
@@ -313,6 +328,36 @@ def test_what_was_taken_is_finished_and_answered_while_nothing_new_is_let_in(fol
 
 def metrics_of(appliance: Appliance) -> str:
     return get(appliance, "/metrics").text
+
+
+# ------------------------------------------------------------------- descriptors
+
+
+def test_when_descriptors_run_out_those_who_are_connected_go_on_and_all_heals(folder: Path) -> None:
+    with (
+        Appliance(folder, under=[tool("prlimit"), f"--nofile={DESCRIPTORS}"]) as appliance,
+        dial(appliance.port) as old,
+    ):
+        before = number_of(descriptors_of(appliance.process.pid))
+        with ExitStack() as others:
+            for _ in range(DESCRIPTORS + 100):
+                others.enter_context(dial(appliance.port))
+            until(lambda: number_of(descriptors_of(appliance.process.pid)) > DESCRIPTORS - 10)
+            with pytest.raises(httpx.TransportError):
+                get(appliance, "/ready")
+            for seq in range(1, 100):
+                old.sendall(action(f"e-{seq}"))
+                answer = response_from(old)
+                assert (answer.status, json.loads(answer.body)["seq"]) == (200, seq)
+        until(lambda: is_reached(appliance), within=5.0)
+        until(lambda: get(appliance, "/health").json()["tree"]["status"] == "ok")
+        assert len(action_ids(folder)) == 99
+        until(lambda: number_of(descriptors_of(appliance.process.pid)) <= before + 8)
+        assert "Traceback" not in appliance.output
+
+
+def number_of(things: Iterable[object]) -> int:
+    return sum(1 for _ in things)
 
 
 # --------------------------------------------------------------- beginning again

@@ -23,6 +23,7 @@ DEFAULTS: dict[str, tuple[str, object]] = {
     "SESSIONS_READ_TOKEN": ("read_token", None),
     "SESSIONS_INGEST_TOKEN": ("ingest_token", None),
     "SESSIONS_TOKENS_DIR": ("tokens_directory", None),
+    "SESSIONS_AGENT_TOKEN_FILE": ("agent_token_file", None),
     "SESSIONS_MAX_EVENT_BYTES": ("max_event_bytes", 1 << 20),
     "SESSIONS_MAX_BATCH_BYTES": ("max_batch_bytes", 32 << 20),
     "SESSIONS_LOST_AFTER": ("lost_after", 900.0),
@@ -95,6 +96,7 @@ def test_the_folder_is_the_usual_one_or_stands_in_the_current_one(
         ("SESSIONS_DURABILITY", "normal", "normal"),
         ("SESSIONS_TOKEN", " eight-88\n", "eight-88"),
         ("SESSIONS_TOKENS_DIR", "/run/secrets/sessions", Path("/run/secrets/sessions")),
+        ("SESSIONS_AGENT_TOKEN_FILE", "/run/session-store/token", Path("/run/session-store/token")),
         ("SESSIONS_MAX_EVENT_BYTES", "1024", 1024),
         ("SESSIONS_MAX_BATCH_BYTES", "268435456", 1 << 28),
         ("SESSIONS_LOST_AFTER", "0.1", 0.1),
@@ -146,6 +148,7 @@ BAD = [
     ("SESSIONS_READ_TOKEN", "with a space"),
     ("SESSIONS_INGEST_TOKEN", "schl\u00fcssel-1"),
     ("SESSIONS_TOKENS_DIR", "~no-such-user/tokens"),
+    ("SESSIONS_AGENT_TOKEN_FILE", "~no-such-user/token"),
     ("SESSIONS_MAX_EVENT_BYTES", "1023"),
     ("SESSIONS_MAX_EVENT_BYTES", "1 MiB"),
     ("SESSIONS_MAX_BATCH_BYTES", "268435457"),
@@ -294,6 +297,10 @@ def test_what_only_the_machine_can_refuse_is_named_as_well(tmp_path: Path, appli
             ({"SESSIONS_HOST": "192.0.2.1", "SESSIONS_TOKEN": "long-enough"}, ["SESSIONS_HOST", "192.0.2.1"]),
             ({"PORT": str(appliance.port)}, ["PORT", str(appliance.port)]),
             ({"SESSIONS_HOST": "0.0.0.0", "SESSIONS_TOKENS_DIR": str(a_file)}, ["SESSIONS_TOKENS_DIR", str(a_file)]),
+            (
+                {"SESSIONS_INGEST_TOKEN": "long-enough", "SESSIONS_AGENT_TOKEN_FILE": str(a_file / "token")},
+                ["SESSIONS_AGENT_TOKEN_FILE", str(a_file)],
+            ),
         ]
     ):
         ended, _ = start(env, tmp_path / f"sessions-{number}")

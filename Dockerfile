@@ -1,0 +1,40 @@
+# The session store: port 9000, all that it keeps in /var/claude-sessions, nothing to configure.
+#
+#     docker build -t session-store .
+#     docker run -d -p 127.0.0.1:9000:9000 -v claude-sessions:/var/claude-sessions --read-only session-store
+#
+# The image's SQLite is Debian's. Before 3.51.3 SQLite could damage a database that two connections write or checkpoint
+# at the same time (https://sqlite.org/wal.html#walresetbug); here one connection does both, and all others only read.
+
+FROM python:3.12-slim AS packages
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
+WORKDIR /build
+RUN python -m venv --without-pip /venv
+COPY pyproject.toml constraints.txt ./
+RUN python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["server"], sep="\n")' \
+        > requirements.txt \
+    && pip --python /venv/bin/python install --no-compile --only-binary :all: -c constraints.txt -r requirements.txt \
+    # What comes along, and nothing here needs, goes again.
+    && pip --python /venv/bin/python uninstall --yes pip setuptools \
+    && find /venv -name '*.map' -delete
+WORKDIR /app
+COPY app.py schema.sql views.sql queries.sql dashboard.html hook_agent.py containers/healthcheck.py ./
+COPY sessionstore ./sessionstore
+COPY export ./export
+# Nothing can be compiled later: the image runs with a file system that cannot be written, as a user who may not.
+RUN python -m compileall -q -j 0 /venv/lib /app
+
+FROM python:3.12-slim
+RUN useradd --system --uid 10001 --user-group --no-create-home --home-dir /nonexistent store \
+    && install -d -o store -g store -m 0700 /var/claude-sessions \
+    && install -d -o store -g store -m 0755 /run/session-store
+COPY --from=packages /venv /venv
+COPY --from=packages /app /app
+ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 SESSIONS_HOST=0.0.0.0 SESSIONS_DIR=/var/claude-sessions
+WORKDIR /app
+USER 10001:10001
+VOLUME /var/claude-sessions
+EXPOSE 9000
+HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --start-interval=1s --retries=3 \
+    CMD ["python", "-I", "-S", "healthcheck.py"]
+CMD ["python", "app.py"]

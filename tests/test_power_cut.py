@@ -1,0 +1,169 @@
+"""What was acknowledged outlives a power cut, wherever it falls; with `normal` durability it does not."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import NamedTuple
+
+import httpx
+import pytest
+
+from sessionstore.database import open_writer
+from sessionstore.settings import Settings
+from sessionstore.soundness import examine
+from tests.appliance import Appliance
+from tests.commands import export, is_done
+from tests.powercut import CALLS, Disk
+from tests.tracing import Call, read, recording, wait_for_end
+from tests.wire import NDJSON, HttpClient, connect, http_request
+
+CUTS = int(os.environ.get("POWER_CUTS", 100))
+STARTS = 30
+"""For so many cuts there is one on which a real server is started."""
+WRITERS = 4
+ROUNDS = 60
+
+
+class Traced(NamedTuple):
+    """What a server did under load until it was killed."""
+
+    folder: Path
+    calls: list[Call]
+
+
+async def write(port: int, number: int) -> None:
+    """Every kind of write, also such as make and remove files of the tree."""
+    client = await connect(port, HttpClient)
+    for turn in range(ROUNDS):
+        session = f"s-{number}-{turn // 20}"
+        name = f"{number}-{turn}"
+        body = b'{"eventId":"%s","type":"file_write","text":"%s"}' % (name.encode(), b"x" * (97 * turn % 3000))
+        passing = f"passing-{number}-{turn // 10}"
+        line = b'{"type":"response","sessionId":"%s","data":{"type":"x"}}\n' % passing.encode()
+        requests = [
+            http_request("POST", f"/api/actions/{session}", body),
+            http_request("PATCH", f"/api/state/{session}", b'{"turn":%d}' % turn),
+            http_request("POST", "/api/events", line * 20, NDJSON),
+            http_request("DELETE", f"/api/sessions/{passing}"),
+        ]
+        for request in requests[: 4 if turn % 10 == 9 else 1 + turn % 3]:
+            answer = await client.ask(request)
+            assert answer.status == 200, answer
+    client.close()
+
+
+def trace(folder: Path, durability: str) -> Traced:
+    record = folder.with_name(f"{durability}.trace")
+    environment = {"SESSIONS_DURABILITY": durability, "SESSIONS_TREE": "on" if durability == "full" else "off"}
+
+    async def load() -> None:
+        await asyncio.gather(*(write(server.port, number) for number in range(WRITERS)))
+
+    with Appliance(folder, environment, under=recording(record, CALLS)) as server:
+        asyncio.run(load())
+        server.kill()
+    wait_for_end(record, server.process.pid)
+    return Traced(folder, read(record))
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory: pytest.TempPathFactory) -> Traced:
+    return trace(tmp_path_factory.mktemp("full") / "sessions", "full")
+
+
+@pytest.fixture(scope="module")
+def normal(tmp_path_factory: pytest.TempPathFactory) -> Traced:
+    return trace(tmp_path_factory.mktemp("normal") / "sessions", "normal")
+
+
+class Cut(NamedTuple):
+    """What one cut left."""
+
+    number: int
+    folder: Path
+    promised: dict[int, str]
+    """Cursors that were told to somebody before it, with their eventId where that was told too."""
+
+
+def cuts(traced: Traced, target: Path, number: int = CUTS, seed: int = 0) -> Iterator[Cut]:
+    """So many, each at a random moment from the birth of the folder on; what one leaves is the caller's to use up."""
+    chance = random.Random(seed)
+    disk = Disk(str(traced.folder))
+    lines = sorted(chance.choices([call.begun for call in traced.calls if disk.concerns(call)], k=number))
+    made = 0
+    for line in disk.play(traced.calls):
+        while made < number and line >= lines[made]:
+            folder = target / str(made)
+            folder.mkdir()
+            disk.cut(folder, chance)
+            yield Cut(made, folder, dict(disk.promised))
+            shutil.rmtree(folder)
+            made += 1
+
+
+def faults_of(cut: Cut, durability: str) -> list[str]:
+    """What is wrong with it, in sentences."""
+    finding = examine(Settings(directory=cut.folder, durability=durability))
+    if finding is not None:
+        return [f"the start is refused: {finding.detail}"]
+    with closing(open_writer(cut.folder / "sessions.db", durability=durability)) as connection:
+        (sound,) = connection.execute("PRAGMA integrity_check").fetchone()
+        broken = connection.execute("PRAGMA foreign_key_check").fetchall()
+    return [f"{fault}" for fault in (sound, *broken) if fault != "ok"]
+
+
+def lost(cut: Cut) -> list[str]:
+    """What was promised and is not there."""
+    with closing(sqlite3.connect(cut.folder / "sessions.db")) as connection:
+        events = dict(connection.execute("SELECT cursor, event_id FROM events"))
+    newest = max(events, default=0)
+    missing = [
+        cursor for cursor, name in cut.promised.items() if cursor > newest or (name and events.get(cursor) != name)
+    ]
+    return [f"cut {cut.number}: {cut.promised[cursor] or 'an event'} had cursor {cursor}" for cursor in missing]
+
+
+def test_no_power_cut_takes_what_was_acknowledged(full: Traced, tmp_path: Path) -> None:
+    promises = 0
+    for cut in cuts(full, tmp_path):
+        assert faults_of(cut, "full") == [], cut.number
+        assert lost(cut) == []
+        promises = max(promises, len(cut.promised))
+    assert promises > WRITERS * ROUNDS, "the last cuts come after nearly all of the load"
+
+
+def test_a_real_server_starts_on_what_a_power_cut_leaves_and_mends_its_tree(full: Traced, tmp_path: Path) -> None:
+    for cut in cuts(full, tmp_path, max(3, CUTS // STARTS), seed=1):
+        with Appliance(cut.folder) as server:
+            assert httpx.get(f"{server.url}/ready").status_code == 200, cut.number
+            assert "WARNING" not in server.output and "ERROR" not in server.output, server.output
+            server.stop()
+        assert lost(cut) == []
+        assert is_done(export(cut.folder, "verify", "--full"))
+
+
+def test_with_normal_durability_a_power_cut_takes_what_was_acknowledged(normal: Traced, tmp_path: Path) -> None:
+    """As it is documented; and if these cuts took nothing, the others would show nothing."""
+    losing = 0
+    for cut in cuts(normal, tmp_path):
+        assert faults_of(cut, "normal") == [], cut.number
+        losing += bool(lost(cut))
+    assert losing > CUTS // 4
+
+
+def test_the_model_of_the_disk_has_what_the_disk_has(full: Traced) -> None:
+    disk = Disk(str(full.folder))
+    for _ in disk.play(full.calls):
+        pass
+    there = {str(path.relative_to(full.folder)): path for path in full.folder.rglob("*") if path.is_file()}
+    mapped = {"sessions.db-shm", ".newest.json"}
+    assert disk.contents().keys() - mapped == {n for n, p in there.items() if not p.is_symlink()} - mapped
+    for name in disk.contents().keys() - mapped:
+        assert disk.contents()[name] == there[name].read_bytes(), name

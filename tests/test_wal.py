@@ -1,0 +1,123 @@
+"""The write-ahead log stays small, whoever reads: SQLite itself only adds to it while anybody does."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from sessionstore import reader as reading
+from sessionstore import writer as writing
+from sessionstore.disk import size_of
+from sessionstore.problems import Problem
+from sessionstore.settings import Settings
+from sessionstore.store import Store
+from tests.databases import drafted
+
+BOUND = 256 << 10
+NEVER = 1 << 60
+WRITES = 300
+WRITE_BYTES = 10_000
+TURN_SECONDS = 0.005
+
+
+def run(folder: Path, test: Callable[[Store], Awaitable[None]]) -> None:
+    async def around() -> None:
+        store = Store(Settings(directory=folder, tree=False))
+        await store.start()
+        try:
+            await asyncio.wait_for(test(store), 60)
+        finally:
+            await store.stop()
+
+    asyncio.run(around())
+
+
+async def largest_log(store: Store) -> int:
+    """While many times the bound is written."""
+    largest = 0
+    for _ in range(WRITES):
+        await store.writer.append(drafted("action", "s", {"type": "x", "text": "y" * WRITE_BYTES}))
+        largest = max(largest, size_of(store.writer.log_path))
+    return largest
+
+
+def begin_to_read(database: Path) -> sqlite3.Connection:
+    reader = sqlite3.connect(database, isolation_level=None, check_same_thread=False)
+    reader.execute("BEGIN")
+    reader.execute("SELECT count(*) FROM events").fetchone()
+    return reader
+
+
+@contextmanager
+def overlapping_readers(database: Path) -> Iterator[None]:
+    """One of them has always been reading since before the last one began."""
+    done = threading.Event()
+
+    def take_turns() -> None:
+        last = begin_to_read(database)
+        while not done.wait(TURN_SECONDS):
+            following = begin_to_read(database)
+            last.close()
+            last = following
+        last.close()
+
+    thread = threading.Thread(target=take_turns)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+@pytest.mark.parametrize("bound", [BOUND, NEVER], ids=["bounded", "not bounded"])
+def test_readers_that_overlap_all_the_time_do_not_let_the_log_grow(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, bound: int
+) -> None:
+    async def test(store: Store) -> None:
+        with overlapping_readers(store.settings.database):
+            largest = await largest_log(store)
+        assert (largest < 8 * BOUND) is (bound == BOUND), largest
+
+    monkeypatch.setattr(writing, "LOG_BYTES", bound)
+    monkeypatch.setattr(writing, "CHORE_INTERVAL", 0.01)
+    monkeypatch.setattr(writing, "PUT_OFF", 0.0)
+    run(folder, test)
+
+
+def test_a_reader_that_stays_lets_the_log_grow_holds_writers_up_for_moments_and_is_said(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Another program's: the server cannot end it, and goes on taking writes."""
+
+    async def test(store: Store) -> None:
+        reader = begin_to_read(store.settings.database)
+        assert await largest_log(store) > 8 * BOUND
+        assert "somebody has been reading one state for long" in caplog.text
+        reader.close()
+        while size_of(store.writer.log_path) >= BOUND:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+    monkeypatch.setattr(writing, "LOG_BYTES", BOUND)
+    monkeypatch.setattr(writing, "MOST_LOG_PATIENCE", 0.1)
+    run(folder, test)
+
+
+def test_several_queries_on_one_state_have_one_deadline(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "DEADLINE", 0.2)
+    slow = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 200000) SELECT count(*) FROM n"
+
+    async def test(store: Store) -> None:
+        with pytest.raises(Problem, match="took too long"):
+            async with store.reader.snapshot() as connection:
+                for _ in range(1000):
+                    await connection.rows(slow)
+        assert await store.reader.rows("SELECT 1") == [(1,)]
+
+    run(folder, test)

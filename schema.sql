@@ -178,8 +178,17 @@ CREATE TABLE purges (
 ) STRICT, WITHOUT ROWID;
 
 /* Full text over what was logged, brought up behind the writing. Contentless: the
-   text is that of the event with this rowid (folds.searchable_text), kept once. */
-CREATE VIRTUAL TABLE search USING fts5 (text, content = '', tokenize = 'unicode61 remove_diacritics 0');
+   words are those of the event with this rowid (sessionstore/search.py), which is
+   kept once. Marks in `about` (its type, session, user, day …) narrow a search
+   without a look at each event. */
+CREATE VIRTUAL TABLE search USING fts5 (
+  text,                                        -- what was said
+  parts,                                       -- of names in it: get User By Id
+  about,
+  content = '', tokenize = "unicode61 remove_diacritics 2 categories 'L* M* N* Co'"
+);
+INSERT INTO search (search, rank) VALUES ('automerge', 0);      -- index_search merges, a little with every call
+INSERT INTO search (search, rank) VALUES ('crisismerge', 100);
 
 ------------------------------------------------------------------------------
 -- Folding: log entries

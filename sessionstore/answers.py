@@ -196,16 +196,23 @@ class EventPage(Shape, kw_only=True):
 
 
 class Found(Shape, kw_only=True):
-    """An event that a search found, and where."""
+    """An event that a search found, and where. `marked` is the snippet in pieces: every second one was asked for."""
 
     event: EventShape
     snippet: str
+    marked: list[str]
 
 
 class FoundPage(Shape, kw_only=True):
-    """What a search found, best first."""
+    """What a search found, best first.
+
+    `total`: how many events have it, of which at most the newest 10,000 are looked at; `behind`: how many of the
+    newest events are not searched yet.
+    """
 
     items: list[Found]
+    total: int
+    behind: int
 
 
 class Connections(Shape, kw_only=True):
@@ -386,7 +393,7 @@ def problems(*statuses: int) -> dict[int, ResponseSpec]:
     """The problems that an operation may tell: these, and those of every request that is not let in."""
     return {
         status: ResponseSpec(ProblemShape, description=title(status), media_type=MEDIA_TYPE, generate_examples=False)
-        for status in (400, 403, *statuses)
+        for status in (400, 403, 429, *statuses)
     }
 
 

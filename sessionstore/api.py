@@ -37,7 +37,7 @@ from .catalogue import questions
 from .database import Appended, Appender, DeleteUnchanged
 from .disk import Disk
 from .door import entry, logged
-from .events import ID_PATTERN, Draft, is_id, json_object, now
+from .events import ID_PATTERN, Draft, is_id, json_object, now, utc
 from .folds import Document
 from .metrics import prometheus
 from .mirror import Mirror
@@ -45,6 +45,7 @@ from .problems import MEDIA_TYPE, Problem, invalid
 from .reader import HISTORY_TYPES, Page
 from .requests import check_media_type, draft_of, draft_of_line, if_match, read_body, session_in_path, split
 from .retention import Retention
+from .search import Narrowed
 from .store import Store
 from .tokens import cookie_for
 from .webhooks import Webhook
@@ -863,19 +864,37 @@ async def list_questions(request: Call) -> JSONResponse:
     return answer(msgspec.json.encode({"items": list(questions().values())}))
 
 
-@get("/api/query/search", responses=gives(answers.FoundPage, 422), tags=["queries"])
+@get("/api/query/search", responses=gives(answers.FoundPage, 422, 503), tags=["queries"])
 async def search(
     request: Call,
-    q: Annotated[str, QueryParameter(max_length=1000)] = "",
+    q: Annotated[
+        str,
+        QueryParameter(description='Words; `"a phrase"`, `begin*`, `-without` that word', max_length=1000),
+    ] = "",
     limit: Annotated[int, QueryParameter(ge=1, le=100)] = 20,
     session_id: SessionId = None,
     types: Types = None,
+    kinds: Kinds = None,
+    user_id: UserId = None,
+    agent_id: AgentId = None,
+    since: Annotated[str | None, QueryParameter(description="Timestamps from this time on, RFC 3339")] = None,
+    until: Annotated[str | None, QueryParameter(description="Timestamps before this time")] = None,
 ) -> JSONResponse:
-    """Full text over what was logged, best first."""
+    """Full text over what was logged, best first. `behind`: how many of the newest events are not searched yet."""
     store = store_of(request)
+    narrowed = Narrowed(
+        types=split(types),
+        kinds=split(kinds),
+        session_id=session_id,
+        user_id=user_id,
+        agent_id=agent_id,
+        since=since if since is None else utc(since, "$.since"),
+        until=until if until is None else utc(until, "$.until"),
+    )
     await store.writer.catch_up_search()
-    page = await store.reader.search(q, limit=limit, session_id=session_id, types=split(types))
-    return answer(joined({"items": page.array()}))
+    behind = store.writer.search_lag
+    found = await store.reader.search(q, narrowed, limit=limit)
+    return answer(joined({"items": f"[{','.join(found.items)}]", "total": str(found.total), "behind": str(behind)}))
 
 
 # ------------------------------------------------------------------------- log-in
@@ -884,7 +903,7 @@ async def search(
 @post(
     "/api/login",
     operation_class=takes(requests.Login, headers=()),
-    responses=gives(answers.LoggedIn, 400, 413, 415, 422, 429),
+    responses=gives(answers.LoggedIn, 400, 413, 415, 422),
     status_code=200,
     tags=["server"],
 )

@@ -14,12 +14,13 @@ import sqlite3
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
-from . import folds
+from . import folds, search
 from .events import LOGS, STATE_TYPES, UNKNOWN_USER, Draft, Event, known_id
 from .folds import METRICS, Document, encode
 from .problems import Problem, fault, invalid, invalid_value, no_session
@@ -55,7 +56,19 @@ def note_turns(connection: sqlite3.Connection) -> None:
     create_schema(connection, re.compile(r"^CREATE (TABLE|INDEX) turns", re.MULTILINE))
 
 
-MIGRATIONS: tuple[Migration, ...] = (find_events_by_their_id_first, find_results_prompts_and_failures, note_turns)
+def search_by_parts_and_marks(connection: sqlite3.Connection) -> None:
+    """Another full-text index: it is filled anew behind the writing, and search says how far it has come."""
+    connection.execute("DROP TABLE search")
+    create_schema(connection, re.compile(r"^(CREATE VIRTUAL TABLE|INSERT INTO) search ", re.MULTILINE))
+    connection.execute("UPDATE progress SET searched = 0")
+
+
+MIGRATIONS: tuple[Migration, ...] = (
+    find_events_by_their_id_first,
+    find_results_prompts_and_failures,
+    note_turns,
+    search_by_parts_and_marks,
+)
 """Append-only: what turns the tables of a database of version N, as PRAGMA user_version has it, into those of N + 1,
 from version 1 on. Views and triggers are made anew after them. schema.sql is always the newest version; a database
 that is made new needs none of these."""
@@ -740,23 +753,29 @@ class DeleteUnchanged:
         return appender.append(self.draft)
 
 
-def purge(connection: sqlite3.Connection, *, session_id: str | None = None, limit: int = 2000) -> bool:
+SEARCHED_AT_ONCE = 1 << 18
+"""Characters of events that one call brings into the index or takes out of it, or one event of more."""
+MERGED_AT_LEAST = 50
+CHARACTERS_PER_PAGE = 1000
+"""How many pages of the index are merged with each call: left to itself, FTS5 merges seldom, and then very many."""
+
+
+def purge(connection: sqlite3.Connection, *, session_id: str | None = None, limit: int = 500) -> bool:
     """Remove some events of a deleted session (of any, or of this one). False when there is nothing left to do."""
     row = connection.execute(
         "SELECT session_id, cursor FROM purges WHERE session_id = coalesce(?, session_id) LIMIT 1", (session_id,)
     ).fetchone()
     if row is None:
         return False
-    gone = connection.execute(
-        "SELECT cursor, data FROM events WHERE session_id = ? AND cursor < ? ORDER BY cursor LIMIT ?", (*row, limit)
-    ).fetchall()
+    gone, has_more = some_of(connection, "session_id = ? AND cursor < ?", *row, limit=limit)
     (searched,) = connection.execute("SELECT searched FROM progress").fetchone()
     connection.executemany(
-        "INSERT INTO search (search, rowid, text) VALUES ('delete', ?, ?)",
-        ((cursor, folds.searchable_text(data)) for cursor, data in gone if cursor <= searched),
+        f"INSERT INTO search (search, rowid, {search.COLUMNS}) VALUES ('delete', ?, ?, ?, ?)",
+        (search.entry(*event) for event in gone if event[0] <= searched),
     )
-    connection.executemany("DELETE FROM events WHERE cursor = ?", ((cursor,) for cursor, _ in gone))
-    if len(gone) < limit:
+    merge_search(connection, pages=pages_of(gone))
+    connection.executemany("DELETE FROM events WHERE cursor = ?", (event[:1] for event in gone))
+    if not has_more:
         connection.execute("DELETE FROM purges WHERE session_id = ?", row[:1])
     return True
 
@@ -764,21 +783,41 @@ def purge(connection: sqlite3.Connection, *, session_id: str | None = None, limi
 def index_search(connection: sqlite3.Connection, *, limit: int) -> tuple[int, bool]:
     """Bring the full-text index forward by some events: how far it is then, and whether there is more."""
     (searched,) = connection.execute("SELECT searched FROM progress").fetchone()
-    rows = connection.execute(
-        "SELECT cursor, data FROM events WHERE cursor > ? ORDER BY cursor LIMIT ?", (searched, limit)
-    ).fetchall()
-    if not rows:
+    coming, has_more = some_of(connection, "cursor > ?", searched, limit=limit)
+    if not coming:
         return searched, False
     connection.executemany(
-        "INSERT INTO search (rowid, text) VALUES (?, ?)", ((row, folds.searchable_text(data)) for row, data in rows)
+        f"INSERT INTO search (rowid, {search.COLUMNS}) VALUES (?, ?, ?, ?)", (search.entry(*event) for event in coming)
     )
-    connection.execute("UPDATE progress SET searched = ?", rows[-1][:1])
-    return rows[-1][0], len(rows) == limit
+    merge_search(connection, pages=pages_of(coming))
+    searched = coming[-1][0]
+    connection.execute("UPDATE progress SET searched = ?", (searched,))
+    return searched, has_more
+
+
+def pages_of(events: list[Any]) -> int:
+    """How many pages of the index are to be merged because of these events."""
+    return MERGED_AT_LEAST + sum(len(event[-1]) for event in events) // CHARACTERS_PER_PAGE
+
+
+def some_of(connection: sqlite3.Connection, which: str, *values: object, limit: int) -> tuple[list[Any], bool]:
+    """Events for `search.entry`, at most `limit`, fewer where they are large; and whether there may be more."""
+    some: list[Any] = []
+    size = 0
+    query = f"SELECT {search.EVENT} FROM events WHERE {which} ORDER BY cursor LIMIT ?"
+    with closing(connection.execute(query, (*values, limit))) as events:
+        for event in events:
+            some.append(event)
+            size += len(event[-1])
+            if size > SEARCHED_AT_ONCE:
+                return some, True
+    return some, len(some) == limit
 
 
 def merge_search(connection: sqlite3.Connection, *, pages: int) -> bool:
-    """Take words of deleted events out of the index, where they stand beside a word that they are deleted, by writing
-    about so many pages of it anew. Begun with a negative number. False: nothing is left to do.
+    """Bring pieces of the index together, by writing about so many pages of it anew. So words of deleted events go,
+    which stand beside a word that they are deleted: all of them where it begins with a negative number. False: nothing
+    is left to do.
 
     https://www.sqlite.org/fts5.html#the_merge_command
     """

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
@@ -281,27 +281,6 @@ STATE_FOLDS: dict[str, StateFold] = {
     "agent_updated": update_agent,
     "agent_completed": complete_agent,
 }
-
-
-# ---------------------------------------------------------------------- search
-
-
-def searchable_text(data: str) -> str:
-    """Every text and number in an event's data, one a line: what full-text search finds it by."""
-    return "\n".join(leaves(decode(data)))
-
-
-def leaves(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict):
-        for member in value.values():
-            yield from leaves(member)
-    elif isinstance(value, list):
-        for item in value:
-            yield from leaves(item)
-    elif isinstance(value, int | float) and not isinstance(value, bool):
-        yield str(value)
 
 
 def register(connection: sqlite3.Connection) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
@@ -13,11 +12,12 @@ from typing import Any, NamedTuple
 
 import aiosqlite
 
-from . import folds
+from . import folds, search
 from .broadcaster import Item
 from .database import STATE_EVENTS
-from .events import LOGS, STATE_TYPES
-from .problems import Problem, no_session, unavailable
+from .events import LOGS, STATE_TYPES, now
+from .problems import Problem, invalid, no_session, unavailable
+from .search import Narrowed
 
 CONNECTIONS = 3
 DEADLINE = 5.0
@@ -27,6 +27,13 @@ PAGE_BYTES = 32 << 20
 FETCHED_AT_ONCE = 64
 LOOKAHEAD = 10_000
 """How many cursors one page of a filtered list looks at before it answers with what it has."""
+
+LOOKED_AT = 10_000
+"""How many of the events that have what is searched for are looked at, the newest."""
+RANKED = 100
+"""How many of these, the shortest, are read and ranked."""
+SEARCHES_AT_ONCE = 2
+"""Fewer than the connections, so that other queries always have one."""
 
 Values = Sequence[object] | dict[str, object]
 
@@ -61,6 +68,13 @@ class Items(NamedTuple):
     following: int
 
 
+class Found(NamedTuple):
+    """What a search found, the best first, as JSON texts; and how many events have it, of those that it looked at."""
+
+    items: list[str]
+    total: int
+
+
 class Reader:
     """A few read-only connections, lent to one query at a time."""
 
@@ -69,6 +83,7 @@ class Reader:
         self.number = connections
         self.free: asyncio.Queue[Deadlined] = asyncio.Queue()
         self.all: list[Deadlined] = []
+        self.searching = asyncio.Semaphore(SEARCHES_AT_ONCE)
 
     async def start(self) -> None:
         for _ in range(self.number):
@@ -333,22 +348,29 @@ class Reader:
         last = found[-1].cursor if found else after
         return Items(found, max(last, min(until, head)))
 
-    async def search(self, text: str, *, limit: int, session_id: str | None, types: Sequence[str]) -> Page:
-        """Events whose data holds the words of `text`, best first, each with a snippet."""
-        match = fts_query(text)
-        if match is None:
-            return Page([], None)
-        where, values = conditions(("t.session_id = ?", session_id), one_of("t.type", types))
-        rows, _ = await self.some(
-            "SELECT t.document, e.data FROM search s JOIN timeline t ON t.cursor = s.rowid"
-            " JOIN events e ON e.cursor = s.rowid"
-            f" WHERE search MATCH ? AND {where} ORDER BY s.rank LIMIT ?",
-            [match, *values, limit],
+    async def search(self, question: str, narrowed: Narrowed, *, limit: int) -> Found:
+        """Events that have what `question` asks for, best first."""
+        sought = search.terms(question)
+        if len(sought) > search.MAX_TERMS:
+            raise invalid("$.q", f"must have at most {search.MAX_TERMS} words")
+        if not sought:
+            return Found([], 0)
+        where, values = conditions(
+            ("e.session_id = ?", narrowed.session_id),
+            ("e.user_id = ?", narrowed.user_id),
+            ("e.agent_id = ?", narrowed.agent_id),
+            one_of("e.type", narrowed.types),
+            one_of("e.kind", narrowed.kinds),
+            ("e.timestamp >= ?", narrowed.since),
+            ("e.timestamp < ?", narrowed.until),
         )
-        words = re.findall(r"\w+", text.lower())
-        return Page(
-            [f'{{"event":{event},"snippet":{folds.encode(snippet(data, words))}}}' for event, data in rows], None
-        )
+        match = search.match_of(sought, narrowed.marks(now()))
+        async with self.searching, self.snapshot() as connection:
+            chosen = await connection.rows(CHOSEN.format(where=where), [match, *values, LOOKED_AT, RANKED])
+            cursors = folds.encode([cursor for cursor, _ in chosen])
+            documents, _ = await connection.some(DOCUMENTS, (cursors,))
+        items = await asyncio.to_thread(best_first, [document for (document,) in documents], sought, limit)
+        return Found(items, chosen[0][1] if chosen else 0)
 
 
 class Deadlined:
@@ -425,21 +447,21 @@ def either(*filters: tuple[str, Sequence[str]]) -> tuple[str, list[str]]:
     return f"({' OR '.join(term for term, _ in given) or '1'})", values
 
 
-def fts_query(text: str) -> str | None:
-    """Every word of `text`, the last as a prefix, as an FTS5 query that is never an error. None: no word in it."""
-    terms = [term for term in text.replace("\0", " ").split() if re.search(r"\w", term)]
-    if not terms:
-        return None
-    return " ".join('"' + term.replace('"', '""') + '"' for term in terms) + "*"
+def best_first(documents: list[str], sought: Sequence[search.Term], limit: int) -> list[str]:
+    """The best of some events, each with the piece of it that was asked for."""
+    texts = map(text_of_event, documents)
+    ranked = sorted(zip(texts, documents, strict=True), key=lambda found: -search.score(found[0], sought))
+    return [with_snippet(document, search.snippet(text, sought)) for text, document in ranked[:limit]]
 
 
-def snippet(data: str, words: Sequence[str], width: int = 160) -> str:
-    """The piece of an event's text where the first of the words stands."""
-    text = " ".join(folds.searchable_text(data).split())
-    places = [place for word in words if (place := text.lower().find(word)) >= 0]
-    start = max(0, min(places, default=0) - width // 4)
-    piece = text[start : start + width]
-    return ("…" if start else "") + piece + ("…" if start + width < len(text) else "")
+def text_of_event(document: str) -> str:
+    """What was said in it: without the seq, which is the store's."""
+    event = folds.decode(document)
+    return search.line_of({**event["data"], "seq": None} if event["type"] in LOGS else event["data"])
+
+
+def with_snippet(document: str, found: search.Snippet) -> str:
+    return f'{{"event":{document},"snippet":{folds.encode(found.text)},"marked":{folds.encode(found.marked)}}}'
 
 
 BRIEF = 300
@@ -547,5 +569,19 @@ SELECT json_object(
   'eventsToday', (SELECT coalesce(sum(events), 0) FROM minutes WHERE minute >= substr(:now, 1, 10)),
   'eventsPerMinute', (SELECT json_group_array(events) FROM (
      SELECT coalesce(m.events, 0) AS events FROM last_hour LEFT JOIN minutes m USING (minute) ORDER BY back DESC)))"""
+
+CHOSEN = """
+SELECT cursor, count(*) OVER ()
+FROM (SELECT e.cursor, size.sz
+      FROM search s CROSS JOIN events e ON e.cursor = s.rowid CROSS JOIN search_docsize size ON size.id = s.rowid
+      WHERE search MATCH ? AND {where}
+        AND NOT EXISTS (SELECT 1 FROM purges p WHERE p.session_id = e.session_id AND e.cursor < p.cursor)
+      ORDER BY s.rowid DESC LIMIT ?)
+ORDER BY sz, cursor DESC LIMIT ?"""
+"""The shortest of the newest: the more there is beside what was asked for, the less it is about that. FTS5 keeps
+the numbers of words as varints, which sort as they stand. Its own ranking counts each word in the whole index first."""
+
+DOCUMENTS = """
+SELECT t.document FROM json_each(?) chosen CROSS JOIN timeline t ON t.cursor = chosen.value ORDER BY t.cursor DESC"""
 
 HISTORY_TYPES = STATE_TYPES

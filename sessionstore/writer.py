@@ -40,9 +40,9 @@ log = logging.getLogger("sessionstore.writer")
 MAX_GROUP = 512
 MAX_WAITING = 10_000
 MAX_WAITING_BYTES = 128 << 20
-MAX_SEARCH_CATCH_UP = 5_000
-"""How many events a search waits for, if they are not in the index yet."""
-INDEX_AT_ONCE = 200
+MAX_SEARCH_CATCH_UP, SEARCH_WAITS = 5_000, 1.0
+"""How many events that are not in the index yet a search waits for, and how many seconds at most."""
+INDEX_AT_ONCE = 100
 """How many events one chore brings into the index: what a write may have to wait for."""
 CHORE_INTERVAL = 0.25
 """Seconds between looks at what is to do besides writing, while there is nothing."""
@@ -50,7 +50,7 @@ A_JUMP = 1.0
 """Seconds by which the clock may go wrong between two looks; by more, it has been set."""
 QUIET = 0.01
 """Seconds for which nobody must have written before a chore goes on."""
-PUT_OFF = 0.1
+PUT_OFF = 0.05
 """Seconds for which writing may put a chore off: so the index keeps up with what is a steady load."""
 PAGES_AT_ONCE = 128
 """Pages, of 4 KiB, that one chore returns to the file system: what a write may have to wait for."""
@@ -243,10 +243,15 @@ class Writer:
         return max(0, self.cursor - self.searched)
 
     async def catch_up_search(self) -> None:
-        """Have full-text search find what is stored by now, unless that is very much, or nothing can be written."""
-        if 0 < self.search_lag <= MAX_SEARCH_CATCH_UP:
-            with suppress(Problem):
-                await self.submit(lambda appender: self.index(appender, MAX_SEARCH_CATCH_UP))
+        """Have full-text search find what is stored by now, unless that is very much, or nothing can be written.
+
+        A little at a time, so that no write waits longer than for a chore.
+        """
+        wanted, until = self.cursor, time.monotonic() + SEARCH_WAITS
+        is_behind = 0 < self.search_lag <= MAX_SEARCH_CATCH_UP
+        with suppress(Problem):
+            while is_behind and self.searched < wanted and time.monotonic() < until:
+                is_behind = await self.submit(lambda appender: self.index(appender, INDEX_AT_ONCE))
 
     def settle(self, outcomes: list[Outcome], events: list[Event]) -> None:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
@@ -101,6 +102,16 @@ class Database:
 
     def close(self) -> None:
         self.connection.close()
+
+
+@contextmanager
+def temporary_database() -> Iterator[Database]:
+    with tempfile.TemporaryDirectory() as folder:
+        database = Database(Path(folder) / "sessions.db")
+        try:
+            yield database
+        finally:
+            database.close()
 
 
 def drafted(event_type: str, session_id: str, data: dict[str, Any] | None = None, **members: Any) -> Draft:

@@ -18,7 +18,6 @@ from sessionstore.folds import (
     merge_patch,
     metadata_after,
     path_of,
-    searchable_text,
     state_after,
     state_at,
     with_members,
@@ -353,15 +352,3 @@ def test_the_state_at_a_cursor_is_the_fold_of_what_came_before() -> None:
     for kind, data in CHANGES.items():
         document = encode(fold(document, kind, data))
     assert state_at(events) == json.loads(document)
-
-
-# ---------------------------------------------------------------------- search
-
-
-def test_texts_and_numbers_are_searched_names_and_switches_are_not() -> None:
-    assert searchable_text('{"name":"text","list":[1,{"x":"deep"},true,null,2.5]}').split("\n") == [
-        "text",
-        "1",
-        "deep",
-        "2.5",
-    ]

@@ -213,9 +213,9 @@ def test_what_is_found_is_the_event_and_a_snippet(http: httpx.Client, session_id
 @pytest.mark.parametrize(
     ("text", "queries"),
     [
-        ("src/server.js", ["src/server.js", "server.js", "server", "SRC/SERVER.JS", "src/serv"]),
+        ("src/server.js", ["src/server.js", "server.js", "server", "SRC/SERVER.JS", "src/serv", "server.js src"]),
         ("getUserById", ["getUserById", "getuserbyid", "getUser"]),
-        ("ÖBB", ["ÖBB", "öbb", "ÖB"]),
+        ("ÖBB", ["ÖBB", "öbb", "ÖB*", "obb"]),
         ("Grüße aus Köln", ["grüße", "KÖLN", "Grüße Köln", "Köln Grüße"]),
         ("дом 東京 ☃", ["дом", "ДОМ", "東京"]),
         ("--force -x user@example.com", ["--force", "user@example.com", "-x"]),

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, get_args
 
@@ -17,18 +14,7 @@ from hypothesis import strategies as st
 from sessionstore.database import COLUMNS, index_search, lose_silent, purge
 from sessionstore.events import STATE_TYPES, Draft, Event, EventType, text_of_time
 from sessionstore.problems import Problem
-from tests.databases import DERIVED, MIDNIGHT, Database, drafted, view
-
-
-@contextmanager
-def temporary_database() -> Iterator[Database]:
-    with tempfile.TemporaryDirectory() as folder:
-        database = Database(Path(folder) / "sessions.db")
-        try:
-            yield database
-        finally:
-            database.close()
-
+from tests.databases import DERIVED, MIDNIGHT, Database, drafted, temporary_database, view
 
 # ------------------------------------------------------------- the views' texts
 

@@ -878,7 +878,7 @@ def test_a_deleted_session_is_gone_from_everywhere(http: httpx.Client, session_i
     assert http.get(f"/api/sessions/user/{user}").json() == []
     assert session_id not in [item["sessionId"] for item in http.get("/api/query/recent?limit=500").json()]
     assert session_id not in [item["sessionId"] for item in http.get("/api/query/active").json()]
-    assert http.get("/api/query/search", params={"q": word}).json() == {"items": []}
+    assert http.get("/api/query/search", params={"q": word}).json()["items"] == []
     left = http.get("/api/events", params={"sessionId": session_id}).json()["items"]
     assert [event["type"] for event in left] == ["session_deleted"]
     after = http.get("/api/query/stats").json()

@@ -17,6 +17,7 @@ from sessionstore import writer as writing
 from sessionstore.database import Appended, Appender, index_search, open_writer
 from sessionstore.events import Draft, Event
 from sessionstore.problems import Problem
+from sessionstore.search import Narrowed
 from sessionstore.settings import Settings
 from sessionstore.store import Store
 from sessionstore.writer import Work, Writer
@@ -501,7 +502,7 @@ def test_search_catches_up_behind_the_writing_and_on_demand(folder: Path) -> Non
             await answers([store.writer.submit(writes(word(text="needle"))) for _ in range(300)])
             await store.writer.catch_up_search()
             assert store.writer.search_lag == 0
-            assert len((await store.reader.search("needle", limit=1000, session_id=None, types=())).documents) == 300
+            assert (await store.reader.search("needle", Narrowed(), limit=1000)).total == 300
             appended = await store.writer.append(word(text="another"))
             await until(lambda: store.writer.searched == appended.event.cursor)
 

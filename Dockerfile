@@ -18,7 +18,7 @@ RUN python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))
     && pip --python /venv/bin/python uninstall --yes pip setuptools \
     && find /venv -name '*.map' -delete
 WORKDIR /app
-COPY app.py schema.sql dashboard.html hook_agent.py containers/healthcheck.py ./
+COPY app.py schema.sql views.sql queries.sql dashboard.html hook_agent.py containers/healthcheck.py ./
 COPY sessionstore ./sessionstore
 COPY export ./export
 # Nothing can be compiled later: the image runs with a file system that cannot be written, as a user who may not.
@@ -30,7 +30,7 @@ RUN useradd --system --uid 10001 --user-group --no-create-home --home-dir /nonex
     && install -d -o store -g store -m 0755 /run/session-store
 COPY --from=packages /venv /venv
 COPY --from=packages /app /app
-ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 SESSIONS_HOST=0.0.0.0
+ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 SESSIONS_HOST=0.0.0.0 SESSIONS_DIR=/var/claude-sessions
 WORKDIR /app
 USER 10001:10001
 VOLUME /var/claude-sessions

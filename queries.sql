@@ -45,7 +45,7 @@ ORDER BY waiting_since;
 
 /* longest-waits: Sessions that waited longest for a person
    From a word that asks for a person to the next that does not; a wait that goes on lasts until now. Among the newest
-   `newest` actions and responses (20000). */
+   `newest` actions and responses (10000). */
 WITH said AS (
   SELECT cursor, session_id, agent_id, timestamp,
          instr(data, '"attention":{') AND json_type(data, '$.attention') IS 'object' AS asks,
@@ -53,7 +53,7 @@ WITH said AS (
   FROM events
   WHERE type IN ('action', 'response')
   ORDER BY cursor DESC
-  LIMIT coalesce(nullif(:newest, ''), 20000)
+  LIMIT coalesce(nullif(:newest, ''), 10000)
 ), turns AS (
   SELECT *, asks AND NOT lag(asks, 1, 0) OVER words AS begins, NOT asks AND lag(asks, 1, 0) OVER words AS ends
   FROM said

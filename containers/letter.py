@@ -6,16 +6,21 @@ import hashlib
 import re
 from datetime import UTC, date, datetime
 from email import message_from_bytes
+from email.errors import MessageError
 from email.header import decode_header, make_header
 from email.message import Message
 from email.utils import getaddresses, parsedate_to_datetime
+from html.parser import HTMLParser
 from typing import NamedTuple
 
 TEXT_LENGTH = 20_000
-ADDRESS = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_{|}~-]+@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+")
-MESSAGE_ID = re.compile(r"<[!-;=?-~]{3,250}>")
+MARKUP_LENGTH = 100_000
+HEADER_LENGTH = 4_000
+# None of them takes a question mark: Python's email package reads encoded words (=?…?=) also in headers that it is to
+# write, and then writes what they stand for, line breaks included.
+ADDRESS = re.compile(r"[A-Za-z0-9.!#$%&'*+/=^_{|}~-]+@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+")
+MESSAGE_ID = re.compile(r"<[!-;=@-~]{3,250}>")
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
-MARKUP = re.compile(r"<(style|script).*?</\1>|<[^>]+>", re.S | re.I)
 QUOTED = re.compile(
     r"^\s*(>.*|-{3,} ?(original message|ursprüngliche nachricht).*|(on|am) .{5,80}(wrote|schrieb).*:)$", re.I
 )
@@ -73,24 +78,31 @@ def _as_text(value: object) -> str:
 
 
 def _on_one_line(text: str) -> str:
-    return " ".join(CONTROL.sub(" ", text).split())
+    return " ".join(CONTROL.sub(" ", text[:HEADER_LENGTH]).split())
 
 
 def _decoded(value: str) -> str:
-    """With its encoded words read, in which there can be line breaks."""
+    """With its encoded words read, in which there can be line breaks; what then looks like one is none any more."""
     try:
         text = str(make_header(decode_header(value)))
-    except (LookupError, ValueError):  # an encoding that nobody knows, or that it is not in
+    except (LookupError, ValueError, MessageError):  # an encoding that nobody knows, or that it is not in
         text = value
-    return _on_one_line(text.encode("utf-8", "replace").decode())
+    return _on_one_line(text.encode("utf-8", "replace").decode()).replace("=?", "= ?")
 
 
 def _sender(undecoded: dict[str, str]) -> tuple[str, str]:
     """Name and address. The addresses are found before encoded words are read: there can be others in those."""
-    given = getaddresses([undecoded.get("reply-to", ""), undecoded.get("from", "")])
+    senders = _addresses(undecoded.get("from", ""))
+    given = [*_addresses(undecoded.get("reply-to", "")), *senders]
     address = next((address for _, address in given if ADDRESS.fullmatch(address)), "")
-    names = getaddresses([undecoded.get("from", "")])
-    return _decoded(names[0][0]) if names else "", address
+    return _decoded(senders[0][0]) if senders else "", address
+
+
+def _addresses(value: str) -> list[tuple[str, str]]:
+    try:
+        return getaddresses([value])
+    except RecursionError:  # comments in comments
+        return []
 
 
 def _received(value: str) -> date:
@@ -107,9 +119,34 @@ def _text(message: Message) -> str:
     parts = [part for part in message.walk() if not part.is_multipart() and not part.get_filename()]
     plain = next((part for part in parts if part.get_content_type() == "text/plain"), None)
     html = next((part for part in parts if part.get_content_type() == "text/html"), None)
-    text = _payload(plain) if plain else MARKUP.sub(" ", _payload(html)) if html else ""
+    text = _payload(plain) if plain else _Shown.of(_payload(html)) if html else ""
     lines = [line for line in text[:TEXT_LENGTH].splitlines() if not QUOTED.match(line)]
     return "\n".join(lines).strip()
+
+
+class _Shown(HTMLParser):
+    """The text of a page, without what is not shown."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pieces: list[str] = []
+        self.hidden = False
+
+    @classmethod
+    def of(cls, page: str) -> str:
+        shown = cls()
+        shown.feed(page[:MARKUP_LENGTH])
+        return " ".join(shown.pieces)
+
+    def handle_starttag(self, tag: str, attributes: object) -> None:
+        self.hidden = tag in ("style", "script")
+
+    def handle_endtag(self, tag: str) -> None:
+        self.hidden = False
+
+    def handle_data(self, data: str) -> None:
+        if not self.hidden:
+            self.pieces.append(data)
 
 
 def _payload(part: Message) -> str:

@@ -7,6 +7,7 @@ histogram    how something is distributed, counted into buckets
 owner        one process on a folder
 disk         the room that is left
 tokens       who holds which, in files; adding and taking away while the server runs
+attempts     wrong tokens, counted by address
 problems     every error, and the one shape in which it is told
 folds        what an event does to a document: pure functions
 events       the words of the contract: ids, times, JSON, the event

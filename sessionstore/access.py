@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import ipaddress
-import math
 import re
-import time
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from itertools import product
 from typing import Any, NamedTuple
 
+from .attempts import Failures
 from .log import security
 from .problems import MEDIA_TYPE, Problem
-from .settings import Settings, is_loopback_name
-from .tokens import ROLES, Token, Tokens, digest
+from .settings import Settings, is_loopback_name, plain_address
+from .tokens import ROLES, Token, Tokens
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -36,96 +34,11 @@ def roles_for(method: str, path: str) -> tuple[str, ...] | None:
     """The roles that may do this; None: everybody."""
     if (method, path) in PUBLIC:
         return None
-    if method in READS:
+    if method in READS or path.startswith("/datasette/"):
         return ROLES if AGENT_READS.fullmatch(path) else ("admin", "read")
     if method == "DELETE":
         return ("admin",)
     return ("admin", "ingest")
-
-
-# ---------------------------------------------------------------- wrong tokens
-
-
-class Verdict(NamedTuple):
-    """What is to be done about a wrong token."""
-
-    wait: int
-    """Seconds for which the address must not try again; 0: it has not tried too often."""
-    is_news: bool
-    """Whether the log should tell."""
-
-
-class Attempts:
-    """What one address has tried: a level that rises with each wrong token, and sinks as time passes."""
-
-    def __init__(self) -> None:
-        self.level = 0.0
-        self.at = 0.0
-        self.tried: dict[bytes, None] = {}
-        """Digests of its last wrong tokens."""
-        self.was_told = False
-
-
-class Failures:
-    """Counts the wrong tokens of each address. The same one again counts little: that is no guessing, but a container
-    that has not heard of the new token yet."""
-
-    def __init__(self, allowed: int | None, clock: Callable[[], float] = time.monotonic) -> None:
-        self.allowed = allowed
-        """In a minute, of one address; None: any number."""
-        self.clock = clock
-        self.attempts: dict[str, Attempts] = {}
-
-    def note(self, address: str, tried: str, *, is_log_in: bool = False) -> Verdict:
-        now, of = self.clock(), self.attempts_of(address)
-        allowed = self.allowed or math.inf
-        of.level = max(0.0, of.level - (now - of.at) * allowed / 60) if self.allowed else 0.0
-        of.at = now
-        is_new = remember(of.tried, digest(tried), REMEMBERED_TOKENS)
-        if of.level + 1 > allowed:
-            is_news, of.was_told = not of.was_told, True
-            return Verdict(math.ceil((of.level + 1 - allowed) * 60 / allowed), is_news)
-        of.level += 1 if is_new or is_log_in else REPEATED
-        of.was_told = False
-        return Verdict(0, is_new)
-
-    def attempts_of(self, address: str) -> Attempts:
-        name = neighbourhood(address)
-        found = self.attempts.pop(name, None) or Attempts()
-        self.attempts[name] = found  # the last in order: those that are quiet longest are forgotten first
-        if len(self.attempts) > REMEMBERED_ADDRESSES:
-            del self.attempts[next(iter(self.attempts))]
-        return found
-
-
-REPEATED = 0.1
-"""What a wrong token counts that the address has tried before."""
-REMEMBERED_TOKENS = 64
-REMEMBERED_ADDRESSES = 4096
-
-
-def remember(tried: dict[bytes, None], key: bytes, most: int) -> bool:
-    """Whether it is new."""
-    is_new = key not in tried
-    tried[key] = None
-    if len(tried) > most:
-        del tried[next(iter(tried))]
-    return is_new
-
-
-def neighbourhood(address: str) -> str:
-    """The address; of IPv6 the /64 that one subscriber has."""
-    try:
-        known = plain_address(address)
-    except ValueError:
-        return address
-    return str(ipaddress.ip_network((known, 64), strict=False)) if known.version == 6 else str(known)
-
-
-def plain_address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
-    """An IPv4 address that comes in the clothes of IPv6 is an IPv4 address. Raises ValueError."""
-    address = ipaddress.ip_address(text)
-    return (address.ipv4_mapped or address) if address.version == 6 else address
 
 
 # -------------------------------------------------------------------------- gate
@@ -178,7 +91,8 @@ class Gate:
         self.settings = settings
         self.tokens = tokens
         self.refused = dict.fromkeys(REASONS, 0)
-        self.hosts: dict[bytes, bool] = {}
+        self.hosts: tuple[dict[bytes, bool], dict[bytes, bool]] = ({}, {})
+        """Which are answered to: while no token is needed, and while one is."""
         self.failures = Failures(settings.max_failures)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -217,11 +131,12 @@ class Gate:
         host, given = asked.headers.get(b"host"), asked.given
         if host is None or (len(given) > len(asked.headers) and sum(name == b"host" for name, _ in given) > 1):
             raise Problem(400, "The request must have one Host header")
-        known = self.hosts.get(host)
+        hosts = self.hosts[self.tokens.is_required]
+        known = hosts.get(host)
         if known is None:
             known = self.is_allowed_host(host.decode("latin-1"))
-            if len(self.hosts) < 64:
-                self.hosts[host] = known
+            if len(hosts) < 64:
+                hosts[host] = known
         if not known:
             self.refused["host"] += 1
             raise Problem(403, "This server does not answer to that Host: add its name to SESSIONS_ALLOWED_HOSTS")

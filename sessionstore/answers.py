@@ -393,7 +393,7 @@ def problems(*statuses: int) -> dict[int, ResponseSpec]:
     """The problems that an operation may tell: these, and those of every request that is not let in."""
     return {
         status: ResponseSpec(ProblemShape, description=title(status), media_type=MEDIA_TYPE, generate_examples=False)
-        for status in (400, 403, *statuses)
+        for status in (400, 403, 429, *statuses)
     }
 
 

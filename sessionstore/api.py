@@ -903,7 +903,7 @@ async def search(
 @post(
     "/api/login",
     operation_class=takes(requests.Login, headers=()),
-    responses=gives(answers.LoggedIn, 400, 413, 415, 422, 429),
+    responses=gives(answers.LoggedIn, 400, 413, 415, 422),
     status_code=200,
     tags=["server"],
 )

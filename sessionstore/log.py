@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import queue
 import re
-import sys
 import traceback
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from logging.handlers import QueueHandler, QueueListener, RotatingFileHandler
 from typing import Any
@@ -123,14 +123,44 @@ class Hand(QueueHandler):
             lost["full"] += 1
 
 
-class Output(logging.StreamHandler[Any]):
-    def handleError(self, record: logging.LogRecord) -> None:
-        lost["failed"] += 1
+class Output(logging.Handler):
+    """To a descriptor, past Python's buffers: the interpreter would wait for them when it ends."""
+
+    def __init__(self, descriptor: int) -> None:
+        super().__init__()
+        self.descriptor = descriptor
+
+    def createLock(self) -> None:
+        """One thread writes. Were there a lock, it would be waited for at the end, and a write that is stuck has it."""
+        self.lock = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            left = f"{self.format(record)}\n".encode()
+            while left:
+                left = left[os.write(self.descriptor, left) :]
+        except OSError:
+            lost["failed"] += 1
 
 
 class Rotated(RotatingFileHandler):
     def handleError(self, record: logging.LogRecord) -> None:
         lost["failed"] += 1
+
+
+class Writing(QueueListener):
+    """The thread that writes."""
+
+    def stop(self, within: float = 2.0) -> None:
+        """Write what waits; but whoever reads it may have stopped reading for good."""
+        thread, self._thread = self._thread, None
+        with suppress(queue.Full):
+            self.enqueue_sentinel()
+        if thread is not None:
+            thread.join(within)
+            if not thread.is_alive():
+                for handler in self.handlers:
+                    handler.close()
 
 
 def handler_of(settings: Settings) -> logging.Handler:
@@ -143,7 +173,7 @@ def handler_of(settings: Settings) -> logging.Handler:
         size = settings.log_bytes // FILES
         handler = Rotated(settings.log_file, maxBytes=size, backupCount=FILES - 1, encoding="utf-8")
     else:
-        handler = Output(sys.stdout if settings.log == "json" else sys.stderr)
+        handler = Output(1 if settings.log == "json" else 2)
     handler.setFormatter(JsonLines() if settings.log == "json" else TextLines())
     return handler
 
@@ -152,7 +182,7 @@ def handler_of(settings: Settings) -> logging.Handler:
 def logging_as(settings: Settings) -> Iterator[None]:
     """Until the end of the block, what is logged is written as the settings say; at its end all of it has been."""
     hand = Hand(queue.Queue(MAX_WAITING))
-    listener = QueueListener(hand.queue, handler_of(settings))
+    listener = Writing(hand.queue, handler_of(settings))
     root, own = logging.getLogger(), logging.getLogger("sessionstore")
     root.setLevel(logging.WARNING)
     own.setLevel(logging.INFO if settings.log == "json" else logging.WARNING)
@@ -164,5 +194,3 @@ def logging_as(settings: Settings) -> Iterator[None]:
     finally:
         root.removeHandler(hand)
         listener.stop()
-        for handler in listener.handlers:
-            handler.close()

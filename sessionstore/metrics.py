@@ -112,6 +112,8 @@ def of_requests(traffic: Traffic, gate: Gate) -> Iterator[Sample]:
     for (method, route, status), number in sorted(traffic.answered.items()):
         labels: Labels = {"method": method, "http_route": route, "status": status}
         yield "http_requests_total", "counter", "Requests answered", labels, number
+    for kind, number in traffic.errors().items():
+        yield "http_errors_total", "counter", "Those of them that were errors", {"class": kind}, number
     for (method, route), seconds in sorted(traffic.seconds.items()):
         labels = {"method": method, "http_route": route}
         yield from histogram("http_request_duration_seconds", "Until the answer began", labels, seconds)

@@ -462,6 +462,7 @@ class Server(uvicorn.Server):
         tls: dict[str, Any] = {}
         if self.certificate:
             tls = {"ssl": self.certificate.context, "ssl_handshake_timeout": HEADER_SECONDS}
+            tls["ssl_shutdown_timeout"] = LINGER_SECONDS
         serve = asyncio.get_running_loop().create_server
         self.servers = [await serve(protocol, sock=one, backlog=self.config.backlog, **tls) for one in sockets or ()]
         self.started = True

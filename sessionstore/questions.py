@@ -20,7 +20,7 @@ from .problems import Problem, unavailable
 from .store import Store
 
 MOUNT = b"/datasette"
-ANSWER_SECONDS = 10.0
+ANSWER_SECONDS = 30.0
 """More than Datasette ever takes: one that takes longer is stuck, and started anew."""
 IDLE_SECONDS = 600.0
 METHODS = ("GET", "HEAD")

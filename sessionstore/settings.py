@@ -96,6 +96,12 @@ def is_loopback_name(name: str) -> bool:
         return False
 
 
+def plain_address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """An IPv4 address that comes in the clothes of IPv6 is an IPv4 address. Raises ValueError."""
+    address = ipaddress.ip_address(text)
+    return (address.ipv4_mapped or address) if address.version == 6 else address
+
+
 def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
     """Raises BadSetting."""
     values = {}

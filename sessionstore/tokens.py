@@ -119,7 +119,16 @@ def make_token() -> str:
 
 
 def make_folder(folder: Path) -> None:
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not folder.exists():
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        give(folder)
+
+
+def give(path: Path) -> None:
+    """To whom the folder around it belongs: where root makes it, the server has to read it."""
+    if os.geteuid() == 0:
+        around = path.parent.stat()
+        os.chown(path, around.st_uid, around.st_gid, follow_symlinks=False)
 
 
 @contextmanager
@@ -135,16 +144,14 @@ def alone(folder: Path) -> Iterator[None]:
 
 
 def write_secret(path: Path, content: bytes, mode: int = 0o600) -> None:
-    """Wholly or not at all, on disk, and for its owner alone, who is that of the folder also where root writes."""
+    """Wholly or not at all, on disk, and for its owner alone, unless `mode` says more."""
     part = path.with_name(f".{path.name}.{os.getpid()}")
     with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600), "wb") as file:
         file.write(content)
-        if os.geteuid() == 0:
-            owner = path.parent.stat()
-            os.fchown(file.fileno(), owner.st_uid, owner.st_gid)
         os.fchmod(file.fileno(), mode)
         file.flush()
         os.fsync(file.fileno())
+    give(part)
     part.rename(path)
 
 
@@ -227,6 +234,7 @@ class Tokens:
                 ) from None
         self.seen = self.state_of_files()
         self.load()
+        self.hand_out()
 
     # ---- who holds which
 
@@ -248,10 +256,11 @@ class Tokens:
         state = self.state_of_files()
         if state != self.seen:
             self.seen = state
-            try:
-                self.load()
-            except BadSetting as error:
-                log.warning("The tokens stay as they were: %s", error)
+            for take_up in (self.load, self.hand_out):
+                try:
+                    take_up()
+                except BadSetting as error:
+                    log.warning("A change of the tokens is not taken up: %s", error)
         if any(token.is_over for token in self.by_digest.values()):
             self.know(self.by_digest.values())
         if time.monotonic() >= self.saved_at + SAVE_SECONDS:
@@ -278,15 +287,13 @@ class Tokens:
             self.is_required = True
         elif not self.given and not self.keeps_roles:
             self.is_required = False
-        self.hand_out()
         self.know(tokens)
 
     def hand_out(self) -> None:
         """Write the token that agents need, and no other, where they may read it. Raises BadSetting."""
-        path, text = (
-            self.handed_out,
-            self.given_ingest or (read_kept(self.folder / "ingest") if self.keeps_roles else None),
-        )
+        path, text = self.handed_out, self.given_ingest
+        if text is None and self.keeps_roles:
+            text = read_kept(self.folder / "ingest")
         if path is None or text is None:
             return
         try:

@@ -31,6 +31,14 @@ class Traffic:
         self.answered[method, route, status] += 1
         self.seconds[method, route].note(seconds)
 
+    def errors(self) -> dict[str, int]:
+        """How many were answered with an error: of the caller, of the server."""
+        found = {"4xx": 0, "5xx": 0}
+        for (_, _, status), number in self.answered.items():
+            if status >= 400:
+                found[f"{status // 100}xx"] += number
+        return found
+
     def log(self, method: str, route: str, status: int, seconds: float, **fields: Any) -> None:
         """One entry, where requests are logged."""
         of_requests.info(

@@ -160,7 +160,6 @@ class Walled:
 
 def main() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MAX_ADDRESS_SPACE, MAX_ADDRESS_SPACE))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     walled = Walled(Path(sys.argv[1]))
     serve(Query, walled.answer)
 

@@ -18,7 +18,8 @@ from litestar import Litestar
 from websockets.sync.client import connect
 
 from app import create_app
-from sessionstore.access import Failures, Gate
+from sessionstore.access import Gate
+from sessionstore.attempts import Failures
 from sessionstore.settings import BadSetting, Settings
 from sessionstore.store import Store
 from sessionstore.tokens import Tokens
@@ -162,6 +163,7 @@ AGENTS_READ = (
 )
 READERS_READ = (
     "GET /api/sessions/{session_id}/archive",
+    "GET /api/webhooks",
     "GET /metrics",
     "GET /api/sessions",
     "GET /api/sessions/user/{user_id}",
@@ -378,6 +380,14 @@ def test_a_disguised_path_opens_nothing(guarded: Appliance, path: str) -> None:
     path = path.replace("ID", new_session(guarded))
     assert ask(guarded, "GET", path).status in (400, 401)
     assert ask(guarded, "GET", path, bearer(TOKENS["ingest"])).status in (400, 403, 404)
+
+
+def test_datasette_is_for_readers_alone(guarded: Appliance) -> None:
+    path = "/datasette/sessions.json?sql=select+1+as+one"
+    for method in METHODS:
+        assert ask(guarded, method, path).status == 401
+        assert ask(guarded, method, path, bearer(TOKENS["ingest"])).status == 403
+    assert ask(guarded, "GET", path, bearer(TOKENS["read"])).status == 200
 
 
 def test_a_token_in_the_query_opens_nothing(guarded: Appliance) -> None:
@@ -971,7 +981,12 @@ def test_a_token_is_told_nowhere(folder: Path) -> None:
     """Neither a right token nor a wrong one is in an answer, the output or a file; a word that is logged is."""
     wrong = "canary-wrong-3c1f9d20"
     word = "canary-word-77aa0b12"
-    with Appliance(folder, SETTINGS) as server:
+    kept = {
+        "SESSIONS_LOG_REQUESTS": "on",
+        "SESSIONS_BACKUP_DIR": str(folder / "backups"),
+        "SESSIONS_BACKUP_EVERY": "1s",
+    }
+    with Appliance(folder, SETTINGS | kept) as server:
         replies = [
             ask(server, "POST", "/api/login", JSON, body)
             for token in (*TOKENS.values(), wrong)
@@ -994,7 +1009,8 @@ def test_a_token_is_told_nowhere(folder: Path) -> None:
         replies.append(ask(server, "GET", f"/ws?token={TOKENS['admin']}", UPGRADE))
         logged = ask(server, "POST", "/api/actions/secrets", JSON | bearer(TOKENS["ingest"]), f'{{"type":"{word}"}}')
         assert logged.status == 200
-        assert files_with(folder, word)
+        eventually(lambda: files_with(folder / "backups", word))
+        replies.append(ask(server, "GET", "/metrics", bearer(TOKENS["read"])))
         server.stop()
         assert files_with(folder, word)
         assert "Session store" in server.output

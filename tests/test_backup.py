@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import sqlite3
 import threading
@@ -25,9 +26,16 @@ from export.backup import (
     thin_out,
     time_of,
 )
+from sessionstore import backups as copying
+from sessionstore.backups import Backups
+from sessionstore.disk import Disk
+from sessionstore.settings import Settings
+from sessionstore.store import Store
 from tests.appliance import Appliance
 from tests.commands import export, is_done, is_refused
 from tests.databases import Database, drafted
+from tests.disks import small_disk
+from tests.test_writer import run, store_in
 
 
 def until(condition: Callable[[], bool], within: float = 20.0) -> None:
@@ -307,3 +315,55 @@ def test_few_copies_all_stay() -> None:
     assert superfluous([]) == []
     assert superfluous(names(NOON)) == []
     assert superfluous(names(*(NOON - timedelta(days=number) for number in range(14)))) == []
+
+
+# ------------------------------------------------------------------ what it may cost
+
+
+async def written(store: Store, size: int) -> None:
+    for _ in range(size // 100_000):
+        await store.writer.append(drafted("action", "s", {"type": "x", "text": "x" * 100_000}))
+
+
+def backups_of(folder: Path, to: Path) -> Backups:
+    return Backups(Settings(directory=folder, backup_directory=to), Disk(folder))
+
+
+@pytest.mark.parametrize(("size", "haste"), [(1 << 20, False), (65 << 20, True)])
+def test_a_copy_makes_haste_when_the_log_has_grown(folder: Path, size: int, haste: bool) -> None:
+    folder.mkdir()
+    with open(folder / "sessions.db-wal", "wb") as log:
+        log.truncate(size)
+    assert backups_of(folder, folder).go_on(1, 2) is haste
+
+
+def test_a_copy_for_which_the_log_grows_too_large_is_given_up_and_said(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def test() -> None:
+        async with store_in(folder, tree=False) as store:
+            await written(store, 4_000_000)
+            backups = backups_of(folder, tmp_path / "backups")
+            with monkeypatch.context() as patched:
+                patched.setattr(copying, "MAX_LOG_BYTES", 1)
+                await asyncio.to_thread(backups.make)
+            assert "is tried again" in (backups.error or "") and backups.failures == 1
+            assert list((tmp_path / "backups").iterdir()) == []
+            await asyncio.to_thread(backups.make)
+            assert backups.status == "ok"
+
+    run(test)
+
+
+def test_a_copy_that_has_no_room_is_not_begun(folder: Path, tmp_path: Path) -> None:
+    async def test() -> None:
+        async with store_in(folder, tree=False) as store:
+            await written(store, 4_000_000)
+            until(lambda: store.settings.database.stat().st_size > 2 << 20)
+            with small_disk(tmp_path / "backups", 1 << 20) as to:
+                backups = backups_of(folder, to)
+                await asyncio.to_thread(backups.make)
+                assert "There is no room in " in (backups.error or "")
+                assert list(to.iterdir()) == []
+
+    run(test)

@@ -95,6 +95,15 @@ def test_the_changelog_begins_with_this_version() -> None:
     assert sessionstore.__version__ in heads[:2]
 
 
+# --------------------------------------------------------------------- the image
+
+
+@pytest.mark.parametrize("name", ["app.py", "dashboard.html", "schema.sql", "views.sql", "queries.sql"])
+def test_the_image_has_every_file_that_the_server_reads(name: str) -> None:
+    assert re.search(rf"^COPY .*\b{name}\b", text_of("Dockerfile"), re.MULTILINE)
+    assert f"!{name}" in text_of(".dockerignore").splitlines()
+
+
 # ---------------------------------------------------------------------- the page
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -13,9 +14,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import httpx
+import hypothesis
 import pytest
+from hypothesis import strategies as st
 from mcp import Client, StdioServerParameters
 
+from containers.email_solver.src.outgoing import Outgoing
+from containers.email_solver.src.verdict import judge
+from containers.letter import Letter
 from tests.agents import remove_spools
 from tests.appliance import REPOSITORY, Appliance
 from tests.containers import Container, Json, Session, contents_of, delivered
@@ -57,6 +63,7 @@ EXPECTED: dict[str, tuple[str, str, str]] = {
     "34-no-message-id": ("password_reset", "paula.stein@post.example", "„Passwort vergessen“"),
     "35-kein-datum": ("open_ticket", "ali.demir@web.example", "eine Kollegin persönlich an"),
     "36-null-bytes": ("shipping_info", "zoe@null.example", "Italy takes 3-5 working days"),
+    "37-injection-encoded-twice": ("open_ticket", "mallory@evil.example", "A colleague will look into this"),
 }
 UNANSWERED = {
     "21-bounce": "bounce",
@@ -69,6 +76,8 @@ UNANSWERED = {
     "30-no-sender": "no_sender",
     "33-own-loop": "own",
 }
+HEADERS = {"From", "To", "Subject", "Date", "Message-ID", "In-Reply-To", "References", "Auto-Submitted"}
+HEADERS |= {"Content-Type", "Content-Transfer-Encoding", "MIME-Version"}
 STAGES = ["authenticate", "fetch", "classify", "solve", "reply"]
 
 
@@ -117,7 +126,7 @@ def answered(appliance: Appliance, http: httpx.Client, tmp_path_factory: pytest.
 
 
 def test_every_mail_has_been_dealt_with(answered: Answered) -> None:
-    assert len(ALL) == 36 and list(answered.ledger) == ALL == sorted([*EXPECTED, *UNANSWERED])
+    assert len(ALL) == 37 and list(answered.ledger) == ALL == sorted([*EXPECTED, *UNANSWERED])
     assert {key: entry["category"] for key, entry in answered.ledger.items() if not entry["reply"]} == UNANSWERED
     assert len(replies_in(answered.folder)) == len(EXPECTED)
 
@@ -143,14 +152,34 @@ def test_answers_stand_in_the_thread_and_ask_programs_not_to_answer(answered: An
 
 
 def test_no_mail_writes_headers_of_its_answer(answered: Answered) -> None:
-    allowed = {"from", "to", "subject", "date", "message-id", "in-reply-to", "references", "auto-submitted"}
-    allowed |= {"content-type", "content-transfer-encoding", "mime-version"}
     for key in EXPECTED:
         reply = answered.reply(key)
-        assert {name.lower() for name in reply.keys()} <= allowed  # noqa: SIM118 - a message iterates otherwise
+        assert set(reply.keys()) <= HEADERS
         assert len(reply["To"].addresses) == 1
     assert answered.reply("27-header-injection")["Subject"].startswith("Re: Order BA-10251 Bcc: everyone")
     assert answered.reply("28-injection-in-the-sender")["References"].count("<") == 3
+
+
+FRAGMENTS = [
+    *(b"\n" + name + b": " for name in (b"From", b"Reply-To", b"Subject", b"Message-ID", b"References", b"Bcc")),
+    *(b"\nContent-Type: text/html\n", b"\nContent-Transfer-Encoding: base64\n", b"; charset=idna", b"; charset=\xe9"),
+    *(b"=?utf-8?q?=0aBcc:x@y.example?=", b"=?utf-8?q?=3D=3Futf-8=3Fq=3F=0ABcc:x@y.example=3F=3D?="),
+    *(b"=?utf-8?b?////?=", b"=?utf-7?q?+2AA-?=", b"a@b.example", b"\r\n ", b"\n\n", b"\x00", b"\xff", b"\xe2\x80\xa8"),
+    *(bytes([character]) for character in b'<>(";'),
+]
+
+
+@hypothesis.settings(max_examples=200)
+@hypothesis.given(st.lists(st.sampled_from(FRAGMENTS) | st.binary(max_size=8), max_size=30))
+@hypothesis.example([b"=?utf-8?b?abcde?="])
+@hypothesis.example([b"\nReply-To: " + b"(" * 3000])
+@hypothesis.example([b"\nReply-To: =?utf-8?q?=0ABcc=3Ax?=@a.example\n"])
+def test_nothing_in_a_mail_breaks_what_reads_it_or_comes_to_be_a_header(pieces: list[bytes]) -> None:
+    letter = Letter.read(b"From: a@b.example\nSubject: " + b"".join(pieces))
+    judge(letter, "support@example.org")
+    outgoing = Outgoing(Path("/nowhere"), "Support", "support@example.org")
+    raw = outgoing.reply_to(letter._replace(sender=letter.sender or "a@b.example"), "reply-1", "Yes").as_bytes()
+    assert set(re.findall(rb"^([^\s:]+):", raw.partition(b"\n\n")[0], re.M)) <= {name.encode() for name in HEADERS}
 
 
 # -------------------------------------------------------- what the store holds

@@ -75,11 +75,16 @@ def test_many_that_say_nothing_are_let_go_and_leave_no_descriptor(appliance: App
         eventually(lambda: sockets_of(appliance.process.pid) <= before)
 
 
-def test_a_handshake_of_tls_that_does_not_come_is_not_waited_for(folder: Path, tmp_path: Path) -> None:
-    with SecureAppliance(folder, make_certificate(tmp_path)) as server:
+def test_over_tls_who_says_nothing_is_let_go_too(folder: Path, tmp_path: Path) -> None:
+    """Before the handshake, in its middle, and after it."""
+    with SecureAppliance(folder, make_certificate(tmp_path)) as server, ExitStack() as stack:
         before = sockets_of(server.process.pid)
-        with idle(server.port, 50) as silent, idle(server.port, 50, b"\x16\x03\x01") as halting:
-            eventually(lambda: all(map(is_closed, silent + halting)), CLOSED_SECONDS)
+        silent = stack.enter_context(idle(server.port, 50))
+        silent += stack.enter_context(idle(server.port, 50, b"\x16\x03\x01"))
+        for _ in range(20):
+            wrapped = server.certificate.trust.wrap_socket(dial(server.port), server_hostname="localhost")
+            stack.enter_context(closing(wrapped))
+        eventually(lambda: all(map(is_closed, silent)), CLOSED_SECONDS)
         eventually(lambda: sockets_of(server.process.pid) <= before)
         assert "Traceback" not in server.output
 

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-import io
 import json
 import logging
+import os
+import socket
+import subprocess
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from sessionstore import log
 from sessionstore.log import FILES, JsonLines, TextLines, logging_as, security
 from sessionstore.settings import Settings
+from tests.appliance import REPOSITORY, Appliance
+from tests.peers import eventually
 
 HOSTILE = [
     "a\nb",
@@ -97,22 +103,137 @@ def test_a_log_in_a_file_is_rotated_and_keeps_within_its_bytes_and_every_line_wh
     assert sorted(numbers) == list(range(2000 - len(numbers), 2000)), "the newest are there, and none twice"
 
 
-def test_a_log_that_cannot_be_written_holds_nobody_up_and_is_counted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Full(io.StringIO):
-        def write(self, text: str) -> int:
-            raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("sys.stdout", Full())
-    failed = log.lost["failed"]
-    with logging_as(Settings(directory=tmp_path, log="json")):
-        security("noticed")
-    assert log.lost["failed"] == failed + 1
-
-
 def test_when_the_block_ends_logging_is_as_it_was(tmp_path: Path) -> None:
     before = list(logging.getLogger().handlers)
     with logging_as(in_file(tmp_path / "log")):
         assert logging.getLogger().handlers != before
     assert logging.getLogger().handlers == before
+
+
+# ---------------------------------------------------------------------- of a server
+
+
+def entries(text: str) -> list[dict[str, Any]]:
+    """Each line is an object, and nothing else."""
+    found = [json.loads(line) for line in text.splitlines()]
+    assert all({"ts", "level", "event", "source"} <= entry.keys() for entry in found)
+    return found
+
+
+def test_as_json_the_output_has_an_object_a_line_from_the_start_to_the_end(folder: Path) -> None:
+    with Appliance(folder, {"SESSIONS_LOG": "json"}) as server:
+        assert httpx.post(f"{server.url}/api/actions/s", json={"type": "x"}).status_code == 200
+        server.stop()
+    started, stopped = entries(server.output)
+    assert (started["event"], started["data"]) == ("started", str(folder))
+    assert started["port"] == server.port
+    assert stopped["event"] == "stopped"
+
+
+def test_a_request_that_is_logged_shows_its_route_and_nothing_that_it_carries(folder: Path) -> None:
+    secret = "secret-token-of-this-test"
+    settings = {"SESSIONS_LOG": "json", "SESSIONS_LOG_REQUESTS": "on", "SESSIONS_TOKEN": secret}
+    with Appliance(folder, settings) as server, httpx.Client(base_url=server.url) as client:
+        client.headers["authorization"] = f"Bearer {secret}"
+        client.post("/api/actions/s", json={"type": "x", "text": "canary-in-a-body"})
+        client.get("/api/sessions/s?limit=1&canary=canary-in-a-query")
+        client.get("/api/events", headers={"x-canary": "canary-in-a-header"})
+        client.get("/nowhere%0a%1b[2J/%7b")
+        client.get("/api/sessions", headers={"authorization": "Bearer canary-in-a-token"})
+        client.patch("/api/state/s", content=b"{")
+        server.stop()
+    requests = [
+        entry for entry in entries(server.output) if entry["event"] == "request" and entry["route"] != "/health"
+    ]
+    assert [(entry["method"], entry["route"], entry["status"]) for entry in requests] == [
+        ("POST", "/api/actions/{session_id}", 200),
+        ("GET", "/api/sessions/{session_id}", 200),
+        ("GET", "/api/events", 200),
+        ("GET", "other", 404),
+        ("GET", "other", 401),
+        ("PATCH", "/api/state/{session_id}", 415),
+    ]
+    assert {entry["client"] for entry in requests} == {"127.0.0.1"}
+    assert [entry.get("session_id") for entry in requests] == ["s", "s", None, None, None, "s"]
+    assert len({entry["request_id"] for entry in requests}) == 6
+    assert all(entry["duration_ms"] >= 0 and entry["bytes"] > 0 for entry in requests)
+    assert requests[1]["actor"] == "admin" and "actor" not in requests[4]
+    assert "canary" not in server.output and secret not in server.output
+
+
+def test_what_is_logged_under_load_is_whole_while_its_file_is_rotated(folder: Path, tmp_path: Path) -> None:
+    bound = 1 << 17
+    settings = {
+        "SESSIONS_LOG": "json",
+        "SESSIONS_LOG_REQUESTS": "on",
+        "SESSIONS_LOG_FILE": str(tmp_path / "log" / "sessions.log"),
+        "SESSIONS_LOG_BYTES": str(bound),
+    }
+    hostile = "".join(f"%{byte:02x}" for byte in b'\r\n{"forged":1}\x1b[2J\x00\xff')
+    with Appliance(folder, settings) as server, httpx.Client(base_url=server.url) as client:
+        for number in range(800):
+            client.get(f"/no/{number}/{hostile}")
+        server.stop()
+    files = sorted((tmp_path / "log").iterdir())
+    assert len(files) == FILES and sum(file.stat().st_size for file in files) <= bound
+    logged = [entry for file in files for entry in entries(file.read_text())]
+    numbers = [int(entry["path"].split("/")[2]) for entry in logged if entry["event"] == "request"]
+    assert sorted(numbers) == list(range(800 - len(numbers), 800)) and len(numbers) > 150
+    assert "Session store" in server.output, "a person is greeted all the same"
+
+
+@contextmanager
+def writing_to(output: Any, folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], httpx.Client]]:
+    """A server that logs requests as JSON into this file."""
+    settings = {"SESSIONS_DIR": str(folder), "SESSIONS_LOG": "json", "SESSIONS_LOG_REQUESTS": "on"}
+    with closing(socket.create_server(("127.0.0.1", 0))) as free:
+        port = free.getsockname()[1]
+    environment = {**os.environ, **settings, "PORT": str(port)}
+    process = subprocess.Popen([sys.executable, "app.py"], cwd=REPOSITORY, env=environment, stdout=output)
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=5) as client:
+            eventually(lambda: is_up(client))
+            yield process, client
+            process.terminate()
+            assert process.wait(15) == 0
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_reader_of_the_output_that_takes_nothing_holds_nobody_up(folder: Path) -> None:
+    """More than a pipe holds is logged, and nobody reads it."""
+    reading, writing = os.pipe()
+    with writing_to(writing, folder) as (_, client):
+        for number in range(1000):
+            assert client.get(f"/nowhere/{number}/{'x' * 200}").status_code == 404
+        assert client.post("/api/actions/s", json={"type": "x"}).status_code == 200
+    os.close(writing)
+    os.close(reading)
+
+
+def test_a_log_that_cannot_be_written_holds_nobody_up_and_is_counted(folder: Path) -> None:
+    with open("/dev/full", "wb") as full, writing_to(full, folder) as (_, client):
+        assert client.post("/api/actions/s", json={"type": "x"}).status_code == 200
+        eventually(lambda: 'sessionstore_log_lost_total{reason="failed"} 0' not in client.get("/metrics").text)
+
+
+def is_up(client: httpx.Client) -> bool:
+    with suppress(httpx.TransportError):
+        return client.get("/health").status_code == 200
+    return False
+
+
+def test_the_log_does_not_go_into_the_database(folder: Path) -> None:
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("SESSIONS_")}
+    settings = {"SESSIONS_DIR": str(folder), "SESSIONS_LOG_FILE": str(folder / "sessions.db"), "PORT": "0"}
+    ended = subprocess.run(
+        [sys.executable, "app.py"],
+        cwd=REPOSITORY,
+        env={**inherited, **settings},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 1 and "SESSIONS_LOG_FILE" in ended.stderr
+    assert not (folder / "sessions.db").exists()

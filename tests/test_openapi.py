@@ -30,6 +30,7 @@ TABLE = """
 GET /health 200
 GET /ready 200 503
 GET /metrics 200
+GET /api/webhooks 200
 POST /api/sessions 200 201 400 409 413 415 422
 PUT /api/sessions/{session_id} 200 201 400 404 413 415 422
 GET /api/sessions 200 422

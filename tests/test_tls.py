@@ -13,6 +13,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from tests import agents
@@ -133,6 +134,23 @@ def test_a_pair_that_cannot_be_used_stops_the_start(folder: Path, tmp_path: Path
         ended = start_and_end(folder, SESSIONS_TLS_CERT=str(cert), SESSIONS_TLS_KEY=str(key))
         assert is_refused_plainly(ended, "SESSIONS_TLS_CERT", str(cert), str(key)), ended
     assert is_refused_plainly(start_and_end(folder, SESSIONS_TLS_CERT=str(certificate.file)), "SESSIONS_TLS_KEY")
+
+
+def test_an_end_is_as_orderly_as_without_tls(folder: Path, certificate: Certificate) -> None:
+    with (
+        SecureAppliance(folder, certificate) as server,
+        client_of(server) as client,
+        connect(f"{server.url.replace('https', 'wss')}/ws", ssl=certificate.trust, proxy=None) as feed,
+    ):
+        assert client.get("/health").status_code == 200
+        ended = server.stop(within=10)
+        assert ended.code == 0
+        with pytest.raises(ConnectionClosed) as closed:
+            while True:
+                feed.recv(timeout=10)
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code in (1001, 1012)
+        assert "Traceback" not in server.output
 
 
 # ------------------------------------------------------------------------- agents

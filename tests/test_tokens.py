@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
 import stat
 import time
 from collections.abc import Iterator
@@ -141,6 +143,15 @@ def test_what_is_kept_opens_nothing(folder: Path) -> None:
             assert status_with_cookie(server, f"session_store={hash}") == 401
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can write for others")
+def test_what_root_makes_belongs_to_whom_the_store_does(folder: Path) -> None:
+    folder.mkdir()
+    os.chown(folder, 12345, 54321)
+    made(folder, "add", "one", "--role", "read")
+    for path in (folder / "tokens", folder / "tokens" / "tokens.json"):
+        assert (path.stat().st_uid, path.stat().st_gid) == (12345, 54321)
+
+
 WRONG: tuple[list[str], ...] = (
     ["add", "a/b", "--role", "read"],
     ["add", "x" * 65, "--role", "read"],
@@ -265,19 +276,26 @@ def test_when_the_last_is_taken_away_nobody_gets_in(folder: Path) -> None:
         eventually(lambda: status_with(server, None) == 200, NOTICE_SECONDS)
 
 
-def test_tokens_that_the_server_made_are_changed_and_taken_away_too(folder: Path) -> None:
-    env = {"SESSIONS_HOST": "0.0.0.0"}
+def test_tokens_that_the_server_made_are_changed_and_taken_away_too(folder: Path, tmp_path: Path) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    env = {"SESSIONS_HOST": "0.0.0.0", "SESSIONS_AGENT_TOKEN_FILE": str(shared / "token")}
     with Appliance(folder, env) as server:
         files = {role: (folder / "tokens" / role).read_text().strip() for role in ("admin", "read", "ingest")}
         assert listed(folder, **env).keys() == files.keys()
         new = made(folder, "rotate", "admin", **env)
         assert (folder / "tokens" / "admin").read_text().strip() == new
+        ingest = made(folder, "rotate", "ingest", **env)
+        eventually(lambda: (shared / "token").read_text().strip() == ingest, NOTICE_SECONDS)
+        shutil.rmtree(shared)
         assert token(folder, "remove", "read", **env).returncode == 0
-        eventually(lambda: status_with(server, new) == 200, NOTICE_SECONDS)
         eventually(lambda: status_with(server, files["read"]) == 401, NOTICE_SECONDS)
-        assert status_with(server, files["admin"]) == 401
-        assert writes_with(server, files["ingest"])
+        assert "SESSIONS_AGENT_TOKEN_FILE" in server.output, "that it could not be written is said, and stops nothing"
+        assert status_with(server, new) == 200
+        assert [status_with(server, files[role]) for role in ("admin", "ingest")] == [401, 401]
+        assert writes_with(server, ingest)
         server.stop()
+        shared.mkdir()
         server.start()
         assert sorted(listed(folder, **env)) == ["admin", "ingest"]
         assert status_with(server, None) == 401
@@ -317,14 +335,14 @@ def test_a_file_that_cannot_be_read_changes_nothing_while_the_server_runs(folder
     with Appliance(folder) as server:
         content = path.read_text()
         path.write_text(content[:-20])
-        eventually(lambda: "The tokens stay as they were" in server.output, NOTICE_SECONDS)
+        eventually(lambda: "A change of the tokens is not taken up" in server.output, NOTICE_SECONDS)
         assert status_with(server, good) == 200
         assert status_with(server, None) == 401
         assert token(folder, "add", "more", "--role", "read").returncode == 1
         path.write_text(content)
         more = made(folder, "add", "more", "--role", "read")
         eventually(lambda: status_with(server, more) == 200, NOTICE_SECONDS)
-        assert server.output.count("The tokens stay as they were") == 1
+        assert server.output.count("is not taken up") == 1
 
 
 @pytest.mark.parametrize("content", ["", "{}", '[{"name":"x","role":"owner"}]', "[null]", "\udcff"])

@@ -49,7 +49,7 @@ function claude() {
 function useScriptedModel() {
   if (!env.SCRIPTED_MODEL_URL || CREDENTIALS.some((name) => env[name])) return false;
   env.ANTHROPIC_BASE_URL = env.SCRIPTED_MODEL_URL;
-  env.ANTHROPIC_API_KEY = 'none';
+  env.ANTHROPIC_AUTH_TOKEN = 'none'; // of a key it would ask whether it may be used
   return true;
 }
 

@@ -10,7 +10,7 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 
-from tests.bench import actions, backup, batches, feed, hooks, idle, kill, page, reads, search, tree
+from tests.bench import actions, backup, batches, feed, hooks, idle, kill, page, questions, reads, search, start, tree
 from tests.bench.figures import Figure, raw_numbers, table
 
 BENCHES: dict[str, Callable[[argparse.Namespace], list[Figure]]] = {
@@ -23,8 +23,10 @@ BENCHES: dict[str, Callable[[argparse.Namespace], list[Figure]]] = {
     "tree": lambda options: tree.measure(options.rounds),
     "backup": lambda options: backup.measure(options.rounds),
     "hooks": lambda options: hooks.measure(options.rounds, options.hooks),
+    "questions": lambda options: questions.measure(options.rounds),
     "page": lambda options: page.measure(options.rounds),
     "kill": lambda options: kill.measure(options.kills),
+    "start": lambda options: start.measure(options.rounds),
 }
 
 

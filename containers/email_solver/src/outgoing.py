@@ -73,7 +73,7 @@ class Outgoing:
         name = f"reply-{hashlib.sha256(letter.identity.encode()).hexdigest()[:24]}"
         if not self._has(name):
             text = f"{GREETING[language]}\n\n{answer}\n\n{SIGNATURE[language].format(name=self._name)}\n"
-            self._deliver(name, self._reply(letter, name, text).as_bytes())
+            self._deliver(name, self.reply_to(letter, name, text).as_bytes())
         return name
 
     def _has(self, name: str) -> bool:
@@ -88,7 +88,7 @@ class Outgoing:
             os.fsync(file.fileno())
         unfinished.rename(self._folder / "new" / name)
 
-    def _reply(self, letter: Letter, name: str, text: str) -> EmailMessage:
+    def reply_to(self, letter: Letter, name: str, text: str) -> EmailMessage:
         """Of the mail's own words it has only an address, ids and a subject that have been read as such."""
         message = EmailMessage()
         message["From"] = f"{self._name} <{self._address}>"

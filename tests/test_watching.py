@@ -1,0 +1,347 @@
+"""What watches the server: its metrics, and the alert rules and the dashboard that are made of them.
+
+A fault is provoked, the metrics before and after it are handed to promtool, and
+promtool says which of the alerts go off.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import sqlite3
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import httpx
+import pytest
+import yaml
+
+from tests.appliance import REPOSITORY, Appliance
+from tests.disks import fill, release, small_disk
+from tests.peers import eventually
+
+ALERTS = REPOSITORY / "docs" / "alerts.yaml"
+DASHBOARD = REPOSITORY / "docs" / "grafana.json"
+SAMPLE = re.compile(r"^([a-z_]+(?:\{[^\n]*\})?) (\S+)$", re.MULTILINE)
+NAME = re.compile(r"\b(?:sessionstore|process)_[a-z_]+\b")
+TOKEN, READ_TOKEN = "admin-token-of-this-test", "read-token-of-this-test"
+
+Metrics = dict[str, float]
+"""Values by series: its name and labels, as the server writes them."""
+
+
+@pytest.fixture(scope="module")
+def promtool() -> str:
+    if found := shutil.which("promtool"):
+        return found
+    message = "the alert rules are not tested: there is no promtool here (apt-get install prometheus)"
+    if os.environ.get("CI"):
+        pytest.fail(message)
+    pytest.skip(message)
+
+
+def metrics_of(server: Appliance, token: str = "") -> Metrics:
+    headers = {"authorization": f"Bearer {token}"} if token else {}
+    answer = httpx.get(f"{server.url}/metrics", headers=headers, timeout=30)
+    assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+    return {series: float(value) for series, value in SAMPLE.findall(answer.text)}
+
+
+def total(metrics: Metrics, name: str) -> float:
+    return sum(value for series, value in metrics.items() if re.fullmatch(rf"{name}(\{{.*)?", series))
+
+
+# ------------------------------------------------------------------------ the faults
+
+
+class Fault(NamedTuple):
+    """What was provoked, and the metrics before and after."""
+
+    name: str
+    before: Metrics
+    after: Metrics
+
+
+EXPECTED = {
+    "the disk is full": {"DiskFull", "NotReady", "Errors"},
+    "the tree cannot be written": {"TreeBehind"},
+    "no backup can be made": {"BackupsFail"},
+    "no archive can be made": {"RetentionFails"},
+    "somebody holds the lock": {"CommitsFail", "Errors"},
+    "somebody guesses tokens": {"RefusesMany"},
+    "the database is damaged": {"DatabaseUnsound", "NotReady"},
+}
+"""What goes off at each fault, if nothing else does."""
+
+MOVED = {
+    "the disk is full": ("sessionstore_disk_full", "sessionstore_disk_free_bytes", "sessionstore_ready"),
+    "the tree cannot be written": ("sessionstore_export_failing",),
+    "no backup can be made": ("sessionstore_backup_failures_total",),
+    "no archive can be made": ("sessionstore_retention_failing", "sessionstore_retention_failures_total"),
+    "somebody holds the lock": ('sessionstore_sqlite_errors_total{code="SQLITE_BUSY"}',),
+    "somebody guesses tokens": ('sessionstore_refused_total{reason="token"}',),
+    "the database is damaged": ("sessionstore_database_sound",),
+}
+"""The metrics that name each fault."""
+
+
+@contextmanager
+def provoked(name: str, server: Appliance, token: str = "") -> Iterator[Callable[[str], float]]:
+    """Takes the metrics before the block, and those that were asked for last in it, or else after it."""
+    before = metrics_of(server, token)
+    asked: list[Metrics] = []
+
+    def now(metric: str) -> float:
+        asked.append(metrics_of(server, token))
+        return total(asked[-1], metric)
+
+    yield now
+    FAULTS[name] = Fault(name, before, asked[-1] if asked else metrics_of(server, token))
+
+
+FAULTS: dict[str, Fault] = {}
+
+
+@pytest.fixture(scope="module")
+def faults(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Fault]:
+    FAULTS.clear()
+    provoke_on_small_disk(tmp_path_factory.mktemp("disk"))
+    provoke_by_others(tmp_path_factory.mktemp("others"))
+    return FAULTS
+
+
+def write(server: Appliance, size: int = 100, *, session: str = "s", token: str = "") -> int:
+    headers = {"authorization": f"Bearer {token}"} if token else {}
+    body = {"type": "x", "text": "x" * size}
+    return httpx.post(f"{server.url}/api/actions/{session}", json=body, headers=headers, timeout=30).status_code
+
+
+def provoke_on_small_disk(place: Path) -> None:
+    backups, archives = place / "backups", place / "archives"
+    settings = {
+        "SESSIONS_BACKUP_DIR": str(backups),
+        "SESSIONS_BACKUP_EVERY": "1",
+        "SESSIONS_ARCHIVE_DIR": str(archives),
+        "SESSIONS_RETENTION_BYTES": "1M",
+    }
+    with small_disk(place / "disk", 32 << 20) as disk, Appliance(disk / "sessions", settings) as server:
+        assert write(server) == 200
+        eventually(lambda: any(backups.glob("*.db")))
+        with provoked("nothing", server):
+            assert write(server) == 200
+        with provoked("no backup can be made", server) as now:
+            shutil.rmtree(backups)
+            backups.write_text("in the way")
+            eventually(lambda: now("sessionstore_backup_failures_total") > 0)
+        with provoked("no archive can be made", server) as now:
+            archives.write_text("in the way")
+            for _ in range(3):
+                write(server, 900_000)
+            httpx.post(f"{server.url}/api/sessions/s/finalize", json={})
+            eventually(lambda: now("sessionstore_retention_failing") == 1)
+        with provoked("the disk is full", server) as now:
+            fill(disk, left=0)
+            eventually(lambda: now("sessionstore_disk_full") == 1)
+            assert write(server) == 503
+            now("sessionstore_disk_full")
+            release(disk)
+            eventually(lambda: write(server) == 200)
+        with provoked("the tree cannot be written", server) as now, in_the_way(disk / "sessions" / "sessions" / "t"):
+            assert write(server, session="t") == 200
+            eventually(lambda: now("sessionstore_export_failing") == 1)
+
+
+@contextmanager
+def in_the_way(folder: Path) -> Iterator[None]:
+    """Another disk in the place of a session's folder, with something in it."""
+    with small_disk(folder, 1 << 20):
+        (folder / "theirs").touch()
+        yield
+
+
+def provoke_by_others(place: Path) -> None:
+    settings = {"SESSIONS_TOKEN": TOKEN, "SESSIONS_READ_TOKEN": READ_TOKEN}
+    with Appliance(place, settings) as server:
+        assert write(server, token=TOKEN) == 200
+        with (
+            provoked("somebody holds the lock", server, READ_TOKEN),
+            closing(sqlite3.connect(place / "sessions.db", isolation_level=None)) as other,
+        ):
+            other.execute("BEGIN IMMEDIATE")
+            assert write(server, token=TOKEN) == 503
+        eventually(lambda: write(server, token=TOKEN) == 200)
+        with provoked("somebody guesses tokens", server, READ_TOKEN), httpx.Client(base_url=server.url) as client:
+            for number in range(30):
+                client.get("/api/sessions", headers={"authorization": f"Bearer wrong-{number}"})
+        before = metrics_of(server, READ_TOKEN)
+        server.stop()
+        with open(place / "sessions.db", "r+b") as database:
+            database.truncate(8192)
+        server.start()
+        FAULTS["the database is damaged"] = Fault("", before, metrics_of(server, READ_TOKEN))
+
+
+@pytest.mark.parametrize("name", MOVED)
+def test_a_fault_moves_the_metrics_that_name_it(faults: dict[str, Fault], name: str) -> None:
+    for metric in MOVED[name]:
+        before, after = (found.get(metric, 0.0) for found in (faults[name].before, faults[name].after))
+        assert before != after, f"{metric} is {after} as before"
+
+
+# ------------------------------------------------------------------------ the alerts
+
+
+def rules() -> list[dict[str, Any]]:
+    (group,) = yaml.safe_load(ALERTS.read_text())["groups"]
+    found: list[dict[str, Any]] = group["rules"]
+    return found
+
+
+def short(alert: str) -> str:
+    return alert.removeprefix("SessionStore")
+
+
+SYNTHETIC: dict[str, Metrics] = {
+    "Down": {'up{job="session-store"}': 0},
+    "DiskLow": {"sessionstore_disk_free_bytes": 9, "sessionstore_disk_total_bytes": 100},
+    "WritesWait": {"sessionstore_write_queue_oldest_seconds": 6},
+    "LogLarge": {"sessionstore_wal_bytes": 300 << 20},
+    "BackupOld": {"sessionstore_backup_last_success_timestamp_seconds": -7300},
+    "LogLost": {'sessionstore_log_lost_total{reason="full"}': 3},
+    "DescriptorsShort": {'process_open_fds{job="session-store"}': 90, 'process_max_fds{job="session-store"}': 100},
+}
+"""What is not provoked here, as it would be seen."""
+
+RISING = {
+    "CommitsSlow": "sessionstore_commit_duration_seconds_bucket",
+    "LoopLate": "sessionstore_event_loop_lag_seconds_bucket",
+}
+"""Of these the alert looks at the distribution: all of it beyond a second."""
+
+END = "20m"
+
+
+def fires(promtool: str, place: Path, series: list[tuple[str, str]], alert: str) -> bool:
+    """Whether promtool says that an alert, or any whose name matches, goes off."""
+    selector = f'ALERTS{{alertname=~"SessionStore{alert}",alertstate="firing"}}'
+    test = {
+        "interval": "15s",
+        "input_series": [{"series": name, "values": values} for name, values in series],
+        "promql_expr_test": [
+            {
+                "expr": f"clamp_max(sum(count_over_time({selector}[30m])), 1)",
+                "eval_time": END,
+                "exp_samples": [{"labels": "{}", "value": 1}],
+            }
+        ],
+    }
+    path = place / "test.yaml"
+    path.write_text(json.dumps({"rule_files": [str(ALERTS)], "evaluation_interval": "15s", "tests": [test]}))
+    ended = subprocess.run([promtool, "test", "rules", str(path)], capture_output=True, text=True, check=False)
+    said = ended.stdout + ended.stderr
+    assert ended.returncode == 0 or "got: nil" in said, said
+    return ended.returncode == 0
+
+
+def as_series(fault: Fault) -> Iterator[tuple[str, str]]:
+    """What was before for ten minutes, then what came after."""
+    for name in fault.before.keys() | fault.after.keys():
+        before, after = fault.before.get(name), fault.after.get(name)
+        begin = "_x39" if before is None else f"{before:g}+0x39"
+        yield name, f"{begin} {'_x40' if after is None else f'{after:g}+0x40'}"
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_a_fault_sets_off_its_alerts(promtool: str, faults: dict[str, Fault], name: str, tmp_path: Path) -> None:
+    series = list(as_series(faults[name]))
+    assert {alert for alert in EXPECTED[name] if fires(promtool, tmp_path, series, alert)} == EXPECTED[name]
+
+
+def test_where_nothing_is_wrong_no_alert_goes_off(promtool: str, faults: dict[str, Fault], tmp_path: Path) -> None:
+    assert not fires(promtool, tmp_path, list(as_series(faults["nothing"])), ".*")
+
+
+@pytest.mark.parametrize("alert", SYNTHETIC)
+def test_what_is_not_provoked_sets_off_its_alert_too(promtool: str, alert: str, tmp_path: Path) -> None:
+    well = {name: 0.0 if name.endswith("_total") or value > 5 else 1.0 for name, value in SYNTHETIC[alert].items()}
+    if alert in ("DiskLow", "BackupOld", "DescriptorsShort"):
+        well |= {name: 100.0 for name in well if "disk" in name or "max" in name}
+    ill = as_series(Fault("", well, {**SYNTHETIC[alert]}))
+    assert fires(promtool, tmp_path, list(ill), alert)
+    assert not fires(promtool, tmp_path, list(as_series(Fault("", well, well))), alert)
+
+
+@pytest.mark.parametrize("alert", RISING)
+def test_what_is_slow_sets_off_its_alert(promtool: str, alert: str, tmp_path: Path) -> None:
+    def series(quick: int) -> list[tuple[str, str]]:
+        bounds = {"0.005": quick, "1": quick, "2.5": 10, "+Inf": 10}
+        return [(f'{RISING[alert]}{{le="{bound}"}}', f"0+{number}x79") for bound, number in bounds.items()]
+
+    assert fires(promtool, tmp_path, series(quick=0), alert)
+    assert not fires(promtool, tmp_path, series(quick=10), alert)
+
+
+def test_every_alert_is_proven() -> None:
+    proven = set().union(*EXPECTED.values()) | SYNTHETIC.keys() | RISING.keys()
+    assert {short(rule["alert"]) for rule in rules()} == proven
+
+
+def test_every_alert_says_what_it_is_about_and_what_to_do() -> None:
+    for rule in rules():
+        assert rule["labels"]["severity"] in ("critical", "warning")
+        assert set(rule["annotations"]) == {"summary", "description"}
+
+
+# ------------------------------------------------------------------------ the names
+
+
+def queries_of_dashboard() -> list[str]:
+    dashboard = json.loads(DASHBOARD.read_text())
+    assert len({panel["id"] for panel in dashboard["panels"]}) == len(dashboard["panels"])
+    queries = [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", ())]
+    return queries + [annotation["expr"] for annotation in dashboard["annotations"]["list"]]
+
+
+def test_every_metric_that_alerts_and_dashboard_name_is_there(faults: dict[str, Fault]) -> None:
+    served = {series.partition("{")[0] for fault in faults.values() for series in fault.after}
+    named = set(NAME.findall(" ".join([*(rule["expr"] for rule in rules()), *queries_of_dashboard()])))
+    assert len(named) > 40
+    assert named - served <= {"sessionstore_events_rejected_total", "sessionstore_export_errors_total"}
+
+
+def test_the_dashboard_asks_what_prometheus_understands(promtool: str, tmp_path: Path) -> None:
+    queries = [query.replace("$job", "session-store") for query in queries_of_dashboard()]
+    asked = [{"record": f"dashboard:query:{number}", "expr": query} for number, query in enumerate(queries)]
+    path = tmp_path / "rules.yaml"
+    path.write_text(json.dumps({"groups": [{"name": "dashboard", "rules": asked}]}))
+    for file in (path, ALERTS):
+        checked = subprocess.run([promtool, "check", "rules", str(file)], capture_output=True, text=True, check=False)
+        assert checked.returncode == 0, checked.stdout + checked.stderr
+    path.write_text(json.dumps({"groups": [{"name": "bad", "rules": [{"record": "a", "expr": "rate(a[5m]"}]}]}))
+    bad = subprocess.run([promtool, "check", "rules", str(path)], capture_output=True, check=False)
+    assert bad.returncode != 0
+
+
+def test_what_prometheus_reads_is_well_formed(promtool: str, faults: dict[str, Fault], tmp_path: Path) -> None:
+    with Appliance(tmp_path / "sessions") as server:
+        assert write(server) == 200
+        assert httpx.post(f"{server.url}/api/actions/s", content=b"{").status_code == 415
+        assert httpx.get(f"{server.url}/no/such/{'x' * 100}").status_code == 404
+        text = httpx.get(f"{server.url}/metrics").text
+        checked = subprocess.run(
+            [promtool, "check", "metrics"], input=text, capture_output=True, text=True, check=False
+        )
+        problems = [line for line in (checked.stdout + checked.stderr).splitlines() if "error while linting" in line]
+        assert checked.returncode in (0, 3) and problems == [], checked.stderr
+        found = metrics_of(server)
+        assert 'sessionstore_http_requests_total{method="GET",http_route="other",status="404"}' in found
+        hot = 'method="POST",http_route="/api/actions/{session_id}"'
+        assert found[f'sessionstore_http_requests_total{{{hot},status="200"}}'] == 1
+        assert found[f"sessionstore_http_request_duration_seconds_count{{{hot}}}"] == 2
+        assert found['sessionstore_events_accepted_total{type="action"}'] == 1
+        assert "x" * 100 not in text

@@ -105,6 +105,9 @@ class Tree:
         self.unsettled: list[Folder] = []
         self.brought: set[str] = set()
         """The sessions that are as the present snapshot of the database has them."""
+        self.doubtful: set[str] | None = None
+        """The sessions whose logs a predecessor may have left with holes: a power cut keeps what it likes of what was
+        not on the disk, and how a log ends does not say so. None: it is not known yet."""
         self.index_is_old = True
         self.retry_at = 0.0
         self.root = open_folder(path)
@@ -155,6 +158,8 @@ class Tree:
             self.rebuild(database)
         deadline = time.monotonic() + seconds
         with self.snapshot(database) as head:
+            if self.doubtful is None:
+                self.doubtful = {session_id for session_id, _ in layout.changed(database, self.cursor)}
             self.retry(database)
             reached = self.bring_changed(database, head, deadline)
             self.remove_deleted(database, self.cursor, reached)
@@ -194,8 +199,12 @@ class Tree:
         reached = self.cursor
         while changed := layout.changed(database, reached, AT_ONCE):
             for session_id, cursor in changed:
-                if not self.try_to_bring(database, session_id, deadline):
+                is_doubtful = session_id in (self.doubtful or ())
+                until = NEVER if is_doubtful else deadline  # what is compared begins anew each time
+                if not self.try_to_bring(database, session_id, until, is_compared=is_doubtful):
                     return reached
+                if self.doubtful:
+                    self.doubtful.discard(session_id)
                 reached = cursor
                 if time.monotonic() > deadline:
                     return reached

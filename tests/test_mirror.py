@@ -171,6 +171,32 @@ def test_what_a_kill_leaves_of_half_a_file_is_mended(tmp_path: Path) -> None:
     assert not list((tmp_path / "sessions" / ".new").iterdir())
 
 
+def test_a_hole_that_a_power_cut_leaves_in_a_log_is_found(tmp_path: Path) -> None:
+    """How the log ends is as it should be."""
+    with Appliance(tmp_path) as server:
+        post(server, "s")
+        eventually(lambda: is_level(server))
+        mark = (tmp_path / ".mirror.json").read_bytes()
+        for number in range(3):
+            post(server, "s", text="x" * 5000, number=number)
+        eventually(lambda: is_level(server))
+        server.kill()
+        (tmp_path / ".mirror.json").write_bytes(mark)
+        for log in (tmp_path / "sessions" / "s").glob("*.jsonl"):
+            if log.stat().st_size > 10_000:
+                spoil(log, 7000)
+        server.start()
+        eventually(lambda: is_level(server))
+    assert differences(tmp_path / "sessions.db", tmp_path) == []
+    assert list((tmp_path / "set-aside").iterdir()), "the hole was there"
+
+
+def spoil(log: Path, offset: int) -> None:
+    with log.open("r+b") as file:
+        file.seek(offset)
+        file.write(bytes(512))
+
+
 def test_what_a_database_that_is_served_has_lost_is_set_aside(tmp_path: Path) -> None:
     database = Database(tmp_path / "sessions.db")
     database.append(drafted("action", "s", {"type": "x"}))

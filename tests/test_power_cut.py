@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import re
 import shutil
 import sqlite3
 from collections.abc import Iterator
@@ -165,10 +166,15 @@ def test_a_real_server_starts_on_what_a_power_cut_leaves_and_mends_its_tree(full
     for cut in cuts(full, tmp_path, max(3, CUTS // STARTS), seed=1):
         with Appliance(cut.folder) as server:
             assert httpx.get(f"{server.url}/ready").status_code == 200, cut.number
-            assert "WARNING" not in server.output and "ERROR" not in server.output, server.output
             server.stop()
+            assert alarms(server.output) == []
         assert lost(cut) == []
         assert is_done(export(cut.folder, "verify", "--full"))
+
+
+def alarms(output: str) -> list[str]:
+    """All but that a log of the tree, which has holes then, was set aside and written anew."""
+    return [line for line in output.splitlines() if re.search("WARNING|ERROR", line) and "set-aside/" not in line]
 
 
 def test_with_normal_durability_a_power_cut_takes_what_was_acknowledged(normal: Traced, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from sessionstore.problems import Problem
 from sessionstore.settings import BadSetting, Settings, read_settings
 from sessionstore.soundness import examine
 
-from . import archive, backup, drill, layout, loss, offline, prune, recovery, scrub
+from . import archive, backup, compact, drill, layout, loss, offline, prune, recovery, scrub
 from .folders import open_folder
 from .restore import NotEmpty, restore
 from .tree import Tree, TreeAhead, TreeBusy, progress_of
@@ -222,6 +222,20 @@ def accept_loss(options: argparse.Namespace) -> int:
     return DONE
 
 
+def write_anew(options: argparse.Namespace) -> int:
+    """Make the database as small as it can be, while its server is stopped.
+
+    The server gives the room of deleted sessions back to the disk by itself, but for a database that was made before
+    it could: such a one is compacted once.
+    """
+    settings = store_settings(options)
+    if not settings.database.exists():
+        raise WrongUse(f"There is no database {settings.database}")
+    before, after = compact.compact(settings)
+    print(f"{settings.database} has {after:,} bytes, {max(0, before - after):,} less than before")
+    return DONE
+
+
 def take_out(options: argparse.Namespace) -> int:
     """Take a secret that got in out of database, index and file tree, and say how often it was where.
 
@@ -355,6 +369,7 @@ def parser() -> argparse.ArgumentParser:
     archived.add_argument("--prune", action="store_true", help="delete from the store what is archived")
     archived.add_argument("--url", help="where its server is (default: this machine, at PORT)")
     command(commands, "accept-loss", accept_loss)
+    command(commands, "compact", write_anew)
     taking = command(commands, "scrub", take_out)
     taking.add_argument("pattern", metavar="PATTERN", nargs="?", help="what is to go: a regular expression, or -")
     taking.add_argument("--literal", action="store_true", help="PATTERN is a text as it is")

@@ -100,6 +100,9 @@ class Gate:
             await self.app(scope, receive, send)
             return
         asked = asked_in(scope)
+        if self.settings.trusted_proxies:
+            scope["client"] = (self.address_of(asked), 0)
+            scope["scheme"] = SCHEMES[scope["type"]][self.is_secure(asked)]
         try:
             self.check_place(asked)
             if b"origin" in asked.headers:
@@ -111,9 +114,6 @@ class Gate:
         except Problem as problem:
             await refuse(problem, scope, receive, send)
             return
-        if self.settings.trusted_proxies:
-            scope["client"] = (self.address_of(asked), 0)
-            scope["scheme"] = SCHEMES[scope["type"]][self.is_secure(asked)]
         await self.app(scope, receive, send)
 
     def admit(self, asked: Asked) -> Caller:
@@ -138,8 +138,12 @@ class Gate:
             if len(hosts) < 64:
                 hosts[host] = known
         if not known:
-            self.refused["host"] += 1
+            self.note_refusal("host", asked, said=host.decode("latin-1"))
             raise Problem(403, "This server does not answer to that Host: add its name to SESSIONS_ALLOWED_HOSTS")
+
+    def note_refusal(self, reason: str, asked: Asked, **fields: str) -> None:
+        self.refused[reason] += 1
+        security(f"{reason}_refused", client=self.address_of(asked), method=asked.method, path=asked.path, **fields)
 
     def is_allowed_host(self, host: str) -> bool:
         name = host_name(host)
@@ -152,7 +156,7 @@ class Gate:
         origin = asked.headers.get(b"origin")
         known = not is_foreign_fetch(asked) if origin is None else self.is_allowed_origin(origin, asked)
         if not known:
-            self.refused["origin"] += 1
+            self.note_refusal("origin", asked, said=(origin or b"").decode("latin-1"))
             raise Problem(403, "Pages of that origin may not use this server: see SESSIONS_ALLOWED_ORIGINS")
 
     def is_allowed_origin(self, said: bytes, asked: Asked) -> bool:
@@ -177,7 +181,7 @@ class Gate:
         if roles is None or caller.role in roles:
             self.check_rate(caller.token)
             return caller
-        self.refused["role"] += 1
+        self.note_refusal("role", asked, actor=caller.token.name)
         scheme = 'Bearer realm="session store", error="insufficient_scope"'
         detail = f"The role {caller.role} may not do this; it takes {' or '.join(roles)}"
         raise Problem(403, detail, headers={"www-authenticate": scheme})

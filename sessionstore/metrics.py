@@ -109,14 +109,16 @@ def of_disk(store: Store) -> Iterator[Sample]:
 
 
 def of_requests(traffic: Traffic, gate: Gate) -> Iterator[Sample]:
-    for (method, route, status), number in sorted(traffic.answered.items()):
-        labels: Labels = {"method": method, "http_route": route, "status": status}
-        yield "http_requests_total", "counter", "Requests answered", labels, number
+    routes = sorted(traffic.routes.items())
+    for (method, route), seen in routes:
+        for status, number in sorted(seen.statuses.items()):
+            labels: Labels = {"method": method, "http_route": route, "status": status}
+            yield "http_requests_total", "counter", "Requests answered", labels, number
     for kind, number in traffic.errors().items():
         yield "http_errors_total", "counter", "Those of them that were errors", {"class": kind}, number
-    for (method, route), seconds in sorted(traffic.seconds.items()):
+    for (method, route), seen in routes:
         labels = {"method": method, "http_route": route}
-        yield from histogram("http_request_duration_seconds", "Until the answer began", labels, seconds)
+        yield from histogram("http_request_duration_seconds", "Until the answer began", labels, seen.seconds)
     for reason, number in gate.refused.items():
         yield "refused_total", "counter", "Requests that were not let in", {"reason": reason}, number
 

@@ -32,7 +32,7 @@ from .door import Call, Door
 from .owner import CannotStart
 from .problems import MEDIA_TYPE, Problem, unavailable
 from .settings import Settings
-from .traffic import OTHER, Traffic, logs_requests
+from .traffic import OTHER, Traffic, actor_of, logs_requests
 
 log = logging.getLogger("sessionstore.process")
 
@@ -183,6 +183,7 @@ class Http(HttpToolsProtocol):
         self.door = door
         self.all_connections = connections
         self.traffic = traffic
+        self.logs_requests = logs_requests()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self.gathering = Gathering(transport, self.loop)
@@ -269,12 +270,22 @@ class Http(HttpToolsProtocol):
 
     def count_hot(self, status: int, size: int) -> None:
         assert self.hot is not None
-        route, seconds = HOT_ROUTES[self.hot.log], time.perf_counter() - self.hot_began
-        self.traffic.note("POST", route, status, seconds)
-        if logs_requests():
-            asked = self.hot.asked
-            self.traffic.log("POST", route, status, seconds, path=asked.path, client=asked.address,
-                             session_id=self.hot.session_id, bytes=size)  # fmt: skip
+        seconds = time.perf_counter() - self.hot_began
+        route = HOT_ROUTES[self.hot.log]
+        self.traffic.of("POST", route).note(status, seconds)
+        if self.logs_requests:
+            asked, gate = self.hot.asked, self.door.gate
+            self.traffic.log(
+                "POST",
+                route,
+                status,
+                seconds,
+                path=asked.path,
+                client=gate.address_of(asked),
+                actor=actor_of(gate.caller(asked.headers)),
+                session_id=self.hot.session_id,
+                bytes=size,
+            )
 
     def handle_websocket_upgrade(self) -> None:
         self.allowed = None
@@ -301,7 +312,7 @@ class Http(HttpToolsProtocol):
             return
         if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
             self.transport.write(refusal(problem))
-            self.traffic.note(OTHER, OTHER, problem.status, 0.0)
+            self.traffic.of(OTHER, OTHER).note(problem.status, 0.0)
         self.transport.close()
 
     def send_400_response(self, msg: str) -> None:

@@ -96,11 +96,11 @@ class Retention:
         if self.is_on:
             self.thread.start()
 
-    def stop(self) -> None:
-        """Called when the writer takes no more work. The session under way is finished, or stays."""
+    def stop(self, within: float = 2.0) -> None:
+        """Called when the writer takes no more work: the session under way stays."""
         self.stopping.set()
         if self.thread.is_alive():
-            self.thread.join()
+            self.thread.join(within)
 
     # ----------------------------------------------------------- on the thread
 
@@ -115,6 +115,7 @@ class Retention:
         """Delete some of what has to go. False: there is more. What goes wrong is said, and tried again."""
         try:
             with closing(open_reader(self.settings.database)) as database:
+                database.set_progress_handler(self.stopping.is_set, 10_000)  # true: what is being read is given up
                 is_done = self.delete_some(database)
         except Exception as error:  # whatever it is, the next look is taken
             self.fail(error)
@@ -177,11 +178,10 @@ class Retention:
         if self.folder is not None:
             self.folder.mkdir(parents=True, exist_ok=True)
             try:
-                session, is_new = archive.keep(database, ended.session_id, self.folder)
+                _, is_new = archive.keep(database, ended.session_id, self.folder)
             except archive.NoSession:
                 return
             self.archived += is_new
-            ended = Ended(ended.session_id, session.last_cursor)
         self.delete(ended)
 
     def delete(self, ended: Ended) -> None:

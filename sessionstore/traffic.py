@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import Counter, defaultdict
 from itertools import count
 from typing import Any
 
-from .access import ASGI, Message, Receive, Scope, Send
+from .access import ASGI, Caller, Message, Receive, Scope, Send
 from .histogram import Histogram
 from .log import of_requests
 
@@ -17,26 +16,42 @@ OTHER = "other"
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
-class Traffic:
-    """What came, by method, route and status, and how long it was until the answer began."""
+class Seen:
+    """The requests of one method on one route: how many by status, and how long it was until the answer began."""
+
+    __slots__ = ("seconds", "statuses")
 
     def __init__(self) -> None:
-        self.answered: Counter[tuple[str, str, int]] = Counter()
-        self.seconds: defaultdict[tuple[str, str], Histogram] = defaultdict(Histogram)
+        self.statuses: dict[int, int] = {}
+        self.seconds = Histogram()
+
+    def note(self, status: int, seconds: float) -> None:
+        self.statuses[status] = self.statuses.get(status, 0) + 1
+        self.seconds.note(seconds)
+
+
+class Traffic:
+    """All that came."""
+
+    def __init__(self) -> None:
+        self.routes: dict[tuple[str, str], Seen] = {}
         self.numbers = count(1)
         self.prefix = f"{time.time_ns() // 1_000_000:x}"
 
-    def note(self, method: str, route: str, status: int, seconds: float) -> None:
+    def of(self, method: str, route: str) -> Seen:
         """`route` is a template: never a path, of which there are as many as callers like."""
-        self.answered[method, route, status] += 1
-        self.seconds[method, route].note(seconds)
+        seen = self.routes.get((method, route))
+        if seen is None:
+            seen = self.routes[method, route] = Seen()
+        return seen
 
     def errors(self) -> dict[str, int]:
         """How many were answered with an error: of the caller, of the server."""
         found = {"4xx": 0, "5xx": 0}
-        for (_, _, status), number in self.answered.items():
-            if status >= 400:
-                found[f"{status // 100}xx"] += number
+        for seen in self.routes.values():
+            for status, number in seen.statuses.items():
+                if status >= 400:
+                    found[f"{status // 100}xx"] += number
         return found
 
     def log(self, method: str, route: str, status: int, seconds: float, **fields: Any) -> None:
@@ -103,7 +118,7 @@ class Watched:
         method = method if method in METHODS else OTHER
         route = scope.get("path_template") or OTHER
         seconds = self.seconds if self.seconds is not None else time.perf_counter() - self.begun
-        traffic.note(method, route, self.status, seconds)
+        traffic.of(method, route).note(self.status, seconds)
         if logs_requests():
             traffic.log(
                 method,
@@ -112,13 +127,14 @@ class Watched:
                 time.perf_counter() - self.begun,
                 path=scope["path"],
                 client=(scope.get("client") or (None,))[0],
-                actor=actor_of(scope),
+                actor=actor_of(scope.get("state", {}).get("caller")),
                 session_id=(scope.get("path_params") or {}).get("session_id"),
                 bytes=self.bytes,
             )
 
 
-def actor_of(scope: Scope) -> str | None:
-    """Who asked, as far as the gate has found out."""
-    state = scope.get("state", {})
-    return state.get("role") or getattr(state.get("caller"), "role", None)
+def actor_of(caller: Caller | None) -> str | None:
+    """Who asked, by the name of the token where one was needed; None: the gate has recognised nobody."""
+    if caller is None:
+        return None
+    return caller.token.name if caller.token else caller.role

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import sqlite3
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -15,13 +14,17 @@ from typing import Any
 import httpx
 import pytest
 
+from export.layout import open_reader
 from sessionstore.database import INCREMENTAL
-from sessionstore.retention import Ended, Retention, used_bytes
+from sessionstore.retention import OLDEST, Ended, Retention, used_bytes
 from sessionstore.settings import Settings
-from tests.appliance import REPOSITORY, Appliance
+from sessionstore.store import Store
+from tests.appliance import Appliance
+from tests.commands import export, is_done, is_refused
 from tests.databases import MIDNIGHT, Database, drafted
 from tests.disks import small_disk
 from tests.peers import eventually
+from tests.test_writer import run, store_in
 
 A_DAY = 86_400.0
 MIB = 1 << 20
@@ -84,11 +87,7 @@ def test_a_session_is_archived_before_it_is_deleted_and_comes_back_from_there(fo
         eventually(lambda: sessions_in(server) == [])
     assert [path.name.partition("@")[0] for path in sorted(archives.iterdir())] == ["s000", "s001", "s002"]
     restored = tmp_path / "restored"
-    command = [sys.executable, "-m", "export", "restore", *map(str, sorted(archives.iterdir()))]
-    ended = subprocess.run(
-        command, cwd=REPOSITORY, env={"SESSIONS_DIR": str(restored)}, capture_output=True, text=True, check=False
-    )
-    assert ended.returncode == 0, ended.stderr
+    assert is_done(export(restored, "restore", *sorted(archives.iterdir())))
     with closing(Database(restored / "sessions.db")) as database:
         assert database.value("SELECT count(*) FROM sessions") == 3
         assert database.value("SELECT count(*) FROM events WHERE type = 'action'") == 60
@@ -154,6 +153,28 @@ def test_a_new_database_can_give_pages_back(folder: Path) -> None:
         assert database.value("PRAGMA auto_vacuum") == INCREMENTAL
 
 
+def test_a_database_of_before_is_compacted_by_command_and_gives_pages_back_from_then_on(folder: Path) -> None:
+    fill(folder, 10, entries=20, size=20_000)
+    path = folder / "sessions.db"
+    with closing(Database(path)) as database:
+        for pragma in ("PRAGMA auto_vacuum = NONE", "VACUUM"):
+            database.connection.execute(pragma)
+    with kept_by(folder, RETENTION_BYTES="2M", TREE="off") as server:
+        eventually(lambda: bytes_used(path) <= 2 * MIB, within=60)
+        left = sessions_in(server)
+        server.stop()
+    before = path.stat().st_size
+    assert before > 4 * MIB, "what is free is kept"
+    assert is_done(export(folder, "compact"))
+    assert path.stat().st_size < before / 2
+    with closing(Database(path)) as database:
+        assert database.value("PRAGMA auto_vacuum") == INCREMENTAL
+        assert database.value("PRAGMA integrity_check") == "ok"
+        assert [session for (session,) in database.rows("SELECT session_id FROM sessions ORDER BY 1")] == left
+    with Appliance(folder):
+        assert is_refused(export(folder, "compact"))
+
+
 # ------------------------------------------------------------------------ the choice
 
 
@@ -184,6 +205,29 @@ def test_a_word_after_the_end_keeps_a_session_longer(store: Database) -> None:
     store.ticks = iter(range(2 * int(A_DAY), 3 * int(A_DAY)))  # type: ignore[assignment]
     store.append(drafted("action", "ended", {"type": "afterthought"}))
     assert chosen(store, two_days_later, retention_days=1) == []
+
+
+@pytest.mark.parametrize("is_archived", [True, False])
+def test_a_session_that_goes_on_after_it_was_chosen_stays(folder: Path, tmp_path: Path, is_archived: bool) -> None:
+    fill(folder, 2)
+
+    async def test() -> None:
+        settings = {"archive_directory": tmp_path / "archives"} if is_archived else {}
+        async with store_in(folder, **settings) as store:
+            with closing(open_reader(folder / "sessions.db")) as database:
+                ended = [Ended(*row) for row in database.execute(OLDEST, (10,))]
+                await store.writer.append(drafted("action", "s000", {"type": "back again"}))
+                for one in ended:
+                    await asyncio.to_thread(let_go, store, one)
+                assert store.retention.deleted == 1
+                assert database.execute("SELECT session_id FROM sessions").fetchall() == [("s000",)]
+
+    run(test)
+
+
+def let_go(store: Store, ended: Ended) -> None:
+    with closing(open_reader(store.settings.database)) as database:
+        store.retention.let_go(database, ended)
 
 
 @pytest.mark.parametrize(("days", "expected"), [(0.5, ["s"]), (1.5, []), (3650.0, []), (-1.5, [])])

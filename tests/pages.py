@@ -42,7 +42,7 @@ def examples_in(block: str) -> list[Example]:
 
 def fits(shown: str, printed: str) -> bool:
     pattern = ".*?".join(re.escape(piece) for piece in shown.split("…"))
-    return re.fullmatch(pattern, printed.strip(), re.DOTALL) is not None
+    return re.fullmatch(pattern, printed.replace("\r\n", "\n").strip(), re.DOTALL) is not None
 
 
 def curl(arguments: list[str]) -> str:

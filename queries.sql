@@ -264,10 +264,10 @@ SELECT e.cursor, substr(e.timestamp, 1, 19) AS time, coalesce(e.agent_id, 'sessi
        substr(coalesce(c.command, c.path, c.input, e.data ->> '$.prompt', e.data ->> '$.message',
                        e.data ->> '$.description', e.data ->> '$.task', e.data ->> '$.result', e.data ->> '$.path',
                        e.data ->> '$.initial.input', e.data ->> '$.outcome', e.data ->> '$.error', e.data ->> '$.text',
-                       e.data ->> '$.currentStep', e.data ->> '$.phase', ''), 1, 500) AS what,
+                       e.data ->> '$.delta', e.data ->> '$.currentStep', e.data ->> '$.phase', ''), 1, 500) AS what,
        substr(CASE c.outcome WHEN 'failed' THEN 'failed: ' || coalesce(c.error, '')
                              ELSE coalesce(c.outcome, e.data ->> '$.status', '') END, 1, 300) AS outcome,
-       c.duration_ms
+       c.duration_ms, e.session_id
 FROM events e
 LEFT JOIN (SELECT * FROM tool_calls WHERE session_id = :session) c ON c.cursor = e.cursor
 WHERE e.session_id = :session AND coalesce(e.kind, '') NOT IN ('tool_result', 'tool_error')

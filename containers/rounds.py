@@ -97,7 +97,7 @@ class Work(Protocol):
         """Whether this process, or one before it, has done the item of this id."""
 
     def at_work(self) -> AbstractAsyncContextManager[Callable[[Item], Awaitable[str]]]:
-        """Opens what is needed for a round; gives what does one item and says how it went. Raises Trouble."""
+        """Opens what is needed for a round; gives what does one item and says how it went. Both raise Trouble."""
 
 
 async def go_rounds(work: Work, witness: Witness, pace: Pace) -> bool:
@@ -134,6 +134,9 @@ async def _do_all(
         witness.begins(item)
         try:
             outcome = await do(item)
+        except Trouble as trouble:  # the others could not be done either
+            witness.fails(item, trouble)
+            raise
         except Exception as error:  # one that cannot be done must not keep the others from being done
             went_well = False
             witness.fails(item, error)

@@ -92,8 +92,9 @@ class SessionWitness(Witness):
         self._agent.update_state(phase="watching", currentStep=None, progress=self._progress())
 
     def is_told_to_end(self) -> None:
-        """A program that only waits for more has done all that there was."""
-        self.ends("completed" if self._is_resting else "cancelled")
+        """A program that only waits for more has done all that it could."""
+        done = "failed" if "failed" in self._goals.values() else "completed"
+        self.ends(done if self._is_resting else "cancelled")
 
     def ends(self, status: str) -> None:
         """`completed`, `failed` or `cancelled`."""

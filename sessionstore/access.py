@@ -100,6 +100,9 @@ class Gate:
             await self.app(scope, receive, send)
             return
         asked = asked_in(scope)
+        if self.settings.trusted_proxies:
+            scope["client"] = (self.address_of(asked), 0)
+            scope["scheme"] = SCHEMES[scope["type"]][self.is_secure(asked)]
         try:
             self.check_place(asked)
             if b"origin" in asked.headers:
@@ -111,9 +114,6 @@ class Gate:
         except Problem as problem:
             await refuse(problem, scope, receive, send)
             return
-        if self.settings.trusted_proxies:
-            scope["client"] = (self.address_of(asked), 0)
-            scope["scheme"] = SCHEMES[scope["type"]][self.is_secure(asked)]
         await self.app(scope, receive, send)
 
     def admit(self, asked: Asked) -> Caller:

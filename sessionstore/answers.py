@@ -206,7 +206,7 @@ class Found(Shape, kw_only=True):
 class FoundPage(Shape, kw_only=True):
     """What a search found, best first.
 
-    `total`: how many events have it, of which at most the newest 10,000 are looked at; `behind`: how many of the
+    `total`: how many events have it, of which at most the newest 5,000 are looked at; `behind`: how many of the
     newest events are not searched yet.
     """
 

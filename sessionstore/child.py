@@ -23,7 +23,8 @@ import msgspec
 FOLDER = Path(__file__).resolve().parent.parent
 HEAD = struct.Struct(">IQ")
 """Of a frame: how long it is, and which question it belongs to."""
-NICENESS = 15
+NICENESS = 10
+"""Besides that of its parent; 19 is the most there is."""
 START_SECONDS = 20.0
 END_SECONDS = 2.0
 

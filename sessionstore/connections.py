@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import resource
-from collections.abc import Iterator, MutableMapping
+from collections.abc import MutableMapping
 from typing import Protocol
 
 from .access import is_trusted
@@ -29,13 +29,12 @@ class Connection(Protocol):
 
 
 def take_descriptors() -> int:
-    """As many as the system lets this process have; how many."""
+    """As many as the system lets this process have, within reason; how many."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = min(hard, MAX_DESCRIPTORS) if hard != resource.RLIM_INFINITY else MAX_DESCRIPTORS
-    if soft == resource.RLIM_INFINITY or soft >= wanted:
-        return min(MAX_DESCRIPTORS, soft) if soft != resource.RLIM_INFINITY else MAX_DESCRIPTORS
-    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-    return wanted
+    most = MAX_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MAX_DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    return most
 
 
 class Connections:
@@ -55,7 +54,7 @@ class Connections:
         address = address_of(connection)
         self.of.setdefault(address, {})[connection] = None
         self.number += 1
-        if len(self.of[address]) > self.settings.max_connections and not self.is_proxy(address):
+        if len(self.of[address]) > self.settings.max_connections and not is_trusted(address, self.settings):
             return self.make_room(address, Problem(429, "Too many connections from this address", headers=SOON))
         if self.number > self.most:
             most = max(self.of, key=lambda name: len(self.of[name]))
@@ -65,7 +64,7 @@ class Connections:
     def make_room(self, address: str, otherwise: Problem) -> Problem | None:
         """Let the one go that has been at rest since the earliest; else the newcomer, who is the last."""
         *earlier, _ = self.of[address]
-        if (idle := next(those_that_may_go(earlier), None)) is None:
+        if (idle := next((connection for connection in earlier if connection.may_go), None)) is None:
             self.refused["connections"] += 1
             return otherwise
         self.refused["idle"] += 1
@@ -88,15 +87,8 @@ class Connections:
         self.of.setdefault(address_of(successor), {})[successor] = None
         self.number += 1
 
-    def is_proxy(self, address: str) -> bool:
-        return is_trusted(address, self.settings)
-
 
 SOON = {"retry-after": "1"}
-
-
-def those_that_may_go(connections: list[Connection]) -> Iterator[Connection]:
-    return (connection for connection in connections if connection.may_go)
 
 
 def address_of(connection: Connection) -> str:

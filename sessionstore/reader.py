@@ -28,7 +28,7 @@ FETCHED_AT_ONCE = 64
 LOOKAHEAD = 10_000
 """How many cursors one page of a filtered list looks at before it answers with what it has."""
 
-LOOKED_AT = 10_000
+LOOKED_AT = 5_000
 """How many of the events that have what is searched for are looked at, the newest."""
 RANKED = 100
 """How many of these, the shortest, are read and ranked."""
@@ -364,12 +364,15 @@ class Reader:
             ("e.timestamp >= ?", narrowed.since),
             ("e.timestamp < ?", narrowed.until),
         )
-        match = search.match_of(sought, narrowed.marks(now()))
+        marks = list(narrowed.marks(now()))
         async with self.searching, self.snapshot() as connection:
-            chosen = await connection.rows(CHOSEN.format(where=where), [match, *values, LOOKED_AT, RANKED])
-            cursors = folds.encode([cursor for cursor, _ in chosen])
-            documents, _ = await connection.some(DOCUMENTS, (cursors,))
-        items = await asyncio.to_thread(best_first, [document for (document,) in documents], sought, limit)
+            for reading in search.readings(sought):
+                found = [search.match_of(reading, marks), *values, LOOKED_AT, RANKED]
+                chosen = await connection.rows(CHOSEN.format(where=where), found)
+                if len(chosen) == RANKED:
+                    break
+            documents, _ = await connection.some(DOCUMENTS, (folds.encode([cursor for cursor, _ in chosen]),))
+        items = await asyncio.to_thread(best_first, [document for (document,) in documents], reading, limit)
         return Found(items, chosen[0][1] if chosen else 0)
 
 

@@ -25,7 +25,7 @@ EVENT = "cursor, type, kind, session_id, user_id, agent_id, timestamp, received_
 MAX_TERMS = 64
 SHORTEST_BEGINNING = 2
 """Characters that `be*` must have: fewer would be nearly every word."""
-SHORTEST_LAST_WORD = 4
+SHORTEST_LAST_WORD = 3
 """Characters from which on the last word of a question may be the beginning of one, though it has no `*`."""
 LONGEST_NAME = 64
 
@@ -144,6 +144,9 @@ class Term(NamedTuple):
 
     text: str
     is_beginning: bool = False
+    """It says so: `begin*`."""
+    is_last: bool = False
+    """It may be the beginning of a word as well, unless many have it as it stands."""
     is_excluded: bool = False
 
 
@@ -152,7 +155,7 @@ WORD = re.compile(r"[^\W_]+")
 
 
 def terms(question: str) -> list[Term]:
-    """What is asked for: `word`, `"a phrase"`, `begin*`, `-without`. The last word may be the beginning of one.
+    """What is asked for: `word`, `"a phrase"`, `begin*`, `-without`.
 
     Where nothing but what shall not be there is said, that is what is looked for.
     """
@@ -167,11 +170,22 @@ def term_of(match: re.Match[str]) -> Term | None:
     words = WORD.findall(text)
     if not words:
         return None
-    is_last = match["word"] and not match["minus"] and not match.string[match.end() :].strip()
     is_open = match["more"] or (match["word"] and text.endswith("*"))
-    length = len(words[-1])
-    is_beginning = bool((is_open and length >= SHORTEST_BEGINNING) or (is_last and length >= SHORTEST_LAST_WORD))
-    return Term(text, is_beginning, bool(match["minus"]))
+    is_last = match["word"] and not match["minus"] and not match.string[match.end() :].strip()
+    return Term(
+        text,
+        is_beginning=bool(is_open) and len(words[-1]) >= SHORTEST_BEGINNING,
+        is_last=bool(is_last) and len(words[-1]) >= SHORTEST_LAST_WORD,
+        is_excluded=bool(match["minus"]),
+    )
+
+
+def readings(sought: list[Term]) -> Iterator[list[Term]]:
+    """What the terms mean: as they stand, and then with the last word as a beginning."""
+    yield sought
+    *others, last = sought
+    if last.is_last and not last.is_beginning:
+        yield [*others, last._replace(is_beginning=True)]
 
 
 class Narrowed(NamedTuple):

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
-from containers.fly_achensee_claude.scripted_model import ScriptedModel, Step, calls, says
+from containers.fly_achensee_claude.scripted_model import Block, ScriptedModel, Step, answer, calls, says
 
-__all__ = ["ClaudeStub", "calls", "says"]
+__all__ = ["Block", "ClaudeStub", "Step", "answer", "calls", "says"]
 
 
 class ClaudeStub:

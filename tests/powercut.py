@@ -2,8 +2,10 @@
 
 A call that has ended is in the kernel's memory, and only what was synced is on
 the disk: of all else a cut keeps what it likes, in any order and 512 bytes at a
-time. Names change in their order, as in a journal, of which a cut keeps the
-beginning; only the sync of a folder, or of everything, makes sure of them.
+time. What a sync that fails was to put on the disk may never come there, though
+a later one succeeds. Names change in their order, as in a journal, of which a
+cut keeps the beginning; only the sync of a folder, or of everything, makes sure
+of them.
 """
 
 from __future__ import annotations
@@ -36,12 +38,14 @@ class Change(NamedTuple):
     data: bytes | None
 
     def sectors(self) -> Iterator[Change]:
-        """The pieces that a disk writes wholly or not at all."""
-        data = self.data or b""
+        """The pieces that a disk writes wholly or not at all; a new length is one."""
+        if self.data is None:
+            yield self
+            return
         begin = 0
-        while begin < len(data):
+        while begin < len(self.data):
             end = begin + SECTOR - (self.at + begin) % SECTOR
-            yield Change(self.at + begin, data[begin:end])
+            yield Change(self.at + begin, self.data[begin:end])
             begin = end
 
     def make(self, content: bytearray) -> None:
@@ -55,6 +59,8 @@ class Change(NamedTuple):
 
 @dataclass
 class File:
+    """Of whatever name: what is in it, and what of that is sure."""
+
     safe: bytearray = field(default_factory=bytearray)
     """What is on the disk."""
     pending: list[Change] = field(default_factory=list)
@@ -81,11 +87,22 @@ class File:
 
     def sync(self, made: int) -> None:
         """So many of the changes that there ever were are on the disk."""
-        number = max(0, made - self.synced)
-        for change in self.pending[:number]:
+        for change in self.taken(made):
             change.make(self.safe)
-        del self.pending[:number]
+
+    def give_up(self, made: int, chance: random.Random) -> None:
+        """Of so many of the changes that there ever were, some pieces are on the disk, and the others never will be."""
+        for change in self.taken(made):
+            for piece in change.sectors():
+                if chance.random() < 0.5:
+                    piece.make(self.safe)
+
+    def taken(self, made: int) -> list[Change]:
+        """Those of them that were pending, and are not any more."""
+        number = max(0, made - self.synced)
+        taken, self.pending = self.pending[:number], self.pending[number:]
         self.synced += number
+        return taken
 
     def after_cut(self, chance: random.Random) -> bytes:
         """A file is not shortened before it is; what is written after it then is not there either."""
@@ -94,7 +111,7 @@ class File:
         for change in self.pending:
             if change.data is None and chance.random() >= kept:
                 break
-            for piece in (change,) if change.data is None else change.sectors():
+            for piece in change.sectors():
                 if piece.data is None or chance.random() < kept:
                     piece.make(content)
         return bytes(content)
@@ -111,6 +128,7 @@ class Disk:
     """A folder, all paths in it, and what of it would outlive a cut."""
 
     folder: str
+    chance: random.Random
     names: Names = field(default_factory=dict)
     safe_names: Names = field(default_factory=dict)
     renamings: list[Renaming] = field(default_factory=list)
@@ -136,8 +154,8 @@ class Disk:
         if call.name in ("fsync", "fdatasync", "syncfs"):
             begun: list[tuple[File | None, int]] = []
             yield call.begun, lambda: begun.extend(self.unsynced(call))
-            yield call.ended, lambda: self.sync(begun)
-        else:
+            yield call.ended, lambda: self.sync(begun) if call.result == 0 else self.give_up(begun)
+        elif call.result >= 0:
             yield call.begun, lambda: self.happen(call)
 
     def happen(self, call: Call) -> None:
@@ -188,6 +206,12 @@ class Disk:
                 renaming(self.safe_names)
             self.synced = max(self.synced, number)
 
+    def give_up(self, begun: list[tuple[File | None, int]]) -> None:
+        """A sync that failed."""
+        for file, number in begun:
+            if file is not None:
+                file.give_up(number, self.chance)
+
     # --------------------------------------------------------------------- names
 
     def inside(self, path: str) -> str:
@@ -234,8 +258,9 @@ class Disk:
 
     # ----------------------------------------------------------------------- cuts
 
-    def cut(self, target: Path, chance: random.Random) -> None:
+    def cut(self, target: Path) -> None:
         """Write into `target` what the power would leave if it went now."""
+        chance = self.chance
         names = dict(self.safe_names)
         pending = self.renamings[self.synced :]
         for renaming in pending[: round(chance.choice(KEPT) * len(pending))]:

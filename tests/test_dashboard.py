@@ -496,6 +496,17 @@ def test_what_was_logged_is_found_and_the_hit_leads_to_it(
     page.locator("#search-filter").get_by_label("Words").fill("nothing like this")
     page.keyboard.press("Enter")
     expect(page.locator("#search-none")).to_contain_text("Nothing that was logged")
+    for words, when, hits in (
+        ("hay", "24", 1),
+        ('"needle hay"', "24", 0),
+        ("haystack -need", "", 1),
+        ("hay* -needle", "", 0),
+    ):
+        page.locator("#search-filter").get_by_label("Words").fill(words)
+        page.locator("#search-filter").get_by_label("When").select_option(when)
+        page.keyboard.press("Enter")
+        expect(page.locator("#results .hit")).to_have_count(hits)
+    expect(page.locator("#search-behind")).to_be_hidden()
 
 
 def test_the_keyboard_alone_is_enough(page: Page, appliance: Appliance, told: str) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import shutil
+import signal
 import sys
 from collections.abc import Iterator
 from email import message_from_bytes, policy
@@ -22,7 +24,7 @@ from mcp import Client, StdioServerParameters
 from containers.email_solver.src.outgoing import Outgoing
 from containers.email_solver.src.verdict import judge
 from containers.letter import Letter
-from tests.agents import remove_spools
+from tests.agents import SECONDS, remove_spools
 from tests.appliance import REPOSITORY, Appliance
 from tests.containers import Container, Json, Session, contents_of, delivered
 from tests.imap import PASSWORD, UIDVALIDITY, USER, Imap
@@ -259,6 +261,25 @@ def test_mail_that_no_help_was_to_be_had_for_is_answered_later(
 
 
 # ---------------------------------------------------------------- the MCP server
+
+
+def test_support_server_that_dies_costs_one_mail_its_round(
+    appliance: Appliance, http: httpx.Client, session_id: str, tmp_path: Path
+) -> None:
+    solver = container(tmp_path, appliance.url, session_id, MAILDIR=chosen(tmp_path, ALL[:5]))
+    with solver.running(KEEP_WATCHING="0", PACE_SECONDS="0.5") as program:
+        eventually(lambda: len(replies_in(tmp_path)) == 2)
+        kill_child_of(program.pid)
+        assert program.wait(SECONDS) == 1
+    session = delivered(http, session_id, "failed")
+    assert sorted(session.goals().values()) == ["completed", "completed", "failed", "pending", "pending"]
+    assert session.state["services"]["support"]["status"] == "down"
+    remove_spools(tmp_path)
+
+
+def kill_child_of(pid: int) -> None:
+    (child,) = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    os.kill(int(child), signal.SIGKILL)
 
 
 def test_support_server_speaks_mcp_and_tells_nobody_of_the_orders_of_others(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from sessionstore.soundness import examine
 from tests.appliance import Appliance
 from tests.commands import export, is_done
 from tests.powercut import CALLS, Disk
-from tests.tracing import Call, read, recording, wait_for_end
+from tests.tracing import Call, Injection, read, recording, wait_for_end
 from tests.wire import NDJSON, HttpClient, connect, http_request
 
 CUTS = int(os.environ.get("POWER_CUTS", 100))
@@ -54,19 +54,20 @@ async def write(port: int, number: int) -> None:
             http_request("DELETE", f"/api/sessions/{passing}"),
         ]
         for request in requests[: 4 if turn % 10 == 9 else 1 + turn % 3]:
-            answer = await client.ask(request)
+            while (answer := await client.ask(request)).status == 503:  # noqa: ASYNC110 (it is asked each time)
+                await asyncio.sleep(0.01)
             assert answer.status == 200, answer
     client.close()
 
 
-def trace(folder: Path, durability: str) -> Traced:
-    record = folder.with_name(f"{durability}.trace")
+def trace(folder: Path, durability: str, *injections: Injection) -> Traced:
+    record = folder.with_name("trace")
     environment = {"SESSIONS_DURABILITY": durability, "SESSIONS_TREE": "on" if durability == "full" else "off"}
 
     async def load() -> None:
         await asyncio.gather(*(write(server.port, number) for number in range(WRITERS)))
 
-    with Appliance(folder, environment, under=recording(record, CALLS)) as server:
+    with Appliance(folder, environment, under=recording(record, CALLS, *injections)) as server:
         asyncio.run(load())
         server.kill()
     wait_for_end(record, server.process.pid)
@@ -95,14 +96,14 @@ class Cut(NamedTuple):
 def cuts(traced: Traced, target: Path, number: int = CUTS, seed: int = 0) -> Iterator[Cut]:
     """So many, each at a random moment from the birth of the folder on; what one leaves is the caller's to use up."""
     chance = random.Random(seed)
-    disk = Disk(str(traced.folder))
+    disk = Disk(str(traced.folder), chance)
     lines = sorted(chance.choices([call.begun for call in traced.calls if disk.concerns(call)], k=number))
     made = 0
     for line in disk.play(traced.calls):
         while made < number and line >= lines[made]:
             folder = target / str(made)
             folder.mkdir()
-            disk.cut(folder, chance)
+            disk.cut(folder)
             yield Cut(made, folder, dict(disk.promised))
             shutil.rmtree(folder)
             made += 1
@@ -139,6 +140,27 @@ def test_no_power_cut_takes_what_was_acknowledged(full: Traced, tmp_path: Path) 
     assert promises > WRITERS * ROUNDS, "the last cuts come after nearly all of the load"
 
 
+def test_the_cuts_fall_also_where_the_log_is_put_into_the_database_and_begun_anew(full: Traced) -> None:
+    to_database = [call for call in full.calls if call.name == "pwrite64" and call.paths[0].endswith("/sessions.db")]
+    heads = [call for call in full.calls if call.paths[:1] == [f"{full.folder}/sessions.db-wal"] and is_head(call)]
+    assert len(to_database) > 100
+    assert len(heads) > 3, "one for each of the two connections of a start, and one each time it is begun anew"
+
+
+def is_head(call: Call) -> bool:
+    return call.name == "pwrite64" and call.words[-1] == "0"
+
+
+def test_syncs_that_fail_before_the_power_cut_lose_nothing_either(tmp_path: Path) -> None:
+    """What a failed sync gave up is written anew: to sync it again would say that it is there, and it is not."""
+    (tmp_path / "cuts").mkdir()
+    traced = trace(tmp_path / "sessions", "full", Injection("fdatasync", "EIO", "40+7"))
+    assert sum(call.name == "fdatasync" and call.result < 0 for call in traced.calls) > 5
+    for cut in cuts(traced, tmp_path / "cuts", CUTS // 2):
+        assert faults_of(cut, "full") == [], cut.number
+        assert lost(cut) == []
+
+
 def test_a_real_server_starts_on_what_a_power_cut_leaves_and_mends_its_tree(full: Traced, tmp_path: Path) -> None:
     for cut in cuts(full, tmp_path, max(3, CUTS // STARTS), seed=1):
         with Appliance(cut.folder) as server:
@@ -159,7 +181,7 @@ def test_with_normal_durability_a_power_cut_takes_what_was_acknowledged(normal: 
 
 
 def test_the_model_of_the_disk_has_what_the_disk_has(full: Traced) -> None:
-    disk = Disk(str(full.folder))
+    disk = Disk(str(full.folder), random.Random(0))
     for _ in disk.play(full.calls):
         pass
     there = {str(path.relative_to(full.folder)): path for path in full.folder.rglob("*") if path.is_file()}

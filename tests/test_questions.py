@@ -104,10 +104,8 @@ def test_a_story_is_told_in_the_order_in_which_it_happened(http: httpx.Client, s
     failed = {"type": "tool_error", "toolUseId": "call-1", "error": "no rule", "durationMs": 12}
     http.post(f"/api/actions/{session_id}/responses", json=failed)
     http.post(f"/api/sessions/{session_id}/finalize", json={"status": "failed", "outcome": "given up"})
-    story = http.get("/datasette/sessions/story.json", params={"session": session_id, "_shape": "arrays"}).json()[
-        "rows"
-    ]
-    assert [row[3:] for row in story] == [
+    story = http.get("/datasette/sessions/story.json", params={"session": session_id, "_shape": "arrays"}).json()
+    assert [row[3:-1] for row in story["rows"]] == [
         ["begins", "Build it", "", None],
         ["uses Bash", "make", "failed: no rule", 12],
         ["ends", "given up", "failed", None],
@@ -269,6 +267,11 @@ def test_there_is_nothing_but_views_and_questions(http: httpx.Client, path: str)
     assert http.get(f"/datasette/{path}").status_code in (403, 404)
 
 
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
+def test_nothing_can_be_sent_to_it(http: httpx.Client, method: str) -> None:
+    assert http.request(method, "/datasette/sessions", json={"sql": "select 1"}).status_code == 405
+
+
 def test_only_who_may_read_may_ask(tmp_path: Path) -> None:
     tokens = {"SESSIONS_READ_TOKEN": "a-token-to-read", "SESSIONS_INGEST_TOKEN": "a-token-to-write"}
     with Appliance(tmp_path, tokens) as appliance, httpx.Client(base_url=appliance.url, timeout=30) as http:
@@ -276,7 +279,7 @@ def test_only_who_may_read_may_ask(tmp_path: Path) -> None:
         said = {token: http.get("/datasette/", headers=header).status_code for token, header in headers.items()}
         assert said == {"a-token-to-read": 200, "a-token-to-write": 403, "another-token": 401}
         assert http.get("/datasette/").status_code == 401
-        assert http.post("/datasette/sessions", headers=headers["a-token-to-write"]).status_code == 405
+        assert http.post("/datasette/sessions", headers=headers["a-token-to-write"]).status_code == 403
 
 
 # ----------------------------------------------------------------- its processes

@@ -185,12 +185,23 @@ PROXIES = [
 ]
 
 
+def requests_of(appliance: Appliance, address: str) -> str:
+    """The lines of the log about requests of this client."""
+    lines = appliance.output.splitlines()
+    return "\n".join(line for line in lines if " request " in line and f" client={address} " in line)
+
+
 @pytest.mark.parametrize("kind", PROXIES)
 def test_behind_a_proxy_all_is_as_without_one(
     folder: Path, tmp_path: Path, certificate: Certificate, kind: type[Proxy]
 ) -> None:
     """The live feed, large batches, the address of the client in limits and log, https in origins and the cookie."""
-    env = {"SESSIONS_TOKEN": ADMIN, "SESSIONS_TRUSTED_PROXIES": "127.0.0.1", "SESSIONS_MAX_FAILURES": "5"}
+    env = {
+        "SESSIONS_TOKEN": ADMIN,
+        "SESSIONS_TRUSTED_PROXIES": "127.0.0.1",
+        "SESSIONS_MAX_FAILURES": "5",
+        "SESSIONS_LOG_REQUESTS": "on",
+    }
     with (
         Appliance(folder, env) as appliance,
         kind(tmp_path / "proxy", appliance, certificate) as proxy,
@@ -216,8 +227,11 @@ def test_behind_a_proxy_all_is_as_without_one(
             assert tried == [401] * 5 + [429] * 2
             assert other.get("/api/events", headers={"Authorization": "Bearer canary"}).status_code == 401
             assert guesser.get("/api/events", headers=TOKEN).status_code == 200
-        assert "client=127.0.0.5" in appliance.output
-        assert "client=127.0.0.6" in appliance.output
+            assert other.post("/api/actions/proxied", json={"type": "x"}, headers=TOKEN).status_code == 200
+        eventually(lambda: "method=POST" in requests_of(appliance, "127.0.0.6"))
+        assert "status=429" in requests_of(appliance, "127.0.0.5")
+        assert "actor=SESSIONS_TOKEN" in requests_of(appliance, "127.0.0.5")
+        assert "token_refused client=127.0.0.5" in appliance.output
         assert "client=127.0.0.9" not in appliance.output
         assert "canary" not in appliance.output
 

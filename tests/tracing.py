@@ -30,8 +30,20 @@ def tool(name: str) -> str:
     pytest.skip(message)
 
 
+class Injection(NamedTuple):
+    """Which calls fail."""
+
+    call: str
+    error: str
+    when: str
+    """The number of the first one, as each thread counts; `N+`: and all after it, `N+M`: and every M-th after it."""
+
+    def __str__(self) -> str:
+        return f"{self.call}:error={self.error}:when={self.when}"
+
+
 class Call(NamedTuple):
-    """A system call that succeeded."""
+    """A system call that has ended."""
 
     begun: int
     """The line of the record on which it begins, and that on which it ends."""
@@ -43,28 +55,31 @@ class Call(NamedTuple):
     words: list[str]
     """Numbers and flags."""
     result: int
+    """-1: it has failed."""
 
 
-def recording(record: Path, calls: Sequence[str]) -> list[str]:
+def recording(record: Path, calls: Sequence[str], *injections: Injection) -> list[str]:
     """The command that starts another one and records these of its calls; the other one is the child."""
     options = ["-D", "-f", "--seccomp-bpf", "-y", "-xx", "-s", str(LONGEST), "-e", f"trace={','.join(calls)}"]
+    for injection in injections:
+        options += ["-e", f"inject={injection}"]
     return [tool("strace"), *options, "-o", str(record)]
 
 
 def wait_for_end(record: Path, pid: int) -> None:
     """strace writes down the end of a process a little after it."""
-    end = re.compile(rb"^%d \+\+\+ " % pid, re.MULTILINE)
+    end = re.compile(rb"^%d +\+\+\+ " % pid, re.MULTILINE)
     eventually(lambda: end.search(record.read_bytes()))
 
 
 LINE = re.compile(r"(\d+) +(?:<\.\.\. \w+ resumed>)?(.*)")
 UNFINISHED = " <unfinished ...>"
-WHOLE = re.compile(r"(\w+)\((.*)\) += (\d+)")
+WHOLE = re.compile(r"(\w+)\((.*)\) += (-?\d+)")
 ARGUMENT = re.compile(r'\w+<((?:\\x..)*)>(?:\(deleted\))?|"((?:\\x..)*)"(\.{3})?|([\w|]+)')
 
 
 def read(record: Path) -> list[Call]:
-    """The calls of a record that succeeded, in the order in which they began."""
+    """The calls of a record that have ended, in the order in which they began."""
     calls = []
     begun: dict[str, tuple[int, str]] = {}
     with record.open() as lines:
@@ -96,18 +111,6 @@ def call(begun: int, ended: int, whole: re.Match[str]) -> Call:
 
 def decoded(text: str) -> bytes:
     return bytes.fromhex(text.replace("\\x", ""))
-
-
-class Injection(NamedTuple):
-    """Which calls fail."""
-
-    call: str
-    error: str
-    when: str
-    """The number of the first one, as each thread counts; `N+`: and all after it."""
-
-    def __str__(self) -> str:
-        return f"{self.call}:error={self.error}:when={self.when}"
 
 
 @contextmanager

@@ -10,13 +10,14 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 
-from tests.bench import actions, backup, batches, feed, hooks, idle, kill, page, questions, reads, start, tree
+from tests.bench import actions, backup, batches, feed, hooks, idle, kill, page, questions, reads, search, start, tree
 from tests.bench.figures import Figure, raw_numbers, table
 
 BENCHES: dict[str, Callable[[argparse.Namespace], list[Figure]]] = {
     "actions": lambda options: actions.measure(options.rounds),
     "batches": lambda options: batches.measure(options.rounds),
     "reads": lambda options: reads.measure(options.rounds),
+    "search": lambda options: search.measure(options.rounds),
     "feed": lambda options: feed.measure(options.rounds),
     "idle": lambda options: idle.measure(options.rounds),
     "tree": lambda options: tree.measure(options.rounds),

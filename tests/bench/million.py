@@ -10,11 +10,12 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from itertools import accumulate, count, islice
 from pathlib import Path
 from random import Random
+from string import ascii_letters, digits
 
 from sessionstore.database import Appender, checkpoint, index_search, open_writer
 from sessionstore.events import Draft, Event, text_of_time
@@ -47,6 +48,7 @@ OTHER_LANGUAGES = (
 )
 TOOLS = ("Bash", "Read", "Edit", "Write", "Grep", "Glob", "WebFetch", "mcp__github__search_code")
 FOLDERS = ("src", "tests", "lib", "app", "docs", "packages/core", "services/api", "internal/store")
+BASE_62 = ascii_letters + digits
 SUFFIXES = (".py", ".ts", ".js", ".go", ".rs", ".md", ".json", ".sql")
 
 Happening = tuple[str, Document, str | None]
@@ -89,6 +91,10 @@ class Author:
         """200 B to 20 kB, most of them short, with a name in it that nothing else has."""
         length = int(200 * 100 ** (self.random.random() ** 2))
         return f"commit {self.random.getrandbits(40):010x}\n{self.text(length)}"
+
+    def event_id(self, moment: float) -> str:
+        """As clients make them: the time, and chance."""
+        return f"{int(moment * 1000):012x}{self.random.getrandbits(80):020x}"
 
     # ---- what happens
 
@@ -139,7 +145,7 @@ class Author:
 
     def tool_call(self, agent: str | None) -> Iterator[Happening]:
         random = self.random
-        tool, call = random.choice(TOOLS), f"toolu_{random.getrandbits(80):020x}"
+        tool, call = random.choice(TOOLS), f"toolu_01{''.join(random.choices(BASE_62, k=22))}"
         given = {"file_path": random.choice(self.paths), "command": self.text(random.randint(20, 600))}
         yield "action", {"type": "tool_call", "toolUseId": call, "tool": tool, "input": given}, agent
         took = random.randint(5, 30_000)
@@ -165,9 +171,9 @@ def drafts(events: int = EVENTS) -> Iterator[Draft]:
         moment = BEGIN + number * SECONDS_PER_EVENT
         yield Draft(
             type=event_type,
-            session_id=f"bench-{session:05}-{session * 7919 % 65536:04x}",
+            session_id=session_id(session),
             user_id=f"user-{session % USERS}",
-            event_id=f"{int(moment * 1000):012x}{author.random.getrandbits(80):020x}",
+            event_id=author.event_id(moment),
             agent_id=agent,
             timestamp=text_of_time(moment - 0.05),
             received_at=text_of_time(moment),
@@ -175,13 +181,33 @@ def drafts(events: int = EVENTS) -> Iterator[Draft]:
         )
 
 
-def fill(path: Path, events: int = EVENTS) -> int:
+def session_id(number: int) -> str:
+    return f"bench-{number:05}-{number * 7919 % 65536:04x}"
+
+
+def tiny_drafts(events: int) -> Iterator[Draft]:
+    """Nothing but small actions, in a hundred sessions."""
+    author = Author()
+    for number in range(events):
+        moment = BEGIN + number
+        yield Draft(
+            type="action",
+            session_id=session_id(number % 100),
+            user_id="user-1",
+            event_id=author.event_id(moment),
+            timestamp=text_of_time(moment - 0.05),
+            received_at=text_of_time(moment),
+            data=author.small_action(),
+        )
+
+
+def fill(path: Path, drafted: Iterable[Draft] | None = None) -> int:
     """Make the database; how many bytes of JSON went in, each event in its smallest form: its data and its eventId."""
     size = 0
+    coming = iter(drafts() if drafted is None else drafted)
     with closing(open_writer(path)) as connection:
         connection.execute("PRAGMA synchronous = OFF")
-        appender = Appender(connection, clock=lambda: text_of_time(BEGIN), ids=iter(()))
-        coming = drafts(events)
+        appender = Appender(connection, clock=lambda: text_of_time(BEGIN), ids=map(str, count(1)))
         while group := list(islice(coming, EVENTS_PER_COMMIT)):
             appender.begin()
             appender.look_up(group)
@@ -219,7 +245,7 @@ def main() -> int:
         parser.error(f"{path} is there already")
     options.folder.mkdir(parents=True, exist_ok=True)
     begun = time.monotonic()
-    size = fill(path, options.events)
+    size = fill(path, drafts(options.events))
     print(f"{options.events:,} events, {size:,} bytes of JSON, in {time.monotonic() - begun:.0f} s")
     if not options.no_search:
         index(path)

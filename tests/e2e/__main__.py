@@ -43,7 +43,6 @@ def run(world: World) -> int:
     try:
         for number, check in enumerate(checks, start=1):
             if not holds(number, check, scene):
-                print(world.logs())
                 return 1
     finally:
         scene.close()
@@ -57,6 +56,7 @@ def holds(number: int, check: Check, scene: Scene) -> bool:
         found, mark = check.look(scene), "ok"
     except Exception as error:
         found, mark = f"{type(error).__name__}: {error}", "FAILED"
+        print(scene.world.logs())
     print(f"{mark:6} {number:2} {check.name} ({time.monotonic() - begun:.1f} s): {found}", flush=True)
     return mark == "ok"
 

@@ -86,7 +86,7 @@ class Store:
     """What the store says, to somebody with a token."""
 
     def __init__(self, url: str, token: str) -> None:
-        self.http = httpx.Client(base_url=url, headers={"authorization": f"Bearer {token}"}, timeout=10)
+        self.http = httpx.Client(base_url=url, headers={"authorization": f"Bearer {token}"}, timeout=60)
 
     def get(self, path: str, **query: str | int) -> Any:
         return self.http.get(path, params=query).raise_for_status().json()

@@ -261,11 +261,6 @@ test("an address says where one is, and back", () => {
   for (const odd of ["", "#", "#/nonsense", "#/session", "#/%zz", "#/session//log"]) assert.ok(Model.routeOf(odd).view);
 });
 
-test("words that were searched for are found in a snippet, whatever their case", () => {
-  assert.deepEqual(Model.marked("Read Note.txt", "note").filter((part) => part.hit).map((part) => part.text), ["Note"]);
-  assert.deepEqual(Model.marked("a", "***"), [{ text: "a", hit: false }]);
-});
-
 test("agents that are each other's parents are all shown", () => {
   const shown = (nodes) => nodes.reduce((sum, node) => sum + 1 + shown(node.children), 0);
   assert.equal(shown(Model.agentTree([{ agentId: "a", parentAgentId: "b" }, { agentId: "b", parentAgentId: "a" }, { agentId: "c", parentAgentId: "c" }, { agentId: "d", parentAgentId: "a" }])), 4);

@@ -39,7 +39,7 @@ export async function eventually(condition, what = String(condition)) {
 
 after(() => {
   for (const pid of sendersOver(root)) process.kill(Number(pid), 'SIGKILL');
-  fs.rmSync(root, { recursive: true, force: true });
+  fs.rmSync(root, { recursive: true, force: true, maxRetries: 10 }); // a server may still be writing to it
 });
 
 export function newFolder() {

@@ -45,7 +45,7 @@ class Pipeline:
         self._graph = self._compiled()
 
     async def run(self, key: str) -> str:
-        """How it went with the mail. Raises InboxError, OSError, and what the support desk's tools raise."""
+        """How it went with the mail. Raises InboxError, OSError, and what the tools raise, Trouble included."""
         config: RunnableConfig = {"callbacks": self._witness.callbacks()}
         mail = cast(Mail, await self._graph.ainvoke({"key": key}, config))
         self._outgoing.note(key, mail["letter"], mail["category"], mail.get("reply"))

@@ -43,8 +43,8 @@ async def support_tools(witness: Witness, knowledge: Path, tickets: Path) -> Asy
         version = client.server_info.version if client.server_info else None
         names = [tool.name for tool in tools]
         witness.service("support", True, tools=names, version=version, protocol=client.protocol_version)
+        stack.callback(witness.service, "support", False)
         yield {tool.name: _as_langchain(client, tool) for tool in tools}
-    witness.service("support", False)
 
 
 def _as_langchain(client: Client, tool: Tool) -> BaseTool:
@@ -58,8 +58,11 @@ def _as_langchain(client: Client, tool: Tool) -> BaseTool:
 
 def _caller(client: Client, name: str) -> Callable[..., Coroutine[Any, Any, str]]:
     async def call(**arguments: Any) -> str:
-        """What the server said, as JSON. Raises ToolException where it refused."""
-        result = await client.call_tool(name, arguments)
+        """What the server said, as JSON. Raises ToolException where it refused, and Trouble if it is gone."""
+        try:
+            result = await client.call_tool(name, arguments)
+        except Exception as error:  # a tool that fails raises nothing here
+            raise Trouble(f"The support server is gone: {type(error).__name__}: {error}") from error
         text = " ".join(part.text for part in result.content if isinstance(part, TextContent))
         if result.is_error:
             raise ToolException(text)

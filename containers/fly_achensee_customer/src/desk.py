@@ -21,10 +21,10 @@ from langgraph.graph import END, START, StateGraph
 from pydantic import BaseModel, Field
 
 from . import prompts
-from .brief import Brief
 from .business import SPECIALISTS, Business, Specialist
 from .enquiries import Enquiry
 from .models import Models
+from .slip import Slip
 from .tools import tools_of
 
 ROUNDS_WITH_TOOLS = 5
@@ -57,7 +57,7 @@ class Review(BaseModel):
 
 
 class Desk(TypedDict, total=False):
-    enquiry: str  # its subject; all of it is in the brief
+    enquiry: str  # its subject; all of it is in the slip
     kind: str
     language: str
     open: list[Question]  # the first is being answered
@@ -75,12 +75,12 @@ class Answering:
     def __init__(self, business: Business, models: Models, enquiry: Enquiry) -> None:
         self._business = business
         self._models = models
-        self._brief = Brief.of(enquiry)
+        self._slip = Slip.of(enquiry)
         self._tools = tools_of(business, enquiry.received)
 
     async def run(self, config: RunnableConfig) -> Desk:
         """Raises what the model raises."""
-        return cast(Desk, await self._graph().ainvoke({"enquiry": self._brief.subject, "accepted": []}, config))
+        return cast(Desk, await self._graph().ainvoke({"enquiry": self._slip.subject, "accepted": []}, config))
 
     def _graph(self) -> Any:
         graph: Any = StateGraph(Desk)
@@ -97,7 +97,7 @@ class Answering:
         return graph.compile(name="customer desk")
 
     async def _assign(self, state: Desk) -> Desk:
-        assignment = await self._decide(Assignment, "assign", prompts.assign(self._business), str(self._brief))
+        assignment = await self._decide(Assignment, "assign", prompts.assign(self._business), str(self._slip))
         return {
             "kind": assignment.kind,
             "language": assignment.language,
@@ -108,9 +108,9 @@ class Answering:
 
     def _specialist(self, name: Specialist) -> Callable[[Desk], Awaitable[Desk]]:
         async def answer(state: Desk) -> Desk:
-            brief = self._brief._replace(part=state["open"][0].text, remark=state["remark"])
+            slip = self._slip._replace(part=state["open"][0].text, remark=state["remark"])
             system = SystemMessage(prompts.specialist(self._business, name))
-            messages: list[BaseMessage] = [system, HumanMessage(str(brief))]
+            messages: list[BaseMessage] = [system, HumanMessage(str(slip))]
             draft = await self._work(name, messages)
             looked_up = [str(message.content) for message in messages if message.type == "tool"]
             return {"draft": draft, "looked_up": looked_up, "written": state["written"] + 1}
@@ -139,7 +139,7 @@ class Answering:
 
     async def _reply(self, state: Desk) -> Desk:
         given = {
-            "name": self._brief.name,
+            "name": self._slip.name,
             "language": state["language"],
             "kind": state["kind"],
             "drafts": state["accepted"],

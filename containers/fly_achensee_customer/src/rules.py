@@ -17,9 +17,9 @@ from uuid import uuid4
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
 
 from . import reading
-from .brief import Brief
 from .business import SPECIALISTS, Business, Specialist
 from .reading import Language, mentions
+from .slip import Slip
 from .telling import Teller
 
 Members = dict[str, Any]
@@ -53,11 +53,9 @@ def _call(name: str, **arguments: Any) -> Members:
     return {"name": name, "args": arguments, "id": f"call-{uuid4().hex[:12]}"}
 
 
-def _brief(messages: Conversation) -> Brief:
+def _slip(messages: Conversation) -> Slip:
     """The last that a person, or the governor, has said."""
-    return Brief.parse(
-        str(next(message for message in reversed(messages) if isinstance(message, HumanMessage)).content)
-    )
+    return Slip.parse(str(next(message for message in reversed(messages) if isinstance(message, HumanMessage)).content))
 
 
 def _found(messages: Conversation) -> list[tuple[str, Members]]:
@@ -73,9 +71,9 @@ class Rules:
     # The governor
 
     def assign(self, messages: Conversation) -> AIMessage:
-        brief = _brief(messages)
-        whole = f"{brief.subject}.\n\n{brief.text}"
-        parts = {name: self._part(name, whole, brief) for name in SPECIALISTS}
+        slip = _slip(messages)
+        whole = f"{slip.subject}.\n\n{slip.text}"
+        parts = {name: self._part(name, whole, slip) for name in SPECIALISTS}
         questions = [{"specialist": name, "text": part} for name, part in parts.items() if part]
         kind = "abusive" if mentions(whole, ABUSIVE) else "enquiry" if questions else "off_topic"
         return self._decide(
@@ -85,9 +83,9 @@ class Rules:
             questions=questions if kind == "enquiry" else [],
         )
 
-    def _part(self, specialist: Specialist, whole: str, brief: Brief) -> str:
+    def _part(self, specialist: Specialist, whole: str, slip: Slip) -> str:
         """The sentences that concern the specialist; those with days, weights and vouchers belong to whom they tell."""
-        return " ".join(it for it in reading.sentences(whole) if self._concerns(specialist, it, brief.received))
+        return " ".join(it for it in reading.sentences(whole) if self._concerns(specialist, it, slip.received))
 
     def _concerns(self, specialist: Specialist, sentence: str, received: date) -> bool:
         own: dict[Specialist, list[Any]] = {
@@ -125,27 +123,27 @@ class Rules:
     # The specialists
 
     def specialist(self, name: Specialist, messages: Conversation) -> AIMessage:
-        brief = _brief(messages)
+        slip = _slip(messages)
         found = _found(messages)
-        if not found and (calls := self._look_up(name, brief)):
+        if not found and (calls := self._look_up(name, slip)):
             return AIMessage("", tool_calls=calls)
-        return AIMessage(self._draft(name, brief, found))
+        return AIMessage(self._draft(name, slip, found))
 
-    def _look_up(self, name: Specialist, brief: Brief) -> list[Members]:
+    def _look_up(self, name: Specialist, slip: Slip) -> list[Members]:
         own = {"booking": self._days, "weather_and_safety": self._passengers, "vouchers_and_prices": self._prices}
-        topics = [it for it in self._business.topics_of(name) if mentions(brief.part, self._business.rules[it].words)]
-        return [*own[name](brief), *(_call("house_rule", topic=topic) for topic in topics)]
+        topics = [it for it in self._business.topics_of(name) if mentions(slip.part, self._business.rules[it].words)]
+        return [*own[name](slip), *(_call("house_rule", topic=topic) for topic in topics)]
 
-    def _days(self, brief: Brief) -> list[Members]:
-        if mentions(brief.text, BOOKED):
+    def _days(self, slip: Slip) -> list[Members]:
+        if mentions(slip.text, BOOKED):
             return []
-        persons = reading.persons(brief.text)
-        days = reading.days(f"{brief.subject}. {brief.text}", brief.received)
+        persons = reading.persons(slip.text)
+        days = reading.days(f"{slip.subject}. {slip.text}", slip.received)
         return [_call("free_places", day=day.isoformat(), persons=persons) for day in days]
 
-    def _passengers(self, brief: Brief) -> list[Members]:
+    def _passengers(self, slip: Slip) -> list[Members]:
         """Weight and age are of one passenger where one of each is told; else each is looked at alone."""
-        weights, ages = reading.weights(brief.text), reading.ages(brief.text)
+        weights, ages = reading.weights(slip.text), reading.ages(slip.text)
         if len(weights) == len(ages) == 1:
             return [_call("passenger_check", weight_kg=weights[0], age=ages[0])]
         return [
@@ -153,19 +151,19 @@ class Rules:
             *(_call("passenger_check", age=age) for age in ages),
         ]
 
-    def _prices(self, brief: Brief) -> list[Members]:
-        calls = [_call("voucher", code=code) for code in reading.vouchers(brief.text)]
-        if not mentions(brief.part, [*COSTS, *self._business.photos.words]):
+    def _prices(self, slip: Slip) -> list[Members]:
+        calls = [_call("voucher", code=code) for code in reading.vouchers(slip.text)]
+        if not mentions(slip.part, [*COSTS, *self._business.photos.words]):
             return calls
-        persons, photos = reading.persons(brief.text), mentions(brief.text, self._business.photos.words)
-        named = [flight.id for flight in self._business.flights.values() if mentions(brief.text, flight.words)]
+        persons, photos = reading.persons(slip.text), mentions(slip.text, self._business.photos.words)
+        named = [flight.id for flight in self._business.flights.values() if mentions(slip.text, flight.words)]
         asked: list[Members] = [{"flight": flight} for flight in named] or [{}]
         return calls + [_call("price", **flight, persons=persons, photos=photos) for flight in asked]
 
-    def _draft(self, name: Specialist, brief: Brief, found: list[tuple[str, Members]]) -> str:
-        language = reading.language(f"{brief.subject} {brief.text}")
+    def _draft(self, name: Specialist, slip: Slip, found: list[tuple[str, Members]]) -> str:
+        language = reading.language(f"{slip.subject} {slip.text}")
         said = [sentence for tool, result in found for sentence in self._teller.tell(tool, result, language)]
-        if brief.remark:
+        if slip.remark:
             said.append(self._teller.say("consent", language))
         if not found:
             said.append(self._teller.say(IN_GENERAL[name], language))

@@ -12,7 +12,7 @@ PART = "\n\n--- Your part of it ---\n"
 REMARK = "\n\n--- The governor's remark on your last draft ---\n"
 
 
-class Brief(NamedTuple):
+class Slip(NamedTuple):
     received: date
     name: str
     subject: str

@@ -1,0 +1,92 @@
+"""What compose.yaml and the Dockerfiles say, where no engine is needed to know it; `make e2e` runs them."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.appliance import REPOSITORY
+
+Json = dict[str, Any]
+
+SERVICES: dict[str, Json] = yaml.safe_load((REPOSITORY / "compose.yaml").read_text())["services"]
+STORE = "session-storage"
+DOCKERFILES = sorted(REPOSITORY.glob("Dockerfile")) + sorted(REPOSITORY.glob("containers/*/Dockerfile"))
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_a_service_has_bounds_and_no_rights_that_it_does_not_need(name: str) -> None:
+    service = SERVICES[name]
+    assert service["mem_limit"] and service["cpus"] and service["pids_limit"]
+    assert service["logging"]["options"] == {"max-size": "10m", "max-file": "3"}
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert service["networks"] == ["sessions"]
+
+
+def test_only_the_store_is_published_and_only_to_this_machine() -> None:
+    published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
+    assert list(published) == [STORE]
+    assert published[STORE] == ["127.0.0.1:${STORE_PORT:-9000}:9000", "127.0.0.1:${DASHBOARD_PORT:-3000}:9000"]
+
+
+def test_agents_are_asked_for_and_wait_for_a_healthy_store() -> None:
+    for name, service in SERVICES.items():
+        if name != STORE:
+            assert service["profiles"] == ["demo"]
+            assert service["depends_on"][STORE] == {"condition": "service_healthy"}
+    assert "profiles" not in SERVICES[STORE]
+
+
+def test_agents_read_their_token_and_nothing_else_of_the_store() -> None:
+    shared = {volume.split(":")[0] for volume in SERVICES[STORE]["volumes"]}
+    for name, service in SERVICES.items():
+        if name != STORE:
+            of_the_store = [volume for volume in service.get("volumes", ()) if volume.split(":")[0] in shared]
+            assert of_the_store in ([], ["agent-token:/run/session-store:ro"])
+
+
+def copied_by(dockerfile: Path) -> set[str]:
+    """What a Dockerfile takes out of the repository."""
+    lines = dockerfile.read_text().replace("\\\n", " ").splitlines()
+    words = [line.split()[1:-1] for line in lines if line.startswith("COPY ") and "--from=" not in line]
+    return {word for group in words for word in group if not word.startswith("--")}
+
+
+def let_in() -> set[str]:
+    return set(re.findall(r"^!(\S+)$", (REPOSITORY / ".dockerignore").read_text(), re.MULTILINE))
+
+
+@pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.parent.name)
+def test_what_an_image_is_made_of_is_there_and_let_into_its_build(dockerfile: Path) -> None:
+    copied = copied_by(dockerfile)
+    assert copied
+    for path in copied:
+        assert (REPOSITORY / path).exists(), path
+        assert path.split("/")[0] in let_in(), path
+
+
+def test_all_that_is_let_into_a_build_is_needed_by_one() -> None:
+    needed = {path.split("/")[0] for dockerfile in DOCKERFILES for path in copied_by(dockerfile)}
+    assert let_in() == needed
+
+
+def test_the_image_of_the_store_has_all_that_the_program_reads() -> None:
+    read = {path.name for kind in ("*.py", "*.sql", "*.html") for path in REPOSITORY.glob(kind)}
+    assert read | {"sessionstore", "export"} <= copied_by(REPOSITORY / "Dockerfile")
+
+
+def test_without_an_engine_the_check_in_containers_says_so() -> None:
+    env = {**os.environ, "PATH": "/nowhere"}
+    line = [sys.executable, "-m", "tests.e2e", "compose"]
+    ended = subprocess.run(line, cwd=REPOSITORY, env=env, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 2
+    assert "no Docker engine" in ended.stdout
+    assert "make e2e-local" in ended.stdout

@@ -25,6 +25,8 @@ DEADLINE = 5.0
 PAGE_BYTES = 32 << 20
 """About how much one answer holds: events may have a megabyte each, and a page thousands of events."""
 FETCHED_AT_ONCE = 64
+OPENS_ALL_FILES = "SELECT count(*) FROM sqlite_master"
+"""SQLite would do that with the first query, when there may be no descriptor left for it."""
 LOOKAHEAD = 10_000
 """How many cursors one page of a filtered list looks at before it answers with what it has."""
 
@@ -389,6 +391,7 @@ class Deadlined:
         for pragma in ("query_only = ON", "busy_timeout = 5000"):
             await self.connection.execute(f"PRAGMA {pragma}")
         await self.connection.set_progress_handler(self.is_late, 10_000)
+        await self.connection.execute_fetchall(OPENS_ALL_FILES)
 
     def is_late(self) -> bool:
         return time.monotonic() > self.until

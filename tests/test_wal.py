@@ -88,6 +88,7 @@ def test_readers_that_overlap_all_the_time_do_not_let_the_log_grow(
     monkeypatch.setattr(writing, "LOG_BYTES", bound)
     monkeypatch.setattr(writing, "CHORE_INTERVAL", 0.01)
     monkeypatch.setattr(writing, "PUT_OFF", 0.0)
+    monkeypatch.setattr(writing, "LOG_PAUSE", 1)
     run(folder, test)
 
 

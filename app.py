@@ -90,24 +90,29 @@ def create_app(store: Store, tokens: Tokens, traffic: Traffic | None = None) -> 
     return gate
 
 
-def greeting(settings: Settings, port: int, tokens: Tokens) -> str:
+def facts(settings: Settings, port: int, tokens: Tokens) -> dict[str, str]:
     """What the person who starts it wants to know."""
     host = "127.0.0.1" if settings.host in ("localhost", "0.0.0.0", "::") else settings.host
     scheme = "https" if settings.tls_certificate else "http"
     at = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
-    lines = [
-        f"Session store {__version__}",
-        f"  Dashboard      {at}/",
-        f"  API            {at}/schema",
-        f"  Data           {settings.directory}",
-    ]
-    if not tokens:
-        lines.append("  Access         open: only this machine can reach it")
-    elif tokens.admin_file:
-        lines.append(f"  Access         by token: the dashboard asks for the one in {tokens.admin_file}")
-    else:
-        lines.append("  Access         by the tokens that are set")
-    return "\n".join(lines)
+    access = "open: only this machine can reach it"
+    if tokens.admin_file:
+        access = f"by token: the dashboard asks for the one in {tokens.admin_file}"
+    elif tokens:
+        access = "by the tokens that are set"
+    return {"Dashboard": f"{at}/", "API": f"{at}/schema", "Data": str(settings.directory), "Access": access}
+
+
+def greet(settings: Settings, known: dict[str, str]) -> None:
+    """Say it on stdout, unless that is where the log goes; the log says it too."""
+    if settings.log == "text" or settings.log_file:
+        print(
+            f"Session store {__version__}",
+            *(f"  {name:15}{fact}" for name, fact in known.items()),
+            sep="\n",
+            flush=True,
+        )
+    tell("started", version=__version__, **{name.lower(): fact for name, fact in known.items()})
 
 
 def run(settings: Settings) -> int:
@@ -122,10 +127,7 @@ def run(settings: Settings) -> int:
     traffic = Traffic()
     gate = create_app(store, tokens, traffic)
     server = Server(Counted(gate, traffic), Door(gate, store), traffic, certificate, store.drain)
-    port = listener.getsockname()[1]
-    if settings.log == "text" or settings.log_file:
-        print(greeting(settings, port, tokens), flush=True)
-    tell("started", version=__version__, host=settings.host, port=port, data=settings.directory)
+    greet(settings, facts(settings, listener.getsockname()[1], tokens))
     is_served = server.serve_until_told(listener)
     tell("stopped", seconds=round(store.uptime(), 1))
     return 0 if is_served else 1

@@ -276,22 +276,24 @@ LIMIT 1000;
 
 /* activity: Activity over time
    Events that came in and sessions that began, in steps of `step` seconds (3600, at least 60); what was deleted later is
-   counted among the events. `from`, `to`: times in UTC, the second not included (everything). */
-WITH chosen AS (
-  SELECT coalesce(nullif(:from, ''), '0') AS low, coalesce(nullif(:to, ''), '9') AS high,
-         max(60, coalesce(nullif(:step, ''), 3600) + 0) AS step
+   counted among the events. `from`, `to`: times in UTC, the second not included (1000 steps, up to now). */
+WITH steps AS (
+  SELECT max(60, coalesce(nullif(:step, ''), 3600) + 0) AS step
+), chosen AS (
+  SELECT step, coalesce(nullif(:to, ''), '9') AS high,
+         coalesce(nullif(:from, ''), strftime('%Y-%m-%dT%H:%M', 'now', '-' || 1000 * step || ' seconds'), '0') AS low
+  FROM steps
 ), counted AS (
   SELECT strftime('%s', minute) / step * step AS at, events, 0 AS sessions
-  FROM minutes CROSS JOIN chosen
+  FROM chosen CROSS JOIN minutes
   WHERE minute >= substr(low, 1, 16) AND minute < substr(high, 1, 16)
   UNION ALL
   SELECT strftime('%s', created) / step * step, 0, 1
-  FROM sessions CROSS JOIN chosen
+  FROM chosen CROSS JOIN sessions
   WHERE created >= low AND created < high
 )
-SELECT strftime('%Y-%m-%dT%H:%M:%SZ', at, 'unixepoch') AS at, sum(events) AS events, sum(sessions) AS sessions
-FROM counted
-GROUP BY 1
+SELECT strftime('%Y-%m-%dT%H:%M:%SZ', at, 'unixepoch') AS at, events, sessions
+FROM (SELECT at, sum(events) AS events, sum(sessions) AS sessions FROM counted GROUP BY at)
 ORDER BY 1 DESC
 LIMIT 1000;
 
@@ -305,14 +307,14 @@ ORDER BY sessions DESC;
 
 /* tools: Tools by use, failure and duration
    Calls that came back, and how long half of them (p50) and 95 of 100 (p95) took at most, in milliseconds. `from`, `to`:
-   times in UTC, the second not included (everything). Among the newest `newest` of them (20000). */
+   times in UTC, the second not included (everything). Among the newest `newest` of them (10000). */
 WITH results AS (
   SELECT coalesce(tool, 'not said') AS tool, failed, duration_ms
   FROM responses
   WHERE kind IN ('tool_result', 'tool_error')
     AND timestamp >= coalesce(nullif(:from, ''), '0') AND timestamp < coalesce(nullif(:to, ''), '9')
   ORDER BY cursor DESC
-  LIMIT coalesce(nullif(:newest, ''), 20000)
+  LIMIT coalesce(nullif(:newest, ''), 10000)
 ), ranked AS (
   SELECT *, row_number() OVER (PARTITION BY tool ORDER BY duration_ms) AS place,
          count(duration_ms) OVER (PARTITION BY tool) AS timed

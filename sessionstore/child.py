@@ -24,7 +24,7 @@ FOLDER = Path(__file__).resolve().parent.parent
 HEAD = struct.Struct(">IQ")
 """Of a frame: how long it is, and which question it belongs to."""
 NICENESS = 10
-"""Besides that of its parent; 19 is the most there is."""
+"""Besides that of its parent, from its start on; 19 is the most there is."""
 START_SECONDS = 20.0
 END_SECONDS = 2.0
 
@@ -88,6 +88,8 @@ class Child:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
         )
+        with suppress(ProcessLookupError):
+            os.setpriority(os.PRIO_PROCESS, process.pid, min(19, os.getpriority(os.PRIO_PROCESS, 0) + NICENESS))
         self.process = process
         self.listener = asyncio.create_task(self.listen(process))
         return process
@@ -146,7 +148,6 @@ class Child:
 def frames() -> tuple[BinaryIO, BinaryIO]:
     """Where questions come from and answers go, an empty one first: the child is ready. All else goes to stderr."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then closes our stdin
-    os.nice(NICENESS)
     questions, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     answers.write(HEAD.pack(0, 0))

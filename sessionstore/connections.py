@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import resource
 from collections.abc import MutableMapping
+from enum import IntEnum
+from itertools import islice
+from operator import itemgetter
 from typing import Protocol
 
 from .access import is_trusted
@@ -13,6 +16,19 @@ from .settings import Settings
 MAX_DESCRIPTORS = 1 << 16
 RESERVED_DESCRIPTORS = 128
 """For the database, the tree, backups and archives."""
+CANDIDATES = 64
+"""How many are looked at when one has to go: in a flood this is done for each that comes."""
+
+
+class Rest(IntEnum):
+    """Kinds of doing nothing; the first is missed least."""
+
+    MUTE = 1
+    """It has brought no request, though it had the time."""
+    BETWEEN = 2
+    """It has, and may bring another."""
+    NEW = 3
+    """It had no time yet."""
 
 
 class Connection(Protocol):
@@ -21,8 +37,8 @@ class Connection(Protocol):
     client: tuple[str, int] | None
 
     @property
-    def may_go(self) -> bool:
-        """Whether nobody would miss it: no request is on its way, no answer is owed."""
+    def rest(self) -> Rest | None:
+        """How it rests; None: a request is on its way, or an answer is owed."""
 
     def let_go(self) -> None:
         """Close it, without a word: on a connection at rest the peer would take it for the next answer."""
@@ -55,16 +71,20 @@ class Connections:
         self.of.setdefault(address, {})[connection] = None
         self.number += 1
         if len(self.of[address]) > self.settings.max_connections and not is_trusted(address, self.settings):
-            return self.make_room(address, Problem(429, "Too many connections from this address", headers=SOON))
+            return self.make_room(
+                connection, address, Problem(429, "Too many connections from this address", headers=SOON)
+            )
         if self.number > self.most:
             most = max(self.of, key=lambda name: len(self.of[name]))
-            return self.make_room(most, Problem(503, "Too many connections", headers=SOON))
+            return self.make_room(connection, most, Problem(503, "Too many connections", headers=SOON))
         return None
 
-    def make_room(self, address: str, otherwise: Problem) -> Problem | None:
-        """Let the one go that has been at rest since the earliest; else the newcomer, who is the last."""
-        *earlier, _ = self.of[address]
-        if (idle := next((connection for connection in earlier if connection.may_go), None)) is None:
+    def make_room(self, newcomer: Connection, address: str, otherwise: Problem) -> Problem | None:
+        """Let one of this address go that does nothing: of the oldest, one that is missed least. Else the newcomer."""
+        others = (connection for connection in self.of[address] if connection is not newcomer)
+        resting = ((rest, connection) for connection in others if (rest := connection.rest) is not None)
+        _, idle = min(islice(resting, CANDIDATES), key=itemgetter(0), default=(None, None))
+        if idle is None:
             self.refused["connections"] += 1
             return otherwise
         self.refused["idle"] += 1

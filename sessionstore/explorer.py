@@ -25,7 +25,7 @@ from datasette.app import Datasette
 from datasette.database import Database, QueryInterrupted, Results
 from datasette.plugins import pm
 from datasette.utils import Column
-from datasette.utils.asgi import Forbidden
+from datasette.utils.asgi import BadRequest, Forbidden
 from datasette.views.base import DatasetteError
 from markupsafe import Markup
 
@@ -314,11 +314,25 @@ def link_to_dashboard(row: Any, column: str, value: Any) -> str | None:
 
 
 class Hooks:
+    """What is ours in Datasette's pages."""
+
     @staticmethod
     @hookimpl  # type: ignore[untyped-decorator]
     def render_cell(row: Any, value: Any, column: str) -> Markup | None:
         link = link_to_dashboard(row, column, value)
         return Markup('<a href="{}">{}</a>').format(link, value) if link else None
+
+    @staticmethod
+    @hookimpl  # type: ignore[untyped-decorator]
+    def handle_exception(datasette: Any, request: Any, exception: Exception) -> Any:
+        """An address that makes no sense is 400: Datasette would take some of them for faults of its own."""
+        if (
+            not isinstance(exception, ValueError | KeyError | DatasetteError)
+            or getattr(exception, "status", 500) != 500
+        ):
+            return None
+        said = getattr(exception, "message", "") or f"This address cannot be understood: {exception}"
+        return pm.get_plugin("datasette.handle_exception").handle_exception(datasette, request, BadRequest(said))
 
 
 def scripts() -> list[str]:
@@ -390,9 +404,8 @@ def scope_of(request: Request) -> dict[str, Any]:
 
 
 async def run(path: str) -> None:
-    pm.get_plugin(
-        "datasette.handle_exception"
-    ).rich = None  # it would print every refused query with all that stands in memory around it
+    # it would print every refused query with all that stands in memory around it
+    pm.get_plugin("datasette.handle_exception").rich = None
     pm.register(Hooks, name="sessionstore")
     pages = Pages(path)
     await pages.explorer.invoke_startup()

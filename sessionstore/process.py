@@ -27,7 +27,7 @@ from websockets.server import ServerProtocol
 from websockets.typing import StatusLike
 
 from .access import Scope, problem_headers
-from .connections import Connections
+from .connections import Connections, Rest
 from .door import Call, Door
 from .owner import CannotStart
 from .problems import MEDIA_TYPE, Problem, unavailable
@@ -37,6 +37,8 @@ from .traffic import OTHER, Traffic, actor_of, logs_requests
 log = logging.getLogger("sessionstore.process")
 
 HEADER_SECONDS = 10.0
+MUTE_SECONDS = 1.0
+"""After which one that has said nothing makes room for others before those do that have."""
 BODY_SECONDS = 30.0
 MAX_HEAD_BYTES = 64 << 10
 """Of a request's target and headers together."""
@@ -189,12 +191,15 @@ class Http(HttpToolsProtocol):
         self.gathering = Gathering(transport, self.loop)
         super().connection_made(cast(asyncio.Transport, self.gathering))
         self.set_deadline()
+        self.connected_at = self.loop.time()
         if problem := self.all_connections.enter(self):
             self.end(problem)
 
     @property
-    def may_go(self) -> bool:
-        return self.cycle is None or self.cycle.response_complete
+    def rest(self) -> Rest | None:
+        if self.cycle is not None:
+            return Rest.BETWEEN if self.cycle.response_complete else None
+        return Rest.MUTE if self.loop.time() > self.connected_at + MUTE_SECONDS else Rest.NEW
 
     def let_go(self) -> None:
         self.transport.close()
@@ -350,7 +355,7 @@ class WebSockets(WebSocketsSansIOProtocol):
     that takes nothing."""
 
     all_connections: Connections
-    may_go = False
+    rest = None
 
     def let_go(self) -> None:
         self.transport.close()

@@ -40,7 +40,7 @@ class Container:
             REPOSITORY / "hook_agent.py",
         ):
             shutil.copy(file, self.opt)
-        self.put(self.opt / "claude", 'echo "$*"; echo "$ANTHROPIC_BASE_URL $ANTHROPIC_API_KEY"')
+        self.put(self.opt / "claude", 'echo "$*"; echo "$ANTHROPIC_BASE_URL $ANTHROPIC_API_KEY$ANTHROPIC_AUTH_TOKEN"')
         self.env = {
             "PATH": f"{self.opt}:{os.environ['PATH']}",
             "HOME": str(folder),

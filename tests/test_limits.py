@@ -108,6 +108,16 @@ def test_of_one_address_too_many_idle_ones_make_room_for_those_that_ask(narrow: 
         assert sockets_of(narrow.process.pid) <= before + 20
 
 
+def test_who_never_said_anything_goes_before_who_has(narrow: Appliance) -> None:
+    with dial(narrow.port) as known, idle(narrow.port, 19) as mute:
+        known.sendall(ACTION)
+        assert peers.response_from(known).status == 200
+        time.sleep(1.5)  # so long they may say something
+        with idle(narrow.port, 19) as new:
+            eventually(lambda: all(map(is_closed, mute)))
+            assert not any(map(is_closed, [known, *new]))
+
+
 def test_one_that_is_at_work_is_not_closed_for_others(narrow: Appliance) -> None:
     """A request whose body is on its way, an answer that is awaited, a stream."""
     with dial(narrow.port) as sending, dial(narrow.port) as streaming, dial(narrow.port) as resting:
@@ -116,8 +126,9 @@ def test_one_that_is_at_work_is_not_closed_for_others(narrow: Appliance) -> None
         assert streaming.recv(4096).startswith(b"HTTP/1.1 200")
         resting.sendall(ACTION)
         assert peers.response_from(resting).status == 200
-        with idle(narrow.port, 60):
+        with idle(narrow.port, 20, ACTION) as rest:
             eventually(lambda: is_closed(resting))
+            assert sum(map(is_closed, rest)) <= 2
             sending.sendall(ACTION[-1:])
             assert peers.response_from(sending).status == 200
             streaming.settimeout(peers.SECONDS)

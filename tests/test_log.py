@@ -126,7 +126,7 @@ def test_as_json_the_output_has_an_object_a_line_from_the_start_to_the_end(folde
         server.stop()
     started, stopped = entries(server.output)
     assert (started["event"], started["data"]) == ("started", str(folder))
-    assert started["port"] == server.port
+    assert started["dashboard"] == f"{server.url}/" and started["access"].startswith("open")
     assert stopped["event"] == "stopped"
 
 

@@ -332,6 +332,7 @@ def metrics_of(appliance: Appliance) -> str:
 
 
 def test_when_descriptors_run_out_those_who_are_connected_go_on_and_all_heals(folder: Path) -> None:
+    """Taken away while the server runs: from the start it would keep some back (tests/test_limits.py)."""
     with Appliance(folder) as appliance, dial(appliance.port) as old:
         pid = appliance.process.pid
         old.sendall(action("e-0"))

@@ -255,6 +255,30 @@ def test_a_question_that_is_refused_is_not_printed_with_all_around_it(appliance:
     assert "Traceback" not in appliance.output
 
 
+@pytest.mark.parametrize("form", ["", ".json", ".csv"])
+@pytest.mark.parametrize(
+    "query",
+    [
+        "_timelimit=x",
+        "_next=x",
+        "_next=99999999999999999999",
+        "_size=x",
+        "_sort=nothing",
+        "_sort=cursor&_sort_desc=cursor",
+        "_facet=nothing",
+        "_facet_array=type",
+        "_through={}",
+        "_where=nonsense",
+        "_col=nothing",
+        "cursor__gt=x",
+        "nothing=1",
+        "%00=1",
+    ],
+)
+def test_an_odd_address_is_no_fault_of_the_server(http: httpx.Client, form: str, query: str) -> None:
+    assert http.get(f"/datasette/sessions/events{form}?{query}").status_code in (200, 400)
+
+
 @pytest.mark.parametrize("path", ["versions", "databases", "threads", "settings", "plugins", "metadata", "permissions"])
 def test_what_datasette_says_about_itself_is_not_shown(http: httpx.Client, path: str) -> None:
     assert http.get(f"/datasette/-/{path}.json").status_code == 404

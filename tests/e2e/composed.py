@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
+from itertools import islice
+from random import sample
 from typing import ClassVar
 
 from tests.appliance import REPOSITORY
@@ -18,6 +20,7 @@ SERVICES = {"customer": "fly-achensee-customer", "email": "email-solver", "claud
 IMAGES = ("session-store", *SERVICES.values())
 BUILD_SECONDS = 600.0
 SECONDS = 120.0
+PORTS = range(20_000, 30_000)
 
 
 def engine() -> str | None:
@@ -31,11 +34,16 @@ def engine() -> str | None:
 
 
 def free_ports(number: int) -> list[str]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(number)]
-    ports = [str(bound.getsockname()[1]) for bound in sockets]
-    for bound in sockets:
-        bound.close()
-    return ports
+    """Below those that the kernel gives to whoever asks for any: they stay free while the images are built."""
+    return [str(port) for port in islice(filter(is_free, sample(PORTS, len(PORTS))), number)]
+
+
+def is_free(port: int) -> bool:
+    try:
+        socket.create_server(("127.0.0.1", port)).close()
+    except OSError:
+        return False
+    return True
 
 
 class Composed:

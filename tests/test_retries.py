@@ -55,7 +55,7 @@ def events(session: str, number: int) -> list[Sent]:
         ("PATCH", f"/api/state/{session}", {"phase": "x"}),
         ("PATCH", f"/api/sessions/{session}/metadata", {"m": 1}),
     ]
-    kinds = [*logs * 8, *others]
+    kinds = [*logs * 20, *others]
     sent = []
     for n in range(number):
         method, path, body = kinds[n % len(kinds)]

@@ -250,6 +250,7 @@ def test_a_token_ends_with_its_time(folder: Path) -> None:
     with Appliance(folder) as server:
         made(folder, "add", "other", "--role", "admin")
         short = made(folder, "add", "short", "--role", "read", "--expires", "10s")
+        eventually(lambda: status_with(server, "another") == 401, NOTICE_SECONDS)
         eventually(lambda: status_with(server, short) == 200, NOTICE_SECONDS)
         with feed(server, short) as ending:
             cookie = cookie_of(server, short)

@@ -144,6 +144,12 @@ class Gathering:
             self.loop.call_soon(self.flush)
         self.pieces.append(data)
 
+    def write_whole(self, answer: bytes) -> None:
+        if self.pieces:
+            self.write(answer)
+        else:
+            self.transport.write(answer)
+
     def flush(self) -> None:
         pieces, self.pieces = self.pieces, []
         if pieces and not self.transport.is_closing():
@@ -267,7 +273,7 @@ class Http(HttpToolsProtocol):
         """The whole response to a call through the door."""
         if not self.transport.is_closing():
             usual = self.server_state.default_headers
-            self.transport.write(message(status, [*usual, *headers, *([] if keep_alive else [CLOSE])], body))
+            self.gathering.write_whole(message(status, [*usual, *headers, *([] if keep_alive else [CLOSE])], body))
             if not keep_alive:
                 self.transport.close()
         self.count_hot(status, len(body))

@@ -52,6 +52,8 @@ QUIET = 0.01
 """Seconds for which nobody must have written before a chore goes on."""
 PUT_OFF = 0.05
 """Seconds for which writing may put a chore off: so the index keeps up with what is a steady load."""
+CROWD, CROWDED_PUT_OFF = 32, 0.5
+"""The same where so many wait for their writes: they go first, and the index catches up later."""
 PAGES_AT_ONCE = 128
 """Pages, of 4 KiB, that one chore returns to the file system: what a write may have to wait for."""
 INDEX_PAGES_AT_ONCE = 64
@@ -291,10 +293,13 @@ class Writer:
         while (group := self.next_group()) is not None:
             if group:
                 self.commit(group)
-            if not group or time.monotonic() > self.chores_at + PUT_OFF:
+            if not group or time.monotonic() > self.chores_at + self.put_off():
                 self.do_chores()
         self.at_end()
         self.close()
+
+    def put_off(self) -> float:
+        return PUT_OFF if self.waiting < CROWD else CROWDED_PUT_OFF
 
     def close(self) -> None:
         try:

@@ -27,7 +27,7 @@ from .settings import Settings
 
 log = logging.getLogger("sessionstore.soundness")
 
-SECONDS = 1.0
+SECONDS = 0.7
 """How long the pages of the database are looked at. Every backup looks at all of them, however long it takes."""
 DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR})
 """The last one: what stands where JSON, or a table, should be is not."""

@@ -286,11 +286,13 @@ def tell_what_is_left(options: argparse.Namespace, found: scrub.Found, replace: 
 def try_out(options: argparse.Namespace) -> int:
     """Try out whether all comes back: a server of its own, a backup, a kill, its database gone, and all restored.
 
-    Nothing is touched but a temporary folder. Says what was lost, and how long it took from the beginning of the
-    restore until the server was ready. With --no-tree it shows what a backup alone brings back.
+    Says what was lost, and how long it took from the beginning of the restore until the server was ready. With
+    --no-tree it shows what a backup alone brings back. Nothing is touched but a temporary folder; how it went is noted
+    beside the database, if there is one, for the metrics of its server.
     """
     with tempfile.TemporaryDirectory(prefix="drill-") as folder:
         result = drill.drill(Path(folder), options.events, say, has_tree=not options.no_tree)
+    drill.keep(result, options.dir)
     back = f"{result.from_backup:,} events came back from the backup, {result.from_tree:,} from the file tree"
     print(f"{back}; the server was ready {result.seconds:.1f} s after the restore began")
     print(f"Lost, of {result.acknowledged:,} acknowledged events: {len(result.lost):,}")

@@ -14,8 +14,11 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
+
+import msgspec
 
 from sessionstore.settings import Settings
 
@@ -24,6 +27,7 @@ from .loss import accept_loss
 from .restore import DATABASE, restore
 
 APP = Path(__file__).resolve().parent.parent / "app.py"
+FILE = ".drill.json"
 BATCH = 200
 SESSIONS = 20
 PAGE = 1000
@@ -33,6 +37,16 @@ PATIENCE = 60.0
 
 class DrillFailed(Exception):
     """It could not be carried out. The message says why."""
+
+
+class Succeeded(msgspec.Struct):
+    """.drill.json: a drill that was carried out to its end, for the metrics of a store."""
+
+    at: datetime
+    rpo: float
+    """Of how many seconds events were lost."""
+    rto: float
+    """How many seconds all was away."""
 
 
 class Result(NamedTuple):
@@ -45,6 +59,12 @@ class Result(NamedTuple):
     from_tree: int
     seconds: float
     """From the beginning of the restore until the server is ready: the recovery time."""
+    since_backup: float
+    """Seconds from the backup to the end of the server."""
+
+    @property
+    def succeeded(self) -> Succeeded:
+        return Succeeded(datetime.now(UTC), self.since_backup if self.lost else 0.0, self.seconds)
 
 
 class Server:
@@ -106,6 +126,7 @@ def drill(folder: Path, events: int, say: Callable[[str], None], *, has_tree: bo
     try:
         load(server, acknowledged, events // 2)
         manifest = backup.back_up(store / DATABASE, copy)
+        backed_up = time.monotonic()
         say(f"{len(acknowledged):,} events are acknowledged, and a backup is made")
         load(server, acknowledged, events - events // 2)
         if has_tree:
@@ -129,7 +150,24 @@ def drill(folder: Path, events: int, say: Callable[[str], None], *, has_tree: bo
         lost = missing(server, acknowledged)
     finally:
         server.kill()
-    return Result(len(acknowledged), lost, manifest.counts["events"], restored.events if restored else 0, seconds)
+    from_tree = restored.events if restored else 0
+    return Result(len(acknowledged), lost, manifest.counts["events"], from_tree, seconds, begun - backed_up)
+
+
+def keep(result: Result, folder: Path) -> None:
+    """Leave word of it beside the database of a store, if there is one."""
+    if (folder / DATABASE).exists():
+        part = folder / f"{FILE}.part"
+        part.write_bytes(msgspec.json.encode(result.succeeded))
+        part.rename(folder / FILE)
+
+
+def last(folder: Path) -> Succeeded | None:
+    """What was left; None if there is nothing that can be read."""
+    try:
+        return msgspec.json.decode((folder / FILE).read_bytes(), type=Succeeded)
+    except (OSError, msgspec.DecodeError):
+        return None
 
 
 def load(server: Server, acknowledged: dict[str, int], events: int) -> None:

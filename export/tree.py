@@ -101,6 +101,8 @@ class Tree:
         self.report = report
         """Told in one sentence what stood in the way, and what became of it."""
         self.numbers = count(1)
+        self.written = 0
+        """Files that were given their place, or pieces of logs that were added."""
         self.pending: list[Pending] = []
         self.unsettled: list[Folder] = []
         self.brought: set[str] = set()
@@ -377,7 +379,8 @@ class Tree:
             if after > session.last(log):
                 raise Wrong
             for end, piece in layout.pieces(database, log, session.session_id, after, session.last(log)):
-                write_all(file, lacking(file, offset, piece))
+                write_all(file, missing := lacking(file, offset, piece))
+                self.written += bool(missing)
                 offset += len(piece)
                 if time.monotonic() > deadline:
                     return end == session.last(log)
@@ -455,6 +458,7 @@ class Tree:
         while self.pending:
             pending = self.pending[0]
             pending.scratch.rename(pending.scratch_name, pending.folder, pending.name)
+            self.written += 1
             del self.pending[0]
         self.drop_pending()
 

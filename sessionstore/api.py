@@ -277,7 +277,7 @@ def shown_webhook(webhook: Webhook) -> Document:
 async def metrics(request: Call) -> Response[str]:
     """The same for Prometheus."""
     state = request.app.state
-    text = prometheus(store_of(request), state.listeners, state.gate, state.traffic)
+    text = prometheus(store_of(request), state.listeners, state.gate, state.traffic, state.questions)
     return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
 

@@ -8,6 +8,7 @@ thousand, and one that stops reading costs nobody anything.
 from __future__ import annotations
 
 import asyncio
+import time
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterator
@@ -54,6 +55,8 @@ class Broadcaster:
         self.piece: list[Item] = []
         self.published = asyncio.Event()
         self.is_waking = False
+        self.published_at = 0.0
+        """`time.monotonic()` of the first of what listeners were last woken for."""
         self.closing = False
 
     def start(self, head: int) -> None:
@@ -70,6 +73,7 @@ class Broadcaster:
             self.forgotten = oldest.cursor
         if not self.is_waking:
             self.is_waking = True
+            self.published_at = time.monotonic()
             asyncio.get_running_loop().call_later(TICK, self.wake)
 
     def wake(self) -> None:

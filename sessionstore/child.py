@@ -47,6 +47,7 @@ class Child:
         self.waiting: dict[int, asyncio.Future[bytes]] = {}
         self.numbers = count(1)
         self.starting = asyncio.Lock()
+        self.starts = 0
 
     async def ask(self, question: Any, within: float) -> bytes:
         """Its answer. Raises Gone where there is none within so many seconds, not counting its start."""
@@ -79,6 +80,7 @@ class Child:
     async def start(self) -> asyncio.subprocess.Process:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("SESSIONS_")}
         self.is_ready.clear()
+        self.starts += 1
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",

@@ -63,11 +63,17 @@ def search_by_parts_and_marks(connection: sqlite3.Connection) -> None:
     connection.execute("UPDATE progress SET searched = 0")
 
 
+def find_what_changes_a_state(connection: sqlite3.Connection) -> None:
+    """So that a retry is answered at once, and a state of long ago soon, in a session with very many entries."""
+    create_schema(connection, re.compile(r"^CREATE INDEX events_of_state", re.MULTILINE))
+
+
 MIGRATIONS: tuple[Migration, ...] = (
     find_events_by_their_id_first,
     find_results_prompts_and_failures,
     note_turns,
     search_by_parts_and_marks,
+    find_what_changes_a_state,
 )
 """Append-only: what turns the tables of a database of version N, as PRAGMA user_version has it, into those of N + 1,
 from version 1 on. Views and triggers are made anew after them. schema.sql is always the newest version; a database
@@ -188,12 +194,26 @@ MAX_SESSIONS_KNOWN = 10_000
 USED_IDS = """
 SELECT e.session_id, e.event_id FROM json_each(?) wanted
 JOIN events e ON e.session_id = wanted.value ->> 0 AND e.event_id = wanted.value ->> 1"""
-STATE_EVENTS = f"""
-SELECT type, patch, data, timestamp FROM events
+OF_STATE = f"""
 WHERE session_id = ? AND cursor >= (SELECT created_cursor FROM sessions s WHERE s.session_id = events.session_id)
-  AND cursor <= ? AND type IN ('session_created', {", ".join(f"'{name}'" for name in STATE_TYPES)})
+  AND cursor <= ? AND type IN ('session_created', {", ".join(f"'{name}'" for name in STATE_TYPES)})"""
+"""The events that a state is made of; values: session id, cursor. There is an index for exactly these types."""
+STATE_EVENTS = f"SELECT type, patch, data, timestamp FROM events {OF_STATE} ORDER BY cursor"
+"""What folds.state_at takes."""
+STATE_VERSION = f"SELECT count(*) FROM events {OF_STATE}"
+RECORD_EVENTS = {
+    table: f"""
+SELECT type, patch, data, timestamp FROM events {OF_STATE}
+  AND (type = 'session_created'
+       OR type = 'state_updated' AND (patch = 'replace' OR json_type(data, '$.{table}') IS NOT NULL)
+       OR type = '{begins}' AND data ->> '$.{key}' = ? OR type IN ({others}) AND data ->> '$.{other_key}' = ?)
 ORDER BY cursor"""
-"""What folds.state_at takes; values: session id, cursor."""
+    for table, begins, key, others, other_key in (
+        ("goals", "goal_added", "id", "'goal_updated'", "goalId"),
+        ("agents", "agent_spawned", "agentId", "'agent_updated', 'agent_completed'", "agentId"),
+    )
+}
+"""Those of them that have to do with one goal or agent; values: session id, cursor, its id, and again."""
 
 ADDED = {
     "goal_added": ("id", "description", "priority", "status"),
@@ -658,11 +678,15 @@ class Appender:
 
     def outcome_then(self, event: Event) -> tuple[int, Document | None]:
         """The same for an event of long ago: what it changed, as it was after it."""
-        state = folds.state_at(self.connection.execute(STATE_EVENTS, (event.session_id, event.cursor)))
+        then = event.session_id, event.cursor
+        (version,) = self.connection.execute(STATE_VERSION, then).fetchone()
         table, name = changed_record(event)
-        records = {"goals": folds.goals_of(state), "agents": folds.agents_of(state)["spawned"]}.get(table, [])
+        if not table:
+            return version, None
+        state = folds.state_at(self.connection.execute(RECORD_EVENTS[table], (*then, name, name)))
+        records = folds.goals_of(state) if table == "goals" else folds.agents_of(state)["spawned"]
         position = folds.position_of(records, "id" if table == "goals" else "agentId", name)
-        return state["version"], None if position is None else records[position]
+        return version, None if position is None else records[position]
 
 
 def changed_record(event: Event) -> tuple[str, str]:

@@ -152,19 +152,21 @@ def total(number: int | float, more: int) -> int | float:
 
 def state_after(document: str, event_type: str, patch: str | None, data: str, timestamp: str) -> str:
     """The state document after one more event (`patch` as in the event; `timestamp` of the event)."""
+    return encode(next_state(decode(document), event_type, patch, data, timestamp))
+
+
+def next_state(state: Document, event_type: str, patch: str | None, data: str, timestamp: str) -> Document:
     if event_type == "session_created":
-        return encode(decode(NEW_STATE) | {"timestamp": timestamp})
-    state = decode(document)
+        return decode(NEW_STATE) | {"timestamp": timestamp}  # type: ignore[no-any-return]
     changed = STATE_FOLDS[event_type](state, decode(data), patch, timestamp)
-    return encode(changed | {"version": state["version"] + 1, "timestamp": timestamp})
+    return changed | {"version": state["version"] + 1, "timestamp": timestamp}
 
 
 def state_at(events: Iterable[tuple[str, str | None, str, str]]) -> Document:
     """The state after `events` (type, patch, data, timestamp), of which the first is the session_created."""
-    document = "{}"
-    for event_type, patch, data, timestamp in events:
-        document = state_after(document, event_type, patch, data, timestamp)
-    state: Document = decode(document)
+    state: Document = {}
+    for event in events:
+        state = next_state(state, *event)
     return state
 
 

@@ -27,6 +27,7 @@ from .access import Gate, refuse
 from .answers import problems
 from .broadcaster import Item, pieces
 from .events import now
+from .histogram import Histogram
 from .problems import Problem, unavailable
 from .requests import split
 from .store import Store
@@ -190,6 +191,10 @@ class Listeners:
         self.frames = Frames()
         self.closed: Counter[int] = Counter()
         """Those that the server has closed, by code."""
+        self.unsent = 0
+        """Events that those had not had who were closed as too slow."""
+        self.fanout = Histogram()
+        """Seconds from a commit until its events were handed to a listener's socket."""
 
     async def streaming(self, stream: AsyncGenerator[bytes]) -> AsyncIterator[bytes]:
         """The stream, counted while it lasts."""
@@ -211,6 +216,10 @@ class Listeners:
         """Let those go whose token has been taken away, or has run out."""
         for listener in [listener for listener in self.all if not tokens.holds(listener.token)]:
             listener.wire.hang_up(1008, "The token is not valid any more")
+
+    def most_behind(self) -> int:
+        """How many events the slowest has yet to be sent, wanted or not."""
+        return max((listener.behind for listener in self.all), default=0)
 
     def counts(self) -> dict[str, int]:
         return {
@@ -236,6 +245,10 @@ class Listener:
         """Held while something is sent, and while what is wanted changes."""
         self.heard: list[float] = []
 
+    @property
+    def behind(self) -> int:
+        return max(0, self.store.broadcaster.head - self.cursor)
+
     async def run(self) -> None:
         """Until the client goes, or has to."""
         try:
@@ -251,6 +264,8 @@ class Listener:
 
     def leave(self, code: int, reason: str) -> None:
         self.listeners.closed[code] += 1
+        if code == 1013:
+            self.listeners.unsent += self.behind
         self.wire.hang_up(code, reason)
 
     async def begin(self) -> None:
@@ -281,6 +296,8 @@ class Listener:
                 takes_all = wanted.is_all_after(self.cursor)
                 await self.send(items if takes_all else [item for item in items if wanted(item)])
                 self.cursor = cursor
+            if items is self.store.broadcaster.piece:
+                self.listeners.fanout.note(time.monotonic() - self.store.broadcaster.published_at)
 
     async def send(self, items: list[Item]) -> None:
         for piece in pieces(items):

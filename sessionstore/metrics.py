@@ -7,16 +7,19 @@ import resource
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
+
+from export import drill
 
 from . import __version__, log
 from .access import Gate
 from .disk import size_of
 from .histogram import Histogram
 from .live import Listeners
+from .questions import Questions
 from .store import Store
 from .traffic import Traffic
 
@@ -31,11 +34,11 @@ empty the log at once can lose what is in it. https://www.sqlite.org/wal.html#wa
 START = time.time()
 
 
-def prometheus(store: Store, listeners: Listeners, gate: Gate, traffic: Traffic) -> str:
+def prometheus(store: Store, listeners: Listeners, gate: Gate, traffic: Traffic, questions: Questions) -> str:
     """The exposition format 0.0.4."""
     lines: list[str] = []
     told = ""
-    for name, kind, meaning, labels, value in samples(store, listeners, gate, traffic):
+    for name, kind, meaning, labels, value in samples(store, listeners, gate, traffic, questions):
         family = name if name.startswith("process_") else PREFIX + name
         if family != told:
             lines += [f"# HELP {family} {meaning}", f"# TYPE {family} {kind}"]
@@ -46,17 +49,20 @@ def prometheus(store: Store, listeners: Listeners, gate: Gate, traffic: Traffic)
     return "\n".join(lines) + "\n"
 
 
-def samples(store: Store, listeners: Listeners, gate: Gate, traffic: Traffic) -> Iterator[Sample]:
+def samples(store: Store, listeners: Listeners, gate: Gate, traffic: Traffic, questions: Questions) -> Iterator[Sample]:
     yield "build_info", "gauge", "The version that runs", {"version": __version__}, 1
     yield "uptime_seconds", "gauge", "Since the start", {}, round(store.uptime(), 3)
     yield "ready", "gauge", "1 while writes are taken", {}, int(store.why_not_ready() is None)
     yield from of_ingest(store)
     yield from of_sqlite(store)
     yield from of_disk(store)
-    yield from of_requests(traffic, gate)
+    yield from of_requests(traffic)
+    yield from of_refusals(gate.refused)
     yield from of_listeners(store, listeners)
+    yield from of_questions(questions)
     yield from of_tree(store)
     yield from of_backups(store)
+    yield from of_drills(store)
     yield from of_retention(store)
     yield from of_webhooks(store)
     yield from of_process(store)
@@ -71,6 +77,7 @@ def of_ingest(store: Store) -> Iterator[Sample]:
     yield "events_duplicate_total", "counter", "Events that were there already", {}, tally.pop("duplicate", 0)
     for status, number in sorted(tally.items()):
         yield "events_rejected_total", "counter", "Events that could not be stored", {"status": status}, number
+    yield "producer_gaps_total", "counter", "Times that an agent said what it had to drop", {}, writer.gaps
     yield from histogram("commit_duration_seconds", "Of a transaction", {}, writer.commit_seconds)
     yield from histogram("commit_batch_size", "Writes in a transaction", {}, writer.commit_sizes)
     yield "commit_failures_total", "counter", "Transactions that failed", {}, writer.failures
@@ -94,7 +101,8 @@ def of_sqlite(store: Store) -> Iterator[Sample]:
     )
     yield "db_bytes", "gauge", "Size of the database and its log", {}, store.database_bytes()
     yield "wal_bytes", "gauge", "Size of the log alone", {}, size_of(writer.log_path)
-    yield "db_last_cursor", "gauge", "The newest cursor", {}, writer.cursor
+    yield "db_last_seq", "gauge", "The newest cursor", {}, writer.cursor
+    yield from histogram("checkpoint_duration_seconds", "Of emptying a log that had grown", {}, writer.emptying_seconds)
     yield "checkpoint_busy_total", "counter", "Times that readers kept the log from being emptied", {}, writer.busy_logs
     yield "reader_oldest_seconds", "gauge", "The query under way for longest", {}, round(store.reader.oldest(), 3)
     yield "search_lag_events", "gauge", "Events that full-text search does not find yet", {}, writer.search_lag
@@ -108,7 +116,7 @@ def of_disk(store: Store) -> Iterator[Sample]:
     yield "disk_full", "gauge", "1 while writes are refused for that", {}, int(disk.is_full)
 
 
-def of_requests(traffic: Traffic, gate: Gate) -> Iterator[Sample]:
+def of_requests(traffic: Traffic) -> Iterator[Sample]:
     routes = sorted(traffic.routes.items())
     for (method, route), seen in routes:
         for status, number in sorted(seen.statuses.items()):
@@ -119,21 +127,50 @@ def of_requests(traffic: Traffic, gate: Gate) -> Iterator[Sample]:
     for (method, route), seen in routes:
         labels = {"method": method, "http_route": route}
         yield from histogram("http_request_duration_seconds", "Until the answer began", labels, seen.seconds)
-    for reason, number in gate.refused.items():
-        yield "refused_total", "counter", "Requests that were not let in", {"reason": reason}, number
+
+
+def of_refusals(refused: Mapping[str, int]) -> Iterator[Sample]:
+    """By what was wrong: the token, where it came from, or how much it was."""
+    for reason in ("token", "role"):
+        yield "auth_failures_total", "counter", "Requests without the right", {"reason": reason}, refused[reason]
+    yield "origin_rejected_total", "counter", "Requests of pages of a foreign origin", {}, refused["origin"]
+    yield "host_rejected_total", "counter", "Requests to a name that is not answered to", {}, refused["host"]
+    for reason in ("attempts", "rate", "connections", "idle", "listeners"):
+        yield "rate_limited_total", "counter", "What was too much", {"reason": reason}, refused[reason]
 
 
 def of_listeners(store: Store, listeners: Listeners) -> Iterator[Sample]:
     yield "ws_clients", "gauge", "WebSocket clients", {}, len(listeners.all)
     for code, number in sorted({1013: 0, **listeners.closed}.items()):
         yield "ws_closed_total", "counter", "WebSocket clients closed by the server", {"code": code}, number
+    yield (
+        "ws_dropped_messages_total",
+        "counter",
+        "Events that those closed as too slow had not had",
+        {},
+        listeners.unsent,
+    )
+    yield "ws_queue_max", "gauge", "Events that the slowest has yet to be sent", {}, listeners.most_behind()
+    yield from histogram("ws_fanout_duration_seconds", "From a commit to a client's socket", {}, listeners.fanout)
     yield "broadcast_events", "gauge", "Events in the broadcaster's ring", {}, len(store.broadcaster.events)
+
+
+def of_questions(questions: Questions) -> Iterator[Sample]:
+    yield (
+        "datasette_starts_total",
+        "counter",
+        "Times that Datasette's process was started",
+        {},
+        questions.explorer.starts,
+    )
+    yield "datasette_failures_total", "counter", "Questions to which it gave no answer", {}, questions.failures
 
 
 def of_tree(store: Store) -> Iterator[Sample]:
     mirror = store.mirror
     yield "export_lag_events", "gauge", "Events that the file tree does not have yet", {}, mirror.lag
     yield "export_lag_seconds", "gauge", "Since the file tree last had them all", {}, round(mirror.lag_seconds(), 3)
+    yield "export_files_total", "counter", "Files of the tree that were written, or added to", {}, mirror.files
     yield "export_failing", "gauge", "1 while the file tree cannot be written", {}, int(mirror.status == "failed")
     for name, number in sorted(mirror.errors.items()):
         yield "export_errors_total", "counter", "Why the file tree could not be written", {"errno": name}, number
@@ -150,6 +187,15 @@ def of_backups(store: Store) -> Iterator[Sample]:
         yield "backup_bytes", "gauge", "Size of the newest backup", {}, last.manifest.bytes
         if last.seconds is not None:
             yield "backup_duration_seconds", "gauge", "How long it took", {}, round(last.seconds, 3)
+
+
+def of_drills(store: Store) -> Iterator[Sample]:
+    """Of `python -m export drill`, which leaves word beside the database."""
+    if (found := drill.last(store.settings.directory)) is not None:
+        made = found.at.timestamp()
+        yield "restore_drill_last_success_timestamp_seconds", "gauge", "When a drill last succeeded", {}, made
+        yield "restore_drill_rpo_seconds", "gauge", "Of how many seconds it lost the events", {}, found.rpo
+        yield "restore_drill_rto_seconds", "gauge", "How long all was away", {}, found.rto
 
 
 def of_retention(store: Store) -> Iterator[Sample]:

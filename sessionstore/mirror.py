@@ -47,6 +47,8 @@ class Mirror:
         """The newest cursor that it was told of."""
         self.cursor = 0
         """The newest that the tree has."""
+        self.files = 0
+        """Written so far."""
         self.lost_after: int | None = None
         """The newest cursor of a database that had less than the tree when it was opened."""
         self.level_at = time.monotonic()
@@ -146,7 +148,11 @@ class Mirror:
             )
             self.tree.accept(self.lost_after)
             self.lost_after = None
-        is_level = self.tree.follow(self.database, STEP_SECONDS)
+        before = self.tree.written
+        try:
+            is_level = self.tree.follow(self.database, STEP_SECONDS)
+        finally:
+            self.files += self.tree.written - before
         self.cursor = self.tree.cursor
         if is_level:
             self.level_at = time.monotonic()

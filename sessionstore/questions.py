@@ -32,6 +32,8 @@ class Questions:
     def __init__(self, store: Store) -> None:
         self.store = store
         self.explorer = Child("sessionstore.explorer", str(store.settings.database))
+        self.failures = 0
+        """Questions without an answer."""
         self.idle: asyncio.TimerHandle | None = None
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -65,6 +67,7 @@ class Questions:
         try:
             said = await self.explorer.ask(request, ANSWER_SECONDS)
         except Gone as gone:
+            self.failures += 1
             raise unavailable(f"Datasette gave no answer: {gone}") from None
         response = msgspec.msgpack.decode(said)
         return response["status"], [tuple(header) for header in response["headers"]], response["body"]

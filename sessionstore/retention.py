@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import closing, suppress
+from datetime import datetime
 from typing import NamedTuple
 
 from export import archive
@@ -40,6 +41,7 @@ BYTES_A_BYTE = 2.5
 """What a byte of text takes in the database, with its words in the index and all that stands around it: rather too
 much, so that too few sessions go, and more at the next look, than too many."""
 A_DAY = 86_400.0
+A_YEAR = 365 * A_DAY
 NICENESS = 10
 WAIT_SECONDS = 60.0
 """How long the writer may take for one deletion."""
@@ -49,10 +51,19 @@ OLD = """
 SELECT session_id, last_cursor FROM sessions WHERE ended IS NOT NULL AND updated < ? ORDER BY last_cursor LIMIT ?"""
 OLDEST = """
 SELECT session_id, last_cursor FROM sessions WHERE ended IS NOT NULL ORDER BY last_cursor LIMIT ?"""
+NEWEST = "SELECT received_at FROM events ORDER BY cursor DESC LIMIT 1"
 
 
 class NothingToDelete(Exception):
     """The database is too large, and nobody's session has ended."""
+
+
+class ClockInDoubt(Exception):
+    """By the clock sessions may be old, but it may be wrong."""
+
+
+EXPECTED = (OSError, sqlite3.Error, archive.ArchiveFailed, Problem, NothingToDelete, ClockInDoubt)
+"""What is said without a traceback."""
 
 
 class Ended(NamedTuple):
@@ -76,6 +87,8 @@ class Retention:
         self.error: str | None = None
         """Why it could not do what it should."""
         self.drift = clock() - time.monotonic()
+        self.rested = 0.0
+        """By the clock, how long no event had come when the server started: seconds."""
         self.stopping = threading.Event()
         self.thread = threading.Thread(target=self.run, name="retention", daemon=True)
 
@@ -94,6 +107,8 @@ class Retention:
         """Called on the event loop, once the writer takes work."""
         self.loop = asyncio.get_running_loop()
         if self.is_on:
+            with closing(open_reader(self.settings.database)) as database:
+                self.rested = rest(database, self.clock())
             self.thread.start()
 
     def stop(self, within: float = 2.0) -> None:
@@ -130,29 +145,41 @@ class Retention:
         self.failures += 1
         said = str(error) or type(error).__name__
         if said != self.error:
-            is_expected = isinstance(error, OSError | sqlite3.Error | archive.ArchiveFailed | Problem | NothingToDelete)
-            log.error("Retention cannot do what it should: %s", said, exc_info=not is_expected)
+            log.error("Retention cannot do what it should: %s", said, exc_info=not isinstance(error, EXPECTED))
         self.error = said
 
     def delete_some(self, database: sqlite3.Connection) -> bool:
         """Raises what keeps it from going on."""
         if self.writer.merge or database.execute("SELECT 1 FROM purges").fetchone():
             return False  # what is deleted already goes first: only then it shows how large the database is
-        old, too_many = self.old(database), list(self.too_many(database))
+        old, too_many, doubt = self.old(database), list(self.too_many(database)), self.doubt()
         for ended in dict.fromkeys(old + too_many):
             if self.stopping.is_set():
                 return True
             self.let_go(database, ended)
         if too_many:
             self.writer.merge = "begin"
+        if doubt and not too_many:
+            raise ClockInDoubt(f"{doubt}: no session is deleted for its age until the server is started again")
         return not old and not too_many
 
     def old(self, database: sqlite3.Connection) -> list[Ended]:
-        """Those that are too old. Where the clock has jumped by more than a day since the start, none is."""
-        if not self.settings.retention_days or abs(self.clock() - time.monotonic() - self.drift) >= A_DAY:
+        """Those that are too old; none by a clock that is in doubt."""
+        if not self.settings.retention_days or self.doubt():
             return []
         before = text_of_time(self.clock() - self.settings.retention_days * A_DAY)
         return [Ended(*row) for row in database.execute(OLD, (before, AT_ONCE))]
+
+    def doubt(self) -> str:
+        """Why the clock may be wrong: it has been set since the start, or skipped a year before it. Empty: it is right,
+        or nothing goes by it."""
+        if not self.settings.retention_days:
+            return ""
+        if abs(set_by := self.clock() - time.monotonic() - self.drift) >= A_DAY:
+            return f"The clock has been set by {set_by / A_DAY:+,.0f} days since the start"
+        if self.rested >= A_YEAR:
+            return f"By the clock of the start, no event had come for {self.rested / A_DAY:,.0f} days"
+        return ""
 
     def too_many(self, database: sqlite3.Connection) -> Iterator[Ended]:
         """Those that make the database too large, oldest first: not more than hold what is too much and a little.
@@ -207,6 +234,12 @@ def used_bytes(database: sqlite3.Connection) -> int:
         database.execute(f"PRAGMA {name}").fetchone() for name in ("page_count", "freelist_count", "page_size")
     )
     return int((pages - free) * size)
+
+
+def rest(database: sqlite3.Connection, now: float) -> float:
+    """How long ago the newest event came: seconds, 0 where there is none."""
+    newest = database.execute(NEWEST).fetchone()
+    return now - datetime.fromisoformat(newest[0]).timestamp() if newest else 0.0
 
 
 def held_bytes(database: sqlite3.Connection, session_id: str) -> int:

@@ -62,6 +62,8 @@ PAGES_KEPT = 4096
 """Free pages that stay while the disk has room: what is written next goes there."""
 MARK_INTERVAL = 1.0
 """Seconds between putting the newest cursor on disk, beside the database: what a power cut may take of it."""
+GAP = "events_dropped"
+"""The kind of the action by which an agent says what it had to drop."""
 RETRY_FULL = 2
 """Seconds after which one whose write was refused for want of room may come back."""
 RECOVERY_INTERVAL = 1.0
@@ -162,6 +164,8 @@ class Writer:
         self.accepted: Counter[str] = Counter()
         """Events that are stored, by type."""
         self.accepted_bytes = 0
+        self.gaps = 0
+        """Times that an agent said what it had to drop."""
         self.tally: Counter[str] = Counter()
         """As the appender's."""
         self.commit_seconds = Histogram()
@@ -176,6 +180,7 @@ class Writer:
         self.chores_at = 0.0
         self.synchronise_at = 0.0
         self.empty_log_at = 0.0
+        self.emptying_seconds = Histogram()
         self.busy_logs = 0
         """How often a reader has kept the log from being emptied."""
         self.merge: Literal["", "begin", "go on"] = ""
@@ -342,6 +347,7 @@ class Writer:
         for event in events:
             self.accepted[event.type] += 1
             self.accepted_bytes += len(event.data)
+            self.gaps += event.kind == GAP
 
     def note_progress(self) -> None:
         """Called after a commit: only then is it true."""
@@ -418,7 +424,10 @@ class Writer:
         if size < LOG_BYTES or time.monotonic() < self.empty_log_at:
             return
         patience = min(MOST_LOG_PATIENCE, LOG_PATIENCE * (size / LOG_BYTES) ** 3)
-        if empty_log(self.appender.connection, patience):
+        began = time.monotonic()
+        is_empty = empty_log(self.appender.connection, patience)
+        self.emptying_seconds.note(time.monotonic() - began)
+        if is_empty:
             return
         self.busy_logs += 1
         self.empty_log_at = time.monotonic() + LOG_PAUSE * patience

@@ -52,17 +52,18 @@ KEPT = {
 
 
 class Database:
-    """One file, and the appender on it. The clock ticks once a transaction."""
+    """One file, and the appender on it. The clock, seconds since 1970, ticks once a transaction."""
 
-    def __init__(self, path: Path, auto_create: bool = True) -> None:
+    def __init__(self, path: Path, auto_create: bool = True, clock: float = MIDNIGHT) -> None:
         self.path = path
+        self.begun = clock
         self.connection = open_writer(path, durability="normal")
         self.ticks = count()
         ids = (f"event-{number}" for number in count(1))
         self.appender = Appender(self.connection, clock=self.tick, ids=ids, auto_create=auto_create)
 
     def tick(self) -> str:
-        return text_of_time(MIDNIGHT + SECONDS_A_TICK * next(self.ticks))
+        return text_of_time(self.begun + SECONDS_A_TICK * next(self.ticks))
 
     @contextmanager
     def transaction(self) -> Iterator[Appender]:

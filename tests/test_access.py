@@ -530,7 +530,7 @@ def test_who_tries_many_tokens_is_told_to_wait_and_nobody_else_is(folder: Path) 
         assert ask(server, "POST", "/api/login", JSON, json.dumps({"token": TOKENS["ingest"]})).status == 200
 
         metrics = ask(server, "GET", "/metrics", bearer(TOKENS["read"])).body.decode()
-        assert 'sessionstore_refused_total{reason="attempts"} 8\n' in metrics
+        assert 'sessionstore_rate_limited_total{reason="attempts"} 8\n' in metrics
         told = [line for line in server.output.splitlines() if "token_refused" in line]
         assert len(told) == 31, "each attempt until it is too many, and then that it is"
         assert all("client=127.0.0.1" in line for line in told)

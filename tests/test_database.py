@@ -9,12 +9,18 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from sessionstore.database import (
     APPLICATION_ID,
     MIGRATIONS,
+    RECORD_EVENTS,
+    STATE_EVENTS,
+    STATE_VERSION,
     DatabaseUnusable,
     create_schema,
     index_search,
@@ -28,8 +34,9 @@ from sessionstore.problems import Problem
 from sessionstore.reader import CONNECTIONS
 from sessionstore.requests import draft_of
 from tests.appliance import REPOSITORY, Appliance
-from tests.databases import DERIVED, Database, drafted
+from tests.databases import DERIVED, Database, drafted, temporary_database
 from tests.peers import descriptors_of, eventually
+from tests.trees import apply, ids, statuses, write
 
 NEWEST = len(MIGRATIONS) + 1
 
@@ -141,6 +148,7 @@ def test_a_database_of_version_one_becomes_like_a_new_one(database: Database) ->
         DROP TABLE turns; DROP TABLE search; CREATE VIRTUAL TABLE search USING fts5 (text, content = '');
         INSERT INTO search (rowid, text) VALUES (1, 'x'), (2, 'x'); UPDATE progress SET searched = 2;
         DROP INDEX events_by_tool_use; DROP INDEX events_of_prompts; DROP INDEX events_of_failures;
+        DROP INDEX events_of_state;
         DROP INDEX events_by_event_id; CREATE UNIQUE INDEX events_by_event_id ON events (session_id, event_id);
         DROP TRIGGER entry_logged; DROP VIEW timeline; CREATE VIEW timeline AS SELECT 1 AS old;
         PRAGMA user_version = 1""")
@@ -307,6 +315,14 @@ FIRST: dict[str, dict[str, object]] = {
     "session_created": {"initial": {"input": {}}},
     "session_finalized": {"status": "success"},
 }
+NAMED = {
+    "goal_added": "id",
+    "goal_updated": "goalId",
+    "agent_spawned": "agentId",
+    "agent_updated": "agentId",
+    "agent_completed": "agentId",
+}
+"""Where each has the id of what it changes."""
 
 
 @pytest.mark.parametrize("event_type", sorted(FIRST))
@@ -319,6 +335,35 @@ def test_a_retry_changes_nothing_and_is_answered_as_the_first_time(database: Dat
     again = database.append(drafted(event_type, "s", dict(FIRST[event_type]), event_id="once"))
     assert again == first._replace(duplicate=True)
     assert database.dump("events", *DERIVED) == before
+
+
+records = st.lists(st.fixed_dictionaries({}, optional={"id": ids, "agentId": ids, "status": statuses}), max_size=2)
+lists = records | st.none() | st.just("no list")
+overwritten = st.fixed_dictionaries(
+    {}, optional={"goals": lists, "agents": lists | st.dictionaries(st.sampled_from(["spawned", "active"]), lists)}
+)
+state_writes = st.lists(
+    st.one_of(
+        *(write(name, st.fixed_dictionaries({key: ids}, optional={"status": statuses})) for name, key in NAMED.items()),
+        write("state_updated", overwritten, patch=st.sampled_from([None, "merge-patch", "replace"])),
+    ),
+    max_size=30,
+)
+
+
+@settings(max_examples=200)
+@given(state_writes)
+def test_of_any_change_of_a_state_a_retry_hears_what_was_heard_the_first_time(written: list[Any]) -> None:
+    with temporary_database() as database:
+        heard = [appended for one in written if (appended := apply(database, (one[0], "s", *one[2:])))]
+        for appended in heard:
+            assert database.appender.outcome_then(appended.event) == (appended.version, appended.record)
+
+
+def test_a_retry_does_not_read_all_that_was_said_in_a_session(database: Database) -> None:
+    for query in (STATE_EVENTS, STATE_VERSION, *RECORD_EVENTS.values()):
+        plan = database.rows(f"EXPLAIN QUERY PLAN {query}", *["s", 9, "x", "x"][: query.count("?")])
+        assert "USING INDEX events_of_state" in plan[0][3] or "COVERING INDEX events_of_state" in plan[0][3], plan
 
 
 @pytest.mark.parametrize("event_type", sorted(FIRST))

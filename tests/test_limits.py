@@ -148,7 +148,7 @@ def test_of_one_address_no_more_is_taken_when_all_are_at_work(narrow: Appliance)
         feeds[0].close()
         eventually(lambda: answer(narrow.port, ACTION).status == 200)
     metrics = httpx.get(f"{narrow.url}/metrics", timeout=30).text
-    assert 'sessionstore_refused_total{reason="connections"}' in metrics
+    assert 'sessionstore_rate_limited_total{reason="connections"}' in metrics
 
 
 def test_a_proxy_may_have_any_number_for_all_its_clients(folder: Path) -> None:

@@ -30,11 +30,13 @@ A_DAY = 86_400.0
 MIB = 1 << 20
 
 
-def fill(path: Path, sessions: int, *, entries: int = 1, size: int = 10, ended: bool = True) -> None:
+def fill(
+    path: Path, sessions: int, *, entries: int = 1, size: int = 10, ended: bool = True, days_ago: float = 40
+) -> None:
     """A store of so many sessions, all of them old."""
     path.mkdir(exist_ok=True)
     noise = random.Random(1)
-    with closing(Database(path / "sessions.db")) as database:
+    with closing(Database(path / "sessions.db", clock=time.time() - days_ago * A_DAY)) as database:
         for number in range(sessions):
             session = f"s{number:03}"
             with database.transaction() as appender:
@@ -70,6 +72,28 @@ def test_sessions_that_have_ended_leave_when_they_are_old_and_no_others(folder: 
         httpx.post(f"{server.url}/api/actions/going-on", json={"type": "x"})
         eventually(lambda: sessions_in(server) == ["going-on", "new"])
         assert retention(server) == {"status": "ok", "deleted": 3, "error": None}
+
+
+def test_after_a_start_with_a_clock_that_is_years_ahead_nothing_leaves_for_its_age(folder: Path) -> None:
+    """Or after a year of silence, which looks the same; a start after a new event says that the clock is right."""
+    fill(folder, 2, days_ago=400)
+    with kept_by(folder, RETENTION_DAYS="30") as server:
+        httpx.post(f"{server.url}/api/actions/new", json={"type": "x"})
+        eventually(lambda: retention(server)["status"] == "failed")
+        assert "no event had come for 400 days" in retention(server)["error"]
+        assert len(sessions_in(server)) == 3
+        server.stop()
+        server.start()
+        eventually(lambda: sessions_in(server) == ["new"])
+        assert retention(server)["error"] is None
+
+
+def test_for_their_size_sessions_leave_by_any_clock(folder: Path) -> None:
+    fill(folder, 4, entries=20, size=20_000, days_ago=400)
+    with kept_by(folder, RETENTION_DAYS="30", RETENTION_BYTES="1M", TREE="off") as server:
+        eventually(lambda: len(sessions_in(server)) < 3, within=60)
+        eventually(lambda: bytes_used(folder / "sessions.db") < MIB, within=60)
+        assert sessions_in(server) != []
 
 
 def test_without_a_setting_nothing_ever_leaves(folder: Path) -> None:

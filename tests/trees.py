@@ -17,7 +17,7 @@ from export.folders import open_folder
 from export.layout import open_reader
 from export.tree import Tree
 from export.verify import Verification
-from sessionstore.database import purge
+from sessionstore.database import Appended, purge
 from sessionstore.events import Draft
 from sessionstore.problems import Problem
 from sessionstore.requests import draft_of
@@ -164,8 +164,8 @@ histories = st.lists(st.one_of(writes, st.sampled_from(["follow", "step", "purge
 """Writes, and between them what happens to the tree and in the background."""
 
 
-def apply(database: Database, written: tuple[str, str, dict[str, Any], dict[str, Any]]) -> None:
-    """Store one write as the API would; what it would refuse changes nothing."""
+def apply(database: Database, written: tuple[str, str, dict[str, Any], dict[str, Any]]) -> Appended | None:
+    """Store one write as the API would; what it would refuse changes nothing, and gives None."""
     event_type, session_id, data, members = written
     try:
         checked = draft_of(event_type, session_id, dict(data))
@@ -179,9 +179,9 @@ def apply(database: Database, written: tuple[str, str, dict[str, Any], dict[str,
             patch=members.get("patch"),
             event_id=checked.event_id,
         )
-        database.append(draft)
+        return database.append(draft)
     except Problem:
-        return
+        return None
 
 
 def purge_all(database: Database) -> None:

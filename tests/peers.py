@@ -47,6 +47,15 @@ def resident_bytes(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
+def children_of(pid: int) -> list[int]:
+    """A process's children, each followed by its own."""
+    found = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        for child in map(int, (task / "children").read_text().split()):
+            found += [child, *children_of(child)]
+    return found
+
+
 # ----------------------------------------------------------------------- sockets
 
 
@@ -57,6 +66,13 @@ def dial(port: int, receive_buffer: int | None = None) -> socket.socket:
         peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
     peer.settimeout(SECONDS)
     peer.connect(("127.0.0.1", port))
+    return peer
+
+
+def mute_reader(port: int, request: bytes) -> socket.socket:
+    """One that asks, and then never reads."""
+    peer = dial(port, receive_buffer=1024)
+    peer.sendall(request)
     return peer
 
 

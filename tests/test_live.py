@@ -617,7 +617,7 @@ def test_health_counts_who_listens(appliance: Appliance, http: httpx.Client) -> 
 def test_everybody_is_told_when_the_server_ends(folder: Path) -> None:
     with Appliance(folder) as appliance, httpx.Client(base_url=appliance.url) as http, ExitStack() as clients:
         post_batch(http, ["s"], 40, 200_000)
-        mute = [clients.enter_context(mute_reader(appliance.port, request)) for request in MUTE]
+        mute = [clients.enter_context(peers.mute_reader(appliance.port, request)) for request in MUTE]
         listeners = [clients.enter_context(feed(appliance)) for _ in range(10)]
         half = clients.enter_context(peers.dial(appliance.port))
         half.sendall(b"POST /api/actions/s HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 9\r\n\r\n{")
@@ -644,13 +644,6 @@ MUTE = (
 )
 
 
-def mute_reader(port: int, request: bytes) -> socket.socket:
-    """One that asks, and then never reads."""
-    peer = peers.dial(port, receive_buffer=1024)
-    peer.sendall(request)
-    return peer
-
-
 def test_one_that_never_reads_holds_up_nobody_and_is_let_go(
     appliance: Appliance, http: httpx.Client, session_id: str
 ) -> None:
@@ -659,8 +652,8 @@ def test_one_that_never_reads_holds_up_nobody_and_is_let_go(
     with ExitStack() as sleepers, feed(appliance) as good:
         hear(good)
         for request in MUTE * 3:
-            sleepers.enter_context(mute_reader(appliance.port, request))
-        sleeper = sleepers.enter_context(mute_reader(appliance.port, peers.handshake(f"/ws?after={start}")))
+            sleepers.enter_context(peers.mute_reader(appliance.port, request))
+        sleeper = sleepers.enter_context(peers.mute_reader(appliance.port, peers.handshake(f"/ws?after={start}")))
         eventually(lambda: connections(http)["totalConnections"] == 8)
         heard = []
         for _ in range(12):
@@ -683,7 +676,7 @@ def test_one_that_takes_too_little_is_told_so(appliance: Appliance, http: httpx.
     """It wakes up before the kernel gives it up, and finds the close frame behind what it was sent."""
     eventually(lambda: connections(http)["totalConnections"] == 0)
     first = log(http, session_id)[0]
-    with mute_reader(appliance.port, peers.handshake()) as sleeper:
+    with peers.mute_reader(appliance.port, peers.handshake()) as sleeper:
         eventually(lambda: connections(http)["totalConnections"] == 1)
         newest = post_batch(http, [session_id], 40, 200_000)
         eventually(lambda: connections(http)["totalConnections"] == 0)

@@ -20,7 +20,7 @@ import pytest
 from sessionstore.catalogue import questions, views
 from tests.appliance import Appliance
 from tests.hostile import BOMBS, REFUSED
-from tests.peers import eventually
+from tests.peers import children_of, eventually
 from tests.replay import replay
 
 VARIANTS = 2
@@ -36,15 +36,6 @@ def told(http: httpx.Client) -> str:
 
 def ask(http: httpx.Client, sql: str) -> httpx.Response:
     return http.get("/datasette/sessions.json", params={"sql": sql, "_shape": "arrays"})
-
-
-def children_of(pid: int) -> list[int]:
-    """A process's children, and theirs."""
-    found = []
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        for child in map(int, (task / "children").read_text().split()):
-            found += [child, *children_of(child)]
-    return found
 
 
 def resident_megabytes(pid: int) -> int:

@@ -10,10 +10,11 @@ import json
 import os
 import re
 import shutil
+import signal
 import sqlite3
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,8 +23,10 @@ import pytest
 import yaml
 
 from tests.appliance import REPOSITORY, Appliance
+from tests.commands import export
 from tests.disks import fill, release, small_disk
-from tests.peers import eventually
+from tests.peers import children_of, dial, eventually, handshake, mute_reader, response_from
+from tests.wire import http_request
 
 ALERTS = REPOSITORY / "docs" / "alerts.yaml"
 DASHBOARD = REPOSITORY / "docs" / "grafana.json"
@@ -74,6 +77,11 @@ EXPECTED = {
     "no archive can be made": {"RetentionFails"},
     "somebody holds the lock": {"CommitsFail", "Errors"},
     "somebody guesses tokens": {"RefusesMany"},
+    "a page of elsewhere asks": {"RefusesMany"},
+    "an agent had to drop events": {"AgentsLose"},
+    "listeners take nothing": {"ListenersSlow"},
+    "a webhook does not answer": {"WebhooksFail"},
+    "Datasette is killed": {"QuestionsFail"},
     "the database is damaged": {"DatabaseUnsound", "NotReady"},
 }
 """What goes off at each fault, if nothing else does."""
@@ -84,7 +92,15 @@ MOVED = {
     "no backup can be made": ("sessionstore_backup_failures_total",),
     "no archive can be made": ("sessionstore_retention_failing", "sessionstore_retention_failures_total"),
     "somebody holds the lock": ('sessionstore_sqlite_errors_total{code="SQLITE_BUSY"}',),
-    "somebody guesses tokens": ('sessionstore_refused_total{reason="token"}',),
+    "somebody guesses tokens": ('sessionstore_auth_failures_total{reason="token"}',),
+    "a page of elsewhere asks": ("sessionstore_origin_rejected_total",),
+    "an agent had to drop events": ("sessionstore_producer_gaps_total",),
+    "listeners take nothing": ('sessionstore_ws_closed_total{code="1013"}', "sessionstore_ws_dropped_messages_total"),
+    "a webhook does not answer": (
+        'sessionstore_webhook_failures{target="dead"}',
+        'sessionstore_webhook_attempts_total{target="dead",result="failed"}',
+    ),
+    "Datasette is killed": ("sessionstore_datasette_failures_total", "sessionstore_datasette_starts_total"),
     "the database is damaged": ("sessionstore_database_sound",),
 }
 """The metrics that name each fault."""
@@ -112,6 +128,7 @@ def faults(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Fault]:
     FAULTS.clear()
     provoke_on_small_disk(tmp_path_factory.mktemp("disk"))
     provoke_by_others(tmp_path_factory.mktemp("others"))
+    provoke_by_who_is_told(tmp_path_factory.mktemp("told"))
     return FAULTS
 
 
@@ -186,6 +203,40 @@ def provoke_by_others(place: Path) -> None:
         FAULTS["the database is damaged"] = Fault("", before, metrics_of(server, READ_TOKEN))
 
 
+def provoke_by_who_is_told(place: Path) -> None:
+    webhooks = place / "webhooks.json"
+    webhooks.write_text(json.dumps([{"url": "http://127.0.0.1:1/", "name": "dead"}]))
+    with Appliance(place / "sessions", {"SESSIONS_WEBHOOKS": str(webhooks)}) as server:
+        assert write(server) == 200
+        assert export(place / "sessions", "drill", "--events", "200").returncode == 0
+        with provoked("a webhook does not answer", server) as now:
+            attention = {"type": "permission_request", "attention": {"reason": "permission"}}
+            httpx.post(f"{server.url}/api/actions/s", json=attention).raise_for_status()
+            eventually(lambda: now("sessionstore_webhook_failures") > 3)
+        with provoked("listeners take nothing", server) as now, ExitStack() as listeners:
+            for _ in range(12):
+                listeners.enter_context(mute_reader(server.port, handshake()))
+            eventually(lambda: now("sessionstore_ws_clients") == 12)
+            for _ in range(12):
+                assert write(server, 900_000) == 200
+            eventually(lambda: now("sessionstore_ws_closed_total") > 10)
+        with provoked("a page of elsewhere asks", server):
+            for _ in range(30):
+                httpx.get(f"{server.url}/api/sessions", headers={"origin": "http://evil.example"}, timeout=30)
+        with provoked("an agent had to drop events", server):
+            dropped = {"type": "events_dropped", "count": 3}
+            httpx.post(f"{server.url}/api/actions/s", json=dropped).raise_for_status()
+        with provoked("Datasette is killed", server), dial(server.port) as asking:
+            assert httpx.get(f"{server.url}/datasette/", timeout=60).status_code == 200
+            explorer, *_ = children_of(server.process.pid)
+            os.kill(explorer, signal.SIGSTOP)
+            asking.sendall(http_request("GET", "/datasette/sessions"))
+            assert write(server) == 200, "what was sent before has been read as well"
+            os.kill(explorer, signal.SIGKILL)
+            assert response_from(asking).status == 503
+            assert httpx.get(f"{server.url}/datasette/", timeout=60).status_code == 200
+
+
 @pytest.mark.parametrize("name", MOVED)
 def test_a_fault_moves_the_metrics_that_name_it(faults: dict[str, Fault], name: str) -> None:
     for metric in MOVED[name]:
@@ -212,6 +263,7 @@ SYNTHETIC: dict[str, Metrics] = {
     "WritesWait": {"sessionstore_write_queue_oldest_seconds": 6},
     "LogLarge": {"sessionstore_wal_bytes": 300 << 20},
     "BackupOld": {"sessionstore_backup_last_success_timestamp_seconds": -7300},
+    "DrillOld": {"sessionstore_restore_drill_last_success_timestamp_seconds": -36 * 3600},
     "LogLost": {'sessionstore_log_lost_total{reason="full"}': 3},
     "DescriptorsShort": {'process_open_fds{job="session-store"}': 90, 'process_max_fds{job="session-store"}': 100},
 }
@@ -269,7 +321,7 @@ def test_where_nothing_is_wrong_no_alert_goes_off(promtool: str, faults: dict[st
 @pytest.mark.parametrize("alert", SYNTHETIC)
 def test_what_is_not_provoked_sets_off_its_alert_too(promtool: str, alert: str, tmp_path: Path) -> None:
     well = {name: 0.0 if name.endswith("_total") or value > 5 else 1.0 for name, value in SYNTHETIC[alert].items()}
-    if alert in ("DiskLow", "BackupOld", "DescriptorsShort"):
+    if alert in ("DiskLow", "BackupOld", "DrillOld", "DescriptorsShort"):
         well |= {name: 100.0 for name in well if "disk" in name or "max" in name}
     ill = as_series(Fault("", well, {**SYNTHETIC[alert]}))
     assert fires(promtool, tmp_path, list(ill), alert)
@@ -286,8 +338,14 @@ def test_what_is_slow_sets_off_its_alert(promtool: str, alert: str, tmp_path: Pa
     assert not fires(promtool, tmp_path, series(quick=10), alert)
 
 
+def test_a_server_that_starts_again_and_again_sets_off_its_alert(promtool: str, tmp_path: Path) -> None:
+    name = 'process_start_time_seconds{job="session-store"}'
+    assert fires(promtool, tmp_path, [(name, "1x39 2x3 3x3 4x40")], "Restarts")
+    assert not fires(promtool, tmp_path, [(name, "1x39 2x40")], "Restarts")
+
+
 def test_every_alert_is_proven() -> None:
-    proven = set().union(*EXPECTED.values()) | SYNTHETIC.keys() | RISING.keys()
+    proven = set().union(*EXPECTED.values()) | SYNTHETIC.keys() | RISING.keys() | {"Restarts"}
     assert {short(rule["alert"]) for rule in rules()} == proven
 
 

@@ -24,7 +24,8 @@ RETENTION_DAYS = 30
 DAY = 86_400
 YEAR = 365 * DAY
 """Up to which a jump goes, to either side."""
-LOST_AFTER = 1.0
+LOST_AFTER = 2.0
+"""Longer than this machine ever holds a write up: one that waits is no silence."""
 READS = (
     "/api/query/stats",
     "/api/query/recent",

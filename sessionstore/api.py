@@ -132,8 +132,10 @@ def header(name: str, meaning: str, **schema: Any) -> OpenAPIParameter:
     )
 
 
+KEY_PATTERN = f"""{ID_PATTERN}|{ID_PATTERN.replace("^", '^"').replace("$", '"$')}"""
+"""An id, with quotation marks around it or without."""
 OF_A_WRITE = (
-    header("Idempotency-Key", "The event's id, where the body has no `eventId`", pattern=ID_PATTERN),
+    header("Idempotency-Key", "The event's id, where the body has no `eventId`", pattern=KEY_PATTERN),
     header("X-Timestamp", "When it happened, where the body has no `timestamp`", format=OpenAPIFormat.DATE_TIME),
     header("X-User-Id", "Whose the session is, if this creates it", min_length=1, max_length=256),
 )
@@ -414,7 +416,7 @@ async def optional_object_of(request: Call) -> Document:
     if is_empty and b"content-type" not in headers:
         return {}
     body = await body_of(request)
-    return json_object(body) if body.strip() else {}
+    return json_object(body) if body else {}
 
 
 @delete(

@@ -282,10 +282,15 @@ def told_in(headers: Headers) -> Told:
         return Told(None, None, None)
     key, time, user = (headers.get(name) for name in (b"idempotency-key", b"x-timestamp", b"x-user-id"))
     return Told(
-        None if key is None else known_id(key.decode("latin-1").strip('"'), "Idempotency-Key"),
+        None if key is None else known_id(unquoted(key.decode("latin-1")), "Idempotency-Key"),
         None if time is None else utc(time.decode("latin-1"), "X-Timestamp"),
         None if user is None else known_user(header_text(user), "X-User-Id"),
     )
+
+
+def unquoted(text: str) -> str:
+    """A key may come as the string of a structured header (RFC 9651), too."""
+    return text[1:-1] if len(text) > 2 and text[0] == text[-1] == '"' else text
 
 
 def header_text(value: bytes) -> str:

@@ -14,11 +14,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import httpx
 import pytest
 
 from export.tree import SCRATCH
+from sessionstore.events import is_id
 from tests import peers
 from tests.appliance import Appliance
 from tests.peers import Response, ask, dial, eventually, handshake, resident_bytes, response_from, say, sockets_of
@@ -28,6 +30,7 @@ HOST = b"Host: 127.0.0.1\r\n"
 JSON = b"Content-Type: application/json\r\n"
 MEBIBYTE = 1 << 20
 CUT_REQUESTS = int(os.environ.get("CUT_REQUESTS", 1000))
+HOSTILE_NAMES = 2000
 
 
 def post(path: str = "/api/actions/bad", body: bytes = b'{"type":"x"}', head: bytes = HOST + JSON) -> bytes:
@@ -591,6 +594,40 @@ def test_a_name_that_cannot_be_is_404_in_a_path(appliance: Appliance, http: http
     assert names(appliance.folder) == before
 
 
+HOSTILE_PARTS = [
+    *HOSTILE.values(),
+    "..",
+    "%2e",
+    "%2f",
+    "%2F..%2F",
+    "%5c",
+    "%00",
+    "%25",
+    "%20",
+    "~",
+    "%7f",
+    "%c0%ae",
+    "%u002e",
+]
+
+
+@pytest.mark.usefixtures("unchanged")
+def test_no_name_that_is_made_of_such_pieces_gets_anywhere(appliance: Appliance, http: httpx.Client) -> None:
+    chance = random.Random(19)
+    eventually(lambda: mirrored(appliance.folder) == http.get("/health").json()["cursor"])
+    before = names(appliance.folder.parent)
+    for number in range(HOSTILE_NAMES):
+        parts = [chance.choice(HOSTILE_PARTS), *chance.choices([*HOSTILE_PARTS, "a", "etc", "passwd"], k=2)]
+        chance.shuffle(parts)
+        if is_id(unquote("".join(parts))):
+            continue
+        method, path = PATHS[number % len(PATHS)]
+        body = b'{"userId":"u","type":"x","description":"d"}' if method in ("POST", "PUT", "PATCH") else b""
+        whole = request(method, path.format("".join(parts)), body)
+        assert refused(ask(appliance.port, whole)) in (404, 431), whole
+    assert names(appliance.folder.parent) == before
+
+
 @pytest.mark.parametrize(
     "name",
     ["", "..", ".", "a/b", "../x", "a\\b", "a\0b", "é", "\uff11", "a" * 129, "a..b", ".a", "-rf", "a b", "a\n", 5, {}],
@@ -631,6 +668,8 @@ def test_a_name_that_can_be_is_taken(appliance: Appliance, http: httpx.Client, n
         ("Idempotency-Key", b"\xff"),
         ("Idempotency-Key", b"x" * 200),
         ("Idempotency-Key", b""),
+        ("Idempotency-Key", b'key"'),
+        ("Idempotency-Key", b'""'),
         ("X-Timestamp", b"yesterday"),
         ("X-Timestamp", b"\xff"),
         ("X-User-Id", b"x" * 257),

@@ -716,6 +716,11 @@ MARKUPS: list[Callable[[str], str]] = [
     lambda text: "\u202e" + text,
     lambda text: "a" * 400 + text,
     lambda text: text + "<" * 50,
+    lambda text: text.replace("<", "&lt;").replace(">", "&gt;"),
+    lambda text: text.replace("<", "\\u003c"),
+    lambda text: f"[{text}](javascript:{SCRIPT})",
+    lambda text: text.replace("=", "\t=\r\n"),
+    lambda text: text.replace("<", "\ufeff<"),
 ]
 PAYLOADS = [markup(wrap(SCRIPT)) for wrap in WRAPPERS for markup in MARKUPS]
 
@@ -767,7 +772,7 @@ def tell_with(http: httpx.Client, session_id: str, payloads: list[str]) -> None:
 def test_no_script_that_was_logged_ever_runs(
     page: Page, appliance: Appliance, http: httpx.Client, session_id: str
 ) -> None:
-    assert len(set(PAYLOADS)) >= 200
+    assert len(set(PAYLOADS)) >= 300
     page.on("dialog", lambda dialog: pytest.fail(f"a dialog: {dialog.message}"))
     opened(page, appliance)
     tell_with(http, session_id, PAYLOADS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -22,7 +23,12 @@ from schemathesis.schemas import BaseSchema
 from schemathesis.transport import SerializationContext
 
 from tests.appliance import Appliance
+from tests.peers import resident_bytes
 
+EXAMPLES = int(os.environ.get("API_EXAMPLES", 2))
+"""Random requests of a kind; there are some hundred kinds."""
+SECONDS = float(os.environ.get("API_SECONDS", 40))
+MOST_GROWTH = 64 << 20
 METHODS = {"get", "put", "post", "patch", "delete", "head", "options", "trace"}
 STREAM = "/api/events/stream"
 
@@ -166,14 +172,15 @@ def serialize_lines(ctx: SerializationContext, value: object) -> bytes:
     return value.encode("utf-8", "surrogatepass") if isinstance(value, str) else json.dumps(value).encode()
 
 
-def described_by(url: str) -> BaseSchema:
+def described_by(url: str, seconds: float = SECONDS) -> BaseSchema:
     """What is to be tried: everything but the stream, which does not end."""
     config = SchemathesisConfig.from_dict(
         {
             "seed": 15,
             "continue-on-failure": True,
-            "max-time": 40,
-            "generation": {"max-examples": 2, "deterministic": True, "no-shrink": True},
+            "max-time": seconds,
+            "output": {"sanitization": {"enabled": False}},
+            "generation": {"max-examples": EXAMPLES, "deterministic": True, "no-shrink": True},
             "checks": {
                 "positive_data_acceptance": {"enabled": False},  # ids that are taken, times that never were
                 "allow_header_conformance": {"enabled": False},  # OPTIONS is the framework's own
@@ -187,13 +194,19 @@ def described_by(url: str) -> BaseSchema:
     return schemathesis.openapi.from_url(f"{url}/schema/openapi.json", config=config).exclude(path=STREAM)
 
 
-def failures(schema: BaseSchema) -> Iterator[str]:
-    """What is not as it is described, over all phases: examples, edges, random and negative data, sequences."""
-    for event in from_schema(schema).execute():
-        if isinstance(event, NonFatalError | FatalError):
-            yield f"{event}"
-        if isinstance(event, ScenarioFinished):
-            yield from failed_checks(event.recorder)
+class Tried:
+    """Requests over all phases: examples, edges, random and negative data, sequences."""
+
+    def __init__(self, schema: BaseSchema) -> None:
+        self.requests = 0
+        self.failures: list[str] = []
+        """What is not as it is described."""
+        for event in from_schema(schema).execute():
+            if isinstance(event, NonFatalError | FatalError):
+                self.failures.append(f"{event}")
+            if isinstance(event, ScenarioFinished):
+                self.requests += len(event.recorder.interactions)
+                self.failures += failed_checks(event.recorder)
 
 
 def failed_checks(recorder: ScenarioRecorder) -> Iterator[str]:
@@ -203,13 +216,20 @@ def failed_checks(recorder: ScenarioRecorder) -> Iterator[str]:
                 yield f"{recorder.label}: {check.name}: {info.failure.message}\n{info.code_sample}"
 
 
+@pytest.mark.timeout(120 + 2 * SECONDS)
 def test_the_server_answers_as_it_is_described(appliance: Appliance) -> None:
-    assert list(failures(described_by(appliance.url))) == []
+    memory = resident_bytes(appliance.process.pid)
+    tried = Tried(described_by(appliance.url))
+    growth = resident_bytes(appliance.process.pid) - memory
+    print(f"{tried.requests:,} requests; memory {memory >> 20} MiB, grown by {growth >> 20} MiB")
+    assert tried.failures == [], "\n\n".join(tried.failures)
+    assert tried.requests > 500
     assert appliance.running
+    assert growth < MOST_GROWTH
 
 
 def test_an_untrue_description_is_found_out(appliance: Appliance) -> None:
-    schema = described_by(appliance.url).include(path="/health")
+    schema = described_by(appliance.url, seconds=2).include(path="/health")
     health = schema.raw_schema["paths"]["/health"]["get"]["responses"]["200"]
     health["content"]["application/json"]["schema"] = {"type": "array"}
-    assert any("/health" in failure for failure in failures(schema))
+    assert any("/health" in failure for failure in Tried(schema).failures)

@@ -38,6 +38,7 @@ from tests.trees import (
 )
 
 EXAMPLES = int(os.environ.get("TREE_EXAMPLES", "150"))
+SWAPS = int(os.environ.get("SWAPS", "100"))
 """How many odd stores are made; `make soak` makes 10,000."""
 
 
@@ -482,16 +483,16 @@ def test_a_folder_that_is_swapped_while_it_is_written_leads_nowhere(database: Da
         args=(folder / "sessions" / "parent", database.path.parent / "outside" / "folder", ended, swaps),
     )
     swapping.start()
-    until = time.monotonic() + 20
+    until = time.monotonic() + 20 + SWAPS / 10
     rounds = 0
-    while time.monotonic() < until and (rounds < 100 or swaps["swaps"] < 100):
+    while time.monotonic() < until and (rounds < SWAPS or swaps["swaps"] < SWAPS):
         database.append(drafted("action", "parent", {"type": "x"}))
         with suppress(OSError):
             follow(database.path, folder, steps=1)
         rounds += 1
     ended.set()
     swapping.join()
-    assert swaps["swaps"] >= 100
+    assert swaps["swaps"] >= SWAPS
     assert seen_outside(database.path.parent) == before
     write_tree(database.path, folder)
     assert [line for line in differences(database.path, folder) if not line.endswith(": extra")] == []

@@ -10,7 +10,23 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 
-from tests.bench import actions, backup, batches, feed, hooks, idle, kill, page, questions, reads, search, start, tree
+from tests.bench import (
+    actions,
+    backup,
+    batches,
+    feed,
+    hooks,
+    idle,
+    kill,
+    page,
+    questions,
+    reads,
+    search,
+    start,
+    timing,
+    tree,
+    viewers,
+)
 from tests.bench.figures import Figure, raw_numbers, table
 
 BENCHES: dict[str, Callable[[argparse.Namespace], list[Figure]]] = {
@@ -19,12 +35,14 @@ BENCHES: dict[str, Callable[[argparse.Namespace], list[Figure]]] = {
     "reads": lambda options: reads.measure(options.rounds),
     "search": lambda options: search.measure(options.rounds),
     "feed": lambda options: feed.measure(options.rounds),
+    "viewers": lambda options: viewers.measure(options.rounds),
     "idle": lambda options: idle.measure(options.rounds),
     "tree": lambda options: tree.measure(options.rounds),
     "backup": lambda options: backup.measure(options.rounds),
     "hooks": lambda options: hooks.measure(options.rounds, options.hooks),
     "questions": lambda options: questions.measure(options.rounds),
     "page": lambda options: page.measure(options.rounds),
+    "timing": lambda options: timing.measure(options.rounds),
     "kill": lambda options: kill.measure(options.kills),
     "start": lambda options: start.measure(options.rounds),
 }

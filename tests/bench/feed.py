@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import NamedTuple
 
 import httpx
 import msgspec
@@ -22,8 +23,6 @@ from tests.bench.figures import Figure, Target, Unsound
 from tests.bench.load import GRACE_SECONDS, Posted, one_by_one, open_loop, own_process, percentile
 from tests.wire import WsReader, http_request
 
-READERS = 100
-EVENTS_PER_SECOND = 500
 SECONDS = 10
 LONGEST_SECONDS = 60.0
 CONNECTIONS = 16
@@ -33,6 +32,17 @@ POLL_SECONDS = 0.02
 LOOK_SECONDS = 0.005
 ACTION = b'{"type":"file_write","path":"src/server.js","lines":42}'
 REQUESTS = [http_request("POST", f"/api/actions/bench-{n}", ACTION) for n in range(SESSIONS)]
+
+
+class Crowd(NamedTuple):
+    readers: int
+    events_per_second: int
+
+    def __str__(self) -> str:
+        return f"{self.readers} readers, {self.events_per_second:,} events a second"
+
+
+USUAL = Crowd(100, 500)
 
 
 @dataclass(frozen=True)
@@ -87,36 +97,42 @@ def measure(rounds: int) -> list[Figure]:
         poster.submit(one_by_one, appliance.port, REQUESTS).result()
         served, compared = [], []
         for _ in range(rounds):
-            posted, heard = _feed(appliance, poster, readers)
-            served.append(Round(posted, heard, _committed_ns(appliance, min(posted).cursor)))
-            compared.append(Round(*_feed(bare, poster, readers), {}))
+            served.append(round_of(appliance, poster, readers, USUAL))
+            compared.append(Round(*_feed(bare, poster, readers, USUAL), {}))
     return _figures(served, compared)
 
 
+def round_of(appliance: Appliance, poster: Executor, readers: Executor, crowd: Crowd, others: int = 0) -> Round:
+    """One round, while so many others are connected."""
+    posted, heard = _feed(appliance, poster, readers, crowd, others)
+    return Round(posted, heard, _committed_ns(appliance, min(posted).cursor))
+
+
 def _figures(served: Sequence[Round], compared: Sequence[Round]) -> list[Figure]:
-    load = f"{READERS} readers, {EVENTS_PER_SECOND} events a second"
     bare = "the same from a bare ASGI feed that stores nothing"
-    within, paced = Target(100, at_most=True), Target(0.98 * EVENTS_PER_SECOND)
+    within, paced = Target(100, at_most=True), Target(0.98 * USUAL.events_per_second)
     whole = [min(measured.whole for measured in served)]
     return [
-        Figure("feed", f"p99 from commit to receipt, {load}", "ms", [r.p99_ms for r in served], within),
+        Figure("feed", f"p99 from commit to receipt, {USUAL}", "ms", [r.p99_ms for r in served], within),
         Figure("feed", bare, "ms", [r.p99_ms for r in compared], within),
         Figure("feed", "events that were taken meanwhile", "a second", [r.rate for r in served], paced),
         Figure("feed", bare, "a second", [r.rate for r in compared], paced),
-        Figure("feed", "readers that got all, in cursor order (worst round)", "", whole, Target(READERS)),
+        Figure("feed", "readers that got all, in cursor order (worst round)", "", whole, Target(USUAL.readers)),
     ]
 
 
-def _feed(server: Server, poster: Executor, readers: Executor) -> tuple[list[Posted], list[Heard]]:
-    requests = REQUESTS * (EVENTS_PER_SECOND * SECONDS // SESSIONS)
-    _wait_for_readers(server, 0)
-    listening = readers.submit(listen, server.port, READERS, len(requests), LONGEST_SECONDS)
-    _wait_for_readers(server, READERS)
-    posted = poster.submit(open_loop, server.port, requests, EVENTS_PER_SECOND, CONNECTIONS).result()
+def _feed(
+    server: Server, poster: Executor, readers: Executor, crowd: Crowd, others: int = 0
+) -> tuple[list[Posted], list[Heard]]:
+    requests = REQUESTS * (crowd.events_per_second * SECONDS // SESSIONS)
+    wait_for_readers(server, others)
+    listening = readers.submit(listen, server.port, crowd.readers, len(requests), LONGEST_SECONDS)
+    wait_for_readers(server, others + crowd.readers)
+    posted = poster.submit(open_loop, server.port, requests, crowd.events_per_second, CONNECTIONS).result()
     return posted, listening.result()
 
 
-def _wait_for_readers(server: Server, count: int) -> None:
+def wait_for_readers(server: Server, count: int) -> None:
     deadline = time.monotonic() + GRACE_SECONDS
     with httpx.Client(base_url=server.url, trust_env=False) as client:
         while (connected := client.get("/health").json()["websocket"]["totalConnections"]) != count:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import tempfile
 import time
 from contextlib import ExitStack, suppress
@@ -17,7 +18,7 @@ from tests.bench.load import Posted, open_loop, own_process, percentile
 from tests.peers import sockets_of
 from tests.wire import http_request
 
-IDLE = 5000
+IDLE = int(os.environ.get("IDLE_CONNECTIONS", 5000))
 ADDRESSES = [f"127.0.1.{number}" for number in range(1, 9)]
 """Each has fewer than the server takes of one, so that all of them stay until their time is over."""
 EVENTS_PER_SECOND = 300

@@ -20,10 +20,11 @@ e2e-local: .venv/test      ## the same checks, with processes of this machine
 # What the tests do a little of, much oftener; SOAK_MINUTES is how long the mixed load with random faults goes on.
 SOAK_MINUTES ?= 60
 SOAK := SOAK_MINUTES=$(SOAK_MINUTES) POWER_CUTS=1000 DISK_FAULTS=800 KILLS=200 ENDS=50 STARTS=100 CLOCK_JUMPS=1000 \
-        RETRIED_EVENTS=50000 CUT_REQUESTS=10000 TREE_EXAMPLES=10000 TREE_KILLS=50
-SOAKED := soak power_cut disk_faults crash process clock retries bad_input wal tree restore mirror
+        RETRIED_EVENTS=50000 CUT_REQUESTS=10000 TREE_EXAMPLES=10000 TREE_KILLS=50 \
+        SWAPS=7000 DAMAGES=300 API_EXAMPLES=250 API_SECONDS=1700
+SOAKED := soak power_cut disk_faults crash process start clock retries openapi bad_input wal tree restore mirror
 
-soak: .venv/test           ## the tests of faults and of the file tree, with many more of each; takes some hours
+soak: .venv/test           ## the tests of faults, of bad input and of the tree, with many more of each; takes some hours
 	$(SOAK) $(BIN)/python -m pytest -v -s --timeout 7200 $(SOAKED:%=tests/test_%.py)
 
 check: .venv/test

@@ -152,9 +152,16 @@ def frames() -> tuple[BinaryIO, BinaryIO]:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then closes our stdin
     questions, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    answers.write(HEAD.pack(0, 0))
-    answers.flush()
+    reply(answers, 0, b"")
     return questions, answers
+
+
+def reply(answers: BinaryIO, number: int, said: bytes) -> None:
+    try:
+        answers.write(HEAD.pack(len(said), number) + said)
+        answers.flush()
+    except BrokenPipeError:
+        os._exit(0)  # whoever asked was killed
 
 
 def serve(kind: type[Question], answer: Callable[[Question], Any]) -> None:
@@ -163,9 +170,7 @@ def serve(kind: type[Question], answer: Callable[[Question], Any]) -> None:
     decoder = msgspec.msgpack.Decoder(kind)
     while head := questions.read(HEAD.size):
         length, number = HEAD.unpack(head)
-        said = encode(answer(decoder.decode(questions.read(length))))
-        answers.write(HEAD.pack(len(said), number) + said)
-        answers.flush()
+        reply(answers, number, encode(answer(decoder.decode(questions.read(length)))))
 
 
 async def serve_many(kind: type[Question], answer: Callable[[Question], Awaitable[Any]]) -> None:
@@ -176,19 +181,18 @@ async def serve_many(kind: type[Question], answer: Callable[[Question], Awaitabl
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), questions)
     tasks = set()
 
-    async def reply(number: int, question: Question) -> None:
+    async def find(number: int, question: Question) -> None:
         """A fault in `answer` ends the process: whoever asks hears so at once, and not after a time."""
         try:
             said = encode(await answer(question))
         except Exception:
             traceback.print_exc()
             os._exit(1)
-        answers.write(HEAD.pack(len(said), number) + said)
-        answers.flush()
+        reply(answers, number, said)
 
     with suppress(asyncio.IncompleteReadError):
         while True:
             length, number = HEAD.unpack(await reader.readexactly(HEAD.size))
-            task = asyncio.create_task(reply(number, decoder.decode(await reader.readexactly(length))))
+            task = asyncio.create_task(find(number, decoder.decode(await reader.readexactly(length))))
             tasks.add(task)
             task.add_done_callback(tasks.discard)

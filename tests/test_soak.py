@@ -35,6 +35,7 @@ READS = (
     "/api/query/search?q=needle",
     "/api/query/stats",
     "/api/sessions/soak-1?limit=500",
+    "/datasette/sessions/events.json?_size=100",
 )
 MOST_LOG_BYTES = 256 << 20
 MOST_GROWTH = 64 << 20
@@ -104,7 +105,7 @@ class Soak:
 
     async def spirit(self, half: float) -> None:
         """In the second half the process stays the same, so that it can be seen whether it grows."""
-        lasting = (self.disk, self.pin, self.crowd, self.pause)
+        lasting = (self.disk, self.pin, self.lock, self.crowd, self.pause)
         begun: list[Callable[[], None]] = [self.kill, self.stop]
         while (now := time.monotonic()) < self.end:
             fault = (
@@ -126,6 +127,14 @@ class Soak:
             reader.execute("BEGIN")
             reader.execute("SELECT count(*) FROM sessions").fetchone()
             time.sleep(1.0)
+
+    def lock(self) -> None:
+        """Another program writes, and takes its time."""
+        with closing(sqlite3.connect(self.server.folder / "sessions.db", isolation_level=None, timeout=10)) as writer:
+            writer.execute("BEGIN IMMEDIATE")
+            writer.execute("UPDATE progress SET searched = searched")
+            time.sleep(0.3)
+            writer.execute("COMMIT")
 
     def crowd(self) -> None:
         """Many who come, say half a word, and are gone."""
@@ -180,6 +189,7 @@ def test_a_long_mixed_load_with_everything_going_wrong(tmp_path: Path) -> None:
     with Appliance(tmp_path) as server:
         for number in range(SESSIONS):
             httpx.post(f"{server.url}/api/actions/soak-{number}/responses", json={"type": "x"}, timeout=30)
+        httpx.get(f"{server.url}/datasette/", timeout=60)  # its process stays
         sockets = sockets_of(server.process.pid)
         asyncio.run((soak := Soak(server)).run())
         print(soak.told())

@@ -34,13 +34,13 @@ requests     from a request to drafts of events
 door         the two hottest routes, taken before ASGI
 answers      the shapes of the answers, for the documentation
 live         WebSocket and server-sent events
-metrics      Prometheus text
-api          every other route
-pages        what a browser gets: the dashboard, the documentation
 child        a process of our own that is asked and answers
 walls        a connection for the SQL of strangers, in such a process
 explorer     Datasette over it, in another
 questions    where both are asked: /datasette/
+metrics      Prometheus text
+api          every other route
+pages        what a browser gets: the dashboard, the documentation
 process      the socket, the deadlines, the signals
 commands     what app.py can be told: tokens
 

@@ -19,7 +19,7 @@ from tests.peers import sockets_of
 from tests.wire import http_request
 
 IDLE = int(os.environ.get("IDLE_CONNECTIONS", 5000))
-ADDRESSES = [f"127.0.1.{number}" for number in range(1, 9)]
+ADDRESSES = [f"127.0.1.{number}" for number in range(1, 2 + IDLE // 625)]
 """Each has fewer than the server takes of one, so that all of them stay until their time is over."""
 EVENTS_PER_SECOND = 300
 SECONDS = 8

@@ -292,7 +292,8 @@ def try_out(options: argparse.Namespace) -> int:
     """
     with tempfile.TemporaryDirectory(prefix="drill-") as folder:
         result = drill.drill(Path(folder), options.events, say, has_tree=not options.no_tree)
-    drill.keep(result, options.dir)
+    if options.no_tree or not result.lost:  # without a tree, what came after the backup is lost as it has to be
+        drill.keep(result, options.dir)
     back = f"{result.from_backup:,} events came back from the backup, {result.from_tree:,} from the file tree"
     print(f"{back}; the server was ready {result.seconds:.1f} s after the restore began")
     print(f"Lost, of {result.acknowledged:,} acknowledged events: {len(result.lost):,}")

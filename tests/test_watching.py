@@ -160,7 +160,7 @@ def provoke_on_small_disk(place: Path) -> None:
             for _ in range(3):
                 write(server, 900_000)
             httpx.post(f"{server.url}/api/sessions/s/finalize", json={})
-            eventually(lambda: now("sessionstore_retention_failing") == 1)
+            eventually(lambda: now("sessionstore_retention_failing") == 1, 60.0)
         with provoked("the disk is full", server) as now:
             fill(disk, left=0)
             eventually(lambda: now("sessionstore_disk_full") == 1)

@@ -277,7 +277,7 @@ def test_what_was_pending_is_told_after_a_kill(stack: ExitStack, folder: Path, t
     ask(http, "first")
     fail(http, "second")
     eventually(lambda: receiver.told)
-    assert shown(http)["pending"] == 2
+    eventually(lambda: shown(http)["pending"] == 2)
     server.kill()
     tried = set(receiver.ids)
     receiver.first.clear()

@@ -44,10 +44,8 @@ CREATE UNIQUE INDEX events_by_event_id ON events (event_id, session_id);
 CREATE INDEX        events_by_session  ON events (session_id, cursor);
 CREATE UNIQUE INDEX events_by_seq      ON events (session_id, type, seq) WHERE seq IS NOT NULL;
 
-/* What a state is made of, as it was at any time. */
-CREATE INDEX events_of_state ON events (session_id, cursor)
-WHERE type IN ('session_created', 'state_updated', 'goal_added', 'goal_updated', 'agent_spawned', 'agent_updated',
-               'agent_completed');
+/* What the documents of a session are made of, as they were at any time. */
+CREATE INDEX events_of_documents ON events (session_id, cursor) WHERE seq IS NULL;
 
 /* What people ask for among many events, as views.sql does: the result of a tool call, prompts, failures. */
 CREATE INDEX events_by_tool_use ON events (session_id, data ->> '$.toolUseId')

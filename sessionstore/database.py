@@ -65,7 +65,7 @@ def search_by_parts_and_marks(connection: sqlite3.Connection) -> None:
 
 def find_what_changes_a_state(connection: sqlite3.Connection) -> None:
     """So that a retry is answered at once, and a state of long ago soon, in a session with very many entries."""
-    create_schema(connection, re.compile(r"^CREATE INDEX events_of_state", re.MULTILINE))
+    create_schema(connection, re.compile(r"^CREATE INDEX events_of_documents", re.MULTILINE))
 
 
 MIGRATIONS: tuple[Migration, ...] = (
@@ -196,8 +196,8 @@ SELECT e.session_id, e.event_id FROM json_each(?) wanted
 JOIN events e ON e.session_id = wanted.value ->> 0 AND e.event_id = wanted.value ->> 1"""
 OF_STATE = f"""
 WHERE session_id = ? AND cursor >= (SELECT created_cursor FROM sessions s WHERE s.session_id = events.session_id)
-  AND cursor <= ? AND type IN ('session_created', {", ".join(f"'{name}'" for name in STATE_TYPES)})"""
-"""The events that a state is made of; values: session id, cursor. There is an index for exactly these types."""
+  AND cursor <= ? AND seq IS NULL AND type IN ('session_created', {", ".join(f"'{name}'" for name in STATE_TYPES)})"""
+"""The events that a state is made of; values: session id, cursor."""
 STATE_EVENTS = f"SELECT type, patch, data, timestamp FROM events {OF_STATE} ORDER BY cursor"
 """What folds.state_at takes."""
 STATE_VERSION = f"SELECT count(*) FROM events {OF_STATE}"

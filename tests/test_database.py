@@ -148,7 +148,7 @@ def test_a_database_of_version_one_becomes_like_a_new_one(database: Database) ->
         DROP TABLE turns; DROP TABLE search; CREATE VIRTUAL TABLE search USING fts5 (text, content = '');
         INSERT INTO search (rowid, text) VALUES (1, 'x'), (2, 'x'); UPDATE progress SET searched = 2;
         DROP INDEX events_by_tool_use; DROP INDEX events_of_prompts; DROP INDEX events_of_failures;
-        DROP INDEX events_of_state;
+        DROP INDEX events_of_documents;
         DROP INDEX events_by_event_id; CREATE UNIQUE INDEX events_by_event_id ON events (session_id, event_id);
         DROP TRIGGER entry_logged; DROP VIEW timeline; CREATE VIEW timeline AS SELECT 1 AS old;
         PRAGMA user_version = 1""")
@@ -363,7 +363,9 @@ def test_of_any_change_of_a_state_a_retry_hears_what_was_heard_the_first_time(wr
 def test_a_retry_does_not_read_all_that_was_said_in_a_session(database: Database) -> None:
     for query in (STATE_EVENTS, STATE_VERSION, *RECORD_EVENTS.values()):
         plan = database.rows(f"EXPLAIN QUERY PLAN {query}", *["s", 9, "x", "x"][: query.count("?")])
-        assert "USING INDEX events_of_state" in plan[0][3] or "COVERING INDEX events_of_state" in plan[0][3], plan
+        assert "USING INDEX events_of_documents" in plan[0][3] or "COVERING INDEX events_of_documents" in plan[0][3], (
+            plan
+        )
 
 
 @pytest.mark.parametrize("event_type", sorted(FIRST))

@@ -28,6 +28,7 @@ from tests.peers import resident_bytes
 EXAMPLES = int(os.environ.get("API_EXAMPLES", 2))
 """Random requests of a kind; there are some hundred kinds."""
 SECONDS = float(os.environ.get("API_SECONDS", 40))
+SEED = int(os.environ.get("API_SEED", 15))
 MOST_GROWTH = 64 << 20
 METHODS = {"get", "put", "post", "patch", "delete", "head", "options", "trace"}
 STREAM = "/api/events/stream"
@@ -176,7 +177,7 @@ def described_by(url: str, seconds: float = SECONDS) -> BaseSchema:
     """What is to be tried: everything but the stream, which does not end."""
     config = SchemathesisConfig.from_dict(
         {
-            "seed": 15,
+            "seed": SEED,
             "continue-on-failure": True,
             "max-time": seconds,
             "output": {"sanitization": {"enabled": False}},

@@ -5,6 +5,7 @@ layout       what stands in the tree: every file's bytes, as the database has th
 tree         the tree on disk, brought up to the database and kept there
 backup       a consistent copy of the live database, checked
 archive      one session as one compressed tar
+drilled      what a drill leaves for the metrics of a server
 verify       where tree and database differ
 restore      a database from a tree
 earlier      reading a tree of the earlier service

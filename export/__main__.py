@@ -20,7 +20,7 @@ from sessionstore.problems import Problem
 from sessionstore.settings import BadSetting, Settings, read_settings
 from sessionstore.soundness import examine
 
-from . import archive, backup, compact, drill, layout, loss, offline, prune, recovery, scrub
+from . import archive, backup, compact, drill, drilled, layout, loss, offline, prune, recovery, scrub
 from .folders import open_folder
 from .restore import NotEmpty, restore
 from .tree import Tree, TreeAhead, TreeBusy, progress_of
@@ -292,11 +292,11 @@ def try_out(options: argparse.Namespace) -> int:
     """
     with tempfile.TemporaryDirectory(prefix="drill-") as folder:
         result = drill.drill(Path(folder), options.events, say, has_tree=not options.no_tree)
-    if options.no_tree or not result.lost:  # without a tree, what came after the backup is lost as it has to be
-        drill.keep(result, options.dir)
     back = f"{result.from_backup:,} events came back from the backup, {result.from_tree:,} from the file tree"
     print(f"{back}; the server was ready {result.seconds:.1f} s after the restore began")
     print(f"Lost, of {result.acknowledged:,} acknowledged events: {len(result.lost):,}")
+    if options.no_tree or not result.lost:  # without a tree, what came after the backup is lost as it has to be
+        drilled.keep(result.succeeded, options.dir)
     return FOUND if result.lost else DONE
 
 

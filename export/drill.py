@@ -18,16 +18,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
-import msgspec
-
 from sessionstore.settings import Settings
 
 from . import backup, recovery
+from .drilled import Succeeded
 from .loss import accept_loss
 from .restore import DATABASE, restore
 
 APP = Path(__file__).resolve().parent.parent / "app.py"
-FILE = ".drill.json"
 BATCH = 200
 SESSIONS = 20
 PAGE = 1000
@@ -37,16 +35,6 @@ PATIENCE = 60.0
 
 class DrillFailed(Exception):
     """It could not be carried out. The message says why."""
-
-
-class Succeeded(msgspec.Struct):
-    """.drill.json: a drill that was carried out to its end, for the metrics of a store."""
-
-    at: datetime
-    rpo: float
-    """Of how many seconds events were lost."""
-    rto: float
-    """How many seconds all was away."""
 
 
 class Result(NamedTuple):
@@ -152,22 +140,6 @@ def drill(folder: Path, events: int, say: Callable[[str], None], *, has_tree: bo
         server.kill()
     from_tree = restored.events if restored else 0
     return Result(len(acknowledged), lost, manifest.counts["events"], from_tree, seconds, begun - backed_up)
-
-
-def keep(result: Result, folder: Path) -> None:
-    """Leave word of it beside the database of a store, if there is one."""
-    if (folder / DATABASE).exists():
-        part = folder / f"{FILE}.part"
-        part.write_bytes(msgspec.json.encode(result.succeeded))
-        part.rename(folder / FILE)
-
-
-def last(folder: Path) -> Succeeded | None:
-    """What was left; None if there is nothing that can be read."""
-    try:
-        return msgspec.json.decode((folder / FILE).read_bytes(), type=Succeeded)
-    except (OSError, msgspec.DecodeError):
-        return None
 
 
 def load(server: Server, acknowledged: dict[str, int], events: int) -> None:

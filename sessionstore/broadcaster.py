@@ -56,7 +56,7 @@ class Broadcaster:
         self.published = asyncio.Event()
         self.is_waking = False
         self.published_at = 0.0
-        """`time.monotonic()` of the first of what listeners were last woken for."""
+        """`time.monotonic()` of the first of what was gathered last."""
         self.closing = False
 
     def start(self, head: int) -> None:

@@ -240,7 +240,7 @@ class Listener:
         self.wire: Wire = extensions["sessionstore.wire"]
         self.token: Token | None = socket.scope["state"]["caller"].token
         self.wanted = Wanted()
-        self.cursor = 0
+        self.cursor = store.broadcaster.head
         self.sending = asyncio.Lock()
         """Held while something is sent, and while what is wanted changes."""
         self.heard: list[float] = []
@@ -290,14 +290,16 @@ class Listener:
         while True:
             wanted = self.wanted
             items, cursor = await following(self.store, wanted, self.cursor)
+            is_fresh, since = items is self.store.broadcaster.piece, self.store.broadcaster.published_at
             async with self.sending:
                 if self.wanted is not wanted:
                     continue  # and look again: what was read may lack what is wanted by now
                 takes_all = wanted.is_all_after(self.cursor)
-                await self.send(items if takes_all else [item for item in items if wanted(item)])
+                mine = items if takes_all else [item for item in items if wanted(item)]
+                await self.send(mine)
                 self.cursor = cursor
-            if items is self.store.broadcaster.piece:
-                self.listeners.fanout.note(time.monotonic() - self.store.broadcaster.published_at)
+            if is_fresh and mine:
+                self.listeners.fanout.note(time.monotonic() - since)
 
     async def send(self, items: list[Item]) -> None:
         for piece in pieces(items):

@@ -12,7 +12,7 @@ from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
-from export import drill
+from export import drilled
 
 from . import __version__, log
 from .access import Gate
@@ -143,26 +143,14 @@ def of_listeners(store: Store, listeners: Listeners) -> Iterator[Sample]:
     yield "ws_clients", "gauge", "WebSocket clients", {}, len(listeners.all)
     for code, number in sorted({1013: 0, **listeners.closed}.items()):
         yield "ws_closed_total", "counter", "WebSocket clients closed by the server", {"code": code}, number
-    yield (
-        "ws_dropped_messages_total",
-        "counter",
-        "Events that those closed as too slow had not had",
-        {},
-        listeners.unsent,
-    )
+    yield "ws_dropped_messages_total", "counter", "Events that those too slow had not had", {}, listeners.unsent
     yield "ws_queue_max", "gauge", "Events that the slowest has yet to be sent", {}, listeners.most_behind()
     yield from histogram("ws_fanout_duration_seconds", "From a commit to a client's socket", {}, listeners.fanout)
     yield "broadcast_events", "gauge", "Events in the broadcaster's ring", {}, len(store.broadcaster.events)
 
 
 def of_questions(questions: Questions) -> Iterator[Sample]:
-    yield (
-        "datasette_starts_total",
-        "counter",
-        "Times that Datasette's process was started",
-        {},
-        questions.explorer.starts,
-    )
+    yield "datasette_starts_total", "counter", "Starts of Datasette's process", {}, questions.explorer.starts
     yield "datasette_failures_total", "counter", "Questions to which it gave no answer", {}, questions.failures
 
 
@@ -191,7 +179,7 @@ def of_backups(store: Store) -> Iterator[Sample]:
 
 def of_drills(store: Store) -> Iterator[Sample]:
     """Of `python -m export drill`, which leaves word beside the database."""
-    if (found := drill.last(store.settings.directory)) is not None:
+    if (found := drilled.last(store.settings.directory)) is not None:
         made = found.at.timestamp()
         yield "restore_drill_last_success_timestamp_seconds", "gauge", "When a drill last succeeded", {}, made
         yield "restore_drill_rpo_seconds", "gauge", "Of how many seconds it lost the events", {}, found.rpo

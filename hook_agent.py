@@ -1027,7 +1027,10 @@ def _member(line: bytes, name: bytes) -> str:
 _DIGEST_LENGTH = 16  # hex digits: enough to tell apart the payloads of one session
 
 # What the store gives an entry or a record, or reads a meaning into: no leftover member may pose as one of these.
-_ENTRY_HAS = _names("type seq cursor receivedAt timestamp eventId sessionId agentId userId attention payload")
+_ENTRY_HAS = _names(
+    """type seq cursor receivedAt timestamp eventId sessionId agentId userId attention attentionId machineMade rejected
+    refused payload"""
+)
 _AGENT_HAS = _names("task status result spawnedAt completedAt parentAgentId subsession")
 _GOAL_HAS = _names("id goalId description details priority status completedAt")
 _RECORD_HAS = {
@@ -1035,7 +1038,7 @@ _RECORD_HAS = {
     "agent_completed": _AGENT_HAS,
     "goal_added": _GOAL_HAS,
     "goal_updated": _GOAL_HAS,
-    "session_finalized": _names("status outcome response exitCode"),
+    "session_finalized": _names("status outcome response exitCode error"),
 }
 _METADATA_HAS = _names(
     """$schema sessionId sandboxId userId created updated status yoloMode tokenUsage metrics tags parentSession
@@ -1049,15 +1052,47 @@ _ASKING_NOTIFICATIONS = {
     "elicitation_dialog": "question",
     "elicitation_url_dialog": "question",
 }
+# What clients say that name no type, the first that fits.
+_ASKING_WORDS = (
+    ("approval for the plan", "plan"),
+    ("your permission", "permission"),
+    ("your approval", "permission"),
+    ("has a question", "question"),
+    ("waiting for your input", "input"),
+    ("needs your input", "input"),
+    ("needs your attention", "input"),
+)
 _UNSAID = {
     "permission": "Claude asks for permission",
     "input": "Claude is done and waits for the next prompt",
     "question": "Claude has a question",
+    "plan": "Claude has a plan to be approved",
 }
+_ENDED_TASKS = _names("completed failed killed stopped cancelled")  # of background tasks: any other status runs on
+_OWN_WORDS = (  # with which a program begins what it says as if a person had typed it
+    "<task-notification>",
+    "<command-name>",
+    "<command-message>",
+    "<local-command-",
+    "<system-reminder>",
+    "<teammate-message",
+    "<bash-",
+)
+_PEOPLE = ("user", "sdk")  # sources of a prompt
+# With which Claude Code begins the result of a call that a person said no to, or interrupted.
+_REJECTION_WORDS = (
+    "The user doesn't want to ",
+    "[Request interrupted by user",
+    "Request interrupted by user",
+    "Tool use rejected",
+    "User rejected",
+)
 _CHANGES_OF_CONVERSATION = ("clear", "resume")  # of SessionEnd: the process goes on with another session id
 _TELLING_INPUTS = ("command", "file_path", "notebook_path", "path", "url", "pattern", "query", "description", "prompt")
 _GIST_LENGTH = 200
 _QUOTE_LENGTH = 300
+_OPTIONS_SHOWN = 20
+_ASKED_LENGTH = 1000  # of a question or a plan, of which a person wants to know more
 
 
 def snake_case(name: str) -> str:
@@ -1100,9 +1135,9 @@ def _keep(left: Members, home: Members, reserved: Iterable[str]) -> None:
 # For whom or what the session waits
 
 
-def _attention(reason: str, message: object, **more: str) -> Members:
+def _attention(reason: str, message: object, **more: Any) -> Members:
     said = _text(message) if _text(message).strip() else _UNSAID[reason]
-    return {"attention": {"reason": reason, "message": said, **more}}
+    return {"attention": {"reason": reason, "message": said, **{name: it for name, it in more.items() if it}}}
 
 
 def _gist(tool_input: object) -> str:
@@ -1114,42 +1149,121 @@ def _gist(tool_input: object) -> str:
     return " ".join(words)[:_GIST_LENGTH]
 
 
-def _asks_nobody(left: Members) -> Members:
+def _says_no_more(left: Members) -> Members:
     return {}
 
 
-def _asks_no_longer(left: Members) -> Members:
-    return {"attention": None}
+def _asks_by_tool(left: Members) -> Members:
+    """Of the tools that are themselves a question to a person."""
+    tool, given = _text(left.get("tool_name")), left.get("tool_input")
+    given = given if isinstance(given, dict) else {}
+    if tool == "ExitPlanMode":
+        return _attention("plan", _text(given.get("plan"))[:_ASKED_LENGTH], tool=tool)
+    if tool == "AskUserQuestion":
+        return _attention("question", _asked(given)[:_ASKED_LENGTH], tool=tool, options=_options(given))
+    return {}
+
+
+def _questions(given: Members) -> list[Members]:
+    questions = given.get("questions")
+    return [it for it in questions if isinstance(it, dict)] if isinstance(questions, list) else []
+
+
+def _asked(given: Members) -> str:
+    return " / ".join(filter(None, (_text(it.get("question")) for it in _questions(given))))
+
+
+def _options(given: Members) -> list[str]:
+    """What there is to choose from, where one thing is asked."""
+    questions = _questions(given)
+    options = questions[0].get("options") if len(questions) == 1 else None
+    labels = [it.get("label") if isinstance(it, dict) else it for it in options] if isinstance(options, list) else []
+    return [_text(label)[:_GIST_LENGTH] for label in labels[:_OPTIONS_SHOWN] if _text(label)]
 
 
 def _asks_permission(left: Members) -> Members:
     tool = _text(left.get("tool_name"))
     message = ": ".join(filter(None, (tool, _gist(left.get("tool_input")))))
-    return _attention("permission", message, **({"tool": tool} if tool else {}))
+    return _asks_by_tool(left) or _attention("permission", message, tool=tool)
 
 
 def _asks_if_so_notified(left: Members) -> Members:
-    reason = _ASKING_NOTIFICATIONS.get(_text(left.get("notification_type")))
-    return _attention(reason, left.get("message")) if reason else {}
+    kind, message = left.get("notification_type"), _text(left.get("message"))
+    reason = _reason_in(message) if kind is None else _ASKING_NOTIFICATIONS.get(_text(kind), "")
+    if kind == "agent_needs_input" and left.get("agent_id"):
+        reason = "question"
+    if not reason:
+        return {}
+    _, _, tool = message.partition("permission to use ") if reason == "permission" else ("", "", "")
+    return _attention(reason, message, tool=tool if tool.isidentifier() else "")
+
+
+def _reason_in(message: str) -> str:
+    lower = message.lower()
+    return next((reason for words, reason in _ASKING_WORDS if words in lower), "")
 
 
 def _asks_question(left: Members) -> Members:
-    return _attention("question", left.get("message"))
+    return _attention("question", left.get("message"), id=_elicitation(left))
+
+
+def _is_answered(left: Members) -> Members:
+    return {"attention": None, **({"attentionId": _elicitation(left)} if _elicitation(left) else {})}
+
+
+def _elicitation(left: Members) -> str:
+    """A form has no id; its server asks one thing at a time."""
+    return _text(left.get("elicitation_id")) or _text(left.get("mcp_server_name"))
 
 
 def _asks_next_prompt(left: Members) -> Members:
+    if _works_on(left):
+        return {}
     return _attention("input", _text(left.get("last_assistant_message"))[:_QUOTE_LENGTH])
+
+
+def _works_on(left: Members) -> bool:
+    """Whether something runs in the background, or is to wake it up."""
+    tasks = left.get("background_tasks")
+    running = [it for it in tasks if _runs(it)] if isinstance(tasks, list) else []
+    return bool(running or left.get("session_crons"))
+
+
+def _runs(task: object) -> bool:
+    return isinstance(task, dict) and task.get("status") not in _ENDED_TASKS
+
+
+def _asks_what_to_do_about_it(left: Members) -> Members:
+    members = [_text(left.get(name)) for name in ("last_assistant_message", "error_details", "error")]
+    return _attention("input", next(filter(str.strip, members), "Claude has failed")[:_QUOTE_LENGTH], error=members[2])
+
+
+# Who said it, and how it went
+
+
+def _is_by_machine(left: Members) -> Members:
+    source, prompt = left.get("source"), _text(left.get("prompt")).lstrip()
+    is_own = prompt.startswith(_OWN_WORDS) or (isinstance(source, str) and source not in _PEOPLE)
+    return {"machineMade": True} if is_own else {}
+
+
+def _is_rejected(left: Members) -> Members:
+    return {"rejected": True} if left.get("is_interrupt") is True or _says_no(_text(left.get("error"))) else {}
+
+
+def _says_no(result: str) -> bool:
+    return result.replace("\u2019", "'").lstrip().startswith(_REJECTION_WORDS)
 
 
 # One builder for each kind of event
 
 
 def _logs(
-    event_type: str, entry_type: str, asks: Callable[[Members], Members] = _asks_nobody, /, **renamed: str
+    event_type: str, entry_type: str, more: Callable[[Members], Members] = _says_no_more, /, **renamed: str
 ) -> Builder:
     def build(left: Members, claude_id: str) -> tuple[str, Members]:
-        attention = asks(left)
-        return event_type, {"type": entry_type, **_renamed(left, **renamed), **attention}
+        said = more(left)
+        return event_type, {"type": entry_type, **_renamed(left, **renamed), **said}
 
     return build
 
@@ -1174,7 +1288,7 @@ def _session_finalized(left: Members, claude_id: str) -> tuple[str, Members] | N
     """A conversation that another takes the place of is not the end of a session that holds both."""
     if claude_id and left.get("reason") in _CHANGES_OF_CONVERSATION:
         return None
-    return "session_finalized", {"status": "success"}
+    return "session_finalized", {}  # how it ended follows from what was said before
 
 
 def _agent(left: Members) -> Members:
@@ -1232,16 +1346,19 @@ _ENDED_CALL = {**_CALL, "duration_ms": "durationMs"}
 # Members that keep their name (prompt, error, message, reason …) need no mention: whatever is left is kept.
 _BUILDERS: dict[str, Builder] = {
     "SessionStart": _session_created,
-    "UserPromptSubmit": _logs("action", "prompt"),
-    "PreToolUse": _logs("action", "tool_call", **_CALL),
+    "UserPromptSubmit": _logs("action", "prompt", _is_by_machine),
+    "PreToolUse": _logs("action", "tool_call", _asks_by_tool, **_CALL),
     "PostToolUse": _logs("response", "tool_result", tool_response="output", **_ENDED_CALL),
-    "PostToolUseFailure": _logs("response", "tool_error", **_ENDED_CALL),
+    "PostToolUseFailure": _logs("response", "tool_error", _is_rejected, **_ENDED_CALL),
     "PermissionRequest": _logs("action", "permission_request", _asks_permission, **_TOOL),
+    "PermissionDenied": _logs("action", "permission_denied", **_CALL),
     "Notification": _logs("action", "notification", _asks_if_so_notified, notification_type="notificationType"),
     "Elicitation": _logs("action", "elicitation", _asks_question),
-    "ElicitationResult": _logs("action", "elicitation_result", _asks_no_longer),
+    "ElicitationResult": _logs("action", "elicitation_result", _is_answered),
     "Stop": _logs("response", "assistant_message", _asks_next_prompt, last_assistant_message="message"),
-    "StopFailure": _logs("response", "error", error_details="errorDetails", last_assistant_message="message"),
+    "StopFailure": _logs(
+        "response", "error", _asks_what_to_do_about_it, error_details="errorDetails", last_assistant_message="message"
+    ),
     "SubagentStart": _agent_spawned,
     "SubagentStop": _agent_completed,
     "TaskCreated": _goal_added,
@@ -1249,7 +1366,51 @@ _BUILDERS: dict[str, Builder] = {
     "SessionEnd": _session_finalized,
 }
 
-# What names the one thing that a payload is about, so that a second delivery can be recognised.
+
+def _typed_data(payload: Members, claude_id: str, lane: str | None) -> tuple[str, Members]:
+    left, hook = dict(payload), payload["hook_event_name"]
+    if lane is None:
+        built = _BUILDERS.get(hook, _named_action)(left, claude_id)
+    else:
+        built = _built_in_lane(left, claude_id, lane)
+    event_type, data = built or _named_action(left, claude_id)
+    if event_type in ("action", "response") and _agent_of(payload, lane):
+        _say_for_agent(data)
+    _keep(left, data, _ENTRY_HAS | _RECORD_HAS.get(event_type, frozenset()))
+    return event_type, data
+
+
+def _agent_of(payload: Members, lane: str | None) -> str | None:
+    """Who said it; None: the agent that the session is about."""
+    agent_id = payload.get("agent_id")
+    return agent_id if _is_id(agent_id) else lane or None
+
+
+def _say_for_agent(data: Members) -> None:
+    """That an agent sits at its prompt is no reason to wait for a person, and it is another agent that prompts it."""
+    if (data.get("attention") or {}).get("reason") == "input":
+        del data["attention"]
+    if data.get("type") == "prompt":
+        data["machineMade"] = True
+
+
+def _built_in_lane(left: Members, claude_id: str, lane: str) -> tuple[str, Members] | None:
+    """What another program of Claude Code does in a session that is not about it: it is an agent there.
+
+    The lane "" is for one that is over, and that another has taken the place of.
+    """
+    hook = left["hook_event_name"]
+    if hook == "SessionEnd":
+        return ("agent_completed", {"agentId": lane, "type": "claude", "status": "completed"}) if lane else None
+    if hook == "SessionStart" and lane:
+        return "agent_spawned", {"agentId": lane, "type": "claude"}
+    built = _BUILDERS.get(hook, _named_action)(left, claude_id)
+    if built and built[0] == "agent_spawned" and lane:
+        built[1]["parentAgentId"] = lane
+    return built
+
+
+# What names the one thing that a payload is about, so that the same told again is recognised, whatever else it says.
 _NATURAL_KEYS = {
     "PreToolUse": ("tool_use_id",),
     "PostToolUse": ("tool_use_id",),
@@ -1261,29 +1422,43 @@ _NATURAL_KEYS = {
     "Elicitation": ("elicitation_id",),
     "ElicitationResult": ("elicitation_id",),
 }
+# What tells apart those that have one id because ids begin anew (`call_0` with each reply, an agent that is resumed).
+_TELLING_APART = ("prompt_id", "tool_name", "tool_input", "task_subject", "message", "action")
+_UNIQUE_LENGTH = 12  # characters, with a digit among them, that nobody counts up to
 
 
-def _typed_data(payload: Members, claude_id: str) -> tuple[str, Members]:
-    left = dict(payload)
-    build = _BUILDERS.get(payload["hook_event_name"], _named_action)
-    event_type, data = build(left, claude_id) or _named_action(left, claude_id)
-    _keep(left, data, _ENTRY_HAS | _RECORD_HAS.get(event_type, frozenset()))
-    return event_type, data
+def _is_unique(key: str) -> bool:
+    """Whether an id is one of those that are made up, and not counted."""
+    parts = key.replace("-", "_").split("_")
+    return any(len(part) >= _UNIQUE_LENGTH and not part.isalpha() for part in parts) or len("".join(parts)) >= 32
 
 
 def _natural_key(payload: Members) -> str | None:
+    """The id of the event that a payload stands for, made from what it names; None where it names nothing."""
     hook: str = payload["hook_event_name"]
     parts = [payload.get(name) for name in _NATURAL_KEYS.get(hook, ())]
     if not parts or not all(isinstance(part, (str, int)) and part != "" for part in parts):
         return None
+    key = "-".join([hook, *map(str, parts)])
+    if _is_id(key) and _is_unique(str(parts[0])) and hook != "SubagentStart":
+        return key
     import json
 
     try:
-        digest = _digest(json.dumps(payload, sort_keys=True, separators=(",", ":")))
+        digest = _digest(json.dumps([parts, *map(payload.get, _TELLING_APART)], sort_keys=True))
     except RecursionError:  # nested deeper than the store takes anyway
         return None
-    key = "-".join([hook, *map(str, parts), digest])
+    key = f"{key}-{digest}"
     return key if _is_id(key) else f"{hook}-{digest}"
+
+
+def is_named(event_id: str | None, data: Members) -> bool:
+    """Whether an event's id was made from what it is about: whoever has the id says the same, in whatever words."""
+    kind = (event_id or "").partition("-")[0]
+    return ("hook_event_name" in data and kind in _NATURAL_KEYS) or ("runId" in data and kind in _NAMED_RUNS)
+
+
+_NAMED_RUNS = ("call", "result", "turn")  # of graphs: see `_named_run`
 
 
 def _checked_session_id(value: object) -> str:
@@ -1306,10 +1481,12 @@ def claude_code_events(
     user_id: str | None = None,
     event_id: str | None = None,
     timestamp: str | None = None,
+    lane: str | None = None,
 ) -> list[dict[str, Any]]:
     """The events, as lines of a batch, that one Claude Code hook payload (decoded JSON) stands for: exactly one.
 
     `session_id` replaces Claude Code's own. Without `event_id` a payload that names one thing gets an id made from it.
+    `lane` is the agent that the payload's program is there, where the session is about another program.
     Raises ValueError, naming the field, if the payload is not an object, or its hook or its session is not named.
     """
     if not isinstance(payload, dict):
@@ -1317,18 +1494,298 @@ def claude_code_events(
     if not _text(payload.get("hook_event_name")):
         raise ValueError("hook_event_name must be a non-empty string")
     session = _checked_session_id(payload.get("session_id") if session_id is None else session_id)
-    event_type, data = _typed_data(payload, claude_id=_replaced_id(payload, session))
-    agent_id = payload.get("agent_id")
+    event_type, data = _typed_data(payload, _replaced_id(payload, session), lane)
     event = {
         "type": event_type,
         "sessionId": session,
         "eventId": _natural_key(payload) if event_id is None else event_id,
         "userId": user_id,
-        "agentId": agent_id if _is_id(agent_id) else None,
+        "agentId": _agent_of(payload, lane),
         "timestamp": timestamp,
         "data": data,
     }
     return [{name: value for name, value in event.items() if value is not None}]
+
+
+# What is known of calls only when all of a reply are through
+
+_BATCH_MARKS = (
+    b"tool_use_error>",
+    b"user doesn",
+    b"interrupted by",
+    b"rejected",
+    b"ermission",
+    b"approval",
+    b"Auto mode",
+)
+_DENIAL_WORDS = (
+    "Permission to use ",
+    "Claude requested permissions to ",
+    "This command requires approval",
+    "This Bash command contains multiple operations. The following part",
+    "Auto mode is unavailable: ",
+)
+
+
+def tells_something_new(payload: bytes) -> bool:
+    """Whether a hook's payload can say what no other hook says: all of PostToolBatch but a few is told by others.
+
+    For the hook command, which decodes nothing: true where it is not sure.
+    """
+    _, _, rest = payload.partition(b'"hook_event_name"')
+    if not rest.lstrip(b" \t\r\n:").startswith(b'"PostToolBatch"'):
+        return True
+    return any(mark in rest for mark in _BATCH_MARKS)
+
+
+def _told_by_batch(payload: Members) -> Iterator[tuple[Members, Members]]:
+    """The payloads that hooks would have had for the calls that none ran for, and what their entries have besides."""
+    calls = payload.get("tool_calls")
+    common = {name: it for name, it in payload.items() if name != "tool_calls"}
+    for call in calls if isinstance(calls, list) else ():
+        if not isinstance(call, dict):
+            continue
+        error = _content_text(call.get("tool_response")) or _text(call.get("tool_response"))
+        failed = {**common, **call, "hook_event_name": "PostToolUseFailure", "error": error}
+        del failed["tool_response"]
+        if error.startswith("<tool_use_error>"):  # before any hook ran
+            failed["error"] = error[len("<tool_use_error>") :].replace("</tool_use_error>", "")
+            begun = {name: it for name, it in failed.items() if name != "error"}
+            yield {**begun, "hook_event_name": "PreToolUse"}, {"refused": True}
+            yield failed, {"refused": True}
+        elif _says_no(error):
+            yield failed, {}
+        elif error.startswith(_DENIAL_WORDS):  # by a rule
+            yield failed, {"refused": True}
+
+
+# The hooks of a session together
+
+_SAME_MILLISECONDS = 2000  # in which several hooks tell of one happening
+_CLEARED_MILLISECONDS = 5000  # in which the next conversation begins
+_SESSIONS_KNOWN = 200
+_PROGRAMS_KNOWN = 100
+_TRANSCRIPT_BYTES = 256 << 10  # of a transcript's end
+
+
+class HookNarrator:
+    """Turns the records of hooks, in the order in which they were written, into the lines of a batch.
+
+    It tells once what several hooks tell at once; makes a lane of another program of Claude Code that works in the
+    session beside the one that goes on; and says what is known only from before: why a session ended, which one it
+    continues. What it knows is `state`, plain JSON. That belongs to a place in the records: who reads records again
+    has to begin with the state of before them, and a copy of it is to be kept with the place.
+    """
+
+    def __init__(self, state: Members | None = None) -> None:
+        self.state: Members = {"recent": {}, "sessions": {}, "cleared": {}, **(state or {})}
+
+    def lines(self, record: bytes) -> list[bytes]:
+        """None, one, or several; a record that is an event already stays as it is.
+
+        Raises ValueError if a hook's payload is not one.
+        """
+        head, named, payload = record.partition(b',"hook":')
+        if not named or b',"data":' in head or not record.endswith(b"}"):
+            return [record]
+        known, body = _decoded(head + b"}"), _decoded(payload[:-1])
+        plain = _Plain()
+        return [_line({**it, "data": plain.value(it["data"])}) for it in self._events(known, body, payload)]
+
+    def _events(self, known: Members, payload: Any, text: bytes) -> list[Members]:
+        given = {
+            "session_id": _as_id(known["sessionId"], "session") if known["sessionId"] else None,
+            "user_id": _as_user(known.get("userId")),
+            "timestamp": known["timestamp"],
+        }
+        claude_code_events(payload, **given)  # raises before anything is noted of it
+        if self._is_told(known, payload, text):
+            return []
+        session = given["session_id"] or payload["session_id"]
+        lane = self._lane(session, payload, _process(known.get("ppid"))) if given["session_id"] else None
+        if payload["hook_event_name"] == "PostToolBatch":
+            return list(self._told_late(payload, known, lane=lane, **given))
+        (event,) = claude_code_events(payload, **given, lane=lane, event_id=_own_key(payload) or known["eventId"])
+        self._complete(event, payload, known)
+        return [event]
+
+    def _told_late(self, payload: Members, known: Members, **given: Any) -> Iterator[Members]:
+        for number, (told, more) in enumerate(_told_by_batch(payload)):
+            event_id = _own_key(told) or f"{known['eventId']}-{number}"
+            (event,) = claude_code_events(told, **given, event_id=event_id)
+            event["data"].update(more, hook_event_name=payload["hook_event_name"])
+            yield event
+
+    # Once
+
+    def _is_told(self, known: Members, payload: Members, text: bytes) -> bool:
+        """Whether another record says the same, word for word, and is not two seconds older."""
+        moment, recent = _milliseconds(known["timestamp"]), self.state["recent"]
+        hook, call = payload["hook_event_name"], _text(payload.get("tool_use_id"))
+        for name, (at, _, its_hook, its_call) in list(recent.items()):
+            is_over = call and its_call == call and its_hook != hook  # the next with this id is another call
+            if is_over or abs(moment - at) > _SAME_MILLISECONDS:
+                del recent[name]
+        digest = _sha256(_encoded(known["sessionId"]) + text)[:_DIGEST_LENGTH]
+        first = recent.setdefault(digest, [moment, known["eventId"], hook, call])
+        return bool(first[1] != known["eventId"])
+
+    # Whose it is
+
+    def _session(self, session: str) -> Members:
+        sessions = self.state["sessions"]
+        if len(sessions) >= _SESSIONS_KNOWN and session not in sessions:
+            sessions.pop(next(iter(sessions)))
+        new = {"main": "", "process": "", "isOver": True, "before": [], "lanes": [], "isToldOf": False}
+        it: Members = sessions.setdefault(session, new)
+        return it
+
+    def _lane(self, session: str, payload: Members, process: str) -> str | None:
+        """None: the program that the session is about; "": one that was that before; else the agent that it is."""
+        it, claude = self._session(session), _text(payload.get("session_id"))
+        hook, starts = payload["hook_event_name"], payload["hook_event_name"] == "SessionStart"
+        if claude != it["main"] and self._takes_over(it, claude, payload, process):
+            it["before"] = [*it["before"], it["main"]][-_PROGRAMS_KNOWN:]
+            it["lanes"] = [lane for lane in it["lanes"] if lane != claude]
+            it.update(main=claude, process=process, isOver=False)
+        if claude == it["main"]:
+            if starts or process != it["process"]:
+                it["process"] = process if starts else ""  # a parent that changes is a shell, and says nothing
+            it["isOver"] = hook == "SessionEnd" or (it["isOver"] and hook not in ("SessionStart", "UserPromptSubmit"))
+            return None
+        if not claude or (claude in it["before"] and claude not in it["lanes"]):
+            return "" if claude else None
+        if claude not in it["lanes"]:
+            it["lanes"] = [*it["lanes"], claude][-_PROGRAMS_KNOWN:]
+        return _as_id(f"claude-{claude[:8]}", "claude")
+
+    def _takes_over(self, it: Members, claude: str, payload: Members, process: str) -> bool:
+        """Whether a program, or a conversation of the same, goes on in the place of the one that did."""
+        starts, source = payload["hook_event_name"] == "SessionStart", payload.get("source")
+        if not claude or (not starts and claude in [*it["lanes"], *it["before"]]):
+            return False
+        if it["isOver"] or (starts and source == "clear"):
+            return True
+        goes_on = starts and source in ("resume", "fork", "compact") and process == it["process"] != ""
+        return goes_on or _is_gone(it["process"])
+
+    # What is known from before
+
+    def _complete(self, event: Members, payload: Members, known: Members) -> None:
+        kind, data = event["type"], event["data"]
+        if kind == "session_created":
+            continued = predecessor(self.state["cleared"], payload, known["timestamp"])
+            data.update(_origin(known.get("parentSession") or continued, known.get("tags")))
+        if "agentId" in event:
+            return
+        about = self._session(event["sessionId"])
+        if payload["hook_event_name"] in ("UserPromptSubmit", "StopFailure"):
+            about["isToldOf"] = payload["hook_event_name"] == "StopFailure"
+        if kind == "session_finalized":
+            if not known["sessionId"]:
+                predecessor(self.state["cleared"], payload, known["timestamp"])
+            error = "" if about["isToldOf"] else _last_api_error(_text(payload.get("transcript_path")))
+            data.update({"error": error} if error else {})
+
+
+def _own_key(payload: Members) -> str | None:
+    """The natural key of what a hook's record tells, where it needs no digest: other records have ids of their own."""
+    if payload["hook_event_name"] == "SubagentStart":
+        return None
+    key = _natural_key(payload)
+    id_name = _NATURAL_KEYS.get(payload["hook_event_name"], ("",))[0]
+    return key if key and _is_unique(str(payload.get(id_name))) else None
+
+
+def predecessor(cleared: Members, payload: Members, timestamp: str) -> str | None:
+    """The session in whose place one begins that says it was cleared; `cleared` remembers those that ended so."""
+    place = _text(payload.get("cwd"))
+    if payload["hook_event_name"] == "SessionEnd" and payload.get("reason") == "clear":
+        cleared.pop(place, None)
+        cleared[place] = [payload["session_id"], _milliseconds(timestamp)]
+        if len(cleared) > _PROGRAMS_KNOWN:
+            cleared.pop(next(iter(cleared)))
+    if payload["hook_event_name"] != "SessionStart" or payload.get("source") != "clear" or place not in cleared:
+        return None
+    session, ended = cleared[place]
+    is_near = abs(_milliseconds(timestamp) - ended) <= _CLEARED_MILLISECONDS
+    return str(session) if is_near and session != payload["session_id"] else None
+
+
+def _milliseconds(timestamp: str) -> int:
+    """Of a time as `_now` writes it."""
+    import calendar
+
+    try:
+        seconds = calendar.timegm(time.strptime(timestamp[:19], "%Y-%m-%dT%H:%M:%S"))
+        return seconds * 1000 + int(timestamp[20:23])
+    except ValueError:
+        return 0
+
+
+def _process(pid: object) -> str:
+    """A process by its number and, where that can be known, when it began: numbers are given again."""
+    return f"{pid}:{_began(pid)}" if isinstance(pid, int) and pid > 1 else ""
+
+
+def _began(pid: int) -> str:
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()[19].decode()
+    except (OSError, IndexError):
+        return ""
+
+
+def _is_gone(process: str) -> bool:
+    pid, _, began = process.partition(":")
+    if not pid:
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+    return bool(began) and _began(int(pid)) not in ("", began)
+
+
+def _last_api_error(path: str) -> str:
+    """What a transcript says of the error that the conversation ended with; empty where it did not."""
+    import stat
+
+    if not path.endswith(".jsonl"):
+        return ""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(descriptor, "rb") as file:
+            about = os.fstat(descriptor)
+            if not stat.S_ISREG(about.st_mode):
+                return ""
+            file.seek(max(0, about.st_size - _TRANSCRIPT_BYTES))
+            lines = file.read(_TRANSCRIPT_BYTES).split(b"\n")
+    except (OSError, ValueError):
+        return ""
+    return next((_api_error(entry) for entry in map(_entry_in, reversed(lines)) if entry), "")
+
+
+def _entry_in(line: bytes) -> Members | None:
+    """What a line says of the conversation itself; None: it is of something else, or no whole line."""
+    if b'"assistant"' not in line and b'"user"' not in line:
+        return None
+    try:
+        entry = _decoded(line)
+    except ValueError:
+        return None
+    is_said = isinstance(entry, dict) and entry.get("type") in ("user", "assistant") and not entry.get("isSidechain")
+    return entry if is_said else None
+
+
+def _api_error(entry: Members) -> str:
+    if entry.get("isApiErrorMessage") is not True:
+        return ""
+    message = entry.get("message")
+    said = message.get("content") if isinstance(message, dict) else ""
+    return (_text(said) or _content_text(said) or _text(entry.get("error")) or "API Error")[:_ASKED_LENGTH]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -1419,28 +1876,6 @@ def _quoted(text: str) -> str:
     if text.isascii() and text.isprintable() and '"' not in text and "\\" not in text:
         return f'"{text}"'
     return _encoded(_clean(text)).decode()
-
-
-def _event_of_hook(record: bytes) -> bytes | None:
-    """The line of the event that a hook's record stands for; None: the line is an event already.
-
-    Raises ValueError if the payload is not one.
-    """
-    head, named, payload = record.partition(b',"hook":')
-    if not named or b',"data":' in head or not record.endswith(b"}"):
-        return None
-    known = _decoded(head + b"}")
-    (event,) = claude_code_events(
-        _decoded(payload[:-1]),
-        session_id=_as_id(known["sessionId"], "session") if known["sessionId"] else None,
-        user_id=_as_user(known.get("userId")),
-        event_id=known["eventId"],
-        timestamp=known["timestamp"],
-    )
-    if event["type"] == "session_created":
-        event["data"].update(_origin(known.get("parentSession"), known.get("tags")))
-    plain = _Plain()
-    return _line({**event, "data": plain.value(event["data"])})
 
 
 def _origin(parent: object, tags: object) -> Members:
@@ -1625,6 +2060,7 @@ class Sender:
         self._say = say
         self._word = "there"
         self._refused: str | None = None
+        self._told: Members = {}  # what the narrator knew at the place up to which all is delivered
 
     def take_charge(self) -> int | None:
         """The lock, if it is this one that delivers. Raises OSError."""
@@ -1699,17 +2135,18 @@ class Sender:
     def _deliver(self, batch: _Batch) -> None:
         sent: list[tuple[bytes, bytes]] = []
         refused: list[tuple[bytes, int | None, str]] = []
+        narrator = HookNarrator(_decoded(_encoded(self._told)))
         for record in batch.lines:
-            line, fault = _sendable(record)
+            lines, fault = _sendable(narrator, record)
             if fault:
                 refused.append((record, None, fault))
-            else:
-                sent.append((record, line))
+            sent.extend((record, line) for line in lines)
         for index, status, reason in self._post([line for _, line in sent]) if sent else ():
             refused.append((sent[index][0], status, reason))
         for letter in refused:
             self.spool.bury(*letter)
         self.spool.done(batch)
+        self._told = narrator.state
 
     def _post(self, lines: list[bytes]) -> list[tuple[int, int, str]]:
         """The store has the lines, but for those that are returned: refused for good. Raises _Unreachable."""
@@ -1755,12 +2192,12 @@ def _chance() -> float:
     return int.from_bytes(os.urandom(4), "big") / (1 << 32)
 
 
-def _sendable(record: bytes) -> tuple[bytes, str]:
-    """The line to send for a record, or why there is none."""
+def _sendable(narrator: HookNarrator, record: bytes) -> tuple[list[bytes], str]:
+    """The lines to send for a record, or why there are none."""
     try:
-        return _event_of_hook(record) or record, ""
+        return narrator.lines(record), ""
     except Exception as error:  # whatever it is, it is no reason to hold up what is behind it
-        return b"", f"{type(error).__name__}: {error}"
+        return [], f"{type(error).__name__}: {error}"
 
 
 def _dropped_event(session: str, event_id: str, known: Members) -> Members:

@@ -1452,13 +1452,13 @@ def _natural_key(payload: Members) -> str | None:
     return key if _is_id(key) else f"{hook}-{digest}"
 
 
+_NAMED_RUNS = _names("lg.call lg.result lg.turn")  # of graphs: what begins the ids of their events
+
+
 def is_named(event_id: str | None, data: Members) -> bool:
     """Whether an event's id was made from what it is about: whoever has the id says the same, in whatever words."""
     kind = (event_id or "").partition("-")[0]
-    return ("hook_event_name" in data and kind in _NATURAL_KEYS) or ("runId" in data and kind in _NAMED_RUNS)
-
-
-_NAMED_RUNS = ("call", "result", "turn")  # of graphs: see `_named_run`
+    return (kind in _NATURAL_KEYS and "hook_event_name" in data) or (kind in _NAMED_RUNS and "runId" in data)
 
 
 def _checked_session_id(value: object) -> str:
@@ -3140,11 +3140,19 @@ def _summary(value: object, length: int) -> str:
 def _question(value: object) -> str:
     """What an interrupt asks a person, as a sentence."""
     asked = value.get("action_requests", value) if isinstance(value, dict) else value  # as LangChain's middleware asks
-    if isinstance(asked, list) and asked:
-        asked = asked[0]
+    all_asked = asked if isinstance(asked, list) else [asked]
+    return " / ".join(filter(None, map(_asked_in, all_asked[:_ITEMS_SHOWN]))) or "The graph has paused"
+
+
+def _asked_in(asked: object) -> str:
     if isinstance(asked, dict):
         asked = next((asked[name] for name in _ASKING_MEMBERS if _text(asked.get(name))), asked)
-    return _summary(asked, _QUOTE_LENGTH) or "The graph has paused"
+    return _summary(asked, _QUOTE_LENGTH)
+
+
+def _resumed_by(value: object) -> Any:
+    """The answer in what a graph is given; None where it is none."""
+    return getattr(value, "resume", None) if type(value).__name__ == "Command" else None
 
 
 def _error_members(error: BaseException) -> Members:
@@ -3234,13 +3242,38 @@ class _Run:
         )
         self.thread = metadata.get("thread_id")
         self.asked: set[str] = set()  # of a graph: the interrupts by which it has paused
+        self.goes_on = False  # of a graph: whether it does from where it has paused
+        self.leaves_open = False  # and whether it is not known what was asked there
+        self.steps: dict[str, Any] = {}  # of a graph: its first step, and those of the graphs inside
+        self.attempts: dict[str, int] = {}
+        self.step = metadata.get("langgraph_step")
         self.tool_use_id = ""
+        self.call_id = self.id
+        self.teller: object = None  # the handler that said that it has begun
         self.model: object = None
         self.begun = time.monotonic()
 
     def duration(self) -> int:
         """Milliseconds since it began."""
         return round((time.monotonic() - self.begun) * 1000)
+
+    def is_first_again(self) -> bool:
+        """Whether a node is the one at which its graph goes on: it may be known from another process."""
+        step = self.root.steps.setdefault(self.namespace.rpartition("|")[0], self.step)
+        return self.root.goes_on and step == self.step
+
+    def name_call(self, tool_use_id: str | None) -> None:
+        """By the task that it is called in, which has the same name when the graph is resumed, by whatever process."""
+        self.tool_use_id = tool_use_id or self.id
+        if not tool_use_id or not self.namespace:
+            return
+        key = f"{self.namespace} {tool_use_id}"
+        attempt = self.root.attempts[key] = self.root.attempts.get(key, 0) + 1
+        self.call_id = _digest(f"{key} {attempt}")
+
+    def named(self, kind: str, *more: str) -> Members:
+        """The id of an event that is to be one, however often the run is told of; {}: the run has no name."""
+        return {} if self.call_id == self.id else {"eventId": "-".join([f"lg.{kind}", self.call_id, *more])}
 
 
 def _worker_id(run: _Run) -> str:
@@ -3259,7 +3292,7 @@ def _run_name(serialized: Members | None, options: Members) -> str:
 
 
 def _call(run: _Run) -> Members:
-    return {"runId": run.id, "toolUseId": run.tool_use_id, "tool": run.name}
+    return {"runId": run.call_id, "toolUseId": run.tool_use_id, "tool": run.name}
 
 
 def _ended_call(run: _Run) -> Members:
@@ -3277,12 +3310,53 @@ def _guarded(callback: Callable[..., None]) -> Callable[..., None]:
     def guarded(*args: Any, **options: Any) -> None:
         try:
             callback(*args, **options)
+        except _ToldAlready:
+            pass
         except Exception:
             import logging
 
             logging.getLogger("hook_agent").debug("%s failed", callback.__name__, exc_info=True)
 
     return guarded
+
+
+class _ToldAlready(Exception):
+    """Of this run by another handler, or by this one, which was given twice."""
+
+
+class _Graphs:
+    """What is known of an agent's graphs, whichever handlers tell of them."""
+
+    def __init__(self) -> None:
+        import threading
+
+        self.lock = threading.Lock()
+        self.runs: dict[Any, _Run] = {}  # by their ids
+        self.spawned: set[str] = set()  # agents that the store knows from here
+        self.working: set[str] = set()
+        self.paused: dict[str, str] = {}  # agents by the namespace of the node's turn that goes on later
+        self.waiting: dict[Any, dict[str, str | None]] = {}  # by thread: what was asked, and the agent that asked
+        self.step: str | None = None  # as last said
+        self.model: object = None
+        self.ended: Members | None = None  # how the session ends if nothing else happens; None: it does not
+        self.is_ended_at_exit = False
+
+
+def _is_interrupt_id(name: object) -> bool:
+    return len(_text(name)) == 32 and set(_text(name)) <= set("0123456789abcdef")
+
+
+def _graphs_of(agent: Any) -> _Graphs:
+    graphs: _Graphs = vars(agent).setdefault("_graphs", _Graphs())
+    return graphs
+
+
+def _finalize_at_exit(agent: Any, process: int) -> None:
+    """A program whose last graph has ended, and that has not ended its session, has ended like that graph."""
+    error = None if hasattr(sys, "ps1") else getattr(sys, "last_value", None)
+    ended = _graphs_of(agent).ended
+    if ended is not None and process == os.getpid() and not agent._is_finalized:
+        agent.finalize(ended if error is None else _end_by(type(error), error))
 
 
 class _GraphLog:
@@ -3292,19 +3366,10 @@ class _GraphLog:
     run_inline = True  # else an async graph waits for one of a pool's threads, each of which a tool may have
 
     def __init__(self, agent: Any, agent_id: str | None = None) -> None:
-        import threading
-
         super().__init__()
         self._agent = agent
         self._agent_id = agent_id
-        self._lock = threading.Lock()
-        self._runs: dict[Any, _Run] = {}  # by their ids
-        self._spawned: set[str] = set()  # agents that the store knows from here
-        self._working: set[str] = set()
-        self._paused: dict[str, str] = {}  # agents by the namespace of the node's turn that goes on later
-        self._waiting: set[Any] = set()  # threads of graphs that wait for a person
-        self._step: str | None = None  # as last said
-        self._model: object = None
+        self._graphs = _graphs_of(agent)
 
     # graphs and nodes
 
@@ -3313,12 +3378,14 @@ class _GraphLog:
         run = self._begin(run_id, serialized, options)
         if run.root is run:
             self._graph_begins(run, inputs)
-        elif run.is_node:
+        elif _resumed_by(inputs) is not None and not run.root.goes_on:  # a graph inside of a chain
+            self._close(run.root, self._answered(run.root, inputs))
+        if run.is_node:
             self._node_begins(run, inputs)
 
     @_guarded
     def on_chain_end(self, outputs: object, *, run_id: UUID, **options: Any) -> None:
-        run = self._runs.pop(run_id)
+        run = self._end(run_id)
         if run.is_node:
             self._node_ends(run, "completed", _summary(outputs, _RESULT_LENGTH))
         elif run.root is run:
@@ -3326,7 +3393,7 @@ class _GraphLog:
 
     @_guarded
     def on_chain_error(self, error: BaseException, *, run_id: UUID, **options: Any) -> None:
-        run, status = self._runs.pop(run_id), _run_status(error)
+        run, status = self._end(run_id), _run_status(error)
         if status == "paused" and run.root is not run:
             self._asks(run, error.args[0] if error.args else ())
         if run.is_node:
@@ -3338,16 +3405,39 @@ class _GraphLog:
     @_guarded
     def on_interrupt(self, event: Any) -> None:
         """Of LangGraph 1.2 and later: the only word of a breakpoint, which no node runs into."""
-        run = self._runs.get(event.run_id)
+        run = self._graphs.runs.get(event.run_id)
         if run and (event.interrupts or not run.asked):
             self._asks(run, event.interrupts)
 
     def _graph_begins(self, run: _Run, inputs: object) -> None:
-        data = _readable(_ENTRY_LENGTH, runId=run.id, graph=run.name, threadId=run.thread, input=inputs)
-        self._log("action", "graph_start", run, {**data, **self._waits_no_more(run)})
-        self._step = None
+        self._graphs.ended = None
+        run.goes_on = inputs is None
+        closed = self._answered(run, inputs)
+        said = _readable(_ENTRY_LENGTH, runId=run.id, graph=run.name, threadId=run.thread, input=inputs)
+        if not closed and not self._graphs.waiting:  # as far as is known from here
+            said["attention"] = None
+        self._log("action", "graph_start", run, said)
+        self._close(run, closed)
+        self._graphs.step = None
         # The null makes room: the store merges objects, and the last output is no part of the next.
         self._record("state_updated", {"phase": "running", "currentStep": None, "output": None}, run)
+
+    def _answered(self, graph: _Run, inputs: object) -> dict[str, str | None]:
+        """What was asked on the graph's thread and is no question any more, now that it is given this."""
+        answer, asked = _resumed_by(inputs), self._graphs.waiting.pop(graph.thread, {})
+        graph.goes_on |= answer is not None
+        if isinstance(answer, dict) and answer and all(map(_is_interrupt_id, answer)):  # to some of what was asked
+            if left := {name: agent_id for name, agent_id in asked.items() if name not in answer}:
+                self._graphs.waiting[graph.thread] = left
+            return {name: asked.get(name) for name in answer}
+        graph.leaves_open = graph.goes_on and not asked
+        return asked
+
+    def _close(self, graph: _Run, asked: dict[str, str | None]) -> None:
+        for name, agent_id in asked.items():
+            said = {"type": "interrupt_closed", "runId": graph.id, "threadId": graph.thread, "attention": None}
+            said.update({"attentionId": name} if name else {})  # else whatever the agent has asked
+            self._agent._record("action", said, agent_id=agent_id or graph.agent_id)
 
     def _graph_ends(self, run: _Run, status: str, outcome: object) -> None:
         said: Members = {"runId": run.id, "graph": run.name, "status": status, "durationMs": run.duration()}
@@ -3359,31 +3449,50 @@ class _GraphLog:
         if isinstance(outcome, BaseException) and status == "failed":
             said.update(_error_members(outcome))
         data = _readable(_ENTRY_LENGTH, **said)
-        if status == "failed" and run.asked:  # with what it asked unanswered
-            data.update(self._waits_no_more(run))
+        self._end_nodes(run)
         self._log("response", "graph_error" if status == "failed" else "graph_end", run, data)
+        if status == "failed" and run.asked:  # with what it asked unanswered
+            self._close(run, self._graphs.waiting.pop(run.thread, {}))
         self._record("state_updated", state, run)
+        self._note_end(status)
 
-    def _waits_no_more(self, graph: _Run) -> Members:
-        self._waiting.discard(graph.thread)
-        return {} if self._waiting else {"attention": None}
+    def _end_nodes(self, graph: _Run) -> None:
+        """Those of which no end was told: whoever reads a graph's stream may leave it at any point."""
+        for run_id, run in list(self._graphs.runs.items()):
+            if run.root is graph:
+                self._graphs.runs.pop(run_id, None)
+            if run.root is graph and run.is_node:
+                self._node_ends(run, "cancelled", "")
+
+    def _note_end(self, status: str) -> None:
+        outcome = {"completed": "success"}.get(status, status)
+        self._graphs.ended = None if status == "paused" or self._graphs.waiting else {"status": outcome}
+        if not self._graphs.is_ended_at_exit:
+            import atexit
+
+            self._graphs.is_ended_at_exit = True
+            atexit.register(_finalize_at_exit, self._agent, os.getpid())
 
     def _node_begins(self, run: _Run, inputs: object) -> None:
         parent = run.agent_id
-        with self._lock:
-            run.agent_id = self._free_id(self._paused.pop(run.namespace, "") or _worker_id(run))
-            is_known = run.agent_id in self._spawned
-            self._spawned.add(run.agent_id)
-            self._working.add(run.agent_id)
-        task = _summary(inputs, _TASK_LENGTH) or None
-        if is_known:
-            said: Members = {"status": "running", "task": task, "result": None}
-        else:
-            said = {"type": run.name, "task": task, "status": "running"}
-            said.update({"parentAgentId": parent} if parent else {})
-        self._record("agent_updated" if is_known else "agent_spawned", {"agentId": run.agent_id, **said}, run)
-        if self._step != run.name:
-            self._step = run.name
+        graphs = self._graphs
+        with graphs.lock:
+            run.agent_id = self._free_id(graphs.paused.pop(run.namespace, "") or _worker_id(run))
+            is_known = run.agent_id in graphs.spawned
+            graphs.spawned.add(run.agent_id)
+            graphs.working.add(run.agent_id)
+        said = {"agentId": run.agent_id, "task": _summary(inputs, _TASK_LENGTH) or None, "status": "running"}
+        is_again = run.is_first_again()
+        if not is_known:
+            more = {"parentAgentId": parent} if parent else {}
+            turn = {"runId": run.id, "eventId": f"lg.turn-{_digest(run.namespace)}"}
+            self._record("agent_spawned", {**said, "type": run.name, **more, **turn}, run)
+        if is_known or is_again:
+            self._record("agent_updated", {**said, "result": None}, run)
+        if is_again and run.root.leaves_open:
+            self._close(run, {"": run.agent_id})
+        if graphs.step != run.name:
+            graphs.step = run.name
             self._record("state_updated", {"currentStep": run.name}, run)
 
     def _node_ends(self, run: _Run, status: str, result: str) -> None:
@@ -3392,16 +3501,16 @@ class _GraphLog:
             self._record("agent_updated", {"agentId": agent_id, "status": status}, run)
         else:
             self._record("agent_completed", {"agentId": agent_id, "status": status, "result": result or None}, run)
-        with self._lock:  # only now may another turn go by this id
-            self._working.discard(agent_id)
+        with self._graphs.lock:  # only now may another turn go by this id
+            self._graphs.working.discard(agent_id)
             if status == "paused":
-                self._paused[run.namespace] = agent_id
-                _forget_oldest(self._paused)
+                self._graphs.paused[run.namespace] = agent_id
+                _forget_oldest(self._graphs.paused)
 
     def _free_id(self, agent_id: str) -> str:
         """The same node can be at work twice at once, where two runs of a graph share a session."""
         free, number = agent_id, 1
-        while free in self._working:
+        while free in self._graphs.working:
             number += 1
             free = f"{agent_id[: _ID_LENGTH - 8]}-{number}"
         return free
@@ -3414,11 +3523,20 @@ class _GraphLog:
         if not new and graph.asked:
             return
         graph.asked.update(new or {"breakpoint"})
-        self._waiting.add(graph.thread)
-        values = [{"id": name, "value": getattr(it, "value", it)} for name, it in new.items()]
-        message = " / ".join(_question(it["value"]) for it in values) or f"{graph.name} has stopped at a breakpoint"
-        data = _readable(_ENTRY_LENGTH, runId=graph.id, threadId=graph.thread, interrupts=values)
-        data["attention"] = {"reason": "question", "message": message[:_QUOTE_LENGTH]}
+        waiting = self._graphs.waiting.setdefault(graph.thread, {})
+        for name, it in new.items():
+            if name not in waiting:  # else it was asked before, and what was answered was something else
+                self._ask(
+                    run, name, _question(getattr(it, "value", it)), {"id": name, "value": getattr(it, "value", it)}
+                )
+        if not new:
+            self._ask(run, f"breakpoint-{graph.thread}", f"{graph.name} has stopped at a breakpoint")
+
+    def _ask(self, run: _Run, name: str, message: str, *interrupts: Members) -> None:
+        graph = run.root
+        self._graphs.waiting[graph.thread][name] = run.agent_id
+        data = _readable(_ENTRY_LENGTH, runId=graph.id, threadId=graph.thread, interrupts=interrupts)
+        data["attention"] = {"reason": "question", "message": message[:_QUOTE_LENGTH], "id": name}
         self._log("action", "interrupt", run, data)
 
     # tools
@@ -3426,28 +3544,32 @@ class _GraphLog:
     @_guarded
     def on_tool_start(self, serialized: Members | None, input_str: str, *, run_id: UUID, **options: Any) -> None:
         run = self._begin(run_id, serialized, options)
-        run.tool_use_id = options.get("tool_call_id") or run.id
+        run.name_call(options.get("tool_call_id"))
         inputs = options.get("inputs")
-        self._say("action", "tool_call", run, **_call(run), input=input_str if inputs is None else inputs)
+        said = _readable(_ENTRY_LENGTH, **_call(run), input=input_str if inputs is None else inputs)
+        self._log("action", "tool_call", run, {**said, **run.named("call")})
 
     @_guarded
     def on_tool_end(self, output: Any, *, run_id: UUID, **options: Any) -> None:
-        run = self._runs.pop(run_id)
+        run = self._end(run_id)
         if _is_message(output) and getattr(output, "status", None) == "error":  # it told the model, and did not raise
-            self._say("response", "tool_error", run, **_ended_call(run), error=_content_text(output.content))
+            self._returns(run, "error", error=_content_text(output.content))
         else:
-            said = output.content if _is_message(output) else output
-            self._say("response", "tool_result", run, **_ended_call(run), output=said)
+            self._returns(run, "result", output=output.content if _is_message(output) else output)
 
     @_guarded
     def on_tool_error(self, error: BaseException, *, run_id: UUID, **options: Any) -> None:
-        run, status = self._runs.pop(run_id), _run_status(error)
+        run, status = self._end(run_id), _run_status(error)
         if status == "paused":  # it asks a person, and is called anew when the answer is there
             return
         if status == "completed":
-            self._say("response", "tool_result", run, **_ended_call(run), output=error.args[0] if error.args else None)
+            self._returns(run, "result", output=error.args[0] if error.args else None)
         else:
-            self._say("response", "tool_error", run, **_ended_call(run), **_error_members(error))
+            self._returns(run, "error", **_error_members(error))
+
+    def _returns(self, run: _Run, kind: str, **members: object) -> None:
+        said = _readable(_ENTRY_LENGTH, **_ended_call(run), **members)
+        self._log("response", f"tool_{kind}", run, {**said, **run.named("result", kind)})
 
     # models
 
@@ -3465,7 +3587,7 @@ class _GraphLog:
 
     @_guarded
     def on_llm_end(self, response: Any, *, run_id: UUID, **options: Any) -> None:
-        run = self._runs.pop(run_id)
+        run = self._end(run_id)
         result = _result_members(response)
         model = result.pop("model") or run.model
         self._say("response", "model_result", run, runId=run.id, model=model, durationMs=run.duration(), **result)
@@ -3473,7 +3595,7 @@ class _GraphLog:
 
     @_guarded
     def on_llm_error(self, error: BaseException, *, run_id: UUID, **options: Any) -> None:
-        run = self._runs.pop(run_id)
+        run = self._end(run_id)
         said = {"runId": run.id, "model": run.model, "durationMs": run.duration(), **_error_members(error)}
         self._say("response", "model_error", run, **said)
 
@@ -3487,8 +3609,8 @@ class _GraphLog:
     def _count_tokens(self, run: _Run, model: object, usage: dict[str, int]) -> None:
         counts = {"input": "inputTokens", "output": "outputTokens", "total": "totalTokens"}
         data: Members = {f"tokenUsage.{name}": f"+{usage[it]}" for name, it in counts.items() if usage.get(it, 0) > 0}
-        if model and model != self._model:
-            data["model"] = self._model = model
+        if model and model != self._graphs.model:
+            data["model"] = self._graphs.model = model
         if data:
             self._record("metadata_updated", data, run)
 
@@ -3501,38 +3623,54 @@ class _GraphLog:
 
     @_guarded
     def on_retriever_end(self, documents: Any, *, run_id: UUID, **options: Any) -> None:
-        run = self._runs.pop(run_id)
+        run = self._end(run_id)
         found = [{"id": getattr(it, "id", None), "text": it.page_content, "metadata": it.metadata} for it in documents]
         said = {"runId": run.id, "retriever": run.name, "durationMs": run.duration(), "documents": found}
         self._say("response", "retriever_result", run, **said)
 
     @_guarded
     def on_retriever_error(self, error: BaseException, *, run_id: UUID, **options: Any) -> None:
-        run = self._runs.pop(run_id)
+        run = self._end(run_id)
         said = {"runId": run.id, "retriever": run.name, "durationMs": run.duration(), **_error_members(error)}
         self._say("response", "retriever_error", run, **said)
 
     @_guarded
     def on_custom_event(self, name: str, data: object, *, run_id: UUID, **options: Any) -> None:
-        self._say("action", "custom_event", self._runs.get(run_id), name=name, data=data)
+        self._say("action", "custom_event", self._told_here(run_id), name=name, data=data)
 
     @_guarded
     def on_agent_action(self, action: Any, *, run_id: UUID, **options: Any) -> None:
         said = {"tool": action.tool, "input": action.tool_input, "log": action.log}
-        self._say("action", "agent_action", self._runs.get(run_id), **said)
+        self._say("action", "agent_action", self._told_here(run_id), **said)
 
     @_guarded
     def on_agent_finish(self, finish: Any, *, run_id: UUID, **options: Any) -> None:
-        self._say("response", "agent_finish", self._runs.get(run_id), output=finish.return_values, log=finish.log)
+        self._say("response", "agent_finish", self._told_here(run_id), output=finish.return_values, log=finish.log)
 
     # what all of them need
 
     def _begin(self, run_id: UUID, serialized: Members | None, options: Members) -> _Run:
-        with self._lock:
-            parent = self._runs.get(options.get("parent_run_id"))
-            run = _Run(run_id, _run_name(serialized, options), parent, options, self._agent_id)
-            self._runs[run_id] = run
-            _forget_oldest(self._runs)
+        """Raises _ToldAlready, as do the others that look for a run."""
+        with self._graphs.lock:
+            runs = self._graphs.runs
+            if run_id in runs:
+                raise _ToldAlready
+            parent = runs.get(options.get("parent_run_id"))
+            run = runs[run_id] = _Run(run_id, _run_name(serialized, options), parent, options, self._agent_id)
+            run.teller = self
+            _forget_oldest(runs)
+        return run
+
+    def _end(self, run_id: UUID) -> _Run:
+        run = self._graphs.runs.pop(run_id, None)
+        if run is None:
+            raise _ToldAlready
+        return run
+
+    def _told_here(self, run_id: UUID) -> _Run | None:
+        run = self._graphs.runs.get(run_id)
+        if run is not None and run.teller is not self:
+            raise _ToldAlready
         return run
 
     def _say(self, event_type: str, entry_type: str, run: _Run | None, /, **members: object) -> None:

@@ -68,12 +68,52 @@ def find_what_changes_a_state(connection: sqlite3.Connection) -> None:
     create_schema(connection, re.compile(r"^CREATE INDEX events_of_documents", re.MULTILINE))
 
 
+def keep_each_ask(connection: sqlite3.Connection) -> None:
+    """What a session waits for is found in its events, where they say it; final.json has the goals that were reached
+    whole, as they were at the end."""
+    create_schema(connection, re.compile(r"^CREATE (TABLE|INDEX) asks", re.MULTILINE))
+    connection.execute(LAST_ASKED)
+    connection.execute("ALTER TABLE sessions DROP COLUMN attention")
+    after = ""
+    while finals := connection.execute(FINALS_WITH_GOALS, (after,)).fetchall():
+        for after, document, cursor in finals:  # noqa: B007
+            connection.execute(MEND_FINAL, (goals_at_end(connection, after, document, cursor), after))
+
+
+LAST_ASKED = """
+INSERT INTO asks (cursor, session_id, told)
+SELECT asked, session_id, asked
+FROM (SELECT s.session_id, coalesce(
+        (SELECT max(e.cursor) FROM events e
+         WHERE e.session_id = s.session_id AND e.cursor >= s.created_cursor
+           AND (e.seq IS NOT NULL OR e.type = 'metadata_updated') AND json_type(e.data, '$.attention') = 'object'),
+        s.last_cursor) AS asked
+      FROM sessions s WHERE s.status = 'waiting')"""
+FINALS_WITH_GOALS = """
+SELECT d.session_id, d.document,
+       (SELECT max(e.cursor) FROM events e WHERE e.session_id = d.session_id AND e.type = 'session_finalized')
+FROM documents d
+WHERE d.name = 'final' AND d.session_id > ? AND json_type(d.document, '$.goalsAchieved[0]') = 'text'
+ORDER BY d.session_id LIMIT 500"""
+MEND_FINAL = "UPDATE documents SET document = ? WHERE session_id = ? AND name = 'final'"
+
+
+def goals_at_end(connection: sqlite3.Connection, session_id: str, document: str, cursor: int) -> str:
+    """final.json with the goals that it names by their ids."""
+    final = folds.decode(document)
+    goals = folds.goals_of(folds.state_at(connection.execute(STATE_EVENTS, (session_id, cursor))))
+    records = {goal["id"]: goal for goal in reversed(goals) if isinstance(goal, dict) and isinstance(goal.get("id"), str)}
+    final["goalsAchieved"] = [records.get(name, {"id": name}) for name in final["goalsAchieved"]]
+    return encode(final)
+
+
 MIGRATIONS: tuple[Migration, ...] = (
     find_events_by_their_id_first,
     find_results_prompts_and_failures,
     note_turns,
     search_by_parts_and_marks,
     find_what_changes_a_state,
+    keep_each_ask,
 )
 """Append-only: what turns the tables of a database of version N, as PRAGMA user_version has it, into those of N + 1,
 from version 1 on. Views and triggers are made anew after them. schema.sql is always the newest version; a database
@@ -194,9 +234,12 @@ MAX_SESSIONS_KNOWN = 10_000
 USED_IDS = """
 SELECT e.session_id, e.event_id FROM json_each(?) wanted
 JOIN events e ON e.session_id = wanted.value ->> 0 AND e.event_id = wanted.value ->> 1"""
+CHANGES_STATE = f"""
+(type IN ({", ".join(f"'{name}'" for name in STATE_TYPES)})
+ OR type IN ('session_finalized', 'metadata_updated') AND json_type(data, '$.cancelledAgents') = 'array')"""
 OF_STATE = f"""
 WHERE session_id = ? AND cursor >= (SELECT created_cursor FROM sessions s WHERE s.session_id = events.session_id)
-  AND cursor <= ? AND seq IS NULL AND type IN ('session_created', {", ".join(f"'{name}'" for name in STATE_TYPES)})"""
+  AND cursor <= ? AND seq IS NULL AND (type = 'session_created' OR {CHANGES_STATE})"""
 """The events that a state is made of; values: session id, cursor."""
 STATE_EVENTS = f"SELECT type, patch, data, timestamp FROM events {OF_STATE} ORDER BY cursor"
 """What folds.state_at takes."""
@@ -206,7 +249,8 @@ RECORD_EVENTS = {
 SELECT type, patch, data, timestamp FROM events {OF_STATE}
   AND (type = 'session_created'
        OR type = 'state_updated' AND (patch = 'replace' OR json_type(data, '$.{table}') IS NOT NULL)
-       OR type = '{begins}' AND data ->> '$.{key}' = ? OR type IN ({others}) AND data ->> '$.{other_key}' = ?)
+       OR type = '{begins}' AND data ->> '$.{key}' = ? OR type IN ({others}) AND data ->> '$.{other_key}' = ?
+       OR type IN ('session_finalized', 'metadata_updated'))
 ORDER BY cursor"""
     for table, begins, key, others, other_key in (
         ("goals", "goal_added", "id", "'goal_updated'", "goalId"),

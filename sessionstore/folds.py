@@ -216,6 +216,8 @@ def spawn_agent(state: Document, agent: Document, patch: str | None, timestamp: 
     known = {} if position is None else spawned[position]
     if ended_before(timestamp, known):  # it goes on
         known = without_end(known) | {"status": "spawned"}
+    elif goes_on(agent) and ended_by(known, timestamp):
+        agent = {name: value for name, value in agent.items() if name != "status"}
     return with_agent(state, known | agent)
 
 

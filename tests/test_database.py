@@ -93,7 +93,9 @@ def test_a_database_of_the_future_is_refused_and_left_alone(tmp_path: Path) -> N
     connection.execute(f"PRAGMA user_version = {NEWEST + 1}")
     connection.close()
     before = path.read_bytes()
-    with pytest.raises(DatabaseUnusable, match=rf"of version {NEWEST + 1}, this program knows {NEWEST}: use a newer program"):
+    with pytest.raises(
+        DatabaseUnusable, match=rf"of version {NEWEST + 1}, this program knows {NEWEST}: use a newer program"
+    ):
         open_writer(path)
     assert path.read_bytes() == before
 

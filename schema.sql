@@ -327,8 +327,9 @@ CREATE TRIGGER word_heard AFTER UPDATE OF last_cursor ON sessions WHEN OLD.statu
   WHERE session_id = NEW.session_id AND OLD.status <> 'waiting' AND EXISTS (
     SELECT 1 FROM words w WHERE w.cursor = NEW.last_cursor AND CASE w.type
       WHEN 'action' THEN OLD.status = 'lost' OR w.kind NOT IN ('permission_denied', 'post_tool_batch', 'post_compact',
-             'notification', 'program_ended', 'events_dropped', 'subagent_stop', 'session_end', 'worktree_remove')
-             AND w.kind NOT GLOB '*_result'
+             'notification', 'program_ended', 'events_dropped', 'subagent_stop', 'session_end', 'setup',
+             'instructions_loaded', 'config_change', 'cwd_changed', 'file_changed', 'worktree_remove',
+             'post_model_switch') AND w.kind NOT GLOB '*_result'
       WHEN 'response' THEN OLD.status = 'lost' OR w.kind <> 'error' AND w.kind NOT GLOB '*_result'
              AND w.kind NOT GLOB '*_error' AND w.kind NOT GLOB '*_end'
       WHEN 'agent_completed' THEN OLD.status = 'lost'

@@ -76,7 +76,7 @@ def keep_each_ask(connection: sqlite3.Connection) -> None:
     connection.execute("ALTER TABLE sessions DROP COLUMN attention")
     after = ""
     while finals := connection.execute(FINALS_WITH_GOALS, (after,)).fetchall():
-        for after, document, cursor in finals:  # noqa: B007
+        for after, document, cursor in finals:
             connection.execute(MEND_FINAL, (goals_at_end(connection, after, document, cursor), after))
 
 

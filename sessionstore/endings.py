@@ -18,7 +18,9 @@ STATUSES = {"completed": "success", "failed": "failed", "cancelled": "cancelled"
 
 STANDING = """
 SELECT s.status, f.document ->> '$.outcome', EXISTS (SELECT 1 FROM open_asks a
-       WHERE a.session_id = s.session_id AND a.reason <> 'input')
+       WHERE a.session_id = s.session_id AND a.reason <> 'input'),
+  (SELECT e.cursor FROM events e WHERE e.session_id = s.session_id AND e.seq IS NULL AND e.type = 'session_finalized'
+   ORDER BY e.cursor DESC LIMIT 1)
 FROM sessions s LEFT JOIN documents f ON f.session_id = s.session_id AND f.name = 'final' WHERE s.session_id = ?"""
 LAST_WORD = f"""
 SELECT cursor, kind, data FROM (
@@ -38,15 +40,17 @@ WHERE kind = 'tool_call' AND agent_id IS NULL AND data ->> '$.toolUseId' IS NOT 
   AND NOT EXISTS (SELECT 1 FROM events r
                   WHERE r.session_id = ?1 AND r.kind IN ('tool_result', 'tool_error') AND r.cursor > ?2
                     AND r.data ->> '$.toolUseId' = c.data ->> '$.toolUseId') LIMIT 1"""
-AT_WORK = """
-SELECT agent_id FROM agents WHERE session_id = ? AND status NOT IN ('completed', 'failed', 'cancelled') ORDER BY position"""
+AT_WORK = f"""
+SELECT agent_id FROM agents
+WHERE session_id = ? AND status NOT IN ({", ".join(f"'{status}'" for status in DONE)}) ORDER BY position"""
 CLEARED = """
 SELECT s.session_id, m.document ->> '$.cwd', m.document ->> '$.transcript_path', (
   SELECT e.data FROM events e WHERE e.session_id = s.session_id AND e.seq IS NULL AND e.type = 'session_finalized'
   ORDER BY e.cursor DESC LIMIT 1)
 FROM sessions s CROSS JOIN documents m ON m.session_id = s.session_id AND m.name = 'metadata'
-WHERE s.ended BETWEEN strftime('%Y-%m-%dT%H:%M:%fZ', ?1, '-60 seconds') AND strftime('%Y-%m-%dT%H:%M:%fZ', ?1, '+1 second')
-  AND s.user_id = ?2 AND s.session_id <> ?3 ORDER BY s.ended DESC LIMIT 100"""
+WHERE s.ended BETWEEN strftime('%Y-%m-%dT%H:%M:%fZ', ?1, '-60 seconds')
+                  AND strftime('%Y-%m-%dT%H:%M:%fZ', ?1, '+1 second')
+  AND s.user_id = ?2 AND s.session_id <> ?3 ORDER BY s.ended DESC, s.last_cursor DESC LIMIT 100"""
 
 
 def is_undecided(end: Document) -> bool:
@@ -58,11 +62,11 @@ def decided(database: sqlite3.Connection, session_id: str, end: Document) -> Doc
     """What became of a session that ends now: its `status`, and the `outcome` where it failed."""
     if error := end.get("error"):
         return {"status": "failed", "outcome": end.get("outcome") or text_of(error)}
-    status, outcome, has_open_ask = database.execute(STANDING, (session_id,)).fetchone()
-    if status in DONE:  # it has ended before, and nothing was said since
-        return {"status": STATUSES[status], **({"outcome": outcome} if outcome else {})}
+    status, outcome, has_open_ask, ended_at = database.execute(STANDING, (session_id,)).fetchone()
     last = database.execute(LAST_WORD, (session_id,)).fetchone()
     cursor, kind, data = last or (0, None, "{}")
+    if status in DONE and cursor < (ended_at or 0):  # nothing was said since it ended before
+        return {"status": STATUSES[status], **({"outcome": outcome} if outcome else {})}
     if kind in ("error", "graph_error"):
         return {"status": "failed", "outcome": error_in(decode(data))}
     is_cut_short = kind == "prompt" or has_open_ask or database.execute(OPEN_CALL, (session_id, cursor)).fetchone()
@@ -90,14 +94,13 @@ def agents_at_work(database: sqlite3.Connection, session_id: str) -> list[str]:
 def cleared_before(
     database: sqlite3.Connection, session_id: str, user_id: str, moment: str, start: Document
 ) -> str | None:
-    """The session that somebody has just cleared, so that this one goes on in its place: of the same user and folder."""
+    """The session of the same user and folder that was just cleared, so that this one goes on in its place."""
     for found, cwd, transcript, end in database.execute(CLEARED, (moment, user_id, session_id)):
         said = decode(end) if end else {}
+        there, transcripts = said.get("cwd") or cwd, said.get("transcript_path") or transcript
         if said.get("reason") == "clear" and (
-            is_same_folder(start.get("cwd"), said.get("cwd") or cwd)
-            or is_same_folder(
-                folder_of(start.get("transcript_path")), folder_of(said.get("transcript_path") or transcript)
-            )
+            is_same_folder(start.get("cwd"), there)
+            or is_same_folder(folder_of(start.get("transcript_path")), folder_of(transcripts))
         ):
             return str(found)
     return None

@@ -216,7 +216,7 @@ def spawn_agent(state: Document, agent: Document, patch: str | None, timestamp: 
     known = {} if position is None else spawned[position]
     if ended_before(timestamp, known):  # it goes on
         known = without_end(known) | {"status": "spawned"}
-    elif goes_on(agent) and ended_by(known, timestamp):
+    elif goes_on(agent) and had_ended(known, timestamp):
         agent = {name: value for name, value in agent.items() if name != "status"}
     return with_agent(state, known | agent)
 
@@ -232,9 +232,9 @@ def without_end(agent: Document) -> Document:
 
 
 def update_agent(state: Document, data: Document, patch: str | None, timestamp: str) -> Document:
-    """What is told of an agent: timed at or before its end, it does not bring it back."""
+    """What is told of an agent: what was before its end does not bring it back."""
     known = known_agent(state, data["agentId"], timestamp)
-    if goes_on(data) and ended_by(known, timestamp):
+    if goes_on(data) and had_ended(known, timestamp):
         data = {name: value for name, value in data.items() if name != "status"}
     elif known.get("endedBy") and "status" in data:  # by the session's end; now its own word is there
         known = without_end(known)
@@ -254,10 +254,12 @@ def goes_on(change: Document) -> bool:
     return "status" in change and change["status"] not in DONE
 
 
-def ended_by(agent: Document, timestamp: str) -> bool:
-    """Whether it had come to an end at that time."""
+def had_ended(agent: Document, timestamp: str) -> bool:
+    """Whether an agent was to have ended after this moment, or with its session in this very moment."""
     ended = agent.get("completedAt")
-    return agent.get("status") in DONE and isinstance(ended, str) and timestamp <= ended
+    if agent.get("status") not in DONE or not isinstance(ended, str):
+        return False
+    return timestamp < ended or (timestamp == ended and "endedBy" in agent)
 
 
 def complete_agent(state: Document, data: Document, patch: str | None, timestamp: str) -> Document:

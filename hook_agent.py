@@ -1546,8 +1546,8 @@ def _told_by_batch(payload: Members) -> Iterator[tuple[Members, Members]]:
         if not isinstance(call, dict):
             continue
         error = _content_text(call.get("tool_response")) or _text(call.get("tool_response"))
-        failed = {**common, **call, "hook_event_name": "PostToolUseFailure", "error": error}
-        del failed["tool_response"]
+        about = {name: it for name, it in call.items() if name in _CALL}
+        failed = {**common, **about, "hook_event_name": "PostToolUseFailure", "error": error}
         if error.startswith("<tool_use_error>"):  # before any hook ran
             failed["error"] = error[len("<tool_use_error>") :].replace("</tool_use_error>", "")
             begun = {name: it for name, it in failed.items() if name != "error"}

@@ -1562,7 +1562,6 @@ def _told_by_batch(payload: Members) -> Iterator[tuple[Members, Members]]:
 # The hooks of a session together
 
 _SAME_MILLISECONDS = 2000  # in which several hooks tell of one happening
-_CLEARED_MILLISECONDS = 5000  # in which the next conversation begins
 _SESSIONS_KNOWN = 200
 _PROGRAMS_KNOWN = 100
 _TRANSCRIPT_BYTES = 256 << 10  # of a transcript's end
@@ -1571,14 +1570,14 @@ _TRANSCRIPT_BYTES = 256 << 10  # of a transcript's end
 class HookNarrator:
     """Turns the records of hooks, in the order in which they were written, into the lines of a batch.
 
-    It tells once what several hooks tell at once; makes a lane of another program of Claude Code that works in the
-    session beside the one that goes on; and says what is known only from before: why a session ended, which one it
-    continues. What it knows is `state`, plain JSON. That belongs to a place in the records: who reads records again
-    has to begin with the state of before them, and a copy of it is to be kept with the place.
+    It tells once what several hooks tell at once, makes a lane of another program of Claude Code that works in the
+    session beside the one that goes on, and says why a session ended. What it knows is `state`, plain JSON, which
+    belongs to a place in the records: who reads records again has to begin with the state of before them, and a copy
+    of it is to be kept with the place.
     """
 
     def __init__(self, state: Members | None = None) -> None:
-        self.state: Members = {"recent": {}, "sessions": {}, "cleared": {}, **(state or {})}
+        self.state: Members = {"recent": {}, "sessions": {}, **(state or {})}
 
     def lines(self, record: bytes) -> list[bytes]:
         """None, one, or several; a record that is an event already stays as it is.
@@ -1669,21 +1668,18 @@ class HookNarrator:
         goes_on = starts and source in ("resume", "fork", "compact") and process == it["process"] != ""
         return goes_on or _is_gone(it["process"])
 
-    # What is known from before
+    # Why it ended
 
     def _complete(self, event: Members, payload: Members, known: Members) -> None:
         kind, data = event["type"], event["data"]
         if kind == "session_created":
-            continued = predecessor(self.state["cleared"], payload, known["timestamp"])
-            data.update(_origin(known.get("parentSession") or continued, known.get("tags")))
+            data.update(_origin(known.get("parentSession"), known.get("tags")))
         if "agentId" in event:
             return
         about = self._session(event["sessionId"])
         if payload["hook_event_name"] in ("UserPromptSubmit", "StopFailure"):
             about["isToldOf"] = payload["hook_event_name"] == "StopFailure"
         if kind == "session_finalized":
-            if not known["sessionId"]:
-                predecessor(self.state["cleared"], payload, known["timestamp"])
             error = "" if about["isToldOf"] else _last_api_error(_text(payload.get("transcript_path")))
             data.update({"error": error} if error else {})
 
@@ -1695,21 +1691,6 @@ def _own_key(payload: Members) -> str | None:
     key = _natural_key(payload)
     id_name = _NATURAL_KEYS.get(payload["hook_event_name"], ("",))[0]
     return key if key and _is_unique(str(payload.get(id_name))) else None
-
-
-def predecessor(cleared: Members, payload: Members, timestamp: str) -> str | None:
-    """The session in whose place one begins that says it was cleared; `cleared` remembers those that ended so."""
-    place = _text(payload.get("cwd"))
-    if payload["hook_event_name"] == "SessionEnd" and payload.get("reason") == "clear":
-        cleared.pop(place, None)
-        cleared[place] = [payload["session_id"], _milliseconds(timestamp)]
-        if len(cleared) > _PROGRAMS_KNOWN:
-            cleared.pop(next(iter(cleared)))
-    if payload["hook_event_name"] != "SessionStart" or payload.get("source") != "clear" or place not in cleared:
-        return None
-    session, ended = cleared[place]
-    is_near = abs(_milliseconds(timestamp) - ended) <= _CLEARED_MILLISECONDS
-    return str(session) if is_near and session != payload["session_id"] else None
 
 
 def _milliseconds(timestamp: str) -> int:

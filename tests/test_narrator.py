@@ -313,14 +313,3 @@ def test_a_transcript_is_a_file_and_only_its_end_is_read(told: Told, tmp_path: P
     assert "error" not in told.one("SessionEnd", reason="other", transcript_path=long)["data"]
     whole = transcript(tmp_path / "whole.jsonl", {"type": "x", "text": "x" * (300 << 10)}, api_error("late"))
     assert told.one("SessionEnd", reason="other", transcript_path=whole)["data"]["error"] == "late"
-
-
-def test_a_cleared_conversation_says_which_it_continues(told: Told) -> None:
-    told.one("SessionStart", source="startup")
-    told.one("SessionEnd", at=100.0, reason="clear")
-    (begun,) = told.tell("SessionStart", OTHER, at=100.2, source="clear")
-    assert begun["data"]["parentSession"] == MAIN
-    (elsewhere,) = told.tell("SessionStart", THIRD, at=100.3, source="clear", cwd="/elsewhere")
-    (new,) = told.tell("SessionStart", THIRD, at=100.4, source="startup")
-    (late,) = told.tell("SessionStart", THIRD, at=140.0, source="clear")
-    assert not [event for event in (elsewhere, new, late) if "parentSession" in event["data"]]

@@ -458,8 +458,7 @@ CREATE TRIGGER session_finalized INSTEAD OF INSERT ON changes WHEN NEW.type = 's
            'goalsAchieved', (SELECT json_group_array(json(record)) FROM (
               SELECT record FROM goals WHERE session_id = NEW.session_id AND status = 'completed' ORDER BY position)),
            'finalResponse', json(coalesce(nullif(NEW.data -> '$.response', 'null'), (
-              SELECT message FROM last_words
-              WHERE session_id = NEW.session_id AND NEW.data ->> '$.hook_event_name' = 'SessionEnd'))),
+              SELECT message FROM last_words WHERE session_id = NEW.session_id))),
            'exitCode', NEW.data -> '$.exitCode', 'reason', NEW.data -> '$.reason', 'metrics', json(metrics),
            'subsessions', json(subsessions))
   FROM counted WHERE session_id = NEW.session_id

@@ -3315,7 +3315,7 @@ class _Graphs:
         self.runs: dict[Any, _Run] = {}  # by their ids
         self.spawned: set[str] = set()  # agents that the store knows from here
         self.working: set[str] = set()
-        self.paused: dict[str, str] = {}  # agents by the namespace of the node's turn that goes on later
+        self.paused: dict[str, tuple[str, Any]] = {}  # agents, and their threads, by the namespace of a node's turn
         self.waiting: dict[Any, dict[str, str | None]] = {}  # by thread: what was asked, and the agent that asked
         self.step: str | None = None  # as last said
         self.model: object = None
@@ -3412,7 +3412,16 @@ class _GraphLog:
                 self._graphs.waiting[graph.thread] = left
             return {name: asked.get(name) for name in answer}
         graph.leaves_open = graph.goes_on and not asked
+        if not graph.goes_on:
+            self._forget_paused(graph.thread)
         return asked
+
+    def _forget_paused(self, thread: Any) -> None:
+        """The turns of a thread that is given something new: nobody goes on with them."""
+        with self._graphs.lock:
+            paused = self._graphs.paused
+            for namespace in [name for name, (_, its_thread) in paused.items() if its_thread == thread]:
+                del paused[namespace]
 
     def _close(self, graph: _Run, asked: dict[str, str | None]) -> None:
         for name, agent_id in asked.items():
@@ -3458,7 +3467,8 @@ class _GraphLog:
         parent = run.agent_id
         graphs = self._graphs
         with graphs.lock:
-            run.agent_id = self._free_id(graphs.paused.pop(run.namespace, "") or _worker_id(run))
+            paused, _ = graphs.paused.pop(run.namespace, ("", None))
+            run.agent_id = self._free_id(paused or _worker_id(run))
             is_known = run.agent_id in graphs.spawned
             graphs.spawned.add(run.agent_id)
             graphs.working.add(run.agent_id)
@@ -3485,13 +3495,14 @@ class _GraphLog:
         with self._graphs.lock:  # only now may another turn go by this id
             self._graphs.working.discard(agent_id)
             if status == "paused":
-                self._graphs.paused[run.namespace] = agent_id
+                self._graphs.paused[run.namespace] = (agent_id, run.root.thread)
                 _forget_oldest(self._graphs.paused)
 
     def _free_id(self, agent_id: str) -> str:
-        """The same node can be at work twice at once, where two runs of a graph share a session."""
+        """The same node can be at work, or wait, twice at once, where two runs of a graph share a session."""
+        taken = self._graphs.working | {paused for paused, _ in self._graphs.paused.values()}
         free, number = agent_id, 1
-        while free in self._graphs.working:
+        while free in taken:
             number += 1
             free = f"{agent_id[: _ID_LENGTH - 8]}-{number}"
         return free

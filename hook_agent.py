@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
     Members = dict[str, Any]
     Tally = dict[str, Members]
+    Rejection = tuple[int, int, str]
     # Takes what it renames out of the members that are left of a payload, and knows Claude Code's own session id where
     # the session has another (else ""). None: the payload does not name what the event needs.
     Builder = Callable[[Members, str], "tuple[str, Members] | None"]
@@ -546,6 +547,7 @@ def _redaction(is_silent: bool = False) -> Redaction | None:
 _SPOOL_BYTES = 64 << 20
 _SEGMENT_BYTES = 1 << 20
 _DEAD_BYTES = 4 << 20  # of each of two files
+_LETTERS = ("dead/letters-before.ndjson", "dead/letters.ndjson")
 _LOCK_SECONDS = 1.0
 _LOCK_POLL_SECONDS = 0.0002
 _BATCH_BYTES = 512 << 10
@@ -618,17 +620,20 @@ class Spool:
     def append(self, lines: bytes) -> tuple[int, int]:
         """Add whole lines: the segment and the offset at which they end. Raises OSError, and then none was added."""
         with _Lock(self) as lock:
-            number, descriptor = self._newest(len(lines), lock)
-            try:
-                length = posix.fstat(descriptor).st_size
-                if length and posix.pread(descriptor, 1, length - 1) != b"\n":  # a writer was killed in its last line
-                    lines = b"\n" + lines
-                if posix.write(descriptor, lines) != len(lines):
-                    posix.ftruncate(descriptor, length)
-                    raise OSError("the disk is full")
-            finally:
-                posix.close(descriptor)
-            return number, length + len(lines)
+            return self._append(lines, lock)
+
+    def _append(self, lines: bytes, lock: _Lock) -> tuple[int, int]:
+        number, descriptor = self._newest(len(lines), lock)
+        try:
+            length = posix.fstat(descriptor).st_size
+            if length and posix.pread(descriptor, 1, length - 1) != b"\n":  # a writer was killed in its last line
+                lines = b"\n" + lines
+            if posix.write(descriptor, lines) != len(lines):
+                posix.ftruncate(descriptor, length)
+                raise OSError("the disk is full")
+        finally:
+            posix.close(descriptor)
+        return number, length + len(lines)
 
     def _newest(self, size: int, lock: _Lock) -> tuple[int, int]:
         """The segment to append to: its number, and itself, opened."""
@@ -788,13 +793,17 @@ class Spool:
         """What whoever delivers says of the store: `there`, `away` or `refuses` (the token)."""
         return self._word_of_sender()[1]
 
-    def _word_of_sender(self) -> tuple[str, str]:
+    def trouble(self) -> str:
+        """Why the store did not take it at the last try; empty if it did."""
+        return self._word_of_sender()[2]
+
+    def _word_of_sender(self) -> tuple[str, str, str]:
         try:
-            with open(self.path("sender.lock"), encoding="ascii") as file:
-                process, word = file.read().split()
+            with open(self.path("sender.lock"), encoding="utf-8", errors="replace") as file:
+                process, word, *trouble = file.read().split(None, 2)
         except (OSError, ValueError):  # not there, or just being written
-            return "0", "there"
-        return process, word
+            return "0", "there", ""
+        return process, word, "".join(trouble).rstrip()
 
     def sync(self) -> None:
         """What has to wait is to outlive a crash of the machine as well, if that can be done."""
@@ -809,24 +818,36 @@ class Spool:
         text = record[:_EVENT_BYTES].decode(errors="replace")
         letter = _encoded({"at": _now(), "status": status, "reason": _clean(reason), "record": text}) + b"\n"
         os.makedirs(self.path("dead"), 0o700, exist_ok=True)
-        name = self.path("dead/letters.ndjson")
-        descriptor = os.open(name, _OPEN | os.O_APPEND, 0o600)
-        try:
-            if os.fstat(descriptor).st_size + len(letter) > _DEAD_BYTES:
-                os.rename(name, self.path("dead/letters-before.ndjson"))
+        before, name = map(self.path, _LETTERS)
+        with _Lock(self, must_be_held=True):
+            if os.path.exists(name) and os.stat(name).st_size + len(letter) > _DEAD_BYTES:
+                os.replace(name, before)
+            descriptor = os.open(name, _OPEN | os.O_APPEND, 0o600)
+            try:
+                os.write(descriptor, letter)
+            finally:
                 os.close(descriptor)
-                descriptor = os.open(name, _OPEN | os.O_APPEND, 0o600)
-            os.write(descriptor, letter)
-        finally:
-            os.close(descriptor)
 
     def letters(self) -> int:
         """How many dead letters there are."""
-        number = 0
-        for name in ("letters-before.ndjson", "letters.ndjson"):
-            with _suppress(FileNotFoundError), open(self.path(f"dead/{name}"), "rb") as file:
-                number += sum(1 for _ in file)
-        return number
+        return sum(len(self._letters_in(name)) for name in _LETTERS)
+
+    def _letters_in(self, name: str) -> list[bytes]:
+        try:
+            with open(self.path(name), "rb") as file:
+                return file.read().splitlines()
+        except FileNotFoundError:
+            return []
+
+    def raise_dead(self) -> None:
+        """Put the dead letters behind what waits: those that are refused again will be dead again."""
+        with _Lock(self, must_be_held=True) as lock:
+            for name in _LETTERS:
+                records = [_record_of(letter) for letter in self._letters_in(name)]
+                if lines := b"".join(record + b"\n" for record in records if record):
+                    self._append(lines, lock)
+                with _suppress(FileNotFoundError):
+                    os.unlink(self.path(name))
 
     # Small files
 
@@ -981,6 +1002,14 @@ def _temporary_folder() -> str:
 def _spool_limit() -> int:
     text = _setting("SESSION_SPOOL_BYTES")
     return int(text) if text.isdigit() and int(text) else _SPOOL_BYTES
+
+
+def _record_of(letter: bytes) -> bytes:
+    """What was refused, as it was in the spool; empty where a kill has left only half of the letter."""
+    try:
+        return _clean(_decoded(letter)["record"]).encode()
+    except (ValueError, LookupError, TypeError):
+        return b""
 
 
 def _tally(lines: Iterable[bytes]) -> Tally:
@@ -1509,14 +1538,19 @@ _FAULT_PAUSE_SECONDS = 1.0
 _IDLE_SECONDS = 30.0
 _NDJSON = "application/x-ndjson"
 _KEPT = "What is written is kept until it is let in."
-_BAD_REQUEST = (400, 413, 422)  # what is wrong is in the batch, and need not be in all of it
+_PROBLEM = "application/problem+json"
+_TOO_LARGE = 413
+_BAD_REQUEST = (400, _TOO_LARGE, 422)  # what is wrong is in the batch, and need not be in all of it
+_TRANSIENT = (408, 425, 429)  # what the store says of a line that it may take later, as it may after any 5xx
+_TROUBLE_LENGTH = 300
 
 
 class _Answer:
-    def __init__(self, status: int, body: bytes, retry_after: str | None) -> None:
+    def __init__(self, status: int, body: bytes, retry_after: str | None = None, media_type: str = "") -> None:
         self.status = status
         self.body = body
         self.retry_after = float(retry_after) if retry_after and retry_after.isdigit() else 0.0
+        self._media_type = media_type.partition(";")[0].strip().lower()
 
     def said(self) -> str:
         """What it says of the matter."""
@@ -1530,6 +1564,37 @@ class _Answer:
         except ValueError:
             return {}
         return value if isinstance(value, dict) else {}
+
+    def is_refusal(self) -> bool:
+        """Whether it is the store that says so: whatever stands before it may answer 400, too, and know nothing."""
+        is_problem = self._media_type == _PROBLEM and self.document().get("status") == self.status
+        return is_problem and self.status in _BAD_REQUEST
+
+    def accounts_for(self, lines: int) -> bool:
+        """Whether the store has these lines of a batch, but for those that it rejected."""
+        if self.status != 200:
+            return False
+        told = self.document()
+        listed = told.get("rejected")
+        if not isinstance(listed, list) or not all(_is_rejection(one, lines) for one in listed):
+            return False
+        total = told.get("rejectedTotal", len(listed))
+        counts = [told.get("accepted"), told.get("duplicates"), total]
+        is_whole = all(type(count) is int for count in counts) and sum(counts) == lines
+        return is_whole and (total == len(listed) or (total > len(listed) and lines > 1))
+
+    def rejections(self) -> list[Rejection] | None:
+        """By index, status and reason; None: not all are listed."""
+        told = self.document()
+        listed = [(one["line"] - 1, one["status"], _text_of(one.get("detail"))) for one in told["rejected"]]
+        return listed if len(listed) == told.get("rejectedTotal", len(listed)) else None
+
+
+def _is_rejection(one: object, lines: int) -> bool:
+    if not isinstance(one, dict):
+        return False
+    line, status = one.get("line"), one.get("status")
+    return type(line) is int and 0 < line <= lines and type(status) is int
 
 
 class _Unreachable(Exception):
@@ -1590,7 +1655,8 @@ class _Link:
             headers["Authorization"] = f"Bearer {token}"
         connection.request(method, base + path, body, headers)
         response = connection.getresponse()
-        answer = _Answer(response.status, response.read(_ANSWER_BYTES), response.headers.get("Retry-After"))
+        known = (response.headers.get("Retry-After"), response.headers.get("Content-Type") or "")
+        answer = _Answer(response.status, response.read(_ANSWER_BYTES), *known)
         if response.will_close or not response.isclosed():
             self.close()
         return answer
@@ -1665,21 +1731,22 @@ class Sender:
         """Whether the token that was refused is another now."""
         return self._refused is not None and self._refused != self.link.token()
 
-    def _say_word(self, word: str) -> None:
-        if word != self._word and self.lock is not None:
-            _sign(self.lock, word)
-        self._word = word
+    def _say_word(self, word: str, trouble: str = "") -> None:
+        told = f"{word} {_in_one_line(trouble)}".rstrip()
+        if told != self._word and self.lock is not None:
+            _sign(self.lock, told)
+        self._word = told
 
     def _pause(self, trouble: _Unreachable) -> float:
         self.failures += 1
         self.spool.sync()
         if isinstance(trouble, _TokenRefused):
-            self._say_word("refuses")
+            self._say_word("refuses", str(trouble))
             if self._refused is None:
                 self._say(str(trouble))
             self._refused = trouble.token
             return _REFUSED_PAUSE_SECONDS
-        self._say_word("away")
+        self._say_word("away", str(trouble))
         longest = min(_LONGEST_PAUSE_SECONDS, _FIRST_PAUSE_SECONDS * 2.0 ** min(self.failures, 10))
         return max(_chance() * longest, min(trouble.pause, _LONGEST_RETRY_AFTER_SECONDS))
 
@@ -1706,28 +1773,36 @@ class Sender:
             else:
                 sent.append((record, line))
         for index, status, reason in self._post([line for _, line in sent]) if sent else ():
-            refused.append((sent[index][0], status, reason))
+            record, line = sent[index]
+            refused.append((record if len(record) <= _EVENT_BYTES else line, status, reason))
         for letter in refused:
             self.spool.bury(*letter)
         self.spool.done(batch)
 
-    def _post(self, lines: list[bytes]) -> list[tuple[int, int, str]]:
+    def _post(self, lines: list[bytes]) -> list[Rejection]:
         """The store has the lines, but for those that are returned: refused for good. Raises _Unreachable."""
         answer = self._answer(lines)
-        if answer.status == 200:
-            return [(one["line"] - 1, one["status"], one["detail"]) for one in answer.document()["rejected"]]
-        if len(lines) == 1:
+        if answer.status != 200 and len(lines) == 1:
             return [(0, answer.status, answer.body[:1000].decode(errors="replace"))]
-        middle = len(lines) // 2
-        after = self._post(lines[:middle])
-        return after + [(middle + index, status, reason) for index, status, reason in self._post(lines[middle:])]
+        rejected = answer.rejections() if answer.status == 200 else None
+        if rejected is None:
+            return self._post_halves(lines)
+        for _, status, reason in rejected:
+            if status in _TRANSIENT or status >= 500:
+                raise _Unreachable(f"{self.link.service_url} cannot take an event now, {status}: {reason}")
+        return rejected
+
+    def _post_halves(self, lines: list[bytes]) -> list[Rejection]:
+        middle = (len(lines) + 1) // 2
+        first = self._post(lines[:middle])
+        return first + [(middle + index, status, reason) for index, status, reason in self._post(lines[middle:])]
 
     def _answer(self, lines: list[bytes]) -> _Answer:
-        """200 and what was rejected, or the status of a bad batch. Raises _Unreachable for all else."""
+        """200 and what was rejected, or that the batch is bad, or too large for a whole one. Raises _Unreachable."""
         token = self.link.token()
         answer = self.link.ask("POST", "/api/events", b"\n".join(lines))
-        is_taken = answer.status == 200 and isinstance(answer.document().get("rejected"), list)
-        if is_taken or answer.status in _BAD_REQUEST:
+        is_to_be_divided = answer.status == _TOO_LARGE and len(lines) > 1
+        if answer.accounts_for(len(lines)) or answer.is_refusal() or is_to_be_divided:
             return answer
         reason = f"{self.link.service_url} answered {answer.status}: {answer.said()}"
         if answer.status in (401, 403):
@@ -1744,10 +1819,17 @@ class Sender:
             for session, known in dropped["sessions"].items()
             if known["count"] > 0
         ]
-        for index, status, reason in self._post(lines) if lines else ():
-            self.spool.bury(lines[index], status, reason)
+        for start in range(0, len(lines), _BATCH_EVENTS):
+            part = lines[start : start + _BATCH_EVENTS]
+            for index, status, reason in self._post(part):
+                self.spool.bury(part[index], status, reason)
         self.spool.told_dropped()
         return True
+
+
+def _in_one_line(text: str) -> str:
+    """What somebody else said, fit to be shown: no control characters, and not too long."""
+    return " ".join("".join(c if _is_no_control(c) else " " for c in _clean(text)).split())[:_TROUBLE_LENGTH]
 
 
 def _chance() -> float:
@@ -3481,8 +3563,8 @@ def _test(arguments: list[str]) -> int:
         return 1
     finally:
         link.close()
-    if answer.status != 200:
-        print(f"{link.service_url} answers {answer.status}: {answer.said()}", file=sys.stderr)
+    if not answer.accounts_for(0):
+        print(f"{link.service_url} answers {answer.status}: {_in_one_line(answer.said())}", file=sys.stderr)
         return 1
     print(f"{link.service_url} is there and takes what is sent.")
     return 0
@@ -3492,16 +3574,25 @@ def _flush(arguments: list[str]) -> int:
     """deliver what waits, and wait until it is delivered"""
     parser = _parser("flush", _flush)
     parser.add_argument("--timeout", type=float, default=_FLUSH_SECONDS, metavar="SECONDS")
+    parser.add_argument("--dead", action="store_true", help="try what was refused for good again as well")
     options = parser.parse_args(arguments)
     spool = _own_spool()
     sender = Sender(spool, _Link(_service_url()), lambda text: print(text, file=sys.stderr))
     deadline = time.monotonic() + options.timeout
-    while spool.segments() and time.monotonic() < deadline:
-        pause = sender.step() if sender.take_charge() else _FLUSH_POLL_SECONDS
-        time.sleep(max(0.0, min(pause or 0.0, deadline - time.monotonic(), _LOOK_SECONDS)))
+    if _is_delivered(sender, deadline) and options.dead:  # a full spool would give up what waits for what is dead
+        spool.raise_dead()
+        _is_delivered(sender, deadline)
     sender.resign()
     sender.link.close()
     return _tell_status(spool)
+
+
+def _is_delivered(sender: Sender, deadline: float) -> bool:
+    """Deliver what waits, until then at the latest; whether nothing does any more."""
+    while sender.spool.segments() and time.monotonic() < deadline:
+        pause = sender.step() if sender.take_charge() else _FLUSH_POLL_SECONDS
+        time.sleep(max(0.0, min(pause or 0.0, deadline - time.monotonic(), _LOOK_SECONDS)))
+    return not sender.spool.segments()
 
 
 def _status(arguments: list[str]) -> int:
@@ -3517,9 +3608,12 @@ def _tell_status(spool: Spool) -> int:
     if dropped:
         print(f"{_total(dropped)} events had to go for the bound of {spool.limit} bytes; the store is yet to be told.")
     if letters := spool.letters():
-        print(f"{letters} were refused for good: see {spool.path('dead')}")
-    if who := spool.who_delivers():
-        print(f"Process {who} delivers" + ("." if spool.word() == "there" else ", but the store does not take it now."))
+        print(f"{letters} were refused for good: see {spool.path('dead')}; `flush --dead` tries them again.")
+    is_taken, who = spool.word() == "there", spool.who_delivers()
+    if who:
+        print(f"Process {who} delivers" + ("." if is_taken else ", but the store does not take it now."))
+    if events and not is_taken:
+        print(f"The last try failed: {spool.trouble()}")
     return 1 if events else 0
 
 

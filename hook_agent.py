@@ -3224,11 +3224,22 @@ _HOOKED = """
     TaskCompleted Stop StopFailure TeammateIdle ConfigChange CwdChanged DirectoryAdded WorktreeRemove PreCompact
     PostCompact PostModelSwitch Elicitation ElicitationResult SessionEnd
 """
+# Claude Code waits for these alone: what begins, so that it comes first, and what ends, because at the end of `-p` it
+# kills whatever still runs. While it waits for the last ones, those that have begun before come to their end.
+_WAITED_FOR = _names("SessionStart Setup UserPromptSubmit Stop StopFailure SubagentStop SessionEnd")
+# What a batch of results says the hooks of each call have said, but for those that were refused before any hook ran.
+_WORTH_A_WORD = {"PostToolBatch": "<tool_use_error>"}
 _HOOK_SECONDS = 5
 _END_SECONDS = 10
 _END_BUDGET = "CLAUDE_CODE_SESSIONEND_HOOKS_TIMEOUT_MS"  # without it, older clients end all of SessionEnd after 1.5 s
 _END_BUDGET_MS = "10500"  # a little more than the hook has, and a number that nobody else writes: so we know it again
 _BYTE_ORDER_MARK = "\ufeff"
+_LOCKED_SECONDS = 15.0  # Claude Code holds its lock for milliseconds, and takes one of this age for left behind:
+_STALE_SECONDS = 10.0
+_LOCKED_POLL_SECONDS = 0.02
+_LOOK_AGAIN_SECONDS = 0.02
+_CHANGING_SECONDS = 10.0
+_TRIES_TO_READ = 5
 _MANAGED_SETTINGS = "/etc/claude-code/managed-settings.d/50-session-store.json"
 _OUR_COMMAND = r"\bhook_agent(\.hook\(\)|\.py['\"]? hook\b)"
 
@@ -3237,19 +3248,27 @@ class _Refused(Exception):
     """The settings are left as they are. The message says why, and where."""
 
 
-def _hook_command() -> str:
-    """The shell command of each hook: silent and 0 whatever happens, also when the interpreter or this file is gone.
+def _interpreter() -> str:
+    """One that outlives a virtual environment."""
+    return sys.executable if sys.prefix == sys.base_prefix else os.path.realpath(sys.executable)
+
+
+def _hook_command(word: str = "") -> str:
+    """The shell command of a hook: silent and 0 whatever happens, also when the interpreter or this file is gone.
 
     A module is compiled once and a script each time, so this file is imported. Its folder comes last in the path:
-    what else lies there must not take the place of the standard library.
+    what else lies there must not take the place of the standard library. With a `word`, the shell passes over payloads
+    that do not have it, which costs a fifth of Python's start.
     """
     import json
     import shlex
 
-    python = sys.executable if sys.prefix == sys.base_prefix else os.path.realpath(sys.executable)  # outlives a venv
     folder = json.dumps(os.path.dirname(os.path.abspath(__file__)), ensure_ascii=False)
     code = f"import sys; sys.path.append({folder}); import hook_agent; hook_agent.hook()"
-    return f"{shlex.quote(python)} -I -S -c {shlex.quote(code)} >/dev/null 2>&1 || :"
+    command = f"{shlex.quote(_interpreter())} -I -S -c {shlex.quote(code)}"
+    if word:
+        command = f'{{ p=$(cat); case $p in *{shlex.quote(word)}*) printf %s "$p" | {command};; esac; }}'
+    return f"{command} >/dev/null 2>&1 || :"
 
 
 # The text of the settings. It is changed in place, element by element, so that all else stays as it is to the byte, and
@@ -3392,29 +3411,52 @@ def _is_ours(hook: object) -> bool:
     return isinstance(hook, dict) and bool(re.search(_OUR_COMMAND, _text(hook.get("command"))))
 
 
-def _installed(text: str, command: str) -> str:
-    """The settings, empty if there are none, with our hooks, each of which has this command. Raises _Refused."""
+def _our_hooks() -> dict[str, Members]:
+    command = _hook_command()
+    hooks: dict[str, Members] = {}
     for event in _HOOKED.split():
-        seconds = _END_SECONDS if event == "SessionEnd" else _HOOK_SECONDS
-        text = _with_hook(text, event, {"type": "command", "command": command, "timeout": seconds})
+        own = _hook_command(_WORTH_A_WORD[event]) if event in _WORTH_A_WORD else command
+        hooks[event] = {"type": "command", "command": own, "timeout": _HOOK_SECONDS}
+        if event not in _WAITED_FOR:
+            hooks[event]["async"] = True
+    hooks["SessionEnd"]["timeout"] = _END_SECONDS
+    return hooks
+
+
+def _installed(text: str) -> str:
+    """The settings, empty if there are none, with our hooks. Raises _Refused."""
+    hooks = _our_hooks()
+    text, there = _renewed(text, hooks) if text else ("", set())
+    for event in [event for event in hooks if event not in there]:
+        text = _with_hook(text, event, hooks[event])
     if any(_places(text, _root(text), ("env", _END_BUDGET), lambda _: True)):
         return text
     return _with_inner_element(text, _root(text), ("env{",), f'"{_END_BUDGET}": "{_END_BUDGET_MS}"')
 
 
-def _with_hook(text: str, event: str, hook: dict[str, Any]) -> str:
+def _renewed(text: str, hooks: dict[str, Members]) -> tuple[str, set[str]]:
+    """The text with those of our hooks that are there as they should be, and their events."""
+    import json
+
+    there = set()
+    for place in reversed([*_places(text, _root(text), ("hooks", "", "", "hooks", ""), _is_ours)]):
+        (events, event_at), (opening, index) = place[1], place[-1]
+        event = _elements(text, events)[0][event_at].name
+        older = _elements(text, opening)[0][index]
+        if event in hooks and older.value != hooks[event]:
+            text = text[: older.start] + json.dumps(hooks[event], ensure_ascii=False) + text[older.end :]
+        there.add(event)
+    return text, there
+
+
+def _with_hook(text: str, event: str, hook: Members) -> str:
     import json
 
     group = json.dumps({"hooks": [hook]}, ensure_ascii=False)
     path = ("hooks{", f"{event}[")
     if not text:
         return _wrapped(("{", *path), group, "\n", "  ") + "\n"
-    there = [place[-1] for place in _places(text, _root(text), ("hooks", event, "", "hooks", ""), _is_ours)]
-    for opening, index in reversed(there):
-        older = _elements(text, opening)[0][index]
-        if older.value != hook:
-            text = text[: older.start] + json.dumps(hook, ensure_ascii=False) + text[older.end :]
-    return text if there else _with_inner_element(text, _root(text), path, group)
+    return _with_inner_element(text, _root(text), path, group)
 
 
 def _uninstalled(text: str) -> str:
@@ -3432,49 +3474,175 @@ def _uninstalled(text: str) -> str:
 
 
 def _settings_file(project: str | None = None, managed: bool = False) -> str:
-    """The file of the user's own settings, of a project's or of the machine's: not a link to it, but itself."""
+    """The file of the user's own settings, of a project's or of the machine's, as Claude Code names it."""
     if managed:
-        return os.path.realpath(_MANAGED_SETTINGS)
+        return _MANAGED_SETTINGS
     if project is None:
         folder = os.environ.get("CLAUDE_CONFIG_DIR") or os.path.join(os.path.expanduser("~"), ".claude")
     elif os.path.isdir(project):
         folder = os.path.join(project, ".claude")
     else:
         raise _Refused(f"there is no folder {project}")
-    return os.path.realpath(os.path.join(folder, "settings.json"))
+    return os.path.abspath(os.path.join(folder, "settings.json"))
 
 
 def _read_settings(path: str) -> str:
     """The text of the settings; empty if there is no such file. Raises _Refused where it is no JSON object."""
-    import json
-
     try:
         with open(path, encoding="utf-8", newline="") as file:
             text = file.read()
-        if not isinstance(json.loads(text.removeprefix(_BYTE_ORDER_MARK)), dict):
-            raise _Refused(f"{path} line 1 column 1: the settings should be an object")
     except FileNotFoundError:
         return ""
+    except UnicodeDecodeError as error:
+        raise _Refused(f"{path} is not JSON: {error}") from None
+    return _checked_settings(path, text)
+
+
+def _checked_settings(path: str, text: str) -> str:
+    import json
+
+    try:
+        if not isinstance(json.loads(text.removeprefix(_BYTE_ORDER_MARK)), dict):
+            raise _Refused(f"{path} line 1 column 1: the settings should be an object")
     except json.JSONDecodeError as error:
         raise _Refused(f"{path} line {error.lineno} column {error.colno} is not JSON: {error.msg}") from None
-    except (UnicodeDecodeError, RecursionError) as error:
+    except RecursionError as error:
         raise _Refused(f"{path} is not JSON: {error}") from None
     return text
 
 
-def _write_settings(path: str, text: str) -> None:
-    """In place of the old file, with its mode and owner, at one instant."""
-    unfinished = f"{path}.{os.getpid()}.tmp"
-    with open(unfinished, "x", encoding="utf-8", newline="") as file:
+class _SettingsLock:
+    """Claude Code's own lock of a file of settings: a folder beside it. One that is old is left from a crash."""
+
+    def __init__(self, path: str) -> None:
+        self._folder = f"{path}.lock"
+
+    def __enter__(self) -> None:
+        deadline = time.monotonic() + _LOCKED_SECONDS
+        while not self._is_made():
+            if time.monotonic() > deadline:
+                raise _Refused(f"somebody else is changing these settings: {self._folder} is there")
+            time.sleep(_LOCKED_POLL_SECONDS)
+
+    def _is_made(self) -> bool:
         try:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-            _take_after(path, file.fileno())
-            os.replace(unfinished, path)
-        except BaseException:
-            os.unlink(unfinished)
+            os.mkdir(self._folder)
+        except FileExistsError:
+            with _suppress(OSError):
+                if time.time() - os.stat(self._folder).st_mtime > _STALE_SECONDS:
+                    os.rmdir(self._folder)
+            return False
+        return True
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with _suppress(OSError):
+            os.rmdir(self._folder)
+
+
+def _change_file(path: str, changed: Callable[[str], str]) -> bool:
+    """Whether that changed anything. Whoever does not heed the lock may write at any moment: so it is looked again
+    before and after, until there is nothing left to change."""
+    has_changed = False
+    with _SettingsLock(path):
+        path = os.path.realpath(path)
+        until = time.monotonic() + _CHANGING_SECONDS
+        while time.monotonic() < until:
+            old = _settled_settings(path)
+            new = changed(old)
+            if new == old:
+                return has_changed
+            displaced = _put_settings(path, old, new)
+            if displaced is not None and displaced != old:  # it was written between our look and our change
+                with _suppress(_Refused):
+                    _put_settings(path, new, changed(_checked_settings(path, displaced)))
+            has_changed = has_changed or displaced is not None
+    raise _Refused("is changed by somebody else again and again")
+
+
+def _settled_settings(path: str, tries: int = _TRIES_TO_READ) -> str:
+    """What is no JSON may be half of what somebody is just writing."""
+    try:
+        return _read_settings(path)
+    except _Refused:
+        if not tries:
             raise
+    time.sleep(_LOOK_AGAIN_SECONDS)
+    return _settled_settings(path, tries - 1)
+
+
+def _put_settings(path: str, old: str, new: str) -> str | None:
+    """Put the new text in place of the old at one instant, with its mode and owner: what was there then.
+
+    None: it is not the old text that is there, and nothing was done. An empty text is no file.
+    """
+    unfinished = f"{path}.{os.getpid()}.tmp"
+    exchange = _exchange()
+    try:
+        if new:
+            _write_settings(unfinished, new, path)
+        if _text_in(path) != old:
+            return None
+        if not old:
+            _put_new(unfinished, path)
+        elif not new:
+            os.rename(path, unfinished)
+        elif not exchange(unfinished, path):
+            _replace(unfinished, path)
+        if (_text_in(unfinished) or old) == old:
+            time.sleep(_LOOK_AGAIN_SECONDS)  # who had opened it before may still be writing into it
+        return (old and _text_in(unfinished)) or old
+    except (FileExistsError, FileNotFoundError):
+        return None
+    finally:
+        with _suppress(FileNotFoundError):
+            os.unlink(unfinished)
+
+
+def _text_in(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace", newline="") as file:
+            return file.read()
+    except FileNotFoundError:
+        return ""
+
+
+def _exchange() -> Callable[[str, str], bool]:
+    """What lets two files change places, so that nothing is lost that was there; False: not on this file system."""
+    import ctypes
+
+    call: Any = getattr(ctypes.CDLL(None), "renameat2", None)
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    return lambda one, other: call and not call(here, os.fsencode(one), here, os.fsencode(other), exchange)
+
+
+def _replace(new: str, old: str) -> None:
+    """The same where it has to be done in steps, and where there may be no links."""
+    kept = f"{new}.old"
+    with _suppress(OSError):
+        os.link(old, kept)
+    os.replace(new, old)
+    with _suppress(OSError):
+        os.rename(kept, new)
+
+
+def _put_new(new: str, path: str) -> None:
+    """Raises FileExistsError."""
+    try:
+        os.link(new, path)
+    except FileExistsError:
+        raise
+    except OSError:
+        os.rename(new, path)
+
+
+def _write_settings(path: str, text: str, like: str) -> None:
+    with open(path, "x", encoding="utf-8", newline="") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+        _take_after(like, file.fileno())
 
 
 def _take_after(path: str, descriptor: int) -> None:
@@ -3498,33 +3666,53 @@ def _make_folder(path: str) -> int:
 
 def _install_into(path: str) -> bool:
     """Whether that changed anything. A new file ends with a blank line for each folder that was made for it."""
-    old = _read_settings(path)
+    made = 0 if os.path.exists(path) else _make_folder(os.path.dirname(os.path.realpath(path)))
     try:
-        new = _installed(old, _hook_command())
+        return _change_file(path, lambda old: _installed(old) + ("" if old else "\n" * made))
     except _Refused as reason:
         raise _Refused(f"{path} {reason}") from None
-    if new == old:
-        return False
-    made = _make_folder(os.path.dirname(path))
-    _write_settings(path, new + ("" if old else "\n" * made))
-    return True
 
 
 def _uninstall_from(path: str) -> bool:
-    old = _read_settings(path)
-    new = old and _uninstalled(old)
-    if new == old:
+    old = os.path.exists(path) and _settled_settings(path)
+    if not old or not _change_file(path, lambda text: text and _uninstalled(text)):
         return False
-    if new:
-        _write_settings(path, new)
+    path = os.path.realpath(path)
+    if os.path.exists(path):
         return True
-    os.unlink(path)
     for _ in range(len(old) - len(old.rstrip("\n")) - 1):
         path = os.path.dirname(path)
         if os.listdir(path):
             break
         os.rmdir(path)
     return True
+
+
+def _open_to_others(path: str) -> str:
+    """The file or the folder above it that others than root and this user can write; empty if there is none."""
+    import stat
+
+    while True:
+        found = os.stat(path)
+        is_sticky = stat.S_ISDIR(found.st_mode) and found.st_mode & stat.S_ISVTX  # others may add, not replace
+        by_group = found.st_mode & stat.S_IWGRP and found.st_gid != 0
+        if found.st_uid not in (0, os.geteuid()) or ((by_group or found.st_mode & stat.S_IWOTH) and not is_sticky):
+            return path
+        if path == "/":
+            return ""
+        path = os.path.dirname(path)
+
+
+def _check_closed(path: str) -> None:
+    """Whoever can write what each user's Claude Code is to run can run anything as each of them. Raises _Refused."""
+    for needed in (os.path.abspath(__file__), _interpreter(), path):
+        while not os.path.exists(needed):
+            needed = os.path.dirname(needed)
+        if found := _open_to_others(os.path.realpath(needed)):
+            raise _Refused(
+                f"{found} can be written by others than root, who could then run anything as anybody who starts "
+                "Claude Code here. Let it be root's alone (chown root, chmod go-w), or put this file elsewhere"
+            )
 
 
 def _compile() -> str:
@@ -3655,6 +3843,8 @@ def _change_settings(change: Callable[[str], bool], tell: Callable[[str, bool], 
     """1: the settings could not be changed, and are as they were."""
     try:
         path = _settings_file(options.project, options.managed)
+        if options.managed and change is _install_into:
+            _check_closed(path)
         changed = change(path)
     except (_Refused, OSError, UnicodeEncodeError) as trouble:
         print(f"Nothing was changed: {trouble}", file=sys.stderr)

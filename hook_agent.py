@@ -1056,7 +1056,10 @@ def _member(line: bytes, name: bytes) -> str:
 _DIGEST_LENGTH = 16  # hex digits: enough to tell apart the payloads of one session
 
 # What the store gives an entry or a record, or reads a meaning into: no leftover member may pose as one of these.
-_ENTRY_HAS = _names("type seq cursor receivedAt timestamp eventId sessionId agentId userId attention payload")
+_ENTRY_HAS = _names(
+    """type seq cursor receivedAt timestamp eventId sessionId agentId userId attention attentionId machineMade rejected
+    refused payload"""
+)
 _AGENT_HAS = _names("task status result spawnedAt completedAt parentAgentId subsession")
 _GOAL_HAS = _names("id goalId description details priority status completedAt")
 _RECORD_HAS = {
@@ -1064,7 +1067,7 @@ _RECORD_HAS = {
     "agent_completed": _AGENT_HAS,
     "goal_added": _GOAL_HAS,
     "goal_updated": _GOAL_HAS,
-    "session_finalized": _names("status outcome response exitCode"),
+    "session_finalized": _names("status outcome response exitCode error"),
 }
 _METADATA_HAS = _names(
     """$schema sessionId sandboxId userId created updated status yoloMode tokenUsage metrics tags parentSession
@@ -1078,15 +1081,47 @@ _ASKING_NOTIFICATIONS = {
     "elicitation_dialog": "question",
     "elicitation_url_dialog": "question",
 }
+# What clients say that name no type, the first that fits.
+_ASKING_WORDS = (
+    ("approval for the plan", "plan"),
+    ("your permission", "permission"),
+    ("your approval", "permission"),
+    ("has a question", "question"),
+    ("waiting for your input", "input"),
+    ("needs your input", "input"),
+    ("needs your attention", "input"),
+)
 _UNSAID = {
     "permission": "Claude asks for permission",
     "input": "Claude is done and waits for the next prompt",
     "question": "Claude has a question",
+    "plan": "Claude has a plan to be approved",
 }
+_ENDED_TASKS = _names("completed failed killed stopped cancelled")  # of background tasks: any other status runs on
+_OWN_WORDS = (  # with which a program begins what it says as if a person had typed it
+    "<task-notification>",
+    "<command-name>",
+    "<command-message>",
+    "<local-command-",
+    "<system-reminder>",
+    "<teammate-message",
+    "<bash-",
+)
+_PEOPLE = ("user", "sdk")  # sources of a prompt
+# With which Claude Code begins the result of a call that a person said no to, or interrupted.
+_REJECTION_WORDS = (
+    "The user doesn't want to ",
+    "[Request interrupted by user",
+    "Request interrupted by user",
+    "Tool use rejected",
+    "User rejected",
+)
 _CHANGES_OF_CONVERSATION = ("clear", "resume")  # of SessionEnd: the process goes on with another session id
 _TELLING_INPUTS = ("command", "file_path", "notebook_path", "path", "url", "pattern", "query", "description", "prompt")
 _GIST_LENGTH = 200
 _QUOTE_LENGTH = 300
+_OPTIONS_SHOWN = 20
+_ASKED_LENGTH = 1000  # of a question or a plan, of which a person wants to know more
 
 
 def snake_case(name: str) -> str:
@@ -1129,9 +1164,9 @@ def _keep(left: Members, home: Members, reserved: Iterable[str]) -> None:
 # For whom or what the session waits
 
 
-def _attention(reason: str, message: object, **more: str) -> Members:
+def _attention(reason: str, message: object, **more: Any) -> Members:
     said = _text(message) if _text(message).strip() else _UNSAID[reason]
-    return {"attention": {"reason": reason, "message": said, **more}}
+    return {"attention": {"reason": reason, "message": said, **{name: it for name, it in more.items() if it}}}
 
 
 def _gist(tool_input: object) -> str:
@@ -1143,42 +1178,121 @@ def _gist(tool_input: object) -> str:
     return " ".join(words)[:_GIST_LENGTH]
 
 
-def _asks_nobody(left: Members) -> Members:
+def _says_no_more(left: Members) -> Members:
     return {}
 
 
-def _asks_no_longer(left: Members) -> Members:
-    return {"attention": None}
+def _asks_by_tool(left: Members) -> Members:
+    """Of the tools that are themselves a question to a person."""
+    tool, given = _text(left.get("tool_name")), left.get("tool_input")
+    given = given if isinstance(given, dict) else {}
+    if tool == "ExitPlanMode":
+        return _attention("plan", _text(given.get("plan"))[:_ASKED_LENGTH], tool=tool)
+    if tool == "AskUserQuestion":
+        return _attention("question", _asked(given)[:_ASKED_LENGTH], tool=tool, options=_options(given))
+    return {}
+
+
+def _questions(given: Members) -> list[Members]:
+    questions = given.get("questions")
+    return [it for it in questions if isinstance(it, dict)] if isinstance(questions, list) else []
+
+
+def _asked(given: Members) -> str:
+    return " / ".join(filter(None, (_text(it.get("question")) for it in _questions(given))))
+
+
+def _options(given: Members) -> list[str]:
+    """What there is to choose from, where one thing is asked."""
+    questions = _questions(given)
+    options = questions[0].get("options") if len(questions) == 1 else None
+    labels = [it.get("label") if isinstance(it, dict) else it for it in options] if isinstance(options, list) else []
+    return [_text(label)[:_GIST_LENGTH] for label in labels[:_OPTIONS_SHOWN] if _text(label)]
 
 
 def _asks_permission(left: Members) -> Members:
     tool = _text(left.get("tool_name"))
     message = ": ".join(filter(None, (tool, _gist(left.get("tool_input")))))
-    return _attention("permission", message, **({"tool": tool} if tool else {}))
+    return _asks_by_tool(left) or _attention("permission", message, tool=tool)
 
 
 def _asks_if_so_notified(left: Members) -> Members:
-    reason = _ASKING_NOTIFICATIONS.get(_text(left.get("notification_type")))
-    return _attention(reason, left.get("message")) if reason else {}
+    kind, message = left.get("notification_type"), _text(left.get("message"))
+    reason = _reason_in(message) if kind is None else _ASKING_NOTIFICATIONS.get(_text(kind), "")
+    if kind == "agent_needs_input" and left.get("agent_id"):
+        reason = "question"
+    if not reason:
+        return {}
+    _, _, tool = message.partition("permission to use ") if reason == "permission" else ("", "", "")
+    return _attention(reason, message, tool=tool if tool.isidentifier() else "")
+
+
+def _reason_in(message: str) -> str:
+    lower = message.lower()
+    return next((reason for words, reason in _ASKING_WORDS if words in lower), "")
 
 
 def _asks_question(left: Members) -> Members:
-    return _attention("question", left.get("message"))
+    return _attention("question", left.get("message"), id=_elicitation(left))
+
+
+def _is_answered(left: Members) -> Members:
+    return {"attention": None, **({"attentionId": _elicitation(left)} if _elicitation(left) else {})}
+
+
+def _elicitation(left: Members) -> str:
+    """A form has no id; its server asks one thing at a time."""
+    return _text(left.get("elicitation_id")) or _text(left.get("mcp_server_name"))
 
 
 def _asks_next_prompt(left: Members) -> Members:
+    if _works_on(left):
+        return {}
     return _attention("input", _text(left.get("last_assistant_message"))[:_QUOTE_LENGTH])
+
+
+def _works_on(left: Members) -> bool:
+    """Whether something runs in the background, or is to wake it up."""
+    tasks = left.get("background_tasks")
+    running = [it for it in tasks if _runs(it)] if isinstance(tasks, list) else []
+    return bool(running or left.get("session_crons"))
+
+
+def _runs(task: object) -> bool:
+    return isinstance(task, dict) and task.get("status") not in _ENDED_TASKS
+
+
+def _asks_what_to_do_about_it(left: Members) -> Members:
+    members = [_text(left.get(name)) for name in ("last_assistant_message", "error_details", "error")]
+    return _attention("input", next(filter(str.strip, members), "Claude has failed")[:_QUOTE_LENGTH], error=members[2])
+
+
+# Who said it, and how it went
+
+
+def _is_by_machine(left: Members) -> Members:
+    source, prompt = left.get("source"), _text(left.get("prompt")).lstrip()
+    is_own = prompt.startswith(_OWN_WORDS) or (isinstance(source, str) and source not in _PEOPLE)
+    return {"machineMade": True} if is_own else {}
+
+
+def _is_rejected(left: Members) -> Members:
+    return {"rejected": True} if left.get("is_interrupt") is True or _says_no(_text(left.get("error"))) else {}
+
+
+def _says_no(result: str) -> bool:
+    return result.replace("\u2019", "'").lstrip().startswith(_REJECTION_WORDS)
 
 
 # One builder for each kind of event
 
 
 def _logs(
-    event_type: str, entry_type: str, asks: Callable[[Members], Members] = _asks_nobody, /, **renamed: str
+    event_type: str, entry_type: str, more: Callable[[Members], Members] = _says_no_more, /, **renamed: str
 ) -> Builder:
     def build(left: Members, claude_id: str) -> tuple[str, Members]:
-        attention = asks(left)
-        return event_type, {"type": entry_type, **_renamed(left, **renamed), **attention}
+        said = more(left)
+        return event_type, {"type": entry_type, **_renamed(left, **renamed), **said}
 
     return build
 
@@ -1203,7 +1317,7 @@ def _session_finalized(left: Members, claude_id: str) -> tuple[str, Members] | N
     """A conversation that another takes the place of is not the end of a session that holds both."""
     if claude_id and left.get("reason") in _CHANGES_OF_CONVERSATION:
         return None
-    return "session_finalized", {"status": "success"}
+    return "session_finalized", {}  # how it ended follows from what was said before
 
 
 def _agent(left: Members) -> Members:
@@ -1261,16 +1375,19 @@ _ENDED_CALL = {**_CALL, "duration_ms": "durationMs"}
 # Members that keep their name (prompt, error, message, reason …) need no mention: whatever is left is kept.
 _BUILDERS: dict[str, Builder] = {
     "SessionStart": _session_created,
-    "UserPromptSubmit": _logs("action", "prompt"),
-    "PreToolUse": _logs("action", "tool_call", **_CALL),
+    "UserPromptSubmit": _logs("action", "prompt", _is_by_machine),
+    "PreToolUse": _logs("action", "tool_call", _asks_by_tool, **_CALL),
     "PostToolUse": _logs("response", "tool_result", tool_response="output", **_ENDED_CALL),
-    "PostToolUseFailure": _logs("response", "tool_error", **_ENDED_CALL),
+    "PostToolUseFailure": _logs("response", "tool_error", _is_rejected, **_ENDED_CALL),
     "PermissionRequest": _logs("action", "permission_request", _asks_permission, **_TOOL),
+    "PermissionDenied": _logs("action", "permission_denied", **_CALL),
     "Notification": _logs("action", "notification", _asks_if_so_notified, notification_type="notificationType"),
     "Elicitation": _logs("action", "elicitation", _asks_question),
-    "ElicitationResult": _logs("action", "elicitation_result", _asks_no_longer),
+    "ElicitationResult": _logs("action", "elicitation_result", _is_answered),
     "Stop": _logs("response", "assistant_message", _asks_next_prompt, last_assistant_message="message"),
-    "StopFailure": _logs("response", "error", error_details="errorDetails", last_assistant_message="message"),
+    "StopFailure": _logs(
+        "response", "error", _asks_what_to_do_about_it, error_details="errorDetails", last_assistant_message="message"
+    ),
     "SubagentStart": _agent_spawned,
     "SubagentStop": _agent_completed,
     "TaskCreated": _goal_added,
@@ -1278,7 +1395,51 @@ _BUILDERS: dict[str, Builder] = {
     "SessionEnd": _session_finalized,
 }
 
-# What names the one thing that a payload is about, so that a second delivery can be recognised.
+
+def _typed_data(payload: Members, claude_id: str, lane: str | None) -> tuple[str, Members]:
+    left, hook = dict(payload), payload["hook_event_name"]
+    if lane is None:
+        built = _BUILDERS.get(hook, _named_action)(left, claude_id)
+    else:
+        built = _built_in_lane(left, claude_id, lane)
+    event_type, data = built or _named_action(left, claude_id)
+    if event_type in ("action", "response") and _agent_of(payload, lane):
+        _say_for_agent(data)
+    _keep(left, data, _ENTRY_HAS | _RECORD_HAS.get(event_type, frozenset()))
+    return event_type, data
+
+
+def _agent_of(payload: Members, lane: str | None) -> str | None:
+    """Who said it; None: the agent that the session is about."""
+    agent_id = payload.get("agent_id")
+    return agent_id if _is_id(agent_id) else lane or None
+
+
+def _say_for_agent(data: Members) -> None:
+    """That an agent sits at its prompt is no reason to wait for a person, and it is another agent that prompts it."""
+    if (data.get("attention") or {}).get("reason") == "input":
+        del data["attention"]
+    if data.get("type") == "prompt":
+        data["machineMade"] = True
+
+
+def _built_in_lane(left: Members, claude_id: str, lane: str) -> tuple[str, Members] | None:
+    """What another program of Claude Code does in a session that is not about it: it is an agent there.
+
+    The lane "" is for one that is over, and that another has taken the place of.
+    """
+    hook = left["hook_event_name"]
+    if hook == "SessionEnd":
+        return ("agent_completed", {"agentId": lane, "type": "claude", "status": "completed"}) if lane else None
+    if hook == "SessionStart" and lane:
+        return "agent_spawned", {"agentId": lane, "type": "claude"}
+    built = _BUILDERS.get(hook, _named_action)(left, claude_id)
+    if built and built[0] == "agent_spawned" and lane:
+        built[1]["parentAgentId"] = lane
+    return built
+
+
+# What names the one thing that a payload is about, so that the same told again is recognised, whatever else it says.
 _NATURAL_KEYS = {
     "PreToolUse": ("tool_use_id",),
     "PostToolUse": ("tool_use_id",),
@@ -1290,29 +1451,43 @@ _NATURAL_KEYS = {
     "Elicitation": ("elicitation_id",),
     "ElicitationResult": ("elicitation_id",),
 }
+# What tells apart those that have one id because ids begin anew (`call_0` with each reply, an agent that is resumed).
+_TELLING_APART = ("prompt_id", "tool_name", "tool_input", "task_subject", "message", "action")
+_UNIQUE_LENGTH = 12  # characters, with a digit among them, that nobody counts up to
 
 
-def _typed_data(payload: Members, claude_id: str) -> tuple[str, Members]:
-    left = dict(payload)
-    build = _BUILDERS.get(payload["hook_event_name"], _named_action)
-    event_type, data = build(left, claude_id) or _named_action(left, claude_id)
-    _keep(left, data, _ENTRY_HAS | _RECORD_HAS.get(event_type, frozenset()))
-    return event_type, data
+def _is_unique(key: str) -> bool:
+    """Whether an id is one of those that are made up, and not counted."""
+    parts = key.replace("-", "_").split("_")
+    return any(len(part) >= _UNIQUE_LENGTH and not part.isalpha() for part in parts) or len("".join(parts)) >= 32
 
 
 def _natural_key(payload: Members) -> str | None:
+    """The id of the event that a payload stands for, made from what it names; None where it names nothing."""
     hook: str = payload["hook_event_name"]
     parts = [payload.get(name) for name in _NATURAL_KEYS.get(hook, ())]
     if not parts or not all(isinstance(part, (str, int)) and part != "" for part in parts):
         return None
+    key = "-".join([hook, *map(str, parts)])
+    if _is_id(key) and _is_unique(str(parts[0])) and hook != "SubagentStart":
+        return key
     import json
 
     try:
-        digest = _digest(json.dumps(payload, sort_keys=True, separators=(",", ":")))
+        digest = _digest(json.dumps([parts, *map(payload.get, _TELLING_APART)], sort_keys=True))
     except RecursionError:  # nested deeper than the store takes anyway
         return None
-    key = "-".join([hook, *map(str, parts), digest])
+    key = f"{key}-{digest}"
     return key if _is_id(key) else f"{hook}-{digest}"
+
+
+_NAMED_RUNS = _names("lg.call lg.result lg.turn")  # of graphs: what begins the ids of their events
+
+
+def is_named(event_id: str | None, data: Members) -> bool:
+    """Whether an event's id was made from what it is about: whoever has the id says the same, in whatever words."""
+    kind = (event_id or "").partition("-")[0]
+    return (kind in _NATURAL_KEYS and "hook_event_name" in data) or (kind in _NAMED_RUNS and "runId" in data)
 
 
 def _checked_session_id(value: object) -> str:
@@ -1335,10 +1510,12 @@ def claude_code_events(
     user_id: str | None = None,
     event_id: str | None = None,
     timestamp: str | None = None,
+    lane: str | None = None,
 ) -> list[dict[str, Any]]:
     """The events, as lines of a batch, that one Claude Code hook payload (decoded JSON) stands for: exactly one.
 
     `session_id` replaces Claude Code's own. Without `event_id` a payload that names one thing gets an id made from it.
+    `lane` is the agent that the payload's program is there, where the session is about another program.
     Raises ValueError, naming the field, if the payload is not an object, or its hook or its session is not named.
     """
     if not isinstance(payload, dict):
@@ -1346,18 +1523,298 @@ def claude_code_events(
     if not _text(payload.get("hook_event_name")):
         raise ValueError("hook_event_name must be a non-empty string")
     session = _checked_session_id(payload.get("session_id") if session_id is None else session_id)
-    event_type, data = _typed_data(payload, claude_id=_replaced_id(payload, session))
-    agent_id = payload.get("agent_id")
+    event_type, data = _typed_data(payload, _replaced_id(payload, session), lane)
     event = {
         "type": event_type,
         "sessionId": session,
         "eventId": _natural_key(payload) if event_id is None else event_id,
         "userId": user_id,
-        "agentId": agent_id if _is_id(agent_id) else None,
+        "agentId": _agent_of(payload, lane),
         "timestamp": timestamp,
         "data": data,
     }
     return [{name: value for name, value in event.items() if value is not None}]
+
+
+# What is known of calls only when all of a reply are through
+
+_BATCH_MARKS = (
+    b"tool_use_error>",
+    b"user doesn",
+    b"interrupted by",
+    b"rejected",
+    b"ermission",
+    b"approval",
+    b"Auto mode",
+)
+_DENIAL_WORDS = (
+    "Permission to use ",
+    "Claude requested permissions to ",
+    "This command requires approval",
+    "This Bash command contains multiple operations. The following part",
+    "Auto mode is unavailable: ",
+)
+
+
+def tells_something_new(payload: bytes) -> bool:
+    """Whether a hook's payload can say what no other hook says: all of PostToolBatch but a few is told by others.
+
+    For the hook command, which decodes nothing: true where it is not sure.
+    """
+    _, _, rest = payload.partition(b'"hook_event_name"')
+    if not rest.lstrip(b" \t\r\n:").startswith(b'"PostToolBatch"'):
+        return True
+    return any(mark in rest for mark in _BATCH_MARKS)
+
+
+def _told_by_batch(payload: Members) -> Iterator[tuple[Members, Members]]:
+    """The payloads that hooks would have had for the calls that none ran for, and what their entries have besides."""
+    calls = payload.get("tool_calls")
+    common = {name: it for name, it in payload.items() if name != "tool_calls"}
+    for call in calls if isinstance(calls, list) else ():
+        if not isinstance(call, dict):
+            continue
+        error = _content_text(call.get("tool_response")) or _text(call.get("tool_response"))
+        failed = {**common, **call, "hook_event_name": "PostToolUseFailure", "error": error}
+        del failed["tool_response"]
+        if error.startswith("<tool_use_error>"):  # before any hook ran
+            failed["error"] = error[len("<tool_use_error>") :].replace("</tool_use_error>", "")
+            begun = {name: it for name, it in failed.items() if name != "error"}
+            yield {**begun, "hook_event_name": "PreToolUse"}, {"refused": True}
+            yield failed, {"refused": True}
+        elif _says_no(error):
+            yield failed, {}
+        elif error.startswith(_DENIAL_WORDS):  # by a rule
+            yield failed, {"refused": True}
+
+
+# The hooks of a session together
+
+_SAME_MILLISECONDS = 2000  # in which several hooks tell of one happening
+_CLEARED_MILLISECONDS = 5000  # in which the next conversation begins
+_SESSIONS_KNOWN = 200
+_PROGRAMS_KNOWN = 100
+_TRANSCRIPT_BYTES = 256 << 10  # of a transcript's end
+
+
+class HookNarrator:
+    """Turns the records of hooks, in the order in which they were written, into the lines of a batch.
+
+    It tells once what several hooks tell at once; makes a lane of another program of Claude Code that works in the
+    session beside the one that goes on; and says what is known only from before: why a session ended, which one it
+    continues. What it knows is `state`, plain JSON. That belongs to a place in the records: who reads records again
+    has to begin with the state of before them, and a copy of it is to be kept with the place.
+    """
+
+    def __init__(self, state: Members | None = None) -> None:
+        self.state: Members = {"recent": {}, "sessions": {}, "cleared": {}, **(state or {})}
+
+    def lines(self, record: bytes) -> list[bytes]:
+        """None, one, or several; a record that is an event already stays as it is.
+
+        Raises ValueError if a hook's payload is not one.
+        """
+        head, named, payload = record.partition(b',"hook":')
+        if not named or b',"data":' in head or not record.endswith(b"}"):
+            return [record]
+        known, body = _decoded(head + b"}"), _decoded(payload[:-1])
+        plain = _Plain()
+        return [_line({**it, "data": plain.value(it["data"])}) for it in self._events(known, body, payload)]
+
+    def _events(self, known: Members, payload: Any, text: bytes) -> list[Members]:
+        given = {
+            "session_id": _as_id(known["sessionId"], "session") if known["sessionId"] else None,
+            "user_id": _as_user(known.get("userId")),
+            "timestamp": known["timestamp"],
+        }
+        claude_code_events(payload, **given)  # raises before anything is noted of it
+        if self._is_told(known, payload, text):
+            return []
+        session = given["session_id"] or payload["session_id"]
+        lane = self._lane(session, payload, _process(known.get("ppid"))) if given["session_id"] else None
+        if payload["hook_event_name"] == "PostToolBatch":
+            return list(self._told_late(payload, known, lane=lane, **given))
+        (event,) = claude_code_events(payload, **given, lane=lane, event_id=_own_key(payload) or known["eventId"])
+        self._complete(event, payload, known)
+        return [event]
+
+    def _told_late(self, payload: Members, known: Members, **given: Any) -> Iterator[Members]:
+        for number, (told, more) in enumerate(_told_by_batch(payload)):
+            event_id = _own_key(told) or f"{known['eventId']}-{number}"
+            (event,) = claude_code_events(told, **given, event_id=event_id)
+            event["data"].update(more, hook_event_name=payload["hook_event_name"])
+            yield event
+
+    # Once
+
+    def _is_told(self, known: Members, payload: Members, text: bytes) -> bool:
+        """Whether another record says the same, word for word, and is not two seconds older."""
+        moment, recent = _milliseconds(known["timestamp"]), self.state["recent"]
+        hook, call = payload["hook_event_name"], _text(payload.get("tool_use_id"))
+        for name, (at, _, its_hook, its_call) in list(recent.items()):
+            is_over = call and its_call == call and its_hook != hook  # the next with this id is another call
+            if is_over or abs(moment - at) > _SAME_MILLISECONDS:
+                del recent[name]
+        digest = _sha256(_encoded(known["sessionId"]) + text)[:_DIGEST_LENGTH]
+        first = recent.setdefault(digest, [moment, known["eventId"], hook, call])
+        return bool(first[1] != known["eventId"])
+
+    # Whose it is
+
+    def _session(self, session: str) -> Members:
+        sessions = self.state["sessions"]
+        if len(sessions) >= _SESSIONS_KNOWN and session not in sessions:
+            sessions.pop(next(iter(sessions)))
+        new = {"main": "", "process": "", "isOver": True, "before": [], "lanes": [], "isToldOf": False}
+        it: Members = sessions.setdefault(session, new)
+        return it
+
+    def _lane(self, session: str, payload: Members, process: str) -> str | None:
+        """None: the program that the session is about; "": one that was that before; else the agent that it is."""
+        it, claude = self._session(session), _text(payload.get("session_id"))
+        hook, starts = payload["hook_event_name"], payload["hook_event_name"] == "SessionStart"
+        if claude != it["main"] and self._takes_over(it, claude, payload, process):
+            it["before"] = [*it["before"], it["main"]][-_PROGRAMS_KNOWN:]
+            it["lanes"] = [lane for lane in it["lanes"] if lane != claude]
+            it.update(main=claude, process=process, isOver=False)
+        if claude == it["main"]:
+            if starts or process != it["process"]:
+                it["process"] = process if starts else ""  # a parent that changes is a shell, and says nothing
+            it["isOver"] = hook == "SessionEnd" or (it["isOver"] and hook not in ("SessionStart", "UserPromptSubmit"))
+            return None
+        if not claude or (claude in it["before"] and claude not in it["lanes"]):
+            return "" if claude else None
+        if claude not in it["lanes"]:
+            it["lanes"] = [*it["lanes"], claude][-_PROGRAMS_KNOWN:]
+        return _as_id(f"claude-{claude[:8]}", "claude")
+
+    def _takes_over(self, it: Members, claude: str, payload: Members, process: str) -> bool:
+        """Whether a program, or a conversation of the same, goes on in the place of the one that did."""
+        starts, source = payload["hook_event_name"] == "SessionStart", payload.get("source")
+        if not claude or (not starts and claude in [*it["lanes"], *it["before"]]):
+            return False
+        if it["isOver"] or (starts and source == "clear"):
+            return True
+        goes_on = starts and source in ("resume", "fork", "compact") and process == it["process"] != ""
+        return goes_on or _is_gone(it["process"])
+
+    # What is known from before
+
+    def _complete(self, event: Members, payload: Members, known: Members) -> None:
+        kind, data = event["type"], event["data"]
+        if kind == "session_created":
+            continued = predecessor(self.state["cleared"], payload, known["timestamp"])
+            data.update(_origin(known.get("parentSession") or continued, known.get("tags")))
+        if "agentId" in event:
+            return
+        about = self._session(event["sessionId"])
+        if payload["hook_event_name"] in ("UserPromptSubmit", "StopFailure"):
+            about["isToldOf"] = payload["hook_event_name"] == "StopFailure"
+        if kind == "session_finalized":
+            if not known["sessionId"]:
+                predecessor(self.state["cleared"], payload, known["timestamp"])
+            error = "" if about["isToldOf"] else _last_api_error(_text(payload.get("transcript_path")))
+            data.update({"error": error} if error else {})
+
+
+def _own_key(payload: Members) -> str | None:
+    """The natural key of what a hook's record tells, where it needs no digest: other records have ids of their own."""
+    if payload["hook_event_name"] == "SubagentStart":
+        return None
+    key = _natural_key(payload)
+    id_name = _NATURAL_KEYS.get(payload["hook_event_name"], ("",))[0]
+    return key if key and _is_unique(str(payload.get(id_name))) else None
+
+
+def predecessor(cleared: Members, payload: Members, timestamp: str) -> str | None:
+    """The session in whose place one begins that says it was cleared; `cleared` remembers those that ended so."""
+    place = _text(payload.get("cwd"))
+    if payload["hook_event_name"] == "SessionEnd" and payload.get("reason") == "clear":
+        cleared.pop(place, None)
+        cleared[place] = [payload["session_id"], _milliseconds(timestamp)]
+        if len(cleared) > _PROGRAMS_KNOWN:
+            cleared.pop(next(iter(cleared)))
+    if payload["hook_event_name"] != "SessionStart" or payload.get("source") != "clear" or place not in cleared:
+        return None
+    session, ended = cleared[place]
+    is_near = abs(_milliseconds(timestamp) - ended) <= _CLEARED_MILLISECONDS
+    return str(session) if is_near and session != payload["session_id"] else None
+
+
+def _milliseconds(timestamp: str) -> int:
+    """Of a time as `_now` writes it."""
+    import calendar
+
+    try:
+        seconds = calendar.timegm(time.strptime(timestamp[:19], "%Y-%m-%dT%H:%M:%S"))
+        return seconds * 1000 + int(timestamp[20:23])
+    except ValueError:
+        return 0
+
+
+def _process(pid: object) -> str:
+    """A process by its number and, where that can be known, when it began: numbers are given again."""
+    return f"{pid}:{_began(pid)}" if isinstance(pid, int) and pid > 1 else ""
+
+
+def _began(pid: int) -> str:
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()[19].decode()
+    except (OSError, IndexError):
+        return ""
+
+
+def _is_gone(process: str) -> bool:
+    pid, _, began = process.partition(":")
+    if not pid:
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+    return bool(began) and _began(int(pid)) not in ("", began)
+
+
+def _last_api_error(path: str) -> str:
+    """What a transcript says of the error that the conversation ended with; empty where it did not."""
+    import stat
+
+    if not path.endswith(".jsonl"):
+        return ""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(descriptor, "rb") as file:
+            about = os.fstat(descriptor)
+            if not stat.S_ISREG(about.st_mode):
+                return ""
+            file.seek(max(0, about.st_size - _TRANSCRIPT_BYTES))
+            lines = file.read(_TRANSCRIPT_BYTES).split(b"\n")
+    except (OSError, ValueError):
+        return ""
+    return next((_api_error(entry) for entry in map(_entry_in, reversed(lines)) if entry), "")
+
+
+def _entry_in(line: bytes) -> Members | None:
+    """What a line says of the conversation itself; None: it is of something else, or no whole line."""
+    if b'"assistant"' not in line and b'"user"' not in line:
+        return None
+    try:
+        entry = _decoded(line)
+    except ValueError:
+        return None
+    is_said = isinstance(entry, dict) and entry.get("type") in ("user", "assistant") and not entry.get("isSidechain")
+    return entry if is_said else None
+
+
+def _api_error(entry: Members) -> str:
+    if entry.get("isApiErrorMessage") is not True:
+        return ""
+    message = entry.get("message")
+    said = message.get("content") if isinstance(message, dict) else ""
+    return (_text(said) or _content_text(said) or _text(entry.get("error")) or "API Error")[:_ASKED_LENGTH]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -1448,28 +1905,6 @@ def _quoted(text: str) -> str:
     if text.isascii() and text.isprintable() and '"' not in text and "\\" not in text:
         return f'"{text}"'
     return _encoded(_clean(text)).decode()
-
-
-def _event_of_hook(record: bytes) -> bytes | None:
-    """The line of the event that a hook's record stands for; None: the line is an event already.
-
-    Raises ValueError if the payload is not one.
-    """
-    head, named, payload = record.partition(b',"hook":')
-    if not named or b',"data":' in head or not record.endswith(b"}"):
-        return None
-    known = _decoded(head + b"}")
-    (event,) = claude_code_events(
-        _decoded(payload[:-1]),
-        session_id=_as_id(known["sessionId"], "session") if known["sessionId"] else None,
-        user_id=_as_user(known.get("userId")),
-        event_id=known["eventId"],
-        timestamp=known["timestamp"],
-    )
-    if event["type"] == "session_created":
-        event["data"].update(_origin(known.get("parentSession"), known.get("tags")))
-    plain = _Plain()
-    return _line({**event, "data": plain.value(event["data"])})
 
 
 def _origin(parent: object, tags: object) -> Members:
@@ -1691,6 +2126,7 @@ class Sender:
         self._say = say
         self._word = "there"
         self._refused: str | None = None
+        self._told: Members = {}  # what the narrator knew at the place up to which all is delivered
 
     def take_charge(self) -> int | None:
         """The lock, if it is this one that delivers. Raises OSError."""
@@ -1766,18 +2202,19 @@ class Sender:
     def _deliver(self, batch: _Batch) -> None:
         sent: list[tuple[bytes, bytes]] = []
         refused: list[tuple[bytes, int | None, str]] = []
+        narrator = HookNarrator(_decoded(_encoded(self._told)))
         for record in batch.lines:
-            line, fault = _sendable(record)
+            lines, fault = _sendable(narrator, record)
             if fault:
                 refused.append((record, None, fault))
-            else:
-                sent.append((record, line))
+            sent.extend((record, line) for line in lines)
         for index, status, reason in self._post([line for _, line in sent]) if sent else ():
             record, line = sent[index]
             refused.append((record if len(record) <= _EVENT_BYTES else line, status, reason))
         for letter in refused:
             self.spool.bury(*letter)
         self.spool.done(batch)
+        self._told = narrator.state
 
     def _post(self, lines: list[bytes]) -> list[Rejection]:
         """The store has the lines, but for those that are returned: refused for good. Raises _Unreachable."""
@@ -1837,12 +2274,12 @@ def _chance() -> float:
     return int.from_bytes(os.urandom(4), "big") / (1 << 32)
 
 
-def _sendable(record: bytes) -> tuple[bytes, str]:
-    """The line to send for a record, or why there is none."""
+def _sendable(narrator: HookNarrator, record: bytes) -> tuple[list[bytes], str]:
+    """The lines to send for a record, or why there are none."""
     try:
-        return _event_of_hook(record) or record, ""
+        return narrator.lines(record), ""
     except Exception as error:  # whatever it is, it is no reason to hold up what is behind it
-        return b"", f"{type(error).__name__}: {error}"
+        return [], f"{type(error).__name__}: {error}"
 
 
 def _dropped_event(session: str, event_id: str, known: Members) -> Members:
@@ -2785,11 +3222,19 @@ def _summary(value: object, length: int) -> str:
 def _question(value: object) -> str:
     """What an interrupt asks a person, as a sentence."""
     asked = value.get("action_requests", value) if isinstance(value, dict) else value  # as LangChain's middleware asks
-    if isinstance(asked, list) and asked:
-        asked = asked[0]
+    all_asked = asked if isinstance(asked, list) else [asked]
+    return " / ".join(filter(None, map(_asked_in, all_asked[:_ITEMS_SHOWN]))) or "The graph has paused"
+
+
+def _asked_in(asked: object) -> str:
     if isinstance(asked, dict):
         asked = next((asked[name] for name in _ASKING_MEMBERS if _text(asked.get(name))), asked)
-    return _summary(asked, _QUOTE_LENGTH) or "The graph has paused"
+    return _summary(asked, _QUOTE_LENGTH)
+
+
+def _resumed_by(value: object) -> Any:
+    """The answer in what a graph is given; None where it is none."""
+    return getattr(value, "resume", None) if type(value).__name__ == "Command" else None
 
 
 def _error_members(error: BaseException) -> Members:
@@ -2879,13 +3324,38 @@ class _Run:
         )
         self.thread = metadata.get("thread_id")
         self.asked: set[str] = set()  # of a graph: the interrupts by which it has paused
+        self.goes_on = False  # of a graph: whether it does from where it has paused
+        self.leaves_open = False  # and whether it is not known what was asked there
+        self.steps: dict[str, Any] = {}  # of a graph: its first step, and those of the graphs inside
+        self.attempts: dict[str, int] = {}
+        self.step = metadata.get("langgraph_step")
         self.tool_use_id = ""
+        self.call_id = self.id
+        self.teller: object = None  # the handler that said that it has begun
         self.model: object = None
         self.begun = time.monotonic()
 
     def duration(self) -> int:
         """Milliseconds since it began."""
         return round((time.monotonic() - self.begun) * 1000)
+
+    def is_first_again(self) -> bool:
+        """Whether a node is the one at which its graph goes on: it may be known from another process."""
+        step = self.root.steps.setdefault(self.namespace.rpartition("|")[0], self.step)
+        return self.root.goes_on and step == self.step
+
+    def name_call(self, tool_use_id: str | None) -> None:
+        """By the task that it is called in, which has the same name when the graph is resumed, by whatever process."""
+        self.tool_use_id = tool_use_id or self.id
+        if not tool_use_id or not self.namespace:
+            return
+        key = f"{self.namespace} {tool_use_id}"
+        attempt = self.root.attempts[key] = self.root.attempts.get(key, 0) + 1
+        self.call_id = _digest(f"{key} {attempt}")
+
+    def named(self, kind: str, *more: str) -> Members:
+        """The id of an event that is to be one, however often the run is told of; {}: the run has no name."""
+        return {} if self.call_id == self.id else {"eventId": "-".join([f"lg.{kind}", self.call_id, *more])}
 
 
 def _worker_id(run: _Run) -> str:
@@ -2904,7 +3374,7 @@ def _run_name(serialized: Members | None, options: Members) -> str:
 
 
 def _call(run: _Run) -> Members:
-    return {"runId": run.id, "toolUseId": run.tool_use_id, "tool": run.name}
+    return {"runId": run.call_id, "toolUseId": run.tool_use_id, "tool": run.name}
 
 
 def _ended_call(run: _Run) -> Members:
@@ -2922,12 +3392,53 @@ def _guarded(callback: Callable[..., None]) -> Callable[..., None]:
     def guarded(*args: Any, **options: Any) -> None:
         try:
             callback(*args, **options)
+        except _ToldAlready:
+            pass
         except Exception:
             import logging
 
             logging.getLogger("hook_agent").debug("%s failed", callback.__name__, exc_info=True)
 
     return guarded
+
+
+class _ToldAlready(Exception):
+    """Of this run by another handler, or by this one, which was given twice."""
+
+
+class _Graphs:
+    """What is known of an agent's graphs, whichever handlers tell of them."""
+
+    def __init__(self) -> None:
+        import threading
+
+        self.lock = threading.Lock()
+        self.runs: dict[Any, _Run] = {}  # by their ids
+        self.spawned: set[str] = set()  # agents that the store knows from here
+        self.working: set[str] = set()
+        self.paused: dict[str, str] = {}  # agents by the namespace of the node's turn that goes on later
+        self.waiting: dict[Any, dict[str, str | None]] = {}  # by thread: what was asked, and the agent that asked
+        self.step: str | None = None  # as last said
+        self.model: object = None
+        self.ended: Members | None = None  # how the session ends if nothing else happens; None: it does not
+        self.is_ended_at_exit = False
+
+
+def _is_interrupt_id(name: object) -> bool:
+    return len(_text(name)) == 32 and set(_text(name)) <= set("0123456789abcdef")
+
+
+def _graphs_of(agent: Any) -> _Graphs:
+    graphs: _Graphs = vars(agent).setdefault("_graphs", _Graphs())
+    return graphs
+
+
+def _finalize_at_exit(agent: Any, process: int) -> None:
+    """A program whose last graph has ended, and that has not ended its session, has ended like that graph."""
+    error = None if hasattr(sys, "ps1") else getattr(sys, "last_value", None)
+    ended = _graphs_of(agent).ended
+    if ended is not None and process == os.getpid() and not agent._is_finalized:
+        agent.finalize(ended if error is None else _end_by(type(error), error))
 
 
 class _GraphLog:
@@ -2937,19 +3448,10 @@ class _GraphLog:
     run_inline = True  # else an async graph waits for one of a pool's threads, each of which a tool may have
 
     def __init__(self, agent: Any, agent_id: str | None = None) -> None:
-        import threading
-
         super().__init__()
         self._agent = agent
         self._agent_id = agent_id
-        self._lock = threading.Lock()
-        self._runs: dict[Any, _Run] = {}  # by their ids
-        self._spawned: set[str] = set()  # agents that the store knows from here
-        self._working: set[str] = set()
-        self._paused: dict[str, str] = {}  # agents by the namespace of the node's turn that goes on later
-        self._waiting: set[Any] = set()  # threads of graphs that wait for a person
-        self._step: str | None = None  # as last said
-        self._model: object = None
+        self._graphs = _graphs_of(agent)
 
     # graphs and nodes
 
@@ -2958,12 +3460,14 @@ class _GraphLog:
         run = self._begin(run_id, serialized, options)
         if run.root is run:
             self._graph_begins(run, inputs)
-        elif run.is_node:
+        elif _resumed_by(inputs) is not None and not run.root.goes_on:  # a graph inside of a chain
+            self._close(run.root, self._answered(run.root, inputs))
+        if run.is_node:
             self._node_begins(run, inputs)
 
     @_guarded
     def on_chain_end(self, outputs: object, *, run_id: UUID, **options: Any) -> None:
-        run = self._runs.pop(run_id)
+        run = self._end(run_id)
         if run.is_node:
             self._node_ends(run, "completed", _summary(outputs, _RESULT_LENGTH))
         elif run.root is run:
@@ -2971,7 +3475,7 @@ class _GraphLog:
 
     @_guarded
     def on_chain_error(self, error: BaseException, *, run_id: UUID, **options: Any) -> None:
-        run, status = self._runs.pop(run_id), _run_status(error)
+        run, status = self._end(run_id), _run_status(error)
         if status == "paused" and run.root is not run:
             self._asks(run, error.args[0] if error.args else ())
         if run.is_node:
@@ -2983,16 +3487,39 @@ class _GraphLog:
     @_guarded
     def on_interrupt(self, event: Any) -> None:
         """Of LangGraph 1.2 and later: the only word of a breakpoint, which no node runs into."""
-        run = self._runs.get(event.run_id)
+        run = self._graphs.runs.get(event.run_id)
         if run and (event.interrupts or not run.asked):
             self._asks(run, event.interrupts)
 
     def _graph_begins(self, run: _Run, inputs: object) -> None:
-        data = _readable(_ENTRY_LENGTH, runId=run.id, graph=run.name, threadId=run.thread, input=inputs)
-        self._log("action", "graph_start", run, {**data, **self._waits_no_more(run)})
-        self._step = None
+        self._graphs.ended = None
+        run.goes_on = inputs is None
+        closed = self._answered(run, inputs)
+        said = _readable(_ENTRY_LENGTH, runId=run.id, graph=run.name, threadId=run.thread, input=inputs)
+        if not closed and not self._graphs.waiting:  # as far as is known from here
+            said["attention"] = None
+        self._log("action", "graph_start", run, said)
+        self._close(run, closed)
+        self._graphs.step = None
         # The null makes room: the store merges objects, and the last output is no part of the next.
         self._record("state_updated", {"phase": "running", "currentStep": None, "output": None}, run)
+
+    def _answered(self, graph: _Run, inputs: object) -> dict[str, str | None]:
+        """What was asked on the graph's thread and is no question any more, now that it is given this."""
+        answer, asked = _resumed_by(inputs), self._graphs.waiting.pop(graph.thread, {})
+        graph.goes_on |= answer is not None
+        if isinstance(answer, dict) and answer and all(map(_is_interrupt_id, answer)):  # to some of what was asked
+            if left := {name: agent_id for name, agent_id in asked.items() if name not in answer}:
+                self._graphs.waiting[graph.thread] = left
+            return {name: asked.get(name) for name in answer}
+        graph.leaves_open = graph.goes_on and not asked
+        return asked
+
+    def _close(self, graph: _Run, asked: dict[str, str | None]) -> None:
+        for name, agent_id in asked.items():
+            said = {"type": "interrupt_closed", "runId": graph.id, "threadId": graph.thread, "attention": None}
+            said.update({"attentionId": name} if name else {})  # else whatever the agent has asked
+            self._agent._record("action", said, agent_id=agent_id or graph.agent_id)
 
     def _graph_ends(self, run: _Run, status: str, outcome: object) -> None:
         said: Members = {"runId": run.id, "graph": run.name, "status": status, "durationMs": run.duration()}
@@ -3004,31 +3531,50 @@ class _GraphLog:
         if isinstance(outcome, BaseException) and status == "failed":
             said.update(_error_members(outcome))
         data = _readable(_ENTRY_LENGTH, **said)
-        if status == "failed" and run.asked:  # with what it asked unanswered
-            data.update(self._waits_no_more(run))
+        self._end_nodes(run)
         self._log("response", "graph_error" if status == "failed" else "graph_end", run, data)
+        if status == "failed" and run.asked:  # with what it asked unanswered
+            self._close(run, self._graphs.waiting.pop(run.thread, {}))
         self._record("state_updated", state, run)
+        self._note_end(status)
 
-    def _waits_no_more(self, graph: _Run) -> Members:
-        self._waiting.discard(graph.thread)
-        return {} if self._waiting else {"attention": None}
+    def _end_nodes(self, graph: _Run) -> None:
+        """Those of which no end was told: whoever reads a graph's stream may leave it at any point."""
+        for run_id, run in list(self._graphs.runs.items()):
+            if run.root is graph:
+                self._graphs.runs.pop(run_id, None)
+            if run.root is graph and run.is_node:
+                self._node_ends(run, "cancelled", "")
+
+    def _note_end(self, status: str) -> None:
+        outcome = {"completed": "success"}.get(status, status)
+        self._graphs.ended = None if status == "paused" or self._graphs.waiting else {"status": outcome}
+        if not self._graphs.is_ended_at_exit:
+            import atexit
+
+            self._graphs.is_ended_at_exit = True
+            atexit.register(_finalize_at_exit, self._agent, os.getpid())
 
     def _node_begins(self, run: _Run, inputs: object) -> None:
         parent = run.agent_id
-        with self._lock:
-            run.agent_id = self._free_id(self._paused.pop(run.namespace, "") or _worker_id(run))
-            is_known = run.agent_id in self._spawned
-            self._spawned.add(run.agent_id)
-            self._working.add(run.agent_id)
-        task = _summary(inputs, _TASK_LENGTH) or None
-        if is_known:
-            said: Members = {"status": "running", "task": task, "result": None}
-        else:
-            said = {"type": run.name, "task": task, "status": "running"}
-            said.update({"parentAgentId": parent} if parent else {})
-        self._record("agent_updated" if is_known else "agent_spawned", {"agentId": run.agent_id, **said}, run)
-        if self._step != run.name:
-            self._step = run.name
+        graphs = self._graphs
+        with graphs.lock:
+            run.agent_id = self._free_id(graphs.paused.pop(run.namespace, "") or _worker_id(run))
+            is_known = run.agent_id in graphs.spawned
+            graphs.spawned.add(run.agent_id)
+            graphs.working.add(run.agent_id)
+        said = {"agentId": run.agent_id, "task": _summary(inputs, _TASK_LENGTH) or None, "status": "running"}
+        is_again = run.is_first_again()
+        if not is_known:
+            more = {"parentAgentId": parent} if parent else {}
+            turn = {"runId": run.id, "eventId": f"lg.turn-{_digest(run.namespace)}"}
+            self._record("agent_spawned", {**said, "type": run.name, **more, **turn}, run)
+        if is_known or is_again:
+            self._record("agent_updated", {**said, "result": None}, run)
+        if is_again and run.root.leaves_open:
+            self._close(run, {"": run.agent_id})
+        if graphs.step != run.name:
+            graphs.step = run.name
             self._record("state_updated", {"currentStep": run.name}, run)
 
     def _node_ends(self, run: _Run, status: str, result: str) -> None:
@@ -3037,16 +3583,16 @@ class _GraphLog:
             self._record("agent_updated", {"agentId": agent_id, "status": status}, run)
         else:
             self._record("agent_completed", {"agentId": agent_id, "status": status, "result": result or None}, run)
-        with self._lock:  # only now may another turn go by this id
-            self._working.discard(agent_id)
+        with self._graphs.lock:  # only now may another turn go by this id
+            self._graphs.working.discard(agent_id)
             if status == "paused":
-                self._paused[run.namespace] = agent_id
-                _forget_oldest(self._paused)
+                self._graphs.paused[run.namespace] = agent_id
+                _forget_oldest(self._graphs.paused)
 
     def _free_id(self, agent_id: str) -> str:
         """The same node can be at work twice at once, where two runs of a graph share a session."""
         free, number = agent_id, 1
-        while free in self._working:
+        while free in self._graphs.working:
             number += 1
             free = f"{agent_id[: _ID_LENGTH - 8]}-{number}"
         return free
@@ -3059,11 +3605,20 @@ class _GraphLog:
         if not new and graph.asked:
             return
         graph.asked.update(new or {"breakpoint"})
-        self._waiting.add(graph.thread)
-        values = [{"id": name, "value": getattr(it, "value", it)} for name, it in new.items()]
-        message = " / ".join(_question(it["value"]) for it in values) or f"{graph.name} has stopped at a breakpoint"
-        data = _readable(_ENTRY_LENGTH, runId=graph.id, threadId=graph.thread, interrupts=values)
-        data["attention"] = {"reason": "question", "message": message[:_QUOTE_LENGTH]}
+        waiting = self._graphs.waiting.setdefault(graph.thread, {})
+        for name, it in new.items():
+            if name not in waiting:  # else it was asked before, and what was answered was something else
+                self._ask(
+                    run, name, _question(getattr(it, "value", it)), {"id": name, "value": getattr(it, "value", it)}
+                )
+        if not new:
+            self._ask(run, f"breakpoint-{graph.thread}", f"{graph.name} has stopped at a breakpoint")
+
+    def _ask(self, run: _Run, name: str, message: str, *interrupts: Members) -> None:
+        graph = run.root
+        self._graphs.waiting[graph.thread][name] = run.agent_id
+        data = _readable(_ENTRY_LENGTH, runId=graph.id, threadId=graph.thread, interrupts=interrupts)
+        data["attention"] = {"reason": "question", "message": message[:_QUOTE_LENGTH], "id": name}
         self._log("action", "interrupt", run, data)
 
     # tools
@@ -3071,28 +3626,32 @@ class _GraphLog:
     @_guarded
     def on_tool_start(self, serialized: Members | None, input_str: str, *, run_id: UUID, **options: Any) -> None:
         run = self._begin(run_id, serialized, options)
-        run.tool_use_id = options.get("tool_call_id") or run.id
+        run.name_call(options.get("tool_call_id"))
         inputs = options.get("inputs")
-        self._say("action", "tool_call", run, **_call(run), input=input_str if inputs is None else inputs)
+        said = _readable(_ENTRY_LENGTH, **_call(run), input=input_str if inputs is None else inputs)
+        self._log("action", "tool_call", run, {**said, **run.named("call")})
 
     @_guarded
     def on_tool_end(self, output: Any, *, run_id: UUID, **options: Any) -> None:
-        run = self._runs.pop(run_id)
+        run = self._end(run_id)
         if _is_message(output) and getattr(output, "status", None) == "error":  # it told the model, and did not raise
-            self._say("response", "tool_error", run, **_ended_call(run), error=_content_text(output.content))
+            self._returns(run, "error", error=_content_text(output.content))
         else:
-            said = output.content if _is_message(output) else output
-            self._say("response", "tool_result", run, **_ended_call(run), output=said)
+            self._returns(run, "result", output=output.content if _is_message(output) else output)
 
     @_guarded
     def on_tool_error(self, error: BaseException, *, run_id: UUID, **options: Any) -> None:
-        run, status = self._runs.pop(run_id), _run_status(error)
+        run, status = self._end(run_id), _run_status(error)
         if status == "paused":  # it asks a person, and is called anew when the answer is there
             return
         if status == "completed":
-            self._say("response", "tool_result", run, **_ended_call(run), output=error.args[0] if error.args else None)
+            self._returns(run, "result", output=error.args[0] if error.args else None)
         else:
-            self._say("response", "tool_error", run, **_ended_call(run), **_error_members(error))
+            self._returns(run, "error", **_error_members(error))
+
+    def _returns(self, run: _Run, kind: str, **members: object) -> None:
+        said = _readable(_ENTRY_LENGTH, **_ended_call(run), **members)
+        self._log("response", f"tool_{kind}", run, {**said, **run.named("result", kind)})
 
     # models
 
@@ -3110,7 +3669,7 @@ class _GraphLog:
 
     @_guarded
     def on_llm_end(self, response: Any, *, run_id: UUID, **options: Any) -> None:
-        run = self._runs.pop(run_id)
+        run = self._end(run_id)
         result = _result_members(response)
         model = result.pop("model") or run.model
         self._say("response", "model_result", run, runId=run.id, model=model, durationMs=run.duration(), **result)
@@ -3118,7 +3677,7 @@ class _GraphLog:
 
     @_guarded
     def on_llm_error(self, error: BaseException, *, run_id: UUID, **options: Any) -> None:
-        run = self._runs.pop(run_id)
+        run = self._end(run_id)
         said = {"runId": run.id, "model": run.model, "durationMs": run.duration(), **_error_members(error)}
         self._say("response", "model_error", run, **said)
 
@@ -3132,8 +3691,8 @@ class _GraphLog:
     def _count_tokens(self, run: _Run, model: object, usage: dict[str, int]) -> None:
         counts = {"input": "inputTokens", "output": "outputTokens", "total": "totalTokens"}
         data: Members = {f"tokenUsage.{name}": f"+{usage[it]}" for name, it in counts.items() if usage.get(it, 0) > 0}
-        if model and model != self._model:
-            data["model"] = self._model = model
+        if model and model != self._graphs.model:
+            data["model"] = self._graphs.model = model
         if data:
             self._record("metadata_updated", data, run)
 
@@ -3146,38 +3705,54 @@ class _GraphLog:
 
     @_guarded
     def on_retriever_end(self, documents: Any, *, run_id: UUID, **options: Any) -> None:
-        run = self._runs.pop(run_id)
+        run = self._end(run_id)
         found = [{"id": getattr(it, "id", None), "text": it.page_content, "metadata": it.metadata} for it in documents]
         said = {"runId": run.id, "retriever": run.name, "durationMs": run.duration(), "documents": found}
         self._say("response", "retriever_result", run, **said)
 
     @_guarded
     def on_retriever_error(self, error: BaseException, *, run_id: UUID, **options: Any) -> None:
-        run = self._runs.pop(run_id)
+        run = self._end(run_id)
         said = {"runId": run.id, "retriever": run.name, "durationMs": run.duration(), **_error_members(error)}
         self._say("response", "retriever_error", run, **said)
 
     @_guarded
     def on_custom_event(self, name: str, data: object, *, run_id: UUID, **options: Any) -> None:
-        self._say("action", "custom_event", self._runs.get(run_id), name=name, data=data)
+        self._say("action", "custom_event", self._told_here(run_id), name=name, data=data)
 
     @_guarded
     def on_agent_action(self, action: Any, *, run_id: UUID, **options: Any) -> None:
         said = {"tool": action.tool, "input": action.tool_input, "log": action.log}
-        self._say("action", "agent_action", self._runs.get(run_id), **said)
+        self._say("action", "agent_action", self._told_here(run_id), **said)
 
     @_guarded
     def on_agent_finish(self, finish: Any, *, run_id: UUID, **options: Any) -> None:
-        self._say("response", "agent_finish", self._runs.get(run_id), output=finish.return_values, log=finish.log)
+        self._say("response", "agent_finish", self._told_here(run_id), output=finish.return_values, log=finish.log)
 
     # what all of them need
 
     def _begin(self, run_id: UUID, serialized: Members | None, options: Members) -> _Run:
-        with self._lock:
-            parent = self._runs.get(options.get("parent_run_id"))
-            run = _Run(run_id, _run_name(serialized, options), parent, options, self._agent_id)
-            self._runs[run_id] = run
-            _forget_oldest(self._runs)
+        """Raises _ToldAlready, as do the others that look for a run."""
+        with self._graphs.lock:
+            runs = self._graphs.runs
+            if run_id in runs:
+                raise _ToldAlready
+            parent = runs.get(options.get("parent_run_id"))
+            run = runs[run_id] = _Run(run_id, _run_name(serialized, options), parent, options, self._agent_id)
+            run.teller = self
+            _forget_oldest(runs)
+        return run
+
+    def _end(self, run_id: UUID) -> _Run:
+        run = self._graphs.runs.pop(run_id, None)
+        if run is None:
+            raise _ToldAlready
+        return run
+
+    def _told_here(self, run_id: UUID) -> _Run | None:
+        run = self._graphs.runs.get(run_id)
+        if run is not None and run.teller is not self:
+            raise _ToldAlready
         return run
 
     def _say(self, event_type: str, entry_type: str, run: _Run | None, /, **members: object) -> None:

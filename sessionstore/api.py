@@ -27,7 +27,7 @@ from litestar.openapi.spec import Parameter as OpenAPIParameter
 from litestar.params import FromPath, FromQuery, QueryParameter
 from litestar.response import Stream
 
-from hook_agent import claude_code_events
+from hook_agent import claude_code_events, predecessor
 
 from . import __version__, answers, folds, requests
 from .access import COOKIE, Caller, Gate, Headers
@@ -832,7 +832,10 @@ async def claude_code_hook(request: Call) -> Response[bytes]:
         events = claude_code_events(payload, event_id=told.event_id, user_id=told.user_id, timestamp=told.timestamp)
     except ValueError as error:
         raise Problem(422, str(error)) from None
+    continued = predecessor(store_of(request).cleared, payload, told.timestamp or now())
     for event in events:
+        if continued and event["type"] == "session_created":
+            event["data"].setdefault("parentSession", continued)
         await append(request, draft_of_line(event))
     return Response(b"", status_code=200, media_type=JSON)
 

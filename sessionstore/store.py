@@ -13,6 +13,7 @@ from .broadcaster import Broadcaster
 from .database import DatabaseUnusable, open_writer
 from .disk import Disk, size_of
 from .events import Event, event_ids
+from .folds import Document
 from .histogram import Histogram
 from .mirror import Mirror
 from .reader import Reader
@@ -53,6 +54,7 @@ class Store:
         self.webhooks = Webhooks(settings)
         self.archives = Archives(settings.database)
         self.finding: Finding | None = None
+        self.cleared: Document = {}  # conversations that ended so, by folder: see `hook_agent.predecessor`
         """Why the database is not served; nothing of it is open then, so that it stays as it was found."""
         self.loop_lag = Histogram()
         """How much later than asked for the event loop came back: seconds that everybody waited."""

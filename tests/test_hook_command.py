@@ -60,7 +60,8 @@ def said(event: Json) -> str:
 
 
 def test_real_payloads_become_what_they_become_when_posted(tmp_path: Path, folder: Path) -> None:
-    payloads = [json.dumps(payload).encode() for payload in PAYLOADS[:150]]
+    told = [payload for payload in PAYLOADS[:160] if payload["hook_event_name"] != "PostToolBatch"]  # told otherwise
+    payloads = list(dict.fromkeys(json.dumps(payload).encode() for payload in told))
     with Appliance(folder) as appliance, httpx.Client(base_url=appliance.url, timeout=30) as http:
         env = environment(tmp_path, appliance.url)
         for payload in payloads:

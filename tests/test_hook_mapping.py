@@ -40,9 +40,12 @@ HOOKS = names(
     ElicitationResult ConfigChange WorktreeCreate WorktreeRemove InstructionsLoaded CwdChanged FileChanged
     DirectoryAdded MessageDisplay"""
 )
+OWN_WORDS = ("<task-notification>", "<command-name>", "<command-message>", "<local-command-", "<system-reminder>")
 NATURALLY_KEYED = names(
     "PreToolUse PostToolUse PostToolUseFailure PermissionDenied SubagentStart TaskCreated MessageDisplay"
 )
+TELLING_ID = {"SubagentStart": "agent_id", "TaskCreated": "task_id", "MessageDisplay": "message_id"}
+TELLING_ID |= dict.fromkeys(names("PreToolUse PostToolUse PostToolUseFailure PermissionDenied"), "tool_use_id")
 STORE_ID = re.compile(r"(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
@@ -100,9 +103,15 @@ def permission_asked(p: Json) -> tuple[str, Json]:
 
 def stopped(p: Json) -> tuple[str, Json]:
     said = p["last_assistant_message"]
-    attention = {"reason": "input", "message": said[:300]}
-    own = {"type": "assistant_message", "message": said, "attention": attention}
+    asks = {"attention": {"reason": "input", "message": said[:300]}}
+    own = {"type": "assistant_message", "message": said, **({} if p["background_tasks"] else asks)}
     return "response", {**own, **rest(p, "last_assistant_message")}
+
+
+def failed(p: Json) -> tuple[str, Json]:
+    said = p["last_assistant_message"]
+    attention = {"reason": "input", "message": said, "error": p["error"]}
+    return "response", {"type": "error", "message": said, "attention": attention, **rest(p, "last_assistant_message")}
 
 
 def agent_stopped(p: Json) -> tuple[str, Json]:
@@ -118,7 +127,10 @@ def task_is(p: Json, **own: str) -> Json:
 
 TABLE: dict[str, Callable[[Json], tuple[str, Json]]] = {
     "SessionStart": started,
-    "UserPromptSubmit": lambda p: ("action", {"type": "prompt", **p}),
+    "UserPromptSubmit": lambda p: (
+        "action",
+        {"type": "prompt", **({"machineMade": True} if p["prompt"].startswith(OWN_WORDS) else {}), **p},
+    ),
     "PreToolUse": lambda p: ("action", {"type": "tool_call", **called(p)}),
     "PostToolUse": lambda p: (
         "response",
@@ -132,14 +144,18 @@ TABLE: dict[str, Callable[[Json], tuple[str, Json]]] = {
     "Notification": notified,
     "Elicitation": lambda p: (
         "action",
-        {"type": "elicitation", "attention": {"reason": "question", "message": p["message"]}, **p},
+        {
+            "type": "elicitation",
+            "attention": {"reason": "question", "message": p["message"], "id": p["mcp_server_name"]},
+            **p,
+        },
     ),
-    "ElicitationResult": lambda p: ("action", {"type": "elicitation_result", "attention": None, **p}),
+    "ElicitationResult": lambda p: (
+        "action",
+        {"type": "elicitation_result", "attention": None, "attentionId": p["mcp_server_name"], **p},
+    ),
     "Stop": stopped,
-    "StopFailure": lambda p: (
-        "response",
-        {"type": "error", "message": p["last_assistant_message"], **rest(p, "last_assistant_message")},
-    ),
+    "StopFailure": failed,
     "SubagentStart": lambda p: (
         "agent_spawned",
         {"agentId": p["agent_id"], "type": p["agent_type"], **rest(p, "agent_id", "agent_type")},
@@ -147,14 +163,14 @@ TABLE: dict[str, Callable[[Json], tuple[str, Json]]] = {
     "SubagentStop": agent_stopped,
     "TaskCreated": lambda p: ("goal_added", task_is(p, id=f"task-{p['task_id']}")),
     "TaskCompleted": lambda p: ("goal_updated", task_is(p, goalId=f"task-{p['task_id']}", status="completed")),
-    "SessionEnd": lambda p: ("session_finalized", {"status": "success", **p}),
+    "SessionEnd": lambda p: ("session_finalized", {**p}),
     "PostToolBatch": lambda p: ("action", {"type": "post_tool_batch", **p}),
     "UserPromptExpansion": lambda p: ("action", {"type": "user_prompt_expansion", **p}),
     "PreCompact": lambda p: ("action", {"type": "pre_compact", **p}),
     "PostCompact": lambda p: ("action", {"type": "post_compact", **p}),
     "PreModelSwitch": lambda p: ("action", {"type": "pre_model_switch", **p}),
     "PostModelSwitch": lambda p: ("action", {"type": "post_model_switch", **p}),
-    "PermissionDenied": lambda p: ("action", {"type": "permission_denied", **p}),
+    "PermissionDenied": lambda p: ("action", {"type": "permission_denied", **called(p)}),
     "Setup": lambda p: ("action", {"type": "setup", **p}),
     "TeammateIdle": lambda p: ("action", {"type": "teammate_idle", **p}),
     "ConfigChange": lambda p: ("action", {"type": "config_change", **p}),
@@ -401,11 +417,12 @@ def test_a_task_without_a_subject_is_described_by_its_id() -> None:
 
 
 @pytest.mark.parametrize("name", NATURALLY_KEYED)
-def test_the_same_payload_has_the_same_event_id_and_another_has_another(name: str) -> None:
+def test_the_same_told_again_has_the_same_event_id_whatever_else_it_says(name: str) -> None:
     for payload in BY_HOOK[name]:
         event_id = event_of(payload)["eventId"]
         assert event_of(dict(reversed(payload.items())))["eventId"] == event_id
-        assert event_of({**payload, "cwd": "/elsewhere"})["eventId"] != event_id
+        assert event_of({**payload, "cwd": "/elsewhere", "novelty": 1})["eventId"] == event_id
+        assert event_of({**payload, TELLING_ID[name]: "another"})["eventId"] != event_id
 
 
 def test_different_real_payloads_never_share_an_event_id() -> None:

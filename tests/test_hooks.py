@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import httpx
 import pytest
 
-from hook_agent import claude_code_events
+from hook_agent import claude_code_events, predecessor
 from tests.test_hook_mapping import CORPUS, NATURALLY_KEYED, TABLE, hook, lost, names
 
 Json = dict[str, Any]
@@ -91,11 +91,13 @@ def tell(http: httpx.Client, session_id: str, name: str, **members: object) -> N
 
 def lines_of(deliveries: Iterable[Delivery], **given: str) -> str:
     """The batch that the client makes of them."""
-    return "".join(
-        json.dumps(event) + "\n"
-        for key, timestamp, payload in deliveries
-        for event in claude_code_events(payload, event_id=key, timestamp=timestamp, **given)
-    )
+    lines, cleared = "", Json()
+    for key, timestamp, payload in deliveries:
+        (event,) = claude_code_events(payload, event_id=key, timestamp=timestamp, **given)
+        if (continued := predecessor(cleared, payload, timestamp)) and event["type"] == "session_created":
+            event["data"]["parentSession"] = continued
+        lines += json.dumps(event) + "\n"
+    return lines
 
 
 def post_batch(http: httpx.Client, lines: str) -> Json:

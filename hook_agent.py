@@ -23,6 +23,8 @@ import posix
 import sys
 import time
 
+_BEGUN = time.time_ns()  # when a hook was: hooks that are not waited for overtake one another
+
 # Every hook starts an interpreter: what it does not need is imported where it is used, and typing not at all.
 # That goes for os as well, a tenth of the time that a hook takes: what is in posix is taken from there.
 TYPE_CHECKING = False
@@ -118,8 +120,8 @@ def _event_id() -> str:
     return f"{time.time_ns() // 1_000_000:012x}{posix.urandom(10).hex()}"
 
 
-def _now() -> str:
-    moment = time.time_ns() // 1_000_000
+def _now(nanoseconds: int | None = None) -> str:
+    moment = (time.time_ns() if nanoseconds is None else nanoseconds) // 1_000_000
     year, month, day, hour, minute, second = time.gmtime(moment // 1000)[:6]
     return f"{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{moment % 1000:03}Z"
 
@@ -541,6 +543,8 @@ def _redaction(is_silent: bool = False) -> Redaction | None:
 #     position.json       how much of the first segment has been delivered
 #     lock                flock: whoever changes the folder holds it, for microseconds. Its content is the last number
 #     sender.lock         flock: whoever delivers holds it for as long as he lives. Content: his process id, how it goes
+#     told.json           what was known there of what hooks have told, and at the place before
+#     programs/ID         flock, shared: each program that is to end that session holds it
 #     dropped.json        how much had to go for the bound, by session; reporting.json while the store is being told
 #     dead/               what the store refused for good, and why
 
@@ -561,10 +565,11 @@ class SpoolUnusable(OSError):
 
 
 class _Batch:
-    """Whole lines from the beginning of what waits, and the offset at which they end."""
+    """Whole lines from the beginning of what waits, and the offsets at which they begin and end."""
 
-    def __init__(self, segment: int, lines: list[bytes], end: int) -> None:
+    def __init__(self, segment: int, start: int, lines: list[bytes], end: int) -> None:
         self.segment = segment
+        self.start = start
         self.lines = lines
         self.end = end
 
@@ -579,6 +584,7 @@ class Spool:
         self._service_url = service_url
         self._chosen = folder
         self._position: Members = {}
+        self._held: _Lock | None = None
 
     # Where it is
 
@@ -619,6 +625,8 @@ class Spool:
 
     def append(self, lines: bytes) -> tuple[int, int]:
         """Add whole lines: the segment and the offset at which they end. Raises OSError, and then none was added."""
+        if self._held is not None:
+            return self._append(lines, self._held)
         with _Lock(self) as lock:
             return self._append(lines, lock)
 
@@ -733,7 +741,7 @@ class Spool:
             end = min(end + len(line) + 1, start + whole)
             if line.strip():
                 lines.append(line)
-        return _Batch(number, lines, end)
+        return _Batch(number, start, lines, end)
 
     def done(self, batch: _Batch) -> None:
         """The store has the batch. A segment of which it has all goes, unless it has grown."""
@@ -779,6 +787,20 @@ class Spool:
         first = next(iter(self.segments()), None)
         return first is None or (first, self._offset(first)) >= mark
 
+    # What is known from before: it belongs to a place, so that who reads lines again begins with what was known before
+
+    def told_before(self, batch: _Batch) -> Members:
+        place = [batch.segment, batch.start]
+        known = self._read_json("told.json").get("known", [])
+        return next((one["state"] for one in known if one["place"] <= place), {})
+
+    def note_told(self, batch: _Batch, state: Members) -> None:
+        """Before the batch is done: what is known at its end, and at its beginning, where a kill may leave us."""
+        before = {"place": [batch.segment, batch.start], "state": self.told_before(batch)}
+        now = {"place": [batch.segment, batch.end], "state": state}
+        with _suppress(OSError), _Lock(self, must_be_held=True):
+            self._write("told.json", {"known": [now, before]})
+
     # Who delivers
 
     def who_delivers(self) -> int | None:
@@ -810,6 +832,53 @@ class Spool:
         for number in self.segments()[-1:]:
             with _suppress(OSError), open(self._segment(number), "rb") as segment:
                 os.fsync(segment.fileno())
+
+    # Programs that work on one session at the same time: it ends with the last
+
+    def join(self, session: str) -> int:
+        """Count as a program of the session until the descriptor is closed, at the latest by a kill. Raises OSError."""
+        with _Lock(self, must_be_held=True):
+            os.makedirs(self.path("programs"), 0o700, exist_ok=True)
+            descriptor = posix.open(self.path(f"programs/{session}"), _OPEN, 0o600)
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+            return descriptor
+
+    def leave(self, session: str, descriptor: int | None, tell: Callable[[bool], Members]) -> Members:
+        """Have an end told: `tell` learns whether it is the last one's. No other is told at the same time."""
+        try:
+            lock = _Lock(self, must_be_held=True).__enter__()
+        except OSError:  # without a folder nobody knows of others
+            return tell(True)
+        try:
+            self._held = lock
+            is_last = not self._has_program(session, descriptor)
+            if is_last:
+                with _suppress(OSError):
+                    os.unlink(self.path(f"programs/{session}"))
+            return tell(is_last)
+        finally:
+            self._held = None
+            lock.__exit__(None, None, None)
+
+    def has_program(self, session: str) -> bool:
+        try:
+            with _Lock(self, must_be_held=True):
+                return self._has_program(session)
+        except OSError:
+            return False
+
+    def _has_program(self, session: str, own: int | None = None) -> bool:
+        """Whether there is one, apart from the own, which is over with this. Under the lock."""
+        try:
+            descriptor = (
+                posix.open(self.path(f"programs/{session}"), posix.O_RDWR | posix.O_CLOEXEC) if own is None else own
+            )
+        except OSError:
+            return False
+        try:
+            return not _try_lock(descriptor)
+        finally:
+            posix.close(descriptor)
 
     # Dead letters
 
@@ -1710,11 +1779,13 @@ class HookNarrator:
         about = self._session(event["sessionId"])
         if payload["hook_event_name"] in ("UserPromptSubmit", "StopFailure"):
             about["isToldOf"] = payload["hook_event_name"] == "StopFailure"
+        if kind == "session_finalized" and known.get("isWithin"):
+            event.update(type="action", data={**data, "type": "program_ended"})
         if kind == "session_finalized":
             if not known["sessionId"]:
                 predecessor(self.state["cleared"], payload, known["timestamp"])
             error = "" if about["isToldOf"] else _last_api_error(_text(payload.get("transcript_path")))
-            data.update({"error": error} if error else {})
+            event["data"].update({"error": error} if error else {})
 
 
 def _own_key(payload: Members) -> str | None:
@@ -1823,6 +1894,7 @@ def _api_error(entry: Members) -> str:
 
 _PAYLOAD_BYTES = 16 << 20
 _READ_BYTES = 1 << 20
+_AT_ONCE_SECONDS = 2.0
 # A script that is `__main__` is compiled anew each time it starts, a module that it imports is not. Its folder comes
 # last in the path: what else lies there must not take the place of the standard library.
 _AS_MODULE = "import sys; sys.path.append({folder!r}); import {name}; {name}.{call}"
@@ -1835,12 +1907,38 @@ def hook() -> NoReturn:
     """
     try:
         payload = _standard_input()
-        if payload.strip():
-            spool = Spool(_service_url(), limit=_spool_limit())
-            spool.append(_hook_record(payload))
-            _ensure_sender(spool)
+        if payload.strip() and tells_something_new(payload):
+            _keep_or_send(payload)
     finally:
         posix._exit(0)  # also with an exception under way, which is then not shown
+
+
+def _keep_or_send(payload: bytes) -> None:
+    spool = Spool(_service_url(), limit=_spool_limit())
+    session = _setting("SESSION_ID")
+    is_within = b'"SessionEnd"' in payload and bool(session) and spool.has_program(_as_id(session, "session"))
+    record = _hook_record(payload, is_within)
+    try:
+        spool.append(record)
+    except OSError:  # there is no folder, or no room in it
+        _send_at_once(record)
+    else:
+        _ensure_sender(spool)
+
+
+def _send_at_once(record: bytes) -> None:
+    """What cannot be kept is sent from memory: once, and for a moment, which includes finding the address."""
+    import threading
+
+    link = _Link(_service_url())
+
+    def send() -> None:
+        with _suppress(Exception):  # there is nobody to tell
+            link.ask("POST", "/api/events", b"\n".join(HookNarrator().lines(record.rstrip(b"\n"))), _AT_ONCE_SECONDS)
+
+    sending = threading.Thread(target=send, daemon=True)
+    sending.start()
+    sending.join(_AT_ONCE_SECONDS)
 
 
 def _service_url() -> str:
@@ -1857,18 +1955,24 @@ def _standard_input() -> bytes:
     return b"".join(parts)
 
 
-def _hook_record(payload: bytes) -> bytes:
-    """The payload as it came, but for secrets, last in a line with what it does not say itself."""
+def _hook_record(payload: bytes, is_within: bool = False) -> bytes:
+    """The payload as it came, but for secrets, last in a line with what it does not say itself.
+
+    `is_within`: a program that has begun the session, and is to end it, goes on.
+    """
     known = {
         "sessionId": _setting("SESSION_ID"),
         "userId": _setting("SESSION_USER_ID"),
         "parentSession": _setting("SESSION_PARENT_ID"),
         "tags": _setting("SESSION_TAGS"),
         "eventId": _event_id(),
-        "timestamp": _now(),
+        "timestamp": _now(_BEGUN),
     }
     told = (f'"{name}":{_quoted(text)}' for name, text in known.items() if text or name == "sessionId")
-    head = ",".join(told)
+    process = _setting("CLAUDE_PID")
+    head = ",".join(
+        [*told, f'"ppid":{process if process.isdecimal() else posix.getppid()}'] + ['"isWithin":true'] * is_within
+    )
     body = _redacted(payload).translate(_ONE_LINE)
     return b'{%s,"hook":%s}\n' % (head.encode(), body)
 
@@ -2066,6 +2170,18 @@ class _Link:
         except (OSError, ValueError):
             return ""
 
+    def token_trouble(self) -> str:
+        """Why there is none, though a file is named; empty if there is one, or none is wanted."""
+        path = _setting("SESSION_TOKEN_FILE")
+        if self.own_token is not None or _setting("SESSION_TOKEN") or not path:
+            return ""
+        try:
+            with open(path, encoding="utf-8") as file:
+                return "" if file.read().strip() else f"The token file {path} is empty."
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        return f"The token file {path} cannot be read by uid {os.geteuid()}: {reason}{_owner_of(path)}."
+
     def known(self) -> dict[str, str]:
         """What an environment has to have for a link like this one."""
         token = {} if self.own_token is None else {"SESSION_TOKEN": self.own_token}
@@ -2115,6 +2231,16 @@ class _Link:
             self._connection = None
 
 
+def _owner_of(path: str) -> str:
+    """Of a file that is there, and what to do if another user should read it."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return ""
+    mine = f"chown {os.geteuid()} {path}"
+    return f"; it belongs to uid {found.st_uid}, mode {found.st_mode & 0o7777:04o} ({mine}, or let its group read it)"
+
+
 class Sender:
     """Delivers what waits in a spool, batch by batch. There is at most one for a spool: who has its lock."""
 
@@ -2126,13 +2252,14 @@ class Sender:
         self._say = say
         self._word = "there"
         self._refused: str | None = None
-        self._told: Members = {}  # what the narrator knew at the place up to which all is delivered
+        self._told: Members | None = None  # what the narrator knew at the place up to which all is delivered
 
     def take_charge(self) -> int | None:
         """The lock, if it is this one that delivers. Raises OSError."""
         if self.lock is None:
             self.lock = _sender_lock(self.spool)
             if self.lock is not None:
+                self._told = None  # another may have delivered since
                 _sign(self.lock, self._word)
         return self.lock
 
@@ -2202,6 +2329,8 @@ class Sender:
     def _deliver(self, batch: _Batch) -> None:
         sent: list[tuple[bytes, bytes]] = []
         refused: list[tuple[bytes, int | None, str]] = []
+        if self._told is None:
+            self._told = self.spool.told_before(batch)
         narrator = HookNarrator(_decoded(_encoded(self._told)))
         for record in batch.lines:
             lines, fault = _sendable(narrator, record)
@@ -2213,6 +2342,8 @@ class Sender:
             refused.append((record if len(record) <= _EVENT_BYTES else line, status, reason))
         for letter in refused:
             self.spool.bury(*letter)
+        if narrator.state != self._told:
+            self.spool.note_told(batch, narrator.state)
         self.spool.done(batch)
         self._told = narrator.state
 
@@ -2243,7 +2374,7 @@ class Sender:
             return answer
         reason = f"{self.link.service_url} answered {answer.status}: {answer.said()}"
         if answer.status in (401, 403):
-            raise _TokenRefused(f"{reason} {_KEPT}", token)
+            raise _TokenRefused(" ".join(filter(None, (reason, self.link.token_trouble(), _KEPT))), token)
         raise _Unreachable(reason, answer.retry_after)
 
     def _tell_dropped(self) -> bool:
@@ -2360,6 +2491,7 @@ class _Outlet:
         self.hurry = threading.Event()
         self.thread: threading.Thread | None = None
         self.is_exiting = False
+        self.programs: dict[str, int] = {}  # by session: what says that this process is to end it
 
     def _say(self, text: str) -> None:
         """Once for each process, if it has somewhere to say it."""
@@ -2367,6 +2499,17 @@ class _Outlet:
             self.has_said = True
             with _suppress(Exception):
                 print(f"hook_agent: {text}", file=sys.stderr)
+
+    # Beginning and ending
+
+    def join(self, session: str) -> None:
+        with self.lock, _suppress(OSError):
+            if session not in self.programs:
+                self.programs[session] = self.spool.join(session)
+
+    def leave(self, session: str, tell: Callable[[bool], Members]) -> Members:
+        with self.lock:
+            return self.spool.leave(session, self.programs.pop(session, None), tell)
 
     # Writing
 
@@ -2452,7 +2595,9 @@ class _Outlet:
         except OSError:  # there is no spool
             return self._deliver_memory()
         if not is_in_charge and self.spool.word() == "refuses":
-            self._say(f"{self.sender.link.service_url} refuses the token. {_KEPT}")
+            link = self.sender.link
+            told = (f"{link.service_url} refuses the token.", link.token_trouble(), _KEPT)
+            self._say(" ".join(filter(None, told)))
         return self.sender.step() if is_in_charge else None
 
     def _deliver_memory(self) -> float | None:
@@ -2518,6 +2663,8 @@ def _outlet_for(service_url: str, folder: str | None, token: str | None) -> _Out
 
 def _begin_outlets() -> None:
     for outlet in _outlets.values():
+        for program in outlet.programs.values():  # it is the parent that is to end them
+            os.close(program)
         outlet.sender.resign()  # in this process: it leaves the lock with the parent
         _left_to_parent.append(outlet.sender)
         outlet.begin(_Link(outlet.sender.link.service_url, outlet.sender.link.own_token))
@@ -2811,10 +2958,21 @@ class SyncSessionHookAgent:
         return self._told("agent_completed", end, agentId=agent_id)
 
     def finalize(self, end: Any = None, /, **members: Any) -> Members:
-        """{"status"?: `success`, `failed` or `cancelled`, "outcome"?, "response"?, "exitCode"?}."""
-        told = self._told("session_finalized", _ending(_members(end, members, "status"), _OUTCOMES))
+        """{"status"?: `success`, `failed` or `cancelled`, "outcome"?, "response"?, "exitCode"?}.
+
+        Where other programs are at work on the session, it is the last that ends it: this one tells that it has ended.
+        """
+        data = _ending(_members(end, members, "status"), _OUTCOMES)
         self._is_finalized = True
-        return told
+        try:
+            return self._outlet.leave(self.session_id, lambda is_last: self._tell_end(data, is_last))
+        except Exception:  # as for `_record`
+            return self._tell_end(data, True)
+
+    def _tell_end(self, data: Members, is_last: bool) -> Members:
+        if is_last:
+            return self._told("session_finalized", data)
+        return self._told("action", {**data, "type": "program_ended"})
 
     finalize_session = finalize
 
@@ -2876,8 +3034,14 @@ class SyncSessionHookAgent:
         return not outlet.has_delivered() and outlet.seems_reachable() and time.monotonic() < deadline
 
     def __enter__(self) -> SyncSessionHookAgent:
-        self._enter()
+        self._begin()
         return self
+
+    def _begin(self) -> None:
+        """As the program that is to end the session."""
+        with _suppress(Exception):
+            self._outlet.join(self.session_id)
+        self._enter()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -3025,7 +3189,7 @@ class SessionHookAgent:
             await asyncio.sleep(_FLUSH_POLL_SECONDS)
 
     async def __aenter__(self) -> SessionHookAgent:
-        self.sync._enter()
+        self.sync._begin()
         return self
 
     async def __aexit__(
@@ -3802,8 +3966,7 @@ _HOOKED = """
 # Claude Code waits for these alone: what begins, so that it comes first, and what ends, because at the end of `-p` it
 # kills whatever still runs. While it waits for the last ones, those that have begun before come to their end.
 _WAITED_FOR = _names("SessionStart Setup UserPromptSubmit Stop StopFailure SubagentStop SessionEnd")
-# What a batch of results says the hooks of each call have said, but for those that were refused before any hook ran.
-_WORTH_A_WORD = {"PostToolBatch": "<tool_use_error>"}
+_LOOKED_INTO = {"PostToolBatch": _BATCH_MARKS}  # by the shell: seldom does it tell something new
 _HOOK_SECONDS = 5
 _END_SECONDS = 10
 _END_BUDGET = "CLAUDE_CODE_SESSIONEND_HOOKS_TIMEOUT_MS"  # without it, older clients end all of SessionEnd after 1.5 s
@@ -3828,12 +3991,12 @@ def _interpreter() -> str:
     return sys.executable if sys.prefix == sys.base_prefix else os.path.realpath(sys.executable)
 
 
-def _hook_command(word: str = "") -> str:
+def _hook_command(marks: Iterable[bytes] = ()) -> str:
     """The shell command of a hook: silent and 0 whatever happens, also when the interpreter or this file is gone.
 
     A module is compiled once and a script each time, so this file is imported. Its folder comes last in the path:
-    what else lies there must not take the place of the standard library. With a `word`, the shell passes over payloads
-    that do not have it, which costs a fifth of Python's start.
+    what else lies there must not take the place of the standard library. With `marks`, the shell passes over payloads
+    that have none of them, which costs a fifth of Python's start.
     """
     import json
     import shlex
@@ -3841,8 +4004,8 @@ def _hook_command(word: str = "") -> str:
     folder = json.dumps(os.path.dirname(os.path.abspath(__file__)), ensure_ascii=False)
     code = f"import sys; sys.path.append({folder}); import hook_agent; hook_agent.hook()"
     command = f"{shlex.quote(_interpreter())} -I -S -c {shlex.quote(code)}"
-    if word:
-        command = f'{{ p=$(cat); case $p in *{shlex.quote(word)}*) printf %s "$p" | {command};; esac; }}'
+    if has_mark := "|".join(f"*{shlex.quote(mark.decode())}*" for mark in marks):
+        command = f'{{ p=$(cat); case ${{p#*hook_event_name}} in {has_mark}) printf %s "$p" | {command};; esac; }}'
     return f"{command} >/dev/null 2>&1 || :"
 
 
@@ -3990,7 +4153,7 @@ def _our_hooks() -> dict[str, Members]:
     command = _hook_command()
     hooks: dict[str, Members] = {}
     for event in _HOOKED.split():
-        own = _hook_command(_WORTH_A_WORD[event]) if event in _WORTH_A_WORD else command
+        own = _hook_command(_LOOKED_INTO[event]) if event in _LOOKED_INTO else command
         hooks[event] = {"type": "command", "command": own, "timeout": _HOOK_SECONDS}
         if event not in _WAITED_FOR:
             hooks[event]["async"] = True
@@ -4326,6 +4489,8 @@ def _test(arguments: list[str]) -> int:
         return 1
     finally:
         link.close()
+        if trouble_with_token := link.token_trouble():
+            print(trouble_with_token, file=sys.stderr)
     if not answer.accounts_for(0):
         print(f"{link.service_url} answers {answer.status}: {_in_one_line(answer.said())}", file=sys.stderr)
         return 1
@@ -4375,6 +4540,8 @@ def _tell_status(spool: Spool) -> int:
     is_taken, who = spool.word() == "there", spool.who_delivers()
     if who:
         print(f"Process {who} delivers" + ("." if is_taken else ", but the store does not take it now."))
+    if trouble := _Link(_service_url()).token_trouble():
+        print(trouble)
     if events and not is_taken:
         print(f"The last try failed: {spool.trouble()}")
     return 1 if events else 0
@@ -4615,13 +4782,41 @@ def _run_as_session(command: list[str], output_lines: int) -> int:
     initial = {"source": "run", "command": command, "cwd": _folder(), "host": os.uname().nodename, "start": _now()}
     output = _Output(max(0, output_lines))
     with SessionHookAgent(initial=initial).sync as session:
+        killed_before = _killed_for_memory()
         code, outcome = _run_to_its_end(command, session.session_id, output, mask)
+        killed = _killed_for_memory() - killed_before
         for number in _passed_on():
             signal.signal(number, lambda *_: None)  # they are for the command, which is gone
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        if killed > 0:
+            outcome = "; ".join(filter(None, (outcome, f"{killed} of its processes were killed for want of memory")))
         end = {"status": "failed" if code else "success", "outcome": outcome, "exitCode": code}
         session.finalize({**end, "response": output.last_lines()})
     return code
+
+
+def _killed_for_memory() -> int:
+    """How many processes of this control group were killed for want of memory until now; 0 where nobody can tell."""
+    for path in _memory_files():
+        with _suppress(OSError, ValueError), open(path, encoding="ascii") as file:
+            counts = dict(line.split() for line in file)
+            return int(counts["oom_kill"]) if "oom_kill" in counts else 0
+    return 0
+
+
+def _memory_files() -> Iterator[str]:
+    """Of either version of control groups. Inside a container its own group may stand at the root."""
+    try:
+        with open("/proc/self/cgroup", encoding="utf-8") as file:
+            groups = [line.rstrip("\n").split(":", 2) for line in file]
+    except (OSError, ValueError):
+        return
+    for number, controllers, group in groups:
+        if "memory" in controllers.split(","):
+            yield from (f"/sys/fs/cgroup/memory{place}/memory.oom_control" for place in (group.rstrip("/"), ""))
+        if number == "0":
+            for mount in ("/sys/fs/cgroup", "/sys/fs/cgroup/unified"):
+                yield from (f"{mount}{place}/memory.events" for place in (group.rstrip("/"), ""))
 
 
 def _folder() -> str | None:

@@ -253,7 +253,7 @@ def older(text: str) -> str:
     settings = hook_agent._installed(text)
     command = json.dumps(hook_agent._hook_command())
     settings = settings.replace(', "async": true', "")
-    return settings.replace(json.dumps(hook_agent._hook_command("<tool_use_error>")), command)
+    return settings.replace(json.dumps(hook_agent._hook_command(hook_agent._BATCH_MARKS)), command)
 
 
 @pytest.mark.parametrize("text", SETTINGS.values(), ids=SETTINGS)
@@ -271,12 +271,21 @@ def test_what_an_earlier_version_installed_is_renewed_in_its_place(place: Place,
     assert place.settings.read_bytes() == text.encode()
 
 
-@pytest.mark.parametrize("refusal", ["", "<tool_use_error>String to replace not found</tool_use_error>"])
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        "",
+        "<tool_use_error>String to replace not found</tool_use_error>",
+        "The user doesn't want to proceed",
+        "Permission to use Bash has been denied",
+    ],
+)
 def test_of_batches_only_what_no_other_hook_has_said_is_kept(place: Place, refusal: str) -> None:
     place.does("install")
     (hook,) = ours(settings_of(place.settings))["PostToolBatch"]
     result = {"tool_name": "Edit", "tool_use_id": "t", "tool_response": refusal + "\\ % \n 'é' \u0000" + "x" * 300_000}
-    payload = json.dumps({"session_id": "x", "hook_event_name": "PostToolBatch", "tool_calls": [result]})
+    common = {"session_id": "x", "permission_mode": "default", "hook_event_name": "PostToolBatch"}
+    payload = json.dumps({**common, "tool_calls": [result]})
     spool = place.home / "spool"
     env = {"SESSION_SPOOL_DIR": str(spool), "SESSION_SERVICE_URL": "http://127.0.0.1:9"}
     done = place.run_command(["/bin/sh", "-c", hook["command"]], env, payload)

@@ -23,6 +23,8 @@ import posix
 import sys
 import time
 
+_BEGUN = time.time_ns()  # when a hook was: hooks that are not waited for overtake one another
+
 # Every hook starts an interpreter: what it does not need is imported where it is used, and typing not at all.
 # That goes for os as well, a tenth of the time that a hook takes: what is in posix is taken from there.
 TYPE_CHECKING = False
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
 
     Members = dict[str, Any]
     Tally = dict[str, Members]
+    Rejection = tuple[int, int, str]
     # Takes what it renames out of the members that are left of a payload, and knows Claude Code's own session id where
     # the session has another (else ""). None: the payload does not name what the event needs.
     Builder = Callable[[Members, str], "tuple[str, Members] | None"]
@@ -117,8 +120,8 @@ def _event_id() -> str:
     return f"{time.time_ns() // 1_000_000:012x}{posix.urandom(10).hex()}"
 
 
-def _now() -> str:
-    moment = time.time_ns() // 1_000_000
+def _now(nanoseconds: int | None = None) -> str:
+    moment = (time.time_ns() if nanoseconds is None else nanoseconds) // 1_000_000
     year, month, day, hour, minute, second = time.gmtime(moment // 1000)[:6]
     return f"{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{moment % 1000:03}Z"
 
@@ -540,12 +543,15 @@ def _redaction(is_silent: bool = False) -> Redaction | None:
 #     position.json       how much of the first segment has been delivered
 #     lock                flock: whoever changes the folder holds it, for microseconds. Its content is the last number
 #     sender.lock         flock: whoever delivers holds it for as long as he lives. Content: his process id, how it goes
+#     told.json           what was known there of what hooks have told, and at the place before
+#     programs/ID         flock, shared: each program that is to end that session holds it
 #     dropped.json        how much had to go for the bound, by session; reporting.json while the store is being told
 #     dead/               what the store refused for good, and why
 
 _SPOOL_BYTES = 64 << 20
 _SEGMENT_BYTES = 1 << 20
 _DEAD_BYTES = 4 << 20  # of each of two files
+_LETTERS = ("dead/letters-before.ndjson", "dead/letters.ndjson")
 _LOCK_SECONDS = 1.0
 _LOCK_POLL_SECONDS = 0.0002
 _BATCH_BYTES = 512 << 10
@@ -559,10 +565,11 @@ class SpoolUnusable(OSError):
 
 
 class _Batch:
-    """Whole lines from the beginning of what waits, and the offset at which they end."""
+    """Whole lines from the beginning of what waits, and the offsets at which they begin and end."""
 
-    def __init__(self, segment: int, lines: list[bytes], end: int) -> None:
+    def __init__(self, segment: int, start: int, lines: list[bytes], end: int) -> None:
         self.segment = segment
+        self.start = start
         self.lines = lines
         self.end = end
 
@@ -577,6 +584,7 @@ class Spool:
         self._service_url = service_url
         self._chosen = folder
         self._position: Members = {}
+        self._held: _Lock | None = None
 
     # Where it is
 
@@ -617,18 +625,23 @@ class Spool:
 
     def append(self, lines: bytes) -> tuple[int, int]:
         """Add whole lines: the segment and the offset at which they end. Raises OSError, and then none was added."""
+        if self._held is not None:
+            return self._append(lines, self._held)
         with _Lock(self) as lock:
-            number, descriptor = self._newest(len(lines), lock)
-            try:
-                length = posix.fstat(descriptor).st_size
-                if length and posix.pread(descriptor, 1, length - 1) != b"\n":  # a writer was killed in its last line
-                    lines = b"\n" + lines
-                if posix.write(descriptor, lines) != len(lines):
-                    posix.ftruncate(descriptor, length)
-                    raise OSError("the disk is full")
-            finally:
-                posix.close(descriptor)
-            return number, length + len(lines)
+            return self._append(lines, lock)
+
+    def _append(self, lines: bytes, lock: _Lock) -> tuple[int, int]:
+        number, descriptor = self._newest(len(lines), lock)
+        try:
+            length = posix.fstat(descriptor).st_size
+            if length and posix.pread(descriptor, 1, length - 1) != b"\n":  # a writer was killed in its last line
+                lines = b"\n" + lines
+            if posix.write(descriptor, lines) != len(lines):
+                posix.ftruncate(descriptor, length)
+                raise OSError("the disk is full")
+        finally:
+            posix.close(descriptor)
+        return number, length + len(lines)
 
     def _newest(self, size: int, lock: _Lock) -> tuple[int, int]:
         """The segment to append to: its number, and itself, opened."""
@@ -728,7 +741,7 @@ class Spool:
             end = min(end + len(line) + 1, start + whole)
             if line.strip():
                 lines.append(line)
-        return _Batch(number, lines, end)
+        return _Batch(number, start, lines, end)
 
     def done(self, batch: _Batch) -> None:
         """The store has the batch. A segment of which it has all goes, unless it has grown."""
@@ -774,6 +787,20 @@ class Spool:
         first = next(iter(self.segments()), None)
         return first is None or (first, self._offset(first)) >= mark
 
+    # What is known from before: it belongs to a place, so that who reads lines again begins with what was known before
+
+    def told_before(self, batch: _Batch) -> Members:
+        place = [batch.segment, batch.start]
+        known = self._read_json("told.json").get("known", [])
+        return next((one["state"] for one in known if one["place"] <= place), {})
+
+    def note_told(self, batch: _Batch, state: Members) -> None:
+        """Before the batch is done: what is known at its end, and at its beginning, where a kill may leave us."""
+        before = {"place": [batch.segment, batch.start], "state": self.told_before(batch)}
+        now = {"place": [batch.segment, batch.end], "state": state}
+        with _suppress(OSError), _Lock(self, must_be_held=True):
+            self._write("told.json", {"known": [now, before]})
+
     # Who delivers
 
     def who_delivers(self) -> int | None:
@@ -788,19 +815,70 @@ class Spool:
         """What whoever delivers says of the store: `there`, `away` or `refuses` (the token)."""
         return self._word_of_sender()[1]
 
-    def _word_of_sender(self) -> tuple[str, str]:
+    def trouble(self) -> str:
+        """Why the store did not take it at the last try; empty if it did."""
+        return self._word_of_sender()[2]
+
+    def _word_of_sender(self) -> tuple[str, str, str]:
         try:
-            with open(self.path("sender.lock"), encoding="ascii") as file:
-                process, word = file.read().split()
+            with open(self.path("sender.lock"), encoding="utf-8", errors="replace") as file:
+                process, word, *trouble = file.read().split(None, 2)
         except (OSError, ValueError):  # not there, or just being written
-            return "0", "there"
-        return process, word
+            return "0", "there", ""
+        return process, word, "".join(trouble).rstrip()
 
     def sync(self) -> None:
         """What has to wait is to outlive a crash of the machine as well, if that can be done."""
         for number in self.segments()[-1:]:
             with _suppress(OSError), open(self._segment(number), "rb") as segment:
                 os.fsync(segment.fileno())
+
+    # Programs that work on one session at the same time: it ends with the last
+
+    def join(self, session: str) -> int:
+        """Count as a program of the session until the descriptor is closed, at the latest by a kill. Raises OSError."""
+        with _Lock(self, must_be_held=True):
+            os.makedirs(self.path("programs"), 0o700, exist_ok=True)
+            descriptor = posix.open(self.path(f"programs/{session}"), _OPEN, 0o600)
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+            return descriptor
+
+    def leave(self, session: str, descriptor: int | None, tell: Callable[[bool], Members]) -> Members:
+        """Have an end told: `tell` learns whether it is the last one's. No other is told at the same time."""
+        try:
+            lock = _Lock(self, must_be_held=True).__enter__()
+        except OSError:  # without a folder nobody knows of others
+            return tell(True)
+        try:
+            self._held = lock
+            is_last = not self._has_program(session, descriptor)
+            if is_last:
+                with _suppress(OSError):
+                    os.unlink(self.path(f"programs/{session}"))
+            return tell(is_last)
+        finally:
+            self._held = None
+            lock.__exit__(None, None, None)
+
+    def has_program(self, session: str) -> bool:
+        try:
+            with _Lock(self, must_be_held=True):
+                return self._has_program(session)
+        except OSError:
+            return False
+
+    def _has_program(self, session: str, own: int | None = None) -> bool:
+        """Whether there is one, apart from the own, which is over with this. Under the lock."""
+        try:
+            descriptor = (
+                posix.open(self.path(f"programs/{session}"), posix.O_RDWR | posix.O_CLOEXEC) if own is None else own
+            )
+        except OSError:
+            return False
+        try:
+            return not _try_lock(descriptor)
+        finally:
+            posix.close(descriptor)
 
     # Dead letters
 
@@ -809,24 +887,36 @@ class Spool:
         text = record[:_EVENT_BYTES].decode(errors="replace")
         letter = _encoded({"at": _now(), "status": status, "reason": _clean(reason), "record": text}) + b"\n"
         os.makedirs(self.path("dead"), 0o700, exist_ok=True)
-        name = self.path("dead/letters.ndjson")
-        descriptor = os.open(name, _OPEN | os.O_APPEND, 0o600)
-        try:
-            if os.fstat(descriptor).st_size + len(letter) > _DEAD_BYTES:
-                os.rename(name, self.path("dead/letters-before.ndjson"))
+        before, name = map(self.path, _LETTERS)
+        with _Lock(self, must_be_held=True):
+            if os.path.exists(name) and os.stat(name).st_size + len(letter) > _DEAD_BYTES:
+                os.replace(name, before)
+            descriptor = os.open(name, _OPEN | os.O_APPEND, 0o600)
+            try:
+                os.write(descriptor, letter)
+            finally:
                 os.close(descriptor)
-                descriptor = os.open(name, _OPEN | os.O_APPEND, 0o600)
-            os.write(descriptor, letter)
-        finally:
-            os.close(descriptor)
 
     def letters(self) -> int:
         """How many dead letters there are."""
-        number = 0
-        for name in ("letters-before.ndjson", "letters.ndjson"):
-            with _suppress(FileNotFoundError), open(self.path(f"dead/{name}"), "rb") as file:
-                number += sum(1 for _ in file)
-        return number
+        return sum(len(self._letters_in(name)) for name in _LETTERS)
+
+    def _letters_in(self, name: str) -> list[bytes]:
+        try:
+            with open(self.path(name), "rb") as file:
+                return file.read().splitlines()
+        except FileNotFoundError:
+            return []
+
+    def raise_dead(self) -> None:
+        """Put the dead letters behind what waits: those that are refused again will be dead again."""
+        with _Lock(self, must_be_held=True) as lock:
+            for name in _LETTERS:
+                records = [_record_of(letter) for letter in self._letters_in(name)]
+                if lines := b"".join(record + b"\n" for record in records if record):
+                    self._append(lines, lock)
+                with _suppress(FileNotFoundError):
+                    os.unlink(self.path(name))
 
     # Small files
 
@@ -981,6 +1071,14 @@ def _temporary_folder() -> str:
 def _spool_limit() -> int:
     text = _setting("SESSION_SPOOL_BYTES")
     return int(text) if text.isdigit() and int(text) else _SPOOL_BYTES
+
+
+def _record_of(letter: bytes) -> bytes:
+    """What was refused, as it was in the spool; empty where a kill has left only half of the letter."""
+    try:
+        return _clean(_decoded(letter)["record"]).encode()
+    except (ValueError, LookupError, TypeError):
+        return b""
 
 
 def _tally(lines: Iterable[bytes]) -> Tally:
@@ -1679,9 +1777,11 @@ class HookNarrator:
         about = self._session(event["sessionId"])
         if payload["hook_event_name"] in ("UserPromptSubmit", "StopFailure"):
             about["isToldOf"] = payload["hook_event_name"] == "StopFailure"
+        if kind == "session_finalized" and known.get("isWithin"):
+            event.update(type="action", data={**data, "type": "program_ended"})
         if kind == "session_finalized":
             error = "" if about["isToldOf"] else _last_api_error(_text(payload.get("transcript_path")))
-            data.update({"error": error} if error else {})
+            event["data"].update({"error": error} if error else {})
 
 
 def _own_key(payload: Members) -> str | None:
@@ -1775,6 +1875,7 @@ def _api_error(entry: Members) -> str:
 
 _PAYLOAD_BYTES = 16 << 20
 _READ_BYTES = 1 << 20
+_AT_ONCE_SECONDS = 2.0
 # A script that is `__main__` is compiled anew each time it starts, a module that it imports is not. Its folder comes
 # last in the path: what else lies there must not take the place of the standard library.
 _AS_MODULE = "import sys; sys.path.append({folder!r}); import {name}; {name}.{call}"
@@ -1787,12 +1888,38 @@ def hook() -> NoReturn:
     """
     try:
         payload = _standard_input()
-        if payload.strip():
-            spool = Spool(_service_url(), limit=_spool_limit())
-            spool.append(_hook_record(payload))
-            _ensure_sender(spool)
+        if payload.strip() and tells_something_new(payload):
+            _keep_or_send(payload)
     finally:
         posix._exit(0)  # also with an exception under way, which is then not shown
+
+
+def _keep_or_send(payload: bytes) -> None:
+    spool = Spool(_service_url(), limit=_spool_limit())
+    session = _setting("SESSION_ID")
+    is_within = b'"SessionEnd"' in payload and bool(session) and spool.has_program(_as_id(session, "session"))
+    record = _hook_record(payload, is_within)
+    try:
+        spool.append(record)
+    except OSError:  # there is no folder, or no room in it
+        _send_at_once(record)
+    else:
+        _ensure_sender(spool)
+
+
+def _send_at_once(record: bytes) -> None:
+    """What cannot be kept is sent from memory: once, and for a moment, which includes finding the address."""
+    import threading
+
+    link = _Link(_service_url())
+
+    def send() -> None:
+        with _suppress(Exception):  # there is nobody to tell
+            link.ask("POST", "/api/events", b"\n".join(HookNarrator().lines(record.rstrip(b"\n"))), _AT_ONCE_SECONDS)
+
+    sending = threading.Thread(target=send, daemon=True)
+    sending.start()
+    sending.join(_AT_ONCE_SECONDS)
 
 
 def _service_url() -> str:
@@ -1809,18 +1936,24 @@ def _standard_input() -> bytes:
     return b"".join(parts)
 
 
-def _hook_record(payload: bytes) -> bytes:
-    """The payload as it came, but for secrets, last in a line with what it does not say itself."""
+def _hook_record(payload: bytes, is_within: bool = False) -> bytes:
+    """The payload as it came, but for secrets, last in a line with what it does not say itself.
+
+    `is_within`: a program that has begun the session, and is to end it, goes on.
+    """
     known = {
         "sessionId": _setting("SESSION_ID"),
         "userId": _setting("SESSION_USER_ID"),
         "parentSession": _setting("SESSION_PARENT_ID"),
         "tags": _setting("SESSION_TAGS"),
         "eventId": _event_id(),
-        "timestamp": _now(),
+        "timestamp": _now(_BEGUN),
     }
     told = (f'"{name}":{_quoted(text)}' for name, text in known.items() if text or name == "sessionId")
-    head = ",".join(told)
+    process = _setting("CLAUDE_PID")
+    head = ",".join(
+        [*told, f'"ppid":{process if process.isdecimal() else posix.getppid()}'] + ['"isWithin":true'] * is_within
+    )
     body = _redacted(payload).translate(_ONE_LINE)
     return b'{%s,"hook":%s}\n' % (head.encode(), body)
 
@@ -1925,14 +2058,19 @@ _FAULT_PAUSE_SECONDS = 1.0
 _IDLE_SECONDS = 30.0
 _NDJSON = "application/x-ndjson"
 _KEPT = "What is written is kept until it is let in."
-_BAD_REQUEST = (400, 413, 422)  # what is wrong is in the batch, and need not be in all of it
+_PROBLEM = "application/problem+json"
+_TOO_LARGE = 413
+_BAD_REQUEST = (400, _TOO_LARGE, 422)  # what is wrong is in the batch, and need not be in all of it
+_TRANSIENT = (408, 425, 429)  # what the store says of a line that it may take later, as it may after any 5xx
+_TROUBLE_LENGTH = 300
 
 
 class _Answer:
-    def __init__(self, status: int, body: bytes, retry_after: str | None) -> None:
+    def __init__(self, status: int, body: bytes, retry_after: str | None = None, media_type: str = "") -> None:
         self.status = status
         self.body = body
         self.retry_after = float(retry_after) if retry_after and retry_after.isdigit() else 0.0
+        self._media_type = media_type.partition(";")[0].strip().lower()
 
     def said(self) -> str:
         """What it says of the matter."""
@@ -1946,6 +2084,37 @@ class _Answer:
         except ValueError:
             return {}
         return value if isinstance(value, dict) else {}
+
+    def is_refusal(self) -> bool:
+        """Whether it is the store that says so: whatever stands before it may answer 400, too, and know nothing."""
+        is_problem = self._media_type == _PROBLEM and self.document().get("status") == self.status
+        return is_problem and self.status in _BAD_REQUEST
+
+    def accounts_for(self, lines: int) -> bool:
+        """Whether the store has these lines of a batch, but for those that it rejected."""
+        if self.status != 200:
+            return False
+        told = self.document()
+        listed = told.get("rejected")
+        if not isinstance(listed, list) or not all(_is_rejection(one, lines) for one in listed):
+            return False
+        total = told.get("rejectedTotal", len(listed))
+        counts = [told.get("accepted"), told.get("duplicates"), total]
+        is_whole = all(type(count) is int for count in counts) and sum(counts) == lines
+        return is_whole and (total == len(listed) or (total > len(listed) and lines > 1))
+
+    def rejections(self) -> list[Rejection] | None:
+        """By index, status and reason; None: not all are listed."""
+        told = self.document()
+        listed = [(one["line"] - 1, one["status"], _text_of(one.get("detail"))) for one in told["rejected"]]
+        return listed if len(listed) == told.get("rejectedTotal", len(listed)) else None
+
+
+def _is_rejection(one: object, lines: int) -> bool:
+    if not isinstance(one, dict):
+        return False
+    line, status = one.get("line"), one.get("status")
+    return type(line) is int and 0 < line <= lines and type(status) is int
 
 
 class _Unreachable(Exception):
@@ -1982,6 +2151,18 @@ class _Link:
         except (OSError, ValueError):
             return ""
 
+    def token_trouble(self) -> str:
+        """Why there is none, though a file is named; empty if there is one, or none is wanted."""
+        path = _setting("SESSION_TOKEN_FILE")
+        if self.own_token is not None or _setting("SESSION_TOKEN") or not path:
+            return ""
+        try:
+            with open(path, encoding="utf-8") as file:
+                return "" if file.read().strip() else f"The token file {path} is empty."
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        return f"The token file {path} cannot be read by uid {os.geteuid()}: {reason}{_owner_of(path)}."
+
     def known(self) -> dict[str, str]:
         """What an environment has to have for a link like this one."""
         token = {} if self.own_token is None else {"SESSION_TOKEN": self.own_token}
@@ -2006,7 +2187,8 @@ class _Link:
             headers["Authorization"] = f"Bearer {token}"
         connection.request(method, base + path, body, headers)
         response = connection.getresponse()
-        answer = _Answer(response.status, response.read(_ANSWER_BYTES), response.headers.get("Retry-After"))
+        known = (response.headers.get("Retry-After"), response.headers.get("Content-Type") or "")
+        answer = _Answer(response.status, response.read(_ANSWER_BYTES), *known)
         if response.will_close or not response.isclosed():
             self.close()
         return answer
@@ -2030,6 +2212,16 @@ class _Link:
             self._connection = None
 
 
+def _owner_of(path: str) -> str:
+    """Of a file that is there, and what to do if another user should read it."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return ""
+    mine = f"chown {os.geteuid()} {path}"
+    return f"; it belongs to uid {found.st_uid}, mode {found.st_mode & 0o7777:04o} ({mine}, or let its group read it)"
+
+
 class Sender:
     """Delivers what waits in a spool, batch by batch. There is at most one for a spool: who has its lock."""
 
@@ -2041,13 +2233,14 @@ class Sender:
         self._say = say
         self._word = "there"
         self._refused: str | None = None
-        self._told: Members = {}  # what the narrator knew at the place up to which all is delivered
+        self._told: Members | None = None  # what the narrator knew at the place up to which all is delivered
 
     def take_charge(self) -> int | None:
         """The lock, if it is this one that delivers. Raises OSError."""
         if self.lock is None:
             self.lock = _sender_lock(self.spool)
             if self.lock is not None:
+                self._told = None  # another may have delivered since
                 _sign(self.lock, self._word)
         return self.lock
 
@@ -2082,21 +2275,22 @@ class Sender:
         """Whether the token that was refused is another now."""
         return self._refused is not None and self._refused != self.link.token()
 
-    def _say_word(self, word: str) -> None:
-        if word != self._word and self.lock is not None:
-            _sign(self.lock, word)
-        self._word = word
+    def _say_word(self, word: str, trouble: str = "") -> None:
+        told = f"{word} {_in_one_line(trouble)}".rstrip()
+        if told != self._word and self.lock is not None:
+            _sign(self.lock, told)
+        self._word = told
 
     def _pause(self, trouble: _Unreachable) -> float:
         self.failures += 1
         self.spool.sync()
         if isinstance(trouble, _TokenRefused):
-            self._say_word("refuses")
+            self._say_word("refuses", str(trouble))
             if self._refused is None:
                 self._say(str(trouble))
             self._refused = trouble.token
             return _REFUSED_PAUSE_SECONDS
-        self._say_word("away")
+        self._say_word("away", str(trouble))
         longest = min(_LONGEST_PAUSE_SECONDS, _FIRST_PAUSE_SECONDS * 2.0 ** min(self.failures, 10))
         return max(_chance() * longest, min(trouble.pause, _LONGEST_RETRY_AFTER_SECONDS))
 
@@ -2116,6 +2310,8 @@ class Sender:
     def _deliver(self, batch: _Batch) -> None:
         sent: list[tuple[bytes, bytes]] = []
         refused: list[tuple[bytes, int | None, str]] = []
+        if self._told is None:
+            self._told = self.spool.told_before(batch)
         narrator = HookNarrator(_decoded(_encoded(self._told)))
         for record in batch.lines:
             lines, fault = _sendable(narrator, record)
@@ -2123,33 +2319,43 @@ class Sender:
                 refused.append((record, None, fault))
             sent.extend((record, line) for line in lines)
         for index, status, reason in self._post([line for _, line in sent]) if sent else ():
-            refused.append((sent[index][0], status, reason))
+            record, line = sent[index]
+            refused.append((record if len(record) <= _EVENT_BYTES else line, status, reason))
         for letter in refused:
             self.spool.bury(*letter)
+        if narrator.state != self._told:
+            self.spool.note_told(batch, narrator.state)
         self.spool.done(batch)
         self._told = narrator.state
 
-    def _post(self, lines: list[bytes]) -> list[tuple[int, int, str]]:
+    def _post(self, lines: list[bytes]) -> list[Rejection]:
         """The store has the lines, but for those that are returned: refused for good. Raises _Unreachable."""
         answer = self._answer(lines)
-        if answer.status == 200:
-            return [(one["line"] - 1, one["status"], one["detail"]) for one in answer.document()["rejected"]]
-        if len(lines) == 1:
+        if answer.status != 200 and len(lines) == 1:
             return [(0, answer.status, answer.body[:1000].decode(errors="replace"))]
-        middle = len(lines) // 2
-        after = self._post(lines[:middle])
-        return after + [(middle + index, status, reason) for index, status, reason in self._post(lines[middle:])]
+        rejected = answer.rejections() if answer.status == 200 else None
+        if rejected is None:
+            return self._post_halves(lines)
+        for _, status, reason in rejected:
+            if status in _TRANSIENT or status >= 500:
+                raise _Unreachable(f"{self.link.service_url} cannot take an event now, {status}: {reason}")
+        return rejected
+
+    def _post_halves(self, lines: list[bytes]) -> list[Rejection]:
+        middle = (len(lines) + 1) // 2
+        first = self._post(lines[:middle])
+        return first + [(middle + index, status, reason) for index, status, reason in self._post(lines[middle:])]
 
     def _answer(self, lines: list[bytes]) -> _Answer:
-        """200 and what was rejected, or the status of a bad batch. Raises _Unreachable for all else."""
+        """200 and what was rejected, or that the batch is bad, or too large for a whole one. Raises _Unreachable."""
         token = self.link.token()
         answer = self.link.ask("POST", "/api/events", b"\n".join(lines))
-        is_taken = answer.status == 200 and isinstance(answer.document().get("rejected"), list)
-        if is_taken or answer.status in _BAD_REQUEST:
+        is_to_be_divided = answer.status == _TOO_LARGE and len(lines) > 1
+        if answer.accounts_for(len(lines)) or answer.is_refusal() or is_to_be_divided:
             return answer
         reason = f"{self.link.service_url} answered {answer.status}: {answer.said()}"
         if answer.status in (401, 403):
-            raise _TokenRefused(f"{reason} {_KEPT}", token)
+            raise _TokenRefused(" ".join(filter(None, (reason, self.link.token_trouble(), _KEPT))), token)
         raise _Unreachable(reason, answer.retry_after)
 
     def _tell_dropped(self) -> bool:
@@ -2162,10 +2368,17 @@ class Sender:
             for session, known in dropped["sessions"].items()
             if known["count"] > 0
         ]
-        for index, status, reason in self._post(lines) if lines else ():
-            self.spool.bury(lines[index], status, reason)
+        for start in range(0, len(lines), _BATCH_EVENTS):
+            part = lines[start : start + _BATCH_EVENTS]
+            for index, status, reason in self._post(part):
+                self.spool.bury(part[index], status, reason)
         self.spool.told_dropped()
         return True
+
+
+def _in_one_line(text: str) -> str:
+    """What somebody else said, fit to be shown: no control characters, and not too long."""
+    return " ".join("".join(c if _is_no_control(c) else " " for c in _clean(text)).split())[:_TROUBLE_LENGTH]
 
 
 def _chance() -> float:
@@ -2259,6 +2472,7 @@ class _Outlet:
         self.hurry = threading.Event()
         self.thread: threading.Thread | None = None
         self.is_exiting = False
+        self.programs: dict[str, int] = {}  # by session: what says that this process is to end it
 
     def _say(self, text: str) -> None:
         """Once for each process, if it has somewhere to say it."""
@@ -2266,6 +2480,17 @@ class _Outlet:
             self.has_said = True
             with _suppress(Exception):
                 print(f"hook_agent: {text}", file=sys.stderr)
+
+    # Beginning and ending
+
+    def join(self, session: str) -> None:
+        with self.lock, _suppress(OSError):
+            if session not in self.programs:
+                self.programs[session] = self.spool.join(session)
+
+    def leave(self, session: str, tell: Callable[[bool], Members]) -> Members:
+        with self.lock:
+            return self.spool.leave(session, self.programs.pop(session, None), tell)
 
     # Writing
 
@@ -2351,7 +2576,9 @@ class _Outlet:
         except OSError:  # there is no spool
             return self._deliver_memory()
         if not is_in_charge and self.spool.word() == "refuses":
-            self._say(f"{self.sender.link.service_url} refuses the token. {_KEPT}")
+            link = self.sender.link
+            told = (f"{link.service_url} refuses the token.", link.token_trouble(), _KEPT)
+            self._say(" ".join(filter(None, told)))
         return self.sender.step() if is_in_charge else None
 
     def _deliver_memory(self) -> float | None:
@@ -2417,6 +2644,8 @@ def _outlet_for(service_url: str, folder: str | None, token: str | None) -> _Out
 
 def _begin_outlets() -> None:
     for outlet in _outlets.values():
+        for program in outlet.programs.values():  # it is the parent that is to end them
+            os.close(program)
         outlet.sender.resign()  # in this process: it leaves the lock with the parent
         _left_to_parent.append(outlet.sender)
         outlet.begin(_Link(outlet.sender.link.service_url, outlet.sender.link.own_token))
@@ -2710,10 +2939,21 @@ class SyncSessionHookAgent:
         return self._told("agent_completed", end, agentId=agent_id)
 
     def finalize(self, end: Any = None, /, **members: Any) -> Members:
-        """{"status"?: `success`, `failed` or `cancelled`, "outcome"?, "response"?, "exitCode"?}."""
-        told = self._told("session_finalized", _ending(_members(end, members, "status"), _OUTCOMES))
+        """{"status"?: `success`, `failed` or `cancelled`, "outcome"?, "response"?, "exitCode"?}.
+
+        Where other programs are at work on the session, it is the last that ends it: this one tells that it has ended.
+        """
+        data = _ending(_members(end, members, "status"), _OUTCOMES)
         self._is_finalized = True
-        return told
+        try:
+            return self._outlet.leave(self.session_id, lambda is_last: self._tell_end(data, is_last))
+        except Exception:  # as for `_record`
+            return self._tell_end(data, True)
+
+    def _tell_end(self, data: Members, is_last: bool) -> Members:
+        if is_last:
+            return self._told("session_finalized", data)
+        return self._told("action", {**data, "type": "program_ended"})
 
     finalize_session = finalize
 
@@ -2775,8 +3015,14 @@ class SyncSessionHookAgent:
         return not outlet.has_delivered() and outlet.seems_reachable() and time.monotonic() < deadline
 
     def __enter__(self) -> SyncSessionHookAgent:
-        self._enter()
+        self._begin()
         return self
+
+    def _begin(self) -> None:
+        """As the program that is to end the session."""
+        with _suppress(Exception):
+            self._outlet.join(self.session_id)
+        self._enter()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -2924,7 +3170,7 @@ class SessionHookAgent:
             await asyncio.sleep(_FLUSH_POLL_SECONDS)
 
     async def __aenter__(self) -> SessionHookAgent:
-        self.sync._enter()
+        self.sync._begin()
         return self
 
     async def __aexit__(
@@ -3709,11 +3955,21 @@ _HOOKED = """
     TaskCompleted Stop StopFailure TeammateIdle ConfigChange CwdChanged DirectoryAdded WorktreeRemove PreCompact
     PostCompact PostModelSwitch Elicitation ElicitationResult SessionEnd
 """
+# Claude Code waits for these alone: what begins, so that it comes first, and what ends, because at the end of `-p` it
+# kills whatever still runs. While it waits for the last ones, those that have begun before come to their end.
+_WAITED_FOR = _names("SessionStart Setup UserPromptSubmit Stop StopFailure SubagentStop SessionEnd")
+_LOOKED_INTO = {"PostToolBatch": _BATCH_MARKS}  # by the shell: seldom does it tell something new
 _HOOK_SECONDS = 5
 _END_SECONDS = 10
 _END_BUDGET = "CLAUDE_CODE_SESSIONEND_HOOKS_TIMEOUT_MS"  # without it, older clients end all of SessionEnd after 1.5 s
 _END_BUDGET_MS = "10500"  # a little more than the hook has, and a number that nobody else writes: so we know it again
 _BYTE_ORDER_MARK = "\ufeff"
+_LOCKED_SECONDS = 15.0  # Claude Code holds its lock for milliseconds, and takes one of this age for left behind:
+_STALE_SECONDS = 10.0
+_LOCKED_POLL_SECONDS = 0.02
+_LOOK_AGAIN_SECONDS = 0.02
+_CHANGING_SECONDS = 10.0
+_TRIES_TO_READ = 5
 _MANAGED_SETTINGS = "/etc/claude-code/managed-settings.d/50-session-store.json"
 _OUR_COMMAND = r"\bhook_agent(\.hook\(\)|\.py['\"]? hook\b)"
 
@@ -3722,19 +3978,27 @@ class _Refused(Exception):
     """The settings are left as they are. The message says why, and where."""
 
 
-def _hook_command() -> str:
-    """The shell command of each hook: silent and 0 whatever happens, also when the interpreter or this file is gone.
+def _interpreter() -> str:
+    """One that outlives a virtual environment."""
+    return sys.executable if sys.prefix == sys.base_prefix else os.path.realpath(sys.executable)
+
+
+def _hook_command(marks: Iterable[bytes] = ()) -> str:
+    """The shell command of a hook: silent and 0 whatever happens, also when the interpreter or this file is gone.
 
     A module is compiled once and a script each time, so this file is imported. Its folder comes last in the path:
-    what else lies there must not take the place of the standard library.
+    what else lies there must not take the place of the standard library. With `marks`, the shell passes over payloads
+    that have none of them, which costs a fifth of Python's start.
     """
     import json
     import shlex
 
-    python = sys.executable if sys.prefix == sys.base_prefix else os.path.realpath(sys.executable)  # outlives a venv
     folder = json.dumps(os.path.dirname(os.path.abspath(__file__)), ensure_ascii=False)
     code = f"import sys; sys.path.append({folder}); import hook_agent; hook_agent.hook()"
-    return f"{shlex.quote(python)} -I -S -c {shlex.quote(code)} >/dev/null 2>&1 || :"
+    command = f"{shlex.quote(_interpreter())} -I -S -c {shlex.quote(code)}"
+    if has_mark := "|".join(f"*{shlex.quote(mark.decode())}*" for mark in marks):
+        command = f'{{ p=$(cat); case ${{p#*hook_event_name}} in {has_mark}) printf %s "$p" | {command};; esac; }}'
+    return f"{command} >/dev/null 2>&1 || :"
 
 
 # The text of the settings. It is changed in place, element by element, so that all else stays as it is to the byte, and
@@ -3877,29 +4141,52 @@ def _is_ours(hook: object) -> bool:
     return isinstance(hook, dict) and bool(re.search(_OUR_COMMAND, _text(hook.get("command"))))
 
 
-def _installed(text: str, command: str) -> str:
-    """The settings, empty if there are none, with our hooks, each of which has this command. Raises _Refused."""
+def _our_hooks() -> dict[str, Members]:
+    command = _hook_command()
+    hooks: dict[str, Members] = {}
     for event in _HOOKED.split():
-        seconds = _END_SECONDS if event == "SessionEnd" else _HOOK_SECONDS
-        text = _with_hook(text, event, {"type": "command", "command": command, "timeout": seconds})
+        own = _hook_command(_LOOKED_INTO[event]) if event in _LOOKED_INTO else command
+        hooks[event] = {"type": "command", "command": own, "timeout": _HOOK_SECONDS}
+        if event not in _WAITED_FOR:
+            hooks[event]["async"] = True
+    hooks["SessionEnd"]["timeout"] = _END_SECONDS
+    return hooks
+
+
+def _installed(text: str) -> str:
+    """The settings, empty if there are none, with our hooks. Raises _Refused."""
+    hooks = _our_hooks()
+    text, there = _renewed(text, hooks) if text else ("", set())
+    for event in [event for event in hooks if event not in there]:
+        text = _with_hook(text, event, hooks[event])
     if any(_places(text, _root(text), ("env", _END_BUDGET), lambda _: True)):
         return text
     return _with_inner_element(text, _root(text), ("env{",), f'"{_END_BUDGET}": "{_END_BUDGET_MS}"')
 
 
-def _with_hook(text: str, event: str, hook: dict[str, Any]) -> str:
+def _renewed(text: str, hooks: dict[str, Members]) -> tuple[str, set[str]]:
+    """The text with those of our hooks that are there as they should be, and their events."""
+    import json
+
+    there = set()
+    for place in reversed([*_places(text, _root(text), ("hooks", "", "", "hooks", ""), _is_ours)]):
+        (events, event_at), (opening, index) = place[1], place[-1]
+        event = _elements(text, events)[0][event_at].name
+        older = _elements(text, opening)[0][index]
+        if event in hooks and older.value != hooks[event]:
+            text = text[: older.start] + json.dumps(hooks[event], ensure_ascii=False) + text[older.end :]
+        there.add(event)
+    return text, there
+
+
+def _with_hook(text: str, event: str, hook: Members) -> str:
     import json
 
     group = json.dumps({"hooks": [hook]}, ensure_ascii=False)
     path = ("hooks{", f"{event}[")
     if not text:
         return _wrapped(("{", *path), group, "\n", "  ") + "\n"
-    there = [place[-1] for place in _places(text, _root(text), ("hooks", event, "", "hooks", ""), _is_ours)]
-    for opening, index in reversed(there):
-        older = _elements(text, opening)[0][index]
-        if older.value != hook:
-            text = text[: older.start] + json.dumps(hook, ensure_ascii=False) + text[older.end :]
-    return text if there else _with_inner_element(text, _root(text), path, group)
+    return _with_inner_element(text, _root(text), path, group)
 
 
 def _uninstalled(text: str) -> str:
@@ -3917,49 +4204,175 @@ def _uninstalled(text: str) -> str:
 
 
 def _settings_file(project: str | None = None, managed: bool = False) -> str:
-    """The file of the user's own settings, of a project's or of the machine's: not a link to it, but itself."""
+    """The file of the user's own settings, of a project's or of the machine's, as Claude Code names it."""
     if managed:
-        return os.path.realpath(_MANAGED_SETTINGS)
+        return _MANAGED_SETTINGS
     if project is None:
         folder = os.environ.get("CLAUDE_CONFIG_DIR") or os.path.join(os.path.expanduser("~"), ".claude")
     elif os.path.isdir(project):
         folder = os.path.join(project, ".claude")
     else:
         raise _Refused(f"there is no folder {project}")
-    return os.path.realpath(os.path.join(folder, "settings.json"))
+    return os.path.abspath(os.path.join(folder, "settings.json"))
 
 
 def _read_settings(path: str) -> str:
     """The text of the settings; empty if there is no such file. Raises _Refused where it is no JSON object."""
-    import json
-
     try:
         with open(path, encoding="utf-8", newline="") as file:
             text = file.read()
-        if not isinstance(json.loads(text.removeprefix(_BYTE_ORDER_MARK)), dict):
-            raise _Refused(f"{path} line 1 column 1: the settings should be an object")
     except FileNotFoundError:
         return ""
+    except UnicodeDecodeError as error:
+        raise _Refused(f"{path} is not JSON: {error}") from None
+    return _checked_settings(path, text)
+
+
+def _checked_settings(path: str, text: str) -> str:
+    import json
+
+    try:
+        if not isinstance(json.loads(text.removeprefix(_BYTE_ORDER_MARK)), dict):
+            raise _Refused(f"{path} line 1 column 1: the settings should be an object")
     except json.JSONDecodeError as error:
         raise _Refused(f"{path} line {error.lineno} column {error.colno} is not JSON: {error.msg}") from None
-    except (UnicodeDecodeError, RecursionError) as error:
+    except RecursionError as error:
         raise _Refused(f"{path} is not JSON: {error}") from None
     return text
 
 
-def _write_settings(path: str, text: str) -> None:
-    """In place of the old file, with its mode and owner, at one instant."""
-    unfinished = f"{path}.{os.getpid()}.tmp"
-    with open(unfinished, "x", encoding="utf-8", newline="") as file:
+class _SettingsLock:
+    """Claude Code's own lock of a file of settings: a folder beside it. One that is old is left from a crash."""
+
+    def __init__(self, path: str) -> None:
+        self._folder = f"{path}.lock"
+
+    def __enter__(self) -> None:
+        deadline = time.monotonic() + _LOCKED_SECONDS
+        while not self._is_made():
+            if time.monotonic() > deadline:
+                raise _Refused(f"somebody else is changing these settings: {self._folder} is there")
+            time.sleep(_LOCKED_POLL_SECONDS)
+
+    def _is_made(self) -> bool:
         try:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-            _take_after(path, file.fileno())
-            os.replace(unfinished, path)
-        except BaseException:
-            os.unlink(unfinished)
+            os.mkdir(self._folder)
+        except FileExistsError:
+            with _suppress(OSError):
+                if time.time() - os.stat(self._folder).st_mtime > _STALE_SECONDS:
+                    os.rmdir(self._folder)
+            return False
+        return True
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with _suppress(OSError):
+            os.rmdir(self._folder)
+
+
+def _change_file(path: str, changed: Callable[[str], str]) -> bool:
+    """Whether that changed anything. Whoever does not heed the lock may write at any moment: so it is looked again
+    before and after, until there is nothing left to change."""
+    has_changed = False
+    with _SettingsLock(path):
+        path = os.path.realpath(path)
+        until = time.monotonic() + _CHANGING_SECONDS
+        while time.monotonic() < until:
+            old = _settled_settings(path)
+            new = changed(old)
+            if new == old:
+                return has_changed
+            displaced = _put_settings(path, old, new)
+            if displaced is not None and displaced != old:  # it was written between our look and our change
+                with _suppress(_Refused):
+                    _put_settings(path, new, changed(_checked_settings(path, displaced)))
+            has_changed = has_changed or displaced is not None
+    raise _Refused("is changed by somebody else again and again")
+
+
+def _settled_settings(path: str, tries: int = _TRIES_TO_READ) -> str:
+    """What is no JSON may be half of what somebody is just writing."""
+    try:
+        return _read_settings(path)
+    except _Refused:
+        if not tries:
             raise
+    time.sleep(_LOOK_AGAIN_SECONDS)
+    return _settled_settings(path, tries - 1)
+
+
+def _put_settings(path: str, old: str, new: str) -> str | None:
+    """Put the new text in place of the old at one instant, with its mode and owner: what was there then.
+
+    None: it is not the old text that is there, and nothing was done. An empty text is no file.
+    """
+    unfinished = f"{path}.{os.getpid()}.tmp"
+    exchange = _exchange()
+    try:
+        if new:
+            _write_settings(unfinished, new, path)
+        if _text_in(path) != old:
+            return None
+        if not old:
+            _put_new(unfinished, path)
+        elif not new:
+            os.rename(path, unfinished)
+        elif not exchange(unfinished, path):
+            _replace(unfinished, path)
+        if (_text_in(unfinished) or old) == old:
+            time.sleep(_LOOK_AGAIN_SECONDS)  # who had opened it before may still be writing into it
+        return (old and _text_in(unfinished)) or old
+    except (FileExistsError, FileNotFoundError):
+        return None
+    finally:
+        with _suppress(FileNotFoundError):
+            os.unlink(unfinished)
+
+
+def _text_in(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace", newline="") as file:
+            return file.read()
+    except FileNotFoundError:
+        return ""
+
+
+def _exchange() -> Callable[[str, str], bool]:
+    """What lets two files change places, so that nothing is lost that was there; False: not on this file system."""
+    import ctypes
+
+    call: Any = getattr(ctypes.CDLL(None), "renameat2", None)
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    return lambda one, other: call and not call(here, os.fsencode(one), here, os.fsencode(other), exchange)
+
+
+def _replace(new: str, old: str) -> None:
+    """The same where it has to be done in steps, and where there may be no links."""
+    kept = f"{new}.old"
+    with _suppress(OSError):
+        os.link(old, kept)
+    os.replace(new, old)
+    with _suppress(OSError):
+        os.rename(kept, new)
+
+
+def _put_new(new: str, path: str) -> None:
+    """Raises FileExistsError."""
+    try:
+        os.link(new, path)
+    except FileExistsError:
+        raise
+    except OSError:
+        os.rename(new, path)
+
+
+def _write_settings(path: str, text: str, like: str) -> None:
+    with open(path, "x", encoding="utf-8", newline="") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+        _take_after(like, file.fileno())
 
 
 def _take_after(path: str, descriptor: int) -> None:
@@ -3983,33 +4396,53 @@ def _make_folder(path: str) -> int:
 
 def _install_into(path: str) -> bool:
     """Whether that changed anything. A new file ends with a blank line for each folder that was made for it."""
-    old = _read_settings(path)
+    made = 0 if os.path.exists(path) else _make_folder(os.path.dirname(os.path.realpath(path)))
     try:
-        new = _installed(old, _hook_command())
+        return _change_file(path, lambda old: _installed(old) + ("" if old else "\n" * made))
     except _Refused as reason:
         raise _Refused(f"{path} {reason}") from None
-    if new == old:
-        return False
-    made = _make_folder(os.path.dirname(path))
-    _write_settings(path, new + ("" if old else "\n" * made))
-    return True
 
 
 def _uninstall_from(path: str) -> bool:
-    old = _read_settings(path)
-    new = old and _uninstalled(old)
-    if new == old:
+    old = os.path.exists(path) and _settled_settings(path)
+    if not old or not _change_file(path, lambda text: text and _uninstalled(text)):
         return False
-    if new:
-        _write_settings(path, new)
+    path = os.path.realpath(path)
+    if os.path.exists(path):
         return True
-    os.unlink(path)
     for _ in range(len(old) - len(old.rstrip("\n")) - 1):
         path = os.path.dirname(path)
         if os.listdir(path):
             break
         os.rmdir(path)
     return True
+
+
+def _open_to_others(path: str) -> str:
+    """The file or the folder above it that others than root and this user can write; empty if there is none."""
+    import stat
+
+    while True:
+        found = os.stat(path)
+        is_sticky = stat.S_ISDIR(found.st_mode) and found.st_mode & stat.S_ISVTX  # others may add, not replace
+        by_group = found.st_mode & stat.S_IWGRP and found.st_gid != 0
+        if found.st_uid not in (0, os.geteuid()) or ((by_group or found.st_mode & stat.S_IWOTH) and not is_sticky):
+            return path
+        if path == "/":
+            return ""
+        path = os.path.dirname(path)
+
+
+def _check_closed(path: str) -> None:
+    """Whoever can write what each user's Claude Code is to run can run anything as each of them. Raises _Refused."""
+    for needed in (os.path.abspath(__file__), _interpreter(), path):
+        while not os.path.exists(needed):
+            needed = os.path.dirname(needed)
+        if found := _open_to_others(os.path.realpath(needed)):
+            raise _Refused(
+                f"{found} can be written by others than root, who could then run anything as anybody who starts "
+                "Claude Code here. Let it be root's alone (chown root, chmod go-w), or put this file elsewhere"
+            )
 
 
 def _compile() -> str:
@@ -4048,8 +4481,10 @@ def _test(arguments: list[str]) -> int:
         return 1
     finally:
         link.close()
-    if answer.status != 200:
-        print(f"{link.service_url} answers {answer.status}: {answer.said()}", file=sys.stderr)
+        if trouble_with_token := link.token_trouble():
+            print(trouble_with_token, file=sys.stderr)
+    if not answer.accounts_for(0):
+        print(f"{link.service_url} answers {answer.status}: {_in_one_line(answer.said())}", file=sys.stderr)
         return 1
     print(f"{link.service_url} is there and takes what is sent.")
     return 0
@@ -4059,16 +4494,25 @@ def _flush(arguments: list[str]) -> int:
     """deliver what waits, and wait until it is delivered"""
     parser = _parser("flush", _flush)
     parser.add_argument("--timeout", type=float, default=_FLUSH_SECONDS, metavar="SECONDS")
+    parser.add_argument("--dead", action="store_true", help="try what was refused for good again as well")
     options = parser.parse_args(arguments)
     spool = _own_spool()
     sender = Sender(spool, _Link(_service_url()), lambda text: print(text, file=sys.stderr))
     deadline = time.monotonic() + options.timeout
-    while spool.segments() and time.monotonic() < deadline:
-        pause = sender.step() if sender.take_charge() else _FLUSH_POLL_SECONDS
-        time.sleep(max(0.0, min(pause or 0.0, deadline - time.monotonic(), _LOOK_SECONDS)))
+    if _is_delivered(sender, deadline) and options.dead:  # a full spool would give up what waits for what is dead
+        spool.raise_dead()
+        _is_delivered(sender, deadline)
     sender.resign()
     sender.link.close()
     return _tell_status(spool)
+
+
+def _is_delivered(sender: Sender, deadline: float) -> bool:
+    """Deliver what waits, until then at the latest; whether nothing does any more."""
+    while sender.spool.segments() and time.monotonic() < deadline:
+        pause = sender.step() if sender.take_charge() else _FLUSH_POLL_SECONDS
+        time.sleep(max(0.0, min(pause or 0.0, deadline - time.monotonic(), _LOOK_SECONDS)))
+    return not sender.spool.segments()
 
 
 def _status(arguments: list[str]) -> int:
@@ -4084,9 +4528,14 @@ def _tell_status(spool: Spool) -> int:
     if dropped:
         print(f"{_total(dropped)} events had to go for the bound of {spool.limit} bytes; the store is yet to be told.")
     if letters := spool.letters():
-        print(f"{letters} were refused for good: see {spool.path('dead')}")
-    if who := spool.who_delivers():
-        print(f"Process {who} delivers" + ("." if spool.word() == "there" else ", but the store does not take it now."))
+        print(f"{letters} were refused for good: see {spool.path('dead')}; `flush --dead` tries them again.")
+    is_taken, who = spool.word() == "there", spool.who_delivers()
+    if who:
+        print(f"Process {who} delivers" + ("." if is_taken else ", but the store does not take it now."))
+    if trouble := _Link(_service_url()).token_trouble():
+        print(trouble)
+    if events and not is_taken:
+        print(f"The last try failed: {spool.trouble()}")
     return 1 if events else 0
 
 
@@ -4128,6 +4577,8 @@ def _change_settings(change: Callable[[str], bool], tell: Callable[[str, bool], 
     """1: the settings could not be changed, and are as they were."""
     try:
         path = _settings_file(options.project, options.managed)
+        if options.managed and change is _install_into:
+            _check_closed(path)
         changed = change(path)
     except (_Refused, OSError, UnicodeEncodeError) as trouble:
         print(f"Nothing was changed: {trouble}", file=sys.stderr)
@@ -4323,13 +4774,41 @@ def _run_as_session(command: list[str], output_lines: int) -> int:
     initial = {"source": "run", "command": command, "cwd": _folder(), "host": os.uname().nodename, "start": _now()}
     output = _Output(max(0, output_lines))
     with SessionHookAgent(initial=initial).sync as session:
+        killed_before = _killed_for_memory()
         code, outcome = _run_to_its_end(command, session.session_id, output, mask)
+        killed = _killed_for_memory() - killed_before
         for number in _passed_on():
             signal.signal(number, lambda *_: None)  # they are for the command, which is gone
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        if killed > 0:
+            outcome = "; ".join(filter(None, (outcome, f"{killed} of its processes were killed for want of memory")))
         end = {"status": "failed" if code else "success", "outcome": outcome, "exitCode": code}
         session.finalize({**end, "response": output.last_lines()})
     return code
+
+
+def _killed_for_memory() -> int:
+    """How many processes of this control group were killed for want of memory until now; 0 where nobody can tell."""
+    for path in _memory_files():
+        with _suppress(OSError, ValueError), open(path, encoding="ascii") as file:
+            counts = dict(line.split() for line in file)
+            return int(counts["oom_kill"]) if "oom_kill" in counts else 0
+    return 0
+
+
+def _memory_files() -> Iterator[str]:
+    """Of either version of control groups. Inside a container its own group may stand at the root."""
+    try:
+        with open("/proc/self/cgroup", encoding="utf-8") as file:
+            groups = [line.rstrip("\n").split(":", 2) for line in file]
+    except (OSError, ValueError):
+        return
+    for number, controllers, group in groups:
+        if "memory" in controllers.split(","):
+            yield from (f"/sys/fs/cgroup/memory{place}/memory.oom_control" for place in (group.rstrip("/"), ""))
+        if number == "0":
+            for mount in ("/sys/fs/cgroup", "/sys/fs/cgroup/unified"):
+                yield from (f"{mount}{place}/memory.events" for place in (group.rstrip("/"), ""))
 
 
 def _folder() -> str | None:

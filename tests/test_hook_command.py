@@ -288,11 +288,12 @@ def test_status_tells_what_waits(tmp_path: Path) -> None:
     spool.note_dropped(hook_agent._tally([line_of(0), line_of(1)]))
     told = command("status", env)
     assert told.returncode == 1
-    first, dropped, letters, who = told.stdout.splitlines()
+    first, dropped, letters, who, trouble = told.stdout.splitlines()
     assert first == f"1 events of 1 sessions wait in {spool.folder} for {NOWHERE}."
     assert dropped.startswith("2 events had to go")
     assert letters.startswith("1 were refused for good")
     assert who == f"Process {spool.who_delivers()} delivers, but the store does not take it now."
+    assert trouble.startswith(f"The last try failed: {NOWHERE}: ") and "refused" in trouble
 
 
 def test_flush_delivers_what_waits(appliance: Appliance, http: httpx.Client, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -167,7 +168,7 @@ def test_a_200_that_is_not_the_stores_is_no_acknowledgement(tmp_path: Path, body
     assert len(waiting_in(sender.spool)) == 1
 
 
-@pytest.mark.parametrize("status", [301, 404, 405, 408, 425, 429, 500, 502, 503, 504])
+@pytest.mark.parametrize("status", [301, 400, 404, 405, 408, 413, 422, 425, 429, 500, 502, 503, 504])
 def test_what_may_pass_is_tried_again(tmp_path: Path, status: int) -> None:
     with Fake(lambda posted: posted.answer(status) if posted.number == 1 else posted.accept()) as store:
         sender = sender_to(store.url, tmp_path)
@@ -241,7 +242,7 @@ def test_nothing_behind_a_bad_line_is_blocked(
 def test_a_batch_that_is_refused_is_searched_for_the_one_bad_event(tmp_path: Path) -> None:
     def refuse_poison(posted: Posted) -> None:
         if b"poison" in posted.body:
-            return posted.answer(413, b'{"detail":"too much"}')
+            return posted.refuse(413, "too much")
         taken.extend(json.loads(line)["data"]["number"] for line in posted.lines)
         return posted.accept()
 
@@ -256,6 +257,159 @@ def test_a_batch_that_is_refused_is_searched_for_the_one_bad_event(tmp_path: Pat
     assert taken == [*range(100), *range(101, 200)]
     (letter,) = letters_in(sender.spool)
     assert (letter["status"], json.loads(letter["record"])["data"]["number"]) == (413, 100)
+
+
+NGINX = b"<html><head><title>%d</title></head><body><center><h1>nginx</h1></center></body></html>"
+REFUSAL = b'{"type":"about:blank","title":"Bad","status":%d,"detail":"bad"}'
+PROBLEM = "application/problem+json"
+
+
+@pytest.mark.parametrize("status", [400, 404, 409, 413, 415, 422, 451])
+@pytest.mark.parametrize(
+    ("body", "media_type"),
+    [(NGINX, "text/html"), (NGINX, PROBLEM), (REFUSAL, "application/json"), (b'{"status":9%d}', PROBLEM)],
+    ids=["nginx", "HTML by another name", "some other service", "another status"],
+)
+def test_who_is_not_the_store_refuses_nothing(tmp_path: Path, status: int, body: bytes, media_type: str) -> None:
+    with Fake(lambda posted: posted.answer(status, body % status, Content_Type=media_type)) as proxy:
+        sender = sender_to(proxy.url, tmp_path)
+        fill(sender.spool, range(3))
+        assert sender.take_charge()
+        assert sender.step() not in (None, 0.0)
+        sender.link.close()
+    assert letters_in(sender.spool) == []
+    assert len(waiting_in(sender.spool)) == 3
+    assert (sender.spool.word(), f"answered {status}" in sender.spool.trouble()) == ("away", True)
+    sender.resign()
+
+
+@pytest.mark.parametrize("status", [400, 413, 422])
+@pytest.mark.parametrize("media_type", [PROBLEM, "Application/Problem+JSON; charset=utf-8"])
+def test_what_the_store_itself_refuses_is_given_up(tmp_path: Path, status: int, media_type: str) -> None:
+    with Fake(lambda posted: posted.answer(status, REFUSAL % status, Content_Type=media_type)) as store:
+        sender = sender_to(store.url, tmp_path)
+        fill(sender.spool, range(3))
+        deliver_all(sender)
+        sender.link.close()
+    assert [letter["status"] for letter in letters_in(sender.spool)] == [status] * 3
+
+
+@pytest.mark.parametrize("status", [403, 404, 503])
+def test_a_problem_of_another_kind_is_no_refusal_of_an_event(tmp_path: Path, status: int) -> None:
+    with Fake(lambda posted: posted.refuse(status)) as store:
+        sender = sender_to(store.url, tmp_path)
+        fill(sender.spool, range(3))
+        assert sender.step() not in (None, 0.0)
+        sender.link.close()
+    assert (letters_in(sender.spool), len(waiting_in(sender.spool))) == ([], 3)
+
+
+def test_a_proxy_that_takes_little_at_a_time_gets_little(tmp_path: Path) -> None:
+    def take_little(posted: Posted) -> None:
+        return posted.answer(413, NGINX % 413) if len(posted.body) > 1000 else posted.accept()
+
+    with Fake(take_little) as store:
+        sender = sender_to(store.url, tmp_path)
+        fill(sender.spool, range(100))
+        deliver_all(sender)
+        sender.link.close()
+    taken = [line for body in store.posted if len(body) <= 1000 for line in body.split(b"\n")]
+    assert taken == [line_of(number).rstrip(b"\n") for number in range(100)]
+
+
+@pytest.mark.parametrize("status", [408, 425, 429, 500, 503])
+def test_a_line_that_cannot_be_taken_now_is_kept_and_sent_again(tmp_path: Path, status: int) -> None:
+    def take_at_the_second_time(posted: Posted) -> None:
+        later = [{"line": 2, "status": status, "detail": "Too many new sessions"}]
+        return posted.tell(2, later) if posted.number == 1 else posted.accept()
+
+    with Fake(take_at_the_second_time) as store:
+        sender = sender_to(store.url, tmp_path)
+        fill(sender.spool, range(3))
+        assert sender.step() not in (None, 0.0)
+        assert len(waiting_in(sender.spool)) == 3
+        assert sender.step() == 0.0
+        sender.link.close()
+    assert store.posted[0] == store.posted[1]
+    assert letters_in(sender.spool) == []
+
+
+BAD = {"status": 422, "detail": "bad"}
+
+
+@pytest.mark.parametrize(
+    ("accepted", "rejected", "more"),
+    [
+        (0, [], {}),
+        (2, [], {}),
+        (4, [], {}),
+        (2, [{"line": 2, **BAD}], {"duplicates": 1}),
+        (2, [{"line": 4, **BAD}], {}),
+        (2, [{"line": 0, **BAD}], {}),
+        (2, [{"line": 2}], {}),
+        (2, [{"line": 2, **BAD}], {"rejectedTotal": 2}),
+        (2, [], {"rejectedTotal": -1, "duplicates": 2}),
+        (3.0, [], {}),
+    ],
+)
+def test_a_200_that_does_not_add_up_forgets_nothing(tmp_path: Path, accepted: int, rejected: Any, more: Any) -> None:
+    with Fake(lambda posted: posted.tell(accepted, rejected, **more)) as store:
+        sender = sender_to(store.url, tmp_path)
+        fill(sender.spool, range(3))
+        assert sender.step() not in (None, 0.0)
+        sender.link.close()
+    assert (letters_in(sender.spool), len(waiting_in(sender.spool))) == ([], 3)
+
+
+def test_a_list_of_rejections_that_is_cut_is_asked_for_in_pieces(tmp_path: Path) -> None:
+    """The store lists a thousand; a hundred and one here. Every third line is bad."""
+    longest = 20
+
+    def list_few(posted: Posted) -> None:
+        numbers = [json.loads(line)["data"]["number"] for line in posted.lines]
+        bad = [{"line": at, **BAD} for at, number in enumerate(numbers, 1) if number % 3 == 0]
+        posted.tell(len(numbers) - len(bad), bad[:longest], rejectedTotal=len(bad))
+
+    with Fake(list_few) as store:
+        sender = sender_to(store.url, tmp_path)
+        fill(sender.spool, range(301))
+        deliver_all(sender)
+        sender.link.close()
+    buried = [json.loads(letter["record"])["data"]["number"] for letter in letters_in(sender.spool)]
+    assert buried == list(range(0, 301, 3))
+
+
+def test_dead_letters_are_tried_again_when_they_are_asked_for(
+    appliance: Appliance, http: httpx.Client, tmp_path: Path, session_id: str
+) -> None:
+    env = environment(tmp_path, appliance.url)
+    spool = spool_in(tmp_path, appliance.url)
+    hopeless = b'{"sessionId":"%s","type":"nonsense","data":{}}' % session_id.encode()
+    for number in range(1500):  # in both files
+        spool.bury(line_of(number, session_id, text="x" * 4000).rstrip(b"\n"), 400, NGINX.decode())
+        if number in (3, 1400):
+            spool.bury(hopeless, 422, "type")
+    there = spool.letters()
+    assert there > 900
+    assert command("flush", env).returncode == 0
+    assert spool.letters() == there  # not asked for
+    spool.append(line_of(9999, session_id))
+    done = command("flush", env, "--dead", "--timeout", "60")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "were refused for good" in done.stdout
+    assert {letter["record"] for letter in letters_in(spool)} == {hopeless.decode()}
+    numbers = numbers_of(http, session_id)
+    assert numbers[0] == 9999 and numbers[1:] == sorted(numbers[1:]) and numbers[-1] == 1499
+    assert len(numbers) - 1 + spool.letters() == there
+
+
+def test_dead_letters_stay_while_the_store_is_away(tmp_path: Path) -> None:
+    env = environment(tmp_path, "http://127.0.0.1:9")
+    spool = spool_in(tmp_path, "http://127.0.0.1:9")
+    spool.bury(line_of(1).rstrip(b"\n"), 422, "bad")
+    spool.append(line_of(2))
+    assert command("flush", env, "--dead", "--timeout", "0.3").returncode == 1
+    assert (spool.letters(), len(waiting_in(spool))) == (1, 1)
 
 
 # -------------------------------------------------------------------------- bound

@@ -1742,11 +1742,11 @@ class HookNarrator:
         it, claude = self._session(session), _text(payload.get("session_id"))
         hook, starts = payload["hook_event_name"], payload["hook_event_name"] == "SessionStart"
         if claude != it["main"] and self._takes_over(it, claude, payload, process):
-            it["before"] = [*it["before"], it["main"]][-_PROGRAMS_KNOWN:]
+            it["before"] = [*it["before"], *filter(None, [it["main"]])][-_PROGRAMS_KNOWN:]
             it["lanes"] = [lane for lane in it["lanes"] if lane != claude]
             it.update(main=claude, process=process, isOver=False)
         if claude == it["main"]:
-            if starts or process != it["process"]:
+            if starts or _pid(process) != _pid(it["process"]):
                 it["process"] = process if starts else ""  # a parent that changes is a shell, and says nothing
             it["isOver"] = hook == "SessionEnd" or (it["isOver"] and hook not in ("SessionStart", "UserPromptSubmit"))
             return None
@@ -1763,7 +1763,7 @@ class HookNarrator:
             return False
         if it["isOver"] or (starts and source == "clear"):
             return True
-        goes_on = starts and source in ("resume", "fork", "compact") and process == it["process"] != ""
+        goes_on = starts and source in ("resume", "fork", "compact") and _pid(process) == _pid(it["process"]) != ""
         return goes_on or _is_gone(it["process"])
 
     # Why it ended
@@ -1815,6 +1815,10 @@ def _began(pid: int) -> str:
             return file.read().rpartition(b")")[2].split()[19].decode()
     except (OSError, IndexError):
         return ""
+
+
+def _pid(process: str) -> str:
+    return process.partition(":")[0]
 
 
 def _is_gone(process: str) -> bool:

@@ -238,6 +238,7 @@ def test_who_comes_after_a_program_that_was_killed_goes_on(shared: Told) -> None
         shared.one("UserPromptSubmit", prompt="go", ppid=process.pid)
         assert shared.one("SessionStart", OTHER, source="startup", ppid=os.getpid())["type"] == "agent_spawned"
         process.kill()
+    shared.one("PreToolUse", ppid=process.pid)  # which was said before that
     assert shared.one("SessionStart", THIRD, source="startup", ppid=os.getpid())["type"] == "session_created"
     assert shared.one("PreToolUse", OTHER)["agentId"] == "claude-22222222"  # what was a lane stays one
 

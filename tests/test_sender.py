@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -412,6 +412,65 @@ def test_dead_letters_stay_while_the_store_is_away(tmp_path: Path) -> None:
     assert (spool.letters(), len(waiting_in(spool))) == (1, 1)
 
 
+# ------------------------------------------------------------- what hooks have told before
+
+
+def record_of(monkeypatch: pytest.MonkeyPatch, payload: Mapping[str, object], session: str = "") -> bytes:
+    monkeypatch.setenv("SESSION_ID", session)
+    return hook_agent._hook_record(json.dumps(payload).encode())
+
+
+START = {"session_id": "claude-a", "hook_event_name": "SessionStart", "source": "startup"}
+
+
+def test_what_hooks_have_told_is_known_to_the_next_who_delivers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A nested program is a lane only because another is known to be at work, and a hook that is told twice is one."""
+    nested = {**START, "session_id": "claude-b"}
+    said = {"session_id": "claude-b", "hook_event_name": "UserPromptSubmit", "prompt": "go"}
+    with Fake(Posted.accept) as store:
+        for payload in (START, nested, said, said, {**said, "prompt": "on"}):
+            sender = sender_to(store.url, tmp_path)
+            sender.spool.append(record_of(monkeypatch, payload, "outer"))
+            assert sender.take_charge()
+            deliver_all(sender)
+            sender.resign()
+            sender.link.close()
+    events = [json.loads(line) for body in store.posted for line in body.splitlines()]
+    told = [(event["type"], event.get("agentId"), event["data"].get("prompt")) for event in events]
+    lane = "claude-claude-b"
+    assert told == [
+        ("session_created", None, None),
+        ("agent_spawned", lane, None),
+        ("action", lane, "go"),
+        ("action", lane, "on"),
+    ]
+
+
+def test_who_reads_hooks_again_begins_with_what_was_known_before_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a kill between the store's answer and the note of how far it has come."""
+    payloads = [START, {**START, "session_id": "claude-b"}, {"session_id": "claude-a", "hook_event_name": "Stop"}]
+    with Fake(Posted.accept) as store:
+        first, second = sender_to(store.url, tmp_path), sender_to(store.url, tmp_path)
+        first.spool.append(record_of(monkeypatch, payloads[0], "outer"))
+        fill(first.spool, range(1))
+        deliver_all(first)
+        for payload in payloads[1:]:
+            first.spool.append(record_of(monkeypatch, payload, "outer"))
+        monkeypatch.setattr(first.spool, "done", lambda batch: None)
+        first.step()
+        monkeypatch.undo()
+        deliver_all(second)
+        for sender in (first, second):
+            sender.link.close()
+    assert store.posted[-2] == store.posted[-1]
+    assert len(store.posted[-1].splitlines()) == 2
+    assert second.spool.segments() == []
+
+
 # -------------------------------------------------------------------------- bound
 
 
@@ -518,6 +577,50 @@ def test_a_token_file_is_found_from_everywhere(tmp_path: Path, folder: Path, mon
         hook(b'{"session_id":"relative","hook_event_name":"Stop"}', env)
         with httpx.Client(base_url=appliance.url, headers=headers) as http:
             eventually(lambda: entries_of(http, "relative", "/responses"))
+
+
+TROUBLES = {
+    "of another": "belongs to uid",
+    "not there": "No such file",
+    "a folder": "Is a directory",
+    "empty": "is empty",
+    "no text": "not UTF-8",
+}
+WITHOUT_RIGHTS = ("setpriv", "--bounding-set=-dac_override,-dac_read_search,-fowner,-chown", "--inh-caps=-all")
+
+
+@pytest.mark.parametrize("trouble", TROUBLES)
+def test_a_token_file_that_cannot_be_read_is_named(tmp_path: Path, folder: Path, trouble: str) -> None:
+    path = tmp_path / "token"
+    if trouble == "a folder":  # as a container's engine makes one where there is nothing to mount
+        path.mkdir()
+    elif trouble != "not there":
+        path.write_bytes(b"" if trouble == "empty" else b"\xff\xfe" if trouble == "no text" else b"right-token")
+    before: tuple[str, ...] = ()
+    if trouble == "of another":
+        if os.geteuid() or not shutil.which("setpriv"):
+            pytest.skip("needs root, and setpriv")
+        path.chmod(0o600)
+        os.chown(path, 1234, 1234)
+        before = (*WITHOUT_RIGHTS, "--reuid=0")
+    program = """
+import hook_agent
+agent = hook_agent.SessionHookAgent("told").sync
+agent.log_action(type="step")
+agent.flush(1)
+"""
+    with Appliance(folder, {"SESSIONS_TOKEN": "right-token"}) as appliance:
+        env = environment(tmp_path, appliance.url, SESSION_TOKEN_FILE=str(path))
+        for words in (["-c", program], [hook_agent.__file__, "test"], [hook_agent.__file__, "status"]):
+            ran = subprocess.run([*before, sys.executable, *words], env=env, capture_output=True, text=True, timeout=60)
+            said = ran.stdout if words[-1] == "status" else ran.stderr
+            line, *_ = [line for line in said.splitlines() if str(path) in line]
+            assert TROUBLES[trouble] in line
+            if trouble == "of another":
+                assert "uid 0" in line and "1234" in line and "chown" in line
+            assert ran.returncode == (0 if words[0] == "-c" else 1)
+        good = environment(tmp_path, appliance.url, SESSION_TOKEN_FILE=str(path), SESSION_TOKEN="right-token")
+        assert str(path) not in command("test", good).stderr  # the file is not asked then
 
 
 def test_a_token_is_sent_as_bearer(tmp_path: Path) -> None:

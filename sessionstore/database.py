@@ -373,6 +373,7 @@ class Appender:
     def begin(self) -> None:
         """What is appended from now on is committed together. SQLite hears of it when there is more than entries."""
         self.received_at = self.clock()
+        self.has_purged = False
 
     def open_transaction(self) -> None:
         if not self.is_open:
@@ -408,6 +409,10 @@ class Appender:
             "SELECT coalesce((SELECT max(cursor) FROM events), 0), searched FROM progress"
         ).fetchone()
         self.cursor = max(self.cursor, self.used)
+        (self.is_purging,) = self.connection.execute("SELECT EXISTS (SELECT 1 FROM purges)").fetchone()
+        """Whether there may be events of deleted sessions."""
+        self.has_purged = False
+        """Whether some of them have been removed in this transaction."""
         self.received_at = self.clock()
         self.fresh = []
         self.unused_ids: set[tuple[str, str]] = set()
@@ -725,6 +730,7 @@ class Appender:
         event = self.event_of(draft, session.user_id if session and keeps_user else draft.user_id or UNKNOWN_USER)
         self.connection.execute(INSERTS[1], values_of(event))
         self.sessions.pop(draft.session_id, None)
+        self.is_purging = self.is_purging or event.type == "session_deleted"
         self.noted(event)
         return event
 
@@ -750,9 +756,32 @@ class Appender:
         self.fresh.append(event)
 
     def finish_purge(self, session_id: str) -> None:
-        """Before an id is used again, what was deleted under it is gone."""
+        """Before an id is used again, what was deleted under it is gone: at once, where nobody has waited for it."""
         while purge(self.connection, session_id=session_id):
             pass
+
+    def is_free(self, session_ids: Iterable[str]) -> bool:
+        """Whether nothing is left of sessions that were deleted under these ids. Some of it is removed now, once a
+        transaction: so who wants to use such an id can come again."""
+        (left,) = self.connection.execute(
+            "SELECT min(session_id) FROM purges WHERE session_id IN (SELECT value FROM json_each(?))",
+            (encode(list(session_ids)),),
+        ).fetchone()
+        if left is None:
+            return True
+        if self.has_purged:
+            return False
+        self.insert_entries()
+        self.open_transaction()
+        purge(self.connection, session_id=left)
+        self.has_purged = True
+        return self.is_free(session_ids)
+
+    def purge(self) -> bool:
+        """Remove some events of a deleted session. False when there is nothing left to do."""
+        is_busy = purge(self.connection)
+        self.is_purging = is_busy
+        return is_busy
 
     # ---- answers
 

@@ -469,6 +469,28 @@ def test_sub_sessions_outlive_the_session_that_started_them(database: Database) 
     assert database.rows("SELECT session_id, parent_session FROM sessions") == [("child", "parent")]
 
 
+def test_a_kill_while_a_deleted_id_is_made_free_loses_nothing(database: Database) -> None:
+    for _ in range(1200):
+        database.append(drafted("action", "s", {"type": "x"}))
+    database.append(drafted("session_deleted", "s"))
+    with database.transaction() as appender:
+        assert not appender.is_free(["s"])
+        assert not appender.is_free(["s", "other"]), "not more in one transaction"
+        assert appender.is_free(["other"])
+    assert database.value("SELECT count(*) FROM events WHERE type = 'action'") == 701
+    database.appender.forget()  # what a process that starts anew knows
+    assert database.appender.is_purging
+    turns, is_free = 0, False
+    while not is_free:
+        turns += 1
+        with database.transaction() as appender:
+            is_free = appender.is_free(["s"])
+    assert turns == 2
+    database.append(drafted("session_created", "s", {"initial": {}}))
+    assert database.rows("SELECT type FROM events ORDER BY cursor") == [("session_deleted",), ("session_created",)]
+    assert database.kept() == database.recounted()
+
+
 # ------------------------------------------------------------------------- lost
 
 

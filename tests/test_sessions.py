@@ -791,20 +791,21 @@ def test_words_of_before_the_end_are_kept_and_do_not_reopen(http: httpx.Client, 
     assert (after["state"]["phase"], after["metadata"]["note"]) == ("afterwards", "late")
 
 
-WORDS = {
+Words = dict[str, list[dict[str, Any]]]
+WORDS: Words = {
     "actions": [{"type": "prompt", "prompt": "more"}, {"type": "tool_call", "agentId": "a1"}, {"type": "own-kind"}],
     "actions/{}/responses": [{"type": "assistant_message", "message": "more"}, {"type": "own-kind"}],
     "state/{}/goals": [{"description": "more"}],
     "state/{}/agents": [{"type": "worker"}],
 }
-NO_WORDS = {
+NO_WORDS: Words = {
     "actions": [{"type": "permission_denied"}, {"type": "elicitation_result", "attention": None}],
     "actions/{}/responses": [{"type": kind} for kind in ("tool_result", "tool_error", "graph_end", "model_error")],
     "state/{}/agents/a1/complete": [{}],
 }  # fmt: skip
 
 
-def addressed(words: dict[str, list[dict[str, Any]]]) -> list[tuple[str, dict[str, Any]]]:
+def addressed(words: Words) -> list[tuple[str, dict[str, Any]]]:
     named = ((path if "{}" in path else f"{path}/{{}}", bodies) for path, bodies in words.items())
     return [(f"/api/{path}", body) for path, bodies in named for body in bodies]
 

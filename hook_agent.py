@@ -1501,6 +1501,8 @@ def _built_in_lane(left: Members, claude_id: str, lane: str) -> tuple[str, Membe
     if hook == "SessionEnd":
         return ("agent_completed", {"agentId": lane, "type": "claude", "status": "completed"}) if lane else None
     if hook == "SessionStart" and lane:
+        if left.get("source") == "compact":  # it has begun before
+            return None
         return "agent_spawned", {"agentId": lane, "type": "claude"}
     built = _BUILDERS.get(hook, _named_action)(left, claude_id)
     if built and built[0] == "agent_spawned" and lane:
@@ -3390,7 +3392,8 @@ def _error_members(error: BaseException) -> Members:
     import traceback
 
     lines = "".join(traceback.format_exception(type(error), error, error.__traceback__)).splitlines()
-    return {"error": _text_of(error), "errorType": type(error).__name__, "traceback": lines[-_TRACEBACK_LINES:]}
+    said = {"error": _text_of(error) or type(error).__name__, "errorType": type(error).__name__}
+    return {**said, "rejected": _run_status(error) == "cancelled" or None, "traceback": lines[-_TRACEBACK_LINES:]}
 
 
 def _run_status(error: BaseException) -> str:
@@ -3689,20 +3692,22 @@ class _GraphLog:
         if isinstance(outcome, BaseException) and status == "failed":
             said.update(_error_members(outcome))
         data = _readable(_ENTRY_LENGTH, **said)
-        self._end_nodes(run)
+        self._end_what_is_in(run)
         self._log("response", "graph_error" if status == "failed" else "graph_end", run, data)
         if status == "failed" and run.asked:  # with what it asked unanswered
             self._close(run, self._graphs.waiting.pop(run.thread, {}))
         self._record("state_updated", state, run)
         self._note_end(status)
 
-    def _end_nodes(self, graph: _Run) -> None:
-        """Those of which no end was told: whoever reads a graph's stream may leave it at any point."""
-        for run_id, run in list(self._graphs.runs.items()):
-            if run.root is graph:
-                self._graphs.runs.pop(run_id, None)
-            if run.root is graph and run.is_node:
+    def _end_what_is_in(self, graph: _Run) -> None:
+        """Of which no end was told: whoever reads a graph's stream may leave it at any point."""
+        inside = [it for it in reversed(list(self._graphs.runs.items())) if it[1].root is graph]
+        for run_id, run in inside:
+            self._graphs.runs.pop(run_id, None)
+            if run.is_node:
                 self._node_ends(run, "cancelled", "")
+            elif run.tool_use_id:
+                self._returns(run, "error", error="cancelled with its graph", rejected=True)
 
     def _note_end(self, status: str) -> None:
         outcome = {"completed": "success"}.get(status, status)
@@ -3752,7 +3757,7 @@ class _GraphLog:
         """The same node can be at work, or wait, twice at once, where two runs of a graph share a session."""
         taken = self._graphs.working | {paused for paused, _ in self._graphs.paused.values()}
         free, number = agent_id, 1
-        while free in taken:
+        while free in taken and number < _ITEMS_SHOWN:
             number += 1
             free = f"{agent_id[: _ID_LENGTH - 8]}-{number}"
         return free
@@ -3766,6 +3771,7 @@ class _GraphLog:
             return
         graph.asked.update(new or {"breakpoint"})
         waiting = self._graphs.waiting.setdefault(graph.thread, {})
+        _forget_oldest(self._graphs.waiting)
         for name, it in new.items():
             if name not in waiting:  # else it was asked before, and what was answered was something else
                 self._ask(

@@ -4799,7 +4799,8 @@ def _run_as_session(command: list[str], output_lines: int) -> int:
             signal.signal(number, lambda *_: None)  # they are for the command, which is gone
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         if killed > 0:
-            outcome = "; ".join(filter(None, (outcome, f"{killed} of its processes were killed for want of memory")))
+            told = f"the kernel killed {killed} of its processes for want of memory"
+            outcome = f"{outcome}; {told}" if outcome else told
         end = {"status": "failed" if code else "success", "outcome": outcome, "exitCode": code}
         session.finalize({**end, "response": output.last_lines()})
     return code

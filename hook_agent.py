@@ -791,8 +791,11 @@ class Spool:
 
     def told_before(self, batch: _Batch) -> Members:
         place = [batch.segment, batch.start]
-        known = self._read_json("told.json").get("known", [])
-        return next((one["state"] for one in known if one["place"] <= place), {})
+        try:
+            known = self._read_json("told.json").get("known", [])
+            return next((one["state"] for one in known if one["place"] <= place), {})
+        except (LookupError, TypeError):  # not as we write it: to know nothing harms less than to deliver nothing
+            return {}
 
     def note_told(self, batch: _Batch, state: Members) -> None:
         """Before the batch is done: what is known at its end, and at its beginning, where a kill may leave us."""
@@ -2310,7 +2313,11 @@ class Sender:
         return self._tell_dropped() or batch is not None
 
     def _send(self, lines: list[bytes]) -> bool:
-        self._post(lines)
+        for index, status, reason in self._post(lines):
+            if self.spool.folder:
+                self.spool.bury(lines[index], status, reason)
+            else:
+                self._say(f"{self.link.service_url} refused an event, which nothing here can keep: {status} {reason}")
         return True
 
     def _deliver(self, batch: _Batch) -> None:
@@ -3971,6 +3978,7 @@ _WAITED_FOR = _names("SessionStart Setup UserPromptSubmit Stop StopFailure Subag
 _LOOKED_INTO = {"PostToolBatch": _BATCH_MARKS}  # by the shell: seldom does it tell something new
 _HOOK_SECONDS = 5
 _END_SECONDS = 10
+_ASIDE_SECONDS = 60  # nobody waits
 _END_BUDGET = "CLAUDE_CODE_SESSIONEND_HOOKS_TIMEOUT_MS"  # without it, older clients end all of SessionEnd after 1.5 s
 _END_BUDGET_MS = "10500"  # a little more than the hook has, and a number that nobody else writes: so we know it again
 _BYTE_ORDER_MARK = "\ufeff"
@@ -4158,7 +4166,7 @@ def _our_hooks() -> dict[str, Members]:
         own = _hook_command(_LOOKED_INTO[event]) if event in _LOOKED_INTO else command
         hooks[event] = {"type": "command", "command": own, "timeout": _HOOK_SECONDS}
         if event not in _WAITED_FOR:
-            hooks[event]["async"] = True
+            hooks[event].update({"timeout": _ASIDE_SECONDS, "async": True})
     hooks["SessionEnd"]["timeout"] = _END_SECONDS
     return hooks
 
@@ -4283,8 +4291,10 @@ class _SettingsLock:
 
 def _change_file(path: str, changed: Callable[[str], str]) -> bool:
     """Whether that changed anything. Whoever does not heed the lock may write at any moment: so it is looked again
-    before and after, until there is nothing left to change."""
-    has_changed = False
+    before and after, until there is nothing left to change. Where nothing is to be changed, nothing is touched."""
+    has_changed, old = False, _settled_settings(path)
+    if changed(old) == old:
+        return False
     with _SettingsLock(path):
         path = os.path.realpath(path)
         until = time.monotonic() + _CHANGING_SECONDS
@@ -4791,7 +4801,8 @@ def _run_as_session(command: list[str], output_lines: int) -> int:
             signal.signal(number, lambda *_: None)  # they are for the command, which is gone
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         if killed > 0:
-            outcome = "; ".join(filter(None, (outcome, f"{killed} of its processes were killed for want of memory")))
+            told = f"the kernel killed {killed} of its processes for want of memory"
+            outcome = f"{outcome}; {told}" if outcome else told
         end = {"status": "failed" if code else "success", "outcome": outcome, "exitCode": code}
         session.finalize({**end, "response": output.last_lines()})
     return code

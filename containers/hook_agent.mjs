@@ -820,6 +820,17 @@ class Store {
     return this.token !== before;
   }
 
+  /** Why there is none, though a file is named; empty where there is one, or none is wanted. */
+  tokenTrouble() {
+    if (!this.tokenFile) return '';
+    try {
+      return fs.readFileSync(this.tokenFile, 'utf8').trim() ? '' : `The token file ${this.tokenFile} is empty. `;
+    } catch (error) {
+      return `The token file ${this.tokenFile} cannot be read by uid ${process.getuid?.()}: ` +
+        `${error.code}${ownerOf(this.tokenFile)}. `;
+    }
+  }
+
   /** Post lines; what the answer means (`verdictOn`). Does not reject. */
   async post(lines) {
     const body = Buffer.concat(lines.flatMap((line) => [line, Buffer.from('\n')]));
@@ -866,6 +877,15 @@ class Store {
     this.#agent?.destroy();
     this.#agent = null;
   }
+}
+
+/** Of a file that is there, and what to do if another user should read it. */
+function ownerOf(path) {
+  const found = orNull(() => fs.statSync(path));
+  if (found === null) return '';
+  const mode = (found.mode & 0o7777).toString(8).padStart(4, '0');
+  const mine = `chown ${process.getuid?.()} ${path}`;
+  return `; it belongs to uid ${found.uid}, mode ${mode} (${mine}, or let its group read it)`;
 }
 
 /** Send a request; `{status, headers, text}`. Rejects if that has not come `within` milliseconds. */
@@ -1175,6 +1195,7 @@ class Channel {
     if (isRefusalSaid) return;
     isRefusalSaid = true;
     console.error(`hook_agent: the session store at ${this.store.url} refused the token (${status}: ${detail}). ` +
+      this.store.tokenTrouble() +
       `What is logged waits in ${this.spool ?? 'memory'}; set SESSION_TOKEN or SESSION_TOKEN_FILE.`);
   }
 
@@ -1592,6 +1613,8 @@ function status() {
   console.log(`Waiting    ${events} events, ${bytes} bytes${oldest ? `, since ${oldest}` : ''}`);
   console.log(`Programs   ${programs} running`);
   console.log(`Refused    ${deadIn(spool)} events, kept in ${join(spool, 'dead')}; flush --dead tries them again`);
+  const token = new Store(settingsOf().url, settingsOf().token, settingsOf().tokenFile).tokenTrouble();
+  if (token) console.log(`Token      ${token.trim()}`);
   const trouble = events ? orNull(() => fs.readFileSync(join(spool, TROUBLE), 'utf8')) : '';
   if (trouble) console.log(`Last try   ${trouble}`);
   return 0;
@@ -1643,6 +1666,7 @@ function takeLock(path) {
 
 async function test() {
   const { store } = new Channel(settingsOf());
+  if (store.tokenTrouble()) console.error(store.tokenTrouble().trim());
   if ((await store.get('/health')) === null) return say(1, `The session store at ${store.url} does not answer`);
   const hold = setTimeout(() => {}, ANSWER_MS);
   const { is, detail } = await store.post([]);

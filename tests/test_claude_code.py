@@ -328,10 +328,10 @@ def cleared_in_a_shared_session(world: World) -> tuple[Machine, Stored, list[str
 
 
 def run_as_a_session(world: World) -> tuple[Machine, Stored]:
-    """`run` makes the session, and Claude Code's hooks are in it."""
+    """`run` makes the session and ends it, and Claude Code's hooks are in it."""
     machine, session_id = world.machine("run"), "run-session"
     machine.agent("run", "--output-lines", "1", "--", *COMMAND, "[greet] there", SESSION_ID=session_id)
-    world.store.wait_for(session_id, "completed")
+    eventually(lambda: "session_finalized" in world.store.types(session_id), SECONDS)
     return machine, world.store.session(session_id)
 
 
@@ -582,3 +582,6 @@ def test_hooks_inside_run_belong_to_its_session(played: Played) -> None:
     assert (session.metadata["status"], session.metadata["resumes"]) == ("completed", 0)
     assert (session.final["exitCode"], session.final["finalResponse"]) == (0, "Hello")
     assert session.metadata["userId"] == "alice"
+    assert session.lifecycle()[-1] == "session_finalized"
+    assert session.lifecycle().count("session_finalized") == 1
+    assert [action["reason"] for action in session.actions if action["type"] == "program_ended"] == ["other"]

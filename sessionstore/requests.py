@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from hook_agent import is_named
+
 from .access import Headers, Receive
 from .events import (
     ID_PATTERN,
@@ -383,6 +385,7 @@ def draft_of_line(event: Document) -> Draft:
     )
     if line.type in LOGS and line.timestamp not in (None, draft.timestamp):
         draft.data.setdefault("timestamp", line.timestamp)
+    draft.is_same_by_id = is_named(draft.event_id, draft.data)
     return draft
 
 

@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from hook_agent import claude_code_events
-from tests.test_hook_mapping import CORPUS, NATURALLY_KEYED, TABLE, hook, lost, names
+from tests.test_hook_mapping import CORPUS, NATURALLY_KEYED, TABLE, hook, lost, names, rest
 
 Json = dict[str, Any]
 
@@ -148,7 +148,8 @@ def test_every_payload_becomes_the_event_that_the_contract_says(http: httpx.Clie
         assert (event["sessionId"], event["timestamp"]) == (payload["session_id"], timestamp)
         assert event["agentId"] == payload.get("agent_id")
         assert lost(payload, event) == []
-    assert [event["data"] for event in stored.values() if event["data"] != {"initial": {}, "implicit": True}] == []
+    first_words = [rest(event["data"], "sessionId") for event in stored.values()]
+    assert [data for data in first_words if data != {"initial": {}, "implicit": True}] == []
     began_otherwise = [s for s in by_session(replayed).values() if s[0]["hook_event_name"] != "SessionStart"]
     assert len(stored) == len(began_otherwise) > 0
 
@@ -186,6 +187,47 @@ def test_without_keys_what_names_itself_is_recognised(http: httpx.Client) -> Non
     prompt = next(d for d in deliveries if d.payload["hook_event_name"] == "UserPromptSubmit")
     deliver_all(http, [prompt])
     assert cursor_of(http) == cursor + 1
+
+
+CALL: Json = {"tool_name": "Bash", "tool_use_id": "toolu_01AbCdEfGhIjKlMn", "tool_input": {"command": "ls"}}
+
+
+@pytest.mark.parametrize(
+    "more", [{}, {"slug": "x"}, {"permission_mode": "plan", "effort": None}, {"cwd": "/elsewhere"}]
+)
+@pytest.mark.parametrize("given", [CALL, CALL | {"tool_use_id": "call_0"}, {"agent_id": "a5b6727b527703f7d"}])
+def test_the_same_told_in_other_words_is_one(http: httpx.Client, session_id: str, given: Json, more: Json) -> None:
+    name = "SubagentStart" if "agent_id" in given else "PreToolUse"
+    tell(http, session_id, name, **given)
+    cursor = cursor_of(http)
+    tell(http, session_id, name, **given, **more)
+    assert cursor_of(http) == cursor
+    tell(http, session_id, name, **{member: f"{it}x" if "_id" in member else it for member, it in given.items()})
+    assert cursor_of(http) == cursor + 1
+
+
+def test_what_a_posted_hook_and_the_client_tell_is_one(http: httpx.Client, session_id: str) -> None:
+    tell(http, session_id, "PreToolUse", **CALL)
+    payload = hook("PreToolUse", **CALL, slug="x") | {"session_id": session_id}
+    (event,) = claude_code_events(payload, timestamp="2026-02-13T20:59:12.345Z")
+    assert post_batch(http, json.dumps(event))["duplicates"] == 1
+
+
+def test_another_ids_content_is_compared_as_ever(http: httpx.Client, session_id: str) -> None:
+    for event_id, data in (("PreToolUse-x1", {}), ("lg.call-x1", {}), ("mine-1", {"hook_event_name": "Stop"})):
+        line = {"type": "action", "sessionId": session_id, "eventId": event_id, "data": {"type": "a", **data}}
+        assert post_batch(http, json.dumps(line))["accepted"] == 1
+        line["data"] = {"type": "b", **data}
+        (rejected,) = post_batch(http, json.dumps(line))["rejected"]
+        assert rejected["status"] == 422
+
+
+def test_a_cleared_conversation_says_which_it_continues(http: httpx.Client, session_id: str) -> None:
+    tell(http, session_id, "SessionStart", source="startup", cwd=f"/{session_id}")
+    tell(http, session_id, "SessionEnd", reason="clear", cwd=f"/{session_id}")
+    for source, parent in (("clear", session_id), ("startup", None)):
+        tell(http, f"{session_id}-{source}", "SessionStart", source=source, cwd=f"/{session_id}")
+        assert metadata_of(http, f"{session_id}-{source}").get("continues") == parent
 
 
 # ------------------------------------------------------------ sessions read true

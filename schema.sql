@@ -181,6 +181,12 @@ CREATE TABLE progress (
 ) STRICT;
 INSERT INTO progress VALUES (1, 0);
 
+/* One row says that a newer version of this program has made documents anew of
+   events up to this cursor, without a newer event: the file tree writes them again. */
+CREATE TABLE remade (
+  cursor  INTEGER PRIMARY KEY
+) STRICT;
+
 /* Deleted sessions whose events are still being removed, some at a time, so that
    deleting a large one holds nobody up. No view shows these events. The
    session_deleted itself stays, so that no cursor is ever given twice. */

@@ -71,7 +71,8 @@ def find_what_changes_a_state(connection: sqlite3.Connection) -> None:
 def keep_each_ask(connection: sqlite3.Connection) -> None:
     """What a session waits for is found in its events, where they say it; final.json has the goals that were reached
     whole, as they were at the end."""
-    create_schema(connection, re.compile(r"^CREATE (TABLE|INDEX) asks", re.MULTILINE))
+    create_schema(connection, re.compile(r"^CREATE (TABLE|INDEX) (asks|remade)", re.MULTILINE))
+    connection.execute("INSERT INTO remade SELECT max(cursor) FROM events HAVING max(cursor) > 0")
     connection.execute(LAST_ASKED)
     connection.execute("ALTER TABLE sessions DROP COLUMN attention")
     after = ""
@@ -237,18 +238,19 @@ USED_IDS = """
 SELECT e.session_id, e.event_id FROM json_each(?) wanted
 JOIN events e ON e.session_id = wanted.value ->> 0 AND e.event_id = wanted.value ->> 1"""
 CHANGES_STATE = f"""
-(type IN ({", ".join(f"'{name}'" for name in STATE_TYPES)})
- OR type IN ('session_finalized', 'metadata_updated') AND json_type(data, '$.cancelledAgents') = 'array')"""
+(e.type IN ({", ".join(f"'{name}'" for name in STATE_TYPES)})
+ OR e.type IN ('session_finalized', 'metadata_updated') AND json_type(e.data, '$.cancelledAgents') = 'array')"""
+"""Whether an event e changes the state: an end does where it is that of agents, too."""
 OF_STATE = f"""
-WHERE session_id = ? AND cursor >= (SELECT created_cursor FROM sessions s WHERE s.session_id = events.session_id)
+WHERE session_id = ? AND cursor >= (SELECT created_cursor FROM sessions s WHERE s.session_id = e.session_id)
   AND cursor <= ? AND seq IS NULL AND (type = 'session_created' OR {CHANGES_STATE})"""
 """The events that a state is made of; values: session id, cursor."""
-STATE_EVENTS = f"SELECT type, patch, data, timestamp FROM events {OF_STATE} ORDER BY cursor"
+STATE_EVENTS = f"SELECT type, patch, data, timestamp FROM events e {OF_STATE} ORDER BY cursor"
 """What folds.state_at takes."""
-STATE_VERSION = f"SELECT count(*) FROM events {OF_STATE}"
+STATE_VERSION = f"SELECT count(*) FROM events e {OF_STATE}"
 RECORD_EVENTS = {
     table: f"""
-SELECT type, patch, data, timestamp FROM events {OF_STATE}
+SELECT type, patch, data, timestamp FROM events e {OF_STATE}
   AND (type = 'session_created'
        OR type = 'state_updated' AND (patch = 'replace' OR json_type(data, '$.{table}') IS NOT NULL)
        OR type = '{begins}' AND data ->> '$.{key}' = ? OR type IN ({others}) AND data ->> '$.{other_key}' = ?

@@ -1,4 +1,4 @@
-"""What a session waits for, each ask for itself, opened and closed by what is said; and what became of it in the end."""
+"""What a session waits for, each ask for itself, opened and closed by what is said; and what became of it."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_a_permission_and_an_elicitation_are_two_and_interrupts_have_names_of_th
 def test_a_question_that_is_told_three_times_is_one_in_its_most_exact_words(
     database: Database, agent: str | None
 ) -> None:
-    question = {"tool": "AskUserQuestion", "input": {"questions": [{"question": "Which database?"}]}}
+    question: Json = {"tool": "AskUserQuestion", "input": {"questions": [{"question": "Which database?"}]}}
     first = ask(database, "Which database?", agent, "tool_call", reason="question", toolUseId="q1", **question)
     ask(database, "AskUserQuestion", agent, **question)
     ask(database, "Claude needs your attention", kind="notification")
@@ -131,8 +131,8 @@ def test_exact_words_replace_those_of_a_notification_and_its_time_stays(database
 
 def test_each_ask_is_told_of_and_the_same_not_twice(database: Database) -> None:
     for asked in (BASH, OTHER, BASH):
-        ask(database, asked["input"]["command"], **asked)
-    watch = Watch(Target(url="http://a", on=["waiting"]))
+        ask(database, str(asked["input"]["command"]), None, **asked)
+    watch = Watch(Target(url="http://a", on=("waiting",)))
     notices, _ = watch.after(database.connection, 0, 99)
     assert [(notice.type, notice.message) for notice in notices] == [
         ("session.waiting", "rm x"),

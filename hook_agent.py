@@ -76,6 +76,9 @@ _USER_LENGTH = 256
 _EVENT_BYTES = (1 << 20) - 4096  # the store takes 1 MiB of data; the rest is for what stands around it
 _DEPTH = 60  # the store takes 64 levels, of which the event itself is one
 _PARTS = 600_000  # of one event: more would not fit; what has a part many times over is not to be unfolded for ever
+_MARKS = 1_200_000  # of JSON: its brackets, commas and texts
+_DEEPEST = 100  # what is deeper is not even read
+_LONGEST_NUMBER = 100  # digits
 _LARGEST = 1 << 63
 _SHORTEST_CUT = 16
 _CUT = "…"
@@ -135,6 +138,11 @@ def _clean(text: str) -> str:
     return text if type(text) is str else str.__str__(text)
 
 
+def _shown(text: str) -> str:
+    """One line for people, without what could steer their terminal or turn the order of its text around."""
+    return "".join(character if character.isprintable() else " " for character in _clean(text))
+
+
 def _text_of(value: object) -> str:
     try:
         return str(value)
@@ -192,13 +200,51 @@ def _encoded(value: object) -> bytes:
 
 
 def _decoded(text: bytes) -> Any:
-    """Raises ValueError for what is not JSON, or nested too deep to read. What is not UTF-8 is replaced."""
+    """Raises ValueError for what is not JSON. What is not UTF-8 is replaced, what is too deep or too much left out."""
     import json
 
+    said = text.decode("utf-8-sig", errors="replace")
+    if len(said) > _MARKS and sum(map(said.count, ",[{")) > _MARKS:
+        said = _bounded(said)
     try:
-        return json.loads(text.decode(errors="replace"), strict=False)
-    except RecursionError:
-        raise ValueError("nested too deep") from None
+        return json.loads(said, strict=False)
+    except json.JSONDecodeError:
+        raise
+    except (RecursionError, ValueError):  # the second: a number of thousands of digits
+        return json.loads(_bounded(said), strict=False, parse_int=_whole_number)
+
+
+def _whole_number(digits: str) -> Any:
+    return int(digits) if len(digits) < _LONGEST_NUMBER else digits
+
+
+def _bounded(text: str) -> str:
+    """JSON text without what is nested deeper than any event is, and only its beginning where it has too many parts."""
+    import re
+
+    kept: list[str] = []
+    closing, depth, start = "", 0, 0
+    beginning = 0, 0, 0, ""  # at the last comma: the pieces by then, what has come after them, and what is open
+    for parts, mark in enumerate(re.finditer(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[{\]},]', text, re.DOTALL)):
+        if parts > _MARKS:
+            pieces, start, end, closing = beginning
+            return "".join([*kept[:pieces], text[start:end], closing])
+        if mark[0] in "[{":
+            depth += 1
+            if depth < _DEEPEST:
+                closing = "]}"[mark[0] == "{"] + closing
+            elif depth == _DEEPEST:
+                kept.append(text[start : mark.start()])
+        elif mark[0] in "]}":
+            if depth == _DEEPEST:
+                kept.append(f'"{_CUT}"')
+                start = mark.end()
+            elif depth < _DEEPEST:
+                closing = closing[1:]
+            depth -= 1
+        elif mark[0] == "," and depth < _DEEPEST:
+            beginning = len(kept), start, mark.start(), closing
+    return "".join([*kept, text[start:]]) if depth < _DEEPEST else ""
 
 
 def _line(event: Members) -> bytes:
@@ -208,19 +254,41 @@ def _line(event: Members) -> bytes:
     if redaction is not None and redaction.concerns(line.decode()):
         event = {**event, "data": redaction.data(event["data"])}
         line = _encoded(event)
-    if len(line) <= _EVENT_BYTES:
-        return line
-    whole = _encoded(event["data"])
-    truncated = {"bytes": len(whole), "sha256": _sha256(whole)}
-    longest = _EVENT_BYTES
-    while len(line) > _EVENT_BYTES and longest > _SHORTEST_CUT:
+    return line if len(line) <= _EVENT_BYTES else _encoded(_fit(event))
+
+
+def _fit(event: Members) -> Members:
+    return event if len(_encoded(event)) <= _EVENT_BYTES else {**event, "data": _fitted(event, _EVENT_BYTES)}
+
+
+def _fitted(event: Members, most: int) -> Members:
+    """The data of an event that has more than so many bytes as a line: its longest texts are cut until it fits."""
+    data: Members = event["data"]
+    whole = _encoded(data)
+    truncated = data.get("truncated")
+    if not isinstance(truncated, dict) or truncated.keys() != {"bytes", "sha256"}:  # else it was cut before
+        truncated = {"bytes": len(whole), "sha256": _sha256(whole)}
+    longest = most
+    while longest > _SHORTEST_CUT:
         longest //= 2
-        line = _encoded({**event, "data": {**_cut(event["data"], longest), "truncated": truncated}})
-    if len(line) <= _EVENT_BYTES:
-        return line
-    few = {name: value for name, value in list(event["data"].items())[:100] if not isinstance(value, (dict, list))}
-    start = whole[: _EVENT_BYTES // 4].decode(errors="ignore")
-    return _encoded({**event, "data": {**_cut(few, 1000), "text": start, "truncated": truncated}})
+        cut = {**_cut(data, longest), "truncated": truncated}
+        if len(_encoded({**event, "data": cut})) <= most:
+            return cut
+    room = max(0, most - len(_encoded({**event, "data": {"text": "", "truncated": truncated}}))) // 4
+    start = whole[:room].decode(errors="ignore")
+    return {**_few(data, room), "text": start, "truncated": truncated}
+
+
+def _few(data: Members, room: int) -> Members:
+    """The type, and what else is plain and has room."""
+    few: Members = {}
+    for name, value in [("type", data.get("type")), *list(data.items())[:100]]:
+        member = {name: _cut(value, 1000)}
+        size = len(_encoded(member))
+        if value is not None and not isinstance(value, (dict, list)) and size <= room:
+            room -= size
+            few.update(member)
+    return few
 
 
 def _cut(value: Any, longest: int) -> Any:
@@ -1394,7 +1462,7 @@ def _redacted(payload: bytes) -> bytes:
     if redaction is None or not redaction.concerns(text):
         return payload
     try:
-        value = _decoded(payload)
+        value = _Plain().value(_decoded(payload))
     except ValueError:
         value = None
     if not isinstance(value, dict):
@@ -1431,7 +1499,7 @@ def _event_of_hook(record: bytes) -> bytes | None:
         return None
     known = _decoded(head + b"}")
     (event,) = claude_code_events(
-        _decoded(payload[:-1]),
+        _Plain().value(_decoded(payload[:-1])),
         session_id=_as_id(known["sessionId"], "session") if known["sessionId"] else None,
         user_id=_as_user(known.get("userId")),
         event_id=known["eventId"],
@@ -1521,7 +1589,7 @@ class _Answer:
     def said(self) -> str:
         """What it says of the matter."""
         detail = self.document().get("detail")
-        return detail if isinstance(detail, str) else self.body[:200].decode(errors="replace")
+        return _shown(detail if isinstance(detail, str) else self.body[:200].decode(errors="replace"))
 
     def document(self) -> Members:
         """{} where it is not a JSON object."""

@@ -27,8 +27,6 @@ from litestar.openapi.spec import Parameter as OpenAPIParameter
 from litestar.params import FromPath, FromQuery, QueryParameter
 from litestar.response import Stream
 
-from hook_agent import claude_code_events
-
 from . import __version__, answers, folds, requests
 from .access import COOKIE, Caller, Gate, Headers
 from .answers import gives, problems
@@ -43,7 +41,7 @@ from .metrics import prometheus
 from .mirror import Mirror
 from .problems import MEDIA_TYPE, Problem, invalid
 from .reader import HISTORY_TYPES, Page
-from .requests import check_media_type, draft_of, draft_of_line, if_match, read_body, session_in_path, split
+from .requests import check_media_type, draft_of, if_match, read_body, session_in_path, split
 from .retention import Retention
 from .search import Narrowed
 from .store import Store
@@ -757,7 +755,12 @@ async def post_events(request: Call) -> JSONResponse:
 
     def read() -> tuple[list[tuple[int, Draft | Problem]], list[Draft]]:
         lines = list(
-            requests.drafts_of_batch(body, max_event_bytes=store.settings.max_event_bytes, may_delete=may_delete)
+            requests.drafts_of_batch(
+                body,
+                max_event_bytes=store.settings.max_event_bytes,
+                may_delete=may_delete,
+                redacted=store.writer.redactor.data,
+            )
         )
         drafts = [draft for _, draft in lines if isinstance(draft, Draft)]
         for draft in drafts:
@@ -825,15 +828,21 @@ async def list_events(
     tags=["hooks"],
 )
 async def claude_code_hook(request: Call) -> Response[bytes]:
-    """Take one Claude Code hook payload as it is. The answer is empty."""
-    payload = await object_of(request)
+    """Take one Claude Code hook payload as it is; what is too large or too deep is cut. The answer is empty."""
+    store = store_of(request)
+    check_media_type(headers_of(request), JSON)
+    body = await read_body(request.receive, store.settings.max_batch_bytes)  # type: ignore[arg-type]
     told = requests.told_in(headers_of(request))
-    try:
-        events = claude_code_events(payload, event_id=told.event_id, user_id=told.user_id, timestamp=told.timestamp)
-    except ValueError as error:
-        raise Problem(422, str(error)) from None
-    for event in events:
-        await append(request, draft_of_line(event))
+
+    def read() -> list[Draft]:
+        redactor, most = store.writer.redactor, store.settings.max_event_bytes
+        drafts = requests.drafts_of_hook(body, told, max_event_bytes=most, redacted=redactor.data)
+        for draft in drafts:
+            redactor(draft)
+        return drafts
+
+    for draft in await asyncio.to_thread(read) if len(body) > BIG else read():
+        await append(request, draft)
     return Response(b"", status_code=200, media_type=JSON)
 
 

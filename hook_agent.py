@@ -76,6 +76,7 @@ _USER_LENGTH = 256
 _EVENT_BYTES = (1 << 20) - 4096  # the store takes 1 MiB of data; the rest is for what stands around it
 _DEPTH = 60  # the store takes 64 levels, of which the event itself is one
 _PARTS = 600_000  # of one event: more would not fit; what has a part many times over is not to be unfolded for ever
+MOST_TEXTS = 20_000  # of one event, ids beside its type not counted: what is beyond would take long to look through
 _LARGEST = 1 << 63
 _SHORTEST_CUT = 16
 _CUT = "…"
@@ -204,6 +205,9 @@ def _decoded(text: bytes) -> Any:
 def _line(event: Members) -> bytes:
     """The event, without secrets, as one line of a batch; its longest texts are cut until it fits."""
     line = _encoded(event)
+    if may_have_many_texts(line):
+        event = {**event, "data": with_few_texts(event["data"])}
+        line = _encoded(event)
     redaction = _redaction()
     if redaction is not None and redaction.concerns(line.decode()):
         event = {**event, "data": redaction.data(event["data"])}
@@ -229,6 +233,50 @@ def _cut(value: Any, longest: int) -> Any:
     if isinstance(value, dict):
         return {name: _cut(part, longest) for name, part in value.items()}
     return [_cut(part, longest) for part in value] if isinstance(value, list) else value
+
+
+def may_have_many_texts(text: bytes) -> bool:
+    """Whether it is worth counting those of an event with this JSON text, or with one that is a part of it."""
+    return len(text) > 3 * MOST_TEXTS and text.count(b'"') > 2 * MOST_TEXTS
+
+
+def number_of_texts(data: Members) -> int:
+    number, level = 0, [[value for name, value in data.items() if not names_something(name)]]
+    while level:
+        for part in level.pop():
+            if isinstance(part, str):
+                number += 1
+            elif isinstance(part, (dict, list)):
+                level.append(list(part.values()) if isinstance(part, dict) else part)
+    return number
+
+
+def with_few_texts(data: Members) -> Members:
+    """The data, with its first 20,000 texts; where it had more, `truncated` says how many, and how large it was."""
+    number = number_of_texts(data)
+    if number <= MOST_TEXTS:
+        return data
+    few = _Few(MOST_TEXTS)
+    kept = {}
+    for name, value in data.items():
+        if names_something(name):
+            kept[name] = value
+        elif few.left > 0:
+            kept[name] = few.value(value)
+    return {**kept, "truncated": {"bytes": len(_encoded(data)), "texts": number}}
+
+
+class _Few:
+    """Copies what it is given, as long as some of so many texts are left."""
+
+    def __init__(self, most: int) -> None:
+        self.left = most
+
+    def value(self, value: Any) -> Any:
+        self.left -= isinstance(value, str)
+        if isinstance(value, dict):
+            return {name: self.value(part) for name, part in value.items() if self.left > 0}
+        return [self.value(part) for part in value if self.left > 0] if isinstance(value, list) else value
 
 
 def _sha256(text: bytes) -> str:

@@ -14,6 +14,7 @@ import hook_agent
 
 from .events import Draft
 from .folds import Document, encode
+from .problems import Problem
 
 RARE = "@_-zqxjkvbwyfgmpucldrhsnioate:./ "
 """Characters that stand in JSON text, about the rarest first."""
@@ -34,6 +35,12 @@ def stop_of(hint: str) -> tuple[str, str]:
 
 
 reason_in = search_for({hint for _, hints, _ in hook_agent.SECRETS for hint in hints}).search
+
+
+def check_texts(data: Document) -> None:
+    """Raises Problem 413 where the data has more texts than one event may; `hook_agent.with_few_texts` cuts it."""
+    if hook_agent.number_of_texts(data) > hook_agent.MOST_TEXTS:
+        raise Problem(413, f"The data of one event may have at most {hook_agent.MOST_TEXTS} texts")
 
 
 class Redactor:

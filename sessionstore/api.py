@@ -35,13 +35,13 @@ from .catalogue import questions
 from .database import Appended, Appender, DeleteUnchanged
 from .disk import Disk
 from .door import entry, logged
-from .events import ID_PATTERN, Draft, is_id, json_object, now, utc
+from .events import ID_PATTERN, Draft, is_id, now, utc
 from .folds import Document
 from .metrics import prometheus
 from .mirror import Mirror
 from .problems import MEDIA_TYPE, Problem, invalid
 from .reader import HISTORY_TYPES, Page
-from .requests import check_media_type, draft_of, if_match, read_body, session_in_path, split
+from .requests import check_media_type, draft_of, if_match, object_in, read_body, session_in_path, split
 from .retention import Retention
 from .search import Narrowed
 from .store import Store
@@ -94,7 +94,7 @@ async def body_of(request: Call, *media_types: str) -> bytes:
 
 async def object_of(request: Call, *media_types: str) -> Document:
     """The body as a JSON object. Raises Problem 400, 413, 415, 422."""
-    return json_object(await body_of(request, *media_types))
+    return object_in(await body_of(request, *media_types))
 
 
 def answer(content: bytes | str, status: int = 200, headers: dict[str, str] | None = None) -> JSONResponse:
@@ -414,7 +414,7 @@ async def optional_object_of(request: Call) -> Document:
     if is_empty and b"content-type" not in headers:
         return {}
     body = await body_of(request)
-    return json_object(body) if body else {}
+    return object_in(body) if body else {}
 
 
 @delete(

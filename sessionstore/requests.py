@@ -23,12 +23,14 @@ from .events import (
     decoded,
     is_id,
     is_too_deep,
+    json_object,
     known_id,
     known_user,
     utc,
 )
 from .folds import Document, encode, path_of
 from .problems import Problem, invalid, invalid_value, no_session, not_json
+from .redaction import check_texts
 
 Id = Annotated[str, msgspec.Meta(pattern=ID_PATTERN, examples=["test-1771012854"])]
 UserId = Annotated[str, msgspec.Meta(pattern=USER_PATTERN, examples=["test-user-alice"])]
@@ -408,7 +410,10 @@ def drafts_of_batch(
 
 
 def event_in(line: bytes, limit: int, redacted: Redacted) -> Document:
-    """A line's event. What is too deep or too large in its data is cut, and says so. Raises Problem 400, 422."""
+    """A line's event. What is too deep, too large or too much in its data is cut, and says so.
+
+    Raises Problem 400, 422.
+    """
     try:
         event = decoded(line if len(line) <= limit + ENVELOPE_BYTES else bounded(line))
     except RecursionError:
@@ -419,6 +424,8 @@ def event_in(line: bytes, limit: int, redacted: Redacted) -> Document:
     if isinstance(data, dict) and is_too_deep(line, event):
         whole = hashlib.sha256(line).hexdigest()
         event["data"] = hook_agent._Plain().value(data) | {"truncated": {"bytes": len(line), "sha256": whole}}
+    if isinstance(data, dict) and hook_agent.may_have_many_texts(line):
+        event["data"] = hook_agent.with_few_texts(event["data"])
     return fitted(event, limit, redacted) if len(line) > limit else event
 
 
@@ -438,6 +445,14 @@ def fitted(event: Document, limit: int, redacted: Redacted) -> Document:
     return event | {"data": hook_agent._fitted(event | {"data": redacted(data)}, limit)}
 
 
+def object_in(body: bytes) -> Document:
+    """A body that must be an object. Raises Problem 400, 413 for too many texts, 422."""
+    value = json_object(body)
+    if hook_agent.may_have_many_texts(body):
+        check_texts(value)
+    return value
+
+
 def drafts_of_hook(body: bytes, told: Told, *, max_event_bytes: int, redacted: Redacted) -> list[Draft]:
     """What a payload stands for, cut and cleaned as `hook_agent.py hook` does it. Raises Problem 400, 422."""
     payload = payload_in(body)
@@ -455,6 +470,10 @@ def drafts_of_hook(body: bytes, told: Told, *, max_event_bytes: int, redacted: R
     return [draft_of_line(fitted(event, max_event_bytes, redacted)) for event in whole]
 
 
+def is_large(body: bytes) -> bool:
+    return len(body) > hook_agent._EVENT_BYTES or hook_agent.may_have_many_texts(body)
+
+
 GROWTH = 5
 """How many times as long a payload may be once it is an event: 1e15 becomes 1000000000000000.0."""
 
@@ -462,10 +481,10 @@ GROWTH = 5
 def payload_in(body: bytes) -> Any:
     """Nearly all are as JSON should be, and soon read. Raises Problem 400 for what can by no means be read."""
     with suppress(msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
-        if len(body) <= hook_agent._EVENT_BYTES and not is_too_deep(body, payload := msgspec.json.decode(body)):
+        if not is_large(body) and not is_too_deep(body, payload := msgspec.json.decode(body)):
             return payload
     try:
-        return hook_agent._Plain().value(hook_agent._decoded(body))
+        return hook_agent._payload(body)
     except ValueError as error:
         raise not_json(str(error)) from None
 

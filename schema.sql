@@ -63,8 +63,6 @@ CREATE TABLE sessions (
   parent_session  TEXT,                        -- the session that started this one; it may be gone
   status          TEXT NOT NULL DEFAULT 'active'
                   CHECK (status IN ('active', 'waiting', 'completed', 'failed', 'cancelled', 'lost')),
-  attention       TEXT                         -- what a person was last asked for, {"reason", "message", "since", …}
-                  CHECK (json_type(attention) = 'object'),  -- true only while the status is waiting
   is_implicit     INTEGER NOT NULL DEFAULT 0   -- 1: made by its first word, and nobody has created it since
                   CHECK (is_implicit IN (0, 1)),
   created         TEXT NOT NULL,               -- timestamp of its session_created
@@ -103,6 +101,17 @@ CREATE TABLE documents (
   document    TEXT NOT NULL CHECK (json_type(document) = 'object'),
   PRIMARY KEY (session_id, name)
 ) STRICT;
+
+/* One row is something that a person is waited for: an open ask, or (reason
+   input) that the main agent sits at its prompt. A session waits as long as it has
+   a row here. What is asked stands in the events, as the view `words` has it. */
+CREATE TABLE asks (
+  cursor      INTEGER PRIMARY KEY,             -- of the event that asked; the oldest is shown first
+  session_id  TEXT NOT NULL REFERENCES sessions ON DELETE CASCADE,
+  told        INTEGER NOT NULL                 -- of the event with the most exact words for it: Claude Code asks the
+) STRICT;                                      --   same by a call, by a permission request and by a notification
+
+CREATE INDEX asks_by_session ON asks (session_id, cursor);
 
 ------------------------------------------------------------------------------
 -- Derived: the lists of the state document, as rows
@@ -148,7 +157,7 @@ CREATE TABLE users (
   sessions  INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
-/* When a session came to where somebody should look: what webhooks tell. */
+/* When a session came to where somebody should look, or asked for more: what webhooks tell. */
 CREATE TABLE turns (
   cursor      INTEGER PRIMARY KEY,             -- of the event that did it
   session_id  TEXT NOT NULL REFERENCES sessions ON DELETE CASCADE,
@@ -218,32 +227,143 @@ CREATE TRIGGER entry_logged AFTER INSERT ON events WHEN NEW.seq IS NOT NULL BEGI
          bash_commands  = bash_commands  + coalesce(NEW.data ->> '$.tool' = 'Bash', 0)
   WHERE NEW.kind = 'tool_call' AND NEW.type = 'action' AND session_id = NEW.session_id;
 
-  /* The next word of a lost session brings it back. Work that goes on shows that
-     nobody is waited for: a prompt answers whatever was asked; a tool call of the
-     main agent shows that it has its prompt; a result of the tool that a person
-     was asked about shows that the person has answered. */
-  UPDATE sessions SET status = 'active'
-  WHERE session_id = NEW.session_id AND status IN ('lost', 'waiting')
-    AND (status = 'lost' OR NEW.kind = 'prompt'
-         OR (NEW.kind IN ('tool_call', 'tool_result', 'tool_error') AND NEW.agent_id IS NULL
-             AND attention ->> '$.reason' IS 'input')
-         OR (NEW.kind IN ('tool_result', 'tool_error') AND attention ->> '$.reason' IS 'permission'
-             AND coalesce(attention ->> '$.tool', NEW.data ->> '$.tool') IS NEW.data ->> '$.tool'));
-
-  /* Whoever says `attention` says that a person is waited for, and for what; null
-     says that this is over. A question that is asked again keeps its `since`. */
-  UPDATE sessions SET status = 'active'
-  WHERE instr(NEW.data, '"attention":null') AND session_id = NEW.session_id AND status = 'waiting'
-    AND json_type(NEW.data, '$.attention') = 'null';
-  UPDATE sessions SET status = 'waiting',
-         attention = json_patch(
-           CASE WHEN status = 'waiting' AND attention ->> '$.reason' IS NEW.data ->> '$.attention.reason' THEN attention
-           ELSE json_object('reason', 'input', 'message', '', 'since', NEW.timestamp) END, NEW.data -> '$.attention')
-  WHERE instr(NEW.data, '"attention":{') AND session_id = NEW.session_id AND ended IS NULL
-    AND json_type(NEW.data, '$.attention') = 'object';
+  INSERT INTO asked SELECT NEW.cursor, NEW.session_id WHERE json_type(NEW.data, '$.attention') = 'object';
 
   UPDATE counts SET number = number + 1 WHERE what = 'events' AND name = NEW.type;
   INSERT INTO minutes VALUES (substr(NEW.received_at, 1, 16), 1) ON CONFLICT DO UPDATE SET events = events + 1;
+END;
+
+------------------------------------------------------------------------------
+-- Folding: what a session waits for, and whether it is over
+------------------------------------------------------------------------------
+
+/* An event by what of it a session's waiting depends on. */
+CREATE VIEW words AS
+SELECT cursor, session_id, event_id, agent_id, type, kind, timestamp,
+       coalesce(CAST(data ->> '$.attention.reason' AS TEXT), 'input') AS reason,
+       coalesce(CAST(data ->> '$.attention.message' AS TEXT), '') AS message,
+       iif(kind IS NOT NULL OR type = 'metadata_updated', data -> '$.attention', NULL) AS attention,
+       CAST(data ->> '$.attention.id' AS TEXT) AS own_id,        -- the asker's own name for what it asks
+       CAST(coalesce(data ->> '$.toolUseId', data ->> '$.tool_use_id') AS TEXT) AS tool_use_id,
+       CAST(coalesce(data ->> '$.tool', data ->> '$.attention.tool', data ->> '$.tool_name') AS TEXT) AS tool,
+       coalesce(data -> '$.input', data -> '$.tool_input') AS input,
+       CASE WHEN coalesce(data ->> '$.toolUseId', data ->> '$.attention.id') IS NOT NULL THEN 3
+            WHEN kind IS 'notification' THEN 0                   -- which never says who asks
+            WHEN data ->> '$.tool' IS NOT NULL THEN 2 ELSE 1 END AS exactness,
+       coalesce(data ->> '$.agentId', agent_id) AS about_agent,
+       data ->> '$.status' AS status,
+       data ->> '$.attentionId' AS closes_id,
+       coalesce(json_array_length(data, '$.background_tasks'), 0) > 0 AS goes_on_behind,
+       data ->> '$.machineMade' IS 1 OR EXISTS (               -- as a prompt: Claude Code's own words
+         SELECT 1 FROM json_each('["task-notification>", "command-name>", "command-message>", "local-command-",
+                                   "system-reminder>"]') AS tag
+         WHERE instr(ltrim(coalesce(data ->> '$.prompt', data ->> '$.text', data ->> '$.content')), '<' || tag.value) = 1)
+         AS is_machine_made
+FROM events;
+
+/* What is asked of a person, in its most exact words, since it was asked first. */
+CREATE VIEW open_asks AS
+SELECT a.cursor, a.session_id, o.event_id AS ask_id, o.timestamp AS since, w.agent_id, w.kind, w.reason, w.message,
+       w.attention, w.own_id, w.tool_use_id, w.tool, w.input, w.exactness
+FROM asks a CROSS JOIN words o ON o.cursor = a.cursor CROSS JOIN words w ON w.cursor = a.told;
+
+/* An event that asks, and the open ask that it repeats. What names its call, or has
+   a name of its own, is the same if that is; a notification is of whatever is open;
+   and all else has to be the same word for word, or the same call. */
+CREATE VIEW repeated_asks AS
+SELECT w.cursor, a.cursor AS ask, w.exactness >= a.exactness AS is_as_exact
+FROM words w CROSS JOIN open_asks a ON a.session_id = w.session_id
+WHERE (a.reason = 'input') = (w.reason = 'input')
+  AND CASE WHEN w.reason = 'input' THEN 1
+           WHEN a.own_id IS NOT NULL AND w.own_id IS NOT NULL THEN a.own_id = w.own_id
+           WHEN a.tool_use_id IS NOT NULL AND w.tool_use_id IS NOT NULL THEN a.tool_use_id = w.tool_use_id
+           WHEN w.exactness = 0 THEN coalesce(w.agent_id, a.agent_id) IS a.agent_id
+                                 AND coalesce(w.tool, a.tool) IS coalesce(a.tool, w.tool)
+           WHEN a.exactness = 0 THEN coalesce(a.agent_id, w.agent_id) IS w.agent_id
+                                 AND coalesce(a.tool, w.tool) IS coalesce(w.tool, a.tool)
+           WHEN a.agent_id IS NOT w.agent_id OR a.tool IS NOT w.tool THEN 0
+           WHEN a.tool IS NOT NULL THEN coalesce(a.input, w.input) IS coalesce(w.input, a.input)
+           ELSE a.own_id IS w.own_id AND a.tool_use_id IS w.tool_use_id AND a.reason = w.reason
+                AND (a.message = w.message OR w.kind IS NULL AND a.kind IS NULL) END;
+
+/* An event, and the open asks that it closes. */
+CREATE VIEW closed_asks AS
+SELECT w.cursor, a.cursor AS ask
+FROM words w CROSS JOIN open_asks a ON a.session_id = w.session_id
+WHERE CASE
+  WHEN w.kind = 'prompt' AND w.type = 'action' THEN a.agent_id IS w.agent_id
+                                                    AND (a.reason = 'input' OR NOT w.is_machine_made)
+  WHEN w.kind IN ('assistant_message', 'error') AND w.type = 'response' AND w.agent_id IS NULL
+    THEN a.reason <> 'input' AND (a.agent_id IS NULL OR NOT w.goes_on_behind)
+  WHEN w.kind = 'tool_call' THEN a.reason = 'input' AND w.agent_id IS NULL
+  WHEN w.kind = 'post_tool_batch' THEN a.tool IS NOT NULL AND a.agent_id IS w.agent_id
+  WHEN w.type IN ('agent_completed', 'agent_updated')
+    THEN a.agent_id = w.about_agent AND (w.type = 'agent_completed' OR w.status IN ('completed', 'failed', 'cancelled'))
+  ELSE 0 END
+  OR w.attention IS 'null' AND CASE WHEN w.closes_id IS NULL THEN a.agent_id IS w.agent_id
+                               ELSE a.own_id IS w.closes_id END
+  OR w.kind IN ('tool_result', 'tool_error') AND w.agent_id IS NULL AND a.reason = 'input';
+
+/* A result, an error or a refusal of a call, and the open asks that may have been about it: the oldest was. */
+CREATE VIEW settled_asks AS
+SELECT w.cursor, a.cursor AS ask, a.tool_use_id IS w.tool_use_id AS is_exact
+FROM words w CROSS JOIN open_asks a ON a.session_id = w.session_id
+WHERE w.kind IN ('tool_result', 'tool_error', 'permission_denied') AND a.reason <> 'input'
+  AND CASE WHEN a.tool_use_id IS NOT NULL AND w.tool_use_id IS NOT NULL THEN a.tool_use_id = w.tool_use_id
+           ELSE (a.agent_id IS w.agent_id OR a.exactness = 0 AND a.tool IS NOT NULL)
+                AND (a.tool IS NOT NULL OR a.reason = 'permission') AND coalesce(a.tool, w.tool) IS w.tool
+                AND coalesce(a.input, w.input) IS coalesce(w.input, a.input) END;
+
+/* The newest event of a session that waits, is lost or is over. What answers an ask
+   closes it. What an agent says of its own accord after the end brings the session
+   back; what only closes what was open then does not, nor what others say. */
+CREATE TRIGGER word_heard AFTER UPDATE OF last_cursor ON sessions WHEN OLD.status <> 'active' BEGIN
+  DELETE FROM asks
+  WHERE OLD.status = 'waiting' AND cursor IN (
+    SELECT ask FROM closed_asks WHERE cursor = NEW.last_cursor
+    UNION ALL SELECT * FROM (SELECT ask FROM settled_asks WHERE cursor = NEW.last_cursor
+                             ORDER BY is_exact DESC, ask LIMIT 1));
+  UPDATE sessions SET status = 'active', ended = NULL
+  WHERE session_id = NEW.session_id AND OLD.status <> 'waiting' AND EXISTS (
+    SELECT 1 FROM words w WHERE w.cursor = NEW.last_cursor AND CASE w.type
+      WHEN 'action' THEN OLD.status = 'lost' OR w.kind NOT IN ('permission_denied', 'post_tool_batch', 'post_compact',
+             'notification', 'program_ended', 'events_dropped', 'subagent_stop', 'session_end', 'setup',
+             'instructions_loaded', 'config_change', 'cwd_changed', 'file_changed', 'worktree_remove',
+             'post_model_switch') AND w.kind NOT GLOB '*_result'
+      WHEN 'response' THEN OLD.status = 'lost' OR w.kind <> 'error' AND w.kind NOT GLOB '*_result'
+             AND w.kind NOT GLOB '*_error' AND w.kind NOT GLOB '*_end'
+      WHEN 'agent_completed' THEN OLD.status = 'lost'
+      WHEN 'agent_updated' THEN OLD.status = 'lost' OR w.status NOT IN ('completed', 'failed', 'cancelled') IS NOT 0
+      WHEN 'goal_updated' THEN OLD.status = 'lost' OR w.status NOT IN ('completed', 'failed', 'cancelled') IS NOT 0
+      ELSE w.type IN ('state_updated', 'goal_added', 'agent_spawned') END
+      AND (OLD.status = 'lost' OR w.timestamp > OLD.ended));
+END;
+
+/* Whoever says `attention` says that a person is waited for, and for what. */
+CREATE VIEW asked AS SELECT cursor, session_id FROM asks;
+
+CREATE TRIGGER ask_told INSTEAD OF INSERT ON asked BEGIN
+  UPDATE asks SET told = NEW.cursor
+  WHERE cursor = (SELECT max(ask) FROM repeated_asks WHERE cursor = NEW.cursor AND is_as_exact);
+  INSERT INTO asks
+  SELECT NEW.cursor, NEW.session_id, NEW.cursor
+  FROM words w CROSS JOIN sessions s ON s.session_id = w.session_id
+  WHERE w.cursor = NEW.cursor AND NOT (w.reason = 'input' AND w.agent_id IS NOT NULL)
+    AND (s.status IN ('active', 'waiting') OR w.kind IS NOT NULL AND w.timestamp > s.ended)
+    AND NOT EXISTS (SELECT 1 FROM repeated_asks WHERE cursor = NEW.cursor);
+END;
+
+CREATE TRIGGER ask_opened AFTER INSERT ON asks BEGIN
+  UPDATE sessions SET status = 'waiting', ended = NULL WHERE session_id = NEW.session_id;
+  INSERT INTO turns
+  SELECT NEW.cursor, NEW.session_id, 'waiting' FROM words WHERE cursor = NEW.cursor AND reason <> 'input'
+  ON CONFLICT DO NOTHING;
+END;
+
+CREATE TRIGGER ask_closed AFTER DELETE ON asks BEGIN
+  UPDATE sessions SET status = 'active'
+  WHERE session_id = OLD.session_id AND status = 'waiting'
+    AND NOT EXISTS (SELECT 1 FROM asks WHERE session_id = OLD.session_id);
 END;
 
 ------------------------------------------------------------------------------
@@ -254,8 +374,7 @@ CREATE VIEW changes AS SELECT * FROM events WHERE seq IS NULL;
 
 CREATE TRIGGER change_folded AFTER INSERT ON events WHEN NEW.seq IS NULL BEGIN
   UPDATE sessions SET updated = NEW.received_at, last_cursor = NEW.cursor WHERE session_id = NEW.session_id;
-  UPDATE sessions SET heard = NEW.received_at,
-         status = iif(status = 'lost' AND NEW.type <> 'session_resumed', 'active', status)
+  UPDATE sessions SET heard = NEW.received_at
   WHERE session_id = NEW.session_id AND NEW.type NOT IN ('metadata_updated', 'session_lost');
   INSERT INTO changes VALUES (NEW.cursor, NEW.type, NEW.session_id, NEW.user_id, NEW.event_id, NEW.agent_id,
                               NEW.timestamp, NEW.received_at, NEW.patch, NULL, NULL, NEW.data);
@@ -299,6 +418,7 @@ CREATE TRIGGER session_resumed INSTEAD OF INSERT ON changes WHEN NEW.type = 'ses
                                   coalesce(NEW.data ->> '$.metadata.source' IN ('startup', 'compact', 'clear'), 0)),
          parent_session = coalesce(parent_session, NEW.data ->> '$.parentSession')
   WHERE session_id = NEW.session_id;
+  DELETE FROM asks WHERE session_id = NEW.session_id;
   DELETE FROM documents WHERE session_id = NEW.session_id AND name = 'final';
 END;
 
@@ -309,41 +429,50 @@ CREATE TRIGGER metadata_updated INSTEAD OF INSERT ON changes WHEN NEW.type = 'me
   WHERE session_id = NEW.session_id AND name = 'metadata';
   UPDATE sessions SET parent_session = NEW.data ->> '$.parentSession'
   WHERE session_id = NEW.session_id AND json_type(NEW.data, '$.parentSession') IS NOT NULL;
+  DELETE FROM asks WHERE session_id = NEW.session_id AND NEW.data ->> '$.status' <> 'waiting';
   UPDATE sessions SET status = NEW.data ->> '$.status',
          ended = iif(NEW.data ->> '$.status' IN ('completed', 'failed', 'cancelled'), coalesce(ended, NEW.timestamp),
-                     NULL),
-         attention = json_object('reason', 'input', 'message', '', 'since', NEW.timestamp)
+                     NULL)
   WHERE session_id = NEW.session_id AND NEW.data ->> '$.status' IS NOT NULL;
-  /* The same as for an entry: attention asked for, and over. */
-  UPDATE sessions SET status = 'active'
-  WHERE instr(NEW.data, '"attention":null') AND session_id = NEW.session_id AND status = 'waiting'
-    AND json_type(NEW.data, '$.attention') = 'null';
-  UPDATE sessions SET status = 'waiting',
-         attention = json_patch(
-           CASE WHEN status = 'waiting' AND attention ->> '$.reason' IS NEW.data ->> '$.attention.reason' THEN attention
-           ELSE json_object('reason', 'input', 'message', '', 'since', NEW.timestamp) END, NEW.data -> '$.attention')
-  WHERE instr(NEW.data, '"attention":{') AND session_id = NEW.session_id AND ended IS NULL
-    AND json_type(NEW.data, '$.attention') = 'object';
+  INSERT INTO asks
+  SELECT NEW.cursor, NEW.session_id, NEW.cursor
+  WHERE NEW.data ->> '$.status' = 'waiting' AND json_type(NEW.data, '$.attention') IS NOT 'object'
+    AND NOT EXISTS (SELECT 1 FROM asks WHERE session_id = NEW.session_id);
+  INSERT INTO asked SELECT NEW.cursor, NEW.session_id WHERE json_type(NEW.data, '$.attention') = 'object';
 END;
 
+/* What the main agent said last. It is not looked for far back. */
+CREATE VIEW last_words AS
+SELECT s.session_id, (
+  SELECT coalesce(e.data -> '$.message', e.data -> '$.text', e.data -> '$.content') FROM events e
+  WHERE e.session_id = s.session_id AND e.type = 'response' AND e.seq > s.responses - 1000
+    AND e.kind = 'assistant_message' AND e.agent_id IS NULL AND e.cursor >= s.created_cursor
+  ORDER BY e.seq DESC LIMIT 1) AS message
+FROM sessions s;
+
 CREATE TRIGGER session_finalized INSTEAD OF INSERT ON changes WHEN NEW.type = 'session_finalized' BEGIN
-  UPDATE sessions SET ended = NEW.timestamp,
-         status = CASE NEW.data ->> '$.status' WHEN 'failed' THEN 'failed' WHEN 'cancelled' THEN 'cancelled'
-                  ELSE 'completed' END
-  WHERE session_id = NEW.session_id;
   INSERT INTO documents (session_id, name, document)
   SELECT NEW.session_id, 'final', json_object(
            '$schema', 'session-final-v1', 'timestamp', NEW.timestamp,
            'status', coalesce(NEW.data ->> '$.status', 'success'), 'outcome', NEW.data -> '$.outcome',
-           'goalsAchieved', (SELECT json_group_array(goal_id) FROM (
-              SELECT goal_id FROM goals WHERE session_id = NEW.session_id AND status = 'completed' ORDER BY position)),
-           'finalResponse', NEW.data -> '$.response', 'exitCode', NEW.data -> '$.exitCode',
-           'reason', NEW.data -> '$.reason', 'metrics', json(metrics), 'subsessions', json(subsessions))
+           'goalsAchieved', (SELECT json_group_array(json(record)) FROM (
+              SELECT record FROM goals WHERE session_id = NEW.session_id AND status = 'completed' ORDER BY position)),
+           'finalResponse', json(coalesce(nullif(NEW.data -> '$.response', 'null'), (
+              SELECT message FROM last_words
+              WHERE session_id = NEW.session_id AND NEW.data ->> '$.hook_event_name' = 'SessionEnd'))),
+           'exitCode', NEW.data -> '$.exitCode', 'reason', NEW.data -> '$.reason', 'metrics', json(metrics),
+           'subsessions', json(subsessions))
   FROM counted WHERE session_id = NEW.session_id
   ON CONFLICT DO UPDATE SET document = excluded.document, version = version + 1;
+  DELETE FROM asks WHERE session_id = NEW.session_id;
+  UPDATE sessions SET ended = NEW.timestamp,
+         status = CASE NEW.data ->> '$.status' WHEN 'failed' THEN 'failed' WHEN 'cancelled' THEN 'cancelled'
+                  ELSE 'completed' END
+  WHERE session_id = NEW.session_id;
 END;
 
 CREATE TRIGGER session_lost INSTEAD OF INSERT ON changes WHEN NEW.type = 'session_lost' BEGIN
+  DELETE FROM asks WHERE session_id = NEW.session_id;
   UPDATE sessions SET status = 'lost' WHERE session_id = NEW.session_id AND ended IS NULL;
 END;
 
@@ -354,6 +483,7 @@ END;
 
 CREATE TRIGGER state_changed INSTEAD OF INSERT ON changes
 WHEN NEW.type IN ('state_updated', 'goal_added', 'goal_updated', 'agent_spawned', 'agent_updated', 'agent_completed')
+  OR NEW.type IN ('session_finalized', 'metadata_updated') AND json_type(NEW.data, '$.cancelledAgents') = 'array'
 BEGIN
   UPDATE sessions SET agents_spawned = agents_spawned + 1
   WHERE NEW.type = 'agent_spawned' AND session_id = NEW.session_id;
@@ -464,6 +594,25 @@ SELECT s.session_id,
               ORDER BY c.created_cursor)) AS subsessions
 FROM sessions s CROSS JOIN documents d ON d.session_id = s.session_id AND d.name = 'metadata';
 
+/* What a session waits for, as its metadata shows it: the oldest ask with the others,
+   else that the agent sits at its prompt. */
+CREATE VIEW attention AS
+SELECT session_id, json_array_length(asks) AS number, asks ->> '$[0].since' AS since,
+       iif(json_array_length(asks) > 1, json_set(asks -> '$[0]', '$.others', json_remove(asks, '$[0]')),
+           asks -> '$[0]') AS document
+FROM (
+  SELECT session_id, (
+    SELECT json_group_array(json(document)) FROM (
+      SELECT json_patch(coalesce(a.attention, '{}'), json_object(
+               'reason', a.reason, 'message', a.message, 'since', a.since, 'askId', iif(a.reason = 'input', NULL, a.ask_id),
+               'agentId', a.agent_id, 'tool', a.tool)) AS document
+      FROM open_asks a
+      WHERE a.session_id = s.session_id
+        AND (a.reason <> 'input' OR NOT EXISTS (SELECT 1 FROM open_asks o
+                                                WHERE o.session_id = s.session_id AND o.reason <> 'input'))
+      ORDER BY a.cursor)) AS asks
+  FROM sessions s);
+
 /* metadata.json, as GET /api/sessions/ID has it too. */
 CREATE VIEW metadata AS
 SELECT s.session_id, s.user_id, s.status, s.created, s.parent_session, s.created_cursor, s.last_cursor,
@@ -471,11 +620,12 @@ SELECT s.session_id, s.user_id, s.status, s.created, s.parent_session, s.created
        rtrim(json_object(
          '$schema', 'session-metadata-v1', 'sessionId', s.session_id, 'userId', s.user_id, 'created', s.created,
          'updated', s.updated, 'status', s.status,
-         'attention', CASE s.status WHEN 'waiting' THEN json(s.attention) END,
+         'attention', CASE s.status WHEN 'waiting' THEN json((
+            SELECT a.document FROM attention a WHERE a.session_id = s.session_id)) END,
          'phase', s.phase, 'currentStep', s.current_step, 'goals', s.goals, 'agents', s.agents, 'actions', s.actions,
          'responses', s.responses, 'metrics', json(c.metrics), 'parentSession', s.parent_session,
          'subsessions', json(c.subsessions), 'ended', s.ended,
-         'duration', CAST(round((julianday(s.ended) - julianday(s.created)) * 86400000) AS INTEGER),
+         'duration', max(0, CAST(round((julianday(s.ended) - julianday(s.created)) * 86400000) AS INTEGER)),
          'resumes', s.resumes, 'lastCursor', s.last_cursor), '}')
        || ',' || substr(json_remove(d.document, '$.metrics'), 2) AS document
 FROM sessions s CROSS JOIN documents d ON d.session_id = s.session_id AND d.name = 'metadata'

@@ -41,9 +41,9 @@ CREATE TEMP VIEW sessions (
   last_cursor         -- its newest event
 ) AS
 SELECT s.session_id, s.user_id, s.status, i.document ->> '$.input', m.document ->> '$.model', s.phase, s.current_step,
-       iif(s.status = 'waiting', s.attention ->> '$.reason', NULL),
-       iif(s.status = 'waiting', s.attention ->> '$.message', NULL),
-       iif(s.status = 'waiting', s.attention ->> '$.since', NULL),
+       iif(s.status = 'waiting', (SELECT document ->> '$.reason' FROM main.attention a WHERE a.session_id = s.session_id), NULL),
+       iif(s.status = 'waiting', (SELECT document ->> '$.message' FROM main.attention a WHERE a.session_id = s.session_id), NULL),
+       iif(s.status = 'waiting', (SELECT since FROM main.attention a WHERE a.session_id = s.session_id), NULL),
        s.created, s.updated, s.ended,
        round((julianday(coalesce(s.ended, s.updated)) - julianday(s.created)) * 86400, 3),
        f.document ->> '$.outcome', s.actions, s.responses,

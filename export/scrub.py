@@ -191,14 +191,8 @@ def scrub_session(database: sqlite3.Connection, scrubber: Scrubber, session_id: 
             database.execute(
                 "UPDATE documents SET document = ? WHERE session_id = ? AND name = ?", (changed, session_id, name)
             )
-    for user_id, attention in database.execute(
-        "SELECT user_id, attention FROM sessions WHERE session_id = ?", (session_id,)
-    ).fetchall():
-        asked = attention and encode(scrubber.value(decode(attention)))
-        database.execute(
-            "UPDATE sessions SET user_id = ?, attention = ? WHERE session_id = ?",
-            (scrubber.text(user_id), asked, session_id),
-        )
+    for (user_id,) in database.execute("SELECT user_id FROM sessions WHERE session_id = ?", (session_id,)).fetchall():
+        database.execute("UPDATE sessions SET user_id = ? WHERE session_id = ?", (scrubber.text(user_id), session_id))
 
 
 def index_anew(database: sqlite3.Connection) -> None:

@@ -20,9 +20,9 @@ from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
-from . import folds, search
+from . import endings, folds, search
 from .events import LOGS, STATE_TYPES, UNKNOWN_USER, Draft, Event, known_id
-from .folds import METRICS, Document, encode
+from .folds import DONE, METRICS, Document, encode
 from .problems import Problem, fault, invalid, invalid_value, no_session
 
 log = logging.getLogger("sessionstore.database")
@@ -68,12 +68,54 @@ def find_what_changes_a_state(connection: sqlite3.Connection) -> None:
     create_schema(connection, re.compile(r"^CREATE INDEX events_of_documents", re.MULTILINE))
 
 
+def keep_each_ask(connection: sqlite3.Connection) -> None:
+    """What a session waits for is found in its events, where they say it; final.json has the goals that were reached
+    whole, as they were at the end."""
+    create_schema(connection, re.compile(r"^CREATE (TABLE|INDEX) asks", re.MULTILINE))
+    connection.execute(LAST_ASKED)
+    connection.execute("ALTER TABLE sessions DROP COLUMN attention")
+    after = ""
+    while finals := connection.execute(FINALS_WITH_GOALS, (after,)).fetchall():
+        for after, document, cursor in finals:
+            connection.execute(MEND_FINAL, (goals_at_end(connection, after, document, cursor), after))
+
+
+LAST_ASKED = """
+INSERT INTO asks (cursor, session_id, told)
+SELECT asked, session_id, asked
+FROM (SELECT s.session_id, coalesce(
+        (SELECT max(e.cursor) FROM events e
+         WHERE e.session_id = s.session_id AND e.cursor >= s.created_cursor
+           AND (e.seq IS NOT NULL OR e.type = 'metadata_updated') AND json_type(e.data, '$.attention') = 'object'),
+        s.last_cursor) AS asked
+      FROM sessions s WHERE s.status = 'waiting')"""
+FINALS_WITH_GOALS = """
+SELECT d.session_id, d.document,
+       (SELECT max(e.cursor) FROM events e WHERE e.session_id = d.session_id AND e.type = 'session_finalized')
+FROM documents d
+WHERE d.name = 'final' AND d.session_id > ? AND json_type(d.document, '$.goalsAchieved[0]') = 'text'
+ORDER BY d.session_id LIMIT 500"""
+MEND_FINAL = "UPDATE documents SET document = ? WHERE session_id = ? AND name = 'final'"
+
+
+def goals_at_end(connection: sqlite3.Connection, session_id: str, document: str, cursor: int) -> str:
+    """final.json with the goals that it names by their ids."""
+    final = folds.decode(document)
+    goals = folds.goals_of(folds.state_at(connection.execute(STATE_EVENTS, (session_id, cursor))))
+    records = {
+        goal["id"]: goal for goal in reversed(goals) if isinstance(goal, dict) and isinstance(goal.get("id"), str)
+    }
+    final["goalsAchieved"] = [records.get(name, {"id": name}) for name in final["goalsAchieved"]]
+    return encode(final)
+
+
 MIGRATIONS: tuple[Migration, ...] = (
     find_events_by_their_id_first,
     find_results_prompts_and_failures,
     note_turns,
     search_by_parts_and_marks,
     find_what_changes_a_state,
+    keep_each_ask,
 )
 """Append-only: what turns the tables of a database of version N, as PRAGMA user_version has it, into those of N + 1,
 from version 1 on. Views and triggers are made anew after them. schema.sql is always the newest version; a database
@@ -194,9 +236,12 @@ MAX_SESSIONS_KNOWN = 10_000
 USED_IDS = """
 SELECT e.session_id, e.event_id FROM json_each(?) wanted
 JOIN events e ON e.session_id = wanted.value ->> 0 AND e.event_id = wanted.value ->> 1"""
+CHANGES_STATE = f"""
+(type IN ({", ".join(f"'{name}'" for name in STATE_TYPES)})
+ OR type IN ('session_finalized', 'metadata_updated') AND json_type(data, '$.cancelledAgents') = 'array')"""
 OF_STATE = f"""
 WHERE session_id = ? AND cursor >= (SELECT created_cursor FROM sessions s WHERE s.session_id = events.session_id)
-  AND cursor <= ? AND seq IS NULL AND type IN ('session_created', {", ".join(f"'{name}'" for name in STATE_TYPES)})"""
+  AND cursor <= ? AND seq IS NULL AND (type = 'session_created' OR {CHANGES_STATE})"""
 """The events that a state is made of; values: session id, cursor."""
 STATE_EVENTS = f"SELECT type, patch, data, timestamp FROM events {OF_STATE} ORDER BY cursor"
 """What folds.state_at takes."""
@@ -206,7 +251,8 @@ RECORD_EVENTS = {
 SELECT type, patch, data, timestamp FROM events {OF_STATE}
   AND (type = 'session_created'
        OR type = 'state_updated' AND (patch = 'replace' OR json_type(data, '$.{table}') IS NOT NULL)
-       OR type = '{begins}' AND data ->> '$.{key}' = ? OR type IN ({others}) AND data ->> '$.{other_key}' = ?)
+       OR type = '{begins}' AND data ->> '$.{key}' = ? OR type IN ({others}) AND data ->> '$.{other_key}' = ?
+       OR type IN ('session_finalized', 'metadata_updated'))
 ORDER BY cursor"""
     for table, begins, key, others, other_key in (
         ("goals", "goal_added", "id", "'goal_updated'", "goalId"),
@@ -216,8 +262,12 @@ ORDER BY cursor"""
 """Those of them that have to do with one goal or agent; values: session id, cursor, its id, and again."""
 
 ADDED = {
+    "session_created": ("sessionId",),
+    "session_deleted": ("sessionId",),
+    "session_finalized": ("status", "outcome", "cancelledAgents"),
+    "metadata_updated": ("cancelledAgents",),
     "goal_added": ("id", "description", "priority", "status"),
-    "agent_spawned": ("agentId", "type", "task", "status", "spawnedAt", "subsession"),
+    "agent_spawned": ("agentId", "type", "task", "status", "spawnedAt", "subsession", "completedAt", "endedBy"),
 }
 """The members that the store adds to the data where the caller left them out."""
 
@@ -407,6 +457,7 @@ class Appender:
         self.open_transaction()
         if session is None:
             check_metadata({}, {}, draft.type, draft.data)
+            draft = self.begin_session(draft)
         else:
             draft = self.decide(draft, session)
         event = self.insert(draft, session)
@@ -557,9 +608,32 @@ class Appender:
         self.check_metadata(resumed, "session_created" if session.is_implicit else "session_resumed")
         return replace(resumed, type="session_resumed")
 
+    def begin_session(self, draft: Draft) -> Draft:
+        """A conversation that takes the place of one that was just cleared goes on from that."""
+        start = draft.data.get("metadata") or {}
+        if start.get("source") != "clear" or "continues" in start:
+            return draft
+        moment, user_id = draft.timestamp or self.received_at, draft.user_id or UNKNOWN_USER
+        found = endings.cleared_before(self.connection, draft.session_id, user_id, moment, start)
+        return replace(draft, data=draft.data | {"metadata": start | {"continues": found}}) if found else draft
+
     def update_metadata(self, draft: Draft, session: Session) -> Draft:
         self.check_metadata(draft, draft.type)
-        return draft
+        return self.cancel_agents(draft) if draft.data.get("status") in DONE else draft
+
+    def finalize(self, draft: Draft, session: Session) -> Draft:
+        """An end that does not say what became of the session is completed by what was said in it."""
+        if endings.is_undecided(draft.data):
+            ending = endings.decided(self.connection, draft.session_id, draft.data)
+            draft = replace(draft, data=draft.data | ending)
+        return self.cancel_agents(draft)
+
+    def cancel_agents(self, draft: Draft) -> Draft:
+        """What ends leaves nobody at work: its event says who was, unless it has been stored before."""
+        if draft.received_at is not None or "cancelledAgents" in draft.data:
+            return draft
+        at_work = endings.agents_at_work(self.connection, draft.session_id)
+        return replace(draft, data=draft.data | {"cancelledAgents": at_work}) if at_work else draft
 
     def check_metadata(self, draft: Draft, event_type: str) -> None:
         """Raises Problem 422 where callers would make something else of the metadata than what it is."""
@@ -589,22 +663,31 @@ class Appender:
         return replace(draft, data=goal)
 
     def spawn_agent(self, draft: Draft, session: Session) -> Draft:
-        agent_id = draft.data.get("agentId")
+        agent_id, moment = draft.data.get("agentId"), draft.timestamp or self.received_at
         if agent_id is None:
             agent_id = self.free_id("agents", "agent", draft.session_id, session.agents)
         elif self.record("agents", draft.session_id, known_id(agent_id, "$.agentId")):
             if draft.must_be_new:
                 raise Problem(409, f"There is an agent {agent_id!r} in this session already")
-            return replace(draft, data={"spawnedAt": draft.timestamp or self.received_at} | draft.data)
+            return replace(draft, data={"spawnedAt": moment} | draft.data)
         agent = {
             "agentId": agent_id,
             "type": draft.data.get("type"),
             "task": None,
             "status": "spawned",
-            "spawnedAt": draft.timestamp or self.received_at,
+            "spawnedAt": moment,
             "subsession": None,
         } | {name: value for name, value in draft.data.items() if name != "agentId"}
+        if agent["status"] not in DONE and (end := self.end_after(draft.session_id, moment)):
+            agent |= {"status": "cancelled", "completedAt": end, "endedBy": "session"}
         return replace(draft, data=agent)
+
+    def end_after(self, session_id: str, moment: str) -> str | None:
+        """When a session ended that had not at that moment: a word from before comes late."""
+        row = self.connection.execute(
+            "SELECT ended FROM sessions WHERE session_id = ? AND ended >= ?", (session_id, moment)
+        ).fetchone()
+        return row[0] if row else None
 
     def change_goal(self, draft: Draft, session: Session) -> Draft:
         return self.change("goals", "goal", draft.data["goalId"], draft)
@@ -636,6 +719,8 @@ class Appender:
     def insert(self, draft: Draft, session: Session | None) -> Event:
         if draft.type == "session_created":
             self.finish_purge(draft.session_id)
+        if draft.type in ("session_created", "session_deleted"):
+            draft = replace(draft, data={"sessionId": draft.session_id} | draft.data)
         keeps_user = session is not None and draft.type != "session_resumed"
         event = self.event_of(draft, session.user_id if session and keeps_user else draft.user_id or UNKNOWN_USER)
         self.connection.execute(INSERTS[1], values_of(event))
@@ -719,6 +804,10 @@ def is_same(draft: Draft, event: Event) -> bool:
     if (draft.patch, draft.agent_id) != (event.patch, event.agent_id):
         return False
     stored, added = folds.decode(event.data), ADDED.get(event.type, ())
+    if "continues" in (metadata := stored.get("metadata") or {}) and "continues" not in (
+        draft.data.get("metadata") or {}
+    ):
+        del metadata["continues"]  # the store's
     return draft.data == {name: value for name, value in stored.items() if name in draft.data or name not in added}
 
 
@@ -751,13 +840,24 @@ def check_metadata(document: Document, metrics: Document, event_type: str, said:
 def lose_silent(appender: Appender, heard_before: str) -> list[Event]:
     """Mark the active sessions lost whose last word came before `heard_before`; their events.
 
-    One that waits for a person is silent for a good reason, and stays as it is.
+    One that waits for a person is silent for a good reason, and stays as it is. One whose graph has come to its end,
+    and in which nobody is at work, has ended with its last word.
     """
-    silent = appender.connection.execute(
-        "SELECT session_id FROM sessions WHERE status = 'active' AND heard < ?", (heard_before,)
-    ).fetchall()
-    drafts = (Draft(type="session_lost", session_id=session_id, data={}) for (session_id,) in silent)
-    return [appender.append(draft).event for draft in drafts]
+    silent = appender.connection.execute(SILENT, (heard_before,)).fetchall()
+    return [
+        appender.append(
+            Draft(type="session_finalized", session_id=session_id, timestamp=last, data=dict(COMPLETED_IN_SILENCE))
+            if has_completed and not endings.agents_at_work(appender.connection, session_id)
+            else Draft(type="session_lost", session_id=session_id, data={})
+        ).event
+        for session_id, last, has_completed in silent
+    ]
+
+
+SILENT = """
+SELECT s.session_id, e.timestamp, s.phase IS 'completed'
+FROM sessions s CROSS JOIN events e ON e.cursor = s.last_cursor WHERE s.status = 'active' AND s.heard < ?"""
+COMPLETED_IN_SILENCE = {"status": "success", "reason": "Its phase was completed, and nothing came after it"}
 
 
 class DeleteUnchanged:
@@ -891,6 +991,7 @@ DECISIONS: dict[str, Decision] = {
     "session_created": Appender.resume,
     "session_resumed": Appender.resume,
     "metadata_updated": Appender.update_metadata,
+    "session_finalized": Appender.finalize,
     "goal_added": Appender.add_goal,
     "goal_updated": Appender.change_goal,
     "agent_spawned": Appender.spawn_agent,

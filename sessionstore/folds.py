@@ -18,6 +18,8 @@ Document = dict[str, Any]
 decode = msgspec.json.decode
 METRICS = ("agentsSpawned", "toolCalls", "mcpCalls", "filesModified", "bashCommands")
 DONE = ("completed", "failed", "cancelled")
+OF_THE_TRIGGERS = ("status", "attention", "parentSession", "cancelledAgents")
+"""Members of a metadata update that are no part of the document: they change the session's row, or its state."""
 INCREMENT = re.compile(r"\+[0-9]{1,15}\Z")
 
 NEW_STATE = """
@@ -118,7 +120,7 @@ def own_metrics(before: Document, counted: Document, shown: Document) -> Documen
 def with_members(metadata: Document, members: Document) -> Document:
     """`metadata` with `members` set: `a.b` goes into an object, `"+N"` on a number adds."""
     for name, value in members.items():
-        if name not in ("status", "attention", "parentSession"):  # columns of the session's row: the trigger has them
+        if name not in OF_THE_TRIGGERS:
             metadata = with_member(metadata, path_of(name), value)
     return metadata
 
@@ -200,11 +202,11 @@ def update_goal(state: Document, data: Document, patch: str | None, timestamp: s
 
 
 def with_end(record: Document, change: Document, timestamp: str, ends: tuple[str, ...]) -> Document:
-    """`record` with `completedAt` true to a status that `change` gave it."""
+    """`record` with `completedAt` true to a status that `change` gave it: its first end is its end."""
     if "status" not in change or "completedAt" in change:
         return record
     if change["status"] in ends:
-        return record | {"completedAt": timestamp}
+        return record if "completedAt" in record else record | {"completedAt": timestamp}
     return {name: value for name, value in record.items() if name != "completedAt"}
 
 
@@ -213,8 +215,9 @@ def spawn_agent(state: Document, agent: Document, patch: str | None, timestamp: 
     position = position_of(spawned, "agentId", agent["agentId"])
     known = {} if position is None else spawned[position]
     if ended_before(timestamp, known):  # it goes on
-        known = {name: value for name, value in known.items() if name not in ("status", "completedAt", "result")}
-        known["status"] = "spawned"
+        known = without_end(known) | {"status": "spawned"}
+    elif goes_on(agent) and had_ended(known, timestamp):
+        agent = {name: value for name, value in agent.items() if name != "status"}
     return with_agent(state, known | agent)
 
 
@@ -224,17 +227,57 @@ def ended_before(timestamp: str, agent: Document) -> bool:
     return isinstance(ended, str) and agent.get("spawnedAt") != ended and ended < timestamp
 
 
+def without_end(agent: Document) -> Document:
+    return {name: value for name, value in agent.items() if name not in ("status", "completedAt", "result", "endedBy")}
+
+
 def update_agent(state: Document, data: Document, patch: str | None, timestamp: str) -> Document:
-    agent_id = data["agentId"]
+    """What is told of an agent: what was before its end does not bring it back."""
+    known = known_agent(state, data["agentId"], timestamp)
+    if goes_on(data) and had_ended(known, timestamp):
+        data = {name: value for name, value in data.items() if name != "status"}
+    elif known.get("endedBy") and "status" in data:  # by the session's end; now its own word is there
+        known = without_end(known)
+    return with_agent(state, with_end(known | data, data, timestamp, DONE))
+
+
+def known_agent(state: Document, agent_id: str, timestamp: str) -> Document:
     spawned = agents_of(state)["spawned"]
     position = position_of(spawned, "agentId", agent_id)
-    known = {"agentId": agent_id, "type": "agent", "task": None, "status": "spawned", "spawnedAt": timestamp}
-    agent = (known if position is None else spawned[position]) | data
-    return with_agent(state, with_end(agent, data, timestamp, DONE))
+    if position is None:
+        return {"agentId": agent_id, "type": "agent", "task": None, "status": "spawned", "spawnedAt": timestamp}
+    known: Document = spawned[position]
+    return known
+
+
+def goes_on(change: Document) -> bool:
+    return "status" in change and change["status"] not in DONE
+
+
+def had_ended(agent: Document, timestamp: str) -> bool:
+    """Whether an agent was to have ended after this moment, or with its session in this very moment."""
+    ended = agent.get("completedAt")
+    if agent.get("status") not in DONE or not isinstance(ended, str):
+        return False
+    return timestamp < ended or (timestamp == ended and "endedBy" in agent)
 
 
 def complete_agent(state: Document, data: Document, patch: str | None, timestamp: str) -> Document:
+    """The first end of an agent is its end, unless that was only the session's; a later one adds nothing."""
+    known = known_agent(state, data["agentId"], timestamp)
+    if known["status"] in DONE and "endedBy" not in known:
+        return state
     return update_agent(state, {"status": "completed"} | data, patch, timestamp)
+
+
+def cancel_agents(state: Document, data: Document, patch: str | None, timestamp: str) -> Document:
+    """The end of a session is that of the agents that were still at work, which the store has named in it."""
+    for agent_id in data["cancelledAgents"]:
+        position = position_of(agents_of(state)["spawned"], "agentId", agent_id)
+        if position is not None and (agent := agents_of(state)["spawned"][position]).get("status") not in DONE:
+            end = {"status": "cancelled", "completedAt": timestamp, "endedBy": "session"}
+            state = with_agent(state, agent | end)
+    return state
 
 
 def with_agent(state: Document, agent: Document) -> Document:
@@ -282,6 +325,8 @@ STATE_FOLDS: dict[str, StateFold] = {
     "agent_spawned": spawn_agent,
     "agent_updated": update_agent,
     "agent_completed": complete_agent,
+    "session_finalized": cancel_agents,
+    "metadata_updated": cancel_agents,
 }
 
 

@@ -534,9 +534,10 @@ substr(m.document, 1, length(m.document) - 1) || ',' || substr(json_object(
 ACTIVE = f"""
 SELECT {DETAILS}
 FROM (SELECT session_id, row_number() OVER (
-        ORDER BY status = 'waiting' DESC, iif(status = 'waiting', attention ->> '$.since', NULL), last_cursor DESC)
-        AS place
-      FROM sessions WHERE status IN ('active', 'waiting') ORDER BY place LIMIT :limit) chosen
+        ORDER BY status = 'waiting' DESC,
+                 iif(status = 'waiting', (SELECT since FROM attention a WHERE a.session_id = o.session_id), NULL),
+                 last_cursor DESC) AS place
+      FROM sessions o WHERE status IN ('active', 'waiting') ORDER BY place LIMIT :limit) chosen
 CROSS JOIN sessions s ON s.session_id = chosen.session_id
 CROSS JOIN metadata m ON m.session_id = s.session_id ORDER BY chosen.place"""
 """Which they are is settled first, so that only those that are shown are looked into."""

@@ -136,6 +136,7 @@ class Finalization(Body, kw_only=True):
     outcome: Any = None
     response: Any = None
     exit_code: Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)] | None = None
+    cancelled_agents: list[Id] | UnsetType = UNSET
 
 
 class MetadataChange(msgspec.Struct, rename="camel"):
@@ -322,6 +323,12 @@ def settle_session(draft: Draft) -> None:
     check_members(draft.data.get("metadata") or {}, "$.metadata")
 
 
+def settle_end(draft: Draft) -> None:
+    """Claude Code's SessionEnd does not know whether it was a success, though older clients say so."""
+    if draft.data.get("hook_event_name") == "SessionEnd" and draft.data.get("status") == "success":
+        del draft.data["status"]
+
+
 def settle_goal_change(draft: Draft) -> None:
     draft.data["goalId"] = known_id(draft.data.get("goalId"), "$.goalId")
 
@@ -356,6 +363,7 @@ SETTLED = {
     "session_resumed": settle_session,
     "action": settle_entry,
     "response": settle_entry,
+    "session_finalized": settle_end,
     "goal_updated": settle_goal_change,
     "agent_spawned": settle_agent,
     "agent_updated": settle_agent,

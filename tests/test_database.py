@@ -90,10 +90,12 @@ def test_opening_again_changes_nothing(tmp_path: Path) -> None:
 def test_a_database_of_the_future_is_refused_and_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "sessions.db"
     connection = open_writer(path)
-    connection.execute("PRAGMA user_version = 7")
+    connection.execute(f"PRAGMA user_version = {NEWEST + 1}")
     connection.close()
     before = path.read_bytes()
-    with pytest.raises(DatabaseUnusable, match=rf"of version 7, this program knows {NEWEST}: use a newer program"):
+    with pytest.raises(
+        DatabaseUnusable, match=rf"of version {NEWEST + 1}, this program knows {NEWEST}: use a newer program"
+    ):
         open_writer(path)
     assert path.read_bytes() == before
 
@@ -145,6 +147,7 @@ def test_a_database_of_version_one_becomes_like_a_new_one(database: Database) ->
     database.append(drafted("action", "s", {"type": "x"}, event_id="once"))
     wanted = schema_of(database.connection)
     database.connection.executescript("""
+        DROP TABLE asks; ALTER TABLE sessions ADD COLUMN attention TEXT;
         DROP TABLE turns; DROP TABLE search; CREATE VIRTUAL TABLE search USING fts5 (text, content = '');
         INSERT INTO search (rowid, text) VALUES (1, 'x'), (2, 'x'); UPDATE progress SET searched = 2;
         DROP INDEX events_by_tool_use; DROP INDEX events_of_prompts; DROP INDEX events_of_failures;

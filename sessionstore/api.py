@@ -28,7 +28,7 @@ from litestar.params import FromPath, FromQuery, QueryParameter
 from litestar.response import Stream
 
 from . import __version__, answers, folds, requests
-from .access import COOKIE, Caller, Gate, Headers
+from .access import COOKIE, Caller, Gate, Headers, prefix_in
 from .answers import gives, problems
 from .backups import Backups
 from .catalogue import questions
@@ -601,7 +601,7 @@ def following_page(request: Call, page: Page, order: Order) -> str:
     """The path and query of the page after this one."""
     bound = "after" if order == "asc" else "before"
     query = [(name, value) for name, value in request.query_params.multi_items() if name != bound]
-    return f"{quote(request.scope['path'])}?{urlencode([*query, (bound, page.following)])}"
+    return f"{prefix_in(request.scope)}{quote(request.scope['path'])}?{urlencode([*query, (bound, page.following)])}"
 
 
 # -------------------------------------------------------------------------- state
@@ -872,7 +872,9 @@ async def stats(request: Call) -> JSONResponse:
 @get("/api/query/questions", responses=gives(answers.Questions), tags=["queries"])
 async def list_questions(request: Call) -> JSONResponse:
     """What people often ask in SQL, and where it is answered."""
-    return answer(msgspec.json.encode({"items": list(questions().values())}))
+    prefix = prefix_in(request.scope)
+    items = [msgspec.structs.replace(one, path=prefix + one.path) for one in questions().values()]
+    return answer(msgspec.json.encode({"items": items}))
 
 
 @get("/api/query/search", responses=gives(answers.FoundPage, 422, 503), tags=["queries"])

@@ -162,12 +162,13 @@ SELECT c.cursor, c.session_id, c.user_id, c.agent_id, c.data ->> '$.tool',
             WHEN c.data ->> '$.toolUseId' IS NULL THEN 'unknown'
             WHEN EXISTS (SELECT 1 FROM main.sessions s WHERE s.session_id = c.session_id AND s.ended IS NOT NULL)
               OR EXISTS (
-                SELECT 1 FROM (SELECT type, kind, agent_id, data FROM main.events e
-                               WHERE e.session_id = c.session_id AND e.cursor > c.cursor ORDER BY e.cursor LIMIT 1000)
-                WHERE type = 'session_finalized' OR (type = 'agent_completed' AND data ->> '$.agentId' = c.agent_id)
-                   OR (type = 'response' AND agent_id IS c.agent_id
-                       AND (kind = 'assistant_message'
-                            OR (kind = 'error' AND data ->> '$.hook_event_name' = 'StopFailure'))))
+                SELECT 1 FROM (
+                  SELECT type = 'session_finalized' OR (type = 'agent_completed' AND data ->> '$.agentId' = c.agent_id)
+                         OR (type = 'response' AND agent_id IS c.agent_id
+                             AND (kind = 'assistant_message'
+                                  OR (kind = 'error' AND data ->> '$.hook_event_name' = 'StopFailure'))) AS is_end
+                  FROM main.events e
+                  WHERE e.session_id = c.session_id AND e.cursor > c.cursor ORDER BY e.cursor LIMIT 200) WHERE is_end)
               THEN 'cancelled'
             ELSE 'open' END,
        coalesce(iif(r.data ->> '$.durationMs' >= 0, r.data ->> '$.durationMs', NULL),

@@ -186,7 +186,7 @@ def test_no_duration_is_negative(asked: Asked) -> None:
         (("response", {"type": "assistant_message"}, "sub"), "open"),
         (("agent_completed", {"agentId": "sub"}, None), "open"),
         (("response", {"type": "error"}, None), "open"),
-        (("action", {"type": "prompt", "prompt": "<task-notification>"}, None), "open"),
+        (("action", {"type": "prompt", "prompt": "go on"}, None), "open"),
     ],
     ids=lambda value: str(value)[:60],
 )

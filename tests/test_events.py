@@ -501,12 +501,21 @@ def test_what_went_wrong_is_picked_in_any_of_its_words(http: httpx.Client, sessi
         {"type": "x", "exitCode": 2},
         {"type": "x", "error": "boom"},
         {"type": "x", "error": {"code": 5}},
+        {"type": "x", "exitCode": "1"},
+        {"type": "tool_error", "error": ""},
     ]
     right: list[Any] = [
         {"type": "x"},
         {"type": "x", "ok": True, "success": True, "status": "completed", "exitCode": 0},
         {"type": "x", "error": None},
         {"type": "x", "error": False},
+        {"type": "x", "ok": True, "error": ""},
+        {"type": "x", "error": {}},
+        {"type": "x", "error": []},
+        {"type": "x", "exitCode": "0"},
+        {"type": "tool_error", "rejected": True, "error": "no"},
+        {"type": "tool_error", "is_interrupt": True, "error": "Exit code 137"},
+        {"type": "tool_error", "error": "The user doesn't want to proceed with this tool use."},
     ]
     for data in (*wrong, *right):
         http.post(f"/api/actions/{session_id}/responses", json=data).raise_for_status()

@@ -23,6 +23,8 @@ import posix
 import sys
 import time
 
+_BEGUN = time.time_ns()  # when a hook was: hooks that are not waited for overtake one another
+
 # Every hook starts an interpreter: what it does not need is imported where it is used, and typing not at all.
 # That goes for os as well, a tenth of the time that a hook takes: what is in posix is taken from there.
 TYPE_CHECKING = False
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
 
     Members = dict[str, Any]
     Tally = dict[str, Members]
+    Rejection = tuple[int, int, str]
     # Takes what it renames out of the members that are left of a payload, and knows Claude Code's own session id where
     # the session has another (else ""). None: the payload does not name what the event needs.
     Builder = Callable[[Members, str], "tuple[str, Members] | None"]
@@ -121,8 +124,8 @@ def _event_id() -> str:
     return f"{time.time_ns() // 1_000_000:012x}{posix.urandom(10).hex()}"
 
 
-def _now() -> str:
-    moment = time.time_ns() // 1_000_000
+def _now(nanoseconds: int | None = None) -> str:
+    moment = (time.time_ns() if nanoseconds is None else nanoseconds) // 1_000_000
     year, month, day, hour, minute, second = time.gmtime(moment // 1000)[:6]
     return f"{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{moment % 1000:03}Z"
 
@@ -345,6 +348,12 @@ class _Few:
         if isinstance(value, dict):
             return {name: self.value(part) for name, part in value.items() if self.left > 0}
         return [self.value(part) for part in value if self.left > 0] if isinstance(value, list) else value
+
+
+def _payload(text: bytes) -> Any:
+    """What a hook was told, as far as it can be taken. Raises ValueError for what is not JSON."""
+    value = _Plain().value(_decoded(text))
+    return with_few_texts(value) if isinstance(value, dict) and may_have_many_texts(text) else value
 
 
 def _sha256(text: bytes) -> str:
@@ -796,12 +805,15 @@ def _redaction(is_silent: bool = False) -> Redaction | None:
 #     position.json       how much of the first segment has been delivered
 #     lock                flock: whoever changes the folder holds it, for microseconds. Its content is the last number
 #     sender.lock         flock: whoever delivers holds it for as long as he lives. Content: his process id, how it goes
+#     told.json           what was known there of what hooks have told, and at the place before
+#     programs/ID         flock, shared: each program that is to end that session holds it
 #     dropped.json        how much had to go for the bound, by session; reporting.json while the store is being told
 #     dead/               what the store refused for good, and why
 
 _SPOOL_BYTES = 64 << 20
 _SEGMENT_BYTES = 1 << 20
 _DEAD_BYTES = 4 << 20  # of each of two files
+_LETTERS = ("dead/letters-before.ndjson", "dead/letters.ndjson")
 _LOCK_SECONDS = 1.0
 _LOCK_POLL_SECONDS = 0.0002
 _BATCH_BYTES = 512 << 10
@@ -815,10 +827,11 @@ class SpoolUnusable(OSError):
 
 
 class _Batch:
-    """Whole lines from the beginning of what waits, and the offset at which they end."""
+    """Whole lines from the beginning of what waits, and the offsets at which they begin and end."""
 
-    def __init__(self, segment: int, lines: list[bytes], end: int) -> None:
+    def __init__(self, segment: int, start: int, lines: list[bytes], end: int) -> None:
         self.segment = segment
+        self.start = start
         self.lines = lines
         self.end = end
 
@@ -833,6 +846,7 @@ class Spool:
         self._service_url = service_url
         self._chosen = folder
         self._position: Members = {}
+        self._held: _Lock | None = None
 
     # Where it is
 
@@ -873,18 +887,23 @@ class Spool:
 
     def append(self, lines: bytes) -> tuple[int, int]:
         """Add whole lines: the segment and the offset at which they end. Raises OSError, and then none was added."""
+        if self._held is not None:
+            return self._append(lines, self._held)
         with _Lock(self) as lock:
-            number, descriptor = self._newest(len(lines), lock)
-            try:
-                length = posix.fstat(descriptor).st_size
-                if length and posix.pread(descriptor, 1, length - 1) != b"\n":  # a writer was killed in its last line
-                    lines = b"\n" + lines
-                if posix.write(descriptor, lines) != len(lines):
-                    posix.ftruncate(descriptor, length)
-                    raise OSError("the disk is full")
-            finally:
-                posix.close(descriptor)
-            return number, length + len(lines)
+            return self._append(lines, lock)
+
+    def _append(self, lines: bytes, lock: _Lock) -> tuple[int, int]:
+        number, descriptor = self._newest(len(lines), lock)
+        try:
+            length = posix.fstat(descriptor).st_size
+            if length and posix.pread(descriptor, 1, length - 1) != b"\n":  # a writer was killed in its last line
+                lines = b"\n" + lines
+            if posix.write(descriptor, lines) != len(lines):
+                posix.ftruncate(descriptor, length)
+                raise OSError("the disk is full")
+        finally:
+            posix.close(descriptor)
+        return number, length + len(lines)
 
     def _newest(self, size: int, lock: _Lock) -> tuple[int, int]:
         """The segment to append to: its number, and itself, opened."""
@@ -984,7 +1003,7 @@ class Spool:
             end = min(end + len(line) + 1, start + whole)
             if line.strip():
                 lines.append(line)
-        return _Batch(number, lines, end)
+        return _Batch(number, start, lines, end)
 
     def done(self, batch: _Batch) -> None:
         """The store has the batch. A segment of which it has all goes, unless it has grown."""
@@ -1030,6 +1049,20 @@ class Spool:
         first = next(iter(self.segments()), None)
         return first is None or (first, self._offset(first)) >= mark
 
+    # What is known from before: it belongs to a place, so that who reads lines again begins with what was known before
+
+    def told_before(self, batch: _Batch) -> Members:
+        place = [batch.segment, batch.start]
+        known = self._read_json("told.json").get("known", [])
+        return next((one["state"] for one in known if one["place"] <= place), {})
+
+    def note_told(self, batch: _Batch, state: Members) -> None:
+        """Before the batch is done: what is known at its end, and at its beginning, where a kill may leave us."""
+        before = {"place": [batch.segment, batch.start], "state": self.told_before(batch)}
+        now = {"place": [batch.segment, batch.end], "state": state}
+        with _suppress(OSError), _Lock(self, must_be_held=True):
+            self._write("told.json", {"known": [now, before]})
+
     # Who delivers
 
     def who_delivers(self) -> int | None:
@@ -1044,19 +1077,70 @@ class Spool:
         """What whoever delivers says of the store: `there`, `away` or `refuses` (the token)."""
         return self._word_of_sender()[1]
 
-    def _word_of_sender(self) -> tuple[str, str]:
+    def trouble(self) -> str:
+        """Why the store did not take it at the last try; empty if it did."""
+        return self._word_of_sender()[2]
+
+    def _word_of_sender(self) -> tuple[str, str, str]:
         try:
-            with open(self.path("sender.lock"), encoding="ascii") as file:
-                process, word = file.read().split()
+            with open(self.path("sender.lock"), encoding="utf-8", errors="replace") as file:
+                process, word, *trouble = file.read().split(None, 2)
         except (OSError, ValueError):  # not there, or just being written
-            return "0", "there"
-        return process, word
+            return "0", "there", ""
+        return process, word, "".join(trouble).rstrip()
 
     def sync(self) -> None:
         """What has to wait is to outlive a crash of the machine as well, if that can be done."""
         for number in self.segments()[-1:]:
             with _suppress(OSError), open(self._segment(number), "rb") as segment:
                 os.fsync(segment.fileno())
+
+    # Programs that work on one session at the same time: it ends with the last
+
+    def join(self, session: str) -> int:
+        """Count as a program of the session until the descriptor is closed, at the latest by a kill. Raises OSError."""
+        with _Lock(self, must_be_held=True):
+            os.makedirs(self.path("programs"), 0o700, exist_ok=True)
+            descriptor = posix.open(self.path(f"programs/{session}"), _OPEN, 0o600)
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+            return descriptor
+
+    def leave(self, session: str, descriptor: int | None, tell: Callable[[bool], Members]) -> Members:
+        """Have an end told: `tell` learns whether it is the last one's. No other is told at the same time."""
+        try:
+            lock = _Lock(self, must_be_held=True).__enter__()
+        except OSError:  # without a folder nobody knows of others
+            return tell(True)
+        try:
+            self._held = lock
+            is_last = not self._has_program(session, descriptor)
+            if is_last:
+                with _suppress(OSError):
+                    os.unlink(self.path(f"programs/{session}"))
+            return tell(is_last)
+        finally:
+            self._held = None
+            lock.__exit__(None, None, None)
+
+    def has_program(self, session: str) -> bool:
+        try:
+            with _Lock(self, must_be_held=True):
+                return self._has_program(session)
+        except OSError:
+            return False
+
+    def _has_program(self, session: str, own: int | None = None) -> bool:
+        """Whether there is one, apart from the own, which is over with this. Under the lock."""
+        try:
+            descriptor = (
+                posix.open(self.path(f"programs/{session}"), posix.O_RDWR | posix.O_CLOEXEC) if own is None else own
+            )
+        except OSError:
+            return False
+        try:
+            return not _try_lock(descriptor)
+        finally:
+            posix.close(descriptor)
 
     # Dead letters
 
@@ -1065,24 +1149,36 @@ class Spool:
         text = record[:_EVENT_BYTES].decode(errors="replace")
         letter = _encoded({"at": _now(), "status": status, "reason": _clean(reason), "record": text}) + b"\n"
         os.makedirs(self.path("dead"), 0o700, exist_ok=True)
-        name = self.path("dead/letters.ndjson")
-        descriptor = os.open(name, _OPEN | os.O_APPEND, 0o600)
-        try:
-            if os.fstat(descriptor).st_size + len(letter) > _DEAD_BYTES:
-                os.rename(name, self.path("dead/letters-before.ndjson"))
+        before, name = map(self.path, _LETTERS)
+        with _Lock(self, must_be_held=True):
+            if os.path.exists(name) and os.stat(name).st_size + len(letter) > _DEAD_BYTES:
+                os.replace(name, before)
+            descriptor = os.open(name, _OPEN | os.O_APPEND, 0o600)
+            try:
+                os.write(descriptor, letter)
+            finally:
                 os.close(descriptor)
-                descriptor = os.open(name, _OPEN | os.O_APPEND, 0o600)
-            os.write(descriptor, letter)
-        finally:
-            os.close(descriptor)
 
     def letters(self) -> int:
         """How many dead letters there are."""
-        number = 0
-        for name in ("letters-before.ndjson", "letters.ndjson"):
-            with _suppress(FileNotFoundError), open(self.path(f"dead/{name}"), "rb") as file:
-                number += sum(1 for _ in file)
-        return number
+        return sum(len(self._letters_in(name)) for name in _LETTERS)
+
+    def _letters_in(self, name: str) -> list[bytes]:
+        try:
+            with open(self.path(name), "rb") as file:
+                return file.read().splitlines()
+        except FileNotFoundError:
+            return []
+
+    def raise_dead(self) -> None:
+        """Put the dead letters behind what waits: those that are refused again will be dead again."""
+        with _Lock(self, must_be_held=True) as lock:
+            for name in _LETTERS:
+                records = [_record_of(letter) for letter in self._letters_in(name)]
+                if lines := b"".join(record + b"\n" for record in records if record):
+                    self._append(lines, lock)
+                with _suppress(FileNotFoundError):
+                    os.unlink(self.path(name))
 
     # Small files
 
@@ -1239,6 +1335,14 @@ def _spool_limit() -> int:
     return int(text) if text.isdigit() and int(text) else _SPOOL_BYTES
 
 
+def _record_of(letter: bytes) -> bytes:
+    """What was refused, as it was in the spool; empty where a kill has left only half of the letter."""
+    try:
+        return _clean(_decoded(letter)["record"]).encode()
+    except (ValueError, LookupError, TypeError):
+        return b""
+
+
 def _tally(lines: Iterable[bytes]) -> Tally:
     """How many events there are by session, and the times of the first and the last, read off without decoding."""
     tally: Tally = {}
@@ -1283,7 +1387,10 @@ def _member(line: bytes, name: bytes) -> str:
 _DIGEST_LENGTH = 16  # hex digits: enough to tell apart the payloads of one session
 
 # What the store gives an entry or a record, or reads a meaning into: no leftover member may pose as one of these.
-_ENTRY_HAS = _names("type seq cursor receivedAt timestamp eventId sessionId agentId userId attention payload")
+_ENTRY_HAS = _names(
+    """type seq cursor receivedAt timestamp eventId sessionId agentId userId attention attentionId machineMade rejected
+    refused payload"""
+)
 _AGENT_HAS = _names("task status result spawnedAt completedAt parentAgentId subsession")
 _GOAL_HAS = _names("id goalId description details priority status completedAt")
 _RECORD_HAS = {
@@ -1291,7 +1398,7 @@ _RECORD_HAS = {
     "agent_completed": _AGENT_HAS,
     "goal_added": _GOAL_HAS,
     "goal_updated": _GOAL_HAS,
-    "session_finalized": _names("status outcome response exitCode"),
+    "session_finalized": _names("status outcome response exitCode error"),
 }
 _METADATA_HAS = _names(
     """$schema sessionId sandboxId userId created updated status yoloMode tokenUsage metrics tags parentSession
@@ -1305,15 +1412,47 @@ _ASKING_NOTIFICATIONS = {
     "elicitation_dialog": "question",
     "elicitation_url_dialog": "question",
 }
+# What clients say that name no type, the first that fits.
+_ASKING_WORDS = (
+    ("approval for the plan", "plan"),
+    ("your permission", "permission"),
+    ("your approval", "permission"),
+    ("has a question", "question"),
+    ("waiting for your input", "input"),
+    ("needs your input", "input"),
+    ("needs your attention", "input"),
+)
 _UNSAID = {
     "permission": "Claude asks for permission",
     "input": "Claude is done and waits for the next prompt",
     "question": "Claude has a question",
+    "plan": "Claude has a plan to be approved",
 }
+_ENDED_TASKS = _names("completed failed killed stopped cancelled")  # of background tasks: any other status runs on
+_OWN_WORDS = (  # with which a program begins what it says as if a person had typed it
+    "<task-notification>",
+    "<command-name>",
+    "<command-message>",
+    "<local-command-",
+    "<system-reminder>",
+    "<teammate-message",
+    "<bash-",
+)
+_PEOPLE = ("user", "sdk")  # sources of a prompt
+# With which Claude Code begins the result of a call that a person said no to, or interrupted.
+_REJECTION_WORDS = (
+    "The user doesn't want to ",
+    "[Request interrupted by user",
+    "Request interrupted by user",
+    "Tool use rejected",
+    "User rejected",
+)
 _CHANGES_OF_CONVERSATION = ("clear", "resume")  # of SessionEnd: the process goes on with another session id
 _TELLING_INPUTS = ("command", "file_path", "notebook_path", "path", "url", "pattern", "query", "description", "prompt")
 _GIST_LENGTH = 200
 _QUOTE_LENGTH = 300
+_OPTIONS_SHOWN = 20
+_ASKED_LENGTH = 1000  # of a question or a plan, of which a person wants to know more
 
 
 def snake_case(name: str) -> str:
@@ -1356,9 +1495,9 @@ def _keep(left: Members, home: Members, reserved: Iterable[str]) -> None:
 # For whom or what the session waits
 
 
-def _attention(reason: str, message: object, **more: str) -> Members:
+def _attention(reason: str, message: object, **more: Any) -> Members:
     said = _text(message) if _text(message).strip() else _UNSAID[reason]
-    return {"attention": {"reason": reason, "message": said, **more}}
+    return {"attention": {"reason": reason, "message": said, **{name: it for name, it in more.items() if it}}}
 
 
 def _gist(tool_input: object) -> str:
@@ -1370,42 +1509,121 @@ def _gist(tool_input: object) -> str:
     return " ".join(words)[:_GIST_LENGTH]
 
 
-def _asks_nobody(left: Members) -> Members:
+def _says_no_more(left: Members) -> Members:
     return {}
 
 
-def _asks_no_longer(left: Members) -> Members:
-    return {"attention": None}
+def _asks_by_tool(left: Members) -> Members:
+    """Of the tools that are themselves a question to a person."""
+    tool, given = _text(left.get("tool_name")), left.get("tool_input")
+    given = given if isinstance(given, dict) else {}
+    if tool == "ExitPlanMode":
+        return _attention("plan", _text(given.get("plan"))[:_ASKED_LENGTH], tool=tool)
+    if tool == "AskUserQuestion":
+        return _attention("question", _asked(given)[:_ASKED_LENGTH], tool=tool, options=_options(given))
+    return {}
+
+
+def _questions(given: Members) -> list[Members]:
+    questions = given.get("questions")
+    return [it for it in questions if isinstance(it, dict)] if isinstance(questions, list) else []
+
+
+def _asked(given: Members) -> str:
+    return " / ".join(filter(None, (_text(it.get("question")) for it in _questions(given))))
+
+
+def _options(given: Members) -> list[str]:
+    """What there is to choose from, where one thing is asked."""
+    questions = _questions(given)
+    options = questions[0].get("options") if len(questions) == 1 else None
+    labels = [it.get("label") if isinstance(it, dict) else it for it in options] if isinstance(options, list) else []
+    return [_text(label)[:_GIST_LENGTH] for label in labels[:_OPTIONS_SHOWN] if _text(label)]
 
 
 def _asks_permission(left: Members) -> Members:
     tool = _text(left.get("tool_name"))
     message = ": ".join(filter(None, (tool, _gist(left.get("tool_input")))))
-    return _attention("permission", message, **({"tool": tool} if tool else {}))
+    return _asks_by_tool(left) or _attention("permission", message, tool=tool)
 
 
 def _asks_if_so_notified(left: Members) -> Members:
-    reason = _ASKING_NOTIFICATIONS.get(_text(left.get("notification_type")))
-    return _attention(reason, left.get("message")) if reason else {}
+    kind, message = left.get("notification_type"), _text(left.get("message"))
+    reason = _reason_in(message) if kind is None else _ASKING_NOTIFICATIONS.get(_text(kind), "")
+    if kind == "agent_needs_input" and left.get("agent_id"):
+        reason = "question"
+    if not reason:
+        return {}
+    _, _, tool = message.partition("permission to use ") if reason == "permission" else ("", "", "")
+    return _attention(reason, message, tool=tool if tool.isidentifier() else "")
+
+
+def _reason_in(message: str) -> str:
+    lower = message.lower()
+    return next((reason for words, reason in _ASKING_WORDS if words in lower), "")
 
 
 def _asks_question(left: Members) -> Members:
-    return _attention("question", left.get("message"))
+    return _attention("question", left.get("message"), id=_elicitation(left))
+
+
+def _is_answered(left: Members) -> Members:
+    return {"attention": None, **({"attentionId": _elicitation(left)} if _elicitation(left) else {})}
+
+
+def _elicitation(left: Members) -> str:
+    """A form has no id; its server asks one thing at a time."""
+    return _text(left.get("elicitation_id")) or _text(left.get("mcp_server_name"))
 
 
 def _asks_next_prompt(left: Members) -> Members:
+    if _works_on(left):
+        return {}
     return _attention("input", _text(left.get("last_assistant_message"))[:_QUOTE_LENGTH])
+
+
+def _works_on(left: Members) -> bool:
+    """Whether something runs in the background, or is to wake it up."""
+    tasks = left.get("background_tasks")
+    running = [it for it in tasks if _runs(it)] if isinstance(tasks, list) else []
+    return bool(running or left.get("session_crons"))
+
+
+def _runs(task: object) -> bool:
+    return isinstance(task, dict) and task.get("status") not in _ENDED_TASKS
+
+
+def _asks_what_to_do_about_it(left: Members) -> Members:
+    members = [_text(left.get(name)) for name in ("last_assistant_message", "error_details", "error")]
+    return _attention("input", next(filter(str.strip, members), "Claude has failed")[:_QUOTE_LENGTH], error=members[2])
+
+
+# Who said it, and how it went
+
+
+def _is_by_machine(left: Members) -> Members:
+    source, prompt = left.get("source"), _text(left.get("prompt")).lstrip()
+    is_own = prompt.startswith(_OWN_WORDS) or (isinstance(source, str) and source not in _PEOPLE)
+    return {"machineMade": True} if is_own else {}
+
+
+def _is_rejected(left: Members) -> Members:
+    return {"rejected": True} if left.get("is_interrupt") is True or _says_no(_text(left.get("error"))) else {}
+
+
+def _says_no(result: str) -> bool:
+    return result.replace("\u2019", "'").lstrip().startswith(_REJECTION_WORDS)
 
 
 # One builder for each kind of event
 
 
 def _logs(
-    event_type: str, entry_type: str, asks: Callable[[Members], Members] = _asks_nobody, /, **renamed: str
+    event_type: str, entry_type: str, more: Callable[[Members], Members] = _says_no_more, /, **renamed: str
 ) -> Builder:
     def build(left: Members, claude_id: str) -> tuple[str, Members]:
-        attention = asks(left)
-        return event_type, {"type": entry_type, **_renamed(left, **renamed), **attention}
+        said = more(left)
+        return event_type, {"type": entry_type, **_renamed(left, **renamed), **said}
 
     return build
 
@@ -1430,7 +1648,7 @@ def _session_finalized(left: Members, claude_id: str) -> tuple[str, Members] | N
     """A conversation that another takes the place of is not the end of a session that holds both."""
     if claude_id and left.get("reason") in _CHANGES_OF_CONVERSATION:
         return None
-    return "session_finalized", {"status": "success"}
+    return "session_finalized", {}  # how it ended follows from what was said before
 
 
 def _agent(left: Members) -> Members:
@@ -1488,16 +1706,19 @@ _ENDED_CALL = {**_CALL, "duration_ms": "durationMs"}
 # Members that keep their name (prompt, error, message, reason …) need no mention: whatever is left is kept.
 _BUILDERS: dict[str, Builder] = {
     "SessionStart": _session_created,
-    "UserPromptSubmit": _logs("action", "prompt"),
-    "PreToolUse": _logs("action", "tool_call", **_CALL),
+    "UserPromptSubmit": _logs("action", "prompt", _is_by_machine),
+    "PreToolUse": _logs("action", "tool_call", _asks_by_tool, **_CALL),
     "PostToolUse": _logs("response", "tool_result", tool_response="output", **_ENDED_CALL),
-    "PostToolUseFailure": _logs("response", "tool_error", **_ENDED_CALL),
+    "PostToolUseFailure": _logs("response", "tool_error", _is_rejected, **_ENDED_CALL),
     "PermissionRequest": _logs("action", "permission_request", _asks_permission, **_TOOL),
+    "PermissionDenied": _logs("action", "permission_denied", **_CALL),
     "Notification": _logs("action", "notification", _asks_if_so_notified, notification_type="notificationType"),
     "Elicitation": _logs("action", "elicitation", _asks_question),
-    "ElicitationResult": _logs("action", "elicitation_result", _asks_no_longer),
+    "ElicitationResult": _logs("action", "elicitation_result", _is_answered),
     "Stop": _logs("response", "assistant_message", _asks_next_prompt, last_assistant_message="message"),
-    "StopFailure": _logs("response", "error", error_details="errorDetails", last_assistant_message="message"),
+    "StopFailure": _logs(
+        "response", "error", _asks_what_to_do_about_it, error_details="errorDetails", last_assistant_message="message"
+    ),
     "SubagentStart": _agent_spawned,
     "SubagentStop": _agent_completed,
     "TaskCreated": _goal_added,
@@ -1505,7 +1726,51 @@ _BUILDERS: dict[str, Builder] = {
     "SessionEnd": _session_finalized,
 }
 
-# What names the one thing that a payload is about, so that a second delivery can be recognised.
+
+def _typed_data(payload: Members, claude_id: str, lane: str | None) -> tuple[str, Members]:
+    left, hook = dict(payload), payload["hook_event_name"]
+    if lane is None:
+        built = _BUILDERS.get(hook, _named_action)(left, claude_id)
+    else:
+        built = _built_in_lane(left, claude_id, lane)
+    event_type, data = built or _named_action(left, claude_id)
+    if event_type in ("action", "response") and _agent_of(payload, lane):
+        _say_for_agent(data)
+    _keep(left, data, _ENTRY_HAS | _RECORD_HAS.get(event_type, frozenset()))
+    return event_type, data
+
+
+def _agent_of(payload: Members, lane: str | None) -> str | None:
+    """Who said it; None: the agent that the session is about."""
+    agent_id = payload.get("agent_id")
+    return agent_id if _is_id(agent_id) else lane or None
+
+
+def _say_for_agent(data: Members) -> None:
+    """That an agent sits at its prompt is no reason to wait for a person, and it is another agent that prompts it."""
+    if (data.get("attention") or {}).get("reason") == "input":
+        del data["attention"]
+    if data.get("type") == "prompt":
+        data["machineMade"] = True
+
+
+def _built_in_lane(left: Members, claude_id: str, lane: str) -> tuple[str, Members] | None:
+    """What another program of Claude Code does in a session that is not about it: it is an agent there.
+
+    The lane "" is for one that is over, and that another has taken the place of.
+    """
+    hook = left["hook_event_name"]
+    if hook == "SessionEnd":
+        return ("agent_completed", {"agentId": lane, "type": "claude", "status": "completed"}) if lane else None
+    if hook == "SessionStart" and lane:
+        return "agent_spawned", {"agentId": lane, "type": "claude"}
+    built = _BUILDERS.get(hook, _named_action)(left, claude_id)
+    if built and built[0] == "agent_spawned" and lane:
+        built[1]["parentAgentId"] = lane
+    return built
+
+
+# What names the one thing that a payload is about, so that the same told again is recognised, whatever else it says.
 _NATURAL_KEYS = {
     "PreToolUse": ("tool_use_id",),
     "PostToolUse": ("tool_use_id",),
@@ -1517,29 +1782,43 @@ _NATURAL_KEYS = {
     "Elicitation": ("elicitation_id",),
     "ElicitationResult": ("elicitation_id",),
 }
+# What tells apart those that have one id because ids begin anew (`call_0` with each reply, an agent that is resumed).
+_TELLING_APART = ("prompt_id", "tool_name", "tool_input", "task_subject", "message", "action")
+_UNIQUE_LENGTH = 12  # characters, with a digit among them, that nobody counts up to
 
 
-def _typed_data(payload: Members, claude_id: str) -> tuple[str, Members]:
-    left = dict(payload)
-    build = _BUILDERS.get(payload["hook_event_name"], _named_action)
-    event_type, data = build(left, claude_id) or _named_action(left, claude_id)
-    _keep(left, data, _ENTRY_HAS | _RECORD_HAS.get(event_type, frozenset()))
-    return event_type, data
+def _is_unique(key: str) -> bool:
+    """Whether an id is one of those that are made up, and not counted."""
+    parts = key.replace("-", "_").split("_")
+    return any(len(part) >= _UNIQUE_LENGTH and not part.isalpha() for part in parts) or len("".join(parts)) >= 32
 
 
 def _natural_key(payload: Members) -> str | None:
+    """The id of the event that a payload stands for, made from what it names; None where it names nothing."""
     hook: str = payload["hook_event_name"]
     parts = [payload.get(name) for name in _NATURAL_KEYS.get(hook, ())]
     if not parts or not all(isinstance(part, (str, int)) and part != "" for part in parts):
         return None
+    key = "-".join([hook, *map(str, parts)])
+    if _is_id(key) and _is_unique(str(parts[0])) and hook != "SubagentStart":
+        return key
     import json
 
     try:
-        digest = _digest(json.dumps(payload, sort_keys=True, separators=(",", ":")))
+        digest = _digest(json.dumps([parts, *map(payload.get, _TELLING_APART)], sort_keys=True))
     except RecursionError:  # nested deeper than the store takes anyway
         return None
-    key = "-".join([hook, *map(str, parts), digest])
+    key = f"{key}-{digest}"
     return key if _is_id(key) else f"{hook}-{digest}"
+
+
+_NAMED_RUNS = _names("lg.call lg.result lg.turn")  # of graphs: what begins the ids of their events
+
+
+def is_named(event_id: str | None, data: Members) -> bool:
+    """Whether an event's id was made from what it is about: whoever has the id says the same, in whatever words."""
+    kind = (event_id or "").partition("-")[0]
+    return (kind in _NATURAL_KEYS and "hook_event_name" in data) or (kind in _NAMED_RUNS and "runId" in data)
 
 
 def _checked_session_id(value: object) -> str:
@@ -1562,10 +1841,12 @@ def claude_code_events(
     user_id: str | None = None,
     event_id: str | None = None,
     timestamp: str | None = None,
+    lane: str | None = None,
 ) -> list[dict[str, Any]]:
     """The events, as lines of a batch, that one Claude Code hook payload (decoded JSON) stands for: exactly one.
 
     `session_id` replaces Claude Code's own. Without `event_id` a payload that names one thing gets an id made from it.
+    `lane` is the agent that the payload's program is there, where the session is about another program.
     Raises ValueError, naming the field, if the payload is not an object, or its hook or its session is not named.
     """
     if not isinstance(payload, dict):
@@ -1573,18 +1854,285 @@ def claude_code_events(
     if not _text(payload.get("hook_event_name")):
         raise ValueError("hook_event_name must be a non-empty string")
     session = _checked_session_id(payload.get("session_id") if session_id is None else session_id)
-    event_type, data = _typed_data(payload, claude_id=_replaced_id(payload, session))
-    agent_id = payload.get("agent_id")
+    event_type, data = _typed_data(payload, _replaced_id(payload, session), lane)
     event = {
         "type": event_type,
         "sessionId": session,
         "eventId": _natural_key(payload) if event_id is None else event_id,
         "userId": user_id,
-        "agentId": agent_id if _is_id(agent_id) else None,
+        "agentId": _agent_of(payload, lane),
         "timestamp": timestamp,
         "data": data,
     }
     return [{name: value for name, value in event.items() if value is not None}]
+
+
+# What is known of calls only when all of a reply are through
+
+_BATCH_MARKS = (
+    b"tool_use_error>",
+    b"user doesn",
+    b"interrupted by",
+    b"rejected",
+    b"ermission",
+    b"approval",
+    b"Auto mode",
+)
+_DENIAL_WORDS = (
+    "Permission to use ",
+    "Claude requested permissions to ",
+    "This command requires approval",
+    "This Bash command contains multiple operations. The following part",
+    "Auto mode is unavailable: ",
+)
+
+
+def tells_something_new(payload: bytes) -> bool:
+    """Whether a hook's payload can say what no other hook says: all of PostToolBatch but a few is told by others.
+
+    For the hook command, which decodes nothing: true where it is not sure.
+    """
+    _, _, rest = payload.partition(b'"hook_event_name"')
+    if not rest.lstrip(b" \t\r\n:").startswith(b'"PostToolBatch"'):
+        return True
+    return any(mark in rest for mark in _BATCH_MARKS)
+
+
+def _told_by_batch(payload: Members) -> Iterator[tuple[Members, Members]]:
+    """The payloads that hooks would have had for the calls that none ran for, and what their entries have besides."""
+    calls = payload.get("tool_calls")
+    common = {name: it for name, it in payload.items() if name != "tool_calls"}
+    for call in calls if isinstance(calls, list) else ():
+        if not isinstance(call, dict):
+            continue
+        error = _content_text(call.get("tool_response")) or _text(call.get("tool_response"))
+        about = {name: it for name, it in call.items() if name in _CALL}
+        failed = {**common, **about, "hook_event_name": "PostToolUseFailure", "error": error}
+        if error.startswith("<tool_use_error>"):  # before any hook ran
+            failed["error"] = error[len("<tool_use_error>") :].replace("</tool_use_error>", "")
+            begun = {name: it for name, it in failed.items() if name != "error"}
+            yield {**begun, "hook_event_name": "PreToolUse"}, {"refused": True}
+            yield failed, {"refused": True}
+        elif _says_no(error):
+            yield failed, {}
+        elif error.startswith(_DENIAL_WORDS):  # by a rule
+            yield failed, {"refused": True}
+
+
+# The hooks of a session together
+
+_SAME_MILLISECONDS = 2000  # in which several hooks tell of one happening
+_SESSIONS_KNOWN = 200
+_PROGRAMS_KNOWN = 100
+_TRANSCRIPT_BYTES = 256 << 10  # of a transcript's end
+
+
+class HookNarrator:
+    """Turns the records of hooks, in the order in which they were written, into the lines of a batch.
+
+    It tells once what several hooks tell at once, makes a lane of another program of Claude Code that works in the
+    session beside the one that goes on, and says why a session ended. What it knows is `state`, plain JSON, which
+    belongs to a place in the records: who reads records again has to begin with the state of before them, and a copy
+    of it is to be kept with the place.
+    """
+
+    def __init__(self, state: Members | None = None) -> None:
+        self.state: Members = {"recent": {}, "sessions": {}, **(state or {})}
+
+    def lines(self, record: bytes) -> list[bytes]:
+        """None, one, or several; a record that is an event already stays as it is.
+
+        Raises ValueError if a hook's payload is not one.
+        """
+        head, named, payload = record.partition(b',"hook":')
+        if not named or b',"data":' in head or not record.endswith(b"}"):
+            return [record]
+        known, body = _decoded(head + b"}"), _payload(payload[:-1])
+        plain = _Plain()
+        return [_line({**it, "data": plain.value(it["data"])}) for it in self._events(known, body, payload)]
+
+    def _events(self, known: Members, payload: Any, text: bytes) -> list[Members]:
+        given = {
+            "session_id": _as_id(known["sessionId"], "session") if known["sessionId"] else None,
+            "user_id": _as_user(known.get("userId")),
+            "timestamp": known["timestamp"],
+        }
+        claude_code_events(payload, **given)  # raises before anything is noted of it
+        if self._is_told(known, payload, text):
+            return []
+        session = given["session_id"] or payload["session_id"]
+        lane = self._lane(session, payload, _process(known.get("ppid"))) if given["session_id"] else None
+        if payload["hook_event_name"] == "PostToolBatch":
+            return list(self._told_late(payload, known, lane=lane, **given))
+        (event,) = claude_code_events(payload, **given, lane=lane, event_id=_own_key(payload) or known["eventId"])
+        self._complete(event, payload, known)
+        return [event]
+
+    def _told_late(self, payload: Members, known: Members, **given: Any) -> Iterator[Members]:
+        for number, (told, more) in enumerate(_told_by_batch(payload)):
+            event_id = _own_key(told) or f"{known['eventId']}-{number}"
+            (event,) = claude_code_events(told, **given, event_id=event_id)
+            event["data"].update(more, hook_event_name=payload["hook_event_name"])
+            yield event
+
+    # Once
+
+    def _is_told(self, known: Members, payload: Members, text: bytes) -> bool:
+        """Whether another record says the same, word for word, and is not two seconds older."""
+        moment, recent = _milliseconds(known["timestamp"]), self.state["recent"]
+        hook, call = payload["hook_event_name"], _text(payload.get("tool_use_id"))
+        for name, (at, _, its_hook, its_call) in list(recent.items()):
+            is_over = call and its_call == call and its_hook != hook  # the next with this id is another call
+            if is_over or abs(moment - at) > _SAME_MILLISECONDS:
+                del recent[name]
+        digest = _sha256(_encoded(known["sessionId"]) + text)[:_DIGEST_LENGTH]
+        first = recent.setdefault(digest, [moment, known["eventId"], hook, call])
+        return bool(first[1] != known["eventId"])
+
+    # Whose it is
+
+    def _session(self, session: str) -> Members:
+        sessions = self.state["sessions"]
+        if len(sessions) >= _SESSIONS_KNOWN and session not in sessions:
+            sessions.pop(next(iter(sessions)))
+        new = {"main": "", "process": "", "isOver": True, "before": [], "lanes": [], "isToldOf": False}
+        it: Members = sessions.setdefault(session, new)
+        return it
+
+    def _lane(self, session: str, payload: Members, process: str) -> str | None:
+        """None: the program that the session is about; "": one that was that before; else the agent that it is."""
+        it, claude = self._session(session), _text(payload.get("session_id"))
+        hook, starts = payload["hook_event_name"], payload["hook_event_name"] == "SessionStart"
+        if claude != it["main"] and self._takes_over(it, claude, payload, process):
+            it["before"] = [*it["before"], *filter(None, [it["main"]])][-_PROGRAMS_KNOWN:]
+            it["lanes"] = [lane for lane in it["lanes"] if lane != claude]
+            it.update(main=claude, process=process, isOver=False)
+        if claude == it["main"]:
+            if starts or _pid(process) != _pid(it["process"]):
+                it["process"] = process if starts else ""  # a parent that changes is a shell, and says nothing
+            it["isOver"] = hook == "SessionEnd" or (it["isOver"] and hook not in ("SessionStart", "UserPromptSubmit"))
+            return None
+        if not claude or (claude in it["before"] and claude not in it["lanes"]):
+            return "" if claude else None
+        if claude not in it["lanes"]:
+            it["lanes"] = [*it["lanes"], claude][-_PROGRAMS_KNOWN:]
+        return _as_id(f"claude-{claude[:8]}", "claude")
+
+    def _takes_over(self, it: Members, claude: str, payload: Members, process: str) -> bool:
+        """Whether a program, or a conversation of the same, goes on in the place of the one that did."""
+        starts, source = payload["hook_event_name"] == "SessionStart", payload.get("source")
+        if not claude or (not starts and claude in [*it["lanes"], *it["before"]]):
+            return False
+        if it["isOver"] or (starts and source == "clear"):
+            return True
+        goes_on = starts and source in ("resume", "fork", "compact") and _pid(process) == _pid(it["process"]) != ""
+        return goes_on or _is_gone(it["process"])
+
+    # Why it ended
+
+    def _complete(self, event: Members, payload: Members, known: Members) -> None:
+        kind, data = event["type"], event["data"]
+        if kind == "session_created":
+            data.update(_origin(known.get("parentSession"), known.get("tags")))
+        if "agentId" in event:
+            return
+        about = self._session(event["sessionId"])
+        if payload["hook_event_name"] in ("UserPromptSubmit", "StopFailure"):
+            about["isToldOf"] = payload["hook_event_name"] == "StopFailure"
+        if kind == "session_finalized" and known.get("isWithin"):
+            event.update(type="action", data={**data, "type": "program_ended"})
+        if kind == "session_finalized":
+            error = "" if about["isToldOf"] else _last_api_error(_text(payload.get("transcript_path")))
+            event["data"].update({"error": error} if error else {})
+
+
+def _own_key(payload: Members) -> str | None:
+    """The natural key of what a hook's record tells, where it needs no digest: other records have ids of their own."""
+    if payload["hook_event_name"] == "SubagentStart":
+        return None
+    key = _natural_key(payload)
+    id_name = _NATURAL_KEYS.get(payload["hook_event_name"], ("",))[0]
+    return key if key and _is_unique(str(payload.get(id_name))) else None
+
+
+def _milliseconds(timestamp: str) -> int:
+    """Of a time as `_now` writes it."""
+    import calendar
+
+    try:
+        seconds = calendar.timegm(time.strptime(timestamp[:19], "%Y-%m-%dT%H:%M:%S"))
+        return seconds * 1000 + int(timestamp[20:23])
+    except ValueError:
+        return 0
+
+
+def _process(pid: object) -> str:
+    """A process by its number and, where that can be known, when it began: numbers are given again."""
+    return f"{pid}:{_began(pid)}" if isinstance(pid, int) and pid > 1 else ""
+
+
+def _began(pid: int) -> str:
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()[19].decode()
+    except (OSError, IndexError):
+        return ""
+
+
+def _pid(process: str) -> str:
+    return process.partition(":")[0]
+
+
+def _is_gone(process: str) -> bool:
+    pid, _, began = process.partition(":")
+    if not pid:
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+    return bool(began) and _began(int(pid)) not in ("", began)
+
+
+def _last_api_error(path: str) -> str:
+    """What a transcript says of the error that the conversation ended with; empty where it did not."""
+    import stat
+
+    if not path.endswith(".jsonl"):
+        return ""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(descriptor, "rb") as file:
+            about = os.fstat(descriptor)
+            if not stat.S_ISREG(about.st_mode):
+                return ""
+            file.seek(max(0, about.st_size - _TRANSCRIPT_BYTES))
+            lines = file.read(_TRANSCRIPT_BYTES).split(b"\n")
+    except (OSError, ValueError):
+        return ""
+    return next((_api_error(entry) for entry in map(_entry_in, reversed(lines)) if entry), "")
+
+
+def _entry_in(line: bytes) -> Members | None:
+    """What a line says of the conversation itself; None: it is of something else, or no whole line."""
+    if b'"assistant"' not in line and b'"user"' not in line:
+        return None
+    try:
+        entry = _decoded(line)
+    except ValueError:
+        return None
+    is_said = isinstance(entry, dict) and entry.get("type") in ("user", "assistant") and not entry.get("isSidechain")
+    return entry if is_said else None
+
+
+def _api_error(entry: Members) -> str:
+    if entry.get("isApiErrorMessage") is not True:
+        return ""
+    message = entry.get("message")
+    said = message.get("content") if isinstance(message, dict) else ""
+    return (_text(said) or _content_text(said) or _text(entry.get("error")) or "API Error")[:_ASKED_LENGTH]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -1593,6 +2141,7 @@ def claude_code_events(
 
 _PAYLOAD_BYTES = 16 << 20
 _READ_BYTES = 1 << 20
+_AT_ONCE_SECONDS = 2.0
 # A script that is `__main__` is compiled anew each time it starts, a module that it imports is not. Its folder comes
 # last in the path: what else lies there must not take the place of the standard library.
 _AS_MODULE = "import sys; sys.path.append({folder!r}); import {name}; {name}.{call}"
@@ -1605,12 +2154,38 @@ def hook() -> NoReturn:
     """
     try:
         payload = _standard_input()
-        if payload.strip():
-            spool = Spool(_service_url(), limit=_spool_limit())
-            spool.append(_hook_record(payload))
-            _ensure_sender(spool)
+        if payload.strip() and tells_something_new(payload):
+            _keep_or_send(payload)
     finally:
         posix._exit(0)  # also with an exception under way, which is then not shown
+
+
+def _keep_or_send(payload: bytes) -> None:
+    spool = Spool(_service_url(), limit=_spool_limit())
+    session = _setting("SESSION_ID")
+    is_within = b'"SessionEnd"' in payload and bool(session) and spool.has_program(_as_id(session, "session"))
+    record = _hook_record(payload, is_within)
+    try:
+        spool.append(record)
+    except OSError:  # there is no folder, or no room in it
+        _send_at_once(record)
+    else:
+        _ensure_sender(spool)
+
+
+def _send_at_once(record: bytes) -> None:
+    """What cannot be kept is sent from memory: once, and for a moment, which includes finding the address."""
+    import threading
+
+    link = _Link(_service_url())
+
+    def send() -> None:
+        with _suppress(Exception):  # there is nobody to tell
+            link.ask("POST", "/api/events", b"\n".join(HookNarrator().lines(record.rstrip(b"\n"))), _AT_ONCE_SECONDS)
+
+    sending = threading.Thread(target=send, daemon=True)
+    sending.start()
+    sending.join(_AT_ONCE_SECONDS)
 
 
 def _service_url() -> str:
@@ -1627,18 +2202,24 @@ def _standard_input() -> bytes:
     return b"".join(parts)
 
 
-def _hook_record(payload: bytes) -> bytes:
-    """The payload as it came, but for secrets, last in a line with what it does not say itself."""
+def _hook_record(payload: bytes, is_within: bool = False) -> bytes:
+    """The payload as it came, but for secrets, last in a line with what it does not say itself.
+
+    `is_within`: a program that has begun the session, and is to end it, goes on.
+    """
     known = {
         "sessionId": _setting("SESSION_ID"),
         "userId": _setting("SESSION_USER_ID"),
         "parentSession": _setting("SESSION_PARENT_ID"),
         "tags": _setting("SESSION_TAGS"),
         "eventId": _event_id(),
-        "timestamp": _now(),
+        "timestamp": _now(_BEGUN),
     }
     told = (f'"{name}":{_quoted(text)}' for name, text in known.items() if text or name == "sessionId")
-    head = ",".join(told)
+    process = _setting("CLAUDE_PID")
+    head = ",".join(
+        [*told, f'"ppid":{process if process.isdecimal() else posix.getppid()}'] + ['"isWithin":true'] * is_within
+    )
     body = _redacted(payload).translate(_ONE_LINE)
     return b'{%s,"hook":%s}\n' % (head.encode(), body)
 
@@ -1675,34 +2256,6 @@ def _quoted(text: str) -> str:
     if text.isascii() and text.isprintable() and '"' not in text and "\\" not in text:
         return f'"{text}"'
     return _encoded(_clean(text)).decode()
-
-
-def _payload(text: bytes) -> Any:
-    """What Claude Code has said, as far as it can be taken. Raises ValueError for what is not JSON."""
-    value = _Plain().value(_decoded(text))
-    return with_few_texts(value) if isinstance(value, dict) and may_have_many_texts(text) else value
-
-
-def _event_of_hook(record: bytes) -> bytes | None:
-    """The line of the event that a hook's record stands for; None: the line is an event already.
-
-    Raises ValueError if the payload is not one.
-    """
-    head, named, payload = record.partition(b',"hook":')
-    if not named or b',"data":' in head or not record.endswith(b"}"):
-        return None
-    known = _decoded(head + b"}")
-    (event,) = claude_code_events(
-        _payload(payload[:-1]),
-        session_id=_as_id(known["sessionId"], "session") if known["sessionId"] else None,
-        user_id=_as_user(known.get("userId")),
-        event_id=known["eventId"],
-        timestamp=known["timestamp"],
-    )
-    if event["type"] == "session_created":
-        event["data"].update(_origin(known.get("parentSession"), known.get("tags")))
-    plain = _Plain()
-    return _line({**event, "data": plain.value(event["data"])})
 
 
 def _origin(parent: object, tags: object) -> Members:
@@ -1771,14 +2324,19 @@ _FAULT_PAUSE_SECONDS = 1.0
 _IDLE_SECONDS = 30.0
 _NDJSON = "application/x-ndjson"
 _KEPT = "What is written is kept until it is let in."
-_BAD_REQUEST = (400, 413, 422)  # what is wrong is in the batch, and need not be in all of it
+_PROBLEM = "application/problem+json"
+_TOO_LARGE = 413
+_BAD_REQUEST = (400, _TOO_LARGE, 422)  # what is wrong is in the batch, and need not be in all of it
+_TRANSIENT = (408, 425, 429)  # what the store says of a line that it may take later, as it may after any 5xx
+_TROUBLE_LENGTH = 300
 
 
 class _Answer:
-    def __init__(self, status: int, body: bytes, retry_after: str | None) -> None:
+    def __init__(self, status: int, body: bytes, retry_after: str | None = None, media_type: str = "") -> None:
         self.status = status
         self.body = body
         self.retry_after = float(retry_after) if retry_after and retry_after.isdigit() else 0.0
+        self._media_type = media_type.partition(";")[0].strip().lower()
 
     def said(self) -> str:
         """What it says of the matter."""
@@ -1792,6 +2350,37 @@ class _Answer:
         except ValueError:
             return {}
         return value if isinstance(value, dict) else {}
+
+    def is_refusal(self) -> bool:
+        """Whether it is the store that says so: whatever stands before it may answer 400, too, and know nothing."""
+        is_problem = self._media_type == _PROBLEM and self.document().get("status") == self.status
+        return is_problem and self.status in _BAD_REQUEST
+
+    def accounts_for(self, lines: int) -> bool:
+        """Whether the store has these lines of a batch, but for those that it rejected."""
+        if self.status != 200:
+            return False
+        told = self.document()
+        listed = told.get("rejected")
+        if not isinstance(listed, list) or not all(_is_rejection(one, lines) for one in listed):
+            return False
+        total = told.get("rejectedTotal", len(listed))
+        counts = [told.get("accepted"), told.get("duplicates"), total]
+        is_whole = all(type(count) is int for count in counts) and sum(counts) == lines
+        return is_whole and (total == len(listed) or (total > len(listed) and lines > 1))
+
+    def rejections(self) -> list[Rejection] | None:
+        """By index, status and reason; None: not all are listed."""
+        told = self.document()
+        listed = [(one["line"] - 1, one["status"], _text_of(one.get("detail"))) for one in told["rejected"]]
+        return listed if len(listed) == told.get("rejectedTotal", len(listed)) else None
+
+
+def _is_rejection(one: object, lines: int) -> bool:
+    if not isinstance(one, dict):
+        return False
+    line, status = one.get("line"), one.get("status")
+    return type(line) is int and 0 < line <= lines and type(status) is int
 
 
 class _Unreachable(Exception):
@@ -1828,6 +2417,18 @@ class _Link:
         except (OSError, ValueError):
             return ""
 
+    def token_trouble(self) -> str:
+        """Why there is none, though a file is named; empty if there is one, or none is wanted."""
+        path = _setting("SESSION_TOKEN_FILE")
+        if self.own_token is not None or _setting("SESSION_TOKEN") or not path:
+            return ""
+        try:
+            with open(path, encoding="utf-8") as file:
+                return "" if file.read().strip() else f"The token file {path} is empty."
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        return f"The token file {path} cannot be read by uid {os.geteuid()}: {reason}{_owner_of(path)}."
+
     def known(self) -> dict[str, str]:
         """What an environment has to have for a link like this one."""
         token = {} if self.own_token is None else {"SESSION_TOKEN": self.own_token}
@@ -1852,7 +2453,8 @@ class _Link:
             headers["Authorization"] = f"Bearer {token}"
         connection.request(method, base + path, body, headers)
         response = connection.getresponse()
-        answer = _Answer(response.status, response.read(_ANSWER_BYTES), response.headers.get("Retry-After"))
+        known = (response.headers.get("Retry-After"), response.headers.get("Content-Type") or "")
+        answer = _Answer(response.status, response.read(_ANSWER_BYTES), *known)
         if response.will_close or not response.isclosed():
             self.close()
         return answer
@@ -1876,6 +2478,16 @@ class _Link:
             self._connection = None
 
 
+def _owner_of(path: str) -> str:
+    """Of a file that is there, and what to do if another user should read it."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return ""
+    mine = f"chown {os.geteuid()} {path}"
+    return f"; it belongs to uid {found.st_uid}, mode {found.st_mode & 0o7777:04o} ({mine}, or let its group read it)"
+
+
 class Sender:
     """Delivers what waits in a spool, batch by batch. There is at most one for a spool: who has its lock."""
 
@@ -1887,12 +2499,14 @@ class Sender:
         self._say = say
         self._word = "there"
         self._refused: str | None = None
+        self._told: Members | None = None  # what the narrator knew at the place up to which all is delivered
 
     def take_charge(self) -> int | None:
         """The lock, if it is this one that delivers. Raises OSError."""
         if self.lock is None:
             self.lock = _sender_lock(self.spool)
             if self.lock is not None:
+                self._told = None  # another may have delivered since
                 _sign(self.lock, self._word)
         return self.lock
 
@@ -1927,21 +2541,22 @@ class Sender:
         """Whether the token that was refused is another now."""
         return self._refused is not None and self._refused != self.link.token()
 
-    def _say_word(self, word: str) -> None:
-        if word != self._word and self.lock is not None:
-            _sign(self.lock, word)
-        self._word = word
+    def _say_word(self, word: str, trouble: str = "") -> None:
+        told = f"{word} {_in_one_line(trouble)}".rstrip()
+        if told != self._word and self.lock is not None:
+            _sign(self.lock, told)
+        self._word = told
 
     def _pause(self, trouble: _Unreachable) -> float:
         self.failures += 1
         self.spool.sync()
         if isinstance(trouble, _TokenRefused):
-            self._say_word("refuses")
+            self._say_word("refuses", str(trouble))
             if self._refused is None:
                 self._say(str(trouble))
             self._refused = trouble.token
             return _REFUSED_PAUSE_SECONDS
-        self._say_word("away")
+        self._say_word("away", str(trouble))
         longest = min(_LONGEST_PAUSE_SECONDS, _FIRST_PAUSE_SECONDS * 2.0 ** min(self.failures, 10))
         return max(_chance() * longest, min(trouble.pause, _LONGEST_RETRY_AFTER_SECONDS))
 
@@ -1961,39 +2576,52 @@ class Sender:
     def _deliver(self, batch: _Batch) -> None:
         sent: list[tuple[bytes, bytes]] = []
         refused: list[tuple[bytes, int | None, str]] = []
+        if self._told is None:
+            self._told = self.spool.told_before(batch)
+        narrator = HookNarrator(_decoded(_encoded(self._told)))
         for record in batch.lines:
-            line, fault = _sendable(record)
+            lines, fault = _sendable(narrator, record)
             if fault:
                 refused.append((record, None, fault))
-            else:
-                sent.append((record, line))
+            sent.extend((record, line) for line in lines)
         for index, status, reason in self._post([line for _, line in sent]) if sent else ():
-            refused.append((sent[index][0], status, reason))
+            record, line = sent[index]
+            refused.append((record if len(record) <= _EVENT_BYTES else line, status, reason))
         for letter in refused:
             self.spool.bury(*letter)
+        if narrator.state != self._told:
+            self.spool.note_told(batch, narrator.state)
         self.spool.done(batch)
+        self._told = narrator.state
 
-    def _post(self, lines: list[bytes]) -> list[tuple[int, int, str]]:
+    def _post(self, lines: list[bytes]) -> list[Rejection]:
         """The store has the lines, but for those that are returned: refused for good. Raises _Unreachable."""
         answer = self._answer(lines)
-        if answer.status == 200:
-            return [(one["line"] - 1, one["status"], one["detail"]) for one in answer.document()["rejected"]]
-        if len(lines) == 1:
+        if answer.status != 200 and len(lines) == 1:
             return [(0, answer.status, answer.body[:1000].decode(errors="replace"))]
-        middle = len(lines) // 2
-        after = self._post(lines[:middle])
-        return after + [(middle + index, status, reason) for index, status, reason in self._post(lines[middle:])]
+        rejected = answer.rejections() if answer.status == 200 else None
+        if rejected is None:
+            return self._post_halves(lines)
+        for _, status, reason in rejected:
+            if status in _TRANSIENT or status >= 500:
+                raise _Unreachable(f"{self.link.service_url} cannot take an event now, {status}: {reason}")
+        return rejected
+
+    def _post_halves(self, lines: list[bytes]) -> list[Rejection]:
+        middle = (len(lines) + 1) // 2
+        first = self._post(lines[:middle])
+        return first + [(middle + index, status, reason) for index, status, reason in self._post(lines[middle:])]
 
     def _answer(self, lines: list[bytes]) -> _Answer:
-        """200 and what was rejected, or the status of a bad batch. Raises _Unreachable for all else."""
+        """200 and what was rejected, or that the batch is bad, or too large for a whole one. Raises _Unreachable."""
         token = self.link.token()
         answer = self.link.ask("POST", "/api/events", b"\n".join(lines))
-        is_taken = answer.status == 200 and isinstance(answer.document().get("rejected"), list)
-        if is_taken or answer.status in _BAD_REQUEST:
+        is_to_be_divided = answer.status == _TOO_LARGE and len(lines) > 1
+        if answer.accounts_for(len(lines)) or answer.is_refusal() or is_to_be_divided:
             return answer
         reason = f"{self.link.service_url} answered {answer.status}: {answer.said()}"
         if answer.status in (401, 403):
-            raise _TokenRefused(f"{reason} {_KEPT}", token)
+            raise _TokenRefused(" ".join(filter(None, (reason, self.link.token_trouble(), _KEPT))), token)
         raise _Unreachable(reason, answer.retry_after)
 
     def _tell_dropped(self) -> bool:
@@ -2006,10 +2634,17 @@ class Sender:
             for session, known in dropped["sessions"].items()
             if known["count"] > 0
         ]
-        for index, status, reason in self._post(lines) if lines else ():
-            self.spool.bury(lines[index], status, reason)
+        for start in range(0, len(lines), _BATCH_EVENTS):
+            part = lines[start : start + _BATCH_EVENTS]
+            for index, status, reason in self._post(part):
+                self.spool.bury(part[index], status, reason)
         self.spool.told_dropped()
         return True
+
+
+def _in_one_line(text: str) -> str:
+    """What somebody else said, fit to be shown: no control characters, and not too long."""
+    return " ".join("".join(c if _is_no_control(c) else " " for c in _clean(text)).split())[:_TROUBLE_LENGTH]
 
 
 def _chance() -> float:
@@ -2017,12 +2652,12 @@ def _chance() -> float:
     return int.from_bytes(os.urandom(4), "big") / (1 << 32)
 
 
-def _sendable(record: bytes) -> tuple[bytes, str]:
-    """The line to send for a record, or why there is none."""
+def _sendable(narrator: HookNarrator, record: bytes) -> tuple[list[bytes], str]:
+    """The lines to send for a record, or why there are none."""
     try:
-        return _event_of_hook(record) or record, ""
+        return narrator.lines(record), ""
     except Exception as error:  # whatever it is, it is no reason to hold up what is behind it
-        return b"", f"{type(error).__name__}: {error}"
+        return [], f"{type(error).__name__}: {error}"
 
 
 def _dropped_event(session: str, event_id: str, known: Members) -> Members:
@@ -2103,6 +2738,7 @@ class _Outlet:
         self.hurry = threading.Event()
         self.thread: threading.Thread | None = None
         self.is_exiting = False
+        self.programs: dict[str, int] = {}  # by session: what says that this process is to end it
 
     def _say(self, text: str) -> None:
         """Once for each process, if it has somewhere to say it."""
@@ -2110,6 +2746,17 @@ class _Outlet:
             self.has_said = True
             with _suppress(Exception):
                 print(f"hook_agent: {text}", file=sys.stderr)
+
+    # Beginning and ending
+
+    def join(self, session: str) -> None:
+        with self.lock, _suppress(OSError):
+            if session not in self.programs:
+                self.programs[session] = self.spool.join(session)
+
+    def leave(self, session: str, tell: Callable[[bool], Members]) -> Members:
+        with self.lock:
+            return self.spool.leave(session, self.programs.pop(session, None), tell)
 
     # Writing
 
@@ -2195,7 +2842,9 @@ class _Outlet:
         except OSError:  # there is no spool
             return self._deliver_memory()
         if not is_in_charge and self.spool.word() == "refuses":
-            self._say(f"{self.sender.link.service_url} refuses the token. {_KEPT}")
+            link = self.sender.link
+            told = (f"{link.service_url} refuses the token.", link.token_trouble(), _KEPT)
+            self._say(" ".join(filter(None, told)))
         return self.sender.step() if is_in_charge else None
 
     def _deliver_memory(self) -> float | None:
@@ -2261,6 +2910,8 @@ def _outlet_for(service_url: str, folder: str | None, token: str | None) -> _Out
 
 def _begin_outlets() -> None:
     for outlet in _outlets.values():
+        for program in outlet.programs.values():  # it is the parent that is to end them
+            os.close(program)
         outlet.sender.resign()  # in this process: it leaves the lock with the parent
         _left_to_parent.append(outlet.sender)
         outlet.begin(_Link(outlet.sender.link.service_url, outlet.sender.link.own_token))
@@ -2554,10 +3205,21 @@ class SyncSessionHookAgent:
         return self._told("agent_completed", end, agentId=agent_id)
 
     def finalize(self, end: Any = None, /, **members: Any) -> Members:
-        """{"status"?: `success`, `failed` or `cancelled`, "outcome"?, "response"?, "exitCode"?}."""
-        told = self._told("session_finalized", _ending(_members(end, members, "status"), _OUTCOMES))
+        """{"status"?: `success`, `failed` or `cancelled`, "outcome"?, "response"?, "exitCode"?}.
+
+        Where other programs are at work on the session, it is the last that ends it: this one tells that it has ended.
+        """
+        data = _ending(_members(end, members, "status"), _OUTCOMES)
         self._is_finalized = True
-        return told
+        try:
+            return self._outlet.leave(self.session_id, lambda is_last: self._tell_end(data, is_last))
+        except Exception:  # as for `_record`
+            return self._tell_end(data, True)
+
+    def _tell_end(self, data: Members, is_last: bool) -> Members:
+        if is_last:
+            return self._told("session_finalized", data)
+        return self._told("action", {**data, "type": "program_ended"})
 
     finalize_session = finalize
 
@@ -2619,8 +3281,14 @@ class SyncSessionHookAgent:
         return not outlet.has_delivered() and outlet.seems_reachable() and time.monotonic() < deadline
 
     def __enter__(self) -> SyncSessionHookAgent:
-        self._enter()
+        self._begin()
         return self
+
+    def _begin(self) -> None:
+        """As the program that is to end the session."""
+        with _suppress(Exception):
+            self._outlet.join(self.session_id)
+        self._enter()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -2768,7 +3436,7 @@ class SessionHookAgent:
             await asyncio.sleep(_FLUSH_POLL_SECONDS)
 
     async def __aenter__(self) -> SessionHookAgent:
-        self.sync._enter()
+        self.sync._begin()
         return self
 
     async def __aexit__(
@@ -2965,11 +3633,19 @@ def _summary(value: object, length: int) -> str:
 def _question(value: object) -> str:
     """What an interrupt asks a person, as a sentence."""
     asked = value.get("action_requests", value) if isinstance(value, dict) else value  # as LangChain's middleware asks
-    if isinstance(asked, list) and asked:
-        asked = asked[0]
+    all_asked = asked if isinstance(asked, list) else [asked]
+    return " / ".join(filter(None, map(_asked_in, all_asked[:_ITEMS_SHOWN]))) or "The graph has paused"
+
+
+def _asked_in(asked: object) -> str:
     if isinstance(asked, dict):
         asked = next((asked[name] for name in _ASKING_MEMBERS if _text(asked.get(name))), asked)
-    return _summary(asked, _QUOTE_LENGTH) or "The graph has paused"
+    return _summary(asked, _QUOTE_LENGTH)
+
+
+def _resumed_by(value: object) -> Any:
+    """The answer in what a graph is given; None where it is none."""
+    return getattr(value, "resume", None) if type(value).__name__ == "Command" else None
 
 
 def _error_members(error: BaseException) -> Members:
@@ -3059,13 +3735,38 @@ class _Run:
         )
         self.thread = metadata.get("thread_id")
         self.asked: set[str] = set()  # of a graph: the interrupts by which it has paused
+        self.goes_on = False  # of a graph: whether it does from where it has paused
+        self.leaves_open = False  # and whether it is not known what was asked there
+        self.steps: dict[str, Any] = {}  # of a graph: its first step, and those of the graphs inside
+        self.attempts: dict[str, int] = {}
+        self.step = metadata.get("langgraph_step")
         self.tool_use_id = ""
+        self.call_id = self.id
+        self.teller: object = None  # the handler that said that it has begun
         self.model: object = None
         self.begun = time.monotonic()
 
     def duration(self) -> int:
         """Milliseconds since it began."""
         return round((time.monotonic() - self.begun) * 1000)
+
+    def is_first_again(self) -> bool:
+        """Whether a node is the one at which its graph goes on: it may be known from another process."""
+        step = self.root.steps.setdefault(self.namespace.rpartition("|")[0], self.step)
+        return self.root.goes_on and step == self.step
+
+    def name_call(self, tool_use_id: str | None) -> None:
+        """By the task that it is called in, which has the same name when the graph is resumed, by whatever process."""
+        self.tool_use_id = tool_use_id or self.id
+        if not tool_use_id or not self.namespace:
+            return
+        key = f"{self.namespace} {tool_use_id}"
+        attempt = self.root.attempts[key] = self.root.attempts.get(key, 0) + 1
+        self.call_id = _digest(f"{key} {attempt}")
+
+    def named(self, kind: str, *more: str) -> Members:
+        """The id of an event that is to be one, however often the run is told of; {}: the run has no name."""
+        return {} if self.call_id == self.id else {"eventId": "-".join([f"lg.{kind}", self.call_id, *more])}
 
 
 def _worker_id(run: _Run) -> str:
@@ -3084,7 +3785,7 @@ def _run_name(serialized: Members | None, options: Members) -> str:
 
 
 def _call(run: _Run) -> Members:
-    return {"runId": run.id, "toolUseId": run.tool_use_id, "tool": run.name}
+    return {"runId": run.call_id, "toolUseId": run.tool_use_id, "tool": run.name}
 
 
 def _ended_call(run: _Run) -> Members:
@@ -3102,12 +3803,53 @@ def _guarded(callback: Callable[..., None]) -> Callable[..., None]:
     def guarded(*args: Any, **options: Any) -> None:
         try:
             callback(*args, **options)
+        except _ToldAlready:
+            pass
         except Exception:
             import logging
 
             logging.getLogger("hook_agent").debug("%s failed", callback.__name__, exc_info=True)
 
     return guarded
+
+
+class _ToldAlready(Exception):
+    """Of this run by another handler, or by this one, which was given twice."""
+
+
+class _Graphs:
+    """What is known of an agent's graphs, whichever handlers tell of them."""
+
+    def __init__(self) -> None:
+        import threading
+
+        self.lock = threading.Lock()
+        self.runs: dict[Any, _Run] = {}  # by their ids
+        self.spawned: set[str] = set()  # agents that the store knows from here
+        self.working: set[str] = set()
+        self.paused: dict[str, tuple[str, Any]] = {}  # agents, and their threads, by the namespace of a node's turn
+        self.waiting: dict[Any, dict[str, str | None]] = {}  # by thread: what was asked, and the agent that asked
+        self.step: str | None = None  # as last said
+        self.model: object = None
+        self.ended: Members | None = None  # how the session ends if nothing else happens; None: it does not
+        self.is_ended_at_exit = False
+
+
+def _is_interrupt_id(name: object) -> bool:
+    return len(_text(name)) == 32 and set(_text(name)) <= set("0123456789abcdef")
+
+
+def _graphs_of(agent: Any) -> _Graphs:
+    graphs: _Graphs = vars(agent).setdefault("_graphs", _Graphs())
+    return graphs
+
+
+def _finalize_at_exit(agent: Any, process: int) -> None:
+    """A program whose last graph has ended, and that has not ended its session, has ended like that graph."""
+    error = None if hasattr(sys, "ps1") else getattr(sys, "last_value", None)
+    ended = _graphs_of(agent).ended
+    if ended is not None and process == os.getpid() and not agent._is_finalized:
+        agent.finalize(ended if error is None else _end_by(type(error), error))
 
 
 class _GraphLog:
@@ -3117,19 +3859,10 @@ class _GraphLog:
     run_inline = True  # else an async graph waits for one of a pool's threads, each of which a tool may have
 
     def __init__(self, agent: Any, agent_id: str | None = None) -> None:
-        import threading
-
         super().__init__()
         self._agent = agent
         self._agent_id = agent_id
-        self._lock = threading.Lock()
-        self._runs: dict[Any, _Run] = {}  # by their ids
-        self._spawned: set[str] = set()  # agents that the store knows from here
-        self._working: set[str] = set()
-        self._paused: dict[str, str] = {}  # agents by the namespace of the node's turn that goes on later
-        self._waiting: set[Any] = set()  # threads of graphs that wait for a person
-        self._step: str | None = None  # as last said
-        self._model: object = None
+        self._graphs = _graphs_of(agent)
 
     # graphs and nodes
 
@@ -3138,12 +3871,14 @@ class _GraphLog:
         run = self._begin(run_id, serialized, options)
         if run.root is run:
             self._graph_begins(run, inputs)
-        elif run.is_node:
+        elif _resumed_by(inputs) is not None and not run.root.goes_on:  # a graph inside of a chain
+            self._close(run.root, self._answered(run.root, inputs))
+        if run.is_node:
             self._node_begins(run, inputs)
 
     @_guarded
     def on_chain_end(self, outputs: object, *, run_id: UUID, **options: Any) -> None:
-        run = self._runs.pop(run_id)
+        run = self._end(run_id)
         if run.is_node:
             self._node_ends(run, "completed", _summary(outputs, _RESULT_LENGTH))
         elif run.root is run:
@@ -3151,7 +3886,7 @@ class _GraphLog:
 
     @_guarded
     def on_chain_error(self, error: BaseException, *, run_id: UUID, **options: Any) -> None:
-        run, status = self._runs.pop(run_id), _run_status(error)
+        run, status = self._end(run_id), _run_status(error)
         if status == "paused" and run.root is not run:
             self._asks(run, error.args[0] if error.args else ())
         if run.is_node:
@@ -3163,16 +3898,48 @@ class _GraphLog:
     @_guarded
     def on_interrupt(self, event: Any) -> None:
         """Of LangGraph 1.2 and later: the only word of a breakpoint, which no node runs into."""
-        run = self._runs.get(event.run_id)
+        run = self._graphs.runs.get(event.run_id)
         if run and (event.interrupts or not run.asked):
             self._asks(run, event.interrupts)
 
     def _graph_begins(self, run: _Run, inputs: object) -> None:
-        data = _readable(_ENTRY_LENGTH, runId=run.id, graph=run.name, threadId=run.thread, input=inputs)
-        self._log("action", "graph_start", run, {**data, **self._waits_no_more(run)})
-        self._step = None
+        self._graphs.ended = None
+        run.goes_on = inputs is None
+        closed = self._answered(run, inputs)
+        said = _readable(_ENTRY_LENGTH, runId=run.id, graph=run.name, threadId=run.thread, input=inputs)
+        if not closed and not self._graphs.waiting:  # as far as is known from here
+            said["attention"] = None
+        self._log("action", "graph_start", run, said)
+        self._close(run, closed)
+        self._graphs.step = None
         # The null makes room: the store merges objects, and the last output is no part of the next.
         self._record("state_updated", {"phase": "running", "currentStep": None, "output": None}, run)
+
+    def _answered(self, graph: _Run, inputs: object) -> dict[str, str | None]:
+        """What was asked on the graph's thread and is no question any more, now that it is given this."""
+        answer, asked = _resumed_by(inputs), self._graphs.waiting.pop(graph.thread, {})
+        graph.goes_on |= answer is not None
+        if isinstance(answer, dict) and answer and all(map(_is_interrupt_id, answer)):  # to some of what was asked
+            if left := {name: agent_id for name, agent_id in asked.items() if name not in answer}:
+                self._graphs.waiting[graph.thread] = left
+            return {name: asked.get(name) for name in answer}
+        graph.leaves_open = graph.goes_on and not asked
+        if not graph.goes_on:
+            self._forget_paused(graph.thread)
+        return asked
+
+    def _forget_paused(self, thread: Any) -> None:
+        """The turns of a thread that is given something new: nobody goes on with them."""
+        with self._graphs.lock:
+            paused = self._graphs.paused
+            for namespace in [name for name, (_, its_thread) in paused.items() if its_thread == thread]:
+                del paused[namespace]
+
+    def _close(self, graph: _Run, asked: dict[str, str | None]) -> None:
+        for name, agent_id in asked.items():
+            said = {"type": "interrupt_closed", "runId": graph.id, "threadId": graph.thread, "attention": None}
+            said.update({"attentionId": name} if name else {})  # else whatever the agent has asked
+            self._agent._record("action", said, agent_id=agent_id or graph.agent_id)
 
     def _graph_ends(self, run: _Run, status: str, outcome: object) -> None:
         said: Members = {"runId": run.id, "graph": run.name, "status": status, "durationMs": run.duration()}
@@ -3184,31 +3951,51 @@ class _GraphLog:
         if isinstance(outcome, BaseException) and status == "failed":
             said.update(_error_members(outcome))
         data = _readable(_ENTRY_LENGTH, **said)
-        if status == "failed" and run.asked:  # with what it asked unanswered
-            data.update(self._waits_no_more(run))
+        self._end_nodes(run)
         self._log("response", "graph_error" if status == "failed" else "graph_end", run, data)
+        if status == "failed" and run.asked:  # with what it asked unanswered
+            self._close(run, self._graphs.waiting.pop(run.thread, {}))
         self._record("state_updated", state, run)
+        self._note_end(status)
 
-    def _waits_no_more(self, graph: _Run) -> Members:
-        self._waiting.discard(graph.thread)
-        return {} if self._waiting else {"attention": None}
+    def _end_nodes(self, graph: _Run) -> None:
+        """Those of which no end was told: whoever reads a graph's stream may leave it at any point."""
+        for run_id, run in list(self._graphs.runs.items()):
+            if run.root is graph:
+                self._graphs.runs.pop(run_id, None)
+            if run.root is graph and run.is_node:
+                self._node_ends(run, "cancelled", "")
+
+    def _note_end(self, status: str) -> None:
+        outcome = {"completed": "success"}.get(status, status)
+        self._graphs.ended = None if status == "paused" or self._graphs.waiting else {"status": outcome}
+        if not self._graphs.is_ended_at_exit:
+            import atexit
+
+            self._graphs.is_ended_at_exit = True
+            atexit.register(_finalize_at_exit, self._agent, os.getpid())
 
     def _node_begins(self, run: _Run, inputs: object) -> None:
         parent = run.agent_id
-        with self._lock:
-            run.agent_id = self._free_id(self._paused.pop(run.namespace, "") or _worker_id(run))
-            is_known = run.agent_id in self._spawned
-            self._spawned.add(run.agent_id)
-            self._working.add(run.agent_id)
-        task = _summary(inputs, _TASK_LENGTH) or None
-        if is_known:
-            said: Members = {"status": "running", "task": task, "result": None}
-        else:
-            said = {"type": run.name, "task": task, "status": "running"}
-            said.update({"parentAgentId": parent} if parent else {})
-        self._record("agent_updated" if is_known else "agent_spawned", {"agentId": run.agent_id, **said}, run)
-        if self._step != run.name:
-            self._step = run.name
+        graphs = self._graphs
+        with graphs.lock:
+            paused, _ = graphs.paused.pop(run.namespace, ("", None))
+            run.agent_id = self._free_id(paused or _worker_id(run))
+            is_known = run.agent_id in graphs.spawned
+            graphs.spawned.add(run.agent_id)
+            graphs.working.add(run.agent_id)
+        said = {"agentId": run.agent_id, "task": _summary(inputs, _TASK_LENGTH) or None, "status": "running"}
+        is_again = run.is_first_again()
+        if not is_known:
+            more = {"parentAgentId": parent} if parent else {}
+            turn = {"runId": run.id, "eventId": f"lg.turn-{_digest(run.namespace)}"}
+            self._record("agent_spawned", {**said, "type": run.name, **more, **turn}, run)
+        if is_known or is_again:
+            self._record("agent_updated", {**said, "result": None}, run)
+        if is_again and run.root.leaves_open:
+            self._close(run, {"": run.agent_id})
+        if graphs.step != run.name:
+            graphs.step = run.name
             self._record("state_updated", {"currentStep": run.name}, run)
 
     def _node_ends(self, run: _Run, status: str, result: str) -> None:
@@ -3217,16 +4004,17 @@ class _GraphLog:
             self._record("agent_updated", {"agentId": agent_id, "status": status}, run)
         else:
             self._record("agent_completed", {"agentId": agent_id, "status": status, "result": result or None}, run)
-        with self._lock:  # only now may another turn go by this id
-            self._working.discard(agent_id)
+        with self._graphs.lock:  # only now may another turn go by this id
+            self._graphs.working.discard(agent_id)
             if status == "paused":
-                self._paused[run.namespace] = agent_id
-                _forget_oldest(self._paused)
+                self._graphs.paused[run.namespace] = (agent_id, run.root.thread)
+                _forget_oldest(self._graphs.paused)
 
     def _free_id(self, agent_id: str) -> str:
-        """The same node can be at work twice at once, where two runs of a graph share a session."""
+        """The same node can be at work, or wait, twice at once, where two runs of a graph share a session."""
+        taken = self._graphs.working | {paused for paused, _ in self._graphs.paused.values()}
         free, number = agent_id, 1
-        while free in self._working:
+        while free in taken:
             number += 1
             free = f"{agent_id[: _ID_LENGTH - 8]}-{number}"
         return free
@@ -3239,11 +4027,20 @@ class _GraphLog:
         if not new and graph.asked:
             return
         graph.asked.update(new or {"breakpoint"})
-        self._waiting.add(graph.thread)
-        values = [{"id": name, "value": getattr(it, "value", it)} for name, it in new.items()]
-        message = " / ".join(_question(it["value"]) for it in values) or f"{graph.name} has stopped at a breakpoint"
-        data = _readable(_ENTRY_LENGTH, runId=graph.id, threadId=graph.thread, interrupts=values)
-        data["attention"] = {"reason": "question", "message": message[:_QUOTE_LENGTH]}
+        waiting = self._graphs.waiting.setdefault(graph.thread, {})
+        for name, it in new.items():
+            if name not in waiting:  # else it was asked before, and what was answered was something else
+                self._ask(
+                    run, name, _question(getattr(it, "value", it)), {"id": name, "value": getattr(it, "value", it)}
+                )
+        if not new:
+            self._ask(run, f"breakpoint-{graph.thread}", f"{graph.name} has stopped at a breakpoint")
+
+    def _ask(self, run: _Run, name: str, message: str, *interrupts: Members) -> None:
+        graph = run.root
+        self._graphs.waiting[graph.thread][name] = run.agent_id
+        data = _readable(_ENTRY_LENGTH, runId=graph.id, threadId=graph.thread, interrupts=interrupts)
+        data["attention"] = {"reason": "question", "message": message[:_QUOTE_LENGTH], "id": name}
         self._log("action", "interrupt", run, data)
 
     # tools
@@ -3251,28 +4048,32 @@ class _GraphLog:
     @_guarded
     def on_tool_start(self, serialized: Members | None, input_str: str, *, run_id: UUID, **options: Any) -> None:
         run = self._begin(run_id, serialized, options)
-        run.tool_use_id = options.get("tool_call_id") or run.id
+        run.name_call(options.get("tool_call_id"))
         inputs = options.get("inputs")
-        self._say("action", "tool_call", run, **_call(run), input=input_str if inputs is None else inputs)
+        said = _readable(_ENTRY_LENGTH, **_call(run), input=input_str if inputs is None else inputs)
+        self._log("action", "tool_call", run, {**said, **run.named("call")})
 
     @_guarded
     def on_tool_end(self, output: Any, *, run_id: UUID, **options: Any) -> None:
-        run = self._runs.pop(run_id)
+        run = self._end(run_id)
         if _is_message(output) and getattr(output, "status", None) == "error":  # it told the model, and did not raise
-            self._say("response", "tool_error", run, **_ended_call(run), error=_content_text(output.content))
+            self._returns(run, "error", error=_content_text(output.content))
         else:
-            said = output.content if _is_message(output) else output
-            self._say("response", "tool_result", run, **_ended_call(run), output=said)
+            self._returns(run, "result", output=output.content if _is_message(output) else output)
 
     @_guarded
     def on_tool_error(self, error: BaseException, *, run_id: UUID, **options: Any) -> None:
-        run, status = self._runs.pop(run_id), _run_status(error)
+        run, status = self._end(run_id), _run_status(error)
         if status == "paused":  # it asks a person, and is called anew when the answer is there
             return
         if status == "completed":
-            self._say("response", "tool_result", run, **_ended_call(run), output=error.args[0] if error.args else None)
+            self._returns(run, "result", output=error.args[0] if error.args else None)
         else:
-            self._say("response", "tool_error", run, **_ended_call(run), **_error_members(error))
+            self._returns(run, "error", **_error_members(error))
+
+    def _returns(self, run: _Run, kind: str, **members: object) -> None:
+        said = _readable(_ENTRY_LENGTH, **_ended_call(run), **members)
+        self._log("response", f"tool_{kind}", run, {**said, **run.named("result", kind)})
 
     # models
 
@@ -3290,7 +4091,7 @@ class _GraphLog:
 
     @_guarded
     def on_llm_end(self, response: Any, *, run_id: UUID, **options: Any) -> None:
-        run = self._runs.pop(run_id)
+        run = self._end(run_id)
         result = _result_members(response)
         model = result.pop("model") or run.model
         self._say("response", "model_result", run, runId=run.id, model=model, durationMs=run.duration(), **result)
@@ -3298,7 +4099,7 @@ class _GraphLog:
 
     @_guarded
     def on_llm_error(self, error: BaseException, *, run_id: UUID, **options: Any) -> None:
-        run = self._runs.pop(run_id)
+        run = self._end(run_id)
         said = {"runId": run.id, "model": run.model, "durationMs": run.duration(), **_error_members(error)}
         self._say("response", "model_error", run, **said)
 
@@ -3312,8 +4113,8 @@ class _GraphLog:
     def _count_tokens(self, run: _Run, model: object, usage: dict[str, int]) -> None:
         counts = {"input": "inputTokens", "output": "outputTokens", "total": "totalTokens"}
         data: Members = {f"tokenUsage.{name}": f"+{usage[it]}" for name, it in counts.items() if usage.get(it, 0) > 0}
-        if model and model != self._model:
-            data["model"] = self._model = model
+        if model and model != self._graphs.model:
+            data["model"] = self._graphs.model = model
         if data:
             self._record("metadata_updated", data, run)
 
@@ -3326,38 +4127,54 @@ class _GraphLog:
 
     @_guarded
     def on_retriever_end(self, documents: Any, *, run_id: UUID, **options: Any) -> None:
-        run = self._runs.pop(run_id)
+        run = self._end(run_id)
         found = [{"id": getattr(it, "id", None), "text": it.page_content, "metadata": it.metadata} for it in documents]
         said = {"runId": run.id, "retriever": run.name, "durationMs": run.duration(), "documents": found}
         self._say("response", "retriever_result", run, **said)
 
     @_guarded
     def on_retriever_error(self, error: BaseException, *, run_id: UUID, **options: Any) -> None:
-        run = self._runs.pop(run_id)
+        run = self._end(run_id)
         said = {"runId": run.id, "retriever": run.name, "durationMs": run.duration(), **_error_members(error)}
         self._say("response", "retriever_error", run, **said)
 
     @_guarded
     def on_custom_event(self, name: str, data: object, *, run_id: UUID, **options: Any) -> None:
-        self._say("action", "custom_event", self._runs.get(run_id), name=name, data=data)
+        self._say("action", "custom_event", self._told_here(run_id), name=name, data=data)
 
     @_guarded
     def on_agent_action(self, action: Any, *, run_id: UUID, **options: Any) -> None:
         said = {"tool": action.tool, "input": action.tool_input, "log": action.log}
-        self._say("action", "agent_action", self._runs.get(run_id), **said)
+        self._say("action", "agent_action", self._told_here(run_id), **said)
 
     @_guarded
     def on_agent_finish(self, finish: Any, *, run_id: UUID, **options: Any) -> None:
-        self._say("response", "agent_finish", self._runs.get(run_id), output=finish.return_values, log=finish.log)
+        self._say("response", "agent_finish", self._told_here(run_id), output=finish.return_values, log=finish.log)
 
     # what all of them need
 
     def _begin(self, run_id: UUID, serialized: Members | None, options: Members) -> _Run:
-        with self._lock:
-            parent = self._runs.get(options.get("parent_run_id"))
-            run = _Run(run_id, _run_name(serialized, options), parent, options, self._agent_id)
-            self._runs[run_id] = run
-            _forget_oldest(self._runs)
+        """Raises _ToldAlready, as do the others that look for a run."""
+        with self._graphs.lock:
+            runs = self._graphs.runs
+            if run_id in runs:
+                raise _ToldAlready
+            parent = runs.get(options.get("parent_run_id"))
+            run = runs[run_id] = _Run(run_id, _run_name(serialized, options), parent, options, self._agent_id)
+            run.teller = self
+            _forget_oldest(runs)
+        return run
+
+    def _end(self, run_id: UUID) -> _Run:
+        run = self._graphs.runs.pop(run_id, None)
+        if run is None:
+            raise _ToldAlready
+        return run
+
+    def _told_here(self, run_id: UUID) -> _Run | None:
+        run = self._graphs.runs.get(run_id)
+        if run is not None and run.teller is not self:
+            raise _ToldAlready
         return run
 
     def _say(self, event_type: str, entry_type: str, run: _Run | None, /, **members: object) -> None:
@@ -3404,11 +4221,21 @@ _HOOKED = """
     TaskCompleted Stop StopFailure TeammateIdle ConfigChange CwdChanged DirectoryAdded WorktreeRemove PreCompact
     PostCompact PostModelSwitch Elicitation ElicitationResult SessionEnd
 """
+# Claude Code waits for these alone: what begins, so that it comes first, and what ends, because at the end of `-p` it
+# kills whatever still runs. While it waits for the last ones, those that have begun before come to their end.
+_WAITED_FOR = _names("SessionStart Setup UserPromptSubmit Stop StopFailure SubagentStop SessionEnd")
+_LOOKED_INTO = {"PostToolBatch": _BATCH_MARKS}  # by the shell: seldom does it tell something new
 _HOOK_SECONDS = 5
 _END_SECONDS = 10
 _END_BUDGET = "CLAUDE_CODE_SESSIONEND_HOOKS_TIMEOUT_MS"  # without it, older clients end all of SessionEnd after 1.5 s
 _END_BUDGET_MS = "10500"  # a little more than the hook has, and a number that nobody else writes: so we know it again
 _BYTE_ORDER_MARK = "\ufeff"
+_LOCKED_SECONDS = 15.0  # Claude Code holds its lock for milliseconds, and takes one of this age for left behind:
+_STALE_SECONDS = 10.0
+_LOCKED_POLL_SECONDS = 0.02
+_LOOK_AGAIN_SECONDS = 0.02
+_CHANGING_SECONDS = 10.0
+_TRIES_TO_READ = 5
 _MANAGED_SETTINGS = "/etc/claude-code/managed-settings.d/50-session-store.json"
 _OUR_COMMAND = r"\bhook_agent(\.hook\(\)|\.py['\"]? hook\b)"
 
@@ -3417,19 +4244,27 @@ class _Refused(Exception):
     """The settings are left as they are. The message says why, and where."""
 
 
-def _hook_command() -> str:
-    """The shell command of each hook: silent and 0 whatever happens, also when the interpreter or this file is gone.
+def _interpreter() -> str:
+    """One that outlives a virtual environment."""
+    return sys.executable if sys.prefix == sys.base_prefix else os.path.realpath(sys.executable)
+
+
+def _hook_command(marks: Iterable[bytes] = ()) -> str:
+    """The shell command of a hook: silent and 0 whatever happens, also when the interpreter or this file is gone.
 
     A module is compiled once and a script each time, so this file is imported. Its folder comes last in the path:
-    what else lies there must not take the place of the standard library.
+    what else lies there must not take the place of the standard library. With `marks`, the shell passes over payloads
+    that have none of them, which costs a fifth of Python's start.
     """
     import json
     import shlex
 
-    python = sys.executable if sys.prefix == sys.base_prefix else os.path.realpath(sys.executable)  # outlives a venv
     folder = json.dumps(os.path.dirname(os.path.abspath(__file__)), ensure_ascii=False)
     code = f"import sys; sys.path.append({folder}); import hook_agent; hook_agent.hook()"
-    return f"{shlex.quote(python)} -I -S -c {shlex.quote(code)} >/dev/null 2>&1 || :"
+    command = f"{shlex.quote(_interpreter())} -I -S -c {shlex.quote(code)}"
+    if has_mark := "|".join(f"*{shlex.quote(mark.decode())}*" for mark in marks):
+        command = f'{{ p=$(cat); case ${{p#*hook_event_name}} in {has_mark}) printf %s "$p" | {command};; esac; }}'
+    return f"{command} >/dev/null 2>&1 || :"
 
 
 # The text of the settings. It is changed in place, element by element, so that all else stays as it is to the byte, and
@@ -3572,29 +4407,52 @@ def _is_ours(hook: object) -> bool:
     return isinstance(hook, dict) and bool(re.search(_OUR_COMMAND, _text(hook.get("command"))))
 
 
-def _installed(text: str, command: str) -> str:
-    """The settings, empty if there are none, with our hooks, each of which has this command. Raises _Refused."""
+def _our_hooks() -> dict[str, Members]:
+    command = _hook_command()
+    hooks: dict[str, Members] = {}
     for event in _HOOKED.split():
-        seconds = _END_SECONDS if event == "SessionEnd" else _HOOK_SECONDS
-        text = _with_hook(text, event, {"type": "command", "command": command, "timeout": seconds})
+        own = _hook_command(_LOOKED_INTO[event]) if event in _LOOKED_INTO else command
+        hooks[event] = {"type": "command", "command": own, "timeout": _HOOK_SECONDS}
+        if event not in _WAITED_FOR:
+            hooks[event]["async"] = True
+    hooks["SessionEnd"]["timeout"] = _END_SECONDS
+    return hooks
+
+
+def _installed(text: str) -> str:
+    """The settings, empty if there are none, with our hooks. Raises _Refused."""
+    hooks = _our_hooks()
+    text, there = _renewed(text, hooks) if text else ("", set())
+    for event in [event for event in hooks if event not in there]:
+        text = _with_hook(text, event, hooks[event])
     if any(_places(text, _root(text), ("env", _END_BUDGET), lambda _: True)):
         return text
     return _with_inner_element(text, _root(text), ("env{",), f'"{_END_BUDGET}": "{_END_BUDGET_MS}"')
 
 
-def _with_hook(text: str, event: str, hook: dict[str, Any]) -> str:
+def _renewed(text: str, hooks: dict[str, Members]) -> tuple[str, set[str]]:
+    """The text with those of our hooks that are there as they should be, and their events."""
+    import json
+
+    there = set()
+    for place in reversed([*_places(text, _root(text), ("hooks", "", "", "hooks", ""), _is_ours)]):
+        (events, event_at), (opening, index) = place[1], place[-1]
+        event = _elements(text, events)[0][event_at].name
+        older = _elements(text, opening)[0][index]
+        if event in hooks and older.value != hooks[event]:
+            text = text[: older.start] + json.dumps(hooks[event], ensure_ascii=False) + text[older.end :]
+        there.add(event)
+    return text, there
+
+
+def _with_hook(text: str, event: str, hook: Members) -> str:
     import json
 
     group = json.dumps({"hooks": [hook]}, ensure_ascii=False)
     path = ("hooks{", f"{event}[")
     if not text:
         return _wrapped(("{", *path), group, "\n", "  ") + "\n"
-    there = [place[-1] for place in _places(text, _root(text), ("hooks", event, "", "hooks", ""), _is_ours)]
-    for opening, index in reversed(there):
-        older = _elements(text, opening)[0][index]
-        if older.value != hook:
-            text = text[: older.start] + json.dumps(hook, ensure_ascii=False) + text[older.end :]
-    return text if there else _with_inner_element(text, _root(text), path, group)
+    return _with_inner_element(text, _root(text), path, group)
 
 
 def _uninstalled(text: str) -> str:
@@ -3612,49 +4470,175 @@ def _uninstalled(text: str) -> str:
 
 
 def _settings_file(project: str | None = None, managed: bool = False) -> str:
-    """The file of the user's own settings, of a project's or of the machine's: not a link to it, but itself."""
+    """The file of the user's own settings, of a project's or of the machine's, as Claude Code names it."""
     if managed:
-        return os.path.realpath(_MANAGED_SETTINGS)
+        return _MANAGED_SETTINGS
     if project is None:
         folder = os.environ.get("CLAUDE_CONFIG_DIR") or os.path.join(os.path.expanduser("~"), ".claude")
     elif os.path.isdir(project):
         folder = os.path.join(project, ".claude")
     else:
         raise _Refused(f"there is no folder {project}")
-    return os.path.realpath(os.path.join(folder, "settings.json"))
+    return os.path.abspath(os.path.join(folder, "settings.json"))
 
 
 def _read_settings(path: str) -> str:
     """The text of the settings; empty if there is no such file. Raises _Refused where it is no JSON object."""
-    import json
-
     try:
         with open(path, encoding="utf-8", newline="") as file:
             text = file.read()
-        if not isinstance(json.loads(text.removeprefix(_BYTE_ORDER_MARK)), dict):
-            raise _Refused(f"{path} line 1 column 1: the settings should be an object")
     except FileNotFoundError:
         return ""
+    except UnicodeDecodeError as error:
+        raise _Refused(f"{path} is not JSON: {error}") from None
+    return _checked_settings(path, text)
+
+
+def _checked_settings(path: str, text: str) -> str:
+    import json
+
+    try:
+        if not isinstance(json.loads(text.removeprefix(_BYTE_ORDER_MARK)), dict):
+            raise _Refused(f"{path} line 1 column 1: the settings should be an object")
     except json.JSONDecodeError as error:
         raise _Refused(f"{path} line {error.lineno} column {error.colno} is not JSON: {error.msg}") from None
-    except (UnicodeDecodeError, RecursionError) as error:
+    except RecursionError as error:
         raise _Refused(f"{path} is not JSON: {error}") from None
     return text
 
 
-def _write_settings(path: str, text: str) -> None:
-    """In place of the old file, with its mode and owner, at one instant."""
-    unfinished = f"{path}.{os.getpid()}.tmp"
-    with open(unfinished, "x", encoding="utf-8", newline="") as file:
+class _SettingsLock:
+    """Claude Code's own lock of a file of settings: a folder beside it. One that is old is left from a crash."""
+
+    def __init__(self, path: str) -> None:
+        self._folder = f"{path}.lock"
+
+    def __enter__(self) -> None:
+        deadline = time.monotonic() + _LOCKED_SECONDS
+        while not self._is_made():
+            if time.monotonic() > deadline:
+                raise _Refused(f"somebody else is changing these settings: {self._folder} is there")
+            time.sleep(_LOCKED_POLL_SECONDS)
+
+    def _is_made(self) -> bool:
         try:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-            _take_after(path, file.fileno())
-            os.replace(unfinished, path)
-        except BaseException:
-            os.unlink(unfinished)
+            os.mkdir(self._folder)
+        except FileExistsError:
+            with _suppress(OSError):
+                if time.time() - os.stat(self._folder).st_mtime > _STALE_SECONDS:
+                    os.rmdir(self._folder)
+            return False
+        return True
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with _suppress(OSError):
+            os.rmdir(self._folder)
+
+
+def _change_file(path: str, changed: Callable[[str], str]) -> bool:
+    """Whether that changed anything. Whoever does not heed the lock may write at any moment: so it is looked again
+    before and after, until there is nothing left to change."""
+    has_changed = False
+    with _SettingsLock(path):
+        path = os.path.realpath(path)
+        until = time.monotonic() + _CHANGING_SECONDS
+        while time.monotonic() < until:
+            old = _settled_settings(path)
+            new = changed(old)
+            if new == old:
+                return has_changed
+            displaced = _put_settings(path, old, new)
+            if displaced is not None and displaced != old:  # it was written between our look and our change
+                with _suppress(_Refused):
+                    _put_settings(path, new, changed(_checked_settings(path, displaced)))
+            has_changed = has_changed or displaced is not None
+    raise _Refused("is changed by somebody else again and again")
+
+
+def _settled_settings(path: str, tries: int = _TRIES_TO_READ) -> str:
+    """What is no JSON may be half of what somebody is just writing."""
+    try:
+        return _read_settings(path)
+    except _Refused:
+        if not tries:
             raise
+    time.sleep(_LOOK_AGAIN_SECONDS)
+    return _settled_settings(path, tries - 1)
+
+
+def _put_settings(path: str, old: str, new: str) -> str | None:
+    """Put the new text in place of the old at one instant, with its mode and owner: what was there then.
+
+    None: it is not the old text that is there, and nothing was done. An empty text is no file.
+    """
+    unfinished = f"{path}.{os.getpid()}.tmp"
+    exchange = _exchange()
+    try:
+        if new:
+            _write_settings(unfinished, new, path)
+        if _text_in(path) != old:
+            return None
+        if not old:
+            _put_new(unfinished, path)
+        elif not new:
+            os.rename(path, unfinished)
+        elif not exchange(unfinished, path):
+            _replace(unfinished, path)
+        if (_text_in(unfinished) or old) == old:
+            time.sleep(_LOOK_AGAIN_SECONDS)  # who had opened it before may still be writing into it
+        return (old and _text_in(unfinished)) or old
+    except (FileExistsError, FileNotFoundError):
+        return None
+    finally:
+        with _suppress(FileNotFoundError):
+            os.unlink(unfinished)
+
+
+def _text_in(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace", newline="") as file:
+            return file.read()
+    except FileNotFoundError:
+        return ""
+
+
+def _exchange() -> Callable[[str, str], bool]:
+    """What lets two files change places, so that nothing is lost that was there; False: not on this file system."""
+    import ctypes
+
+    call: Any = getattr(ctypes.CDLL(None), "renameat2", None)
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    return lambda one, other: call and not call(here, os.fsencode(one), here, os.fsencode(other), exchange)
+
+
+def _replace(new: str, old: str) -> None:
+    """The same where it has to be done in steps, and where there may be no links."""
+    kept = f"{new}.old"
+    with _suppress(OSError):
+        os.link(old, kept)
+    os.replace(new, old)
+    with _suppress(OSError):
+        os.rename(kept, new)
+
+
+def _put_new(new: str, path: str) -> None:
+    """Raises FileExistsError."""
+    try:
+        os.link(new, path)
+    except FileExistsError:
+        raise
+    except OSError:
+        os.rename(new, path)
+
+
+def _write_settings(path: str, text: str, like: str) -> None:
+    with open(path, "x", encoding="utf-8", newline="") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+        _take_after(like, file.fileno())
 
 
 def _take_after(path: str, descriptor: int) -> None:
@@ -3678,33 +4662,53 @@ def _make_folder(path: str) -> int:
 
 def _install_into(path: str) -> bool:
     """Whether that changed anything. A new file ends with a blank line for each folder that was made for it."""
-    old = _read_settings(path)
+    made = 0 if os.path.exists(path) else _make_folder(os.path.dirname(os.path.realpath(path)))
     try:
-        new = _installed(old, _hook_command())
+        return _change_file(path, lambda old: _installed(old) + ("" if old else "\n" * made))
     except _Refused as reason:
         raise _Refused(f"{path} {reason}") from None
-    if new == old:
-        return False
-    made = _make_folder(os.path.dirname(path))
-    _write_settings(path, new + ("" if old else "\n" * made))
-    return True
 
 
 def _uninstall_from(path: str) -> bool:
-    old = _read_settings(path)
-    new = old and _uninstalled(old)
-    if new == old:
+    old = os.path.exists(path) and _settled_settings(path)
+    if not old or not _change_file(path, lambda text: text and _uninstalled(text)):
         return False
-    if new:
-        _write_settings(path, new)
+    path = os.path.realpath(path)
+    if os.path.exists(path):
         return True
-    os.unlink(path)
     for _ in range(len(old) - len(old.rstrip("\n")) - 1):
         path = os.path.dirname(path)
         if os.listdir(path):
             break
         os.rmdir(path)
     return True
+
+
+def _open_to_others(path: str) -> str:
+    """The file or the folder above it that others than root and this user can write; empty if there is none."""
+    import stat
+
+    while True:
+        found = os.stat(path)
+        is_sticky = stat.S_ISDIR(found.st_mode) and found.st_mode & stat.S_ISVTX  # others may add, not replace
+        by_group = found.st_mode & stat.S_IWGRP and found.st_gid != 0
+        if found.st_uid not in (0, os.geteuid()) or ((by_group or found.st_mode & stat.S_IWOTH) and not is_sticky):
+            return path
+        if path == "/":
+            return ""
+        path = os.path.dirname(path)
+
+
+def _check_closed(path: str) -> None:
+    """Whoever can write what each user's Claude Code is to run can run anything as each of them. Raises _Refused."""
+    for needed in (os.path.abspath(__file__), _interpreter(), path):
+        while not os.path.exists(needed):
+            needed = os.path.dirname(needed)
+        if found := _open_to_others(os.path.realpath(needed)):
+            raise _Refused(
+                f"{found} can be written by others than root, who could then run anything as anybody who starts "
+                "Claude Code here. Let it be root's alone (chown root, chmod go-w), or put this file elsewhere"
+            )
 
 
 def _compile() -> str:
@@ -3743,8 +4747,10 @@ def _test(arguments: list[str]) -> int:
         return 1
     finally:
         link.close()
-    if answer.status != 200:
-        print(f"{link.service_url} answers {answer.status}: {answer.said()}", file=sys.stderr)
+        if trouble_with_token := link.token_trouble():
+            print(trouble_with_token, file=sys.stderr)
+    if not answer.accounts_for(0):
+        print(f"{link.service_url} answers {answer.status}: {_in_one_line(answer.said())}", file=sys.stderr)
         return 1
     print(f"{link.service_url} is there and takes what is sent.")
     return 0
@@ -3754,16 +4760,25 @@ def _flush(arguments: list[str]) -> int:
     """deliver what waits, and wait until it is delivered"""
     parser = _parser("flush", _flush)
     parser.add_argument("--timeout", type=float, default=_FLUSH_SECONDS, metavar="SECONDS")
+    parser.add_argument("--dead", action="store_true", help="try what was refused for good again as well")
     options = parser.parse_args(arguments)
     spool = _own_spool()
     sender = Sender(spool, _Link(_service_url()), lambda text: print(text, file=sys.stderr))
     deadline = time.monotonic() + options.timeout
-    while spool.segments() and time.monotonic() < deadline:
-        pause = sender.step() if sender.take_charge() else _FLUSH_POLL_SECONDS
-        time.sleep(max(0.0, min(pause or 0.0, deadline - time.monotonic(), _LOOK_SECONDS)))
+    if _is_delivered(sender, deadline) and options.dead:  # a full spool would give up what waits for what is dead
+        spool.raise_dead()
+        _is_delivered(sender, deadline)
     sender.resign()
     sender.link.close()
     return _tell_status(spool)
+
+
+def _is_delivered(sender: Sender, deadline: float) -> bool:
+    """Deliver what waits, until then at the latest; whether nothing does any more."""
+    while sender.spool.segments() and time.monotonic() < deadline:
+        pause = sender.step() if sender.take_charge() else _FLUSH_POLL_SECONDS
+        time.sleep(max(0.0, min(pause or 0.0, deadline - time.monotonic(), _LOOK_SECONDS)))
+    return not sender.spool.segments()
 
 
 def _status(arguments: list[str]) -> int:
@@ -3779,9 +4794,14 @@ def _tell_status(spool: Spool) -> int:
     if dropped:
         print(f"{_total(dropped)} events had to go for the bound of {spool.limit} bytes; the store is yet to be told.")
     if letters := spool.letters():
-        print(f"{letters} were refused for good: see {spool.path('dead')}")
-    if who := spool.who_delivers():
-        print(f"Process {who} delivers" + ("." if spool.word() == "there" else ", but the store does not take it now."))
+        print(f"{letters} were refused for good: see {spool.path('dead')}; `flush --dead` tries them again.")
+    is_taken, who = spool.word() == "there", spool.who_delivers()
+    if who:
+        print(f"Process {who} delivers" + ("." if is_taken else ", but the store does not take it now."))
+    if trouble := _Link(_service_url()).token_trouble():
+        print(trouble)
+    if events and not is_taken:
+        print(f"The last try failed: {spool.trouble()}")
     return 1 if events else 0
 
 
@@ -3823,6 +4843,8 @@ def _change_settings(change: Callable[[str], bool], tell: Callable[[str, bool], 
     """1: the settings could not be changed, and are as they were."""
     try:
         path = _settings_file(options.project, options.managed)
+        if options.managed and change is _install_into:
+            _check_closed(path)
         changed = change(path)
     except (_Refused, OSError, UnicodeEncodeError) as trouble:
         print(f"Nothing was changed: {trouble}", file=sys.stderr)
@@ -4018,13 +5040,41 @@ def _run_as_session(command: list[str], output_lines: int) -> int:
     initial = {"source": "run", "command": command, "cwd": _folder(), "host": os.uname().nodename, "start": _now()}
     output = _Output(max(0, output_lines))
     with SessionHookAgent(initial=initial).sync as session:
+        killed_before = _killed_for_memory()
         code, outcome = _run_to_its_end(command, session.session_id, output, mask)
+        killed = _killed_for_memory() - killed_before
         for number in _passed_on():
             signal.signal(number, lambda *_: None)  # they are for the command, which is gone
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        if killed > 0:
+            outcome = "; ".join(filter(None, (outcome, f"{killed} of its processes were killed for want of memory")))
         end = {"status": "failed" if code else "success", "outcome": outcome, "exitCode": code}
         session.finalize({**end, "response": output.last_lines()})
     return code
+
+
+def _killed_for_memory() -> int:
+    """How many processes of this control group were killed for want of memory until now; 0 where nobody can tell."""
+    for path in _memory_files():
+        with _suppress(OSError, ValueError), open(path, encoding="ascii") as file:
+            counts = dict(line.split() for line in file)
+            return int(counts["oom_kill"]) if "oom_kill" in counts else 0
+    return 0
+
+
+def _memory_files() -> Iterator[str]:
+    """Of either version of control groups. Inside a container its own group may stand at the root."""
+    try:
+        with open("/proc/self/cgroup", encoding="utf-8") as file:
+            groups = [line.rstrip("\n").split(":", 2) for line in file]
+    except (OSError, ValueError):
+        return
+    for number, controllers, group in groups:
+        if "memory" in controllers.split(","):
+            yield from (f"/sys/fs/cgroup/memory{place}/memory.oom_control" for place in (group.rstrip("/"), ""))
+        if number == "0":
+            for mount in ("/sys/fs/cgroup", "/sys/fs/cgroup/unified"):
+                yield from (f"{mount}{place}/memory.events" for place in (group.rstrip("/"), ""))
 
 
 def _folder() -> str | None:

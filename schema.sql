@@ -181,6 +181,12 @@ CREATE TABLE progress (
 ) STRICT;
 INSERT INTO progress VALUES (1, 0);
 
+/* One row says that a newer version of this program has made documents anew of
+   events up to this cursor, without a newer event: the file tree writes them again. */
+CREATE TABLE remade (
+  cursor  INTEGER PRIMARY KEY
+) STRICT;
+
 /* Deleted sessions whose events are still being removed, some at a time, so that
    deleting a large one holds nobody up. No view shows these events. The
    session_deleted itself stays, so that no cursor is ever given twice. */
@@ -434,11 +440,10 @@ CREATE TRIGGER metadata_updated INSTEAD OF INSERT ON changes WHEN NEW.type = 'me
          ended = iif(NEW.data ->> '$.status' IN ('completed', 'failed', 'cancelled'), coalesce(ended, NEW.timestamp),
                      NULL)
   WHERE session_id = NEW.session_id AND NEW.data ->> '$.status' IS NOT NULL;
+  INSERT INTO asked SELECT NEW.cursor, NEW.session_id WHERE json_type(NEW.data, '$.attention') = 'object';
   INSERT INTO asks
   SELECT NEW.cursor, NEW.session_id, NEW.cursor
-  WHERE NEW.data ->> '$.status' = 'waiting' AND json_type(NEW.data, '$.attention') IS NOT 'object'
-    AND NOT EXISTS (SELECT 1 FROM asks WHERE session_id = NEW.session_id);
-  INSERT INTO asked SELECT NEW.cursor, NEW.session_id WHERE json_type(NEW.data, '$.attention') = 'object';
+  WHERE NEW.data ->> '$.status' = 'waiting' AND NOT EXISTS (SELECT 1 FROM asks WHERE session_id = NEW.session_id);
 END;
 
 /* What the main agent said last. It is not looked for far back. */
@@ -458,8 +463,7 @@ CREATE TRIGGER session_finalized INSTEAD OF INSERT ON changes WHEN NEW.type = 's
            'goalsAchieved', (SELECT json_group_array(json(record)) FROM (
               SELECT record FROM goals WHERE session_id = NEW.session_id AND status = 'completed' ORDER BY position)),
            'finalResponse', json(coalesce(nullif(NEW.data -> '$.response', 'null'), (
-              SELECT message FROM last_words
-              WHERE session_id = NEW.session_id AND NEW.data ->> '$.hook_event_name' = 'SessionEnd'))),
+              SELECT message FROM last_words WHERE session_id = NEW.session_id))),
            'exitCode', NEW.data -> '$.exitCode', 'reason', NEW.data -> '$.reason', 'metrics', json(metrics),
            'subsessions', json(subsessions))
   FROM counted WHERE session_id = NEW.session_id

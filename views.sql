@@ -41,9 +41,11 @@ CREATE TEMP VIEW sessions (
   last_cursor         -- its newest event
 ) AS
 SELECT s.session_id, s.user_id, s.status, i.document ->> '$.input', m.document ->> '$.model', s.phase, s.current_step,
-       iif(s.status = 'waiting', (SELECT document ->> '$.reason' FROM main.attention a WHERE a.session_id = s.session_id), NULL),
-       iif(s.status = 'waiting', (SELECT document ->> '$.message' FROM main.attention a WHERE a.session_id = s.session_id), NULL),
-       iif(s.status = 'waiting', (SELECT since FROM main.attention a WHERE a.session_id = s.session_id), NULL),
+       (SELECT coalesce(e.data ->> '$.attention.reason', 'input')
+        FROM main.asks a CROSS JOIN main.events e ON e.cursor = a.told WHERE a.cursor = s.first_ask),
+       (SELECT coalesce(e.data ->> '$.attention.message', '')
+        FROM main.asks a CROSS JOIN main.events e ON e.cursor = a.told WHERE a.cursor = s.first_ask),
+       (SELECT o.timestamp FROM main.events o WHERE o.cursor = s.first_ask),
        s.created, s.updated, s.ended,
        iif(coalesce(s.ended, s.updated) >= s.created,
            round((julianday(coalesce(s.ended, s.updated)) - julianday(s.created)) * 86400, 3), NULL),
@@ -55,7 +57,10 @@ SELECT s.session_id, s.user_id, s.status, i.document ->> '$.input', m.document -
        (SELECT count(*) FROM main.goals g WHERE g.session_id = s.session_id AND g.status = 'completed'),
        m.document ->> '$.tokenUsage.input', m.document ->> '$.tokenUsage.output', s.resumes,
        (SELECT group_concat(value, ', ') FROM json_each(m.document, '$.tags')), s.parent_session, s.last_cursor
-FROM main.sessions s
+FROM (SELECT *, (SELECT a.cursor FROM main.asks a CROSS JOIN main.events e ON e.cursor = a.told
+                 WHERE a.session_id = sessions.session_id
+                 ORDER BY coalesce(e.data ->> '$.attention.reason', 'input') = 'input', a.cursor LIMIT 1) AS first_ask
+      FROM main.sessions) s
 CROSS JOIN main.documents m ON m.session_id = s.session_id AND m.name = 'metadata'
 LEFT JOIN main.documents i ON i.session_id = s.session_id AND i.name = 'initial'
 LEFT JOIN main.documents f ON f.session_id = s.session_id AND f.name = 'final';

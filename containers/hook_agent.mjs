@@ -560,6 +560,8 @@ function isAlive(owner) {
 const QUEUE = /^(node-\d{13}-[0-9a-f]{8})\.(free|(send-)?(\d+-\d+-[0-9a-f]{8}))$/;
 const SEGMENT = /^\d{8}\.ndjson$/;
 const SENDER_LOCK = 'node-sender.lock';
+const TROUBLE = 'node-trouble';
+const DEAD = ['dead/node-raised.ndjson', 'dead/node-older.ndjson', 'dead/node.ndjson'];
 const { O_RDONLY, O_WRONLY, O_APPEND, O_CREAT, O_NOFOLLOW = 0 } = fs.constants;
 const APPENDING = O_WRONLY | O_APPEND | O_CREAT | O_NOFOLLOW;
 
@@ -935,22 +937,33 @@ async function readAll(response) {
 }
 
 /**
- * What an answer to a batch means: `taken` (all but `rejected`), `bad` (something in it), `refused` (the token), or
- * `later`: anything else, also a 200 that does not account for each line, as whoever else listens there may give.
+ * What an answer to a batch means: `taken` (all but `rejected`), `bad` (something in it, or too much at once),
+ * `refused` (the token), or `later`: anything else, also a 400 that is not the store's own problem, as whatever stands
+ * before it may give.
  */
 function verdictOn({ status, headers, text }, lines) {
   const said = orNull(() => JSON.parse(text)) ?? {};
-  const detail = String(said.detail ?? status);
-  if (status === 200) {
-    const { success, accepted, duplicates, rejected } = said;
-    const count = lines.filter((line) => line.length).length;
-    const isKnown = success === true && Array.isArray(rejected) && rejected.every(({ line }) => lines[line - 1]);
-    const isWhole = isKnown && accepted + duplicates + rejected.length === count;
-    return isWhole ? { is: 'taken', rejected } : { is: 'later', after: 0, detail: 'it is not the store that answers' };
-  }
-  if ([400, 413, 422].includes(status)) return { is: 'bad', status, detail };
+  const detail = String(said.detail ?? `${status} ${text.slice(0, 200)}`);
+  if (status === 200) return verdictOnTaken(said, lines);
+  const isProblem = /^application\/problem\+json\s*(;|$)/i.test(headers['content-type']) && said.status === status;
+  const isToBeDivided = status === 413 && lines.length > 1;
+  if (isToBeDivided || (isProblem && [400, 413, 422].includes(status))) return { is: 'bad', status, detail };
   if (status === 401 || status === 403) return { is: 'refused', status, detail };
   return { is: 'later', after: retryAfter(headers['retry-after']), detail };
+}
+
+/** It has to account for each line. A list of rejections that is cut is no answer to so many lines. */
+function verdictOnTaken({ success, accepted, duplicates, rejected, rejectedTotal }, lines) {
+  const count = lines.filter((line) => line.length).length;
+  const isRejection = ({ line, status }) => lines[line - 1] && Number.isInteger(status);
+  const isKnown = success === true && Array.isArray(rejected) && rejected.every(isRejection);
+  const total = rejectedTotal ?? rejected?.length;
+  const isCut = isKnown && total > rejected.length;
+  const isWhole = isKnown && accepted + duplicates + total === count && total >= rejected.length;
+  if (!isWhole || (isCut && count === 1)) return { is: 'later', after: 0, detail: 'it is not the store that answers' };
+  if (isCut) return { is: 'bad', status: 200, detail: 'not all rejections are listed' };
+  const late = rejected.find(({ status }) => status >= 500 || [408, 425, 429].includes(status));
+  return late ? { is: 'later', after: 0, detail: `${late.status} ${late.detail}` } : { is: 'taken', rejected };
 }
 
 /** Milliseconds; the header has seconds or a date. */
@@ -979,6 +992,7 @@ class Channel {
   #running = null;
   #woken = null;
   #failures = 0;
+  #trouble = null;
   #adoptedAt = -Infinity;
   #interrupt = null; // ends the pause between two attempts
   #gaveUpAt = null;
@@ -1120,6 +1134,7 @@ class Channel {
         continue;
       }
       this.#failures = 0;
+      this.#noteTrouble('');
       const isOne = batch.lines.length === 1;
       if (verdict.is === 'taken' || isOne) this.#done(batch, verdict.rejected ?? [{ ...verdict, line: 1 }]);
       most = verdict.is === 'taken' ? Math.min(most * 2, BATCH_LINES) : Math.max(1, batch.lines.length >> 1);
@@ -1160,11 +1175,19 @@ class Channel {
 
   async #waitAfter({ is, status, after, detail }) {
     this.#own?.sync();
+    this.#noteTrouble(detail);
     this.#settle(detail);
     if (is === 'refused') await this.#waitForToken(status, detail);
     else await this.#pause(after || jitter(this.#failures), !after);
     this.#failures = Math.min(this.#failures + 1, 20);
     this.adopt();
+  }
+
+  /** For `status`, which is another process: why the store did not take it at the last try; empty if it did. */
+  #noteTrouble(trouble) {
+    if (trouble === this.#trouble || this.spool === null) return;
+    this.#trouble = trouble;
+    orNull(() => fs.writeFileSync(join(this.spool, TROUBLE), inOneLine(trouble), { mode: 0o600 }));
   }
 
   async #waitForToken(status, detail) {
@@ -1258,6 +1281,11 @@ class Channel {
     for (const queue of [...this.#taken, ...(this.#own ? [this.#own] : [])]) queue.give(NOBODY);
     return true;
   }
+}
+
+/** What somebody else said, fit to be shown. */
+function inOneLine(text) {
+  return [...text.replace(/[\p{Cc}\p{Cf}\s]+/gu, ' ').trim()].slice(0, 300).join('');
 }
 
 /** Milliseconds between nothing and a bound that doubles, so that those who failed together do not come together. */
@@ -1533,9 +1561,10 @@ function sendFrom({ spool, owner, store }) {
 
 const USAGE = `usage: node hook_agent.mjs COMMAND
 
-  flush [SECONDS]   deliver what waits, for at most 30 seconds; exit code 1 if something still waits
-  status            show what waits
-  test              ask the store whether it answers and takes the token; exit code 1 if not
+  flush [--dead] [SECONDS]   deliver what waits, for at most 30 seconds; exit code 1 if something still waits.
+                             --dead: try what was refused for good again as well
+  status                     show what waits
+  test                       ask the store whether it answers and takes the token; exit code 1 if not
 
 Environment: SESSION_SERVICE_URL, SESSION_TOKEN, SESSION_TOKEN_FILE, SESSION_SPOOL_DIR`;
 
@@ -1558,8 +1587,28 @@ function waitingIn(spool) {
 }
 
 function deadIn(spool) {
-  const linesIn = (name) => fs.readFileSync(join(spool, 'dead', name), 'utf8').split('\n').length - 1;
-  return (orNull(() => linesIn('node-older.ndjson')) ?? 0) + (orNull(() => linesIn('node.ndjson')) ?? 0);
+  return DEAD.reduce((sum, name) => sum + lettersIn(join(spool, name)).length, 0);
+}
+
+function lettersIn(path) {
+  return (orNull(() => fs.readFileSync(path, 'utf8')) ?? '').split('\n').filter(Boolean);
+}
+
+/** Log again what was refused for good. First each file gets a name that nobody else writes to, and keeps it till then. */
+function raiseDead(channel) {
+  const raised = join(channel.spool, DEAD[0]);
+  for (const name of DEAD) {
+    if (name !== DEAD[0]) orNull(() => fs.renameSync(join(channel.spool, name), raised));
+    lettersIn(raised).map(recordOf).filter(Boolean).forEach((record) => channel.append(`${record}\n`));
+    orNull(() => fs.unlinkSync(raised));
+  }
+}
+
+/** What was refused, to the letter: `bury` puts it last. What was no JSON stands there as a text. */
+function recordOf(letter) {
+  const event = letter.slice(letter.indexOf(',"event":') + ',"event":'.length, -1);
+  const value = orNull(() => JSON.parse(event));
+  return isText(value) ? value.replaceAll('\n', ' ') : value && event;
 }
 
 function status() {
@@ -1569,14 +1618,20 @@ function status() {
   console.log(`Spool      ${spool}`);
   console.log(`Waiting    ${events} events, ${bytes} bytes${oldest ? `, since ${oldest}` : ''}`);
   console.log(`Programs   ${programs} running`);
-  console.log(`Refused    ${deadIn(spool)} events, kept in ${join(spool, 'dead')}`);
+  console.log(`Refused    ${deadIn(spool)} events, kept in ${join(spool, 'dead')}; flush --dead tries them again`);
+  const trouble = events ? orNull(() => fs.readFileSync(join(spool, TROUBLE), 'utf8')) : '';
+  if (trouble) console.log(`Last try   ${trouble}`);
   return 0;
 }
 
-async function flushAll(seconds) {
+async function flushAll(seconds, alsoDead) {
   const channel = channelTo(settingsOf());
   const timer = setTimeout(() => process.exit(stillWaiting(channel.spool)), seconds * 1_000);
   await channel.run();
+  if (alsoDead) {
+    raiseDead(channel);
+    await channel.run();
+  }
   clearTimeout(timer);
   return stillWaiting(channel.spool);
 }
@@ -1628,9 +1683,9 @@ function say(code, text) {
   return code;
 }
 
-async function main([command, option]) {
-  if (command === 'flush' && option === '--stay') return stay();
-  if (command === 'flush') return flushAll(Number(option) || 30);
+async function main([command, ...options]) {
+  if (command === 'flush' && options[0] === '--stay') return stay();
+  if (command === 'flush') return flushAll(options.map(Number).find(Boolean) ?? 30, options.includes('--dead'));
   if (command === 'status') return status();
   if (command === 'test') return test();
   return say(command === '--help' || command === '-h' ? 0 : 2, USAGE);

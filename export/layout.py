@@ -193,6 +193,14 @@ def changed(database: sqlite3.Connection, after: int, limit: int = -1) -> list[t
     return database.execute(query, (after, limit)).fetchall()
 
 
+def remade(database: sqlite3.Connection) -> int:
+    """Up to which cursor documents were made anew by a newer version, without a newer event."""
+    if not database.execute("SELECT 1 FROM sqlite_master WHERE name = 'remade'").fetchall():  # of an older version
+        return 0
+    ((cursor,),) = database.execute("SELECT coalesce(max(cursor), 0) FROM remade").fetchall()
+    return int(cursor)
+
+
 def recent(database: sqlite3.Connection) -> dict[str, str]:
     """The links in `recent`, and where they point."""
     rows = database.execute("SELECT session_id FROM sessions ORDER BY last_cursor DESC LIMIT ?", (RECENT,))

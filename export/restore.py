@@ -253,7 +253,7 @@ class Restoration:
         finals = self.database.execute("SELECT session_id, document FROM documents WHERE name = 'final'").fetchall()
         for session_id, document in finals:
             kept, made = self.document(session_id, "final.json"), decode(document)
-            if kept != made and kept | {"subsessions": None} == made | {"subsessions": None}:
+            if kept.get("timestamp") == made["timestamp"] and isinstance(kept.get("subsessions"), list):
                 self.database.execute(
                     "UPDATE documents SET document = ? WHERE session_id = ? AND name = 'final'",
                     (encode(made | {"subsessions": kept["subsessions"]}), session_id),

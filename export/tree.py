@@ -111,6 +111,8 @@ class Tree:
         """The sessions whose logs a predecessor may have left with holes: a power cut keeps what it likes of what was
         not on the disk, and how a log ends does not say so. None: it is not known yet."""
         self.index_is_old = True
+        self.is_renewed = False
+        """Whether the documents are written anew that a newer version has made anew, without a newer event."""
         self.retry_at = 0.0
         self.root = open_folder(path)
         try:
@@ -158,6 +160,8 @@ class Tree:
         """
         if self.progress.suspect:
             self.rebuild(database)
+        if not self.is_renewed:
+            self.renew(database)
         deadline = time.monotonic() + seconds
         with self.snapshot(database) as head:
             if self.doubtful is None:
@@ -192,6 +196,19 @@ class Tree:
         self.note(head)
         while not self.follow(database):
             pass
+
+    def renew(self, database: sqlite3.Connection) -> None:
+        """Write all documents again where they may be those of an older version: as long as nothing is newer."""
+        with self.snapshot(database):
+            is_older = 0 < self.cursor <= layout.remade(database)
+            ids = [session_id for session_id, _ in layout.changed(database, 0)] if is_older else []
+        for begin in range(0, len(ids), UNSETTLED):
+            with self.snapshot(database):
+                for session_id in ids[begin : begin + UNSETTLED]:
+                    if layout.session(database, session_id):
+                        self.try_to_bring(database, session_id, is_renewed=True)
+                self.settle()
+        self.is_renewed = True
 
     def snapshot(self, database: sqlite3.Connection) -> Snapshot:
         return Snapshot(self, database)
@@ -247,11 +264,17 @@ class Tree:
     # ------------------------------------------------------------- one session
 
     def try_to_bring(
-        self, database: sqlite3.Connection, session_id: str, deadline: float = NEVER, *, is_compared: bool = False
+        self,
+        database: sqlite3.Connection,
+        session_id: str,
+        deadline: float = NEVER,
+        *,
+        is_compared: bool = False,
+        is_renewed: bool = False,
     ) -> bool:
         """As `bring`; a session that cannot be brought is left out, and the rest goes on."""
         try:
-            is_whole = self.bring(database, session_id, deadline, is_compared=is_compared)
+            is_whole = self.bring(database, session_id, deadline, is_compared=is_compared, is_renewed=is_renewed)
             self.skipped.pop(session_id, None)
         except OSError as error:
             if error.errno in OF_THE_DISK:
@@ -265,11 +288,18 @@ class Tree:
         return is_whole
 
     def bring(
-        self, database: sqlite3.Connection, session_id: str, deadline: float, *, is_compared: bool = False
+        self,
+        database: sqlite3.Connection,
+        session_id: str,
+        deadline: float,
+        *,
+        is_compared: bool = False,
+        is_renewed: bool = False,
     ) -> bool:
         """Make a session's folder as the database has it. False: there was not time enough for all of it.
 
-        `is_compared`: look at all that is there; else only at how the logs end.
+        `is_compared`: look at all that is there; else only at how the logs end. `is_renewed`: its documents may be
+        others, whatever the logs say.
         """
         self.brought.add(session_id)
         session = layout.session(database, session_id)
@@ -286,7 +316,7 @@ class Tree:
         is_old = is_compared or old.last_cursor != session.last_cursor
         if is_old and not all(self.write_log(database, folder, session, log, deadline, is_compared) for log in LOGS):
             return False
-        if is_old and (is_compared or layout.has_changes(database, session_id, old.last_cursor)):
+        if is_renewed or (is_old and (is_compared or layout.has_changes(database, session_id, old.last_cursor))):
             self.index_is_old = True
             for name, content in layout.documents(database, session_id).items():
                 self.put(folder, name, content)

@@ -13,6 +13,7 @@ folds        what an event does to a document: pure functions
 events       the words of the contract: ids, times, JSON, the event
 redaction    secrets, taken out before anything is stored
 search       full text: the words of an event, what a question asks for, where a text answers it
+endings      how a session ended, from what was said in it
 database     the SQLite file: opening it, and appending one event
 catalogue    what people can ask: the views and the questions of views.sql and queries.sql
 mark         the newest cursor, kept beside the database

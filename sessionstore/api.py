@@ -40,7 +40,7 @@ from .folds import Document
 from .metrics import prometheus
 from .mirror import Mirror
 from .problems import MEDIA_TYPE, Problem, invalid
-from .reader import HISTORY_TYPES, Page
+from .reader import Page
 from .requests import check_media_type, draft_of, if_match, object_in, read_body, session_in_path, split
 from .retention import Retention
 from .search import Narrowed
@@ -647,7 +647,7 @@ async def list_state_history(
 ) -> JSONResponse:
     """The events that changed the state: who, when, what."""
     page = await store_of(request).reader.session_events(
-        session_in_path(session_id), limit=limit, after=after, before=before, order=order, types=HISTORY_TYPES
+        session_in_path(session_id), limit=limit, after=after, before=before, order=order, of_state=True
     )
     return answer(event_page(page, order, after))
 

@@ -71,7 +71,8 @@ def find_what_changes_a_state(connection: sqlite3.Connection) -> None:
 def keep_each_ask(connection: sqlite3.Connection) -> None:
     """What a session waits for is found in its events, where they say it; final.json has the goals that were reached
     whole, as they were at the end."""
-    create_schema(connection, re.compile(r"^CREATE (TABLE|INDEX) asks", re.MULTILINE))
+    create_schema(connection, re.compile(r"^CREATE (TABLE|INDEX) (asks|remade)", re.MULTILINE))
+    connection.execute("INSERT INTO remade SELECT max(cursor) FROM events HAVING max(cursor) > 0")
     connection.execute(LAST_ASKED)
     connection.execute("ALTER TABLE sessions DROP COLUMN attention")
     after = ""
@@ -244,18 +245,19 @@ USED_IDS = """
 SELECT e.session_id, e.event_id FROM json_each(?) wanted
 JOIN events e ON e.session_id = wanted.value ->> 0 AND e.event_id = wanted.value ->> 1"""
 CHANGES_STATE = f"""
-(type IN ({", ".join(f"'{name}'" for name in STATE_TYPES)})
- OR type IN ('session_finalized', 'metadata_updated') AND json_type(data, '$.cancelledAgents') = 'array')"""
+(e.type IN ({", ".join(f"'{name}'" for name in STATE_TYPES)})
+ OR e.type IN ('session_finalized', 'metadata_updated') AND json_type(e.data, '$.cancelledAgents') = 'array')"""
+"""Whether an event e changes the state: an end does where it is that of agents, too."""
 OF_STATE = f"""
-WHERE session_id = ? AND cursor >= (SELECT created_cursor FROM sessions s WHERE s.session_id = events.session_id)
+WHERE session_id = ? AND cursor >= (SELECT created_cursor FROM sessions s WHERE s.session_id = e.session_id)
   AND cursor <= ? AND seq IS NULL AND (type = 'session_created' OR {CHANGES_STATE})"""
 """The events that a state is made of; values: session id, cursor."""
-STATE_EVENTS = f"SELECT type, patch, data, timestamp FROM events {OF_STATE} ORDER BY cursor"
+STATE_EVENTS = f"SELECT type, patch, data, timestamp FROM events e {OF_STATE} ORDER BY cursor"
 """What folds.state_at takes."""
-STATE_VERSION = f"SELECT count(*) FROM events {OF_STATE}"
+STATE_VERSION = f"SELECT count(*) FROM events e {OF_STATE}"
 RECORD_EVENTS = {
     table: f"""
-SELECT type, patch, data, timestamp FROM events {OF_STATE}
+SELECT type, patch, data, timestamp FROM events e {OF_STATE}
   AND (type = 'session_created'
        OR type = 'state_updated' AND (patch = 'replace' OR json_type(data, '$.{table}') IS NOT NULL)
        OR type = '{begins}' AND data ->> '$.{key}' = ? OR type IN ({others}) AND data ->> '$.{other_key}' = ?
@@ -380,6 +382,7 @@ class Appender:
     def begin(self) -> None:
         """What is appended from now on is committed together. SQLite hears of it when there is more than entries."""
         self.received_at = self.clock()
+        self.has_purged = False
 
     def open_transaction(self) -> None:
         if not self.is_open:
@@ -415,6 +418,10 @@ class Appender:
             "SELECT coalesce((SELECT max(cursor) FROM events), 0), searched FROM progress"
         ).fetchone()
         self.cursor = max(self.cursor, self.used)
+        (self.is_purging,) = self.connection.execute("SELECT EXISTS (SELECT 1 FROM purges)").fetchone()
+        """Whether there may be events of deleted sessions."""
+        self.has_purged = False
+        """Whether some of them have been removed in this transaction."""
         self.received_at = self.clock()
         self.fresh = []
         self.unused_ids: set[tuple[str, str]] = set()
@@ -573,7 +580,7 @@ class Appender:
 
     def told_again(self, draft: Draft, twin: Event) -> Appended:
         """The answer to a retry: that of the first time. Raises Problem 422 where the content is another."""
-        if not is_same(draft, twin) and not is_same(draft, self.as_of_now(twin)):
+        if not (draft.is_same_by_id or is_same(draft, twin) or is_same(draft, self.as_of_now(twin))):
             raise Problem(
                 422,
                 f"The event {draft.event_id!r} of this session has other content: give a new event a new eventId",
@@ -732,6 +739,7 @@ class Appender:
         event = self.event_of(draft, session.user_id if session and keeps_user else draft.user_id or UNKNOWN_USER)
         self.connection.execute(INSERTS[1], values_of(event))
         self.sessions.pop(draft.session_id, None)
+        self.is_purging = self.is_purging or event.type == "session_deleted"
         self.noted(event)
         return event
 
@@ -757,9 +765,32 @@ class Appender:
         self.fresh.append(event)
 
     def finish_purge(self, session_id: str) -> None:
-        """Before an id is used again, what was deleted under it is gone."""
+        """Before an id is used again, what was deleted under it is gone: at once, where nobody has waited for it."""
         while purge(self.connection, session_id=session_id):
             pass
+
+    def is_free(self, session_ids: Iterable[str]) -> bool:
+        """Whether nothing is left of sessions that were deleted under these ids. Some of it is removed now, once a
+        transaction: so who wants to use such an id can come again."""
+        (left,) = self.connection.execute(
+            "SELECT min(session_id) FROM purges WHERE session_id IN (SELECT value FROM json_each(?))",
+            (encode(list(session_ids)),),
+        ).fetchone()
+        if left is None:
+            return True
+        if self.has_purged:
+            return False
+        self.insert_entries()
+        self.open_transaction()
+        purge(self.connection, session_id=left)
+        self.has_purged = True
+        return self.is_free(session_ids)
+
+    def purge(self) -> bool:
+        """Remove some events of a deleted session. False when there is nothing left to do."""
+        is_busy = purge(self.connection)
+        self.is_purging = is_busy
+        return is_busy
 
     # ---- answers
 

@@ -65,6 +65,8 @@ class Draft(msgspec.Struct, kw_only=True):
     """The versions of the state that the caller has in hand; None: any."""
     is_redacted: bool = False
     """Whether its data has been looked through for secrets."""
+    is_same_by_id: bool = False
+    """Whether its id was made from what it is about, so that what has that id says the same, in whatever words."""
 
 
 class Event(msgspec.Struct, frozen=True, gc=False):

@@ -14,8 +14,8 @@ import aiosqlite
 
 from . import folds, search
 from .broadcaster import Item
-from .database import STATE_EVENTS
-from .events import LOGS, STATE_TYPES, now
+from .database import CHANGES_STATE, STATE_EVENTS
+from .events import LOGS, now
 from .problems import Problem, invalid, no_session, unavailable
 from .search import Narrowed
 from .text import shortened
@@ -230,13 +230,15 @@ class Reader:
         after: int,
         before: int | None,
         order: str,
-        types: Sequence[str],
+        types: Sequence[str] = (),
         kinds: Sequence[str] = (),
         agent_id: str | None = None,
         errors: bool = False,
+        of_state: bool = False,
         brief: bool = False,
     ) -> Page:
-        """A page of a session's timeline by cursor; what follows is the last cursor given. `brief` cuts long data."""
+        """A page of a session's timeline by cursor; what follows is the last cursor given. `brief` cuts long data;
+        `of_state`: only what changed the state."""
         row = await self.row("SELECT created_cursor FROM sessions WHERE session_id = ?", (session_id,))
         if row is None:
             raise no_session(session_id)
@@ -248,6 +250,7 @@ class Reader:
             one_of("e.type", types),
             one_of("e.kind", kinds),
             (IS_ERROR, [] if errors else None),
+            (CHANGES_STATE, [] if of_state else None),
         )
         rows, _ = await self.some(
             "SELECT t.document, e.cursor FROM events e CROSS JOIN timeline t ON t.cursor = e.cursor"
@@ -589,5 +592,3 @@ the numbers of words as varints, which sort as they stand. Its own ranking count
 
 DOCUMENTS = """
 SELECT t.document FROM json_each(?) chosen CROSS JOIN timeline t ON t.cursor = chosen.value ORDER BY t.cursor DESC"""
-
-HISTORY_TYPES = STATE_TYPES

@@ -390,6 +390,7 @@ def draft_of_line(event: Document) -> Draft:
     )
     if line.type in LOGS and line.timestamp not in (None, draft.timestamp):
         draft.data.setdefault("timestamp", line.timestamp)
+    draft.is_same_by_id = hook_agent.is_named(draft.event_id, draft.data)
     return draft
 
 

@@ -26,7 +26,6 @@ from .database import (
     lose_silent,
     merge_search,
     open_writer,
-    purge,
 )
 from .disk import Disk, in_mib, size_of
 from .events import Draft, Event, text_of_time
@@ -154,6 +153,8 @@ class Writer:
         self.at_end = at_end
         """Called once the last write is committed, while the database is still open."""
         self.jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self.held: list[Job] = []
+        """Those that begin a session anew of which something is left, and what came for it after them."""
         self.waiting = 0
         self.waiting_bytes = 0
         self.closing = False
@@ -316,9 +317,10 @@ class Writer:
 
     def next_group(self) -> list[Job] | None:
         """What waits now, or at most until the next chore; None when all is done and the end has come."""
-        group: list[Job] = []
+        group, self.held = self.held, []
+        most = MAX_GROUP + len(group)
         try:
-            while len(group) < MAX_GROUP:
+            while len(group) < most:
                 wait = 0.0 if group else max(QUIET, self.chores_at - time.monotonic())
                 job = self.jobs.get(block=wait > 0, timeout=wait or None)
                 if job is None:
@@ -337,6 +339,9 @@ class Writer:
             self.fail(group, error)
             return
         self.trouble = None
+        if self.closing:  # what has to wait for more than this would hold up the end
+            outcomes += [Outcome(job, None, unavailable("The server is shutting down")) for job in self.held]
+            self.held = []
         self.note_progress()
         self.count(events)
         self.commit_sizes.note(len(group))
@@ -362,11 +367,25 @@ class Writer:
             appender.puts_off = puts_off
             try:
                 appender.look_up(draft for job in group for draft in job.drafts)
-                outcomes = [self.do(job) for job in group]
-                return outcomes, appender.commit()
+                outcomes, held = self.do_all(group)
+                events = appender.commit()
+                self.held = held
+                return outcomes, events
             except EntryRefused:
                 appender.rollback()
         raise AssertionError("an entry can be refused only where entries are put off")
+
+    def do_all(self, group: list[Job]) -> tuple[list[Outcome], list[Job]]:
+        """What came of each, and those that have to come again, in their order."""
+        outcomes, held, names = [], [], set[str]()
+        for job in group:
+            ids = {draft.session_id for draft in job.drafts} if names or self.appender.is_purging else set()
+            if ids and (not names.isdisjoint(ids) or not self.appender.is_free(ids)):
+                held.append(job)
+                names |= ids
+            else:
+                outcomes.append(self.do(job))
+        return outcomes, held
 
     def do(self, job: Job) -> Outcome:
         """Raises anything but Problem where the whole transaction must go."""
@@ -449,7 +468,7 @@ class Writer:
             self.look_at = time.monotonic() + min(1.0, self.lost_after / 4)
             self.look_at_sessions(appender)
         appender.open_transaction()
-        is_busy = purge(appender.connection) or self.index(appender, INDEX_AT_ONCE)
+        is_busy = appender.purge() or self.index(appender, INDEX_AT_ONCE)
         events = appender.commit()
         self.note_progress()
         self.count(events)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import random
 import socket
 import struct
@@ -89,6 +90,16 @@ class Posted:
     def accept(self) -> None:
         self.answer(200, b'{"success":true,"accepted":%d,"duplicates":0,"rejected":[]}' % len(self.lines))
 
+    def refuse(self, status: int, detail: str = "It is bad") -> None:
+        """As the store itself does."""
+        problem = {"type": "about:blank", "title": "Bad", "status": status, "detail": detail, "error": detail}
+        self.answer(status, json.dumps(problem).encode(), Content_Type="application/problem+json")
+
+    def tell(self, accepted: int, rejected: list[dict[str, object]], **more: int) -> None:
+        """What came of a batch."""
+        told = {"success": True, "accepted": accepted, "duplicates": 0, "rejected": rejected, **more}
+        self.answer(200, json.dumps(told).encode(), Content_Type="application/json")
+
     def cut(self) -> None:
         """Half an answer."""
         self._handler.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 90\r\n\r\n{")
@@ -130,19 +141,19 @@ class BadLink(Fake):
             return posted.answer(int(fault), Retry_After="0")
         if fault == "delay":
             time.sleep(DELAY_SECONDS)
-        status, body = self._behind_answers(posted)
+        status, body, media_type = self._behind_answers(posted)
         if fault == "reset after commit":
             return posted.reset()
         if fault == "cut answer":
             return posted.cut()
-        return posted.answer(status, body)
+        return posted.answer(status, body, Content_Type=media_type)
 
-    def _behind_answers(self, posted: Posted) -> tuple[int, bytes]:
+    def _behind_answers(self, posted: Posted) -> tuple[int, bytes, str]:
         connection = http.client.HTTPConnection("127.0.0.1", self._behind, timeout=30)
         try:
             headers = {"Content-Type": "application/x-ndjson"}
             connection.request("POST" if posted.number else "GET", posted.path, posted.body, headers)
             response = connection.getresponse()
-            return response.status, response.read()
+            return response.status, response.read(), response.headers["Content-Type"]
         finally:
             connection.close()

@@ -2,14 +2,44 @@
 
 from __future__ import annotations
 
+import io
+import json
 import threading
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
-from containers.fly_achensee_claude.scripted_model import Block, ScriptedModel, Step, answer, calls, says
+from containers.fly_achensee_claude.scripted_model import (
+    Block,
+    Handler,
+    ScriptedModel,
+    Step,
+    answer,
+    calls,
+    next_step,
+    says,
+)
 
-__all__ = ["Block", "ClaudeStub", "Step", "answer", "calls", "says"]
+__all__ = ["Block", "ClaudeStub", "Step", "answer", "calls", "fails", "says"]
+
+
+def fails(message: str) -> Block:
+    """In place of a step: the API itself refuses the request."""
+    return {"type": "error", "error": {"type": "invalid_request_error", "message": message}}
+
+
+class Refusing(Handler):
+    """What it is not written to refuse, it answers as any other."""
+
+    def do_POST(self) -> None:
+        whole = self.rfile.read(int(self.headers["Content-Length"]))
+        self.rfile = io.BytesIO(whole)
+        step = next_step(self.server.scripts, json.loads(whole).get("messages", []))
+        if step[0]["type"] == "error":
+            self.send(400, "application/json", json.dumps(step[0]).encode())
+        else:
+            super().do_POST()
+        self.rfile = self.connection.makefile("rb", -1)
 
 
 class ClaudeStub:
@@ -17,6 +47,7 @@ class ClaudeStub:
 
     def __init__(self, scripts: Mapping[str, Sequence[Step]]) -> None:
         self._server = ScriptedModel(("127.0.0.1", 0), {f"[{name}]": script for name, script in scripts.items()})
+        self._server.RequestHandlerClass = Refusing
         self.url = f"http://127.0.0.1:{self._server.server_port}"
 
     def __enter__(self) -> Self:

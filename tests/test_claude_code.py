@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -25,7 +26,7 @@ import httpx
 import pytest
 
 from tests.appliance import REPOSITORY, Appliance
-from tests.claude_stub import ClaudeStub, calls, says
+from tests.claude_stub import ClaudeStub, calls, fails, says
 from tests.peers import eventually
 
 Json = dict[str, Any]
@@ -58,6 +59,10 @@ SCRIPTS = {
     "read": [[bash("cat note.txt")], [says("It is naïve")]],
     "wait": [[bash("cat pipe")], [says("No longer")]],
     "delegate": [[agent("[wait] for me")], [says("It is back")]],
+    "break": [[fails("no such model")]],
+    "break later": [[bash("echo one")], [fails("no such model")]],
+    "nest": [[bash(f"{shlex.join(COMMAND)} '[work] inside' < /dev/null; echo over")], [says("It is over")]],
+    "misuse": [[calls("NoSuchTool", depth=1), bash("echo one")], [says("Never mind")]],
 }
 
 
@@ -272,13 +277,13 @@ def interrupted(world: World, prompt: str, tools: list[str], number: signal.Sign
 
 def terminated(world: World) -> tuple[Machine, Stored]:
     machine, session_id = interrupted(world, "[wait] for me", ["Bash"], signal.SIGTERM)
-    world.store.wait_for(session_id, "completed")
+    world.store.wait_for(session_id, "cancelled")
     return machine, world.store.session(session_id)
 
 
 def terminated_in_an_agent(world: World) -> tuple[Machine, Stored]:
     machine, session_id = interrupted(world, "[delegate] it", ["Agent", "Bash"], signal.SIGTERM)
-    world.store.wait_for(session_id, "completed")
+    world.store.wait_for(session_id, "cancelled")
     return machine, world.store.session(session_id)
 
 
@@ -330,6 +335,39 @@ def run_as_a_session(world: World) -> tuple[Machine, Stored]:
     return machine, world.store.session(session_id)
 
 
+def refused_by_the_api(world: World) -> dict[str, Stored]:
+    """At once, and after a call; and once more with a prompt that is answered."""
+    sessions = {}
+    machine = world.machine("refused")
+    for prompt in ("[break] it", "[break later] then"):
+        session_id = str(uuid4())
+        process = machine.start(prompt, "--session-id", session_id)
+        process.communicate(timeout=SECONDS)
+        assert process.returncode == 1
+        world.store.wait_for(session_id, "failed")
+        sessions[prompt] = world.store.session(session_id)
+    machine.claude("[greet] after all", "--resume", session_id)
+    world.store.wait_for(session_id, "completed")
+    return sessions | {"after all": world.store.session(session_id)}
+
+
+def nested(world: World) -> tuple[Machine, Stored]:
+    """SESSION_ID is set, and what Claude Code runs there is Claude Code."""
+    machine, session_id = world.machine("nested"), "nested-session"
+    process = machine.start("[nest] another", SESSION_ID=session_id)
+    output, _ = process.communicate(timeout=SECONDS)
+    assert process.returncode == 0, output
+    world.store.wait_for(session_id, "completed")
+    return machine, world.store.session(session_id)
+
+
+def misused(world: World) -> Stored:
+    """A tool is called that there is not."""
+    session_id = world.machine("misused").claude("[misuse] it")
+    world.store.wait_for(session_id, "completed")
+    return world.store.session(session_id)
+
+
 SCENARIOS = (
     a_conversation,
     terminated,
@@ -338,6 +376,9 @@ SCENARIOS = (
     without_a_store,
     cleared_in_a_shared_session,
     run_as_a_session,
+    refused_by_the_api,
+    nested,
+    misused,
 )
 
 
@@ -432,7 +473,7 @@ def test_an_agent_has_a_start_an_end_and_a_result(played: Played) -> None:
     assert (agent["type"], agent["status"], agent["result"]) == ("general-purpose", "completed", "It is naïve")
     assert agent["spawnedAt"] < agent["completedAt"]
     inside = [event["data"]["type"] for event in sessions["first"].events if event["agentId"] == agent["agentId"]]
-    assert inside[1:-1] == ["tool_call", "tool_result", "post_tool_batch"]
+    assert inside[1:-1] == ["tool_call", "tool_result"]
     assert {other["type"] for other in internal} == {"internal"}  # of the compaction
     assert sessions["first"].state["agents"]["active"] == []
 
@@ -460,7 +501,7 @@ def test_a_session_that_was_told_to_end_has_ended_with_its_calls_open(played: Pl
     assert session.prompts() == transcript.prompts()
     assert once(session.calls()) == transcript.calls() != {}
     assert session.results() == []  # no hook tells of it, though the transcript may have an error of the call
-    assert (session.metadata["status"], session.metadata["attention"]) == ("completed", None)
+    assert (session.metadata["status"], session.metadata["attention"]) == ("cancelled", None)
     assert session.final["reason"] == "other"
 
 
@@ -491,6 +532,47 @@ def test_a_shared_session_does_not_end_because_a_conversation_is_cleared(played:
     (cleared,) = [action for action in session.actions if action["type"] == "session_end"]
     assert cleared["reason"] == "clear"
     assert session.metadata["claudeSessionId"] != cleared["session_id"]
+
+
+def test_an_error_of_the_api_fails_the_session_and_is_told_with_its_text(played: Played) -> None:
+    sessions = played["refused_by_the_api"].result()
+    for prompt in ("[break] it", "[break later] then"):
+        session: Stored = sessions[prompt]
+        assert (session.metadata["status"], session.final["status"], session.final["reason"]) == (
+            "failed",
+            "failed",
+            "other",
+        )
+        told = [response["message"] for response in session.responses if response["type"] == "error"]
+        assert [text for text in [*told, session.final.get("error")] if text] == ["API Error: 400 no such model"]
+    assert "error" not in sessions["after all"].final
+
+
+def test_a_nested_program_is_a_lane_and_ends_nothing_but_itself(played: Played) -> None:
+    _, session = played["nested"].result()
+    assert session.lifecycle() == ["session_created", "session_finalized"]
+    lanes = {agent["agentId"]: agent for agent in session.state["agents"]["spawned"]}
+    (lane,) = [name for name in lanes if name.startswith("claude-")]
+    assert (lanes[lane]["type"], lanes[lane]["status"]) == ("claude", "completed")
+    inside = {event["data"]["type"] for event in session.events if event["agentId"] == lane and "seq" in event["data"]}
+    assert {"prompt", "tool_call", "tool_result", "assistant_message"} <= inside
+    (outer,) = [
+        event["data"] for event in session.events if event["data"].get("type") == "prompt" and not event["agentId"]
+    ]
+    assert (outer["prompt"], session.metadata["claudeSessionId"]) == ("[nest] another", outer["session_id"])
+    (reader,) = [agent for name, agent in lanes.items() if name != lane]
+    assert (reader["parentAgentId"], reader["status"]) == (lane, "completed")
+    assert session.metadata["status"] == "completed"
+
+
+def test_a_call_that_no_hook_tells_is_a_refused_call(played: Played) -> None:
+    session: Stored = played["misused"].result()
+    assert {tool for _, (tool, _) in session.calls()} == {"NoSuchTool", "Bash"}
+    (refused,) = [response for response in session.responses if response["type"] == "tool_error"]
+    assert (refused["tool"], refused["refused"]) == ("NoSuchTool", True)
+    assert "No such tool available" in refused["error"]
+    assert "tool_use_error" not in refused["error"]
+    assert [action["type"] for action in session.actions].count("post_tool_batch") == 0
 
 
 def test_hooks_inside_run_belong_to_its_session(played: Played) -> None:

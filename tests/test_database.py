@@ -147,7 +147,7 @@ def test_a_database_of_version_one_becomes_like_a_new_one(database: Database) ->
     database.append(drafted("action", "s", {"type": "x"}, event_id="once"))
     wanted = schema_of(database.connection)
     database.connection.executescript("""
-        DROP TABLE asks; ALTER TABLE sessions ADD COLUMN attention TEXT;
+        DROP TABLE asks; DROP TABLE remade; ALTER TABLE sessions ADD COLUMN attention TEXT;
         DROP TABLE turns; DROP TABLE search; CREATE VIRTUAL TABLE search USING fts5 (text, content = '');
         INSERT INTO search (rowid, text) VALUES (1, 'x'), (2, 'x'); UPDATE progress SET searched = 2;
         DROP INDEX events_by_tool_use; DROP INDEX events_of_prompts; DROP INDEX events_of_failures;
@@ -163,6 +163,55 @@ def test_a_database_of_version_one_becomes_like_a_new_one(database: Database) ->
     assert database.append(drafted("action", "s", {"type": "x"})).event.seq == 2
     index_search(database.connection, limit=10)
     assert found(database, "x") == [2, 3]
+
+
+def aged(database: Database) -> None:
+    """As version 6 has it: one slot for what a session waits for, and goals by their ids."""
+    database.connection.executescript("""
+        ALTER TABLE sessions ADD COLUMN attention TEXT;
+        UPDATE sessions SET attention = '{"reason":"permission"}' WHERE status = 'waiting';
+        UPDATE documents SET document = json_set(document, '$.goalsAchieved', (
+            SELECT json_group_array(value ->> '$.id') FROM json_each(document, '$.goalsAchieved')))
+        WHERE name = 'final';
+        DROP TABLE asks; DROP TABLE remade; PRAGMA user_version = 6""")
+
+
+def with_goals_and_a_wait(database: Database) -> tuple[str, str]:
+    """The final document and the metadata of one that waits, as they are now."""
+    database.append(drafted("goal_added", "ended", {"id": "a", "description": "one", "status": "completed"}))
+    database.append(drafted("goal_added", "ended", {"id": "b", "description": "two"}))
+    database.append(drafted("session_finalized", "ended", {"outcome": "x"}))
+    database.append(drafted("goal_updated", "ended", {"goalId": "a", "description": "changed since"}))
+    database.append(drafted("action", "waits", {"type": "x", "attention": {"reason": "permission", "message": "?"}}))
+    database.append(drafted("action", "waits", {"type": "y"}))
+    database.append(drafted("metadata_updated", "asked", {"status": "waiting"}))
+    return database.document("ended", "final"), metadata_of(database)
+
+
+def metadata_of(database: Database) -> str:
+    return str(database.value("SELECT document FROM metadata WHERE session_id = 'waits'"))
+
+
+def test_goals_of_an_older_version_become_whole_and_waits_become_asks(database: Database) -> None:
+    final, metadata = with_goals_and_a_wait(database)
+    assert '"description":"one"' in final
+    aged(database)
+    assert json.loads(database.document("ended", "final"))["goalsAchieved"] == ["a"]
+    migrate(database.connection)
+    assert (database.document("ended", "final"), metadata_of(database)) == (final, metadata)
+    assert database.value("SELECT count(*) FROM asks JOIN sessions USING (session_id) WHERE status = 'waiting'") == 2
+    assert database.kept() == database.recounted()
+
+
+def test_a_migration_that_is_killed_half_way_is_made_again(database: Database) -> None:
+    final, _ = with_goals_and_a_wait(database)
+    aged(database)
+    with pytest.raises(sqlite3.OperationalError, match="nowhere"):
+        migrate(database.connection, (*MIGRATIONS, break_half_way))
+    assert database.value("PRAGMA user_version") == 6
+    assert json.loads(database.document("ended", "final"))["goalsAchieved"] == ["a"]
+    migrate(database.connection)
+    assert database.document("ended", "final") == final
 
 
 def test_a_migration_is_applied_once(database: Database) -> None:
@@ -467,6 +516,28 @@ def test_sub_sessions_outlive_the_session_that_started_them(database: Database) 
     assert json.loads(database.value("SELECT subsessions FROM counted WHERE session_id = 'parent'")) == ["child"]
     database.append(drafted("session_deleted", "parent"))
     assert database.rows("SELECT session_id, parent_session FROM sessions") == [("child", "parent")]
+
+
+def test_a_kill_while_a_deleted_id_is_made_free_loses_nothing(database: Database) -> None:
+    for _ in range(1200):
+        database.append(drafted("action", "s", {"type": "x"}))
+    database.append(drafted("session_deleted", "s"))
+    with database.transaction() as appender:
+        assert not appender.is_free(["s"])
+        assert not appender.is_free(["s", "other"]), "not more in one transaction"
+        assert appender.is_free(["other"])
+    assert database.value("SELECT count(*) FROM events WHERE type = 'action'") == 701
+    database.appender.forget()  # what a process that starts anew knows
+    assert database.appender.is_purging
+    turns, is_free = 0, False
+    while not is_free:
+        turns += 1
+        with database.transaction() as appender:
+            is_free = appender.is_free(["s"])
+    assert turns == 2
+    database.append(drafted("session_created", "s", {"initial": {}}))
+    assert database.rows("SELECT type FROM events ORDER BY cursor") == [("session_deleted",), ("session_created",)]
+    assert database.kept() == database.recounted()
 
 
 # ------------------------------------------------------------------------- lost

@@ -443,6 +443,7 @@ def test_an_event_says_what_was_given_completed_by_the_store(http: httpx.Client,
     live_a_life(http, session_id)
     data = {event["type"]: event["data"] for event in reversed(events_of(http, session_id))}
     assert data["session_created"]["initial"]["input"] == {"prompt": "Begin"}
+    assert data["session_created"]["sessionId"] == session_id
     assert data["goal_added"] == {
         "id": "goal-1", "description": "Build REST API", "priority": "medium", "status": "pending",
     }  # fmt: skip
@@ -450,7 +451,8 @@ def test_an_event_says_what_was_given_completed_by_the_store(http: httpx.Client,
     assert data["agent_spawned"]["agentId"] == "agent-1"
     assert data["agent_updated"] == {"agentId": "agent-2", "status": "running"}
     assert data["agent_completed"] == {"agentId": "agent-1", "result": ["done"]}
-    assert data["session_finalized"] == {"status": "failed", "outcome": "first try"}
+    finalized = {"status": "failed", "outcome": "first try", "cancelledAgents": ["agent-2"]}
+    assert data["session_finalized"] == finalized
 
 
 # -------------------------------------------------------------------- large answers

@@ -270,7 +270,7 @@ def fold(state: str, event_type: str, data: dict[str, Any], patch: str | None = 
 
 
 def test_there_is_a_fold_for_every_change_tested_here() -> None:
-    assert {*CHANGES, "state_updated"} == set(STATE_FOLDS)
+    assert {*CHANGES, "state_updated", "session_finalized", "metadata_updated"} == set(STATE_FOLDS)
 
 
 @given(st.sampled_from(sorted(CHANGES)), values, values, st.sampled_from(["spawned", "active", "completed", "other"]))

@@ -8,6 +8,7 @@ import shlex
 import socket
 import subprocess
 import sys
+import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -60,7 +61,8 @@ def said(event: Json) -> str:
 
 
 def test_real_payloads_become_what_they_become_when_posted(tmp_path: Path, folder: Path) -> None:
-    payloads = [json.dumps(payload).encode() for payload in PAYLOADS[:150]]
+    told = [payload for payload in PAYLOADS[:160] if payload["hook_event_name"] != "PostToolBatch"]  # told otherwise
+    payloads = list(dict.fromkeys(json.dumps(payload).encode() for payload in told))
     with Appliance(folder) as appliance, httpx.Client(base_url=appliance.url, timeout=30) as http:
         env = environment(tmp_path, appliance.url)
         for payload in payloads:
@@ -229,6 +231,60 @@ def test_a_full_disk_is_no_failure_of_a_hook_and_the_next_one_is_kept(tmp_path: 
     assert len(waiting_in(spool)) == 2
 
 
+SEALED = {"SESSION_SPOOL_DIR": "/dev/null", "TMPDIR": "/dev/null", "HOME": "/dev/null"}
+
+
+@pytest.mark.parametrize("trouble", ["no folder", "full"])
+def test_what_cannot_be_kept_is_sent_from_memory(
+    appliance: Appliance, http: httpx.Client, tmp_path: Path, trouble: str
+) -> None:
+    env = environment(tmp_path, appliance.url, SESSION_ID=f"memory-{trouble[:2]}")
+    secret = STOP.replace(b"done", b"sk-ant-api03-" + b"a1B2c3D4e5" * 9)
+    command = [sys.executable, "-I", "-S", "-c", HOOK]
+    if trouble == "full":
+        command[-1] = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0)); " + HOOK
+    else:
+        env |= SEALED
+    for payload in (STOP, secret):
+        ran = subprocess.run(command, env=env, input=payload, capture_output=True, timeout=30)
+        assert (ran.returncode, ran.stdout, ran.stderr) == SILENT
+    first, second = entries_of(http, env["SESSION_ID"], "/responses")  # without a wait: nobody else would send them
+    assert "done" in first.values()
+    assert "sk-ant" not in json.dumps(second)
+
+
+def test_what_cannot_be_kept_or_sent_holds_nobody_up(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent, Fake(lambda posted: posted.answer(500)) as failing:
+        for url in (f"http://127.0.0.1:{silent.getsockname()[1]}", failing.url, NOWHERE, "nonsense"):
+            begun = time.monotonic()
+            assert hook(STOP, environment(tmp_path, url, **SEALED)) == SILENT
+            assert time.monotonic() - begun < hook_agent._AT_ONCE_SECONDS + 3
+        assert len(failing.posted) == 1
+
+
+def test_hooks_that_overtake_one_another_say_when_they_began(tmp_path: Path) -> None:
+    """A hook that is held up after its start is not later for that."""
+    env = environment(tmp_path, NOWHERE)
+    slow = HOOK.replace("hook_agent.hook()", "import time; time.sleep(0.5); hook_agent.hook()")
+    first = subprocess.Popen([sys.executable, "-I", "-S", "-c", slow], env=env, stdin=subprocess.PIPE)
+    time.sleep(0.3)
+    assert hook(b'{"session_id":"x","hook_event_name":"PostToolUse"}', env) == SILENT
+    first.communicate(b'{"session_id":"x","hook_event_name":"PreToolUse"}')
+    result, call = waiting_in(spool_in(tmp_path, NOWHERE))
+    assert [record["hook"]["hook_event_name"] for record in (call, result)] == ["PreToolUse", "PostToolUse"]
+    assert call["timestamp"] < result["timestamp"]
+
+
+def test_a_batch_that_tells_nothing_new_is_not_kept(tmp_path: Path) -> None:
+    env = environment(tmp_path, NOWHERE)
+    batch = {"session_id": "x", "hook_event_name": "PostToolBatch", "tool_calls": [{"tool_response": "fine"}]}
+    assert hook(json.dumps(batch).encode(), env) == SILENT
+    assert not (tmp_path / "spool").exists()
+    batch["tool_calls"] = [{"tool_response": "<tool_use_error>No such tool</tool_use_error>"}]
+    assert hook(json.dumps(batch).encode(), env) == SILENT
+    assert len(waiting_in(spool_in(tmp_path, NOWHERE))) == 1
+
+
 def test_the_command_works_as_a_script_as_well(tmp_path: Path) -> None:
     env = environment(tmp_path, NOWHERE)
     ran = subprocess.run(
@@ -287,11 +343,12 @@ def test_status_tells_what_waits(tmp_path: Path) -> None:
     spool.note_dropped(hook_agent._tally([line_of(0), line_of(1)]))
     told = command("status", env)
     assert told.returncode == 1
-    first, dropped, letters, who = told.stdout.splitlines()
+    first, dropped, letters, who, trouble = told.stdout.splitlines()
     assert first == f"1 events of 1 sessions wait in {spool.folder} for {NOWHERE}."
     assert dropped.startswith("2 events had to go")
     assert letters.startswith("1 were refused for good")
     assert who == f"Process {spool.who_delivers()} delivers, but the store does not take it now."
+    assert trouble.startswith(f"The last try failed: {NOWHERE}: ") and "refused" in trouble
 
 
 def test_flush_delivers_what_waits(appliance: Appliance, http: httpx.Client, tmp_path: Path) -> None:

@@ -40,9 +40,12 @@ HOOKS = names(
     ElicitationResult ConfigChange WorktreeCreate WorktreeRemove InstructionsLoaded CwdChanged FileChanged
     DirectoryAdded MessageDisplay"""
 )
+OWN_WORDS = ("<task-notification>", "<command-name>", "<command-message>", "<local-command-", "<system-reminder>")
 NATURALLY_KEYED = names(
     "PreToolUse PostToolUse PostToolUseFailure PermissionDenied SubagentStart TaskCreated MessageDisplay"
 )
+TELLING_ID = {"SubagentStart": "agent_id", "TaskCreated": "task_id", "MessageDisplay": "message_id"}
+TELLING_ID |= dict.fromkeys(names("PreToolUse PostToolUse PostToolUseFailure PermissionDenied"), "tool_use_id")
 STORE_ID = re.compile(r"(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
@@ -100,9 +103,15 @@ def permission_asked(p: Json) -> tuple[str, Json]:
 
 def stopped(p: Json) -> tuple[str, Json]:
     said = p["last_assistant_message"]
-    attention = {"reason": "input", "message": said[:300]}
-    own = {"type": "assistant_message", "message": said, "attention": attention}
+    asks = {"attention": {"reason": "input", "message": said[:300]}}
+    own = {"type": "assistant_message", "message": said, **({} if p["background_tasks"] else asks)}
     return "response", {**own, **rest(p, "last_assistant_message")}
+
+
+def failed(p: Json) -> tuple[str, Json]:
+    said = p["last_assistant_message"]
+    attention = {"reason": "input", "message": said, "error": p["error"]}
+    return "response", {"type": "error", "message": said, "attention": attention, **rest(p, "last_assistant_message")}
 
 
 def agent_stopped(p: Json) -> tuple[str, Json]:
@@ -118,7 +127,10 @@ def task_is(p: Json, **own: str) -> Json:
 
 TABLE: dict[str, Callable[[Json], tuple[str, Json]]] = {
     "SessionStart": started,
-    "UserPromptSubmit": lambda p: ("action", {"type": "prompt", **p}),
+    "UserPromptSubmit": lambda p: (
+        "action",
+        {"type": "prompt", **({"machineMade": True} if p["prompt"].startswith(OWN_WORDS) else {}), **p},
+    ),
     "PreToolUse": lambda p: ("action", {"type": "tool_call", **called(p)}),
     "PostToolUse": lambda p: (
         "response",
@@ -132,14 +144,18 @@ TABLE: dict[str, Callable[[Json], tuple[str, Json]]] = {
     "Notification": notified,
     "Elicitation": lambda p: (
         "action",
-        {"type": "elicitation", "attention": {"reason": "question", "message": p["message"]}, **p},
+        {
+            "type": "elicitation",
+            "attention": {"reason": "question", "message": p["message"], "id": p["mcp_server_name"]},
+            **p,
+        },
     ),
-    "ElicitationResult": lambda p: ("action", {"type": "elicitation_result", "attention": None, **p}),
+    "ElicitationResult": lambda p: (
+        "action",
+        {"type": "elicitation_result", "attention": None, "attentionId": p["mcp_server_name"], **p},
+    ),
     "Stop": stopped,
-    "StopFailure": lambda p: (
-        "response",
-        {"type": "error", "message": p["last_assistant_message"], **rest(p, "last_assistant_message")},
-    ),
+    "StopFailure": failed,
     "SubagentStart": lambda p: (
         "agent_spawned",
         {"agentId": p["agent_id"], "type": p["agent_type"], **rest(p, "agent_id", "agent_type")},
@@ -147,14 +163,14 @@ TABLE: dict[str, Callable[[Json], tuple[str, Json]]] = {
     "SubagentStop": agent_stopped,
     "TaskCreated": lambda p: ("goal_added", task_is(p, id=f"task-{p['task_id']}")),
     "TaskCompleted": lambda p: ("goal_updated", task_is(p, goalId=f"task-{p['task_id']}", status="completed")),
-    "SessionEnd": lambda p: ("session_finalized", {"status": "success", **p}),
+    "SessionEnd": lambda p: ("session_finalized", {**p}),
     "PostToolBatch": lambda p: ("action", {"type": "post_tool_batch", **p}),
     "UserPromptExpansion": lambda p: ("action", {"type": "user_prompt_expansion", **p}),
     "PreCompact": lambda p: ("action", {"type": "pre_compact", **p}),
     "PostCompact": lambda p: ("action", {"type": "post_compact", **p}),
     "PreModelSwitch": lambda p: ("action", {"type": "pre_model_switch", **p}),
     "PostModelSwitch": lambda p: ("action", {"type": "post_model_switch", **p}),
-    "PermissionDenied": lambda p: ("action", {"type": "permission_denied", **p}),
+    "PermissionDenied": lambda p: ("action", {"type": "permission_denied", **called(p)}),
     "Setup": lambda p: ("action", {"type": "setup", **p}),
     "TeammateIdle": lambda p: ("action", {"type": "teammate_idle", **p}),
     "ConfigChange": lambda p: ("action", {"type": "config_change", **p}),
@@ -283,6 +299,190 @@ def test_a_permission_request_says_in_one_line_what_it_is_for(tool_input: object
     assert data["attention"] == {"reason": "permission", "message": message, "tool": "Bash"}
 
 
+QUESTION: Json = {"question": "Which database?", "options": [{"label": "A"}, {"label": "B", "description": "new"}]}
+ASKED: Json = {"reason": "question", "message": "Which database?", "tool": "AskUserQuestion", "options": ["A", "B"]}
+TWO: Json = {"reason": "question", "message": "Which database? / Sure?", "tool": "AskUserQuestion"}
+
+
+@pytest.mark.parametrize("name", ["PreToolUse", "PermissionRequest"])
+@pytest.mark.parametrize(
+    ("tool", "tool_input", "attention"),
+    [
+        ("AskUserQuestion", {"questions": [QUESTION]}, ASKED),
+        ("AskUserQuestion", {"questions": [QUESTION, {"question": "Sure?"}]}, TWO),
+        (
+            "AskUserQuestion",
+            {"questions": [None, {"question": 5}, QUESTION | {"options": {}}]},
+            ASKED | {"options": None},
+        ),
+        ("AskUserQuestion", {"questions": {}}, {"message": "Claude has a question", "options": None}),
+        ("ExitPlanMode", {"plan": "1. do it", "planFilePath": "/p.md"}, {"reason": "plan", "message": "1. do it"}),
+        ("ExitPlanMode", {"plan": ["odd"]}, {"reason": "plan", "message": "Claude has a plan to be approved"}),
+        ("ExitPlanMode", None, {"reason": "plan"}),
+        ("ExitPlanMode", {"plan": "x" * 5000}, {"message": "x" * 1000}),
+    ],
+)
+def test_a_tool_that_asks_a_person_says_what(name: str, tool: str, tool_input: object, attention: Json) -> None:
+    data = data_of(hook(name, tool_name=tool, tool_input=tool_input))
+    assert {member: data["attention"].get(member) for member in attention} == attention
+    assert (data["attention"]["tool"], data["input"]) == (tool, tool_input)
+
+
+def test_any_other_tool_asks_nobody_when_it_is_called() -> None:
+    assert "attention" not in data_of(hook("PreToolUse", tool_name="Bash", tool_input={"questions": [QUESTION]}))
+
+
+@pytest.mark.parametrize(
+    ("message", "attention"),
+    [
+        ("Claude needs your permission to use Bash", {"reason": "permission", "tool": "Bash"}),
+        ("Claude needs your permission to use shop - cart (MCP)", {"reason": "permission", "tool": None}),
+        ("Claude Code needs your approval for the plan", {"reason": "plan"}),
+        ("Claude is waiting for your input", {"reason": "input"}),
+        ("Claude Code needs your attention", {"reason": "input"}),
+        ("Permission was granted", {}),
+        ("Done", {}),
+        ("", {}),
+    ],
+)
+def test_a_notification_without_a_type_is_read_by_its_words(message: str, attention: Json) -> None:
+    found = data_of(hook("Notification", message=message)).get("attention", {})
+    assert {member: found.get(member) for member in attention} == attention
+    assert bool(found) == bool(attention)
+    assert "attention" not in data_of(hook("Notification", message=message, notification_type="auth_success"))
+
+
+@pytest.mark.parametrize(
+    ("name", "members"),
+    [
+        ("Stop", {"last_assistant_message": "sub done"}),
+        ("StopFailure", {"error": "rate_limit"}),
+        ("Notification", {"notification_type": "idle_prompt", "message": "Claude is waiting for your input"}),
+        ("Notification", {"message": "Claude is waiting for your input"}),
+    ],
+)
+def test_that_a_sub_agent_sits_at_its_prompt_is_no_reason_to_wait(name: str, members: Json) -> None:
+    assert data_of(hook(name, **members))["attention"]["reason"] == "input"
+    event = event_of(hook(name, agent_id="a5b6", **members))
+    assert (event["agentId"], "attention" in event["data"]) == ("a5b6", False)
+
+
+@pytest.mark.parametrize(
+    ("name", "members", "reason"),
+    [
+        ("PermissionRequest", {"tool_name": "Bash", "tool_input": {"command": "rm x"}}, "permission"),
+        ("Notification", {"notification_type": "permission_prompt", "message": "Please"}, "permission"),
+        ("Notification", {"notification_type": "agent_needs_input", "message": "Which?"}, "question"),
+        ("Elicitation", {"message": "Which?"}, "question"),
+    ],
+)
+def test_what_a_sub_agent_asks_is_asked_by_it(name: str, members: Json, reason: str) -> None:
+    event = event_of(hook(name, agent_id="a5b6", **members))
+    assert (event["agentId"], event["data"]["attention"]["reason"]) == ("a5b6", reason)
+
+
+TASK: Json = {"id": "b1", "type": "subagent", "status": "running", "description": "research"}
+
+
+@pytest.mark.parametrize(
+    ("members", "waits"),
+    [
+        ({"background_tasks": [], "session_crons": []}, True),
+        ({"background_tasks": [TASK]}, False),
+        ({"background_tasks": [TASK | {"status": "completed"}]}, True),
+        ({"background_tasks": [TASK | {"status": "killed"}, TASK | {"type": "monitor"}]}, False),
+        ({"session_crons": [{"id": "c", "schedule": "* * * * *", "recurring": True, "prompt": "look"}]}, False),
+        ({"background_tasks": "x", "session_crons": None}, True),
+        ({"background_tasks": [None, 5]}, True),
+    ],
+)
+def test_a_stop_with_something_at_work_behind_it_waits_for_nobody(members: Json, waits: bool) -> None:
+    assert ("attention" in data_of(hook("Stop", last_assistant_message="started", **members))) == waits
+
+
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        ({"last_assistant_message": "API Error: 429", "error": "rate_limit", "error_details": "429"}, "API Error: 429"),
+        ({"error": "billing_error", "error_details": "no credit"}, "no credit"),
+        ({"error": "overloaded"}, "overloaded"),
+        ({}, "Claude has failed"),
+    ],
+)
+def test_a_failed_turn_waits_and_says_why(members: Json, message: str) -> None:
+    data = data_of(hook("StopFailure", **members))
+    kind = {"error": members["error"]} if members else {}
+    assert data["attention"] == {"reason": "input", "message": message, **kind}
+
+
+@pytest.mark.parametrize(
+    ("own", "attention_id"), [({"elicitation_id": "e-1"}, "e-1"), ({}, "forms"), ({"elicitation_id": 5}, "forms")]
+)
+def test_an_answer_is_to_the_question_of_its_server(own: Json, attention_id: str) -> None:
+    asked = data_of(hook("Elicitation", mcp_server_name="forms", message="Who?", **own))
+    answered = data_of(hook("ElicitationResult", mcp_server_name="forms", action="accept", **own))
+    assert asked["attention"]["id"] == answered["attentionId"] == attention_id
+    assert answered["attention"] is None
+    assert "attentionId" not in data_of(hook("ElicitationResult"))
+
+
+# Who said it, and how it went
+
+
+@pytest.mark.parametrize(
+    ("members", "is_by_machine"),
+    [
+        ({"prompt": "<task-notification>\n<task-id>a</task-id>"}, True),
+        ({"prompt": "\n <command-name>/x</command-name>"}, True),
+        ({"prompt": "<command-message>x"}, True),
+        ({"prompt": "<local-command-stdout>x"}, True),
+        ({"prompt": "<system-reminder>x"}, True),
+        ({"prompt": "wake up", "source": "loop_wakeup"}, True),
+        ({"prompt": "wake up", "source": "poll_event"}, True),
+        ({"prompt": "a mate's word", "agent_id": "a5b6"}, True),
+        ({"prompt": "go", "source": "user"}, False),
+        ({"prompt": "go", "source": "sdk"}, False),
+        ({"prompt": "go", "source": None}, False),
+        ({"prompt": "What does <task-notification> mean?"}, False),
+        ({"prompt": "<div> is not closed"}, False),
+        ({"prompt": ["odd"]}, False),
+        ({}, False),
+    ],
+)
+def test_a_prompt_says_whether_a_machine_made_it(members: Json, is_by_machine: bool) -> None:
+    assert data_of(hook("UserPromptSubmit", **members)).get("machineMade", False) == is_by_machine
+
+
+NO = "The user doesn't want to proceed with this tool use. The tool use was rejected (eg. if it was a file edit …)"
+
+
+@pytest.mark.parametrize(
+    ("members", "is_rejected"),
+    [
+        ({"error": "Exit code 1", "is_interrupt": True}, True),
+        ({"error": NO}, True),
+        ({"error": NO.replace("'", "\u2019")}, True),
+        ({"error": "[Request interrupted by user for tool use]"}, True),
+        ({"error": "Exit code 3\nboom", "is_interrupt": False}, False),
+        ({"error": "the peer rejected the connection"}, False),
+        ({"error": "", "is_interrupt": "yes"}, False),
+        ({"error": None}, False),
+    ],
+)
+def test_a_call_says_whether_a_person_rejected_it(members: Json, is_rejected: bool) -> None:
+    data = data_of(hook("PostToolUseFailure", **members))
+    assert data.get("rejected", False) == is_rejected
+    assert {name: data[name] for name in members} == members
+
+
+def test_no_payload_can_say_so_itself() -> None:
+    claims = {"rejected": True, "refused": True, "machineMade": True, "attentionId": "x"}
+    for name in ("PostToolUse", "UserPromptSubmit", "PreToolUse"):
+        data = data_of(hook(name, **claims))
+        assert data["payload"] == claims
+        assert not claims.keys() & data.keys()
+
+
 @pytest.mark.parametrize("said", ["", "  ", None, ["words"]])
 def test_a_stop_without_words_still_says_that_the_user_is_awaited(said: object) -> None:
     data = data_of(hook("Stop", last_assistant_message=said))
@@ -401,11 +601,12 @@ def test_a_task_without_a_subject_is_described_by_its_id() -> None:
 
 
 @pytest.mark.parametrize("name", NATURALLY_KEYED)
-def test_the_same_payload_has_the_same_event_id_and_another_has_another(name: str) -> None:
+def test_the_same_told_again_has_the_same_event_id_whatever_else_it_says(name: str) -> None:
     for payload in BY_HOOK[name]:
         event_id = event_of(payload)["eventId"]
         assert event_of(dict(reversed(payload.items())))["eventId"] == event_id
-        assert event_of({**payload, "cwd": "/elsewhere"})["eventId"] != event_id
+        assert event_of({**payload, "cwd": "/elsewhere", "novelty": 1})["eventId"] == event_id
+        assert event_of({**payload, TELLING_ID[name]: "another"})["eventId"] != event_id
 
 
 def test_different_real_payloads_never_share_an_event_id() -> None:
@@ -435,6 +636,20 @@ def assert_ids_are_valid(event: Json) -> None:
 def test_an_event_id_names_the_hook_and_the_thing() -> None:
     event_id = event_of(hook("MessageDisplay", message_id="m-1", index=0, delta="hi"))["eventId"]
     assert re.fullmatch(r"MessageDisplay-m-1-0-[0-9a-f]{16}", event_id)
+    for unique in ("toolu_01AbCdEfGhIjKlMnOpQrStUv", "chatcmpl-tool-0123456789abcdef", "call_AbCdEf0123456789"):
+        assert event_of(hook("PreToolUse", tool_use_id=unique))["eventId"] == f"PreToolUse-{unique}"
+
+
+@pytest.mark.parametrize("counted", ["call_0", "toolu_1", "functions.Bash:3", "7", "a-tool-call-of-mine"])
+def test_ids_that_begin_anew_are_told_apart_by_what_they_are_about(counted: str) -> None:
+    def named(**members: object) -> str:
+        given: Json = {"tool_use_id": counted, "tool_name": "Bash", "tool_input": {"command": "ls"}, "prompt_id": "p1"}
+        event_id: str = event_of(hook("PreToolUse", **given | members))["eventId"]
+        return event_id
+
+    assert named() == named(permission_mode="plan", slug="x")
+    apart = [named(), named(prompt_id="p2"), named(tool_name="Read"), named(tool_input={"command": "pwd"})]
+    assert len(set(apart)) == 4
 
 
 @pytest.mark.parametrize("unsafe", ["a/b", "a..b", "x" * 200, "\ud800"])

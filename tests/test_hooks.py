@@ -17,7 +17,7 @@ import pytest
 
 import hook_agent
 from hook_agent import claude_code_events
-from tests.test_hook_mapping import CORPUS, NATURALLY_KEYED, TABLE, hook, lost, names
+from tests.test_hook_mapping import CORPUS, NATURALLY_KEYED, TABLE, hook, lost, names, rest
 
 Json = dict[str, Any]
 
@@ -143,11 +143,14 @@ def test_every_payload_becomes_the_event_that_the_contract_says(http: httpx.Clie
         if event["type"] == "session_resumed":
             event["type"] = "session_created"
         assert event["type"] == event_type, payload
-        assert {name: event["data"].get(name) for name in data} == data
+        event["data"].get("metadata", {}).pop("continues", None)
+        given = {name: value for name, value in data.items() if event_type != "session_finalized" or name != "status"}
+        assert {name: event["data"].get(name) for name in given} == given
         assert (event["sessionId"], event["timestamp"]) == (payload["session_id"], timestamp)
         assert event["agentId"] == payload.get("agent_id")
         assert lost(payload, event) == []
-    assert [event["data"] for event in stored.values() if event["data"] != {"initial": {}, "implicit": True}] == []
+    first_words = [rest(event["data"], "sessionId") for event in stored.values()]
+    assert [data for data in first_words if data != {"initial": {}, "implicit": True}] == []
     began_otherwise = [s for s in by_session(replayed).values() if s[0]["hook_event_name"] != "SessionStart"]
     assert len(stored) == len(began_otherwise) > 0
 
@@ -187,6 +190,47 @@ def test_without_keys_what_names_itself_is_recognised(http: httpx.Client) -> Non
     assert cursor_of(http) == cursor + 1
 
 
+CALL: Json = {"tool_name": "Bash", "tool_use_id": "toolu_01AbCdEfGhIjKlMn", "tool_input": {"command": "ls"}}
+
+
+@pytest.mark.parametrize(
+    "more", [{}, {"slug": "x"}, {"permission_mode": "plan", "effort": None}, {"cwd": "/elsewhere"}]
+)
+@pytest.mark.parametrize("given", [CALL, CALL | {"tool_use_id": "call_0"}, {"agent_id": "a5b6727b527703f7d"}])
+def test_the_same_told_in_other_words_is_one(http: httpx.Client, session_id: str, given: Json, more: Json) -> None:
+    name = "SubagentStart" if "agent_id" in given else "PreToolUse"
+    tell(http, session_id, name, **given)
+    cursor = cursor_of(http)
+    tell(http, session_id, name, **given, **more)
+    assert cursor_of(http) == cursor
+    tell(http, session_id, name, **{member: f"{it}x" if "_id" in member else it for member, it in given.items()})
+    assert cursor_of(http) == cursor + 1
+
+
+def test_what_a_posted_hook_and_the_client_tell_is_one(http: httpx.Client, session_id: str) -> None:
+    tell(http, session_id, "PreToolUse", **CALL)
+    payload = hook("PreToolUse", **CALL, slug="x") | {"session_id": session_id}
+    (event,) = claude_code_events(payload, timestamp="2026-02-13T20:59:12.345Z")
+    assert post_batch(http, json.dumps(event))["duplicates"] == 1
+
+
+def test_another_ids_content_is_compared_as_ever(http: httpx.Client, session_id: str) -> None:
+    for event_id, data in (("PreToolUse-x1", {}), ("lg.call-x1", {}), ("mine-1", {"hook_event_name": "Stop"})):
+        line = {"type": "action", "sessionId": session_id, "eventId": event_id, "data": {"type": "a", **data}}
+        assert post_batch(http, json.dumps(line))["accepted"] == 1
+        line["data"] = {"type": "b", **data}
+        (rejected,) = post_batch(http, json.dumps(line))["rejected"]
+        assert rejected["status"] == 422
+
+
+def test_a_cleared_conversation_says_which_it_continues(http: httpx.Client, session_id: str) -> None:
+    tell(http, session_id, "SessionStart", source="startup", cwd=f"/{session_id}")
+    tell(http, session_id, "SessionEnd", reason="clear", cwd=f"/{session_id}")
+    for source, parent in (("clear", session_id), ("startup", None)):
+        tell(http, f"{session_id}-{source}", "SessionStart", source=source, cwd=f"/{session_id}")
+        assert metadata_of(http, f"{session_id}-{source}").get("continues") == parent
+
+
 # ------------------------------------------------------------ sessions read true
 
 
@@ -196,7 +240,7 @@ def test_a_replayed_session_reads_as_it_went(http: httpx.Client, replayed: list[
         names = [payload["hook_event_name"] for payload in payloads]
         metadata = session["metadata"]
         has_ended = names[-1] == "SessionEnd"
-        assert metadata["status"] == ("completed" if has_ended else "active"), session_id
+        assert metadata["status"] == (status_after(payloads) if has_ended else "active"), session_id
         assert metadata["attention"] is None
         starts = [payload["source"] for payload in payloads if payload["hook_event_name"] == "SessionStart"]
         assert metadata["resumes"] == starts[1:].count("resume")
@@ -207,6 +251,13 @@ def test_a_replayed_session_reads_as_it_went(http: httpx.Client, replayed: list[
         agents = session["state"]["agents"]
         assert {agent["agentId"] for agent in agents["spawned"]} == named_in(payloads, "SubagentStart", "SubagentStop")
         assert set(agents["completed"]) == named_in(payloads, "SubagentStop")
+
+
+def status_after(payloads: list[Json]) -> str:
+    """What has become of a session that ended: by an error, without an answer to its last prompt, or as it should."""
+    said = [p["hook_event_name"] for p in payloads if not p.get("prompt", "").startswith("<") and "agent_id" not in p]
+    last = next((name for name in reversed(said) if name in ("UserPromptSubmit", "Stop", "StopFailure")), "Stop")
+    return {"UserPromptSubmit": "cancelled", "Stop": "completed", "StopFailure": "failed"}[last]
 
 
 def named_in(payloads: list[Json], *names: str) -> set[str]:
@@ -297,7 +348,7 @@ def test_a_session_ends_and_comes_back(http: httpx.Client, session_id: str) -> N
 
     tell(http, session_id, "Stop", last_assistant_message="Done, again")
     tell(http, session_id, "Notification", notification_type="idle_prompt", message="Claude is waiting")
-    assert metadata_of(http, session_id)["status"] == "completed"
+    assert metadata_of(http, session_id)["status"] == "waiting"
 
     tell(http, session_id, "SessionStart", source="resume")
     session = session_of(http, session_id)
@@ -539,8 +590,7 @@ ODD_BODIES = {
 def both_ways(http: httpx.Client, name: str, body: bytes) -> tuple[Json, Json]:
     """What the store has of a payload that came by the hook command, and of the same posted."""
     payload = body.replace(b"SESSION", name.encode())
-    line = hook_agent._event_of_hook(hook_agent._hook_record(payload).removesuffix(b"\n"))
-    assert line
+    (line,) = hook_agent.HookNarrator().lines(hook_agent._hook_record(payload).removesuffix(b"\n"))
     event = json.loads(line)
     headers = {"x-timestamp": event["timestamp"], "idempotency-key": event["eventId"]}
     post_batch(http, line.decode())
@@ -566,6 +616,8 @@ def test_an_odd_payload_is_the_same_event_by_either_way(http: httpx.Client, sess
 
 def test_every_real_payload_is_the_same_event_by_either_way(http: httpx.Client) -> None:
     for number, delivery in enumerate(corpus("")):
+        if delivery.payload["hook_event_name"] == "PostToolBatch":
+            continue  # of which the command tells only what no other hook has told
         body = json.dumps({**delivery.payload, "session_id": "SESSION"}).encode()
         by_hook, by_http = both_ways(http, f"either-{number}", body)
         assert by_http == by_hook

@@ -8,6 +8,8 @@ import shlex
 import shutil
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from hypothesis import strategies as st
 
 import hook_agent
 from tests.appliance import REPOSITORY
+from tests.peers import eventually
 from tests.test_hook_mapping import names
 
 Json = dict[str, Any]
@@ -28,6 +31,7 @@ SAFE = names(
     TaskCreated TaskCompleted Stop StopFailure TeammateIdle ConfigChange CwdChanged DirectoryAdded WorktreeRemove
     PreCompact PostCompact PostModelSwitch Elicitation ElicitationResult SessionEnd"""
 )
+WAITED_FOR = names("SessionStart Setup UserPromptSubmit Stop StopFailure SubagentStop SessionEnd")
 BUDGET = "CLAUDE_CODE_SESSIONEND_HOOKS_TIMEOUT_MS"
 
 FULL = """{
@@ -126,7 +130,8 @@ def test_every_safe_event_gets_the_hook_and_no_other_event(place: Place) -> None
     assert list(settings["hooks"]) == SAFE
     for event, (hook,) in ours(settings).items():
         assert (hook["type"], hook["timeout"]) == ("command", 10 if event == "SessionEnd" else 5)
-        assert set(hook) == {"type", "command", "timeout"}
+        assert set(hook) - {"async"} == {"type", "command", "timeout"}
+        assert hook.get("async", False) is (event not in WAITED_FOR)
     assert int(settings["env"][BUDGET]) >= 10_000
 
 
@@ -243,6 +248,53 @@ def test_a_new_place_takes_the_place_of_the_old(tmp_path: Path) -> None:
     assert old.settings.read_text() == FULL
 
 
+def older(text: str) -> str:
+    """The settings as an earlier version of `install` left them: each hook waited for, and by one command."""
+    settings = hook_agent._installed(text)
+    command = json.dumps(hook_agent._hook_command())
+    settings = settings.replace(', "async": true', "")
+    return settings.replace(json.dumps(hook_agent._hook_command(hook_agent._BATCH_MARKS)), command)
+
+
+@pytest.mark.parametrize("text", SETTINGS.values(), ids=SETTINGS)
+def test_what_an_earlier_version_installed_is_renewed_in_its_place(place: Place, text: str) -> None:
+    before = older(text)
+    assert '"async"' not in before
+    assert before != hook_agent._installed(text)
+    place.write(before)
+    place.does("install")
+    after = place.settings.read_text()
+    assert after.count("hook_agent.hook()") == before.count("hook_agent.hook()") == len(SAFE)
+    assert after.count('"async": true') == len(SAFE) - len(WAITED_FOR)
+    assert not place.does("install").startswith("29")
+    place.does("uninstall")
+    assert place.settings.read_bytes() == text.encode()
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        "",
+        "<tool_use_error>String to replace not found</tool_use_error>",
+        "The user doesn't want to proceed",
+        "Permission to use Bash has been denied",
+    ],
+)
+def test_of_batches_only_what_no_other_hook_has_said_is_kept(place: Place, refusal: str) -> None:
+    place.does("install")
+    (hook,) = ours(settings_of(place.settings))["PostToolBatch"]
+    result = {"tool_name": "Edit", "tool_use_id": "t", "tool_response": refusal + "\\ % \n 'é' \u0000" + "x" * 300_000}
+    common = {"session_id": "x", "permission_mode": "default", "hook_event_name": "PostToolBatch"}
+    payload = json.dumps({**common, "tool_calls": [result]})
+    spool = place.home / "spool"
+    env = {"SESSION_SPOOL_DIR": str(spool), "SESSION_SERVICE_URL": "http://127.0.0.1:9"}
+    done = place.run_command(["/bin/sh", "-c", hook["command"]], env, payload)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    spooled = b"".join(path.read_bytes() for path in spool.rglob("*.ndjson"))
+    assert spooled.endswith(payload.encode() + b"}\n") if refusal else not spooled
+    shutil.rmtree(spool, ignore_errors=True)
+
+
 def test_a_hook_that_was_written_by_hand_is_not_doubled(place: Place) -> None:
     by_hand = {"hooks": {"Stop": [{"hooks": [{"type": "command", "command": "python3 /opt/hook_agent.py hook"}]}]}}
     place.write(json.dumps(by_hand))
@@ -297,14 +349,14 @@ def containers(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
 def test_any_json_is_refused_or_comes_back_to_the_byte(value: str, before: str, after: str) -> None:
     text = f'{before}{{"x":{value},"hooks":{value}}}{after}'
     try:
-        installed = hook_agent._installed(text, "hook_agent.hook()")
+        installed = hook_agent._installed(text)
     except hook_agent._Refused:
         assert not isinstance(json.loads(value), dict) or any(
             not isinstance(groups, list) for groups in json.loads(value).values()
         )
         return
     assert json.loads(installed)["x"] == json.loads(value)
-    assert hook_agent._installed(installed, "hook_agent.hook()") == installed
+    assert hook_agent._installed(installed) == installed
     assert {len(ours({"hooks": {e: json.loads(installed)["hooks"][e][-1:]}})[e]) for e in SAFE} == {1}
     assert hook_agent._uninstalled(installed) == text
 
@@ -424,3 +476,167 @@ def test_a_link_is_followed_and_mode_and_owner_are_kept(place: Place) -> None:
     assert (state.st_mode & 0o7777, state.st_uid, state.st_gid) == (0o640, *owner)
     place.does("uninstall")
     assert (place.settings.is_symlink(), target.read_text()) == (True, "{}")
+
+
+# ------------------------------------------------------------------- others who write at the same time
+
+
+class Writer(threading.Thread):
+    """Reads, changes and writes the settings again and again, as Claude Code does, a key each time."""
+
+    def __init__(self, path: Path, kind: str, pause: float) -> None:
+        super().__init__()
+        self.path, self.kind, self.pause = path, kind, pause
+        self.lock = Path(f"{path}.lock")
+        self.written: list[str] = []
+        self.is_done = threading.Event()
+
+    def run(self) -> None:
+        while not self.is_done.wait(self.pause):
+            self.write(f"key-{len(self.written)}")
+
+    def write(self, key: str) -> None:
+        if self.kind == "locks":
+            eventually(self.is_locked)
+        settings = json.loads(self.path.read_text()) | {key: True}
+        text = json.dumps(settings, indent=2)
+        if self.kind == "writes in place":
+            self.path.write_text(text)
+        else:
+            other = self.path.with_suffix(".theirs")
+            other.write_text(text)
+            other.replace(self.path)
+        self.written.append(key)
+        if self.kind == "locks":
+            self.lock.rmdir()
+
+    def is_locked(self) -> bool:
+        try:
+            self.lock.mkdir()
+        except FileExistsError:
+            return False
+        return True
+
+
+@pytest.mark.parametrize("kind", ["locks", "does not lock", "writes in place"])
+def test_nothing_that_others_write_meanwhile_is_lost(place: Place, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that does not lock may lose ours, which are put in again; it pauses for longer than a change takes."""
+    place.write("{}")
+    monkeypatch.setattr(hook_agent, "_LOOK_AGAIN_SECONDS", 0.002)
+    writer = Writer(place.settings, kind, 0.0 if kind == "locks" else 0.05)
+    writer.start()
+    for _ in range(10):
+        assert hook_agent._install_into(str(place.settings))
+        if kind == "locks":
+            assert len(ours(settings_of(place.settings))) == len(SAFE)
+        assert hook_agent._uninstall_from(str(place.settings))
+    writer.is_done.set()
+    writer.join()
+    assert len(writer.written) > 5
+    assert list(settings_of(place.settings)) == writer.written
+    assert sorted(path.name for path in place.settings.parent.iterdir()) == ["settings.json"]
+
+
+@pytest.mark.parametrize("can_exchange", [True, False])
+@pytest.mark.parametrize("verb", ["install", "uninstall"])
+@pytest.mark.parametrize("is_in_place", [True, False])
+@pytest.mark.parametrize("moment", ["while it is prepared", "at the last look", "just after"])
+def test_whatever_the_moment_of_the_other_write_it_stays(
+    place: Place, moment: str, is_in_place: bool, verb: str, can_exchange: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = '{\n  "model": "opus"\n}\n'
+    place.write(text if verb == "install" else hook_agent._installed(text))
+    opened = place.settings.open("r+")
+    wrote: list[str] = []
+
+    def write_theirs() -> None:
+        if wrote:
+            return
+        theirs = place.settings.read_text() if not is_in_place or moment != "just after" else opened.read()
+        wrote.append(theirs.replace("opus", "sonnet"))
+        if is_in_place:
+            opened.seek(0)
+            opened.write(wrote[0])
+            opened.truncate()
+            opened.flush()
+        else:
+            place.settings.with_suffix(".theirs").write_text(wrote[0])
+            place.settings.with_suffix(".theirs").replace(place.settings)
+
+    real = {name: getattr(hook_agent, name) for name in ("_write_settings", "_text_in", "_exchange")}
+    looks: list[str] = []
+
+    def prepare(*arguments: Any) -> None:
+        real["_write_settings"](*arguments)
+        if moment == "while it is prepared":
+            write_theirs()
+
+    def look(path: str) -> str:
+        looks.append(path)
+        found: str = real["_text_in"](path)
+        if moment == "at the last look" or (moment == "just after" and len(looks) == 2):
+            write_theirs()
+        return found
+
+    monkeypatch.setattr(hook_agent, "_write_settings", prepare)
+    monkeypatch.setattr(hook_agent, "_text_in", look)
+    if not can_exchange:
+        monkeypatch.setattr(hook_agent, "_exchange", lambda: lambda one, other: False)
+    change = hook_agent._install_into if verb == "install" else hook_agent._uninstall_from
+    assert change(str(place.settings))
+    opened.close()
+    settings = settings_of(place.settings)
+    assert settings["model"] == "sonnet"
+    assert len(ours(settings)) == len(SAFE) if verb == "install" else "hooks" not in settings
+
+
+def test_a_lock_that_is_held_is_waited_for_and_one_that_was_left_is_not(place: Place) -> None:
+    place.write("{}")
+    lock = Path(f"{place.settings}.lock")
+    lock.mkdir()
+    threading.Timer(0.3, lock.rmdir).start()
+    begun = time.monotonic()
+    place.does("install")
+    assert time.monotonic() - begun > 0.3
+    lock.mkdir()
+    os.utime(lock, (1, 1))
+    place.does("uninstall")
+    assert not lock.exists()
+
+
+def test_a_lock_that_is_never_given_back_is_said(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    place.write("{}")
+    monkeypatch.setattr(hook_agent, "_LOCKED_SECONDS", 0.1)
+    lock = Path(f"{place.settings}.lock")
+    lock.mkdir()
+    with pytest.raises(hook_agent._Refused, match=r"settings\.json\.lock is there"):
+        hook_agent._install_into(str(place.settings))
+    assert (place.settings.read_text(), lock.exists()) == ("{}", True)
+
+
+# ------------------------------------------------------------------- who may write what everybody runs
+
+
+@pytest.mark.parametrize("trouble", ["file", "folder", "group", "owner", "above"])
+def test_managed_settings_do_not_name_what_others_can_write(place: Place, trouble: str) -> None:
+    there = place.home / "etc" / "50.json"
+    folder = place.agent.parent
+    there.parent.mkdir()
+    mine = (os.geteuid(), os.getegid())
+    path, mode, owner = {
+        "file": (place.agent, 0o666, mine),
+        "folder": (folder, 0o777, mine),
+        "group": (folder, 0o775, (0, 1234)),
+        "owner": (place.agent, 0o644, (1234, 0)),
+        "above": (there.parent, 0o777, mine),
+    }[trouble]
+    if os.geteuid() and trouble in ("group", "owner"):
+        pytest.skip("needs root")
+    os.chown(path, *owner)
+    path.chmod(mode)
+    elsewhere = f"hook_agent._MANAGED_SETTINGS = {str(there)!r}"
+    code = f"import hook_agent, sys; {elsewhere}; sys.exit(hook_agent.main(['install', '--managed']))"
+    done = place.run_command([sys.executable, "-c", code], {"PYTHONPATH": str(folder)})
+    assert done.returncode == 1
+    assert f"{path} can be written by others than root" in done.stderr
+    assert not there.exists()

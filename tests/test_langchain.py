@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypedDict, cast
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -32,11 +33,12 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.func import entrypoint, task
 from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.prebuilt import ToolNode, tools_condition
-from langgraph.types import Command, Send, interrupt
+from langgraph.types import Command, RetryPolicy, Send, interrupt
 from pydantic import BaseModel
 
 from hook_agent import SessionHookAgent
 from tests.appliance import REPOSITORY, Appliance
+from tests.peers import eventually
 
 Json = dict[str, Any]
 SECONDS = 20.0  # for what happens at once
@@ -916,9 +918,258 @@ def test_graph_does_not_suffer_from_a_store_that_is_away(tmp_path: Path) -> None
 
 def test_handler_that_fails_inside_is_silent(watched: Watched, caplog: pytest.LogCaptureFixture) -> None:
     handler = watched.agent.langchain_handler()
-    handler._runs = None  # as broken as it can be
+    handler._graphs = None  # as broken as it can be
     assert chain_of(Numbers, one=increment).invoke({"x": 0}, {"callbacks": [handler]}) == {"x": 1}
     assert [record for record in caplog.records if record.levelname != "DEBUG"] == []
+
+
+# ------------------------------------------------------- told twice, told again
+
+
+def another(watched: Watched, tmp_path: Path) -> Watched:
+    """The same session, as another process has it."""
+    url = watched.agent.service_url
+    return Watched(SessionHookAgent(watched.agent.session_id, url, "alice", spool_dir=tmp_path / "other"), watched.http)
+
+
+@both_ways
+@pytest.mark.parametrize("same_handler", [True, False])
+def test_handlers_at_compile_invoke_and_model_tell_once(watched: Watched, run: Run, same_handler: bool) -> None:
+    first = watched.agent.langchain_handler()
+
+    def handler() -> Any:
+        return first if same_handler else watched.agent.langchain_handler()
+
+    model = Model(messages=iter([says("Hello")]))
+
+    def think(state: MessagesState, config: RunnableConfig) -> Json:
+        return {"messages": [model.invoke(state["messages"], {**config, "callbacks": [handler()]})]}
+
+    graph = chain_of(MessagesState, think=think).with_config({"callbacks": [handler()]})
+    run(graph, {"messages": [HumanMessage("Hi")]}, {"callbacks": [handler()]})
+    session = watched.get()
+    kinds = [entry["type"] for entry in session["actions"] + session["responses"]]
+    assert sorted(kinds) == ["graph_end", "graph_start", "model_call", "model_result"]
+    assert session["metadata"]["tokenUsage"]["total"] == 42
+    assert session["metadata"]["metrics"]["agentsSpawned"] == 1
+
+
+def test_what_a_program_says_is_told_by_one_of_two_handlers(watched: Watched) -> None:
+    def shout(state: Numbers) -> Numbers:
+        dispatch_custom_event("loud", {"n": 1})
+        return state
+
+    config = {"callbacks": [watched.agent.langchain_handler(), watched.agent.langchain_handler()]}
+    chain_of(Numbers, shout=shout).invoke({"x": 1}, cast(Any, config))
+    assert len(watched.entries("actions", "custom_event")) == 1
+
+
+@both_ways
+def test_another_process_goes_on_with_what_was_asked(watched: Watched, run: Run, tmp_path: Path) -> None:
+    graph = agent_graph(says("", calls("ask_person", "call-1", question="Really?")), says("Yes"), tools=[ask_person])
+    run(graph, {"messages": [HumanMessage("Delete it")]}, watched.configured("t"))
+    assert watched.get()["metadata"]["status"] == "waiting"
+    other = another(watched, tmp_path)
+    run(graph, Command(resume="yes"), other.configured("t"))
+    session = other.get()
+    assert (session["metadata"]["status"], session["metadata"]["attention"]) == ("active", None)
+    metrics = session["metadata"]["metrics"]
+    assert (metrics["toolCalls"], metrics["agentsSpawned"]) == (1, 3)  # the third is the model's, which begins anew
+    assert other.statuses() == {"agent": "completed", "tools": "completed"}
+    (called,), (result,) = other.entries("actions", "tool_call"), other.entries("responses", "tool_result")
+    assert (called["runId"], called["toolUseId"]) == (result["runId"], result["toolUseId"])
+    assert list((tmp_path / "other").rglob("dead/*")) == []
+
+
+def test_another_process_answers_one_of_two_questions(watched: Watched, tmp_path: Path) -> None:
+    graph = StateGraph(Collected)
+    for name in ("ants", "bees"):
+        graph.add_node(name, cast(Any, lambda state, name=name: {"found": [interrupt(f"Keep the {name}?")]}))
+        graph.add_edge(START, name)
+    compiled = graph.compile(checkpointer=InMemorySaver())
+    asked = compiled.invoke({"found": []}, watched.configured("t"))["__interrupt__"]
+    both = watched.get()["metadata"]["attention"]
+    assert {both["message"], both["others"][0]["message"]} == {"Keep the ants?", "Keep the bees?"}
+    first, second = sorted(asked, key=lambda it: str(it.value))
+    other = another(watched, tmp_path)
+    compiled.invoke(Command(resume={first.id: "yes"}), other.configured("t"))
+    left = other.get()["metadata"]
+    assert (left["status"], left["attention"]["message"], left["attention"].get("others")) == (
+        "waiting",
+        "Keep the bees?",
+        None,
+    )
+    compiled.invoke(Command(resume={second.id: "yes"}), other.configured("t"))
+    assert other.get()["metadata"]["status"] == "active"
+
+
+def test_a_question_that_a_node_asks_again_is_a_new_one(watched: Watched) -> None:
+    def ask_twice(state: Numbers) -> Numbers:
+        return {"x": sum(interrupt("How many?") for _ in range(2))}
+
+    graph = chain_of(Numbers, InMemorySaver(), asker=ask_twice)
+    graph.invoke({"x": 0}, watched.configured("t"))
+    for answer, status in ((1, "waiting"), (2, "active")):
+        graph.invoke(Command(resume=answer), watched.configured("t"))
+        assert watched.get()["metadata"]["status"] == status
+    assert len(watched.entries("actions", "interrupt")) == 2
+
+
+def test_something_new_on_a_thread_leaves_its_question_behind(watched: Watched) -> None:
+    graph = chain_of(Numbers, InMemorySaver(), asker=ask)
+    for _ in range(2):
+        graph.invoke({"x": 0}, watched.configured("t"))
+    attention = watched.get()["metadata"]["attention"]
+    assert (attention["reason"], attention.get("others")) == ("question", None)
+    assert watched.statuses() == {"asker": "paused"}
+    graph.invoke(Command(resume=1), watched.configured("t"))
+    assert watched.get()["metadata"]["status"] == "active"
+
+
+def test_a_tool_that_is_tried_again_is_a_call_each_time(watched: Watched) -> None:
+    tries = itertools.count()
+
+    @tool
+    def flaky() -> str:
+        """Fails at first."""
+        if next(tries) == 0:
+            raise ConnectionError("not yet")
+        return "now"
+
+    graph = StateGraph(MessagesState)
+    graph.add_node(
+        "tools", ToolNode([flaky], handle_tool_errors=False), retry_policy=RetryPolicy(initial_interval=0.01)
+    )
+    graph.add_edge(START, "tools")
+    graph.compile().invoke({"messages": [says("", calls("flaky", "call_0"))]}, watched.config)
+    called = [entry["runId"] for entry in watched.entries("actions", "tool_call")]
+    (failed,), (worked,) = watched.entries("responses", "tool_error"), watched.entries("responses", "tool_result")
+    assert called == [failed["runId"], worked["runId"]]
+    assert len(set(called)) == 2
+
+
+def test_calls_whose_ids_begin_anew_have_runs_of_their_own(watched: Watched) -> None:
+    call = calls("add", "call_0", a=1, b=2)
+    agent_graph(says("", call), says("", call), says("3")).invoke(
+        {"messages": [HumanMessage("Add")]}, watched.configured("t")
+    )
+    runs = [entry["runId"] for entry in watched.entries("actions", "tool_call")]
+    assert len(runs) == len(set(runs)) == 2
+    assert [entry["runId"] for entry in watched.entries("responses", "tool_result")] == runs
+
+
+def test_all_that_is_to_be_approved_is_in_the_question(watched: Watched) -> None:
+    requests = [{"name": "rm", "args": {}, "description": f"Delete {name}?"} for name in ("a", "b")]
+
+    def approve(state: Numbers) -> Numbers:
+        return {"x": len(interrupt({"action_requests": requests, "review_configs": []}))}
+
+    chain_of(Numbers, InMemorySaver(), approve=approve).invoke({"x": 0}, watched.configured("t"))
+    assert watched.get()["metadata"]["attention"]["message"] == "Delete a? / Delete b?"
+
+
+def test_nobody_is_at_work_in_a_graph_that_was_left(watched: Watched) -> None:
+    async def main() -> None:
+        began = asyncio.Event()
+
+        async def wait(state: Numbers) -> None:
+            began.set()
+            await asyncio.Event().wait()
+
+        team = chain_of(Numbers, wait=wait)
+        stream = chain_of(Numbers, one=increment, team=team).astream({"x": 0}, watched.config, subgraphs=True)
+        await anext(stream)
+        pulling = asyncio.ensure_future(anext(stream))
+        await asyncio.wait_for(began.wait(), SECONDS)
+        pulling.cancel()
+        await asyncio.gather(pulling, return_exceptions=True)
+        await stream.aclose()
+
+    asyncio.run(main())
+    assert watched.statuses() == {"one": "completed", "team": "cancelled", "team.wait": "cancelled"}
+    assert watched.get()["state"]["agents"]["active"] == []
+
+
+def test_nodes_whose_end_nobody_tells_end_with_their_graph(watched: Watched) -> None:
+    handler, root, node, call = watched.agent.langchain_handler(), *(uuid4() for _ in range(3))
+    handler.on_chain_start(None, {}, run_id=root, name="graph")
+    metadata = {"langgraph_checkpoint_ns": "work:1", "langgraph_step": 1}
+    handler.on_chain_start(None, {}, run_id=node, parent_run_id=root, name="work", metadata=metadata)
+    handler.on_tool_start(None, "", run_id=call, parent_run_id=node, name="add", tool_call_id="c1")
+    handler.on_chain_error(GeneratorExit(), run_id=root)
+    handler.on_chain_end({}, run_id=node)
+    assert watched.statuses() == {"work": "cancelled"}
+    assert watched.get()["state"]["phase"] == "cancelled"
+
+
+# ------------------------------------------------------------- a program's end
+
+
+PROGRAM = """
+import sys
+sys.path.insert(0, {repository!r})
+from typing import TypedDict
+from hook_agent import SessionHookAgent
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.graph import END, START, StateGraph
+from langgraph.types import interrupt
+
+class Numbers(TypedDict):
+    x: int
+
+def fail(state): raise LookupError("no such number")
+def add(state): return {{"x": state["x"] + 1}}
+def ask(state): return {{"x": interrupt("How many?")}}
+
+def run(node):
+    graph = StateGraph(Numbers)
+    graph.add_node("node", node)
+    graph.add_edge(START, "node")
+    config = {{"callbacks": [agent.langchain_handler()], "configurable": {{"thread_id": "t"}}}}
+    try:
+        graph.compile(checkpointer=InMemorySaver()).invoke({{"x": 0}}, config)
+    except LookupError:
+        pass
+
+agent = SessionHookAgent()
+{main}
+"""
+ENDS: dict[str, tuple[str, str, int]] = {
+    "run(add)": ("completed", "success", 1),
+    "run(fail)": ("failed", "failed", 1),
+    "run(fail); run(add)": ("completed", "success", 1),
+    "run(ask)": ("waiting", "", 0),
+    "run(add); agent.sync.finalize(status='cancelled')": ("cancelled", "cancelled", 1),
+    "with agent.sync: run(add)": ("completed", "success", 1),
+    "run(add); raise KeyError('later')": ("failed", "failed", 1),
+    "import os\nrun(add)\nif not os.fork(): sys.exit()\nos.wait()": ("completed", "success", 1),
+    "agent.sync.log_action(type='x')": ("active", "", 0),
+}
+
+
+@pytest.mark.parametrize("main", ENDS)
+def test_a_program_that_ends_has_ended_its_session_as_its_last_graph_did(
+    appliance: Appliance, http: httpx.Client, session_id: str, tmp_path: Path, main: str
+) -> None:
+    environment = {
+        "PATH": "/usr/bin:/bin",
+        "SESSION_ID": session_id,
+        "SESSION_SERVICE_URL": appliance.url,
+        "SESSION_SPOOL_DIR": str(tmp_path / "spool"),
+    }
+    code = PROGRAM.format(repository=str(REPOSITORY), main=main)
+    subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, timeout=60, check=False)
+    status, final, ends = ENDS[main]
+
+    def has_ended() -> bool:
+        answer = http.get(f"/api/sessions/{session_id}")
+        return answer.status_code == 200 and answer.json()["metadata"]["status"] == status
+
+    eventually(has_ended, SECONDS)
+    session = http.get(f"/api/sessions/{session_id}").json()
+    assert (session["final"] or {}).get("status", "") == final
+    events = http.get(f"/api/sessions/{session_id}/events?limit=1000").json()["items"]
+    assert [event["type"] for event in events].count("session_finalized") == ends
 
 
 def test_missing_langchain_is_said_when_it_is_asked_for() -> None:

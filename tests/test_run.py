@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
+import json
 import os
 import pty
+import shlex
 import shutil
 import signal
 import socket
@@ -16,6 +19,7 @@ from typing import Any
 import httpx
 import pytest
 
+import hook_agent
 from tests.appliance import REPOSITORY, Appliance
 from tests.peers import eventually
 
@@ -263,3 +267,163 @@ def test_orphans_are_reaped(runner: Runner) -> None:
     )
     command = [sys.executable, "-c", becomes_their_parent, *RUN, "--", sys.executable, "-c", LEAVES_AN_ORPHAN]
     assert subprocess.run(command, env=runner.env, cwd=runner.folder, timeout=SECONDS).returncode == 0
+
+
+# ------------------------------------------------------------------- several programs, one session
+
+
+ENDS = {"session_finalized", "program_ended"}
+WAITS = 'echo "ready"; read line'
+AGENT = """
+import asyncio, sys
+sys.path.append(sys.argv[1])
+from hook_agent import SessionHookAgent
+async def main():
+    async with SessionHookAgent() as agent:
+        await agent.log_action(type="step")
+        if len(sys.argv) > 2:
+            print("ready", flush=True)
+            sys.stdin.readline()
+        await agent.finalize(outcome="its own")
+asyncio.run(main())
+"""
+
+
+def ends_of(http: httpx.Client, session: str) -> list[tuple[str, int | None]]:
+    """The ends that were told, in order, each with its exit code."""
+    events = http.get(f"/api/sessions/{session}/events?limit=1000").json()["items"]
+    told = [(event["data"].get("type", event["type"]), event["data"].get("exitCode")) for event in events]
+    return [(kind, code) for kind, code in told if kind in ENDS]
+
+
+def begun(process: subprocess.Popen[bytes]) -> subprocess.Popen[bytes]:
+    assert process.stdout
+    assert process.stdout.readline() == b"ready\n"
+    return process
+
+
+def test_a_program_in_a_program_does_not_end_the_session(runner: Runner, http: httpx.Client) -> None:
+    inner = [*RUN, "--", "sh", "-c", "exit 3"]
+    assert runner.run("--", "sh", "-c", f"{shlex.join(inner)}; exit 5")[0] == 5
+    assert ended(http, runner.session_id)["final"]["exitCode"] == 5
+    assert ends_of(http, runner.session_id) == [("program_ended", 3), ("session_finalized", 5)]
+
+
+def test_an_agent_under_run_says_that_it_has_ended_and_run_that_all_has(runner: Runner, http: httpx.Client) -> None:
+    assert runner.run("--", sys.executable, "-c", AGENT, str(REPOSITORY))[0] == 0
+    session = ended(http, runner.session_id)
+    assert session["final"]["exitCode"] == 0
+    assert ends_of(http, runner.session_id) == [("program_ended", None), ("session_finalized", 0)]
+    (told,) = [entry for entry in session["actions"] if entry["type"] == "program_ended"]
+    assert (told["status"], told["outcome"]) == ("success", "its own")
+
+
+@pytest.mark.parametrize("is_first_the_first", [True, False])
+def test_of_two_side_by_side_the_last_to_go_ends_the_session(
+    runner: Runner, http: httpx.Client, is_first_the_first: bool
+) -> None:
+    programs = [begun(runner.start("--", "sh", "-c", f"{WAITS}; exit {code}")) for code in (1, 2)]
+    order = programs if is_first_the_first else programs[::-1]
+    codes: list[int] = []
+    for process in order:
+        if codes:
+            assert http.get(f"/api/sessions/{runner.session_id}").json()["final"] is None
+        process.communicate(b"\n", timeout=SECONDS)
+        codes.append(process.returncode)
+    assert ended(http, runner.session_id)["final"]["exitCode"] == codes[1]
+    assert ends_of(http, runner.session_id) == [("program_ended", codes[0]), ("session_finalized", codes[1])]
+
+
+def test_a_program_that_is_killed_does_not_count_any_more(runner: Runner, http: httpx.Client) -> None:
+    killed = begun(runner.start("--", "sh", "-c", WAITS))
+    other = begun(runner.start("--", sys.executable, "-c", AGENT, str(REPOSITORY), "wait"))
+    killed.kill()
+    killed.communicate()
+    other.communicate(b"\n", timeout=SECONDS)
+    final = ended(http, runner.session_id)["final"]
+    assert (final["status"], final["exitCode"]) == ("success", 0)
+
+
+def test_those_that_end_at_once_end_the_session_once_and_last(runner: Runner, http: httpx.Client) -> None:
+    programs = [runner.start("--", "sh", "-c", f"{WAITS}; exit {code}") for code in range(6)]
+    for process in programs:
+        begun(process)
+    for process in programs:
+        assert process.stdin
+        process.stdin.write(b"\n")
+        process.stdin.flush()
+    codes = [process.wait(SECONDS) for process in programs]
+    for process in programs:
+        process.communicate()
+    assert codes == list(range(6))
+    eventually(lambda: len(ends_of(http, runner.session_id)) == 6)
+    ends = ends_of(http, runner.session_id)
+    assert [kind for kind, _ in ends] == ["program_ended"] * 5 + ["session_finalized"]
+    assert sorted(code for _, code in ends if code is not None) == codes
+    assert list((runner.spool).glob("*/programs/*")) == []
+
+
+def test_without_a_spool_each_program_ends_the_session(runner: Runner, http: httpx.Client) -> None:
+    """Nobody can know of the others then; nothing fails, and nothing is left open."""
+    runner.env |= {"SESSION_SPOOL_DIR": "/dev/null", "TMPDIR": "/dev/null"}
+    inner = [*RUN, "--", "sh", "-c", "exit 3"]
+    assert runner.run("--", "sh", "-c", f"{shlex.join(inner)}; exit 5")[0] == 5
+    eventually(lambda: len(ends_of(http, runner.session_id)) == 2)
+    assert ends_of(http, runner.session_id) == [("session_finalized", 3), ("session_finalized", 5)]
+
+
+@pytest.mark.parametrize("is_alone", [False, True])
+def test_the_end_of_claude_code_is_the_end_of_the_session_only_where_it_is_alone(
+    runner: Runner, http: httpx.Client, is_alone: bool
+) -> None:
+    hook = shlex.join([sys.executable, str(REPOSITORY / "hook_agent.py"), "hook"])
+    payloads: list[Json] = [
+        {"session_id": "claude-7", "hook_event_name": "SessionStart", "source": "startup"},
+        {"session_id": "claude-7", "hook_event_name": "SessionEnd", "reason": "other"},
+    ]
+    script = "; ".join(f"printf %s {shlex.quote(json.dumps(payload))} | {hook}" for payload in payloads)
+    command = ["sh", "-c", script] if is_alone else [*RUN, "--", "sh", "-c", f"{script}; exit 4"]
+    assert subprocess.run(command, env=runner.env, cwd=runner.folder, timeout=SECONDS).returncode == (
+        0 if is_alone else 4
+    )
+    wanted = [("session_finalized", None)] if is_alone else [("program_ended", None), ("session_finalized", 4)]
+    eventually(lambda: ends_of(http, runner.session_id) == wanted)
+    if not is_alone:
+        actions = http.get(f"/api/sessions/{runner.session_id}").json()["actions"]
+        assert [entry["reason"] for entry in actions if entry["type"] == "program_ended"] == ["other"]
+
+
+# ------------------------------------------------------------------- memory
+
+
+@pytest.mark.parametrize("code", [0, 9])
+@pytest.mark.parametrize("version", [1, 2])
+def test_that_a_process_was_killed_for_memory_is_noted(
+    runner: Runner, http: httpx.Client, version: int, code: int
+) -> None:
+    counts = runner.folder / "counts"
+    counts.write_text("oom_kill_disable 0\nunder_oom 0\noom_kill 2\n" if version == 1 else "low 0\noom_kill 2\n")
+    files = [str(runner.folder / "not there"), str(counts)]
+    script = f"sed -i 's/oom_kill 2/oom_kill 3/' {counts}; exit {code}"
+    program = f"""
+import sys; sys.path.append({str(REPOSITORY)!r}); import hook_agent
+hook_agent._memory_files = lambda: iter({files!r})
+sys.exit(hook_agent.main(["run", "--", "sh", "-c", {script!r}]))
+"""
+    assert subprocess.run([sys.executable, "-c", program], env=runner.env, timeout=SECONDS).returncode == code
+    because = ["exit code 9"] * (code == 9) + ["1 of its processes were killed for want of memory"]
+    assert ended(http, runner.session_id)["final"]["outcome"] == "; ".join(because)
+
+
+def test_the_files_of_either_version_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    def found(text: str) -> list[str]:
+        opened = io.StringIO(text)
+        monkeypatch.setattr("builtins.open", lambda *_, **__: opened)
+        return list(hook_agent._memory_files())
+
+    assert found("4:cpu,memory:/docker/abc\n1:name=systemd:/x\n") == [
+        "/sys/fs/cgroup/memory/docker/abc/memory.oom_control",
+        "/sys/fs/cgroup/memory/memory.oom_control",
+    ]
+    assert found("0::/\n")[0] == "/sys/fs/cgroup/memory.events"
+    assert found("0::/user.slice/a:b\n")[0] == "/sys/fs/cgroup/user.slice/a:b/memory.events"

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, note
 from hypothesis import strategies as st
 
-from sessionstore.database import COLUMNS, index_search, lose_silent, purge
+from sessionstore.database import COLUMNS, STATE_EVENTS, index_search, lose_silent, purge
 from sessionstore.events import STATE_TYPES, Draft, Event, EventType, text_of_time
+from sessionstore.folds import state_at
 from sessionstore.problems import Problem
 from tests.databases import DERIVED, MIDNIGHT, Database, drafted, temporary_database, view
 
@@ -149,7 +150,8 @@ def test_an_end_says_which_goals_were_reached(tmp_path: Path) -> None:
     database.append(drafted("goal_updated", "s", {"goalId": "goal-2", "status": "completed"}))
     database.append(drafted("session_finalized", "s", {"status": "failed", "outcome": [1], "exitCode": 2**64 - 1}))
     final = json.loads(database.document("s", "final"))
-    assert (final["goalsAchieved"], final["status"], final["outcome"]) == (["goal-2"], "failed", [1])
+    _, goal_two = json.loads(database.document("s", "state"))["goals"]
+    assert (final["goalsAchieved"], final["status"], final["outcome"]) == ([goal_two], "failed", [1])
     assert final["exitCode"] == 2**64 - 1
     database.close()
 
@@ -159,10 +161,17 @@ def test_an_end_says_which_goals_were_reached(tmp_path: Path) -> None:
 goal_ids = st.sampled_from(["goal-1", "goal-2", "g"])
 agent_ids = st.sampled_from(["agent-1", "agent-2", "a"])
 statuses = st.sampled_from(["pending", "completed", "failed", "running"])
-kinds = st.sampled_from(["tool_call", "file_write", "bash_exec", "task_spawn", "mcp_call", "prompt", "tool_result"])
+kinds = st.sampled_from(["tool_call", "file_write", "bash_exec", "task_spawn", "mcp_call", "prompt", "tool_result",
+                         "assistant_message", "error", "permission_request", "notification",
+                         "post_tool_batch"])  # fmt: skip
 tools = st.sampled_from(["Write", "Bash", "mcp__x__y", "Other"])
-asked = st.none() | st.fixed_dictionaries({"reason": st.sampled_from(["input", "permission"])})
-entries = st.fixed_dictionaries({"type": kinds}, optional={"tool": tools, "attention": asked})
+asked = st.none() | st.fixed_dictionaries(
+    {"reason": st.sampled_from(["input", "permission", "question"])}, optional={"id": ids, "message": texts}
+)
+entries = st.fixed_dictionaries(
+    {"type": kinds},
+    optional={"tool": tools, "attention": asked, "toolUseId": st.sampled_from(["t1", "t2"]), "attentionId": ids},
+)
 mangled = st.dictionaries(st.sampled_from(["goals", "agents", "phase"]), values | st.lists(
     st.fixed_dictionaries({"id": goal_ids, "status": statuses | values}), max_size=3), max_size=2)  # fmt: skip
 entry_into: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
@@ -175,7 +184,8 @@ DATA: dict[str, st.SearchStrategy[dict[str, Any]]] = {
     "metadata_updated": st.fixed_dictionaries({}, optional={
         "status": st.sampled_from(["active", "waiting", "completed", "failed", "cancelled"]),
         "attention": asked, "metrics.toolCalls": st.just("+2"), "note": values}),
-    "session_finalized": st.fixed_dictionaries({"status": st.sampled_from(["success", "failed", "cancelled"])}),
+    "session_finalized": st.fixed_dictionaries({"status": st.sampled_from(["success", "failed", "cancelled"])})
+    | st.just({"hook_event_name": "SessionEnd", "reason": "other"}),
     "session_lost": st.just({}),
     "session_deleted": st.just({}),
     "action": entries,
@@ -196,6 +206,8 @@ drafts = st.sampled_from(sorted(DATA)).flatmap(
         data=DATA[event_type],
         user_id=st.sampled_from([None, "alice", "bob"]),
         event_id=st.none() | st.sampled_from(["once", "twice"]),
+        agent_id=st.none() | agent_ids,
+        timestamp=st.none() | st.sampled_from([text_of_time(MIDNIGHT + seconds) for seconds in (-60, 0, 60)]),
         patch=st.sampled_from([None, "merge-patch", "replace"]) if event_type == "state_updated" else st.none(),
     )
 )
@@ -211,6 +223,35 @@ def check_minutes(database: Database, inserted: list[Event]) -> None:
     for event in inserted:
         expected[event.received_at[:16]] = expected.get(event.received_at[:16], 0) + 1
     assert dict(database.rows("SELECT * FROM minutes")) == expected
+
+
+def check_waiting(database: Database) -> None:
+    """A session waits as long as something is asked for or its agent sits at its prompt, and says for what."""
+    waiting = database.rows("SELECT session_id FROM sessions WHERE status = 'waiting' ORDER BY 1")
+    assert waiting == database.rows("SELECT DISTINCT session_id FROM asks ORDER BY 1")
+    for metadata in view_of_metadata(database):
+        attention = metadata["attention"]
+        assert (attention is not None) == (metadata["status"] == "waiting")
+        if attention is not None:
+            shown = [attention, *attention.get("others", [])]
+            assert all(type(ask[name]) is str for ask in shown for name in ("reason", "message", "since"))
+            assert len(shown) == 1 or "input" not in [ask["reason"] for ask in shown]
+    assert database.rows(
+        "SELECT session_id FROM sessions WHERE (status IN ('completed', 'failed', 'cancelled')) <> (ended IS NOT NULL)"
+    ) == []  # fmt: skip
+
+
+def check_ends(database: Database, written: list[Event]) -> None:
+    """Nobody is at work in what has ended, unless callers wrote the list of agents themselves."""
+    own = {event.session_id for event in written if event.type == "state_updated" and '"agents"' in event.data}
+    at_work = database.rows(
+        "SELECT session_id, agent_id FROM agents JOIN sessions s USING (session_id)"
+        " WHERE s.ended IS NOT NULL AND agents.status NOT IN ('completed', 'failed', 'cancelled')"
+    )
+    assert [row for row in at_work if row[0] not in own] == []
+    for session_id, document in database.rows("SELECT session_id, document FROM documents WHERE name = 'state'"):
+        events = database.rows(STATE_EVENTS, session_id, 2**63 - 1)
+        assert state_at(events) == json.loads(document), "the state is what its events make"
 
 
 def check_metrics(database: Database) -> None:
@@ -239,6 +280,8 @@ def test_what_the_triggers_keep_is_what_a_recount_finds(transactions: list[list[
                     assert appended.duplicate or appended.event.cursor == appender.cursor
                 inserted += appender.fresh
             assert database.kept() == database.recounted()
+            check_waiting(database)
+            check_ends(database, inserted)
             purge(database.connection, limit=3)
             index_search(database.connection, limit=3)
         assert database.kept() == database.recounted()

@@ -11,8 +11,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -167,7 +168,7 @@ def test_a_200_that_is_not_the_stores_is_no_acknowledgement(tmp_path: Path, body
     assert len(waiting_in(sender.spool)) == 1
 
 
-@pytest.mark.parametrize("status", [301, 404, 405, 408, 425, 429, 500, 502, 503, 504])
+@pytest.mark.parametrize("status", [301, 400, 404, 405, 408, 413, 422, 425, 429, 500, 502, 503, 504])
 def test_what_may_pass_is_tried_again(tmp_path: Path, status: int) -> None:
     with Fake(lambda posted: posted.answer(status) if posted.number == 1 else posted.accept()) as store:
         sender = sender_to(store.url, tmp_path)
@@ -241,7 +242,7 @@ def test_nothing_behind_a_bad_line_is_blocked(
 def test_a_batch_that_is_refused_is_searched_for_the_one_bad_event(tmp_path: Path) -> None:
     def refuse_poison(posted: Posted) -> None:
         if b"poison" in posted.body:
-            return posted.answer(413, b'{"detail":"too much"}')
+            return posted.refuse(413, "too much")
         taken.extend(json.loads(line)["data"]["number"] for line in posted.lines)
         return posted.accept()
 
@@ -256,6 +257,218 @@ def test_a_batch_that_is_refused_is_searched_for_the_one_bad_event(tmp_path: Pat
     assert taken == [*range(100), *range(101, 200)]
     (letter,) = letters_in(sender.spool)
     assert (letter["status"], json.loads(letter["record"])["data"]["number"]) == (413, 100)
+
+
+NGINX = b"<html><head><title>%d</title></head><body><center><h1>nginx</h1></center></body></html>"
+REFUSAL = b'{"type":"about:blank","title":"Bad","status":%d,"detail":"bad"}'
+PROBLEM = "application/problem+json"
+
+
+@pytest.mark.parametrize("status", [400, 404, 409, 413, 415, 422, 451])
+@pytest.mark.parametrize(
+    ("body", "media_type"),
+    [(NGINX, "text/html"), (NGINX, PROBLEM), (REFUSAL, "application/json"), (b'{"status":9%d}', PROBLEM)],
+    ids=["nginx", "HTML by another name", "some other service", "another status"],
+)
+def test_who_is_not_the_store_refuses_nothing(tmp_path: Path, status: int, body: bytes, media_type: str) -> None:
+    with Fake(lambda posted: posted.answer(status, body % status, Content_Type=media_type)) as proxy:
+        sender = sender_to(proxy.url, tmp_path)
+        fill(sender.spool, range(3))
+        assert sender.take_charge()
+        assert sender.step() not in (None, 0.0)
+        sender.link.close()
+    assert letters_in(sender.spool) == []
+    assert len(waiting_in(sender.spool)) == 3
+    assert (sender.spool.word(), f"answered {status}" in sender.spool.trouble()) == ("away", True)
+    sender.resign()
+
+
+@pytest.mark.parametrize("status", [400, 413, 422])
+@pytest.mark.parametrize("media_type", [PROBLEM, "Application/Problem+JSON; charset=utf-8"])
+def test_what_the_store_itself_refuses_is_given_up(tmp_path: Path, status: int, media_type: str) -> None:
+    with Fake(lambda posted: posted.answer(status, REFUSAL % status, Content_Type=media_type)) as store:
+        sender = sender_to(store.url, tmp_path)
+        fill(sender.spool, range(3))
+        deliver_all(sender)
+        sender.link.close()
+    assert [letter["status"] for letter in letters_in(sender.spool)] == [status] * 3
+
+
+@pytest.mark.parametrize("status", [403, 404, 503])
+def test_a_problem_of_another_kind_is_no_refusal_of_an_event(tmp_path: Path, status: int) -> None:
+    with Fake(lambda posted: posted.refuse(status)) as store:
+        sender = sender_to(store.url, tmp_path)
+        fill(sender.spool, range(3))
+        assert sender.step() not in (None, 0.0)
+        sender.link.close()
+    assert (letters_in(sender.spool), len(waiting_in(sender.spool))) == ([], 3)
+
+
+def test_a_proxy_that_takes_little_at_a_time_gets_little(tmp_path: Path) -> None:
+    def take_little(posted: Posted) -> None:
+        return posted.answer(413, NGINX % 413) if len(posted.body) > 1000 else posted.accept()
+
+    with Fake(take_little) as store:
+        sender = sender_to(store.url, tmp_path)
+        fill(sender.spool, range(100))
+        deliver_all(sender)
+        sender.link.close()
+    taken = [line for body in store.posted if len(body) <= 1000 for line in body.split(b"\n")]
+    assert taken == [line_of(number).rstrip(b"\n") for number in range(100)]
+
+
+@pytest.mark.parametrize("status", [408, 425, 429, 500, 503])
+def test_a_line_that_cannot_be_taken_now_is_kept_and_sent_again(tmp_path: Path, status: int) -> None:
+    def take_at_the_second_time(posted: Posted) -> None:
+        later = [{"line": 2, "status": status, "detail": "Too many new sessions"}]
+        return posted.tell(2, later) if posted.number == 1 else posted.accept()
+
+    with Fake(take_at_the_second_time) as store:
+        sender = sender_to(store.url, tmp_path)
+        fill(sender.spool, range(3))
+        assert sender.step() not in (None, 0.0)
+        assert len(waiting_in(sender.spool)) == 3
+        assert sender.step() == 0.0
+        sender.link.close()
+    assert store.posted[0] == store.posted[1]
+    assert letters_in(sender.spool) == []
+
+
+BAD = {"status": 422, "detail": "bad"}
+
+
+@pytest.mark.parametrize(
+    ("accepted", "rejected", "more"),
+    [
+        (0, [], {}),
+        (2, [], {}),
+        (4, [], {}),
+        (2, [{"line": 2, **BAD}], {"duplicates": 1}),
+        (2, [{"line": 4, **BAD}], {}),
+        (2, [{"line": 0, **BAD}], {}),
+        (2, [{"line": 2}], {}),
+        (2, [{"line": 2, **BAD}], {"rejectedTotal": 2}),
+        (2, [], {"rejectedTotal": -1, "duplicates": 2}),
+        (3.0, [], {}),
+    ],
+)
+def test_a_200_that_does_not_add_up_forgets_nothing(tmp_path: Path, accepted: int, rejected: Any, more: Any) -> None:
+    with Fake(lambda posted: posted.tell(accepted, rejected, **more)) as store:
+        sender = sender_to(store.url, tmp_path)
+        fill(sender.spool, range(3))
+        assert sender.step() not in (None, 0.0)
+        sender.link.close()
+    assert (letters_in(sender.spool), len(waiting_in(sender.spool))) == ([], 3)
+
+
+def test_a_list_of_rejections_that_is_cut_is_asked_for_in_pieces(tmp_path: Path) -> None:
+    """The store lists a thousand; a hundred and one here. Every third line is bad."""
+    longest = 20
+
+    def list_few(posted: Posted) -> None:
+        numbers = [json.loads(line)["data"]["number"] for line in posted.lines]
+        bad = [{"line": at, **BAD} for at, number in enumerate(numbers, 1) if number % 3 == 0]
+        posted.tell(len(numbers) - len(bad), bad[:longest], rejectedTotal=len(bad))
+
+    with Fake(list_few) as store:
+        sender = sender_to(store.url, tmp_path)
+        fill(sender.spool, range(301))
+        deliver_all(sender)
+        sender.link.close()
+    buried = [json.loads(letter["record"])["data"]["number"] for letter in letters_in(sender.spool)]
+    assert buried == list(range(0, 301, 3))
+
+
+def test_dead_letters_are_tried_again_when_they_are_asked_for(
+    appliance: Appliance, http: httpx.Client, tmp_path: Path, session_id: str
+) -> None:
+    env = environment(tmp_path, appliance.url)
+    spool = spool_in(tmp_path, appliance.url)
+    hopeless = b'{"sessionId":"%s","type":"nonsense","data":{}}' % session_id.encode()
+    for number in range(1500):  # in both files
+        spool.bury(line_of(number, session_id, text="x" * 4000).rstrip(b"\n"), 400, NGINX.decode())
+        if number in (3, 1400):
+            spool.bury(hopeless, 422, "type")
+    there = spool.letters()
+    assert there > 900
+    assert command("flush", env).returncode == 0
+    assert spool.letters() == there  # not asked for
+    spool.append(line_of(9999, session_id))
+    done = command("flush", env, "--dead", "--timeout", "60")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "were refused for good" in done.stdout
+    assert {letter["record"] for letter in letters_in(spool)} == {hopeless.decode()}
+    numbers = numbers_of(http, session_id)
+    assert numbers[0] == 9999 and numbers[1:] == sorted(numbers[1:]) and numbers[-1] == 1499
+    assert len(numbers) - 1 + spool.letters() == there
+
+
+def test_dead_letters_stay_while_the_store_is_away(tmp_path: Path) -> None:
+    env = environment(tmp_path, "http://127.0.0.1:9")
+    spool = spool_in(tmp_path, "http://127.0.0.1:9")
+    spool.bury(line_of(1).rstrip(b"\n"), 422, "bad")
+    spool.append(line_of(2))
+    assert command("flush", env, "--dead", "--timeout", "0.3").returncode == 1
+    assert (spool.letters(), len(waiting_in(spool))) == (1, 1)
+
+
+# ------------------------------------------------------------- what hooks have told before
+
+
+def record_of(monkeypatch: pytest.MonkeyPatch, payload: Mapping[str, object], session: str = "") -> bytes:
+    monkeypatch.setenv("SESSION_ID", session)
+    return hook_agent._hook_record(json.dumps(payload).encode())
+
+
+START = {"session_id": "claude-a", "hook_event_name": "SessionStart", "source": "startup"}
+
+
+def test_what_hooks_have_told_is_known_to_the_next_who_delivers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A nested program is a lane only because another is known to be at work, and a hook that is told twice is one."""
+    nested = {**START, "session_id": "claude-b"}
+    said = {"session_id": "claude-b", "hook_event_name": "UserPromptSubmit", "prompt": "go"}
+    with Fake(Posted.accept) as store:
+        for payload in (START, nested, said, said, {**said, "prompt": "on"}):
+            sender = sender_to(store.url, tmp_path)
+            sender.spool.append(record_of(monkeypatch, payload, "outer"))
+            assert sender.take_charge()
+            deliver_all(sender)
+            sender.resign()
+            sender.link.close()
+    events = [json.loads(line) for body in store.posted for line in body.splitlines()]
+    told = [(event["type"], event.get("agentId"), event["data"].get("prompt")) for event in events]
+    lane = "claude-claude-b"
+    assert told == [
+        ("session_created", None, None),
+        ("agent_spawned", lane, None),
+        ("action", lane, "go"),
+        ("action", lane, "on"),
+    ]
+
+
+def test_who_reads_hooks_again_begins_with_what_was_known_before_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a kill between the store's answer and the note of how far it has come."""
+    payloads = [START, {**START, "session_id": "claude-b"}, {"session_id": "claude-a", "hook_event_name": "Stop"}]
+    with Fake(Posted.accept) as store:
+        first, second = sender_to(store.url, tmp_path), sender_to(store.url, tmp_path)
+        first.spool.append(record_of(monkeypatch, payloads[0], "outer"))
+        fill(first.spool, range(1))
+        deliver_all(first)
+        for payload in payloads[1:]:
+            first.spool.append(record_of(monkeypatch, payload, "outer"))
+        monkeypatch.setattr(first.spool, "done", lambda batch: None)
+        first.step()
+        monkeypatch.undo()
+        deliver_all(second)
+        for sender in (first, second):
+            sender.link.close()
+    assert store.posted[-2] == store.posted[-1]
+    assert len(store.posted[-1].splitlines()) == 2
+    assert second.spool.segments() == []
 
 
 # -------------------------------------------------------------------------- bound
@@ -364,6 +577,50 @@ def test_a_token_file_is_found_from_everywhere(tmp_path: Path, folder: Path, mon
         hook(b'{"session_id":"relative","hook_event_name":"Stop"}', env)
         with httpx.Client(base_url=appliance.url, headers=headers) as http:
             eventually(lambda: entries_of(http, "relative", "/responses"))
+
+
+TROUBLES = {
+    "of another": "belongs to uid",
+    "not there": "No such file",
+    "a folder": "Is a directory",
+    "empty": "is empty",
+    "no text": "not UTF-8",
+}
+WITHOUT_RIGHTS = ("setpriv", "--bounding-set=-dac_override,-dac_read_search,-fowner,-chown", "--inh-caps=-all")
+
+
+@pytest.mark.parametrize("trouble", TROUBLES)
+def test_a_token_file_that_cannot_be_read_is_named(tmp_path: Path, folder: Path, trouble: str) -> None:
+    path = tmp_path / "token"
+    if trouble == "a folder":  # as a container's engine makes one where there is nothing to mount
+        path.mkdir()
+    elif trouble != "not there":
+        path.write_bytes(b"" if trouble == "empty" else b"\xff\xfe" if trouble == "no text" else b"right-token")
+    before: tuple[str, ...] = ()
+    if trouble == "of another":
+        if os.geteuid() or not shutil.which("setpriv"):
+            pytest.skip("needs root, and setpriv")
+        path.chmod(0o600)
+        os.chown(path, 1234, 1234)
+        before = (*WITHOUT_RIGHTS, "--reuid=0")
+    program = """
+import hook_agent
+agent = hook_agent.SessionHookAgent("told").sync
+agent.log_action(type="step")
+agent.flush(1)
+"""
+    with Appliance(folder, {"SESSIONS_TOKEN": "right-token"}) as appliance:
+        env = environment(tmp_path, appliance.url, SESSION_TOKEN_FILE=str(path))
+        for words in (["-c", program], [hook_agent.__file__, "test"], [hook_agent.__file__, "status"]):
+            ran = subprocess.run([*before, sys.executable, *words], env=env, capture_output=True, text=True, timeout=60)
+            said = ran.stdout if words[-1] == "status" else ran.stderr
+            line, *_ = [line for line in said.splitlines() if str(path) in line]
+            assert TROUBLES[trouble] in line
+            if trouble == "of another":
+                assert "uid 0" in line and "1234" in line and "chown" in line
+            assert ran.returncode == (0 if words[0] == "-c" else 1)
+        good = environment(tmp_path, appliance.url, SESSION_TOKEN_FILE=str(path), SESSION_TOKEN="right-token")
+        assert str(path) not in command("test", good).stderr  # the file is not asked then
 
 
 def test_a_token_is_sent_as_bearer(tmp_path: Path) -> None:

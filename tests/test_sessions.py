@@ -734,13 +734,14 @@ def test_final_has_every_member_of_the_contract(http: httpx.Client, session_id: 
     for number, status in enumerate(("completed", "pending"), 1):
         http.post(f"/api/state/{session_id}/goals", json={"description": f"{number}", "status": status})
     finalize(http, session_id, outcome={"merged": True}, response="Done.", exitCode=0)
-    final = session(http, session_id)["final"]
+    final, state = (session(http, session_id)[name] for name in ("final", "state"))
     assert TIME.fullmatch(final["timestamp"])
+    assert (state["goals"][0]["status"], state["goals"][0]["description"]) == ("completed", "1")
     expected = {
         "$schema": "session-final-v1",
         "status": "success",
         "outcome": {"merged": True},
-        "goalsAchieved": ["goal-1"],
+        "goalsAchieved": state["goals"][:1],
         "finalResponse": "Done.",
         "exitCode": 0,
         "metrics": dict.fromkeys(METRICS, 0) | {"bashCommands": 1},
@@ -770,20 +771,89 @@ def test_duration_is_measured_by_the_callers_clock(http: httpx.Client, session_i
     assert made["duration"] == 3_601_500
 
 
-def test_words_after_the_end_are_kept_and_do_not_reopen(http: httpx.Client, session_id: str) -> None:
+BEFORE, END, AFTER = (f"2026-02-13T21:00:0{second}.000Z" for second in (1, 2, 3))
+
+
+def test_words_of_before_the_end_are_kept_and_do_not_reopen(http: httpx.Client, session_id: str) -> None:
     create(http, session_id)
-    finalize(http, session_id)
+    finalize(http, session_id, timestamp=END)
     final = session(http, session_id)["final"]
-    act(http, session_id, type="prompt")
-    respond(http, session_id)
-    http.patch(f"/api/state/{session_id}", json={"phase": "afterwards"})
-    http.post(f"/api/state/{session_id}/goals", json={"description": "late"})
+    act(http, session_id, type="prompt", timestamp=BEFORE)
+    respond(http, session_id, timestamp=END)
+    earlier = {"X-Timestamp": BEFORE}
+    http.patch(f"/api/state/{session_id}", json={"phase": "afterwards"}, headers=earlier)
+    http.post(f"/api/state/{session_id}/goals", json={"description": "late"}, headers=earlier)
     set_metadata(http, session_id, {"note": "late"})
     after = session(http, session_id)
     assert after["metadata"]["status"] == "completed"
     assert after["final"] == final
     assert len(after["actions"]) == len(after["responses"]) == 1
     assert (after["state"]["phase"], after["metadata"]["note"]) == ("afterwards", "late")
+
+
+Words = dict[str, list[dict[str, Any]]]
+WORDS: Words = {
+    "actions": [{"type": "prompt", "prompt": "more"}, {"type": "tool_call", "agentId": "a1"}, {"type": "own-kind"}],
+    "actions/{}/responses": [{"type": "assistant_message", "message": "more"}, {"type": "own-kind"}],
+    "state/{}/goals": [{"description": "more"}],
+    "state/{}/agents": [{"type": "worker"}],
+}
+NO_WORDS: Words = {
+    "actions": [{"type": "permission_denied"}, {"type": "elicitation_result", "attention": None}],
+    "actions/{}/responses": [{"type": kind} for kind in ("tool_result", "tool_error", "graph_end", "model_error")],
+    "state/{}/agents/a1/complete": [{}],
+}  # fmt: skip
+
+
+def addressed(words: Words) -> list[tuple[str, dict[str, Any]]]:
+    named = ((path if "{}" in path else f"{path}/{{}}", bodies) for path, bodies in words.items())
+    return [(f"/api/{path}", body) for path, bodies in named for body in bodies]
+
+
+def ended_with_an_agent(http: httpx.Client, session_id: str) -> None:
+    create(http, session_id)
+    http.post(f"/api/state/{session_id}/agents", json={"type": "worker", "agentId": "a1", "timestamp": BEFORE})
+    finalize(http, session_id, timestamp=END)
+
+
+@pytest.mark.parametrize(("path", "body"), addressed(WORDS), ids=str)
+def test_a_later_word_brings_an_ended_session_back(
+    http: httpx.Client, session_id: str, path: str, body: dict[str, Any]
+) -> None:
+    ended_with_an_agent(http, session_id)
+    final = session(http, session_id)["final"]
+    http.post(path.format(session_id), json=body | {"timestamp": AFTER}).raise_for_status()
+    after = session(http, session_id)
+    assert (after["metadata"]["status"], after["metadata"]["ended"]) == ("active", None)
+    assert after["final"] == final, "until the next end"
+    finalize(http, session_id, status="failed")
+    assert session(http, session_id)["final"]["status"] == "failed"
+
+
+@pytest.mark.parametrize(("path", "body"), addressed(NO_WORDS), ids=str)
+def test_what_closes_what_was_open_leaves_an_end(
+    http: httpx.Client, session_id: str, path: str, body: dict[str, Any]
+) -> None:
+    ended_with_an_agent(http, session_id)
+    http.post(path.format(session_id), json=body | {"timestamp": AFTER}).raise_for_status()
+    assert metadata(http, session_id)["status"] == "completed"
+    assert metadata(http, session_id)["ended"] == END
+
+
+def test_a_later_word_that_asks_has_an_ended_session_wait(http: httpx.Client, session_id: str) -> None:
+    create(http, session_id)
+    finalize(http, session_id, timestamp=END)
+    respond(http, session_id, type="error", timestamp=AFTER, attention={"reason": "input", "message": "Log in"})
+    made = metadata(http, session_id)
+    assert (made["status"], made["attention"]["message"], made["ended"]) == ("waiting", "Log in", None)
+
+
+def test_what_others_say_of_an_ended_session_leaves_it_ended(http: httpx.Client, session_id: str) -> None:
+    create(http, session_id)
+    finalize(http, session_id, timestamp=END)
+    asks = {"attention": {"reason": "permission", "message": "May I?"}, "note": "seen"}
+    http.patch(f"/api/sessions/{session_id}/metadata", json=asks, headers={"X-Timestamp": AFTER}).raise_for_status()
+    assert (metadata(http, session_id)["status"], metadata(http, session_id)["attention"]) == ("completed", None)
 
 
 def test_a_retry_of_the_end_is_answered_as_the_first_time(http: httpx.Client, session_id: str) -> None:

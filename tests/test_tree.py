@@ -21,10 +21,12 @@ from hypothesis import given, settings
 from export import layout
 from export.layout import open_reader
 from export.tree import Progress, Tree, TreeAhead, TreeBusy
+from sessionstore.database import migrate
 from sessionstore.events import EventType
 from tests.appliance import REPOSITORY, Appliance
 from tests.databases import Database, drafted
 from tests.peers import eventually
+from tests.test_database import aged, with_goals_and_a_wait
 from tests.trees import (
     apply,
     contents,
@@ -544,3 +546,21 @@ def test_the_command_waits_for_a_tree_that_a_server_keeps(tmp_path: Path) -> Non
         eventually(lambda: (tmp_path / ".mirror.json").read_bytes() == b'{"cursor":2}\n')
     done = command("tree", "--dir", tmp_path)
     assert (done.returncode, done.stdout) == (0, f"The tree in {tmp_path} is at cursor 2\n")
+
+
+def test_documents_that_a_newer_version_has_made_anew_are_written_again(tmp_path: Path) -> None:
+    database = Database(tmp_path / "sessions.db")
+    with_goals_and_a_wait(database)
+    folder = tmp_path / "tree"
+    wanted = write_tree(database.path, folder)
+    aged(database)
+    final = folder / "sessions/ended/final.json"
+    final.write_text(final.read_text().replace("one", "as the older version had it"))
+    migrate(database.connection)
+    for written in (True, False):  # and once a process, as long as nothing is newer
+        with closing(Tree(folder)) as tree, closing(open_reader(database.path)) as reader:
+            while not tree.follow(reader):
+                pass
+            assert tree.written == written
+        assert contents(folder) == wanted
+    database.close()

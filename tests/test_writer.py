@@ -274,6 +274,64 @@ def test_too_much_waiting_is_503_until_it_is_less(
 # ------------------------------------------------------------------- the end
 
 
+MANY = 3000
+"""Events of a deleted session: too many to be removed in one turn of the writer."""
+
+
+def many_words(session: str) -> Work:
+    def write(appender: Appender) -> None:
+        for _ in range(MANY):
+            appender.append(word(session))
+
+    return write
+
+
+def test_an_id_that_was_just_deleted_is_used_again_while_others_write(folder: Path) -> None:
+    async def test() -> None:
+        async with store_in(folder) as store:
+            await store.writer.submit(many_words("s"))
+            order: list[str] = []
+
+            def submit(name: str, draft: Draft) -> asyncio.Future[Any]:
+                answer = store.writer.submit(writes(draft), [draft])
+                answer.add_done_callback(lambda _: order.append(name))
+                return answer
+
+            with held(store.writer):
+                deleted = submit("deleted", drafted("session_deleted", "s"))
+                answered = [submit("created", drafted("session_created", "s", {"initial": {"anew": True}}))]
+                answered += [submit(f"word {number}", word("s", number=number)) for number in range(3)]
+                answered += [submit("other", word("other"))]
+                commits = store.writer.commits
+            await deleted
+            results = await answers(answered)
+            assert failures(results) == []
+            assert order == ["deleted", "other", "created", "word 0", "word 1", "word 2"]
+            assert store.writer.commits - commits >= MANY / 500
+            session = await store.reader.session("s", 10)
+            assert '"anew":true' in session["initial"]
+            assert [result.event.seq for result in results[1:4]] == [1, 2, 3]
+            assert store.writer.held == []
+
+    run(test)
+
+
+def test_stopping_refuses_who_waits_for_a_deleted_id(folder: Path) -> None:
+    async def test() -> None:
+        async with store_in(folder) as store:
+            await store.writer.submit(many_words("s"))
+            with held(store.writer):
+                store.writer.submit(writes(drafted("session_deleted", "s")))
+                draft = drafted("session_created", "s", {"initial": {}})
+                created = store.writer.submit(writes(draft), [draft])
+                stopping = asyncio.create_task(store.writer.stop())
+                await asyncio.sleep(0)
+            await stopping
+            assert failures(await answers([created])) == [503]
+
+    run(test)
+
+
 def test_stopping_finishes_what_was_taken_and_takes_no_more(folder: Path) -> None:
     async def test() -> None:
         store = Store(Settings(directory=folder))

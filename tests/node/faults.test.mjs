@@ -7,8 +7,8 @@ import test from 'node:test';
 
 import { SessionHookAgent } from '../../containers/hook_agent.mjs';
 import {
-  FAULT_NAMES, Link, Store, assertQuiet, begin, deadOf, environment, eventually, newFolder, newSession, queuesOf, run,
-  says, upTo,
+  FAULT_NAMES, Link, Store, assertQuiet, begin, command, deadOf, environment, eventually, newFolder, newSession,
+  queuesOf, refuses, run, says, upTo,
 } from './surroundings.mjs';
 
 const store = await Store.create();
@@ -134,7 +134,7 @@ test('an event that the store refuses is put aside with the reason, and holds no
 for (const status of [400, 413, 422]) {
   test(`of a batch that is ${status} as a whole, only the bad event is put aside`, async () => {
     const link = await Link.create(store);
-    link.nextFault = (body) => (body.includes('poison') ? says(status) : 'pass');
+    link.nextFault = (body) => (body.includes('poison') ? refuses(status) : 'pass');
     const spool = newFolder();
     const agent = new SessionHookAgent({ serviceUrl: link.url, spoolDir: spool, sessionId: newSession() });
     const bad = [3, 40, 41];
@@ -145,9 +145,93 @@ for (const status of [400, 413, 422]) {
   });
 }
 
+const HTML = '<html><title>400</title><center>nginx</center></html>';
+const PROBLEM = { 'content-type': 'application/problem+json' };
+const NOT_THE_STORES = {
+  "nginx's": (status) => says(status, { 'content-type': 'text/html' }, HTML),
+  'HTML by another name': (status) => says(status, PROBLEM, HTML),
+  "some other service's": (status) => says(status, { 'content-type': 'application/json' }, `{"status":${status}}`),
+  "another status's": (status) => says(status, PROBLEM, '{"status":418,"detail":"I am a teapot"}'),
+};
+for (const [whose, fault] of Object.entries(NOT_THE_STORES)) {
+  test(`a refusal that is ${whose} is not the store's: everything is kept, and status says what it said`, async () => {
+    const link = await Link.create(store);
+    const spool = newFolder();
+    const env = environment(link, spool);
+    const agent = new SessionHookAgent({ serviceUrl: link.url, spoolDir: spool, sessionId: env.SESSION_ID });
+    for (const status of [400, 413, 422]) {
+      link.nextFault = () => fault(status);
+      await agent.logAction({ type: 'note', n: status });
+      assert.equal(await agent.flush(300), false);
+    }
+    assert.match((await command(['status'], env)).stdout, /^Last try {3}\S/m);
+    link.nextFault = () => 'pass';
+    assert.equal(await agent.flush(), true);
+    assert.deepEqual(await store.numbers(agent.sessionId), [400, 413, 422]);
+    assert.deepEqual(deadOf(spool), []);
+    assert.doesNotMatch((await command(['status'], env)).stdout, /Last try/);
+  });
+}
+
+const told = (accepted, rejected, more = {}) =>
+  says(200, {}, JSON.stringify({ success: true, accepted, duplicates: 0, rejected, ...more }));
+const BAD = { status: 422, detail: 'bad' };
+const DOES_NOT_ADD_UP = [
+  told(0, []), told(1, []), told(1, [{ line: 3, ...BAD }]), told(1, [{ line: 2 }]), told(1, [null]),
+  told(1, [{ line: 2, ...BAD }], { rejectedTotal: 2 }), told('2', []), told(3, [], { rejectedTotal: -1 }),
+];
+test('a 200 that does not add up, and a line that cannot be taken now, forget nothing', async () => {
+  const link = await Link.create(store);
+  const later = [429, 503, 500].map((status) => told(1, [{ line: 2, status, detail: 'later' }]));
+  const spool = newFolder();
+  const agent = new SessionHookAgent({ serviceUrl: link.url, spoolDir: spool, sessionId: newSession() });
+  for (const fault of [...DOES_NOT_ADD_UP, ...later]) {
+    link.faults = [fault];
+    const before = link.batches.length;
+    await Promise.all([agent.logAction({ type: 'note', n: before }), agent.logAction({ type: 'note', n: before + 0.5 })]);
+    assert.equal(await agent.flush(), true);
+    assert.ok(link.batches.length >= before + 2, 'it was sent again');
+  }
+  assert.equal((await store.numbers(agent.sessionId)).length, 2 * (DOES_NOT_ADD_UP.length + later.length));
+  assert.deepEqual(deadOf(spool), []);
+});
+
+test('a list of rejections that is cut is asked for in pieces', async () => {
+  const link = await Link.create(store);
+  link.nextFault = (body) => {
+    const numbers = body.trim().split('\n').map((line) => JSON.parse(line).data.n);
+    const bad = numbers.flatMap((n, index) => (n % 3 === 0 ? [{ line: index + 1, ...BAD }] : []));
+    return told(numbers.length - bad.length, bad.slice(0, 5), { rejectedTotal: bad.length });
+  };
+  const spool = newFolder();
+  const agent = new SessionHookAgent({ serviceUrl: link.url, spoolDir: spool, sessionId: newSession() });
+  for (const n of upTo(100)) await agent.logAction({ type: 'note', n });
+  assert.equal(await agent.flush(), true);
+  assert.deepEqual(deadOf(spool).map(({ event }) => event.data.n), upTo(100).filter((n) => n % 3 === 0));
+});
+
+test('dead letters are tried again when that is asked for, and those that go are taken out', async () => {
+  const link = await Link.create(store);
+  const spool = newFolder();
+  const env = environment(link, spool);
+  const agent = new SessionHookAgent({ serviceUrl: link.url, spoolDir: spool, sessionId: env.SESSION_ID });
+  link.nextFault = () => refuses(422);
+  for (const n of upTo(12)) {
+    await agent.logAction({ type: 'note', n, big: 12345678901234567890n, text: 'x'.repeat(500_000) });
+  }
+  assert.equal(await agent.flush(), true);
+  link.nextFault = (body) => (body.includes('"n":7') ? refuses(422) : 'pass');
+  assertQuiet(await command(['flush', '5'], env));
+  assert.deepEqual(await store.numbers(agent.sessionId), [], 'not asked for');
+  assertQuiet(await command(['flush', '--dead', '20'], env));
+  assert.deepEqual(await store.numbers(agent.sessionId), upTo(12).filter((n) => n !== 7));
+  assert.deepEqual(fs.readdirSync(join(spool, 'dead')), ['node.ndjson']);
+  assert.deepEqual(deadOf(spool).map(({ event }) => event.data.n), [7]);
+});
+
 test('what is put aside has a bound', async () => {
   const link = await Link.create(store);
-  link.nextFault = () => says(422);
+  link.nextFault = () => refuses(422);
   const spool = newFolder();
   const agent = new SessionHookAgent({ serviceUrl: link.url, spoolDir: spool, sessionId: newSession() });
   for (const n of upTo(24)) await agent.logAction({ type: 'note', n, text: 'x'.repeat(600_000) });

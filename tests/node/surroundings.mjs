@@ -191,6 +191,10 @@ function forward(store, { method, url, headers }, body) {
 
 const says = (status, headers = {}, body = '') => (response) => response.writeHead(status, headers).end(body);
 
+/** As the store itself does. */
+const refuses = (status, detail = 'It is bad') =>
+  says(status, { 'content-type': 'application/problem+json' }, JSON.stringify({ title: 'Bad', status, detail }));
+
 const FAULTS = {
   async pass(response, pass) {
     const answer = await pass();
@@ -220,7 +224,7 @@ const FAULTS = {
   notTheStoreEither: says(200, { 'content-type': 'application/json' }, '{"success":true}'),
 };
 export const FAULT_NAMES = Object.keys(FAULTS);
-export { says };
+export { refuses, says };
 
 // --------------------------------------------------------------------------------------------------- programs
 

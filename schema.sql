@@ -263,7 +263,8 @@ SELECT cursor, session_id, event_id, agent_id, type, kind, timestamp,
        data ->> '$.machineMade' IS 1 OR EXISTS (               -- as a prompt: Claude Code's own words
          SELECT 1 FROM json_each('["task-notification>", "command-name>", "command-message>", "local-command-",
                                    "system-reminder>"]') AS tag
-         WHERE instr(ltrim(coalesce(data ->> '$.prompt', data ->> '$.text', data ->> '$.content')), '<' || tag.value) = 1)
+         WHERE instr(ltrim(coalesce(data ->> '$.prompt', data ->> '$.text', data ->> '$.content'), char(9, 10, 13, 32)),
+                     '<' || tag.value) = 1)
          AS is_machine_made
 FROM events;
 

@@ -225,16 +225,23 @@ const ASSIGNED = String.raw`\\{0,3}["']?[ \t]{0,4}(?:=>|:=|[:=])[ \t]{0,4}\\{0,3
 const UNQUOTED = 'A-Za-z0-9_/+~!@#%^*-';
 const QUOTED = 'A-Za-z0-9_/+~!@#%^*.:;,?&=$-';
 
-function valueOf(shortest) {
-  return (
-    String.raw`(?:(?<=["'])[${QUOTED}]{${shortest},}(?=\\{0,3}["'])|` +
-    String.raw`[${UNQUOTED}]{${shortest},}={0,2}(?!\.?[=(\[{$${UNQUOTED}]))`
-  );
-}
-
 function having(characters) {
   return `(?=[${QUOTED}]{0,100}[${characters}])`;
 }
+
+function valueOf(shortest, needed = '') {
+  return (
+    String.raw`(?:(?<=["'])(?=([${QUOTED}]{${shortest},}))${needed}\2(?=\\{0,3}["'])|` +
+    String.raw`(?=([${UNQUOTED}]{${shortest},}))${needed}\3={0,2}(?!\.?[=(\[{$${UNQUOTED}]))`
+  );
+}
+
+const BLANK = String.raw`(?:[ \t\r\n]|\\[nrt]){1,8}`;
+const LABEL = '[A-Za-z0-9-]{1,63}';
+const HOST = String.raw`(?:localhost|${LABEL}(?:\.${LABEL}){1,8})`;
+const NO_PLACEHOLDER = String.raw`(?![$%*<{\[])`;
+const BASE64_AUTH =
+  `${having('0-9=')}${having('A-Z')}(?:[A-Za-z0-9+/]{4}){3,2000}(?:[A-Za-z0-9+/]{2,3}={1,2})?`;
 
 /** Names and the sources of their patterns. */
 export const SECRETS = [
@@ -257,13 +264,30 @@ export const SECRETS = [
   ['npm', `${begin('npm_')}[A-Za-z0-9]{36,}`],
   ['pypi', `${begin('pypi-AgE')}[A-Za-z0-9_-]{30,}`],
   ['huggingface', `${begin('hf_')}[A-Za-z0-9]{30,}`],
+  ['session-store', `${begin('sst_')}[A-Za-z0-9_-]{32,}`],
+  ['session-store', String.raw`(session_store(?:${ASSIGNED}|[ \t]))[0-9a-f]{64}(?![0-9A-Za-z])`],
+  ['sendgrid', begin('SG') + String.raw`\.[A-Za-z0-9_-]{20,24}\.[A-Za-z0-9_-]{40,}`],
+  ['digitalocean', `${begin('do[opr]_v1_')}[a-f0-9]{64}`],
+  ['vault', begin('hv[bsr]') + String.raw`\.[A-Za-z0-9_-]{24,}`],
+  ['shopify', `${begin('shp(?:at|ca|pa|ss)_')}[A-Fa-f0-9]{32}`],
+  ['age', 'AGE-SECRET-KEY-1[A-Z0-9]{50,}'],
+  ['sentry', `${begin('sntry[su]_')}[A-Za-z0-9+/_-]{40,}={0,2}`],
+  ['telegram', '((?<=[0-9]{8}):)AA[A-Za-z0-9_-]{33}(?![A-Za-z0-9_-])'],
+  ['discord', '(/api/webhooks/[0-9]{15,22}/)[A-Za-z0-9_-]{60,}'],
+  ['azure', '((?:Account|SharedAccess)Key=)[A-Za-z0-9+/]{40,}={0,2}'],
+  ['kubeconfig', `(client-key-data${ASSIGNED})[A-Za-z0-9+/]{40,}={0,2}`],
+  ['docker', String.raw`((?<=["'])auth\\{0,3}["'][ \t]{0,4}:[ \t]{0,4}\\{0,3}["'])${BASE64_AUTH}(?=\\{0,3}["'])`],
+  ['netrc', String.raw`(${begin('machine')}${BLANK}${HOST}${BLANK}login${BLANK}[^ \t\r\n"'\\]{1,100}${BLANK}` +
+    String.raw`password${BLANK})${NO_PLACEHOLDER}[^ \t\r\n"'\\]{1,200}`],
+  ['curl', String.raw`(${begin('curl')}(?: (?!-u|--user)[^ \r\n|;&]{0,100}){0,12} (?:-u ?|--user[ =])` +
+    String.raw`["']?[^ :"'\[\r\n\\]{1,100}:)${NO_PLACEHOLDER}[^ "'\r\n\\]{1,200}`],
   ['jwt', begin('eyJ', 'A-Za-z0-9_-') + String.raw`[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{10,}`],
   ['authorization', `(${anyCase('authorization')}${ASSIGNED}(?:${anyCase('bearer')}|${anyCase('basic')}|` +
     `${anyCase('token')}) {1,4})[A-Za-z0-9._~+/-]{6,}={0,2}`],
   ['bearer', `(${anyCase('bearer')} {1,4})(?=[A-Za-z0-9._~+/-]{0,100}[0-9])[A-Za-z0-9._~+/-]{16,}={0,2}`],
-  ['url', String.raw`(://[^/@: "'<>\t\r\n\\]{0,100}:)(?![$%*<{\[])[^/@ "'<>\t\r\n\\]{1,200}(?=@)`],
-  ['password', `(${PASSWORD_WORD}${ASSIGNED})${having('0-9')}${valueOf(6)}`],
-  ['secret', `(${SECRET_WORD}${ASSIGNED})${having('0-9')}${having('A-Za-z')}${valueOf(12)}`],
+  ['url', String.raw`(://[^/@:\[ "'<>\t\r\n\\]{0,100}:)${NO_PLACEHOLDER}[^/@ "'<>\t\r\n\\]{1,200}(?=@)`],
+  ['password', `(${PASSWORD_WORD}${ASSIGNED})${valueOf(6, having('0-9'))}`],
+  ['secret', `(${SECRET_WORD}${ASSIGNED})${valueOf(12, having('0-9') + having('A-Za-z'))}`],
   ['secret', String.raw`(${LOUD_WORD}=\\{0,3}["']?)` + valueOf(6)],
 ];
 
@@ -274,6 +298,7 @@ const SECRET_NAMES = [
 ];
 const AUTHORIZATION_NAMES = ['authorization', 'proxyauthorization'];
 const LOUD_NAME = /^[^a-z]*_(?:PASSWORD|PASSWD|PASSPHRASE|SECRET|TOKEN|API_KEY|SECRET_KEY|ACCESS_KEY)$/;
+const AUTH = new RegExp(`^(?:${BASE64_AUTH})$`);
 const IDS = /(?:Id|_id)$|^(?:id|parentSession|subsession|timestamp|type|hook_event_name)$/;
 
 /** What is redacted of the text of a member with this name; empty: nothing. */
@@ -284,6 +309,8 @@ function secretByName(path, text) {
   if (PASSWORD_NAMES.includes(plainName)) return text && 'password';
   if (AUTHORIZATION_NAMES.includes(plainName)) return text && 'authorization';
   if (!/^\s*\S+\s*$/.test(text)) return '';
+  if (plainName === 'auth') return text.length >= 12 && AUTH.test(text) ? 'docker' : '';
+  if (plainName === 'sessionstore') return text.length === 64 ? 'session-store' : '';
   if (plainName === 'token') return text.length >= 12 && /[0-9]/.test(text) ? 'secret' : '';
   return (LOUD_NAME.test(name) || SECRET_NAMES.includes(plainName)) && text.length >= 6 ? 'secret' : '';
 }

@@ -550,8 +550,13 @@ def _lower(text: str) -> str:
 
 def has_reason(lower: str) -> bool:
     """Whether a text, in lower case, has any of the hints in it, whatever is around them."""
-    search = _table().reason.search
-    return any(search(lower, at, at + _PIECE + _BESIDE) for at in range(0, len(lower), _PIECE))
+    return any(_found_in_pieces(_table().reason, lower))
+
+
+def _found_in_pieces(regex: Any, text: str) -> Iterator[Any]:
+    """What it finds in a piece after the other, which overlap: what is found in both, twice."""
+    for at in range(0, len(text), _PIECE):
+        yield from regex.finditer(text, at, at + _PIECE + _BESIDE)
 
 
 _tables: list[_Table] = []
@@ -602,7 +607,7 @@ class _Row:
         """As the pattern's `sub` does it, which would hold the interpreter for as long as a long text takes."""
         done, parts = 0, []
         match, has_kept = self._pattern.match, self._pattern.groups > 0
-        for beginning in self._begin.finditer(lower):
+        for beginning in _found_in_pieces(self._begin, lower):
             at = beginning.start()
             if at >= done and (found := match(text, at)):
                 parts += [text[done:at], found[1] if has_kept else "", self._marker]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import logging
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Annotated, Any, Literal
 from urllib.parse import quote, urlencode
 
@@ -27,7 +27,7 @@ from litestar.openapi.spec import Parameter as OpenAPIParameter
 from litestar.params import FromPath, FromQuery, QueryParameter
 from litestar.response import Stream
 
-from hook_agent import claude_code_events
+from hook_agent import claude_code_events, with_few_texts
 
 from . import __version__, answers, folds, requests
 from .access import COOKIE, Caller, Gate, Headers
@@ -43,19 +43,21 @@ from .metrics import prometheus
 from .mirror import Mirror
 from .problems import MEDIA_TYPE, Problem, invalid
 from .reader import HISTORY_TYPES, Page
+from .redaction import check_texts
 from .requests import check_media_type, draft_of, draft_of_line, if_match, read_body, session_in_path, split
 from .retention import Retention
 from .search import Narrowed
 from .store import Store
 from .tokens import cookie_for
 from .webhooks import Webhook
+from .writer import LARGE
 
 log = logging.getLogger("sessionstore.api")
 
 JSON = "application/json"
 MERGE_PATCH = "application/merge-patch+json"
 NDJSON = "application/x-ndjson"
-BIG = 64 << 10
+BIG = LARGE
 """Bodies larger than this are decoded on another thread, so that they hold nobody up."""
 
 MAX_CURSOR = 2**63 - 1
@@ -68,6 +70,7 @@ Kinds = Annotated[list[str] | None, QueryParameter(name="kind", description="Onl
 AgentId = Annotated[str | None, QueryParameter(name="agentId")]
 SessionId = Annotated[str | None, QueryParameter(name="sessionId")]
 UserId = Annotated[str | None, QueryParameter(name="userId")]
+Bound = Callable[[Document], Document]
 JSONResponse = Response[bytes]
 Call = Request[Any, Any, Any]
 
@@ -96,7 +99,15 @@ async def body_of(request: Call, *media_types: str) -> bytes:
 
 async def object_of(request: Call, *media_types: str) -> Document:
     """The body as a JSON object. Raises Problem 400, 413, 415, 422."""
-    return json_object(await body_of(request, *media_types))
+    return await decoded(request, await body_of(request, *media_types))
+
+
+async def decoded(request: Call, body: bytes, bounded: Bound = check_texts) -> Document:
+    """A JSON object, `bounded` if it is large. Raises Problem 400, 413, 422."""
+    request.scope["state"]["bytes"] = len(body)
+    if len(body) <= BIG:
+        return json_object(body)
+    return await store_of(request).writer.beside(lambda: bounded(json_object(body)))
 
 
 def answer(content: bytes | str, status: int = 200, headers: dict[str, str] | None = None) -> JSONResponse:
@@ -116,7 +127,7 @@ def joined(members: dict[str, str]) -> str:
 
 
 async def append(request: Call, draft: Draft) -> Appended:
-    return await store_of(request).writer.append(draft)
+    return await store_of(request).writer.append(draft, request.scope["state"].get("bytes", 0))
 
 
 # ------------------------------------------------------------------ documentation
@@ -318,7 +329,7 @@ async def enter_session(request: Call, session_id: FromPath[str]) -> JSONRespons
 
 async def entered(request: Call, draft: Draft) -> JSONResponse:
     store = store_of(request)
-    appended = await store.writer.append(draft)
+    appended = await append(request, draft)
     is_new = appended.event.type == "session_created" and not appended.duplicate
     members = {
         "success": "true",
@@ -416,7 +427,7 @@ async def optional_object_of(request: Call) -> Document:
     if is_empty and b"content-type" not in headers:
         return {}
     body = await body_of(request)
-    return json_object(body) if body else {}
+    return await decoded(request, body) if body else {}
 
 
 @delete(
@@ -529,7 +540,8 @@ async def log_response(request: Call, session_id: FromPath[str]) -> JSONResponse
 async def log_to(request: Call, name: str, session_id: str) -> JSONResponse:
     store = store_of(request)
     body = await read_body(request.receive, store.settings.max_event_bytes)  # type: ignore[arg-type]
-    draft = entry(name, session_in_path(session_id), headers_of(request), body)
+    read = partial(entry, name, session_in_path(session_id), headers_of(request), body)
+    draft = read() if len(body) <= BIG else await store.writer.beside(read)
     return answer(logged(await store.writer.append(draft, len(body))))
 
 
@@ -764,7 +776,7 @@ async def post_events(request: Call) -> JSONResponse:
             store.writer.redactor(draft)
         return lines, drafts
 
-    lines, drafts = await asyncio.to_thread(read) if len(body) > BIG else read()
+    lines, drafts = await store.writer.beside(read) if len(body) > BIG else read()
     return answer(msgspec.json.encode(await store.writer.submit(Batch(lines), drafts, len(body))))
 
 
@@ -826,7 +838,7 @@ async def list_events(
 )
 async def claude_code_hook(request: Call) -> Response[bytes]:
     """Take one Claude Code hook payload as it is. The answer is empty."""
-    payload = await object_of(request)
+    payload = await decoded(request, await body_of(request), with_few_texts)
     told = requests.told_in(headers_of(request))
     try:
         events = claude_code_events(payload, event_id=told.event_id, user_id=told.user_id, timestamp=told.timestamp)

@@ -13,19 +13,22 @@ import logging
 import re
 from collections.abc import Callable
 
+from hook_agent import may_have_many_texts
+
 from .access import ASGI, Asked, Gate, Headers, Receive, Scope, Send, problem_headers, refuse
 from .database import Appended
 from .events import Draft, is_id, json_object
 from .problems import Problem, fault, unavailable
+from .redaction import check_texts
 from .requests import check_media_type, entry_draft
 from .store import Store
-from .writer import Append, Job
+from .writer import LARGE, Append, Job
 
 log = logging.getLogger("sessionstore.door")
 
 HOT = re.compile(rb"/api/actions/([A-Za-z0-9._-]+)(/responses)?")
-MAX_BYTES = 64 << 10
-"""Of a body: what is larger uvicorn hands over in parts, when it is asked for them."""
+MAX_BYTES = LARGE
+"""Of a body: what is larger is decoded, and looked through for secrets, on another thread."""
 OUT_OF_THE_ORDINARY = frozenset({b"origin", b"transfer-encoding", b"expect", b"upgrade"})
 """Headers that only the ordinary way heeds."""
 JSON = [(b"content-type", b"application/json")]
@@ -39,7 +42,10 @@ Respond = Callable[[int, list[tuple[bytes, bytes]], bytes, bool], None]
 def entry(log: str, session_id: str, headers: Headers, body: bytes) -> Draft:
     """What is to be stored of an entry of a log (`action` or `response`). Raises Problem."""
     check_media_type(headers, "application/json")
-    return entry_draft(log, session_id, json_object(body), headers)
+    draft = entry_draft(log, session_id, json_object(body), headers)
+    if may_have_many_texts(body):
+        check_texts(draft.data)
+    return draft
 
 
 def logged(appended: Appended) -> bytes:

@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from hook_agent import may_have_many_texts, with_few_texts
+
 from .access import Headers, Receive
 from .events import (
     ID_PATTERN,
@@ -404,6 +406,8 @@ def event_in(line: bytes, limit: int) -> Document:
     event = json_object(line)
     if len(line) > limit and len(encode(event.get("data")).encode()) > limit:
         raise too_large
+    if may_have_many_texts(line) and isinstance(event.get("data"), dict):
+        event["data"] = with_few_texts(event["data"])
     return event
 
 

@@ -670,8 +670,89 @@ def _checked_pattern(pattern: str) -> Any:
     return regex
 
 
-def own_patterns(setting: str) -> tuple[tuple[str, str], ...] | None:
+# A pattern of one's own could take for ever: `(a+)+x` twice as long for each a more, `[A-Z]+-x` with the square of a
+# text of capitals. Whether one does is not read off it but tried, with texts made of it: what comes before each of its
+# parentheses and repetitions, then, over and over, what may repeat there, and last something that ends no match.
+
+_TRIED_LENGTH = 8_000
+_TRY_SECONDS, _TRY_SECONDS_A_LETTER = 0.0005, 1e-6
+_ATOM = (
+    r"\\[\s\S]|\[\^?\]?(?:\\.|[^\]\\])*\]|\(\?(?:P?<\w+>|[a-zA-Z-]*[:)]|<?[=!])|[()|^$]|[*+?][+?]?|"
+    r"\{\d*(?:,\d*)?\}[+?]?|[\s\S]"
+)
+_SAMPLES = {
+    r"\d": "0",
+    r"\w": "a",
+    r"\s": " ",
+    r"\n": "\n",
+    r"\t": "\t",
+    r"\r": "\r",
+    r"\D": "-",
+    r"\S": "a",
+    r"\W": "-",
+    ".": "a",
+}
+_NOWHERE = (r"\b", r"\B", r"\A", r"\Z", "^", "$", "|")
+
+
+def _refuse_slow(pattern: str) -> None:
+    """Raises ValueError where a text of 8,000 letters takes it longer than it should."""
+    import re
+
+    search = re.compile(pattern).search
+    for before, unit in _hostile_texts(pattern):
+        length = 16
+        while length <= _TRIED_LENGTH:
+            text = f"{before}{unit * (length // len(unit))}\x01"
+            bound = _TRY_SECONDS + _TRY_SECONDS_A_LETTER * len(text)
+            if _search_seconds(search, text) > bound and _search_seconds(search, text) > bound:
+                raise ValueError(
+                    f"{pattern!r} would take very long for {f'{before}{unit * 3}'!r}, if that went on: "
+                    "put bounds to what repeats, such as {1,100}, and repeat nothing that repeats"
+                )
+            length += length // 2
+
+
+def _search_seconds(search: Callable[[str], object], text: str) -> float:
+    begun = time.thread_time()
+    search(text)
+    return time.thread_time() - begun
+
+
+def _hostile_texts(pattern: str) -> Iterator[tuple[str, str]]:
+    """What comes first, and what then over and over: samples of what the pattern is made of."""
+    import re
+
+    sample, last, places = "", "", {0}
+    for atom in re.findall(_ATOM, pattern):
+        if atom[0] in "(*+?{" and atom != "{":
+            places.add(len(sample) - len(last) * (atom[0] != "("))
+            times = int("0" + atom[1:].partition(",")[0].rstrip("}+?")) if atom[0] == "{" else 1
+            sample, last = sample + last * (min(times, 50) - 1), "" if atom[0] == "(" else last
+        else:
+            last = _sample_of(atom)
+            sample += last
+    letters = {letter for letter in f"{pattern}a0 -" if letter.isalnum() or letter in " -_./:,"}
+    for place in sorted(places):
+        units = letters | {sample[place : place + length] for length in range(2, 8)}
+        yield from ((sample[:place], unit) for unit in sorted(units) if unit)
+
+
+def _sample_of(atom: str) -> str:
+    """One character that it matches, as far as that is easily said."""
+    if atom in _NOWHERE or atom == ")":
+        return ""
+    if atom[0] != "[" or len(atom) < 3:
+        return _SAMPLES.get(atom, atom[-1])
+    if atom[1] == "^":
+        return next((letter for letter in "a0 -" if letter not in atom), "a")
+    return _SAMPLES.get(atom[1:3], atom[1])
+
+
+def own_patterns(setting: str, *, is_hasty: bool = False) -> tuple[tuple[str, str], ...] | None:
     """What `on` (none), `off` (None) or the path of a file with further patterns stands for. Raises ValueError.
+
+    That some pattern would take long is not found out by one who `is_hasty`.
 
     Each line of the file is a regular expression, before which may stand a name: `acme: ACME-[0-9a-f]{32}`. Empty
     lines and those that begin with # say nothing.
@@ -690,6 +771,8 @@ def own_patterns(setting: str) -> tuple[tuple[str, str], ...] | None:
         if line.strip() and not line.startswith("#"):
             try:
                 own.append(_named_pattern(line.strip()))
+                if not is_hasty:
+                    _refuse_slow(own[-1][1])
             except ValueError as error:
                 raise ValueError(f"line {number} of {setting}: {error}") from None
     return tuple(own)
@@ -711,7 +794,7 @@ def _redaction(is_silent: bool = False) -> Redaction | None:
     if not _chosen:
         setting = _setting("SESSION_REDACT")
         try:
-            own = own_patterns(setting)
+            own = own_patterns(setting, is_hasty=is_silent)
             _chosen.append(None if own is None else Redaction(own))
         except ValueError as error:
             _chosen.append(Redaction())
@@ -1530,6 +1613,7 @@ def claude_code_events(
 
 _PAYLOAD_BYTES = 16 << 20
 _READ_BYTES = 1 << 20
+_OWN_SECONDS = 0.5  # for own patterns that nobody may have tried yet
 # A script that is `__main__` is compiled anew each time it starts, a module that it imports is not. Its folder comes
 # last in the path: what else lies there must not take the place of the standard library.
 _AS_MODULE = "import sys; sys.path.append({folder!r}); import {name}; {name}.{call}"
@@ -1581,8 +1665,34 @@ def _hook_record(payload: bytes) -> bytes:
 
 
 def _redacted(payload: bytes) -> bytes:
-    """Decoded only where there may be a secret in it. One that is not JSON is redacted as the text that it is."""
+    """Without secrets, and in time, whatever own patterns are."""
     redaction = _redaction(is_silent=True)
+    if redaction is None or not redaction.has_own:
+        return _redacted_by(redaction, payload)
+    try:
+        return _in_time(_OWN_SECONDS, _redacted_by, redaction, payload)
+    except TimeoutError:  # the sender refuses such patterns, and the command `status` says why
+        return _redacted_by(Redaction(), payload)
+
+
+def _in_time(seconds: float, work: Callable[..., bytes], *arguments: Any) -> bytes:
+    """What it returns. Raises TimeoutError, also out of a regular expression."""
+    import signal
+
+    signal.signal(signal.SIGALRM, _raise_timeout)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        return work(*arguments)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def _raise_timeout(*_: object) -> NoReturn:
+    raise TimeoutError
+
+
+def _redacted_by(redaction: Redaction | None, payload: bytes) -> bytes:
+    """Decoded only where there may be a secret in it. One that is not JSON is redacted as the text that it is."""
     text = payload.decode("latin-1")
     if redaction is None or not redaction.concerns(text):
         return payload

@@ -16,7 +16,11 @@ NEAR = "token=a1b2c3d4e5f6g7"
 
 
 def long_text(unit: str, size: int = MIB - 256) -> dict[str, Any]:
-    return {"type": "x", "hint": "token=a", "text": (unit * (size // len(unit.encode()) + 1))[: size * len(unit) // len(unit.encode())]}
+    return {
+        "type": "x",
+        "hint": "token=a",
+        "text": (unit * (size // len(unit.encode()) + 1))[: size * len(unit) // len(unit.encode())],
+    }
 
 
 def nested(depth: int, core: Any) -> Any:

@@ -382,7 +382,7 @@ SECRETS: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("vault", ("^hvs.", "^hvb.", "^hvr."), _begin("hv[bsr]") + r"\.[A-Za-z0-9_-]{24,}"),
     ("shopify", ("shpat_", "shpca_", "shppa_", "shpss_"), _begin("shp(?:at|ca|pa|ss)_") + "[A-Fa-f0-9]{32}"),
     ("age", ("AGE-SECRET-KEY-1",), "AGE-SECRET-KEY-1[A-Z0-9]{50,}"),
-    ("sentry", ("sntrys_", "sntryu_"), _begin("sntry[su]_") + "[A-Za-z0-9+/_-]{40,}={0,2}"),
+    ("sentry", ("sntrys_", "sntryu_"), _begin("sntry[su]_") + "[A-Za-z0-9+/_-]{40,}(?:==?_[A-Za-z0-9+/_-]{20,})?"),
     ("telegram", (":AA",), "((?<=[0-9]{8}):)AA[A-Za-z0-9_-]{33}(?![A-Za-z0-9_-])"),
     ("discord", ("/api/webhooks/",), "(/api/webhooks/[0-9]{15,22}/)[A-Za-z0-9_-]{60,}"),
     ("azure", ("accountkey=", "sharedaccesskey="), "((?:Account|SharedAccess)Key=)[A-Za-z0-9+/]{40,}={0,2}"),

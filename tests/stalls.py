@@ -15,12 +15,8 @@ MIB = 1 << 20
 NEAR = "token=a1b2c3d4e5f6g7"
 
 
-def long_text(unit: str, size: int = MIB - 256) -> dict[str, Any]:
-    return {
-        "type": "x",
-        "hint": "token=a",
-        "text": (unit * (size // len(unit.encode()) + 1))[: size * len(unit) // len(unit.encode())],
-    }
+def long_text(unit: str) -> dict[str, Any]:
+    return {"type": "x", "hint": "token=a", "text": unit * ((MIB - 256) // len(unit.encode()))}
 
 
 def nested(depth: int, core: Any) -> Any:

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
     Members = dict[str, Any]
     Tally = dict[str, Members]
+    Rejection = tuple[int, int, str]
     # Takes what it renames out of the members that are left of a payload, and knows Claude Code's own session id where
     # the session has another (else ""). None: the payload does not name what the event needs.
     Builder = Callable[[Members, str], "tuple[str, Members] | None"]
@@ -1812,14 +1813,19 @@ _FAULT_PAUSE_SECONDS = 1.0
 _IDLE_SECONDS = 30.0
 _NDJSON = "application/x-ndjson"
 _KEPT = "What is written is kept until it is let in."
-_BAD_REQUEST = (400, 413, 422)  # what is wrong is in the batch, and need not be in all of it
+_PROBLEM = "application/problem+json"
+_TOO_LARGE = 413
+_BAD_REQUEST = (400, _TOO_LARGE, 422)  # what is wrong is in the batch, and need not be in all of it
+_TRANSIENT = (408, 425, 429)  # what the store says of a line that it may take later, as it may after any 5xx
+_TROUBLE_LENGTH = 300
 
 
 class _Answer:
-    def __init__(self, status: int, body: bytes, retry_after: str | None) -> None:
+    def __init__(self, status: int, body: bytes, retry_after: str | None = None, media_type: str = "") -> None:
         self.status = status
         self.body = body
         self.retry_after = float(retry_after) if retry_after and retry_after.isdigit() else 0.0
+        self._media_type = media_type.partition(";")[0].strip().lower()
 
     def said(self) -> str:
         """What it says of the matter."""
@@ -1833,6 +1839,35 @@ class _Answer:
         except ValueError:
             return {}
         return value if isinstance(value, dict) else {}
+
+    def is_refusal(self) -> bool:
+        """Whether it is the store that says so: whatever stands before it may answer 400, too, and know nothing."""
+        is_problem = self._media_type == _PROBLEM and self.document().get("status") == self.status
+        return is_problem and self.status in _BAD_REQUEST
+
+    def accounts_for(self, lines: int) -> bool:
+        """Whether the store has these lines of a batch, but for those that it rejected."""
+        if self.status != 200:
+            return False
+        told = self.document()
+        listed = told.get("rejected")
+        if not isinstance(listed, list) or not all(_is_rejection(one, lines) for one in listed):
+            return False
+        counts = [told.get("accepted"), told.get("duplicates"), told.get("rejectedTotal", len(listed))]
+        return all(type(count) is int for count in counts) and sum(counts) == lines and counts[2] >= len(listed)
+
+    def rejections(self) -> list[Rejection] | None:
+        """By index, status and reason; None: not all are listed."""
+        told = self.document()
+        listed = [(one["line"] - 1, one["status"], _text_of(one.get("detail"))) for one in told["rejected"]]
+        return listed if len(listed) == told.get("rejectedTotal", len(listed)) else None
+
+
+def _is_rejection(one: object, lines: int) -> bool:
+    if not isinstance(one, dict):
+        return False
+    line, status = one.get("line"), one.get("status")
+    return type(line) is int and 0 < line <= lines and type(status) is int
 
 
 class _Unreachable(Exception):
@@ -1893,7 +1928,8 @@ class _Link:
             headers["Authorization"] = f"Bearer {token}"
         connection.request(method, base + path, body, headers)
         response = connection.getresponse()
-        answer = _Answer(response.status, response.read(_ANSWER_BYTES), response.headers.get("Retry-After"))
+        known = (response.headers.get("Retry-After"), response.headers.get("Content-Type") or "")
+        answer = _Answer(response.status, response.read(_ANSWER_BYTES), *known)
         if response.will_close or not response.isclosed():
             self.close()
         return answer
@@ -2014,23 +2050,28 @@ class Sender:
             self.spool.bury(*letter)
         self.spool.done(batch)
 
-    def _post(self, lines: list[bytes]) -> list[tuple[int, int, str]]:
+    def _post(self, lines: list[bytes]) -> list[Rejection]:
         """The store has the lines, but for those that are returned: refused for good. Raises _Unreachable."""
         answer = self._answer(lines)
-        if answer.status == 200:
-            return [(one["line"] - 1, one["status"], one["detail"]) for one in answer.document()["rejected"]]
-        if len(lines) == 1:
-            return [(0, answer.status, answer.body[:1000].decode(errors="replace"))]
-        middle = len(lines) // 2
-        after = self._post(lines[:middle])
-        return after + [(middle + index, status, reason) for index, status, reason in self._post(lines[middle:])]
+        rejected = [(0, answer.status, answer.said())] if answer.status != 200 else answer.rejections()
+        if rejected is None or (answer.status != 200 and len(lines) > 1):
+            return self._post_halves(lines)
+        for _, status, reason in rejected:
+            if status in _TRANSIENT or status >= 500:
+                raise _Unreachable(f"{self.link.service_url} cannot take an event now, {status}: {reason}")
+        return rejected
+
+    def _post_halves(self, lines: list[bytes]) -> list[Rejection]:
+        middle = (len(lines) + 1) // 2
+        first = self._post(lines[:middle])
+        return first + [(middle + index, status, reason) for index, status, reason in self._post(lines[middle:])]
 
     def _answer(self, lines: list[bytes]) -> _Answer:
-        """200 and what was rejected, or the status of a bad batch. Raises _Unreachable for all else."""
+        """200 and what was rejected, or that the batch is bad, or too large for a whole one. Raises _Unreachable."""
         token = self.link.token()
         answer = self.link.ask("POST", "/api/events", b"\n".join(lines))
-        is_taken = answer.status == 200 and isinstance(answer.document().get("rejected"), list)
-        if is_taken or answer.status in _BAD_REQUEST:
+        is_to_be_divided = answer.status == _TOO_LARGE and len(lines) > 1
+        if answer.accounts_for(len(lines)) or answer.is_refusal() or is_to_be_divided:
             return answer
         reason = f"{self.link.service_url} answered {answer.status}: {answer.said()}"
         if answer.status in (401, 403):
@@ -2047,8 +2088,10 @@ class Sender:
             for session, known in dropped["sessions"].items()
             if known["count"] > 0
         ]
-        for index, status, reason in self._post(lines) if lines else ():
-            self.spool.bury(lines[index], status, reason)
+        for start in range(0, len(lines), _BATCH_EVENTS):
+            part = lines[start : start + _BATCH_EVENTS]
+            for index, status, reason in self._post(part):
+                self.spool.bury(part[index], status, reason)
         self.spool.told_dropped()
         return True
 

@@ -504,9 +504,11 @@ class Redaction:
 
     def concerns(self, text: str) -> bool:
         """Whether JSON text, as it is written, may hold any: cheap, and right where the answer is no."""
-        if self.has_own or any(f"\\u00{digit}" in text for digit in "234567"):  # a letter, written so
+        if self.has_own or ("\\u00" in text and any(f"\\u00{digit}" in text for digit in "234567")):  # a letter so
             return True
         lower = text.lower()
+        if "re" in sys.modules and not has_reason(lower):  # a hook looks without it, which takes less than to import it
+            return False
         return any(_has_hint(text, lower, hints) for _, hints, _ in SECRETS)
 
     def data(self, data: Members) -> Members:
@@ -575,7 +577,7 @@ class _Table:
     def __init__(self) -> None:
         import re
 
-        self.rows = [_Row(name, pattern, _words(hints)) for name, hints, pattern in SECRETS]
+        self.rows: dict[int, _Row] = {}
         self.words: dict[str, list[int]] = {}  # and which rows begin with them
         for index, (_, hints, _) in enumerate(SECRETS):
             for word in _words(hints):
@@ -585,6 +587,8 @@ class _Table:
 
     def without_secrets(self, text: str, lower: str) -> str:
         for index in sorted({index for word, rows in self.words.items() if word in lower for index in rows}):
+            if index not in self.rows:
+                self.rows[index] = _Row(*SECRETS[index])
             redacted = self.rows[index].replaced(text, lower)
             if redacted is not text:
                 text, lower = redacted, _lower(redacted)
@@ -597,9 +601,10 @@ def _words(hints: tuple[str, ...]) -> set[str]:
 
 
 class _Row:
-    def __init__(self, name: str, pattern: str, words: set[str]) -> None:
+    def __init__(self, name: str, hints: tuple[str, ...], pattern: str) -> None:
         import re
 
+        words = _words(hints)
         self._marker = f"[redacted:{name}]"
         self._pattern = re.compile(pattern)
         self._begin = re.compile(_beginning(words | set(_BEFORE_SECRETS if "token" in words else ())))

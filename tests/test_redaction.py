@@ -335,9 +335,10 @@ def test_a_pattern_that_cannot_be_used_is_named(tmp_path: Path, pattern: str) ->
         hook_agent.own_patterns(str(file))
 
 
-def test_a_bad_pattern_stops_the_start_of_the_server(tmp_path: Path, folder: Path) -> None:
+@pytest.mark.parametrize("pattern", ["[", "(a+)+x", "(?:[a-z]|[x-z0])+y"])
+def test_a_bad_pattern_stops_the_start_of_the_server(tmp_path: Path, folder: Path, pattern: str) -> None:
     file = tmp_path / "patterns"
-    file.write_text("acme: [\n")
+    file.write_text(f"acme: {pattern}\n")
     ended, _ = start({"SESSIONS_REDACT": str(file)}, folder)
     assert ended.returncode == 1
     assert ended.stderr.startswith("session store: SESSIONS_REDACT=") and "line 1" in ended.stderr

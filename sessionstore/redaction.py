@@ -14,10 +14,11 @@ from .folds import Document, encode
 from .problems import Problem
 
 
-def check_texts(data: Document) -> None:
-    """Raises Problem 413 where the data has more texts than one event may; `hook_agent.with_few_texts` cuts it."""
+def check_texts(data: Document) -> Document:
+    """The data. Raises Problem 413 where it has more texts than one event may; `hook_agent.with_few_texts` cuts it."""
     if hook_agent.number_of_texts(data) > hook_agent.MOST_TEXTS:
         raise Problem(413, f"The data of one event may have at most {hook_agent.MOST_TEXTS} texts")
+    return data
 
 
 class Redactor:
@@ -26,6 +27,7 @@ class Redactor:
     def __init__(self, own: Sequence[tuple[str, str]] | None) -> None:
         """`own`: further patterns by name; None: nothing is taken out."""
         self.redaction = None if own is None else hook_agent.Redaction(own)
+        hook_agent.has_reason("")  # so that the table is compiled before there is anything to look for
 
     def __call__(self, draft: Draft) -> None:
         if not draft.is_redacted:

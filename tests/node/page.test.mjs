@@ -107,18 +107,18 @@ test("parallel calls find their own results, in whatever order these come", () =
 
 test("an open call runs until the session has moved on", () => {
   assert.deepEqual(states(logOf(call("a"))), ["running"]);
-  assert.deepEqual(states(logOf(call("a"), prompt("next"))), ["interrupted", null]);
-  assert.deepEqual(states(logOf(call("a"), event("session_finalized", {}))).slice(0, 1), ["interrupted"]);
-  assert.deepEqual(states(logOf(call("a"), event("session_lost"))).slice(0, 1), ["interrupted"]);
+  assert.deepEqual(states(logOf(call("a"), prompt("next"))), ["cancelled", null]);
+  assert.deepEqual(states(logOf(call("a"), event("session_finalized", {}))).slice(0, 1), ["cancelled"]);
+  assert.deepEqual(states(logOf(call("a"), event("session_lost"))).slice(0, 1), ["cancelled"]);
 });
 
 test("a sub-agent's call outlives a prompt, but not the sub-agent", () => {
   const inside = { agentId: "w" };
   assert.deepEqual(states(logOf(call("a", "Bash", {}, inside), prompt("next")))[0], "running");
-  assert.deepEqual(states(logOf(call("a", "Bash", {}, inside), event("agent_completed", { agentId: "w" }, inside)))[0], "interrupted");
+  assert.deepEqual(states(logOf(call("a", "Bash", {}, inside), event("agent_completed", { agentId: "w" }, inside)))[0], "cancelled");
 });
 
-test("a result that comes late still ends an interrupted call", () => {
+test("a result that comes late still ends a call that was given up", () => {
   assert.deepEqual(states(logOf(call("a"), prompt("next"), result("a")))[0], "ok");
 });
 

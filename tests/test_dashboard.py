@@ -328,7 +328,7 @@ def test_a_call_and_its_result_are_one_row_and_each_tool_has_its_own_look(
     expect(body.locator("pre").last).to_contain_text('"startLine": 41')
 
     log(http, session_id, "", type="prompt", prompt="Never mind")
-    expect(rows.filter(has_text="sleep 100")).to_contain_text("interrupted")
+    expect(rows.filter(has_text="sleep 100")).to_contain_text("no result")
 
 
 def test_the_log_filters_by_kind_and_errors_and_says_so_in_the_address(

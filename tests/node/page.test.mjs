@@ -302,6 +302,7 @@ test("several questions are kept, and each is answered by what answers it", () =
   const tell = (next) => { state = Model.reduce(state, next); const now = state.cards.get("s"); return [now.status, ...Model.askLines(now)]; };
   assert.deepEqual(tell(asking("w1", "rm x")), ["waiting", "w1: rm x"]);
   assert.deepEqual(tell(asking("w2", "rm y")), ["waiting", "w1: rm x", "w2: rm y"]);
+  assert.deepEqual(Model.askLines(state.cards.get("s"), new Map([["s w1", "Explore"]])), ["Explore: rm x", "w2: rm y"]);
   assert.deepEqual(tell(asking(null, "rm z")), ["waiting", "w1: rm x", "w2: rm y", "rm z"]);
   assert.deepEqual(tell(asking(null, "rm z")).length, 4, "asked twice, it is one");
   assert.equal(Model.statusWords(state.cards.get("s")), "asks 3 things");
@@ -350,7 +351,7 @@ test("goals and agents go by their names, in the log and in the feed", () => {
   const names = new Map([["s a1", "Explore"]]);
   assert.deepEqual(Model.rowsOf(logOf(...events), { names }).map((row) => [row.title, row.text]), wanted);
   assert.deepEqual(Model.reduceAll({ ...stateWith(), names }, events).feed.map((line) => [line.title, line.text]).reverse(), wanted);
-  assert.deepEqual(["pipeline.fetch", "email", "3f2c1a9b-1111-4111-8111-111111111111"].map((agentId) => Model.agentName({ agentId })), ["fetch", "email", "3f2c1a9b"]);
+  assert.deepEqual(["pipeline.fetch", "email", "3f2c1a9b-1111-4111-8111-111111111111", "ac4e90491f057557a"].map((agentId) => Model.agentName({ agentId })), ["fetch", "email", "3f2c1a9b", "ac4e9049"]);
 });
 
 test("an agent that begins again has a span and a duration for each run, and its first end is its end", () => {

@@ -339,6 +339,7 @@ test("compaction is no agent", () => {
   const done = event("agent_completed", { agentId: "a7107e0f610bdc4dc", type: "internal", status: "completed", result: "<analysis>\nstub\n</analysis>\n\n<summary>\n1. Intent\n</summary>" }, inside("a7107e0f610bdc4dc"));
   const { kind, title, text } = Model.face(done);
   assert.deepEqual([kind, title, text], ["other", "Compaction", "1. Intent"]);
+  assert.deepEqual(Model.lanesOf(Model.rowsOf(logOf(done)), [], 0).map((lane) => [lane.id, lane.marks.length]), [["", 1]], "nor has it a lane");
   assert.equal(Model.face(event("agent_completed", { agentId: "b", type: "Explore", result: "found" })).title, "Explore completed");
   assert.deepEqual([{ type: "internal" }, { type: "" }, { type: "Explore" }, {}].map(Model.isInternal), [true, true, false, false]);
 });

@@ -760,7 +760,9 @@ def test_the_keyboard_alone_is_enough(page: Page, appliance: Appliance, told: st
     expect(page.locator(".card").first).to_be_visible()
     page.keyboard.press("Control+k")
     page.keyboard.type(told[:8])
-    expect(page.locator("#palette-list [role=option]").first).to_contain_text(told[:8])
+    first = page.locator("#palette-list [role=option]").first
+    expect(first).to_contain_text(told[:8])
+    expect(first.locator(".chip")).not_to_have_text("find")  # the server has answered
     page.keyboard.press("Enter")
     expect(page.locator("#session h1")).to_have_text(told[:8])
     expect(page.locator(".entry").first).to_be_visible()

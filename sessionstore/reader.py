@@ -528,6 +528,14 @@ substr(m.document, 1, length(m.document) - 1) || ',' || substr(json_object(
       FROM events a WHERE a.session_id = s.session_id AND a.type = 'action' AND a.seq > s.actions - 50
         AND a.kind NOT IN ('prompt', 'message_display', 'notification', 'post_tool_batch', 'instructions_loaded')
       ORDER BY a.seq DESC LIMIT 1),
+  'end', iif(s.status IN ('failed', 'cancelled'), (
+     SELECT json_object('outcome', f.data -> '$.outcome', 'reason', f.data -> '$.reason',
+       'exitCode', f.data -> '$.exitCode', 'error', coalesce(substr(f.data ->> '$.error', 1, 300), (
+        SELECT substr(coalesce(x.data ->> '$.message', x.data ->> '$.errorDetails', x.data ->> '$.error'), 1, 300)
+        FROM events x WHERE x.session_id = s.session_id AND x.type = 'response' AND x.kind = 'error'
+          AND x.seq > s.responses - 5 ORDER BY x.seq DESC LIMIT 1)))
+     FROM events f WHERE f.session_id = s.session_id AND f.seq IS NULL AND f.type = 'session_finalized'
+     ORDER BY f.cursor DESC LIMIT 1), NULL),
   'goalsCompleted', (SELECT count(*) FROM goals g WHERE g.session_id = s.session_id AND g.status = 'completed'),
   'agentsActive', (SELECT count(*) FROM agents w WHERE w.session_id = s.session_id
                    AND s.ended IS NULL AND w.status NOT IN ('completed', 'failed', 'cancelled'))), 2)"""

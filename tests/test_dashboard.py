@@ -9,6 +9,7 @@ import signal
 import tarfile
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from importlib.resources import files
 from itertools import cycle
 from pathlib import Path
@@ -73,6 +74,30 @@ def respond(http: httpx.Client, session_id: str, **members: Any) -> None:
 
 def call(http: httpx.Client, session_id: str, tool: str, use: str, /, **tool_input: Any) -> int:
     return log(http, session_id, "", type="tool_call", tool=tool, toolUseId=use, input=tool_input)
+
+
+def hook(http: httpx.Client, session_id: str, event: str, /, **members: Any) -> None:
+    payload = {"hook_event_name": event, "session_id": session_id, **members}
+    http.post("/api/hooks/claude-code", json=payload).raise_for_status()
+
+
+def tell(http: httpx.Client, session_id: str, *events: tuple[str, str | None, float, dict[str, Any]]) -> None:
+    """Events of a type and an agent, so many seconds after a time ten minutes ago."""
+    begun = time.time() - 600
+    lines = [
+        json.dumps(
+            {
+                "type": kind,
+                "sessionId": session_id,
+                "data": data,
+                "timestamp": datetime.fromtimestamp(begun + after, UTC).isoformat(),
+            }
+            | ({"agentId": agent} if agent else {})
+        )
+        for kind, agent, after, data in events
+    ]
+    batch = http.post("/api/events", content="\n".join(lines), headers={"content-type": "application/x-ndjson"})
+    assert batch.json()["rejected"] == []
 
 
 def opened(page: Page, appliance: Appliance, path: str = "") -> Page:
@@ -328,7 +353,7 @@ def test_a_call_and_its_result_are_one_row_and_each_tool_has_its_own_look(
     expect(body.locator("pre").last).to_contain_text('"startLine": 41')
 
     log(http, session_id, "", type="prompt", prompt="Never mind")
-    expect(rows.filter(has_text="sleep 100")).to_contain_text("interrupted")
+    expect(rows.filter(has_text="sleep 100")).to_contain_text("no result")
 
 
 def test_the_log_filters_by_kind_and_errors_and_says_so_in_the_address(
@@ -476,6 +501,227 @@ def test_a_session_that_is_not_there_is_said_to_be_so(page: Page, appliance: App
     expect(page.locator("#session")).to_contain_text("There is no session nobody")
 
 
+# ------------------------------------------------------------- what is true
+
+
+WAITS = {"reason": "permission", "message": "Bash: rm -rf build", "tool": "Bash"}
+
+
+def test_a_card_that_waits_asks_each_question_once(
+    page: Page, appliance: Appliance, http: httpx.Client, session_id: str
+) -> None:
+    opened(page, appliance)
+    call(http, session_id, "Bash", "t1", command="rm -rf build")
+    log(
+        http, session_id, "", type="permission_request", tool="Bash", input={"command": "rm -rf build"}, attention=WAITS
+    )
+    card = page.locator(".card", has_text=session_id)
+    expect(card.locator(".chip")).to_have_text("asks permission")
+    assert card.inner_text().count("rm -rf build") == 1
+    page.reload()
+    expect(card.locator("[data-slot=asks] li")).to_have_text(["Bash: rm -rf build"])
+    assert card.inner_text().count("rm -rf build") == 1, "nor twice where the server has told it"
+
+    others = [{"reason": "question", "message": f"Which {number}?", "agentId": "w1"} for number in range(5)]
+    log(http, f"{session_id}-two", "", type="permission_request", attention=WAITS | {"others": others})
+    more = page.locator(".card", has_text=f"{session_id}-two")
+    asked = ["Bash: rm -rf build", "w1: Which 0?", "w1: Which 1?", "w1: Which 2?", "and 2 more"]
+    expect(more.locator("[data-slot=asks] li")).to_have_text(asked)
+    expect(more.locator(".chip")).to_have_text("asks 6 things")
+    page.goto(f"{appliance.url}/#/session/{session_id}-two/log")
+    expect(page.locator("#session [data-slot=asks] li")).to_have_text(asked)
+
+
+@pytest.mark.parametrize("scheme", ["dark", "light"])
+def test_an_end_is_shown_as_it_was_and_why(
+    page: Page, appliance: Appliance, http: httpx.Client, session_id: str, scheme: Any
+) -> None:
+    page.emulate_media(color_scheme=scheme)
+    red, grey = {
+        "dark": ("rgb(255, 133, 123)", "rgb(163, 175, 189)"),
+        "light": ("rgb(179, 38, 30)", "rgb(76, 88, 102)"),
+    }[scheme]
+    ends = {"failed": red, "cancelled": grey}
+    for status in ends:
+        name = f"{session_id}-{scheme}-{status}"
+        hook(http, name, "UserPromptSubmit", prompt="Build the shop. " * 30)
+        hook(http, name, "StopFailure", error="rate_limit", last_assistant_message="API Error: 429 out of tokens")
+        http.post(f"/api/sessions/{name}/finalize", json={"status": status}).raise_for_status()
+    opened(page, appliance)
+    for status, colour in ends.items():
+        name = f"{session_id}-{scheme}-{status}"
+        row = page.locator(".ended li", has_text=name)
+        expect(row.locator(".chip")).to_have_text(status)
+        expect(row.locator(".chip")).to_have_css("color", colour)
+        expect(row).to_contain_text("API Error: 429 out of tokens")
+        page.goto(f"{appliance.url}/#/session/{name}/log")
+        expect(page.locator("#session .chip").first).to_have_css("color", colour)
+        expect(page.locator(".entry").last).to_contain_text(f"Session {status}")
+        page.goto(f"{appliance.url}/#/")
+    page.goto(f"{appliance.url}/#/session/{session_id}-{scheme}-failed/state")
+    expect(page.locator(".end-line")).to_have_text("Failed: API Error: 429 out of tokens")
+    expect(page.locator(".end-line")).to_have_css("color", red)
+    hook(http, f"{session_id}-well", "Stop", last_assistant_message="All is built")
+    http.post(f"/api/sessions/{session_id}-well/finalize", json={"reason": "other"}).raise_for_status()
+    page.goto(f"{appliance.url}/#/session/{session_id}-well/log")
+    expect(page.locator(".entry").last).to_have_text(re.compile("Session ended *other"))
+
+
+def test_failures_are_listed_with_what_failed_and_how(
+    page: Page, appliance: Appliance, http: httpx.Client, session_id: str
+) -> None:
+    call(http, session_id, "Bash", "b", command="make test")
+    call(http, session_id, "WebFetch", "w", url="http://example.org/prices")
+    call(http, session_id, "Bash", "fine", command="ls")
+    respond(http, session_id, type="tool_result", toolUseId="fine", tool="Bash", output="", error="")
+    respond(
+        http, session_id, type="tool_error", toolUseId="b", tool="Bash", error="Exit code 2\nno rule to make it\nmore"
+    )
+    respond(http, session_id, type="tool_error", toolUseId="w", tool="WebFetch", error={"message": "ENOTFOUND"})
+    call(http, session_id, "Bash", "open", command="sleep 100")
+    respond(http, session_id, type="assistant_message", message="I give up")
+    opened(page, appliance, f"session/{session_id}/log?errors=yes")
+    rows = page.locator(".entry")
+    expect(rows).to_have_count(2)
+    expect(rows.nth(0)).to_contain_text("make test")
+    expect(rows.nth(0).locator(".why")).to_have_text("Exit code 2: no rule to make it")
+    expect(rows.nth(1)).to_contain_text("http://example.org/prices")
+    expect(rows.nth(1).locator(".why")).to_have_text("ENOTFOUND")
+    call(http, session_id, "Read", "live", file_path="/src/a.py")
+    respond(http, session_id, type="tool_error", toolUseId="live", tool="Read", error="EACCES")
+    expect(rows.nth(2)).to_contain_text("/src/a.py")
+    expect(rows.nth(2).locator(".why")).to_have_text("EACCES")
+
+    page.goto(f"{appliance.url}/#/session/{session_id}/timeline")
+    wrong = page.locator(".summary-lists section").first
+    expect(wrong.locator("h2")).to_have_text("Went wrong (3)")
+    expect(wrong.locator(".why").filter(has_text="no rule")).to_be_visible()
+    expect(wrong.locator("li").last).to_contain_text(re.compile("sleep 100.*no result", re.DOTALL))
+
+
+def test_what_a_person_rejected_is_no_failure(
+    page: Page, appliance: Appliance, http: httpx.Client, session_id: str
+) -> None:
+    call(http, session_id, "Edit", "e", file_path="/src/a.py")
+    respond(http, session_id, type="tool_error", toolUseId="e", tool="Edit", error="No, use tabs", rejected=True)
+    opened(page, appliance, f"session/{session_id}/log")
+    row = page.locator(".entry[data-state=rejected]")
+    expect(row).to_contain_text(re.compile("/src/a.py.*No, use tabs.*rejected", re.DOTALL))
+    row.click()
+    expect(page.locator(".detail .chip")).to_have_text("rejected")
+    page.goto(f"{appliance.url}/#/session/{session_id}/timeline")
+    expect(page.locator(".summary-lists section").first).to_contain_text("Nothing did")
+
+
+def test_what_a_machine_says_is_no_prompt_of_a_person(
+    page: Page, appliance: Appliance, http: httpx.Client, session_id: str
+) -> None:
+    hook(http, session_id, "UserPromptSubmit", prompt="Build the shop")
+    notice = (
+        "<task-notification>\n<task-id>a1</task-id>\n<summary>The tests have passed</summary>\n</task-notification>"
+    )
+    opened(page, appliance)
+    hook(http, session_id, "UserPromptSubmit", prompt=notice)
+    expect(page.locator("#feed")).to_contain_text("System notice: The tests have passed")
+    expect(page.locator("#main")).not_to_contain_text("task-notification")
+    expect(page.locator(".card", has_text="Build the shop")).to_have_count(1)
+    page.goto(f"{appliance.url}/#/session/{session_id}/log")
+    expect(page.locator(".entry[data-kind=prompt]")).to_have_count(1)
+    expect(page.locator(".entry[data-kind=notice]")).to_contain_text("The tests have passed")
+
+
+def test_compaction_is_shown_as_such_and_counts_as_no_agent(
+    page: Page, appliance: Appliance, http: httpx.Client, session_id: str
+) -> None:
+    hook(http, session_id, "SubagentStart", agent_id="a1", agent_type="Explore")
+    summary = "<analysis>\nthinking\n</analysis>\n<summary>It builds a shop</summary>"
+    hook(http, session_id, "SubagentStop", agent_id="a7107e0f", agent_type="", last_assistant_message=summary)
+    hook(http, session_id, "PostCompact", trigger="manual", compact_summary=summary)
+    opened(page, appliance, f"session/{session_id}/log")
+    expect(page.locator(".entry", has_text="Compaction").first).to_contain_text("It builds a shop")
+    expect(page.locator("#session")).not_to_contain_text("analysis")
+    expect(page.locator(".tabs")).to_contain_text("Agents 1")
+    page.get_by_role("link", name="Agents 1").click()
+    expect(page.locator(".worker")).to_have_count(1)
+    expect(page.locator(".worker")).to_contain_text("Explore")
+
+
+def test_nobody_works_in_a_session_that_is_over(
+    page: Page, appliance: Appliance, http: httpx.Client, session_id: str
+) -> None:
+    hook(http, session_id, "SubagentStart", agent_id="a1", agent_type="Explore")
+    hook(
+        http,
+        session_id,
+        "PreToolUse",
+        agent_id="a1",
+        tool_name="Bash",
+        tool_use_id="t",
+        tool_input={"command": "sleep 9"},
+    )
+    opened(page, appliance, f"session/{session_id}/agents")
+    expect(page.locator(".worker .chip")).to_have_text("spawned")
+    http.post(f"/api/sessions/{session_id}/finalize", json={}).raise_for_status()
+    expect(page.locator(".worker .chip")).to_have_text(re.compile("no end came|cancelled"))
+    page.goto(f"{appliance.url}/#/session/{session_id}/log?show=tools")
+    expect(page.locator(".entry", has_text="sleep 9")).to_contain_text("no result")
+
+
+def test_nodes_of_a_graph_go_by_their_names_and_each_run_has_its_time(
+    page: Page, appliance: Appliance, http: httpx.Client, session_id: str
+) -> None:
+    node, task = "pipeline.fetch", '{"question": "mail 1"}'
+    running, done = {"agentId": node, "task": task, "status": "running"}, {"agentId": node, "status": "completed"}
+    tell(http, session_id, ("agent_spawned", node, 0, running | {"type": "fetch"}), ("agent_completed", node, 1, done),
+         ("agent_updated", node, 50, running), ("agent_completed", node, 52, done | {"result": '{"answer": "spam"}'}),
+         ("response", None, 53, {"type": "graph_end", "runId": "01a229a8-f933", "graph": "email_solver"}))  # fmt: skip
+    opened(page, appliance, f"session/{session_id}/log")
+    rows = page.locator(".entry[data-kind=agent]")
+    expect(rows.locator(".title")).to_have_text(
+        ["fetch begins", "fetch completed", "fetch begins again", "fetch completed"]
+    )
+    expect(rows.locator(".who")).to_have_text(["fetch"] * 4)
+    expect(rows.nth(1).locator(".took")).to_have_text("1.0 s")
+    expect(rows.nth(3)).to_contain_text(re.compile("spam.*2.0 s", re.DOTALL))
+    expect(page.locator(".entry", has_text="Graph end")).to_contain_text("email_solver")
+    page.goto(f"{appliance.url}/#/session/{session_id}/timeline")
+    expect(page.locator(".lane-names li").last).to_have_text("fetch")
+    spans = page.locator("rect.span title")
+    expect(spans).to_have_text(["fetch, run 1 of 2: 1.0 s", "fetch, run 2 of 2: 2.0 s"])
+    page.goto(f"{appliance.url}/#/session/{session_id}/agents")
+    expect(page.locator(".worker")).to_contain_text("2 runs, 3.0 s in all, the last 2.0 s")
+    expect(page.locator(".worker .tree").first).to_have_text("question: mail 1")
+
+
+def test_goals_go_by_what_they_are(page: Page, appliance: Appliance, http: httpx.Client, session_id: str) -> None:
+    opened(page, appliance)
+    goals = f"/api/state/{session_id}/goals"
+    http.post(goals, json={"description": "Build the API"}).raise_for_status()
+    http.patch(f"{goals}/goal-1", json={"status": "in_progress"}).raise_for_status()
+    expect(page.locator("#feed")).to_contain_text("Goal in progress: Build the API")
+    for tab in ("log", "goals"):
+        page.goto(f"{appliance.url}/#/session/{session_id}/{tab}")
+        expect(page.locator("#session .tab")).to_contain_text(re.compile("in progress.*Build the API", re.DOTALL))
+        expect(page.locator("#session .tab")).not_to_contain_text(re.compile("goal-1|in_progress"))
+
+
+def test_a_session_leads_to_the_one_that_it_continues(
+    page: Page, appliance: Appliance, http: httpx.Client, session_id: str
+) -> None:
+    place = {"cwd": "/home/dev/shop/.claude/worktrees/agent-1"}
+    beginning = {"userId": "alice", "parentSession": f"{session_id}-a", "metadata": {"source": "clear"} | place}
+    http.put(f"/api/sessions/{session_id}-a", json={"userId": "alice"}).raise_for_status()
+    http.put(f"/api/sessions/{session_id}-b", json=beginning).raise_for_status()
+    opened(page, appliance, f"session/{session_id}-b/log")
+    expect(page.locator(".facts-line div", has_text="Continues")).to_contain_text(f"{session_id}-a")
+    expect(page.locator(".facts-line")).not_to_contain_text("Parent")
+    page.locator(".facts-line").get_by_role("link", name=f"{session_id}-a").click()
+    expect(page.locator("#session h1")).to_have_text(f"{session_id}-a")
+    page.goto(f"{appliance.url}/#/sessions?q={session_id}-b")
+    expect(page.locator("#table li", has_text=f"{session_id}-b")).to_contain_text("shop")
+    expect(page.locator("#table")).not_to_contain_text("agent-1")
+
+
 # -------------------------------------------------------------------------- find
 
 
@@ -514,7 +760,9 @@ def test_the_keyboard_alone_is_enough(page: Page, appliance: Appliance, told: st
     expect(page.locator(".card").first).to_be_visible()
     page.keyboard.press("Control+k")
     page.keyboard.type(told[:8])
-    expect(page.locator("#palette-list [role=option]").first).to_contain_text(told[:8])
+    first = page.locator("#palette-list [role=option]").first
+    expect(first).to_contain_text(told[:8])
+    expect(first.locator(".chip")).not_to_have_text("find")  # the server has answered
     page.keyboard.press("Enter")
     expect(page.locator("#session h1")).to_have_text(told[:8])
     expect(page.locator(".entry").first).to_be_visible()
@@ -567,6 +815,23 @@ def test_it_asks_for_a_token_where_one_is_needed_and_forgets_it_again(page: Page
         page.get_by_role("button", name="Log out").click()
         expect(page.get_by_label("Token")).to_be_visible()
         expect(page.locator("#home")).to_be_hidden()
+
+
+def test_who_may_only_read_is_not_asked_to_try_what_that_takes(page: Page, tmp_path: Path) -> None:
+    with Appliance(
+        tmp_path, {"SESSIONS_READ_TOKEN": "a-token-to-read", "SESSIONS_TOKEN": "a-token-for-all"}
+    ) as appliance:
+        page.goto(appliance.url)
+        expect(page.get_by_label("Token")).to_be_visible()
+        for part in (".bar nav", "#find", "#new-session", "#show-keys"):
+            expect(page.locator(part)).to_be_hidden()
+        for token, sees in (("a-token-to-read", 0), ("a-token-for-all", 1)):
+            page.get_by_label("Token").fill(token)
+            page.locator("#login button").click()
+            expect(page.locator("#groups")).to_contain_text("No sessions yet")
+            expect(page.locator("#groups").get_by_text("Try it").filter(visible=True)).to_have_count(sees)
+            expect(page.locator(".bar nav")).to_be_visible()
+            page.get_by_role("button", name="Log out").click()
 
 
 def test_both_themes_follow_the_system_until_a_person_chooses(page: Page, appliance: Appliance) -> None:
@@ -638,6 +903,81 @@ def settled(page: Page) -> None:
     expect(page.locator("#connection")).to_have_text("Live")
     page.wait_for_load_state("networkidle")
     page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
+
+def test_analytics_is_there_when_one_clicks_on_it_and_nothing_happens(page: Page, tmp_path: Path) -> None:
+    with Appliance(tmp_path) as appliance, httpx.Client(base_url=appliance.url) as http:
+        log(http, "s", "the only word")
+        opened(page, appliance)
+        page.locator(".bar nav").get_by_role("link", name="Analytics").click()
+        expect(page.locator("#panels section")).to_have_count(5)
+        expect(page.get_by_role("region", name="Sessions by status").locator("tbody tr")).to_have_count(
+            1, timeout=20_000
+        )
+
+
+@pytest.mark.parametrize("size", [PHONE, {"width": 1280, "height": 800}])
+def test_long_prompts_stay_in_their_lists(
+    page: Page, appliance: Appliance, http: httpx.Client, session_id: str, size: Any
+) -> None:
+    page.set_viewport_size(size)
+    name = f"{session_id}-{size['width']}"
+    log(http, name, "", type="prompt", prompt="Build all of it, please. " * 20)
+    http.post(f"/api/sessions/{name}/finalize", json={"status": "failed"}).raise_for_status()
+    opened(page, appliance, "?status=failed")
+    row, panel = page.locator(".ended li", has_text=name), page.locator(".ended")
+    for part in (row, row.locator(".age")):
+        inner, outer = part.bounding_box(), panel.bounding_box()
+        assert inner and outer and inner["x"] + inner["width"] <= outer["x"] + outer["width"]
+
+
+@pytest.mark.parametrize("scheme", ["dark", "light"])
+def test_a_phone_has_a_navigation_that_a_thumb_can_use(
+    page: Page, appliance: Appliance, told: str, scheme: Any
+) -> None:
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.emulate_media(color_scheme=scheme)
+    opened(page, appliance)
+    nav = page.get_by_role("navigation", name="Main")
+    for name, view in {"Sessions": "#sessions", "Analytics": "#analytics", "Home": "#home"}.items():
+        place = nav.get_by_role("link", name=name)
+        place.click()
+        expect(page.locator(view)).to_be_visible()
+        expect(place).to_have_attribute("aria-current", "page")
+    targets = [*nav.get_by_role("link").all(), *page.locator(".bar button:visible").all()]
+    assert len(targets) >= 6
+    for target in targets:
+        box = target.bounding_box()
+        assert box and box["height"] >= 44 and box["width"] >= 44, target.inner_text()
+    page.goto(f"{appliance.url}/#/session/{told}/log")
+    last = page.locator(".entry").last
+    last.scroll_into_view_if_needed()
+    last.click(trial=True)  # and does not lie over what is shown
+
+
+def test_an_empty_list_says_so_where_its_first_row_would_be(page: Page, appliance: Appliance) -> None:
+    opened(page, appliance, "sessions?userId=nobody")
+    page.wait_for_function("""() => {
+        const [head, none] = [".table .header", "#table-none"]
+            .map((each) => document.querySelector(each).getBoundingClientRect());
+        return none.height > 0 && none.top - head.bottom < 10;
+    }""")
+
+
+def test_a_prompt_of_one_line_has_one(page: Page, appliance: Appliance, http: httpx.Client, session_id: str) -> None:
+    log(
+        http,
+        session_id,
+        "",
+        type="prompt",
+        prompt="Build the shop with a cart, a checkout, and a page for each of its products",
+    )
+    log(http, session_id, "", type="prompt", prompt="Build the shop. " * 20)
+    opened(page, appliance, f"session/{session_id}/log")
+    heights = [page.locator(".entry", has_text="Build").nth(number).bounding_box() for number in (0, 1)]
+    assert [box and box["height"] for box in heights] == [34, 68]
+    page.set_viewport_size(PHONE)  # type: ignore[arg-type]
+    expect(page.locator(".entry.tall")).to_have_count(2)
 
 
 def test_nothing_is_wider_than_a_phone(page: Page, appliance: Appliance, told: str) -> None:
@@ -791,6 +1131,45 @@ def test_no_script_that_was_logged_ever_runs(
     assert page.evaluate("window.hacked") is None
     for element in ("img", "iframe", "object", "video", "math", "a[href^=javascript]"):
         assert page.locator(element).count() == 0, element
+
+
+SPOOFS = [
+    "\x1b[2J\x1b[31mX\x1b[0m\x1b]0;T\x07",
+    "passwd\b\b\b\b\b\bSPOOF",
+    "safe \u202egnp.exe\u202c",
+    "a real command\rb",
+    "\x9b31mred\x9b0m",
+    "\u2066abc\u2069 \u200e",
+    "\x1bP1;2|payload\x1b\\after",
+]
+STEERS = r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]"
+SHOWN = """() => [...document.querySelectorAll(":not(script, style, template)")]
+  .flatMap((each) => [...each.childNodes].filter((node) => node.nodeType === 3).map((node) => node.data)
+    .concat(["title", "aria-label", "placeholder"].map((name) => each.getAttribute(name) ?? "")))
+  .concat(document.title).join("\\n")"""
+
+
+@pytest.mark.timeout(240)
+def test_nothing_that_was_logged_steers_the_screen(
+    page: Page, appliance: Appliance, http: httpx.Client, session_id: str
+) -> None:
+    tell_with(http, session_id, SPOOFS)
+    views = ["", "sessions", "search?q=payload", *(f"session/{session_id}/{tab}" for tab in TABS)]
+    views += [f"session/{session_id}/raw?file={name}" for name in ("state.json", "events.jsonl", "initial.json")]
+    events = http.get(f"/api/sessions/{session_id}/events?limit=60").json()["items"]
+    assert re.search(STEERS, json.dumps(events, ensure_ascii=False).encode().decode("unicode_escape", "ignore"))
+    for view in [*views, *(f"session/{session_id}/log?entry={event['cursor']}" for event in events)]:
+        page.goto(f"{appliance.url}/#/{view}")
+        settled(page)
+        assert re.findall(rf".{{0,30}}{STEERS}", page.evaluate(SHOWN)) == [], view
+    page.get_by_role("button", name="Raw JSON").click()
+    assert re.findall(STEERS, page.evaluate(SHOWN)) == []
+    page.keyboard.press("Control+k")
+    page.keyboard.type(session_id)
+    expect(page.locator("#palette-list [role=option]").first).to_contain_text(re.compile("."))
+    assert re.findall(STEERS, page.evaluate(SHOWN)) == []
+    page.evaluate("document.querySelector('h1').title = '\u202e'")
+    assert re.findall(STEERS, page.evaluate(SHOWN)), "what steers would be found"
 
 
 def test_a_script_that_did_run_would_be_noticed(browser: Browser, appliance: Appliance) -> None:

@@ -107,18 +107,18 @@ test("parallel calls find their own results, in whatever order these come", () =
 
 test("an open call runs until the session has moved on", () => {
   assert.deepEqual(states(logOf(call("a"))), ["running"]);
-  assert.deepEqual(states(logOf(call("a"), prompt("next"))), ["interrupted", null]);
-  assert.deepEqual(states(logOf(call("a"), event("session_finalized", {}))).slice(0, 1), ["interrupted"]);
-  assert.deepEqual(states(logOf(call("a"), event("session_lost"))).slice(0, 1), ["interrupted"]);
+  assert.deepEqual(states(logOf(call("a"), prompt("next"))), ["cancelled", null]);
+  assert.deepEqual(states(logOf(call("a"), event("session_finalized", {}))).slice(0, 1), ["cancelled"]);
+  assert.deepEqual(states(logOf(call("a"), event("session_lost"))).slice(0, 1), ["cancelled"]);
 });
 
 test("a sub-agent's call outlives a prompt, but not the sub-agent", () => {
   const inside = { agentId: "w" };
   assert.deepEqual(states(logOf(call("a", "Bash", {}, inside), prompt("next")))[0], "running");
-  assert.deepEqual(states(logOf(call("a", "Bash", {}, inside), event("agent_completed", { agentId: "w" }, inside)))[0], "interrupted");
+  assert.deepEqual(states(logOf(call("a", "Bash", {}, inside), event("agent_completed", { agentId: "w" }, inside)))[0], "cancelled");
 });
 
-test("a result that comes late still ends an interrupted call", () => {
+test("a result that comes late still ends a call that was given up", () => {
   assert.deepEqual(states(logOf(call("a"), prompt("next"), result("a")))[0], "ok");
 });
 
@@ -189,6 +189,223 @@ test("long data is cut, and says so; short data is the same object", () => {
   assert.equal(Model.brief(long).brief, true);
   const short = prompt("x");
   assert.equal(Model.brief(short), short);
+});
+
+// ---- what is true
+
+const answer = (message = "Done", more) => event("response", { type: "assistant_message", message }, more);
+const failed = (id, error = "boom", members = {}, more) => event("response", { type: "tool_error", toolUseId: id, tool: "Bash", error, ...members }, more);
+const inside = (agentId) => ({ agentId });
+
+test("an empty error is none, whatever it is made of", () => {
+  for (const error of ["", null, false, {}, []]) assert.equal(Model.isError(event("response", { type: "x", ok: true, error })), false, JSON.stringify(error));
+  for (const error of ["boom", { code: 1 }, ["x"], true, 0]) assert.equal(Model.isError(event("response", { type: "x", error })), true, JSON.stringify(error));
+  assert.deepEqual(Model.rowsOf(logOf(call("a"), result("a", { error: "" }))).map((row) => [row.state, row.error]), [["ok", ""]]);
+});
+
+test("what a person said no to, or broke off, is rejected and no failure", () => {
+  const words = "The user doesn't want to proceed with this tool use. The tool use was rejected";
+  for (const members of [{ rejected: true }, { is_interrupt: true }, { error: words }, { error: words.replace("'", "\u2019") }, { error: "[Request interrupted by user for tool use]" }]) {
+    const begun = call("a"), no = failed("a", "x", members), log = logOf(begun, no);
+    assert.deepEqual(states(log), ["rejected"], JSON.stringify(members));
+    assert.equal(Model.isError(no) || Model.isAskedFor(no, { errors: "yes" }), false);
+    assert.deepEqual(Model.summaryOf(Model.rowsOf(log)).wrong, []);
+    assert.equal(Model.summaryOf(Model.rowsOf(log)).tools[0].failed, 0);
+  }
+  for (const members of [{}, { is_interrupt: false }, { error: "He said: The user doesn't want to" }, { refused: true }]) assert.deepEqual(states(logOf(call("a"), failed("a", "x", members))), ["error"], JSON.stringify(members));
+});
+
+test("ids that restart are told apart: by run, and by what has its result already", () => {
+  const ofRun = (runId, id = "call_0") => [event("action", { type: "tool_call", toolUseId: id, runId, tool: "ask", input: {} }), (type, members) => event("response", { type, toolUseId: id, runId, tool: "ask", ...members })];
+  const [one, saysOne] = ofRun("r1"), [two, saysTwo] = ofRun("r2");
+  assert.deepEqual(states(logOf(one, two, saysOne("tool_error", { error: "boom" }), saysTwo("tool_result", { output: 1 }))), ["error", "ok"], "by run");
+  const [first, says] = ofRun(undefined), [second] = ofRun(undefined);
+  assert.deepEqual(states(logOf(first, says("tool_result", { output: "fine" }), second, says("tool_error", { error: "boom" }))), ["ok", "error"], "by order");
+  const [third] = ofRun("r3");
+  assert.deepEqual(states(logOf(first, third, says("tool_result", {}))), ["ok", "running"], "a result of no run is not of one");
+});
+
+test("a call that was told twice is one, also after its result where ids are Claude Code's", () => {
+  const hooked = (type, data) => event(type, { hook_event_name: "X", ...data });
+  const told = () => hooked("action", { type: "tool_call", toolUseId: "toolu_1", tool: "Bash", input: { command: "ls" } });
+  const ended = () => hooked("response", { type: "tool_result", toolUseId: "toolu_1", tool: "Bash", output: 1 });
+  assert.deepEqual(states(logOf(told(), ended(), told(), ended())), ["ok"]);
+  assert.deepEqual(states(logOf(call("a"), call("a"))), ["running"]);
+  assert.deepEqual(states(logOf(call("a"), call("a", "Bash", { command: "other" }))), ["running", "running"], "with another input it is another");
+});
+
+test("a result that came before its call is the call's, with its time", () => {
+  const early = result("a", { output: 1 }), late = call("a");
+  const [row, ...rest] = Model.rowsOf(logOf(early, late));
+  assert.deepEqual([row.state, row.text, row.events.map((each) => each.data.type), rest.length], ["ok", "true", ["tool_call", "tool_result"], 0]);
+  assert.equal(row.took, null, "by the clocks it took less than no time");
+  const [measured] = Model.rowsOf(logOf(result("b"), call("b")));
+  assert.equal(measured.took, 7);
+  const piece = { ...logOf(result("a"), call("a")), begins: false };
+  assert.deepEqual(states(piece), ["ok", "running"], "in a piece it may be of an earlier call");
+});
+
+test("no duration is less than none, whoever's clock is wrong", () => {
+  const behind = { timestamp: new Date(0).toISOString() };
+  for (const [members, took] of [[{ durationMs: undefined }, null], [{ durationMs: -5 }, null], [{ durationMs: 9 }, 9]]) assert.equal(Model.rowsOf(logOf(call("a"), result("a", members, behind)))[0].took, took);
+  assert.deepEqual([Model.lasting(-1), Model.lasting(NaN), Model.lasting(0)], ["", "", "0 ms"]);
+  const spawned = event("agent_spawned", { agentId: "w", type: "x" }, inside("w"));
+  assert.deepEqual(Model.rowsOf(logOf(spawned, event("agent_completed", { agentId: "w" }, { ...inside("w"), ...behind }))).map((row) => row.took), [null, null]);
+});
+
+test("a call without a result is open only while its turn goes on", () => {
+  assert.deepEqual(states(logOf(call("a"), answer()))[0], "cancelled", "a Stop");
+  assert.deepEqual(states(logOf(call("a"), event("response", { type: "error", error: "rate_limit", attention: { reason: "input" } })))[0], "cancelled", "a StopFailure");
+  assert.deepEqual(states(logOf(call("a"), event("response", { type: "error", error: "x" })))[0], "running", "any other error ends no turn");
+  assert.deepEqual(states(logOf(call("a"), answer("Done", inside("w"))))[0], "running", "another agent's Stop");
+  assert.deepEqual(states(logOf(call("a", "Bash", {}, inside("w")), answer()))[0], "running", "a sub-agent's call goes on behind");
+  assert.deepEqual(states(logOf(call("a", "Bash", {}, inside("w")), answer("Done", inside("w"))))[0], "cancelled");
+  assert.deepEqual(states(logOf(call("a"), answer(), result("a")))[0], "ok", "and a late result is one");
+  const open = logOf(call("a"), call("b", "Bash", {}, inside("w")));
+  const told = (about) => Model.rowsOf(open, about).map((row) => row.state);
+  assert.deepEqual([told({}), told({ idle: true }), told({ over: true })], [["running", "running"], ["cancelled", "running"], ["cancelled", "cancelled"]]);
+});
+
+test("a batch closes the calls that it names, and says how", () => {
+  const batch = (...calls) => event("action", { type: "post_tool_batch", tool_calls: [null, ...calls.map(([tool_use_id, tool_response]) => ({ tool_use_id, tool_response }))] });
+  const rows = Model.rowsOf(logOf(call("a"), call("b"), call("c"), call("d"), batch(["a", "fine"], ["b", "<tool_use_error>No such tool</tool_use_error>"], ["c", [{ type: "text", text: "The user doesn't want to take this action right now" }]], ["none", "x"])));
+  assert.deepEqual(rows.slice(0, 4).map((row) => [row.state, row.error]), [["ok", ""], ["error", "No such tool"], ["rejected", "The user doesn't want to take this action right now"], ["running", ""]]);
+  const denied = event("action", { type: "permission_denied", toolUseId: "e", tool: "Bash", reason: "Classifier unavailable" });
+  assert.deepEqual(Model.rowsOf(logOf(call("e"), denied)).map((row) => [row.state, row.error, row.events.length]), [["error", "Classifier unavailable", 2]]);
+});
+
+test("the first line of an error says what went wrong", () => {
+  const lines = [["boom\nat line 3", "boom"], ["Exit code 3\nmake: no rule", "Exit code 3: make: no rule"], ["Exit code 3", "Exit code 3"], ["\n\n  late", "late"], [{ type: "TypeError", message: "x is no function" }, "x is no function"], ["<tool_use_error>No such tool</tool_use_error>", "No such tool"], ["\x1b[31mred\x1b[0m", "red"], [{ code: 7 }, '{"code":7}'], ["", ""]];
+  for (const [error, line] of lines) assert.equal(Model.errorLine(failed("a", error)), line, JSON.stringify(error));
+  assert.equal(Model.errorLine(event("response", { type: "error", error: "unknown", message: "API Error: 400 no" })), "API Error: 400 no");
+  assert.equal(Model.errorLine(event("response", { type: "x", exitCode: 2 })), "exit code 2");
+});
+
+const NOTICES = ["<task-notification>\n<task-id>a1</task-id>\n<summary>Agent \"x\" completed</summary>\n</task-notification>", "<command-name>/clear</command-name><command-args>now</command-args>", " <command-message>init</command-message>", "<local-command-stdout>ok</local-command-stdout>", "<system-reminder>Be brief</system-reminder>"];
+test("what a machine says as a prompt is no person's", () => {
+  const waiting = card({ status: "waiting", attention: { reason: "permission", message: "rm", tool: "Bash" }, lastPrompt: "Build the shop" });
+  for (const data of [...NOTICES.map((text) => ({ prompt: text })), { prompt: "anything", machineMade: true }]) {
+    const notice = event("action", { type: "prompt", ...data }), row = Model.rowsOf(logOf(notice))[0];
+    assert.deepEqual([row.kind, row.title], ["notice", "System notice"], data.prompt);
+    assert.doesNotMatch(row.text, /[<>]/);
+    const after = Model.reduce({ ...stateWith(waiting), cursor: 0 }, notice).cards.get("s");
+    assert.deepEqual([after.status, after.attention.message, after.lastPrompt], ["waiting", "rm", "Build the shop"], "it answers nothing");
+    assert.equal(states(logOf(call("a"), notice))[0], "running", "nor ends a turn");
+  }
+  assert.deepEqual(NOTICES.map((text) => Model.face(prompt(text)).text), ['Agent "x" completed', "/clear now", "init", "ok", "Be brief"]);
+  for (const text of ["<div>Why is this red?</div>", "Say <task-notification> to me", "<task-notifications>"]) assert.equal(Model.face(prompt(text)).kind, "prompt", text);
+});
+
+const asking = (agentId, message, more = {}) => event("action", { type: "permission_request", tool: "Bash", input: { command: message }, attention: { reason: "permission", message } }, { ...(agentId ? inside(agentId) : {}), ...more });
+test("several questions are kept, and each is answered by what answers it", () => {
+  let state = stateWith(card());
+  const tell = (next) => { state = Model.reduce(state, next); const now = state.cards.get("s"); return [now.status, ...Model.askLines(now)]; };
+  assert.deepEqual(tell(asking("w1", "rm x")), ["waiting", "w1: rm x"]);
+  assert.deepEqual(tell(asking("w2", "rm y")), ["waiting", "w1: rm x", "w2: rm y"]);
+  assert.deepEqual(Model.askLines(state.cards.get("s"), new Map([["s w1", "Explore"]])), ["Explore: rm x", "w2: rm y"]);
+  assert.deepEqual(tell(asking(null, "rm z")), ["waiting", "w1: rm x", "w2: rm y", "rm z"]);
+  assert.deepEqual(tell(asking(null, "rm z")).length, 4, "asked twice, it is one");
+  assert.equal(Model.statusWords(state.cards.get("s")), "asks 3 things");
+  assert.deepEqual(tell(result("t", { input: { command: "other" } }, inside("w2"))).length, 4, "another call's result answers nothing");
+  assert.deepEqual(tell(result("t", { input: { command: "rm x" } }, inside("w1"))), ["waiting", "w2: rm y", "rm z"]);
+  assert.deepEqual(tell(prompt("go on")), ["waiting", "w2: rm y"], "a person's prompt is the main agent's");
+  assert.deepEqual(tell(event("response", { type: "assistant_message", message: "x", attention: { reason: "input", message: "x" } })), ["waiting", "w2: rm y"], "the prompt does not take the place of a question");
+  assert.deepEqual(tell(event("action", { type: "x", attention: null }, inside("w2"))), ["active"]);
+});
+
+test("a card that asks says its question once; one that sits at its prompt says what it did", () => {
+  const asked = Model.reduceAll(stateWith(card()), [call("t"), asking(null, "Bash: rm")]).cards.get("s");
+  assert.deepEqual([Model.step(asked), Model.askLines(asked), Model.statusWords(asked)], ["", ["Bash: rm"], "asks permission"]);
+  const idle = Model.reduceAll(stateWith(card()), [call("t"), answer("Done", {})]).cards.get("s");
+  assert.equal(Model.step({ ...idle, status: "waiting", attention: { reason: "input", message: "Done" } }), "Bash: true");
+  assert.equal(Model.statusWords({ status: "waiting", attention: { reason: "input", message: "429", error: "rate_limit" } }), "stopped by an error");
+  assert.equal(Model.statusWords({ status: "waiting", attention: { reason: "plan", message: "1. do" } }), "asks about a plan");
+});
+
+test("an end says its reason in words, and its status only if one was said", () => {
+  const end = (data) => { const { title, text, kind } = Model.face(event("session_finalized", data)); return [title, text, kind]; };
+  assert.deepEqual(end({ status: "success", reason: "other" }), ["Session ended", "other", "session"]);
+  assert.deepEqual(end({ reason: "prompt_input_exit" }), ["Session ended", "left at the prompt", "session"]);
+  assert.deepEqual(end({ status: "failed", reason: "other", error: "API Error: 400 no" }), ["Session failed", "API Error: 400 no", "error"]);
+  assert.deepEqual(end({ status: "cancelled", reason: "other" }), ["Session cancelled", "other", "session"]);
+  assert.deepEqual(end({ status: "success", outcome: "All tests pass", reason: "x" })[1], "All tests pass");
+  const after = (data) => Model.reduce(stateWith(card()), event("session_finalized", data)).cards.get("s").status;
+  assert.deepEqual([after({}), after({ status: "failed" }), after({ status: "cancelled" }), after({ hook_event_name: "SessionEnd", reason: "other" })], ["completed", "failed", "cancelled", "active"]);
+  assert.equal(Model.endedBy(card({ status: "failed", end: { error: "API Error: 400 no", reason: "other" } })), "API Error: 400 no");
+  assert.equal(Model.endedBy(card({ status: "completed", end: { error: "x" } })), "");
+});
+
+test("compaction is no agent", () => {
+  const done = event("agent_completed", { agentId: "a7107e0f610bdc4dc", type: "internal", status: "completed", result: "<analysis>\nstub\n</analysis>\n\n<summary>\n1. Intent\n</summary>" }, inside("a7107e0f610bdc4dc"));
+  const { kind, title, text } = Model.face(done);
+  assert.deepEqual([kind, title, text], ["other", "Compaction", "1. Intent"]);
+  assert.deepEqual(Model.lanesOf(Model.rowsOf(logOf(done)), [], 0).map((lane) => [lane.id, lane.marks.length]), [["", 1]], "nor has it a lane");
+  assert.equal(Model.face(event("agent_completed", { agentId: "b", type: "Explore", result: "found" })).title, "Explore completed");
+  assert.deepEqual([{ type: "internal" }, { type: "" }, { type: "Explore" }, {}].map(Model.isInternal), [true, true, false, false]);
+});
+
+test("goals and agents go by their names, in the log and in the feed", () => {
+  const events = [event("goal_added", { id: "goal-3", description: "Build the API" }), event("goal_updated", { goalId: "goal-3", status: "in_progress" }),
+    event("agent_spawned", { agentId: "pipeline.fetch", type: "fetch", task: '{"question":"mail 1"}' }), event("agent_completed", { agentId: "pipeline.fetch", status: "completed", result: '{"answer":"spam"}' }),
+    event("agent_updated", { agentId: "pipeline.fetch", status: "running" }), event("agent_completed", { agentId: "a1", status: "failed" })];
+  const wanted = [["Goal", "Build the API"], ["Goal in progress", "Build the API"], ["fetch begins", "mail 1"], ["fetch completed", "spam"], ["fetch begins again", ""], ["Explore failed", ""]];
+  const names = new Map([["s a1", "Explore"]]);
+  assert.deepEqual(Model.rowsOf(logOf(...events), { names }).map((row) => [row.title, row.text]), wanted);
+  assert.deepEqual(Model.reduceAll({ ...stateWith(), names }, events).feed.map((line) => [line.title, line.text]).reverse(), wanted);
+  assert.deepEqual(["pipeline.fetch", "email", "3f2c1a9b-1111-4111-8111-111111111111", "ac4e90491f057557a"].map((agentId) => Model.agentName({ agentId })), ["fetch", "email", "3f2c1a9b", "ac4e9049"]);
+});
+
+test("an agent that begins again has a span and a duration for each run, and its first end is its end", () => {
+  const at = (seconds) => ({ timestamp: new Date(1_700_000_000_000 + seconds * 1000).toISOString(), agentId: "w" });
+  const events = [event("agent_spawned", { agentId: "w", type: "fetch" }, at(0)), event("agent_completed", { agentId: "w" }, at(1)), event("agent_completed", { agentId: "w" }, at(9)),
+    event("agent_updated", { agentId: "w", status: "running" }, at(50)), event("agent_updated", { agentId: "w", status: "running", task: "more" }, at(51)), event("agent_completed", { agentId: "w" }, at(52))];
+  const rows = Model.rowsOf(logOf(...events));
+  assert.deepEqual(rows.map((row) => row.took), [null, 1000, null, null, null, 2000]);
+  const lane = Model.lanesOf(rows, [{ agentId: "w", type: "fetch" }], 0).find((each) => each.id === "w");
+  assert.deepEqual(lane.spans.map(({ from, to }) => to - from), [1000, 2000]);
+  assert.deepEqual(Model.runsOf(events).get("w").map(Model.lastingOf), [1000, 2000]);
+});
+
+test("a worktree's project is the repository's folder", () => {
+  const folders = { "/home/dev/shop": "shop", "/home/dev/shop/.claude/worktrees/agent-1": "shop", "/home/dev/shop/.claude/worktrees/agent-1/src/a": "shop", "/srv/shop/worktrees/x": "shop", "/srv/shop/.worktrees/x": "shop", "/srv/shop/.git/worktrees/x": "shop", "/srv/worktrees": "worktrees", "/worktrees/x": "x", "C:\\work\\shop\\.claude\\worktrees\\a": "shop", "": "" };
+  assert.deepEqual(Object.keys(folders).map((cwd) => Model.project({ cwd })), Object.values(folders));
+});
+
+// ---- text
+
+const SPOOFS = ["\x1b[2J\x1b[H\x1b[31mX\x1b[0m\x1b]0;T\x07", "passwd\b\b\b\b\b\bSPOOF", "safe \u202egnp.exe\u202c", "a real command\rb", "a\x0bb\x0cc", "\x9b31mred\x9b0m", "\x1bP1;2|payload\x1b\\after", "\u2066abc\u2069", "\u200eleft\u200f", "half \ud83d", "\x1b(0box\x1b(B", "\x1b]8;;http://evil\x1b\\link\x1b]8;;\x1b\\", "a\x00b\x7f", "x\x1b[31"];
+const UNFIT = /[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]|[\ud800-\udbff](?![\udc00-\udfff])|(?<![\ud800-\udbff])[\udc00-\udfff]/;
+test("text is fit for people wherever it is made to be shown", () => {
+  for (const text of SPOOFS) {
+    assert.match(text, UNFIT, "it would be found");
+    const attention = { reason: "permission", message: text }, events = [prompt(text), call("t", text, { command: text }), failed("t", text), asking(text, text), answer(text), event("goal_added", { id: "g", description: text }), event("agent_spawned", { agentId: "w", type: text, task: text }), event("session_finalized", { status: "failed", outcome: text }), event(text, { [text]: text }), event("action", { type: text, x: text })];
+    const about = card({ title: text, currentStep: text, phase: text, cwd: `/a/${text}`, status: "waiting", attention, lastAction: { tool: text, type: text, text } });
+    const state = Model.reduceAll(stateWith(about), events.slice(0, -3));
+    const shown = [...state.feed.flatMap((line) => [line.title, line.text]), ...Model.rowsOf(logOf(...events)).flatMap((row) => [row.title, row.text, row.error]), Model.nameOf(about), Model.step({ ...about, status: "active" }), Model.project(about), ...Model.askLines(about),
+      Model.title(1, text), Model.forPeople(text), Model.plain(text), Model.endText({ reason: text }), Model.pretty(Model.forReaders(JSON.stringify({ text })))];
+    for (const each of shown) assert.doesNotMatch(each, UNFIT, JSON.stringify([text, each]));
+  }
+  assert.deepEqual(SPOOFS.map(Model.forPeople), ["X", "passwd␈␈␈␈␈␈SPOOF", "safe gnp.exe", "a real command␍b", "a␋b␌c", "red", "after", "abc", "left", "half \ufffd", "box", "link", "a␀b␡", "x"]);
+  for (const text of ["plain", "tab\tand\nlines", "Zoë 日本語 👩‍👩‍👧‍👦 עברית العربية"]) assert.equal(Model.forPeople(text), text);
+  assert.equal(Model.plain("10%\r20%\r\ndone"), "10%\n20%\ndone");
+  assert.deepEqual(JSON.parse(Model.forReaders(JSON.stringify(SPOOFS))), SPOOFS, "JSON stays what it is");
+});
+
+test("a hostile text takes no longer than it is long", () => {
+  const begun = performance.now();
+  for (const piece of ["\x1b]", "\x1bP", "\x1b[", "\x1b[1;", "\x9d", "\x1b ", "\u202e"]) Model.forPeople(piece.repeat(200_000));
+  assert.ok(performance.now() - begun < 2000, `${performance.now() - begun} ms`);
+});
+
+test("a text is cut between characters, also those that are made of several", () => {
+  const [family, flag, accent] = ["👩‍👩‍👧‍👦", "🇩🇪", "e\u0301"];
+  for (const one of [family, flag, accent, "\u{1f600}", "👍🏽"]) for (let before = 280; before < 300; before++) {
+    const cut = Model.oneLine("a".repeat(before) + one + "b".repeat(400));
+    assert.match(cut, new RegExp(`^a+(?:${one}b*)?$`, "u"), `${one} after ${before}`);
+    assert.ok(cut.length <= 300 && cut.length > 280);
+    assert.ok(Model.brief(prompt("a".repeat(before) + one + "b".repeat(900))).data.prompt.isWellFormed());
+  }
+  assert.equal(Model.upTo("\u0301".repeat(900), 300).length, 300, "what is all one character is cut all the same");
 });
 
 // ---- the timeline

@@ -127,7 +127,10 @@ def refusal(problem: Problem) -> bytes:
     return message(problem.status, [*problem_headers(problem), CLOSE], problem.body())
 
 
-HEAD_TOO_LARGE = Problem(431, f"The target and the headers may have at most {MAX_HEAD_BYTES} bytes together")
+def head_too_large() -> Problem:
+    """Made anew each time: an exception that is kept and raised again keeps the frames of every raise, and all they
+    hold."""
+    return Problem(431, f"The target and the headers may have at most {MAX_HEAD_BYTES} bytes together")
 
 
 class Gathering:
@@ -223,7 +226,7 @@ class Http(HttpToolsProtocol):
         if self.allowed == HEADER_SECONDS:
             self.head_bytes += len(data)
             if self.head_bytes > MAX_HEAD_BYTES:
-                self.end(HEAD_TOO_LARGE)
+                self.end(head_too_large())
         elif self.allowed is None and self.is_idle:  # empty lines, or bytes after an upgrade that was not taken
             self.allowed = HEADER_SECONDS
         if self.allowed != self.running:
@@ -247,7 +250,7 @@ class Http(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self.allowed = BODY_SECONDS
         if len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers) > MAX_HEAD_BYTES:
-            raise HEAD_TOO_LARGE
+            raise head_too_large()
         if (call := self.hot_call()) is None:
             super().on_headers_complete()
         else:

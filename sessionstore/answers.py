@@ -116,12 +116,14 @@ class Rejected(Shape, kw_only=True):
 
 
 class Batch(Shape, kw_only=True):
-    """What became of a batch; `cursor` is the newest of the whole store, null if nothing was ever stored."""
+    """What became of a batch. `rejected` has the first 1,000 lines that were not taken, `rejectedTotal` says how many
+    there were; `cursor` is the newest of the whole store, null if nothing was ever stored."""
 
     success: bool
     accepted: int
     duplicates: int
     rejected: list[Rejected]
+    rejected_total: int
     cursor: int
 
 

@@ -55,8 +55,8 @@ log = logging.getLogger("sessionstore.api")
 JSON = "application/json"
 MERGE_PATCH = "application/merge-patch+json"
 NDJSON = "application/x-ndjson"
-BIG = 64 << 10
-"""Bodies larger than this are decoded on another thread, so that they hold nobody up."""
+BIG, MANY_LINES = 64 << 10, 500
+"""Batches larger than this, or of more lines, are decoded on another thread, so that they hold nobody up."""
 
 MAX_CURSOR = 2**63 - 1
 
@@ -754,45 +754,45 @@ async def post_events(request: Call) -> JSONResponse:
     check_media_type(headers_of(request), NDJSON)
     body = await read_body(request.receive, store.settings.max_batch_bytes)  # type: ignore[arg-type]
     may_delete = caller_of(request).role == "admin"
+    is_small = requests.lines_of_batch(body) <= MANY_LINES and len(body) <= BIG
 
-    def read() -> tuple[list[tuple[int, Draft | Problem]], list[Draft]]:
-        lines = list(
-            requests.drafts_of_batch(body, max_event_bytes=store.settings.max_event_bytes, may_delete=may_delete)
-        )
-        drafts = [draft for _, draft in lines if isinstance(draft, Draft)]
+    def read() -> tuple[Batch, list[Draft]]:
+        lines = requests.drafts_of_batch(body, max_event_bytes=store.settings.max_event_bytes, may_delete=may_delete)
+        drafts = [draft for _, draft in lines.drafts]
         for draft in drafts:
             store.writer.redactor(draft)
-        return lines, drafts
+        return Batch(lines), drafts
 
-    lines, drafts = await asyncio.to_thread(read) if len(body) > BIG else read()
-    return answer(msgspec.json.encode(await store.writer.submit(Batch(lines), drafts, len(body))))
+    work, drafts = read() if is_small else await asyncio.to_thread(read)
+    return answer(msgspec.json.encode(await store.writer.submit(work, drafts, len(body))))
 
 
 class Batch:
     """Work for the writer: the lines of one batch, each for itself."""
 
-    def __init__(self, lines: list[tuple[int, Draft | Problem]]) -> None:
+    def __init__(self, lines: requests.Lines) -> None:
         self.lines = lines
 
     def __call__(self, appender: Appender) -> Document:
         accepted = duplicates = 0
-        rejected = []
-        for number, draft in self.lines:
+        refused = requests.Rejections()
+        for number, draft in self.lines.drafts:
             try:
-                if isinstance(draft, Problem):
-                    appender.tally[f"{draft.status}"] += 1
-                    raise draft
                 if appender.append(draft).duplicate:
                     duplicates += 1
                 else:
                     accepted += 1
             except Problem as problem:
-                rejected.append({"line": number, "status": problem.status, "detail": problem.detail})
+                refused.note(number, problem)
+        unread = self.lines.rejections
+        for status, number in unread.statuses.items():
+            appender.untold[f"{status}"] += number
         return {
             "success": True,
             "accepted": accepted,
             "duplicates": duplicates,
-            "rejected": rejected,
+            "rejected": unread.and_of(refused),
+            "rejectedTotal": unread.statuses.total() + refused.statuses.total(),
             "cursor": appender.cursor,
         }
 

@@ -311,6 +311,8 @@ class Appender:
         """What becomes of data that is stored now; it was stored as it came if that was before secrets were removed."""
         self.tally: Counter[str] = Counter() if tally is None else tally
         """Drafts that were not stored: `duplicate`, or the status of what was wrong with them."""
+        self.untold: Counter[str] = Counter()
+        """The same of this transaction, which may have to be run again."""
         self.puts_off = True
         """False: every entry is inserted at once, so that one that is refused fails alone."""
         self.is_open = False
@@ -344,6 +346,8 @@ class Appender:
             self.is_open = False
         events, self.fresh = self.fresh, []
         self.unused_ids.clear()
+        self.tally.update(self.untold)
+        self.untold.clear()
         return events
 
     def rollback(self) -> None:
@@ -360,6 +364,7 @@ class Appender:
         self.cursor = max(self.cursor, self.used)
         self.received_at = self.clock()
         self.fresh = []
+        self.untold.clear()
         self.unused_ids: set[tuple[str, str]] = set()
         self.entries: list[Event] = []
         self.entry_ids: set[tuple[str, str]] = set()
@@ -381,7 +386,7 @@ class Appender:
         try:
             return self.append_draft(draft)
         except Problem as problem:
-            self.tally[f"{problem.status}"] += 1
+            self.untold[f"{problem.status}"] += 1
             raise
         except EntryRefused:
             raise
@@ -389,7 +394,9 @@ class Appender:
             if self.cursor != cursor or self.is_undone or is_of_the_disk(error):
                 raise
             log.exception("A write that was let in could not be stored: %s", draft.type)
-            raise unstorable(error) from error
+            refusal = unstorable(error)
+            self.untold[f"{refusal.status}"] += 1
+            raise refusal from error
 
     def append_draft(self, draft: Draft) -> Appended:
         session = self.session(draft.session_id)
@@ -474,8 +481,8 @@ class Appender:
         entries, self.entries = self.entries, []
         self.entry_ids.clear()
         try:
-            while entries:
-                rows, entries = entries[:MAX_ROWS], entries[MAX_ROWS:]
+            for begin in range(0, len(entries), MAX_ROWS):
+                rows = entries[begin : begin + MAX_ROWS]
                 self.connection.execute(INSERTS[len(rows)], [value for row in rows for value in values_of(row)])
         except Exception as error:
             self.forget_last(rows[0].cursor)
@@ -521,7 +528,7 @@ class Appender:
                 f"The event {draft.event_id!r} of this session has other content: give a new event a new eventId",
                 path="$.eventId",
             )
-        self.tally["duplicate"] += 1
+        self.untold["duplicate"] += 1
         version, record = self.outcome_then(twin) if twin.type in STATE_TYPES else (None, None)
         return Appended(twin, duplicate=True, version=version, record=record)
 

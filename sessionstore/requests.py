@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
@@ -382,8 +383,55 @@ ENVELOPE_BYTES = 4096
 """What an event has around its data at the most, so that every event that was stored can be posted back."""
 
 
-def drafts_of_batch(body: bytes, *, max_event_bytes: int, may_delete: bool) -> Iterator[tuple[int, Draft | Problem]]:
-    """The lines of a batch that are not empty, by number from 1: each a draft, or what is wrong with it."""
+MAX_LINES = 50_000
+"""Of a batch."""
+MAX_REJECTED = 1_000
+"""Lines of a batch of which the answer tells why they were not taken; it always tells how many."""
+
+
+class Rejected(msgspec.Struct, gc=False):
+    """A line of a batch that was not taken: no exception, whose traceback would hold all that was around it."""
+
+    line: int
+    status: int
+    detail: str
+
+
+class Rejections:
+    """The lines of a batch that were not taken: the first of them, and how many of each status."""
+
+    def __init__(self) -> None:
+        self.first: list[Rejected] = []
+        self.statuses: Counter[int] = Counter()
+
+    def note(self, line: int, problem: Problem) -> None:
+        self.statuses[problem.status] += 1
+        if len(self.first) < MAX_REJECTED:
+            self.first.append(Rejected(line, problem.status, problem.detail))
+
+    def and_of(self, others: Rejections) -> list[Rejected]:
+        """The first of both, by line."""
+        return sorted([*self.first, *others.first], key=lambda rejected: rejected.line)[:MAX_REJECTED]
+
+
+class Lines(NamedTuple):
+    """A batch: its drafts by line, and the lines that are none."""
+
+    drafts: list[tuple[int, Draft]]
+    rejections: Rejections
+
+
+def lines_of_batch(body: bytes) -> int:
+    """How many there are. Raises Problem 413 for too many."""
+    number = body.count(b"\n") + (not body.endswith(b"\n"))
+    if number > MAX_LINES:
+        raise Problem(413, f"A batch may have at most {MAX_LINES} lines: send what is longer in several")
+    return number
+
+
+def drafts_of_batch(body: bytes, *, max_event_bytes: int, may_delete: bool) -> Lines:
+    """The lines of a batch that are not empty, by number from 1."""
+    found = Lines([], Rejections())
     for number, line in enumerate(body.split(b"\n"), 1):
         if not line.strip():
             continue
@@ -391,20 +439,24 @@ def drafts_of_batch(body: bytes, *, max_event_bytes: int, may_delete: bool) -> I
             draft = draft_of_line(event_in(line, max_event_bytes))
             if draft.type == "session_deleted" and not may_delete:
                 raise Problem(403, "Only the role admin may delete a session")
-            yield number, draft
+            found.drafts.append((number, draft))
         except Problem as problem:
-            yield number, problem
+            found.rejections.note(number, problem)
+    return found
 
 
 def event_in(line: bytes, limit: int) -> Document:
     """Raises Problem 413 where the data is larger than a single event's body may be; 400, 422."""
-    too_large = Problem(413, f"The data of one event may have at most {limit} bytes")
     if len(line) > limit + ENVELOPE_BYTES:
-        raise too_large
+        raise event_too_large(limit)
     event = json_object(line)
     if len(line) > limit and len(encode(event.get("data")).encode()) > limit:
-        raise too_large
+        raise event_too_large(limit)
     return event
+
+
+def event_too_large(limit: int) -> Problem:
+    return Problem(413, f"The data of one event may have at most {limit} bytes")
 
 
 # -------------------------------------------------------------- path and headers

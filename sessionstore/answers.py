@@ -247,7 +247,7 @@ class TreeHealth(Shape, kw_only=True):
     status: Literal["off", "ok", "behind", "failed"]
     cursor: int
     lag: int
-    error: str | None
+    error: str | UnsetType | None = UNSET
 
 
 class DiskHealth(Shape, kw_only=True):
@@ -279,7 +279,7 @@ class WebhookHealth(Shape, kw_only=True):
 
 
 class Health(Shape, kw_only=True):
-    """How the server is."""
+    """How the server is; what is inside only for who has a token, where one is needed."""
 
     status: str
     role: str | None
@@ -290,15 +290,15 @@ class Health(Shape, kw_only=True):
     storage: str
     version: str
     cursor: int
-    sqlite: str
     search_lag: int
-    database: DatabaseHealth
-    backup: BackupHealth
-    tree: TreeHealth
-    disk: DiskHealth
-    retention: RetentionHealth
     checks: Checks
-    webhooks: WebhookHealth
+    tree: TreeHealth
+    sqlite: str | UnsetType = UNSET
+    database: DatabaseHealth | UnsetType = UNSET
+    backup: BackupHealth | UnsetType = UNSET
+    disk: DiskHealth | UnsetType = UNSET
+    retention: RetentionHealth | UnsetType = UNSET
+    webhooks: WebhookHealth | UnsetType = UNSET
 
 
 class Webhook(Shape, kw_only=True):

@@ -58,6 +58,9 @@ NDJSON = "application/x-ndjson"
 BIG, MANY_LINES = 64 << 10, 500
 """Batches larger than this, or of more lines, are decoded on another thread, so that they hold nobody up."""
 
+LOGIN_BYTES, LOGIN_SECONDS = 4 << 10, 5.0
+"""What the body of a log-in, which anybody may send, may have, and how long it may take."""
+
 MAX_CURSOR = 2**63 - 1
 
 Cursor = Annotated[int, QueryParameter(ge=0, le=MAX_CURSOR)]
@@ -88,10 +91,11 @@ def headers_of(request: Call) -> Headers:
     return dict(request.scope["headers"])
 
 
-async def body_of(request: Call, *media_types: str) -> bytes:
+async def body_of(request: Call, *media_types: str, limit: int | None = None) -> bytes:
     """The body, of one of these media types. Raises Problem 413, 415."""
     check_media_type(headers_of(request), *media_types or (JSON,))
-    return await read_body(request.receive, store_of(request).settings.max_event_bytes)  # type: ignore[arg-type]
+    limit = store_of(request).settings.max_event_bytes if limit is None else limit
+    return await read_body(request.receive, limit)  # type: ignore[arg-type]
 
 
 async def object_of(request: Call, *media_types: str) -> Document:
@@ -190,10 +194,10 @@ LINES = RequestBody(
 
 @get("/health", responses={200: ResponseSpec(answers.Health, generate_examples=False)}, security=[{}], tags=["server"])
 async def health(request: Call) -> JSONResponse:
-    """How the server is. Needs no token."""
+    """How the server is. Needs no token: to who has none, where one is needed, it tells less."""
     store = store_of(request)
     seconds = store.uptime()
-    document = {
+    said: Document = {
         "status": "ok" if store.why_not_ready() is None else "unavailable",
         "role": caller_of(request).role,
         "tokens": bool(request.app.state.gate.tokens),
@@ -203,17 +207,26 @@ async def health(request: Call) -> JSONResponse:
         "storage": str(store.settings.directory),
         "version": __version__,
         "cursor": store.finding.cursor if store.finding else store.writer.cursor,
-        "sqlite": sqlite3.sqlite_version,
         "searchLag": store.writer.search_lag,
+        "checks": store.checks(),
+        "tree": tree_health(store.mirror),
+    }
+    if caller_of(request).role is None:
+        del said["tree"]["error"]  # it may name a path
+        return answer(msgspec.json.encode(said))
+    return answer(msgspec.json.encode(said | health_inside(store)))
+
+
+def health_inside(store: Store) -> Document:
+    """What nobody needs to know who may not come in."""
+    return {
+        "sqlite": sqlite3.sqlite_version,
         "database": database_health(store),
         "backup": backup_health(store.backups),
-        "tree": tree_health(store.mirror),
         "disk": disk_health(store.disk),
         "retention": retention_health(store.retention),
-        "checks": store.checks(),
         "webhooks": {"status": store.webhooks.status, "pending": store.webhooks.pending},
     }
-    return answer(msgspec.json.encode(document))
 
 
 def database_health(store: Store) -> Document:
@@ -905,13 +918,18 @@ async def search(
 @post(
     "/api/login",
     operation_class=takes(requests.Login, headers=()),
-    responses=gives(answers.LoggedIn, 400, 413, 415, 422),
+    responses=gives(answers.LoggedIn, 400, 408, 413, 415, 422),
     status_code=200,
     tags=["server"],
 )
 async def log_in(request: Call) -> JSONResponse:
     """Exchange a token for a cookie that a browser keeps."""
-    token = requests.checked(await object_of(request), requests.Login).token
+    try:
+        async with asyncio.timeout(LOGIN_SECONDS):
+            body = await body_of(request, limit=LOGIN_BYTES)
+    except TimeoutError:
+        raise Problem(408, "The request did not come in time", headers={"connection": "close"}) from None
+    token = requests.checked(json_object(body), requests.Login).token
     gate: Gate = request.app.state.gate
     if not gate.tokens:
         return answer(b'{"success":true,"role":"admin"}')

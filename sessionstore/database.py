@@ -21,7 +21,7 @@ from typing import Annotated, Any, NamedTuple
 import msgspec
 
 from . import folds, search
-from .events import LOGS, STATE_TYPES, UNKNOWN_USER, Draft, Event, known_id
+from .events import LOGS, STATE_TYPES, UNKNOWN_USER, Draft, Event, is_absurd, known_id
 from .folds import METRICS, Document, encode
 from .problems import Problem, fault, invalid, invalid_value, no_session
 
@@ -383,6 +383,8 @@ class Appender:
     def append(self, draft: Draft) -> Appended:
         """Store one draft. Raises Problem, and then nothing of it is stored; after all else the transaction must go."""
         cursor = self.cursor
+        if draft.type not in LOGS:
+            self.doubt(draft)
         try:
             return self.append_draft(draft)
         except Problem as problem:
@@ -397,6 +399,14 @@ class Appender:
             refusal = unstorable(error)
             self.untold[f"{refusal.status}"] += 1
             raise refusal from error
+
+    def doubt(self, draft: Draft) -> Draft:
+        """An entry keeps the time that it was told; but when a session began or ended does not follow from an absurd
+        one. What is restored is as it was."""
+        is_new = draft.received_at is None
+        if is_new and draft.timestamp is not None and is_absurd(draft.timestamp, self.received_at):
+            draft.timestamp = None
+        return draft
 
     def append_draft(self, draft: Draft) -> Appended:
         session = self.session(draft.session_id)
@@ -429,7 +439,7 @@ class Appender:
         cursor, length = self.cursor, len(self.fresh)
         self.connection.execute("SAVEPOINT first_word")
         try:
-            self.insert(creation_of(draft), None)
+            self.insert(self.doubt(creation_of(draft)), None)
             appended = self.append_to(self.session(draft.session_id), draft)
             self.insert_entries()
         except BaseException:

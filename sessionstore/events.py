@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any, Literal, get_args
 
@@ -97,6 +97,10 @@ class Event(msgspec.Struct, frozen=True, gc=False):
 # ------------------------------------------------------------------- ids, times
 
 
+EPOCH = "1970"
+A_DAY = timedelta(days=1)
+
+
 def event_ids() -> Any:
     """An endless supply of event ids that nobody else has, short, and in the order in which they were made."""
     prefix = secrets.token_hex(5)
@@ -129,6 +133,13 @@ def utc(text: object, path: str = "$.timestamp") -> str:
     except (ValueError, OverflowError) as error:
         raise invalid(path, f"is not a time that exists ({error})") from None
     return in_milliseconds(moment)
+
+
+def is_absurd(timestamp: str, moment: str) -> bool:
+    """Whether a time cannot be that of anything that was told at this moment: before 1970, or more than a day later."""
+    if EPOCH <= timestamp <= moment:
+        return False
+    return timestamp < EPOCH or datetime.fromisoformat(timestamp) - datetime.fromisoformat(moment) > A_DAY
 
 
 def known_id(value: object, path: str) -> str:

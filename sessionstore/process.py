@@ -26,7 +26,7 @@ from websockets.http11 import Request, Response
 from websockets.server import ServerProtocol
 from websockets.typing import StatusLike
 
-from .access import Scope, problem_headers
+from .access import Caller, Scope, problem_headers
 from .connections import Connections, Rest
 from .door import Call, Door
 from .owner import CannotStart
@@ -206,15 +206,21 @@ class Http(HttpToolsProtocol):
 
     @property
     def rest(self) -> Rest | None:
-        if self.cycle is not None:
-            return Rest.BETWEEN if self.cycle.response_complete else None
-        return Rest.MUTE if self.loop.time() > self.connected_at + MUTE_SECONDS else Rest.NEW
+        if self.cycle is None:
+            return Rest.MUTE if self.loop.time() > self.connected_at + MUTE_SECONDS else Rest.NEW
+        if self.cycle.response_complete:
+            return Rest.BETWEEN
+        return Rest.UNKNOWN if not isinstance(self.cycle, Call) and awaits_stranger(self.cycle) else None
 
     def let_go(self) -> None:
+        if self.rest is Rest.UNKNOWN:
+            self.end(Problem(408, "The request did not come in time, and others wait"))
         self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.all_connections.leave(self)
+        if self.hot is not None:
+            self.hot.expected.let_go()
         self.allowed = None
         self.set_deadline()
         super().connection_lost(exc)
@@ -269,6 +275,8 @@ class Http(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         self.allowed = None
         super().on_message_complete()
+        if self.cycle is not None:
+            self.cycle.more_body = False  # uvicorn says so only where nothing was answered yet
         if isinstance(self.cycle, Call) and not self.cycle.response_complete:
             self.cycle.begin()
 
@@ -324,7 +332,9 @@ class Http(HttpToolsProtocol):
         """Close the connection, and say why, unless this would stand in the middle of an answer."""
         if self.transport.is_closing():
             return
-        if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
+        cycle = self.cycle
+        is_between = cycle is None or (cycle.response_complete and not cycle.more_body)
+        if is_between or not cycle.response_started:
             self.transport.write(refusal(problem))
             self.traffic.of(OTHER, OTHER).note(problem.status, 0.0)
         self.transport.close()
@@ -332,6 +342,7 @@ class Http(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         """What cannot be read. A whole request before it is answered first, and the connection then closed."""
         self.is_lost = True
+        self.door.gate.note_unreadable(self.client[0] if self.client else "")
         if self.cycle is not None and not self.cycle.more_body and not self.cycle.response_complete:
             self.cycle.keep_alive = False
             return
@@ -344,6 +355,12 @@ class Http(HttpToolsProtocol):
         if self.cycle is not None and self.cycle.more_body and not self.cycle.response_complete:
             self.end(unavailable("The server is shutting down"))
         self.loop.call_later(DRAIN_SECONDS - LINGER_SECONDS, self.transport.abort)
+
+
+def awaits_stranger(cycle: RequestResponseCycle) -> bool:
+    """Whether it waits for the rest of a request of somebody whom the gate has not recognised."""
+    caller: Caller | None = cast(Scope, cycle.scope)["state"].get("caller")
+    return cycle.more_body and caller is not None and caller.role is None
 
 
 class Handshake(ServerProtocol):
@@ -389,6 +406,18 @@ class WebSockets(WebSocketsSansIOProtocol):
             self.transport.write(refused or refusal(Problem(400, "The request to open a WebSocket is not valid HTTP")))
             self.transport.close()
 
+    def handle_parser_exception(self) -> None:
+        """What breaks the protocol, or its bounds: an end that the peer hears of, also one that is still sending."""
+        if self.close_sent:
+            return
+        told = self.conn.close_sent  # None: the handshake is not answered yet
+        self.queue.put_nowait({"type": "websocket.disconnect", "code": told.code if told else 1006})
+        self.say_end(BODY_SECONDS)
+        if told is None:
+            self.transport.close()
+        elif self.transport.can_write_eof():
+            self.transport.write_eof()
+
     def handle_connect(self, event: Request) -> None:
         super().handle_connect(event)
         if hasattr(self, "scope"):
@@ -430,9 +459,14 @@ class WebSockets(WebSocketsSansIOProtocol):
         if self.disconnected or self.close_sent or self.transport.is_closing():
             return
         self.conn.send_close(code, reason)
+        self.say_end()
+
+    def say_end(self, patience: float = LINGER_SECONDS) -> None:
+        """Send the close frame and read on for a while: a connection that is closed while something is unread is
+        reset, and the peer may then never see why."""
         self.transport.write(b"".join(self.conn.data_to_send()))
         self.close_sent = True
-        self.close_timer = self.loop.call_later(LINGER_SECONDS, self.transport.abort)
+        self.close_timer = self.loop.call_later(patience, self.transport.abort)
         if self.read_paused:
             self.read_paused = False
             self.transport.resume_reading()
@@ -443,6 +477,11 @@ class WebSockets(WebSocketsSansIOProtocol):
 
 
 # ------------------------------------------------------------------------ server
+
+
+def is_of_the_server(record: logging.LogRecord) -> bool:
+    """What uvicorn says of a single request, a line each and without an address, is counted, and told sparingly."""
+    return record.msg not in ("Invalid HTTP request received.", "Unsupported upgrade request.")
 
 
 class Server(uvicorn.Server):
@@ -470,6 +509,7 @@ class Server(uvicorn.Server):
                 backlog=1024,
             )
         )
+        logging.getLogger("uvicorn.error").addFilter(is_of_the_server)
         self.certificate = certificate
         self.on_exit = on_exit
 

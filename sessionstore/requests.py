@@ -479,7 +479,7 @@ async def read_body(receive: Receive, limit: int) -> bytes:
         parts.append(message["body"])
         size += len(message["body"])
         if size > limit:
-            raise Problem(413, f"The body may have at most {limit} bytes", headers={"connection": "close"})
+            raise Problem(413, f"The body may have at most {limit} bytes")
         if not message["more_body"]:
             return parts[0] if len(parts) == 1 else b"".join(parts)
 
@@ -490,7 +490,10 @@ def split(values: list[str] | None) -> list[str]:
 
 
 def check_media_type(headers: Headers, *allowed: str) -> str:
-    """The media type of the body. Raises Problem 415 for any but `allowed`, in UTF-8."""
+    """The media type of the body. Raises Problem 415 for any but `allowed`, in UTF-8, and not compressed."""
+    if headers.get(b"content-encoding", b"identity").lower() != b"identity":
+        refused = {"accept-encoding": "identity"}
+        raise Problem(415, "The body must be sent as it is: gzip and the like are not understood", headers=refused)
     if headers.get(b"content-type") == b"application/json" and "application/json" in allowed:
         return "application/json"
     media_type, _, parameters = headers.get(b"content-type", b"").decode("latin-1").lower().partition(";")

@@ -31,6 +31,7 @@ from export.layout import open_reader
 
 from . import __version__
 from .events import now
+from .log import faults
 from .notices import Notice, Watch
 from .settings import Settings
 from .targets import Target
@@ -232,6 +233,7 @@ class Webhook:
             except (sqlite3.Error, OSError) as error:
                 log.warning("Webhook %s: the database cannot be read: %s", self.target.title, error)
             except Exception:
+                faults["webhooks"] += 1
                 log.exception("Webhook %s: what it is to be told cannot be made out", self.target.title)
             self.stopping.wait(PAUSE)
 

@@ -219,7 +219,7 @@ def routes_of_the_app() -> set[str]:
     settings = Settings(directory=Path("/nowhere"))
     gate = create_app(Store(settings), Tokens(settings))
     assert isinstance(gate, Gate)
-    app: Litestar = gate.app.app  # type: ignore[attr-defined]
+    app: Litestar = gate.app.app.app  # type: ignore[attr-defined]
     return {
         f"{method} {route.path_format}"
         for route in app.routes

@@ -377,7 +377,8 @@ NOT_JSON = {
 @pytest.mark.usefixtures("unchanged")
 def test_what_is_not_json_is_400(appliance: Appliance, body: bytes) -> None:
     for method, path in WRITES:
-        assert refused(ask(appliance.port, request(method, path, body))) == 400, (method, path)
+        status = 413 if path == "/api/login" and len(body) > 4096 else 400
+        assert refused(ask(appliance.port, request(method, path, body))) == status, (method, path)
 
 
 @pytest.mark.parametrize("body", [b"", b" "])

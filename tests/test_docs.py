@@ -38,7 +38,7 @@ def routes() -> set[str]:
     """Every method and path of the API, each parameter as {}."""
     settings = Settings(directory=Path("/nowhere"))
     gate = create_app(Store(settings), Tokens(settings))
-    app: Litestar = gate.app.app  # type: ignore[attr-defined]
+    app: Litestar = gate.app.app.app  # type: ignore[attr-defined]
     return {
         f"{method} {without_names(route.path_format)}"
         for route in app.routes

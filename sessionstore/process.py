@@ -382,6 +382,8 @@ class WebSockets(WebSocketsSansIOProtocol):
 
     all_connections: Connections
     rest = None
+    ends_by = 0.0
+    """When it is cut off, where it was told to go."""
 
     def let_go(self) -> None:
         self.transport.close()
@@ -396,6 +398,8 @@ class WebSockets(WebSocketsSansIOProtocol):
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
+        if self.ends_by:
+            self.linger()
         if self.conn.handshake_exc is not None and not self.handshake_initiated:
             self.refuse_handshake()
 
@@ -466,10 +470,18 @@ class WebSockets(WebSocketsSansIOProtocol):
         reset, and the peer may then never see why."""
         self.transport.write(b"".join(self.conn.data_to_send()))
         self.close_sent = True
-        self.close_timer = self.loop.call_later(patience, self.transport.abort)
+        self.ends_by = self.loop.time() + patience
+        self.linger()
         if self.read_paused:
             self.read_paused = False
             self.transport.resume_reading()
+
+    def linger(self) -> None:
+        """Cut it off once it has said nothing for a while."""
+        if self.close_timer is not None:
+            self.close_timer.cancel()
+        end = min(self.ends_by, self.loop.time() + LINGER_SECONDS)
+        self.close_timer = self.loop.call_at(end, self.transport.abort)
 
     def shutdown(self) -> None:
         super().shutdown()

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 import secrets
 import time
+from array import array
 from datetime import UTC, datetime, timedelta
-from itertools import count
+from itertools import accumulate, count
 from typing import Any, Literal, get_args
 
 import msgspec
@@ -167,24 +168,21 @@ def read_json(body: bytes) -> Any:
         raise too_deep() from None
     except msgspec.MsgspecError as error:
         raise not_json(str(error)) from None
-    if body.count(b"[") + body.count(b"{") > MAX_DEPTH:
-        check_depth(value)
+    if body.count(b"[") + body.count(b"{") > MAX_DEPTH and depth_of(body) > MAX_DEPTH:
+        raise too_deep()
     return value
 
 
-def check_depth(value: Any) -> None:
-    level = [value]
-    for _ in range(MAX_DEPTH):
-        level = [
-            below
-            for part in level
-            if isinstance(part, dict | list)
-            for below in (part.values() if isinstance(part, dict) else part)
-            if isinstance(below, dict | list)
-        ]
-        if not level:
-            return
-    raise too_deep()
+STEPS = bytes({ord("["): 1, ord("{"): 1, ord("]"): 255, ord("}"): 255}.get(byte, 0) for byte in range(256))
+NO_BRACKETS = bytes(byte for byte in range(256) if not STEPS[byte])
+
+
+def depth_of(text: bytes) -> int:
+    """How deep JSON is nested, counted without a step of Python for each of a million values."""
+    if b"\\" in text:
+        text = text.replace(rb"\\", b"").replace(rb"\"", b"")
+    outside = b"".join(text.split(b'"')[::2])  # of strings
+    return max(accumulate(array("b", outside.translate(STEPS, NO_BRACKETS))), default=0)
 
 
 def too_deep() -> Problem:

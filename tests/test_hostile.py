@@ -12,7 +12,7 @@ import select
 import socket
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from itertools import islice, product
@@ -555,3 +555,111 @@ def test_a_problem_leaves_nothing(server: Appliance, kind: str) -> None:
     before = peers.resident_bytes(server.process.pid)
     assert statuses(server.port, PROBLEMS[kind], REFUSALS) == {status: REFUSALS}
     assert peers.resident_bytes(server.process.pid) - before <= KEPT + NOISE
+
+
+@pytest.mark.parametrize(
+    ("status", "data"),
+    [
+        (429, request("GET", "/api/events", token="a-wrong-token")),
+        (503, request("GET", "/api/events/stream", token="read")),
+    ],
+)
+def test_neither_does_a_bound_that_is_reached(narrow: Appliance, status: int, data: bytes) -> None:
+    assert statuses(narrow.port, data, 200)[status] >= 199
+    before = peers.resident_bytes(narrow.process.pid)
+    assert statuses(narrow.port, data, REFUSALS) == {status: REFUSALS}
+    assert peers.resident_bytes(narrow.process.pid) - before <= KEPT + NOISE
+
+
+def test_neither_do_those_who_make_room(narrow: Appliance) -> None:
+    def attack(times: int) -> None:
+        with ExitStack() as stack:
+            strangers: deque[socket.socket] = deque()
+            for _ in range(times):
+                strangers.append(stack.enter_context(closing(dial(narrow.port))))
+                strangers[-1].sendall(LOGIN[:-10])
+                if len(strangers) > 20:
+                    assert response_from(strangers.popleft()).status == 408
+
+    attack(200)
+    before = peers.resident_bytes(narrow.process.pid)
+    attack(REFUSALS)
+    assert peers.resident_bytes(narrow.process.pid) - before <= KEPT + NOISE
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Appliance]:
+    """One whose disk is full, as it thinks."""
+    with Appliance(tmp_path_factory.mktemp("full"), {"SESSIONS_DISK_RESERVE": "100000T"}) as running:
+        yield running
+
+
+def test_neither_does_what_cannot_be_written_now(full: Appliance) -> None:
+    for path in ("/api/actions/s", "/api/sessions"):
+        data = request("POST", path, encoded(**KNOWN, type="x"), None)
+        assert statuses(full.port, data, 200) == {503: 200}
+        before = peers.resident_bytes(full.process.pid)
+        assert statuses(full.port, data, REFUSALS) == {503: REFUSALS}
+        assert peers.resident_bytes(full.process.pid) - before <= KEPT + NOISE
+
+
+# ------------------------------------------------- the largest, the deepest, the widest that is legal
+
+MOST = MIB - 200
+"""Of an event; the rest is what stands around it here."""
+
+
+def nested(depth: int) -> str:
+    return "[" * depth + "]" * depth
+
+
+def wide(piece: str) -> str:
+    return f"[{','.join([piece] * (MOST // (len(piece) + 1)))}]"
+
+
+SHAPES = {
+    "large": lambda: f'"{"x" * MOST}"',
+    "deep": lambda: wide(nested(62)),
+    "wide": lambda: wide("0"),
+    "of objects": lambda: wide("{}"),
+    "of members": lambda: "{" + ",".join(f'"{number}":0' for number in range(MOST // 10)) + "}",
+    "of escapes": lambda: '"' + "\\u0000" * (MOST // 6) + '"',
+    "of halves of characters": lambda: '"' + "\\ud83d\\ude00" * (MOST // 12) + '"',
+    "a number": lambda: "1" * 4000,
+}
+"""Values of JSON, of about a megabyte where they can have it. What is large and holds many texts is not among them."""
+INTAKES: dict[str, tuple[str, str, str, frozenset[int]]] = {
+    "an action": ("POST", "/api/actions/wide", '{"type":"x","a":%s}', frozenset({200})),
+    "a response": ("POST", "/api/actions/wide/responses", '{"type":"x","a":%s}', frozenset({200})),
+    "a state": ("PATCH", "/api/state/wide", '{"a":%s}', frozenset({200})),
+    "a goal": ("POST", "/api/state/wide/goals", '{"description":"d","a":%s}', frozenset({200})),
+    "an agent": ("POST", "/api/state/wide/agents", '{"type":"t","a":%s}', frozenset({200})),
+    "metadata": ("PATCH", "/api/sessions/wide/metadata", '{"a":%s}', frozenset({200})),
+    "a session": ("PUT", "/api/sessions/wide", '{"userId":"alice","initial":{"a":%s}}', frozenset({200, 201})),
+    "an end": ("POST", "/api/sessions/wide/finalize", '{"outcome":%s}', frozenset({200})),
+    "a hook": (
+        "POST",
+        "/api/hooks/claude-code",
+        '{"hook_event_name":"PostToolUse","session_id":"wide","tool_name":"T","tool_use_id":"u","tool_response":%s}',
+        frozenset({200}),
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def wide_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Appliance]:
+    with Appliance(tmp_path_factory.mktemp("wide"), {"SESSIONS_TREE": "off"}) as running:
+        assert ask(running.port, request("PUT", "/api/sessions/wide", b'{"userId":"alice"}', None)).status == 201
+        yield running
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("intake", INTAKES)
+def test_the_most_that_an_intake_takes_holds_nobody_up(wide_server: Appliance, intake: str, shape: str) -> None:
+    method, path, form, taken = INTAKES[intake]
+    data = request(method, path, (form % SHAPES[shape]()).encode(), None)
+
+    def attack() -> None:
+        assert ask(wide_server.port, data).status in taken
+
+    print(intake, shape, damage(wide_server, attack))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import random
@@ -18,9 +19,11 @@ from urllib.parse import unquote
 
 import httpx
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from export.tree import SCRATCH
-from sessionstore.events import is_id
+from sessionstore.events import depth_of, is_id
 from tests import peers
 from tests.appliance import Appliance
 from tests.peers import Response, ask, dial, eventually, handshake, resident_bytes, response_from, say, sockets_of
@@ -381,6 +384,24 @@ def test_what_is_not_json_is_400(appliance: Appliance, body: bytes) -> None:
         assert refused(ask(appliance.port, request(method, path, body))) == status, (method, path)
 
 
+@pytest.mark.usefixtures("unchanged")
+def test_a_compressed_body_is_415(appliance: Appliance) -> None:
+    """It is not understood, and not taken for what it is not."""
+    for method, path in WRITES:
+        for coding in (b"gzip", b"br", b"identity, gzip", b"x"):
+            head = HOST + b"Content-Type: application/json\r\nContent-Encoding: " + coding + b"\r\n"
+            response = ask(appliance.port, request(method, path, gzip.compress(VALID), head))
+            assert refused(response) == 415, (method, path, coding)
+            assert response.headers["accept-encoding"] == "identity"
+    head = HOST + b"Content-Type: application/x-ndjson\r\nContent-Encoding: gzip\r\n"
+    assert ask(appliance.port, request("POST", "/api/events", gzip.compress(VALID), head)).status == 415
+
+
+def test_a_body_that_says_that_it_is_as_it_is_is_taken(appliance: Appliance, session_id: str) -> None:
+    head = HOST + b"Content-Type: application/json\r\nContent-Encoding: Identity\r\n"
+    assert ask(appliance.port, request("POST", f"/api/actions/{session_id}", VALID, head)).status == 200
+
+
 @pytest.mark.parametrize("body", [b"", b" "])
 @pytest.mark.usefixtures("unchanged")
 def test_no_body_is_400_where_one_is_needed(appliance: Appliance, body: bytes) -> None:
@@ -403,6 +424,22 @@ def test_a_line_that_is_not_json_is_one_bad_line(http: httpx.Client, body: bytes
 def test_json_that_is_no_object_is_422(appliance: Appliance, body: bytes) -> None:
     for method, path in WRITES:
         assert refused(ask(appliance.port, request(method, path, body))) == 422, (method, path)
+
+
+def depth(value: object) -> int:
+    if isinstance(value, dict | list):
+        return 1 + max(map(depth, value.values() if isinstance(value, dict) else value), default=0)
+    return 0
+
+
+BRACKETS = st.text(alphabet='[]{}"\\/né\n')
+
+
+@given(st.recursive(BRACKETS, lambda of: st.lists(of, max_size=3) | st.dictionaries(BRACKETS, of, max_size=3)))
+def test_depth_is_counted_as_json_has_it(value: object) -> None:
+    """Whatever stands in strings."""
+    for is_ascii in (True, False):
+        assert depth_of(json.dumps(value, ensure_ascii=is_ascii).encode()) == depth(value)
 
 
 @pytest.mark.parametrize("kind", [b"[]", b"{}"])

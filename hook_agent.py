@@ -785,7 +785,8 @@ class Spool:
         return None
 
     def word(self) -> str:
-        """What whoever delivers says of the store: `there`, `away` or `refuses` (the token)."""
+        """What whoever delivers says of the store: `there`, `away`, `refuses` (the token), or `failed:` and its own
+        fault."""
         return self._word_of_sender()[1]
 
     def _word_of_sender(self) -> tuple[str, str]:
@@ -1652,8 +1653,9 @@ class Sender:
             has_worked = work()
         except _Unreachable as trouble:
             return self._pause(trouble)
-        except Exception:  # the spool cannot be read or written now, or something that nobody foresaw
+        except Exception as error:  # the spool cannot be read or written now, or something that nobody foresaw
             self.failures += 1
+            self._say_word(f"failed:{type(error).__name__}")
             return _FAULT_PAUSE_SECONDS
         if not has_worked:
             return None
@@ -3519,8 +3521,14 @@ def _tell_status(spool: Spool) -> int:
     if letters := spool.letters():
         print(f"{letters} were refused for good: see {spool.path('dead')}")
     if who := spool.who_delivers():
-        print(f"Process {who} delivers" + ("." if spool.word() == "there" else ", but the store does not take it now."))
+        print(f"Process {who} delivers{_how_it_goes(spool.word())}")
     return 1 if events else 0
+
+
+def _how_it_goes(word: str) -> str:
+    if word.startswith("failed:"):
+        return f", but fails by itself: {word[7:]}."
+    return "." if word == "there" else ", but the store does not take it now."
 
 
 def _total(tally: Tally) -> int:

@@ -88,6 +88,7 @@ class Positions:
                     os.fsync(file.fileno())
                 part.rename(self.path)
             except OSError as error:
+                faults["webhooks"] += 1
                 log.warning("How far webhooks have been told cannot be kept in %s: %s", self.path, error)
 
 
@@ -231,6 +232,7 @@ class Webhook:
             try:
                 self.look()
             except (sqlite3.Error, OSError) as error:
+                faults["webhooks"] += 1
                 log.warning("Webhook %s: the database cannot be read: %s", self.target.title, error)
             except Exception:
                 faults["webhooks"] += 1

@@ -1,4 +1,4 @@
-"""`hostile`: what a store keeps of ten thousand refused heads, and for how long others wait beside the worst batches."""
+"""`hostile`: what a store keeps of ten thousand refused heads, and how long others wait beside the worst batches."""
 
 from __future__ import annotations
 

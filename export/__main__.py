@@ -17,6 +17,7 @@ import msgspec
 from sessionstore.events import utc
 from sessionstore.owner import CannotStart
 from sessionstore.problems import Problem
+from sessionstore.requests import longest_line
 from sessionstore.settings import BadSetting, Settings, read_settings
 from sessionstore.soundness import examine
 
@@ -163,7 +164,8 @@ def restore_backup(options: argparse.Namespace, into: Path) -> int:
 def restore_tree(options: argparse.Namespace, into: Path) -> int:
     (source,) = options.sources
     progress = Progress("events")
-    restored = restore(source, into, is_forced=options.force, is_newer=options.newer, step=progress)
+    longest = longest_line(read_settings().max_event_bytes)
+    restored = restore(source, into, is_forced=options.force, is_newer=options.newer, longest=longest, step=progress)
     progress.end()
     for odd in restored.odd:
         print(odd)

@@ -49,7 +49,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_batch_bytes: int = 32 << 20
     lost_after: float = 900.0
     allowed_hosts: frozenset[str] = frozenset()
-    allowed_origins: frozenset[str] = frozenset({"http://localhost:3000", "http://127.0.0.1:3000"})
+    allowed_origins: frozenset[str] = frozenset()
     retention_days: int | None = None
     retention_bytes: int | None = None
     archive_directory: Path | None = None
@@ -303,7 +303,7 @@ TABLE = (
             "before retention deletes it; best on another disk", optional_folder),
     Setting("SESSIONS_ALLOWED_HOSTS", "allowed_hosts", "", "Comma-separated names to answer to as Host, besides "
             "loopback names", hosts),
-    Setting("SESSIONS_ALLOWED_ORIGINS", "allowed_origins", "http://localhost:3000,http://127.0.0.1:3000",
+    Setting("SESSIONS_ALLOWED_ORIGINS", "allowed_origins", "",
             "Comma-separated origins, besides the server's own, whose pages may use the API", origins),
     Setting("SESSIONS_AUTO_CREATE", "auto_create", "on", "on: the first word of an unknown session creates it; off: "
             "404", switch),

@@ -106,6 +106,17 @@ class Named(NamedTuple):
     removed: str
 
 
+PORT_3000 = {"SESSIONS_ALLOWED_ORIGINS": "http://localhost:3000,http://127.0.0.1:3000"}
+"""As compose.yaml has it."""
+
+
+@pytest.fixture(scope="module")
+def appliance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Appliance]:
+    """A server without tokens."""
+    with Appliance(tmp_path_factory.mktemp("open"), PORT_3000) as server:
+        yield server
+
+
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("guarded")
@@ -128,7 +139,7 @@ def named(home: Path) -> Named:
 @pytest.fixture(scope="module")
 def guarded(home: Path, named: Named) -> Iterator[Appliance]:
     """A server with a token for each role, and more of them by name."""
-    with Appliance(home, SETTINGS | {"SESSIONS_MAX_FAILURES": "off"}) as server:
+    with Appliance(home, SETTINGS | PORT_3000 | {"SESSIONS_MAX_FAILURES": "off"}) as server:
         yield server
 
 
@@ -813,6 +824,17 @@ def test_a_foreign_host_or_origin_gets_no_live_feed(appliance: Appliance) -> Non
         assert reply.status == (101 if is_host and is_origin else 403), (host, origin)
         if reply.status == 403:
             assert reply.problem["detail"]
+
+
+@pytest.mark.parametrize("env", [{}, SETTINGS], ids=["open", "guarded"])
+def test_no_other_port_of_this_machine_is_trusted_unless_it_is_named(folder: Path, env: dict[str, str]) -> None:
+    with Appliance(folder, env) as server:
+        said = bearer(TOKENS["admin"]) if env else {}
+        for origin in (*ALLOWED_ORIGINS, *OTHER_ORIGINS):
+            for kind in (KINDS[0], KINDS[4], Kind("GET", "/ws", UPGRADE, "", 101)):
+                assert ask_as(server, kind, "localhost", origin, said).status == 403, (origin, kind)
+        assert ask_as(server, KINDS[4], f"localhost:{server.port}", server.url, said).status == 403
+        assert ask_as(server, KINDS[4], server.url[7:], server.url, said).status == 200
 
 
 def test_a_request_has_exactly_one_host(appliance: Appliance) -> None:

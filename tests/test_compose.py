@@ -37,6 +37,12 @@ def test_only_the_store_is_published_and_only_to_this_machine() -> None:
     assert published[STORE] == ["127.0.0.1:${STORE_PORT:-9000}:9000", "127.0.0.1:${DASHBOARD_PORT:-3000}:9000"]
 
 
+def test_the_second_port_is_the_only_other_origin_that_is_trusted() -> None:
+    port = "${DASHBOARD_PORT:-3000}"
+    origins = f"http://localhost:{port},http://127.0.0.1:{port}"
+    assert SERVICES[STORE]["environment"]["SESSIONS_ALLOWED_ORIGINS"] == origins
+
+
 def test_agents_are_asked_for_and_wait_for_a_healthy_store() -> None:
     for name, service in SERVICES.items():
         if name != STORE:

@@ -396,7 +396,7 @@ def endless_name(path: Path) -> Path:
 def test_an_archive_that_unpacks_to_very_much_takes_little_memory(tmp_path: Path, make: Callable[[Path], Path]) -> None:
     path = make(tmp_path / "bomb.tar.gz")
     assert path.stat().st_size < 4 << 20
-    command = ["prlimit", f"--as={350 << 20}", sys.executable, "-m", "export", "restore", path]
+    command = ["prlimit", f"--as={350 << 20}", sys.executable, "-m", "export", "restore", str(path)]
     environment = {**os.environ, "SESSIONS_DIR": str(tmp_path / "new")}
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert is_refused(ended, str(path))

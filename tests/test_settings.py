@@ -31,10 +31,7 @@ DEFAULTS: dict[str, tuple[str, object]] = {
     "SESSIONS_RETENTION_BYTES": ("retention_bytes", None),
     "SESSIONS_ARCHIVE_DIR": ("archive_directory", None),
     "SESSIONS_ALLOWED_HOSTS": ("allowed_hosts", frozenset()),
-    "SESSIONS_ALLOWED_ORIGINS": (
-        "allowed_origins",
-        frozenset({"http://localhost:3000", "http://127.0.0.1:3000"}),
-    ),
+    "SESSIONS_ALLOWED_ORIGINS": ("allowed_origins", frozenset()),
     "SESSIONS_AUTO_CREATE": ("auto_create", True),
     "SESSIONS_TREE": ("tree", True),
     "SESSIONS_BACKUP_DIR": ("backup_directory", None),

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import signal
 import sys
 from collections.abc import AsyncIterator
@@ -32,6 +33,7 @@ from sessionstore import __version__, api, commands, live, pages, questions
 from sessionstore.access import Gate
 from sessionstore.database import DatabaseUnusable
 from sessionstore.door import Door, Sound
+from sessionstore.ground import close_to_others, doubt_about
 from sessionstore.log import logging_as, tell
 from sessionstore.owner import CannotStart, own_folder
 from sessionstore.problems import Problem
@@ -117,12 +119,15 @@ def greet(settings: Settings, known: dict[str, str]) -> None:
 
 def run(settings: Settings) -> int:
     """Serve until told to stop; the exit code. Raises where it cannot start, with a message for people."""
-    own_folder(settings.directory)
+    doubt = doubt_about(settings)
+    lock = own_folder(settings.directory)
+    close_to_others(settings)
     tokens = Tokens(settings)
     tokens.prepare()
     certificate = certificate_of(settings)
     listener = listen(settings.host, settings.port)
     store = Store(settings)
+    store.ground.begin(lock, doubt)
     store.prepare()
     traffic = Traffic()
     gate = create_app(store, tokens, traffic)
@@ -141,6 +146,7 @@ def serve() -> int:
         signal.signal(number, lambda *_: sys.exit(0))  # told to end before it serves
     try:
         settings = read_settings()
+        os.umask(settings.umask)
         with logging_as(settings):
             return run(settings)
     except (BadSetting, CannotStart, DatabaseUnusable, OSError) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import sqlite3
 import sys
@@ -322,10 +323,6 @@ FAILURES = (
 # --------------------------------------------------------------------- arguments
 
 
-def store_folder() -> Path:
-    return read_settings().directory
-
-
 def store_settings(options: argparse.Namespace, folder: Path | None = None) -> Settings:
     return msgspec.structs.replace(read_settings(), directory=folder or options.dir)
 
@@ -404,7 +401,9 @@ def command(
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     try:
-        options.dir = options.dir or store_folder()
+        settings = read_settings()
+        os.umask(settings.umask)
+        options.dir = options.dir or settings.directory
         code: int = options.run(options)
     except (BadSetting, WrongUse) as error:
         say(f"export: {error}")

@@ -5,6 +5,7 @@ settings     what the environment says
 log          what the server says while it runs, as text or JSON
 histogram    how something is distributed, counted into buckets
 owner        one process on a folder
+ground       what that folder lies on, closed to others, and whether it is still there
 disk         the room that is left
 tokens       who holds which, in files; adding and taking away while the server runs
 attempts     wrong tokens, counted by address

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -37,7 +38,9 @@ def main(arguments: Sequence[str]) -> int:
     """Do one command; the exit code. SystemExit 2 where it cannot be meant so."""
     options = parser().parse_args(arguments)
     try:
-        options.command(read_settings(), options)
+        settings = read_settings()
+        os.umask(settings.umask)
+        options.command(settings, options)
     except (Refused, BadSetting) as error:
         print(f"session store: {error}", file=sys.stderr)
         return REFUSED

@@ -38,6 +38,8 @@ class Disk:
         """Whether what does not make room is refused."""
         self.free = self.total = self.reserve = 0
         self.look_at = 0.0
+        self.error: str | None = None
+        """Why it does not say how full it is."""
 
     def look_if_due(self) -> None:
         if time.monotonic() >= self.look_at:
@@ -49,8 +51,11 @@ class Disk:
         try:
             found = os.statvfs(self.folder)
         except OSError as error:
-            log.warning("The disk of %s does not say how full it is: %s", self.folder, error)
+            if str(error) != self.error:
+                log.warning("The disk of %s does not say how full it is: %s", self.folder, error)
+            self.error = str(error)
             return
+        self.error = None
         if not found.f_blocks:
             return
         self.free, self.total = found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize

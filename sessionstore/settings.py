@@ -58,6 +58,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     backup_every: float = 3600.0
     tree: bool = True
     disk_reserve: int | None = None
+    umask: int = 0o077
+    allows_unsafe: bool = False
     log: str = "text"
     log_requests: bool = False
     log_file: Path | None = None
@@ -217,6 +219,17 @@ def switch(text: str) -> bool:
     return one_of("on", "off")(text) == "on"
 
 
+def flag(text: str) -> bool:
+    return one_of("1", "0")(text) == "1"
+
+
+def umask(text: str) -> int:
+    """What the owner may is not taken away: the server is the owner."""
+    if re.fullmatch(r"0?0?[0-7]{2}", text):
+        return int(text, 8)
+    raise ValueError("must be an octal number from 000 to 077, such as 027")
+
+
 def secret(text: str) -> str | None:
     if not text:
         return None
@@ -315,6 +328,10 @@ TABLE = (
             interval),
     Setting("SESSIONS_DISK_RESERVE", "disk_reserve", "auto", "Free bytes of the disk below which writes are refused; "
             "auto: 64 MiB, or 2 % of a small disk", optional_size(0, "auto")),
+    Setting("SESSIONS_UMASK", "umask", "077", "What other users may not, octal, of all that is written: 077, nothing; "
+            "027 leaves its group the right to read, for a backup job", umask),
+    Setting("SESSIONS_ALLOW_UNSAFE_FS", "allows_unsafe", "0", "1: a file system that other machines share is taken "
+            "for SESSIONS_DIR, with a warning", flag),
     Setting("SESSIONS_LOG", "log", "text", "How the server logs: text, to stderr, for people; json, to stdout, one "
             "object a line", one_of("text", "json")),
     Setting("SESSIONS_LOG_REQUESTS", "log_requests", "off", "on: every request is logged, without body, token and "

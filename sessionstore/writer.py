@@ -30,6 +30,7 @@ from .database import (
 )
 from .disk import Disk, in_mib, size_of
 from .events import Draft, Event, text_of_time
+from .ground import Ground
 from .histogram import NUMBERS, Histogram
 from .mark import Mark
 from .problems import Problem, fault, unavailable
@@ -137,6 +138,7 @@ class Writer:
         auto_create: bool = True,
         lost_after: float = 900.0,
         disk: Disk | None = None,
+        ground: Ground | None = None,
         redactor: Redactor = UNREDACTED,
         at_end: Callable[[], None] = lambda: None,
     ) -> None:
@@ -148,6 +150,7 @@ class Writer:
         self.auto_create = auto_create
         self.lost_after = lost_after
         self.disk = disk or Disk(path.parent)
+        self.ground = ground or Ground(path.parent)
         self.log_path = path.with_name(f"{path.name}-wal")
         self.redactor = redactor
         self.mark = Mark(path.parent)
@@ -223,6 +226,8 @@ class Writer:
             raise unavailable("The server is shutting down")
         if self.waiting >= MAX_WAITING or self.waiting_bytes > MAX_WAITING_BYTES:
             raise unavailable("Too many writes are waiting")
+        if self.ground.why:
+            raise unavailable(self.ground.why, retry_after=RETRY_FULL)
         if self.disk.is_full and not makes_room(job):
             raise unavailable(self.disk.said(), retry_after=RETRY_FULL)
         for draft in job.drafts:
@@ -283,6 +288,7 @@ class Writer:
 
     def open(self) -> Appender:
         connection = open_writer(self.path, durability=self.durability)
+        self.ground.take()
         clock = lambda: text_of_time(self.clock())  # noqa: E731
         return Appender(
             connection,
@@ -330,6 +336,9 @@ class Writer:
         return group
 
     def commit(self, group: list[Job]) -> None:
+        if self.ground.why:
+            self.tell(group, unavailable(self.ground.why, retry_after=RETRY_FULL))
+            return
         started = time.monotonic()
         try:
             outcomes, events = self.transact(group)
@@ -385,13 +394,22 @@ class Writer:
         self.chores_at = time.monotonic() + RECOVERY_INTERVAL
         with suppress(sqlite3.Error):
             self.appender.connection.close()
-        problem = fault() if is_fault else unavailable(f"The database cannot take writes now: {error}", retry_after=2)
+        self.tell(
+            group,
+            fault() if is_fault else unavailable(f"The database cannot take writes now: {error}", retry_after=2),
+        )
+
+    def tell(self, group: list[Job], problem: Problem) -> None:
+        """Everyone in it that nothing of it is stored."""
         outcomes = [Outcome(job, None, problem) for job in group]
         self.loop.call_soon_threadsafe(self.settle, outcomes, [])
 
     def begin(self) -> Appender:
         """Begin a transaction; after trouble, on a new connection. Raises sqlite3.Error or DatabaseUnusable."""
         if self.trouble:
+            self.ground.look()
+            if self.ground.why:  # what stands there now is not ours to write to
+                raise DatabaseUnusable(self.ground.why)
             self.appender = self.open()
         self.appender.begin()
         return self.appender
@@ -401,6 +419,10 @@ class Writer:
     def do_chores(self) -> None:
         """What is done while nobody writes, a little at a time; after trouble, first a look whether it is over."""
         self.disk.look_if_due()
+        self.ground.look_if_due()
+        if self.ground.why:
+            self.chores_at = time.monotonic() + CHORE_INTERVAL
+            return
         try:
             if self.trouble:
                 self.recover()

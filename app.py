@@ -58,7 +58,7 @@ def create_app(store: Store, tokens: Tokens, traffic: Traffic | None = None) -> 
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
         await store.start()
-        watch = asyncio.create_task(live.watch(tokens, listeners))
+        watch = asyncio.create_task(live.watch(gate, listeners))
         gc.freeze()  # what is here now stays: the collector need not look at it again and again
         try:
             yield
@@ -66,6 +66,7 @@ def create_app(store: Store, tokens: Tokens, traffic: Traffic | None = None) -> 
             await asked.stop()
             watch.cancel()
             tokens.save_use()
+            gate.logins.save()
             await store.stop()
 
     app = Litestar(
@@ -121,14 +122,14 @@ def run(settings: Settings) -> int:
     """Serve until told to stop; the exit code. Raises where it cannot start, with a message for people."""
     doubt = doubt_about(settings)
     lock = own_folder(settings.directory)
-    close_to_others(settings)
+    warnings = close_to_others(settings)
     tokens = Tokens(settings)
     tokens.prepare()
     certificate = certificate_of(settings)
     listener = listen(settings.host, settings.port)
     store = Store(settings)
-    store.ground.begin(lock, doubt)
     store.prepare()
+    store.ground.begin(lock, doubt, warnings)
     traffic = Traffic()
     gate = create_app(store, tokens, traffic)
     server = Server(Counted(gate, traffic), Door(gate, store), traffic, certificate, store.drain)

@@ -8,6 +8,7 @@ owner        one process on a folder
 ground       what that folder lies on, closed to others, and whether it is still there
 disk         the room that is left
 tokens       who holds which, in files; adding and taking away while the server runs
+logins       what browsers have for a token: each of its own, with an end
 attempts     wrong tokens, counted by address
 problems     every error, and the one shape in which it is told
 folds        what an event does to a document: pure functions

@@ -255,6 +255,9 @@ class DiskHealth(Shape, kw_only=True):
     free_bytes: int
     total_bytes: int
     reserve_bytes: int
+    free_files: int
+    total_files: int
+    """Inodes; 0: the file system makes as many as it has room for."""
 
 
 class RetentionHealth(Shape, kw_only=True):

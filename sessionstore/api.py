@@ -30,7 +30,7 @@ from litestar.response import Stream
 from hook_agent import claude_code_events
 
 from . import __version__, answers, folds, requests
-from .access import COOKIE, Caller, Gate, Headers
+from .access import COOKIE, Caller, Gate, Headers, cookie_of
 from .answers import gives, problems
 from .backups import Backups
 from .catalogue import questions
@@ -47,7 +47,6 @@ from .requests import check_media_type, draft_of, draft_of_line, if_match, read_
 from .retention import Retention
 from .search import Narrowed
 from .store import Store
-from .tokens import cookie_for
 from .webhooks import Webhook
 
 log = logging.getLogger("sessionstore.api")
@@ -116,6 +115,7 @@ def joined(members: dict[str, str]) -> str:
 
 
 async def append(request: Call, draft: Draft) -> Appended:
+    draft.by = caller_of(request).token
     return await store_of(request).writer.append(draft)
 
 
@@ -236,7 +236,14 @@ def tree_health(mirror: Mirror) -> Document:
 
 
 def disk_health(disk: Disk) -> Document:
-    return {"status": disk.status, "freeBytes": disk.free, "totalBytes": disk.total, "reserveBytes": disk.reserve}
+    return {
+        "status": disk.status,
+        "freeBytes": disk.free,
+        "totalBytes": disk.total,
+        "reserveBytes": disk.reserve,
+        "freeFiles": disk.free_files,
+        "totalFiles": disk.total_files,
+    }
 
 
 def retention_health(retention: Retention) -> Document:
@@ -318,7 +325,7 @@ async def enter_session(request: Call, session_id: FromPath[str]) -> JSONRespons
 
 async def entered(request: Call, draft: Draft) -> JSONResponse:
     store = store_of(request)
-    appended = await store.writer.append(draft)
+    appended = await append(request, draft)
     is_new = appended.event.type == "session_created" and not appended.duplicate
     members = {
         "success": "true",
@@ -530,6 +537,7 @@ async def log_to(request: Call, name: str, session_id: str) -> JSONResponse:
     store = store_of(request)
     body = await read_body(request.receive, store.settings.max_event_bytes)  # type: ignore[arg-type]
     draft = entry(name, session_in_path(session_id), headers_of(request), body)
+    draft.by = caller_of(request).token
     return answer(logged(await store.writer.append(draft, len(body))))
 
 
@@ -753,7 +761,8 @@ async def post_events(request: Call) -> JSONResponse:
     store = store_of(request)
     check_media_type(headers_of(request), NDJSON)
     body = await read_body(request.receive, store.settings.max_batch_bytes)  # type: ignore[arg-type]
-    may_delete = caller_of(request).role == "admin"
+    caller = caller_of(request)
+    may_delete = caller.role == "admin"
 
     def read() -> tuple[list[tuple[int, Draft | Problem]], list[Draft]]:
         lines = list(
@@ -761,6 +770,7 @@ async def post_events(request: Call) -> JSONResponse:
         )
         drafts = [draft for _, draft in lines if isinstance(draft, Draft)]
         for draft in drafts:
+            draft.by = caller.token
             store.writer.redactor(draft)
         return lines, drafts
 
@@ -910,7 +920,7 @@ async def search(
     tags=["server"],
 )
 async def log_in(request: Call) -> JSONResponse:
-    """Exchange a token for a cookie that a browser keeps."""
+    """Exchange a token for a cookie that a browser keeps, for 30 days at most."""
     token = requests.checked(await object_of(request), requests.Login).token
     gate: Gate = request.app.state.gate
     if not gate.tokens:
@@ -920,13 +930,18 @@ async def log_in(request: Call) -> JSONResponse:
         raise gate.wrong_token(request.client.host if request.client else "", caller, is_log_in=True)
     response = answer(msgspec.json.encode({"success": True, "role": caller.role}))
     is_https = request.scope["scheme"] == "https"
-    response.set_cookie(COOKIE, cookie_for(token), httponly=True, samesite="strict", secure=is_https)
+    if before := cookie_of(headers_of(request)):
+        gate.logins.end(before)
+    cookie, seconds = gate.logins.begin(caller.token)
+    response.set_cookie(COOKIE, cookie, max_age=seconds, httponly=True, samesite="strict", secure=is_https)
     return response
 
 
 @delete("/api/login", responses=gives(answers.LoggedOut), status_code=200, tags=["server"])
 async def log_out(request: Call) -> JSONResponse:
-    """Forget the cookie."""
+    """End the log-in of this browser, and its live feeds; the cookie is good for nothing afterwards."""
+    if cookie := cookie_of(headers_of(request)):
+        request.app.state.gate.logins.end(cookie)
     response = answer(b'{"success":true}')
     response.delete_cookie(COOKIE)
     return response

@@ -13,6 +13,7 @@ import msgspec
 
 from .folds import Document, encode
 from .problems import Problem, invalid, not_json
+from .tokens import Token
 
 EventType = Literal[
     "session_created",
@@ -65,6 +66,8 @@ class Draft(msgspec.Struct, kw_only=True):
     """The versions of the state that the caller has in hand; None: any."""
     is_redacted: bool = False
     """Whether its data has been looked through for secrets."""
+    by: Token | None = None
+    """By which right it came; None where none is needed, or the store says it itself."""
 
 
 class Event(msgspec.Struct, frozen=True, gc=False):

@@ -86,18 +86,24 @@ OURS = ("sessions.db*", ".*.json", ".new", "*.json", "*.jsonl", "sessions", "rec
 """What stands in the folder, from its top. Nobody gets further in than its first closed folder."""
 
 
-def close_to_others(settings: Settings) -> None:
-    """Take from other users what SESSIONS_UMASK does not leave them: a folder of an earlier version was open."""
+def close_to_others(settings: Settings) -> list[str]:
+    """Take from other users what SESSIONS_UMASK does not leave them, and what is to be said of it.
+
+    A folder of an earlier version was open.
+    """
     closed: list[Path] = []
     left: list[Path] = []
     for path in things_of_ours(settings):
         if not path.is_symlink() and path.stat().st_mode & settings.umask:
             (closed if close(path, settings.umask) else left).append(path)
+    told = []
     if closed:
-        told = "Other users could read %s: closed now. SESSIONS_UMASK=027 leaves a group its right"
-        log.warning(told, summed_up(closed))
+        told.append(
+            f"Other users could read {summed_up(closed)}: closed now. SESSIONS_UMASK=027 leaves a group its right"
+        )
     if left:
-        log.warning("Other users can read %s: it belongs to another user, and cannot be closed", summed_up(left))
+        told.append(f"Other users can read {summed_up(left)}: it belongs to another user, and cannot be closed")
+    return told
 
 
 def summed_up(paths: list[Path]) -> str:
@@ -157,12 +163,12 @@ class Ground:
         self.known: dict[Path, tuple[int, int]] = {}
         self.look_at = 0.0
 
-    def begin(self, lock: int, doubt: str | None) -> None:
+    def begin(self, lock: int, doubt: str | None, warnings: list[str]) -> None:
         """`lock`: the file by which this process owns the folder. `doubt`: about its file system."""
         self.known[self.folder / ".lock"] = identity(os.fstat(lock))
-        if doubt:
-            log.warning("%s", doubt)
         self.doubt = doubt
+        for warning in [doubt, *warnings] if doubt else warnings:
+            log.warning("%s", warning)
 
     def take(self) -> None:
         """What is there now is what has been opened. Of the log there is a new one after each opening of a database

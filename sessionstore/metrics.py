@@ -113,6 +113,8 @@ def of_disk(store: Store) -> Iterator[Sample]:
     yield "disk_free_bytes", "gauge", "Free on the disk of the database", {}, disk.free
     yield "disk_total_bytes", "gauge", "Size of that disk", {}, disk.total
     yield "disk_reserve_bytes", "gauge", "Free bytes below which writes are refused", {}, disk.reserve
+    yield "disk_free_inodes", "gauge", "Files that can still be made on it", {}, disk.free_files
+    yield "disk_total_inodes", "gauge", "Files that it can have; 0: as many as it has room for", {}, disk.total_files
     yield "disk_full", "gauge", "1 while writes are refused for that", {}, int(disk.is_full)
 
 

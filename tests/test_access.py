@@ -143,7 +143,7 @@ def guarded(home: Path, named: Named) -> Iterator[Appliance]:
         yield server
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def cookies(guarded: Appliance) -> dict[str, dict[str, str]]:
     return {role: cookie_for(guarded, token) for role, token in TOKENS.items()}
 
@@ -613,6 +613,60 @@ def test_a_token_makes_only_so_many_requests_a_second_if_that_is_set(folder: Pat
         assert statuses[:5] == [200] * 5
         assert status(TOKENS["admin"]) == 200
         eventually(lambda: status(TOKENS["read"]) == 200)
+
+
+# ------------------------------------------------------------------ new sessions
+
+
+def test_one_token_begins_a_hundred_sessions_a_second_whichever_way_it_takes(folder: Path) -> None:
+    agent = bearer(TOKENS["ingest"])
+    with Appliance(folder, SETTINGS) as server:
+
+        def batch(ids: list[str], events: int = 1) -> dict[str, Any]:
+            lines = "".join(
+                json.dumps({"type": "action", "sessionId": name, "data": {"type": "x", "n": n}}) + "\n"
+                for name in ids
+                for n in range(events)
+            )
+            reply = ask(server, "POST", "/api/events", agent | {"Content-Type": "application/x-ndjson"}, lines)
+            assert reply.status == 200
+            answered: dict[str, Any] = json.loads(reply.body)
+            return answered
+
+        def is_refused(number: int, method: str = method, path: str = path, body: str = body, name: str = name) -> bool:
+            batch([f"{name}-{number}-{n}" for n in range(100)])
+            at = [text.replace("new-{}", f"{name}-{number}") for text in (path, body)]
+            reply = ask(server, method, at[0], agent | JSON, at[1])
+            assert reply.status in (200, 201, 429), reply
+            assert reply.status != 429 or reply.headers["Retry-After"] == "1"
+            return reply.status == 429
+
+        ids = [f"s-{number}" for number in range(150)]
+        first = batch(ids, events=2)
+        rejected = first["rejected"]
+        assert first["accepted"] == 200 and len(rejected) == 100
+        assert {one["status"] for one in rejected} == {429}
+        assert [one["line"] for one in rejected] == list(range(201, 301)), "all of a session, or nothing of it"
+        for method, path, body in (
+            ("POST", "/api/actions/new-{}", NOTE),
+            ("PUT", "/api/sessions/new-{}", '{"userId": "x"}'),
+            ("POST", "/api/sessions", '{"sessionId": "new-{}", "userId": "x", "initial": {}}'),
+            ("PATCH", "/api/state/new-{}", '{"phase": "x"}'),
+            ("POST", "/api/hooks/claude-code", '{"session_id": "new-{}", "hook_event_name": "SessionStart"}'),
+        ):
+            name = f"{method}-{path.count('/')}"
+
+            asked = {"name": name, "method": method, "path": path, "body": body}
+            assert any(is_refused(number, **asked) for number in range(20)), path
+        assert ask(server, "POST", "/api/actions/s-0", agent | JSON, NOTE).status == 200, "what is there goes on"
+        eventually(lambda: batch(ids, events=2)["rejected"] == [])
+
+
+def test_without_tokens_as_many_sessions_begin_as_come(folder: Path) -> None:
+    lines = "".join(f'{{"type":"action","sessionId":"s-{n}","data":{{"type":"x"}}}}\n' for n in range(500))
+    with Appliance(folder) as server:
+        reply = ask(server, "POST", "/api/events", {"Content-Type": "application/x-ndjson"}, lines)
+        assert json.loads(reply.body)["accepted"] == 500
 
 
 # ------------------------------------------------------------------------ log-in

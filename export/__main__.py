@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
@@ -33,6 +34,10 @@ DONE, FOUND, WRONG = 0, 1, 2
 POLL_SECONDS = 0.05
 PATIENCE = 30.0
 """Seconds after which a server whose tree does not come any further is not waited for."""
+
+
+class NoStore(Exception):
+    """There is nothing in the folder that was named. The message says how to name another."""
 
 
 class WrongUse(Exception):
@@ -77,7 +82,7 @@ def write_tree(options: argparse.Namespace) -> int:
     """
     folder: Path = options.to or options.dir
     progress = Progress("sessions")
-    with closing(layout.open_reader(options.dir / "sessions.db")) as database:
+    with closing(reader_of(options.dir)) as database:
         try:
             tree = Tree(folder, say)
         except TreeBusy:
@@ -107,22 +112,58 @@ def wait_for_tree(database: sqlite3.Connection, folder: Path) -> int:
 def verify_tree(options: argparse.Namespace) -> int:
     """Compare the file tree with the database, and say by file where they differ.
 
-    What has not changed since it was last found right is not read again, except with --full. A tree that a running
-    server keeps may be a little behind: that is no difference.
+    Before that SQLite looks at every page of the database; with --no-tree that is all. What has not changed since it
+    was last found right is not read again, except with --full. A tree that a running server keeps may be a little
+    behind: that is no difference. What a --full comparison has found is noted beside the database, for the metrics of
+    its server, which makes one of its own once a day.
     """
-    folder: Path = options.tree or options.dir
+    begun = time.monotonic()
+    with closing(reader_of(options.dir)) as database:
+        found = faults_of(database)
+        if not found and not options.no_tree:
+            found = compared(database, options)
+    if options.full and options.tree is None:
+        first = found[0] if found else ""
+        drilled.keep(drilled.Compared(datetime.now(UTC), len(found), first, time.monotonic() - begun), options.dir)
+    return FOUND if found else DONE
+
+
+def compared(database: sqlite3.Connection, options: argparse.Namespace) -> list[str]:
+    """The differences of the tree, said as they are found."""
     progress = Progress("sessions")
-    with closing(layout.open_reader(options.dir / "sessions.db")) as database, open_folder(folder) as root:
+    with open_folder(options.tree or options.dir) as root:
         found = Verification(database, root, is_full=options.full).run(progress)
     progress.end()
-    for difference in found.differences:
+    differences = [str(difference) for difference in found.differences]
+    for difference in differences:
         print(difference)
     print(
-        f"{len(found.differences)} differences in {found.sessions} sessions"
+        f"{len(differences)} differences in {found.sessions} sessions"
         + (f", of which {found.unchanged} have not changed since they were last found right" if found.unchanged else "")
         + (f"; of {found.moving}, which are being written to, only the logs were compared" if found.moving else "")
     )
-    return FOUND if found.differences else DONE
+    return differences
+
+
+def faults_of(database: sqlite3.Connection) -> list[str]:
+    """What SQLite finds wrong with the database, said as it is found."""
+    try:
+        found = [fault for (fault,) in database.execute("PRAGMA integrity_check(10)") if fault != "ok"]
+    except sqlite3.DatabaseError as error:
+        if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            raise
+        found = [str(error)]
+    for fault in found:
+        print(f"sessions.db: {fault}")
+    return [f"sessions.db: {fault}" for fault in found]
+
+
+def reader_of(folder: Path) -> sqlite3.Connection:
+    """Raises NoStore where there is none to read."""
+    path = folder / "sessions.db"
+    if not path.exists():
+        raise NoStore(f"There is no database {path}: name the store's folder with SESSIONS_DIR, or --dir")
+    return layout.open_reader(path)
 
 
 def bring_back(options: argparse.Namespace) -> int:
@@ -195,7 +236,7 @@ def archive_old(options: argparse.Namespace) -> int:
     options.to.mkdir(parents=True, exist_ok=True)
     kept, written, failed = [], 0, 0
     progress = Progress("sessions")
-    with closing(layout.open_reader(options.dir / "sessions.db")) as database:
+    with closing(reader_of(options.dir)) as database:
         for number, session_id in enumerate(archive.old_sessions(database, options.before), 1):
             progress(number)
             try:
@@ -248,7 +289,7 @@ def take_out(options: argparse.Namespace) -> int:
     replace = what_to_take_out(options)
     progress = Progress("events")
     if options.dry_run:
-        with closing(layout.open_reader(options.dir / "sessions.db")) as database:
+        with closing(reader_of(options.dir)) as database:
             found = scrub.look(database, replace, progress)
     else:
         found = scrub.scrub(store_settings(options), replace, progress, say)
@@ -311,6 +352,7 @@ FAILURES = (
     prune.NotPruned,
     offline.Unsound,
     recovery.Unknown,
+    NoStore,
     CannotStart,
     NotEmpty,
     TreeBusy,
@@ -352,6 +394,7 @@ def parser() -> argparse.ArgumentParser:
     tree.add_argument("--to", type=Path, metavar="DIR", help="write the tree into another folder than the store's")
     verify = command(commands, "verify", verify_tree)
     verify.add_argument("--full", action="store_true", help="read everything")
+    verify.add_argument("--no-tree", action="store_true", help="only what SQLite finds wrong with the database")
     verify.add_argument("--tree", type=Path, metavar="DIR", help="a tree in another folder than the store's")
     restoring = command(commands, "restore", bring_back)
     restoring.add_argument(

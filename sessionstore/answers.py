@@ -260,6 +260,14 @@ class DiskHealth(Shape, kw_only=True):
     """Inodes; 0: the file system makes as many as it has room for."""
 
 
+class VerifyHealth(Shape, kw_only=True):
+    """When the database was last compared with itself and with the file tree, and what was found wrong."""
+
+    status: Literal["off", "pending", "ok", "failed"]
+    last: str | None
+    error: str | None
+
+
 class RetentionHealth(Shape, kw_only=True):
     """How many sessions this process has deleted unasked, and what keeps it from deleting more."""
 
@@ -296,6 +304,7 @@ class Health(Shape, kw_only=True):
     database: DatabaseHealth
     backup: BackupHealth
     tree: TreeHealth
+    verify: VerifyHealth
     disk: DiskHealth
     retention: RetentionHealth
     checks: Checks

@@ -37,7 +37,7 @@ from .catalogue import questions
 from .database import Appended, Appender, DeleteUnchanged
 from .disk import Disk
 from .door import entry, logged
-from .events import ID_PATTERN, Draft, is_id, json_object, now, utc
+from .events import ID_PATTERN, Draft, is_id, json_object, now, text_of_time, utc
 from .folds import Document
 from .metrics import prometheus
 from .mirror import Mirror
@@ -47,6 +47,7 @@ from .requests import check_media_type, draft_of, draft_of_line, if_match, read_
 from .retention import Retention
 from .search import Narrowed
 from .store import Store
+from .verification import Verification
 from .webhooks import Webhook
 
 log = logging.getLogger("sessionstore.api")
@@ -208,6 +209,7 @@ async def health(request: Call) -> JSONResponse:
         "database": database_health(store),
         "backup": backup_health(store.backups),
         "tree": tree_health(store.mirror),
+        "verify": verify_health(store.verification),
         "disk": disk_health(store.disk),
         "retention": retention_health(store.retention),
         "checks": store.checks(),
@@ -233,6 +235,15 @@ def backup_health(backups: Backups) -> Document:
 
 def tree_health(mirror: Mirror) -> Document:
     return {"status": mirror.status, "cursor": mirror.cursor, "lag": mirror.lag, "error": mirror.error}
+
+
+def verify_health(verification: Verification) -> Document:
+    last = verification.last
+    return {
+        "status": verification.status,
+        "last": last and text_of_time(last.at.timestamp()),
+        "error": verification.said,
+    }
 
 
 def disk_health(disk: Disk) -> Document:

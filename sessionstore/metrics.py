@@ -63,6 +63,7 @@ def samples(store: Store, listeners: Listeners, gate: Gate, traffic: Traffic, qu
     yield from of_tree(store)
     yield from of_backups(store)
     yield from of_drills(store)
+    yield from of_verification(store)
     yield from of_retention(store)
     yield from of_webhooks(store)
     yield from of_process(store)
@@ -186,6 +187,16 @@ def of_drills(store: Store) -> Iterator[Sample]:
         yield "restore_drill_last_success_timestamp_seconds", "gauge", "When a drill last succeeded", {}, made
         yield "restore_drill_rpo_seconds", "gauge", "Of how many seconds it lost the events", {}, found.rpo
         yield "restore_drill_rto_seconds", "gauge", "How long all was away", {}, found.rto
+
+
+def of_verification(store: Store) -> Iterator[Sample]:
+    """Of `python -m export verify --full`, whether the server has run it or somebody else."""
+    yield "verify_failing", "gauge", "1 while nothing can be compared", {}, int(store.verification.error is not None)
+    if (found := store.verification.last) is not None:
+        made = found.at.timestamp()
+        yield "verify_last_timestamp_seconds", "gauge", "When database and tree were last compared", {}, made
+        yield "verify_differences", "gauge", "What was found wrong then", {}, found.differences
+        yield "verify_duration_seconds", "gauge", "How long it took", {}, round(found.seconds, 3)
 
 
 def of_retention(store: Store) -> Iterator[Sample]:

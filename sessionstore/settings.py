@@ -56,6 +56,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     auto_create: bool = True
     backup_directory: Path | None = None
     backup_every: float = 3600.0
+    verify_every: float | None = 86_400.0
     tree: bool = True
     disk_reserve: int | None = None
     umask: int = 0o077
@@ -185,6 +186,10 @@ def interval(text: str) -> float:
     if number.isascii() and number.isdigit() and 1 <= int(number) * UNITS[unit] <= 31_536_000:
         return int(number) * UNITS[unit]
     raise ValueError("must be a whole number of seconds, or one such as 15m, 1h, 1d, from 1 second to 365 days")
+
+
+def interval_or_off(text: str) -> float | None:
+    return None if text == "off" else interval(text)
 
 
 SIZES = {"K": 10, "M": 20, "G": 30, "T": 40}
@@ -326,6 +331,8 @@ TABLE = (
             "another disk. None: it makes no backups", optional_folder),
     Setting("SESSIONS_BACKUP_EVERY", "backup_every", "1h", "How often it does so: seconds, or such as 15m, 1h, 1d",
             interval),
+    Setting("SESSIONS_VERIFY_EVERY", "verify_every", "1d", "How often the server compares its database with itself and "
+            "with the file tree; off: never", interval_or_off),
     Setting("SESSIONS_DISK_RESERVE", "disk_reserve", "auto", "Free bytes of the disk below which writes are refused; "
             "auto: 64 MiB, or 2 % of a small disk", optional_size(0, "auto")),
     Setting("SESSIONS_UMASK", "umask", "077", "What other users may not, octal, of all that is written: 077, nothing; "

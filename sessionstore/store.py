@@ -21,6 +21,7 @@ from .redaction import Redactor
 from .retention import Retention
 from .settings import Settings
 from .soundness import Finding, examine
+from .verification import Verification
 from .webhooks import Webhooks
 from .writer import Writer
 
@@ -52,6 +53,7 @@ class Store:
         )
         self.reader = Reader(settings.database)
         self.backups = Backups(settings, self.disk, self.ground)
+        self.verification = Verification(settings, self.ground)
         self.retention = Retention(settings, self.writer)
         self.webhooks = Webhooks(settings)
         self.archives = Archives(settings.database)
@@ -87,6 +89,7 @@ class Store:
         self.broadcaster.start(self.writer.cursor)
         await self.reader.start()
         self.backups.start()
+        self.verification.start()
         self.retention.start()
         self.mirror.start(self.writer.cursor)
         self.webhooks.start(self.writer.cursor)
@@ -97,6 +100,7 @@ class Store:
         if self.finding:
             return
         await asyncio.to_thread(self.backups.stop)
+        await asyncio.to_thread(self.verification.stop)
         await asyncio.to_thread(self.retention.stop)
         await asyncio.to_thread(self.webhooks.stop)
         await self.reader.stop()  # before the writer: whoever closes the database last leaves nothing beside it
@@ -141,6 +145,7 @@ class Store:
         warnings = {
             "backup": self.backups.status == "failed",
             "tree": self.mirror.status in ("failed", "behind"),
+            "verify": self.verification.status == "failed",
             "retention": self.retention.status == "failed",
             "disk": self.disk.status == "low",
             "folder": self.ground.doubt is not None,

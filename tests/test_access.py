@@ -633,7 +633,7 @@ def test_one_token_begins_a_hundred_sessions_a_second_whichever_way_it_takes(fol
             answered: dict[str, Any] = json.loads(reply.body)
             return answered
 
-        def is_refused(number: int, method: str = method, path: str = path, body: str = body, name: str = name) -> bool:
+        def is_refused(number: int, *, name: str, method: str, path: str, body: str) -> bool:
             batch([f"{name}-{number}-{n}" for n in range(100)])
             at = [text.replace("new-{}", f"{name}-{number}") for text in (path, body)]
             reply = ask(server, method, at[0], agent | JSON, at[1])

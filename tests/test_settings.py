@@ -36,6 +36,7 @@ DEFAULTS: dict[str, tuple[str, object]] = {
     "SESSIONS_TREE": ("tree", True),
     "SESSIONS_BACKUP_DIR": ("backup_directory", None),
     "SESSIONS_BACKUP_EVERY": ("backup_every", 3600.0),
+    "SESSIONS_VERIFY_EVERY": ("verify_every", 86_400.0),
     "SESSIONS_DISK_RESERVE": ("disk_reserve", None),
     "SESSIONS_UMASK": ("umask", 0o077),
     "SESSIONS_ALLOW_UNSAFE_FS": ("allows_unsafe", False),

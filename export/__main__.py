@@ -249,7 +249,7 @@ def archive_old(options: argparse.Namespace) -> int:
             written += is_new
     progress.end()
     print(f"{options.to} has {len(kept):,} sessions, {written:,} of them new")
-    if options.prune and kept:
+    if options.prune:
         gone = prune.prune(store_settings(options), kept, options.url, say)
         print(f"{gone:,} of them are gone from the store")
         failed += len(kept) - gone
@@ -321,10 +321,11 @@ def tell_what_is_left(options: argparse.Namespace, found: scrub.Found, replace: 
     left = scrub.left_in(options.dir, replace)
     for path in left:
         say(f"export: {path} still has it, and is nothing that this may change: remove it")
-    for copy in scrub.copies_of(store_settings(options)):
-        say(f"export: the backup {copy} was made before: remove it if it has it")
-    say("export: archives and copies that were made before, and the spools of agents, may still have it")
-    return FOUND if left or found.named else DONE
+    copies = list(scrub.copies_with(store_settings(options), replace))
+    for copy in copies:
+        say(f"export: {copy} was made before, and has it: remove it")
+    say("export: copies elsewhere that were made before, and the spools of agents, may still have it")
+    return FOUND if left or copies or found.named else DONE
 
 
 def try_out(options: argparse.Namespace) -> int:

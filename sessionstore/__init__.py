@@ -28,7 +28,7 @@ mirror       the file tree, kept beside the database while the server runs
 notices      what is worth telling somebody
 webhooks     telling it, each target on a thread of its own
 reader       read-only connections and every query of the API
-verification the database compared with itself and its tree, unasked, in a process of its own
+comparison   the database compared with itself and its tree, unasked, in a process of its own
 store        these as one thing, opened at the start and closed at the end
 access       who may: hosts, origins, tokens, roles
 connections  how many, of one address and in all

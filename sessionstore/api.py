@@ -34,6 +34,7 @@ from .access import COOKIE, Caller, Gate, Headers, cookie_of
 from .answers import gives, problems
 from .backups import Backups
 from .catalogue import questions
+from .comparison import Comparison
 from .database import Appended, Appender, DeleteUnchanged
 from .disk import Disk
 from .door import entry, logged
@@ -47,7 +48,6 @@ from .requests import check_media_type, draft_of, draft_of_line, if_match, read_
 from .retention import Retention
 from .search import Narrowed
 from .store import Store
-from .verification import Verification
 from .webhooks import Webhook
 
 log = logging.getLogger("sessionstore.api")
@@ -209,7 +209,7 @@ async def health(request: Call) -> JSONResponse:
         "database": database_health(store),
         "backup": backup_health(store.backups),
         "tree": tree_health(store.mirror),
-        "verify": verify_health(store.verification),
+        "verify": verify_health(store.comparison),
         "disk": disk_health(store.disk),
         "retention": retention_health(store.retention),
         "checks": store.checks(),
@@ -237,12 +237,12 @@ def tree_health(mirror: Mirror) -> Document:
     return {"status": mirror.status, "cursor": mirror.cursor, "lag": mirror.lag, "error": mirror.error}
 
 
-def verify_health(verification: Verification) -> Document:
-    last = verification.last
+def verify_health(comparison: Comparison) -> Document:
+    last = comparison.last
     return {
-        "status": verification.status,
+        "status": comparison.status,
         "last": last and text_of_time(last.at.timestamp()),
-        "error": verification.said,
+        "error": comparison.said,
     }
 
 

@@ -191,8 +191,8 @@ def of_drills(store: Store) -> Iterator[Sample]:
 
 def of_verification(store: Store) -> Iterator[Sample]:
     """Of `python -m export verify --full`, whether the server has run it or somebody else."""
-    yield "verify_failing", "gauge", "1 while nothing can be compared", {}, int(store.verification.error is not None)
-    if (found := store.verification.last) is not None:
+    yield "verify_failing", "gauge", "1 while nothing can be compared", {}, int(store.comparison.error is not None)
+    if (found := store.comparison.last) is not None:
         made = found.at.timestamp()
         yield "verify_last_timestamp_seconds", "gauge", "When database and tree were last compared", {}, made
         yield "verify_differences", "gauge", "What was found wrong then", {}, found.differences

@@ -10,6 +10,7 @@ import time
 from .archives import Archives
 from .backups import Backups
 from .broadcaster import Broadcaster
+from .comparison import Comparison
 from .database import DatabaseUnusable, open_writer
 from .disk import Disk, size_of
 from .events import Event, event_ids
@@ -21,7 +22,6 @@ from .redaction import Redactor
 from .retention import Retention
 from .settings import Settings
 from .soundness import Finding, examine
-from .verification import Verification
 from .webhooks import Webhooks
 from .writer import Writer
 
@@ -53,7 +53,7 @@ class Store:
         )
         self.reader = Reader(settings.database)
         self.backups = Backups(settings, self.disk, self.ground)
-        self.verification = Verification(settings, self.ground)
+        self.comparison = Comparison(settings, self.ground)
         self.retention = Retention(settings, self.writer)
         self.webhooks = Webhooks(settings)
         self.archives = Archives(settings.database)
@@ -89,7 +89,7 @@ class Store:
         self.broadcaster.start(self.writer.cursor)
         await self.reader.start()
         self.backups.start()
-        self.verification.start()
+        self.comparison.start()
         self.retention.start()
         self.mirror.start(self.writer.cursor)
         self.webhooks.start(self.writer.cursor)
@@ -100,7 +100,7 @@ class Store:
         if self.finding:
             return
         await asyncio.to_thread(self.backups.stop)
-        await asyncio.to_thread(self.verification.stop)
+        await asyncio.to_thread(self.comparison.stop)
         await asyncio.to_thread(self.retention.stop)
         await asyncio.to_thread(self.webhooks.stop)
         await self.reader.stop()  # before the writer: whoever closes the database last leaves nothing beside it
@@ -145,7 +145,7 @@ class Store:
         warnings = {
             "backup": self.backups.status == "failed",
             "tree": self.mirror.status in ("failed", "behind"),
-            "verify": self.verification.status == "failed",
+            "verify": self.comparison.status == "failed",
             "retention": self.retention.status == "failed",
             "disk": self.disk.status == "low",
             "folder": self.ground.doubt is not None,

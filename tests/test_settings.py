@@ -167,6 +167,7 @@ BAD = [
     ("SESSIONS_ALLOWED_ORIGINS", "null"),
     *(("SESSIONS_UMASK", bad) for bad in ("77x", "8", "100", "0777", "-1", "off", "7")),
     ("SESSIONS_ALLOW_UNSAFE_FS", "yes"),
+    *(("SESSIONS_VERIFY_EVERY", bad) for bad in ("0", "never", "1w")),
     ("SESSIONS_ALLOWED_ORIGINS", "localhost:3000"),
     ("SESSIONS_ALLOWED_ORIGINS", "http://localhost:3000/app"),
     ("SESSIONS_ALLOWED_ORIGINS", "http://*.example.com"),

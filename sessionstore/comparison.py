@@ -21,7 +21,7 @@ from .ground import Ground, Moved
 from .settings import Settings
 
 FOLDER = Path(__file__).resolve().parent.parent
-log = logging.getLogger("sessionstore.verification")
+log = logging.getLogger("sessionstore.comparison")
 
 FIRST_SECONDS = 600.0
 """After a start nothing is compared for so long: there is enough to do."""
@@ -31,7 +31,7 @@ MOST_SECONDS = 4 * 3600.0
 NICENESS = 19
 
 
-class Verification:
+class Comparison:
     """Compares while it is started, and knows what came of it last, whoever did it."""
 
     def __init__(self, settings: Settings, ground: Ground) -> None:
@@ -41,7 +41,7 @@ class Verification:
         """Why nothing could be compared."""
         self.process: subprocess.Popen[str] | None = None
         self.stopping = threading.Event()
-        self.thread = threading.Thread(target=self.run, name="verification", daemon=True)
+        self.thread = threading.Thread(target=self.run, name="comparison", daemon=True)
 
     @property
     def last(self) -> drilled.Compared | None:

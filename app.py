@@ -21,9 +21,10 @@ import asyncio
 import gc
 import os
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from litestar import Litestar
 from litestar.datastructures import State
@@ -95,15 +96,30 @@ def create_app(store: Store, tokens: Tokens, traffic: Traffic | None = None) -> 
 
 def facts(settings: Settings, port: int, tokens: Tokens) -> dict[str, str]:
     """What the person who starts it wants to know."""
-    host = "127.0.0.1" if settings.host in ("localhost", "0.0.0.0", "::") else settings.host
     scheme = "https" if settings.tls_certificate else "http"
-    at = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+    is_everywhere = settings.host in ("0.0.0.0", "::")
+    here = "127.0.0.1" if settings.host == "localhost" or is_everywhere else settings.host
+    at = f"{scheme}://{f'[{here}]' if ':' in here else here}:{port}"
+    dashboard = f"{at}/"
+    if settings.public_url or is_everywhere:
+        dashboard += f", from elsewhere {settings.public_url or f'{scheme}://{outer_address()}:{port}'}/"
     access = "open: only this machine can reach it"
-    if tokens.admin_file:
-        access = f"by token: the dashboard asks for the one in {tokens.admin_file}"
+    if reading := tokens.made("read"):
+        admin = tokens.made("admin")
+        access = f"by token: the dashboard asks for one: {reading}" + (
+            f", or {admin.name}, to delete too" if admin else ""
+        )
     elif tokens:
         access = "by the tokens that are set"
-    return {"Dashboard": f"{at}/", "API": f"{at}/schema", "Data": str(settings.directory), "Access": access}
+    return {"Dashboard": dashboard, "API": f"{at}/schema", "Data": str(settings.directory), "Access": access}
+
+
+def outer_address() -> str:
+    """By which others reach this machine, as far as it knows: nothing is sent."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe, suppress(OSError):
+        probe.connect(("192.0.2.1", 9))
+        return str(probe.getsockname()[0])
+    return socket.gethostname()
 
 
 def greet(settings: Settings, known: dict[str, str]) -> None:

@@ -163,7 +163,10 @@ def reader_of(folder: Path) -> sqlite3.Connection:
     path = folder / "sessions.db"
     if not path.exists():
         raise NoStore(f"There is no database {path}: name the store's folder with SESSIONS_DIR, or --dir")
-    return layout.open_reader(path)
+    try:
+        return layout.open_reader(path)
+    except sqlite3.Error as error:
+        raise NoStore(f"The database {path} cannot be read: {error}. See SESSIONS_DIR, or --dir") from None
 
 
 def bring_back(options: argparse.Namespace) -> int:

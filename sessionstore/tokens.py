@@ -273,10 +273,9 @@ class Tokens:
         """Changes when a file does. Only asked of the file system, each second."""
         return [state_of(self.folder / name) for name in (NAMED, *(ROLES if self.keeps_roles else ()))]
 
-    @property
-    def admin_file(self) -> Path | None:
-        """Where the token of the role admin can be read that the server made; None: there is none."""
-        return next((self.folder / "admin" for token in self.by_digest.values() if token.place == "admin"), None)
+    def made(self, role: str) -> Path | None:
+        """Where the token of a role can be read that the server made; None: there is none."""
+        return next((self.folder / role for token in self.by_digest.values() if token.place == role), None)
 
     def load(self) -> None:
         """Raises BadSetting, and then leaves all as it was."""

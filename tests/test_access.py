@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import re
+import socket
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import closing
@@ -446,7 +447,12 @@ def test_tokens_are_made_once_where_others_can_reach_the_server(folder: Path) ->
         modes = {stat.S_IMODE(file.stat().st_mode) for file in (folder / "tokens").iterdir()}
         assert modes == {0o600}
         assert stat.S_IMODE((folder / "tokens").stat().st_mode) == 0o700
-        assert f"the dashboard asks for the one in {folder}/tokens/admin" in server.output
+        assert f"the dashboard asks for one: {folder}/tokens/read, or admin, to delete too" in server.output
+        told = r"Dashboard +http://127.0.0.1:\d+/, from elsewhere http://([^:/]+):(\d+)/$"
+        found = re.search(told, server.output, re.MULTILINE)
+        assert found, server.output
+        with socket.create_connection((found[1], int(found[2])), timeout=10):
+            pass  # the address that is named can be opened
         assert not any(token in server.output for token in tokens.values())
 
         assert ask(server, "GET", "/api/events").status == 401

@@ -213,6 +213,25 @@ def test_a_token_that_is_not_there_is_exit_code_1(folder: Path, verb: str) -> No
     assert "set in the environment" in given.stderr
 
 
+def test_a_store_is_not_closed_by_a_token_that_may_not_read(folder: Path) -> None:
+    refused = token(folder, "add", "ci", "--role", "ingest")
+    assert refused.returncode == 1 and refused.stdout == "" and "--role read" in refused.stderr
+    assert not (folder / "tokens" / "tokens.json").exists()
+    made(folder, "add", "me", "--role", "read")
+    made(folder, "add", "ci", "--role", "ingest")
+    assert made(folder.with_name("set"), "add", "ci", "--role", "ingest", SESSIONS_READ_TOKEN="from-outside")
+    assert made(folder.with_name("public"), "add", "ci", "--role", "ingest", SESSIONS_HOST="0.0.0.0")
+
+
+def test_those_that_the_server_made_are_listed_whoever_asks(folder: Path) -> None:
+    with Appliance(folder, {"SESSIONS_HOST": "0.0.0.0"}):
+        pass
+    for host in ("0.0.0.0", "127.0.0.1"):
+        ended = token(folder, "list", SESSIONS_HOST=host)
+        assert {"admin", "read", "ingest"} <= {line.split()[0] for line in ended.stdout.splitlines()}
+        assert ("SESSIONS_HOST" in ended.stderr) == (host == "127.0.0.1")
+
+
 def test_commands_at_the_same_time_do_not_undo_each_other(folder: Path) -> None:
     names = [f"name-{number}" for number in range(4)]
     with ThreadPoolExecutor(len(names)) as pool:

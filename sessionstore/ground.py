@@ -83,7 +83,7 @@ def doubt_about(settings: Settings) -> str | None:
 # ------------------------------------------------------------------ other users
 
 OURS = ("sessions.db*", ".*.json", ".new", "*.json", "*.jsonl", "sessions", "recent", "set-aside", "tokens")
-"""What stands in the folder, from its top. Nobody gets further in than its first closed folder."""
+"""What stands at the top of the folder; below a folder that is closed nobody comes."""
 
 
 def close_to_others(settings: Settings) -> list[str]:

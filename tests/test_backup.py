@@ -186,7 +186,7 @@ def test_without_a_database_there_is_nothing_to_copy(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b'{"cursor": 1}', b"\xff"])
+@pytest.mark.parametrize("content", [b"", b"{", b'{"cursor": 1}', b"\xff", b"[" * 9999, b" " * (17 << 20) + b"{"])
 def test_what_is_no_manifest_is_said_to_be_none(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "x.json").write_bytes(content)
     with pytest.raises(BackupFailed, match=r"x\.json is no manifest"):

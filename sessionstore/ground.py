@@ -156,6 +156,7 @@ class Ground:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.log_path = folder / "sessions.db-wal"
         self.doubt: str | None = None
         """About the file system: a warning."""
         self.why: str | None = None
@@ -171,11 +172,15 @@ class Ground:
             log.warning("%s", warning)
 
     def take(self) -> None:
-        """What is there now is what has been opened. Of the log there is a new one after each opening of a database
-        that nobody else had open."""
-        for path in (self.folder, self.folder / "sessions.db", self.folder / "sessions.db-wal"):
+        """The database has been opened: what is there now is what has to stay. Only the log may be another than before:
+        who opens a database that nobody else has open makes a new one."""
+        for path in (self.folder, self.folder / "sessions.db", self.log_path):
             with suppress(FileNotFoundError):
-                self.known[path] = identity(path.stat())
+                self.known.setdefault(path, identity(path.stat()))
+
+    def let_go(self) -> None:
+        """The database is closed: if nobody else has it open, its log is gone."""
+        self.known.pop(self.log_path, None)
 
     def check(self) -> None:
         """Raises Moved: whoever opens the database by its name would open another."""

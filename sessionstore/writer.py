@@ -392,6 +392,7 @@ class Writer:
         self.errors[getattr(error, "sqlite_errorname", type(error).__name__)] += 1
         self.trouble = f"{error}"
         self.chores_at = time.monotonic() + RECOVERY_INTERVAL
+        self.ground.let_go()
         with suppress(sqlite3.Error):
             self.appender.connection.close()
         self.tell(

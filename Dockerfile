@@ -1,7 +1,8 @@
 # The session store: port 9000, all that it keeps in /var/claude-sessions, nothing to configure.
 #
 #     docker build -t session-store .
-#     docker run -d -p 127.0.0.1:9000:9000 -v claude-sessions:/var/claude-sessions --read-only session-store
+#     docker run -d -p 127.0.0.1:9000:9000 -v claude-sessions:/var/claude-sessions --read-only --tmpfs /tmp \
+#         --cap-drop ALL --security-opt no-new-privileges --memory 1g --pids-limit 200 session-store
 #
 # The image's SQLite is Debian's. Before 3.51.3 SQLite could damage a database that two connections write or checkpoint
 # at the same time (https://sqlite.org/wal.html#walresetbug); here one connection does both, and all others only read.

@@ -19,10 +19,12 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from litestar import Litestar
 from litestar.datastructures import State
@@ -32,6 +34,7 @@ from sessionstore import __version__, api, commands, live, pages, questions
 from sessionstore.access import Gate
 from sessionstore.database import DatabaseUnusable
 from sessionstore.door import Door, Heads, Sound
+from sessionstore.ground import close_to_others, doubt_about
 from sessionstore.log import logging_as, tell
 from sessionstore.owner import CannotStart, own_folder
 from sessionstore.problems import Problem
@@ -56,7 +59,7 @@ def create_app(store: Store, tokens: Tokens, traffic: Traffic | None = None) -> 
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
         await store.start()
-        watch = asyncio.create_task(live.watch(tokens, listeners))
+        watch = asyncio.create_task(live.watch(gate, listeners))
         gc.freeze()  # what is here now stays: the collector need not look at it again and again
         try:
             yield
@@ -64,6 +67,7 @@ def create_app(store: Store, tokens: Tokens, traffic: Traffic | None = None) -> 
             await asked.stop()
             watch.cancel()
             tokens.save_use()
+            gate.logins.save()
             await store.stop()
 
     app = Litestar(
@@ -92,15 +96,30 @@ def create_app(store: Store, tokens: Tokens, traffic: Traffic | None = None) -> 
 
 def facts(settings: Settings, port: int, tokens: Tokens) -> dict[str, str]:
     """What the person who starts it wants to know."""
-    host = "127.0.0.1" if settings.host in ("localhost", "0.0.0.0", "::") else settings.host
     scheme = "https" if settings.tls_certificate else "http"
-    at = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+    is_everywhere = settings.host in ("0.0.0.0", "::")
+    here = "127.0.0.1" if settings.host == "localhost" or is_everywhere else settings.host
+    at = f"{scheme}://{f'[{here}]' if ':' in here else here}:{port}"
+    dashboard = f"{at}/"
+    if settings.public_url or is_everywhere:
+        dashboard += f", from elsewhere {settings.public_url or f'{scheme}://{outer_address()}:{port}'}/"
     access = "open: only this machine can reach it"
-    if tokens.admin_file:
-        access = f"by token: the dashboard asks for the one in {tokens.admin_file}"
+    if reading := tokens.made("read"):
+        admin = tokens.made("admin")
+        access = f"by token: the dashboard asks for one: {reading}" + (
+            f", or {admin.name}, to delete too" if admin else ""
+        )
     elif tokens:
         access = "by the tokens that are set"
-    return {"Dashboard": f"{at}/", "API": f"{at}/schema", "Data": str(settings.directory), "Access": access}
+    return {"Dashboard": dashboard, "API": f"{at}/schema", "Data": str(settings.directory), "Access": access}
+
+
+def outer_address() -> str:
+    """By which others reach this machine, as far as it knows: nothing is sent."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe, suppress(OSError):
+        probe.connect(("192.0.2.1", 9))
+        return str(probe.getsockname()[0])
+    return socket.gethostname()
 
 
 def greet(settings: Settings, known: dict[str, str]) -> None:
@@ -117,13 +136,16 @@ def greet(settings: Settings, known: dict[str, str]) -> None:
 
 def run(settings: Settings) -> int:
     """Serve until told to stop; the exit code. Raises where it cannot start, with a message for people."""
-    own_folder(settings.directory)
+    doubt = doubt_about(settings)
+    lock = own_folder(settings.directory)
+    warnings = close_to_others(settings)
     tokens = Tokens(settings)
     tokens.prepare()
     certificate = certificate_of(settings)
     listener = listen(settings.host, settings.port)
     store = Store(settings)
     store.prepare()
+    store.ground.begin(lock, doubt, warnings)
     traffic = Traffic()
     gate = create_app(store, tokens, traffic)
     server = Server(Counted(gate, traffic), Door(gate, store), traffic, certificate, store.drain)
@@ -141,6 +163,7 @@ def serve() -> int:
         signal.signal(number, lambda *_: sys.exit(0))  # told to end before it serves
     try:
         settings = read_settings()
+        os.umask(settings.umask)
         with logging_as(settings):
             return run(settings)
     except (BadSetting, CannotStart, DatabaseUnusable, OSError) as error:

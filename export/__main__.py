@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import sqlite3
 import sys
@@ -10,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
@@ -17,6 +19,7 @@ import msgspec
 from sessionstore.events import utc
 from sessionstore.owner import CannotStart
 from sessionstore.problems import Problem
+from sessionstore.requests import longest_line
 from sessionstore.settings import BadSetting, Settings, read_settings
 from sessionstore.soundness import examine
 from sessionstore.text import for_people
@@ -32,6 +35,10 @@ DONE, FOUND, WRONG = 0, 1, 2
 POLL_SECONDS = 0.05
 PATIENCE = 30.0
 """Seconds after which a server whose tree does not come any further is not waited for."""
+
+
+class NoStore(Exception):
+    """There is nothing in the folder that was named. The message says how to name another."""
 
 
 class WrongUse(Exception):
@@ -76,7 +83,7 @@ def write_tree(options: argparse.Namespace) -> int:
     """
     folder: Path = options.to or options.dir
     progress = Progress("sessions")
-    with closing(layout.open_reader(options.dir / "sessions.db")) as database:
+    with closing(reader_of(options.dir)) as database:
         try:
             tree = Tree(folder, say)
         except TreeBusy:
@@ -106,22 +113,61 @@ def wait_for_tree(database: sqlite3.Connection, folder: Path) -> int:
 def verify_tree(options: argparse.Namespace) -> int:
     """Compare the file tree with the database, and say by file where they differ.
 
-    What has not changed since it was last found right is not read again, except with --full. A tree that a running
-    server keeps may be a little behind: that is no difference.
+    Before that SQLite looks at every page of the database; with --no-tree that is all. What has not changed since it
+    was last found right is not read again, except with --full. A tree that a running server keeps may be a little
+    behind: that is no difference. What a --full comparison has found is noted beside the database, for the metrics of
+    its server, which makes one of its own once a day.
     """
-    folder: Path = options.tree or options.dir
+    begun = time.monotonic()
+    with closing(reader_of(options.dir)) as database:
+        found = faults_of(database)
+        if not found and not options.no_tree:
+            found = compared(database, options)
+    if options.full and options.tree is None:
+        first = found[0] if found else ""
+        drilled.keep(drilled.Compared(datetime.now(UTC), len(found), first, time.monotonic() - begun), options.dir)
+    return FOUND if found else DONE
+
+
+def compared(database: sqlite3.Connection, options: argparse.Namespace) -> list[str]:
+    """The differences of the tree, said as they are found."""
     progress = Progress("sessions")
-    with closing(layout.open_reader(options.dir / "sessions.db")) as database, open_folder(folder) as root:
+    with open_folder(options.tree or options.dir) as root:
         found = Verification(database, root, is_full=options.full).run(progress)
     progress.end()
-    for difference in found.differences:
-        print(for_people(str(difference)))
+    differences = [str(difference) for difference in found.differences]
+    for difference in differences:
+        print(for_people(difference))
     print(
-        f"{len(found.differences)} differences in {found.sessions} sessions"
+        f"{len(differences)} differences in {found.sessions} sessions"
         + (f", of which {found.unchanged} have not changed since they were last found right" if found.unchanged else "")
         + (f"; of {found.moving}, which are being written to, only the logs were compared" if found.moving else "")
     )
-    return FOUND if found.differences else DONE
+    return differences
+
+
+def faults_of(database: sqlite3.Connection) -> list[str]:
+    """What SQLite finds wrong with the database, said as it is found."""
+    try:
+        found = [fault for (fault,) in database.execute("PRAGMA integrity_check(10)") if fault != "ok"]
+    except sqlite3.DatabaseError as error:
+        if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            raise
+        found = [str(error)]
+    for fault in found:
+        print(f"sessions.db: {fault}")
+    return [f"sessions.db: {fault}" for fault in found]
+
+
+def reader_of(folder: Path) -> sqlite3.Connection:
+    """Raises NoStore where there is none to read."""
+    path = folder / "sessions.db"
+    if not path.exists():
+        raise NoStore(f"There is no database {path}: name the store's folder with SESSIONS_DIR, or --dir")
+    try:
+        return layout.open_reader(path)
+    except sqlite3.Error as error:
+        raise NoStore(f"The database {path} cannot be read: {error}. See SESSIONS_DIR, or --dir") from None
 
 
 def bring_back(options: argparse.Namespace) -> int:
@@ -164,7 +210,8 @@ def restore_backup(options: argparse.Namespace, into: Path) -> int:
 def restore_tree(options: argparse.Namespace, into: Path) -> int:
     (source,) = options.sources
     progress = Progress("events")
-    restored = restore(source, into, is_forced=options.force, is_newer=options.newer, step=progress)
+    longest = longest_line(read_settings().max_event_bytes)
+    restored = restore(source, into, is_forced=options.force, is_newer=options.newer, longest=longest, step=progress)
     progress.end()
     for odd in restored.odd:
         print(for_people(odd))
@@ -193,7 +240,7 @@ def archive_old(options: argparse.Namespace) -> int:
     options.to.mkdir(parents=True, exist_ok=True)
     kept, written, failed = [], 0, 0
     progress = Progress("sessions")
-    with closing(layout.open_reader(options.dir / "sessions.db")) as database:
+    with closing(reader_of(options.dir)) as database:
         for number, session_id in enumerate(archive.old_sessions(database, options.before), 1):
             progress(number)
             try:
@@ -206,7 +253,7 @@ def archive_old(options: argparse.Namespace) -> int:
             written += is_new
     progress.end()
     print(f"{options.to} has {len(kept):,} sessions, {written:,} of them new")
-    if options.prune and kept:
+    if options.prune:
         gone = prune.prune(store_settings(options), kept, options.url, say)
         print(f"{gone:,} of them are gone from the store")
         failed += len(kept) - gone
@@ -246,7 +293,7 @@ def take_out(options: argparse.Namespace) -> int:
     replace = what_to_take_out(options)
     progress = Progress("events")
     if options.dry_run:
-        with closing(layout.open_reader(options.dir / "sessions.db")) as database:
+        with closing(reader_of(options.dir)) as database:
             found = scrub.look(database, replace, progress)
     else:
         found = scrub.scrub(store_settings(options), replace, progress, say)
@@ -278,10 +325,11 @@ def tell_what_is_left(options: argparse.Namespace, found: scrub.Found, replace: 
     left = scrub.left_in(options.dir, replace)
     for path in left:
         say(f"export: {path} still has it, and is nothing that this may change: remove it")
-    for copy in scrub.copies_of(store_settings(options)):
-        say(f"export: the backup {copy} was made before: remove it if it has it")
-    say("export: archives and copies that were made before, and the spools of agents, may still have it")
-    return FOUND if left or found.named else DONE
+    copies = list(scrub.copies_with(store_settings(options), replace))
+    for copy in copies:
+        say(f"export: {copy} was made before, and has it: remove it")
+    say("export: copies elsewhere that were made before, and the spools of agents, may still have it")
+    return FOUND if left or copies or found.named else DONE
 
 
 def try_out(options: argparse.Namespace) -> int:
@@ -309,6 +357,7 @@ FAILURES = (
     prune.NotPruned,
     offline.Unsound,
     recovery.Unknown,
+    NoStore,
     CannotStart,
     NotEmpty,
     TreeBusy,
@@ -319,10 +368,6 @@ FAILURES = (
 """What a command can be stopped by; each says why."""
 
 # --------------------------------------------------------------------- arguments
-
-
-def store_folder() -> Path:
-    return read_settings().directory
 
 
 def store_settings(options: argparse.Namespace, folder: Path | None = None) -> Settings:
@@ -354,6 +399,7 @@ def parser() -> argparse.ArgumentParser:
     tree.add_argument("--to", type=Path, metavar="DIR", help="write the tree into another folder than the store's")
     verify = command(commands, "verify", verify_tree)
     verify.add_argument("--full", action="store_true", help="read everything")
+    verify.add_argument("--no-tree", action="store_true", help="only what SQLite finds wrong with the database")
     verify.add_argument("--tree", type=Path, metavar="DIR", help="a tree in another folder than the store's")
     restoring = command(commands, "restore", bring_back)
     restoring.add_argument(
@@ -403,7 +449,9 @@ def command(
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     try:
-        options.dir = options.dir or store_folder()
+        settings = read_settings()
+        os.umask(settings.umask)
+        options.dir = options.dir or settings.directory
         code: int = options.run(options)
     except (BadSetting, WrongUse) as error:
         say(f"export: {error}")

@@ -11,7 +11,9 @@ database, so that its size does not matter.
 
 from __future__ import annotations
 
+import gzip
 import hashlib
+import re
 import sqlite3
 import tarfile
 import zlib
@@ -23,7 +25,7 @@ from typing import NamedTuple
 import msgspec
 
 from . import layout
-from .backup import synchronise
+from .backup import MANIFEST_BYTES, synchronise
 from .layout import LOGS, METADATA, SUBSESSIONS, Log, Session
 
 MANIFEST = "manifest.json"
@@ -220,24 +222,115 @@ def packed(content: Content) -> Packed:
             return found
 
 
+# --------------------------------------------------------------------- reading
+
+PIECE_BYTES = 1 << 18
+MOST_FILES = 100
+HEAD_BYTES = 1 << 16
+"""Of a name too long for its head, and of all else that a pax head may say."""
+PAX = re.compile(rb"[0-9]+ (path|linkpath|size)=([^\n]*)\n")
+NUMBER = re.compile(rb"[0-9]{1,18}")
+Member = tuple[str, str, Iterator[bytes]]
+"""A file: the folder that it is in, its name there, its pieces."""
+
+
+class Unpacked(gzip.GzipFile):
+    """What is in an archive, a piece at a time. Raises ArchiveFailed where it is damaged."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        try:
+            return super().read(size)
+        except (OSError, EOFError, zlib.error) as error:
+            raise self.damaged(error) from None
+
+    def damaged(self, why: object) -> ArchiveFailed:
+        return ArchiveFailed(f"{self.name} is damaged: {why}")
+
+
+def files_in(path: Path) -> Iterator[Member]:
+    """The files of an archive, in their order, whatever its size in a few pieces of memory. Raises ArchiveFailed.
+
+    It is read here and not by tarfile, which takes as much memory as a hostile head asks for.
+    """
+    with Unpacked(path) as packed:
+        try:
+            yield from members_of(packed)
+        except (tarfile.TarError, UnicodeError) as error:
+            raise packed.damaged(error) from None
+
+
+def members_of(packed: Unpacked) -> Iterator[Member]:
+    said: dict[bytes, bytes] = {}
+    while (block := packed.read(tarfile.BLOCKSIZE)) and any(block):
+        member = tarfile.TarInfo.frombuf(block, "utf-8", "strict")
+        if member.type == tarfile.XHDTYPE:
+            said = dict(PAX.findall(b"".join(content_of(packed, bounded(member.size, HEAD_BYTES)))))
+            continue
+        name = said.get(b"path", member.name.encode()).decode()
+        size = int(said[b"size"]) if NUMBER.fullmatch(said.get(b"size", b"")) else member.size
+        said = {}
+        if member.isreg():
+            folder, _, file = name.partition("/")
+            content = content_of(packed, size)
+            yield folder, file, content
+            for _ in content:
+                pass  # what was not asked for
+        elif not member.issym() and not member.isdir():
+            raise tarfile.ReadError(f"{name!r} is neither a file nor a link")
+
+
+def bounded(size: int, limit: int) -> int:
+    if not 0 <= size <= limit:
+        raise tarfile.ReadError(f"a head of {size:,} bytes, where {limit:,} may be")
+    return size
+
+
+def content_of(packed: Unpacked, size: int) -> Iterator[bytes]:
+    """The next `size` bytes, without what fills their last block."""
+    left = size
+    while left > 0:
+        if not (piece := packed.read(min(left, PIECE_BYTES))):
+            raise packed.damaged("it ends within a file")
+        left -= len(piece)
+        yield piece
+    packed.read(-size % tarfile.BLOCKSIZE)
+
+
 def manifest_in(path: Path) -> Manifest:
     """The manifest of an archive, all of whose files are as it says. Raises ArchiveFailed."""
     found: dict[str, Packed] = {}
-    text = b""
+    folders, text = set(), b""
+    for folder, name, pieces in files_in(path):
+        folders.add(folder)
+        if name == MANIFEST:
+            text = joined(path, pieces)
+        elif name in found or len(found) >= MOST_FILES:
+            raise ArchiveFailed(f"{path} is damaged: it has {name!r} twice, or more than {MOST_FILES} files")
+        else:
+            found[name] = digest_of(pieces)
     try:
-        with open(path, "rb") as file, tarfile.open(fileobj=file, mode="r|gz") as tar:
-            for member in tar:
-                name = member.name.partition("/")[2]
-                content = tar.extractfile(member) if member.isreg() else None
-                if content is None:
-                    continue
-                if name == MANIFEST:
-                    text = content.read()
-                else:
-                    found[name] = Packed(member.size, hashlib.file_digest(content, "sha256").hexdigest())  # type: ignore[arg-type]
         manifest = msgspec.json.decode(text, type=Manifest)
-    except (tarfile.TarError, zlib.error, EOFError, OSError, msgspec.DecodeError) as error:
+    except (msgspec.DecodeError, UnicodeError) as error:
         raise ArchiveFailed(f"{path} is damaged: {error}") from None
     if manifest.files != found:
         raise ArchiveFailed(f"{path} is damaged: its files are not what its manifest says")
+    if folders != {manifest.session_id}:
+        raise ArchiveFailed(f"{path} is damaged: it has more than the session {manifest.session_id!r} of its manifest")
     return manifest
+
+
+def joined(path: Path, pieces: Iterator[bytes]) -> bytes:
+    text = b""
+    for piece in pieces:
+        text += piece
+        if len(text) > MANIFEST_BYTES:
+            raise ArchiveFailed(f"{path} is damaged: its manifest has more than {MANIFEST_BYTES:,} bytes")
+    return text
+
+
+def digest_of(pieces: Iterator[bytes]) -> Packed:
+    digest, size = hashlib.sha256(), 0
+    for piece in pieces:
+        digest.update(piece)
+        size += len(piece)
+    return Packed(size, digest.hexdigest())

@@ -29,6 +29,8 @@ KEPT = {"%Y-%m-%d %H": 24, "%Y-%m-%d": 14, "%G week %V": 8}
 """Of the newest so many hours, days and weeks that have a copy, the last one of each is kept."""
 NAME = re.compile(r"sessions-(\d{8}T\d{6}Z)\.db(\.json)?", re.ASCII)
 TIME = "%Y%m%dT%H%M%SZ"
+MANIFEST_BYTES = 16 << 20
+"""No manifest, of a backup or an archive, is larger: what is, is none."""
 
 Progress = Callable[[int, int], object]
 """Told how many pages are copied, of how many; true: there is haste. What it raises stops the copying."""
@@ -154,9 +156,13 @@ def manifest_of(target: Path) -> Path:
 
 def read_manifest(path: Path) -> Manifest:
     """Raises BackupFailed for a file that is none."""
+    with open(path, "rb") as file:
+        text = file.read(MANIFEST_BYTES + 1)
+    if len(text) > MANIFEST_BYTES:
+        raise BackupFailed(f"{path} is no manifest of a backup: it has more than {MANIFEST_BYTES:,} bytes")
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Manifest)
-    except msgspec.DecodeError as error:
+        return msgspec.json.decode(text, type=Manifest)
+    except (msgspec.DecodeError, UnicodeError) as error:
         raise BackupFailed(f"{path} is no manifest of a backup: {error}") from None
 
 

@@ -1,13 +1,16 @@
-"""What a drill leaves beside the database of a store, for the metrics of its server."""
+"""What a drill, or a comparison, leaves beside the database of a store, for the metrics of its server."""
 
 from __future__ import annotations
 
 from datetime import datetime
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
-FILE = ".drill.json"
+FILE, COMPARED = ".drill.json", ".compared.json"
+
+Kept = TypeVar("Kept")
 
 
 class Succeeded(msgspec.Struct):
@@ -20,17 +23,37 @@ class Succeeded(msgspec.Struct):
     """How many seconds all was away."""
 
 
-def keep(succeeded: Succeeded, folder: Path) -> None:
+class Compared(msgspec.Struct):
+    """A comparison of a database with itself and its tree that was carried out to its end."""
+
+    at: datetime
+    differences: int
+    first: str
+    """One of them."""
+    seconds: float
+
+
+def keep(kept: Succeeded | Compared, folder: Path) -> None:
     """Leave word of it, if there is a database."""
     if (folder / "sessions.db").exists():
-        part = folder / f"{FILE}.part"
-        part.write_bytes(msgspec.json.encode(succeeded))
-        part.rename(folder / FILE)
+        name = FILE if isinstance(kept, Succeeded) else COMPARED
+        part = folder / f"{name}.part"
+        part.write_bytes(msgspec.json.encode(kept))
+        part.rename(folder / name)
 
 
 def last(folder: Path) -> Succeeded | None:
     """What was left; None if there is nothing that can be read."""
+    return read(folder / FILE, Succeeded)
+
+
+def last_comparison(folder: Path) -> Compared | None:
+    """Likewise."""
+    return read(folder / COMPARED, Compared)
+
+
+def read(path: Path, kind: type[Kept]) -> Kept | None:
     try:
-        return msgspec.json.decode((folder / FILE).read_bytes(), type=Succeeded)
-    except (OSError, msgspec.DecodeError):
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except (OSError, msgspec.MsgspecError, UnicodeError):
         return None

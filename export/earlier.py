@@ -22,6 +22,8 @@ from .folders import Folder, InTheWay
 
 LOGS = {"action": "actions.jsonl", "response": "responses.jsonl"}
 ENDS = ("completed", "failed", "cancelled")
+DOCUMENT_BYTES, LOG_BYTES = 16 << 20, 512 << 20
+"""What is larger is left out, and said."""
 BESIDE = ("seq", "cursor", "eventId")
 """Members of an entry that the store keeps beside it."""
 DERIVED = frozenset(
@@ -120,7 +122,7 @@ class Reading:
 
     def content(self, name: str) -> bytes | None:
         try:
-            return self.folder.read(name)
+            return self.folder.read(name, LOG_BYTES if name.endswith(".jsonl") else DOCUMENT_BYTES)
         except InTheWay as error:
             self.odd(name, error.strerror or "cannot be read")
             return None

@@ -13,14 +13,15 @@ import errno
 import os
 import shutil
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import BinaryIO, Self
 
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 FILE = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # O_NONBLOCK: a FIFO holds nobody up
+PIECE_BYTES = 1 << 18
 NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 OF_THE_DISK = frozenset(
@@ -123,14 +124,17 @@ class Folder:
                 raise InTheWay(errno.EEXIST, "not a file of its own", f"{self.path}/{name}")
         return os.open(name, flags | FILE, 0o666, dir_fd=self.descriptor)
 
-    def read(self, name: str) -> bytes | None:
-        """All of a file; None if there is none. Raises InTheWay."""
+    def read(self, name: str, limit: int = -1) -> bytes | None:
+        """All of a file; None if there is none. Raises InTheWay, also for one of more than `limit` bytes."""
         try:
             descriptor = self.open(name)
         except FileNotFoundError:
             return None
         with os.fdopen(descriptor, "rb") as file:
-            return file.read()
+            content = file.read(limit + 1) if limit >= 0 else file.read()
+        if 0 <= limit < len(content):
+            raise InTheWay(errno.EFBIG, f"larger than {limit:,} bytes", f"{self.path}/{name}")
+        return content
 
     def write_new(self, name: str, content: bytes) -> None:
         """Write a file that is not there yet; after an error none is."""
@@ -215,6 +219,24 @@ def write_all(descriptor: int, content: bytes) -> None:
     left = memoryview(content)
     while left:
         left = left[os.write(descriptor, left) :]
+
+
+def lines_of(pieces: Iterable[bytes], limit: int) -> Iterator[bytes | None]:
+    """The lines of a text that comes in pieces, each with its end; None: one of more than `limit` bytes."""
+    rest, is_long = b"", False
+    for piece in pieces:
+        *lines, rest = (rest + piece).split(b"\n")
+        for line in lines:
+            yield None if is_long or len(line) > limit else line + b"\n"
+            is_long = False
+        if is_long or len(rest) > limit:
+            rest, is_long = b"", True
+    if rest or is_long:
+        yield None if is_long else rest
+
+
+def pieces_of(file: BinaryIO) -> Iterator[bytes]:
+    return iter(lambda: file.read(PIECE_BYTES), b"")
 
 
 @contextmanager

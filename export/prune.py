@@ -30,13 +30,17 @@ class NotPruned(Exception):
 
 
 def prune(settings: Settings, sessions: list[Session], url: str | None, report: Callable[[str], None]) -> int:
-    """Delete the sessions that are still as they were archived; how many went. Raises NotPruned where none can go."""
+    """Delete the sessions that are still as they were archived; how many went. Raises NotPruned where none can go.
+
+    What an earlier run began, and was killed before it had done, is done as well.
+    """
     try:
         with appending(settings) as appender:
             gone = sum(delete(appender, session, report) for session in sessions)
+            finish(appender)
     except CannotStart:
         return ask_server(settings, sessions, url, report)
-    if gone and (settings.directory / PROGRESS).exists():
+    if (settings.directory / PROGRESS).exists():
         follow(settings.directory)
     return gone
 
@@ -57,6 +61,15 @@ def delete(appender: Appender, session: Session, report: Callable[[str], None]) 
             pass
         appender.commit()
     return True
+
+
+def finish(appender: Appender) -> None:
+    """Take out what is left of sessions that are deleted already."""
+    appender.begin()
+    appender.open_transaction()
+    while purge(appender.connection):
+        pass
+    appender.commit()
 
 
 def follow(folder: Path) -> None:

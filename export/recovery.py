@@ -5,23 +5,23 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
 
 from sessionstore.database import Appender
-from sessionstore.events import Draft, json_object
+from sessionstore.events import json_object
 from sessionstore.owner import own_folder
 from sessionstore.problems import Problem
-from sessionstore.requests import draft_of_line
+from sessionstore.requests import draft_of_line, longest_line
 from sessionstore.settings import Settings
 
 from . import archive, backup
+from .folders import lines_of
 from .layout import EVENTS
 from .offline import appending
-from .restore import PART, Restored, check_empty, put_beside, put_in_place
+from .restore import LINE, PART, Line, Restored, check, check_empty, put_beside, put_in_place
 
 SQLITE_HEAD = b"SQLite format 3\0"
 GZIP_HEAD = b"\x1f\x8b"
@@ -87,7 +87,8 @@ def bring_back(archives: list[Path], settings: Settings, step: Callable[[int], N
     They get new cursors: what has the old ones are the sessions as they were before
     they left. Raises ArchiveFailed before anything is written, CannotStart, Unsound.
     """
-    manifests = [archive.manifest_in(path) for path in archives]
+    longest = longest_line(settings.max_event_bytes)
+    manifests = [checked(path, longest) for path in archives]
     restored = Restored()
     with appending(settings) as appender:
         appender.puts_off = False
@@ -96,30 +97,58 @@ def bring_back(archives: list[Path], settings: Settings, step: Callable[[int], N
                 restored.odd.append(f"{path}: there is a session {manifest.session_id} already, and it stays as it is")
                 continue
             try:
-                restored.events += append_all(appender, path)
+                restored.events += append_all(appender, events_in(path, manifest.session_id, longest))
             except Problem as problem:
                 restored.odd.append(f"{path}: is left out: {problem.detail}")
             step(restored.events)
     return restored
 
 
-def append_all(appender: Appender, path: Path) -> int:
-    """One session, wholly or not at all; the number of its events. Raises Problem."""
+def checked(path: Path, longest: int) -> archive.Manifest:
+    """The manifest of an archive whose events are those of its own session. Raises ArchiveFailed."""
+    manifest = archive.manifest_in(path)
+    for _ in events_in(path, manifest.session_id, longest):
+        pass
+    return manifest
+
+
+def append_all(appender: Appender, events: Iterator[tuple[Line, bytes]]) -> int:
+    """One session, wholly or not at all; the number of its events. Raises Problem, ArchiveFailed."""
     appender.begin()
     try:
-        for draft in drafts_in(path):
-            appender.append(draft)
+        for event, line in events:
+            appender.append(msgspec.structs.replace(draft_of_line(json_object(line)), received_at=event.received_at))
         return len(appender.commit())
-    except Problem:
+    except BaseException:
         appender.rollback()
         raise
 
 
-def drafts_in(path: Path) -> Iterator[Draft]:
-    """The events of an archived session, in their order. Raises Problem."""
-    with open(path, "rb") as file, tarfile.open(fileobj=file, mode="r|gz") as tar:
-        for member in tar:
-            if member.isreg() and member.name.partition("/")[2] == EVENTS.name:
-                for line in tar.extractfile(member) or ():
-                    event = json_object(line)
-                    yield msgspec.structs.replace(draft_of_line(event), received_at=event["receivedAt"])
+def events_in(path: Path, session_id: str, longest: int) -> Iterator[tuple[Line, bytes]]:
+    """The events of an archived session, in their order, each with its line.
+
+    Raises ArchiveFailed at the first that is of another session, ends one, or is none: whoever hands over an archive
+    may say what its own session was, and no more.
+    """
+    for _, name, pieces in archive.files_in(path):
+        if name == EVENTS.name:
+            for number, line in enumerate(lines_of(pieces, longest), 1):
+                place = f"{path}: line {number} of {name}"
+                if line is None:
+                    raise archive.ArchiveFailed(
+                        f"{place} has more than {longest:,} bytes: see SESSIONS_MAX_EVENT_BYTES"
+                    )
+                yield event_of_line(line, session_id, place), line
+
+
+def event_of_line(line: bytes, session_id: str, place: str) -> Line:
+    try:
+        event = LINE.decode(line)
+        check(event)
+    except (msgspec.MsgspecError, UnicodeDecodeError, ValueError, RecursionError) as error:
+        raise archive.ArchiveFailed(f"{place} is not an event: {error}") from None
+    if event.session_id != session_id:
+        raise archive.ArchiveFailed(f"{place} is of the session {event.session_id}, and the archive of {session_id}")
+    if event.type == "session_deleted":
+        raise archive.ArchiveFailed(f"{place} deletes its session: no archive that was made here has that")
+    return event

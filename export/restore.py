@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from itertools import count
 from pathlib import Path
+from typing import BinaryIO
 
 import msgspec
 from msgspec import structs
@@ -23,9 +24,10 @@ from sessionstore.events import EVENT_TYPES, LOGS, Draft, Event, is_id, is_user,
 from sessionstore.folds import Document, decode, encode
 from sessionstore.owner import own_folder
 from sessionstore.problems import Problem
+from sessionstore.requests import longest_line
 
-from .earlier import Reading
-from .folders import Folder, InTheWay, open_folder
+from .earlier import DOCUMENT_BYTES, Reading
+from .folders import Folder, InTheWay, lines_of, open_folder, pieces_of
 from .layout import DELETED, EVENTS, INDEX, SESSIONS, open_reader
 
 DATABASE = "sessions.db"
@@ -33,6 +35,10 @@ BESIDE = ("-wal", "-shm", "-journal")
 PART = "sessions.db.part"
 TRANSACTION = 5000
 """Events a transaction."""
+INDEX_BYTES = 256 << 20
+"""The index of half a million sessions."""
+LONGEST = longest_line(1 << 20)
+"""Bytes of a line, where SESSIONS_MAX_EVENT_BYTES is as it is from the start."""
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", re.ASCII)
 SEQ = re.compile(rb'\{"seq":([0-9]{1,18}),')
 
@@ -72,24 +78,25 @@ def restore(
     *,
     is_forced: bool = False,
     is_newer: bool = False,
+    longest: int = LONGEST,
     step: Callable[[int], None] = lambda number: None,
 ) -> Restored:
     """Make the database of the folder `into` from a tree.
 
     `is_forced`: a database that is there is put beside. `is_newer`: it stays, and
-    gets the events after its newest. Raises NotEmpty, CannotStart if a server has
+    gets the events after its newest. `longest`: bytes of a line. Raises NotEmpty, CannotStart if a server has
     the folder, sqlite3.Error, OSError.
     """
     lock = own_folder(into)
     try:
         with open_folder(tree) as root:
             if is_newer:
-                return write(root, into / DATABASE, step)
+                return write(root, into / DATABASE, longest, step)
             check_empty(into, is_forced)
             part = into / PART
             for suffix in ("", *BESIDE):
                 part.with_name(part.name + suffix).unlink(missing_ok=True)
-            restored = write(root, part, step)
+            restored = write(root, part, longest, step)
             put_beside(into)
             put_in_place(part, into)
             return restored
@@ -97,9 +104,9 @@ def restore(
         os.close(lock)
 
 
-def write(root: Folder, path: Path, step: Callable[[int], None]) -> Restored:
+def write(root: Folder, path: Path, longest: int, step: Callable[[int], None]) -> Restored:
     with closing(open_writer(path, durability="normal")) as database:
-        restored = Restoration(database, root, step).run()
+        restored = Restoration(database, root, longest, step).run()
         checkpoint(database, "TRUNCATE")
     return restored
 
@@ -107,9 +114,10 @@ def write(root: Folder, path: Path, step: Callable[[int], None]) -> Restored:
 class Restoration:
     """One tree on its way into one database."""
 
-    def __init__(self, database: sqlite3.Connection, root: Folder, step: Callable[[int], None]) -> None:
+    def __init__(self, database: sqlite3.Connection, root: Folder, longest: int, step: Callable[[int], None]) -> None:
         self.database = database
         self.root = root
+        self.longest = longest
         self.step = step
         self.restored = Restored()
         self.live: set[str] = {name for (name,) in database.execute("SELECT session_id FROM sessions")}
@@ -169,22 +177,28 @@ class Restoration:
         with os.fdopen(descriptor, "rb") as file:
             self.database.executemany(
                 "INSERT OR IGNORE INTO lines VALUES (?, ?)",
-                self.lines_of(file, path, folder.name if name == EVENTS.name else None),
+                self.events_of(file, path, folder.name if name == EVENTS.name else None),
             )
         return True
 
-    def lines_of(self, file: Iterator[bytes], path: str, session_id: str | None) -> Iterator[tuple[int, bytes]]:
-        for number, text in enumerate(file, 1):
+    def events_of(self, file: BinaryIO, path: str, session_id: str | None) -> Iterator[tuple[int, bytes]]:
+        """What may stand there: in a session's folder its own, in deleted.jsonl deletions. All else is said."""
+        for number, text in enumerate(lines_of(pieces_of(file), self.longest), 1):
+            if text is None:
+                self.odd(path, f"line {number}: has more than {self.longest:,} bytes: see SESSIONS_MAX_EVENT_BYTES")
+                continue
             try:
                 line = LINE.decode(text)
                 check(line)
-            except (msgspec.MsgspecError, UnicodeDecodeError, ValueError) as error:
+            except (msgspec.MsgspecError, UnicodeDecodeError, ValueError, RecursionError) as error:
                 torn = "" if text.endswith(b"\n") else "half a line, and "
                 self.odd(path, f"line {number}: is {torn}not an event: {error}")
                 continue
             if session_id is not None and line.session_id != session_id:
-                self.odd(path, f"line {number}: is of the session {line.session_id}")
-            if line.cursor > self.head:
+                self.odd(path, f"line {number}: is of the session {line.session_id}, and is left out")
+            elif (line.type == "session_deleted") != (session_id is None):
+                self.odd(path, f"line {number}: is a {line.type}, which has no place there, and is left out")
+            elif line.cursor > self.head:
                 yield line.cursor, text
 
     # ----------------------------------------------------------------- the events
@@ -244,7 +258,7 @@ class Restoration:
         """A JSON file of a session in the tree; empty where it cannot be read."""
         try:
             with self.root.folder(SESSIONS) as sessions, sessions.folder(session_id) as folder:
-                return msgspec.json.decode(folder.read(name) or b"{}", type=Document)
+                return msgspec.json.decode(folder.read(name, DOCUMENT_BYTES) or b"{}", type=Document)
         except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
             return {}
 
@@ -317,7 +331,7 @@ class Restoration:
 
     def index(self) -> Document:
         try:
-            return msgspec.json.decode(self.root.read(INDEX) or b"{}", type=Document)
+            return msgspec.json.decode(self.root.read(INDEX, INDEX_BYTES) or b"{}", type=Document)
         except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
             self.odd(INDEX, "cannot be read")
             return {}

@@ -12,9 +12,9 @@ import re
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import msgspec
 
@@ -26,12 +26,16 @@ from sessionstore.owner import own_folder
 from sessionstore.settings import Settings
 from sessionstore.soundness import examine, manifests
 
-from .folders import Folder, InTheWay
+from .archive import ArchiveFailed, files_in
+from .folders import Folder, InTheWay, lines_of, pieces_of
 from .layout import PROGRESS, open_reader
 from .offline import Unsound
+from .recovery import GZIP_HEAD, SQLITE_HEAD
 from .tree import Tree
 
 MARK = "[redacted:scrubbed]"
+PIECE, OVERLAP = 4 << 20, 1 << 16
+"""Of a file, that is in memory at a time; of it that is looked at twice, so that nothing is cut in two."""
 AT_ONCE = 1000
 """Events looked at, or brought into the index, at a time."""
 OF_THE_DATABASE = ("sessions.db", "sessions.db-wal", "sessions.db-shm", ".lock", ".newest.json")
@@ -247,24 +251,61 @@ def is_in_folder(sessions: Folder, name: str, scrubber: Scrubber) -> bool:
 
 
 def is_in_file(path: Path, scrubber: Scrubber) -> bool:
-    """In a text of its JSON, or in a line as it stands."""
+    """In a text of its JSON, in a line as it stands, in a row of a copied database, in a file of an archive.
+
+    Whatever its size, a few pieces of it are in memory.
+    """
     if path.is_symlink() or not path.is_file():
         return False
-    content = path.read_bytes()
-    return any(scrubber.holds(part) for part in parts_of(content))
+    with open(path, "rb") as file:
+        head = file.read(len(SQLITE_HEAD))
+        file.seek(0)
+        if head == SQLITE_HEAD:
+            with suppress(sqlite3.Error):
+                if is_in_copy(path, scrubber):
+                    return True
+        if head.startswith(GZIP_HEAD):
+            with suppress(ArchiveFailed):
+                return any(is_in_parts(lines_of(pieces, PIECE), scrubber) for _, _, pieces in files_in(path))
+        if is_whole_json(file, scrubber):
+            return True
+        file.seek(0)
+        return is_in_parts(lines_of(pieces_of(file), PIECE), scrubber) or is_in_windows(file, scrubber)
 
 
-def parts_of(content: bytes) -> Iterator[Any]:
+def is_in_copy(path: Path, scrubber: Scrubber) -> bool:
+    """Row by row: in the file a long text is in pieces. Raises sqlite3.Error."""
+    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)) as database:
+        return any(scrubber.holds([row.user_id, decode(row.data)]) for row in rows_of(database, lambda number: None))
+
+
+def is_whole_json(file: BinaryIO, scrubber: Scrubber) -> bool:
+    """Whether a file is one piece of JSON, not very large, and has it."""
+    content = file.read(PIECE + 1)
+    return len(content) <= PIECE and isinstance(value := value_of(content), dict | list) and scrubber.holds(value)
+
+
+def is_in_parts(lines: Iterator[bytes | None], scrubber: Scrubber) -> bool:
+    return any(scrubber.holds(value_of(line)) for line in lines if line is not None)
+
+
+def is_in_windows(file: BinaryIO, scrubber: Scrubber) -> bool:
+    """As text, in pieces that overlap: what has no lines."""
+    file.seek(0)
+    before = b""
+    while piece := file.read(PIECE):
+        if scrubber.holds((before + piece).decode(errors="replace")):
+            return True
+        before = piece[-OVERLAP:]
+    return False
+
+
+def value_of(text: bytes) -> Any:
+    """Of JSON what it says; of all else the text."""
     try:
-        yield msgspec.json.decode(content)
-        return
+        return msgspec.json.decode(text)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        pass
-    for line in content.splitlines():
-        try:
-            yield msgspec.json.decode(line)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            yield line.decode(errors="replace")
+        return text.decode(errors="replace")
 
 
 # ----------------------------------------------------------------------- the whole
@@ -294,6 +335,10 @@ def left_in(folder: Path, replace: Replace) -> list[Path]:
     return [path for path in files if is_in_file(path, scrubber)]
 
 
-def copies_of(settings: Settings) -> list[Path]:
-    """Backups, which nothing is taken out of."""
-    return [path for path, _ in manifests(settings.backup_directory)]
+def copies_with(settings: Settings, replace: Replace) -> Iterator[Path]:
+    """Backups and archives that have it: nothing is taken out of these."""
+    scrubber = Scrubber(replace)
+    archives = sorted(settings.archive_directory.glob("*.tar.gz")) if settings.archive_directory else ()
+    for path in (*(path for path, _ in manifests(settings.backup_directory)), *archives):
+        if is_in_file(path, scrubber):
+            yield path

@@ -5,8 +5,10 @@ settings     what the environment says
 log          what the server says while it runs, as text or JSON
 histogram    how something is distributed, counted into buckets
 owner        one process on a folder
+ground       what that folder lies on, closed to others, and whether it is still there
 disk         the room that is left
 tokens       who holds which, in files; adding and taking away while the server runs
+logins       what browsers have for a token: each of its own, with an end
 attempts     wrong tokens and other refusals, counted by address
 problems     every error, and the one shape in which it is told
 folds        what an event does to a document: pure functions
@@ -27,6 +29,7 @@ mirror       the file tree, kept beside the database while the server runs
 notices      what is worth telling somebody
 webhooks     telling it, each target on a thread of its own
 reader       read-only connections and every query of the API
+comparison   the database compared with itself and its tree, unasked, in a process of its own
 store        these as one thing, opened at the start and closed at the end
 bodies       what requests bring: how much at the same time
 access       who may: hosts, origins, tokens, roles

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from .attempts import Failures, Tellings
 from .bodies import Bodies, Body
 from .log import security
+from .logins import Login, Logins
 from .problems import MEDIA_TYPE, Problem
 from .settings import Settings, is_loopback_name, plain_address
 from .tokens import ROLES, Token, Tokens
@@ -71,6 +72,8 @@ class Caller(NamedTuple):
     role: str | None
     token: Token | None = None
     """By which; None also where none is needed."""
+    login: Login | None = None
+    """By which cookie for it."""
     tried: str = ""
     """What was said instead."""
     refusal: str = ""
@@ -94,6 +97,7 @@ class Gate:
         self.app = app
         self.settings = settings
         self.tokens = tokens
+        self.logins = Logins(settings, tokens)
         self.refused = dict.fromkeys(REASONS, 0)
         self.hosts: tuple[dict[bytes, bool], dict[bytes, bool]] = ({}, {})
         """Which are answered to: while no token is needed, and while one is."""
@@ -268,15 +272,19 @@ class Gate:
             is_bearer = authorization[:7].lower() == b"bearer "
             return self.caller_with(authorization[7:].strip().decode("latin-1") if is_bearer else "")
         if (value := cookie_of(headers)) is not None:
-            token = self.tokens.holder_of_cookie(value)
-            refusal = "The log-in is not valid any more: log in again"
-            return Caller(token.role, token) if token else Caller(None, None, value, refusal)
+            if held := self.logins.holder(value):
+                return Caller(held[0].role, *held)
+            return Caller(None, tried=value, refusal="The log-in is not valid any more: log in again")
         return NOBODY
+
+    def still_lets_in(self, caller: Caller) -> bool:
+        """Whether who was let in so still would be."""
+        return self.tokens.holds(caller.token) and (caller.login is None or self.logins.lasts(caller.login))
 
     def caller_with(self, text: str) -> Caller:
         """Whoever says this token."""
         token = self.tokens.holder(text)
-        return Caller(token.role, token) if token else Caller(None, None, text, "That token is not known here")
+        return Caller(token.role, token) if token else Caller(None, tried=text, refusal="That token is not known here")
 
     # ---- behind a proxy
 

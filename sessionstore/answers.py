@@ -257,6 +257,17 @@ class DiskHealth(Shape, kw_only=True):
     free_bytes: int
     total_bytes: int
     reserve_bytes: int
+    free_files: int
+    total_files: int
+    """Inodes; 0: the file system makes as many as it has room for."""
+
+
+class VerifyHealth(Shape, kw_only=True):
+    """When the database was last compared with itself and with the file tree, and what was found wrong."""
+
+    status: Literal["off", "pending", "ok", "failed"]
+    last: str | None
+    error: str | None
 
 
 class RetentionHealth(Shape, kw_only=True):
@@ -298,6 +309,7 @@ class Health(Shape, kw_only=True):
     backup: BackupHealth | UnsetType = UNSET
     disk: DiskHealth | UnsetType = UNSET
     retention: RetentionHealth | UnsetType = UNSET
+    verify: VerifyHealth | UnsetType = UNSET
     webhooks: WebhookHealth | UnsetType = UNSET
 
 

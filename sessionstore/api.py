@@ -29,14 +29,15 @@ from litestar.params import FromPath, FromQuery, QueryParameter
 from litestar.response import Stream
 
 from . import __version__, answers, folds, requests
-from .access import COOKIE, Caller, Gate, Headers, prefix_in
+from .access import COOKIE, Caller, Gate, Headers, cookie_of, prefix_in
 from .answers import gives, problems
 from .backups import Backups
 from .catalogue import questions
+from .comparison import Comparison
 from .database import Appended, Appender, DeleteUnchanged
 from .disk import Disk
 from .door import entry, logged
-from .events import ID_PATTERN, Draft, is_id, now, utc
+from .events import ID_PATTERN, Draft, is_id, now, text_of_time, utc
 from .folds import Document
 from .metrics import prometheus
 from .mirror import Mirror
@@ -46,7 +47,6 @@ from .requests import check_media_type, draft_of, if_match, object_in, read_body
 from .retention import Retention
 from .search import Narrowed
 from .store import Store
-from .tokens import cookie_for
 from .webhooks import Webhook
 from .writer import LARGE
 
@@ -126,6 +126,7 @@ def joined(members: dict[str, str]) -> str:
 
 
 async def append(request: Call, draft: Draft) -> Appended:
+    draft.by = caller_of(request).token
     return await store_of(request).writer.append(draft, request.scope["state"].get("bytes", 0))
 
 
@@ -229,6 +230,7 @@ def health_inside(store: Store) -> Document:
         "sqlite": sqlite3.sqlite_version,
         "database": database_health(store),
         "backup": backup_health(store.backups),
+        "verify": verify_health(store.comparison),
         "disk": disk_health(store.disk),
         "retention": retention_health(store.retention),
         "webhooks": {"status": store.webhooks.status, "pending": store.webhooks.pending},
@@ -254,8 +256,24 @@ def tree_health(mirror: Mirror) -> Document:
     return {"status": mirror.status, "cursor": mirror.cursor, "lag": mirror.lag, "error": mirror.error}
 
 
+def verify_health(comparison: Comparison) -> Document:
+    last = comparison.last
+    return {
+        "status": comparison.status,
+        "last": last and text_of_time(last.at.timestamp()),
+        "error": comparison.said,
+    }
+
+
 def disk_health(disk: Disk) -> Document:
-    return {"status": disk.status, "freeBytes": disk.free, "totalBytes": disk.total, "reserveBytes": disk.reserve}
+    return {
+        "status": disk.status,
+        "freeBytes": disk.free,
+        "totalBytes": disk.total,
+        "reserveBytes": disk.reserve,
+        "freeFiles": disk.free_files,
+        "totalFiles": disk.total_files,
+    }
 
 
 def retention_health(retention: Retention) -> Document:
@@ -550,6 +568,7 @@ async def log_to(request: Call, name: str, session_id: str) -> JSONResponse:
     body = await read_body(request.receive, store.settings.max_event_bytes)  # type: ignore[arg-type]
     read = partial(entry, name, session_in_path(session_id), headers_of(request), body)
     draft = read() if len(body) <= BIG else await store.writer.beside(read)
+    draft.by = caller_of(request).token
     return answer(logged(await store.writer.append(draft, len(body))))
 
 
@@ -773,7 +792,8 @@ async def post_events(request: Call) -> JSONResponse:
     store = store_of(request)
     check_media_type(headers_of(request), NDJSON)
     body = await read_body(request.receive, store.settings.max_batch_bytes)  # type: ignore[arg-type]
-    may_delete = caller_of(request).role == "admin"
+    caller = caller_of(request)
+    may_delete = caller.role == "admin"
     is_small = requests.lines_of_batch(body) <= MANY_LINES and len(body) <= BIG
 
     def read() -> tuple[Batch, list[Draft]]:
@@ -785,6 +805,7 @@ async def post_events(request: Call) -> JSONResponse:
         )
         drafts = [draft for _, draft in lines.drafts]
         for draft in drafts:
+            draft.by = caller.token
             store.writer.redactor(draft)
         return Batch(lines), drafts
 
@@ -943,7 +964,7 @@ async def search(
     tags=["server"],
 )
 async def log_in(request: Call) -> JSONResponse:
-    """Exchange a token for a cookie that a browser keeps."""
+    """Exchange a token for a cookie that a browser keeps, for 30 days at most."""
     try:
         async with asyncio.timeout(LOGIN_SECONDS):
             body = await body_of(request, limit=LOGIN_BYTES)
@@ -958,13 +979,18 @@ async def log_in(request: Call) -> JSONResponse:
         raise gate.wrong_token(request.client.host if request.client else "", caller, is_log_in=True)
     response = answer(msgspec.json.encode({"success": True, "role": caller.role}))
     is_https = request.scope["scheme"] == "https"
-    response.set_cookie(COOKIE, cookie_for(token), httponly=True, samesite="strict", secure=is_https)
+    if before := cookie_of(headers_of(request)):
+        gate.logins.end(before)
+    cookie, seconds = gate.logins.begin(caller.token)
+    response.set_cookie(COOKIE, cookie, max_age=seconds, httponly=True, samesite="strict", secure=is_https)
     return response
 
 
 @delete("/api/login", responses=gives(answers.LoggedOut), status_code=200, tags=["server"])
 async def log_out(request: Call) -> JSONResponse:
-    """Forget the cookie."""
+    """End the log-in of this browser, and its live feeds; the cookie is good for nothing afterwards."""
+    if cookie := cookie_of(headers_of(request)):
+        request.app.state.gate.logins.end(cookie)
     response = answer(b'{"success":true}')
     response.delete_cookie(COOKIE)
     return response

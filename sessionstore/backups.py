@@ -15,6 +15,7 @@ from typing import NamedTuple
 from export.backup import BackupFailed, Manifest, back_up, name_for, thin_out
 
 from .disk import Disk, in_mib, size_of
+from .ground import Ground, Moved
 from .settings import Settings
 from .soundness import manifests
 
@@ -45,10 +46,13 @@ class Last(NamedTuple):
 class Backups:
     """Makes them while it is started, thins them out, and knows how it went."""
 
-    def __init__(self, settings: Settings, disk: Disk, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, settings: Settings, disk: Disk, ground: Ground | None = None, clock: Callable[[], float] = time.time
+    ) -> None:
         self.database = settings.database
         self.log_path = settings.database.with_name(f"{settings.database.name}-wal")
         self.disk = disk
+        self.ground = ground or Ground(settings.directory)
         self.folder = settings.backup_directory
         self.every = settings.backup_every
         self.settings = settings
@@ -101,6 +105,7 @@ class Backups:
         assert self.folder is not None
         begun = time.monotonic()
         try:
+            self.ground.check()
             self.folder.mkdir(parents=True, exist_ok=True)
             remove_remains(self.folder)
             self.check_room(self.folder)
@@ -112,7 +117,7 @@ class Backups:
         except Exception as error:  # whatever it is, the next one is tried
             self.error = str(error) or type(error).__name__
             self.failures += 1
-            log.error("The backup failed: %s", error, exc_info=not isinstance(error, BackupFailed | OSError))
+            log.error("The backup failed: %s", error, exc_info=not isinstance(error, BackupFailed | OSError | Moved))
             return
         self.last, self.error = Last(manifest, time.monotonic() - begun), None
 

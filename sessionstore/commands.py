@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -38,7 +39,9 @@ def main(arguments: Sequence[str]) -> int:
     """Do one command; the exit code. SystemExit 2 where it cannot be meant so."""
     options = parser().parse_args(arguments)
     try:
-        options.command(read_settings(), options)
+        settings = read_settings()
+        os.umask(settings.umask)
+        options.command(settings, options)
     except (Refused, BadSetting) as error:
         print(f"session store: {error}", file=sys.stderr)
         return REFUSED
@@ -57,6 +60,11 @@ def add(settings: Settings, options: argparse.Namespace) -> None:
         named = read_named(folder)
         if options.name in [one.name for one in named or ()]:
             raise Refused(f"There is a token {options.name} already: choose another name, or rotate or remove that one")
+        if options.role == "ingest" and named is None and not Tokens(settings).is_required:
+            raise Refused(
+                "The store is open to this machine, and a token closes it: with none that may read, nobody could open "
+                "the dashboard. First make one for yourself: python app.py token add NAME --role read, or admin"
+            )
         token = make_token()
         expires = int(time.time() + options.expires) if options.expires else None
         write_named(folder, [*(named or ()), Named.of(options.name, options.role, token, expires)])
@@ -112,9 +120,13 @@ def list_tokens(settings: Settings, options: argparse.Namespace) -> None:
         used = tokens.used.get(token.name)
         rows.append((token.name, token.role, moment(made), moment(token.expires), moment(used), token.place))
     rows += [(one.name, one.role, moment(one.created), "over", moment(None), NAMED) for one in over]
+    idle = [role for role in ROLES if not tokens.keeps_roles and read_kept(tokens.folder / role)]
+    rows += [(role, role, moment(None), moment(None), moment(tokens.used.get(role)), role) for role in idle]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         show("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+    if idle:
+        tell(f"{', '.join(idle)}: made by the server; they count while SESSIONS_HOST is an address that others reach.")
     if not tokens:
         tell("No token is needed: the store is open to this machine.")
 

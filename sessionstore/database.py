@@ -24,6 +24,7 @@ from . import endings, folds, search
 from .events import LOGS, STATE_TYPES, UNKNOWN_USER, Draft, Event, is_absurd, known_id
 from .folds import DONE, METRICS, Document, encode
 from .problems import Problem, fault, invalid, invalid_value, no_session
+from .tokens import NEW_SESSIONS
 
 log = logging.getLogger("sessionstore.database")
 
@@ -488,6 +489,7 @@ class Appender:
         self.insert_entries()
         self.open_transaction()
         if session is None:
+            self.check_rate(draft)
             check_metadata({}, {}, draft.type, draft.data)
             draft = self.begin_session(draft)
         else:
@@ -500,6 +502,7 @@ class Appender:
         """The first word of a session that nobody created: both are stored, or neither."""
         if draft.names_something or not self.auto_create or draft.type == "session_deleted":
             raise no_session(draft.session_id)
+        self.check_rate(draft)
         self.insert_entries()
         self.open_transaction()
         cursor, length = self.cursor, len(self.fresh)
@@ -518,6 +521,13 @@ class Appender:
             raise
         self.connection.execute("RELEASE first_word")
         return appended
+
+    def check_rate(self, draft: Draft) -> None:
+        """Raises Problem 429 for more new sessions than its token may begin in a second. All of a transaction is in
+        one second, so that no event of a session is taken after an earlier one was not."""
+        if draft.by is not None and not draft.by.may_create(self.received_at[:19]):
+            detail = f"One token may begin {NEW_SESSIONS} sessions a second: the same again is taken later"
+            raise Problem(429, detail, headers={"retry-after": "1"})
 
     def session(self, session_id: str) -> Session | None:
         if known := self.sessions.get(session_id):

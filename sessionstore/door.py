@@ -75,10 +75,11 @@ class Door:
     def take(self, call: Call) -> None:
         """Have it stored, and answered once it is. Raises Problem."""
         store = self.store
-        self.gate.admit(call.asked)
+        caller = self.gate.admit(call.asked)
         if store.finding:
             raise unsound(store)
         draft = entry(call.log, call.session_id, call.asked.headers, call.body)
+        draft.by = caller.token
         store.writer.put(Job(Append(draft), (draft,), call, len(call.body)))
 
 

@@ -14,6 +14,7 @@ import msgspec
 
 from .folds import Document, encode
 from .problems import Problem, invalid, not_json
+from .tokens import Token
 
 EventType = Literal[
     "session_created",
@@ -68,6 +69,8 @@ class Draft(msgspec.Struct, kw_only=True):
     """Whether its data has been looked through for secrets."""
     is_same_by_id: bool = False
     """Whether its id was made from what it is about, so that what has that id says the same, in whatever words."""
+    by: Token | None = None
+    """By which right it came; None where none is needed, or the store says it itself."""
 
 
 class Event(msgspec.Struct, frozen=True, gc=False):

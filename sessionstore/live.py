@@ -23,7 +23,7 @@ from litestar.params import QueryParameter
 from litestar.response import Stream
 from websockets.frames import Frame, Opcode
 
-from .access import Gate, refuse
+from .access import Caller, Gate, refuse
 from .answers import problems
 from .broadcaster import Item, pieces
 from .events import decoded, now
@@ -32,7 +32,6 @@ from .log import faults
 from .problems import Problem, invalid, unavailable
 from .requests import split
 from .store import Store
-from .tokens import Token, Tokens
 
 log = logging.getLogger("sessionstore.live")
 
@@ -228,9 +227,9 @@ class Listeners:
             gate.refused["listeners"] += 1
             raise unavailable("Too many listen already: see SESSIONS_MAX_LISTENERS", retry_after=5)
 
-    def dismiss(self, tokens: Tokens) -> None:
-        """Let those go whose token has been taken away, or has run out."""
-        for listener in [listener for listener in self.all if not tokens.holds(listener.token)]:
+    def dismiss(self, gate: Gate) -> None:
+        """Let those go whose token or log-in has ended."""
+        for listener in [listener for listener in self.all if not gate.still_lets_in(listener.caller)]:
             listener.wire.hang_up(1008, "The token is not valid any more")
 
     def most_behind(self) -> int:
@@ -266,7 +265,7 @@ class Listener:
         self.listeners = listeners
         extensions: Any = socket.scope["extensions"]
         self.wire: Wire = extensions["sessionstore.wire"]
-        self.token: Token | None = socket.scope["state"]["caller"].token
+        self.caller: Caller = socket.scope["state"]["caller"]
         self.wanted = Wanted()
         self.cursor = store.broadcaster.head
         self.sending = asyncio.Lock()
@@ -393,14 +392,15 @@ class Listener:
             await self.send([item for item in items if item.cursor <= self.cursor and not had(item)])
 
 
-async def watch(tokens: Tokens, listeners: Listeners) -> None:
-    """Notice what changes of the tokens, and let those go who may not listen any more."""
+async def watch(gate: Gate, listeners: Listeners) -> None:
+    """Notice what changes of tokens and log-ins, and let those go who may not listen any more."""
     said = ""
     while True:
         await asyncio.sleep(WATCH)
         try:
-            tokens.refresh()
-            listeners.dismiss(tokens)
+            gate.tokens.refresh()
+            listeners.dismiss(gate)
+            await asyncio.to_thread(gate.logins.save)
         except Exception as error:
             faults["tokens"] += 1
             if said != (said := str(error)):
@@ -499,8 +499,8 @@ async def stream_events(
     if len(sessions) + len(users) > MAX_NAMES:
         raise invalid("$.sessionId", f"at most {MAX_NAMES} sessions and users may be named")
     wanted = Wanted.of(sessions, () if sessions else users, cursor, split(types))
-    tokens: Tokens = request.app.state.gate.tokens
-    is_welcome = partial(tokens.holds, request.scope["state"]["caller"].token)
+    gate: Gate = request.app.state.gate
+    is_welcome = partial(gate.still_lets_in, request.scope["state"]["caller"])
     return Stream(
         listeners.streaming(sse(store, wanted, users, cursor, is_welcome)),
         media_type="text/event-stream",

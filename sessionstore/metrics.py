@@ -64,6 +64,7 @@ def samples(store: Store, listeners: Listeners, gate: Gate, traffic: Traffic, qu
     yield from of_tree(store)
     yield from of_backups(store)
     yield from of_drills(store)
+    yield from of_verification(store)
     yield from of_retention(store)
     yield from of_webhooks(store)
     yield from of_process(store)
@@ -114,6 +115,8 @@ def of_disk(store: Store) -> Iterator[Sample]:
     yield "disk_free_bytes", "gauge", "Free on the disk of the database", {}, disk.free
     yield "disk_total_bytes", "gauge", "Size of that disk", {}, disk.total
     yield "disk_reserve_bytes", "gauge", "Free bytes below which writes are refused", {}, disk.reserve
+    yield "disk_free_inodes", "gauge", "Files that can still be made on it", {}, disk.free_files
+    yield "disk_total_inodes", "gauge", "Files that it can have; 0: as many as it has room for", {}, disk.total_files
     yield "disk_full", "gauge", "1 while writes are refused for that", {}, int(disk.is_full)
 
 
@@ -186,6 +189,16 @@ def of_drills(store: Store) -> Iterator[Sample]:
         yield "restore_drill_last_success_timestamp_seconds", "gauge", "When a drill last succeeded", {}, made
         yield "restore_drill_rpo_seconds", "gauge", "Of how many seconds it lost the events", {}, found.rpo
         yield "restore_drill_rto_seconds", "gauge", "How long all was away", {}, found.rto
+
+
+def of_verification(store: Store) -> Iterator[Sample]:
+    """Of `python -m export verify --full`, whether the server has run it or somebody else."""
+    yield "verify_failing", "gauge", "1 while nothing can be compared", {}, int(store.comparison.error is not None)
+    if (found := store.comparison.last) is not None:
+        made = found.at.timestamp()
+        yield "verify_last_timestamp_seconds", "gauge", "When database and tree were last compared", {}, made
+        yield "verify_differences", "gauge", "What was found wrong then", {}, found.differences
+        yield "verify_duration_seconds", "gauge", "How long it took", {}, round(found.seconds, 3)
 
 
 def of_retention(store: Store) -> Iterator[Sample]:

@@ -19,6 +19,7 @@ from export.folders import open_folder
 from export.layout import open_reader
 from export.tree import Tree, TreeAhead, TreeBusy, progress_of
 
+from .ground import Ground, Moved
 from .settings import Settings
 
 log = logging.getLogger("sessionstore.mirror")
@@ -39,8 +40,9 @@ LAST_SECONDS = 5.0
 class Mirror:
     """Follows the database with the tree, from `start` to `stop`."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, ground: Ground | None = None) -> None:
         self.settings = settings
+        self.ground = ground or Ground(settings.directory)
         self.tree: Tree | None = None
         self.database: sqlite3.Connection | None = None
         self.head = 0
@@ -138,6 +140,7 @@ class Mirror:
         return is_level
 
     def follow(self) -> bool:
+        self.ground.check()
         if self.database is None:
             self.database = open_reader(self.settings.database)
         if self.tree is None:
@@ -167,7 +170,7 @@ class Mirror:
 
     def fail(self, error: Exception) -> None:
         """Say it, let go of everything, and try again."""
-        is_expected = isinstance(error, OSError | sqlite3.Error | TreeBusy | TreeAhead)
+        is_expected = isinstance(error, OSError | sqlite3.Error | TreeBusy | TreeAhead | Moved)
         if str(error) != self.error:
             log.error("The file tree cannot be written: %s", error, exc_info=not is_expected)
         self.error = str(error) or type(error).__name__

@@ -397,6 +397,13 @@ def draft_of_line(event: Document) -> Draft:
 
 ENVELOPE_BYTES = 4096
 """What an event has around its data at the most, so that every event that was stored can be posted back."""
+GROWTH = 4
+"""How many times as long as it was sent the data of an event may be stored: `1e15` becomes 1000000000000000.0."""
+
+
+def longest_line(max_event_bytes: int) -> int:
+    """Bytes of the longest line that an event in a tree or an archive can have."""
+    return GROWTH * max_event_bytes + ENVELOPE_BYTES
 
 
 Redacted = Callable[[Document], Document]

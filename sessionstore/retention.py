@@ -24,6 +24,7 @@ from export.layout import open_reader
 
 from .database import Appended, DeleteUnchanged
 from .events import Draft, text_of_time
+from .ground import Moved
 from .problems import Problem
 from .settings import Settings
 from .writer import Writer
@@ -62,7 +63,7 @@ class ClockInDoubt(Exception):
     """By the clock sessions may be old, but it may be wrong."""
 
 
-EXPECTED = (OSError, sqlite3.Error, archive.ArchiveFailed, Problem, NothingToDelete, ClockInDoubt)
+EXPECTED = (OSError, sqlite3.Error, archive.ArchiveFailed, Problem, NothingToDelete, ClockInDoubt, Moved)
 """What is said without a traceback."""
 
 
@@ -129,6 +130,7 @@ class Retention:
     def look(self) -> bool:
         """Delete some of what has to go. False: there is more. What goes wrong is said, and tried again."""
         try:
+            self.writer.ground.check()
             with closing(open_reader(self.settings.database)) as database:
                 database.set_progress_handler(self.stopping.is_set, 10_000)  # true: what is being read is given up
                 is_done = self.delete_some(database)

@@ -49,15 +49,18 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_batch_bytes: int = 32 << 20
     lost_after: float = 900.0
     allowed_hosts: frozenset[str] = frozenset()
-    allowed_origins: frozenset[str] = frozenset({"http://localhost:3000", "http://127.0.0.1:3000"})
+    allowed_origins: frozenset[str] = frozenset()
     retention_days: int | None = None
     retention_bytes: int | None = None
     archive_directory: Path | None = None
     auto_create: bool = True
     backup_directory: Path | None = None
     backup_every: float = 3600.0
+    verify_every: float | None = 86_400.0
     tree: bool = True
     disk_reserve: int | None = None
+    umask: int = 0o077
+    allows_unsafe: bool = False
     log: str = "text"
     log_requests: bool = False
     log_file: Path | None = None
@@ -185,6 +188,10 @@ def interval(text: str) -> float:
     raise ValueError("must be a whole number of seconds, or one such as 15m, 1h, 1d, from 1 second to 365 days")
 
 
+def interval_or_off(text: str) -> float | None:
+    return None if text == "off" else interval(text)
+
+
 SIZES = {"K": 10, "M": 20, "G": 30, "T": 40}
 
 
@@ -215,6 +222,17 @@ def one_of(*choices: str) -> Callable[[str], str]:
 
 def switch(text: str) -> bool:
     return one_of("on", "off")(text) == "on"
+
+
+def flag(text: str) -> bool:
+    return one_of("1", "0")(text) == "1"
+
+
+def umask(text: str) -> int:
+    """What the owner may is not taken away: the server is the owner."""
+    if re.fullmatch(r"0?0?[0-7]{2}", text):
+        return int(text, 8)
+    raise ValueError("must be an octal number from 000 to 077, such as 027")
 
 
 def secret(text: str) -> str | None:
@@ -303,7 +321,7 @@ TABLE = (
             "before retention deletes it; best on another disk", optional_folder),
     Setting("SESSIONS_ALLOWED_HOSTS", "allowed_hosts", "", "Comma-separated names to answer to as Host, besides "
             "loopback names", hosts),
-    Setting("SESSIONS_ALLOWED_ORIGINS", "allowed_origins", "http://localhost:3000,http://127.0.0.1:3000",
+    Setting("SESSIONS_ALLOWED_ORIGINS", "allowed_origins", "",
             "Comma-separated origins, besides the server's own, whose pages may use the API", origins),
     Setting("SESSIONS_AUTO_CREATE", "auto_create", "on", "on: the first word of an unknown session creates it; off: "
             "404", switch),
@@ -313,8 +331,14 @@ TABLE = (
             "another disk. None: it makes no backups", optional_folder),
     Setting("SESSIONS_BACKUP_EVERY", "backup_every", "1h", "How often it does so: seconds, or such as 15m, 1h, 1d",
             interval),
+    Setting("SESSIONS_VERIFY_EVERY", "verify_every", "1d", "How often the server compares its database with itself and "
+            "with the file tree; off: never", interval_or_off),
     Setting("SESSIONS_DISK_RESERVE", "disk_reserve", "auto", "Free bytes of the disk below which writes are refused; "
             "auto: 64 MiB, or 2 % of a small disk", optional_size(0, "auto")),
+    Setting("SESSIONS_UMASK", "umask", "077", "What other users may not, octal, of all that is written: 077, nothing; "
+            "027 leaves its group the right to read, for a backup job", umask),
+    Setting("SESSIONS_ALLOW_UNSAFE_FS", "allows_unsafe", "0", "1: a file system that other machines share is taken "
+            "for SESSIONS_DIR, with a warning", flag),
     Setting("SESSIONS_LOG", "log", "text", "How the server logs: text, to stderr, for people; json, to stdout, one "
             "object a line", one_of("text", "json")),
     Setting("SESSIONS_LOG_REQUESTS", "log_requests", "off", "on: every request is logged, without body, token and "

@@ -10,9 +10,11 @@ import time
 from .archives import Archives
 from .backups import Backups
 from .broadcaster import Broadcaster
+from .comparison import Comparison
 from .database import DatabaseUnusable, open_writer
 from .disk import Disk, size_of
 from .events import Event, event_ids
+from .ground import Ground
 from .histogram import Histogram
 from .mirror import Mirror
 from .reader import Reader
@@ -35,7 +37,8 @@ class Store:
         self.settings = settings
         self.broadcaster = Broadcaster()
         self.disk = Disk(settings.directory, settings.disk_reserve)
-        self.mirror = Mirror(settings)
+        self.ground = Ground(settings.directory)
+        self.mirror = Mirror(settings, self.ground)
         self.writer = Writer(
             settings.database,
             publish=self.publish,
@@ -44,11 +47,13 @@ class Store:
             auto_create=settings.auto_create,
             lost_after=settings.lost_after,
             disk=self.disk,
+            ground=self.ground,
             redactor=Redactor(settings.own_patterns),
             at_end=self.mirror.stop,
         )
         self.reader = Reader(settings.database)
-        self.backups = Backups(settings, self.disk)
+        self.backups = Backups(settings, self.disk, self.ground)
+        self.comparison = Comparison(settings, self.ground)
         self.retention = Retention(settings, self.writer)
         self.webhooks = Webhooks(settings)
         self.archives = Archives(settings.database)
@@ -84,6 +89,7 @@ class Store:
         self.broadcaster.start(self.writer.cursor)
         await self.reader.start()
         self.backups.start()
+        self.comparison.start()
         self.retention.start()
         self.mirror.start(self.writer.cursor)
         self.webhooks.start(self.writer.cursor)
@@ -94,6 +100,7 @@ class Store:
         if self.finding:
             return
         await asyncio.to_thread(self.backups.stop)
+        await asyncio.to_thread(self.comparison.stop)
         await asyncio.to_thread(self.retention.stop)
         await asyncio.to_thread(self.webhooks.stop)
         await self.reader.stop()  # before the writer: whoever closes the database last leaves nothing beside it
@@ -123,6 +130,8 @@ class Store:
             return "The server is shutting down"
         if self.finding:
             return self.finding.detail
+        if self.ground.why:
+            return self.ground.why
         if self.disk.is_full:
             return self.disk.said()
         if self.writer.trouble:
@@ -136,12 +145,15 @@ class Store:
         warnings = {
             "backup": self.backups.status == "failed",
             "tree": self.mirror.status in ("failed", "behind"),
+            "verify": self.comparison.status == "failed",
             "retention": self.retention.status == "failed",
             "disk": self.disk.status == "low",
+            "folder": self.ground.doubt is not None,
         }
         failures = {
             "database": self.finding is not None,
             "disk": self.disk.is_full,
+            "folder": self.ground.why is not None,
             "writer": self.writer.trouble is not None or not (self.finding or self.writer.thread.is_alive()),
         }
         found = {name: "warn" if is_so else "pass" for name, is_so in warnings.items()}

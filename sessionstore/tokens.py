@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import hmac
 import logging
 import os
 import re
@@ -35,6 +34,8 @@ NAMED = "tokens.json"
 """In the folder of the tokens: those with a name."""
 USED = ".tokens-used.json"
 """Beside the database, for the folder of the tokens may be one that can only be read: when each was last used."""
+NEW_SESSIONS = 100
+"""A second, that one token may begin: each is ten files of the tree, and a loop that makes ids is soon a million."""
 SAVE_SECONDS = 60.0
 """How often that is written, at most."""
 
@@ -43,22 +44,13 @@ def digest(text: str) -> bytes:
     return hashlib.sha256(text.encode()).digest()
 
 
-def cookie_for(token: str) -> str:
-    """What a browser keeps instead of the token. It proves that the token was known, cannot be made from what is kept
-    of it here, and dies with it."""
-    return hmac.new(token.encode(), b"session store cookie", hashlib.sha256).hexdigest()
-
-
 class Token:
     """One token while the server runs: not what it reads, only whose it is."""
 
-    def __init__(
-        self, name: str, role: str, token: bytes, cookie: bytes, *, place: str = NAMED, expires: float | None = None
-    ) -> None:
+    def __init__(self, name: str, role: str, token: bytes, *, place: str = NAMED, expires: float | None = None) -> None:
         self.name = name
         self.role = role
         self.digest = token
-        self.cookie_digest = cookie
         self.place = place
         """Where it is kept: a file in the folder, or the environment."""
         self.expires = expires
@@ -68,10 +60,13 @@ class Token:
         """How many they were when the use was last noted."""
         self.second = 0
         self.requests_until_then = 0
+        self.creating = ""
+        self.created = 0
+        """Sessions begun in the second `creating`."""
 
     @classmethod
     def of(cls, name: str, role: str, text: str, place: str) -> Token:
-        return cls(name, role, digest(text), digest(cookie_for(text)), place=place)
+        return cls(name, role, digest(text), place=place)
 
     def is_as(self, other: Token | None) -> bool:
         return other is not None and (self.name, self.role, self.expires) == (other.name, other.role, other.expires)
@@ -87,27 +82,34 @@ class Token:
             self.second, self.requests_until_then = second, self.requests - 1
         return self.requests - self.requests_until_then > most
 
+    def may_create(self, second: str) -> bool:
+        """Whether it may begin one more session. Called on the writer's thread, with the time of the transaction."""
+        if second != self.creating:
+            self.creating, self.created = second, 0
+        self.created += 1
+        return self.created <= NEW_SESSIONS
+
 
 # ------------------------------------------------------------------------- files
 
 Hash = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 
 
-class Named(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Named(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """What is kept of a token with a name: times are seconds since 1970."""
 
     name: str
     role: Role
     token: Hash
     """SHA-256 of the token: made of 192 random bits, it wants neither salt nor stretching."""
-    cookie: Hash
-    """SHA-256 of its cookie."""
     created: int
     expires: int | None = None
+    cookie: Hash | None = None
+    """Of an earlier version, which had one cookie for a token."""
 
     @classmethod
     def of(cls, name: str, role: Role, text: str, expires: int | None = None) -> Named:
-        return cls(name, role, digest(text).hex(), digest(cookie_for(text)).hex(), int(time.time()), expires)
+        return cls(name, role, digest(text).hex(), int(time.time()), expires)
 
 
 def tokens_folder(settings: Settings) -> Path:
@@ -212,7 +214,7 @@ class Tokens:
         self.keeps_roles = not settings.is_private and not self.given
         self.is_required = not settings.is_private or bool(self.given)
         self.by_digest: dict[bytes, Token] = {}
-        self.by_cookie: dict[bytes, Token] = {}
+        self.by_name: dict[str, Token] = {}
         self.seen: list[tuple[int, ...]] = []
         self.used_file = settings.directory / USED
         self.used = read_used(self.used_file)
@@ -243,8 +245,9 @@ class Tokens:
         """Whose it is. How long the look-up takes tells nothing: nobody can choose the digest of what he tries."""
         return self.by_digest.get(digest(token))
 
-    def holder_of_cookie(self, value: str) -> Token | None:
-        return self.by_cookie.get(digest(value))
+    def named(self, name: str) -> Token | None:
+        token = self.by_name.get(name)
+        return None if token is None or token.is_over else token
 
     def holds(self, token: Token | None) -> bool:
         """Whether who was let in with this token, None: without any, still would be."""
@@ -272,19 +275,15 @@ class Tokens:
         """Changes when a file does. Only asked of the file system, each second."""
         return [state_of(self.folder / name) for name in (NAMED, *(ROLES if self.keeps_roles else ()))]
 
-    @property
-    def admin_file(self) -> Path | None:
-        """Where the token of the role admin can be read that the server made; None: there is none."""
-        return next((self.folder / "admin" for token in self.by_digest.values() if token.place == "admin"), None)
+    def made(self, role: str) -> Path | None:
+        """Where the token of a role can be read that the server made; None: there is none."""
+        return next((self.folder / role for token in self.by_digest.values() if token.place == role), None)
 
     def load(self) -> None:
         """Raises BadSetting, and then leaves all as it was."""
         named = read_named(self.folder)
         tokens = [*self.given, *self.kept()]
-        tokens += [
-            Token(one.name, one.role, bytes.fromhex(one.token), bytes.fromhex(one.cookie), expires=one.expires)
-            for one in named or ()
-        ]
+        tokens += [Token(one.name, one.role, bytes.fromhex(one.token), expires=one.expires) for one in named or ()]
         if named is not None:
             self.is_required = True
         elif not self.given and not self.keeps_roles:
@@ -316,7 +315,7 @@ class Tokens:
             for token in tokens
             if not token.is_over
         }
-        self.by_cookie = {token.cookie_digest: token for token in self.by_digest.values()}
+        self.by_name = {token.name: token for token in self.by_digest.values()}
 
     # ---- when they were used
 

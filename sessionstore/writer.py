@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
@@ -30,6 +31,7 @@ from .database import (
 )
 from .disk import Disk, in_mib, size_of
 from .events import Draft, Event, text_of_time
+from .ground import Ground
 from .histogram import NUMBERS, Histogram
 from .mark import Mark
 from .problems import Problem, fault, unavailable
@@ -141,6 +143,7 @@ class Writer:
         auto_create: bool = True,
         lost_after: float = 900.0,
         disk: Disk | None = None,
+        ground: Ground | None = None,
         redactor: Redactor = UNREDACTED,
         at_end: Callable[[], None] = lambda: None,
     ) -> None:
@@ -152,6 +155,7 @@ class Writer:
         self.auto_create = auto_create
         self.lost_after = lost_after
         self.disk = disk or Disk(path.parent)
+        self.ground = ground or Ground(path.parent)
         self.log_path = path.with_name(f"{path.name}-wal")
         self.redactor = redactor
         self.mark = Mark(path.parent)
@@ -232,6 +236,8 @@ class Writer:
             raise unavailable("The server is shutting down")
         if self.waiting >= MAX_WAITING or self.waiting_bytes > MAX_WAITING_BYTES:
             raise unavailable("Too many writes are waiting")
+        if self.ground.why:
+            raise unavailable(self.ground.why, retry_after=RETRY_FULL)
         if self.disk.is_full and not makes_room(job):
             raise unavailable(self.disk.said(), retry_after=RETRY_FULL)
         for draft in job.drafts:
@@ -298,6 +304,7 @@ class Writer:
 
     def open(self) -> Appender:
         connection = open_writer(self.path, durability=self.durability)
+        self.ground.take()
         clock = lambda: text_of_time(self.clock())  # noqa: E731
         return Appender(
             connection,
@@ -346,6 +353,9 @@ class Writer:
         return group
 
     def commit(self, group: list[Job]) -> None:
+        if self.ground.why:
+            self.tell(group, partial(unavailable, self.ground.why, retry_after=RETRY_FULL))
+            return
         started = time.monotonic()
         try:
             outcomes, events = self.transact(group)
@@ -416,15 +426,23 @@ class Writer:
         self.errors[getattr(error, "sqlite_errorname", type(error).__name__)] += 1
         self.trouble = f"{error}"
         self.chores_at = time.monotonic() + RECOVERY_INTERVAL
+        self.ground.let_go()
         with suppress(sqlite3.Error):
             self.appender.connection.close()
         why = f"The database cannot take writes now: {error}"
-        outcomes = [Outcome(job, None, fault() if is_fault else unavailable(why, retry_after=2)) for job in group]
+        self.tell(group, fault if is_fault else partial(unavailable, why, retry_after=2))
+
+    def tell(self, group: list[Job], problem: Callable[[], Problem]) -> None:
+        """Everyone in it that nothing of it is stored; each gets a problem of his own."""
+        outcomes = [Outcome(job, None, problem()) for job in group]
         self.loop.call_soon_threadsafe(self.settle, outcomes, [])
 
     def begin(self) -> Appender:
         """Begin a transaction; after trouble, on a new connection. Raises sqlite3.Error or DatabaseUnusable."""
         if self.trouble:
+            self.ground.look()
+            if self.ground.why:  # what stands there now is not ours to write to
+                raise DatabaseUnusable(self.ground.why)
             self.appender = self.open()
         self.appender.begin()
         return self.appender
@@ -434,6 +452,10 @@ class Writer:
     def do_chores(self) -> None:
         """What is done while nobody writes, a little at a time; after trouble, first a look whether it is over."""
         self.disk.look_if_due()
+        self.ground.look_if_due()
+        if self.ground.why:
+            self.chores_at = time.monotonic() + CHORE_INTERVAL
+            return
         try:
             if self.trouble:
                 self.recover()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import re
+import socket
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import closing
@@ -106,6 +107,17 @@ class Named(NamedTuple):
     removed: str
 
 
+PORT_3000 = {"SESSIONS_ALLOWED_ORIGINS": "http://localhost:3000,http://127.0.0.1:3000"}
+"""As compose.yaml has it."""
+
+
+@pytest.fixture(scope="module")
+def appliance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Appliance]:
+    """A server without tokens."""
+    with Appliance(tmp_path_factory.mktemp("open"), PORT_3000) as server:
+        yield server
+
+
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("guarded")
@@ -128,11 +140,11 @@ def named(home: Path) -> Named:
 @pytest.fixture(scope="module")
 def guarded(home: Path, named: Named) -> Iterator[Appliance]:
     """A server with a token for each role, and more of them by name."""
-    with Appliance(home, SETTINGS | {"SESSIONS_MAX_FAILURES": "off"}) as server:
+    with Appliance(home, SETTINGS | PORT_3000 | {"SESSIONS_MAX_FAILURES": "off"}) as server:
         yield server
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def cookies(guarded: Appliance) -> dict[str, dict[str, str]]:
     return {role: cookie_for(guarded, token) for role, token in TOKENS.items()}
 
@@ -464,7 +476,12 @@ def test_tokens_are_made_once_where_others_can_reach_the_server(folder: Path) ->
         modes = {stat.S_IMODE(file.stat().st_mode) for file in (folder / "tokens").iterdir()}
         assert modes == {0o600}
         assert stat.S_IMODE((folder / "tokens").stat().st_mode) == 0o700
-        assert f"the dashboard asks for the one in {folder}/tokens/admin" in server.output
+        assert f"the dashboard asks for one: {folder}/tokens/read, or admin, to delete too" in server.output
+        told = r"Dashboard +http://127.0.0.1:\d+/, from elsewhere http://([^:/]+):(\d+)/$"
+        found = re.search(told, server.output, re.MULTILINE)
+        assert found, server.output
+        with socket.create_connection((found[1], int(found[2])), timeout=10):
+            pass  # the address that is named can be opened
         assert not any(token in server.output for token in tokens.values())
 
         assert ask(server, "GET", "/api/events").status == 401
@@ -631,6 +648,60 @@ def test_a_token_makes_only_so_many_requests_a_second_if_that_is_set(folder: Pat
         assert statuses[:5] == [200] * 5
         assert status(TOKENS["admin"]) == 200
         eventually(lambda: status(TOKENS["read"]) == 200)
+
+
+# ------------------------------------------------------------------ new sessions
+
+
+def test_one_token_begins_a_hundred_sessions_a_second_whichever_way_it_takes(folder: Path) -> None:
+    agent = bearer(TOKENS["ingest"])
+    with Appliance(folder, SETTINGS) as server:
+
+        def batch(ids: list[str], events: int = 1) -> dict[str, Any]:
+            lines = "".join(
+                json.dumps({"type": "action", "sessionId": name, "data": {"type": "x", "n": n}}) + "\n"
+                for name in ids
+                for n in range(events)
+            )
+            reply = ask(server, "POST", "/api/events", agent | {"Content-Type": "application/x-ndjson"}, lines)
+            assert reply.status == 200
+            answered: dict[str, Any] = json.loads(reply.body)
+            return answered
+
+        def is_refused(number: int, *, name: str, method: str, path: str, body: str) -> bool:
+            batch([f"{name}-{number}-{n}" for n in range(100)])
+            at = [text.replace("new-{}", f"{name}-{number}") for text in (path, body)]
+            reply = ask(server, method, at[0], agent | JSON, at[1])
+            assert reply.status in (200, 201, 429), reply
+            assert reply.status != 429 or reply.headers["Retry-After"] == "1"
+            return reply.status == 429
+
+        ids = [f"s-{number}" for number in range(150)]
+        first = batch(ids, events=2)
+        rejected = first["rejected"]
+        assert first["accepted"] == 200 and len(rejected) == 100
+        assert {one["status"] for one in rejected} == {429}
+        assert [one["line"] for one in rejected] == list(range(201, 301)), "all of a session, or nothing of it"
+        for method, path, body in (
+            ("POST", "/api/actions/new-{}", NOTE),
+            ("PUT", "/api/sessions/new-{}", '{"userId": "x"}'),
+            ("POST", "/api/sessions", '{"sessionId": "new-{}", "userId": "x", "initial": {}}'),
+            ("PATCH", "/api/state/new-{}", '{"phase": "x"}'),
+            ("POST", "/api/hooks/claude-code", '{"session_id": "new-{}", "hook_event_name": "SessionStart"}'),
+        ):
+            name = f"{method}-{path.count('/')}"
+
+            asked = {"name": name, "method": method, "path": path, "body": body}
+            assert any(is_refused(number, **asked) for number in range(20)), path
+        assert ask(server, "POST", "/api/actions/s-0", agent | JSON, NOTE).status == 200, "what is there goes on"
+        eventually(lambda: batch(ids, events=2)["rejected"] == [])
+
+
+def test_without_tokens_as_many_sessions_begin_as_come(folder: Path) -> None:
+    lines = "".join(f'{{"type":"action","sessionId":"s-{n}","data":{{"type":"x"}}}}\n' for n in range(500))
+    with Appliance(folder) as server:
+        reply = ask(server, "POST", "/api/events", {"Content-Type": "application/x-ndjson"}, lines)
+        assert json.loads(reply.body)["accepted"] == 500
 
 
 # ------------------------------------------------------------------------ log-in
@@ -842,6 +913,17 @@ def test_a_foreign_host_or_origin_gets_no_live_feed(appliance: Appliance) -> Non
         assert reply.status == (101 if is_host and is_origin else 403), (host, origin)
         if reply.status == 403:
             assert reply.problem["detail"]
+
+
+@pytest.mark.parametrize("env", [{}, SETTINGS], ids=["open", "guarded"])
+def test_no_other_port_of_this_machine_is_trusted_unless_it_is_named(folder: Path, env: dict[str, str]) -> None:
+    with Appliance(folder, env) as server:
+        said = bearer(TOKENS["admin"]) if env else {}
+        for origin in (*ALLOWED_ORIGINS, *OTHER_ORIGINS):
+            for kind in (KINDS[0], KINDS[4], Kind("GET", "/ws", UPGRADE, "", 101)):
+                assert ask_as(server, kind, "localhost", origin, said).status == 403, (origin, kind)
+        assert ask_as(server, KINDS[4], f"localhost:{server.port}", server.url, said).status == 403
+        assert ask_as(server, KINDS[4], server.url[7:], server.url, said).status == 200
 
 
 def test_a_request_has_exactly_one_host(appliance: Appliance) -> None:

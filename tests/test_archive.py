@@ -23,6 +23,7 @@ import pytest
 from export import archive, layout
 from tests.appliance import REPOSITORY, Appliance
 from tests.commands import export, is_done, is_refused
+from tests.peers import eventually
 
 ADMIN = "admin-token-of-this-test"
 FAR = "2999-01-01"
@@ -295,6 +296,29 @@ def test_without_a_server_the_command_deletes_by_itself(folder: Path, archives: 
         assert http.get("/api/query/search?q=file_write&sessionId=old").json()["items"] == []
         deleted = http.get("/api/events?type=session_deleted").json()["items"]
         assert [event["sessionId"] for event in deleted] == ["old"]
+
+
+def test_what_a_killed_prune_has_left_the_next_one_takes_away(folder: Path, archives: Path) -> None:
+    with Appliance(folder) as appliance, httpx.Client(base_url=appliance.url, timeout=30) as http:
+        for number in range(5):
+            enter(http, f"old-{number}", entries=30)
+        enter(http, "active", ends=False)
+        eventually(lambda: http.get("/health").json()["tree"]["lag"] == 0)
+        appliance.stop()
+    arguments = ["archive", "--before", FAR, "--to", str(archives), "--prune", "--dir", str(folder)]
+    for killed_in in ("follow", "finish"):  # once the sessions are deleted: the tree, or their events, are not yet gone
+        code = (
+            f"import os; from export import prune; prune.{killed_in} = lambda *_: os._exit(137)\n"
+            f"from export.__main__ import main; main({arguments})"
+        )
+        assert subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=False).returncode == 137
+        assert len(list((folder / "sessions").glob("old-*"))) == 5
+    ended = export(folder, *arguments)
+    assert ended.returncode == 0 and "0 of them are gone" in ended.stdout, ended
+    assert list((folder / "sessions").glob("old-*")) == []
+    assert is_done(export(folder, "verify", "--full"))
+    with closing(layout.open_reader(folder / "sessions.db")) as database:
+        assert database.execute("SELECT count(*) FROM purges").fetchone() == (0,)
 
 
 def test_a_session_that_has_moved_on_is_not_deleted(client: httpx.Client) -> None:

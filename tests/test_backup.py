@@ -186,9 +186,19 @@ def test_without_a_database_there_is_nothing_to_copy(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b'{"cursor": 1}', b"\xff"])
-def test_what_is_no_manifest_is_said_to_be_none(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "x.json").write_bytes(content)
+NO_MANIFESTS = {
+    "empty": b"",
+    "half": b"{",
+    "lacking": b'{"cursor": 1}',
+    "not UTF-8": b"\xff",
+    "deep": b"[" * 9999,
+    "endless": b" " * (17 << 20) + b"{",
+}
+
+
+@pytest.mark.parametrize("name", NO_MANIFESTS)
+def test_what_is_no_manifest_is_said_to_be_none(tmp_path: Path, name: str) -> None:
+    (tmp_path / "x.json").write_bytes(NO_MANIFESTS[name])
     with pytest.raises(BackupFailed, match=r"x\.json is no manifest"):
         read_manifest(tmp_path / "x.json")
 

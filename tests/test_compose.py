@@ -28,13 +28,45 @@ def test_a_service_has_bounds_and_no_rights_that_it_does_not_need(name: str) -> 
     assert service["logging"]["options"] == {"max-size": "10m", "max-file": "3"}
     assert service["cap_drop"] == ["ALL"]
     assert service["security_opt"] == ["no-new-privileges:true"]
-    assert service["networks"] == ["sessions"]
+    assert service["networks"][0] == "sessions"
+
+
+def test_only_who_has_a_key_or_is_published_has_a_way_out() -> None:
+    networks = yaml.safe_load((REPOSITORY / "compose.yaml").read_text())["networks"]
+    assert [name for name, network in networks.items() if not network.get("internal")] == ["outside"]
+    ways = {name: service["networks"][1:] for name, service in SERVICES.items()}
+    assert ways.pop(STORE) == ["outside"] and ways.pop("scripted-model") == []
+    assert set(map(tuple, ways.values())) == {("${ANTHROPIC_API_KEY:+out}side",)}
+
+
+def test_nobody_writes_to_a_root_but_who_works_there() -> None:
+    written = {name for name, service in SERVICES.items() if not service.get("read_only")}
+    assert written == {"fly-achensee-claude"}
+
+
+def test_no_agent_is_the_user_that_the_store_is() -> None:
+    users = {path.parent.name: re.findall(r"--uid (\d+)|^USER (\w+)$", path.read_text(), re.M) for path in DOCKERFILES}
+    ids = {name: {uid for uid, _ in found if uid} for name, found in users.items()}
+    store = ids.pop(REPOSITORY.name)
+    assert store == {"10001"} and all(store.isdisjoint(others) for others in ids.values())
+
+
+def test_the_image_is_run_with_what_compose_gives_it() -> None:
+    said = (REPOSITORY / "Dockerfile").read_text().partition("docker run")[2].partition("\n#\n")[0]
+    for option in ("--read-only", "--cap-drop ALL", "--security-opt no-new-privileges", "--memory", "--pids-limit"):
+        assert option in said
 
 
 def test_only_the_store_is_published_and_only_to_this_machine() -> None:
     published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
     assert list(published) == [STORE]
     assert published[STORE] == ["127.0.0.1:${STORE_PORT:-9000}:9000", "127.0.0.1:${DASHBOARD_PORT:-3000}:9000"]
+
+
+def test_the_second_port_is_the_only_other_origin_that_is_trusted() -> None:
+    port = "${DASHBOARD_PORT:-3000}"
+    origins = f"http://localhost:{port},http://127.0.0.1:{port}"
+    assert SERVICES[STORE]["environment"]["SESSIONS_ALLOWED_ORIGINS"] == origins
 
 
 def test_agents_are_asked_for_and_wait_for_a_healthy_store() -> None:

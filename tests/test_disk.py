@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -169,6 +170,27 @@ def test_a_server_starts_on_a_disk_that_is_full_and_answers_what_is_asked(disk: 
         agent.write_until(200, within=HEALED_SECONDS)
 
 
+def test_a_disk_that_can_take_no_more_files_is_full_before_it_is(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", DISK_BYTES) as disk:
+        subprocess.run(["mount", "-o", "remount,nr_inodes=1000", disk], check=True)
+        with served(disk) as (server, agent):
+            assert agent.write() == 200
+            found = agent.client.get("/health").json()["disk"]
+            assert found["totalFiles"] == metric(agent.client, "disk_total_inodes") == 1000
+            for number in range(found["freeFiles"] - 60):
+                (disk / f"file-{number}").touch()
+            eventually(lambda: agent.client.get("/ready").json()["checks"]["disk"] == "warn")
+            assert agent.write() == 200 and "files (inodes)" in server.output
+            with suppress(OSError):
+                for number in range(50):
+                    (disk / f"more-{number}").touch()
+            agent.write_until(503, within=20)
+            assert "inodes" in agent.client.get("/ready").json()["detail"]
+            for path in disk.glob("*-*"):
+                path.unlink()
+            agent.write_until(200, within=HEALED_SECONDS)
+
+
 @pytest.mark.parametrize(
     ("total", "free", "status"),
     [
@@ -203,6 +225,7 @@ def test_what_is_full_is_not_taken_for_healed_by_a_little_room(monkeypatch: pyte
 def said_to_be(monkeypatch: pytest.MonkeyPatch, path: Path, total: int, free: int) -> Disk:
     class Said:
         f_frsize = 1
+        f_files = f_favail = 0
         f_blocks = total
         f_bavail = free
 

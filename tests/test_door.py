@@ -123,7 +123,8 @@ CORPUS = (
 
 def answers(folder: Path, body: Callable[[bytes], Iterable[bytes] | bytes]) -> list[Answered]:
     """What the corpus is answered, in its order, and in the end the logs that came of it."""
-    with Appliance(folder) as appliance, httpx.Client(base_url=appliance.url, timeout=30) as client:
+    origins = {"SESSIONS_ALLOWED_ORIGINS": "http://localhost:3000"}
+    with Appliance(folder, origins) as appliance, httpx.Client(base_url=appliance.url, timeout=30) as client:
         found = [client.post(asked.path, content=body(asked.body), headers=asked.headers) for asked in CORPUS]
         for session in ("session", "other", "headers"):
             found += [client.get(f"/api/actions/{session}{log}") for log in ("", "/responses")]

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import gzip
+import hashlib
+import io
+import json
+import os
 import re
 import shlex
 import sqlite3
-from collections.abc import Iterator
+import subprocess
+import sys
+import tarfile
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -292,6 +300,106 @@ def test_of_several_archives_one_that_is_damaged_keeps_all_out(store: Store, tmp
         assert connection.execute("SELECT session_id FROM sessions").fetchall() == [("one",)]
         newest = connection.execute("SELECT max(cursor) FROM events").fetchone()[0]
     assert mark.read_newest(tmp_path / "new").cursor == newest
+
+
+# ------------------------------------------------------- archives of strangers
+
+
+def line_of(session_id: str, cursor: int, type_: str = "action", **members: Any) -> bytes:
+    data = {"seq": cursor, "type": "x"} if type_ == "action" else {"initial": {}}
+    event = {
+        "cursor": cursor,
+        "type": type_,
+        "sessionId": session_id,
+        "userId": "mallory",
+        "eventId": f"e-{cursor}",
+        "agentId": None,
+        "timestamp": "2026-02-14T00:00:00.000Z",
+        "receivedAt": "2026-02-14T00:00:00.000Z",
+        "data": data,
+    }
+    return json.dumps(event | members).encode() + b"\n"
+
+
+def forged(path: Path, session_id: str, content: bytes, **files: bytes) -> Path:
+    """An archive with these events whose manifest has the right sums."""
+    named = {"events.jsonl": content} | {name.replace("_", "."): text for name, text in files.items()}
+    sums = {name: {"bytes": len(text), "sha256": hashlib.sha256(text).hexdigest()} for name, text in named.items()}
+    manifest = {"$schema": "session-archive-v1", "sessionId": session_id, "lastCursor": 9, "files": sums}
+    with tarfile.open(path, "w:gz", compresslevel=1) as tar:
+        for name, text in {**named, "manifest.json": json.dumps(manifest).encode()}.items():
+            member = tarfile.TarInfo(f"o-1/{name}")
+            member.size = len(text)
+            tar.addfile(member, io.BytesIO(text))
+    return path
+
+
+OWN = line_of("o-1", 1, "session_created") + line_of("o-1", 2)
+FORGERIES = {
+    "an event of another session": (OWN + line_of("victim-1", 3, "session_created"), "victim-1"),
+    "a word in a session that is there": (OWN + line_of("t-1", 3), "t-1"),
+    "a deletion of another": (OWN + line_of("t-1", 3, "session_deleted", data={}), "t-1"),
+    "a deletion of its own": (OWN + line_of("o-1", 3, "session_deleted", data={}), "deletes"),
+    "no event": (OWN + b"{}\n", "not an event"),
+    "a time that is none": (OWN + line_of("o-1", 3, receivedAt="yesterday"), "is no time"),
+}
+
+
+@pytest.mark.parametrize("name", FORGERIES)
+def test_an_archive_brings_back_its_own_session_and_no_other(store: Store, tmp_path: Path, name: str) -> None:
+    live_through(store, "t-1")
+    store.appliance.stop()
+    content, said = FORGERIES[name]
+    good = forged(tmp_path / "good.tar.gz", "o-1", OWN)
+    before = (store.folder / "sessions.db").read_bytes()
+    assert is_refused(store.export("restore", good, forged(tmp_path / "bad.tar.gz", "o-1", content)), said)
+    assert (store.folder / "sessions.db").read_bytes() == before, "not even the good one was written"
+    assert is_done(store.export("restore", good))
+
+
+def test_an_archive_of_two_folders_is_refused(tmp_path: Path) -> None:
+    path = forged(tmp_path / "two.tar.gz", "o-2", line_of("o-2", 1, "session_created"))
+    assert is_refused(export(tmp_path / "new", "restore", path), "more than the session 'o-2'")
+
+
+def endless(path: Path, head: tarfile.TarInfo, size: int) -> Path:
+    """An archive that begins with this head and so many zeros."""
+    head.size = size
+    with gzip.open(path, "wb", compresslevel=1) as packed:
+        packed.write(head.tobuf(tarfile.USTAR_FORMAT))
+        for _ in range(size >> 20):
+            packed.write(bytes(1 << 20))
+    return path
+
+
+def endless_line(path: Path) -> Path:
+    return forged(path, "o-1", OWN + b" " * (400 << 20))
+
+
+def endless_manifest(path: Path) -> Path:
+    return endless(path, tarfile.TarInfo("o-1/manifest.json"), 400 << 20)
+
+
+def endless_head(path: Path) -> Path:
+    head = tarfile.TarInfo("o-1/x")
+    head.type = tarfile.XHDTYPE
+    return endless(path, head, 400 << 20)
+
+
+def endless_name(path: Path) -> Path:
+    head = tarfile.TarInfo("././@LongLink")
+    head.type = tarfile.GNUTYPE_LONGNAME
+    return endless(path, head, 400 << 20)
+
+
+@pytest.mark.parametrize("make", [endless_line, endless_manifest, endless_head, endless_name])
+def test_an_archive_that_unpacks_to_very_much_takes_little_memory(tmp_path: Path, make: Callable[[Path], Path]) -> None:
+    path = make(tmp_path / "bomb.tar.gz")
+    assert path.stat().st_size < 4 << 20
+    command = ["prlimit", f"--as={350 << 20}", sys.executable, "-m", "export", "restore", str(path)]
+    environment = {**os.environ, "SESSIONS_DIR": str(tmp_path / "new")}
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert is_refused(ended, str(path))
 
 
 def test_a_store_that_is_not_sound_is_neither_pruned_nor_added_to(without_tree: Store, tmp_path: Path) -> None:

@@ -198,6 +198,43 @@ def test_a_bad_line_is_left_out_and_said(source: Database, tmp_path: Path, name:
     assert [json.loads(line)["seq"] for line in tree["sessions/child/actions.jsonl"].splitlines()] == [2, 3]
 
 
+STRANGERS: dict[str, tuple[str, Callable[[bytes], bytes], str]] = {
+    "of another session": ("sessions/child/events.jsonl", lambda log: log.replace(b'"child"', b'"other"', 1), "other"),
+    "a deletion": ("sessions/child/events.jsonl", lambda log: deletion_of("child"), "has no place there"),
+    "a deletion of another": ("sessions/child/events.jsonl", lambda log: deletion_of("parent"), "left out"),
+    "no deletion": ("deleted.jsonl", lambda log: deletion_of("x").replace(b"_deleted", b"_created"), "no place there"),
+    "endless": ("sessions/child/events.jsonl", lambda log: b" " * (6 << 20) + b"\n" + log, "SESSIONS_MAX_EVENT_BYTES"),
+}
+
+
+def deletion_of(session_id: str) -> bytes:
+    event = {
+        "cursor": 900,
+        "type": "session_deleted",
+        "sessionId": session_id,
+        "userId": "x",
+        "eventId": "d",
+        "data": {},
+    }
+    at = {"agentId": None, "timestamp": "2026-02-14T00:00:00.000Z", "receivedAt": "2026-02-14T00:00:00.000Z"}
+    return json.dumps(event | at).encode() + b"\n"
+
+
+@pytest.mark.parametrize("name", STRANGERS)
+def test_a_file_of_the_tree_brings_back_what_belongs_there_and_nothing_else(
+    source: Database, tmp_path: Path, name: str
+) -> None:
+    write_tree(source.path, source.path.parent)
+    place, change, said = STRANGERS[name]
+    path = source.path.parent / place
+    log = path.read_bytes()
+    path.write_bytes(log + change(log).partition(b"\n")[0] + b"\n" if name != "endless" else change(log))
+    restored, tree = restored_tree(source, tmp_path / "restored")
+    assert len(restored.odd) == 1 and said in restored.odd[0], restored.odd
+    path.write_bytes(log)
+    assert tree.keys() == write_tree(source.path, tmp_path / "untouched").keys()
+
+
 # -------------------------------------------------------- the earlier service
 
 

@@ -147,18 +147,58 @@ def test_a_running_server_is_not_worked_behind(store: Path) -> None:
 
 
 def test_what_it_may_not_change_is_named(folder: Path, tmp_path: Path) -> None:
-    with Appliance(folder, UNREDACTED | {"SESSIONS_BACKUP_DIR": str(tmp_path / "backups")}) as server:
+    (tmp_path / "backups").mkdir()
+    with Appliance(folder, UNREDACTED) as server:
         httpx.post(f"{server.url}/api/actions/s-{SECRET}", json={"type": "a", "text": SECRET})
         httpx.post(f"{server.url}/api/actions/other", json={"type": "a", "text": SECRET})
-        eventually(lambda: list((tmp_path / "backups").glob("*.db.json")))
+        assert is_done(export(folder, "backup", tmp_path / "backups" / "sessions-20260101T000000Z.db"))
         leave(server)
     (folder / "note.txt").write_text(f"it was {SECRET}\n")
     told = export(folder, "scrub", SECRET, SESSIONS_BACKUP_DIR=str(tmp_path / "backups"))
     assert told.returncode == 1
     (backup,) = (tmp_path / "backups").glob("*.db")
-    for words in (f"the session s-{SECRET}", "note.txt still has it", f"the backup {backup} was made before"):
+    for words in (f"the session s-{SECRET}", "note.txt still has it", f"{backup} was made before, and has it"):
         assert words in told.stderr
     assert "the session other" not in told.stderr
+
+
+def test_copies_and_archives_that_have_it_are_named_and_no_others(folder: Path, tmp_path: Path) -> None:
+    places = {"SESSIONS_BACKUP_DIR": str(tmp_path / "backups"), "SESSIONS_ARCHIVE_DIR": str(tmp_path / "archives")}
+    (tmp_path / "backups").mkdir()
+    with Appliance(folder, UNREDACTED) as server:
+        for session, text in (("with", f"{'x' * 9000} {SECRET} {'y' * 9000}"), ("without", "nothing")):
+            httpx.post(f"{server.url}/api/actions/{session}", json={"type": "a", "text": text})
+            httpx.post(f"{server.url}/api/sessions/{session}/finalize")
+        httpx.post(f"{server.url}/api/actions/late", json={"type": "a", "text": "Plugh"})
+        assert is_done(export(folder, "backup", tmp_path / "backups" / "sessions-20260101T000000Z.db"))
+        assert is_done(export(folder, "archive", "--before", "2999-01-01", "--to", tmp_path / "archives"))
+        httpx.delete(f"{server.url}/api/sessions/with")
+        eventually(lambda: SECRET not in httpx.get(f"{server.url}/api/events?limit=100").text)
+        assert is_done(export(folder, "backup", tmp_path / "backups" / "sessions-20260102T000000Z.db"))
+        server.stop()
+    shutil.copy(tmp_path / "backups" / "sessions-20260101T000000Z.db", folder / "sessions.db.before-restore-1")
+    told = export(folder, "scrub", SECRET, **places)
+    named = {path.name for path in tmp_path.rglob("*") if f"{path} " in told.stderr and path.is_file()}
+    assert told.returncode == 1
+    assert {name.partition("@")[0] for name in named} >= {"sessions-20260101T000000Z.db", "with"}
+    assert "sessions.db.before-restore-1" in named
+    assert "without" not in {name.partition("@")[0] for name in named}
+
+
+def test_a_large_file_is_looked_through_in_little_memory(folder: Path) -> None:
+    with Appliance(folder, UNREDACTED):
+        pass
+    with open(folder / "large", "wb") as file:
+        for _ in range(300):
+            file.write(b"x" * (1 << 20))
+        file.seek(4 << 20)
+        file.write(SECRET.encode())
+        file.seek((8 << 20) - 5)
+        file.write(b"Q-4712-R" * 2)
+    line = ["prlimit", f"--as={400 << 20}", sys.executable, "-m", "export", "scrub", "--dir", str(folder)]
+    for secret, code in ((SECRET, 1), ("R(?=Q-4712)", 1), ("no such text", 0)):
+        ended = subprocess.run([*line, secret], cwd=REPOSITORY, capture_output=True, text=True, timeout=60, check=False)
+        assert ended.returncode == code, ended
 
 
 def test_known_formats_go_without_a_pattern(folder: Path) -> None:

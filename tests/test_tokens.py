@@ -10,7 +10,7 @@ import stat
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import httpx
@@ -18,7 +18,9 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
-from sessionstore import commands
+from sessionstore import commands, logins
+from sessionstore.settings import Settings
+from sessionstore.tokens import Token, Tokens
 from tests.appliance import Appliance, ServerError
 from tests.commands import token
 from tests.peers import eventually
@@ -67,9 +69,12 @@ def listed(folder: Path, **environment: str) -> dict[str, list[str]]:
     return {row[0]: row[1:] for row in rows}
 
 
+def feed(server: Appliance, token: str | None) -> AbstractContextManager[ClientConnection]:
+    return feed_by(server, **({"Authorization": f"Bearer {token}"} if token else {}))
+
+
 @contextmanager
-def feed(server: Appliance, token: str | None) -> Iterator[ClientConnection]:
-    headers = {"Authorization": f"Bearer {token}"} if token else {}
+def feed_by(server: Appliance, **headers: str) -> Iterator[ClientConnection]:
     address = f"ws://127.0.0.1:{server.port}/ws"
     with connect(address, proxy=None, additional_headers=headers) as client:
         assert json.loads(client.recv(timeout=10))["type"] == "connected"
@@ -139,9 +144,14 @@ def test_what_is_kept_opens_nothing(folder: Path) -> None:
     (kept,) = json.loads((folder / "tokens" / "tokens.json").read_text())
     with Appliance(folder) as server:
         assert status_with(server, text) == 200
-        for hash in (kept["token"], kept["cookie"]):
+        cookie = cookie_of(server, text)
+        eventually(lambda: (folder / logins.FILE).exists())
+        (login,) = json.loads((folder / logins.FILE).read_text())
+        assert cookie.partition("=")[2] not in (folder / logins.FILE).read_text()
+        for hash in (kept["token"], login["cookie"], login["proof"]):
             assert status_with(server, hash) == 401
             assert status_with_cookie(server, f"session_store={hash}") == 401
+        assert status_with_cookie(server, cookie) == 200
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can write for others")
@@ -203,6 +213,25 @@ def test_a_token_that_is_not_there_is_exit_code_1(folder: Path, verb: str) -> No
     assert "set in the environment" in given.stderr
 
 
+def test_a_store_is_not_closed_by_a_token_that_may_not_read(folder: Path) -> None:
+    refused = token(folder, "add", "ci", "--role", "ingest")
+    assert refused.returncode == 1 and refused.stdout == "" and "--role read" in refused.stderr
+    assert not (folder / "tokens" / "tokens.json").exists()
+    made(folder, "add", "me", "--role", "read")
+    made(folder, "add", "ci", "--role", "ingest")
+    assert made(folder.with_name("set"), "add", "ci", "--role", "ingest", SESSIONS_READ_TOKEN="from-outside")
+    assert made(folder.with_name("public"), "add", "ci", "--role", "ingest", SESSIONS_HOST="0.0.0.0")
+
+
+def test_those_that_the_server_made_are_listed_whoever_asks(folder: Path) -> None:
+    with Appliance(folder, {"SESSIONS_HOST": "0.0.0.0"}):
+        pass
+    for host in ("0.0.0.0", "127.0.0.1"):
+        ended = token(folder, "list", SESSIONS_HOST=host)
+        assert {"admin", "read", "ingest"} <= {line.split()[0] for line in ended.stdout.splitlines()}
+        assert ("SESSIONS_HOST" in ended.stderr) == (host == "127.0.0.1")
+
+
 def test_commands_at_the_same_time_do_not_undo_each_other(folder: Path) -> None:
     names = [f"name-{number}" for number in range(4)]
     with ThreadPoolExecutor(len(names)) as pool:
@@ -244,6 +273,97 @@ def test_a_token_that_is_taken_away_ends_with_all_that_it_opened(folder: Path) -
             assert status_with(server, stays) == 200
             staying.send('{"type":"ping"}')
             assert json.loads(staying.recv(timeout=10)) == {"type": "pong"}
+
+
+def test_a_log_in_ends_with_its_log_out_and_takes_no_other_with_it(folder: Path) -> None:
+    text = made(folder, "add", "team", "--role", "read")
+    with Appliance(folder) as server:
+        mine, yours = cookie_of(server, text), cookie_of(server, text)
+        assert mine != yours
+        with feed_by(server, Cookie=mine) as ending, feed_by(server, Cookie=yours) as staying:
+            answer = httpx.delete(f"{server.url}/api/login", headers={"Cookie": mine})
+            assert answer.status_code == 200
+            assert status_with_cookie(server, mine) == 401
+            assert close_code(ending) == 1008
+            assert status_with_cookie(server, yours) == 200 and status_with(server, text) == 200
+            staying.send('{"type":"ping"}')
+            assert json.loads(staying.recv(timeout=10)) == {"type": "pong"}
+        server.stop()
+        server.start()
+        assert (status_with_cookie(server, mine), status_with_cookie(server, yours)) == (401, 200)
+
+
+def test_a_log_in_outlives_a_kill_and_is_for_nobody_else_to_read(folder: Path) -> None:
+    text = made(folder, "add", "team", "--role", "read")
+    with Appliance(folder) as server:
+        cookie = cookie_of(server, text)
+        eventually(lambda: (folder / logins.FILE).exists())
+        assert stat.S_IMODE((folder / logins.FILE).stat().st_mode) == 0o600
+        server.kill()
+        server.start()
+        assert status_with_cookie(server, cookie) == 200
+        (folder / logins.FILE).write_text("[{")
+        server.stop()
+        server.start()
+        assert status_with_cookie(server, cookie) in (200, 401) and status_with(server, text) == 200
+
+
+def test_a_browser_that_logs_in_again_has_one_log_in(folder: Path) -> None:
+    text = made(folder, "add", "team", "--role", "read")
+    with Appliance(folder) as server:
+        first = cookie_of(server, text)
+        answer = httpx.post(f"{server.url}/api/login", json={"token": text}, headers={"Cookie": first})
+        assert f"Max-Age={logins.SECONDS}" in answer.headers["set-cookie"]
+        assert status_with_cookie(server, first) == 401
+        assert status_with_cookie(server, answer.headers["set-cookie"].partition(";")[0]) == 200
+
+
+def test_a_log_in_ends_with_a_token_that_is_changed_under_its_name(folder: Path) -> None:
+    text = made(folder, "add", "team", "--role", "read")
+    with Appliance(folder) as server:
+        cookie = cookie_of(server, text)
+        renewed = token(folder, "rotate", "team").stdout.strip()
+        eventually(lambda: status_with_cookie(server, cookie) == 401, NOTICE_SECONDS)
+        assert status_with_cookie(server, cookie_of(server, renewed)) == 200
+
+
+def test_a_log_in_ends_after_thirty_days_or_with_its_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = Settings(directory=tmp_path, read_token="a-token-of-this-test")
+    tokens = Tokens(settings)
+    tokens.prepare()
+    held = logins.Logins(settings, tokens)
+    cookie, seconds = held.begin(tokens.by_name["SESSIONS_READ_TOKEN"])
+    assert seconds == 30 * 86_400 and held.holder(cookie)
+    ends = time.time() + seconds
+    monkeypatch.setattr(time, "time", lambda: ends - 5)
+    assert held.holder(cookie)
+    monkeypatch.setattr(time, "time", lambda: ends + 1)
+    assert held.holder(cookie) is None
+    short = Token("short", "read", b"x" * 32, expires=time.time() + 60)
+    assert held.begin(short)[1] <= 60
+
+
+def test_no_more_log_ins_are_kept_than_may_be_the_oldest_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logins, "MOST", 3)
+    settings = Settings(directory=tmp_path, read_token="a-token-of-this-test", admin_token="another-of-this-test")
+    tokens = Tokens(settings)
+    tokens.prepare()
+    held = logins.Logins(settings, tokens)
+    other, _ = held.begin(tokens.by_name["SESSIONS_TOKEN"])
+    cookies = [held.begin(tokens.by_name["SESSIONS_READ_TOKEN"])[0] for _ in range(5)]
+    assert [held.holder(cookie) is not None for cookie in cookies] == [False, False, True, True, True]
+    assert held.holder(other), "those of another token are not driven out"
+    held.save()
+    again = logins.Logins(settings, tokens)
+    assert [again.holder(cookie) is not None for cookie in cookies] == [False, False, True, True, True]
+
+
+def test_a_file_of_named_tokens_of_an_earlier_version_is_read(folder: Path) -> None:
+    text = made(folder, "add", "old", "--role", "read")
+    path = folder / "tokens" / "tokens.json"
+    path.write_text(json.dumps([one | {"cookie": "0" * 64, "expires": None} for one in json.loads(path.read_text())]))
+    with Appliance(folder) as server:
+        assert status_with(server, text) == 200
 
 
 def test_a_token_ends_with_its_time(folder: Path) -> None:

@@ -7,13 +7,14 @@ import re
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
 from tests.appliance import Appliance
 from tests.databases import Database, drafted
-from tests.peers import eventually
+from tests.peers import children_of, eventually
 from tests.test_restore import command
 from tests.trees import contents, differences, write_tree
 
@@ -185,3 +186,77 @@ def write_until(url: str, ended: threading.Event) -> None:
         while not ended.is_set():
             for number in range(3):
                 http.post(f"/api/actions/busy-{number}", json={"type": "x"}).raise_for_status()
+
+
+# ------------------------------------------------------------------ unasked
+
+
+def health(server: Appliance) -> dict[str, Any]:
+    document: dict[str, Any] = httpx.get(f"{server.url}/health", timeout=30).json()
+    return document
+
+
+def metric(server: Appliance, name: str) -> float:
+    lines = httpx.get(f"{server.url}/metrics", timeout=30).text.splitlines()
+    return sum(float(line.split()[-1]) for line in lines if line.startswith(f"sessionstore_{name}"))
+
+
+def flip(database: Path, text: bytes) -> None:
+    """Change one byte within a text, as a disk does that forgets."""
+    content = database.read_bytes()
+    place = content.index(text) + len(text) // 2
+    database.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+
+
+def test_a_byte_that_the_disk_has_changed_is_found_unasked_and_said(folder: Path) -> None:
+    with Appliance(folder, {"SESSIONS_VERIFY_EVERY": "1s"}) as server:
+        body = {"type": "note", "text": "needle-in-a-text-of-an-event"}
+        assert httpx.post(f"{server.url}/api/actions/s", json=body, timeout=30).status_code == 200
+        eventually(lambda: health(server)["verify"]["status"] == "ok")
+        assert health(server)["checks"]["verify"] == "pass" and metric(server, "verify_differences") == 0
+        assert metric(server, "verify_last_timestamp_seconds") > 1.7e9
+        server.stop()
+        flip(folder / "sessions.db", b"needle-in-a-text-of-an-event")
+        server.start(until="/ready")
+        eventually(lambda: health(server)["verify"]["status"] == "failed", 30)
+        found = health(server)
+        assert found["checks"]["verify"] == "warn" and "sessions/s/" in found["verify"]["error"]
+        assert metric(server, "verify_differences") > 0
+        eventually(lambda: "verify --full" in server.output)
+        assert server.output.count("The verification has found") == 1
+        ended = command("verify", "--dir", folder, "--full")
+        assert ended.returncode == 1 and "sessions/s/events.jsonl: differs at line 2" in ended.stdout
+
+
+def test_without_a_tree_what_sqlite_can_find_is_found(folder: Path) -> None:
+    with Appliance(folder, {"SESSIONS_VERIFY_EVERY": "1s", "SESSIONS_TREE": "off"}) as server:
+        httpx.post(f"{server.url}/api/actions/s", json={"type": "note"}, timeout=30)
+        eventually(lambda: health(server)["verify"]["status"] == "ok")
+        (verify,) = [health(server)["verify"]]
+        assert verify["error"] is None
+
+
+def test_it_can_be_left_to_others(folder: Path) -> None:
+    with Appliance(folder, {"SESSIONS_VERIFY_EVERY": "off"}) as server:
+        assert health(server)["verify"] == {"status": "off", "last": None, "error": None}
+        assert command("verify", "--dir", folder, "--full").returncode == 0
+        assert health(server)["verify"]["last"] is not None and metric(server, "verify_differences") == 0
+
+
+def test_the_end_of_the_server_waits_for_no_comparison(folder: Path) -> None:
+    with Appliance(folder, {"SESSIONS_VERIFY_EVERY": "1s"}) as server:
+        lines = b'{"type":"action","sessionId":"s","data":{"type":"x"}}\n' * 20_000
+        headers = {"content-type": "application/x-ndjson"}
+        httpx.post(f"{server.url}/api/events", content=lines, headers=headers, timeout=60)
+        eventually(lambda: children_of(server.process.pid), 30)
+        (child, *_) = children_of(server.process.pid)
+        assert server.stop().seconds < 10
+        with pytest.raises(ProcessLookupError):
+            os.kill(child, 0)
+
+
+def test_a_folder_without_a_store_is_named_with_the_setting(tmp_path: Path) -> None:
+    for name in ("verify", "backup", "tree"):
+        ended = command(name, "--dir", tmp_path / "nowhere", *([tmp_path / "copy.db"] if name == "backup" else []))
+        assert ended.returncode == 1 and str(tmp_path / "nowhere") in ended.stderr, ended
+        assert name == "backup" or "SESSIONS_DIR" in ended.stderr

@@ -209,6 +209,7 @@ def provoke_by_who_is_told(place: Path) -> None:
     with Appliance(place / "sessions", {"SESSIONS_WEBHOOKS": str(webhooks)}) as server:
         assert write(server) == 200
         assert export(place / "sessions", "drill", "--events", "200").returncode == 0
+        assert export(place / "sessions", "verify", "--full").returncode == 0
         with provoked("a webhook does not answer", server) as now:
             attention = {"type": "permission_request", "attention": {"reason": "permission"}}
             httpx.post(f"{server.url}/api/actions/s", json=attention).raise_for_status()
@@ -265,6 +266,9 @@ SYNTHETIC: dict[str, Metrics] = {
     "BackupOld": {"sessionstore_backup_last_success_timestamp_seconds": -7300},
     "DrillOld": {"sessionstore_restore_drill_last_success_timestamp_seconds": -36 * 3600},
     "Faults": {'sessionstore_faults_total{place="webhooks"}': 3},
+    "InodesLow": {"sessionstore_disk_free_inodes": 9, "sessionstore_disk_total_inodes": 100},
+    "VerifyDiffers": {"sessionstore_verify_differences": 1, "sessionstore_verify_failing": 0},
+    "VerifyOld": {"sessionstore_verify_last_timestamp_seconds": -48 * 3600},
     "LogLost": {'sessionstore_log_lost_total{reason="full"}': 3},
     "DescriptorsShort": {'process_open_fds{job="session-store"}': 90, 'process_max_fds{job="session-store"}': 100},
 }
@@ -322,8 +326,9 @@ def test_where_nothing_is_wrong_no_alert_goes_off(promtool: str, faults: dict[st
 @pytest.mark.parametrize("alert", SYNTHETIC)
 def test_what_is_not_provoked_sets_off_its_alert_too(promtool: str, alert: str, tmp_path: Path) -> None:
     well = {name: 0.0 if name.endswith("_total") or value > 5 else 1.0 for name, value in SYNTHETIC[alert].items()}
-    if alert in ("DiskLow", "BackupOld", "DrillOld", "DescriptorsShort"):
+    if alert in ("DiskLow", "InodesLow", "VerifyDiffers", "VerifyOld", "BackupOld", "DrillOld", "DescriptorsShort"):
         well |= {name: 100.0 for name in well if "disk" in name or "max" in name}
+        well |= {name: 0.0 for name in well if "verify_differences" in name or "failing" in name}
     ill = as_series(Fault("", well, {**SYNTHETIC[alert]}))
     assert fires(promtool, tmp_path, list(ill), alert)
     assert not fires(promtool, tmp_path, list(as_series(Fault("", well, well))), alert)

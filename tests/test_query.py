@@ -105,6 +105,7 @@ def test_active_sessions_say_what_they_are_at(http: httpx.Client, session_id: st
     assert_problem(http.get("/api/query/active", params={"limit": 501}), 422, "$.limit")
 
 
+<<<<<<< HEAD
 def test_the_last_prompt_is_what_a_person_said(http: httpx.Client, session_id: str) -> None:
     act(http, session_id, type="prompt", prompt="Build the shop")
     for said in (
@@ -127,6 +128,9 @@ def test_no_agent_is_active_in_a_session_that_has_ended(http: httpx.Client, sess
 
 
 DETAILS = ("lastPrompt", "lastAction", "goalsCompleted", "agentsActive")
+=======
+DETAILS = ("lastPrompt", "lastAction", "end", "goalsCompleted", "agentsActive")
+>>>>>>> page
 
 
 def at_what(http: httpx.Client, session_id: str) -> Any:
@@ -135,6 +139,18 @@ def at_what(http: httpx.Client, session_id: str) -> Any:
     listed = http.get("/api/sessions", params={"details": True, "limit": 500}).json()["items"]
     assert item in listed
     return item
+
+
+def test_a_session_that_failed_says_why(http: httpx.Client, session_id: str) -> None:
+    error = {"type": "error", "error": "rate_limit", "message": "API Error: 429"}
+    for status, reason in (("failed", "other"), ("cancelled", None), ("success", "other")):
+        name = f"{session_id}-{status}"
+        http.post(f"/api/actions/{name}/responses", json=error).raise_for_status()
+        http.post(f"/api/sessions/{name}/finalize", json={"status": status, "reason": reason}).raise_for_status()
+    listed = http.get("/api/sessions", params={"details": True, "q": session_id, "limit": 500}).json()["items"]
+    ends = {item["status"]: item["end"] for item in listed if item["sessionId"].startswith(f"{session_id}-")}
+    why = {"outcome": None, "exitCode": None, "error": "API Error: 429"}
+    assert ends == {"failed": why | {"reason": "other"}, "cancelled": why | {"reason": None}, "completed": None}
 
 
 # ------------------------------------------------------------------------- stats

@@ -105,7 +105,6 @@ def test_active_sessions_say_what_they_are_at(http: httpx.Client, session_id: st
     assert_problem(http.get("/api/query/active", params={"limit": 501}), 422, "$.limit")
 
 
-<<<<<<< HEAD
 def test_the_last_prompt_is_what_a_person_said(http: httpx.Client, session_id: str) -> None:
     act(http, session_id, type="prompt", prompt="Build the shop")
     for said in (
@@ -127,10 +126,7 @@ def test_no_agent_is_active_in_a_session_that_has_ended(http: httpx.Client, sess
     assert [item["agentsActive"] for item in items] == [0]
 
 
-DETAILS = ("lastPrompt", "lastAction", "goalsCompleted", "agentsActive")
-=======
 DETAILS = ("lastPrompt", "lastAction", "end", "goalsCompleted", "agentsActive")
->>>>>>> page
 
 
 def at_what(http: httpx.Client, session_id: str) -> Any:

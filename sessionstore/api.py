@@ -43,8 +43,7 @@ from .metrics import prometheus
 from .mirror import Mirror
 from .problems import MEDIA_TYPE, Problem, invalid
 from .reader import HISTORY_TYPES, Page
-from .redaction import check_texts
-from .requests import check_media_type, draft_of, draft_of_line, if_match, read_body, session_in_path, split
+from .requests import check_media_type, draft_of, draft_of_line, if_match, object_in, read_body, session_in_path, split
 from .retention import Retention
 from .search import Narrowed
 from .store import Store
@@ -70,7 +69,6 @@ Kinds = Annotated[list[str] | None, QueryParameter(name="kind", description="Onl
 AgentId = Annotated[str | None, QueryParameter(name="agentId")]
 SessionId = Annotated[str | None, QueryParameter(name="sessionId")]
 UserId = Annotated[str | None, QueryParameter(name="userId")]
-Bound = Callable[[Document], Document]
 JSONResponse = Response[bytes]
 Call = Request[Any, Any, Any]
 
@@ -102,12 +100,10 @@ async def object_of(request: Call, *media_types: str) -> Document:
     return await decoded(request, await body_of(request, *media_types))
 
 
-async def decoded(request: Call, body: bytes, bounded: Bound = check_texts) -> Document:
-    """A JSON object, `bounded` if it is large. Raises Problem 400, 413, 422."""
+async def decoded(request: Call, body: bytes, read: Callable[[bytes], Document] = object_in) -> Document:
+    """What `read` makes of the body, beside the event loop where it is large. Raises Problem 400, 413, 422."""
     request.scope["state"]["bytes"] = len(body)
-    if len(body) <= BIG:
-        return json_object(body)
-    return await store_of(request).writer.beside(lambda: bounded(json_object(body)))
+    return read(body) if len(body) <= BIG else await store_of(request).writer.beside(read, body)
 
 
 def answer(content: bytes | str, status: int = 200, headers: dict[str, str] | None = None) -> JSONResponse:
@@ -838,7 +834,7 @@ async def list_events(
 )
 async def claude_code_hook(request: Call) -> Response[bytes]:
     """Take one Claude Code hook payload as it is. The answer is empty."""
-    payload = await decoded(request, await body_of(request), with_few_texts)
+    payload = await decoded(request, await body_of(request), lambda body: with_few_texts(json_object(body)))
     told = requests.told_in(headers_of(request))
     try:
         events = claude_code_events(payload, event_id=told.event_id, user_id=told.user_id, timestamp=told.timestamp)

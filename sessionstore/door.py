@@ -13,14 +13,11 @@ import logging
 import re
 from collections.abc import Callable
 
-from hook_agent import may_have_many_texts
-
 from .access import ASGI, Asked, Gate, Headers, Receive, Scope, Send, problem_headers, refuse
 from .database import Appended
-from .events import Draft, is_id, json_object
+from .events import Draft, is_id
 from .problems import Problem, fault, unavailable
-from .redaction import check_texts
-from .requests import check_media_type, entry_draft
+from .requests import check_media_type, entry_draft, object_in
 from .store import Store
 from .writer import LARGE, Append, Job
 
@@ -42,10 +39,7 @@ Respond = Callable[[int, list[tuple[bytes, bytes]], bytes, bool], None]
 def entry(log: str, session_id: str, headers: Headers, body: bytes) -> Draft:
     """What is to be stored of an entry of a log (`action` or `response`). Raises Problem."""
     check_media_type(headers, "application/json")
-    draft = entry_draft(log, session_id, json_object(body), headers)
-    if may_have_many_texts(body):
-        check_texts(draft.data)
-    return draft
+    return entry_draft(log, session_id, object_in(body), headers)
 
 
 def logged(appended: Appended) -> bytes:

@@ -26,6 +26,7 @@ from .events import (
 )
 from .folds import Document, encode, path_of
 from .problems import Problem, invalid, invalid_value, no_session
+from .redaction import check_texts
 
 Id = Annotated[str, msgspec.Meta(pattern=ID_PATTERN, examples=["test-1771012854"])]
 UserId = Annotated[str, msgspec.Meta(pattern=USER_PATTERN, examples=["test-user-alice"])]
@@ -409,6 +410,14 @@ def event_in(line: bytes, limit: int) -> Document:
     if may_have_many_texts(line) and isinstance(event.get("data"), dict):
         event["data"] = with_few_texts(event["data"])
     return event
+
+
+def object_in(body: bytes) -> Document:
+    """A body that must be an object. Raises Problem 400, 413 for too many texts, 422."""
+    value = json_object(body)
+    if may_have_many_texts(body):
+        check_texts(value)
+    return value
 
 
 # -------------------------------------------------------------- path and headers

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import logging
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Annotated, Any, Literal
 from urllib.parse import quote, urlencode
 
@@ -47,13 +47,14 @@ from .search import Narrowed
 from .store import Store
 from .tokens import cookie_for
 from .webhooks import Webhook
+from .writer import LARGE
 
 log = logging.getLogger("sessionstore.api")
 
 JSON = "application/json"
 MERGE_PATCH = "application/merge-patch+json"
 NDJSON = "application/x-ndjson"
-BIG = 64 << 10
+BIG = LARGE
 """Bodies larger than this are decoded on another thread, so that they hold nobody up."""
 
 MAX_CURSOR = 2**63 - 1
@@ -94,7 +95,13 @@ async def body_of(request: Call, *media_types: str) -> bytes:
 
 async def object_of(request: Call, *media_types: str) -> Document:
     """The body as a JSON object. Raises Problem 400, 413, 415, 422."""
-    return object_in(await body_of(request, *media_types))
+    return await decoded(request, await body_of(request, *media_types))
+
+
+async def decoded(request: Call, body: bytes, read: Callable[[bytes], Document] = object_in) -> Document:
+    """What `read` makes of the body, beside the event loop where it is large. Raises Problem 400, 413, 422."""
+    request.scope["state"]["bytes"] = len(body)
+    return read(body) if len(body) <= BIG else await store_of(request).writer.beside(read, body)
 
 
 def answer(content: bytes | str, status: int = 200, headers: dict[str, str] | None = None) -> JSONResponse:
@@ -114,7 +121,7 @@ def joined(members: dict[str, str]) -> str:
 
 
 async def append(request: Call, draft: Draft) -> Appended:
-    return await store_of(request).writer.append(draft)
+    return await store_of(request).writer.append(draft, request.scope["state"].get("bytes", 0))
 
 
 # ------------------------------------------------------------------ documentation
@@ -316,7 +323,7 @@ async def enter_session(request: Call, session_id: FromPath[str]) -> JSONRespons
 
 async def entered(request: Call, draft: Draft) -> JSONResponse:
     store = store_of(request)
-    appended = await store.writer.append(draft)
+    appended = await append(request, draft)
     is_new = appended.event.type == "session_created" and not appended.duplicate
     members = {
         "success": "true",
@@ -414,7 +421,7 @@ async def optional_object_of(request: Call) -> Document:
     if is_empty and b"content-type" not in headers:
         return {}
     body = await body_of(request)
-    return object_in(body) if body else {}
+    return await decoded(request, body) if body else {}
 
 
 @delete(
@@ -527,7 +534,8 @@ async def log_response(request: Call, session_id: FromPath[str]) -> JSONResponse
 async def log_to(request: Call, name: str, session_id: str) -> JSONResponse:
     store = store_of(request)
     body = await read_body(request.receive, store.settings.max_event_bytes)  # type: ignore[arg-type]
-    draft = entry(name, session_in_path(session_id), headers_of(request), body)
+    read = partial(entry, name, session_in_path(session_id), headers_of(request), body)
+    draft = read() if len(body) <= BIG else await store.writer.beside(read)
     return answer(logged(await store.writer.append(draft, len(body))))
 
 
@@ -767,7 +775,7 @@ async def post_events(request: Call) -> JSONResponse:
             store.writer.redactor(draft)
         return lines, drafts
 
-    lines, drafts = await asyncio.to_thread(read) if len(body) > BIG else read()
+    lines, drafts = await store.writer.beside(read) if len(body) > BIG else read()
     return answer(msgspec.json.encode(await store.writer.submit(Batch(lines), drafts, len(body))))
 
 
@@ -841,7 +849,8 @@ async def claude_code_hook(request: Call) -> Response[bytes]:
             redactor(draft)
         return drafts
 
-    for draft in await asyncio.to_thread(read) if len(body) > BIG else read():
+    request.scope["state"]["bytes"] = len(body)
+    for draft in await store.writer.beside(read) if len(body) > BIG else read():
         await append(request, draft)
     return Response(b"", status_code=200, media_type=JSON)
 

@@ -19,13 +19,13 @@ from .events import Draft, is_id
 from .problems import Problem, fault, unavailable
 from .requests import check_media_type, entry_draft, object_in
 from .store import Store
-from .writer import Append, Job
+from .writer import LARGE, Append, Job
 
 log = logging.getLogger("sessionstore.door")
 
 HOT = re.compile(rb"/api/actions/([A-Za-z0-9._-]+)(/responses)?")
-MAX_BYTES = 64 << 10
-"""Of a body: what is larger uvicorn hands over in parts, when it is asked for them."""
+MAX_BYTES = LARGE
+"""Of a body: what is larger is decoded, and looked through for secrets, on another thread."""
 OUT_OF_THE_ORDINARY = frozenset({b"origin", b"transfer-encoding", b"expect", b"upgrade"})
 """Headers that only the ordinary way heeds."""
 JSON = [(b"content-type", b"application/json")]

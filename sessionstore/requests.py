@@ -498,6 +498,14 @@ def payload_in(body: bytes) -> Any:
         raise not_json(str(error)) from None
 
 
+def object_in(body: bytes) -> Document:
+    """A body that must be an object. Raises Problem 400, 413 for too many texts, 422."""
+    value = json_object(body)
+    if may_have_many_texts(body):
+        check_texts(value)
+    return value
+
+
 # -------------------------------------------------------------- path and headers
 
 

@@ -22,6 +22,7 @@ from tests.bench import (
     questions,
     reads,
     search,
+    stall,
     start,
     timing,
     tree,
@@ -43,6 +44,7 @@ BENCHES: dict[str, Callable[[argparse.Namespace], list[Figure]]] = {
     "questions": lambda options: questions.measure(options.rounds),
     "page": lambda options: page.measure(options.rounds),
     "timing": lambda options: timing.measure(options.rounds),
+    "stall": lambda options: stall.measure(options.rounds),
     "kill": lambda options: kill.measure(options.kills),
     "start": lambda options: start.measure(options.rounds),
 }

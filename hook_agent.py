@@ -1167,7 +1167,7 @@ class Spool:
         return None
 
     def word(self) -> str:
-        """What whoever delivers says of the store: `there`, `away` or `refuses` (the token)."""
+        """What whoever delivers says of the store: `there`, `away`, `refuses` (the token), or that it `fails` itself."""
         return self._word_of_sender()[1]
 
     def trouble(self) -> str:
@@ -2648,8 +2648,9 @@ class Sender:
             has_worked = work()
         except _Unreachable as trouble:
             return self._pause(trouble)
-        except Exception:  # the spool cannot be read or written now, or something that nobody foresaw
+        except Exception as error:  # the spool cannot be read or written now, or something that nobody foresaw
             self.failures += 1
+            self._say_word("fails", f"{type(error).__name__}: {error}")
             return _FAULT_PAUSE_SECONDS
         if not has_worked:
             return None
@@ -4915,12 +4916,13 @@ def _tell_status(spool: Spool) -> int:
         print(f"{_total(dropped)} events had to go for the bound of {spool.limit} bytes; the store is yet to be told.")
     if letters := spool.letters():
         print(f"{letters} were refused for good: see {spool.path('dead')}; `flush --dead` tries them again.")
-    is_taken, who = spool.word() == "there", spool.who_delivers()
+    word, who = spool.word(), spool.who_delivers()
     if who:
-        print(f"Process {who} delivers" + ("." if is_taken else ", but the store does not take it now."))
+        how = {"there": ".", "fails": ", but fails by itself."}
+        print(f"Process {who} delivers" + how.get(word, ", but the store does not take it now."))
     if trouble := _Link(_service_url()).token_trouble():
         print(trouble)
-    if events and not is_taken:
+    if events and word != "there":
         print(f"The last try failed: {spool.trouble()}")
     return 1 if events else 0
 

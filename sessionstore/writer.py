@@ -418,8 +418,8 @@ class Writer:
         self.chores_at = time.monotonic() + RECOVERY_INTERVAL
         with suppress(sqlite3.Error):
             self.appender.connection.close()
-        problem = fault() if is_fault else unavailable(f"The database cannot take writes now: {error}", retry_after=2)
-        outcomes = [Outcome(job, None, problem) for job in group]
+        why = f"The database cannot take writes now: {error}"
+        outcomes = [Outcome(job, None, fault() if is_fault else unavailable(why, retry_after=2)) for job in group]
         self.loop.call_soon_threadsafe(self.settle, outcomes, [])
 
     def begin(self) -> Appender:

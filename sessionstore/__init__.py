@@ -1,5 +1,6 @@
 """The server behind app.py: decode, validate, append, commit, publish.
 
+text         somebody else's words, made fit for people
 targets      who is told by HTTP, and of what: the file of webhooks
 settings     what the environment says
 log          what the server says while it runs, as text or JSON

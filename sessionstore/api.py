@@ -884,6 +884,7 @@ async def claude_code_hook(request: Call) -> Response[bytes]:
             redactor(draft)
         return drafts
 
+    request.scope["state"]["bytes"] = len(body)
     for draft in await store.writer.beside(read) if len(body) > BIG else read():
         await append(request, draft)
     return Response(b"", status_code=200, media_type=JSON)

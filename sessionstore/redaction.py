@@ -14,11 +14,10 @@ from .folds import Document, encode
 from .problems import Problem
 
 
-def check_texts(data: Document) -> Document:
-    """The data. Raises Problem 413 where it has more texts than one event may; `hook_agent.with_few_texts` cuts it."""
+def check_texts(data: Document) -> None:
+    """Raises Problem 413 where the data has more texts than one event may; `hook_agent.with_few_texts` cuts it."""
     if hook_agent.number_of_texts(data) > hook_agent.MOST_TEXTS:
         raise Problem(413, f"The data of one event may have at most {hook_agent.MOST_TEXTS} texts")
-    return data
 
 
 class Redactor:

@@ -397,7 +397,7 @@ def draft_of_line(event: Document) -> Draft:
 
 ENVELOPE_BYTES = 4096
 """What an event has around its data at the most, so that every event that was stored can be posted back."""
-GROWTH = 4
+GROWTH = 5
 """How many times as long as it was sent the data of an event may be stored: `1e15` becomes 1000000000000000.0."""
 
 
@@ -405,9 +405,6 @@ def longest_line(max_event_bytes: int) -> int:
     """Bytes of the longest line that an event in a tree or an archive can have."""
     return GROWTH * max_event_bytes + ENVELOPE_BYTES
 
-
-Redacted = Callable[[Document], Document]
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 MAX_LINES = 50_000
 """Of a batch."""
@@ -453,6 +450,10 @@ def lines_of_batch(body: bytes) -> int:
     if number > MAX_LINES:
         raise Problem(413, f"A batch may have at most {MAX_LINES} lines: send what is longer in several")
     return number
+
+
+Redacted = Callable[[Document], Document]
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 def drafts_of_batch(body: bytes, *, max_event_bytes: int, may_delete: bool, redacted: Redacted) -> Lines:
@@ -534,10 +535,6 @@ def drafts_of_hook(body: bytes, told: Told, *, max_event_bytes: int, redacted: R
 
 def is_large(body: bytes) -> bool:
     return len(body) > hook_agent._EVENT_BYTES or hook_agent.may_have_many_texts(body)
-
-
-GROWTH = 5
-"""How many times as long a payload may be once it is an event: 1e15 becomes 1000000000000000.0."""
 
 
 def payload_in(body: bytes) -> Any:

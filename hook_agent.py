@@ -2230,7 +2230,8 @@ def _api_error(entry: Members) -> str:
         return ""
     message = entry.get("message")
     said = message.get("content") if isinstance(message, dict) else ""
-    return (_text(said) or _content_text(said) or _text(entry.get("error")) or "API Error")[:_ASKED_LENGTH]
+    text = _text(said) or _content_text(said) or _text(entry.get("error")) or "API Error"
+    return _clean(text[:_ASKED_LENGTH])
 
 
 # ---------------------------------------------------------------------------------------------------------------------

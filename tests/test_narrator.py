@@ -282,6 +282,12 @@ def test_an_error_of_the_api_that_no_hook_told_is_told_at_the_end(told: Told, tm
     assert "status" not in ended["data"]
 
 
+def test_an_error_is_told_in_text_that_can_be(told: Told, tmp_path: Path) -> None:
+    path = transcript(tmp_path / "a.jsonl", api_error("half \ud83d of a smile"))
+    ended = told.one("SessionEnd", reason="other", transcript_path=path)
+    assert ended["data"]["error"] == "half \ufffd of a smile"
+
+
 @pytest.mark.parametrize(
     "entries", [[api_error("x"), PROMPT, SAID], [api_error("x"), PROMPT], [PROMPT, SAID, COST], []]
 )

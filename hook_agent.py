@@ -79,6 +79,10 @@ _USER_LENGTH = 256
 _EVENT_BYTES = (1 << 20) - 4096  # the store takes 1 MiB of data; the rest is for what stands around it
 _DEPTH = 60  # the store takes 64 levels, of which the event itself is one
 _PARTS = 600_000  # of one event: more would not fit; what has a part many times over is not to be unfolded for ever
+_MARKS = 1_200_000  # of JSON: its brackets, commas and texts
+_DEEPEST = 100  # what is deeper is not even read
+_LONGEST_NUMBER = 100  # digits
+MOST_TEXTS = 20_000  # of one event, ids beside its type not counted: what is beyond would take long to look through
 _LARGEST = 1 << 63
 _SHORTEST_CUT = 16
 _CUT = "…"
@@ -138,6 +142,11 @@ def _clean(text: str) -> str:
     return text if type(text) is str else str.__str__(text)
 
 
+def _shown(text: str) -> str:
+    """One line for people, without what could steer their terminal or turn the order of its text around."""
+    return "".join(character if character.isprintable() else " " for character in _clean(text))
+
+
 def _text_of(value: object) -> str:
     try:
         return str(value)
@@ -195,35 +204,98 @@ def _encoded(value: object) -> bytes:
 
 
 def _decoded(text: bytes) -> Any:
-    """Raises ValueError for what is not JSON, or nested too deep to read. What is not UTF-8 is replaced."""
+    """Raises ValueError for what is not JSON. What is not UTF-8 is replaced, what is too deep or too much left out."""
     import json
 
+    said = text.decode("utf-8-sig", errors="replace")
+    if len(said) > _MARKS and sum(map(said.count, ",[{")) > _MARKS:
+        said = _bounded(said)
     try:
-        return json.loads(text.decode(errors="replace"), strict=False)
-    except RecursionError:
-        raise ValueError("nested too deep") from None
+        return json.loads(said, strict=False)
+    except json.JSONDecodeError:
+        raise
+    except (RecursionError, ValueError):  # the second: a number of thousands of digits
+        return json.loads(_bounded(said), strict=False, parse_int=_whole_number)
+
+
+def _whole_number(digits: str) -> Any:
+    return int(digits) if len(digits) < _LONGEST_NUMBER else digits
+
+
+def _bounded(text: str) -> str:
+    """JSON text without what is nested deeper than any event is, and only its beginning where it has too many parts."""
+    import re
+
+    kept: list[str] = []
+    closing, depth, start = "", 0, 0
+    beginning = 0, 0, 0, ""  # at the last comma: the pieces by then, what has come after them, and what is open
+    for parts, mark in enumerate(re.finditer(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[{\]},]', text, re.DOTALL)):
+        if parts > _MARKS:
+            pieces, start, end, closing = beginning
+            return "".join([*kept[:pieces], text[start:end], closing])
+        if mark[0] in "[{":
+            depth += 1
+            if depth < _DEEPEST:
+                closing = "]}"[mark[0] == "{"] + closing
+            elif depth == _DEEPEST:
+                kept.append(text[start : mark.start()])
+        elif mark[0] in "]}":
+            if depth == _DEEPEST:
+                kept.append(f'"{_CUT}"')
+                start = mark.end()
+            elif depth < _DEEPEST:
+                closing = closing[1:]
+            depth -= 1
+        elif mark[0] == "," and depth < _DEEPEST:
+            beginning = len(kept), start, mark.start(), closing
+    return "".join([*kept, text[start:]]) if depth < _DEEPEST else ""
 
 
 def _line(event: Members) -> bytes:
     """The event, without secrets, as one line of a batch; its longest texts are cut until it fits."""
     line = _encoded(event)
+    if may_have_many_texts(line):
+        event = {**event, "data": with_few_texts(event["data"])}
+        line = _encoded(event)
     redaction = _redaction()
     if redaction is not None and redaction.concerns(line.decode()):
         event = {**event, "data": redaction.data(event["data"])}
         line = _encoded(event)
-    if len(line) <= _EVENT_BYTES:
-        return line
-    whole = _encoded(event["data"])
-    truncated = {"bytes": len(whole), "sha256": _sha256(whole)}
-    longest = _EVENT_BYTES
-    while len(line) > _EVENT_BYTES and longest > _SHORTEST_CUT:
+    return line if len(line) <= _EVENT_BYTES else _encoded(_fit(event))
+
+
+def _fit(event: Members) -> Members:
+    return event if len(_encoded(event)) <= _EVENT_BYTES else {**event, "data": _fitted(event, _EVENT_BYTES)}
+
+
+def _fitted(event: Members, most: int) -> Members:
+    """The data of an event that has more than so many bytes as a line: its longest texts are cut until it fits."""
+    data: Members = event["data"]
+    whole = _encoded(data)
+    truncated = data.get("truncated")
+    if not isinstance(truncated, dict) or "bytes" not in truncated:  # else it was cut before
+        truncated = {"bytes": len(whole), "sha256": _sha256(whole)}
+    longest = most
+    while longest > _SHORTEST_CUT:
         longest //= 2
-        line = _encoded({**event, "data": {**_cut(event["data"], longest), "truncated": truncated}})
-    if len(line) <= _EVENT_BYTES:
-        return line
-    few = {name: value for name, value in list(event["data"].items())[:100] if not isinstance(value, (dict, list))}
-    start = whole[: _EVENT_BYTES // 4].decode(errors="ignore")
-    return _encoded({**event, "data": {**_cut(few, 1000), "text": start, "truncated": truncated}})
+        cut = {**_cut(data, longest), "truncated": truncated}
+        if len(_encoded({**event, "data": cut})) <= most:
+            return cut
+    room = max(0, most - len(_encoded({**event, "data": {"text": "", "truncated": truncated}}))) // 4
+    start = whole[:room].decode(errors="ignore")
+    return {**_few(data, room), "text": start, "truncated": truncated}
+
+
+def _few(data: Members, room: int) -> Members:
+    """The type, and what else is plain and has room."""
+    few: Members = {}
+    for name, value in [("type", data.get("type")), *list(data.items())[:100]]:
+        member = {name: _cut(value, 1000)}
+        size = len(_encoded(member))
+        if value is not None and not isinstance(value, (dict, list)) and size <= room:
+            room -= size
+            few.update(member)
+    return few
 
 
 def _cut(value: Any, longest: int) -> Any:
@@ -232,6 +304,56 @@ def _cut(value: Any, longest: int) -> Any:
     if isinstance(value, dict):
         return {name: _cut(part, longest) for name, part in value.items()}
     return [_cut(part, longest) for part in value] if isinstance(value, list) else value
+
+
+def may_have_many_texts(text: bytes) -> bool:
+    """Whether it is worth counting those of an event with this JSON text, or with one that is a part of it."""
+    return len(text) > 3 * MOST_TEXTS and text.count(b'"') > 2 * MOST_TEXTS
+
+
+def number_of_texts(data: Members) -> int:
+    number, level = 0, [[value for name, value in data.items() if not names_something(name)]]
+    while level:
+        for part in level.pop():
+            if isinstance(part, str):
+                number += 1
+            elif isinstance(part, (dict, list)):
+                level.append(list(part.values()) if isinstance(part, dict) else part)
+    return number
+
+
+def with_few_texts(data: Members) -> Members:
+    """The data, with its first 20,000 texts; where it had more, `truncated` says how many, and how large it was."""
+    number = number_of_texts(data)
+    if number <= MOST_TEXTS:
+        return data
+    few = _Few(MOST_TEXTS)
+    kept = {}
+    for name, value in data.items():
+        if names_something(name):
+            kept[name] = value
+        elif few.left > 0:
+            kept[name] = few.value(value)
+    return {**kept, "truncated": {"bytes": len(_encoded(data)), "texts": number}}
+
+
+class _Few:
+    """Copies what it is given, as long as some of so many texts are left."""
+
+    def __init__(self, most: int) -> None:
+        self.left = most
+
+    def value(self, value: Any) -> Any:
+        self.left -= isinstance(value, str)
+        if isinstance(value, dict):
+            return {name: self.value(part) for name, part in value.items() if self.left > 0}
+        return [self.value(part) for part in value if self.left > 0] if isinstance(value, list) else value
+
+
+def _payload(text: bytes) -> Any:
+    """What a hook was told, as far as it can be taken. Raises ValueError for what is not JSON."""
+    value = _Plain().value(_decoded(text))
+    return with_few_texts(value) if isinstance(value, dict) and may_have_many_texts(text) else value
 
 
 def _sha256(text: bytes) -> str:
@@ -249,7 +371,8 @@ def _sha256(text: bytes) -> str:
 #
 # A pattern is read alike by Python and by JavaScript. It takes no longer than its text warrants, however that is made:
 # it begins with letters of its own, and what repeats in it is bounded or cannot begin again inside what it has passed.
-# What its parentheses hold is kept. Its hints are what a text that it matches has in it, in this or in lower case:
+# What its first parentheses hold is kept. Its hints are what a text that it matches has in it, in this or in lower
+# case, and what it begins with (but for what may stand before the word of a secret):
 # `^x` is x that no letter or digit precedes, `x=` is x that something is assigned to, `x*y` is x and soon after it y.
 
 
@@ -281,26 +404,35 @@ _UNQUOTED = "A-Za-z0-9_/+~!@#%^*-"
 _QUOTED = "A-Za-z0-9_/+~!@#%^*.:;,?&=$-"
 
 
-def _value(shortest: int) -> str:
-    """Of an assignment in a text: words and marks as far as quotes go; without quotes, nothing that looks like code."""
-    return (
-        rf"""(?:(?<=["'])[{_QUOTED}]{{{shortest},}}(?=\\{{0,3}}["'])|"""
-        rf"[{_UNQUOTED}]{{{shortest},}}={{0,2}}(?!\.?[=(\[{{${_UNQUOTED}]))"
-    )
-
-
 def _with(characters: str) -> str:
     return f"(?=[{_QUOTED}]{{0,100}}[{characters}])"
 
 
+def _value(shortest: int, having: str = "") -> str:
+    """Of an assignment in a text: words and marks as far as quotes go; without quotes, nothing that looks like code.
+
+    What repeats is kept in parentheses, the second and the third: nothing shorter is tried where that will not do.
+    """
+    return (
+        rf"""(?:(?<=["'])(?=([{_QUOTED}]{{{shortest},}})){having}\2(?=\\{{0,3}}["'])|"""
+        rf"(?=([{_UNQUOTED}]{{{shortest},}})){having}\3={{0,2}}(?!\.?[=(\[{{${_UNQUOTED}]))"
+    )
+
+
+_BLANK = r"(?:[ \t\r\n]|\\[nrt]){1,8}"
+_LABEL = "[A-Za-z0-9-]{1,63}"
+_HOST = rf"(?:localhost|{_LABEL}(?:\.{_LABEL}){{1,8}})"
+_NO_PLACEHOLDER = r"(?![$%*<{\[])"
+_BASE64_AUTH = rf"{_with('0-9=')}{_with('A-Z')}(?:[A-Za-z0-9+/]{{4}}){{3,2000}}(?:[A-Za-z0-9+/]{{2,3}}={{1,2}})?"
 _PASSWORD_HINTS = ("password=", "passwd=", "passphrase=")
 _SECRET_HINTS = (
     "secret=", "token=", "apikey=", "api_key=", "api-key=", "secretkey=", "secret_key=", "secret-key=", "accesskey=",
     "access_key=", "access-key=", "privatekey=", "private_key=", "private-key=",
 )  # fmt: skip
 SECRETS: tuple[tuple[str, tuple[str, ...], str], ...] = (
-    ("private-key", ("PRIVATE KEY",), "-----BEGIN [A-Z0-9 ]{0,30}PRIVATE KEY(?: BLOCK)?-----" f"{_PEM_ESCAPED}{{0,8}}"
-     rf"{_PEM_HEADERS}[A-Za-z0-9+/=]{{32}}[A-Za-z0-9+/= \t\r\n\\]*(?:-----END [A-Z0-9 ]{{0,50}}-----)?"),
+    ("private-key", ("-----BEGIN *PRIVATE KEY",), "-----BEGIN [A-Z0-9 ]{0,30}PRIVATE KEY(?: BLOCK)?-----"
+     rf"{_PEM_ESCAPED}{{0,8}}{_PEM_HEADERS}"
+     r"[A-Za-z0-9+/=]{32}[A-Za-z0-9+/= \t\r\n\\]*(?:-----END [A-Z0-9 ]{0,50}-----)?"),
     ("aws", ("^AKIA", "^ASIA"), _begin("A[KS]IA") + "[A-Z0-9]{16}(?![A-Za-z0-9])"),
     ("github", ("ghp_", "gho_", "ghu_", "ghs_", "ghr_"), _begin("gh[oprsu]_") + r"[A-Za-z0-9_]{20,}"
      r"(?:\.[A-Za-z0-9_-]{10,}){0,2}"),
@@ -320,14 +452,32 @@ SECRETS: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("npm", ("^npm_",), _begin("npm_") + "[A-Za-z0-9]{36,}"),
     ("pypi", ("^pypi-AgE",), _begin("pypi-AgE") + "[A-Za-z0-9_-]{30,}"),
     ("huggingface", ("^hf_",), _begin("hf_") + "[A-Za-z0-9]{30,}"),
+    ("session-store", ("^sst_",), _begin("sst_") + "[A-Za-z0-9_-]{32,}"),
+    ("session-store", ("session_store",), rf"(session_store(?:{_ASSIGNED}|[ \t]))[0-9a-f]{{64}}(?![0-9A-Za-z])"),
+    ("sendgrid", ("SG.",), _begin("SG") + r"\.[A-Za-z0-9_-]{20,24}\.[A-Za-z0-9_-]{40,}"),
+    ("digitalocean", ("dop_v1_", "doo_v1_", "dor_v1_"), _begin("do[opr]_v1_") + "[a-f0-9]{64}"),
+    ("vault", ("^hvs.", "^hvb.", "^hvr."), _begin("hv[bsr]") + r"\.[A-Za-z0-9_-]{24,}"),
+    ("shopify", ("shpat_", "shpca_", "shppa_", "shpss_"), _begin("shp(?:at|ca|pa|ss)_") + "[A-Fa-f0-9]{32}"),
+    ("age", ("AGE-SECRET-KEY-1",), "AGE-SECRET-KEY-1[A-Z0-9]{50,}"),
+    ("sentry", ("sntrys_", "sntryu_"), _begin("sntry[su]_") + "[A-Za-z0-9+/_-]{40,}={0,2}"),
+    ("telegram", (":AA",), "((?<=[0-9]{8}):)AA[A-Za-z0-9_-]{33}(?![A-Za-z0-9_-])"),
+    ("discord", ("/api/webhooks/",), "(/api/webhooks/[0-9]{15,22}/)[A-Za-z0-9_-]{60,}"),
+    ("azure", ("accountkey=", "sharedaccesskey="), "((?:Account|SharedAccess)Key=)[A-Za-z0-9+/]{40,}={0,2}"),
+    ("kubeconfig", ("client-key-data=",), rf"(client-key-data{_ASSIGNED})[A-Za-z0-9+/]{{40,}}={{0,2}}"),
+    ("docker", ("auth=",), rf"""((?<=["'])auth\\{{0,3}}["'][ \t]{{0,4}}:[ \t]{{0,4}}\\{{0,3}}["']){_BASE64_AUTH}"""
+     r"""(?=\\{0,3}["'])"""),
+    ("netrc", ("machine *password",), f"({_begin('machine')}{_BLANK}{_HOST}{_BLANK}login{_BLANK}"
+     rf"""[^ \t\r\n"'\\]{{1,100}}{_BLANK}password{_BLANK}){_NO_PLACEHOLDER}[^ \t\r\n"'\\]{{1,200}}"""),
+    ("curl", ("curl *-u", "curl *--user"), rf"({_begin('curl')}(?: (?!-u|--user)[^ \r\n|;&]{{0,100}}){{0,12}}"
+     rf""" (?:-u ?|--user[ =])["']?[^ :"'\[\r\n\\]{{1,100}}:){_NO_PLACEHOLDER}[^ "'\r\n\\]{{1,200}}"""),
     ("jwt", ("^eyJ",), _begin("eyJ", "A-Za-z0-9_-") + r"[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{10,}"),
     ("authorization", ("authorization=",), f"({_any_case('authorization')}{_ASSIGNED}(?:{_any_case('bearer')}|"
      f"{_any_case('basic')}|{_any_case('token')}) {{1,4}})[A-Za-z0-9._~+/-]{{6,}}={{0,2}}"),
-    ("bearer", ("^bearer ",), f"({_any_case('bearer')} {{1,4}})(?=[A-Za-z0-9._~+/-]{{0,100}}[0-9])"
+    ("bearer", ("bearer ",), f"({_any_case('bearer')} {{1,4}})(?=[A-Za-z0-9._~+/-]{{0,100}}[0-9])"
      "[A-Za-z0-9._~+/-]{16,}={0,2}"),
-    ("url", ("://*@",), r"""(://[^/@: "'<>\t\r\n\\]{0,100}:)(?![$%*<{\[])[^/@ "'<>\t\r\n\\]{1,200}(?=@)"""),
-    ("password", _PASSWORD_HINTS, f"({_PASSWORD_WORD}{_ASSIGNED}){_with('0-9')}{_value(6)}"),
-    ("secret", _SECRET_HINTS, f"({_SECRET_WORD}{_ASSIGNED}){_with('0-9')}{_with('A-Za-z')}{_value(12)}"),
+    ("url", ("://*@",), rf"""(://[^/@:\[ "'<>\t\r\n\\]{{0,100}}:){_NO_PLACEHOLDER}[^/@ "'<>\t\r\n\\]{{1,200}}(?=@)"""),
+    ("password", _PASSWORD_HINTS, f"({_PASSWORD_WORD}{_ASSIGNED}){_value(6, _with('0-9'))}"),
+    ("secret", _SECRET_HINTS, f"({_SECRET_WORD}{_ASSIGNED}){_value(12, _with('0-9') + _with('A-Za-z'))}"),
     ("secret", (*_PASSWORD_HINTS, *_SECRET_HINTS), rf"""({_LOUD_WORD}=\\{{0,3}}["']?){_value(6)}"""),
 )  # fmt: skip
 
@@ -342,15 +492,21 @@ _LOUD_ENDS = ("_PASSWORD", "_PASSWD", "_PASSPHRASE", "_SECRET", "_TOKEN", "_API_
 _PLACEHOLDERS = ("$", "<", "{", "%", "*", "[")  # what such a text begins with
 _SHORTEST_SECRET = 6
 _SHORTEST_TOKEN = 12  # of a member `token`, which has a digit besides: a model's tokens are words
+_SHORTEST_FOUND = 6  # in a text, whatever the name of its member: `://:x@`
+_COOKIE_LENGTH = 64
 _IDS_END = ("Id", "_id")
 _IDS = ("id", "parentSession", "subsession", "timestamp", "type", "hook_event_name")
 _CUSTOM = "custom"
 _HINT_SPAN = 400
+_PIECE = 1 << 15  # of a long text: while `re` searches, no other thread of the program runs
+_OVERLAP = 1 << 13  # what matches an own pattern is no longer, or it begins and ends within one piece
+_BESIDE = 200  # how far what a pattern looks at goes beyond what it matches
+_BEFORE_SECRETS = ("access", "auth", "refresh", "session", "bearer", "api", "client", "secret", "private")
 
 
 def _secret_by_name(name: str, text: str) -> str:
     """What is redacted of the text of a member with this name; empty: nothing."""
-    if text.startswith(_PLACEHOLDERS):
+    if not text or text.startswith(_PLACEHOLDERS):
         return ""
     name = name.rpartition(".")[2]
     plain = name.replace("_", "").replace("-", "").lower()
@@ -358,12 +514,23 @@ def _secret_by_name(name: str, text: str) -> str:
         return "password"
     if plain in _AUTHORIZATION_NAMES:
         return "authorization"
-    if len(text.split()) != 1:
-        return ""
     if plain == "token":
-        return "secret" if len(text) >= _SHORTEST_TOKEN and any(map(text.__contains__, "0123456789")) else ""
+        return "secret" if len(text) >= _SHORTEST_TOKEN and _has_digit(text) and _is_word(text) else ""
+    if plain == "auth":
+        return "docker" if len(text) >= _SHORTEST_TOKEN and _table().auth.fullmatch(text) else ""
+    if plain == "sessionstore":
+        return "session-store" if len(text) == _COOKIE_LENGTH and _is_word(text) else ""
     is_loud = name.endswith(_LOUD_ENDS) and name == name.upper()
-    return "secret" if (is_loud or plain in _SECRET_NAMES) and len(text) >= _SHORTEST_SECRET else ""
+    is_long = len(text) >= _SHORTEST_SECRET
+    return "secret" if is_long and (is_loud or plain in _SECRET_NAMES) and _is_word(text) else ""
+
+
+def _has_digit(text: str) -> bool:
+    return any(map(text.__contains__, "0123456789"))
+
+
+def _is_word(text: str) -> bool:
+    return len(text.split(None, 1)) == 1
 
 
 def names_something(name: str) -> bool:
@@ -390,7 +557,7 @@ def _is_hinted(text: str, hint: str) -> bool:
 
 def _begins_word(text: str, word: str) -> bool:
     at = text.find(word)
-    while at > 0 and text[at - 1].isalnum() and text[at - 2] != "\\":
+    while at > 0 and text[at - 1].isalnum() and text[at - 1].isascii() and text[at - 2] != "\\":
         at = text.find(word, at + 1)
     return at >= 0
 
@@ -407,9 +574,9 @@ class Redaction:
     regular expression. The same data, redacted once more, stays as it is. Raises ValueError for a bad expression."""
 
     def __init__(self, own: Iterable[tuple[str, str]] = ()) -> None:
-        self._own = [(name, _checked_pattern(pattern)) for name, pattern in own]
+        self._own = [(f"[redacted:{name}]", _checked_pattern(pattern)) for name, pattern in own]
         self.has_own = bool(self._own)
-        self._compiled: dict[str, Any] = {}
+        self._shortest = 0 if self._own else _SHORTEST_FOUND
 
     def concerns(self, text: str) -> bool:
         """Whether JSON text, as it is written, may hold any: cheap, and right where the answer is no."""
@@ -431,7 +598,7 @@ class Redaction:
 
     def member(self, name: str, text: str) -> str:
         """The text of a member without secrets."""
-        redacted = self.text(text)
+        redacted = text if len(text) < self._shortest else self.text(text)
         secret = _secret_by_name(name, redacted) if name else ""
         if not secret or redacted != text:
             return redacted
@@ -441,30 +608,125 @@ class Redaction:
 
     def text(self, text: str) -> str:
         """The text without secrets."""
-        lower = text.lower()
-        for name, hints, pattern in SECRETS:
-            if _has_hint(text, lower, hints):
-                text = self._pattern(pattern).sub(_Marker(name), text)
-        for name, regex in self._own:
-            text = regex.sub(f"[redacted:{name}]", text)
+        lower = _lower(text)
+        if has_reason(lower):
+            text = _table().without_secrets(text, lower)
+        for marker, regex in self._own:
+            text = _without_own(text, regex, marker)
         return text
 
-    def _pattern(self, pattern: str) -> Any:
-        if pattern not in self._compiled:
-            import re
 
-            self._compiled[pattern] = re.compile(pattern)
-        return self._compiled[pattern]
+# Most texts hold none, and are let through by one look at them; in those that may, each row of the table is tried where
+# one of its hints is, and nowhere else. No step of that takes long: while `re` is at work, no other thread runs.
 
 
-class _Marker:
-    """What stands in the place of a match."""
+def _lower(text: str) -> str:
+    """In lower case, and each letter where it was."""
+    return text.replace("\u0130", "i").lower()
 
-    def __init__(self, name: str) -> None:
-        self._text = f"[redacted:{name}]"
 
-    def __call__(self, match: Any) -> str:
-        return (match[1] if match.re.groups else "") + self._text
+def has_reason(lower: str) -> bool:
+    """Whether a text, in lower case, has any of the hints in it, whatever is around them."""
+    search = _table().reason.search
+    return any(search(lower, at, at + _PIECE + _BESIDE) for at in range(0, len(lower), _PIECE))
+
+
+_tables: list[_Table] = []
+
+
+def _table() -> _Table:
+    if not _tables:
+        _tables.append(_Table())
+    return _tables[0]
+
+
+class _Table:
+    """SECRETS at work."""
+
+    def __init__(self) -> None:
+        import re
+
+        self.rows = [_Row(name, pattern, _words(hints)) for name, hints, pattern in SECRETS]
+        self.words: dict[str, list[int]] = {}  # and which rows begin with them
+        for index, (_, hints, _) in enumerate(SECRETS):
+            for word in _words(hints):
+                self.words.setdefault(word, []).append(index)
+        self.reason = re.compile(_search_for({hint for _, hints, _ in SECRETS for hint in hints}))
+        self.auth = re.compile(_BASE64_AUTH)
+
+    def without_secrets(self, text: str, lower: str) -> str:
+        for index in sorted({index for word, rows in self.words.items() if word in lower for index in rows}):
+            redacted = self.rows[index].replaced(text, lower)
+            if redacted is not text:
+                text, lower = redacted, _lower(redacted)
+        return text
+
+
+def _words(hints: tuple[str, ...]) -> set[str]:
+    """What a match begins with, in lower case."""
+    return {hint.partition("*")[0].strip("^=").lower() for hint in hints}
+
+
+class _Row:
+    def __init__(self, name: str, pattern: str, words: set[str]) -> None:
+        import re
+
+        self._marker = f"[redacted:{name}]"
+        self._pattern = re.compile(pattern)
+        self._begin = re.compile(_beginning(words | set(_BEFORE_SECRETS if "token" in words else ())))
+
+    def replaced(self, text: str, lower: str) -> str:
+        """As the pattern's `sub` does it, which would hold the interpreter for as long as a long text takes."""
+        done, parts = 0, []
+        match, has_kept = self._pattern.match, self._pattern.groups > 0
+        for beginning in self._begin.finditer(lower):
+            at = beginning.start()
+            if at >= done and (found := match(text, at)):
+                parts += [text[done:at], found[1] if has_kept else "", self._marker]
+                done = found.end()
+        return "".join([*parts, text[done:]]) if parts else text
+
+
+def _beginning(words: set[str]) -> str:
+    """A pattern for the first letter of any of the words, also where they overlap."""
+    rests: dict[str, list[str]] = {}
+    for word in sorted(words):
+        rests.setdefault(_escaped(word[0]), []).append(_escaped(word[1:]))
+    return "|".join(f"{first}(?={'|'.join(rest)})" for first, rest in rests.items())
+
+
+_RARE = "@_-zqxjkvbwyfgmpucld:rhsnioate./ 0123456789"  # characters that stand in JSON text, about the rarest first
+
+
+def _search_for(hints: set[str]) -> str:
+    """A pattern for any of them in lower case. `re` skips to a letter that it knows: so each begins with its rarest."""
+    stops: dict[str, list[str]] = {}
+    for hint in sorted(hints):
+        text = (hint.partition("*")[2] or hint).strip("^=").lower()
+        at = min(range(len(text)), key=lambda index: _RARE.find(text[index]))
+        around = f"(?<={_escaped(text[: at + 1])}){_escaped(text[at + 1 :])}"
+        stops.setdefault(_escaped(text[at]), []).append(around)
+    return "|".join(f"{letter}(?:{'|'.join(around)})" for letter, around in stops.items())
+
+
+def _escaped(text: str) -> str:
+    return "".join(character if character.isalnum() else f"\\{character}" for character in text)
+
+
+def _without_own(text: str, regex: Any, marker: str) -> str:
+    """As `sub` does it, a piece of the text at a time."""
+    done, at, parts = 0, 0, []
+    while at < len(text):
+        end = at + _PIECE
+        found = regex.search(text, at, end)
+        if found and found.end() > end - _BESIDE and end < len(text):
+            found, at = regex.match(text, found.start()), found.start() + 1
+        elif not found:
+            at += _PIECE - _OVERLAP if end < len(text) else _PIECE
+        if found:
+            parts += [text[done : found.start()], marker]
+            done = at = found.end() + (found.end() == found.start())
+    return "".join([*parts, text[done:]]) if parts else text
 
 
 def _checked_pattern(pattern: str) -> Any:
@@ -791,8 +1053,11 @@ class Spool:
 
     def told_before(self, batch: _Batch) -> Members:
         place = [batch.segment, batch.start]
-        known = self._read_json("told.json").get("known", [])
-        return next((one["state"] for one in known if one["place"] <= place), {})
+        try:
+            known = self._read_json("told.json").get("known", [])
+            return next((one["state"] for one in known if one["place"] <= place), {})
+        except (LookupError, TypeError):  # not as we write it: to know nothing harms less than to deliver nothing
+            return {}
 
     def note_told(self, batch: _Batch, state: Members) -> None:
         """Before the batch is done: what is known at its end, and at its beginning, where a kill may leave us."""
@@ -1501,6 +1766,8 @@ def _built_in_lane(left: Members, claude_id: str, lane: str) -> tuple[str, Membe
     if hook == "SessionEnd":
         return ("agent_completed", {"agentId": lane, "type": "claude", "status": "completed"}) if lane else None
     if hook == "SessionStart" and lane:
+        if left.get("source") == "compact":  # it has begun before
+            return None
         return "agent_spawned", {"agentId": lane, "type": "claude"}
     built = _BUILDERS.get(hook, _named_action)(left, claude_id)
     if built and built[0] == "agent_spawned" and lane:
@@ -1685,7 +1952,7 @@ class HookNarrator:
         head, named, payload = record.partition(b',"hook":')
         if not named or b',"data":' in head or not record.endswith(b"}"):
             return [record]
-        known, body = _decoded(head + b"}"), _decoded(payload[:-1])
+        known, body = _decoded(head + b"}"), _payload(payload[:-1])
         plain = _Plain()
         return [_line({**it, "data": plain.value(it["data"])}) for it in self._events(known, body, payload)]
 
@@ -1969,7 +2236,7 @@ def _redacted(payload: bytes) -> bytes:
     if redaction is None or not redaction.concerns(text):
         return payload
     try:
-        value = _decoded(payload)
+        value = _payload(payload)
     except ValueError:
         value = None
     if not isinstance(value, dict):
@@ -2079,7 +2346,7 @@ class _Answer:
     def said(self) -> str:
         """What it says of the matter."""
         detail = self.document().get("detail")
-        return detail if isinstance(detail, str) else self.body[:200].decode(errors="replace")
+        return _shown(detail if isinstance(detail, str) else self.body[:200].decode(errors="replace"))
 
     def document(self) -> Members:
         """{} where it is not a JSON object."""
@@ -2308,7 +2575,11 @@ class Sender:
         return self._tell_dropped() or batch is not None
 
     def _send(self, lines: list[bytes]) -> bool:
-        self._post(lines)
+        for index, status, reason in self._post(lines):
+            if self.spool.folder:
+                self.spool.bury(lines[index], status, reason)
+            else:
+                self._say(f"{self.link.service_url} refused an event, which nothing here can keep: {status} {reason}")
         return True
 
     def _deliver(self, batch: _Batch) -> None:
@@ -3390,7 +3661,8 @@ def _error_members(error: BaseException) -> Members:
     import traceback
 
     lines = "".join(traceback.format_exception(type(error), error, error.__traceback__)).splitlines()
-    return {"error": _text_of(error), "errorType": type(error).__name__, "traceback": lines[-_TRACEBACK_LINES:]}
+    said = {"error": _text_of(error) or type(error).__name__, "errorType": type(error).__name__}
+    return {**said, "rejected": _run_status(error) == "cancelled" or None, "traceback": lines[-_TRACEBACK_LINES:]}
 
 
 def _run_status(error: BaseException) -> str:
@@ -3689,20 +3961,22 @@ class _GraphLog:
         if isinstance(outcome, BaseException) and status == "failed":
             said.update(_error_members(outcome))
         data = _readable(_ENTRY_LENGTH, **said)
-        self._end_nodes(run)
+        self._end_what_is_in(run)
         self._log("response", "graph_error" if status == "failed" else "graph_end", run, data)
         if status == "failed" and run.asked:  # with what it asked unanswered
             self._close(run, self._graphs.waiting.pop(run.thread, {}))
         self._record("state_updated", state, run)
         self._note_end(status)
 
-    def _end_nodes(self, graph: _Run) -> None:
-        """Those of which no end was told: whoever reads a graph's stream may leave it at any point."""
-        for run_id, run in list(self._graphs.runs.items()):
-            if run.root is graph:
-                self._graphs.runs.pop(run_id, None)
-            if run.root is graph and run.is_node:
+    def _end_what_is_in(self, graph: _Run) -> None:
+        """Of which no end was told: whoever reads a graph's stream may leave it at any point."""
+        inside = [it for it in reversed(list(self._graphs.runs.items())) if it[1].root is graph]
+        for run_id, run in inside:
+            self._graphs.runs.pop(run_id, None)
+            if run.is_node:
                 self._node_ends(run, "cancelled", "")
+            elif run.tool_use_id:
+                self._returns(run, "error", error="cancelled with its graph", rejected=True)
 
     def _note_end(self, status: str) -> None:
         outcome = {"completed": "success"}.get(status, status)
@@ -3752,7 +4026,7 @@ class _GraphLog:
         """The same node can be at work, or wait, twice at once, where two runs of a graph share a session."""
         taken = self._graphs.working | {paused for paused, _ in self._graphs.paused.values()}
         free, number = agent_id, 1
-        while free in taken:
+        while free in taken and number < _ITEMS_SHOWN:
             number += 1
             free = f"{agent_id[: _ID_LENGTH - 8]}-{number}"
         return free
@@ -3766,6 +4040,7 @@ class _GraphLog:
             return
         graph.asked.update(new or {"breakpoint"})
         waiting = self._graphs.waiting.setdefault(graph.thread, {})
+        _forget_oldest(self._graphs.waiting)
         for name, it in new.items():
             if name not in waiting:  # else it was asked before, and what was answered was something else
                 self._ask(
@@ -3965,6 +4240,7 @@ _WAITED_FOR = _names("SessionStart Setup UserPromptSubmit Stop StopFailure Subag
 _LOOKED_INTO = {"PostToolBatch": _BATCH_MARKS}  # by the shell: seldom does it tell something new
 _HOOK_SECONDS = 5
 _END_SECONDS = 10
+_ASIDE_SECONDS = 60  # nobody waits
 _END_BUDGET = "CLAUDE_CODE_SESSIONEND_HOOKS_TIMEOUT_MS"  # without it, older clients end all of SessionEnd after 1.5 s
 _END_BUDGET_MS = "10500"  # a little more than the hook has, and a number that nobody else writes: so we know it again
 _BYTE_ORDER_MARK = "\ufeff"
@@ -4152,7 +4428,7 @@ def _our_hooks() -> dict[str, Members]:
         own = _hook_command(_LOOKED_INTO[event]) if event in _LOOKED_INTO else command
         hooks[event] = {"type": "command", "command": own, "timeout": _HOOK_SECONDS}
         if event not in _WAITED_FOR:
-            hooks[event]["async"] = True
+            hooks[event].update({"timeout": _ASIDE_SECONDS, "async": True})
     hooks["SessionEnd"]["timeout"] = _END_SECONDS
     return hooks
 
@@ -4277,8 +4553,10 @@ class _SettingsLock:
 
 def _change_file(path: str, changed: Callable[[str], str]) -> bool:
     """Whether that changed anything. Whoever does not heed the lock may write at any moment: so it is looked again
-    before and after, until there is nothing left to change."""
-    has_changed = False
+    before and after, until there is nothing left to change. Where nothing is to be changed, nothing is touched."""
+    has_changed, old = False, _settled_settings(path)
+    if changed(old) == old:
+        return False
     with _SettingsLock(path):
         path = os.path.realpath(path)
         until = time.monotonic() + _CHANGING_SECONDS
@@ -4785,7 +5063,8 @@ def _run_as_session(command: list[str], output_lines: int) -> int:
             signal.signal(number, lambda *_: None)  # they are for the command, which is gone
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         if killed > 0:
-            outcome = "; ".join(filter(None, (outcome, f"{killed} of its processes were killed for want of memory")))
+            told = f"the kernel killed {killed} of its processes for want of memory"
+            outcome = f"{outcome}; {told}" if outcome else told
         end = {"status": "failed" if code else "success", "outcome": outcome, "exitCode": code}
         session.finalize({**end, "response": output.last_lines()})
     return code

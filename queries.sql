@@ -38,7 +38,8 @@ LIMIT 100;
 /* waiting-sessions: Who waits for a person now
    Those that have waited longest first. */
 SELECT session_id, user_id, waiting_for, waiting_message, waiting_since,
-       round((julianday('now') - julianday(waiting_since)) * 1440, 1) AS minutes
+       iif(julianday(waiting_since) <= julianday('now'),
+           round((julianday('now') - julianday(waiting_since)) * 1440, 1), NULL) AS minutes
 FROM sessions
 WHERE status = 'waiting'
 ORDER BY waiting_since;
@@ -73,7 +74,7 @@ WITH said AS (
 SELECT s.session_id, s.user_id, s.status, count(*) AS waits, round(sum(l.minutes), 1) AS minutes,
        round(max(l.minutes), 1) AS longest, group_concat(DISTINCT l.reason) AS reasons, max(l.cursor) AS cursor
 FROM lasted l JOIN sessions s ON s.session_id = l.session_id
-WHERE l.minutes IS NOT NULL
+WHERE l.minutes >= 0
 GROUP BY s.session_id
 ORDER BY minutes DESC
 LIMIT 100;
@@ -109,10 +110,10 @@ ORDER BY duration_ms DESC
 LIMIT 100;
 
 /* tool-failures: Tool failures
-   The newest 200, with what went wrong. `tool`, `user`: only theirs. */
+   The newest 200, with what went wrong; what a person said no to is none. `tool`, `user`: only theirs. */
 SELECT cursor, timestamp, session_id, user_id, agent_id, tool, duration_ms, substr(text, 1, 500) AS error
 FROM responses
-WHERE kind = 'tool_error'
+WHERE kind = 'tool_error' AND NOT rejected
   AND (nullif(:tool, '') IS NULL OR tool = :tool)
   AND user_id = coalesce(nullif(:user, ''), user_id)
 ORDER BY cursor DESC
@@ -129,13 +130,13 @@ GROUP BY tool
 ORDER BY failed DESC, results DESC;
 
 /* open-calls: Tool calls that never returned
-   No result has come: it was refused or interrupted, goes on still, or its agent died. Among the newest `newest` calls
-   (10000). */
-SELECT c.cursor, c.called, c.session_id, c.user_id, c.agent_id, c.tool, s.status AS session_status, c.path,
+   No result has come: it goes on still (open), or its turn, its agent or its session was over before (cancelled). Among
+   the newest `newest` calls (10000). */
+SELECT c.cursor, c.called, c.session_id, c.user_id, c.agent_id, c.tool, c.outcome, s.status AS session_status, c.path,
        substr(c.command, 1, 200) AS command
 FROM (SELECT * FROM tool_calls ORDER BY cursor DESC LIMIT coalesce(nullif(:newest, ''), 10000)) c
 JOIN sessions s ON s.session_id = c.session_id
-WHERE c.outcome = 'open'
+WHERE c.outcome IN ('open', 'cancelled')
 ORDER BY c.cursor DESC
 LIMIT 200;
 
@@ -211,10 +212,11 @@ ORDER BY s.last_cursor DESC
 LIMIT 200;
 
 /* prompts-with: Prompts containing a word
-   The newest 100. `word`: what the prompt contains, in any case of A to Z; `user`: only theirs. */
+   The newest 100 of those that a person said. `word`: what the prompt contains, in any case of A to Z; `user`: only
+   theirs. */
 SELECT cursor, timestamp, session_id, user_id, text AS prompt
 FROM actions
-WHERE kind = 'prompt'
+WHERE kind = 'prompt' AND NOT machine_made
   AND text LIKE '%' || :word || '%'
   AND user_id = coalesce(nullif(:user, ''), user_id)
 ORDER BY cursor DESC
@@ -256,7 +258,8 @@ ORDER BY tokens_output DESC;
 SELECT e.cursor, substr(e.timestamp, 1, 19) AS time, coalesce(e.agent_id, 'session') AS who,
        CASE coalesce(e.kind, e.type)
          WHEN 'session_created' THEN 'begins' WHEN 'session_resumed' THEN 'goes on' WHEN 'session_finalized' THEN 'ends'
-         WHEN 'session_lost' THEN 'is not heard of any more' WHEN 'prompt' THEN 'is told'
+         WHEN 'session_lost' THEN 'is not heard of any more'
+         WHEN 'prompt' THEN iif((SELECT machine_made FROM actions a WHERE a.cursor = e.cursor), 'is notified', 'is told')
          WHEN 'assistant_message' THEN 'says' WHEN 'tool_call' THEN 'uses ' || coalesce(c.tool, 'a tool')
          WHEN 'goal_added' THEN 'sets a goal' WHEN 'goal_updated' THEN 'has a goal ' || coalesce(e.data ->> '$.status', '')
          WHEN 'agent_spawned' THEN 'starts an agent' WHEN 'agent_completed' THEN 'has an agent back'

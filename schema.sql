@@ -47,9 +47,9 @@ CREATE UNIQUE INDEX events_by_seq      ON events (session_id, type, seq) WHERE s
 /* What the documents of a session are made of, as they were at any time. */
 CREATE INDEX events_of_documents ON events (session_id, cursor) WHERE seq IS NULL;
 
-/* What people ask for among many events, as views.sql does: the result of a tool call, prompts, failures. */
+/* What people ask for among many events, as views.sql does: a tool call and its result, prompts, failures. */
 CREATE INDEX events_by_tool_use ON events (session_id, data ->> '$.toolUseId')
-WHERE kind IN ('tool_result', 'tool_error');
+WHERE kind IN ('tool_call', 'tool_result', 'tool_error');
 CREATE INDEX events_of_prompts ON events (cursor) WHERE kind = 'prompt';
 CREATE INDEX events_of_failures ON events (cursor) WHERE kind = 'tool_error';
 
@@ -263,7 +263,8 @@ SELECT cursor, session_id, event_id, agent_id, type, kind, timestamp,
        data ->> '$.machineMade' IS 1 OR EXISTS (               -- as a prompt: Claude Code's own words
          SELECT 1 FROM json_each('["task-notification>", "command-name>", "command-message>", "local-command-",
                                    "system-reminder>"]') AS tag
-         WHERE instr(ltrim(coalesce(data ->> '$.prompt', data ->> '$.text', data ->> '$.content')), '<' || tag.value) = 1)
+         WHERE instr(ltrim(coalesce(data ->> '$.prompt', data ->> '$.text', data ->> '$.content'), char(9, 10, 13, 32)),
+                     '<' || tag.value) = 1)
          AS is_machine_made
 FROM events;
 
@@ -634,6 +635,23 @@ SELECT s.session_id, s.user_id, s.status, s.created, s.parent_session, s.created
        || ',' || substr(json_remove(d.document, '$.metrics'), 2) AS document
 FROM sessions s CROSS JOIN documents d ON d.session_id = s.session_id AND d.name = 'metadata'
 CROSS JOIN counted c ON c.session_id = s.session_id;
+
+/* What an event says of itself. Rejected is what a person said no to, or broke off;
+   failed is what went wrong, in the words that agents have for it. */
+CREATE VIEW verdicts AS
+SELECT cursor, is_rejected,
+       NOT is_rejected AND (
+         coalesce(kind IN ('tool_error', 'error', 'permission_denied'), 0) OR type = 'session_lost'
+         OR data -> '$.ok' IS 'false' OR data -> '$.success' IS 'false' OR data ->> '$.status' IS 'failed'
+         OR coalesce(CAST(data ->> '$.exitCode' AS REAL), 0) <> 0
+         OR coalesce(data -> '$.error', 'null') NOT IN ('null', 'false', '""', '{}', '[]')) AS is_failed
+FROM (SELECT cursor, type, kind, data, kind IS 'tool_error' AND (
+        data -> '$.rejected' IS 'true' OR data -> '$.is_interrupt' IS 'true' OR EXISTS (
+          SELECT 1 FROM json_each('["The user doesn''t want to ", "[Request interrupted by user",
+                                    "Request interrupted by user", "Tool use rejected", "User rejected"]') AS words
+          WHERE instr(replace(ltrim(data ->> '$.error', char(9, 10, 13, 32)), '’', ''''), words.value) = 1))
+        AS is_rejected
+      FROM events);
 
 /* The one shape of an event: the live feed, every list of events, events.jsonl. */
 CREATE VIEW timeline AS

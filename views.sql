@@ -23,7 +23,7 @@ CREATE TEMP VIEW sessions (
   created,            -- when it began
   updated,            -- when its newest event came in
   ended,              -- when it was finalized; null while it goes on
-  duration_s,         -- seconds from its beginning to its end, or to its newest event
+  duration_s,         -- seconds from its beginning to its end, or to its newest event; null where clocks disagree
   outcome,            -- what it said at its end
   actions,            -- how many entries its log of actions has
   responses,          -- how many its log of responses has
@@ -47,7 +47,8 @@ SELECT s.session_id, s.user_id, s.status, i.document ->> '$.input', m.document -
         FROM main.asks a CROSS JOIN main.events e ON e.cursor = a.told WHERE a.cursor = s.first_ask),
        (SELECT o.timestamp FROM main.events o WHERE o.cursor = s.first_ask),
        s.created, s.updated, s.ended,
-       round((julianday(coalesce(s.ended, s.updated)) - julianday(s.created)) * 86400, 3),
+       iif(coalesce(s.ended, s.updated) >= s.created,
+           round((julianday(coalesce(s.ended, s.updated)) - julianday(s.created)) * 86400, 3), NULL),
        f.document ->> '$.outcome', s.actions, s.responses,
        s.tool_calls + coalesce(m.document ->> '$.metrics.toolCalls', 0),
        s.files_modified + coalesce(m.document ->> '$.metrics.filesModified', 0),
@@ -75,13 +76,15 @@ CREATE TEMP VIEW events (
   seq,                -- of an action or response: 1, 2, 3 … within its log
   timestamp,          -- when it happened, as the agent said
   received_at,        -- when it was stored
-  delay_s,            -- seconds from one to the other
+  delay_s,            -- seconds from one to the other; null where the agent's clock is ahead
+  failed,             -- 1: it tells of something that went wrong
   bytes,              -- how long its data is, in characters
   event_id,           -- the name by which a retry is recognised
   data                -- what was said
 ) AS
 SELECT cursor, type, kind, session_id, user_id, agent_id, seq, timestamp, received_at,
-       round((julianday(received_at) - julianday(timestamp)) * 86400, 3), length(data), event_id, data
+       iif(received_at >= timestamp, round((julianday(received_at) - julianday(timestamp)) * 86400, 3), NULL),
+       (SELECT is_failed FROM main.verdicts v WHERE v.cursor = events.cursor), length(data), event_id, data
 FROM main.events
 WHERE NOT EXISTS (SELECT 1 FROM main.purges p WHERE p.session_id = events.session_id AND events.cursor < p.cursor);
 
@@ -97,6 +100,7 @@ CREATE TEMP VIEW actions (
   path,               -- the file, where one is named
   command,            -- the command, where there is one
   text,               -- the prompt or message, where there is one
+  machine_made,       -- 1: a prompt that no person said, such as the notice that a task is done
   timestamp,          -- when it happened
   data                -- all that was said
 ) AS
@@ -105,6 +109,7 @@ SELECT cursor, session_id, user_id, agent_id, seq, kind, data ->> '$.tool',
                 data ->> '$.file_path'),
        coalesce(data ->> '$.command', data ->> '$.input.command'),
        coalesce(data ->> '$.prompt', data ->> '$.message', data ->> '$.text', data ->> '$.attention.message'),
+       kind = 'prompt' AND (SELECT is_machine_made FROM main.words w WHERE w.cursor = events.cursor),
        timestamp, data
 FROM main.events
 WHERE type = 'action'
@@ -118,7 +123,8 @@ CREATE TEMP VIEW responses (
   agent_id,           -- the agent that it came back to; null for the session itself
   seq,                -- its number in the session's log of responses
   kind,               -- tool_result, tool_error, assistant_message, error …
-  failed,             -- 1: it tells of an error
+  failed,             -- 1: it tells of something that went wrong
+  rejected,           -- 1: a person said no to the call, or broke it off
   tool,               -- the tool, where one is named
   duration_ms,        -- milliseconds that it took, where that was said
   text,               -- the message or error, where there is one
@@ -126,7 +132,10 @@ CREATE TEMP VIEW responses (
   timestamp,          -- when it happened
   data                -- all that was said
 ) AS
-SELECT cursor, session_id, user_id, agent_id, seq, kind, kind GLOB '*error', data ->> '$.tool', data ->> '$.durationMs',
+SELECT cursor, session_id, user_id, agent_id, seq, kind,
+       (SELECT is_failed FROM main.verdicts v WHERE v.cursor = events.cursor),
+       (SELECT is_rejected FROM main.verdicts v WHERE v.cursor = events.cursor), data ->> '$.tool',
+       iif(data ->> '$.durationMs' >= 0, data ->> '$.durationMs', NULL),
        coalesce(data ->> '$.error', data ->> '$.message', data ->> '$.text', data ->> '$.errorDetails'),
        data ->> '$.output', timestamp, data
 FROM main.events
@@ -140,8 +149,8 @@ CREATE TEMP VIEW tool_calls (
   user_id,            -- whose session it was
   agent_id,           -- the agent that called; null for the session itself
   tool,               -- Bash, Edit, mcp__server__tool …
-  outcome,            -- ok, failed, open (no result has come), or unknown (the call has no id to find a result by)
-  duration_ms,        -- milliseconds: as the result says, else from one to the other
+  outcome,            -- ok, failed, rejected (by a person), open, cancelled (over without a result), unknown (no id)
+  duration_ms,        -- milliseconds: as the result says, else from one to the other; null where clocks disagree
   called,             -- when it was called
   returned,           -- when its result came
   path,               -- the file that the input names
@@ -152,18 +161,54 @@ CREATE TEMP VIEW tool_calls (
   result_cursor       -- of the result
 ) AS
 SELECT c.cursor, c.session_id, c.user_id, c.agent_id, c.data ->> '$.tool',
-       CASE WHEN r.kind = 'tool_error' THEN 'failed' WHEN r.kind IS NOT NULL THEN 'ok'
-            WHEN c.data ->> '$.toolUseId' IS NULL THEN 'unknown' ELSE 'open' END,
-       coalesce(r.data ->> '$.durationMs',
-                CAST(round((julianday(r.timestamp) - julianday(c.timestamp)) * 86400000) AS INTEGER)),
+       CASE WHEN r.cursor IS NOT NULL
+              THEN (SELECT CASE WHEN is_rejected THEN 'rejected' WHEN is_failed THEN 'failed' ELSE 'ok' END
+                    FROM main.verdicts v WHERE v.cursor = r.cursor)
+            WHEN c.data ->> '$.toolUseId' IS NULL THEN 'unknown'
+            WHEN EXISTS (SELECT 1 FROM main.sessions s WHERE s.session_id = c.session_id AND s.ended IS NOT NULL)
+              OR EXISTS (
+                SELECT 1 FROM (
+                  SELECT type = 'session_finalized' OR (type = 'agent_completed' AND data ->> '$.agentId' = c.agent_id)
+                         OR (type = 'response' AND agent_id IS c.agent_id
+                             AND (kind = 'assistant_message'
+                                  OR (kind = 'error' AND data ->> '$.hook_event_name' = 'StopFailure'))) AS is_end
+                  FROM main.events e
+                  WHERE e.session_id = c.session_id AND e.cursor > c.cursor ORDER BY e.cursor LIMIT 200) WHERE is_end)
+              THEN 'cancelled'
+            ELSE 'open' END,
+       coalesce(iif(r.data ->> '$.durationMs' >= 0, r.data ->> '$.durationMs', NULL),
+                iif(r.timestamp >= c.timestamp,
+                    CAST(round((julianday(r.timestamp) - julianday(c.timestamp)) * 86400000) AS INTEGER), NULL)),
        c.timestamp, r.timestamp,
        coalesce(c.data ->> '$.input.file_path', c.data ->> '$.input.notebook_path', c.data ->> '$.input.path'),
        c.data ->> '$.input.command', c.data ->> '$.input', r.data ->> '$.error', r.data ->> '$.output', r.cursor
 FROM main.events c
-LEFT JOIN main.events r ON r.cursor = (
-  SELECT min(e.cursor) FROM main.events e
-  WHERE e.session_id = c.session_id AND e.kind IN ('tool_result', 'tool_error')
-    AND e.data ->> '$.toolUseId' = c.data ->> '$.toolUseId')
+LEFT JOIN main.events r ON r.cursor = coalesce(
+  /* Nearly always the next that has this id, of this run, is the result. */
+  (SELECT iif(e.kind = 'tool_call', NULL, e.cursor) FROM main.events e
+   WHERE e.session_id = c.session_id AND e.kind IN ('tool_call', 'tool_result', 'tool_error')
+     AND e.data ->> '$.toolUseId' = c.data ->> '$.toolUseId' AND e.data ->> '$.runId' IS c.data ->> '$.runId'
+     AND e.cursor > c.cursor ORDER BY e.cursor LIMIT 1),
+  /* Another call of it came before that: the first result is of the last call. */
+  (SELECT cursor FROM (
+     SELECT cursor, sum(iif(kind = 'tool_call', 1, -1)) OVER (ORDER BY cursor) AS open
+     FROM (SELECT e.cursor, e.kind FROM main.events e
+           WHERE e.session_id = c.session_id AND e.kind IN ('tool_call', 'tool_result', 'tool_error')
+             AND e.data ->> '$.toolUseId' = c.data ->> '$.toolUseId' AND e.data ->> '$.runId' IS c.data ->> '$.runId'
+             AND e.cursor > c.cursor ORDER BY e.cursor LIMIT 100))
+   WHERE open = -1 ORDER BY cursor LIMIT 1),
+  /* None came after it: the one that came before the first call of it is its own. */
+  (SELECT iif(first.kind = 'tool_call', NULL, first.cursor) FROM (
+     SELECT e.cursor, e.kind FROM main.events e
+     WHERE e.session_id = c.session_id AND e.kind IN ('tool_call', 'tool_result', 'tool_error')
+       AND e.data ->> '$.toolUseId' = c.data ->> '$.toolUseId' AND e.data ->> '$.runId' IS c.data ->> '$.runId'
+       AND e.cursor > coalesce((SELECT p.cursor FROM main.purges p WHERE p.session_id = c.session_id), 0)
+     ORDER BY e.cursor LIMIT 1) first
+   WHERE NOT EXISTS (
+     SELECT 1 FROM main.events e
+     WHERE e.session_id = c.session_id AND e.kind IN ('tool_call', 'tool_result', 'tool_error') AND e.kind = 'tool_call'
+       AND e.data ->> '$.toolUseId' = c.data ->> '$.toolUseId' AND e.data ->> '$.runId' IS c.data ->> '$.runId'
+       AND e.cursor BETWEEN first.cursor AND c.cursor - 1)))
 WHERE c.kind = 'tool_call' AND c.type = 'action'
   AND NOT EXISTS (SELECT 1 FROM main.purges p WHERE p.session_id = c.session_id AND c.cursor < p.cursor);
 
@@ -196,14 +241,17 @@ CREATE TEMP VIEW agents (
   status,             -- spawned, running, completed, failed, cancelled …
   spawned_at,         -- when it began
   completed_at,       -- when it was done
-  duration_s,         -- seconds from one to the other
+  duration_s,         -- seconds from one to the other; null where clocks disagree
   subsession,         -- the session that it runs as, if it has one of its own
   result,             -- what it gave back
   record              -- all that was said of it
 ) AS
 SELECT s.session_id, s.user_id, a.agent_id, a.record ->> '$.parentAgentId', a.position, a.record ->> '$.type',
-       a.record ->> '$.task', a.status, a.record ->> '$.spawnedAt', a.record ->> '$.completedAt',
-       round((julianday(a.record ->> '$.completedAt') - julianday(a.record ->> '$.spawnedAt')) * 86400, 3),
+       a.record ->> '$.task',
+       iif(s.ended IS NULL OR a.status IN ('completed', 'failed', 'cancelled'), a.status, 'cancelled'),
+       a.record ->> '$.spawnedAt', a.record ->> '$.completedAt',
+       iif(julianday(a.record ->> '$.completedAt') >= julianday(a.record ->> '$.spawnedAt'),
+           round((julianday(a.record ->> '$.completedAt') - julianday(a.record ->> '$.spawnedAt')) * 86400, 3), NULL),
        a.record ->> '$.subsession', a.record ->> '$.result', a.record
 FROM main.agents a JOIN main.sessions s ON s.session_id = a.session_id;
 

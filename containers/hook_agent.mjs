@@ -225,16 +225,23 @@ const ASSIGNED = String.raw`\\{0,3}["']?[ \t]{0,4}(?:=>|:=|[:=])[ \t]{0,4}\\{0,3
 const UNQUOTED = 'A-Za-z0-9_/+~!@#%^*-';
 const QUOTED = 'A-Za-z0-9_/+~!@#%^*.:;,?&=$-';
 
-function valueOf(shortest) {
-  return (
-    String.raw`(?:(?<=["'])[${QUOTED}]{${shortest},}(?=\\{0,3}["'])|` +
-    String.raw`[${UNQUOTED}]{${shortest},}={0,2}(?!\.?[=(\[{$${UNQUOTED}]))`
-  );
-}
-
 function having(characters) {
   return `(?=[${QUOTED}]{0,100}[${characters}])`;
 }
+
+function valueOf(shortest, needed = '') {
+  return (
+    String.raw`(?:(?<=["'])(?=([${QUOTED}]{${shortest},}))${needed}\2(?=\\{0,3}["'])|` +
+    String.raw`(?=([${UNQUOTED}]{${shortest},}))${needed}\3={0,2}(?!\.?[=(\[{$${UNQUOTED}]))`
+  );
+}
+
+const BLANK = String.raw`(?:[ \t\r\n]|\\[nrt]){1,8}`;
+const LABEL = '[A-Za-z0-9-]{1,63}';
+const HOST = String.raw`(?:localhost|${LABEL}(?:\.${LABEL}){1,8})`;
+const NO_PLACEHOLDER = String.raw`(?![$%*<{\[])`;
+const BASE64_AUTH =
+  `${having('0-9=')}${having('A-Z')}(?:[A-Za-z0-9+/]{4}){3,2000}(?:[A-Za-z0-9+/]{2,3}={1,2})?`;
 
 /** Names and the sources of their patterns. */
 export const SECRETS = [
@@ -257,13 +264,30 @@ export const SECRETS = [
   ['npm', `${begin('npm_')}[A-Za-z0-9]{36,}`],
   ['pypi', `${begin('pypi-AgE')}[A-Za-z0-9_-]{30,}`],
   ['huggingface', `${begin('hf_')}[A-Za-z0-9]{30,}`],
+  ['session-store', `${begin('sst_')}[A-Za-z0-9_-]{32,}`],
+  ['session-store', String.raw`(session_store(?:${ASSIGNED}|[ \t]))[0-9a-f]{64}(?![0-9A-Za-z])`],
+  ['sendgrid', begin('SG') + String.raw`\.[A-Za-z0-9_-]{20,24}\.[A-Za-z0-9_-]{40,}`],
+  ['digitalocean', `${begin('do[opr]_v1_')}[a-f0-9]{64}`],
+  ['vault', begin('hv[bsr]') + String.raw`\.[A-Za-z0-9_-]{24,}`],
+  ['shopify', `${begin('shp(?:at|ca|pa|ss)_')}[A-Fa-f0-9]{32}`],
+  ['age', 'AGE-SECRET-KEY-1[A-Z0-9]{50,}'],
+  ['sentry', `${begin('sntry[su]_')}[A-Za-z0-9+/_-]{40,}={0,2}`],
+  ['telegram', '((?<=[0-9]{8}):)AA[A-Za-z0-9_-]{33}(?![A-Za-z0-9_-])'],
+  ['discord', '(/api/webhooks/[0-9]{15,22}/)[A-Za-z0-9_-]{60,}'],
+  ['azure', '((?:Account|SharedAccess)Key=)[A-Za-z0-9+/]{40,}={0,2}'],
+  ['kubeconfig', `(client-key-data${ASSIGNED})[A-Za-z0-9+/]{40,}={0,2}`],
+  ['docker', String.raw`((?<=["'])auth\\{0,3}["'][ \t]{0,4}:[ \t]{0,4}\\{0,3}["'])${BASE64_AUTH}(?=\\{0,3}["'])`],
+  ['netrc', String.raw`(${begin('machine')}${BLANK}${HOST}${BLANK}login${BLANK}[^ \t\r\n"'\\]{1,100}${BLANK}` +
+    String.raw`password${BLANK})${NO_PLACEHOLDER}[^ \t\r\n"'\\]{1,200}`],
+  ['curl', String.raw`(${begin('curl')}(?: (?!-u|--user)[^ \r\n|;&]{0,100}){0,12} (?:-u ?|--user[ =])` +
+    String.raw`["']?[^ :"'\[\r\n\\]{1,100}:)${NO_PLACEHOLDER}[^ "'\r\n\\]{1,200}`],
   ['jwt', begin('eyJ', 'A-Za-z0-9_-') + String.raw`[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{10,}`],
   ['authorization', `(${anyCase('authorization')}${ASSIGNED}(?:${anyCase('bearer')}|${anyCase('basic')}|` +
     `${anyCase('token')}) {1,4})[A-Za-z0-9._~+/-]{6,}={0,2}`],
   ['bearer', `(${anyCase('bearer')} {1,4})(?=[A-Za-z0-9._~+/-]{0,100}[0-9])[A-Za-z0-9._~+/-]{16,}={0,2}`],
-  ['url', String.raw`(://[^/@: "'<>\t\r\n\\]{0,100}:)(?![$%*<{\[])[^/@ "'<>\t\r\n\\]{1,200}(?=@)`],
-  ['password', `(${PASSWORD_WORD}${ASSIGNED})${having('0-9')}${valueOf(6)}`],
-  ['secret', `(${SECRET_WORD}${ASSIGNED})${having('0-9')}${having('A-Za-z')}${valueOf(12)}`],
+  ['url', String.raw`(://[^/@:\[ "'<>\t\r\n\\]{0,100}:)${NO_PLACEHOLDER}[^/@ "'<>\t\r\n\\]{1,200}(?=@)`],
+  ['password', `(${PASSWORD_WORD}${ASSIGNED})${valueOf(6, having('0-9'))}`],
+  ['secret', `(${SECRET_WORD}${ASSIGNED})${valueOf(12, having('0-9') + having('A-Za-z'))}`],
   ['secret', String.raw`(${LOUD_WORD}=\\{0,3}["']?)` + valueOf(6)],
 ];
 
@@ -274,6 +298,7 @@ const SECRET_NAMES = [
 ];
 const AUTHORIZATION_NAMES = ['authorization', 'proxyauthorization'];
 const LOUD_NAME = /^[^a-z]*_(?:PASSWORD|PASSWD|PASSPHRASE|SECRET|TOKEN|API_KEY|SECRET_KEY|ACCESS_KEY)$/;
+const AUTH = new RegExp(`^(?:${BASE64_AUTH})$`);
 const IDS = /(?:Id|_id)$|^(?:id|parentSession|subsession|timestamp|type|hook_event_name)$/;
 
 /** What is redacted of the text of a member with this name; empty: nothing. */
@@ -284,6 +309,8 @@ function secretByName(path, text) {
   if (PASSWORD_NAMES.includes(plainName)) return text && 'password';
   if (AUTHORIZATION_NAMES.includes(plainName)) return text && 'authorization';
   if (!/^\s*\S+\s*$/.test(text)) return '';
+  if (plainName === 'auth') return text.length >= 12 && AUTH.test(text) ? 'docker' : '';
+  if (plainName === 'sessionstore') return text.length === 64 ? 'session-store' : '';
   if (plainName === 'token') return text.length >= 12 && /[0-9]/.test(text) ? 'secret' : '';
   return (LOUD_NAME.test(name) || SECRET_NAMES.includes(plainName)) && text.length >= 6 ? 'secret' : '';
 }
@@ -820,6 +847,17 @@ class Store {
     return this.token !== before;
   }
 
+  /** Why there is none, though a file is named; empty where there is one, or none is wanted. */
+  tokenTrouble() {
+    if (!this.tokenFile) return '';
+    try {
+      return fs.readFileSync(this.tokenFile, 'utf8').trim() ? '' : `The token file ${this.tokenFile} is empty. `;
+    } catch (error) {
+      return `The token file ${this.tokenFile} cannot be read by uid ${process.getuid?.()}: ` +
+        `${error.code}${ownerOf(this.tokenFile)}. `;
+    }
+  }
+
   /** Post lines; what the answer means (`verdictOn`). Does not reject. */
   async post(lines) {
     const body = Buffer.concat(lines.flatMap((line) => [line, Buffer.from('\n')]));
@@ -866,6 +904,15 @@ class Store {
     this.#agent?.destroy();
     this.#agent = null;
   }
+}
+
+/** Of a file that is there, and what to do if another user should read it. */
+function ownerOf(path) {
+  const found = orNull(() => fs.statSync(path));
+  if (found === null) return '';
+  const mode = (found.mode & 0o7777).toString(8).padStart(4, '0');
+  const mine = `chown ${process.getuid?.()} ${path}`;
+  return `; it belongs to uid ${found.uid}, mode ${mode} (${mine}, or let its group read it)`;
 }
 
 /** Send a request; `{status, headers, text}`. Rejects if that has not come `within` milliseconds. */
@@ -1175,6 +1222,7 @@ class Channel {
     if (isRefusalSaid) return;
     isRefusalSaid = true;
     console.error(`hook_agent: the session store at ${this.store.url} refused the token (${status}: ${detail}). ` +
+      this.store.tokenTrouble() +
       `What is logged waits in ${this.spool ?? 'memory'}; set SESSION_TOKEN or SESSION_TOKEN_FILE.`);
   }
 
@@ -1592,6 +1640,8 @@ function status() {
   console.log(`Waiting    ${events} events, ${bytes} bytes${oldest ? `, since ${oldest}` : ''}`);
   console.log(`Programs   ${programs} running`);
   console.log(`Refused    ${deadIn(spool)} events, kept in ${join(spool, 'dead')}; flush --dead tries them again`);
+  const token = new Store(settingsOf().url, settingsOf().token, settingsOf().tokenFile).tokenTrouble();
+  if (token) console.log(`Token      ${token.trim()}`);
   const trouble = events ? orNull(() => fs.readFileSync(join(spool, TROUBLE), 'utf8')) : '';
   if (trouble) console.log(`Last try   ${trouble}`);
   return 0;
@@ -1643,6 +1693,7 @@ function takeLock(path) {
 
 async function test() {
   const { store } = new Channel(settingsOf());
+  if (store.tokenTrouble()) console.error(store.tokenTrouble().trim());
   if ((await store.get('/health')) === null) return say(1, `The session store at ${store.url} does not answer`);
   const hold = setTimeout(() => {}, ANSWER_MS);
   const { is, detail } = await store.post([]);

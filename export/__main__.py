@@ -19,6 +19,7 @@ from sessionstore.owner import CannotStart
 from sessionstore.problems import Problem
 from sessionstore.settings import BadSetting, Settings, read_settings
 from sessionstore.soundness import examine
+from sessionstore.text import for_people
 
 from . import archive, backup, compact, drill, drilled, layout, loss, offline, prune, recovery, scrub
 from .folders import open_folder
@@ -61,7 +62,7 @@ class Progress:
 
 def say(text: str) -> None:
     """In the place of the progress that is shown, if any is."""
-    print(f"\r\033[K{text}" if sys.stderr.isatty() else text, file=sys.stderr)
+    print(f"\r\033[K{for_people(text)}" if sys.stderr.isatty() else for_people(text), file=sys.stderr)
 
 
 # ---------------------------------------------------------------------- commands
@@ -114,7 +115,7 @@ def verify_tree(options: argparse.Namespace) -> int:
         found = Verification(database, root, is_full=options.full).run(progress)
     progress.end()
     for difference in found.differences:
-        print(difference)
+        print(for_people(str(difference)))
     print(
         f"{len(found.differences)} differences in {found.sessions} sessions"
         + (f", of which {found.unchanged} have not changed since they were last found right" if found.unchanged else "")
@@ -148,7 +149,7 @@ def restore_archives(sources: list[Path], settings: Settings) -> int:
     restored = recovery.bring_back(sources, settings, progress)
     progress.end()
     for odd in restored.odd:
-        print(odd)
+        print(for_people(odd))
     print(f"{restored.events} events of {len(sources)} archives are in {settings.database} again")
     return FOUND if restored.odd else DONE
 
@@ -166,7 +167,7 @@ def restore_tree(options: argparse.Namespace, into: Path) -> int:
     restored = restore(source, into, is_forced=options.force, is_newer=options.newer, step=progress)
     progress.end()
     for odd in restored.odd:
-        print(odd)
+        print(for_people(odd))
     print(
         f"{restored.events} events are in {into / 'sessions.db'}"
         + (f", {restored.earlier} sessions of them from the earlier service" if restored.earlier else "")

@@ -103,6 +103,8 @@ class Gate:
         if self.settings.trusted_proxies:
             scope["client"] = (self.address_of(asked), 0)
             scope["scheme"] = SCHEMES[scope["type"]][self.is_secure(asked)]
+        if b"x-forwarded-prefix" in asked.headers:
+            scope["state"]["prefix"] = self.prefix_of(asked)
         try:
             self.check_place(asked)
             if b"origin" in asked.headers:
@@ -249,6 +251,15 @@ class Gate:
             return said == b"https"
         return asked.scheme in ("https", "wss")
 
+    def prefix_of(self, asked: Asked) -> str:
+        """The path below which a proxy shows the store; empty: none. It changes nothing but links in the answer."""
+        said = asked.headers[b"x-forwarded-prefix"].decode("latin-1").rstrip("/")
+        is_known = is_trusted(asked.address, self.settings) or is_of_this_machine(asked.address)
+        return said if is_known and PREFIX.fullmatch(said) else ""
+
+
+PREFIX = re.compile(r"(?=.{1,256}\Z)(?:/(?!\.{1,2}(?:/|\Z))[A-Za-z0-9._~-]+)+")
+
 
 def is_trusted(address: str, settings: Settings) -> bool:
     """Whether it is that of a proxy whose word counts."""
@@ -259,6 +270,19 @@ def is_trusted(address: str, settings: Settings) -> bool:
     except ValueError:
         return False
     return any(known in network for network in settings.trusted_proxies)
+
+
+def is_of_this_machine(address: str) -> bool:
+    try:
+        return plain_address(address).is_loopback
+    except ValueError:
+        return False
+
+
+def prefix_in(scope: Any) -> str:
+    """What stands before our own paths in a link."""
+    prefix: str = scope["state"].get("prefix", "")
+    return prefix
 
 
 def unknown_caller(detail: str, error: str = "") -> Problem:

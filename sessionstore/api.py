@@ -27,23 +27,21 @@ from litestar.openapi.spec import Parameter as OpenAPIParameter
 from litestar.params import FromPath, FromQuery, QueryParameter
 from litestar.response import Stream
 
-from hook_agent import claude_code_events
-
 from . import __version__, answers, folds, requests
-from .access import COOKIE, Caller, Gate, Headers
+from .access import COOKIE, Caller, Gate, Headers, prefix_in
 from .answers import gives, problems
 from .backups import Backups
 from .catalogue import questions
 from .database import Appended, Appender, DeleteUnchanged
 from .disk import Disk
 from .door import entry, logged
-from .events import ID_PATTERN, Draft, is_id, json_object, now, utc
+from .events import ID_PATTERN, Draft, is_id, now, utc
 from .folds import Document
 from .metrics import prometheus
 from .mirror import Mirror
 from .problems import MEDIA_TYPE, Problem, invalid
 from .reader import Page
-from .requests import check_media_type, draft_of, draft_of_line, if_match, read_body, session_in_path, split
+from .requests import check_media_type, draft_of, if_match, object_in, read_body, session_in_path, split
 from .retention import Retention
 from .search import Narrowed
 from .store import Store
@@ -96,7 +94,7 @@ async def body_of(request: Call, *media_types: str) -> bytes:
 
 async def object_of(request: Call, *media_types: str) -> Document:
     """The body as a JSON object. Raises Problem 400, 413, 415, 422."""
-    return json_object(await body_of(request, *media_types))
+    return object_in(await body_of(request, *media_types))
 
 
 def answer(content: bytes | str, status: int = 200, headers: dict[str, str] | None = None) -> JSONResponse:
@@ -416,7 +414,7 @@ async def optional_object_of(request: Call) -> Document:
     if is_empty and b"content-type" not in headers:
         return {}
     body = await body_of(request)
-    return json_object(body) if body else {}
+    return object_in(body) if body else {}
 
 
 @delete(
@@ -603,7 +601,7 @@ def following_page(request: Call, page: Page, order: Order) -> str:
     """The path and query of the page after this one."""
     bound = "after" if order == "asc" else "before"
     query = [(name, value) for name, value in request.query_params.multi_items() if name != bound]
-    return f"{quote(request.scope['path'])}?{urlencode([*query, (bound, page.following)])}"
+    return f"{prefix_in(request.scope)}{quote(request.scope['path'])}?{urlencode([*query, (bound, page.following)])}"
 
 
 # -------------------------------------------------------------------------- state
@@ -757,7 +755,12 @@ async def post_events(request: Call) -> JSONResponse:
 
     def read() -> tuple[list[tuple[int, Draft | Problem]], list[Draft]]:
         lines = list(
-            requests.drafts_of_batch(body, max_event_bytes=store.settings.max_event_bytes, may_delete=may_delete)
+            requests.drafts_of_batch(
+                body,
+                max_event_bytes=store.settings.max_event_bytes,
+                may_delete=may_delete,
+                redacted=store.writer.redactor.data,
+            )
         )
         drafts = [draft for _, draft in lines if isinstance(draft, Draft)]
         for draft in drafts:
@@ -825,15 +828,21 @@ async def list_events(
     tags=["hooks"],
 )
 async def claude_code_hook(request: Call) -> Response[bytes]:
-    """Take one Claude Code hook payload as it is. The answer is empty."""
-    payload = await object_of(request)
+    """Take one Claude Code hook payload as it is; what is too large or too deep is cut. The answer is empty."""
+    store = store_of(request)
+    check_media_type(headers_of(request), JSON)
+    body = await read_body(request.receive, store.settings.max_batch_bytes)  # type: ignore[arg-type]
     told = requests.told_in(headers_of(request))
-    try:
-        events = claude_code_events(payload, event_id=told.event_id, user_id=told.user_id, timestamp=told.timestamp)
-    except ValueError as error:
-        raise Problem(422, str(error)) from None
-    for event in events:
-        await append(request, draft_of_line(event))
+
+    def read() -> list[Draft]:
+        redactor, most = store.writer.redactor, store.settings.max_event_bytes
+        drafts = requests.drafts_of_hook(body, told, max_event_bytes=most, redacted=redactor.data)
+        for draft in drafts:
+            redactor(draft)
+        return drafts
+
+    for draft in await asyncio.to_thread(read) if len(body) > BIG else read():
+        await append(request, draft)
     return Response(b"", status_code=200, media_type=JSON)
 
 
@@ -863,7 +872,9 @@ async def stats(request: Call) -> JSONResponse:
 @get("/api/query/questions", responses=gives(answers.Questions), tags=["queries"])
 async def list_questions(request: Call) -> JSONResponse:
     """What people often ask in SQL, and where it is answered."""
-    return answer(msgspec.json.encode({"items": list(questions().values())}))
+    prefix = prefix_in(request.scope)
+    items = [msgspec.structs.replace(one, path=prefix + one.path) for one in questions().values()]
+    return answer(msgspec.json.encode({"items": items}))
 
 
 @get("/api/query/search", responses=gives(answers.FoundPage, 422, 503), tags=["queries"])

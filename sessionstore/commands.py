@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from .settings import BadSetting, Settings, interval, read_settings
+from .text import for_people
 from .tokens import (
     NAME,
     NAMED,
@@ -142,12 +143,12 @@ def unknown(settings: Settings, name: str) -> Refused:
 
 def show(text: str) -> None:
     """What a script takes."""
-    print(text)
+    print(for_people(text))
 
 
 def tell(text: str) -> None:
     """What a person reads."""
-    print(text, file=sys.stderr)
+    print(for_people(text), file=sys.stderr)
 
 
 def moment(seconds: float | None) -> str:

@@ -110,6 +110,12 @@ def goals_at_end(connection: sqlite3.Connection, session_id: str, document: str,
     return encode(final)
 
 
+def find_calls_by_their_id(connection: sqlite3.Connection) -> None:
+    """An id may be used for one call after the other: which of them a result is of, the calls say."""
+    connection.execute("DROP INDEX events_by_tool_use")
+    create_schema(connection, re.compile(r"^CREATE INDEX events_by_tool_use", re.MULTILINE))
+
+
 MIGRATIONS: tuple[Migration, ...] = (
     find_events_by_their_id_first,
     find_results_prompts_and_failures,
@@ -117,6 +123,7 @@ MIGRATIONS: tuple[Migration, ...] = (
     search_by_parts_and_marks,
     find_what_changes_a_state,
     keep_each_ask,
+    find_calls_by_their_id,
 )
 """Append-only: what turns the tables of a database of version N, as PRAGMA user_version has it, into those of N + 1,
 from version 1 on. Views and triggers are made anew after them. schema.sql is always the newest version; a database

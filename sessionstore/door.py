@@ -15,9 +15,9 @@ from collections.abc import Callable
 
 from .access import ASGI, Asked, Gate, Headers, Receive, Scope, Send, problem_headers, refuse
 from .database import Appended
-from .events import Draft, is_id, json_object
+from .events import Draft, is_id
 from .problems import Problem, fault, unavailable
-from .requests import check_media_type, entry_draft
+from .requests import check_media_type, entry_draft, object_in
 from .store import Store
 from .writer import Append, Job
 
@@ -39,7 +39,7 @@ Respond = Callable[[int, list[tuple[bytes, bytes]], bytes, bool], None]
 def entry(log: str, session_id: str, headers: Headers, body: bytes) -> Draft:
     """What is to be stored of an entry of a log (`action` or `response`). Raises Problem."""
     check_media_type(headers, "application/json")
-    return entry_draft(log, session_id, json_object(body), headers)
+    return entry_draft(log, session_id, object_in(body), headers)
 
 
 def logged(appended: Appended) -> bytes:

@@ -148,22 +148,50 @@ def known_user(value: object, path: str = "$.userId") -> str:
 # ------------------------------------------------------------------------- JSON
 
 
+HEX = "[0-9a-fA-F]"
+HALF = re.compile(
+    rf"(?:\\(?:[^u]|u(?![dD][89a-fA-F])|u[dD][89abAB]{HEX}{{2}}\\u[dD][c-fC-F]{HEX}{{2}})[^\\]*)++"
+    rf"|(\\u[dD][89a-fA-F]{HEX}{{2}})".encode(),
+    re.DOTALL,
+)
+"""Escapes in JSON, as many at once as are right, or one that is half of a surrogate pair without the other."""
+
+
 def read_json(body: bytes) -> Any:
     """Decode a body. Raises Problem 400 for what is not JSON, not UTF-8, or nested deeper than 64."""
     try:
-        value = msgspec.json.decode(body)
-    except UnicodeDecodeError:
-        raise not_json("it is not UTF-8") from None
+        value = decoded(body)
     except RecursionError:
         raise too_deep() from None
-    except msgspec.MsgspecError as error:
-        raise not_json(str(error)) from None
-    if body.count(b"[") + body.count(b"{") > MAX_DEPTH:
-        check_depth(value)
+    if is_too_deep(body, value):
+        raise too_deep()
     return value
 
 
-def check_depth(value: Any) -> None:
+def decoded(body: bytes, kind: Any = Any) -> Any:
+    """JSON in which half a surrogate pair is U+FFFD. Raises Problem 400 for what is not JSON, or not UTF-8.
+
+    Raises RecursionError for what is too deep to be read, msgspec.ValidationError for what is not of the kind.
+    """
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except UnicodeDecodeError:
+        raise not_json("it is not UTF-8") from None
+    except msgspec.ValidationError as error:
+        if kind is not Any:
+            raise
+        raise not_json(str(error)) from None
+    except msgspec.DecodeError as error:
+        whole = HALF.sub(lambda found: rb"\ufffd" if found[1] else found[0], body)
+        if whole == body:
+            raise not_json(str(error)) from None
+    return decoded(whole, kind)
+
+
+def is_too_deep(body: bytes, value: Any) -> bool:
+    """Whether the value of the body is nested deeper than 64."""
+    if body.count(b"[") + body.count(b"{") <= MAX_DEPTH:
+        return False
     level = [value]
     for _ in range(MAX_DEPTH):
         level = [
@@ -174,8 +202,8 @@ def check_depth(value: Any) -> None:
             if isinstance(below, dict | list)
         ]
         if not level:
-            return
-    raise too_deep()
+            return False
+    return True
 
 
 def too_deep() -> Problem:

@@ -31,6 +31,7 @@ from markupsafe import Markup
 
 from .catalogue import DATABASE, questions, views
 from .child import Child, Gone, serve_many
+from .text import for_people, shortened
 from .walls import Found, Query
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"
@@ -43,7 +44,7 @@ QUERY_SECONDS = 1.2
 COUNT_SECONDS = 0.3
 GRACE_SECONDS = 0.2
 """How much longer one step of SQLite may take, which cannot be interrupted."""
-SETTINGS = {
+SETTINGS: dict[str, Any] = {
     "base_url": "/datasette/",
     "sql_time_limit_ms": int(QUERY_SECONDS * 1000),
     "facet_time_limit_ms": 200,
@@ -77,6 +78,8 @@ class Request(msgspec.Struct):
     path: bytes
     query: bytes
     headers: list[tuple[bytes, bytes]]
+    prefix: str = ""
+    """The path below which a proxy shows the store."""
 
     @property
     def is_for_csv(self) -> bool:
@@ -202,6 +205,8 @@ class People(Database):  # type: ignore[misc]
             raise
         names = {name: place for place, name in reversed(list(enumerate(found.columns)))}
         row = type("Row", (Row,), {"names": {name: names[name] for name in found.columns}})
+        if asked.get().is_for_csv:
+            found.columns, *found.rows = ([*map(for_spreadsheet, cells)] for cells in (found.columns, *found.rows))
         return Results(list(map(row, found.rows)), found.is_cut, [(name,) for name in found.columns])
 
     async def execute_fn(self, fn: Any) -> Any:
@@ -260,6 +265,10 @@ class Explorer(Datasette):  # type: ignore[misc]
     async def refresh_schemas(self) -> None:
         """They are not looked up: views.sql has them."""
 
+    def setting(self, key: str) -> Any:
+        """All of Datasette's links begin with its base_url, which depends on who asks."""
+        return prefix() + SETTINGS["base_url"] if key == "base_url" else super().setting(key)
+
     def absolute_url(self, request: Any, path: str) -> str:
         """None is absolute: only a proxy knows how people reach us."""
         return path
@@ -295,19 +304,36 @@ def metadata() -> dict[str, Any]:
     }
 
 
+def prefix() -> str:
+    request = asked.get(None)
+    return request.prefix if request else ""
+
+
+RUN_BY_SPREADSHEETS = tuple("=+-@\t\r\uff1d\uff0b\uff0d\uff20")
+"""What a text begins with that Excel and others take for a formula, as https://owasp.org/www-community/attacks/CSV_Injection
+has it."""
+
+
+def for_spreadsheet(cell: Any) -> Any:
+    if not isinstance(cell, str):
+        return cell
+    text = for_people(cell)
+    return f"'{text}" if text.startswith(RUN_BY_SPREADSHEETS) else text
+
+
 def link_to_dashboard(row: Any, column: str, value: Any) -> str | None:
     """Where the dashboard shows what a cell names."""
     if not isinstance(value, str | int) or value == "":
         return None
-    text = quote(str(value), safe="")
+    text, home = quote(str(value), safe=""), f"{prefix()}/"
     session = row["session_id"] if "session_id" in row.keys() else None  # noqa: SIM118
     if column.endswith("session_id") or column in ("parent_session", "subsession", "last_session"):
-        return f"/#/session/{text}/log"
+        return f"{home}#/session/{text}/log"
     if column == "user_id":
-        return f"/#/sessions?userId={text}"
+        return f"{home}#/sessions?userId={text}"
     if not isinstance(session, str):
         return None
-    log = f"/#/session/{quote(session, safe='')}/log"
+    log = f"{home}#/session/{quote(session, safe='')}/log"
     if column in ("cursor", "result_cursor", "last_cursor") and isinstance(value, int):
         return f"{log}?entry={text}"
     return f"{log}?agent={text}" if column == "agent_id" else None
@@ -319,8 +345,17 @@ class Hooks:
     @staticmethod
     @hookimpl  # type: ignore[untyped-decorator]
     def render_cell(row: Any, value: Any, column: str) -> Markup | None:
-        link = link_to_dashboard(row, column, value)
-        return Markup('<a href="{}">{}</a>').format(link, value) if link else None
+        shown = for_people(value) if isinstance(value, str) else value
+        if link := link_to_dashboard(row, column, value):
+            return Markup('<a href="{}">{}</a>').format(link, shown)
+        if shown == value:
+            return None
+        return Markup.escape(shortened(shown, SETTINGS["truncate_cells_html"])) or Markup("&nbsp;")
+
+    @staticmethod
+    @hookimpl  # type: ignore[untyped-decorator]
+    def extra_template_vars() -> dict[str, Any]:
+        return {"home": f"{prefix()}/"}
 
     @staticmethod
     @hookimpl  # type: ignore[untyped-decorator]

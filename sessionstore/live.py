@@ -26,7 +26,7 @@ from websockets.frames import Frame, Opcode
 from .access import Gate, refuse
 from .answers import problems
 from .broadcaster import Item, pieces
-from .events import now
+from .events import decoded, now
 from .histogram import Histogram
 from .problems import Problem, unavailable
 from .requests import split
@@ -393,9 +393,10 @@ class Command(msgspec.Struct):
 def command_in(text: str | None) -> Command | None:
     """Anything that is not a command is ignored."""
     try:
-        return msgspec.json.decode(text or "", type=Command)
-    except (msgspec.MsgspecError, RecursionError, UnicodeError):
+        command: Command = decoded((text or "").encode(), Command)
+    except (msgspec.MsgspecError, Problem, RecursionError, UnicodeError):
         return None
+    return command
 
 
 def texts(value: str | list[str] | None) -> list[str]:

@@ -21,6 +21,7 @@ from logging.handlers import QueueHandler, QueueListener, RotatingFileHandler
 from typing import Any
 
 from .settings import BadSetting, Settings
+from .text import DIRECTIONS, shortened
 
 MAX_WAITING = 10_000
 """Entries that are not written yet; what comes beyond them is given up."""
@@ -70,8 +71,7 @@ def fields_of(record: logging.LogRecord) -> dict[str, Any]:
 def bounded(value: Any, most: int = MAX_TEXT) -> Any:
     if isinstance(value, bool | int | float):
         return value
-    text = str(value)
-    return text if len(text) <= most else f"{text[:most]}…"
+    return shortened(str(value), most)
 
 
 class JsonLines(logging.Formatter):
@@ -81,7 +81,7 @@ class JsonLines(logging.Formatter):
         return json.dumps(fields_of(record), separators=(",", ":"))
 
 
-UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+UNSAFE = re.compile(rf"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff{DIRECTIONS}]")
 
 
 class TextLines(logging.Formatter):

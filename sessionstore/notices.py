@@ -15,6 +15,7 @@ import msgspec
 from .events import text_of_time
 from .folds import Document, decode
 from .targets import Target
+from .text import for_people, shortened
 
 AT_ONCE = 500
 """Rows looked at in one go."""
@@ -68,21 +69,21 @@ def turn_notice(row: tuple[Any, ...]) -> Notice:
         "failed": data.get("outcome") or "It failed",
         "lost": "Nothing was heard of it any more",
     }[status]
-    details = {name: attention[name] for name in ("reason", "tool") if isinstance(attention.get(name), str)}
+    details = {name: readable(attention[name]) for name in ("reason", "tool") if isinstance(attention.get(name), str)}
     return Notice(
         cursor=cursor,
         type=f"session.{status}",
         session_id=session_id,
         user_id=user_id,
         timestamp=timestamp,
-        message=shortened(said),
+        message=readable(said),
         details=details,
     )
 
 
-def shortened(value: Any) -> str:
+def readable(value: Any) -> str:
     text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
-    return text if len(text) <= MESSAGE_LENGTH else f"{text[:MESSAGE_LENGTH]}…"
+    return shortened(for_people(text), MESSAGE_LENGTH)
 
 
 class Call(NamedTuple):
@@ -141,14 +142,15 @@ class Watch:
         run.digest = call.digest
         if run.times != self.times:
             return None
+        tool = readable(call.tool)
         return Notice(
             cursor=call.cursor,
             type="session.repeating",
             session_id=call.session_id,
             user_id=call.user_id,
             timestamp=call.timestamp,
-            message=f"It has made the same call of {call.tool} {run.times} times, one after the other",
-            details={"tool": call.tool, "times": run.times},
+            message=f"It has made the same call of {tool} {run.times} times, one after the other",
+            details={"tool": tool, "times": run.times},
         )
 
     def run_before(self, database: sqlite3.Connection, call: Call) -> Run:

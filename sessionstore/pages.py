@@ -17,6 +17,7 @@ from litestar.openapi.spec import Components, SecurityScheme
 from litestar.params import FromPath
 
 from . import __version__
+from .access import prefix_in
 from .problems import Problem
 
 DASHBOARD = Path(__file__).resolve().parent.parent / "dashboard.html"
@@ -27,6 +28,27 @@ SWAGGER = {
     "swagger-ui.css": "text/css",
 }
 
+
+class Below:
+    """A rendering of the API's description, for whoever reaches it below the path of a proxy."""
+
+    def render_json(self, request: Request[Any, Any, Any], openapi_schema: dict[str, Any]) -> bytes:
+        rendered: bytes = super().render_json(  # type: ignore[misc]
+            request, openapi_schema | {"servers": [{"url": prefix_in(request.scope) or "/"}]}
+        )
+        return rendered
+
+
+class Json(Below, JsonRenderPlugin):
+    pass
+
+
+class Swagger(Below, SwaggerRenderPlugin):
+    def render(self, request: Request[Any, Any, Any], openapi_schema: dict[str, Any]) -> bytes:
+        page = super().render(request, openapi_schema)
+        return page.replace(b'="/schema/', f'="{prefix_in(request.scope)}/schema/'.encode())
+
+
 OPENAPI = OpenAPIConfig(
     title="Session store",
     version=__version__,
@@ -36,14 +58,14 @@ OPENAPI = OpenAPIConfig(
     components=Components(security_schemes={"token": SecurityScheme(type="http", scheme="bearer")}),
     security=[{}, {"token": []}],
     render_plugins=[
-        SwaggerRenderPlugin(
+        Swagger(
             path="/",
             js_url="/schema/assets/swagger-ui-bundle.js",
             css_url="/schema/assets/swagger-ui.css",
             standalone_preset_js_url="/schema/assets/swagger-ui-standalone-preset.js",
             favicon='<link rel="icon" href="data:,">',
         ),
-        JsonRenderPlugin(),
+        Json(),
     ],
 )
 

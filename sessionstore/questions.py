@@ -14,7 +14,7 @@ import msgspec
 from litestar import asgi
 from litestar.types import Receive, Scope, Send
 
-from .access import answer, refuse
+from .access import answer, prefix_in, refuse
 from .child import Child, Gone
 from .problems import Problem, unavailable
 from .store import Store
@@ -39,7 +39,7 @@ class Questions:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         path = scope["raw_path"].removeprefix(MOUNT)
         if scope["type"] == "http" and not path:
-            await answer(send, 307, [(b"location", MOUNT + b"/")])
+            await answer(send, 307, [(b"location", prefix_in(scope).encode() + MOUNT + b"/")])
             return
         try:
             status, headers, body = await self.ask(scope, path)
@@ -63,6 +63,7 @@ class Questions:
             "path": path,
             "query": scope["query_string"],
             "headers": headers_of(scope),
+            "prefix": prefix_in(scope),
         }
         try:
             said = await self.explorer.ask(request, ANSWER_SECONDS)

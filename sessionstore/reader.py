@@ -18,6 +18,7 @@ from .database import CHANGES_STATE, STATE_EVENTS
 from .events import LOGS, now
 from .problems import Problem, invalid, no_session, unavailable
 from .search import Narrowed
+from .text import shortened
 
 CONNECTIONS = 3
 DEADLINE = 5.0
@@ -258,7 +259,7 @@ class Reader:
         )
         documents = [row[0] for row in rows]
         if brief:
-            documents = await asyncio.to_thread(lambda: [shortened(document) for document in documents])
+            documents = await asyncio.to_thread(lambda: [in_brief(document) for document in documents])
         return Page(documents, rows[-1][1] if rows else None)
 
     # ------------------------------------------------------------ all sessions
@@ -478,7 +479,7 @@ BRIEF = 300
 BRIEF_MEMBERS, BRIEF_ITEMS, BRIEF_DEPTH = 40, 5, 4
 
 
-def shortened(document: str) -> str:
+def in_brief(document: str) -> str:
     """An event with long parts of its data cut, so that a list of many is light; `brief` says that something was."""
     if len(document) <= 2 * BRIEF:
         return document
@@ -489,7 +490,7 @@ def shortened(document: str) -> str:
 
 def cut(value: Any, depth: int = BRIEF_DEPTH) -> Any:
     if isinstance(value, str):
-        return value if len(value) <= BRIEF else value[:BRIEF] + "…"
+        return shortened(value, BRIEF)
     if isinstance(value, dict):
         return {name: cut(value[name], depth - 1) for name in list(value)[: BRIEF_MEMBERS if depth else 0]}
     if isinstance(value, list):
@@ -508,18 +509,16 @@ FROM metadata m JOIN sessions s ON s.session_id = m.session_id WHERE m.session_i
 
 NEWEST = "SELECT document FROM entries WHERE session_id = ? AND log = ? ORDER BY seq DESC LIMIT ?"
 
-IS_ERROR = """
-(e.kind IN ('tool_error', 'error', 'permission_denied') OR e.type = 'session_lost' OR e.data ->> '$.ok' IS 0
- OR e.data ->> '$.success' IS 0 OR e.data ->> '$.status' IS 'failed' OR coalesce(e.data ->> '$.exitCode', 0) <> 0
- OR coalesce(json_type(e.data, '$.error'), 'null') NOT IN ('null', 'false'))"""
-"""What went wrong, in the words that agents have for it."""
+IS_ERROR = "(SELECT is_failed FROM verdicts v WHERE v.cursor = e.cursor)"
+"""What went wrong."""
 
 DETAILS = """
 substr(m.document, 1, length(m.document) - 1) || ',' || substr(json_object(
   'lastPrompt', coalesce(
      (SELECT substr(coalesce(p.data ->> '$.prompt', p.data ->> '$.text', p.data ->> '$.content'), 1, 300)
       FROM events p WHERE p.session_id = s.session_id AND p.type = 'action' AND p.kind = 'prompt'
-        AND p.seq > s.actions - 200 ORDER BY p.seq DESC LIMIT 1),
+        AND p.seq > s.actions - 200 AND NOT (SELECT is_machine_made FROM words w WHERE w.cursor = p.cursor)
+      ORDER BY p.seq DESC LIMIT 1),
      (SELECT iif(json_type(i.document, '$.input') = 'text', substr(i.document ->> '$.input', 1, 300), NULL)
       FROM documents i WHERE i.session_id = s.session_id AND i.name = 'initial')),
   'lastAction', (SELECT json_object('type', a.kind, 'tool', a.data ->> '$.tool', 'text', substr(coalesce(
@@ -531,7 +530,7 @@ substr(m.document, 1, length(m.document) - 1) || ',' || substr(json_object(
       ORDER BY a.seq DESC LIMIT 1),
   'goalsCompleted', (SELECT count(*) FROM goals g WHERE g.session_id = s.session_id AND g.status = 'completed'),
   'agentsActive', (SELECT count(*) FROM agents w WHERE w.session_id = s.session_id
-                   AND w.status NOT IN ('completed', 'failed', 'cancelled'))), 2)"""
+                   AND s.ended IS NULL AND w.status NOT IN ('completed', 'failed', 'cancelled'))), 2)"""
 """The metadata of a session (s, and m in the view) and what it is at. What was long ago is not looked for."""
 
 ACTIVE = f"""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from hook_agent import is_named
+import hook_agent
 
 from .access import Headers, Receive
 from .events import (
@@ -18,14 +20,17 @@ from .events import (
     USER_PATTERN,
     Draft,
     EventType,
+    decoded,
     is_id,
+    is_too_deep,
     json_object,
     known_id,
     known_user,
     utc,
 )
 from .folds import Document, encode, path_of
-from .problems import Problem, invalid, invalid_value, no_session
+from .problems import Problem, invalid, invalid_value, no_session, not_json
+from .redaction import check_texts
 
 Id = Annotated[str, msgspec.Meta(pattern=ID_PATTERN, examples=["test-1771012854"])]
 UserId = Annotated[str, msgspec.Meta(pattern=USER_PATTERN, examples=["test-user-alice"])]
@@ -385,7 +390,7 @@ def draft_of_line(event: Document) -> Draft:
     )
     if line.type in LOGS and line.timestamp not in (None, draft.timestamp):
         draft.data.setdefault("timestamp", line.timestamp)
-    draft.is_same_by_id = is_named(draft.event_id, draft.data)
+    draft.is_same_by_id = hook_agent.is_named(draft.event_id, draft.data)
     return draft
 
 
@@ -393,13 +398,19 @@ ENVELOPE_BYTES = 4096
 """What an event has around its data at the most, so that every event that was stored can be posted back."""
 
 
-def drafts_of_batch(body: bytes, *, max_event_bytes: int, may_delete: bool) -> Iterator[tuple[int, Draft | Problem]]:
+Redacted = Callable[[Document], Document]
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+def drafts_of_batch(
+    body: bytes, *, max_event_bytes: int, may_delete: bool, redacted: Redacted
+) -> Iterator[tuple[int, Draft | Problem]]:
     """The lines of a batch that are not empty, by number from 1: each a draft, or what is wrong with it."""
-    for number, line in enumerate(body.split(b"\n"), 1):
+    for number, line in enumerate(body.removeprefix(BYTE_ORDER_MARK).split(b"\n"), 1):
         if not line.strip():
             continue
         try:
-            draft = draft_of_line(event_in(line, max_event_bytes))
+            draft = draft_of_line(event_in(line, max_event_bytes, redacted))
             if draft.type == "session_deleted" and not may_delete:
                 raise Problem(403, "Only the role admin may delete a session")
             yield number, draft
@@ -407,15 +418,84 @@ def drafts_of_batch(body: bytes, *, max_event_bytes: int, may_delete: bool) -> I
             yield number, problem
 
 
-def event_in(line: bytes, limit: int) -> Document:
-    """Raises Problem 413 where the data is larger than a single event's body may be; 400, 422."""
-    too_large = Problem(413, f"The data of one event may have at most {limit} bytes")
-    if len(line) > limit + ENVELOPE_BYTES:
-        raise too_large
-    event = json_object(line)
-    if len(line) > limit and len(encode(event.get("data")).encode()) > limit:
-        raise too_large
-    return event
+def event_in(line: bytes, limit: int, redacted: Redacted) -> Document:
+    """A line's event. What is too deep, too large or too much in its data is cut, and says so.
+
+    Raises Problem 400, 422.
+    """
+    try:
+        event = decoded(line if len(line) <= limit + ENVELOPE_BYTES else bounded(line))
+    except RecursionError:
+        event = decoded(bounded(line))
+    if not isinstance(event, dict):
+        raise invalid("$", "must be a JSON object")
+    data = event.get("data")
+    if isinstance(data, dict) and is_too_deep(line, event):
+        whole = hashlib.sha256(line).hexdigest()
+        event["data"] = hook_agent._Plain().value(data) | {"truncated": {"bytes": len(line), "sha256": whole}}
+    if isinstance(data, dict) and hook_agent.may_have_many_texts(line):
+        event["data"] = hook_agent.with_few_texts(event["data"])
+    return fitted(event, limit, redacted) if len(line) > limit else event
+
+
+def bounded(line: bytes) -> bytes:
+    """The line without what would take more memory than it is worth, or cannot be read. Raises Problem 400."""
+    try:
+        return hook_agent._bounded(line.decode()).encode()
+    except UnicodeDecodeError:
+        raise not_json("it is not UTF-8") from None
+
+
+def fitted(event: Document, limit: int, redacted: Redacted) -> Document:
+    """The event, whose data is cut where it is larger than that; its secrets are taken out before, while whole."""
+    data = event.get("data")
+    if not isinstance(data, dict) or len(encode(data).encode()) <= limit:
+        return event
+    return event | {"data": hook_agent._fitted(event | {"data": redacted(data)}, limit)}
+
+
+def object_in(body: bytes) -> Document:
+    """A body that must be an object. Raises Problem 400, 413 for too many texts, 422."""
+    value = json_object(body)
+    if hook_agent.may_have_many_texts(body):
+        check_texts(value)
+    return value
+
+
+def drafts_of_hook(body: bytes, told: Told, *, max_event_bytes: int, redacted: Redacted) -> list[Draft]:
+    """What a payload stands for, cut and cleaned as `hook_agent.py hook` does it. Raises Problem 400, 422."""
+    payload = payload_in(body)
+    if not isinstance(payload, dict):
+        raise invalid("$", "must be a JSON object")
+    try:
+        events = hook_agent.claude_code_events(
+            redacted(payload), event_id=told.event_id, user_id=told.user_id, timestamp=told.timestamp
+        )
+    except ValueError as error:
+        raise Problem(422, str(error)) from None
+    whole = [event | {"data": redacted(hook_agent._Plain().value(event["data"]))} for event in events]
+    if len(body) * GROWTH > hook_agent._EVENT_BYTES:
+        whole = [hook_agent._fit(event) for event in whole]
+    return [draft_of_line(fitted(event, max_event_bytes, redacted)) for event in whole]
+
+
+def is_large(body: bytes) -> bool:
+    return len(body) > hook_agent._EVENT_BYTES or hook_agent.may_have_many_texts(body)
+
+
+GROWTH = 5
+"""How many times as long a payload may be once it is an event: 1e15 becomes 1000000000000000.0."""
+
+
+def payload_in(body: bytes) -> Any:
+    """Nearly all are as JSON should be, and soon read. Raises Problem 400 for what can by no means be read."""
+    with suppress(msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+        if not is_large(body) and not is_too_deep(body, payload := msgspec.json.decode(body)):
+            return payload
+    try:
+        return hook_agent._payload(body)
+    except ValueError as error:
+        raise not_json(str(error)) from None
 
 
 # -------------------------------------------------------------- path and headers

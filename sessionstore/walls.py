@@ -90,7 +90,7 @@ class Walled:
         for view in views().values():
             self.connection.execute(view.sql.replace("main.", f"{self.store}."))
         self.connection.execute("SELECT * FROM json_each('[]'), json_tree('[]')")  # known from now on
-        for pragma in ("query_only = 1", "trusted_schema = 0", "busy_timeout = 500"):
+        for pragma in ("query_only = 1", "busy_timeout = 500"):
             self.connection.execute(f"PRAGMA {pragma}")
         for limit, value in LIMITS.items():
             self.connection.setlimit(limit, value)

@@ -34,6 +34,7 @@ from .events import now
 from .notices import Notice, Watch
 from .settings import Settings
 from .targets import Target
+from .text import for_people
 
 log = logging.getLogger("sessionstore.webhooks")
 
@@ -117,7 +118,8 @@ def message(notice: Notice, target: Target, public_url: str | None) -> bytes:
 
 
 def for_slack(text: str) -> str:
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    """https://docs.slack.dev/messaging/formatting-message-text#escaping: no link, mention or channel of theirs."""
+    return for_people(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def signature(key: bytes, name: str, seconds: int, body: bytes) -> str:

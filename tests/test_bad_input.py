@@ -240,7 +240,6 @@ def response_of(data: bytes) -> Response:
         (request("PATCH", "/api/state/bad", TOO_LARGE), 413),
         (request("PUT", "/api/sessions/bad", TOO_LARGE), 413),
         (request("POST", "/api/sessions", TOO_LARGE), 413),
-        (request("POST", "/api/hooks/claude-code", TOO_LARGE), 413),
         (request("POST", "/api/login", TOO_LARGE), 413),
         (request("POST", "/api/events", b"x" * (33 * MEBIBYTE), HOST + b"Content-Type: application/x-ndjson\r\n"), 413),
         (request("GET", "/" + "x" * 70_000), 431),
@@ -256,11 +255,54 @@ def test_what_is_too_large_is_told_so(appliance: Appliance, data: bytes, status:
     assert refused(ask(appliance.port, data)) == status
 
 
-@pytest.mark.usefixtures("unchanged")
-def test_a_large_line_of_a_batch_is_refused_alone(http: httpx.Client) -> None:
-    line = b'{"type":"action","sessionId":"bad","data":' + TOO_LARGE + b"}"
+def kept_of_line(http: httpx.Client, session_id: str, data: bytes) -> Document:
+    """What the store has of a line with this data."""
+    line = b'{"type":"action","sessionId":"%b","data":%b}' % (session_id.encode(), data)
     answer = http.post("/api/events", content=line, headers={"Content-Type": "application/x-ndjson"}).json()
-    assert (answer["accepted"], [(bad["line"], bad["status"]) for bad in answer["rejected"]]) == (0, [(1, 413)])
+    assert (answer["accepted"], answer["rejected"]) == (1, []), answer
+    (entry,) = http.get(f"/api/actions/{session_id}").json()
+    kept: Document = entry
+    return kept
+
+
+MANY = b"[" + b",".join([b'"x"'] * 300_000) + b"]"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        TOO_LARGE,
+        b'{"type":"x","image":{"a":[{"data":"' + b"A" * (8 * MEBIBYTE) + b'"}]}}',
+        b'{"many":' + MANY + b',"type":"x"}',
+        b'{"%b":1,"type":"x"}' % (b"n" * 2 * MEBIBYTE),
+        b'{"type":"x",' + b",".join(b'"%06d":"%b"' % (n, b"v" * 60) for n in range(20_000)) + b"}",
+    ],
+    ids=["a text", "an image", "many texts", "a name", "many members"],
+)
+def test_a_large_line_of_a_batch_is_cut_and_says_so(http: httpx.Client, session_id: str, data: bytes) -> None:
+    kept = kept_of_line(http, session_id, data)
+    assert kept["type"] == "x"
+    assert kept["truncated"]["bytes"] == len(data)
+    assert len(json.dumps(kept)) < MEBIBYTE
+
+
+def test_a_secret_is_taken_out_of_a_large_line_before_it_is_cut(http: httpx.Client, session_id: str) -> None:
+    secret = b"ghp_" + b"a1B2" * 9
+    for most in (MEBIBYTE, MEBIBYTE // 2):  # where texts are cut
+        text = b"x " * ((most - 20) // 2) + secret + b" " + b"y" * MEBIBYTE
+        kept = kept_of_line(http, f"{session_id}-{most}", b'{"type":"x","text":"%b"}' % text)
+        assert "ghp_" not in json.dumps(kept)
+
+
+@pytest.mark.parametrize("kind", [b"[]", b"{}"])
+@pytest.mark.parametrize("depth", [64, 70, 900, 20_000])
+def test_a_deep_line_of_a_batch_is_cut_and_says_so(
+    http: httpx.Client, session_id: str, depth: int, kind: bytes
+) -> None:
+    kept = kept_of_line(http, session_id, nested(depth, kind)[:-1] + b',"after":1}')
+    assert (kept["type"], kept["after"], "truncated" in kept) == ("x", 1, True)
+    assert "…" in json.dumps(kept["deep"], ensure_ascii=False)
+    assert "truncated" not in kept_of_line(http, f"{session_id}-whole", nested(63, kind))
 
 
 @pytest.mark.parametrize(
@@ -353,9 +395,6 @@ NOT_JSON = {
     "overlong UTF-8": b'{"type":"\xc0\xaf"}',
     "half a character": b'{"type":"\xe2\x82"}',
     "a surrogate in UTF-8": b'{"type":"\xed\xa0\x80"}',
-    "a lone surrogate": b'{"type":"\\ud800"}',
-    "a lone low surrogate": b'{"type":"x","a":"\\udc00!"}',
-    "a surrogate in a name": b'{"type":"x","\\ud800":1}',
     "NaN": b'{"type":"x","n":NaN}',
     "Infinity": b'{"type":"x","n":-Infinity}',
     "1e999": b'{"type":"x","n":1e999}',
@@ -363,20 +402,25 @@ NOT_JSON = {
     "5,000 digits": b'{"type":"x","n":' + b"1" * 5000 + b"}",
     "a control character": b'{"type":"\n"}',
     "a bad escape": b'{"type":"\\x41"}',
+    "half a surrogate": b'{"type":"\\ud8"}',
+    "a lone surrogate in what is not JSON": b'{"type":"\\ud800",}',
+    "100,000 deep and not closed": b"[" * 100_000,
+}
+TOO_DEEP = {
     "65 deep": nested(65),
     "1,000 deep": nested(1000),
     "10,000 deep": nested(10_000),
     "100,000 deep": nested(100_000),
     "65 objects deep": nested(65, b"{}"),
     "100,000 objects deep": nested(100_000, b"{}"),
-    "100,000 deep and not closed": b"[" * 100_000,
 }
+OF_REST = [(method, path) for method, path in WRITES if not path.startswith("/api/hooks/")]
 
 
-@pytest.mark.parametrize("body", NOT_JSON.values(), ids=NOT_JSON)
+@pytest.mark.parametrize("body", (NOT_JSON | TOO_DEEP).values(), ids=NOT_JSON | TOO_DEEP)
 @pytest.mark.usefixtures("unchanged")
 def test_what_is_not_json_is_400(appliance: Appliance, body: bytes) -> None:
-    for method, path in WRITES:
+    for method, path in OF_REST:
         assert refused(ask(appliance.port, request(method, path, body))) == 400, (method, path)
 
 
@@ -402,6 +446,51 @@ def test_a_line_that_is_not_json_is_one_bad_line(http: httpx.Client, body: bytes
 def test_json_that_is_no_object_is_422(appliance: Appliance, body: bytes) -> None:
     for method, path in WRITES:
         assert refused(ask(appliance.port, request(method, path, body))) == 422, (method, path)
+
+
+HALVES = {
+    rb"\ud800": "\ufffd",
+    rb"\udc00!": "\ufffd!",
+    rb"\uDBFF\uDBFF\uDFFF": "\ufffd\U0010ffff",
+    rb"\ude00\ud83d": "\ufffd\ufffd",
+    rb"\\ud83d\ude00": "\\ud83d\ufffd",
+    rb"\\\ud800\n": "\\\ufffd\n",
+    rb"\ud83d\ude00": "\U0001f600",
+    rb"\\ud800": "\\ud800",
+}
+
+
+@pytest.mark.parametrize("text", HALVES, ids=lambda text: text.decode())
+def test_half_a_character_is_one_that_stands_for_it(http: httpx.Client, session_id: str, text: bytes) -> None:
+    headers = {"Content-Type": "application/json"}
+    body = b'{"type":"x","%b":["%b"]}' % (text, text)
+    for path in (f"/api/actions/{session_id}", f"/api/actions/{session_id}/responses"):
+        assert http.post(path, content=body, headers=headers).status_code == 200
+        assert http.get(path).json()[0][HALVES[text]] == [HALVES[text]]
+    assert http.patch(f"/api/state/{session_id}", content=body, headers=headers).status_code == 200
+    assert http.get(f"/api/state/{session_id}").json()[HALVES[text]] == [HALVES[text]]
+    user = b'{"userId":"u%b"}' % text.replace(rb"\n", b"")
+    assert http.put(f"/api/sessions/{session_id}", content=user, headers=headers).status_code == 200
+    named = b'{"sessionId":"s\\ud800","userId":"u","initial":{}}'
+    assert http.post("/api/sessions", content=named, headers=headers).status_code == 422
+    kept = kept_of_line(http, f"{session_id}-line", body)
+    assert kept[HALVES[text]] == [HALVES[text]]
+
+
+def test_many_escapes_beside_half_a_character_hold_nobody_up(http: httpx.Client, session_id: str) -> None:
+    body = rb'{"type":"x","a":"\ud800' + rb"\n\ud83d\ude00\u0041" * 40_000 + b'"}'
+    begun = time.monotonic()
+    assert http.post(
+        f"/api/actions/{session_id}", content=body, headers={"Content-Type": "application/json"}
+    ).is_success
+    assert time.monotonic() - begun < 5
+
+
+def test_a_byte_order_mark_before_a_batch_is_passed_over(http: httpx.Client, session_id: str) -> None:
+    line = json.dumps({"type": "action", "sessionId": session_id, "data": {"type": "x"}}).encode()
+    content = b"\xef\xbb\xbf" + line + b"\n\xef\xbb\xbf" + line
+    answer = http.post("/api/events", content=content, headers={"Content-Type": "application/x-ndjson"}).json()
+    assert (answer["accepted"], [bad["line"] for bad in answer["rejected"]]) == (1, [2])
 
 
 @pytest.mark.parametrize("kind", [b"[]", b"{}"])

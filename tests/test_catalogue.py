@@ -108,6 +108,186 @@ def test_a_tool_call_and_its_result_are_one_row(asked: Asked) -> None:
     ]
 
 
+Told = tuple[str, str | None, str]
+
+
+def told(asked: Asked, *words: Told) -> list[list[Any]]:
+    """What becomes of the calls in these words: `call`, or what a result says; the run; when."""
+    for word, run, at in words:
+        data = {"type": "tool_call" if word == "call" else "tool_result", "toolUseId": "call_0", "output": word}
+        log = "action" if word == "call" else "response"
+        moment = f"2026-02-14T10:00:{at}.000Z"
+        asked.happens(log, data=data | ({"runId": run} if run else {}), timestamp=moment)
+    return asked.rows("SELECT outcome, output, duration_ms FROM tool_calls ORDER BY cursor")
+
+
+@pytest.mark.parametrize(
+    ("words", "calls"),
+    [
+        (["call", "one", "call", "two"], ["one", "two"]),
+        (["call", "call", "last", "first"], ["first", "last"]),
+        (["call", "call", "last"], [None, "last"]),
+        (["call", "call", "last", "call", "third", "first"], ["first", "last", "third"]),
+        (["call", "one", "told again"], ["one"]),
+        (["early", "call"], ["early"]),
+        (["early", "call", "late"], ["late"]),
+        (["early", "call", "call"], ["early", None]),
+        (["call", "one", "call"], ["one", None]),
+        (["call"] * 300 + ["last"], [None] * 299 + ["last"]),
+    ],
+    ids=lambda words: "-".join(map(str, words[:6])),
+)
+def test_each_result_is_of_the_last_call_with_its_id_that_has_none(
+    asked: Asked, words: list[str], calls: list[str | None]
+) -> None:
+    found = told(asked, *((word, None, f"{number % 60:02}") for number, word in enumerate(words)))
+    assert [output for _, output, _ in found] == calls
+
+
+def test_a_result_is_of_a_call_of_its_own_run(asked: Asked) -> None:
+    found = told(
+        asked,
+        ("call", "a", "00"),
+        ("call", "b", "01"),
+        ("of a", "a", "02"),
+        ("of none", None, "03"),
+        ("call", None, "04"),
+        ("of c", "c", "05"),
+        ("call", "c", "06"),
+    )
+    assert found == [["ok", "of a", 2000], ["open", None, None], ["ok", "of none", None], ["ok", "of c", None]]
+
+
+def test_no_duration_is_negative(asked: Asked) -> None:
+    assert told(asked, ("call", None, "30"), ("back", None, "00")) == [["ok", "back", None]]
+    asked.calls("said", durationMs=-5)
+    asked.happens("agent_spawned", data={"agentId": "a"}, timestamp="2026-02-14T10:00:30.000Z")
+    asked.happens("agent_completed", data={"agentId": "a"}, timestamp="2026-02-14T10:00:00.000Z")
+    asked.happens("session_created", "t", timestamp="2030-01-01T00:00:00.000Z")
+    asked.happens("session_finalized", "t", timestamp="2020-01-01T00:00:00.000Z")
+    for view, column in (
+        ("tool_calls", "duration_ms"),
+        ("responses", "duration_ms"),
+        ("agents", "duration_s"),
+        ("sessions", "duration_s"),
+        ("events", "delay_s"),
+    ):
+        assert asked.rows(f"SELECT {column} FROM {view} WHERE {column} < 0") == []
+    assert asked.rows("SELECT duration_s FROM agents") == [[None]]
+    assert asked.rows("SELECT delay_s FROM events WHERE session_id = 't' ORDER BY cursor LIMIT 1") == [[None]]
+
+
+@pytest.mark.parametrize(
+    ("ends", "outcome"),
+    [
+        (("response", {"type": "assistant_message"}, None), "cancelled"),
+        (("response", {"type": "error", "hook_event_name": "StopFailure"}, None), "cancelled"),
+        (("session_finalized", {}, None), "cancelled"),
+        (("response", {"type": "assistant_message"}, "sub"), "open"),
+        (("agent_completed", {"agentId": "sub"}, None), "open"),
+        (("response", {"type": "error"}, None), "open"),
+        (("action", {"type": "prompt", "prompt": "go on"}, None), "open"),
+    ],
+    ids=lambda value: str(value)[:60],
+)
+def test_a_call_is_open_until_its_agent_stops(asked: Asked, ends: Any, outcome: str) -> None:
+    asked.calls("left", None)
+    event_type, data, agent = ends
+    asked.happens(event_type, data=data, agent_id=agent)
+    assert asked.rows("SELECT outcome FROM tool_calls") == [[outcome]]
+    asked.happens("session_resumed")
+    assert asked.rows("SELECT outcome FROM tool_calls") == [[outcome]]
+    asked.happens("response", data={"type": "tool_result", "toolUseId": "left"})
+    assert asked.rows("SELECT outcome FROM tool_calls") == [["ok"]]
+
+
+def test_a_call_of_an_agent_is_open_until_that_is_done(asked: Asked) -> None:
+    call = {"type": "tool_call", "toolUseId": "t"}
+    asked.happens("action", data=call, agent_id="sub")
+    asked.happens("response", data={"type": "assistant_message"})
+    assert asked.rows("SELECT outcome FROM tool_calls") == [["open"]]
+    asked.happens("agent_completed", data={"agentId": "sub"})
+    assert asked.rows("SELECT outcome FROM tool_calls") == [["cancelled"]]
+
+
+def test_no_agent_is_at_work_in_a_session_that_has_ended(asked: Asked) -> None:
+    for agent in ("one", "two"):
+        asked.happens("agent_spawned", data={"agentId": agent})
+    asked.happens("agent_completed", data={"agentId": "one", "status": "failed"})
+    asked.happens("session_finalized")
+    assert asked.rows("SELECT agent_id, status FROM agents") == [["one", "failed"], ["two", "cancelled"]]
+
+
+NOT_WANTED = "The user doesn\u2019t want to proceed with this tool use. The tool use was rejected"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"rejected": True, "error": "no"},
+        {"is_interrupt": True, "error": "Exit code 137"},
+        {"error": NOT_WANTED},
+        {"error": f"\n {NOT_WANTED.replace(chr(0x2019), chr(39))}"},
+        {"error": "[Request interrupted by user for tool use]"},
+    ],
+    ids=str,
+)
+def test_what_a_person_said_no_to_is_rejected_and_no_failure(asked: Asked, data: dict[str, Any]) -> None:
+    asked.calls("one", "tool_error", **data)
+    assert asked.rows("SELECT outcome FROM tool_calls") == [["rejected"]]
+    assert asked.rows("SELECT failed, rejected FROM responses") == [[0, 1]]
+    for question in ("slowest-tools", "failing-tools", "tools"):
+        assert [row["failed"] for row in asked.question(question)] in ([0], [])
+    assert asked.question("tool-failures") == []
+    assert [row["outcome"] for row in asked.question("story", session="s") if row["does"] == "uses Bash"] == [
+        "rejected"
+    ]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"error": "boom"},
+        {"error": ""},
+        {"rejected": False, "error": "no"},
+        {"refused": True, "error": "<tool_use_error>no such tool</tool_use_error>"},
+        {"error": "grep: The user doesn't want to"},
+    ],
+    ids=str,
+)
+def test_any_other_error_of_a_tool_is_a_failure(asked: Asked, data: dict[str, Any]) -> None:
+    asked.calls("one", "tool_error", **data)
+    assert asked.rows("SELECT outcome FROM tool_calls") == [["failed"]]
+    assert len(asked.question("tool-failures")) == 1
+
+
+@pytest.mark.parametrize("nothing", [None, "", False, {}, []])
+def test_an_empty_error_is_none(asked: Asked, nothing: object) -> None:
+    asked.calls("one", ok=True, error=nothing, exitCode="0")
+    asked.calls("two", ok=True, error="boom")
+    assert asked.rows("SELECT outcome FROM tool_calls ORDER BY cursor") == [["ok"], ["failed"]]
+
+
+MACHINE_MADE = [
+    {"prompt": "<task-notification>\n<task-id>a</task-id>"},
+    {"prompt": "<command-name>/clear</command-name>"},
+    {"prompt": "<command-message>init is running</command-message>"},
+    {"prompt": "<local-command-stdout>ok</local-command-stdout>"},
+    {"text": "<system-reminder>remember</system-reminder>"},
+    {"prompt": "Wake up", "machineMade": True},
+]
+
+
+@pytest.mark.parametrize("data", MACHINE_MADE, ids=str)
+def test_what_a_machine_says_as_a_prompt_is_no_persons(asked: Asked, data: dict[str, Any]) -> None:
+    said = asked.happens("action", data={"type": "prompt", "prompt": "Explain <task-notification> to me"})
+    asked.happens("action", data={"type": "prompt", **data})
+    assert asked.rows("SELECT machine_made FROM actions ORDER BY cursor") == [[0], [1]]
+    assert [row["cursor"] for row in asked.question("prompts-with", word="")] == [said]
+    told = [row["does"] for row in asked.question("story", session="s")]
+    assert told[-2:] == ["is told", "is notified"]
+
+
 def test_what_has_been_deleted_is_not_shown_though_it_is_still_there(asked: Asked) -> None:
     asked.happens("action", data={"type": "prompt", "prompt": "a secret"})
     asked.happens("session_deleted")

@@ -119,7 +119,7 @@ def test_hooks_at_once_are_all_there(appliance: Appliance, http: httpx.Client, t
 def test_a_hook_after_a_while_starts_a_sender_again(appliance: Appliance, http: httpx.Client, tmp_path: Path) -> None:
     env = environment(tmp_path, appliance.url, SESSION_ID="killed-sender")
     for number in range(3):
-        hook(STOP, env)
+        hook(STOP.replace(b"done", b"done %d" % number), env)
         eventually(lambda: len(entries_of(http, "killed-sender", "/responses")) == number + 1)  # noqa: B023
         stop_senders(tmp_path)
 

@@ -129,7 +129,8 @@ def test_every_safe_event_gets_the_hook_and_no_other_event(place: Place) -> None
     assert list(settings) == ["hooks", "env"]
     assert list(settings["hooks"]) == SAFE
     for event, (hook,) in ours(settings).items():
-        assert (hook["type"], hook["timeout"]) == ("command", 10 if event == "SessionEnd" else 5)
+        seconds = 10 if event == "SessionEnd" else 5 if event in WAITED_FOR else 60
+        assert (hook["type"], hook["timeout"]) == ("command", seconds)
         assert set(hook) - {"async"} == {"type", "command", "timeout"}
         assert hook.get("async", False) is (event not in WAITED_FOR)
     assert int(settings["env"][BUDGET]) >= 10_000
@@ -252,7 +253,7 @@ def older(text: str) -> str:
     """The settings as an earlier version of `install` left them: each hook waited for, and by one command."""
     settings = hook_agent._installed(text)
     command = json.dumps(hook_agent._hook_command())
-    settings = settings.replace(', "async": true', "")
+    settings = settings.replace('"timeout": 60, "async": true', '"timeout": 5')
     return settings.replace(json.dumps(hook_agent._hook_command(hook_agent._BATCH_MARKS)), command)
 
 
@@ -588,6 +589,19 @@ def test_whatever_the_moment_of_the_other_write_it_stays(
     settings = settings_of(place.settings)
     assert settings["model"] == "sonnet"
     assert len(ours(settings)) == len(SAFE) if verb == "install" else "hooks" not in settings
+
+
+def test_where_nothing_is_to_be_changed_nothing_is_touched(place: Place) -> None:
+    """The settings may be mounted so that nobody can write there."""
+    place.does("install")
+    before = place.settings.stat()
+    lock = Path(f"{place.settings}.lock")
+    lock.mkdir()
+    assert "already" in place.does("install")
+    place.write('{"model": "opus"}')
+    assert "Nothing to do" in place.does("uninstall")
+    assert lock.exists()
+    assert before.st_ino == place.settings.stat().st_ino
 
 
 def test_a_lock_that_is_held_is_waited_for_and_one_that_was_left_is_not(place: Place) -> None:

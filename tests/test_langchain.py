@@ -1090,6 +1090,23 @@ def test_nobody_is_at_work_in_a_graph_that_was_left(watched: Watched) -> None:
     assert watched.get()["state"]["agents"]["active"] == []
 
 
+def test_what_was_interrupted_has_not_failed(watched: Watched) -> None:
+    @tool
+    def long() -> str:
+        """Takes long."""
+        raise KeyboardInterrupt
+
+    graph = StateGraph(MessagesState)
+    graph.add_node("tools", ToolNode([long]))
+    graph.add_edge(START, "tools")
+    with pytest.raises(KeyboardInterrupt):
+        graph.compile().invoke({"messages": [says("", calls("long", "c1"))]}, watched.config)
+    (_, result) = watched.calls()["c1"]
+    assert result is not None
+    assert (result["type"], result["error"], result["rejected"]) == ("tool_error", "KeyboardInterrupt", True)
+    assert watched.statuses() == {"tools": "cancelled"}
+
+
 def test_nodes_whose_end_nobody_tells_end_with_their_graph(watched: Watched) -> None:
     handler, root, node, call = watched.agent.langchain_handler(), *(uuid4() for _ in range(3))
     handler.on_chain_start(None, {}, run_id=root, name="graph")
@@ -1098,6 +1115,10 @@ def test_nodes_whose_end_nobody_tells_end_with_their_graph(watched: Watched) -> 
     handler.on_tool_start(None, "", run_id=call, parent_run_id=node, name="add", tool_call_id="c1")
     handler.on_chain_error(GeneratorExit(), run_id=root)
     handler.on_chain_end({}, run_id=node)
+    handler.on_tool_end("late", run_id=call)
+    (_, result) = watched.calls()["c1"]
+    assert result is not None
+    assert (result["type"], result["rejected"]) == ("tool_error", True)
     assert watched.statuses() == {"work": "cancelled"}
     assert watched.get()["state"]["phase"] == "cancelled"
 

@@ -305,6 +305,8 @@ def test_a_subscription_in_the_middle_of_catching_up_misses_nothing(
         '{"type":"subscribe","after":-1}',
         '{"type":"subscribe","after":"1"}',
         '{"type":"subscribe","after":1e999}',
+        '{"type":"\\ud800"}',
+        '{"type":"subscribe","session":5,"user":"\\udc00"}',
         '{"type":"unsubscribe","user":{}}',
         '{"type":"ping"',
         "\ud7ff\x00",
@@ -322,6 +324,17 @@ def test_anything_else_is_ignored(
         client.send(message)
         newest = log(http, session_id)
         assert cursors(hear_events(client, 2))[1:] == newest
+
+
+def test_half_a_character_in_a_message_is_one_that_stands_for_it(
+    appliance: Appliance, http: httpx.Client, session_id: str
+) -> None:
+    user = {"userId": "half \ufffd"}
+    http.put(f"/api/sessions/{session_id}", json=user).raise_for_status()
+    with feed(appliance) as client:
+        hear(client)
+        client.send('{"type":"subscribe","user":"half \\ud800","after":0}')
+        assert [event["sessionId"] for event in hear_events(client, 1)] == [session_id]
 
 
 @pytest.mark.parametrize(

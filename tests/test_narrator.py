@@ -186,6 +186,7 @@ def test_another_program_beside_the_one_that_goes_on_is_a_lane(shared: Told) -> 
     assert (begun["type"], begun["agentId"], begun["data"]["agentId"]) == ("agent_spawned", lane, lane)
     prompt = shared.one("UserPromptSubmit", OTHER, prompt="look")
     assert (prompt["agentId"], prompt["data"]["machineMade"]) == (lane, True)
+    assert shared.one("SessionStart", OTHER, source="compact")["data"]["type"] == "session_start"
     asked = shared.one("PermissionRequest", OTHER, tool_name="Bash", tool_input={"command": "rm x"})
     assert (asked["agentId"], asked["data"]["attention"]["message"]) == (lane, "Bash: rm x")
     assert "attention" not in shared.one("Stop", OTHER, last_assistant_message="done")["data"]

@@ -105,6 +105,27 @@ def test_active_sessions_say_what_they_are_at(http: httpx.Client, session_id: st
     assert_problem(http.get("/api/query/active", params={"limit": 501}), 422, "$.limit")
 
 
+def test_the_last_prompt_is_what_a_person_said(http: httpx.Client, session_id: str) -> None:
+    act(http, session_id, type="prompt", prompt="Build the shop")
+    for said in (
+        "<task-notification>\n<task-id>a</task-id>",
+        "\n<command-name>/clear</command-name>",
+        "<local-command-x>",
+    ):
+        act(http, session_id, type="prompt", prompt=said)
+    act(http, session_id, type="prompt", prompt="Wake up", machineMade=True)
+    assert at_what(http, session_id)["lastPrompt"] == "Build the shop"
+    act(http, session_id, type="prompt", prompt="What is <task-notification>?")
+    assert at_what(http, session_id)["lastPrompt"] == "What is <task-notification>?"
+
+
+def test_no_agent_is_active_in_a_session_that_has_ended(http: httpx.Client, session_id: str) -> None:
+    http.post(f"/api/state/{session_id}/agents", json={"agentId": "a", "type": "t"}).raise_for_status()
+    http.post(f"/api/sessions/{session_id}/finalize", json={}).raise_for_status()
+    items = http.get("/api/sessions", params={"details": "true", "q": session_id}).json()["items"]
+    assert [item["agentsActive"] for item in items] == [0]
+
+
 DETAILS = ("lastPrompt", "lastAction", "goalsCompleted", "agentsActive")
 
 

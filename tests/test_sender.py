@@ -412,6 +412,22 @@ def test_dead_letters_stay_while_the_store_is_away(tmp_path: Path) -> None:
     assert (spool.letters(), len(waiting_in(spool))) == (1, 1)
 
 
+def test_what_is_refused_where_nothing_can_be_kept_is_said(tmp_path: Path) -> None:
+    program = """
+import hook_agent
+agent = hook_agent.SessionHookAgent("refused").sync
+for number in range(3):
+    agent.log_action(type="step", number=number)
+assert agent.flush(20)
+"""
+    with Fake(lambda posted: posted.refuse(422, "No such thing")) as store:
+        sealed = {"SESSION_SPOOL_DIR": "/dev/null", "TMPDIR": "/dev/null"}
+        _, errors = start(program, environment(tmp_path, store.url, **sealed)).communicate(timeout=60)
+    (line,) = errors.decode().splitlines()
+    assert "refused an event" in line
+    assert "No such thing" in line
+
+
 # ------------------------------------------------------------- what hooks have told before
 
 

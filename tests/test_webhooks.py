@@ -188,6 +188,17 @@ def test_slack_is_told_in_its_own_form(stack: ExitStack, folder: Path, tmp_path:
     }
 
 
+@pytest.mark.parametrize("form", ["slack", "json"])
+def test_what_is_told_is_fit_for_people(stack: ExitStack, folder: Path, tmp_path: Path, form: str) -> None:
+    receiver = stack.enter_context(Receiver())
+    _, http = served(stack, folder, settings(tmp_path, {"url": receiver.url, "format": form}))
+    family = "\U0001f468\u200d\U0001f469\u200d\U0001f467"
+    ask(http, "asking", "\x1b[31mMay\x1b[0m I\b \u202e?\r\n" + "x" * 489 + family + "y" * 100)
+    eventually(lambda: receiver.told)
+    text = receiver.told[0]["text"] if form == "slack" else receiver.told[0]["data"]["message"]
+    assert text.endswith("May I\u2408 ?\n" + "x" * 489 + "\u2026")
+
+
 # ---------------------------------------------------------------------- signature
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -10,18 +11,23 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from importlib.metadata import PackageNotFoundError, distribution
 from itertools import pairwise
 from pathlib import Path
+from statistics import median
 
 import httpx
 
+import hook_agent
 from hook_agent import _hook_command
 from tests.agents import environment, hook, numbers_of, remove_spools, run, spool_in, stop_senders
 from tests.appliance import Appliance
 from tests.badlink import BadLink, Fake
 from tests.bench.figures import Figure, Target, Unsound
 from tests.bench.load import percentile
+from tests.claude_stub import ClaudeStub, calls, says
+from tests.peers import eventually
 
 PAYLOAD = (
     b'{"session_id":"5f2c","hook_event_name":"PreToolUse","tool_name":"Bash","tool_use_id":"toolu_01","cwd":"/workspace",'
@@ -29,6 +35,14 @@ PAYLOAD = (
 )
 CHECKED_SHARE = 5
 """One run in so many is made once more without the `|| :` of the installed command, which would hide a failure."""
+TEN_CALLS = [[calls("Bash", command=f"echo {number}", description="Count")] for number in range(10)] + [[says("done")]]
+CLAUDE_ENVIRONMENT = {
+    "ANTHROPIC_API_KEY": "none",
+    "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
+    "DISABLE_AUTOUPDATER": "1",
+    "IS_SANDBOX": "1",  # lets root skip the permissions
+    "NO_PROXY": "127.0.0.1",
+}
 EVENTS = 10_000
 DELIVERY_SECONDS = 120.0
 CALLS = """
@@ -53,7 +67,8 @@ def measure(rounds: int, runs: int) -> list[Figure]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         try:
-            return [*_hook_costs(folder, runs), _call_cost(folder, rounds), *_bad_link(folder)]
+            claude = _claude_cost(folder / "claude", rounds)
+            return [*_hook_costs(folder, runs), *claude, _call_cost(folder, rounds), *_bad_link(folder)]
         finally:
             remove_spools(folder)
 
@@ -105,6 +120,69 @@ def _milliseconds(command: list[str], env: dict[str, str]) -> float:
     if (ran.returncode, ran.stdout, ran.stderr) != (0, b"", b""):
         raise Unsound(f"{command} ended with {ran.returncode}: {ran.stdout + ran.stderr!r}")
     return took * 1000
+
+
+# ---------------------------------------------------------------- the real command line
+
+
+def _claude_cost(folder: Path, rounds: int) -> list[Figure]:
+    """Ten calls of a tool by Claude Code, with the installed hooks and without, in turn; none where it is not here."""
+    claude = _claude()
+    if claude is None:
+        print(
+            "no Claude Code here (pip install claude-agent-sdk, or REAL_CLAUDE): not measured …",
+            end=" ",
+            file=sys.stderr,
+        )
+        return []
+    with Appliance(folder / "store") as appliance, ClaudeStub({"ten": TEN_CALLS}) as stub:
+        more = {"ANTHROPIC_BASE_URL": stub.url, **CLAUDE_ENVIRONMENT}
+        took: dict[str, list[float]] = {"without": [], "with": []}
+        for number in range(rounds + 1):
+            for kind in took if number % 2 else reversed(took):
+                (folder / kind).mkdir(exist_ok=True)
+                env = environment(folder / kind, appliance.url, **more, SESSION_ID=f"{kind}-{number}")
+                env["CLAUDE_CONFIG_DIR"] = str(folder / kind / ".claude")
+                if kind == "with" and number == 0:
+                    subprocess.run(
+                        [sys.executable, hook_agent.__file__, "install"], env=env, check=True, capture_output=True
+                    )
+                seconds = _turn(claude, folder / kind, env)
+                took[kind] += [seconds] if number else []  # the first one warms up
+        _check_told(appliance.url, f"with-{rounds}")
+    costs = [one - other for one, other in zip(took["with"], took["without"], strict=True)]
+    compared = f"ten Bash calls of Claude Code, with hooks more than the {median(took['without']):.2f} s without"
+    return [Figure("hooks", compared, "s", costs, Target(0.4, at_most=True))]
+
+
+def _claude() -> str | None:
+    if named := os.environ.get("REAL_CLAUDE"):
+        return named
+    with suppress(PackageNotFoundError):
+        found = Path(str(distribution("claude-agent-sdk").locate_file("claude_agent_sdk/_bundled/claude")))
+        return str(found) if found.exists() else None
+    return None
+
+
+def _turn(claude: str, folder: Path, env: dict[str, str]) -> float:
+    begun = time.perf_counter()
+    command = [claude, "-p", "[ten]", "--output-format", "json", "--dangerously-skip-permissions"]
+    ran = subprocess.run(command, env=env, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    took = time.perf_counter() - begun
+    if ran.returncode or json.loads(ran.stdout)["result"] != "done":
+        raise Unsound(f"Claude Code ended with {ran.returncode}: {ran.stdout[-300:]}{ran.stderr[-300:]}")
+    return took
+
+
+def _check_told(url: str, session: str) -> None:
+    """All of it is there: what is not waited for is not lost."""
+    with httpx.Client(base_url=url) as http:
+        path = f"/api/sessions/{session}"
+        eventually(lambda: (http.get(path).json().get("metadata") or {}).get("ended"))
+        told = http.get(path).json()
+        types = Counter(entry["type"] for entry in told["actions"] + told["responses"])
+    if [types[name] for name in ("prompt", "tool_call", "tool_result", "assistant_message")] != [1, 10, 10, 1]:
+        raise Unsound(f"not all was told: {types}")
 
 
 # ------------------------------------------------------------------------- a call

@@ -107,6 +107,28 @@ test('a refused token is said once, everything is kept, and a new token is taken
   assert.deepEqual(deadOf(env.SESSION_SPOOL_DIR), []);
 });
 
+test('a token file that cannot be read is named, where it is asked how things are and once to the program', async () => {
+  const guarded = await Store.create({ SESSIONS_TOKEN: 'the-right-token-0123456789' });
+  const folder = newFolder();
+  for (const [trouble, name, make] of [
+    [/ENOENT/, 'not-there', () => {}],
+    [/EISDIR.*uid \d+/, 'folder', (path) => fs.mkdirSync(path)], // as an engine makes one where there is nothing to mount
+    [/is empty/, 'empty', (path) => fs.writeFileSync(path, '')],
+  ]) {
+    const path = join(folder, name);
+    make(path);
+    const env = { ...environment(guarded, newFolder()), SESSION_TOKEN_FILE: path };
+    const said = await run("logAction({type: 'note'})", env);
+    const asked = await command(['test'], env);
+    const told = await command(['status'], env);
+    for (const text of [said.stderr, asked.stderr, told.stdout]) {
+      assert.match(text, trouble);
+      assert.equal(text.split(path).length >= 2, true, text);
+    }
+    assert.deepEqual([said.code, asked.code], [0, 1]);
+  }
+});
+
 test('a program that must not wait for its token ends at once, and its events are kept', async () => {
   const guarded = await Store.create({ SESSIONS_TOKEN: 'the-right-token-0123456789' });
   const env = environment(guarded, newFolder());

@@ -610,8 +610,8 @@ SELECT s.session_id,
               ORDER BY c.created_cursor)) AS subsessions
 FROM sessions s CROSS JOIN documents d ON d.session_id = s.session_id AND d.name = 'metadata';
 
-/* What a session waits for, as its metadata shows it: the oldest ask with the others,
-   else that the agent sits at its prompt. */
+/* What a session waits for, as its metadata shows it: the oldest ask, whole, with the
+   others, cut short; else that the agent sits at its prompt. */
 CREATE VIEW attention AS
 SELECT session_id, json_array_length(asks) AS number, asks ->> '$[0].since' AS since,
        iif(json_array_length(asks) > 1, json_set(asks -> '$[0]', '$.others', json_remove(asks, '$[0]')),
@@ -619,11 +619,14 @@ SELECT session_id, json_array_length(asks) AS number, asks ->> '$[0].since' AS s
 FROM (
   SELECT session_id, (
     SELECT json_group_array(json(document)) FROM (
-      SELECT json_patch(coalesce(e.data -> '$.attention', '{}'), json_object(
-               'reason', a.reason, 'message', coalesce(CAST(e.data ->> '$.attention.message' AS TEXT), ''),
-               'since', o.timestamp, 'askId', iif(a.reason = 'input', NULL, o.event_id),
+      SELECT json_patch(CASE a.cursor WHEN min(a.cursor) OVER () THEN (
+               SELECT json_patch(coalesce(data -> '$.attention', '{}'), json_object(
+                        'message', coalesce(CAST(data ->> '$.attention.message' AS TEXT), '')))
+               FROM events e WHERE e.cursor = a.told)
+             ELSE json_object('message', a.message) END, json_object(
+               'reason', a.reason, 'since', o.timestamp, 'askId', iif(a.reason = 'input', NULL, o.event_id),
                'agentId', a.agent_id, 'tool', a.tool)) AS document
-      FROM asks a CROSS JOIN events o ON o.cursor = a.cursor CROSS JOIN events e ON e.cursor = a.told
+      FROM asks a CROSS JOIN events o ON o.cursor = a.cursor
       WHERE a.session_id = s.session_id
         AND (a.reason <> 'input' OR NOT EXISTS (SELECT 1 FROM asks other
                                                 WHERE other.session_id = s.session_id AND other.reason <> 'input'))

@@ -135,7 +135,9 @@ def test_a_session_has_at_most_a_hundred_open_asks_and_keeps_little_of_each(data
     for number in range(130):
         ask(database, f"{number} {large}", own_id=f"{number}", tool="Write", input={"content": large})
     assert len(messages(database)) == 100
-    assert messages(database)[0] == f"30 {large}", "shown whole"
+    shown = messages(database)
+    assert shown[0] == f"30 {large}", "shown whole"
+    assert max(map(len, shown[1:])) == 500
     assert max(len(str(row)) for row in database.rows("SELECT * FROM asks")) < 3000
 
 

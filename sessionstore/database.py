@@ -74,7 +74,9 @@ def keep_each_ask(connection: sqlite3.Connection) -> None:
     whole, as they were at the end."""
     create_schema(connection, re.compile(r"^CREATE (TABLE|INDEX) (asks|remade)", re.MULTILINE))
     connection.execute("INSERT INTO remade SELECT max(cursor) FROM events HAVING max(cursor) > 0")
+    create_schema(connection, re.compile(r"^CREATE VIEW words", re.MULTILINE))
     connection.execute(LAST_ASKED)
+    connection.execute("DROP VIEW words")
     connection.execute("ALTER TABLE sessions DROP COLUMN attention")
     after = ""
     while finals := connection.execute(FINALS_WITH_GOALS, (after,)).fetchall():
@@ -83,14 +85,15 @@ def keep_each_ask(connection: sqlite3.Connection) -> None:
 
 
 LAST_ASKED = """
-INSERT INTO asks (cursor, session_id, told)
-SELECT asked, session_id, asked
-FROM (SELECT s.session_id, coalesce(
+INSERT INTO asks
+SELECT w.cursor, w.session_id, w.cursor, iif(w.reason = 'input', NULL, w.agent_id), w.reason, w.message, w.own_id,
+       w.tool_use_id, w.tool, w.input, w.exactness, w.is_logged
+FROM words w JOIN (SELECT s.session_id, coalesce(
         (SELECT max(e.cursor) FROM events e
          WHERE e.session_id = s.session_id AND e.cursor >= s.created_cursor
            AND (e.seq IS NOT NULL OR e.type = 'metadata_updated') AND json_type(e.data, '$.attention') = 'object'),
         s.last_cursor) AS asked
-      FROM sessions s WHERE s.status = 'waiting')"""
+      FROM sessions s WHERE s.status = 'waiting') ON w.cursor = asked"""
 FINALS_WITH_GOALS = """
 SELECT d.session_id, d.document,
        (SELECT max(e.cursor) FROM events e WHERE e.session_id = d.session_id AND e.type = 'session_finalized')

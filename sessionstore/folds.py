@@ -276,7 +276,7 @@ def had_ended(agent: Document, timestamp: str) -> bool:
 def complete_agent(state: Document, data: Document, patch: str | None, timestamp: str) -> Document:
     """The first end of an agent is its end, unless that was only the session's; a later one adds nothing."""
     known = known_agent(state, data["agentId"], timestamp)
-    if known["status"] in DONE and "endedBy" not in known:
+    if known.get("status") in DONE and "endedBy" not in known:
         return state
     return update_agent(state, {"status": "completed"} | data, patch, timestamp)
 

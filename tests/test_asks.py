@@ -129,6 +129,18 @@ def test_exact_words_replace_those_of_a_notification_and_its_time_stays(database
     assert attention(database)["since"] == since
 
 
+def test_a_session_has_at_most_a_hundred_open_asks_and_keeps_little_of_each(database: Database) -> None:
+    """Each word is held against all of them: neither their number nor their size may make that long."""
+    large = "x" * 100_000
+    for number in range(130):
+        ask(database, f"{number} {large}", own_id=f"{number}", tool="Write", input={"content": large})
+    assert len(messages(database)) == 100
+    shown = messages(database)
+    assert shown[0] == f"30 {large}", "shown whole"
+    assert max(map(len, shown[1:])) == 500
+    assert max(len(str(row)) for row in database.rows("SELECT * FROM asks")) < 3000
+
+
 def test_each_ask_is_told_of_and_the_same_not_twice(database: Database) -> None:
     for asked in (BASH, OTHER, BASH):
         ask(database, str(asked["input"]["command"]), None, **asked)

@@ -4559,8 +4559,7 @@ def _installed(text: str) -> str:
     """The settings, empty if there are none, with our hooks. Raises _Refused."""
     hooks = _our_hooks()
     text, there = _renewed(text, hooks) if text else ("", set())
-    for event in [event for event in hooks if event not in there]:
-        text = _with_hook(text, event, hooks[event])
+    text = _with_hooks(text, {event: hook for event, hook in hooks.items() if event not in there})
     if any(_places(text, _root(text), ("env", _END_BUDGET), lambda _: True)):
         return text
     return _with_inner_element(text, _root(text), ("env{",), f'"{_END_BUDGET}": "{_END_BUDGET_MS}"')
@@ -4581,14 +4580,39 @@ def _renewed(text: str, hooks: dict[str, Members]) -> tuple[str, set[str]]:
     return text, there
 
 
-def _with_hook(text: str, event: str, hook: Members) -> str:
+def _with_hooks(text: str, hooks: dict[str, Members]) -> str:
+    """All new members behind the first of them at once: reading the text again for each takes too long for others."""
     import json
 
-    group = json.dumps({"hooks": [hook]}, ensure_ascii=False)
+    groups = {event: json.dumps({"hooks": [hook]}, ensure_ascii=False) for event, hook in hooks.items()}
+    events = _events_in(text)
+    first, *others = [event for event in groups if event not in events] or [""]
+    for event in [event for event in groups if event in events or event == first]:
+        text = _with_group(text, event, groups[event])
+    if not others:
+        return text
+    opening = _hooks_in(text)[0].value_start
+    last = _elements(text, opening)[0][-1]
+    line = _new_line(text, last.start)
+    space = line if text[: last.start].endswith(line) else " "
+    more = "".join(f',{space}"{event}": [{groups[event]}]' for event in others)
+    return text[: last.end] + more + text[last.end :]
+
+
+def _with_group(text: str, event: str, group: str) -> str:
     path = ("hooks{", f"{event}[")
     if not text:
         return _wrapped(("{", *path), group, "\n", "  ") + "\n"
     return _with_inner_element(text, _root(text), path, group)
+
+
+def _hooks_in(text: str) -> list[_Element]:
+    """The member of the settings that has the hooks, if there is one. Where it stands twice, the last counts."""
+    return [member for member in _elements(text, _root(text))[0] if member.name == "hooks"][-1:] if text else []
+
+
+def _events_in(text: str) -> set[str]:
+    return {event for member in _hooks_in(text) if isinstance(member.value, dict) for event in member.value}
 
 
 def _uninstalled(text: str) -> str:

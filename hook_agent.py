@@ -329,11 +329,12 @@ def with_few_texts(data: Members) -> Members:
         return data
     few = _Few(MOST_TEXTS)
     kept = {}
-    for name, value in data.items():
+    for name, value in sorted(data.items(), key=lambda member: isinstance(member[1], (dict, list))):  # plain ones first
         if names_something(name):
             kept[name] = value
         elif few.left > 0:
             kept[name] = few.value(value)
+    kept = {name: kept[name] for name in data if name in kept}
     return {**kept, "truncated": {"bytes": len(_encoded(data)), "texts": number}}
 
 

@@ -482,11 +482,12 @@ def test_a_hook_waits_for_no_pattern_that_takes_long(tmp_path: Path) -> None:
 
 def test_the_library_cuts_what_has_too_many_texts(tmp_path: Path) -> None:
     code = """import hook_agent
-hook_agent.SessionHookAgent("many").sync.log_action(texts=["x"] * 30_000, type="note", toolUseId="t1")"""
+hook_agent.SessionHookAgent("many").sync.log_action(texts=["x"] * 30_000, type="note", toolUseId="t1", path="a")"""
     run(code, environment(tmp_path, NOWHERE))
     entry = waiting_in(spool_in(tmp_path, NOWHERE))[-1]["data"]
-    assert (entry["type"], entry["toolUseId"], len(entry["texts"])) == ("note", "t1", 20_000)
-    assert entry["truncated"]["texts"] == 30_000 and entry["truncated"]["bytes"] > 120_000
+    assert (entry["type"], entry["toolUseId"], entry["path"]) == ("note", "t1", "a")
+    assert len(entry["texts"]) == 20_000 - 1, "an id is not counted, nor the type; the path is"
+    assert entry["truncated"]["texts"] == 30_001 and entry["truncated"]["bytes"] > 120_000
 
 
 def test_a_hook_leaves_what_holds_no_secret_to_the_letter(tmp_path: Path) -> None:

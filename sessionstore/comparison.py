@@ -105,6 +105,7 @@ class Comparison:
 
     def failure(self) -> str | None:
         """Why nothing could be compared; None: it was, and its process has left word of it."""
+        before = self.last
         try:
             self.ground.check()
             self.process = process = self.begin()
@@ -115,7 +116,9 @@ class Comparison:
             process.kill()
             process.communicate()
             return f"it took longer than {MOST_SECONDS:.0f} s"
-        return errors.strip()[-500:] or f"exit code {process.returncode}" if process.returncode not in (0, 1) else None
+        if self.last != before:
+            return None
+        return errors.strip()[-500:] or f"its process ended with {process.returncode}"
 
     def begin(self) -> subprocess.Popen[str]:
         """Its own process: what is large, or damaged, does no harm here."""

@@ -236,6 +236,18 @@ def test_without_a_tree_what_sqlite_can_find_is_found(folder: Path) -> None:
         assert verify["error"] is None
 
 
+def test_what_keeps_it_from_being_compared_is_said(folder: Path) -> None:
+    with Appliance(folder, {"SESSIONS_VERIFY_EVERY": "1s"}) as server:
+        eventually(lambda: health(server)["verify"]["status"] == "ok")
+        (folder / ".compared.json").unlink()
+        (folder / ".compared.json.part").mkdir()  # in the way of what is noted
+        eventually(lambda: ".compared.json" in (health(server)["verify"]["error"] or ""), 30)
+        assert health(server)["verify"]["status"] == "failed" and metric(server, "verify_failing") == 1
+        (folder / ".compared.json.part").rmdir()
+        eventually(lambda: health(server)["verify"]["status"] == "ok", 30)
+        assert server.output.count("The verification failed") <= 2
+
+
 def test_it_can_be_left_to_others(folder: Path) -> None:
     with Appliance(folder, {"SESSIONS_VERIFY_EVERY": "off"}) as server:
         assert health(server)["verify"] == {"status": "off", "last": None, "error": None}

@@ -34,6 +34,11 @@ class Login(msgspec.Struct, frozen=True):
     ends: int
 
 
+def make_cookie() -> str:
+    """256 random bits, in a form by which they are known and taken out of what agents say."""
+    return secrets.token_hex(32)
+
+
 def proof_of(cookie: str, token: Token) -> str:
     return hmac.new(cookie.encode(), token.digest, hashlib.sha256).hexdigest()
 
@@ -51,7 +56,7 @@ class Logins:
 
     def begin(self, token: Token) -> tuple[str, int]:
         """A new cookie, and for how many seconds it is good."""
-        cookie, now = secrets.token_urlsafe(32), int(time.time())
+        cookie, now = make_cookie(), int(time.time())
         seconds = SECONDS if token.expires is None else max(1, min(SECONDS, int(token.expires) - now))
         login = Login(digest(cookie).hex(), token.name, proof_of(cookie, token), now + seconds)
         names = {known.name for known in self.tokens.by_digest.values()}

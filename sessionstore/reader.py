@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
@@ -18,7 +19,7 @@ from .database import CHANGES_STATE, STATE_EVENTS
 from .events import LOGS, now
 from .problems import Problem, invalid, no_session, unavailable
 from .search import Narrowed
-from .text import shortened
+from .text import for_people, shortened
 
 CONNECTIONS = 3
 DEADLINE = 5.0
@@ -305,7 +306,8 @@ class Reader:
             f" WHERE {where} ORDER BY m.last_cursor DESC LIMIT ?",
             [*values, limit + 1],
         )
-        return rows.page(limit)
+        page = rows.page(limit)
+        return Page(list(map(fit_card, page.documents)), page.following) if details else page
 
     async def sessions_of_user(self, user_id: str) -> Page:
         rows = await self.rows(
@@ -318,7 +320,7 @@ class Reader:
     async def active(self, limit: int) -> Page:
         """The sessions that go on and what they are at, those that wait for a person first, the longest wait on top."""
         rows = await self.rows(ACTIVE, {"limit": limit})
-        return Page([row[0] for row in rows], None)
+        return Page([fit_card(row[0]) for row in rows], None)
 
     async def stats(self, now: str) -> str:
         """The counts of GET /api/query/stats, without the size of the database; `now` ends the last minute."""
@@ -515,6 +517,23 @@ def cut(value: Any, depth: int = BRIEF_DEPTH) -> Any:
     if isinstance(value, list):
         return [cut(item, depth - 1) for item in value[: BRIEF_ITEMS if depth else 0]]
     return value
+
+
+UNFIT = re.compile(r"\\u00[01]|\\[bfr]|[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+
+
+def fit_card(document: str) -> str:
+    """A session's metadata as a list for people has it: what is quoted of an agent is made fit for them."""
+    if not UNFIT.search(document):
+        return document
+    card = folds.decode(document)
+    asked = card.get("attention")
+    others = asked.get("others") if isinstance(asked, dict) else None
+    for quoted in (card, card.get("lastAction"), card.get("end"), asked, *(others if isinstance(others, list) else ())):
+        for name in ("lastPrompt", "text", "message", "error"):
+            if isinstance(quoted, dict) and isinstance(quoted.get(name), str):
+                quoted[name] = for_people(quoted[name])
+    return folds.encode(card)
 
 
 def document(name: str) -> str:

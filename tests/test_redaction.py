@@ -17,8 +17,9 @@ import hook_agent
 from hook_agent import Redaction, has_reason
 from sessionstore.access import COOKIE
 from sessionstore.folds import decode, encode
+from sessionstore.logins import make_cookie
 from sessionstore.redaction import Redactor
-from sessionstore.tokens import cookie_for, make_token
+from sessionstore.tokens import make_token
 from tests.agents import Json, command, environment, hook, run, spool_in, waiting_in
 from tests.appliance import REPOSITORY, Appliance
 from tests.test_node import node  # noqa: F401
@@ -31,6 +32,7 @@ GITHUB = "ghp_" + "a1B2" * 9
 AWS = "AKIA" + "IOSFODNN7EXAMPLE"
 JWT = ".".join(("eyJhbGciOiJIUzI1NiJ9", "eyJzdWIiOiIxMjM0NTY3ODkwIn0", "dozjgNryP4J3jVmNHl0w5N_XgL0n3I9P"))
 TOKEN = "sst_" + "a1B2-_D4" * 4
+LOGIN = "a1b2c3d4" * 8
 # Put together here, so that nobody who looks for secrets finds this file.
 
 FOUND = [
@@ -71,8 +73,8 @@ FOUND = [
     (f"https://{GITHUB}@github.com", "https://[redacted:github]@github.com"),
     (TOKEN, "[redacted:session-store]"),
     (f"SESSION_STORE_URL=x\\n{TOKEN}", "SESSION_STORE_URL=x\\n[redacted:session-store]"),
-    (f"Cookie: a=b; {COOKIE}={cookie_for('t')}; c=d", f"Cookie: a=b; {COOKIE}=[redacted:session-store]; c=d"),
-    (f"localhost\tFALSE\t/\t{COOKIE}\t{cookie_for('t')}", f"localhost\tFALSE\t/\t{COOKIE}\t[redacted:session-store]"),
+    (f"Cookie: a=b; {COOKIE}={LOGIN}; c=d", f"Cookie: a=b; {COOKIE}=[redacted:session-store]; c=d"),
+    (f"localhost\tFALSE\t/\t{COOKIE}\t{LOGIN}", f"localhost\tFALSE\t/\t{COOKIE}\t[redacted:session-store]"),
     ("SG." + "a1B2c3D4e5F6g7H8i9J0k1" + "." + "a1B2c3D4e5F" * 4, "[redacted:sendgrid]"),
     ("dop_v1_" + "a1b2c3d4" * 8, "[redacted:digitalocean]"),
     ("VAULT hvs." + "CAESIJ" * 10, "VAULT [redacted:vault]"),
@@ -145,7 +147,7 @@ MEMBERS: list[tuple[Json, Json]] = [
     ({"authorization": "abc"}, {"authorization": "[redacted:authorization]"}),
     ({"login.password": "x"}, {"login.password": "[redacted:password]"}),
     ({"auths": {"r.io": {"auth": "dXNlcjpwYXNzMQ=="}}}, {"auths": {"r.io": {"auth": "[redacted:docker]"}}}),
-    ({"cookies": {COOKIE: cookie_for("t")}}, {"cookies": {COOKIE: "[redacted:session-store]"}}),
+    ({"cookies": {COOKIE: LOGIN}}, {"cookies": {COOKIE: "[redacted:session-store]"}}),
 ]
 
 MEMBERS_LEFT: list[Json] = [
@@ -246,7 +248,7 @@ def test_so_are_they_with_own_patterns(pattern: str, parts: list[str]) -> None:
 
 def test_tokens_and_cookies_of_the_store_are_taken_out() -> None:
     for token in (make_token() for _ in range(200)):
-        texts = (f"cat token\n{token}\n", f"Cookie: {COOKIE}={cookie_for(token)}")
+        texts = (f"cat token\n{token}\n", f"Cookie: {COOKIE}={make_cookie()}")
         assert [Redaction().text(text) for text in texts] == [
             "cat token\n[redacted:session-store]\n",
             f"Cookie: {COOKIE}=[redacted:session-store]",

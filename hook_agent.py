@@ -1171,7 +1171,7 @@ class Spool:
         return None
 
     def word(self) -> str:
-        """What who delivers says: the store is `there`, `away` or `refuses` the token, or that it `fails` itself."""
+        """What whoever delivers says of the store: `there`, `away`, `refuses` (the token), or that it `fails`."""
         return self._word_of_sender()[1]
 
     def trouble(self) -> str:

@@ -163,8 +163,8 @@ def test_no_duration_is_negative(asked: Asked) -> None:
     asked.calls("said", durationMs=-5)
     asked.happens("agent_spawned", data={"agentId": "a"}, timestamp="2026-02-14T10:00:30.000Z")
     asked.happens("agent_completed", data={"agentId": "a"}, timestamp="2026-02-14T10:00:00.000Z")
-    asked.happens("session_created", "t", timestamp="2030-01-01T00:00:00.000Z")
-    asked.happens("session_finalized", "t", timestamp="2020-01-01T00:00:00.000Z")
+    asked.happens("session_created", "t", timestamp="2026-02-14T10:00:00.000Z")
+    asked.happens("session_finalized", "t", timestamp="2026-02-14T09:00:00.000Z")
     for view, column in (
         ("tool_calls", "duration_ms"),
         ("responses", "duration_ms"),

@@ -31,7 +31,7 @@ from litestar.exceptions import HTTPException
 from sessionstore import __version__, api, commands, live, pages, questions
 from sessionstore.access import Gate
 from sessionstore.database import DatabaseUnusable
-from sessionstore.door import Door, Sound
+from sessionstore.door import Door, Heads, Sound
 from sessionstore.log import logging_as, tell
 from sessionstore.owner import CannotStart, own_folder
 from sessionstore.problems import Problem
@@ -85,7 +85,7 @@ def create_app(store: Store, tokens: Tokens, traffic: Traffic | None = None) -> 
         },
         logging_config=None,
     )
-    gate = Gate(Sound(app, store), store.settings, tokens)  # type: ignore[arg-type]
+    gate = Gate(Sound(Heads(app), store), store.settings, tokens)  # type: ignore[arg-type]
     app.state.gate = gate
     return gate
 

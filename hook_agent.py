@@ -459,7 +459,7 @@ SECRETS: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("vault", ("^hvs.", "^hvb.", "^hvr."), _begin("hv[bsr]") + r"\.[A-Za-z0-9_-]{24,}"),
     ("shopify", ("shpat_", "shpca_", "shppa_", "shpss_"), _begin("shp(?:at|ca|pa|ss)_") + "[A-Fa-f0-9]{32}"),
     ("age", ("AGE-SECRET-KEY-1",), "AGE-SECRET-KEY-1[A-Z0-9]{50,}"),
-    ("sentry", ("sntrys_", "sntryu_"), _begin("sntry[su]_") + "[A-Za-z0-9+/_-]{40,}={0,2}"),
+    ("sentry", ("sntrys_", "sntryu_"), _begin("sntry[su]_") + "[A-Za-z0-9+/_-]{40,}(?:==?_[A-Za-z0-9+/_-]{20,})?"),
     ("telegram", (":AA",), "((?<=[0-9]{8}):)AA[A-Za-z0-9_-]{33}(?![A-Za-z0-9_-])"),
     ("discord", ("/api/webhooks/",), "(/api/webhooks/[0-9]{15,22}/)[A-Za-z0-9_-]{60,}"),
     ("azure", ("accountkey=", "sharedaccesskey="), "((?:Account|SharedAccess)Key=)[A-Za-z0-9+/]{40,}={0,2}"),
@@ -580,9 +580,11 @@ class Redaction:
 
     def concerns(self, text: str) -> bool:
         """Whether JSON text, as it is written, may hold any: cheap, and right where the answer is no."""
-        if self.has_own or any(f"\\u00{digit}" in text for digit in "234567"):  # a letter, written so
+        if self.has_own or ("\\u00" in text and any(f"\\u00{digit}" in text for digit in "234567")):  # a letter so
             return True
         lower = text.lower()
+        if "re" in sys.modules and not has_reason(lower):  # a hook looks without it, which takes less than to import it
+            return False
         return any(_has_hint(text, lower, hints) for _, hints, _ in SECRETS)
 
     def data(self, data: Members) -> Members:
@@ -627,8 +629,13 @@ def _lower(text: str) -> str:
 
 def has_reason(lower: str) -> bool:
     """Whether a text, in lower case, has any of the hints in it, whatever is around them."""
-    search = _table().reason.search
-    return any(search(lower, at, at + _PIECE + _BESIDE) for at in range(0, len(lower), _PIECE))
+    return any(_found_in_pieces(_table().reason, lower))
+
+
+def _found_in_pieces(regex: Any, text: str) -> Iterator[Any]:
+    """What it finds in a piece after the other, which overlap: what is found in both, twice."""
+    for at in range(0, len(text), _PIECE):
+        yield from regex.finditer(text, at, at + _PIECE + _BESIDE)
 
 
 _tables: list[_Table] = []
@@ -646,7 +653,7 @@ class _Table:
     def __init__(self) -> None:
         import re
 
-        self.rows = [_Row(name, pattern, _words(hints)) for name, hints, pattern in SECRETS]
+        self.rows: dict[int, _Row] = {}
         self.words: dict[str, list[int]] = {}  # and which rows begin with them
         for index, (_, hints, _) in enumerate(SECRETS):
             for word in _words(hints):
@@ -656,6 +663,8 @@ class _Table:
 
     def without_secrets(self, text: str, lower: str) -> str:
         for index in sorted({index for word, rows in self.words.items() if word in lower for index in rows}):
+            if index not in self.rows:
+                self.rows[index] = _Row(*SECRETS[index])
             redacted = self.rows[index].replaced(text, lower)
             if redacted is not text:
                 text, lower = redacted, _lower(redacted)
@@ -668,9 +677,10 @@ def _words(hints: tuple[str, ...]) -> set[str]:
 
 
 class _Row:
-    def __init__(self, name: str, pattern: str, words: set[str]) -> None:
+    def __init__(self, name: str, hints: tuple[str, ...], pattern: str) -> None:
         import re
 
+        words = _words(hints)
         self._marker = f"[redacted:{name}]"
         self._pattern = re.compile(pattern)
         self._begin = re.compile(_beginning(words | set(_BEFORE_SECRETS if "token" in words else ())))
@@ -679,7 +689,7 @@ class _Row:
         """As the pattern's `sub` does it, which would hold the interpreter for as long as a long text takes."""
         done, parts = 0, []
         match, has_kept = self._pattern.match, self._pattern.groups > 0
-        for beginning in self._begin.finditer(lower):
+        for beginning in _found_in_pieces(self._begin, lower):
             at = beginning.start()
             if at >= done and (found := match(text, at)):
                 parts += [text[done:at], found[1] if has_kept else "", self._marker]
@@ -742,8 +752,89 @@ def _checked_pattern(pattern: str) -> Any:
     return regex
 
 
-def own_patterns(setting: str) -> tuple[tuple[str, str], ...] | None:
+# A pattern of one's own could take for ever: `(a+)+x` twice as long for each a more, `[A-Z]+-x` with the square of a
+# text of capitals. Whether one does is not read off it but tried, with texts made of it: what comes before each of its
+# parentheses and repetitions, then, over and over, what may repeat there, and last something that ends no match.
+
+_TRIED_LENGTH = 8_000
+_TRY_SECONDS, _TRY_SECONDS_A_LETTER = 0.0005, 1e-6
+_ATOM = (
+    r"\\[\s\S]|\[\^?\]?(?:\\.|[^\]\\])*\]|\(\?(?:P?<\w+>|[a-zA-Z-]*[:)]|<?[=!])|[()|^$]|[*+?][+?]?|"
+    r"\{\d*(?:,\d*)?\}[+?]?|[\s\S]"
+)
+_SAMPLES = {
+    r"\d": "0",
+    r"\w": "a",
+    r"\s": " ",
+    r"\n": "\n",
+    r"\t": "\t",
+    r"\r": "\r",
+    r"\D": "-",
+    r"\S": "a",
+    r"\W": "-",
+    ".": "a",
+}
+_NOWHERE = (r"\b", r"\B", r"\A", r"\Z", "^", "$", "|")
+
+
+def _refuse_slow(pattern: str) -> None:
+    """Raises ValueError where a text of 8,000 letters takes it longer than it should."""
+    import re
+
+    search = re.compile(pattern).search
+    for before, unit in _hostile_texts(pattern):
+        length = 16
+        while length <= _TRIED_LENGTH:
+            text = f"{before}{unit * (length // len(unit))}\x01"
+            bound = _TRY_SECONDS + _TRY_SECONDS_A_LETTER * len(text)
+            if _search_seconds(search, text) > bound and _search_seconds(search, text) > bound:
+                raise ValueError(
+                    f"{pattern!r} would take very long for {f'{before}{unit * 3}'!r}, if that went on: "
+                    "put bounds to what repeats, such as {1,100}, and repeat nothing that repeats"
+                )
+            length += length // 2
+
+
+def _search_seconds(search: Callable[[str], object], text: str) -> float:
+    begun = time.thread_time()
+    search(text)
+    return time.thread_time() - begun
+
+
+def _hostile_texts(pattern: str) -> Iterator[tuple[str, str]]:
+    """What comes first, and what then over and over: samples of what the pattern is made of."""
+    import re
+
+    sample, last, places = "", "", {0}
+    for atom in re.findall(_ATOM, pattern):
+        if atom[0] in "(*+?{" and atom != "{":
+            places.add(len(sample) - len(last) * (atom[0] != "("))
+            times = int("0" + atom[1:].partition(",")[0].rstrip("}+?")) if atom[0] == "{" else 1
+            sample, last = sample + last * (min(times, 50) - 1), "" if atom[0] == "(" else last
+        else:
+            last = _sample_of(atom)
+            sample += last
+    letters = {letter for letter in f"{pattern}a0 -" if letter.isalnum() or letter in " -_./:,"}
+    for place in sorted(places):
+        units = letters | {sample[place : place + length] for length in range(2, 8)}
+        yield from ((sample[:place], unit) for unit in sorted(units) if unit)
+
+
+def _sample_of(atom: str) -> str:
+    """One character that it matches, as far as that is easily said."""
+    if atom in _NOWHERE or atom == ")":
+        return ""
+    if atom[0] != "[" or len(atom) < 3:
+        return _SAMPLES.get(atom, atom[-1])
+    if atom[1] == "^":
+        return next((letter for letter in "a0 -" if letter not in atom), "a")
+    return _SAMPLES.get(atom[1:3], atom[1])
+
+
+def own_patterns(setting: str, *, is_hasty: bool = False) -> tuple[tuple[str, str], ...] | None:
     """What `on` (none), `off` (None) or the path of a file with further patterns stands for. Raises ValueError.
+
+    That some pattern would take long is not found out by one who `is_hasty`.
 
     Each line of the file is a regular expression, before which may stand a name: `acme: ACME-[0-9a-f]{32}`. Empty
     lines and those that begin with # say nothing.
@@ -762,6 +853,8 @@ def own_patterns(setting: str) -> tuple[tuple[str, str], ...] | None:
         if line.strip() and not line.startswith("#"):
             try:
                 own.append(_named_pattern(line.strip()))
+                if not is_hasty:
+                    _refuse_slow(own[-1][1])
             except ValueError as error:
                 raise ValueError(f"line {number} of {setting}: {error}") from None
     return tuple(own)
@@ -783,7 +876,7 @@ def _redaction(is_silent: bool = False) -> Redaction | None:
     if not _chosen:
         setting = _setting("SESSION_REDACT")
         try:
-            own = own_patterns(setting)
+            own = own_patterns(setting, is_hasty=is_silent)
             _chosen.append(None if own is None else Redaction(own))
         except ValueError as error:
             _chosen.append(Redaction())
@@ -1077,7 +1170,7 @@ class Spool:
         return None
 
     def word(self) -> str:
-        """What whoever delivers says of the store: `there`, `away` or `refuses` (the token)."""
+        """What whoever delivers says of the store: `there`, `away`, `refuses` (the token), or that it `fails` itself."""
         return self._word_of_sender()[1]
 
     def trouble(self) -> str:
@@ -2148,6 +2241,7 @@ def _api_error(entry: Members) -> str:
 _PAYLOAD_BYTES = 16 << 20
 _READ_BYTES = 1 << 20
 _AT_ONCE_SECONDS = 2.0
+_OWN_SECONDS = 0.5  # for own patterns that nobody may have tried yet
 # A script that is `__main__` is compiled anew each time it starts, a module that it imports is not. Its folder comes
 # last in the path: what else lies there must not take the place of the standard library.
 _AS_MODULE = "import sys; sys.path.append({folder!r}); import {name}; {name}.{call}"
@@ -2231,8 +2325,34 @@ def _hook_record(payload: bytes, is_within: bool = False) -> bytes:
 
 
 def _redacted(payload: bytes) -> bytes:
-    """Decoded only where there may be a secret in it. One that is not JSON is redacted as the text that it is."""
+    """Without secrets, and in time, whatever own patterns are."""
     redaction = _redaction(is_silent=True)
+    if redaction is None or not redaction.has_own:
+        return _redacted_by(redaction, payload)
+    try:
+        return _in_time(_OWN_SECONDS, _redacted_by, redaction, payload)
+    except TimeoutError:  # the sender refuses such patterns, and the command `status` says why
+        return _redacted_by(Redaction(), payload)
+
+
+def _in_time(seconds: float, work: Callable[..., bytes], *arguments: Any) -> bytes:
+    """What it returns. Raises TimeoutError, also out of a regular expression."""
+    import signal
+
+    signal.signal(signal.SIGALRM, _raise_timeout)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        return work(*arguments)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def _raise_timeout(*_: object) -> NoReturn:
+    raise TimeoutError
+
+
+def _redacted_by(redaction: Redaction | None, payload: bytes) -> bytes:
+    """Decoded only where there may be a secret in it. One that is not JSON is redacted as the text that it is."""
     text = payload.decode("latin-1")
     if redaction is None or not redaction.concerns(text):
         return payload
@@ -2534,8 +2654,9 @@ class Sender:
             has_worked = work()
         except _Unreachable as trouble:
             return self._pause(trouble)
-        except Exception:  # the spool cannot be read or written now, or something that nobody foresaw
+        except Exception as error:  # the spool cannot be read or written now, or something that nobody foresaw
             self.failures += 1
+            self._say_word("fails", f"{type(error).__name__}: {error}")
             return _FAULT_PAUSE_SECONDS
         if not has_worked:
             return None
@@ -4812,12 +4933,13 @@ def _tell_status(spool: Spool) -> int:
         print(f"{_total(dropped)} events had to go for the bound of {spool.limit} bytes; the store is yet to be told.")
     if letters := spool.letters():
         print(f"{letters} were refused for good: see {spool.path('dead')}; `flush --dead` tries them again.")
-    is_taken, who = spool.word() == "there", spool.who_delivers()
+    word, who = spool.word(), spool.who_delivers()
     if who:
-        print(f"Process {who} delivers" + ("." if is_taken else ", but the store does not take it now."))
+        how = {"there": ".", "fails": ", but fails by itself."}
+        print(f"Process {who} delivers" + how.get(word, ", but the store does not take it now."))
     if trouble := _Link(_service_url()).token_trouble():
         print(trouble)
-    if events and not is_taken:
+    if events and word != "there":
         print(f"The last try failed: {spool.trouble()}")
     return 1 if events else 0
 

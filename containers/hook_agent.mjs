@@ -271,7 +271,7 @@ export const SECRETS = [
   ['vault', begin('hv[bsr]') + String.raw`\.[A-Za-z0-9_-]{24,}`],
   ['shopify', `${begin('shp(?:at|ca|pa|ss)_')}[A-Fa-f0-9]{32}`],
   ['age', 'AGE-SECRET-KEY-1[A-Z0-9]{50,}'],
-  ['sentry', `${begin('sntry[su]_')}[A-Za-z0-9+/_-]{40,}={0,2}`],
+  ['sentry', `${begin('sntry[su]_')}[A-Za-z0-9+/_-]{40,}(?:==?_[A-Za-z0-9+/_-]{20,})?`],
   ['telegram', '((?<=[0-9]{8}):)AA[A-Za-z0-9_-]{33}(?![A-Za-z0-9_-])'],
   ['discord', '(/api/webhooks/[0-9]{15,22}/)[A-Za-z0-9_-]{60,}'],
   ['azure', '((?:Account|SharedAccess)Key=)[A-Za-z0-9+/]{40,}={0,2}'],

@@ -1,5 +1,6 @@
 """The server behind app.py: decode, validate, append, commit, publish.
 
+text         somebody else's words, made fit for people
 targets      who is told by HTTP, and of what: the file of webhooks
 settings     what the environment says
 log          what the server says while it runs, as text or JSON
@@ -7,7 +8,7 @@ histogram    how something is distributed, counted into buckets
 owner        one process on a folder
 disk         the room that is left
 tokens       who holds which, in files; adding and taking away while the server runs
-attempts     wrong tokens, counted by address
+attempts     wrong tokens and other refusals, counted by address
 problems     every error, and the one shape in which it is told
 folds        what an event does to a document: pure functions
 events       the words of the contract: ids, times, JSON, the event
@@ -28,6 +29,7 @@ notices      what is worth telling somebody
 webhooks     telling it, each target on a thread of its own
 reader       read-only connections and every query of the API
 store        these as one thing, opened at the start and closed at the end
+bodies       what requests bring: how much at the same time
 access       who may: hosts, origins, tokens, roles
 connections  how many, of one address and in all
 traffic      every request counted, and logged where that is asked for

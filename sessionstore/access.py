@@ -7,7 +7,8 @@ from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from itertools import product
 from typing import Any, NamedTuple
 
-from .attempts import Failures
+from .attempts import Failures, Tellings
+from .bodies import Bodies, Body
 from .log import security
 from .problems import MEDIA_TYPE, Problem
 from .settings import Settings, is_loopback_name, plain_address
@@ -78,7 +79,10 @@ class Caller(NamedTuple):
 ANYBODY = Caller("admin")
 """Who asks where no token is needed."""
 NOBODY = Caller(None)
-REASONS = ("host", "origin", "token", "attempts", "role", "rate", "connections", "idle", "listeners")
+REASONS = (
+    *("host", "origin", "token", "attempts", "role", "rate"),
+    *("connections", "idle", "listeners", "bodies", "unreadable"),
+)
 """Why somebody is not let in, or let go, as the metrics count it."""
 SCHEMES = {"http": ("http", "https"), "websocket": ("ws", "wss")}
 
@@ -94,6 +98,8 @@ class Gate:
         self.hosts: tuple[dict[bytes, bool], dict[bytes, bool]] = ({}, {})
         """Which are answered to: while no token is needed, and while one is."""
         self.failures = Failures(settings.max_failures)
+        self.tellings = Tellings()
+        self.bodies = Bodies(max(settings.max_batch_bytes, settings.max_event_bytes))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -112,11 +118,42 @@ class Gate:
             if is_preflight(asked):
                 await answer(send, 204, PREFLIGHT)
                 return
-            scope["state"]["caller"] = self.check_role(asked)
+            scope["state"]["caller"] = caller = self.check_role(asked)
         except Problem as problem:
             await refuse(problem, scope, receive, send)
             return
-        await self.app(scope, receive, send)
+        body = self.body_of(caller, asked)
+
+        async def receive_bounded() -> Message:
+            message = await receive()
+            self.grow(body, len(message.get("body") or b""))
+            return message
+
+        try:
+            await self.app(scope, receive_bounded, send)
+        finally:
+            body.let_go()
+
+    def body_of(self, caller: Caller, asked: Asked) -> Body:
+        """What comes of the request, counted with all else of its token, or of its address."""
+        return Body(self.bodies, caller.token or self.address_of(asked))
+
+    def expected(self, asked: Asked, size: int) -> Body | None:
+        """What is about to come of a request of somebody known, counted already; None: of a stranger, or too much."""
+        caller = self.caller(asked.headers) if self.tokens else ANYBODY
+        body = self.body_of(caller, asked)
+        if caller.role is None or not self.bodies.has_room(body.who, size):
+            return None
+        body.grow(size)
+        return body
+
+    def grow(self, body: Body, size: int) -> None:
+        """Raises Problem 503 where more is under way than may be."""
+        try:
+            body.grow(size)
+        except Problem:
+            self.refused["bodies"] += 1
+            raise
 
     def admit(self, asked: Asked) -> Caller:
         """Who asks, if that is one who may. Raises Problem. The answer to a page also wants `with_cors`."""
@@ -125,13 +162,15 @@ class Gate:
 
     def check_place(self, asked: Asked) -> None:
         """Whom the request is meant for, and where it comes from. Raises Problem."""
+        if len(asked.given) > len(asked.headers):
+            check_single(asked.given)
         self.check_host(asked)
         self.check_origin(asked)
 
     def check_host(self, asked: Asked) -> None:
-        """Raises Problem 400 for no Host or several, 403 for one that is not answered to."""
-        host, given = asked.headers.get(b"host"), asked.given
-        if host is None or (len(given) > len(asked.headers) and sum(name == b"host" for name, _ in given) > 1):
+        """Raises Problem 400 for no Host, 403 for one that is not answered to."""
+        host = asked.headers.get(b"host")
+        if host is None:
             raise Problem(400, "The request must have one Host header")
         hosts = self.hosts[self.tokens.is_required]
         known = hosts.get(host)
@@ -145,7 +184,17 @@ class Gate:
 
     def note_refusal(self, reason: str, asked: Asked, **fields: str) -> None:
         self.refused[reason] += 1
-        security(f"{reason}_refused", client=self.address_of(asked), method=asked.method, path=asked.path, **fields)
+        self.tell_refusal(reason, self.address_of(asked), method=asked.method, path=asked.path, **fields)
+
+    def note_unreadable(self, address: str) -> None:
+        """No HTTP that can be read: of the peer, for nothing in it says whom a proxy speaks for."""
+        self.refused["unreadable"] += 1
+        self.tell_refusal("unreadable", address)
+
+    def tell_refusal(self, reason: str, address: str, **fields: str) -> None:
+        """Into the log: the first few of an address in a minute, and then how many more there were."""
+        if (more := self.tellings.note(reason, address)) is not None:
+            security(f"{reason}_refused", client=address, **fields, more=more or None)
 
     def is_allowed_host(self, host: str) -> bool:
         name = host_name(host)
@@ -283,6 +332,13 @@ def prefix_in(scope: Any) -> str:
     """What stands before our own paths in a link."""
     prefix: str = scope["state"].get("prefix", "")
     return prefix
+
+
+def check_single(given: Sequence[tuple[bytes, bytes]]) -> None:
+    """Raises Problem 400 for several of a header by which somebody is let in: a proxy may look at another than we."""
+    for header in (b"host", b"authorization", b"origin"):
+        if sum(name == header for name, _ in given) > 1:
+            raise Problem(400, f"The request must have one {header.decode().capitalize()} header")
 
 
 def unknown_caller(detail: str, error: str = "") -> Problem:

@@ -116,12 +116,14 @@ class Rejected(Shape, kw_only=True):
 
 
 class Batch(Shape, kw_only=True):
-    """What became of a batch; `cursor` is the newest of the whole store, null if nothing was ever stored."""
+    """What became of a batch. `rejected` has the first 1,000 lines that were not taken, `rejectedTotal` says how many
+    there were; `cursor` is the newest of the whole store, null if nothing was ever stored."""
 
     success: bool
     accepted: int
     duplicates: int
     rejected: list[Rejected]
+    rejected_total: int
     cursor: int
 
 
@@ -245,7 +247,7 @@ class TreeHealth(Shape, kw_only=True):
     status: Literal["off", "ok", "behind", "failed"]
     cursor: int
     lag: int
-    error: str | None
+    error: str | UnsetType | None = UNSET
 
 
 class DiskHealth(Shape, kw_only=True):
@@ -277,7 +279,7 @@ class WebhookHealth(Shape, kw_only=True):
 
 
 class Health(Shape, kw_only=True):
-    """How the server is."""
+    """How the server is; what is inside only for who has a token, where one is needed."""
 
     status: str
     role: str | None
@@ -288,15 +290,15 @@ class Health(Shape, kw_only=True):
     storage: str
     version: str
     cursor: int
-    sqlite: str
     search_lag: int
-    database: DatabaseHealth
-    backup: BackupHealth
-    tree: TreeHealth
-    disk: DiskHealth
-    retention: RetentionHealth
     checks: Checks
-    webhooks: WebhookHealth
+    tree: TreeHealth
+    sqlite: str | UnsetType = UNSET
+    database: DatabaseHealth | UnsetType = UNSET
+    backup: BackupHealth | UnsetType = UNSET
+    disk: DiskHealth | UnsetType = UNSET
+    retention: RetentionHealth | UnsetType = UNSET
+    webhooks: WebhookHealth | UnsetType = UNSET
 
 
 class Webhook(Shape, kw_only=True):

@@ -6,7 +6,8 @@ import asyncio
 import dataclasses
 import logging
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Annotated, Any, Literal
 from urllib.parse import quote, urlencode
 
@@ -47,14 +48,18 @@ from .search import Narrowed
 from .store import Store
 from .tokens import cookie_for
 from .webhooks import Webhook
+from .writer import LARGE
 
 log = logging.getLogger("sessionstore.api")
 
 JSON = "application/json"
 MERGE_PATCH = "application/merge-patch+json"
 NDJSON = "application/x-ndjson"
-BIG = 64 << 10
-"""Bodies larger than this are decoded on another thread, so that they hold nobody up."""
+BIG, MANY_LINES = LARGE, 500
+"""Bodies larger than this, or batches of more lines, are decoded on another thread, so that they hold nobody up."""
+
+LOGIN_BYTES, LOGIN_SECONDS = 4 << 10, 5.0
+"""What the body of a log-in, which anybody may send, may have, and how long it may take."""
 
 MAX_CURSOR = 2**63 - 1
 
@@ -86,15 +91,22 @@ def headers_of(request: Call) -> Headers:
     return dict(request.scope["headers"])
 
 
-async def body_of(request: Call, *media_types: str) -> bytes:
+async def body_of(request: Call, *media_types: str, limit: int | None = None) -> bytes:
     """The body, of one of these media types. Raises Problem 413, 415."""
     check_media_type(headers_of(request), *media_types or (JSON,))
-    return await read_body(request.receive, store_of(request).settings.max_event_bytes)  # type: ignore[arg-type]
+    limit = store_of(request).settings.max_event_bytes if limit is None else limit
+    return await read_body(request.receive, limit)  # type: ignore[arg-type]
 
 
 async def object_of(request: Call, *media_types: str) -> Document:
     """The body as a JSON object. Raises Problem 400, 413, 415, 422."""
-    return object_in(await body_of(request, *media_types))
+    return await decoded(request, await body_of(request, *media_types))
+
+
+async def decoded(request: Call, body: bytes, read: Callable[[bytes], Document] = object_in) -> Document:
+    """What `read` makes of the body, beside the event loop where it is large. Raises Problem 400, 413, 422."""
+    request.scope["state"]["bytes"] = len(body)
+    return read(body) if len(body) <= BIG else await store_of(request).writer.beside(read, body)
 
 
 def answer(content: bytes | str, status: int = 200, headers: dict[str, str] | None = None) -> JSONResponse:
@@ -114,7 +126,7 @@ def joined(members: dict[str, str]) -> str:
 
 
 async def append(request: Call, draft: Draft) -> Appended:
-    return await store_of(request).writer.append(draft)
+    return await store_of(request).writer.append(draft, request.scope["state"].get("bytes", 0))
 
 
 # ------------------------------------------------------------------ documentation
@@ -188,10 +200,10 @@ LINES = RequestBody(
 
 @get("/health", responses={200: ResponseSpec(answers.Health, generate_examples=False)}, security=[{}], tags=["server"])
 async def health(request: Call) -> JSONResponse:
-    """How the server is. Needs no token."""
+    """How the server is. Needs no token: to who has none, where one is needed, it tells less."""
     store = store_of(request)
     seconds = store.uptime()
-    document = {
+    said: Document = {
         "status": "ok" if store.why_not_ready() is None else "unavailable",
         "role": caller_of(request).role,
         "tokens": bool(request.app.state.gate.tokens),
@@ -201,17 +213,26 @@ async def health(request: Call) -> JSONResponse:
         "storage": str(store.settings.directory),
         "version": __version__,
         "cursor": store.finding.cursor if store.finding else store.writer.cursor,
-        "sqlite": sqlite3.sqlite_version,
         "searchLag": store.writer.search_lag,
+        "checks": store.checks(),
+        "tree": tree_health(store.mirror),
+    }
+    if caller_of(request).role is None:
+        del said["tree"]["error"]  # it may name a path
+        return answer(msgspec.json.encode(said))
+    return answer(msgspec.json.encode(said | health_inside(store)))
+
+
+def health_inside(store: Store) -> Document:
+    """What nobody needs to know who may not come in."""
+    return {
+        "sqlite": sqlite3.sqlite_version,
         "database": database_health(store),
         "backup": backup_health(store.backups),
-        "tree": tree_health(store.mirror),
         "disk": disk_health(store.disk),
         "retention": retention_health(store.retention),
-        "checks": store.checks(),
         "webhooks": {"status": store.webhooks.status, "pending": store.webhooks.pending},
     }
-    return answer(msgspec.json.encode(document))
 
 
 def database_health(store: Store) -> Document:
@@ -316,7 +337,7 @@ async def enter_session(request: Call, session_id: FromPath[str]) -> JSONRespons
 
 async def entered(request: Call, draft: Draft) -> JSONResponse:
     store = store_of(request)
-    appended = await store.writer.append(draft)
+    appended = await append(request, draft)
     is_new = appended.event.type == "session_created" and not appended.duplicate
     members = {
         "success": "true",
@@ -414,7 +435,7 @@ async def optional_object_of(request: Call) -> Document:
     if is_empty and b"content-type" not in headers:
         return {}
     body = await body_of(request)
-    return object_in(body) if body else {}
+    return await decoded(request, body) if body else {}
 
 
 @delete(
@@ -527,7 +548,8 @@ async def log_response(request: Call, session_id: FromPath[str]) -> JSONResponse
 async def log_to(request: Call, name: str, session_id: str) -> JSONResponse:
     store = store_of(request)
     body = await read_body(request.receive, store.settings.max_event_bytes)  # type: ignore[arg-type]
-    draft = entry(name, session_in_path(session_id), headers_of(request), body)
+    read = partial(entry, name, session_in_path(session_id), headers_of(request), body)
+    draft = read() if len(body) <= BIG else await store.writer.beside(read)
     return answer(logged(await store.writer.append(draft, len(body))))
 
 
@@ -752,50 +774,50 @@ async def post_events(request: Call) -> JSONResponse:
     check_media_type(headers_of(request), NDJSON)
     body = await read_body(request.receive, store.settings.max_batch_bytes)  # type: ignore[arg-type]
     may_delete = caller_of(request).role == "admin"
+    is_small = requests.lines_of_batch(body) <= MANY_LINES and len(body) <= BIG
 
-    def read() -> tuple[list[tuple[int, Draft | Problem]], list[Draft]]:
-        lines = list(
-            requests.drafts_of_batch(
-                body,
-                max_event_bytes=store.settings.max_event_bytes,
-                may_delete=may_delete,
-                redacted=store.writer.redactor.data,
-            )
+    def read() -> tuple[Batch, list[Draft]]:
+        lines = requests.drafts_of_batch(
+            body,
+            max_event_bytes=store.settings.max_event_bytes,
+            may_delete=may_delete,
+            redacted=store.writer.redactor.data,
         )
-        drafts = [draft for _, draft in lines if isinstance(draft, Draft)]
+        drafts = [draft for _, draft in lines.drafts]
         for draft in drafts:
             store.writer.redactor(draft)
-        return lines, drafts
+        return Batch(lines), drafts
 
-    lines, drafts = await asyncio.to_thread(read) if len(body) > BIG else read()
-    return answer(msgspec.json.encode(await store.writer.submit(Batch(lines), drafts, len(body))))
+    work, drafts = read() if is_small else await store.writer.beside(read)
+    return answer(msgspec.json.encode(await store.writer.submit(work, drafts, len(body))))
 
 
 class Batch:
     """Work for the writer: the lines of one batch, each for itself."""
 
-    def __init__(self, lines: list[tuple[int, Draft | Problem]]) -> None:
+    def __init__(self, lines: requests.Lines) -> None:
         self.lines = lines
 
     def __call__(self, appender: Appender) -> Document:
         accepted = duplicates = 0
-        rejected = []
-        for number, draft in self.lines:
+        refused = requests.Rejections()
+        for number, draft in self.lines.drafts:
             try:
-                if isinstance(draft, Problem):
-                    appender.tally[f"{draft.status}"] += 1
-                    raise draft
                 if appender.append(draft).duplicate:
                     duplicates += 1
                 else:
                     accepted += 1
             except Problem as problem:
-                rejected.append({"line": number, "status": problem.status, "detail": problem.detail})
+                refused.note(number, problem)
+        unread = self.lines.rejections
+        for status, number in unread.statuses.items():
+            appender.untold[f"{status}"] += number
         return {
             "success": True,
             "accepted": accepted,
             "duplicates": duplicates,
-            "rejected": rejected,
+            "rejected": unread.and_of(refused),
+            "rejectedTotal": unread.statuses.total() + refused.statuses.total(),
             "cursor": appender.cursor,
         }
 
@@ -841,7 +863,8 @@ async def claude_code_hook(request: Call) -> Response[bytes]:
             redactor(draft)
         return drafts
 
-    for draft in await asyncio.to_thread(read) if len(body) > BIG else read():
+    request.scope["state"]["bytes"] = len(body)
+    for draft in await store.writer.beside(read) if len(body) > BIG else read():
         await append(request, draft)
     return Response(b"", status_code=200, media_type=JSON)
 
@@ -916,13 +939,18 @@ async def search(
 @post(
     "/api/login",
     operation_class=takes(requests.Login, headers=()),
-    responses=gives(answers.LoggedIn, 400, 413, 415, 422),
+    responses=gives(answers.LoggedIn, 400, 408, 413, 415, 422),
     status_code=200,
     tags=["server"],
 )
 async def log_in(request: Call) -> JSONResponse:
     """Exchange a token for a cookie that a browser keeps."""
-    token = requests.checked(await object_of(request), requests.Login).token
+    try:
+        async with asyncio.timeout(LOGIN_SECONDS):
+            body = await body_of(request, limit=LOGIN_BYTES)
+    except TimeoutError:
+        raise Problem(408, "The request did not come in time", headers={"connection": "close"}) from None
+    token = requests.checked(object_in(body), requests.Login).token
     gate: Gate = request.app.state.gate
     if not gate.tokens:
         return answer(b'{"success":true,"role":"admin"}')

@@ -1,4 +1,4 @@
-"""Wrong tokens, counted by the address that tries them: nobody can try many, and nobody floods the log."""
+"""What is refused, counted by the address that tries it: nobody tries many wrong tokens, and nobody floods the log."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ REPEATED = 0.1
 of the new token yet."""
 REMEMBERED_TOKENS = 32
 REMEMBERED_ADDRESSES = 4096
+TOLD, TOLD_AGAIN = 10, 60.0
+"""How many refusals of one kind and address the log tells, and after how many seconds again."""
 
 
 class Verdict(NamedTuple):
@@ -78,6 +80,39 @@ class Failures:
         if len(self.attempts) > REMEMBERED_ADDRESSES:
             del self.attempts[next(iter(self.attempts))]
         return found
+
+
+class Telling:
+    """The refusals of one kind and address: since when, how many, and how many of them were not told."""
+
+    def __init__(self, since: float) -> None:
+        self.since = since
+        self.number = 0
+        self.untold = 0
+
+
+class Tellings:
+    """Which refusals the log tells."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.clock = clock
+        self.of: dict[tuple[str, str], Telling] = {}
+
+    def note(self, reason: str, address: str) -> int | None:
+        """None: do not tell it. Else how many there were of it that were not told."""
+        name, now = (reason, neighbourhood(address)), self.clock()
+        of = self.of.pop(name, None) or Telling(now)
+        self.of[name] = of
+        if len(self.of) > REMEMBERED_ADDRESSES:
+            del self.of[next(iter(self.of))]
+        if now >= of.since + TOLD_AGAIN:
+            of.since, of.number = now, 0
+        of.number += 1
+        if of.number > TOLD:
+            of.untold += 1
+            return None
+        more, of.untold = of.untold, 0
+        return more
 
 
 def neighbourhood(address: str) -> str:

@@ -68,7 +68,10 @@ class Child:
     async def ready(self) -> asyncio.subprocess.Process:
         """The process, once it can be asked. Raises Gone if it cannot be started."""
         async with self.starting:
-            process = self.process or await self.start()
+            try:
+                process = self.process or await self.start()
+            except OSError as error:  # no more processes, descriptors or memory at the moment
+                raise Gone(f"its process could not be started: {error.strerror}") from None
             try:
                 await asyncio.wait_for(self.is_ready.wait(), START_SECONDS)
             except TimeoutError:
@@ -90,7 +93,7 @@ class Child:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
         )
-        with suppress(ProcessLookupError):
+        with suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, process.pid, min(19, os.getpriority(os.PRIO_PROCESS, 0) + NICENESS))
         self.process = process
         self.listener = asyncio.create_task(self.listen(process))

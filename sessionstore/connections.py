@@ -25,9 +25,11 @@ class Rest(IntEnum):
 
     MUTE = 1
     """It has brought no request, though it had the time."""
-    BETWEEN = 2
-    """It has, and may bring another."""
-    NEW = 3
+    UNKNOWN = 2
+    """It has brought a part of one, of somebody who is not known."""
+    BETWEEN = 3
+    """It has brought one, and may bring another."""
+    NEW = 4
     """It had no time yet."""
 
 

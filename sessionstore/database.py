@@ -21,7 +21,7 @@ from typing import Annotated, Any, NamedTuple
 import msgspec
 
 from . import endings, folds, search
-from .events import LOGS, STATE_TYPES, UNKNOWN_USER, Draft, Event, known_id
+from .events import LOGS, STATE_TYPES, UNKNOWN_USER, Draft, Event, is_absurd, known_id
 from .folds import DONE, METRICS, Document, encode
 from .problems import Problem, fault, invalid, invalid_value, no_session
 
@@ -370,6 +370,8 @@ class Appender:
         """What becomes of data that is stored now; it was stored as it came if that was before secrets were removed."""
         self.tally: Counter[str] = Counter() if tally is None else tally
         """Drafts that were not stored: `duplicate`, or the status of what was wrong with them."""
+        self.untold: Counter[str] = Counter()
+        """The same of this transaction, which may have to be run again."""
         self.puts_off = True
         """False: every entry is inserted at once, so that one that is refused fails alone."""
         self.is_open = False
@@ -404,6 +406,8 @@ class Appender:
             self.is_open = False
         events, self.fresh = self.fresh, []
         self.unused_ids.clear()
+        self.tally.update(self.untold)
+        self.untold.clear()
         return events
 
     def rollback(self) -> None:
@@ -424,6 +428,7 @@ class Appender:
         """Whether some of them have been removed in this transaction."""
         self.received_at = self.clock()
         self.fresh = []
+        self.untold.clear()
         self.unused_ids: set[tuple[str, str]] = set()
         self.entries: list[Event] = []
         self.entry_ids: set[tuple[str, str]] = set()
@@ -442,10 +447,12 @@ class Appender:
     def append(self, draft: Draft) -> Appended:
         """Store one draft. Raises Problem, and then nothing of it is stored; after all else the transaction must go."""
         cursor = self.cursor
+        if draft.type not in LOGS:
+            self.doubt(draft)
         try:
             return self.append_draft(draft)
         except Problem as problem:
-            self.tally[f"{problem.status}"] += 1
+            self.untold[f"{problem.status}"] += 1
             raise
         except EntryRefused:
             raise
@@ -453,7 +460,17 @@ class Appender:
             if self.cursor != cursor or self.is_undone or is_of_the_disk(error):
                 raise
             log.exception("A write that was let in could not be stored: %s", draft.type)
-            raise unstorable(error) from error
+            refusal = unstorable(error)
+            self.untold[f"{refusal.status}"] += 1
+            raise refusal from error
+
+    def doubt(self, draft: Draft) -> Draft:
+        """An entry keeps the time that it was told; but when a session began or ended does not follow from an absurd
+        one. What is restored is as it was."""
+        is_new = draft.received_at is None
+        if is_new and draft.timestamp is not None and is_absurd(draft.timestamp, self.received_at):
+            draft.timestamp = None
+        return draft
 
     def append_draft(self, draft: Draft) -> Appended:
         session = self.session(draft.session_id)
@@ -487,7 +504,7 @@ class Appender:
         cursor, length = self.cursor, len(self.fresh)
         self.connection.execute("SAVEPOINT first_word")
         try:
-            self.insert(creation_of(draft), None)
+            self.insert(self.doubt(creation_of(draft)), None)
             appended = self.append_to(self.session(draft.session_id), draft)
             self.insert_entries()
         except BaseException:
@@ -539,8 +556,8 @@ class Appender:
         entries, self.entries = self.entries, []
         self.entry_ids.clear()
         try:
-            while entries:
-                rows, entries = entries[:MAX_ROWS], entries[MAX_ROWS:]
+            for begin in range(0, len(entries), MAX_ROWS):
+                rows = entries[begin : begin + MAX_ROWS]
                 self.connection.execute(INSERTS[len(rows)], [value for row in rows for value in values_of(row)])
         except Exception as error:
             self.forget_last(rows[0].cursor)
@@ -586,7 +603,7 @@ class Appender:
                 f"The event {draft.event_id!r} of this session has other content: give a new event a new eventId",
                 path="$.eventId",
             )
-        self.tally["duplicate"] += 1
+        self.untold["duplicate"] += 1
         version, record = self.outcome_then(twin) if twin.type in STATE_TYPES else (None, None)
         return Appended(twin, duplicate=True, version=version, record=record)
 

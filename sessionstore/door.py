@@ -13,19 +13,20 @@ import logging
 import re
 from collections.abc import Callable
 
-from .access import ASGI, Asked, Gate, Headers, Receive, Scope, Send, problem_headers, refuse
+from .access import ASGI, Asked, Gate, Headers, Message, Receive, Scope, Send, problem_headers, refuse
+from .bodies import Body
 from .database import Appended
 from .events import Draft, is_id
 from .problems import Problem, fault, unavailable
 from .requests import check_media_type, entry_draft, object_in
 from .store import Store
-from .writer import Append, Job
+from .writer import LARGE, Append, Job
 
 log = logging.getLogger("sessionstore.door")
 
 HOT = re.compile(rb"/api/actions/([A-Za-z0-9._-]+)(/responses)?")
-MAX_BYTES = 64 << 10
-"""Of a body: what is larger uvicorn hands over in parts, when it is asked for them."""
+MAX_BYTES = LARGE
+"""Of a body: what is larger is decoded, and looked through for secrets, on another thread."""
 OUT_OF_THE_ORDINARY = frozenset({b"origin", b"transfer-encoding", b"expect", b"upgrade"})
 """Headers that only the ordinary way heeds."""
 JSON = [(b"content-type", b"application/json")]
@@ -57,7 +58,8 @@ class Door:
         self.max_bytes = min(MAX_BYTES, store.settings.max_event_bytes)
 
     def call(self, url: bytes, scope: Scope, respond: Respond) -> Call | None:
-        """The request whose headers `scope` has, a POST; None: it is not hot, and goes the ordinary way."""
+        """The request whose headers `scope` has, a POST; None: it is not hot, and goes the ordinary way, as does that
+        of a stranger, whose body nobody waits for."""
         if not (hot := HOT.fullmatch(url)) or not is_id(session_id := hot[1].decode()):
             return None
         headers: Headers = dict(scope["headers"])
@@ -66,7 +68,9 @@ class Door:
             return None
         client = scope.get("client") or ("",)
         asked = Asked("POST", url.decode(), scope["headers"], headers, client[0], scope["scheme"])
-        return Call(self, asked, "response" if hot[2] else "action", session_id, respond)
+        if (body := self.gate.expected(asked, int(length))) is None:
+            return None
+        return Call(self, asked, "response" if hot[2] else "action", session_id, respond, body)
 
     def take(self, call: Call) -> None:
         """Have it stored, and answered once it is. Raises Problem."""
@@ -89,12 +93,14 @@ class Call:
     """Set by uvicorn for an app that waits for the body; here nobody does."""
     response_started = False
 
-    def __init__(self, door: Door, asked: Asked, log: str, session_id: str, respond: Respond) -> None:
+    def __init__(self, door: Door, asked: Asked, log: str, session_id: str, respond: Respond, expected: Body) -> None:
         self.door = door
         self.asked = asked
         self.log = log
         self.session_id = session_id
         self.respond = respond
+        self.expected = expected
+        """Counted from the beginning, as if all of it were here."""
         self.body = b""
         self.more_body = True
         self.response_complete = False
@@ -103,6 +109,7 @@ class Call:
 
     def begin(self) -> None:
         """The whole request is here."""
+        self.expected.let_go()
         try:
             self.door.take(self)
         except Problem as problem:
@@ -138,6 +145,34 @@ class Sound:
             await refuse(unsound(self.store), scope, receive, send)
         else:
             await self.app(scope, receive, send)
+
+
+class Heads:
+    """ASGI: answers HEAD as GET, but for the body; RFC 9110, section 9.3.2."""
+
+    def __init__(self, app: ASGI) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope.get("method") != "HEAD":
+            await self.app(scope, receive, send)
+            return
+        as_get = {**scope, "method": "GET"}
+        is_over = False
+
+        async def send_head(message: Message) -> None:
+            """The answer is over with its head: a stream is then told that nobody is there."""
+            nonlocal is_over
+            if not is_over:
+                await send(message)
+            if not is_over and message["type"] == "http.response.start":
+                is_over = True
+                await send({"type": "http.response.body"})
+
+        try:
+            await self.app(as_get, receive, send_head)
+        finally:
+            scope.update({name: as_get[name] for name in ("path_template", "path_params") if name in as_get})
 
 
 def unsound(store: Store) -> Problem:

@@ -134,9 +134,12 @@ class Walls:
         task.add_done_callback(self.tasks.discard)
 
     async def free_when_ready(self, child: Child) -> None:
-        with suppress(Gone):
-            await child.ready()
-        self.free.put_nowait(child)
+        """Whatever comes of it: one that could not be started is started by the next question."""
+        try:
+            with suppress(Gone):
+                await child.ready()
+        finally:
+            self.free.put_nowait(child)
 
     async def find(self, query: Query) -> Found:
         """Raises Interrupted past the time that it has, sqlite3.OperationalError for what cannot be answered."""

@@ -28,7 +28,8 @@ from .answers import problems
 from .broadcaster import Item, pieces
 from .events import decoded, now
 from .histogram import Histogram
-from .problems import Problem, unavailable
+from .log import faults
+from .problems import Problem, invalid, unavailable
 from .requests import split
 from .store import Store
 from .tokens import Token, Tokens
@@ -44,6 +45,10 @@ WATCH = 1.0
 """Seconds after which a change of the tokens is noticed, at most."""
 MAX_MESSAGES = 1000
 """How many messages a client may send in ten seconds."""
+MAX_NAMES = 1000
+"""How many sessions and users a reader may name."""
+MAX_NAME = 256
+"""Characters of one; what is longer names nothing, and is not kept."""
 
 
 class Leave(Exception):
@@ -70,7 +75,7 @@ class Wanted(msgspec.Struct, frozen=True):
     @classmethod
     def of(cls, sessions: Iterable[str], users: Iterable[str], since: int, types: Iterable[str] = ()) -> Wanted:
         """What matches either; no names at all: everything."""
-        named = cls(None, dict.fromkeys(sessions, since), dict.fromkeys(users, since), frozenset(types))
+        named = cls(None, known(sessions, since), known(users, since), frozenset(types))
         return msgspec.structs.replace(named, everything=since) if named.is_nothing else named
 
     def __call__(self, item: Item) -> bool:
@@ -81,6 +86,10 @@ class Wanted(msgspec.Struct, frozen=True):
 
     def is_all_after(self, cursor: int) -> bool:
         return self.everything is not None and self.everything <= cursor and not self.types
+
+    @property
+    def names(self) -> int:
+        return len(self.sessions) + len(self.users)
 
     @property
     def is_nothing(self) -> bool:
@@ -105,6 +114,10 @@ class Wanted(msgspec.Struct, frozen=True):
             sessions={name: since for name, since in self.sessions.items() if name not in named.sessions},
             users={name: since for name, since in self.users.items() if name not in named.users},
         )
+
+
+def known(names: Iterable[str], since: int) -> dict[str, int]:
+    return {name[: MAX_NAME + 1]: since for name in names}
 
 
 def earliest(*cursors: int | None) -> int | None:
@@ -195,6 +208,9 @@ class Listeners:
         """Events that those had not had who were closed as too slow."""
         self.fanout = Histogram()
         """Seconds from a commit until its events were handed to a listener's socket."""
+        self.users: Counter[str] = Counter()
+        self.sessions: Counter[str] = Counter()
+        """How many listeners name each."""
 
     async def streaming(self, stream: AsyncGenerator[bytes]) -> AsyncIterator[bytes]:
         """The stream, counted while it lasts."""
@@ -224,9 +240,21 @@ class Listeners:
     def counts(self) -> dict[str, int]:
         return {
             "totalConnections": len(self.all),
-            "users": len({user for listener in self.all for user in listener.wanted.users}),
-            "sessions": len({session for listener in self.all for session in listener.wanted.sessions}),
+            "users": len(self.users),
+            "sessions": len(self.sessions),
         }
+
+    def change(self, had: Wanted, wants: Wanted) -> None:
+        """What one listener wants is another thing now."""
+        for count, before, after in (
+            (self.users, had.users.keys(), wants.users.keys()),
+            (self.sessions, had.sessions.keys(), wants.sessions.keys()),
+        ):
+            count.update(after - before)
+            for name in before - after:
+                count[name] -= 1
+                if not count[name]:
+                    del count[name]
 
 
 class Listener:
@@ -272,8 +300,8 @@ class Listener:
         query = self.socket.query_params
         sessions, users = (list(filter(None, query.getall(name, []))) for name in ("session", "user"))
         self.cursor = await beginning(self.store, cursor_in(query.get("after")))
-        self.wanted = Wanted.of(sessions, users, self.cursor)
         await self.socket.accept()
+        self.want(Wanted.of(sessions, users, self.cursor))
         await self.say(
             {
                 "type": "connected",
@@ -283,6 +311,13 @@ class Listener:
                 "cursor": max(self.cursor, self.store.broadcaster.head),
             }
         )
+
+    def want(self, wanted: Wanted) -> None:
+        """Raises Leave for too many names."""
+        if wanted.names > MAX_NAMES:
+            raise Leave(1008, f"At most {MAX_NAMES} names")
+        self.listeners.change(self.wanted, wanted)
+        self.wanted = wanted
 
     # ---- speaking
 
@@ -345,13 +380,14 @@ class Listener:
             since = head if message.after is None else min(message.after, head)
             named = Wanted.of(texts(message.session), texts(message.user), since)
             if message.type == "unsubscribe":
-                self.wanted = self.wanted.minus(named)
+                self.want(self.wanted.minus(named))
             else:
                 await self.subscribe(named, since)
 
     async def subscribe(self, named: Wanted, since: int) -> None:
         """From now on what is named comes too; before that, what of it came after `since` and was not sent yet."""
-        had, self.wanted = self.wanted, self.wanted.plus(named)
+        had = self.wanted
+        self.want(had.plus(named))
         while since < self.cursor:
             items, since = await stored(self.store, named, since)
             await self.send([item for item in items if item.cursor <= self.cursor and not had(item)])
@@ -359,13 +395,16 @@ class Listener:
 
 async def watch(tokens: Tokens, listeners: Listeners) -> None:
     """Notice what changes of the tokens, and let those go who may not listen any more."""
+    said = ""
     while True:
         await asyncio.sleep(WATCH)
         try:
             tokens.refresh()
             listeners.dismiss(tokens)
-        except Exception:
-            log.exception("A fault while the tokens were looked at")
+        except Exception as error:
+            faults["tokens"] += 1
+            if said != (said := str(error)):
+                log.exception("A fault while the tokens were looked at")
 
 
 async def until_first(*coroutines: Coroutine[Any, Any, None]) -> None:
@@ -423,6 +462,7 @@ async def live_feed(socket: WebSocket[Any, Any, Any]) -> None:
         await listener.run()
     finally:
         listeners.all.discard(listener)
+        listeners.change(listener.wanted, Wanted())
 
 
 @get("/ws", include_in_schema=False)
@@ -456,6 +496,8 @@ async def stream_events(
     begin = after if last_id is None else last_id
     cursor = await beginning(store, begin)
     sessions, users = frozenset(session_id or ()), frozenset(user_id or ())
+    if len(sessions) + len(users) > MAX_NAMES:
+        raise invalid("$.sessionId", f"at most {MAX_NAMES} sessions and users may be named")
     wanted = Wanted.of(sessions, () if sessions else users, cursor, split(types))
     tokens: Tokens = request.app.state.gate.tokens
     is_welcome = partial(tokens.holds, request.scope["state"]["caller"].token)

@@ -34,6 +34,9 @@ FILES = 10
 lost: Counter[str] = Counter()
 """Entries that could not be written: `full`, too many waited; `failed`, as on a full disk."""
 
+faults: Counter[str] = Counter()
+"""Faults of our own that were logged and lived with, by what they concern."""
+
 of_requests = logging.getLogger("sessionstore.requests")
 of_security = logging.getLogger("sessionstore.security")
 

@@ -58,6 +58,7 @@ def samples(store: Store, listeners: Listeners, gate: Gate, traffic: Traffic, qu
     yield from of_disk(store)
     yield from of_requests(traffic)
     yield from of_refusals(gate.refused)
+    yield "request_body_bytes", "gauge", "Of requests that are not answered yet", {}, gate.bodies.bytes
     yield from of_listeners(store, listeners)
     yield from of_questions(questions)
     yield from of_tree(store)
@@ -135,7 +136,8 @@ def of_refusals(refused: Mapping[str, int]) -> Iterator[Sample]:
         yield "auth_failures_total", "counter", "Requests without the right", {"reason": reason}, refused[reason]
     yield "origin_rejected_total", "counter", "Requests of pages of a foreign origin", {}, refused["origin"]
     yield "host_rejected_total", "counter", "Requests to a name that is not answered to", {}, refused["host"]
-    for reason in ("attempts", "rate", "connections", "idle", "listeners"):
+    yield "unreadable_requests_total", "counter", "What is no HTTP that can be read", {}, refused["unreadable"]
+    for reason in ("attempts", "rate", "connections", "idle", "listeners", "bodies"):
         yield "rate_limited_total", "counter", "What was too much", {"reason": reason}, refused[reason]
 
 
@@ -211,6 +213,8 @@ def of_process(store: Store) -> Iterator[Sample]:
     yield from histogram("event_loop_lag_seconds", "By how much the event loop was late", {}, store.loop_lag)
     for reason, number in sorted(({"full": 0, "failed": 0} | log.lost).items()):
         yield "log_lost_total", "counter", "Entries of the log that could not be written", {"reason": reason}, number
+    for place, number in sorted(({"tokens": 0, "webhooks": 0} | log.faults).items()):
+        yield "faults_total", "counter", "Faults that the log tells, and that ended nothing", {"place": place}, number
     used = resource.getrusage(resource.RUSAGE_SELF)
     yield "process_cpu_seconds_total", "counter", "Of user and system", {}, round(used.ru_utime + used.ru_stime, 3)
     yield "process_start_time_seconds", "gauge", "Since 1970", {}, round(START, 3)

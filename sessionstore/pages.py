@@ -21,7 +21,26 @@ from .access import prefix_in
 from .problems import Problem
 
 DASHBOARD = Path(__file__).resolve().parent.parent / "dashboard.html"
-ENDPOINTS = ("/health", "/api/sessions", "/api/events", "/api/query/stats", "/ws", "/schema")
+ENDPOINTS = {
+    "health": "/health",
+    "ready": "/ready",
+    "metrics": "/metrics",
+    "sessions": "/api/sessions",
+    "actions": "/api/actions/{sessionId}",
+    "responses": "/api/actions/{sessionId}/responses",
+    "state": "/api/state/{sessionId}",
+    "events": "/api/events",
+    "stream": "/api/events/stream",
+    "recent": "/api/query/recent",
+    "active": "/api/query/active",
+    "stats": "/api/query/stats",
+    "search": "/api/query/search",
+    "hooks": "/api/hooks/claude-code",
+    "websocket": "/ws",
+    "datasette": "/datasette/",
+    "schema": "/schema",
+}
+"""Where a program finds what; the documentation has the rest."""
 SWAGGER = {
     "swagger-ui-bundle.js": "text/javascript",
     "swagger-ui-standalone-preset.js": "text/javascript",

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 MEDIA_TYPE = "application/problem+json"
+MAX_TEXT = 1000
 
 
 class Problem(Exception):
@@ -23,8 +24,8 @@ class Problem(Exception):
     ) -> None:
         super().__init__(detail)
         self.status = status
-        self.detail = detail
-        self.path = path
+        self.detail = bounded(detail)
+        self.path = path and bounded(path)
         self.headers = headers or {}
 
     def document(self) -> dict[str, Any]:
@@ -42,6 +43,11 @@ class Problem(Exception):
 
     def body(self) -> bytes:
         return msgspec.json.encode(self.document())
+
+
+def bounded(text: str) -> str:
+    """What a caller wrote, such as the name of a member, may stand in it, and may have a megabyte."""
+    return text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]}…"
 
 
 def title(status: int) -> str:

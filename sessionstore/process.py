@@ -26,7 +26,7 @@ from websockets.http11 import Request, Response
 from websockets.server import ServerProtocol
 from websockets.typing import StatusLike
 
-from .access import Scope, problem_headers
+from .access import Caller, Scope, problem_headers
 from .connections import Connections, Rest
 from .door import Call, Door
 from .owner import CannotStart
@@ -127,7 +127,10 @@ def refusal(problem: Problem) -> bytes:
     return message(problem.status, [*problem_headers(problem), CLOSE], problem.body())
 
 
-HEAD_TOO_LARGE = Problem(431, f"The target and the headers may have at most {MAX_HEAD_BYTES} bytes together")
+def head_too_large() -> Problem:
+    """Made anew each time: an exception that is kept and raised again keeps the frames of every raise, and all they
+    hold."""
+    return Problem(431, f"The target and the headers may have at most {MAX_HEAD_BYTES} bytes together")
 
 
 class Gathering:
@@ -203,15 +206,21 @@ class Http(HttpToolsProtocol):
 
     @property
     def rest(self) -> Rest | None:
-        if self.cycle is not None:
-            return Rest.BETWEEN if self.cycle.response_complete else None
-        return Rest.MUTE if self.loop.time() > self.connected_at + MUTE_SECONDS else Rest.NEW
+        if self.cycle is None:
+            return Rest.MUTE if self.loop.time() > self.connected_at + MUTE_SECONDS else Rest.NEW
+        if self.cycle.response_complete:
+            return Rest.BETWEEN
+        return Rest.UNKNOWN if not isinstance(self.cycle, Call) and awaits_stranger(self.cycle) else None
 
     def let_go(self) -> None:
+        if self.rest is Rest.UNKNOWN:
+            self.end(Problem(408, "The request did not come in time, and others wait"))
         self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.all_connections.leave(self)
+        if self.hot is not None:
+            self.hot.expected.let_go()
         self.allowed = None
         self.set_deadline()
         super().connection_lost(exc)
@@ -223,7 +232,7 @@ class Http(HttpToolsProtocol):
         if self.allowed == HEADER_SECONDS:
             self.head_bytes += len(data)
             if self.head_bytes > MAX_HEAD_BYTES:
-                self.end(HEAD_TOO_LARGE)
+                self.end(head_too_large())
         elif self.allowed is None and self.is_idle:  # empty lines, or bytes after an upgrade that was not taken
             self.allowed = HEADER_SECONDS
         if self.allowed != self.running:
@@ -247,7 +256,7 @@ class Http(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self.allowed = BODY_SECONDS
         if len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers) > MAX_HEAD_BYTES:
-            raise HEAD_TOO_LARGE
+            raise head_too_large()
         if (call := self.hot_call()) is None:
             super().on_headers_complete()
         else:
@@ -266,6 +275,8 @@ class Http(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         self.allowed = None
         super().on_message_complete()
+        if self.cycle is not None:
+            self.cycle.more_body = False  # uvicorn says so only where nothing was answered yet
         if isinstance(self.cycle, Call) and not self.cycle.response_complete:
             self.cycle.begin()
 
@@ -321,7 +332,9 @@ class Http(HttpToolsProtocol):
         """Close the connection, and say why, unless this would stand in the middle of an answer."""
         if self.transport.is_closing():
             return
-        if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
+        cycle = self.cycle
+        is_between = cycle is None or (cycle.response_complete and not cycle.more_body)
+        if is_between or not cycle.response_started:
             self.transport.write(refusal(problem))
             self.traffic.of(OTHER, OTHER).note(problem.status, 0.0)
         self.transport.close()
@@ -329,6 +342,7 @@ class Http(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         """What cannot be read. A whole request before it is answered first, and the connection then closed."""
         self.is_lost = True
+        self.door.gate.note_unreadable(self.client[0] if self.client else "")
         if self.cycle is not None and not self.cycle.more_body and not self.cycle.response_complete:
             self.cycle.keep_alive = False
             return
@@ -341,6 +355,12 @@ class Http(HttpToolsProtocol):
         if self.cycle is not None and self.cycle.more_body and not self.cycle.response_complete:
             self.end(unavailable("The server is shutting down"))
         self.loop.call_later(DRAIN_SECONDS - LINGER_SECONDS, self.transport.abort)
+
+
+def awaits_stranger(cycle: RequestResponseCycle) -> bool:
+    """Whether it waits for the rest of a request of somebody whom the gate has not recognised."""
+    caller: Caller | None = cast(Scope, cycle.scope)["state"].get("caller")
+    return cycle.more_body and caller is not None and caller.role is None
 
 
 class Handshake(ServerProtocol):
@@ -362,6 +382,8 @@ class WebSockets(WebSocketsSansIOProtocol):
 
     all_connections: Connections
     rest = None
+    ends_by = 0.0
+    """When it is cut off, where it was told to go."""
 
     def let_go(self) -> None:
         self.transport.close()
@@ -376,6 +398,8 @@ class WebSockets(WebSocketsSansIOProtocol):
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
+        if self.ends_by:
+            self.linger()
         if self.conn.handshake_exc is not None and not self.handshake_initiated:
             self.refuse_handshake()
 
@@ -385,6 +409,18 @@ class WebSockets(WebSocketsSansIOProtocol):
             refused = b"".join(self.conn.data_to_send())
             self.transport.write(refused or refusal(Problem(400, "The request to open a WebSocket is not valid HTTP")))
             self.transport.close()
+
+    def handle_parser_exception(self) -> None:
+        """What breaks the protocol, or its bounds: an end that the peer hears of, also one that is still sending."""
+        if self.close_sent:
+            return
+        told = self.conn.close_sent  # None: the handshake is not answered yet
+        self.queue.put_nowait({"type": "websocket.disconnect", "code": told.code if told else 1006})
+        self.say_end(BODY_SECONDS)
+        if told is None:
+            self.transport.close()
+        elif self.transport.can_write_eof():
+            self.transport.write_eof()
 
     def handle_connect(self, event: Request) -> None:
         super().handle_connect(event)
@@ -427,12 +463,25 @@ class WebSockets(WebSocketsSansIOProtocol):
         if self.disconnected or self.close_sent or self.transport.is_closing():
             return
         self.conn.send_close(code, reason)
+        self.say_end()
+
+    def say_end(self, patience: float = LINGER_SECONDS) -> None:
+        """Send the close frame and read on for a while: a connection that is closed while something is unread is
+        reset, and the peer may then never see why."""
         self.transport.write(b"".join(self.conn.data_to_send()))
         self.close_sent = True
-        self.close_timer = self.loop.call_later(LINGER_SECONDS, self.transport.abort)
+        self.ends_by = self.loop.time() + patience
+        self.linger()
         if self.read_paused:
             self.read_paused = False
             self.transport.resume_reading()
+
+    def linger(self) -> None:
+        """Cut it off once it has said nothing for a while."""
+        if self.close_timer is not None:
+            self.close_timer.cancel()
+        end = min(self.ends_by, self.loop.time() + LINGER_SECONDS)
+        self.close_timer = self.loop.call_at(end, self.transport.abort)
 
     def shutdown(self) -> None:
         super().shutdown()
@@ -440,6 +489,11 @@ class WebSockets(WebSocketsSansIOProtocol):
 
 
 # ------------------------------------------------------------------------ server
+
+
+def is_of_the_server(record: logging.LogRecord) -> bool:
+    """What uvicorn says of a single request, a line each and without an address, is counted, and told sparingly."""
+    return record.msg not in ("Invalid HTTP request received.", "Unsupported upgrade request.")
 
 
 class Server(uvicorn.Server):
@@ -467,6 +521,7 @@ class Server(uvicorn.Server):
                 backlog=1024,
             )
         )
+        logging.getLogger("uvicorn.error").addFilter(is_of_the_server)
         self.certificate = certificate
         self.on_exit = on_exit
 

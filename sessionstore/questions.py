@@ -71,7 +71,7 @@ class Questions:
             self.failures += 1
             raise unavailable(f"Datasette gave no answer: {gone}") from None
         response = msgspec.msgpack.decode(said)
-        return response["status"], [tuple(header) for header in response["headers"]], response["body"]
+        return response["status"], [below_mount(*header) for header in response["headers"]], response["body"]
 
     def stay(self) -> None:
         if self.idle is not None:
@@ -87,6 +87,12 @@ class Questions:
 def is_internal(path: bytes) -> bool:
     """Datasette's own pages about itself: paths, versions, threads."""
     return path.startswith(b"/-/") and not path.startswith(b"/-/static/")
+
+
+def below_mount(name: bytes, value: bytes) -> tuple[bytes, bytes]:
+    """A header; Datasette redirects some odd paths as if it stood at the root."""
+    is_outside = name.lower() == b"location" and value.startswith(b"/") and MOUNT + b"/" not in value
+    return name, MOUNT + value if is_outside else value
 
 
 def headers_of(scope: Any) -> list[tuple[bytes, bytes]]:

@@ -87,6 +87,7 @@ class Reader:
         self.free: asyncio.Queue[Deadlined] = asyncio.Queue()
         self.all: list[Deadlined] = []
         self.searching = asyncio.Semaphore(SEARCHES_AT_ONCE)
+        self.mending: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
         for _ in range(self.number):
@@ -96,6 +97,7 @@ class Reader:
             self.free.put_nowait(connection)
 
     async def stop(self) -> None:
+        await asyncio.gather(*self.mending, return_exceptions=True)
         for connection in self.all:
             await connection.close()
 
@@ -105,9 +107,23 @@ class Reader:
         connection.since = time.monotonic()
         try:
             yield connection
+        except BaseException:
+            task = asyncio.create_task(self.mend(connection))
+            self.mending.add(task)
+            task.add_done_callback(self.mending.discard)
+            raise
+        self.take_back(connection)
+
+    async def mend(self, connection: Deadlined) -> None:
+        """Its borrower has left in the middle: it is lent again once nothing of that is left."""
+        try:
+            await connection.clear()
         finally:
-            connection.since = None
-            self.free.put_nowait(connection)
+            self.take_back(connection)
+
+    def take_back(self, connection: Deadlined) -> None:
+        connection.since = None
+        self.free.put_nowait(connection)
 
     def oldest(self) -> float:
         """For how many seconds the query under way for longest has been."""
@@ -119,10 +135,8 @@ class Reader:
         """A connection whose queries all see the same moment."""
         async with self.lend() as connection:
             await connection.rows("BEGIN")
-            try:
-                yield connection
-            finally:
-                await connection.rows("COMMIT")
+            yield connection
+            await connection.rows("COMMIT")
 
     async def rows(self, query: str, values: Values = ()) -> list[Any]:
         """Raises Problem 503 past the deadline."""
@@ -428,6 +442,11 @@ class Deadlined:
             if "interrupted" in str(error):
                 raise unavailable("The query took too long: ask for less") from None
             raise unavailable(f"The database cannot be read now: {error}") from error
+
+    async def clear(self) -> None:
+        """End the query that is under way, and the transaction."""
+        self.until = 0.0
+        await self.connection.rollback()
 
     async def close(self) -> None:
         await self.connection.close()

@@ -26,6 +26,7 @@ class Redactor:
     def __init__(self, own: Sequence[tuple[str, str]] | None) -> None:
         """`own`: further patterns by name; None: nothing is taken out."""
         self.redaction = None if own is None else hook_agent.Redaction(own)
+        hook_agent.has_reason("")  # so that the table is compiled before there is anything to look for
 
     def __call__(self, draft: Draft) -> None:
         if not draft.is_redacted:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar
@@ -398,14 +399,59 @@ ENVELOPE_BYTES = 4096
 """What an event has around its data at the most, so that every event that was stored can be posted back."""
 
 
+MAX_LINES = 50_000
+"""Of a batch."""
+MAX_REJECTED = 1_000
+"""Lines of a batch of which the answer tells why they were not taken; it always tells how many."""
+
+
+class Rejected(msgspec.Struct, gc=False):
+    """A line of a batch that was not taken: no exception, whose traceback would hold all that was around it."""
+
+    line: int
+    status: int
+    detail: str
+
+
+class Rejections:
+    """The lines of a batch that were not taken: the first of them, and how many of each status."""
+
+    def __init__(self) -> None:
+        self.first: list[Rejected] = []
+        self.statuses: Counter[int] = Counter()
+
+    def note(self, line: int, problem: Problem) -> None:
+        self.statuses[problem.status] += 1
+        if len(self.first) < MAX_REJECTED:
+            self.first.append(Rejected(line, problem.status, problem.detail))
+
+    def and_of(self, others: Rejections) -> list[Rejected]:
+        """The first of both, by line."""
+        return sorted([*self.first, *others.first], key=lambda rejected: rejected.line)[:MAX_REJECTED]
+
+
+class Lines(NamedTuple):
+    """A batch: its drafts by line, and the lines that are none."""
+
+    drafts: list[tuple[int, Draft]]
+    rejections: Rejections
+
+
+def lines_of_batch(body: bytes) -> int:
+    """How many there are. Raises Problem 413 for too many."""
+    number = body.count(b"\n") + (not body.endswith(b"\n"))
+    if number > MAX_LINES:
+        raise Problem(413, f"A batch may have at most {MAX_LINES} lines: send what is longer in several")
+    return number
+
+
 Redacted = Callable[[Document], Document]
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
-def drafts_of_batch(
-    body: bytes, *, max_event_bytes: int, may_delete: bool, redacted: Redacted
-) -> Iterator[tuple[int, Draft | Problem]]:
-    """The lines of a batch that are not empty, by number from 1: each a draft, or what is wrong with it."""
+def drafts_of_batch(body: bytes, *, max_event_bytes: int, may_delete: bool, redacted: Redacted) -> Lines:
+    """The lines of a batch that are not empty, by number from 1."""
+    found = Lines([], Rejections())
     for number, line in enumerate(body.removeprefix(BYTE_ORDER_MARK).split(b"\n"), 1):
         if not line.strip():
             continue
@@ -413,9 +459,10 @@ def drafts_of_batch(
             draft = draft_of_line(event_in(line, max_event_bytes, redacted))
             if draft.type == "session_deleted" and not may_delete:
                 raise Problem(403, "Only the role admin may delete a session")
-            yield number, draft
+            found.drafts.append((number, draft))
         except Problem as problem:
-            yield number, problem
+            found.rejections.note(number, problem)
+    return found
 
 
 def event_in(line: bytes, limit: int, redacted: Redacted) -> Document:
@@ -430,7 +477,7 @@ def event_in(line: bytes, limit: int, redacted: Redacted) -> Document:
     if not isinstance(event, dict):
         raise invalid("$", "must be a JSON object")
     data = event.get("data")
-    if isinstance(data, dict) and is_too_deep(line, event):
+    if isinstance(data, dict) and is_too_deep(line):
         whole = hashlib.sha256(line).hexdigest()
         event["data"] = hook_agent._Plain().value(data) | {"truncated": {"bytes": len(line), "sha256": whole}}
     if isinstance(data, dict) and hook_agent.may_have_many_texts(line):
@@ -490,8 +537,8 @@ GROWTH = 5
 def payload_in(body: bytes) -> Any:
     """Nearly all are as JSON should be, and soon read. Raises Problem 400 for what can by no means be read."""
     with suppress(msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
-        if not is_large(body) and not is_too_deep(body, payload := msgspec.json.decode(body)):
-            return payload
+        if not is_large(body) and not is_too_deep(body):
+            return msgspec.json.decode(body)
     try:
         return hook_agent._payload(body)
     except ValueError as error:
@@ -518,7 +565,7 @@ async def read_body(receive: Receive, limit: int) -> bytes:
         parts.append(message["body"])
         size += len(message["body"])
         if size > limit:
-            raise Problem(413, f"The body may have at most {limit} bytes", headers={"connection": "close"})
+            raise Problem(413, f"The body may have at most {limit} bytes")
         if not message["more_body"]:
             return parts[0] if len(parts) == 1 else b"".join(parts)
 
@@ -529,7 +576,10 @@ def split(values: list[str] | None) -> list[str]:
 
 
 def check_media_type(headers: Headers, *allowed: str) -> str:
-    """The media type of the body. Raises Problem 415 for any but `allowed`, in UTF-8."""
+    """The media type of the body. Raises Problem 415 for any but `allowed`, in UTF-8, and not compressed."""
+    if headers.get(b"content-encoding", b"identity").lower() != b"identity":
+        refused = {"accept-encoding": "identity"}
+        raise Problem(415, "The body must be sent as it is: gzip and the like are not understood", headers=refused)
     if headers.get(b"content-type") == b"application/json" and "application/json" in allowed:
         return "application/json"
     media_type, _, parameters = headers.get(b"content-type", b"").decode("latin-1").lower().partition(";")

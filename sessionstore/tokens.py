@@ -22,6 +22,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from .log import faults
 from .settings import BadSetting, Settings, secret
 
 log = logging.getLogger("sessionstore.tokens")
@@ -260,6 +261,7 @@ class Tokens:
                 try:
                     take_up()
                 except BadSetting as error:
+                    faults["tokens"] += 1
                     log.warning("A change of the tokens is not taken up: %s", error)
         if any(token.is_over for token in self.by_digest.values()):
             self.know(self.by_digest.values())

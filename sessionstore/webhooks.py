@@ -31,6 +31,7 @@ from export.layout import open_reader
 
 from . import __version__
 from .events import now
+from .log import faults
 from .notices import Notice, Watch
 from .settings import Settings
 from .targets import Target
@@ -88,6 +89,7 @@ class Positions:
                     os.fsync(file.fileno())
                 part.rename(self.path)
             except OSError as error:
+                faults["webhooks"] += 1
                 log.warning("How far webhooks have been told cannot be kept in %s: %s", self.path, error)
 
 
@@ -232,8 +234,10 @@ class Webhook:
             try:
                 self.look()
             except (sqlite3.Error, OSError) as error:
+                faults["webhooks"] += 1
                 log.warning("Webhook %s: the database cannot be read: %s", self.target.title, error)
             except Exception:
+                faults["webhooks"] += 1
                 log.exception("Webhook %s: what it is to be told cannot be made out", self.target.title)
             self.stopping.wait(PAUSE)
 

@@ -10,9 +10,10 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
 from .database import (
     Appended,
@@ -36,6 +37,8 @@ from .redaction import Redactor
 
 log = logging.getLogger("sessionstore.writer")
 
+LARGE = 16 << 10
+"""Bytes: what has more is decoded, and looked through for secrets, beside the event loop."""
 MAX_GROUP = 512
 MAX_WAITING = 10_000
 MAX_WAITING_BYTES = 128 << 20
@@ -77,6 +80,8 @@ LOG_PAUSE = 20
 """How long the next attempt waits after one that failed, in times what that took: writers wait meanwhile."""
 
 UNREDACTED = Redactor(None)
+
+Result = TypeVar("Result")
 
 Work = Callable[[Appender], Any]
 """What a caller wants done, in a transaction, on the writer's thread. What it appends is committed or, if it raises,
@@ -190,6 +195,8 @@ class Writer:
         self.look_at = time.monotonic() + lost_after
         self.clock_drift = self.clock() - time.monotonic()
         self.thread = threading.Thread(target=self.run, name="writer", daemon=True)
+        self.readers = ThreadPoolExecutor(1, "large")
+        """One, so that however many large events come, the event loop waits for one thread's turn at the most."""
 
     # ------------------------------------------------------- on the event loop
 
@@ -207,6 +214,7 @@ class Writer:
         self.closing = True
         self.jobs.put(None)
         await self.loop.run_in_executor(None, self.thread.join)
+        self.readers.shutdown(wait=False)
 
     def submit(self, work: Work, drafts: Sequence[Draft] = (), size: int = 0) -> asyncio.Future[Any]:
         """Have `work` done on `drafts`, which hold `size` bytes. Raises Problem 503 if it cannot be taken.
@@ -234,8 +242,14 @@ class Writer:
 
     async def append(self, draft: Draft, size: int = 0) -> Appended:
         """Store one draft. Raises Problem."""
+        if size > LARGE:
+            await self.beside(self.redactor, draft)
         appended: Appended = await self.submit(Append(draft), (draft,), size)
         return appended
+
+    async def beside(self, work: Callable[..., Result], *arguments: Any) -> Result:
+        """What it returns, or raises; it is done on another thread, one large event after the other."""
+        return await self.loop.run_in_executor(self.readers, work, *arguments)
 
     @property
     def commits(self) -> int:
@@ -404,8 +418,8 @@ class Writer:
         self.chores_at = time.monotonic() + RECOVERY_INTERVAL
         with suppress(sqlite3.Error):
             self.appender.connection.close()
-        problem = fault() if is_fault else unavailable(f"The database cannot take writes now: {error}", retry_after=2)
-        outcomes = [Outcome(job, None, problem) for job in group]
+        why = f"The database cannot take writes now: {error}"
+        outcomes = [Outcome(job, None, fault() if is_fault else unavailable(why, retry_after=2)) for job in group]
         self.loop.call_soon_threadsafe(self.settle, outcomes, [])
 
     def begin(self) -> Appender:

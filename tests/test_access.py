@@ -23,7 +23,7 @@ from sessionstore.attempts import Failures
 from sessionstore.settings import BadSetting, Settings
 from sessionstore.store import Store
 from sessionstore.tokens import Tokens
-from tests import commands
+from tests import commands, peers
 from tests.appliance import Appliance
 from tests.peers import eventually
 
@@ -149,6 +149,35 @@ def test_health_tells_the_caller_its_role(guarded: Appliance, cookies: dict[str,
         assert json.loads(ask(guarded, "GET", "/health", headers).body)["role"] is None
 
 
+PROMISED = {"status", "uptime", "uptimeSeconds", "websocket", "storage", "version", "cursor", "searchLag", "tree"}
+"""What the contract says of /health."""
+INSIDE = {"sqlite", "database", "backup", "disk", "retention", "webhooks"}
+
+
+def test_health_tells_a_stranger_less(guarded: Appliance) -> None:
+    known = json.loads(ask(guarded, "GET", "/health", bearer(TOKENS["ingest"])).body)
+    stranger = json.loads(ask(guarded, "GET", "/health").body)
+    assert stranger.keys() == known.keys() - INSIDE
+    assert stranger.keys() == PROMISED | {"role", "tokens", "checks"}
+    assert stranger["tree"].keys() == {"status", "cursor", "lag"}
+    assert known["tree"].keys() == {"status", "cursor", "lag", "error"}
+
+
+def test_where_no_token_is_needed_health_tells_all(appliance: Appliance) -> None:
+    health = json.loads(ask(appliance, "GET", "/health").body)
+    assert health.keys() >= PROMISED | INSIDE
+    assert health["storage"] == str(appliance.folder)
+
+
+@pytest.mark.parametrize("tokens", [("admin", "read"), ("read", "admin"), ("admin", "admin"), ("unknown", "admin")])
+@pytest.mark.parametrize("method_and_path", [("GET", "/api/events"), ("POST", "/api/actions/s"), ("GET", "/ws")])
+def test_several_tokens_are_none(guarded: Appliance, tokens: tuple[str, str], method_and_path: tuple[str, str]) -> None:
+    """A proxy may look at another one than the store does."""
+    said = "".join(f"Authorization: Bearer {TOKENS.get(token, token)}\r\n" for token in tokens)
+    head = "{} {} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 0\r\n{}\r\n".format(*method_and_path, said)
+    assert peers.ask(guarded.port, head.encode()).status == 400
+
+
 def test_where_no_token_is_needed_everybody_is_admin(appliance: Appliance) -> None:
     health = json.loads(ask(appliance, "GET", "/health").body)
     assert (health["role"], health["tokens"]) == ("admin", False)
@@ -219,7 +248,7 @@ def routes_of_the_app() -> set[str]:
     settings = Settings(directory=Path("/nowhere"))
     gate = create_app(Store(settings), Tokens(settings))
     assert isinstance(gate, Gate)
-    app: Litestar = gate.app.app  # type: ignore[attr-defined]
+    app: Litestar = gate.app.app.app  # type: ignore[attr-defined]
     return {
         f"{method} {route.path_format}"
         for route in app.routes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import random
@@ -18,9 +19,11 @@ from urllib.parse import unquote
 
 import httpx
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from export.tree import SCRATCH
-from sessionstore.events import is_id
+from sessionstore.events import depth_of, is_id
 from tests import peers
 from tests.appliance import Appliance
 from tests.peers import Response, ask, dial, eventually, handshake, resident_bytes, response_from, say, sockets_of
@@ -421,7 +424,26 @@ OF_REST = [(method, path) for method, path in WRITES if not path.startswith("/ap
 @pytest.mark.usefixtures("unchanged")
 def test_what_is_not_json_is_400(appliance: Appliance, body: bytes) -> None:
     for method, path in OF_REST:
-        assert refused(ask(appliance.port, request(method, path, body))) == 400, (method, path)
+        status = 413 if path == "/api/login" and len(body) > 4096 else 400
+        assert refused(ask(appliance.port, request(method, path, body))) == status, (method, path)
+
+
+@pytest.mark.usefixtures("unchanged")
+def test_a_compressed_body_is_415(appliance: Appliance) -> None:
+    """It is not understood, and not taken for what it is not."""
+    for method, path in WRITES:
+        for coding in (b"gzip", b"br", b"identity, gzip", b"x"):
+            head = HOST + b"Content-Type: application/json\r\nContent-Encoding: " + coding + b"\r\n"
+            response = ask(appliance.port, request(method, path, gzip.compress(VALID), head))
+            assert refused(response) == 415, (method, path, coding)
+            assert response.headers["accept-encoding"] == "identity"
+    head = HOST + b"Content-Type: application/x-ndjson\r\nContent-Encoding: gzip\r\n"
+    assert ask(appliance.port, request("POST", "/api/events", gzip.compress(VALID), head)).status == 415
+
+
+def test_a_body_that_says_that_it_is_as_it_is_is_taken(appliance: Appliance, session_id: str) -> None:
+    head = HOST + b"Content-Type: application/json\r\nContent-Encoding: Identity\r\n"
+    assert ask(appliance.port, request("POST", f"/api/actions/{session_id}", VALID, head)).status == 200
 
 
 @pytest.mark.parametrize("body", [b"", b" "])
@@ -491,6 +513,22 @@ def test_a_byte_order_mark_before_a_batch_is_passed_over(http: httpx.Client, ses
     content = b"\xef\xbb\xbf" + line + b"\n\xef\xbb\xbf" + line
     answer = http.post("/api/events", content=content, headers={"Content-Type": "application/x-ndjson"}).json()
     assert (answer["accepted"], [bad["line"] for bad in answer["rejected"]]) == (1, [2])
+
+
+def depth(value: object) -> int:
+    if isinstance(value, dict | list):
+        return 1 + max(map(depth, value.values() if isinstance(value, dict) else value), default=0)
+    return 0
+
+
+BRACKETS = st.text(alphabet='[]{}"\\/né\n')
+
+
+@given(st.recursive(BRACKETS, lambda of: st.lists(of, max_size=3) | st.dictionaries(BRACKETS, of, max_size=3)))
+def test_depth_is_counted_as_json_has_it(value: object) -> None:
+    """Whatever stands in strings."""
+    for is_ascii in (True, False):
+        assert depth_of(json.dumps(value, ensure_ascii=is_ascii).encode()) == depth(value)
 
 
 @pytest.mark.parametrize("kind", [b"[]", b"{}"])

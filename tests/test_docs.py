@@ -13,6 +13,7 @@ from litestar import Litestar
 import sessionstore
 from app import create_app
 from sessionstore.events import EventType
+from sessionstore.pages import ENDPOINTS
 from sessionstore.settings import TABLE, Settings
 from sessionstore.store import Store
 from sessionstore.tokens import Tokens
@@ -38,7 +39,7 @@ def routes() -> set[str]:
     """Every method and path of the API, each parameter as {}."""
     settings = Settings(directory=Path("/nowhere"))
     gate = create_app(Store(settings), Tokens(settings))
-    app: Litestar = gate.app.app  # type: ignore[attr-defined]
+    app: Litestar = gate.app.app.app  # type: ignore[attr-defined]
     return {
         f"{method} {without_names(route.path_format)}"
         for route in app.routes
@@ -83,6 +84,11 @@ def test_a_route_or_setting_that_is_left_out_would_be_noticed() -> None:
         "POST /api/actions/{}/responses",
     }
     assert variables_in(text) == {"PORT", "SESSIONS_DIR"}
+
+
+def test_where_a_program_finds_what_is_true() -> None:
+    known = {route.partition(" ")[2] for route in routes()} | {"/datasette/"}
+    assert {without_names(path) for path in ENDPOINTS.values()} <= known
 
 
 @pytest.mark.parametrize("name", ["README.md", "CHANGELOG.md", "LICENSE"])

@@ -10,11 +10,15 @@ from pathlib import Path
 
 import httpx
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import hook_agent
 from hook_agent import Redaction, has_reason
+from sessionstore.access import COOKIE
 from sessionstore.folds import decode, encode
 from sessionstore.redaction import Redactor
+from sessionstore.tokens import cookie_for, make_token
 from tests.agents import Json, command, environment, hook, run, spool_in, waiting_in
 from tests.appliance import REPOSITORY, Appliance
 from tests.test_node import node  # noqa: F401
@@ -26,6 +30,7 @@ HEADERS = "Proc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,0123456789ABCDEF\n\n"
 GITHUB = "ghp_" + "a1B2" * 9
 AWS = "AKIA" + "IOSFODNN7EXAMPLE"
 JWT = ".".join(("eyJhbGciOiJIUzI1NiJ9", "eyJzdWIiOiIxMjM0NTY3ODkwIn0", "dozjgNryP4J3jVmNHl0w5N_XgL0n3I9P"))
+TOKEN = "sst_" + "a1B2-_D4" * 4
 # Put together here, so that nobody who looks for secrets finds this file.
 
 FOUND = [
@@ -63,6 +68,35 @@ FOUND = [
     ("export DB_PASSWORD=supersecret\nexport X=1", "export DB_PASSWORD=[redacted:secret]\nexport X=1"),
     (f'{{\\"env\\":\\"A=1\\nB={AWS}\\"}}', '{\\"env\\":\\"A=1\\nB=[redacted:aws]\\"}'),
     (f"line\\n{GITHUB}\\n", "line\\n[redacted:github]\\n"),
+    (f"https://{GITHUB}@github.com", "https://[redacted:github]@github.com"),
+    (TOKEN, "[redacted:session-store]"),
+    (f"SESSION_STORE_URL=x\\n{TOKEN}", "SESSION_STORE_URL=x\\n[redacted:session-store]"),
+    (f"Cookie: a=b; {COOKIE}={cookie_for('t')}; c=d", f"Cookie: a=b; {COOKIE}=[redacted:session-store]; c=d"),
+    (f"localhost\tFALSE\t/\t{COOKIE}\t{cookie_for('t')}", f"localhost\tFALSE\t/\t{COOKIE}\t[redacted:session-store]"),
+    ("SG." + "a1B2c3D4e5F6g7H8i9J0k1" + "." + "a1B2c3D4e5F" * 4, "[redacted:sendgrid]"),
+    ("dop_v1_" + "a1b2c3d4" * 8, "[redacted:digitalocean]"),
+    ("VAULT hvs." + "CAESIJ" * 10, "VAULT [redacted:vault]"),
+    ("shpat_" + "a1b2" * 8, "[redacted:shopify]"),
+    ("AGE-SECRET-KEY-1" + "QQPZRY9X8GF2TVDW0S3JN54KHCE6MUA7L" * 2, "[redacted:age]"),
+    ("sntrys_" + "eyJpYXQiOjE2ODczMzY1NDMuNjk4NTksInVybCI6bnVsbH0" + "=_" + "a1B2" * 10, "[redacted:sentry]"),
+    ("/bot123456789:AA" + "a1B2c3D4e5F6g7H8i9J0k1L2m3N4o5P6q/getMe", "/bot123456789:[redacted:telegram]/getMe"),
+    (
+        "https://discord.com/api/webhooks/123456789012345678/" + "a1B2c3" * 11,
+        "https://discord.com/api/webhooks/123456789012345678/[redacted:discord]",
+    ),
+    (
+        "AccountName=a;AccountKey=" + "a1B2" * 21 + "ab==;EndpointSuffix=x",
+        "AccountName=a;AccountKey=[redacted:azure];EndpointSuffix=x",
+    ),
+    ("SharedAccessKey=" + "a1B2" * 10 + "abc=", "SharedAccessKey=[redacted:azure]"),
+    ("    client-key-data: " + "LS0tLS1C" * 8 + "Cg==\n", "    client-key-data: [redacted:kubeconfig]\n"),
+    ('{"auths":{"r.io":{"auth":"dXNlcjpwYXNzMQ=="}}}', '{"auths":{"r.io":{"auth":"[redacted:docker]"}}}'),
+    (
+        "machine api.x.io\n  login me\n  password hunter2\n",
+        "machine api.x.io\n  login me\n  password [redacted:netrc]\n",
+    ),
+    ("curl -s -u user:pw https://x", "curl -s -u user:[redacted:curl] https://x"),
+    ("curl -X POST --user 'user:pw' x", "curl -X POST --user 'user:[redacted:curl]' x"),
 ]
 
 LEFT = [
@@ -89,6 +123,16 @@ LEFT = [
     "the file begins with -----BEGIN PRIVATE KEY-----",
     "ghp_short AKIA AKIAshort eyJ.eyJ.x sk-ant- whsec_",
     "Asia/Tokyo",
+    "sst_ sst_short first_sst_x lasst_" + "a" * 40,
+    "session_store=off session_store: true; the session_store cookie, 64 digits",
+    "MSG.encode.decode SG.1 in SG.",
+    "shpat_1 hvs.x dop_v1_ sntrys_ AGE-SECRET-KEY-1 :AA",
+    "00:AA:bb:cc 2001:db8::AAAA 10:AAabc",
+    "the machine learning login page asks for a password reset",
+    "docker run -u 1000:1000 image; curl -o a:b https://x | sort -u a:b; curl -u user https://x",
+    "curl -u user:$PASSWORD x; curl --user-agent Mozilla/5.0 https://host:80",
+    '{"auth":"oauth2-provider","auth":"basic","auth": "OAuthAuthenticationProvider"}',
+    "POST /api/webhooks/123456789012345678/short client-key-data: /path/to/key AccountKey=short",
 ]
 
 MEMBERS: list[tuple[Json, Json]] = [
@@ -100,12 +144,15 @@ MEMBERS: list[tuple[Json, Json]] = [
     ({"Authorization": "Basic abc"}, {"Authorization": "Basic [redacted:authorization]"}),
     ({"authorization": "abc"}, {"authorization": "[redacted:authorization]"}),
     ({"login.password": "x"}, {"login.password": "[redacted:password]"}),
+    ({"auths": {"r.io": {"auth": "dXNlcjpwYXNzMQ=="}}}, {"auths": {"r.io": {"auth": "[redacted:docker]"}}}),
+    ({"cookies": {COOKIE: cookie_for("t")}}, {"cookies": {COOKIE: "[redacted:session-store]"}}),
 ]
 
 MEMBERS_LEFT: list[Json] = [
     {"password": "$PASSWORD", "secret": "<secret>", "api_key": "{{ key }}"},
     {"password": None, "secret": True, "token": 5, "properties": {"password": {"type": "string"}}},
     {"token": "Hello", "tokens": ["abcdefgh1234"], "tokenCount": "123456789012a"},
+    {"auth": "bearer", "deep": {"auth": "OAuth2ForProviders", "sessionStore": "memory"}, "password": ""},
     {"secret": "two words", "keyword": "abcdefgh1234", "passwordField": "abcdef1"},
     {"id": AWS, "agentId": AWS, "tool_use_id": AWS, "type": AWS},
 ]
@@ -113,7 +160,8 @@ MEMBERS_LEFT: list[Json] = [
 UNENDING = [
     "token=", "token='a1", "password: ", "sk-", "sk-ant-", "-eyJ", "eyJaaaaaaaa.", "://a:", "a", "\\n",
     "-----BEGIN PRIVATE KEY-----", "bearer a", "authorization: bearer ", "AKIA", "glpat-", "xoxb-", "secret=1a.",
-    'api-key: "aaaaaaaaaaaaa',
+    'api-key: "aaaaaaaaaaaaa', "curl -a ", "curl -u a", "machine a.a login a password ", "a.", "session_store", "sst_",
+    "AccountKey=", "client-key-data: ", "'auth':'aA1=", "12345678:AA", "sntrys_", "SECRET=", "access_", "İtoken=",
 ]  # fmt: skip
 """What, repeated without an end, would take a careless pattern time that grows with its square."""
 
@@ -141,6 +189,68 @@ def test_a_member_is_redacted_by_its_name(members: Json, redacted: Json) -> None
 @pytest.mark.parametrize("members", MEMBERS_LEFT)
 def test_a_name_alone_redacts_no_placeholder_no_word_and_no_id(members: Json) -> None:
     assert Redaction().data(members) == members
+
+
+NEAR = [
+    "token", "TOKEN", "Token", "secret", "SECRET", "access", "client_", "api", "_", "-", "key", "KEY", "password",
+    "PASSWD", "passphrase", "=", ": ", ":=", "=>", "'", '"', "\\", "\\n", '\\"', "a1b2c3d4e5f6", "abcdef", "A" * 20,
+    ".", "://", "@", "user:", "/", " ", "\n", "\t", "sk-", "ghp_", "AKIA", "IOSFODNN7EXAMPLE", "eyJ", "eyJhbGciOiJI",
+    "bearer ", "Bearer ", "authorization", "Basic ", "-----BEGIN ", "PRIVATE KEY-----",
+    "MIIEpAIBAAKCAQEA0Z3VS5JJcds3xfn1", "İ", "é", "$", "[", "{", "[redacted:", "]", "(", "hf_", "npm_", "xoxb-",
+    "AIza", "glpat-", "session", "refresh", "auth", "curl -u ", "sst_", "machine x.y login a password ",
+    "session_store=", "a" * 64, "SG.", "hvs.", ":AA", "12345678", "client-key-data: ", "AccountKey=", "==",
+    'auth": "', "dXNlcjpwYXNz", "d1==",
+]  # fmt: skip
+
+
+def replaced_one_after_the_other(text: str) -> str:
+    """What the table says, read as simply as it can be."""
+    for name, _, pattern in hook_agent.SECRETS:
+        kept = r"\g<1>" if re.compile(pattern).groups else ""
+        text = re.sub(pattern, f"{kept}[redacted:{name}]", text)
+    return text
+
+
+@settings(deadline=None, max_examples=500)
+@given(st.lists(st.sampled_from(NEAR), max_size=40).map("".join))
+def test_quick_ways_find_what_the_patterns_find(text: str) -> None:
+    redacted = replaced_one_after_the_other(text)
+    assert Redaction().text(text) == redacted == Redaction().text(redacted)
+    assert Redactor(()).data({"a": text}) == {"a": redacted}
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.lists(st.sampled_from(NEAR), max_size=60).map("".join), st.sampled_from([16, 48, 500]))
+def test_long_texts_are_searched_in_pieces_that_overlap(text: str, piece: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hook_agent, "_PIECE", piece)
+        assert Redaction().text(text) == replaced_one_after_the_other(text)
+
+
+OWN = ["ACME-[0-9]{4}", r"\bk-[a-z]{3,}\b", r"(?<=id=)\d{3,9}", "x[a-z]{0,20}$", "^ab+", "a(?!b)", "q[a-z-]{4,25}(?= )"]
+OWN_PARTS = ["ACME-", "12345", "k-", "abc", "id=", " ", "x", "\n", "q-"]
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    st.sampled_from(OWN),
+    st.lists(st.sampled_from(OWN_PARTS), max_size=80),
+)
+def test_so_are_they_with_own_patterns(pattern: str, parts: list[str]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        for name, length in (("_PIECE", 64), ("_OVERLAP", 32), ("_BESIDE", 8)):
+            patch.setattr(hook_agent, name, length)
+        text = "".join(parts)
+        assert hook_agent._without_own(text, re.compile(pattern), "#") == re.sub(pattern, "#", text)
+
+
+def test_tokens_and_cookies_of_the_store_are_taken_out() -> None:
+    for token in (make_token() for _ in range(200)):
+        texts = (f"cat token\n{token}\n", f"Cookie: {COOKIE}={cookie_for(token)}")
+        assert [Redaction().text(text) for text in texts] == [
+            "cat token\n[redacted:session-store]\n",
+            f"Cookie: {COOKIE}=[redacted:session-store]",
+        ]
 
 
 def test_the_payloads_of_real_runs_come_through_as_they_are() -> None:
@@ -190,6 +300,33 @@ def test_own_patterns_have_names_if_they_are_given(tmp_path: Path) -> None:
     assert Redaction(own[:1]).data({"a": "an ACME-1234."}) == {"a": "an [redacted:acme]."}
 
 
+SLOW = [
+    "(a+)+x", "ACME-(a+)+x", r"(\w+\s?)+!", "(a|aa)+$", "(foo|fo|o)+x", "(?:[a-z]|[x-z0])+y", "(.*,){11}P",
+    r"^(([a-z])+.)+[A-Z]([a-z])+$", r"[A-Z]+-\d+", r"\s+$", r"acme[\s\S]+END",
+]  # fmt: skip
+QUICK = [
+    "ACME-[0-9]{4}", "[0-9]+", r"acme_(?:live|test)_[A-Za-z0-9]{24,}", "(?i)corp-[a-z0-9]{1,100}-x",
+    r"\bk-[\w-]{20,64}\b", r"(?<=id=)\d{9}", r"-----BEGIN ACME-----[A-Za-z0-9\n]{10,}", "(?:[a-z]{3}-){3}[0-9]{4}",
+    "(?:key|pin)=(?:[0-9]{4}-?)+!",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("pattern", SLOW)
+def test_a_pattern_that_would_take_long_is_refused(tmp_path: Path, pattern: str) -> None:
+    file = tmp_path / "patterns"
+    file.write_text(f"good\n{pattern}\n")
+    begun = time.thread_time()
+    with pytest.raises(ValueError, match=f"^line 2 of {re.escape(str(file))}: {re.escape(repr(pattern))} would take"):
+        hook_agent.own_patterns(str(file))
+    assert time.thread_time() - begun < 2
+
+
+@pytest.mark.parametrize("pattern", QUICK)
+def test_a_pattern_that_takes_no_longer_than_its_text_is_taken(tmp_path: Path, pattern: str) -> None:
+    (tmp_path / "patterns").write_text(pattern)
+    assert hook_agent.own_patterns(str(tmp_path / "patterns")) == (("custom", pattern),)
+
+
 @pytest.mark.parametrize("pattern", ["(", "x*", ".+", "redacted"])
 def test_a_pattern_that_cannot_be_used_is_named(tmp_path: Path, pattern: str) -> None:
     file = tmp_path / "patterns"
@@ -198,9 +335,10 @@ def test_a_pattern_that_cannot_be_used_is_named(tmp_path: Path, pattern: str) ->
         hook_agent.own_patterns(str(file))
 
 
-def test_a_bad_pattern_stops_the_start_of_the_server(tmp_path: Path, folder: Path) -> None:
+@pytest.mark.parametrize("pattern", ["[", "(a+)+x", "(?:[a-z]|[x-z0])+y"])
+def test_a_bad_pattern_stops_the_start_of_the_server(tmp_path: Path, folder: Path, pattern: str) -> None:
     file = tmp_path / "patterns"
-    file.write_text("acme: [\n")
+    file.write_text(f"acme: {pattern}\n")
     ended, _ = start({"SESSIONS_REDACT": str(file)}, folder)
     assert ended.returncode == 1
     assert ended.stderr.startswith("session store: SESSIONS_REDACT=") and "line 1" in ended.stderr
@@ -330,6 +468,25 @@ def test_a_hook_spools_no_secret(tmp_path: Path, payload: Json) -> None:
 def test_a_hook_spools_no_secret_of_an_odd_payload(tmp_path: Path, payload: bytes) -> None:
     assert hook(payload, environment(tmp_path, NOWHERE)) == (0, b"", b"")
     assert GITHUB.removeprefix("g").encode() not in spooled(tmp_path) and b"[redacted:github]" in spooled(tmp_path)
+
+
+def test_a_hook_waits_for_no_pattern_that_takes_long(tmp_path: Path) -> None:
+    (tmp_path / "patterns").write_text("(a+)+x\n")
+    env = environment(tmp_path, NOWHERE, SESSION_REDACT=str(tmp_path / "patterns"))
+    payload = {"hook_event_name": "Stop", "session_id": "s", "text": "a" * 40, "other": GITHUB}
+    assert hook(json.dumps(payload).encode(), env) == (0, b"", b"")
+    (record,) = waiting_in(spool_in(tmp_path, NOWHERE))
+    assert record["hook"] == payload | {"other": "[redacted:github]"}
+    assert "line 1 of" in (said := command("status", env).stderr) and "would take very long for 'aaa'" in said
+
+
+def test_the_library_cuts_what_has_too_many_texts(tmp_path: Path) -> None:
+    code = """import hook_agent
+hook_agent.SessionHookAgent("many").sync.log_action(texts=["x"] * 30_000, type="note", toolUseId="t1")"""
+    run(code, environment(tmp_path, NOWHERE))
+    entry = waiting_in(spool_in(tmp_path, NOWHERE))[-1]["data"]
+    assert (entry["type"], entry["toolUseId"], len(entry["texts"])) == ("note", "t1", 20_000)
+    assert entry["truncated"]["texts"] == 30_000 and entry["truncated"]["bytes"] > 120_000
 
 
 def test_a_hook_leaves_what_holds_no_secret_to_the_letter(tmp_path: Path) -> None:

@@ -652,6 +652,28 @@ def test_a_token_is_sent_as_bearer(tmp_path: Path) -> None:
 # -------------------------------------------------------------- one at a time, always
 
 
+def test_a_fault_of_the_sender_is_no_store_that_is_away(
+    appliance: Appliance, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spool = spool_in(tmp_path, appliance.url)
+    spool.append(b"{}\n")
+    segment = Path(spool.folder, f"{spool.segments()[0]:08}.ndjson")
+    segment.unlink()
+    segment.mkdir()
+    sender = Sender(spool, _Link(appliance.url, ""))
+    assert sender.take_charge() is not None
+    assert sender.step() == hook_agent._FAULT_PAUSE_SECONDS
+    assert spool.word() == "failed:IsADirectoryError"
+    segment.rmdir()
+    hook_agent._tell_status(spool)
+    assert f"Process {os.getpid()} delivers, but fails by itself: IsADirectoryError." in capsys.readouterr().out
+    spool.append(b"{}\n")
+    assert sender.step() == 0.0
+    assert spool.word() == "there"
+    sender.resign()
+    sender.link.close()
+
+
 def test_one_sender_delivers_at_a_time(tmp_path: Path) -> None:
     first, second = (sender_to("http://127.0.0.1:9", tmp_path) for _ in range(2))
     assert first.take_charge()

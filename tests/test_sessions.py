@@ -6,6 +6,7 @@ import json
 import re
 import time
 from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -1022,3 +1023,37 @@ def test_a_retry_of_a_deletion_does_not_delete_what_came_after(http: httpx.Clien
     create(http, session_id)
     assert http.delete(f"/api/sessions/{session_id}", headers=headers).json() == first.json()
     assert event_types(http, session_id) == ["session_created"]
+
+
+# ------------------------------------------------------------------------ times that cannot be
+
+
+ABSURD = ("0001-01-01T00:00:00Z", "1969-12-31T23:59:59.999Z", "2099-01-01T00:00:00+01:00", "9999-12-31T23:59:59Z")
+
+
+@pytest.mark.parametrize("told", ABSURD)
+def test_a_session_did_not_begin_in_a_year_that_cannot_be(http: httpx.Client, session_id: str, told: str) -> None:
+    """Nor did it end then: the store's own time counts. An entry keeps what it was told."""
+    body = {"sessionId": session_id, "userId": "alice", "initial": {}, "timestamp": told}
+    assert http.post("/api/sessions", json=body).json() == http.post("/api/sessions", json=body).json()
+    entry = {"type": "x", "timestamp": told}
+    assert http.post(f"/api/actions/{session_id}", json=entry).status_code == 200
+    assert http.post(f"/api/actions/{session_id}-b", json=entry).status_code == 200
+    assert http.post(f"/api/sessions/{session_id}/finalize", json={"timestamp": told}).status_code == 200
+    now = datetime.now(UTC)
+    for session in (session_id, f"{session_id}-b"):
+        found = http.get(f"/api/sessions/{session}").json()
+        times = [found["metadata"][name] for name in ("created", "ended") if found["metadata"][name]]
+        assert all(abs(now - datetime.fromisoformat(time)) < timedelta(minutes=5) for time in times)
+        assert found["actions"][0]["timestamp"] == told
+    (first,) = http.get(f"/api/sessions/{session_id}/events?type=action").json()["items"]
+    assert datetime.fromisoformat(first["timestamp"]) == datetime.fromisoformat(told)
+
+
+def test_a_time_that_can_be_is_kept(http: httpx.Client, session_id: str) -> None:
+    """From 1970 on, and of a clock that is less than a day ahead."""
+    ahead = (datetime.now(UTC) + timedelta(hours=23)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    for number, told in enumerate(("1970-01-01T00:00:00.000Z", "2001-02-03T04:05:06.789Z", ahead)):
+        session = f"{session_id}-{number}"
+        http.put(f"/api/sessions/{session}", json={"userId": "alice", "timestamp": told}).raise_for_status()
+        assert http.get(f"/api/sessions/{session}").json()["metadata"]["created"] == told

@@ -264,6 +264,7 @@ SYNTHETIC: dict[str, Metrics] = {
     "LogLarge": {"sessionstore_wal_bytes": 300 << 20},
     "BackupOld": {"sessionstore_backup_last_success_timestamp_seconds": -7300},
     "DrillOld": {"sessionstore_restore_drill_last_success_timestamp_seconds": -36 * 3600},
+    "Faults": {'sessionstore_faults_total{place="webhooks"}': 3},
     "LogLost": {'sessionstore_log_lost_total{reason="full"}': 3},
     "DescriptorsShort": {'process_open_fds{job="session-store"}': 90, 'process_max_fds{job="session-store"}': 100},
 }

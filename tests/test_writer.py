@@ -7,7 +7,7 @@ import sqlite3
 import subprocess
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -164,6 +164,48 @@ def test_work_that_breaks_in_no_known_way_does_not_end_the_writer(folder: Path) 
             results = await answers([store.writer.submit(writes(word()))])
             assert stored(folder) == events_of(results) != set()
             assert store.why_not_ready() is None
+
+    run(test)
+
+
+def test_what_is_committed_again_is_counted_once(folder: Path) -> None:
+    """Where the database refuses one entry, its group is run again, each entry for itself."""
+
+    async def test() -> None:
+        async with store_in(folder) as store:
+            await store.writer.append(drafted("action", "s", {"type": "x"}, event_id="e"))
+            with closing(sqlite3.connect(folder / "sessions.db")) as database:
+                database.execute(
+                    "CREATE TRIGGER refuses BEFORE INSERT ON events WHEN NEW.kind = 'bad'"
+                    " BEGIN SELECT RAISE(ABORT, 'no'); END"
+                )
+            group = [
+                drafted("action", "s", {"type": "x"}, event_id="e"),
+                drafted("metadata_updated", "s", {"metrics": []}),
+                drafted("goal_updated", "s", {"goalId": "none"}, names_something=True),
+                *(drafted("action", "s", {"type": kind}) for kind in ("x", "bad", "x", "bad")),
+            ]
+            with held(store.writer):
+                futures = [store.writer.submit(writes(draft)) for draft in group]
+            results = await answers(futures)
+            assert failures(results) == [422, 404, 422, 422]
+            assert store.writer.tally == {"duplicate": 1, "422": 3, "404": 1}
+
+    run(test)
+
+
+def test_what_is_not_committed_is_not_counted(folder: Path) -> None:
+    def breaks(appender: Appender) -> None:
+        raise KeyError("never thought of")
+
+    async def test() -> None:
+        async with store_in(folder) as store:
+            await store.writer.append(drafted("action", "s", {"type": "x"}, event_id="e"))
+            with held(store.writer):
+                again = writes(drafted("action", "s", {"type": "x"}, event_id="e"))
+                futures = [store.writer.submit(again), store.writer.submit(breaks)]
+            assert failures(await answers(futures)) == [500, 500]
+            assert store.writer.tally == {}
 
     run(test)
 

@@ -96,7 +96,7 @@ def the_store_is_healthy(scene: Scene) -> str:
     must(httpx.get(scene.world.url + "/api/events", timeout=10).status_code == 401, "it tells strangers everything")
     scene.meet()
     must(scene.store.get("/ready")["status"] == "ready", "it takes no writes")
-    return f"version {health['version']}, SQLite {health['sqlite']}"
+    return f"version {health['version']}, SQLite {scene.store.get('/health')['sqlite']}"
 
 
 def the_agents_are_up(scene: Scene) -> str:

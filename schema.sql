@@ -104,12 +104,23 @@ CREATE TABLE documents (
 
 /* One row is something that a person is waited for: an open ask, or (reason
    input) that the main agent sits at its prompt. A session waits as long as it has
-   a row here. What is asked stands in the events, as the view `words` has it. */
+   a row here. What is asked stands in the event; here is, cut short, by what it is
+   told apart from others, as the view `words` has it. */
 CREATE TABLE asks (
   cursor      INTEGER PRIMARY KEY,             -- of the event that asked; the oldest is shown first
   session_id  TEXT NOT NULL REFERENCES sessions ON DELETE CASCADE,
-  told        INTEGER NOT NULL                 -- of the event with the most exact words for it: Claude Code asks the
-) STRICT;                                      --   same by a call, by a permission request and by a notification
+  told        INTEGER NOT NULL,                -- of the event with the most exact words for it: Claude Code asks the
+                                               --   same by a call, by a permission request and by a notification
+  agent_id    TEXT,                            -- who asks; null for the main agent
+  reason      TEXT NOT NULL,                   -- permission, question, plan …
+  message     TEXT NOT NULL,
+  own_id      TEXT,                            -- the asker's own name for what it asks
+  tool_use_id TEXT,                            -- the call that it is about
+  tool        TEXT,
+  input       TEXT,                            -- of the call
+  exactness   INTEGER NOT NULL,                -- 3: names its call or itself; 2: its tool; 0: not even who asks
+  is_logged   INTEGER NOT NULL                 -- 0: by a metadata_updated
+) STRICT;
 
 CREATE INDEX asks_by_session ON asks (session_id, cursor);
 
@@ -245,20 +256,22 @@ END;
 
 /* An event by what of it a session's waiting depends on. */
 CREATE VIEW words AS
-SELECT cursor, session_id, event_id, agent_id, type, kind, timestamp,
-       coalesce(CAST(data ->> '$.attention.reason' AS TEXT), 'input') AS reason,
-       coalesce(CAST(data ->> '$.attention.message' AS TEXT), '') AS message,
-       iif(kind IS NOT NULL OR type = 'metadata_updated', data -> '$.attention', NULL) AS attention,
-       CAST(data ->> '$.attention.id' AS TEXT) AS own_id,        -- the asker's own name for what it asks
-       CAST(coalesce(data ->> '$.toolUseId', data ->> '$.tool_use_id') AS TEXT) AS tool_use_id,
-       CAST(coalesce(data ->> '$.tool', data ->> '$.attention.tool', data ->> '$.tool_name') AS TEXT) AS tool,
-       coalesce(data -> '$.input', data -> '$.tool_input') AS input,
+SELECT cursor, session_id, agent_id, type, kind, timestamp,
+       coalesce(substr(data ->> '$.attention.reason', 1, 200), 'input') AS reason,
+       coalesce(substr(data ->> '$.attention.message', 1, 500), '') AS message,
+       iif(kind IS NOT NULL OR type = 'metadata_updated', json_type(data, '$.attention') = 'null', 0) AS asks_no_more,
+       substr(data ->> '$.attention.id', 1, 200) AS own_id,
+       substr(coalesce(data ->> '$.toolUseId', data ->> '$.tool_use_id'), 1, 200) AS tool_use_id,
+       substr(coalesce(data ->> '$.tool', data ->> '$.attention.tool', data ->> '$.tool_name'), 1, 200) AS tool,
+       length(coalesce(data -> '$.input', data -> '$.tool_input'))
+         || substr(coalesce(data -> '$.input', data -> '$.tool_input'), 1, 500) AS input,
        CASE WHEN coalesce(data ->> '$.toolUseId', data ->> '$.attention.id') IS NOT NULL THEN 3
             WHEN kind IS 'notification' THEN 0                   -- which never says who asks
             WHEN data ->> '$.tool' IS NOT NULL THEN 2 ELSE 1 END AS exactness,
+       kind IS NOT NULL AS is_logged,
        coalesce(data ->> '$.agentId', agent_id) AS about_agent,
        data ->> '$.status' AS status,
-       data ->> '$.attentionId' AS closes_id,
+       substr(data ->> '$.attentionId', 1, 200) AS closes_id,
        coalesce(json_array_length(data, '$.background_tasks'), 0) > 0 AS goes_on_behind,
        data ->> '$.machineMade' IS 1 OR EXISTS (               -- as a prompt: Claude Code's own words
          SELECT 1 FROM json_each('["task-notification>", "command-name>", "command-message>", "local-command-",
@@ -268,18 +281,12 @@ SELECT cursor, session_id, event_id, agent_id, type, kind, timestamp,
          AS is_machine_made
 FROM events;
 
-/* What is asked of a person, in its most exact words, since it was asked first. */
-CREATE VIEW open_asks AS
-SELECT a.cursor, a.session_id, o.event_id AS ask_id, o.timestamp AS since, w.agent_id, w.kind, w.reason, w.message,
-       w.attention, w.own_id, w.tool_use_id, w.tool, w.input, w.exactness
-FROM asks a CROSS JOIN words o ON o.cursor = a.cursor CROSS JOIN words w ON w.cursor = a.told;
-
 /* An event that asks, and the open ask that it repeats. What names its call, or has
    a name of its own, is the same if that is; a notification is of whatever is open;
    and all else has to be the same word for word, or the same call. */
 CREATE VIEW repeated_asks AS
 SELECT w.cursor, a.cursor AS ask, w.exactness >= a.exactness AS is_as_exact
-FROM words w CROSS JOIN open_asks a ON a.session_id = w.session_id
+FROM words w CROSS JOIN asks a ON a.session_id = w.session_id
 WHERE (a.reason = 'input') = (w.reason = 'input')
   AND CASE WHEN w.reason = 'input' THEN 1
            WHEN a.own_id IS NOT NULL AND w.own_id IS NOT NULL THEN a.own_id = w.own_id
@@ -291,12 +298,12 @@ WHERE (a.reason = 'input') = (w.reason = 'input')
            WHEN a.agent_id IS NOT w.agent_id OR a.tool IS NOT w.tool THEN 0
            WHEN a.tool IS NOT NULL THEN coalesce(a.input, w.input) IS coalesce(w.input, a.input)
            ELSE a.own_id IS w.own_id AND a.tool_use_id IS w.tool_use_id AND a.reason = w.reason
-                AND (a.message = w.message OR w.kind IS NULL AND a.kind IS NULL) END;
+                AND (a.message = w.message OR NOT (w.is_logged OR a.is_logged)) END;
 
 /* An event, and the open asks that it closes. */
 CREATE VIEW closed_asks AS
 SELECT w.cursor, a.cursor AS ask
-FROM words w CROSS JOIN open_asks a ON a.session_id = w.session_id
+FROM words w CROSS JOIN asks a ON a.session_id = w.session_id
 WHERE CASE
   WHEN w.kind = 'prompt' AND w.type = 'action' THEN a.agent_id IS w.agent_id
                                                     AND (a.reason = 'input' OR NOT w.is_machine_made)
@@ -307,14 +314,14 @@ WHERE CASE
   WHEN w.type IN ('agent_completed', 'agent_updated')
     THEN a.agent_id = w.about_agent AND (w.type = 'agent_completed' OR w.status IN ('completed', 'failed', 'cancelled'))
   ELSE 0 END
-  OR w.attention IS 'null' AND CASE WHEN w.closes_id IS NULL THEN a.agent_id IS w.agent_id
+  OR w.asks_no_more AND CASE WHEN w.closes_id IS NULL THEN a.agent_id IS w.agent_id
                                ELSE a.own_id IS w.closes_id END
   OR w.kind IN ('tool_result', 'tool_error') AND w.agent_id IS NULL AND a.reason = 'input';
 
 /* A result, an error or a refusal of a call, and the open asks that may have been about it: the oldest was. */
 CREATE VIEW settled_asks AS
 SELECT w.cursor, a.cursor AS ask, a.tool_use_id IS w.tool_use_id AS is_exact
-FROM words w CROSS JOIN open_asks a ON a.session_id = w.session_id
+FROM words w CROSS JOIN asks a ON a.session_id = w.session_id
 WHERE w.kind IN ('tool_result', 'tool_error', 'permission_denied') AND a.reason <> 'input'
   AND CASE WHEN a.tool_use_id IS NOT NULL AND w.tool_use_id IS NOT NULL THEN a.tool_use_id = w.tool_use_id
            ELSE (a.agent_id IS w.agent_id OR a.exactness = 0 AND a.tool IS NOT NULL)
@@ -350,21 +357,25 @@ END;
 CREATE VIEW asked AS SELECT cursor, session_id FROM asks;
 
 CREATE TRIGGER ask_told INSTEAD OF INSERT ON asked BEGIN
-  UPDATE asks SET told = NEW.cursor
+  UPDATE asks SET (told, agent_id, reason, message, own_id, tool_use_id, tool, input, exactness, is_logged) = (
+    SELECT cursor, agent_id, reason, message, own_id, tool_use_id, tool, input, exactness, is_logged
+    FROM words WHERE cursor = NEW.cursor)
   WHERE cursor = (SELECT max(ask) FROM repeated_asks WHERE cursor = NEW.cursor AND is_as_exact);
   INSERT INTO asks
-  SELECT NEW.cursor, NEW.session_id, NEW.cursor
+  SELECT NEW.cursor, NEW.session_id, NEW.cursor, w.agent_id, w.reason, w.message, w.own_id, w.tool_use_id, w.tool,
+         w.input, w.exactness, w.is_logged
   FROM words w CROSS JOIN sessions s ON s.session_id = w.session_id
   WHERE w.cursor = NEW.cursor AND NOT (w.reason = 'input' AND w.agent_id IS NOT NULL)
-    AND (s.status IN ('active', 'waiting') OR w.kind IS NOT NULL AND w.timestamp > s.ended)
+    AND (s.status IN ('active', 'waiting') OR w.is_logged AND w.timestamp > s.ended)
     AND NOT EXISTS (SELECT 1 FROM repeated_asks WHERE cursor = NEW.cursor);
 END;
 
 CREATE TRIGGER ask_opened AFTER INSERT ON asks BEGIN
   UPDATE sessions SET status = 'waiting', ended = NULL WHERE session_id = NEW.session_id;
-  INSERT INTO turns
-  SELECT NEW.cursor, NEW.session_id, 'waiting' FROM words WHERE cursor = NEW.cursor AND reason <> 'input'
-  ON CONFLICT DO NOTHING;
+  INSERT INTO turns SELECT NEW.cursor, NEW.session_id, 'waiting' WHERE NEW.reason <> 'input' ON CONFLICT DO NOTHING;
+  /* Of a hundred that nobody has answered the oldest gives way: each word is held against all. */
+  DELETE FROM asks WHERE cursor = (SELECT cursor FROM asks WHERE session_id = NEW.session_id
+                                   ORDER BY cursor DESC LIMIT 1 OFFSET 100);
 END;
 
 CREATE TRIGGER ask_closed AFTER DELETE ON asks BEGIN
@@ -443,7 +454,7 @@ CREATE TRIGGER metadata_updated INSTEAD OF INSERT ON changes WHEN NEW.type = 'me
   WHERE session_id = NEW.session_id AND NEW.data ->> '$.status' IS NOT NULL;
   INSERT INTO asked SELECT NEW.cursor, NEW.session_id WHERE json_type(NEW.data, '$.attention') = 'object';
   INSERT INTO asks
-  SELECT NEW.cursor, NEW.session_id, NEW.cursor
+  SELECT NEW.cursor, NEW.session_id, NEW.cursor, NULL, 'input', '', NULL, NULL, NULL, NULL, 1, 0
   WHERE NEW.data ->> '$.status' = 'waiting' AND NOT EXISTS (SELECT 1 FROM asks WHERE session_id = NEW.session_id);
 END;
 
@@ -599,8 +610,8 @@ SELECT s.session_id,
               ORDER BY c.created_cursor)) AS subsessions
 FROM sessions s CROSS JOIN documents d ON d.session_id = s.session_id AND d.name = 'metadata';
 
-/* What a session waits for, as its metadata shows it: the oldest ask with the others,
-   else that the agent sits at its prompt. */
+/* What a session waits for, as its metadata shows it: the oldest ask, whole, with the
+   others, cut short; else that the agent sits at its prompt. */
 CREATE VIEW attention AS
 SELECT session_id, json_array_length(asks) AS number, asks ->> '$[0].since' AS since,
        iif(json_array_length(asks) > 1, json_set(asks -> '$[0]', '$.others', json_remove(asks, '$[0]')),
@@ -608,13 +619,17 @@ SELECT session_id, json_array_length(asks) AS number, asks ->> '$[0].since' AS s
 FROM (
   SELECT session_id, (
     SELECT json_group_array(json(document)) FROM (
-      SELECT json_patch(coalesce(a.attention, '{}'), json_object(
-               'reason', a.reason, 'message', a.message, 'since', a.since, 'askId', iif(a.reason = 'input', NULL, a.ask_id),
+      SELECT json_patch(CASE a.cursor WHEN min(a.cursor) OVER () THEN (
+               SELECT json_patch(coalesce(data -> '$.attention', '{}'), json_object(
+                        'message', coalesce(CAST(data ->> '$.attention.message' AS TEXT), '')))
+               FROM events e WHERE e.cursor = a.told)
+             ELSE json_object('message', a.message) END, json_object(
+               'reason', a.reason, 'since', o.timestamp, 'askId', iif(a.reason = 'input', NULL, o.event_id),
                'agentId', a.agent_id, 'tool', a.tool)) AS document
-      FROM open_asks a
+      FROM asks a CROSS JOIN events o ON o.cursor = a.cursor
       WHERE a.session_id = s.session_id
-        AND (a.reason <> 'input' OR NOT EXISTS (SELECT 1 FROM open_asks o
-                                                WHERE o.session_id = s.session_id AND o.reason <> 'input'))
+        AND (a.reason <> 'input' OR NOT EXISTS (SELECT 1 FROM asks other
+                                                WHERE other.session_id = s.session_id AND other.reason <> 'input'))
       ORDER BY a.cursor)) AS asks
   FROM sessions s);
 

@@ -177,6 +177,12 @@ def scrub_rows(database: sqlite3.Connection, replace: Replace, step: Step) -> Fo
     return found
 
 
+ASKED_ANEW = """
+UPDATE asks SET (reason, message, own_id, tool_use_id, tool, input) = (
+  SELECT reason, message, own_id, tool_use_id, tool, input FROM words WHERE words.cursor = asks.told)
+WHERE session_id = ?"""
+
+
 def scrub_session(database: sqlite3.Connection, scrubber: Scrubber, session_id: str) -> None:
     """What is derived from its events. The lists of the state follow by their triggers."""
     for name, document in database.execute(
@@ -191,6 +197,7 @@ def scrub_session(database: sqlite3.Connection, scrubber: Scrubber, session_id: 
             database.execute(
                 "UPDATE documents SET document = ? WHERE session_id = ? AND name = ?", (changed, session_id, name)
             )
+    database.execute(ASKED_ANEW, (session_id,))
     for (user_id,) in database.execute("SELECT user_id FROM sessions WHERE session_id = ?", (session_id,)).fetchall():
         database.execute("UPDATE sessions SET user_id = ? WHERE session_id = ?", (scrubber.text(user_id), session_id))
 

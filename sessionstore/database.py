@@ -73,7 +73,9 @@ def keep_each_ask(connection: sqlite3.Connection) -> None:
     whole, as they were at the end."""
     create_schema(connection, re.compile(r"^CREATE (TABLE|INDEX) (asks|remade)", re.MULTILINE))
     connection.execute("INSERT INTO remade SELECT max(cursor) FROM events HAVING max(cursor) > 0")
+    create_schema(connection, re.compile(r"^CREATE VIEW words", re.MULTILINE))
     connection.execute(LAST_ASKED)
+    connection.execute("DROP VIEW words")
     connection.execute("ALTER TABLE sessions DROP COLUMN attention")
     after = ""
     while finals := connection.execute(FINALS_WITH_GOALS, (after,)).fetchall():
@@ -82,14 +84,15 @@ def keep_each_ask(connection: sqlite3.Connection) -> None:
 
 
 LAST_ASKED = """
-INSERT INTO asks (cursor, session_id, told)
-SELECT asked, session_id, asked
-FROM (SELECT s.session_id, coalesce(
+INSERT INTO asks
+SELECT w.cursor, w.session_id, w.cursor, iif(w.reason = 'input', NULL, w.agent_id), w.reason, w.message, w.own_id,
+       w.tool_use_id, w.tool, w.input, w.exactness, w.is_logged
+FROM words w JOIN (SELECT s.session_id, coalesce(
         (SELECT max(e.cursor) FROM events e
          WHERE e.session_id = s.session_id AND e.cursor >= s.created_cursor
            AND (e.seq IS NOT NULL OR e.type = 'metadata_updated') AND json_type(e.data, '$.attention') = 'object'),
         s.last_cursor) AS asked
-      FROM sessions s WHERE s.status = 'waiting')"""
+      FROM sessions s WHERE s.status = 'waiting') ON w.cursor = asked"""
 FINALS_WITH_GOALS = """
 SELECT d.session_id, d.document,
        (SELECT max(e.cursor) FROM events e WHERE e.session_id = d.session_id AND e.type = 'session_finalized')
@@ -277,6 +280,7 @@ ADDED = {
     "metadata_updated": ("cancelledAgents",),
     "goal_added": ("id", "description", "priority", "status"),
     "agent_spawned": ("agentId", "type", "task", "status", "spawnedAt", "subsession", "completedAt", "endedBy"),
+    "agent_updated": ("completedAt", "endedBy"),
 }
 """The members that the store adds to the data where the caller left them out."""
 
@@ -700,7 +704,7 @@ class Appender:
         elif self.record("agents", draft.session_id, known_id(agent_id, "$.agentId")):
             if draft.must_be_new:
                 raise Problem(409, f"There is an agent {agent_id!r} in this session already")
-            return replace(draft, data={"spawnedAt": moment} | draft.data)
+            return self.end_late(replace(draft, data={"spawnedAt": moment} | draft.data))
         agent = {
             "agentId": agent_id,
             "type": draft.data.get("type"),
@@ -709,22 +713,26 @@ class Appender:
             "spawnedAt": moment,
             "subsession": None,
         } | {name: value for name, value in draft.data.items() if name != "agentId"}
-        if agent["status"] not in DONE and (end := self.end_after(draft.session_id, moment)):
-            agent |= {"status": "cancelled", "completedAt": end, "endedBy": "session"}
-        return replace(draft, data=agent)
+        return self.end_late(replace(draft, data=agent))
 
-    def end_after(self, session_id: str, moment: str) -> str | None:
-        """When a session ended that had not at that moment: a word from before comes late."""
+    def end_late(self, draft: Draft) -> Draft:
+        """Of an agent that was at work before the end of its session, and is told of after it: it ended with that."""
+        if draft.data.get("status") in DONE:
+            return draft
         row = self.connection.execute(
-            "SELECT ended FROM sessions WHERE session_id = ? AND ended >= ?", (session_id, moment)
+            "SELECT ended FROM sessions WHERE session_id = ? AND ended >= ?",
+            (draft.session_id, draft.timestamp or self.received_at),
         ).fetchone()
-        return row[0] if row else None
+        return replace(draft, data=draft.data | {"completedAt": row[0], "endedBy": "session"}) if row else draft
 
     def change_goal(self, draft: Draft, session: Session) -> Draft:
         return self.change("goals", "goal", draft.data["goalId"], draft)
 
     def change_agent(self, draft: Draft, session: Session) -> Draft:
-        return self.change("agents", "agent", draft.data["agentId"], draft)
+        agent_id = draft.data["agentId"]
+        draft = self.change("agents", "agent", agent_id, draft)
+        is_at_work = "status" in draft.data or self.record("agents", draft.session_id, agent_id) is None
+        return self.end_late(draft) if draft.type == "agent_updated" and is_at_work else draft
 
     def change(self, table: str, noun: str, name: str, draft: Draft) -> Draft:
         if draft.names_something and self.record(table, draft.session_id, name) is None:

@@ -17,7 +17,7 @@ STATUSES = {"completed": "success", "failed": "failed", "cancelled": "cancelled"
 """What the end is called that brought a session to a status."""
 
 STANDING = """
-SELECT s.status, f.document ->> '$.outcome', EXISTS (SELECT 1 FROM open_asks a
+SELECT s.status, f.document ->> '$.outcome', EXISTS (SELECT 1 FROM asks a
        WHERE a.session_id = s.session_id AND a.reason <> 'input'),
   (SELECT e.cursor FROM events e WHERE e.session_id = s.session_id AND e.seq IS NULL AND e.type = 'session_finalized'
    ORDER BY e.cursor DESC LIMIT 1)

@@ -216,9 +216,9 @@ def spawn_agent(state: Document, agent: Document, patch: str | None, timestamp: 
     known = {} if position is None else spawned[position]
     if ended_before(timestamp, known):  # it goes on
         known = without_end(known) | {"status": "spawned"}
-    elif goes_on(agent) and had_ended(known, timestamp):
-        agent = {name: value for name, value in agent.items() if name != "status"}
-    return with_agent(state, known | agent)
+    elif had_ended(known, timestamp):
+        agent = without_turn(agent)
+    return with_agent(state, known | cancelled(agent))
 
 
 def ended_before(timestamp: str, agent: Document) -> bool:
@@ -234,10 +234,13 @@ def without_end(agent: Document) -> Document:
 def update_agent(state: Document, data: Document, patch: str | None, timestamp: str) -> Document:
     """What is told of an agent: what was before its end does not bring it back."""
     known = known_agent(state, data["agentId"], timestamp)
-    if goes_on(data) and had_ended(known, timestamp):
-        data = {name: value for name, value in data.items() if name != "status"}
-    elif known.get("endedBy") and "status" in data:  # by the session's end; now its own word is there
-        known = without_end(known)
+    if "endedBy" in known and data.get("status") in DONE and "endedBy" not in data:
+        known = without_end(known)  # that was only its session's end
+    elif had_ended(known, timestamp):
+        data = without_turn(data)
+    elif "status" in data:
+        known = {name: value for name, value in known.items() if name != "endedBy"}
+    data = cancelled(data)
     return with_agent(state, with_end(known | data, data, timestamp, DONE))
 
 
@@ -250,8 +253,16 @@ def known_agent(state: Document, agent_id: str, timestamp: str) -> Document:
     return known
 
 
-def goes_on(change: Document) -> bool:
-    return "status" in change and change["status"] not in DONE
+def cancelled(change: Document) -> Document:
+    """What is told of an agent after the end of its session, though it was before: the store has said `endedBy`."""
+    return change | {"status": "cancelled"} if "endedBy" in change else change
+
+
+def without_turn(change: Document) -> Document:
+    """What is told of an agent, but that it goes on, or goes with its session: it had ended by itself."""
+    if change.get("status") in DONE and "endedBy" not in change:
+        return change
+    return {name: value for name, value in change.items() if name not in ("status", "completedAt", "endedBy")}
 
 
 def had_ended(agent: Document, timestamp: str) -> bool:
@@ -265,7 +276,7 @@ def had_ended(agent: Document, timestamp: str) -> bool:
 def complete_agent(state: Document, data: Document, patch: str | None, timestamp: str) -> Document:
     """The first end of an agent is its end, unless that was only the session's; a later one adds nothing."""
     known = known_agent(state, data["agentId"], timestamp)
-    if known["status"] in DONE and "endedBy" not in known:
+    if known.get("status") in DONE and "endedBy" not in known:
         return state
     return update_agent(state, {"status": "completed"} | data, patch, timestamp)
 

@@ -129,6 +129,18 @@ def test_exact_words_replace_those_of_a_notification_and_its_time_stays(database
     assert attention(database)["since"] == since
 
 
+def test_a_session_has_at_most_a_hundred_open_asks_and_keeps_little_of_each(database: Database) -> None:
+    """Each word is held against all of them: neither their number nor their size may make that long."""
+    large = "x" * 100_000
+    for number in range(130):
+        ask(database, f"{number} {large}", own_id=f"{number}", tool="Write", input={"content": large})
+    assert len(messages(database)) == 100
+    shown = messages(database)
+    assert shown[0] == f"30 {large}", "shown whole"
+    assert max(map(len, shown[1:])) == 500
+    assert max(len(str(row)) for row in database.rows("SELECT * FROM asks")) < 3000
+
+
 def test_each_ask_is_told_of_and_the_same_not_twice(database: Database) -> None:
     for asked in (BASH, OTHER, BASH):
         ask(database, str(asked["input"]["command"]), None, **asked)
@@ -411,12 +423,14 @@ def test_an_end_is_that_of_everybody_at_work(database: Database, event_type: str
     assert "cancelledAgents" not in database.value("SELECT document FROM metadata")
 
 
-def test_a_word_of_its_own_wins_over_the_end_of_its_session(database: Database) -> None:
+@pytest.mark.parametrize("second", [2, 3, 4])
+def test_a_word_of_its_own_wins_over_the_end_of_its_session(database: Database, second: int) -> None:
     tell(database, "agent_spawned", 1, type="x", agentId="a1")
     tell(database, "session_finalized", 3)
-    tell(database, "agent_completed", 4, agentId="a1", result="done after all")
+    assert agent(database)["endedBy"] == "session"
+    tell(database, "agent_completed", second, agentId="a1", result="done after all")
     assert (agent(database)["status"], agent(database)["result"]) == ("completed", "done after all")
-    assert (agent(database)["completedAt"], "endedBy" in agent(database)) == (at(4), False)
+    assert (agent(database)["completedAt"], "endedBy" in agent(database)) == (at(second), False)
     assert status(database) == "completed"
 
 
@@ -425,8 +439,35 @@ def test_a_start_from_before_the_end_that_comes_late_leaves_nobody_at_work(datab
     tell(database, "agent_spawned", 2, type="x", agentId="a1")
     tell(database, "agent_updated", 2, agentId="a1", status="running")
     assert (agent(database)["status"], agent(database)["completedAt"]) == ("cancelled", at(3))
+    tell(database, "agent_updated", 2, agentId="unheard", status="running")
+    assert agent(database, "unheard")["status"] == "cancelled"
+    assert status(database) == "completed"
     tell(database, "agent_spawned", 4, type="x", agentId="a2")
     assert (agent(database, "a2")["status"], status(database)) == ("spawned", "active")
+
+
+def test_what_was_at_work_again_before_the_end_and_comes_late_is_cancelled(database: Database) -> None:
+    for agent_id in ("a1", "a2", "a3"):
+        tell(database, "agent_spawned", 1, type="x", agentId=agent_id)
+        tell(database, "agent_completed", 3, agentId=agent_id)
+    tell(database, "session_finalized", 5)
+    tell(database, "agent_spawned", 4, type="x", agentId="a1")
+    tell(database, "agent_updated", 4, agentId="a2", status="running")
+    tell(database, "agent_updated", 2, agentId="a3", status="running")
+    assert [agent(database, agent_id)["status"] for agent_id in ("a1", "a2", "a3")] == [
+        "cancelled",
+        "cancelled",
+        "completed",
+    ]
+    assert agent(database, "a3")["completedAt"] == at(3)
+
+
+def test_a_retry_of_what_came_late_is_recognised(database: Database) -> None:
+    tell(database, "session_finalized", 5)
+    for event_type in ("agent_spawned", "agent_updated"):
+        data = {"agentId": "a1", "status": "running", "type": "x"}
+        draft = drafted(event_type, "s", data, timestamp=at(4), event_id=f"once-{event_type}")
+        assert [database.append(draft).duplicate for _ in "12"] == [False, True]
 
 
 def test_the_first_end_of_an_agent_is_its_end(database: Database) -> None:

@@ -491,6 +491,21 @@ def test_history_is_every_event_that_changed_the_state_and_no_other(http: httpx.
     ]
 
 
+def test_an_end_that_is_that_of_agents_is_in_the_history_and_no_other_end(http: httpx.Client, at: str) -> None:
+    session = f"/api/sessions/{at.rpartition('/')[2]}"
+    ok(http.post(f"{session}/finalize"))
+    spawn(http, at)
+    before = state(http, at)
+    cursor = ok(http.post(f"{session}/finalize"))["cursor"]
+    page = history(http, at)["items"]
+    assert [event["type"] for event in page] == ["agent_spawned", "session_finalized"]
+    assert page[1]["data"]["cancelledAgents"] == ["agent-1"]
+    assert http.get(at, params={"at": cursor}).json() == state(http, at)
+    assert http.get(at, params={"at": cursor - 1}).json() == before
+    assert before["agents"]["active"] == ["agent-1"]
+    assert state(http, at)["agents"]["active"] == []
+
+
 def test_a_state_is_given_as_it_was_at_every_cursor(http: httpx.Client, at: str) -> None:
     """Random writes; after each the state is kept, and all are asked for again at the end."""
     dice = random.Random(7)

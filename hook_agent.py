@@ -1171,7 +1171,7 @@ class Spool:
         return None
 
     def word(self) -> str:
-        """What whoever delivers says of the store: `there`, `away`, `refuses` (the token), or that it `fails`."""
+        """What whoever delivers says of the store: `there`, `away`, `refuses` (the token), or `fails` itself."""
         return self._word_of_sender()[1]
 
     def trouble(self) -> str:

@@ -391,6 +391,12 @@ def test_settings_that_cannot_be_understood_are_left_alone(place: Place, text: s
     assert place.settings.read_bytes() == text.encode()
 
 
+@pytest.mark.parametrize("text", ["{", '{"hooks": 7}'])
+def test_a_refusal_names_the_file_once(place: Place, text: str) -> None:
+    place.write(text)
+    assert place.run("install").stderr.count(str(place.settings)) == 1
+
+
 def test_settings_that_are_not_utf_8_are_left_alone(place: Place) -> None:
     place.write("")
     place.settings.write_bytes(b'{"a": "\xff"}')

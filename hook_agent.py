@@ -4371,7 +4371,7 @@ _LOCKED_SECONDS = 15.0  # Claude Code holds its lock for milliseconds, and takes
 _STALE_SECONDS = 10.0
 _LOCKED_POLL_SECONDS = 0.02
 _LOOK_AGAIN_SECONDS = 0.02
-_CHANGING_SECONDS = 10.0
+_CHANGING_SECONDS = 8.0  # less than what makes a lock an old one
 _TRIES_TO_READ = 5
 _MANAGED_SETTINGS = "/etc/claude-code/managed-settings.d/50-session-store.json"
 _OUR_COMMAND = r"\bhook_agent(\.hook\(\)|\.py['\"]? hook\b)"
@@ -4717,7 +4717,7 @@ def _change_file(path: str, changed: Callable[[str], str]) -> bool:
                 with _suppress(_Refused):
                     _put_settings(path, new, changed(_checked_settings(path, displaced)))
             has_changed = has_changed or displaced is not None
-    raise _Refused("is changed by somebody else again and again")
+    raise _Refused(f"{path} is changed by somebody else again and again")
 
 
 def _settled_settings(path: str, tries: int = _TRIES_TO_READ) -> str:
@@ -4826,10 +4826,14 @@ def _make_folder(path: str) -> int:
 def _install_into(path: str) -> bool:
     """Whether that changed anything. A new file ends with a blank line for each folder that was made for it."""
     made = 0 if os.path.exists(path) else _make_folder(os.path.dirname(os.path.realpath(path)))
-    try:
-        return _change_file(path, lambda old: _installed(old) + ("" if old else "\n" * made))
-    except _Refused as reason:
-        raise _Refused(f"{path} {reason}") from None
+
+    def installed(old: str) -> str:
+        try:
+            return _installed(old) + ("" if old else "\n" * made)
+        except _Refused as reason:
+            raise _Refused(f"{path} {reason}") from None
+
+    return _change_file(path, installed)
 
 
 def _uninstall_from(path: str) -> bool:

@@ -391,6 +391,12 @@ def test_settings_that_cannot_be_understood_are_left_alone(place: Place, text: s
     assert place.settings.read_bytes() == text.encode()
 
 
+@pytest.mark.parametrize("text", ["{", '{"hooks": 7}'])
+def test_a_refusal_names_the_file_once(place: Place, text: str) -> None:
+    place.write(text)
+    assert place.run("install").stderr.count(str(place.settings)) == 1
+
+
 def test_settings_that_are_not_utf_8_are_left_alone(place: Place) -> None:
     place.write("")
     place.settings.write_bytes(b'{"a": "\xff"}')
@@ -527,12 +533,14 @@ def test_nothing_that_others_write_meanwhile_is_lost(place: Place, kind: str, mo
     writer = Writer(place.settings, kind, 0.0 if kind == "locks" else 0.05)
     writer.start()
     for _ in range(10):
-        assert hook_agent._install_into(str(place.settings))
+        has_changed = [hook_agent._install_into(str(place.settings))]
         if kind == "locks":
             assert len(ours(settings_of(place.settings))) == len(SAFE)
-        assert hook_agent._uninstall_from(str(place.settings))
+        has_changed.append(hook_agent._uninstall_from(str(place.settings)))
+        assert has_changed == [True, True] or kind != "locks"
     writer.is_done.set()
     writer.join()
+    hook_agent._uninstall_from(str(place.settings))  # one that does not lock may have put back what it had read
     assert len(writer.written) > 5
     assert list(settings_of(place.settings)) == writer.written
     assert sorted(path.name for path in place.settings.parent.iterdir()) == ["settings.json"]

@@ -244,6 +244,13 @@ def test_every_link_leads_somewhere(http: httpx.Client, told: str) -> None:
     assert http.get("/datasette").headers["location"] == "/datasette/"
 
 
+@pytest.mark.parametrize("path", ["..%2f..%2fetc", "..%2fetc", "%2f%2fevil.example/x", "foo/", "sessions/events/"])
+def test_an_odd_path_does_not_lead_out_of_datasette(http: httpx.Client, path: str) -> None:
+    location = http.get(f"/datasette/{path}").headers["location"]
+    assert location.startswith("/datasette/")
+    assert not http.get(location).headers.get("location", "/datasette/").startswith("//")
+
+
 @pytest.mark.parametrize(
     "link",
     [

@@ -252,9 +252,9 @@ def test_a_path_that_names_no_possible_session_creates_none(http: httpx.Client) 
 def test_a_body_that_cannot_be_taken_creates_nothing(http: httpx.Client, session_id: str) -> None:
     headers = {"content-type": "application/json"}
     deep = b'{"sessionId":"%s","userId":"u","initial":{"a":%s}}' % (session_id.encode(), b"[" * 70 + b"]" * 70)
-    for content in (b"", b"{", b"nonsense", b'{"a": NaN}', b'{"a": 1e999}', b'"\xff"', b'"\\ud800"', deep, b"[" * 9999):
+    for content in (b"", b"{", b"nonsense", b'{"a": NaN}', b'{"a": 1e999}', b'"\xff"', deep, b"[" * 9999):
         assert_problem(http.post("/api/sessions", content=content, headers=headers), 400)
-    for content in (b"[]", b"null", b"1", b'"text"'):
+    for content in (b"[]", b"null", b"1", b'"text"', b'"\\ud800"'):
         assert_problem(http.post("/api/sessions", content=content, headers=headers), 422, "$")
     assert_problem(http.get(f"/api/sessions/{session_id}"), 404)
 

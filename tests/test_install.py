@@ -532,7 +532,7 @@ def test_nothing_that_others_write_meanwhile_is_lost(place: Place, kind: str, mo
     monkeypatch.setattr(hook_agent, "_LOOK_AGAIN_SECONDS", 0.002)
     writer = Writer(place.settings, kind, 0.0 if kind == "locks" else 0.05)
     writer.start()
-    for _ in range(10):
+    while len(writer.written) < 10:
         has_changed = [hook_agent._install_into(str(place.settings))]
         if kind == "locks":
             assert len(ours(settings_of(place.settings))) == len(SAFE)
@@ -541,7 +541,6 @@ def test_nothing_that_others_write_meanwhile_is_lost(place: Place, kind: str, mo
     writer.is_done.set()
     writer.join()
     hook_agent._uninstall_from(str(place.settings))  # one that does not lock may have put back what it had read
-    assert len(writer.written) > 5
     assert list(settings_of(place.settings)) == writer.written
     assert sorted(path.name for path in place.settings.parent.iterdir()) == ["settings.json"]
 

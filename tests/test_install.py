@@ -526,10 +526,9 @@ class Writer(threading.Thread):
 
 
 @pytest.mark.parametrize("kind", ["locks", "does not lock", "writes in place"])
-def test_nothing_that_others_write_meanwhile_is_lost(place: Place, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_that_others_write_meanwhile_is_lost(place: Place, kind: str) -> None:
     """One that does not lock may lose ours, which are put in again; it pauses for longer than a change takes."""
     place.write("{}")
-    monkeypatch.setattr(hook_agent, "_LOOK_AGAIN_SECONDS", 0.002)
     writer = Writer(place.settings, kind, 0.0 if kind == "locks" else 0.05)
     writer.start()
     while len(writer.written) < 10:

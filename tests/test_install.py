@@ -526,13 +526,12 @@ class Writer(threading.Thread):
 
 
 @pytest.mark.parametrize("kind", ["locks", "does not lock", "writes in place"])
-def test_nothing_that_others_write_meanwhile_is_lost(place: Place, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_that_others_write_meanwhile_is_lost(place: Place, kind: str) -> None:
     """One that does not lock may lose ours, which are put in again; it pauses for longer than a change takes."""
     place.write("{}")
-    monkeypatch.setattr(hook_agent, "_LOOK_AGAIN_SECONDS", 0.002)
     writer = Writer(place.settings, kind, 0.0 if kind == "locks" else 0.05)
     writer.start()
-    for _ in range(10):
+    while len(writer.written) < 10:
         has_changed = [hook_agent._install_into(str(place.settings))]
         if kind == "locks":
             assert len(ours(settings_of(place.settings))) == len(SAFE)
@@ -541,7 +540,6 @@ def test_nothing_that_others_write_meanwhile_is_lost(place: Place, kind: str, mo
     writer.is_done.set()
     writer.join()
     hook_agent._uninstall_from(str(place.settings))  # one that does not lock may have put back what it had read
-    assert len(writer.written) > 5
     assert list(settings_of(place.settings)) == writer.written
     assert sorted(path.name for path in place.settings.parent.iterdir()) == ["settings.json"]
 

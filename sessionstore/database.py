@@ -286,6 +286,8 @@ ADDED = {
 """The members that the store adds to the data where the caller left them out."""
 
 MAX_COUNT = 2**53
+MAX_DOCUMENT = 4 << 20
+"""Characters of a session's state or metadata beyond which they take no change."""
 
 
 DISK_ERRORS = frozenset(
@@ -496,10 +498,26 @@ class Appender:
             check_metadata({}, {}, draft.type, draft.data)
             draft = self.begin_session(draft)
         else:
+            self.check_room(draft)
             draft = self.decide(draft, session)
         event = self.insert(draft, session)
         version, record = self.outcome(event) if event.type in STATE_TYPES else (None, None)
         return Appended(event, version=version, record=record)
+
+    def check_room(self, draft: Draft) -> None:
+        """Every change reads and writes the whole document, so one that has grown too large holds everybody up.
+
+        Raises Problem 413. What replaces it, or was stored once already, is let in.
+        """
+        name = "state" if draft.type in STATE_TYPES else "metadata" if draft.type == "metadata_updated" else ""
+        if not name or draft.patch == "replace" or draft.received_at is not None:
+            return
+        (length,) = self.connection.execute(
+            "SELECT length(document) FROM documents WHERE session_id = ? AND name = ?", (draft.session_id, name)
+        ).fetchone()
+        if length > MAX_DOCUMENT:
+            remedy = ': replace it by a line of a batch with "patch": "replace"' if name == "state" else ""
+            raise Problem(413, f"The {name} of this session has {length} characters, of {MAX_DOCUMENT} at most{remedy}")
 
     def append_first_word(self, draft: Draft) -> Appended:
         """The first word of a session that nobody created: both are stored, or neither."""

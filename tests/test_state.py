@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import re
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -553,3 +554,44 @@ def anything(dice: random.Random, depth: int = 0) -> dict[str, Any]:
         lambda: anything(dice, depth + 1) if depth < 3 else {},
     ]
     return {name: dice.choice(values)() for name in dice.sample(names, dice.randint(0, 3))}
+
+
+# ---------------------------------------------------------------- how large it gets
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("state", lambda http, at, text: http.patch(at, json={f"a{len(text)}-{time.time_ns()}": text})),
+        ("state", lambda http, at, text: http.post(f"{at}/goals", json={"description": text})),
+        ("state", lambda http, at, text: http.post(f"{at}/agents", json={"type": "t", "task": text})),
+        (
+            "metadata",
+            lambda http, at, text: http.patch(
+                f"{at.replace('state', 'sessions')}/metadata", json={f"a{time.time_ns()}": text}
+            ),
+        ),
+    ],
+    ids=["state", "goals", "agents", "metadata"],
+)
+def test_a_document_grows_to_a_bound(http: httpx.Client, at: str, name: str, change: Callable[..., Any]) -> None:
+    """Every change reads and writes all of it: without a bound, a few of them hold everybody up for seconds."""
+    statuses = [change(http, at, "x" * 1_000_000).status_code for _ in range(7)]
+    assert statuses == [200] * 5 + [413] * 2
+    refusal = change(http, at, "y")
+    assert_problem(refusal, 413)
+    assert f"The {name} of this session" in refusal.json()["detail"]
+    session_id = at.rsplit("/", 1)[1]
+    assert http.post(f"/api/actions/{session_id}", json={"type": "x"}).status_code == 200
+    assert http.post(f"/api/sessions/{session_id}/finalize", json={}).status_code == 200
+
+
+def test_a_state_that_has_grown_too_large_can_be_replaced(http: httpx.Client, at: str) -> None:
+    for number in range(5):
+        http.patch(at, json={f"a{number}": "x" * 1_000_000}).raise_for_status()
+    assert http.patch(at, json={"a": 1}).status_code == 413
+    line = {"type": "state_updated", "sessionId": at.rsplit("/", 1)[1], "patch": "replace", "data": {"phase": "new"}}
+    ndjson = {"content-type": "application/x-ndjson"}
+    assert http.post("/api/events", content=json.dumps(line), headers=ndjson).json()["accepted"] == 1
+    assert http.patch(at, json={"a": 1}).status_code == 200
+    assert (http.get(at).json()["phase"], http.get(at).json()["a"]) == ("new", 1)

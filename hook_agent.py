@@ -4964,11 +4964,11 @@ def _tell_status(spool: Spool) -> int:
         print(f"{letters} were refused for good: see {spool.path('dead')}; `flush --dead` tries them again.")
     word, who = spool.word(), spool.who_delivers()
     if who:
-        how = {"there": ".", "fails": ", but fails by itself."}
+        how = {"there": ".", "fails": f", but fails by itself: {spool.trouble()}."}
         print(f"Process {who} delivers" + how.get(word, ", but the store does not take it now."))
     if trouble := _Link(_service_url()).token_trouble():
         print(trouble)
-    if events and word != "there":
+    if events and word not in ("there", "fails"):
         print(f"The last try failed: {spool.trouble()}")
     return 1 if events else 0
 

@@ -666,7 +666,7 @@ def test_a_fault_of_the_sender_is_no_store_that_is_away(
     assert spool.word() == "fails" and "IsADirectoryError" in spool.trouble()
     segment.rmdir()
     hook_agent._tell_status(spool)
-    assert f"Process {os.getpid()} delivers, but fails by itself: IsADirectoryError." in capsys.readouterr().out
+    assert f"Process {os.getpid()} delivers, but fails by itself: IsADirectoryError: " in capsys.readouterr().out
     spool.append(b"{}\n")
     assert sender.step() == 0.0
     assert spool.word() == "there"

@@ -384,6 +384,7 @@ def test_a_token_ends_with_its_time(folder: Path) -> None:
 
 
 def test_a_token_is_changed_for_another(folder: Path) -> None:
+    made(folder, "add", "people", "--role", "read")
     old = made(folder, "add", "agents", "--role", "ingest", "--expires", "30d")
     with Appliance(folder) as server:
         assert writes_with(server, old)

@@ -4386,12 +4386,14 @@ def _interpreter() -> str:
     return sys.executable if sys.prefix == sys.base_prefix else os.path.realpath(sys.executable)
 
 
-def _hook_command(marks: Iterable[bytes] = ()) -> str:
+def _hook_command(marks: Iterable[bytes] = (), *, is_aside: bool = False) -> str:
     """The shell command of a hook: silent and 0 whatever happens, also when the interpreter or this file is gone.
 
     A module is compiled once and a script each time, so this file is imported. Its folder comes last in the path:
     what else lies there must not take the place of the standard library. With `marks`, the shell passes over payloads
-    that have none of them, which costs a fifth of Python's start.
+    that have none of them, which costs a fifth of Python's start. Where nobody waits for the hook, the shell takes
+    the payload at once and ends, and what it leaves behind goes on: at the end of `-p` Claude Code kills the hooks
+    that it knows of.
     """
     import json
     import shlex
@@ -4399,9 +4401,12 @@ def _hook_command(marks: Iterable[bytes] = ()) -> str:
     folder = json.dumps(os.path.dirname(os.path.abspath(__file__)), ensure_ascii=False)
     code = f"import sys; sys.path.append({folder}); import hook_agent; hook_agent.hook()"
     command = f"{shlex.quote(_interpreter())} -I -S -c {shlex.quote(code)}"
+    if not is_aside:
+        return f"{command} >/dev/null 2>&1 || :"
+    command = f'printf %s "$p" | {command}'
     if has_mark := "|".join(f"*{shlex.quote(mark.decode())}*" for mark in marks):
-        command = f'{{ p=$(cat); case ${{p#*hook_event_name}} in {has_mark}) printf %s "$p" | {command};; esac; }}'
-    return f"{command} >/dev/null 2>&1 || :"
+        command = f"case ${{p#*hook_event_name}} in {has_mark}) {command};; esac"
+    return f"exec 3<&0; {{ p=$(cat <&3); {command}; }} >/dev/null 2>&1 & :"  # for of a job 0 is /dev/null
 
 
 # The text of the settings. It is changed in place, element by element, so that all else stays as it is to the byte, and
@@ -4545,13 +4550,13 @@ def _is_ours(hook: object) -> bool:
 
 
 def _our_hooks() -> dict[str, Members]:
-    command = _hook_command()
     hooks: dict[str, Members] = {}
     for event in _HOOKED.split():
-        own = _hook_command(_LOOKED_INTO[event]) if event in _LOOKED_INTO else command
-        hooks[event] = {"type": "command", "command": own, "timeout": _HOOK_SECONDS}
-        if event not in _WAITED_FOR:
-            hooks[event].update({"timeout": _ASIDE_SECONDS, "async": True})
+        if event in _WAITED_FOR:
+            hooks[event] = {"type": "command", "command": _hook_command(), "timeout": _HOOK_SECONDS}
+        else:
+            aside = _hook_command(_LOOKED_INTO.get(event, ()), is_aside=True)
+            hooks[event] = {"type": "command", "command": aside, "timeout": _ASIDE_SECONDS, "async": True}
     hooks["SessionEnd"]["timeout"] = _END_SECONDS
     return hooks
 

@@ -252,9 +252,11 @@ def test_a_new_place_takes_the_place_of_the_old(tmp_path: Path) -> None:
 def older(text: str) -> str:
     """The settings as an earlier version of `install` left them: each hook waited for, and by one command."""
     settings = hook_agent._installed(text)
-    command = json.dumps(hook_agent._hook_command())
     settings = settings.replace('"timeout": 60, "async": true', '"timeout": 5')
-    return settings.replace(json.dumps(hook_agent._hook_command(hook_agent._BATCH_MARKS)), command)
+    for marks in ((), hook_agent._BATCH_MARKS):
+        aside = hook_agent._hook_command(marks, is_aside=True)
+        settings = settings.replace(json.dumps(aside), json.dumps(hook_agent._hook_command()))
+    return settings
 
 
 @pytest.mark.parametrize("text", SETTINGS.values(), ids=SETTINGS)
@@ -289,11 +291,30 @@ def test_of_batches_only_what_no_other_hook_has_said_is_kept(place: Place, refus
     payload = json.dumps({**common, "tool_calls": [result]})
     spool = place.home / "spool"
     env = {"SESSION_SPOOL_DIR": str(spool), "SESSION_SERVICE_URL": "http://127.0.0.1:9"}
-    done = place.run_command(["/bin/sh", "-c", hook["command"]], env, payload)
+    done = place.run_command(["/bin/sh", "-c", hook["command"] + "; wait"], env, payload)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    spooled = b"".join(path.read_bytes() for path in spool.rglob("*.ndjson"))
+    spooled = spooled_in(spool)
     assert spooled.endswith(payload.encode() + b"}\n") if refusal else not spooled
     shutil.rmtree(spool, ignore_errors=True)
+
+
+def spooled_in(spool: Path) -> bytes:
+    return b"".join(path.read_bytes() for path in spool.rglob("*.ndjson"))
+
+
+def test_a_hook_that_nobody_waits_for_has_its_payload_when_the_shell_ends_and_outlives_it(place: Place) -> None:
+    """For at the end of `-p` Claude Code kills the shells that it knows of, and reads and writes no pipe any more."""
+    place.does("install")
+    (hook,) = ours(settings_of(place.settings))["PostToolUse"]
+    slow = hook["command"].replace("printf %s", "sleep 1; printf %s")
+    assert slow != hook["command"]
+    payload = json.dumps({"session_id": "x", "hook_event_name": "PostToolUse", "tool_response": "x" * 600_000})
+    spool = place.home / "spool"
+    env = {"SESSION_SPOOL_DIR": str(spool), "SESSION_SERVICE_URL": "http://127.0.0.1:9"}
+    done = place.run_command(["/bin/sh", "-c", slow], env, payload)
+    assert (done.returncode, done.stdout, done.stderr, spooled_in(spool)) == (0, "", "", b"")
+    eventually(lambda: spooled_in(spool).endswith(payload.encode() + b"}\n"))
+    shutil.rmtree(spool)
 
 
 def test_a_hook_that_was_written_by_hand_is_not_doubled(place: Place) -> None:

@@ -416,7 +416,7 @@ class Writer:
         try:
             return Outcome(job, job.work(self.appender))
         except Problem as problem:
-            return Outcome(job, None, problem)
+            return Outcome(job, None, problem.with_traceback(None))  # which leads to the job, and to its answer
 
     def fail(self, group: list[Job], error: Exception) -> None:
         """Nothing of this group is stored, and everyone in it is told so."""

@@ -2024,6 +2024,8 @@ _SAME_MILLISECONDS = 2000  # in which several hooks tell of one happening
 _SESSIONS_KNOWN = 200
 _PROGRAMS_KNOWN = 100
 _TRANSCRIPT_BYTES = 256 << 10  # of a transcript's end
+# Claude Code waits for all who are told of one of these, before another comes.
+_IN_TURN = _names("SessionStart UserPromptSubmit Stop StopFailure SessionEnd")
 
 
 class HookNarrator:
@@ -2080,8 +2082,10 @@ class HookNarrator:
         """Whether another record says the same, word for word, and is not two seconds older."""
         moment, recent = _milliseconds(known["timestamp"]), self.state["recent"]
         hook, call = payload["hook_event_name"], _text(payload.get("tool_use_id"))
+        if hook in _IN_TURN:
+            call = _text(payload.get("session_id"))
         for name, (at, _, its_hook, its_call) in list(recent.items()):
-            is_over = call and its_call == call and its_hook != hook  # the next with this id is another call
+            is_over = call and its_call == call and its_hook != hook  # the next of this is another call, or turn
             if is_over or abs(moment - at) > _SAME_MILLISECONDS:
                 del recent[name]
         digest = _sha256(_encoded(known["sessionId"]) + text)[:_DIGEST_LENGTH]

@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 
 import msgspec
 
-from .folds import Document, encode
+from .folds import Document, decode, encode
 from .problems import Problem, invalid, not_json
 from .tokens import Token
 
@@ -189,7 +189,7 @@ def decoded(body: bytes, kind: Any = Any) -> Any:
     Raises RecursionError for what is too deep to be read, msgspec.ValidationError for what is not of the kind.
     """
     try:
-        return msgspec.json.decode(body, type=kind)
+        return decode(body, kind)
     except UnicodeDecodeError:
         raise not_json("it is not UTF-8") from None
     except msgspec.ValidationError as error:

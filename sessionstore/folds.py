@@ -6,6 +6,7 @@ events again to show a state as it was at some cursor.
 
 from __future__ import annotations
 
+import gc
 import re
 import sqlite3
 from collections.abc import Callable, Iterable
@@ -15,7 +16,8 @@ import msgspec
 
 Document = dict[str, Any]
 
-decode = msgspec.json.decode
+LARGE = 64 << 10
+"""Of JSON: what is longer may be so many containers that the garbage collector would look at them again and again."""
 METRICS = ("agentsSpawned", "toolCalls", "mcpCalls", "filesModified", "bashCommands")
 DONE = ("completed", "failed", "cancelled")
 OF_THE_TRIGGERS = ("status", "attention", "parentSession", "cancelledAgents")
@@ -27,6 +29,17 @@ NEW_STATE = """
  "goals": [], "priorities": {"current": null, "queue": [], "blocked": []}, "expectedOutcome": {},
  "agents": {"spawned": [], "active": [], "completed": []}, "mcp": {"swarm": {}, "memory": {"keys": []}},
  "workspace": {"cwd": "/workspace", "filesCreated": [], "filesModified": [], "gitStatus": {}}, "errors": []}"""
+
+
+def decode(text: str | bytes, kind: Any = Any) -> Any:
+    """What JSON says. Raises what msgspec raises."""
+    if len(text) <= LARGE:
+        return msgspec.json.decode(text, type=kind)
+    gc.disable()
+    try:
+        return msgspec.json.decode(text, type=kind)
+    finally:
+        gc.enable()
 
 
 def encode(value: object) -> str:

@@ -81,6 +81,20 @@ def test_what_two_hooks_tell_within_two_seconds_is_one(told: Told, name: str, me
     assert len(told.tell(name, OTHER, at=12.2, **members)) == 1
 
 
+def test_what_comes_again_after_another_turn_is_not_the_same(told: Told) -> None:
+    """A session that is resumed twice within two seconds, by programs that answer at once."""
+    order = [
+        ("SessionStart", {"source": "resume"}),
+        ("UserPromptSubmit", {"prompt": "go"}),
+        ("Stop", {}),
+        ("SessionEnd", {}),
+    ]
+    ids = [e["eventId"] for _ in range(2) for name, more in order for e in told.tell(name, at=10.0, **more)]
+    assert len(set(ids)) == len(ids) == 8
+    twice = [name for name, more in order for _ in range(2) for _ in told.tell(name, at=10.0, **more)]
+    assert twice == [name for name, _ in order]  # each told by two hooks
+
+
 def test_the_same_record_again_is_the_same_event_and_not_a_second_hooks(told: Told) -> None:
     record = told.record({"session_id": MAIN, "hook_event_name": "UserPromptSubmit", "prompt": "go"})
     (first,) = told.narrator.lines(record)

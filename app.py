@@ -36,9 +36,9 @@ from sessionstore.appliance import Store
 from sessionstore.log import logging_as, tell
 from sessionstore.model.problems import Problem
 from sessionstore.settings import BadSetting, Settings, read_settings
-from sessionstore.store.appender import DatabaseUnusable
 from sessionstore.store.folder import close_to_others, doubt_about
 from sessionstore.store.owner import CannotStart, own_folder
+from sessionstore.store.schema import DatabaseUnusable
 from sessionstore.web import api, live, pages
 from sessionstore.web import datasette_mount as questions
 from sessionstore.web.fast_path import Door, Heads, Sound

@@ -11,12 +11,12 @@ from sessionstore.histogram import Histogram
 from sessionstore.model.events import Event, event_ids
 from sessionstore.model.redaction import Redactor
 from sessionstore.settings import Settings
-from sessionstore.store.appender import DatabaseUnusable, open_writer
 from sessionstore.store.broadcaster import Broadcaster
 from sessionstore.store.disk import Disk, size_of
 from sessionstore.store.folder import Ground
 from sessionstore.store.integrity import Finding, examine
 from sessionstore.store.reader import Reader
+from sessionstore.store.schema import DatabaseUnusable, open_writer
 from sessionstore.store.writer import Writer
 from sessionstore.upkeep.archives import Archives
 from sessionstore.upkeep.backups import Backups

@@ -12,8 +12,8 @@ import pytest
 from app import create_app
 from sessionstore.appliance import Store
 from sessionstore.settings import Settings
+from sessionstore.web.asgi import Scope
 from sessionstore.web.fast_path import Door
-from sessionstore.web.gate import Scope
 from sessionstore.web.tokens import Tokens
 from tests.appliance import Appliance
 

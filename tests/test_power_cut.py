@@ -17,8 +17,8 @@ import httpx
 import pytest
 
 from sessionstore.settings import Settings
-from sessionstore.store.appender import open_writer
 from sessionstore.store.integrity import examine
+from sessionstore.store.schema import open_writer
 from tests.appliance import Appliance
 from tests.commands import export, is_done
 from tests.powercut import CALLS, Disk

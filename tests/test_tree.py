@@ -22,7 +22,7 @@ from export import layout
 from export.layout import open_reader
 from export.tree import Progress, Tree, TreeAhead, TreeBusy
 from sessionstore.model.events import EventType
-from sessionstore.store.appender import migrate
+from sessionstore.store.schema import migrate
 from tests.appliance import REPOSITORY, Appliance
 from tests.databases import Database, drafted
 from tests.peers import eventually

@@ -15,7 +15,8 @@ from sessionstore.admin.offline import appending
 from sessionstore.model.events import Draft
 from sessionstore.model.problems import Problem
 from sessionstore.settings import Settings
-from sessionstore.store.appender import Appender, DeleteUnchanged, purge
+from sessionstore.store.appender import Appender, DeleteUnchanged
+from sessionstore.store.maintenance import purge
 from sessionstore.store.owner import CannotStart
 from sessionstore.web.tokens import tokens_folder
 

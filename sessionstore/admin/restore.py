@@ -26,8 +26,10 @@ from sessionstore.model.drafts import longest_line
 from sessionstore.model.events import EVENT_TYPES, LOGS, Draft, Event, is_id, is_user, now
 from sessionstore.model.folds import Document, decode, encode
 from sessionstore.model.problems import Problem
-from sessionstore.store.appender import INSERTS, Appender, checkpoint, is_of_the_disk, open_writer, purge, values_of
+from sessionstore.store.appender import INSERTS, Appender, is_of_the_disk, values_of
+from sessionstore.store.maintenance import checkpoint, purge
 from sessionstore.store.owner import own_folder
+from sessionstore.store.schema import open_writer
 
 DATABASE = "sessions.db"
 BESIDE = ("-wal", "-shm", "-journal")

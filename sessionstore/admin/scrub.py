@@ -28,9 +28,10 @@ from sessionstore.admin.recovery import GZIP_HEAD, SQLITE_HEAD
 from sessionstore.model import folds
 from sessionstore.model.folds import Document, decode, encode
 from sessionstore.settings import Settings
-from sessionstore.store.appender import STATE_EVENTS, checkpoint, index_search, open_writer, purge
 from sessionstore.store.integrity import examine, manifests
+from sessionstore.store.maintenance import checkpoint, index_search, purge
 from sessionstore.store.owner import own_folder
+from sessionstore.store.schema import STATE_EVENTS, open_writer
 
 MARK = "[redacted:scrubbed]"
 PIECE, OVERLAP = 4 << 20, 1 << 16

@@ -8,7 +8,7 @@ from functools import cache
 import msgspec
 
 from sessionstore import ROOT
-from sessionstore.store.appender import statements
+from sessionstore.store.schema import statements
 
 VIEWS = ROOT / "views.sql"
 QUESTIONS = ROOT / "queries.sql"

@@ -9,231 +9,24 @@ connection that writes.
 from __future__ import annotations
 
 import logging
-import re
 import sqlite3
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing
-from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 import msgspec
 
-from sessionstore import ROOT
 from sessionstore.model import endings, folds
-from sessionstore.model.events import LOGS, STATE_TYPES, UNKNOWN_USER, Draft, Event, is_absurd, known_id
+from sessionstore.model.events import LOGS, NEW_SESSIONS, STATE_TYPES, UNKNOWN_USER, Draft, Event, is_absurd, known_id
 from sessionstore.model.folds import DONE, METRICS, Document, encode
 from sessionstore.model.problems import Problem, fault, invalid, invalid_value, no_session
-from sessionstore.store import search
-from sessionstore.web.tokens import NEW_SESSIONS
+from sessionstore.store.maintenance import purge
+from sessionstore.store.schema import OF_STATE
 
 log = logging.getLogger("sessionstore.store.appender")
 
-SCHEMA = ROOT / "schema.sql"
-APPLICATION_ID = 1399157617
-INCREMENTAL = 2
-"""What PRAGMA auto_vacuum says of a database that can give pages back one by one."""
-
-Migration = Callable[[sqlite3.Connection], None]
-
-
-def find_events_by_their_id_first(connection: sqlite3.Connection) -> None:
-    """Ids that are made one after the other stand together, so that a commit touches fewer pages."""
-    connection.execute("DROP INDEX events_by_event_id")
-    connection.execute("CREATE UNIQUE INDEX events_by_event_id ON events (event_id, session_id)")
-
-
-def find_results_prompts_and_failures(connection: sqlite3.Connection) -> None:
-    """What people ask for is found among any number of events."""
-    connection.execute(
-        "CREATE INDEX events_by_tool_use ON events (session_id, data ->> '$.toolUseId')\n"
-        "WHERE kind IN ('tool_result', 'tool_error')"
-    )
-    connection.execute("CREATE INDEX events_of_prompts ON events (cursor) WHERE kind = 'prompt'")
-    connection.execute("CREATE INDEX events_of_failures ON events (cursor) WHERE kind = 'tool_error'")
-
-
-def note_turns(connection: sqlite3.Connection) -> None:
-    """From now on: nobody is to be told of what was long ago."""
-    create_schema(connection, re.compile(r"^CREATE (TABLE|INDEX) turns", re.MULTILINE))
-
-
-def search_by_parts_and_marks(connection: sqlite3.Connection) -> None:
-    """Another full-text index: it is filled anew behind the writing, and search says how far it has come."""
-    connection.execute("DROP TABLE search")
-    create_schema(connection, re.compile(r"^(CREATE VIRTUAL TABLE|INSERT INTO) search ", re.MULTILINE))
-    connection.execute("UPDATE progress SET searched = 0")
-
-
-def find_what_changes_a_state(connection: sqlite3.Connection) -> None:
-    """So that a retry is answered at once, and a state of long ago soon, in a session with very many entries."""
-    create_schema(connection, re.compile(r"^CREATE INDEX events_of_documents", re.MULTILINE))
-
-
-def keep_each_ask(connection: sqlite3.Connection) -> None:
-    """What a session waits for is found in its events, where they say it; final.json has the goals that were reached
-    whole, as they were at the end."""
-    create_schema(connection, re.compile(r"^CREATE (TABLE|INDEX) (asks|remade)", re.MULTILINE))
-    connection.execute("INSERT INTO remade SELECT max(cursor) FROM events HAVING max(cursor) > 0")
-    create_schema(connection, re.compile(r"^CREATE VIEW words", re.MULTILINE))
-    connection.execute(LAST_ASKED)
-    connection.execute("DROP VIEW words")
-    connection.execute("ALTER TABLE sessions DROP COLUMN attention")
-    after = ""
-    while finals := connection.execute(FINALS_WITH_GOALS, (after,)).fetchall():
-        for after, document, cursor in finals:
-            connection.execute(MEND_FINAL, (goals_at_end(connection, after, document, cursor), after))
-
-
-LAST_ASKED = """
-INSERT INTO asks
-SELECT w.cursor, w.session_id, w.cursor, iif(w.reason = 'input', NULL, w.agent_id), w.reason, w.message, w.own_id,
-       w.tool_use_id, w.tool, w.input, w.exactness, w.is_logged
-FROM words w JOIN (SELECT s.session_id, coalesce(
-        (SELECT max(e.cursor) FROM events e
-         WHERE e.session_id = s.session_id AND e.cursor >= s.created_cursor
-           AND (e.seq IS NOT NULL OR e.type = 'metadata_updated') AND json_type(e.data, '$.attention') = 'object'),
-        s.last_cursor) AS asked
-      FROM sessions s WHERE s.status = 'waiting') ON w.cursor = asked"""
-FINALS_WITH_GOALS = """
-SELECT d.session_id, d.document,
-       (SELECT max(e.cursor) FROM events e WHERE e.session_id = d.session_id AND e.type = 'session_finalized')
-FROM documents d
-WHERE d.name = 'final' AND d.session_id > ? AND json_type(d.document, '$.goalsAchieved[0]') = 'text'
-ORDER BY d.session_id LIMIT 500"""
-MEND_FINAL = "UPDATE documents SET document = ? WHERE session_id = ? AND name = 'final'"
-
-
-def goals_at_end(connection: sqlite3.Connection, session_id: str, document: str, cursor: int) -> str:
-    """final.json with the goals that it names by their ids."""
-    final = folds.decode(document)
-    goals = folds.goals_of(folds.state_at(connection.execute(STATE_EVENTS, (session_id, cursor))))
-    records = {
-        goal["id"]: goal for goal in reversed(goals) if isinstance(goal, dict) and isinstance(goal.get("id"), str)
-    }
-    final["goalsAchieved"] = [records.get(name, {"id": name}) for name in final["goalsAchieved"]]
-    return encode(final)
-
-
-def find_calls_by_their_id(connection: sqlite3.Connection) -> None:
-    """An id may be used for one call after the other: which of them a result is of, the calls say."""
-    connection.execute("DROP INDEX events_by_tool_use")
-    create_schema(connection, re.compile(r"^CREATE INDEX events_by_tool_use", re.MULTILINE))
-
-
-MIGRATIONS: tuple[Migration, ...] = (
-    find_events_by_their_id_first,
-    find_results_prompts_and_failures,
-    note_turns,
-    search_by_parts_and_marks,
-    find_what_changes_a_state,
-    keep_each_ask,
-    find_calls_by_their_id,
-)
-"""Append-only: what turns the tables of a database of version N, as PRAGMA user_version has it, into those of N + 1,
-from version 1 on. Views and triggers are made anew after them. schema.sql is always the newest version; a database
-that is made new needs none of these."""
 
 # --------------------------------------------------------------------- opening
-
-BUSY_MILLISECONDS = 5000
-"""How long a write waits for a lock that somebody else has."""
-ATTEMPT_MILLISECONDS = 50
-"""How long one attempt to empty the log does."""
-
-
-class DatabaseUnusable(Exception):
-    """The file is there, but this program must not write to it. The message says why."""
-
-
-def open_writer(path: Path, *, durability: str = "full") -> sqlite3.Connection:
-    """The connection that writes, on a database of the newest version. `durability` is `full` or `normal`."""
-    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=256)
-    try:
-        prepare_writer(connection, durability)
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-def prepare_writer(connection: sqlite3.Connection, durability: str) -> None:
-    connection.execute(f"PRAGMA busy_timeout = {BUSY_MILLISECONDS}")
-    check_owner(connection)
-    if connection.execute("PRAGMA page_count").fetchone() == (0,):  # later it would take a VACUUM
-        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
-    for pragma in (
-        "journal_mode = WAL",
-        f"synchronous = {durability}",
-        "foreign_keys = ON",
-        "cell_size_check = ON",
-        "journal_size_limit = 67108864",
-        "temp_store = MEMORY",
-        "cache_size = -65536",
-    ):
-        connection.execute(f"PRAGMA {pragma}")
-    folds.register(connection)
-    migrate(connection)
-
-
-def check_owner(connection: sqlite3.Connection) -> None:
-    """Raises DatabaseUnusable for the file of another program; a file with nothing in it is nobody's."""
-    (owner,) = connection.execute("PRAGMA application_id").fetchone()
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    if owner != APPLICATION_ID and (owner or version or tables):
-        raise DatabaseUnusable("it belongs to another program")
-
-
-def migrate(connection: sqlite3.Connection, migrations: tuple[Migration, ...] = MIGRATIONS) -> None:
-    """Bring the database to the newest version, wholly or not at all. Raises DatabaseUnusable for one still newer."""
-    newest = len(migrations) + 1
-    (found,) = connection.execute("PRAGMA user_version").fetchone()
-    if found > newest:
-        raise DatabaseUnusable(f"it is of version {found}, this program knows {newest}: use a newer program")
-    if found == newest:
-        return
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        if found:
-            drop_views_and_triggers(connection)
-            for step in migrations[found - 1 :]:
-                step(connection)
-            create_schema(connection, HAS_NO_ROWS)
-        else:
-            create_schema(connection)
-        connection.execute(f"PRAGMA user_version = {newest}")
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
-
-
-HAS_NO_ROWS = re.compile(r"^CREATE (VIEW|TRIGGER) ", re.MULTILINE)
-
-
-def drop_views_and_triggers(connection: sqlite3.Connection) -> None:
-    rows = connection.execute("SELECT type, name FROM sqlite_master WHERE type IN ('trigger', 'view') ORDER BY type")
-    for kind, name in rows.fetchall():
-        connection.execute(f"DROP {kind} {name}")
-
-
-def create_schema(connection: sqlite3.Connection, which: re.Pattern[str] = re.compile("")) -> None:
-    """What schema.sql says: all of it, or the statements that match."""
-    for statement in filter(which.search, statements(SCHEMA.read_text())):
-        connection.execute(statement)
-
-
-def statements(script: str) -> Iterator[str]:
-    """The statements of an SQL script one by one: executescript would commit before it begins."""
-    statement = ""
-    for line in script.splitlines(keepends=True):
-        statement += line
-        if sqlite3.complete_statement(statement):
-            yield statement
-            statement = ""
 
 
 # ------------------------------------------------------------------- appending
@@ -250,16 +43,6 @@ MAX_SESSIONS_KNOWN = 10_000
 USED_IDS = """
 SELECT e.session_id, e.event_id FROM json_each(?) wanted
 JOIN events e ON e.session_id = wanted.value ->> 0 AND e.event_id = wanted.value ->> 1"""
-CHANGES_STATE = f"""
-(e.type IN ({", ".join(f"'{name}'" for name in STATE_TYPES)})
- OR e.type IN ('session_finalized', 'metadata_updated') AND json_type(e.data, '$.cancelledAgents') = 'array')"""
-"""Whether an event e changes the state: an end does where it is that of agents, too."""
-OF_STATE = f"""
-WHERE session_id = ? AND cursor >= (SELECT created_cursor FROM sessions s WHERE s.session_id = e.session_id)
-  AND cursor <= ? AND seq IS NULL AND (type = 'session_created' OR {CHANGES_STATE})"""
-"""The events that a state is made of; values: session id, cursor."""
-STATE_EVENTS = f"SELECT type, patch, data, timestamp FROM events e {OF_STATE} ORDER BY cursor"
-"""What folds.state_at takes."""
 STATE_VERSION = f"SELECT count(*) FROM events e {OF_STATE}"
 RECORD_EVENTS = {
     table: f"""
@@ -968,114 +751,6 @@ class DeleteUnchanged:
         if row and row[0] != self.last_cursor:
             raise Problem(412, f"The session has moved on: its last cursor is {row[0]} now")
         return appender.append(self.draft)
-
-
-SEARCHED_AT_ONCE = 1 << 18
-"""Characters of events that one call brings into the index or takes out of it, or one event of more."""
-MERGED_AT_LEAST = 50
-CHARACTERS_PER_PAGE = 1000
-"""How many pages of the index are merged with each call: left to itself, FTS5 merges seldom, and then very many."""
-
-
-def purge(connection: sqlite3.Connection, *, session_id: str | None = None, limit: int = 500) -> bool:
-    """Remove some events of a deleted session (of any, or of this one). False when there is nothing left to do."""
-    row = connection.execute(
-        "SELECT session_id, cursor FROM purges WHERE session_id = coalesce(?, session_id) LIMIT 1", (session_id,)
-    ).fetchone()
-    if row is None:
-        return False
-    gone, has_more = some_of(connection, "session_id = ? AND cursor < ?", *row, limit=limit)
-    (searched,) = connection.execute("SELECT searched FROM progress").fetchone()
-    connection.executemany(
-        f"INSERT INTO search (search, rowid, {search.COLUMNS}) VALUES ('delete', ?, ?, ?, ?)",
-        (search.entry(*event) for event in gone if event[0] <= searched),
-    )
-    merge_search(connection, pages=pages_of(gone))
-    connection.executemany("DELETE FROM events WHERE cursor = ?", (event[:1] for event in gone))
-    if not has_more:
-        connection.execute("DELETE FROM purges WHERE session_id = ?", row[:1])
-    return True
-
-
-def index_search(connection: sqlite3.Connection, *, limit: int) -> tuple[int, bool]:
-    """Bring the full-text index forward by some events: how far it is then, and whether there is more."""
-    (searched,) = connection.execute("SELECT searched FROM progress").fetchone()
-    coming, has_more = some_of(connection, "cursor > ?", searched, limit=limit)
-    if not coming:
-        return searched, False
-    connection.executemany(
-        f"INSERT INTO search (rowid, {search.COLUMNS}) VALUES (?, ?, ?, ?)", (search.entry(*event) for event in coming)
-    )
-    merge_search(connection, pages=pages_of(coming))
-    searched = coming[-1][0]
-    connection.execute("UPDATE progress SET searched = ?", (searched,))
-    return searched, has_more
-
-
-def pages_of(events: list[Any]) -> int:
-    """How many pages of the index are to be merged because of these events."""
-    return MERGED_AT_LEAST + sum(len(event[-1]) for event in events) // CHARACTERS_PER_PAGE
-
-
-def some_of(connection: sqlite3.Connection, which: str, *values: object, limit: int) -> tuple[list[Any], bool]:
-    """Events for `search.entry`, at most `limit`, fewer where they are large; and whether there may be more."""
-    some: list[Any] = []
-    size = 0
-    query = f"SELECT {search.EVENT} FROM events WHERE {which} ORDER BY cursor LIMIT ?"
-    with closing(connection.execute(query, (*values, limit))) as events:
-        for event in events:
-            some.append(event)
-            size += len(event[-1])
-            if size > SEARCHED_AT_ONCE:
-                return some, True
-    return some, len(some) == limit
-
-
-def merge_search(connection: sqlite3.Connection, *, pages: int) -> bool:
-    """Bring pieces of the index together, by writing about so many pages of it anew. So words of deleted events go,
-    which stand beside a word that they are deleted: all of them where it begins with a negative number. False: nothing
-    is left to do.
-
-    https://www.sqlite.org/fts5.html#the_merge_command
-    """
-    before = connection.total_changes
-    connection.execute("INSERT INTO search (search, rank) VALUES ('merge', ?)", (pages,))
-    return connection.total_changes - before >= 2
-
-
-def give_back(connection: sqlite3.Connection, *, keep: int, limit: int) -> bool:
-    """Return some of the free pages to the file system, but for so many; outside of any transaction. False when there
-    is nothing left to return."""
-    (free,) = connection.execute("PRAGMA freelist_count").fetchone()
-    (mode,) = connection.execute("PRAGMA auto_vacuum").fetchone()
-    if mode != INCREMENTAL or free <= keep:
-        return False
-    connection.executescript(
-        f"PRAGMA incremental_vacuum({min(limit, free - keep)})"
-    )  # `execute` would stop at the first
-    return True
-
-
-def checkpoint(connection: sqlite3.Connection, mode: str = "PASSIVE") -> bool:
-    """False: somebody reads what stands in the way."""
-    (is_busy, _, _) = connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
-    return not is_busy
-
-
-def empty_log(connection: sqlite3.Connection, patience: float) -> bool:
-    """Put all of the write-ahead log into the database. False: somebody goes on reading it after so many seconds.
-
-    In many short attempts: in one, SQLite goes on waiting for the place of a reader that has left, though it has been
-    taken by others who are not in the way.
-    """
-    until = time.monotonic() + patience
-    connection.execute(f"PRAGMA busy_timeout = {ATTEMPT_MILLISECONDS}")
-    try:
-        while not (is_empty := checkpoint(connection, "TRUNCATE")) and time.monotonic() < until:
-            pass
-    finally:
-        connection.execute(f"PRAGMA busy_timeout = {BUSY_MILLISECONDS}")
-    return is_empty
 
 
 Decision = Callable[[Appender, Draft, Session], Draft]

@@ -22,7 +22,7 @@ from export.backup import BackupFailed, Manifest, manifest_of, newest_cursor, re
 from export.layout import PROGRESS
 from sessionstore.settings import Settings
 from sessionstore.store import high_water_mark as mark
-from sessionstore.store.appender import APPLICATION_ID
+from sessionstore.store.schema import APPLICATION_ID
 
 log = logging.getLogger("sessionstore.store.integrity")
 

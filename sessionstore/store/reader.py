@@ -17,8 +17,8 @@ from sessionstore.model import folds
 from sessionstore.model.events import LOGS, now
 from sessionstore.model.problems import Problem, invalid, no_session, unavailable
 from sessionstore.store import search
-from sessionstore.store.appender import CHANGES_STATE, STATE_EVENTS
 from sessionstore.store.broadcaster import Item
+from sessionstore.store.schema import CHANGES_STATE, STATE_EVENTS
 from sessionstore.store.search import Narrowed
 from sessionstore.text import for_people, shortened
 

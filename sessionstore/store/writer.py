@@ -20,22 +20,12 @@ from sessionstore.histogram import NUMBERS, Histogram
 from sessionstore.model.events import Draft, Event, text_of_time
 from sessionstore.model.problems import Problem, fault, unavailable
 from sessionstore.model.redaction import Redactor
-from sessionstore.store.appender import (
-    Appended,
-    Appender,
-    DatabaseUnusable,
-    EntryRefused,
-    checkpoint,
-    empty_log,
-    give_back,
-    index_search,
-    lose_silent,
-    merge_search,
-    open_writer,
-)
+from sessionstore.store.appender import Appended, Appender, EntryRefused, lose_silent
 from sessionstore.store.disk import Disk, in_mib, size_of
 from sessionstore.store.folder import Ground
 from sessionstore.store.high_water_mark import Mark
+from sessionstore.store.maintenance import checkpoint, empty_log, give_back, index_search, merge_search
+from sessionstore.store.schema import DatabaseUnusable, open_writer
 
 log = logging.getLogger("sessionstore.store.writer")
 

@@ -14,13 +14,15 @@ import re
 from collections.abc import Callable
 
 from sessionstore.appliance import Store
-from sessionstore.model.drafts import check_media_type, entry_draft, object_in
+from sessionstore.model.drafts import Headers, entry_draft, object_in
 from sessionstore.model.events import Draft, is_id
 from sessionstore.model.problems import Problem, fault, unavailable
 from sessionstore.store.appender import Appended
 from sessionstore.store.writer import LARGE, Append, Job
+from sessionstore.web.asgi import ASGI, Message, Receive, Scope, Send, problem_headers, refuse
 from sessionstore.web.bodies import Body
-from sessionstore.web.gate import ASGI, Asked, Gate, Headers, Message, Receive, Scope, Send, problem_headers, refuse
+from sessionstore.web.gate import Asked, Gate
+from sessionstore.web.request import check_media_type
 
 log = logging.getLogger("sessionstore.web.fast_path")
 

@@ -29,9 +29,10 @@ from websockets.typing import StatusLike
 from sessionstore.model.problems import MEDIA_TYPE, Problem, unavailable
 from sessionstore.settings import Settings
 from sessionstore.store.owner import CannotStart
+from sessionstore.web.asgi import Scope, problem_headers
 from sessionstore.web.connections import Connections, Rest
 from sessionstore.web.fast_path import Call, Door
-from sessionstore.web.gate import Caller, Scope, problem_headers
+from sessionstore.web.gate import Caller
 from sessionstore.web.request_metrics import OTHER, Traffic, actor_of, logs_requests
 
 log = logging.getLogger("sessionstore.web.server")

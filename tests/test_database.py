@@ -145,7 +145,7 @@ def test_a_database_of_version_one_becomes_like_a_new_one(database: Database) ->
     wanted = schema_of(database.connection)
     database.connection.executescript("""
         DROP TABLE asks; DROP TABLE remade; ALTER TABLE sessions ADD COLUMN attention TEXT;
-        DROP TABLE turns; DROP TABLE search; CREATE VIRTUAL TABLE search USING fts5 (text, content = '');
+        DROP TABLE status_changes; DROP TABLE search; CREATE VIRTUAL TABLE search USING fts5 (text, content = '');
         INSERT INTO search (rowid, text) VALUES (1, 'x'), (2, 'x'); UPDATE progress SET searched = 2;
         DROP INDEX events_by_tool_use; DROP INDEX events_of_prompts; DROP INDEX events_of_failures;
         DROP INDEX events_of_documents;

@@ -76,12 +76,12 @@ class Database:
 
     def append(self, draft: Draft) -> Appended:
         """One write in a transaction of its own, refused by name where it cannot be stored."""
-        self.appender.puts_off = False
+        self.appender.buffers = False
         try:
             with self.transaction() as appender:
                 return appender.append(draft)
         finally:
-            self.appender.puts_off = True
+            self.appender.buffers = True
 
     def rows(self, query: str, *values: Any) -> list[Any]:
         return self.connection.execute(query, values).fetchall()

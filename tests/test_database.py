@@ -322,7 +322,7 @@ def test_a_write_that_the_disk_refuses_is_nobodys_fault(database: Database) -> N
     """It must not be told as a refusal: the whole transaction has to go."""
     database.append(drafted("action", "s", {"type": "x"}))
     database.connection.execute(f"PRAGMA max_page_count = {database.value('PRAGMA page_count')}")
-    database.appender.puts_off = False
+    database.appender.buffers = False
     for session in ("s", "new"):
         with database.transaction() as appender, pytest.raises(sqlite3.OperationalError, match="full"):
             appender.append(drafted("action", session, {"type": "x", "text": "x" * 2_000_000}))
@@ -524,7 +524,7 @@ def test_a_kill_while_a_deleted_id_is_made_free_loses_nothing(database: Database
         assert not appender.is_free(["s", "other"]), "not more in one transaction"
         assert appender.is_free(["other"])
     assert database.value("SELECT count(*) FROM events WHERE type = 'action'") == 701
-    database.appender.forget()  # what a process that starts anew knows
+    database.appender.reload()  # what a process that starts anew knows
     assert database.appender.is_purging
     turns, is_free = 0, False
     while not is_free:

@@ -164,12 +164,12 @@ class Appender:
         """Drafts that were not stored: `duplicate`, or the status of what was wrong with them."""
         self.untold: Counter[str] = Counter()
         """The same of this transaction, which may have to be run again."""
-        self.puts_off = True
+        self.buffers = True
         """False: every entry is inserted at once, so that one that is refused fails alone."""
         self.is_open = False
         """Whether SQLite has been told to begin."""
         self.fresh: list[Event] = []
-        self.forget()
+        self.reload()
 
     # ---- transactions
 
@@ -206,9 +206,9 @@ class Appender:
         if self.connection.in_transaction:
             self.connection.execute("ROLLBACK")
         self.is_open = False
-        self.forget()
+        self.reload()
 
-    def forget(self) -> None:
+    def reload(self) -> None:
         """Know nothing but what the database has."""
         self.cursor, self.searched = self.connection.execute(
             "SELECT coalesce((SELECT max(cursor) FROM events), 0), searched FROM progress"
@@ -228,7 +228,7 @@ class Appender:
 
     # ---- appending
 
-    def look_up(self, drafts: Iterable[Draft]) -> None:
+    def prefetch_event_ids(self, drafts: Iterable[Draft]) -> None:
         """Find out in one query which of the drafts' eventIds nobody has used, so that they need not be asked for."""
         wanted = {(draft.session_id, draft.event_id) for draft in drafts if draft.event_id is not None}
         if len(wanted) < 2:
@@ -266,8 +266,8 @@ class Appender:
 
     def append_draft(self, draft: Draft) -> Appended:
         session = self.session(draft.session_id)
-        if twin := self.twin(draft, session):
-            return self.told_again(draft, twin)
+        if earlier := self.duplicate_of(draft, session):
+            return self.replay(draft, earlier)
         if session is None and draft.type != "session_created":
             return self.append_first_word(draft)
         return self.append_to(session, draft)
@@ -358,7 +358,7 @@ class Appender:
         self.entries.append(event)
         self.entry_ids.add((event.session_id, event.event_id))
         self.noted(event)
-        if not self.puts_off:
+        if not self.buffers:
             self.insert_entries()
         return event
 
@@ -378,7 +378,7 @@ class Appender:
                 self.connection.execute(INSERTS[len(rows)], [value for row in rows for value in values_of(row)])
         except Exception as error:
             self.forget_last(rows[0].cursor)
-            if self.puts_off and not self.is_undone and not is_of_the_disk(error):
+            if self.buffers and not self.is_undone and not is_of_the_disk(error):
                 raise EntryRefused(str(error)) from error
             raise
 
@@ -390,7 +390,7 @@ class Appender:
 
     # ---- retries
 
-    def twin(self, draft: Draft, session: KnownSession | None) -> Event | None:
+    def duplicate_of(self, draft: Draft, session: KnownSession | None) -> Event | None:
         """The event that this draft repeats, if it does: by its eventId, or a session's creation in every part."""
         if session is None:  # of a deleted session only its deletion is left
             deletion = "session_id = ? AND event_id = ? AND type = 'session_deleted'"
@@ -412,17 +412,17 @@ class Appender:
         row = self.connection.execute(f"SELECT {COLUMNS} FROM events WHERE {condition}", values).fetchone()
         return Event(*row) if row else None
 
-    def told_again(self, draft: Draft, twin: Event) -> Appended:
+    def replay(self, draft: Draft, earlier: Event) -> Appended:
         """The answer to a retry: that of the first time. Raises Problem 422 where the content is another."""
-        if not (draft.is_same_by_id or is_same(draft, twin) or is_same(draft, self.as_of_now(twin))):
+        if not (draft.is_same_by_id or is_same(draft, earlier) or is_same(draft, self.as_of_now(earlier))):
             raise Problem(
                 422,
                 f"The event {draft.event_id!r} of this session has other content: give a new event a new eventId",
                 path="$.eventId",
             )
         self.untold["duplicate"] += 1
-        version, record = self.outcome_then(twin) if twin.type in STATE_TYPES else (None, None)
-        return Appended(twin, duplicate=True, version=version, record=record)
+        version, record = self.outcome_then(earlier) if earlier.type in STATE_TYPES else (None, None)
+        return Appended(earlier, duplicate=True, version=version, record=record)
 
     def as_of_now(self, event: Event) -> Event:
         return replace(event, data=encode(self.redacted(folds.decode(event.data))))

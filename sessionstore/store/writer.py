@@ -376,11 +376,11 @@ class Writer:
 
     def transact(self, group: list[Job]) -> tuple[list[Outcome], list[Event]]:
         """One transaction for all. Where the database refuses an entry, again with each entry for itself."""
-        for puts_off in (True, False):
+        for buffers in (True, False):
             appender = self.begin()
-            appender.puts_off = puts_off
+            appender.buffers = buffers
             try:
-                appender.look_up(draft for job in group for draft in job.drafts)
+                appender.prefetch_event_ids(draft for job in group for draft in job.drafts)
                 outcomes, held = self.do_all(group)
                 events = appender.commit()
                 self.held = held

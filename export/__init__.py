@@ -18,6 +18,6 @@ drill        whether all that comes back, tried out
 __main__     the commands
 
 It knows SQLite and files, never app.py. Those before `verify` use nothing of the server, because the server itself uses
-`tree` to keep the tree (sessionstore/mirror.py); what writes to a database uses sessionstore's database and above.
+`tree` to keep the tree (sessionstore/upkeep/tree.py); what writes to a database uses sessionstore's database and above.
 A module uses only those above it. LAYOUT.md describes the tree file by file.
 """

@@ -15,7 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sessionstore.database import (
+from sessionstore.model.drafts import draft_of
+from sessionstore.model.problems import Problem
+from sessionstore.store.appender import (
     APPLICATION_ID,
     MIGRATIONS,
     RECORD_EVENTS,
@@ -30,9 +32,7 @@ from sessionstore.database import (
     purge,
     statements,
 )
-from sessionstore.problems import Problem
-from sessionstore.reader import CONNECTIONS
-from sessionstore.requests import draft_of
+from sessionstore.store.reader import CONNECTIONS
 from tests.appliance import REPOSITORY, Appliance
 from tests.databases import DERIVED, Database, drafted, temporary_database
 from tests.peers import descriptors_of, eventually
@@ -234,7 +234,7 @@ def test_a_migration_that_fails_leaves_the_old_version_untouched(database: Datab
 def test_a_schema_that_fails_half_way_leaves_an_empty_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     broken = tmp_path / "schema.sql"
     broken.write_text("CREATE TABLE one (a);\nCREATE TABLE one (a);\n")
-    monkeypatch.setattr("sessionstore.database.SCHEMA", broken)
+    monkeypatch.setattr("sessionstore.store.appender.SCHEMA", broken)
     with pytest.raises(sqlite3.OperationalError, match="already exists"):
         open_writer(tmp_path / "new.db")
     connection = sqlite3.connect(tmp_path / "new.db")

@@ -12,11 +12,11 @@ from litestar import Litestar
 
 import sessionstore
 from app import create_app
-from sessionstore.events import EventType
-from sessionstore.pages import ENDPOINTS
+from sessionstore.appliance import Store
+from sessionstore.model.events import EventType
 from sessionstore.settings import TABLE, Settings
-from sessionstore.store import Store
-from sessionstore.tokens import Tokens
+from sessionstore.web.pages import ENDPOINTS
+from sessionstore.web.tokens import Tokens
 from tests.appliance import REPOSITORY
 
 PACKAGE = REPOSITORY / "sessionstore"

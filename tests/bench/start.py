@@ -10,9 +10,9 @@ import tempfile
 from itertools import count
 from pathlib import Path
 
-from sessionstore.database import Appender, index_search, open_writer
-from sessionstore.disk import size_of
-from sessionstore.events import Draft, event_ids
+from sessionstore.model.events import Draft, event_ids
+from sessionstore.store.appender import Appender, index_search, open_writer
+from sessionstore.store.disk import size_of
 from tests.appliance import REPOSITORY, Appliance
 from tests.bench.figures import Figure, Target, Unsound
 

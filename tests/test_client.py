@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import json
 import os
@@ -35,7 +36,7 @@ from tests.agents import (
     start,
     waiting_in,
 )
-from tests.appliance import Appliance
+from tests.appliance import REPOSITORY, Appliance
 from tests.badlink import Fake
 from tests.peers import eventually
 
@@ -399,11 +400,6 @@ def test_a_store_that_is_not_well_is_no_connection(tmp_path: Path) -> None:
         assert not asyncio.run(agent.test_connection())
 
 
-def test_the_async_calls_need_no_httpx(agent: SessionHookAgent, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "httpx", None)
-    assert asyncio.run(agent.test_connection())
-
-
 def test_what_no_spool_takes_is_delivered_from_memory(appliance: Appliance, http: httpx.Client, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     env = environment(tmp_path, appliance.url, SESSION_SPOOL_DIR=str(tmp_path / "file"), TMPDIR=str(tmp_path / "file"))
@@ -734,7 +730,13 @@ code = "import sys; sys.path.append(%r); import hook_agent; hook_agent.hook()" %
 env = {**os.environ, "SESSION_ID": "round-" + sys.argv[1]}
 ran = subprocess.run([sys.executable, "-I", "-S", "-c", code], input=payload.encode(), env=env, stdout=-1, stderr=-1)
 assert (ran.returncode, ran.stdout, ran.stderr) == (0, b"", b""), ran
+run = [sys.executable, hook_agent.__file__, "run", "--output-lines", "1", "--", "echo", "said"]
+ran = subprocess.run(run, env={**os.environ, "SESSION_ID": "run-" + sys.argv[1]}, stdout=-1, stderr=-1)
+assert (ran.returncode, ran.stdout, ran.stderr) == (0, b"said\\n", b""), ran
+ran = subprocess.run([sys.executable, hook_agent.__file__, "flush", "--timeout", "20"], stdout=-1, stderr=-1)
+assert (ran.returncode, ran.stderr) == (0, b""), ran
 """
+COPIED = [Path(hook_agent.__file__), REPOSITORY / "containers" / "hook_agent_langchain.py"]
 
 
 def pythons() -> dict[str, str]:
@@ -749,6 +751,16 @@ def pythons() -> dict[str, str]:
     return found
 
 
+@pytest.mark.parametrize("file", COPIED, ids=lambda file: file.name)
+def test_it_is_written_in_the_oldest_python_that_it_is_for(file: Path) -> None:
+    ast.parse(file.read_text(), feature_version=(3, 9))
+
+
+@pytest.mark.skipif("CI" not in os.environ, reason="3.9 need not be on each machine")
+def test_the_oldest_python_is_among_those_it_is_tried_on() -> None:
+    assert "3.9" in pythons()
+
+
 @pytest.mark.parametrize("version", sorted(pythons()))
 def test_it_runs_on(appliance: Appliance, http: httpx.Client, tmp_path: Path, version: str) -> None:
     env = environment(tmp_path, appliance.url) | {"PYTHONDONTWRITEBYTECODE": "1"}
@@ -761,3 +773,5 @@ def test_it_runs_on(appliance: Appliance, http: httpx.Client, tmp_path: Path, ve
     found = session_of(http, session)
     assert [entry["number"] for entry in found["actions"]] == [1]
     assert found["responses"][0]["type"] == "assistant_message"
+    final = session_of(http, f"run-{version}")["final"]
+    assert (final["status"], final["finalResponse"]) == ("success", "said")

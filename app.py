@@ -30,19 +30,22 @@ from litestar import Litestar
 from litestar.datastructures import State
 from litestar.exceptions import HTTPException
 
-from sessionstore import __version__, api, commands, live, pages, questions
-from sessionstore.access import Gate
-from sessionstore.database import DatabaseUnusable
-from sessionstore.door import Door, Heads, Sound
-from sessionstore.ground import close_to_others, doubt_about
+from sessionstore import __version__
+from sessionstore.admin import tokens as commands
+from sessionstore.appliance import Store
 from sessionstore.log import logging_as, tell
-from sessionstore.owner import CannotStart, own_folder
-from sessionstore.problems import Problem
-from sessionstore.process import Server, certificate_of, listen
+from sessionstore.model.problems import Problem
 from sessionstore.settings import BadSetting, Settings, read_settings
-from sessionstore.store import Store
-from sessionstore.tokens import Tokens
-from sessionstore.traffic import Counted, Traffic
+from sessionstore.store.folder import close_to_others, doubt_about
+from sessionstore.store.owner import CannotStart, own_folder
+from sessionstore.store.schema import DatabaseUnusable
+from sessionstore.web import api, live, pages
+from sessionstore.web import datasette_mount as questions
+from sessionstore.web.fast_path import Door, Heads, Sound
+from sessionstore.web.gate import Gate
+from sessionstore.web.request_metrics import Counted, Traffic
+from sessionstore.web.server import Server, certificate_of, listen
+from sessionstore.web.tokens import Tokens
 
 GARBAGE_THRESHOLD = 20_000
 """New containers that make the garbage collector look; Python's 700 costs a tenth of the event loop's time."""

@@ -9,7 +9,7 @@
    Times are text, RFC 3339, UTC, milliseconds, Z: 2026-02-13T20:59:12.345Z, so
    that they sort as they stand. JSON is text, and checked. Ids are 1 to 128 of
    A-Z a-z 0-9 . _ - and case-sensitive; the server checks them before they come
-   here. The connection that writes has three functions of sessionstore/folds.py
+   here. The connection that writes has three functions of sessionstore/model/folds.py
    registered: initial_document, metadata_after and state_after. */
 
 PRAGMA application_id = 1399157617;   /* "Sesq", which marks the file as a session store */
@@ -207,7 +207,7 @@ CREATE TABLE purges (
 ) STRICT, WITHOUT ROWID;
 
 /* Full text over what was logged, brought up behind the writing. Contentless: the
-   words are those of the event with this rowid (sessionstore/search.py), which is
+   words are those of the event with this rowid (sessionstore/store/search.py), which is
    kept once. Marks in `about` (its type, session, user, day …) narrow a search
    without a look at each event. */
 CREATE VIRTUAL TABLE search USING fts5 (

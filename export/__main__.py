@@ -16,19 +16,19 @@ from pathlib import Path
 
 import msgspec
 
-from sessionstore.events import utc
-from sessionstore.owner import CannotStart
-from sessionstore.problems import Problem
-from sessionstore.requests import longest_line
+from export import archive, backup, drilled, layout
+from export.folders import open_folder
+from export.tree import Tree, TreeAhead, TreeBusy, progress_of
+from export.verify import Verification
+from sessionstore.admin import compact, drill, loss, offline, prune, recovery, scrub
+from sessionstore.admin.restore import NotEmpty, restore
+from sessionstore.model.drafts import longest_line
+from sessionstore.model.events import utc
+from sessionstore.model.problems import Problem
 from sessionstore.settings import BadSetting, Settings, read_settings
-from sessionstore.soundness import examine
+from sessionstore.store.integrity import examine
+from sessionstore.store.owner import CannotStart
 from sessionstore.text import for_people
-
-from . import archive, backup, compact, drill, drilled, layout, loss, offline, prune, recovery, scrub
-from .folders import open_folder
-from .restore import NotEmpty, restore
-from .tree import Tree, TreeAhead, TreeBusy, progress_of
-from .verify import Verification
 
 DONE, FOUND, WRONG = 0, 1, 2
 """Exit codes: done; something is amiss, or could not be done; used wrongly."""

@@ -24,9 +24,9 @@ from typing import NamedTuple
 
 import msgspec
 
-from . import layout
-from .backup import MANIFEST_BYTES, synchronise
-from .layout import LOGS, METADATA, SUBSESSIONS, Log, Session
+from export import layout
+from export.backup import MANIFEST_BYTES, synchronise
+from export.layout import LOGS, METADATA, SUBSESSIONS, Log, Session
 
 MANIFEST = "manifest.json"
 GZIP = 31

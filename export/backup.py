@@ -20,7 +20,7 @@ from pathlib import Path
 
 import msgspec
 
-from .layout import open_reader
+from export.layout import open_reader
 
 STEP_PAGES = 256
 """Pages copied at a time, 1 MiB, and then put on disk: a file system that is left to gather a whole copy makes every

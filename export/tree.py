@@ -22,9 +22,9 @@ from typing import NamedTuple, TypeVar
 
 import msgspec
 
-from . import layout
-from .folders import OF_THE_DISK, Folder, InTheWay, closing, open_folder, write_all
-from .layout import DELETED, EVENTS, INDEX, LOGS, METADATA, PROGRESS, RECENTS, SESSIONS, SUBSESSIONS, Log, Session
+from export import layout
+from export.folders import OF_THE_DISK, Folder, InTheWay, closing, open_folder, write_all
+from export.layout import DELETED, EVENTS, INDEX, LOGS, METADATA, PROGRESS, RECENTS, SESSIONS, SUBSESSIONS, Log, Session
 
 SCRATCH = ".new"
 """Where files are before they have their place, and where removed folders wait for their end."""

@@ -20,10 +20,10 @@ from typing import NamedTuple
 
 import msgspec
 
-from . import layout
-from .folders import Folder, InTheWay, closing
-from .layout import DELETED, INDEX, LOGS, METADATA, PROGRESS, RECENTS, SESSIONS, SUBSESSIONS, Log, Session
-from .tree import SCRATCH, progress_of
+from export import layout
+from export.folders import Folder, InTheWay, closing
+from export.layout import DELETED, INDEX, LOGS, METADATA, PROGRESS, RECENTS, SESSIONS, SUBSESSIONS, Log, Session
+from export.tree import SCRATCH, progress_of
 
 RECORD = ".verified.json"
 WAIT_SECONDS = 3.0

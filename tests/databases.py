@@ -10,8 +10,9 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from sessionstore.database import Appended, Appender, open_writer
-from sessionstore.events import Draft, text_of_time
+from sessionstore.model.events import Draft, text_of_time
+from sessionstore.store.appender import Appended, Appender
+from sessionstore.store.schema import open_writer
 
 MIDNIGHT = 1_771_027_200.0  # 2026-02-14T00:00:00Z
 SECONDS_A_TICK = 7.5

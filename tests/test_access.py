@@ -19,11 +19,11 @@ from litestar import Litestar
 from websockets.sync.client import connect
 
 from app import create_app
-from sessionstore.access import Gate
-from sessionstore.attempts import Failures
+from sessionstore.appliance import Store
 from sessionstore.settings import BadSetting, Settings
-from sessionstore.store import Store
-from sessionstore.tokens import Tokens
+from sessionstore.web.attempts import Failures
+from sessionstore.web.gate import Gate
+from sessionstore.web.tokens import Tokens
 from tests import commands, peers
 from tests.appliance import Appliance
 from tests.peers import eventually

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from sessionstore.database import lose_silent
-from sessionstore.notices import Watch
-from sessionstore.requests import draft_of_line
-from sessionstore.targets import Target
+from sessionstore.model.drafts import draft_of_line
+from sessionstore.store.appender import lose_silent
+from sessionstore.upkeep.notices import Watch
+from sessionstore.webhook_targets import Target
 from tests.databases import Database, drafted
 
 Json = dict[str, Any]

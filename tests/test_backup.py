@@ -26,11 +26,11 @@ from export.backup import (
     thin_out,
     time_of,
 )
-from sessionstore import backups as copying
-from sessionstore.backups import Backups
-from sessionstore.disk import Disk
+from sessionstore.appliance import Store
 from sessionstore.settings import Settings
-from sessionstore.store import Store
+from sessionstore.store.disk import Disk
+from sessionstore.upkeep import backups as copying
+from sessionstore.upkeep.backups import Backups
 from tests.appliance import Appliance
 from tests.commands import export, is_done, is_refused
 from tests.databases import Database, drafted

@@ -23,7 +23,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from export.tree import SCRATCH
-from sessionstore.events import depth_of, is_id
+from sessionstore.model.events import depth_of, is_id
 from tests import peers
 from tests.appliance import Appliance
 from tests.peers import Response, ask, dial, eventually, handshake, resident_bytes, response_from, say, sockets_of

@@ -545,8 +545,8 @@ def test_an_event_id_and_a_time_of_the_callers_own_are_kept(away: SyncSessionHoo
     ],
 )
 def test_a_time_is_what_the_store_takes_for_one(text: object, is_time: bool) -> None:
-    from sessionstore.events import utc
-    from sessionstore.problems import Problem
+    from sessionstore.model.events import utc
+    from sessionstore.model.problems import Problem
 
     assert hook_agent._is_time(text) is is_time
     if is_time:

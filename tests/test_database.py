@@ -15,24 +15,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sessionstore.database import (
+from sessionstore.model.drafts import draft_of
+from sessionstore.model.problems import Problem
+from sessionstore.store.appender import RECORD_EVENTS, STATE_VERSION, lose_silent
+from sessionstore.store.maintenance import index_search, purge
+from sessionstore.store.reader import CONNECTIONS
+from sessionstore.store.schema import (
     APPLICATION_ID,
     MIGRATIONS,
-    RECORD_EVENTS,
     STATE_EVENTS,
-    STATE_VERSION,
     DatabaseUnusable,
     create_schema,
-    index_search,
-    lose_silent,
     migrate,
     open_writer,
-    purge,
     statements,
 )
-from sessionstore.problems import Problem
-from sessionstore.reader import CONNECTIONS
-from sessionstore.requests import draft_of
 from tests.appliance import REPOSITORY, Appliance
 from tests.databases import DERIVED, Database, drafted, temporary_database
 from tests.peers import descriptors_of, eventually
@@ -234,7 +231,7 @@ def test_a_migration_that_fails_leaves_the_old_version_untouched(database: Datab
 def test_a_schema_that_fails_half_way_leaves_an_empty_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     broken = tmp_path / "schema.sql"
     broken.write_text("CREATE TABLE one (a);\nCREATE TABLE one (a);\n")
-    monkeypatch.setattr("sessionstore.database.SCHEMA", broken)
+    monkeypatch.setattr("sessionstore.store.schema.SCHEMA", broken)
     with pytest.raises(sqlite3.OperationalError, match="already exists"):
         open_writer(tmp_path / "new.db")
     connection = sqlite3.connect(tmp_path / "new.db")

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from sessionstore.disk import Disk
+from sessionstore.store.disk import Disk
 from tests.appliance import Appliance
 from tests.databases import Database
 from tests.disks import fill, release, small_disk

@@ -10,11 +10,11 @@ import httpx
 import pytest
 
 from app import create_app
-from sessionstore.access import Scope
-from sessionstore.door import Door
+from sessionstore.appliance import Store
 from sessionstore.settings import Settings
-from sessionstore.store import Store
-from sessionstore.tokens import Tokens
+from sessionstore.web.asgi import Scope
+from sessionstore.web.fast_path import Door
+from sessionstore.web.tokens import Tokens
 from tests.appliance import Appliance
 
 JSON = {"content-type": "application/json"}

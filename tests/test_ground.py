@@ -15,7 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from sessionstore.ground import UNKNOWN, UNSAFE, Mount, mount_of
+from sessionstore.store.folder import UNKNOWN, UNSAFE, Mount, mount_of
 from tests.appliance import REPOSITORY, Appliance, ServerError
 from tests.commands import export, is_done
 from tests.disks import small_disk

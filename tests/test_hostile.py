@@ -22,8 +22,8 @@ from typing import BinaryIO, NamedTuple, Self
 import pytest
 import websockets.sync.client
 
-from sessionstore.bodies import Bodies, Body
-from sessionstore.problems import Problem
+from sessionstore.model.problems import Problem
+from sessionstore.web.bodies import Bodies, Body
 from tests import peers
 from tests.appliance import Appliance
 from tests.peers import dial, eventually, response_from

@@ -21,7 +21,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection as Client
 from websockets.sync.client import connect as dial_feed
 
-from sessionstore.broadcaster import MAX_EVENTS
+from sessionstore.store.broadcaster import MAX_EVENTS
 from tests import peers, wire
 from tests.appliance import Appliance
 from tests.peers import eventually, sockets_of

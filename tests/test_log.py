@@ -34,7 +34,7 @@ HOSTILE = [
 
 
 def entry(text: str, **fields: Any) -> logging.LogRecord:
-    record = logging.LogRecord("sessionstore.writer", logging.WARNING, "", 0, "%s", (text,), None)
+    record = logging.LogRecord("sessionstore.store.writer", logging.WARNING, "", 0, "%s", (text,), None)
     if fields:
         record.fields = fields
     return record

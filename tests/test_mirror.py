@@ -15,8 +15,8 @@ from typing import Any
 import httpx
 import pytest
 
-from sessionstore.mirror import Mirror
 from sessionstore.settings import Settings
+from sessionstore.upkeep.tree import Mirror
 from tests.appliance import Appliance
 from tests.databases import Database, drafted
 from tests.peers import descriptors_of, eventually

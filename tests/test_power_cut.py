@@ -16,9 +16,9 @@ from typing import NamedTuple
 import httpx
 import pytest
 
-from sessionstore.database import open_writer
 from sessionstore.settings import Settings
-from sessionstore.soundness import examine
+from sessionstore.store.integrity import examine
+from sessionstore.store.schema import open_writer
 from tests.appliance import Appliance
 from tests.commands import export, is_done
 from tests.powercut import CALLS, Disk

@@ -19,10 +19,10 @@ from urllib.parse import urldefrag, urljoin
 import httpx
 import pytest
 
-from sessionstore.access import Asked, Gate
-from sessionstore.catalogue import questions, views
+from sessionstore.analytics.catalogue import questions, views
 from sessionstore.settings import read_settings
-from sessionstore.tokens import Tokens
+from sessionstore.web.gate import Asked, Gate
+from sessionstore.web.tokens import Tokens
 from tests.appliance import Appliance
 from tests.hostile import BOMBS, REFUSED
 from tests.peers import children_of, eventually

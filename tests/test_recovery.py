@@ -21,7 +21,7 @@ from typing import Any
 import httpx
 import pytest
 
-from sessionstore import mark
+from sessionstore.store import high_water_mark as mark
 from tests.appliance import Appliance
 from tests.commands import export, is_done, is_refused
 

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 
 import hook_agent
 from hook_agent import Redaction, has_reason
-from sessionstore.access import COOKIE
-from sessionstore.folds import decode, encode
-from sessionstore.logins import make_cookie
-from sessionstore.redaction import Redactor
-from sessionstore.tokens import make_token
+from sessionstore.model.folds import decode, encode
+from sessionstore.model.redaction import Redactor
+from sessionstore.web.gate import COOKIE
+from sessionstore.web.logins import make_cookie
+from sessionstore.web.tokens import make_token
 from tests.agents import Json, command, environment, hook, run, spool_in, waiting_in
 from tests.appliance import REPOSITORY, Appliance
 from tests.test_node import node  # noqa: F401

@@ -13,8 +13,8 @@ import httpx
 import pytest
 from hypothesis import given, settings
 
-from export.restore import NotEmpty, Restored, restore
-from sessionstore.owner import CannotStart
+from sessionstore.admin.restore import NotEmpty, Restored, restore
+from sessionstore.store.owner import CannotStart
 from tests.appliance import REPOSITORY, Appliance
 from tests.databases import Database, drafted
 from tests.peers import eventually

@@ -15,9 +15,9 @@ from typing import NamedTuple
 import httpx
 import pytest
 
-from sessionstore import mark
 from sessionstore.settings import Settings
-from sessionstore.soundness import Finding, examine
+from sessionstore.store import high_water_mark as mark
+from sessionstore.store.integrity import Finding, examine
 from tests.appliance import Appliance, ServerError
 from tests.databases import Database, drafted
 

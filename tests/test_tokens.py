@@ -18,9 +18,10 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
-from sessionstore import commands, logins
+from sessionstore.admin import tokens as commands
 from sessionstore.settings import Settings
-from sessionstore.tokens import Token, Tokens
+from sessionstore.web import logins
+from sessionstore.web.tokens import Token, Tokens
 from tests.appliance import Appliance, ServerError
 from tests.commands import token
 from tests.peers import eventually

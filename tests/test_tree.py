@@ -21,8 +21,8 @@ from hypothesis import given, settings
 from export import layout
 from export.layout import open_reader
 from export.tree import Progress, Tree, TreeAhead, TreeBusy
-from sessionstore.database import migrate
-from sessionstore.events import EventType
+from sessionstore.model.events import EventType
+from sessionstore.store.schema import migrate
 from tests.appliance import REPOSITORY, Appliance
 from tests.databases import Database, drafted
 from tests.peers import eventually

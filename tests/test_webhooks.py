@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
-from sessionstore.targets import targets
+from sessionstore.webhook_targets import targets
 from tests.agents import Json
 from tests.appliance import Appliance
 from tests.badlink import Fake, Posted

@@ -17,9 +17,11 @@ from pathlib import Path
 from random import Random
 from string import ascii_letters, digits
 
-from sessionstore.database import Appender, checkpoint, index_search, open_writer
-from sessionstore.events import Draft, Event, text_of_time
-from sessionstore.folds import Document
+from sessionstore.model.events import Draft, Event, text_of_time
+from sessionstore.model.folds import Document
+from sessionstore.store.appender import Appender
+from sessionstore.store.maintenance import checkpoint, index_search
+from sessionstore.store.schema import open_writer
 
 EVENTS = 1_000_000
 EVENTS_PER_SESSION = 1000

@@ -3618,13 +3618,12 @@ _END_SECONDS = 10
 _ASIDE_SECONDS = 60  # nobody waits
 _END_BUDGET = "CLAUDE_CODE_SESSIONEND_HOOKS_TIMEOUT_MS"  # without it, older clients end all of SessionEnd after 1.5 s
 _END_BUDGET_MS = "10500"  # a little more than the hook has, and a number that nobody else writes: so we know it again
-_BYTE_ORDER_MARK = "\ufeff"
 _LOCKED_SECONDS = 15.0  # Claude Code holds its lock for milliseconds, and takes one of this age for left behind:
 _STALE_SECONDS = 10.0
 _LOCKED_POLL_SECONDS = 0.02
 _LOOK_AGAIN_SECONDS = 0.02
 _CHANGING_SECONDS = 8.0  # less than what makes a lock an old one
-_TRIES_TO_READ = 5
+_TRIES_TO_READ = 5  # of what is no JSON, which may be half of what somebody is just writing
 _MANAGED_SETTINGS = "/etc/claude-code/managed-settings.d/50-session-store.json"
 _OUR_COMMAND = r"\bhook_agent(\.hook\(\)|\.py['\"]? hook\b)"
 
@@ -3661,137 +3660,6 @@ def _hook_command(marks: Iterable[bytes] = (), *, is_aside: bool = False) -> str
     return f"exec 3<&0; {{ p=$(cat <&3); {command}; }} >/dev/null 2>&1 & :"  # for of a job 0 is /dev/null
 
 
-# The text of the settings. It is changed in place, element by element, so that all else stays as it is to the byte, and
-# taking out what was put in gives back what was there. Whether a container was there before, though empty, shows in
-# its line breaks: one that is made here has as many before its first element as after its last; one that is found
-# empty gets one more before.
-
-
-class _Element:
-    """One element of an array or object in a text: its name if it is a member, its value, and where all of it is."""
-
-    def __init__(self, name: str, value: Any, start: int, value_start: int, end: int) -> None:
-        self.name, self.value = name, value
-        self.start, self.value_start, self.end = start, value_start, end
-
-
-def _skip(text: str, at: int) -> int:
-    """The next place that is not white space."""
-    while text[at] in " \t\r\n":
-        at += 1
-    return at
-
-
-def _elements(text: str, opening: int) -> tuple[list[_Element], int]:
-    """The elements of the container that opens at `opening` in this JSON text, and where it closes."""
-    import json
-
-    value_at = json.JSONDecoder().raw_decode
-    elements = []
-    at = _skip(text, opening + 1)
-    while text[at] not in "]}":
-        start, name = at, ""
-        if text[opening] == "{":
-            name, at = value_at(text, at)
-            at = _skip(text, _skip(text, at) + 1)
-        value, end = value_at(text, at)
-        elements.append(_Element(name, value, start, at, end))
-        at = _skip(text, end)
-        if text[at] == ",":
-            at = _skip(text, at + 1)
-    return elements, at
-
-
-def _root(text: str) -> int:
-    return _skip(text, text.startswith(_BYTE_ORDER_MARK))
-
-
-def _new_line(text: str, at: int) -> str:
-    """The line break and the white space that this place's line begins with."""
-    begin = text.rfind("\n", 0, at) + 1
-    margin = text[begin:at]
-    return ("\r\n" if "\r\n" in text else "\n") + margin[: len(margin) - len(margin.lstrip(" \t"))]
-
-
-def _indent(text: str) -> str:
-    """How much deeper each level stands: as much as the first member of all, if it has a line of its own."""
-    return _new_line(text, _skip(text, _root(text) + 1)).lstrip("\r\n") or "  "
-
-
-def _with_element(text: str, opening: int, element: str) -> str:
-    """The text with one more element at the end of that container, spaced as the one before it."""
-    elements, closing = _elements(text, opening)
-    if not elements:
-        lead = text[opening + 1 : closing] + _new_line(text, opening) + _indent(text)
-        return text[: opening + 1] + lead + element + text[opening + 1 :]
-    last = elements[-1]
-    line = _new_line(text, last.start)
-    space = line if text[: last.start].endswith(line) else " "
-    return text[: last.end] + "," + space + element + text[last.end :]
-
-
-def _with_inner_element(text: str, opening: int, path: tuple[str, ...], element: str) -> str:
-    """The text with one more element at the end of the container that `path` leads to, which is made if need be.
-
-    Each step is the name of a member and, as its last character, the bracket that its value begins with.
-    """
-    if not path:
-        return _with_element(text, opening, element)
-    name, bracket, further = path[0][:-1], path[0][-1], path[1:]
-    elements, _ = _elements(text, opening)
-    there = [member for member in elements if member.name == name][-1:]  # where a name stands twice, the last counts
-    if not there:
-        line = _new_line(text, elements[-1].start if elements else opening) + _indent(text) * (not elements)
-        return _with_element(text, opening, _wrapped(path, element, line, _indent(text)))
-    if text[there[0].value_start] != bracket:
-        line_number = text.count("\n", 0, there[0].value_start) + 1
-        kind = {"{": "an object", "[": "an array"}[bracket]
-        raise _Refused(f'line {line_number}: "{name}" should be {kind}')
-    return _with_inner_element(text, there[0].value_start, further, element)
-
-
-def _wrapped(path: tuple[str, ...], element: str, line: str, indent: str) -> str:
-    """The element inside new containers: an array on the line of its member, an object with a line for each of its."""
-    if not path:
-        return element
-    name = f'"{path[0][:-1]}": ' if path[0][:-1] else ""
-    if path[0].endswith("["):
-        return f"{name}[{_wrapped(path[1:], element, line, indent)}]"
-    return f"{name}{{{line}{indent}{_wrapped(path[1:], element, line + indent, indent)}{line}}}"
-
-
-def _places(
-    text: str, opening: int, path: tuple[str, ...], wanted: Callable[[Any], bool]
-) -> Iterator[list[tuple[int, int]]]:
-    """Where the wanted values at `path` are: for each, the containers on the way to it, each with the index in it.
-
-    A step is the name of a member, or empty for every element.
-    """
-    for index, element in enumerate(_elements(text, opening)[0]):
-        if path[0] not in ("", element.name):
-            continue
-        if len(path) == 1:
-            if wanted(element.value):
-                yield [(opening, index)]
-        elif isinstance(element.value, (dict, list)):
-            for further in _places(text, element.value_start, path[1:], wanted):
-                yield [(opening, index), *further]
-
-
-def _without_element(text: str, place: list[tuple[int, int]]) -> str:
-    """The text without the element at this place, and without the containers made for it alone; "" if that is all."""
-    for opening, index in reversed(place):
-        elements, closing = _elements(text, opening)
-        if index:
-            return text[: elements[index - 1].end] + text[elements[index].end :]
-        if len(elements) > 1:
-            return text[: elements[0].start] + text[elements[1].start :]
-        before, after = text[opening + 1 : elements[0].start], text[elements[0].end : closing]
-        if before.count("\n") != after.count("\n"):
-            return text[: opening + 1] + text[elements[0].end :]
-    return ""
-
-
 # What install puts into it, and uninstall takes out
 
 
@@ -3813,75 +3681,51 @@ def _our_hooks() -> dict[str, Members]:
     return hooks
 
 
-def _installed(text: str) -> str:
-    """The settings, empty if there are none, with our hooks. Raises _Refused."""
-    hooks = _our_hooks()
-    text, there = _renewed(text, hooks) if text else ("", set())
-    text = _with_hooks(text, {event: hook for event, hook in hooks.items() if event not in there})
-    if any(_places(text, _root(text), ("env", _END_BUDGET), lambda _: True)):
-        return text
-    return _with_inner_element(text, _root(text), ("env{",), f'"{_END_BUDGET}": "{_END_BUDGET_MS}"')
+def _with_hooks(settings: Members) -> None:
+    """Put our hooks in, in place of older ones. Raises _Refused."""
+    hooks = _container(settings, "hooks", {})
+    for event, hook in _our_hooks().items():
+        groups = _container(hooks, event, [])
+        older = [(there, index) for there in _hooks_in(groups) for index, it in enumerate(there) if _is_ours(it)]
+        for there, index in older:
+            there[index] = hook
+        if not older:
+            groups.append({"hooks": [hook]})
+    _container(settings, "env", {}).setdefault(_END_BUDGET, _END_BUDGET_MS)
 
 
-def _renewed(text: str, hooks: dict[str, Members]) -> tuple[str, set[str]]:
-    """The text with those of our hooks that are there as they should be, and their events."""
-    import json
-
-    there = set()
-    for place in reversed([*_places(text, _root(text), ("hooks", "", "", "hooks", ""), _is_ours)]):
-        (events, event_at), (opening, index) = place[1], place[-1]
-        event = _elements(text, events)[0][event_at].name
-        older = _elements(text, opening)[0][index]
-        if event in hooks and older.value != hooks[event]:
-            text = text[: older.start] + json.dumps(hooks[event], ensure_ascii=False) + text[older.end :]
-        there.add(event)
-    return text, there
-
-
-def _with_hooks(text: str, hooks: dict[str, Members]) -> str:
-    """All new members behind the first of them at once: reading the text again for each takes too long for others."""
-    import json
-
-    groups = {event: json.dumps({"hooks": [hook]}, ensure_ascii=False) for event, hook in hooks.items()}
-    events = _events_in(text)
-    first, *others = [event for event in groups if event not in events] or [""]
-    for event in [event for event in groups if event in events or event == first]:
-        text = _with_group(text, event, groups[event])
-    if not others:
-        return text
-    opening = _hooks_in(text)[0].value_start
-    last = _elements(text, opening)[0][-1]
-    line = _new_line(text, last.start)
-    space = line if text[: last.start].endswith(line) else " "
-    more = "".join(f',{space}"{event}": [{groups[event]}]' for event in others)
-    return text[: last.end] + more + text[last.end :]
+def _without_hooks(settings: Members) -> None:
+    """Take them out again, with the containers that were made for them."""
+    hooks, env = settings.get("hooks"), settings.get("env")
+    for event, groups in list(hooks.items()) if isinstance(hooks, dict) else ():
+        for there in _hooks_in(groups):
+            if any(map(_is_ours, there)):
+                there[:] = [hook for hook in there if not _is_ours(hook)]
+                groups[:] = [group for group in groups if group != {"hooks": []}]
+                _tidy(hooks, event)
+                _tidy(settings, "hooks")
+    if isinstance(env, dict) and env.get(_END_BUDGET) == _END_BUDGET_MS:
+        del env[_END_BUDGET]
+        _tidy(settings, "env")
 
 
-def _with_group(text: str, event: str, group: str) -> str:
-    path = ("hooks{", f"{event}[")
-    if not text:
-        return _wrapped(("{", *path), group, "\n", "  ") + "\n"
-    return _with_inner_element(text, _root(text), path, group)
+def _container(parent: Members, name: str, new: Any) -> Any:
+    """The member, which is made if need be. Raises _Refused where it is of another kind."""
+    found = parent.setdefault(name, new)
+    if type(found) is not type(new):
+        raise _Refused(f'"{name}" should be {"an object" if new == {} else "an array"}')
+    return found
 
 
-def _hooks_in(text: str) -> list[_Element]:
-    """The member of the settings that has the hooks, if there is one. Where it stands twice, the last counts."""
-    return [member for member in _elements(text, _root(text))[0] if member.name == "hooks"][-1:] if text else []
+def _hooks_in(groups: object) -> list[list[Any]]:
+    """The hooks of each group of an event."""
+    hooks = [it.get("hooks") for it in groups if isinstance(it, dict)] if isinstance(groups, list) else []
+    return [it for it in hooks if isinstance(it, list)]
 
 
-def _events_in(text: str) -> set[str]:
-    return {event for member in _hooks_in(text) if isinstance(member.value, dict) for event in member.value}
-
-
-def _uninstalled(text: str) -> str:
-    """The settings without our hooks; empty if there was nothing else."""
-    for path, wanted in (
-        (("hooks", "", "", "hooks", ""), _is_ours),
-        (("env", _END_BUDGET), lambda value: value == _END_BUDGET_MS),
-    ):
-        while text and (place := next(_places(text, _root(text), path, wanted), None)):
-            text = _without_element(text, place)
-    return text
+def _tidy(parent: Any, name: str) -> None:
+    if not parent.get(name):
+        parent.pop(name, None)
 
 
 # The file of the settings
@@ -3900,29 +3744,30 @@ def _settings_file(project: str | None = None, managed: bool = False) -> str:
     return os.path.abspath(os.path.join(folder, "settings.json"))
 
 
-def _read_settings(path: str) -> str:
-    """The text of the settings; empty if there is no such file. Raises _Refused where it is no JSON object."""
+def _text_in(path: str) -> str | None:
+    """None: there is no such file. Raises _Refused."""
     try:
-        with open(path, encoding="utf-8", newline="") as file:
-            text = file.read()
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            return file.read()
     except FileNotFoundError:
-        return ""
+        return None
     except UnicodeDecodeError as error:
-        raise _Refused(f"{path} is not JSON: {error}") from None
-    return _checked_settings(path, text)
+        raise _Refused(f"it is not JSON: {error}") from None
 
 
-def _checked_settings(path: str, text: str) -> str:
+def _settings_in(text: str | None) -> Members:
+    """Raises _Refused where they are no JSON object."""
     import json
 
     try:
-        if not isinstance(json.loads(text.removeprefix(_BYTE_ORDER_MARK)), dict):
-            raise _Refused(f"{path} line 1 column 1: the settings should be an object")
+        settings = {} if text is None else json.loads(text)
     except json.JSONDecodeError as error:
-        raise _Refused(f"{path} line {error.lineno} column {error.colno} is not JSON: {error.msg}") from None
+        raise _Refused(f"line {error.lineno} column {error.colno} is not JSON: {error.msg}") from None
     except RecursionError as error:
-        raise _Refused(f"{path} is not JSON: {error}") from None
-    return text
+        raise _Refused(f"it is not JSON: {error}") from None
+    if not isinstance(settings, dict):
+        raise _Refused("the settings should be an object")
+    return settings
 
 
 class _SettingsLock:
@@ -3955,110 +3800,71 @@ class _SettingsLock:
             os.rmdir(self._folder)
 
 
-def _change_file(path: str, changed: Callable[[str], str]) -> bool:
-    """Whether that changed anything. Whoever does not heed the lock may write at any moment: so it is looked again
-    before and after, until there is nothing left to change. Where nothing is to be changed, nothing is touched."""
-    has_changed, old = False, _settled_settings(path)
-    if changed(old) == old:
-        return False
-    with _SettingsLock(path):
-        path = os.path.realpath(path)
-        until = time.monotonic() + _CHANGING_SECONDS
-        while time.monotonic() < until:
-            old = _settled_settings(path)
-            new = changed(old)
-            if new == old:
-                return has_changed
-            displaced = _put_settings(path, old, new)
-            if displaced is not None and displaced != old:  # it was written between our look and our change
-                with _suppress(_Refused):
-                    _put_settings(path, new, changed(_checked_settings(path, displaced)))
-            has_changed = has_changed or displaced is not None
-    raise _Refused(f"{path} is changed by somebody else again and again")
-
-
-def _settled_settings(path: str, tries: int = _TRIES_TO_READ) -> str:
-    """What is no JSON may be half of what somebody is just writing."""
+def _change_file(path: str, change: Callable[[Members], None]) -> bool:
+    """Whether that changed anything. Where nothing is to be changed, nothing is touched."""
     try:
-        return _read_settings(path)
+        if not _changed(path, change):
+            return False
+        os.makedirs(os.path.dirname(os.path.realpath(path)), exist_ok=True)
+        with _SettingsLock(path):
+            return _change_until_it_stays(path, change)
+    except _Refused as reason:
+        raise _Refused(f"{path}: {reason}") from None
+
+
+def _change_until_it_stays(path: str, change: Callable[[Members], None]) -> bool:
+    """Whoever does not heed the lock may write at any moment: so it is looked again before the change and after it."""
+    has_changed, until = False, time.monotonic() + _CHANGING_SECONDS
+    while time.monotonic() < until:
+        changed = _changed(path, change)
+        if not changed:
+            return has_changed
+        has_changed |= _put_settings(path, *changed)
+        time.sleep(_LOOK_AGAIN_SECONDS)
+    raise _Refused("it is changed by somebody else again and again")
+
+
+def _changed(
+    path: str, change: Callable[[Members], None], tries: int = _TRIES_TO_READ
+) -> tuple[str | None, str] | None:
+    """The text as it is and as it is to be, empty where nothing is left; None: there is nothing to change."""
+    import json
+
+    text = _text_in(path)
+    try:
+        settings, before = _settings_in(text), _settings_in(text)
     except _Refused:
         if not tries:
             raise
-    time.sleep(_LOOK_AGAIN_SECONDS)
-    return _settled_settings(path, tries - 1)
-
-
-def _put_settings(path: str, old: str, new: str) -> str | None:
-    """Put the new text in place of the old at one instant, with its mode and owner: what was there then.
-
-    None: it is not the old text that is there, and nothing was done. An empty text is no file.
-    """
-    unfinished = f"{path}.{os.getpid()}.tmp"
-    exchange = _exchange()
-    try:
-        if new:
-            _write_settings(unfinished, new, path)
-        if _text_in(path) != old:
-            return None
-        if not old:
-            _put_new(unfinished, path)
-        elif not new:
-            os.rename(path, unfinished)
-        elif not exchange(unfinished, path):
-            _replace(unfinished, path)
-        if (_text_in(unfinished) or old) == old:
-            time.sleep(_LOOK_AGAIN_SECONDS)  # who had opened it before may still be writing into it
-        return (old and _text_in(unfinished)) or old
-    except (FileExistsError, FileNotFoundError):
+        time.sleep(_LOOK_AGAIN_SECONDS)
+        return _changed(path, change, tries - 1)
+    change(settings)
+    if settings == before:
         return None
+    is_file = bool(settings) or os.path.islink(path)
+    return text, f"{json.dumps(settings, indent=2, ensure_ascii=False)}\n" if is_file else ""
+
+
+def _put_settings(path: str, old: str | None, new: str) -> bool:
+    """Put the new text in place of the old at one instant, with its mode and owner; False: it is not there any more."""
+    place = os.path.realpath(path)
+    unfinished = f"{place}.{os.getpid()}.tmp"
+    try:
+        with open(unfinished, "x", encoding="utf-8") as file:
+            file.write(new)
+            file.flush()
+            os.fsync(file.fileno())
+            _take_after(path, file.fileno())
+        if _text_in(path) != old:
+            return False
+        if new:
+            os.replace(unfinished, place)
+        else:
+            os.unlink(place)
+        return True
     finally:
         with _suppress(FileNotFoundError):
             os.unlink(unfinished)
-
-
-def _text_in(path: str) -> str:
-    try:
-        with open(path, encoding="utf-8", errors="replace", newline="") as file:
-            return file.read()
-    except FileNotFoundError:
-        return ""
-
-
-def _exchange() -> Callable[[str, str], bool]:
-    """What lets two files change places, so that nothing is lost that was there; False: not on this file system."""
-    import ctypes
-
-    call: Any = getattr(ctypes.CDLL(None), "renameat2", None)
-    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
-    return lambda one, other: call and not call(here, os.fsencode(one), here, os.fsencode(other), exchange)
-
-
-def _replace(new: str, old: str) -> None:
-    """The same where it has to be done in steps, and where there may be no links."""
-    kept = f"{new}.old"
-    with _suppress(OSError):
-        os.link(old, kept)
-    os.replace(new, old)
-    with _suppress(OSError):
-        os.rename(kept, new)
-
-
-def _put_new(new: str, path: str) -> None:
-    """Raises FileExistsError."""
-    try:
-        os.link(new, path)
-    except FileExistsError:
-        raise
-    except OSError:
-        os.rename(new, path)
-
-
-def _write_settings(path: str, text: str, like: str) -> None:
-    with open(path, "x", encoding="utf-8", newline="") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-        _take_after(like, file.fileno())
 
 
 def _take_after(path: str, descriptor: int) -> None:
@@ -4069,43 +3875,6 @@ def _take_after(path: str, descriptor: int) -> None:
     if (old.st_uid, old.st_gid) != (os.geteuid(), os.getegid()):
         os.fchown(descriptor, old.st_uid, old.st_gid)
     os.fchmod(descriptor, old.st_mode & 0o7777)
-
-
-def _make_folder(path: str) -> int:
-    """Makes a folder, and those above it; how many it had to make."""
-    if os.path.isdir(path):
-        return 0
-    above = _make_folder(os.path.dirname(path))
-    os.mkdir(path)
-    return above + 1
-
-
-def _install_into(path: str) -> bool:
-    """Whether that changed anything. A new file ends with a blank line for each folder that was made for it."""
-    made = 0 if os.path.exists(path) else _make_folder(os.path.dirname(os.path.realpath(path)))
-
-    def installed(old: str) -> str:
-        try:
-            return _installed(old) + ("" if old else "\n" * made)
-        except _Refused as reason:
-            raise _Refused(f"{path} {reason}") from None
-
-    return _change_file(path, installed)
-
-
-def _uninstall_from(path: str) -> bool:
-    old = os.path.exists(path) and _settled_settings(path)
-    if not old or not _change_file(path, lambda text: text and _uninstalled(text)):
-        return False
-    path = os.path.realpath(path)
-    if os.path.exists(path):
-        return True
-    for _ in range(len(old) - len(old.rstrip("\n")) - 1):
-        path = os.path.dirname(path)
-        if os.listdir(path):
-            break
-        os.rmdir(path)
-    return True
 
 
 def _open_to_others(path: str) -> str:
@@ -4247,12 +4016,12 @@ def _hook(arguments: list[str]) -> int:
 
 def _install(arguments: list[str]) -> int:
     """put the hooks into Claude Code's settings, and keep what is there; safe to repeat"""
-    return _change_settings(_install_into, _tell_install, _settings_options("install", _install, arguments))
+    return _change_settings(_with_hooks, _tell_install, _settings_options("install", _install, arguments))
 
 
 def _uninstall(arguments: list[str]) -> int:
     """take the hooks out of Claude Code's settings again"""
-    return _change_settings(_uninstall_from, _tell_uninstall, _settings_options("uninstall", _uninstall, arguments))
+    return _change_settings(_without_hooks, _tell_uninstall, _settings_options("uninstall", _uninstall, arguments))
 
 
 def _settings_options(name: str, command: Callable[[list[str]], int], arguments: list[str]) -> Any:
@@ -4264,13 +4033,13 @@ def _settings_options(name: str, command: Callable[[list[str]], int], arguments:
     return parser.parse_args(arguments)
 
 
-def _change_settings(change: Callable[[str], bool], tell: Callable[[str, bool], None], options: Any) -> int:
+def _change_settings(change: Callable[[Members], None], tell: Callable[[str, bool], None], options: Any) -> int:
     """1: the settings could not be changed, and are as they were."""
     try:
         path = _settings_file(options.project, options.managed)
-        if options.managed and change is _install_into:
+        if options.managed and change is _with_hooks:
             _check_closed(path)
-        changed = change(path)
+        changed = _change_file(path, change)
     except (_Refused, OSError, UnicodeEncodeError) as trouble:
         print(f"Nothing was changed: {trouble}", file=sys.stderr)
         return 1

@@ -31,15 +31,16 @@ if TYPE_CHECKING:
     import os
     import signal
     import threading
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator
     from contextlib import AbstractContextManager
     from http.client import HTTPConnection
-    from types import TracebackType
-    from typing import Any, NoReturn, TypeGuard
+    from typing import Any, NoReturn, TypeGuard, TypeVar
 
     Members = dict[str, Any]
     Tally = dict[str, Members]
     Rejection = tuple[int, int, str]
+    T = TypeVar("T")
+    Waiting = Generator[None, None, T]
     # Takes what it renames out of the members that are left of a payload, and knows Claude Code's own session id where
     # the session has another (else ""). None: the payload does not name what the event needs.
     Builder = Callable[[Members, str], "tuple[str, Members] | None"]
@@ -1353,9 +1354,7 @@ class _Lock:
             raise BlockingIOError(f"{self._spool.folder} is locked")
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self.is_held:  # not left to close(): a process forked meanwhile has the descriptor as well
             fcntl.flock(self._descriptor, fcntl.LOCK_UN)
         posix.close(self._descriptor)
@@ -2576,11 +2575,11 @@ class _Link:
         token = {} if self.own_token is None else {"SESSION_TOKEN": self.own_token}
         return {"SESSION_SERVICE_URL": self.service_url, **token}
 
-    def ask(self, method: str, path: str, body: bytes | None = None, seconds: float | None = None) -> _Answer:
+    def ask(self, method: str, path: str, body: bytes | None = None, seconds: float = _ANSWER_SECONDS) -> _Answer:
         """Raises _Unreachable. A connection that the store has closed meanwhile is opened again."""
         is_fresh = self._connection is None
         try:
-            return self._asked(method, path, body, seconds or _ANSWER_SECONDS)
+            return self._asked(method, path, body, seconds)
         except Exception as error:  # of sockets, of HTTP, of an address or a token that is none
             self.close()
             if is_fresh or isinstance(error, TimeoutError):
@@ -3078,103 +3077,7 @@ def _members(given: object, more: Members, name: str) -> Members:
     return {name: given, **more}
 
 
-def _is_text(value: object) -> bool:
-    return isinstance(value, str)
-
-
-def _is_text_or_none(value: object) -> bool:
-    return value is None or isinstance(value, str)
-
-
-def _is_id_or_none(value: object) -> bool:
-    return value is None or _is_id(value)
-
-
-def _is_time(value: object) -> bool:
-    """Whether it is an RFC 3339 time that exists."""
-    import re
-    from datetime import datetime, timezone
-
-    pattern = r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d):(\d\d)(?:\.\d+)?([Zz]|[+-]\d\d:\d\d)"
-    match = re.fullmatch(pattern, value, re.ASCII) if isinstance(value, str) else None
-    if match is None:
-        return False
-    date, minute, second, zone = match.groups()
-    try:
-        text = f"{date}T{minute}:{min(second, '59')}{'+00:00' if zone in 'Zz' else zone}"
-        datetime.fromisoformat(text).astimezone(timezone.utc)
-    except (ValueError, OverflowError):
-        return False
-    return True
-
-
-def _is_exit_code(value: object) -> bool:
-    return value is None or (isinstance(value, int) and not isinstance(value, bool) and -_LARGEST <= value < _LARGEST)
-
-
-def _is_object(value: object) -> bool:
-    return isinstance(value, dict)
-
-
-_ENDS = ("completed", "failed", "cancelled")
-_OUTCOMES = ("success", "failed", "cancelled")
-_SPOKEN = {
-    "success": _names("success succeeded successful completed complete done ok finished"),
-    "cancelled": _names("cancelled canceled cancel aborted interrupted"),
-}
-# What the store requires of members that mean something to it; one that is otherwise would cost the whole event.
-_REQUIRED: dict[str, dict[str, Callable[[object], bool]]] = {
-    "session_created": {"initial": _is_object, "parentSession": _is_id_or_none, "metadata": _is_object},
-    "session_finalized": {"exitCode": _is_exit_code},
-    "action": {"type": _is_text, "agentId": _is_id_or_none},
-    "response": {"type": _is_text, "agentId": _is_id_or_none},
-    "goal_added": {"description": _is_text, "priority": _is_text_or_none, "status": _is_text},
-    "goal_updated": {"description": _is_text, "priority": _is_text_or_none, "status": _is_text},
-    "agent_spawned": {
-        "type": _is_text,
-        "status": _is_text,
-        "parentAgentId": _is_id_or_none,
-        "subsession": _is_id_or_none,
-    },
-    "agent_updated": {"status": _is_text},
-}
-_NEEDED: dict[str, Members] = {
-    "action": {"type": "action"},
-    "response": {"type": "response"},
-    "goal_added": {"description": ""},
-    "agent_spawned": {"type": "agent"},
-}
 _DOCUMENTS = ("state_updated", "metadata_updated")  # all their members are the caller's own
-
-
-def _settled(event_type: str, data: Members) -> Members:
-    """The data as the store takes it: what a member that means something cannot be is kept under `given`."""
-    required = {"timestamp": _is_time, **_REQUIRED.get(event_type, {})}
-    given = {name: data[name] for name, is_right in required.items() if name in data and not is_right(data[name])}
-    for name, value in given.items():
-        del data[name]
-        if required[name] is _is_text and value is not None:
-            data[name] = _text_of(value)
-    if given:
-        data["given"] = given
-    return {**_NEEDED.get(event_type, {}), **data}
-
-
-def _spoken(status: object, words: tuple[str, ...]) -> str:
-    """The status that a word stands for: one of `words`, which are what went well, badly, and was cancelled."""
-    well, badly, cancelled = words
-    word = _text_of(status).strip().lower()
-    if status is None or word in _SPOKEN["success"]:
-        return well
-    return cancelled if word in _SPOKEN["cancelled"] else badly
-
-
-def _ending(data: Members, words: tuple[str, ...]) -> Members:
-    """`data` with a status that the store knows; the caller's own word is kept."""
-    given = data.get("status")
-    status = _spoken(given, words)
-    own = {} if given is None or _text_of(given) == status else {"givenStatus": given}
-    return {**data, **own, "status": status}
 
 
 def _end_by(kind: type[BaseException] | None, error: BaseException | None) -> Members:
@@ -3186,10 +3089,6 @@ def _end_by(kind: type[BaseException] | None, error: BaseException | None) -> Me
     status = "cancelled" if issubclass(kind, (KeyboardInterrupt, asyncio.CancelledError)) else "failed"
     said = _text_of(error) if error is not None else ""
     return {"status": status, "outcome": f"{kind.__name__}: {said}" if said else kind.__name__}
-
-
-def _seconds(timeout: float | None, otherwise: float) -> float:
-    return otherwise if timeout is None else timeout
 
 
 class SyncSessionHookAgent:
@@ -3269,8 +3168,7 @@ class SyncSessionHookAgent:
         event_id = None
         if event_type not in _DOCUMENTS:
             event_id = plain.pop("eventId", None)
-            plain = _settled(event_type, plain)
-            timestamp = timestamp or plain.get("timestamp")
+            timestamp = timestamp or _text(plain.get("timestamp"))
         event = {
             "sessionId": session,
             "eventId": event_id if _is_id(event_id) else _event_id(),
@@ -3349,7 +3247,7 @@ class SyncSessionHookAgent:
     def complete_agent(self, agent_id: Any = None, result: Any = None, /, **members: Any) -> Members:
         """{"result"?, "status"?: `completed`, `failed` or `cancelled`}; anything but a dict is the result."""
         agent_id = _as_id(agent_id.get("agentId") if isinstance(agent_id, dict) else agent_id, "agent")
-        end = _ending({**_members(result, members, "result"), "agentId": agent_id}, _ENDS)
+        end = {"status": "completed", **_members(result, members, "result"), "agentId": agent_id}
         return self._told("agent_completed", end, agentId=agent_id)
 
     def finalize(self, end: Any = None, /, **members: Any) -> Members:
@@ -3357,7 +3255,7 @@ class SyncSessionHookAgent:
 
         Where other programs are at work on the session, it is the last that ends it: this one tells that it has ended.
         """
-        data = _ending(_members(end, members, "status"), _OUTCOMES)
+        data = {"status": "success", **_members(end, members, "status")}
         self._is_finalized = True
         try:
             return self._outlet.leave(self.session_id, lambda is_last: self._tell_end(data, is_last))
@@ -3375,58 +3273,57 @@ class SyncSessionHookAgent:
 
     def test_connection(self) -> bool:
         """Whether the store is there, and well. Takes five seconds at the most."""
-        status, _ = self._get("/health", _TEST_SECONDS)
-        return status == 200
+        return _waited(self._testing())
 
     def resume(self) -> Members | None:
         """All that is needed to go on where the session stopped; None: it is not there, or the store is not."""
-        status, document = self._get(f"/api/sessions/{self.session_id}/resume", _TEST_SECONDS)
+        return _waited(self._resuming())
+
+    def flush(self, timeout: float | None = None) -> bool:
+        """Wait until all that this process has written is delivered. False: it was not within `timeout` seconds."""
+        return _waited(self._flushing(timeout))
+
+    def close(self) -> None:
+        """Give what is left a moment, if the store is there. The agent may be used again."""
+        _waited(self._closing())
+
+    # What takes time, as generators that yield while there is something to wait for: each client waits in its own way
+
+    def _testing(self) -> Waiting[bool]:
+        status, _ = yield from self._asking("/health")
+        return status == 200
+
+    def _resuming(self) -> Waiting[Members | None]:
+        status, document = yield from self._asking(f"/api/sessions/{self.session_id}/resume")
         return document if status == 200 else None
 
-    def _get(self, path: str, seconds: float) -> tuple[int, Members]:
-        """Status 0: no answer within that time, which includes finding the address."""
+    def _asking(self, path: str) -> Waiting[tuple[int, Members]]:
+        """Status 0: no answer within five seconds, which include finding the address."""
         import threading
 
         answers: list[tuple[int, Members]] = []
 
         def ask() -> None:
-            link = _Link(self.service_url, self._token)
-            try:
-                answer = link.ask("GET", path, seconds=seconds)
+            with _suppress(Exception):  # no answer is all that there is to say
+                link = _Link(self.service_url, self._token)
+                answer = link.ask("GET", path, seconds=_TEST_SECONDS)
                 answers.append((answer.status, answer.document()))
-            except Exception:  # no answer is all that there is to say
-                pass
-            finally:
                 link.close()
 
         asking = threading.Thread(target=ask, name="hook_agent test", daemon=True)
         asking.start()
-        asking.join(seconds)
+        yield from _until(lambda: not asking.is_alive(), _TEST_SECONDS)
         return answers[0] if answers else (0, {})
 
-    def flush(self, timeout: float | None = None) -> bool:
-        """Wait until all that this process has written is delivered. False: it was not within `timeout` seconds."""
-        deadline = time.monotonic() + _seconds(timeout, _FLUSH_SECONDS)
-        self._hurry()
-        while not self._outlet.has_delivered():
-            if time.monotonic() >= deadline:
-                return False
-            time.sleep(_FLUSH_POLL_SECONDS)
-        return True
-
-    def _hurry(self) -> None:
+    def _flushing(self, timeout: float | None) -> Waiting[bool]:
         self._outlet.hurry.set()
         self._outlet.work.set()
+        yield from _until(self._outlet.has_delivered, _FLUSH_SECONDS if timeout is None else timeout)
+        return self._outlet.has_delivered()
 
-    def close(self) -> None:
-        """Give what is left a moment, if the store is there. The agent may be used again."""
-        deadline = time.monotonic() + _CLOSE_SECONDS
-        while self._has_hope(deadline):
-            time.sleep(_FLUSH_POLL_SECONDS)
-
-    def _has_hope(self, deadline: float) -> bool:
+    def _closing(self) -> Waiting[None]:
         outlet = self._outlet
-        return not outlet.has_delivered() and outlet.seems_reachable() and time.monotonic() < deadline
+        yield from _until(lambda: outlet.has_delivered() or not outlet.seems_reachable(), _CLOSE_SECONDS)
 
     def __enter__(self) -> SyncSessionHookAgent:
         self._begin()
@@ -3438,9 +3335,7 @@ class SyncSessionHookAgent:
             self._outlet.join(self.session_id)
         self._enter()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
         self._leave(kind, error)
         self.close()
 
@@ -3477,31 +3372,68 @@ def _own_id(given: object, noun: str) -> str:
     return new if given is None else _as_id(given, new)
 
 
+def _until(is_over: Callable[[], bool], seconds: float) -> Iterator[None]:
+    deadline = time.monotonic() + seconds
+    while not is_over() and time.monotonic() < deadline:
+        yield
+
+
+def _waited(waiting: Waiting[T]) -> T:
+    while True:
+        try:
+            next(waiting)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+        time.sleep(_FLUSH_POLL_SECONDS)
+
+
+async def _awaited(waiting: Waiting[T]) -> T:
+    import asyncio
+
+    while True:
+        try:
+            next(waiting)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+        await asyncio.sleep(_FLUSH_POLL_SECONDS)
+
+
+def _as_coroutine(call: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
+    """The same call, which writes to the spool and returns, for those who await it."""
+
+    async def awaited(self: SessionHookAgent, *given: Any, **members: Any) -> Any:
+        return call(self.sync, *given, **members)
+
+    awaited.__name__, awaited.__doc__ = call.__name__, call.__doc__
+    return awaited
+
+
 class SessionHookAgent:
     """The same calls as coroutines; `sync` has them as plain functions, for where no event loop runs."""
+
+    log_action = _as_coroutine(SyncSessionHookAgent.log_action)
+    log_response = _as_coroutine(SyncSessionHookAgent.log_response)
+    update_state = _as_coroutine(SyncSessionHookAgent.update_state)
+    update_metadata = _as_coroutine(SyncSessionHookAgent.update_metadata)
+    add_goal = _as_coroutine(SyncSessionHookAgent.add_goal)
+    update_goal = _as_coroutine(SyncSessionHookAgent.update_goal)
+    spawn_agent = _as_coroutine(SyncSessionHookAgent.spawn_agent)
+    update_agent = _as_coroutine(SyncSessionHookAgent.update_agent)
+    complete_agent = _as_coroutine(SyncSessionHookAgent.complete_agent)
+    finalize = finalize_session = _as_coroutine(SyncSessionHookAgent.finalize)
 
     def __init__(
         self,
         session_id: str | None = None,
         service_url: str | None = None,
         user_id: str | None = None,
-        *,
-        token: str | None = None,
-        parent_session: str | None = None,
-        tags: Iterable[str] | None = None,
-        initial: Members | None = None,
-        spool_dir: str | os.PathLike[str] | None = None,
+        **options: Any,
     ) -> None:
-        self.sync = SyncSessionHookAgent(
-            session_id,
-            service_url,
-            user_id,
-            token=token,
-            parent_session=parent_session,
-            tags=tags,
-            initial=initial,
-            spool_dir=spool_dir,
-        )
+        self.sync = SyncSessionHookAgent(session_id, service_url, user_id, **options)
+        self._record = self.sync._record
+        self.langchain_handler = self.sync.langchain_handler
 
     @property
     def session_id(self) -> str:
@@ -3515,81 +3447,23 @@ class SessionHookAgent:
     def user_id(self) -> str:
         return self.sync.user_id
 
-    def _record(
-        self, event_type: str, data: Members, *, agent_id: str | None = None, timestamp: str | None = None
-    ) -> Members:
-        return self.sync._record(event_type, data, agent_id=agent_id, timestamp=timestamp)
-
-    async def log_action(self, action: Any = None, /, **members: Any) -> Members:
-        return self.sync.log_action(action, **members)
-
-    async def log_response(self, response: Any = None, /, **members: Any) -> Members:
-        return self.sync.log_response(response, **members)
-
-    async def update_state(self, change: Any = None, /, **members: Any) -> Members:
-        return self.sync.update_state(change, **members)
-
-    async def update_metadata(self, change: Any = None, /, **members: Any) -> Members:
-        return self.sync.update_metadata(change, **members)
-
-    async def add_goal(self, goal: Any = None, /, **members: Any) -> Members:
-        return self.sync.add_goal(goal, **members)
-
-    async def update_goal(self, goal_id: Any = None, change: Any = None, /, **members: Any) -> Members:
-        return self.sync.update_goal(goal_id, change, **members)
-
-    async def spawn_agent(self, agent: Any = None, /, **members: Any) -> Members:
-        return self.sync.spawn_agent(agent, **members)
-
-    async def update_agent(self, agent_id: Any = None, change: Any = None, /, **members: Any) -> Members:
-        return self.sync.update_agent(agent_id, change, **members)
-
-    async def complete_agent(self, agent_id: Any = None, result: Any = None, /, **members: Any) -> Members:
-        return self.sync.complete_agent(agent_id, result, **members)
-
-    async def finalize(self, end: Any = None, /, **members: Any) -> Members:
-        return self.sync.finalize(end, **members)
-
-    finalize_session = finalize
-
-    def langchain_handler(self, agent_id: str | None = None) -> Any:
-        return self.sync.langchain_handler(agent_id)
-
     async def test_connection(self) -> bool:
-        import asyncio
-
-        return await asyncio.to_thread(self.sync.test_connection)
+        return await _awaited(self.sync._testing())
 
     async def resume(self) -> Members | None:
-        import asyncio
-
-        return await asyncio.to_thread(self.sync.resume)
+        return await _awaited(self.sync._resuming())
 
     async def flush(self, timeout: float | None = None) -> bool:
-        import asyncio
-
-        deadline = time.monotonic() + _seconds(timeout, _FLUSH_SECONDS)
-        self.sync._hurry()
-        while not self.sync._outlet.has_delivered():
-            if time.monotonic() >= deadline:
-                return False
-            await asyncio.sleep(_FLUSH_POLL_SECONDS)
-        return True
+        return await _awaited(self.sync._flushing(timeout))
 
     async def close(self) -> None:
-        import asyncio
-
-        deadline = time.monotonic() + _CLOSE_SECONDS
-        while self.sync._has_hope(deadline):  # noqa: ASYNC110 - it comes about in files, of which asyncio knows nothing
-            await asyncio.sleep(_FLUSH_POLL_SECONDS)
+        await _awaited(self.sync._closing())
 
     async def __aenter__(self) -> SessionHookAgent:
         self.sync._begin()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
         self.sync._leave(kind, error)
         await self.close()
 
@@ -3793,9 +3667,7 @@ class _SettingsLock:
             return False
         return True
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         with _suppress(OSError):
             os.rmdir(self._folder)
 

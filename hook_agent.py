@@ -71,6 +71,8 @@ def _setting(name: str) -> str:
 # Events
 # ---------------------------------------------------------------------------------------------------------------------
 
+# Serialization: ids, timestamps, and any value as JSON within the limits of the store, which cuts and says so, too.
+
 _ID_ALPHABET = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-")
 _ID_RULE = "1 to 128 of A-Z a-z 0-9 . _ -, the first a letter or digit, no '..'"
 _ID_LENGTH = 128
@@ -84,6 +86,7 @@ _LONGEST_NUMBER = 100  # digits
 MOST_TEXTS = 20_000  # of one event, ids beside its type not counted: what is beyond would take long to look through
 _LARGEST = 1 << 63
 _SHORTEST_CUT = 16
+_SHOWN_LENGTH = 300
 _CUT = "…"
 
 
@@ -111,11 +114,7 @@ def _as_id(value: object, otherwise: str) -> str:
 def _as_user(value: object) -> str | None:
     """The name without control characters; None if nothing is left of it."""
     text = "" if value is None else _clean(_text_of(value))
-    return "".join(filter(_is_no_control, text))[:_USER_LENGTH] or None
-
-
-def _is_no_control(character: str) -> bool:
-    return character >= " " and not "\x7f" <= character <= "\x9f"
+    return "".join(it for it in text if it >= " " and not "\x7f" <= it <= "\x9f")[:_USER_LENGTH] or None
 
 
 def _event_id() -> str:
@@ -141,9 +140,9 @@ def _clean(text: str) -> str:
     return text if type(text) is str else str.__str__(text)
 
 
-def _shown(text: str) -> str:
-    """One line for people, without what could steer their terminal or turn the order of its text around."""
-    return "".join(character if character.isprintable() else " " for character in _clean(text))
+def _in_one_line(text: str) -> str:
+    """What somebody else said, for people: nothing that could steer their terminal or turn its text, nor too long."""
+    return " ".join("".join(it if it.isprintable() else " " for it in _clean(text)).split())[:_SHOWN_LENGTH]
 
 
 def _text_of(value: object) -> str:
@@ -214,11 +213,8 @@ def _decoded(text: bytes) -> Any:
     except json.JSONDecodeError:
         raise
     except (RecursionError, ValueError):  # the second: a number of thousands of digits
-        return json.loads(_bounded(said), strict=False, parse_int=_whole_number)
-
-
-def _whole_number(digits: str) -> Any:
-    return int(digits) if len(digits) < _LONGEST_NUMBER else digits
+        whole_number: Any = lambda digits: int(digits) if len(digits) < _LONGEST_NUMBER else digits  # noqa: E731
+        return json.loads(_bounded(said), strict=False, parse_int=whole_number)
 
 
 def _bounded(text: str) -> str:
@@ -366,14 +362,16 @@ def _sha256(text: bytes) -> str:
 # Redaction
 # ---------------------------------------------------------------------------------------------------------------------
 
-# Secrets are taken out of what is said before it is written anywhere: `[redacted:NAME]` stands in their place. The
-# store takes this table from here and does the same; hook_agent.mjs has it once more, and a test compares the two.
+# A table of regular expressions with literal prefilters; `Redaction` applies it, and own patterns, to texts.
 #
-# A pattern is read alike by Python and by JavaScript. It takes no longer than its text warrants, however that is made:
-# it begins with letters of its own, and what repeats in it is bounded or cannot begin again inside what it has passed.
-# What its first parentheses hold is kept. Its hints are what a text that it matches has in it, in this or in lower
-# case, and what it begins with (but for what may stand before the word of a secret):
-# `^x` is x that no letter or digit precedes, `x=` is x that something is assigned to, `x*y` is x and soon after it y.
+# Secrets are taken out of what is said before it is written anywhere: `[redacted:NAME]` stands in their place. The
+# store takes this table from here and does the same.
+#
+# A pattern takes no longer than its text warrants, however that is made: it begins with letters of its own, and what
+# repeats in it is bounded or cannot begin again inside what it has passed. What its first parentheses hold is kept.
+# Its hints are what a text that it matches has in it, in this or in lower case, and what it begins with (but for what
+# may stand before the word of a secret): `^x` is x that no letter or digit precedes, `x=` is x that something is
+# assigned to, `x*y` is x and soon after it y.
 
 
 def _names(text: str) -> frozenset[str]:
@@ -385,18 +383,12 @@ def _begin(text: str, before: str = "A-Za-z0-9_") -> str:
     return rf"{text}(?:(?<![{before}]{text})|(?<=\\[nrt]{text}))"
 
 
-def _any_case(text: str) -> str:
-    return "".join(f"[{letter.upper()}{letter}]" if letter.isalpha() else letter for letter in text)
-
-
 _PEM_ESCAPED = r"(?:[ \t\r\n]|\\[rn])"
 _PEM_HEADERS = rf"(?:[A-Za-z]{{3,9}}(?:-[A-Za-z]{{4}})?: [^\r\n\\]{{0,80}}{_PEM_ESCAPED}{{1,8}}){{0,3}}"
-_PASSWORD_WORD = f"{_any_case('pass')}(?:{_any_case('word')}|{_any_case('wd')}|{_any_case('phrase')})"
+_PASSWORD_WORD = "(?ai:pass(?:word|wd|phrase))"
 _SECRET_WORD = (
-    rf"(?<![A-Za-z])(?:(?:{_any_case('access')}|{_any_case('auth')}|{_any_case('refresh')}|{_any_case('session')}|"
-    rf"{_any_case('bearer')}|{_any_case('api')})[_-]?{_any_case('token')}|{_any_case('token')}|"
-    rf"(?:{_any_case('client')}[_-]?)?{_any_case('secret')}|(?:{_any_case('api')}|{_any_case('secret')}|"
-    rf"(?:{_any_case('secret')}[_-]?)?{_any_case('access')}|{_any_case('private')})[_-]?{_any_case('key')})"
+    "(?<![A-Za-z])(?ai:(?:(?:access|auth|refresh|session|bearer|api)[_-]?)?token|(?:client[_-]?)?secret|"
+    "(?:api|secret|(?:secret[_-]?)?access|private)[_-]?key)"
 )
 _LOUD_WORD = "(?<![a-z])(?:PASSWORD|PASSWD|PASSPHRASE|SECRET|TOKEN|(?:API|SECRET|ACCESS|PRIVATE)_?KEY)"
 _ASSIGNED = r"""\\{0,3}["']?[ \t]{0,4}(?:=>|:=|[:=])[ \t]{0,4}\\{0,3}["']?"""
@@ -471,9 +463,9 @@ SECRETS: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("curl", ("curl *-u", "curl *--user"), rf"({_begin('curl')}(?: (?!-u|--user)[^ \r\n|;&]{{0,100}}){{0,12}}"
      rf""" (?:-u ?|--user[ =])["']?[^ :"'\[\r\n\\]{{1,100}}:){_NO_PLACEHOLDER}[^ "'\r\n\\]{{1,200}}"""),
     ("jwt", ("^eyJ",), _begin("eyJ", "A-Za-z0-9_-") + r"[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{10,}"),
-    ("authorization", ("authorization=",), f"({_any_case('authorization')}{_ASSIGNED}(?:{_any_case('bearer')}|"
-     f"{_any_case('basic')}|{_any_case('token')}) {{1,4}})[A-Za-z0-9._~+/-]{{6,}}={{0,2}}"),
-    ("bearer", ("bearer ",), f"({_any_case('bearer')} {{1,4}})(?=[A-Za-z0-9._~+/-]{{0,100}}[0-9])"
+    ("authorization", ("authorization=",), f"((?ai:authorization){_ASSIGNED}(?ai:bearer|basic|token) {{1,4}})"
+     "[A-Za-z0-9._~+/-]{6,}={0,2}"),
+    ("bearer", ("bearer ",), "((?ai:bearer) {1,4})(?=[A-Za-z0-9._~+/-]{0,100}[0-9])"
      "[A-Za-z0-9._~+/-]{16,}={0,2}"),
     ("url", ("://*@",), rf"""(://[^/@:\[ "'<>\t\r\n\\]{{0,100}}:){_NO_PLACEHOLDER}[^/@ "'<>\t\r\n\\]{{1,200}}(?=@)"""),
     ("password", _PASSWORD_HINTS, f"({_PASSWORD_WORD}{_ASSIGNED}){_value(6, _with('0-9'))}"),
@@ -515,7 +507,7 @@ def _secret_by_name(name: str, text: str) -> str:
     if plain in _AUTHORIZATION_NAMES:
         return "authorization"
     if plain == "token":
-        return "secret" if len(text) >= _SHORTEST_TOKEN and _has_digit(text) and _is_word(text) else ""
+        return "secret" if len(text) >= _SHORTEST_TOKEN and any(map(str.isdigit, text)) and _is_word(text) else ""
     if plain == "auth":
         return "docker" if len(text) >= _SHORTEST_TOKEN and _table().auth.fullmatch(text) else ""
     if plain == "sessionstore":
@@ -525,10 +517,6 @@ def _secret_by_name(name: str, text: str) -> str:
     return "secret" if is_long and (is_loud or plain in _SECRET_NAMES) and _is_word(text) else ""
 
 
-def _has_digit(text: str) -> bool:
-    return any(map(text.__contains__, "0123456789"))
-
-
 def _is_word(text: str) -> bool:
     return len(text.split(None, 1)) == 1
 
@@ -536,11 +524,6 @@ def _is_word(text: str) -> bool:
 def names_something(name: str) -> bool:
     """Whether a member of this name, beside the type of an event, is what the store finds things by."""
     return name in _IDS or name.endswith(_IDS_END)
-
-
-def _has_hint(text: str, lower: str, hints: tuple[str, ...]) -> bool:
-    """Whether the text, of which `lower` is the lower case, has one of the hints in it."""
-    return any(_is_hinted(lower if hint == hint.lower() else text, hint) for hint in hints)
 
 
 def _is_hinted(text: str, hint: str) -> bool:
@@ -585,7 +568,8 @@ class Redaction:
         lower = text.lower()
         if "re" in sys.modules and not has_reason(lower):  # a hook looks without it, which takes less than to import it
             return False
-        return any(_has_hint(text, lower, hints) for _, hints, _ in SECRETS)
+        hints = (hint for _, hints, _ in SECRETS for hint in hints)
+        return any(_is_hinted(lower if hint == hint.lower() else text, hint) for hint in hints)
 
     def data(self, data: Members) -> Members:
         """The data of an event, without secrets in its texts. Names of members stay, and so do the ids beside them."""
@@ -890,6 +874,9 @@ def _redaction(is_silent: bool = False) -> Redaction | None:
 # Spool
 # ---------------------------------------------------------------------------------------------------------------------
 
+# Durable queue: a segmented, append-only log on disk, shared between processes by flock, with a dead-letter queue.
+# Above its high-water mark the oldest segments are dropped, and counted.
+#
 # One line is one event, or a hook's payload as it came. All processes append to the newest segment, so that the order
 # of the lines is the order in which things were said. A line outlives every process as soon as it is written; only what
 # has to wait for the store is fsynced, too, by whoever waits.
@@ -1165,19 +1152,19 @@ class Spool:
         """The process; None: nobody does."""
         lock = _sender_lock(self)
         if lock is None:
-            return int(self._word_of_sender()[0])
+            return int(self._signature()[0])
         os.close(lock)
         return None
 
     def word(self) -> str:
         """What whoever delivers says of the store: `there`, `away`, `refuses` (the token), or `fails` itself."""
-        return self._word_of_sender()[1]
+        return self._signature()[1]
 
     def trouble(self) -> str:
         """Why the store did not take it at the last try; empty if it did."""
-        return self._word_of_sender()[2]
+        return self._signature()[2]
 
-    def _word_of_sender(self) -> tuple[str, str, str]:
+    def _signature(self) -> tuple[str, str, str]:
         try:
             with open(self.path("sender.lock"), encoding="utf-8", errors="replace") as file:
                 process, word, *trouble = file.read().split(None, 2)
@@ -1219,24 +1206,20 @@ class Spool:
             lock.__exit__(None, None, None)
 
     def has_program(self, session: str) -> bool:
-        try:
-            with _Lock(self, must_be_held=True):
-                return self._has_program(session)
-        except OSError:
-            return False
+        with _suppress(OSError), _Lock(self, must_be_held=True):
+            return self._has_program(session)
+        return False
 
     def _has_program(self, session: str, own: int | None = None) -> bool:
         """Whether there is one, apart from the own, which is over with this. Under the lock."""
-        try:
-            descriptor = (
-                posix.open(self.path(f"programs/{session}"), posix.O_RDWR | posix.O_CLOEXEC) if own is None else own
-            )
-        except OSError:
-            return False
-        try:
-            return not _try_lock(descriptor)
-        finally:
-            posix.close(descriptor)
+        with _suppress(OSError):
+            if own is None:
+                own = posix.open(self.path(f"programs/{session}"), posix.O_RDWR | posix.O_CLOEXEC)
+            try:
+                return not _try_lock(own)
+            finally:
+                posix.close(own)
+        return False
 
     # Dead letters
 
@@ -1477,6 +1460,8 @@ def _member(line: bytes, name: bytes) -> str:
 # Claude Code's hooks
 # ---------------------------------------------------------------------------------------------------------------------
 
+# Adapter: hook payloads in, events out; `HookNarrator` deduplicates, and attributes each to a program of the session.
+
 
 _DIGEST_LENGTH = 16  # hex digits: enough to tell apart the payloads of one session
 
@@ -1616,10 +1601,6 @@ def _gist(tool_input: object) -> str:
     return " ".join(words)[:_GIST_LENGTH]
 
 
-def _says_no_more(left: Members) -> Members:
-    return {}
-
-
 def _asks_by_tool(left: Members) -> Members:
     """Of the tools that are themselves a question to a person."""
     tool, given = _text(left.get("tool_name")), left.get("tool_input")
@@ -1670,10 +1651,6 @@ def _reason_in(message: str) -> str:
     return next((reason for words, reason in _ASKING_WORDS if words in lower), "")
 
 
-def _asks_question(left: Members) -> Members:
-    return _attention("question", left.get("message"), id=_elicitation(left))
-
-
 def _is_answered(left: Members) -> Members:
     return {"attention": None, **({"attentionId": _elicitation(left)} if _elicitation(left) else {})}
 
@@ -1692,12 +1669,12 @@ def _asks_next_prompt(left: Members) -> Members:
 def _works_on(left: Members) -> bool:
     """Whether something runs in the background, or is to wake it up."""
     tasks = left.get("background_tasks")
-    running = [it for it in tasks if _runs(it)] if isinstance(tasks, list) else []
+    running = (
+        [it for it in tasks if isinstance(it, dict) and it.get("status") not in _ENDED_TASKS]
+        if isinstance(tasks, list)
+        else []
+    )
     return bool(running or left.get("session_crons"))
-
-
-def _runs(task: object) -> bool:
-    return isinstance(task, dict) and task.get("status") not in _ENDED_TASKS
 
 
 def _asks_what_to_do_about_it(left: Members) -> Members:
@@ -1726,7 +1703,7 @@ def _says_no(result: str) -> bool:
 
 
 def _logs(
-    event_type: str, entry_type: str, more: Callable[[Members], Members] = _says_no_more, /, **renamed: str
+    event_type: str, entry_type: str, more: Callable[[Members], Members] = lambda left: {}, /, **renamed: str
 ) -> Builder:
     def build(left: Members, claude_id: str) -> tuple[str, Members]:
         said = more(left)
@@ -1758,21 +1735,15 @@ def _session_finalized(left: Members, claude_id: str) -> tuple[str, Members] | N
     return "session_finalized", {}  # how it ended follows from what was said before
 
 
-def _agent(left: Members) -> Members:
-    return {**_renamed(left, agent_id="agentId"), **_renamed_texts(left, agent_type="type")}
+def _agent(event_type: str, kind: str, **more: str) -> Builder:
+    def build(left: Members, claude_id: str) -> tuple[str, Members] | None:
+        if not _is_id(left.get("agent_id")):
+            return None
+        named = {**_renamed(left, agent_id="agentId"), **_renamed_texts(left, agent_type="type")}
+        result = _renamed(left, last_assistant_message="result") if event_type == "agent_completed" else {}
+        return event_type, {"type": kind, **named, **more, **result}
 
-
-def _agent_spawned(left: Members, claude_id: str) -> tuple[str, Members] | None:
-    if not _is_id(left.get("agent_id")):
-        return None
-    return "agent_spawned", {"type": "subagent", **_agent(left)}
-
-
-def _agent_completed(left: Members, claude_id: str) -> tuple[str, Members] | None:
-    if not _is_id(left.get("agent_id")):
-        return None
-    result = _renamed(left, last_assistant_message="result")
-    return "agent_completed", {"type": "internal", **_agent(left), "status": "completed", **result}
+    return build
 
 
 def _goal_id(task_id: str, claude_id: str) -> str:
@@ -1786,22 +1757,16 @@ def _goal_id(task_id: str, claude_id: str) -> str:
     return f"{safe[: _ID_LENGTH - _DIGEST_LENGTH - 1]}-{_digest(named)}"
 
 
-def _task(left: Members) -> Members:
-    return {**_renamed_texts(left, task_subject="description"), **_renamed(left, task_description="details")}
+def _goal(event_type: str, id_name: str, **more: str) -> Builder:
+    def build(left: Members, claude_id: str) -> tuple[str, Members] | None:
+        task_id = _text(left.get("task_id"))
+        if not task_id:
+            return None
+        told = {**_renamed_texts(left, task_subject="description"), **_renamed(left, task_description="details")}
+        default = {"description": task_id} if event_type == "goal_added" else {}
+        return event_type, {id_name: _goal_id(task_id, claude_id), **default, **more, **told}
 
-
-def _goal_added(left: Members, claude_id: str) -> tuple[str, Members] | None:
-    task_id = _text(left.get("task_id"))
-    if not task_id:
-        return None
-    return "goal_added", {"id": _goal_id(task_id, claude_id), "description": task_id, **_task(left)}
-
-
-def _goal_updated(left: Members, claude_id: str) -> tuple[str, Members] | None:
-    task_id = _text(left.get("task_id"))
-    if not task_id:
-        return None
-    return "goal_updated", {"goalId": _goal_id(task_id, claude_id), "status": "completed", **_task(left)}
+    return build
 
 
 # The mapping
@@ -1820,16 +1785,18 @@ _BUILDERS: dict[str, Builder] = {
     "PermissionRequest": _logs("action", "permission_request", _asks_permission, **_TOOL),
     "PermissionDenied": _logs("action", "permission_denied", **_CALL),
     "Notification": _logs("action", "notification", _asks_if_so_notified, notification_type="notificationType"),
-    "Elicitation": _logs("action", "elicitation", _asks_question),
+    "Elicitation": _logs(
+        "action", "elicitation", lambda left: _attention("question", left.get("message"), id=_elicitation(left))
+    ),
     "ElicitationResult": _logs("action", "elicitation_result", _is_answered),
     "Stop": _logs("response", "assistant_message", _asks_next_prompt, last_assistant_message="message"),
     "StopFailure": _logs(
         "response", "error", _asks_what_to_do_about_it, error_details="errorDetails", last_assistant_message="message"
     ),
-    "SubagentStart": _agent_spawned,
-    "SubagentStop": _agent_completed,
-    "TaskCreated": _goal_added,
-    "TaskCompleted": _goal_updated,
+    "SubagentStart": _agent("agent_spawned", "subagent"),
+    "SubagentStop": _agent("agent_completed", "internal", status="completed"),
+    "TaskCreated": _goal("goal_added", "id"),
+    "TaskCompleted": _goal("goal_updated", "goalId", status="completed"),
     "SessionEnd": _session_finalized,
 }
 
@@ -1938,11 +1905,6 @@ def _checked_session_id(value: object) -> str:
     return value
 
 
-def _replaced_id(payload: Members, session: str) -> str:
-    own = _text(payload.get("session_id"))
-    return "" if own == session else own
-
-
 def claude_code_events(
     payload: object,
     *,
@@ -1963,7 +1925,8 @@ def claude_code_events(
     if not _text(payload.get("hook_event_name")):
         raise ValueError("hook_event_name must be a non-empty string")
     session = _checked_session_id(payload.get("session_id") if session_id is None else session_id)
-    event_type, data = _typed_data(payload, _replaced_id(payload, session), lane)
+    own = _text(payload.get("session_id"))
+    event_type, data = _typed_data(payload, "" if own == session else own, lane)
     event = {
         "type": event_type,
         "sessionId": session,
@@ -2253,6 +2216,8 @@ def _api_error(entry: Members) -> str:
 # The hook command
 # ---------------------------------------------------------------------------------------------------------------------
 
+# Fire and forget: raw payload from stdin into the queue, and a detached sender started where none is at work.
+
 _PAYLOAD_BYTES = 16 << 20
 _READ_BYTES = 1 << 20
 _AT_ONCE_SECONDS = 2.0
@@ -2354,16 +2319,15 @@ def _in_time(seconds: float, work: Callable[..., bytes], *arguments: Any) -> byt
     """What it returns. Raises TimeoutError, also out of a regular expression."""
     import signal
 
-    signal.signal(signal.SIGALRM, _raise_timeout)
+    def end(*_: object) -> NoReturn:
+        raise TimeoutError
+
+    signal.signal(signal.SIGALRM, end)
     signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         return work(*arguments)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
-
-
-def _raise_timeout(*_: object) -> NoReturn:
-    raise TimeoutError
 
 
 def _redacted_by(redaction: Redaction | None, payload: bytes) -> bytes:
@@ -2378,14 +2342,7 @@ def _redacted_by(redaction: Redaction | None, payload: bytes) -> bytes:
     if not isinstance(value, dict):
         return redaction.text(text).encode("latin-1")
     redacted = redaction.data(value)
-    return payload if redacted == value else _encoded_as_ascii(redacted)
-
-
-def _encoded_as_ascii(value: object) -> bytes:
-    """A half of a surrogate pair can be written so."""
-    import json
-
-    return json.dumps(value, separators=(",", ":")).encode()
+    return payload if redacted == value else _encoded(redacted)
 
 
 _ONE_LINE = bytes.maketrans(b"\r\n", b"  ")
@@ -2452,6 +2409,9 @@ def _spawn_sender(spool: Spool, lock: int, **known: str) -> None:
 # Sender
 # ---------------------------------------------------------------------------------------------------------------------
 
+# At-least-once delivery in batches, exactly once by idempotency keys; exponential backoff with jitter; poison messages
+# are found by bisection and become dead letters.
+
 _CONNECT_SECONDS = 1.0
 _ANSWER_SECONDS = 10.0
 _ANSWER_BYTES = 64 << 20
@@ -2469,7 +2429,6 @@ _PROBLEM = "application/problem+json"
 _TOO_LARGE = 413
 _BAD_REQUEST = (400, _TOO_LARGE, 422)  # what is wrong is in the batch, and need not be in all of it
 _TRANSIENT = (408, 425, 429)  # what the store says of a line that it may take later, as it may after any 5xx
-_TROUBLE_LENGTH = 300
 
 
 class _Answer:
@@ -2482,7 +2441,7 @@ class _Answer:
     def said(self) -> str:
         """What it says of the matter."""
         detail = self.document().get("detail")
-        return _shown(detail if isinstance(detail, str) else self.body[:200].decode(errors="replace"))
+        return _in_one_line(detail if isinstance(detail, str) else self.body[:200].decode(errors="replace"))
 
     def document(self) -> Members:
         """{} where it is not a JSON object."""
@@ -2700,7 +2659,8 @@ class Sender:
             return _REFUSED_PAUSE_SECONDS
         self._say_word("away", str(trouble))
         longest = min(_LONGEST_PAUSE_SECONDS, _FIRST_PAUSE_SECONDS * 2.0 ** min(self.failures, 10))
-        return max(_chance() * longest, min(trouble.pause, _LONGEST_RETRY_AFTER_SECONDS))
+        chance = int.from_bytes(os.urandom(4), "big") / (1 << 32)  # not of `random`, whose state is the program's own
+        return max(chance * longest, min(trouble.pause, _LONGEST_RETRY_AFTER_SECONDS))
 
     # Batches
 
@@ -2788,16 +2748,6 @@ class Sender:
         return True
 
 
-def _in_one_line(text: str) -> str:
-    """What somebody else said, fit to be shown: no control characters, and not too long."""
-    return " ".join("".join(c if _is_no_control(c) else " " for c in _clean(text)).split())[:_TROUBLE_LENGTH]
-
-
-def _chance() -> float:
-    """From 0 to 1; not of the module `random`, whose state is the program's own."""
-    return int.from_bytes(os.urandom(4), "big") / (1 << 32)
-
-
 def _sendable(narrator: HookNarrator, record: bytes) -> tuple[list[bytes], str]:
     """The lines to send for a record, or why there are none."""
     try:
@@ -2853,6 +2803,8 @@ def _send_until_idle(sender: Sender) -> None:
 # ---------------------------------------------------------------------------------------------------------------------
 # Client
 # ---------------------------------------------------------------------------------------------------------------------
+
+# The library: calls append to the queue and return; a daemon thread delivers. A ring buffer in memory is the fallback.
 
 _CLOSE_SECONDS = 2.0
 _FLUSH_SECONDS = 10.0
@@ -3183,7 +3135,7 @@ class SyncSessionHookAgent:
 
     def _told(self, event_type: str, data: Members, **answer: Any) -> Members:
         event = self._record(event_type, data)
-        return {"success": event["eventId"] is not None, "eventId": event["eventId"], **answer}
+        return {**answer, "success": event["eventId"] is not None, "eventId": event["eventId"]}
 
     def _enter(self) -> Members:
         self._is_entered, self._is_finalized = True, False
@@ -3210,16 +3162,9 @@ class SyncSessionHookAgent:
     def add_goal(self, goal: Any = None, /, **members: Any) -> Members:
         """{"description": …, "priority"?, "id"?}; the answer has its `id`, and all of it as `goal` as well."""
         given = _members(goal, members, "description")
-        goal_id = _own_id(given.get("id"), "goal")
-        added = {"status": "pending", "priority": "medium", **given, "id": goal_id}
-        event = self._record("goal_added", added)
-        return {
-            **event["data"],
-            "success": event["eventId"] is not None,
-            "eventId": event["eventId"],
-            "id": goal_id,
-            "goal": event["data"],
-        }
+        goal = {"status": "pending", "priority": "medium", **given, "id": _own_id(given.get("id"), "goal")}
+        goal = _Plain().value(goal)
+        return {**goal, "goal": goal, **self._told("goal_added", goal)}
 
     def update_goal(self, goal_id: Any = None, change: Any = None, /, **members: Any) -> Members:
         """{"status": …}: `completed` is what ends it."""
@@ -3229,14 +3174,8 @@ class SyncSessionHookAgent:
     def spawn_agent(self, agent: Any = None, /, **members: Any) -> Members:
         """{"type": …, "task"?, "agentId"?}; the answer has its `agentId`."""
         given = _members(agent, members, "type")
-        agent_id = _own_id(given.get("agentId"), "agent")
-        event = self._record("agent_spawned", {**given, "agentId": agent_id})
-        return {
-            **event["data"],
-            "success": event["eventId"] is not None,
-            "eventId": event["eventId"],
-            "agentId": agent_id,
-        }
+        agent = _Plain().value({**given, "agentId": _own_id(given.get("agentId"), "agent")})
+        return {**agent, **self._told("agent_spawned", agent)}
 
     def update_agent(self, agent_id: Any = None, change: Any = None, /, **members: Any) -> Members:
         """{"status"?, "task"?, …}."""
@@ -3474,6 +3413,8 @@ hook_agent = SessionHookAgent()
 # ---------------------------------------------------------------------------------------------------------------------
 # Claude Code's settings
 # ---------------------------------------------------------------------------------------------------------------------
+
+# Installer: read, modify and write of settings.json under Claude Code's own lock, with a second look before the rename.
 
 # Not among them: WorktreeCreate (a hook there replaces git's worktrees), FileChanged (wants names of files),
 # PreModelSwitch (its timeout blocks) and MessageDisplay (what is shown waits for it).
@@ -3793,6 +3734,8 @@ def _compile() -> str:
 # Commands
 # ---------------------------------------------------------------------------------------------------------------------
 
+# Command line; `run` supervises a process: exit codes, signals, orphans, its last lines.
+
 
 def _own_spool() -> Spool:
     spool = Spool(_service_url(), limit=_spool_limit())
@@ -3815,7 +3758,7 @@ def _test(arguments: list[str]) -> int:
         if trouble_with_token := link.token_trouble():
             print(trouble_with_token, file=sys.stderr)
     if not answer.accounts_for(0):
-        print(f"{link.service_url} answers {answer.status}: {_in_one_line(answer.said())}", file=sys.stderr)
+        print(f"{link.service_url} answers {answer.status}: {answer.said()}", file=sys.stderr)
         return 1
     print(f"{link.service_url} is there and takes what is sent.")
     return 0

@@ -162,6 +162,17 @@ def test_the_contents_list_has_every_wing_and_no_other() -> None:
     assert sorted(LISTED) == sorted(known)
 
 
+@pytest.mark.parametrize("wing", sorted(path.parent.name for path in PACKAGE.glob("*/__init__.py")))
+def test_the_head_of_a_wing_lists_its_rooms_as_they_build_on_each_other(wing: str) -> None:
+    head = ast.get_docstring(ast.parse((PACKAGE / wing / "__init__.py").read_text())) or ""
+    rooms = re.findall(r"^([a-z]\w*) {2,}\S", head, re.MULTILINE)
+    assert sorted(rooms) == sorted(path.stem for path in (PACKAGE / wing).glob("[!_]*.py"))
+    found = modules()
+    names = [f"sessionstore.{wing}.{room}" for room in rooms]
+    for number, name in enumerate(names):
+        assert imports(found[name], found) & set(names) <= set(names[:number]), name
+
+
 def test_a_wing_uses_only_those_above_it() -> None:
     found = modules()
     climbing = {

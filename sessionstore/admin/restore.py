@@ -48,7 +48,7 @@ class NotEmpty(Exception):
     """There are events already where the database should go. The message says what can be done."""
 
 
-class Line(msgspec.Struct, rename="camel"):
+class TreeLine(msgspec.Struct, rename="camel"):
     """A line of events.jsonl: its data is kept as it stands."""
 
     cursor: int
@@ -217,7 +217,7 @@ class Restoration:
             after = lines[-1][0]
             self.step(self.restored.events)
 
-    def insert(self, line: Line) -> None:
+    def insert(self, line: TreeLine) -> None:
         try:
             event = event_of(line)
             if event.session_id not in self.live and event.type not in ("session_created", "session_deleted"):
@@ -338,7 +338,7 @@ class Restoration:
             return {}
 
 
-LINE = msgspec.json.Decoder(Line)
+LINE = msgspec.json.Decoder(TreeLine)
 LAST_FREE = """
 SELECT cursor + 1 FROM (SELECT 0 AS cursor UNION ALL SELECT cursor FROM events) AS used
 WHERE cursor + 1 < ? AND NOT EXISTS (SELECT 1 FROM events WHERE events.cursor = used.cursor + 1)
@@ -347,7 +347,7 @@ ORDER BY cursor DESC LIMIT 1"""
 """The last cursor before another that nothing has."""
 
 
-def check(line: Line) -> None:
+def check(line: TreeLine) -> None:
     """Raises ValueError for what the schema leaves to the server to check."""
     if line.cursor < 1:
         raise ValueError(f"its cursor is {line.cursor}")
@@ -363,7 +363,7 @@ def check(line: Line) -> None:
             raise ValueError(f"{time!r} is no time in UTC and milliseconds")
 
 
-def event_of(line: Line) -> Event:
+def event_of(line: TreeLine) -> Event:
     """The event whose line in the view `timeline` this is, to the letter. Raises ValueError."""
     data, seq, kind = bytes(line.data), None, None
     if line.type in LOGS:

@@ -1,4 +1,4 @@
-"""The SQLite file: how it is opened, and how one event gets into it.
+"""Appending one event: who exists, which seq, which id, what was said before.
 
 `append` is a plain function of a connection and a draft. It decides what the
 event becomes (who exists, which seq, which id), and inserts it; the triggers of
@@ -23,7 +23,7 @@ from sessionstore.model.problems import Problem, fault, invalid, invalid_value, 
 from sessionstore.store.maintenance import purge
 from sessionstore.store.schema import OF_STATE
 
-log = logging.getLogger("sessionstore.store.appender")
+logger = logging.getLogger(__name__)
 
 
 # --------------------------------------------------------------------- opening
@@ -117,7 +117,7 @@ class Appended(NamedTuple):
     """The goal or agent as it is after the event."""
 
 
-class Session(msgspec.Struct):
+class KnownSession(msgspec.Struct):
     """What the next event of a session has to know about it."""
 
     user_id: str
@@ -224,7 +224,7 @@ class Appender:
         self.unused_ids: set[tuple[str, str]] = set()
         self.entries: list[Event] = []
         self.entry_ids: set[tuple[str, str]] = set()
-        self.sessions: dict[str, Session] = {}
+        self.sessions: dict[str, KnownSession] = {}
 
     # ---- appending
 
@@ -251,7 +251,7 @@ class Appender:
         except Exception as error:
             if self.cursor != cursor or self.is_undone or is_of_the_disk(error):
                 raise
-            log.exception("A write that was let in could not be stored: %s", draft.type)
+            logger.exception("A write that was let in could not be stored: %s", draft.type)
             refusal = unstorable(error)
             self.untold[f"{refusal.status}"] += 1
             raise refusal from error
@@ -272,7 +272,7 @@ class Appender:
             return self.append_first_word(draft)
         return self.append_to(session, draft)
 
-    def append_to(self, session: Session | None, draft: Draft) -> Appended:
+    def append_to(self, session: KnownSession | None, draft: Draft) -> Appended:
         """One INSERT, so it needs no savepoint: SQLite undoes a statement that fails, triggers and all."""
         if session is not None and draft.type in LOGS:
             return Appended(self.log(draft, session))
@@ -335,7 +335,7 @@ class Appender:
             detail = f"One token may begin {NEW_SESSIONS} sessions a second: the same again is taken later"
             raise Problem(429, detail, headers={"retry-after": "1"})
 
-    def session(self, session_id: str) -> Session | None:
+    def session(self, session_id: str) -> KnownSession | None:
         if known := self.sessions.get(session_id):
             return known
         row = self.connection.execute(
@@ -347,10 +347,10 @@ class Appender:
         if len(self.sessions) >= MAX_SESSIONS_KNOWN:
             self.insert_entries()
             self.sessions.clear()
-        self.sessions[session_id] = Session(*row)
+        self.sessions[session_id] = KnownSession(*row)
         return self.sessions[session_id]
 
-    def log(self, draft: Draft, session: Session) -> Event:
+    def log(self, draft: Draft, session: KnownSession) -> Event:
         """Give an entry its place in its log, and put off its INSERT."""
         log = f"{draft.type}s"
         event = self.event_of(draft, session.user_id, getattr(session, log) + 1)
@@ -390,7 +390,7 @@ class Appender:
 
     # ---- retries
 
-    def twin(self, draft: Draft, session: Session | None) -> Event | None:
+    def twin(self, draft: Draft, session: KnownSession | None) -> Event | None:
         """The event that this draft repeats, if it does: by its eventId, or a session's creation in every part."""
         if session is None:  # of a deleted session only its deletion is left
             deletion = "session_id = ? AND event_id = ? AND type = 'session_deleted'"
@@ -429,7 +429,7 @@ class Appender:
 
     # ---- decisions
 
-    def decide(self, draft: Draft, session: Session) -> Draft:
+    def decide(self, draft: Draft, session: KnownSession) -> Draft:
         """The draft as it will be stored. Raises Problem where the session or its state forbids it."""
         if draft.if_match is not None:
             self.check_version(draft)
@@ -447,7 +447,7 @@ class Appender:
         ).fetchone()
         return int(version)
 
-    def resume(self, draft: Draft, session: Session) -> Draft:
+    def resume(self, draft: Draft, session: KnownSession) -> Draft:
         """What creates a session that is there resumes it; one that was made by its first word is claimed by it."""
         if draft.must_be_new:
             raise Problem(409, f"There is a session {draft.session_id!r} already: PUT resumes it")
@@ -465,11 +465,11 @@ class Appender:
         found = endings.cleared_before(self.connection, draft.session_id, user_id, moment, start)
         return replace(draft, data=draft.data | {"metadata": start | {"continues": found}}) if found else draft
 
-    def update_metadata(self, draft: Draft, session: Session) -> Draft:
+    def update_metadata(self, draft: Draft, session: KnownSession) -> Draft:
         self.check_metadata(draft, draft.type)
         return self.cancel_agents(draft) if draft.data.get("status") in DONE else draft
 
-    def finalize(self, draft: Draft, session: Session) -> Draft:
+    def finalize(self, draft: Draft, session: KnownSession) -> Draft:
         """An end that does not say what became of the session is completed by what was said in it."""
         if endings.is_undecided(draft.data):
             ending = endings.decided(self.connection, draft.session_id, draft.data)
@@ -494,7 +494,7 @@ class Appender:
         )
         check_metadata(folds.decode(document), folds.decode(metrics), event_type, draft.data)
 
-    def add_goal(self, draft: Draft, session: Session) -> Draft:
+    def add_goal(self, draft: Draft, session: KnownSession) -> Draft:
         goal_id = draft.data.get("id")
         if goal_id is None:
             goal_id = self.free_id("goals", "goal", draft.session_id, session.goals)
@@ -510,7 +510,7 @@ class Appender:
         } | {name: value for name, value in draft.data.items() if name != "id"}
         return replace(draft, data=goal)
 
-    def spawn_agent(self, draft: Draft, session: Session) -> Draft:
+    def spawn_agent(self, draft: Draft, session: KnownSession) -> Draft:
         agent_id, moment = draft.data.get("agentId"), draft.timestamp or self.received_at
         if agent_id is None:
             agent_id = self.free_id("agents", "agent", draft.session_id, session.agents)
@@ -538,10 +538,10 @@ class Appender:
         ).fetchone()
         return replace(draft, data=draft.data | {"completedAt": row[0], "endedBy": "session"}) if row else draft
 
-    def change_goal(self, draft: Draft, session: Session) -> Draft:
+    def change_goal(self, draft: Draft, session: KnownSession) -> Draft:
         return self.change("goals", "goal", draft.data["goalId"], draft)
 
-    def change_agent(self, draft: Draft, session: Session) -> Draft:
+    def change_agent(self, draft: Draft, session: KnownSession) -> Draft:
         agent_id = draft.data["agentId"]
         draft = self.change("agents", "agent", agent_id, draft)
         is_at_work = "status" in draft.data or self.record("agents", draft.session_id, agent_id) is None
@@ -568,7 +568,7 @@ class Appender:
 
     # ---- the one statement that changes anything
 
-    def insert(self, draft: Draft, session: Session | None) -> Event:
+    def insert(self, draft: Draft, session: KnownSession | None) -> Event:
         if draft.type == "session_created":
             self.finish_purge(draft.session_id)
         if draft.type in ("session_created", "session_deleted"):
@@ -687,7 +687,7 @@ def is_same(draft: Draft, event: Event) -> bool:
     return draft.data == {name: value for name, value in stored.items() if name in draft.data or name not in added}
 
 
-class Metadata(msgspec.Struct, rename="camel"):
+class MetadataMembers(msgspec.Struct, rename="camel"):
     """What callers may make of a session's metadata."""
 
     model: str | None
@@ -701,7 +701,7 @@ def check_metadata(document: Document, metrics: Document, event_type: str, said:
     """Raises Problem 422 where what is said would make something else of the metadata than what it is."""
     shown = folds.metadata_shown(document, metrics, event_type, said)
     try:
-        msgspec.convert(shown, Metadata)
+        msgspec.convert(shown, MetadataMembers)
     except msgspec.ValidationError as error:
         raise invalid_value(error) from None
     for name in METRICS:
@@ -714,7 +714,7 @@ def check_metadata(document: Document, metrics: Document, event_type: str, said:
 
 
 def lose_silent(appender: Appender, heard_before: str) -> list[Event]:
-    """Mark the active sessions lost whose last word came before `heard_before`; their events.
+    """HighWaterMark the active sessions lost whose last word came before `heard_before`; their events.
 
     One that waits for a person is silent for a good reason, and stays as it is. One whose graph has come to its end,
     and in which nobody is at work, has ended with its last word.
@@ -753,7 +753,7 @@ class DeleteUnchanged:
         return appender.append(self.draft)
 
 
-Decision = Callable[[Appender, Draft, Session], Draft]
+Decision = Callable[[Appender, Draft, KnownSession], Draft]
 
 DECISIONS: dict[str, Decision] = {
     "session_created": Appender.resume,

@@ -224,6 +224,7 @@ def test_nothing_behind_a_bad_line_is_blocked(
         b'{"sessionId":"' + session_id.encode() + b'","type":"nonsense","data":{}}',
         b'{"sessionId":"../etc","type":"action","data":{"type":"step"}}',
         b'{"sessionId":"' + session_id.encode() + b'","data":{"type":"step"}}',
+        b'{"sessionId":"' + session_id.encode() + b'","type":"session_deleted","data":[1]}',
         b"[" * 5000,
         b'{"sessionId":null,"eventId":"e","timestamp":"t","hook":not json}',
         b'{"sessionId":null,"eventId":"e","timestamp":"t","hook":{"hook_event_name":"Stop"}}',

@@ -309,7 +309,7 @@ def test_what_a_killed_prune_has_left_the_next_one_takes_away(folder: Path, arch
     arguments = ["archive", "--before", FAR, "--to", str(archives), "--prune", "--dir", str(folder)]
     for killed_in in ("follow", "finish"):  # once the sessions are deleted: the tree, or their events, are not yet gone
         code = (
-            f"import os; from export import prune; prune.{killed_in} = lambda *_: os._exit(137)\n"
+            f"import os; from sessionstore.admin import prune; prune.{killed_in} = lambda *_: os._exit(137)\n"
             f"from export.__main__ import main; main({arguments})"
         )
         assert subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=False).returncode == 137

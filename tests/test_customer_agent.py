@@ -260,7 +260,7 @@ def test_program_itself_knows_no_store_and_reads_a_mailbox_file(tmp_path: Path) 
     shutil.copytree(REPOSITORY / "containers" / NAME, app, ignore=shutil.ignore_patterns("__pycache__", "outbox"))
     (app / "src" / "main_with_session.py").unlink()
     (app / "containers").mkdir()
-    for name in ("letter.py", "rounds.py"):
+    for name in ("email_message.py", "work_loop.py"):
         shutil.copy(REPOSITORY / "containers" / name, app / "containers")
     box = mailbox.mbox(tmp_path / "box")
     for name in ALL[:2]:

@@ -16,8 +16,8 @@ import httpx
 import pytest
 
 from sessionstore.settings import Settings
-from sessionstore.store.appender import open_writer
-from sessionstore.store.integrity import examine
+from sessionstore.store.integrity import check_integrity
+from sessionstore.store.schema import open_writer
 from tests.appliance import Appliance
 from tests.commands import export, is_done
 from tests.powercut import CALLS, Disk
@@ -112,7 +112,7 @@ def cuts(traced: Traced, target: Path, number: int, seed: int = 0) -> Iterator[C
 
 def faults_of(cut: Cut, durability: str) -> list[str]:
     """What is wrong with it, in sentences."""
-    finding = examine(Settings(directory=cut.folder, durability=durability))
+    finding = check_integrity(Settings(directory=cut.folder, durability=durability))
     if finding is not None:
         return [f"the start is refused: {finding.detail}"]
     with closing(open_writer(cut.folder / "sessions.db", durability=durability)) as connection:

@@ -20,9 +20,9 @@ from hypothesis import given, settings
 
 from export import layout
 from export.layout import open_reader
-from export.tree import Progress, Tree, TreeAhead, TreeBusy
+from export.tree import Tree, TreeAhead, TreeBusy, TreeProgress
 from sessionstore.model.events import EventType
-from sessionstore.store.appender import migrate
+from sessionstore.store.schema import migrate
 from tests.appliance import REPOSITORY, Appliance
 from tests.databases import Database, drafted
 from tests.peers import eventually
@@ -269,7 +269,7 @@ def test_what_the_database_has_lost_for_good_is_set_aside(database: Database, tm
     lost = (folder / "sessions/child/events.jsonl").read_bytes()
     with closing(open_reader(older)) as reader, closing(Tree(folder)) as tree:
         tree.accept(10)
-        assert tree.progress == Progress(10, {}, suspect=True)
+        assert tree.progress == TreeProgress(10, {}, suspect=True)
         while not tree.follow(reader):
             pass
     assert differences(older, folder) == ["sessions/new: extra"]

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
@@ -13,6 +12,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 import hook_agent
+from sessionstore.model import coercion
 from sessionstore.model.events import (
     ID_PATTERN,
     LOGS,
@@ -20,7 +20,6 @@ from sessionstore.model.events import (
     Draft,
     EventType,
     decoded,
-    is_id,
     is_too_deep,
     json_object,
     known_id,
@@ -28,9 +27,10 @@ from sessionstore.model.events import (
     utc,
 )
 from sessionstore.model.folds import Document, encode, path_of
-from sessionstore.model.problems import Problem, invalid, invalid_value, no_session, not_json
+from sessionstore.model.problems import Problem, invalid, invalid_value, not_json
 from sessionstore.model.redaction import check_texts
-from sessionstore.web.gate import Headers, Receive
+
+Headers = dict[bytes, bytes]
 
 Id = Annotated[str, msgspec.Meta(pattern=ID_PATTERN, examples=["test-1771012854"])]
 UserId = Annotated[str, msgspec.Meta(pattern=USER_PATTERN, examples=["test-user-alice"])]
@@ -190,6 +190,8 @@ BODIES: dict[str, type[msgspec.Struct]] = {
     "agent_spawned": NewAgent,
     "agent_updated": AgentChange,
     "agent_completed": AgentEnd,
+    "session_lost": Body,
+    "session_deleted": Body,
 }
 
 KEPT_BY_THE_STORE = frozenset(
@@ -348,11 +350,18 @@ def settle_metadata(draft: Draft) -> None:
 
 def check_members(members: Document, owner: str) -> None:
     for name in members:
-        path = path_of(name)
-        if path[0] in KEPT_BY_THE_STORE:
-            raise invalid(f"{owner}.{name}", "is kept by the store and cannot be set")
-        if len(path) > MAX_STEPS or (len(path) > 1 and path[0] in ("status", "attention", "parentSession")):
-            raise invalid(f"{owner}.{name}", f"cannot be set by a dotted name; at most {MAX_STEPS} steps are possible")
+        if why := why_not_settable(name):
+            raise invalid(f"{owner}.{name}", why)
+
+
+def why_not_settable(name: str) -> str:
+    """Why no caller can set a member of the metadata that has this name; empty if one can."""
+    path = path_of(name)
+    if path[0] in KEPT_BY_THE_STORE:
+        return "is kept by the store and cannot be set"
+    if len(path) > MAX_STEPS or (len(path) > 1 and path[0] in ("status", "attention", "parentSession")):
+        return f"cannot be set by a dotted name; at most {MAX_STEPS} steps are possible"
+    return ""
 
 
 DOCUMENTS = ("state_updated", "metadata_updated")
@@ -387,6 +396,7 @@ def draft_of_line(event: Document) -> Draft:
         agent_id=line.agent_id,
         timestamp=utc(line.timestamp) if line.timestamp else None,
         patch=line.patch if line.type == "state_updated" else None,
+        is_lenient=True,
     )
     if line.type in LOGS and line.timestamp not in (None, draft.timestamp):
         draft.data.setdefault("timestamp", line.timestamp)
@@ -462,7 +472,7 @@ def drafts_of_batch(body: bytes, *, max_event_bytes: int, may_delete: bool, reda
         if not line.strip():
             continue
         try:
-            draft = draft_of_line(event_in(line, max_event_bytes, redacted))
+            draft = draft_in(line, max_event_bytes, redacted)
             if draft.type == "session_deleted" and not may_delete:
                 raise Problem(403, "Only the role admin may delete a session")
             found.drafts.append((number, draft))
@@ -471,17 +481,40 @@ def drafts_of_batch(body: bytes, *, max_event_bytes: int, may_delete: bool, reda
     return found
 
 
-def event_in(line: bytes, limit: int, redacted: Redacted) -> Document:
-    """A line's event. What is too deep, too large or too much in its data is cut, and says so.
+def draft_in(line: bytes, limit: int, redacted: Redacted) -> Draft:
+    """The draft of a line, which is kept as what it can be.
 
-    Raises Problem 400, 422.
+    Raises Problem 400 for what cannot be read, 422 where it does not say of what kind it is, and of which session.
     """
+    event = event_in(line, limit)
+    try:
+        return draft_of_line(fitting(event, line, limit, redacted))
+    except Problem:
+        event = settled(event)
+    return draft_of_line(fitting(event, encode(event).encode(), limit, redacted))
+
+
+def settled(event: Document) -> Document:
+    """The event as it can be. Raises Problem 422 for one that does not say of what kind it is, and of which session."""
+    if not coercion.is_attributable(event):
+        checked(event, Line)
+    shape = BODIES.get(event["type"])
+    return coercion.settled(event, Line, shape, lambda name: not why_not_settable(name))
+
+
+def event_in(line: bytes, limit: int) -> Document:
+    """A line's event, as much of it as can be read. Raises Problem 400, 422."""
     try:
         event = decoded(line if len(line) <= limit + ENVELOPE_BYTES else bounded(line))
     except RecursionError:
         event = decoded(bounded(line))
     if not isinstance(event, dict):
         raise invalid("$", "must be a JSON object")
+    return event
+
+
+def fitting(event: Document, line: bytes, limit: int, redacted: Redacted) -> Document:
+    """The event of a line. What is too deep, too large or too much in its data is cut, and says so."""
     data = event.get("data")
     if isinstance(data, dict) and is_too_deep(line):
         whole = hashlib.sha256(line).hexdigest()
@@ -545,62 +578,3 @@ def payload_in(body: bytes) -> Any:
         return hook_agent._payload(body)
     except ValueError as error:
         raise not_json(str(error)) from None
-
-
-# -------------------------------------------------------------- path and headers
-
-
-def session_in_path(text: str) -> str:
-    """A session id in a path. Raises Problem 404 for what cannot be one."""
-    if is_id(text):
-        return text
-    raise no_session(text)
-
-
-async def read_body(receive: Receive, limit: int) -> bytes:
-    """The whole body. Raises Problem 413 past `limit` bytes, 400 if the caller goes away."""
-    parts, size = [], 0
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise Problem(400, "The request ended before its body did")
-        parts.append(message["body"])
-        size += len(message["body"])
-        if size > limit:
-            raise Problem(413, f"The body may have at most {limit} bytes")
-        if not message["more_body"]:
-            return parts[0] if len(parts) == 1 else b"".join(parts)
-
-
-def split(values: list[str] | None) -> list[str]:
-    """The values of a query parameter that may repeat, or have several values with commas between them."""
-    return [name for text in values or () for name in text.split(",") if name]
-
-
-def check_media_type(headers: Headers, *allowed: str) -> str:
-    """The media type of the body. Raises Problem 415 for any but `allowed`, in UTF-8, and not compressed."""
-    if headers.get(b"content-encoding", b"identity").lower() != b"identity":
-        refused = {"accept-encoding": "identity"}
-        raise Problem(415, "The body must be sent as it is: gzip and the like are not understood", headers=refused)
-    if headers.get(b"content-type") == b"application/json" and "application/json" in allowed:
-        return "application/json"
-    media_type, _, parameters = headers.get(b"content-type", b"").decode("latin-1").lower().partition(";")
-    charset = re.search(r"charset\s*=\s*\"?([^\s\";]+)", parameters)
-    if media_type.strip() not in allowed or (charset and charset[1] not in ("utf-8", "utf8")):
-        raise Problem(415, f"The body must be sent as {' or '.join(allowed)}, in UTF-8", headers={"accept": allowed[0]})
-    return media_type.strip()
-
-
-def if_match(headers: Headers) -> frozenset[int] | None:
-    """The versions in If-Match; None: there is none, or `*`. A tag that is no version matches nothing."""
-    value = headers.get(b"if-match")
-    if value is None or value.strip() == b"*":
-        return None
-    return frozenset(versions(value.decode("latin-1").split(",")))
-
-
-def versions(tags: Iterable[str]) -> Iterator[int]:
-    for tag in tags:
-        match = re.fullmatch(r'\s*"([0-9]{1,18})"\s*', tag)
-        if match:
-            yield int(match[1])

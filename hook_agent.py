@@ -29,7 +29,6 @@ _BEGUN = time.time_ns()  # when a hook was: hooks that are not waited for overta
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import os
-    import signal
     import threading
     from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator
     from contextlib import AbstractContextManager
@@ -3928,12 +3927,20 @@ def _passed_on() -> set[int]:
     return {getattr(signal, f"SIG{name}") for name in ("TERM", "INT", "HUP", "QUIT", "USR1", "USR2", "WINCH")}
 
 
-def _typed(info: signal.struct_siginfo) -> bool:
-    """Whether a signal came from the keyboard or the window: the terminal has sent it to the command as well."""
+def _next_signal(awaited: set[int]) -> tuple[int, bool]:
+    """A signal, and whether it came from the keyboard or the window: the terminal has sent it to the command as well.
+
+    Where the system does not say from whom it came (macOS), those signals are the terminal's, if there is one.
+    """
     import signal
 
+    of_terminal = (signal.SIGINT, signal.SIGQUIT, signal.SIGWINCH)
+    if not hasattr(signal, "sigwaitinfo"):
+        number = signal.sigwait(awaited)
+        return number, number in of_terminal and os.isatty(0)
+    info = signal.sigwaitinfo(awaited)
     from_kernel = 128  # SI_KERNEL
-    return info.si_code == from_kernel and info.si_signo in (signal.SIGINT, signal.SIGQUIT, signal.SIGWINCH)
+    return info.si_signo, info.si_code == from_kernel and info.si_signo in of_terminal
 
 
 def _wait_for(process: int) -> int:
@@ -3945,10 +3952,10 @@ def _wait_for(process: int) -> int:
 
     awaited = {*_passed_on(), signal.SIGCHLD}
     while True:
-        info = signal.sigwaitinfo(awaited)
-        if info.si_signo != signal.SIGCHLD:
-            if not _typed(info):
-                os.kill(process, info.si_signo)  # not yet reaped, so nobody else has its number
+        number, is_typed = _next_signal(awaited)
+        if number != signal.SIGCHLD:
+            if not is_typed:
+                os.kill(process, number)  # not yet reaped, so nobody else has its number
             continue
         ended = dict(_ended_processes())
         if process in ended:

@@ -9,7 +9,7 @@
    Times are text, RFC 3339, UTC, milliseconds, Z: 2026-02-13T20:59:12.345Z, so
    that they sort as they stand. JSON is text, and checked. Ids are 1 to 128 of
    A-Z a-z 0-9 . _ - and case-sensitive; the server checks them before they come
-   here. The connection that writes has three functions of sessionstore/folds.py
+   here. The connection that writes has three functions of sessionstore/model/folds.py
    registered: initial_document, metadata_after and state_after. */
 
 PRAGMA application_id = 1399157617;   /* "Sesq", which marks the file as a session store */
@@ -169,13 +169,13 @@ CREATE TABLE users (
 ) STRICT, WITHOUT ROWID;
 
 /* When a session came to where somebody should look, or asked for more: what webhooks tell. */
-CREATE TABLE turns (
+CREATE TABLE status_changes (
   cursor      INTEGER PRIMARY KEY,             -- of the event that did it
   session_id  TEXT NOT NULL REFERENCES sessions ON DELETE CASCADE,
   status      TEXT NOT NULL CHECK (status IN ('waiting', 'failed', 'lost'))
 ) STRICT;
 
-CREATE INDEX turns_by_session ON turns (session_id);
+CREATE INDEX status_changes_by_session ON status_changes (session_id);
 
 CREATE TABLE minutes (
   minute  TEXT PRIMARY KEY,                    -- 2026-02-13T20:59, of received_at
@@ -207,7 +207,7 @@ CREATE TABLE purges (
 ) STRICT, WITHOUT ROWID;
 
 /* Full text over what was logged, brought up behind the writing. Contentless: the
-   words are those of the event with this rowid (sessionstore/search.py), which is
+   words are those of the event with this rowid (sessionstore/store/search.py), which is
    kept once. Marks in `about` (its type, session, user, day …) narrow a search
    without a look at each event. */
 CREATE VIRTUAL TABLE search USING fts5 (
@@ -372,7 +372,7 @@ END;
 
 CREATE TRIGGER ask_opened AFTER INSERT ON asks BEGIN
   UPDATE sessions SET status = 'waiting', ended = NULL WHERE session_id = NEW.session_id;
-  INSERT INTO turns SELECT NEW.cursor, NEW.session_id, 'waiting' WHERE NEW.reason <> 'input' ON CONFLICT DO NOTHING;
+  INSERT INTO status_changes SELECT NEW.cursor, NEW.session_id, 'waiting' WHERE NEW.reason <> 'input' ON CONFLICT DO NOTHING;
   /* Of a hundred that nobody has answered the oldest gives way: each word is held against all. */
   DELETE FROM asks WHERE cursor = (SELECT cursor FROM asks WHERE session_id = NEW.session_id
                                    ORDER BY cursor DESC LIMIT 1 OFFSET 100);
@@ -557,9 +557,9 @@ CREATE TRIGGER session_recounted AFTER UPDATE OF status ON sessions WHEN NEW.sta
   INSERT INTO counts VALUES ('sessions', NEW.status, 1) ON CONFLICT DO UPDATE SET number = number + 1;
 END;
 
-CREATE TRIGGER session_turned AFTER UPDATE OF status ON sessions
+CREATE TRIGGER status_changed AFTER UPDATE OF status ON sessions
 WHEN NEW.status <> OLD.status AND NEW.status IN ('waiting', 'failed', 'lost') BEGIN
-  INSERT INTO turns VALUES (NEW.last_cursor, NEW.session_id, NEW.status)
+  INSERT INTO status_changes VALUES (NEW.last_cursor, NEW.session_id, NEW.status)
   ON CONFLICT DO UPDATE SET status = excluded.status;
 END;
 

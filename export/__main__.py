@@ -16,19 +16,19 @@ from pathlib import Path
 
 import msgspec
 
-from sessionstore.events import utc
-from sessionstore.owner import CannotStart
-from sessionstore.problems import Problem
-from sessionstore.requests import longest_line
+from export import archive, backup, drilled, layout
+from export.folders import open_folder
+from export.tree import Tree, TreeAhead, TreeBusy, progress_of
+from export.verify import Verification
+from sessionstore.admin import compact, drill, loss, offline, prune, recovery, scrub
+from sessionstore.admin.restore import NotEmpty, restore
+from sessionstore.model.drafts import longest_line
+from sessionstore.model.events import utc
+from sessionstore.model.problems import Problem
 from sessionstore.settings import BadSetting, Settings, read_settings
-from sessionstore.soundness import examine
+from sessionstore.store.integrity import check_integrity
+from sessionstore.store.owner import CannotStart
 from sessionstore.text import for_people
-
-from . import archive, backup, compact, drill, drilled, layout, loss, offline, prune, recovery, scrub
-from .folders import open_folder
-from .restore import NotEmpty, restore
-from .tree import Tree, TreeAhead, TreeBusy, progress_of
-from .verify import Verification
 
 DONE, FOUND, WRONG = 0, 1, 2
 """Exit codes: done; something is amiss, or could not be done; used wrongly."""
@@ -185,7 +185,7 @@ def bring_back(options: argparse.Namespace) -> int:
     if kinds == {"archive"}:
         return restore_archives(options.sources, store_settings(options, into))
     code = restore_tree(options, into) if kinds == {"tree"} else restore_backup(options, into)
-    if finding := examine(store_settings(options, into)):
+    if finding := check_integrity(store_settings(options, into)):
         say(f"The server will not serve this yet. {finding.detail}")
     return code
 
@@ -317,7 +317,7 @@ def what_to_take_out(options: argparse.Namespace) -> scrub.Replace:
         raise WrongUse(str(error)) from None
 
 
-def tell_what_is_left(options: argparse.Namespace, found: scrub.Found, replace: scrub.Replace) -> int:
+def tell_what_is_left(options: argparse.Namespace, found: scrub.SecretFound, replace: scrub.Replace) -> int:
     for session_id in found.named:
         say(f"export: an id in the session {session_id} has it, and stays: delete that session")
     if options.dry_run:

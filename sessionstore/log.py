@@ -20,8 +20,8 @@ from datetime import UTC, datetime
 from logging.handlers import QueueHandler, QueueListener, RotatingFileHandler
 from typing import Any
 
-from .settings import BadSetting, Settings
-from .text import DIRECTIONS, shortened
+from sessionstore.settings import BadSetting, Settings
+from sessionstore.text import DIRECTIONS, shortened
 
 MAX_WAITING = 10_000
 """Entries that are not written yet; what comes beyond them is given up."""
@@ -37,7 +37,7 @@ lost: Counter[str] = Counter()
 faults: Counter[str] = Counter()
 """Faults of our own that were logged and lived with, by what they concern."""
 
-of_requests = logging.getLogger("sessionstore.requests")
+of_requests = logging.getLogger("sessionstore.model.drafts")
 of_security = logging.getLogger("sessionstore.security")
 
 

@@ -12,8 +12,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from hook_agent import own_patterns
-
-from .targets import Target, targets
+from sessionstore.webhook_targets import Target, targets
 
 
 class BadSetting(ValueError):

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from sessionstore import mark
+from sessionstore.store import high_water_mark as mark
 from tests.tracing import Call
 
 CALLS = (

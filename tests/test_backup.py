@@ -17,7 +17,7 @@ import pytest
 
 from export.backup import (
     BackupFailed,
-    Manifest,
+    BackupManifest,
     back_up,
     manifest_of,
     name_for,
@@ -26,11 +26,11 @@ from export.backup import (
     thin_out,
     time_of,
 )
-from sessionstore import backups as copying
-from sessionstore.backups import Backups
-from sessionstore.disk import Disk
+from sessionstore.appliance import Store
 from sessionstore.settings import Settings
-from sessionstore.store import Store
+from sessionstore.store.disk import Disk
+from sessionstore.upkeep import backups as copying
+from sessionstore.upkeep.backups import Backups
 from tests.appliance import Appliance
 from tests.commands import export, is_done, is_refused
 from tests.databases import Database, drafted
@@ -55,7 +55,7 @@ def health(appliance: Appliance) -> dict[str, object]:
     return found
 
 
-def is_true_of(manifest: Manifest, copy: Path) -> bool:
+def is_true_of(manifest: BackupManifest, copy: Path) -> bool:
     """Whether a manifest says what a copy is."""
     with closing(sqlite3.connect(f"{copy.as_uri()}?mode=ro", uri=True)) as connection:
         counts = {name: connection.execute(f"SELECT count(*) FROM {name}").fetchone()[0] for name in manifest.counts}

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from sessionstore.catalogue import questions, views
-from sessionstore.walls import Query, Walled
+from sessionstore.analytics.catalogue import questions, views
+from sessionstore.analytics.sandbox import Query, Walled
 from tests.appliance import REPOSITORY
 from tests.databases import Database, drafted
 from tests.hostile import LOOKS_BEHIND_THE_VIEWS

@@ -12,10 +12,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from sessionstore.child import Child, Gone
-from sessionstore.database import open_writer
-from sessionstore.explorer import WALLS, Interrupted, Walls
-from sessionstore.walls import Found, Query
+from sessionstore.analytics.datasette_app import WALLS, Interrupted, Walls
+from sessionstore.analytics.sandbox import Found, Query
+from sessionstore.analytics.worker_process import Child, Gone
+from sessionstore.store.schema import open_writer
 
 ONE = Query("SELECT 1 AS one", {}, 1.0, 10)
 
@@ -47,7 +47,7 @@ def database(tmp_path: Path) -> str:
 
 def test_who_asks_a_process_that_cannot_be_started_is_told_so(database: str) -> None:
     async def test() -> None:
-        child = Child("sessionstore.walls", database)
+        child = Child("sessionstore.analytics.sandbox", database)
         with no_more_descriptors():
             for _ in range(3):
                 with pytest.raises(Gone, match="could not be started: Too many open files"):

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sessionstore.folds import (
+from sessionstore.model.folds import (
     METRICS,
     STATE_FOLDS,
     deep_merge,

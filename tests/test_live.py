@@ -21,7 +21,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection as Client
 from websockets.sync.client import connect as dial_feed
 
-from sessionstore.broadcaster import MAX_EVENTS
+from sessionstore.store.broadcaster import MAX_EVENTS
 from tests import peers, wire
 from tests.appliance import Appliance
 from tests.peers import eventually, sockets_of
@@ -657,6 +657,7 @@ MUTE = (
 )
 
 
+@pytest.mark.long
 def test_one_that_never_reads_holds_up_nobody_and_is_let_go(
     appliance: Appliance, http: httpx.Client, session_id: str
 ) -> None:
@@ -738,6 +739,7 @@ def test_those_that_fall_away_leave_nothing_behind(
     assert log(http, session_id)
 
 
+@pytest.mark.long
 def test_one_that_ends_only_its_own_side_is_let_go(appliance: Appliance, http: httpx.Client) -> None:
     eventually(lambda: connections(http)["totalConnections"] == 0)
     with peers.dial(appliance.port) as peer:

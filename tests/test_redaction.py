@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 
 import hook_agent
 from hook_agent import Redaction, has_reason
-from sessionstore.access import COOKIE
-from sessionstore.folds import decode, encode
-from sessionstore.logins import make_cookie
-from sessionstore.redaction import Redactor
-from sessionstore.tokens import make_token
+from sessionstore.model.folds import decode, encode
+from sessionstore.model.redaction import Redactor
+from sessionstore.web.gate import COOKIE
+from sessionstore.web.logins import make_cookie
+from sessionstore.web.tokens import make_token
 from tests.agents import Json, command, environment, hook, run, spool_in, waiting_in
 from tests.appliance import REPOSITORY, Appliance
 from tests.test_node import node  # noqa: F401
@@ -523,34 +523,6 @@ def test_a_setting_that_cannot_be_used_is_said_once_and_breaks_nothing(tmp_path:
     with pytest.raises(AssertionError, match="SESSION_REDACT=/nowhere/patterns"):
         run(LOG, env)
     assert GITHUB not in spooled(tmp_path).decode()
-
-
-COMPARE = """
-import { Redaction, SECRETS } from './containers/hook_agent.mjs';
-import { readFileSync } from 'node:fs';
-const redaction = new Redaction();
-const { texts, data } = JSON.parse(readFileSync(0, 'utf8'));
-console.log(JSON.stringify({
-  table: SECRETS, texts: texts.map((text) => redaction.text(text)), data: data.map((one) => redaction.data(one)),
-}));
-"""
-
-
-def test_the_node_agent_takes_out_the_same(node: str) -> None:  # noqa: F811
-    texts = [text for text, _ in FOUND] + LEFT
-    data = [members for members, _ in MEMBERS] + MEMBERS_LEFT
-    ran = subprocess.run(
-        [node, "--input-type=module", "-e", COMPARE],
-        cwd=REPOSITORY,
-        input=json.dumps({"texts": texts, "data": data}),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    told = json.loads(ran.stdout)
-    assert told["table"] == [[name, pattern] for name, _, pattern in hook_agent.SECRETS]
-    assert told["texts"] == [Redaction().text(text) for text in texts]
-    assert told["data"] == [Redaction().data(one) for one in data]
 
 
 def test_the_node_agent_spools_no_secret(node: str, tmp_path: Path) -> None:  # noqa: F811

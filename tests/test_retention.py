@@ -15,10 +15,10 @@ import httpx
 import pytest
 
 from export.layout import open_reader
-from sessionstore.database import INCREMENTAL
-from sessionstore.retention import OLDEST, Ended, Retention, used_bytes
+from sessionstore.appliance import Store
 from sessionstore.settings import Settings
-from sessionstore.store import Store
+from sessionstore.store.schema import INCREMENTAL
+from sessionstore.upkeep.retention import OLDEST, Ended, Retention, used_bytes
 from tests.appliance import Appliance
 from tests.commands import export, is_done, is_refused
 from tests.databases import MIDNIGHT, Database, drafted

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from sessionstore import reader as reading
-from sessionstore import writer as writing
-from sessionstore.disk import size_of
-from sessionstore.problems import Problem
+from sessionstore.appliance import Store
+from sessionstore.model.problems import Problem
 from sessionstore.settings import Settings
-from sessionstore.store import Store
+from sessionstore.store import reader as reading
+from sessionstore.store import writer as writing
+from sessionstore.store.disk import size_of
 from tests.databases import drafted
 
 BOUND = 256 << 10

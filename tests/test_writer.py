@@ -13,14 +13,16 @@ from typing import Any
 
 import pytest
 
-from sessionstore import writer as writing
-from sessionstore.database import Appended, Appender, index_search, open_writer
-from sessionstore.events import Draft, Event
-from sessionstore.problems import Problem
-from sessionstore.search import Narrowed
+from sessionstore.appliance import Store
+from sessionstore.model.events import Draft, Event
+from sessionstore.model.problems import Problem
 from sessionstore.settings import Settings
-from sessionstore.store import Store
-from sessionstore.writer import Work, Writer
+from sessionstore.store import writer as writing
+from sessionstore.store.appender import Appended, Appender
+from sessionstore.store.maintenance import index_search
+from sessionstore.store.schema import open_writer
+from sessionstore.store.search import Narrowed
+from sessionstore.store.writer import Work, Writer
 from tests.databases import drafted
 
 PATIENCE = 30.0
@@ -73,6 +75,7 @@ def held(writer: Writer) -> Iterator[asyncio.Future[Any]]:
         released.wait(PATIENCE)
 
     holding = writer.submit(wait)
+    writer.hand_over()
     entered.wait(PATIENCE)
     try:
         yield holding

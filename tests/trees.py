@@ -17,10 +17,11 @@ from export.folders import open_folder
 from export.layout import open_reader
 from export.tree import Tree
 from export.verify import Verification
-from sessionstore.database import Appended, purge
-from sessionstore.events import Draft
-from sessionstore.problems import Problem
-from sessionstore.requests import draft_of
+from sessionstore.model.drafts import draft_of
+from sessionstore.model.events import Draft
+from sessionstore.model.problems import Problem
+from sessionstore.store.appender import Appended
+from sessionstore.store.maintenance import purge
 from tests.databases import Database
 
 MEMORY = Path("/dev/shm")

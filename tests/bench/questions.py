@@ -17,7 +17,7 @@ from pathlib import Path
 
 import httpx
 
-from sessionstore.catalogue import questions
+from sessionstore.analytics.catalogue import questions
 from tests.appliance import Appliance
 from tests.bench import million
 from tests.bench.figures import Figure, Target, Unsound

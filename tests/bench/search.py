@@ -12,8 +12,8 @@ from pathlib import Path
 from random import Random
 from urllib.parse import urlencode
 
-from sessionstore.events import Draft
-from sessionstore.folds import encode
+from sessionstore.model.events import Draft
+from sessionstore.model.folds import encode
 from tests.appliance import Appliance, Server
 from tests.bench import million
 from tests.bench.figures import Figure, Target

@@ -10,9 +10,11 @@ import tempfile
 from itertools import count
 from pathlib import Path
 
-from sessionstore.database import Appender, index_search, open_writer
-from sessionstore.disk import size_of
-from sessionstore.events import Draft, event_ids
+from sessionstore.model.events import Draft, event_ids
+from sessionstore.store.appender import Appender
+from sessionstore.store.disk import size_of
+from sessionstore.store.maintenance import index_search
+from sessionstore.store.schema import open_writer
 from tests.appliance import REPOSITORY, Appliance
 from tests.bench.figures import Figure, Target, Unsound
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import fmean, variance
 
 from sessionstore.settings import Settings
-from sessionstore.tokens import Tokens
+from sessionstore.web.tokens import Tokens
 from tests.bench.figures import Figure, Target
 
 PAIRS = 100_000

@@ -6,7 +6,7 @@ import sys
 from unittest import mock
 
 import app
-from sessionstore.writer import Writer
+from sessionstore.store.writer import Writer
 
 if __name__ == "__main__":
     with mock.patch.object(Writer, "index", lambda writer, appender, limit: False):

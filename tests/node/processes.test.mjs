@@ -4,11 +4,11 @@ import assert from 'node:assert/strict';
 import * as fs from 'node:fs';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
-import test, { after } from 'node:test';
+import test from 'node:test';
 
 import {
-  AGENT, Link, Store, assertQuiet, begin, environment, eventually, newFolder, newSession, queuesOf, run, senderOf,
-  sendersOver, upTo,
+  AGENT, Link, Store, assertQuiet, atEnd, begin, environment, eventually, listening, newFolder, newSession, queuesOf,
+  run, senderOf, sendersOver, upTo,
 } from './surroundings.mjs';
 
 const store = await Store.create();
@@ -71,8 +71,8 @@ test('SIGTERM does what it does without us', async () => {
 test('a store that takes and never answers keeps nobody from ending', async () => {
   const sockets = [];
   const silent = createServer((socket) => sockets.push(socket.on('error', () => {}))).listen(0, '127.0.0.1');
-  after(() => (sockets.forEach((socket) => socket.destroy()), silent.close()));
-  await new Promise((resolve) => silent.once('listening', resolve));
+  atEnd('the silent store closes', () => (sockets.forEach((socket) => socket.destroy()), silent.close()));
+  await listening(silent);
   const env = environment({ url: `http://127.0.0.1:${silent.address().port}` }, newFolder());
   const soon = ['timeout', '15']; // the sender would wait 30 s for its answer
   assertQuiet(await run(`${log(0, 100)} await close();`, env, soon));

@@ -14,6 +14,7 @@ import { fileURLToPath } from 'node:url';
 const REPOSITORY = fileURLToPath(new URL('../..', import.meta.url));
 export const AGENT = join(REPOSITORY, 'containers', 'hook_agent.mjs');
 const WITHIN_MS = 20_000;
+const PROGRAM_MS = 60_000; // the longest of them takes ten seconds on a machine that is not busy
 const POLL_MS = 20;
 
 const root = fs.mkdtempSync(join(tmpdir(), 'node-agent-'));
@@ -35,12 +36,51 @@ export async function eventually(condition, what = String(condition)) {
   }
 }
 
-// ---------------------------------------------------------------------------------------------------- folders
+/** The same as `promise`, but a failure that says what was waited for if it has not come in time. */
+async function within(promise, what, milliseconds = WITHIN_MS) {
+  const over = new AbortController();
+  const late = pause(milliseconds, null, { signal: over.signal }).then(() => {
+    throw new Error(`it did not come within ${milliseconds / 1_000} s: ${what()}`);
+  });
+  return Promise.race([promise, late]).finally(() => (late.catch(() => {}), over.abort()));
+}
 
-after(() => {
-  for (const pid of sendersOver(root)) process.kill(Number(pid), 'SIGKILL');
-  fs.rmSync(root, { recursive: true, force: true, maxRetries: 10 }); // a server may still be writing to it
+export function listening(server) {
+  return within(new Promise((resolve) => server.once('listening', resolve)), () => 'a server of the tests listens');
+}
+
+// ------------------------------------------------------------------------------------------------- afterwards
+
+// One hook for all of it: Node runs no further one after a hook that fails, and waits for ever for what is then left.
+const endings = [];
+export const atEnd = (what, end) => endings.unshift([what, end]); // last begun, first ended: links before their stores
+const STUCK_MS = 5_000;
+
+atEnd('the folder is removed', () => fs.rmSync(root, { recursive: true, force: true, maxRetries: 10 }));
+atEnd('the senders end', () => sendersOver(root).forEach((pid) => kill(Number(pid))));
+
+after(async () => {
+  const failures = [];
+  for (const [what, end] of endings) await Promise.resolve().then(end).catch((error) => failures.push({ what, error }));
+  setTimeout(stuck, STUCK_MS).unref();
+  assert.deepEqual(failures, []);
 });
+
+/** What is left keeps this process running, and whoever started it waiting. */
+function stuck() {
+  console.error(`the tests are over, but something is left: ${process.getActiveResourcesInfo().join(', ')}`);
+  process.exit(1);
+}
+
+function kill(pid) {
+  try {
+    process.kill(pid, 'SIGKILL');
+  } catch (error) {
+    if (error.code !== 'ESRCH') throw error; // it has ended since
+  }
+}
+
+// ---------------------------------------------------------------------------------------------------- folders
 
 export function newFolder() {
   return fs.mkdtempSync(join(root, 'folder-'));
@@ -78,10 +118,19 @@ export function deadOf(spool) {
 
 async function freePort() {
   const server = createServer().listen(0, '127.0.0.1');
-  await new Promise((resolve) => server.once('listening', resolve));
+  await listening(server);
   const { port } = server.address();
-  await new Promise((resolve) => server.close(resolve));
+  await within(new Promise((resolve) => server.close(resolve)), () => 'a port is free again');
   return port;
+}
+
+/** `fetch` with a bound, whose failure names what was asked. */
+async function get(url, options = {}) {
+  try {
+    return await fetch(url, { ...options, signal: AbortSignal.timeout(WITHIN_MS) });
+  } catch (cause) {
+    throw new Error(`no answer from ${url}`, { cause });
+  }
 }
 
 function python() {
@@ -101,7 +150,7 @@ export class Store {
     store.token = env.SESSIONS_TOKEN;
     store.url = `http://127.0.0.1:${store.port}`;
     store.#env = { ...OUTSIDE, SESSIONS_DIR: newFolder(), PORT: String(store.port), ...env };
-    after(() => store.stop());
+    atEnd(`the store at ${store.url} ends`, () => store.stop());
     if (isUp) await store.start();
     return store;
   }
@@ -111,20 +160,22 @@ export class Store {
     for (const stream of [this.#child.stdout, this.#child.stderr]) stream.on('data', (text) => (this.#output += text));
     await eventually(async () => {
       assert.equal(this.#child.exitCode, null, `the store has ended: ${this.#output}`);
-      return (await fetch(`${this.url}/health`).catch(() => null))?.ok;
-    }, 'the store is up');
+      return (await get(`${this.url}/health`).catch(() => null))?.ok;
+    }, `the store at ${this.url} is up`);
   }
 
-  async stop(signal = 'SIGTERM') {
-    if (!this.#child || this.#child.exitCode !== null || this.#child.signalCode) return;
-    const gone = new Promise((resolve) => this.#child.once('exit', resolve));
-    this.#child.kill(signal);
-    await gone;
+  async stop() {
+    const child = this.#child;
+    if (!child || child.exitCode !== null || child.signalCode) return;
+    const gone = new Promise((resolve) => child.once('exit', resolve));
+    child.kill('SIGTERM');
+    const what = () => `the store at ${this.url} ends; it said: ${this.#output}`;
+    await within(gone, what).finally(() => child.kill('SIGKILL'));
   }
 
   async get(path) {
     const headers = this.token ? { authorization: `Bearer ${this.token}` } : {};
-    const answer = await fetch(this.url + path, { headers });
+    const answer = await get(this.url + path, { headers });
     return answer.status === 200 ? answer.json() : null;
   }
 
@@ -160,9 +211,9 @@ export class Link {
     const link = new Link();
     const server = http.createServer((request, response) => link.#serve(store, request, response));
     server.listen(0, '127.0.0.1');
-    await new Promise((resolve) => server.once('listening', resolve));
+    await listening(server);
     link.url = `http://127.0.0.1:${server.address().port}`;
-    after(() => {
+    atEnd(`the link at ${link.url} closes`, () => {
       server.closeAllConnections();
       server.close();
     });
@@ -186,7 +237,7 @@ export class Link {
 function forward(store, { method, url, headers }, body) {
   const { 'content-type': type, authorization } = headers;
   const kept = { ...(type && { 'content-type': type }), ...(authorization && { authorization }) };
-  return fetch(store.url + url, { method, headers: kept, body: method === 'GET' ? undefined : body });
+  return get(store.url + url, { method, headers: kept, body: method === 'GET' ? undefined : body });
 }
 
 const says = (status, headers = {}, body = '') => (response) => response.writeHead(status, headers).end(body);
@@ -247,7 +298,11 @@ function started([program, ...words], env) {
   const ended = { stdout: '', stderr: '' };
   child.stdout.on('data', (text) => (ended.stdout += text));
   child.stderr.on('data', (text) => (ended.stderr += text));
-  const done = new Promise((resolve) => child.once('close', (code, signal) => resolve({ ...ended, code, signal })));
+  const closed = new Promise((resolve) => child.once('close', (code, signal) => resolve({ ...ended, code, signal })));
+  const what = () => `${words.at(-1)} ends; it said: ${JSON.stringify(ended)}`;
+  const done = within(closed, what, PROGRAM_MS).finally(() => child.kill('SIGKILL'));
+  atEnd(`the program ${child.pid} ends`, () => child.kill('SIGKILL'));
+  done.catch(() => {}); // for whoever waits for it: it is no failure of the test that happens to run then
   return { child, done, said: ended };
 }
 

@@ -1,0 +1,128 @@
+"""What is archived leaves the store: through its server, or, where none runs, straight from the database."""
+
+from __future__ import annotations
+
+import http.client
+import json
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from export.layout import PROGRESS, TreeSession, open_reader
+from export.tree import Tree
+from sessionstore.admin.offline import appending
+from sessionstore.model.events import Draft
+from sessionstore.model.problems import Problem
+from sessionstore.settings import Settings
+from sessionstore.store.appender import Appender, DeleteUnchanged
+from sessionstore.store.maintenance import purge
+from sessionstore.store.owner import CannotStart
+from sessionstore.web.tokens import tokens_folder
+
+SECONDS = 60.0
+"""How long the server may take for one deletion."""
+GONE = (200, 404)
+
+
+class NotPruned(Exception):
+    """It is still there. The message says why."""
+
+
+def prune(settings: Settings, sessions: list[TreeSession], url: str | None, report: Callable[[str], None]) -> int:
+    """Delete the sessions that are still as they were archived; how many went. Raises NotPruned where none can go.
+
+    What an earlier run began, and was killed before it had done, is done as well.
+    """
+    try:
+        with appending(settings) as appender:
+            gone = sum(delete(appender, session, report) for session in sessions)
+            finish(appender)
+    except CannotStart:
+        return ask_server(settings, sessions, url, report)
+    if (settings.directory / PROGRESS).exists():
+        follow(settings.directory)
+    return gone
+
+
+# ------------------------------------------------------------- without a server
+
+
+def delete(appender: Appender, session: TreeSession, report: Callable[[str], None]) -> bool:
+    appender.begin()
+    try:
+        draft = Draft(type="session_deleted", session_id=session.session_id, data={})
+        DeleteUnchanged(draft, session.last_cursor)(appender)
+    except Problem as problem:
+        report(f"{session.session_id} stays: {problem.detail}")
+        return False
+    finally:
+        while purge(appender.connection, session_id=session.session_id):
+            pass
+        appender.commit()
+    return True
+
+
+def finish(appender: Appender) -> None:
+    """Take out what is left of sessions that are deleted already."""
+    appender.begin()
+    appender.open_transaction()
+    while purge(appender.connection):
+        pass
+    appender.commit()
+
+
+def follow(folder: Path) -> None:
+    """Bring the tree up to the database, as the server would."""
+    tree = Tree(folder)
+    try:
+        with closing(open_reader(folder / "sessions.db")) as database:
+            while not tree.follow(database):
+                pass
+    finally:
+        tree.close()
+
+
+# --------------------------------------------------------- through a server
+
+
+def ask_server(settings: Settings, sessions: list[TreeSession], url: str | None, report: Callable[[str], None]) -> int:
+    host, scheme = (
+        settings.host if settings.is_loopback else "127.0.0.1",
+        "https" if settings.tls_certificate else "http",
+    )
+    at = urlsplit(url or f"{scheme}://{host}:{settings.port}")
+    kind = http.client.HTTPSConnection if at.scheme == "https" else http.client.HTTPConnection
+    with closing(kind(at.hostname or "", at.port, timeout=SECONDS)) as connection:
+        answers = [ask(connection, session, admin_token(settings)) for session in sessions]
+    for session, (status, detail) in zip(sessions, answers, strict=True):
+        if status not in GONE:
+            report(f"{session.session_id} stays: {detail}")
+    return sum(status in GONE for status, _ in answers)
+
+
+def ask(connection: http.client.HTTPConnection, session: TreeSession, token: str | None) -> tuple[int, str]:
+    """The status, and the detail of what is wrong. Raises NotPruned where there is no use in asking again."""
+    headers = {"authorization": f"Bearer {token}"} if token else {}
+    try:
+        connection.request(
+            "DELETE", f"/api/sessions/{session.session_id}?lastCursor={session.last_cursor}", headers=headers
+        )
+        answer = connection.getresponse()
+        document = json.loads(answer.read())
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise NotPruned(
+            f"A server has the store, and cannot be reached at {connection.host}:{connection.port} ({error}): "
+            "say with --url where it is"
+        ) from None
+    if answer.status in (401, 403):
+        raise NotPruned(f"The server does not let this be deleted: set SESSIONS_TOKEN ({document['detail']})")
+    return answer.status, document.get("detail", "")
+
+
+def admin_token(settings: Settings) -> str | None:
+    """The one that is set, or that the server made."""
+    if settings.admin_token:
+        return settings.admin_token
+    made = tokens_folder(settings) / "admin"
+    return made.read_text().strip() if made.exists() else None

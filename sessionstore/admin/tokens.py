@@ -1,0 +1,225 @@
+"""`python app.py token …`: tokens are added, listed, changed and taken away, whether the server runs or not."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from sessionstore.settings import BadSetting, Settings, interval, read_settings
+from sessionstore.text import for_people
+from sessionstore.web.tokens import (
+    NAME,
+    NAMED,
+    ROLES,
+    VARIABLES,
+    Named,
+    Tokens,
+    alone,
+    make_token,
+    read_kept,
+    read_named,
+    tokens_folder,
+    write_named,
+    write_secret,
+)
+
+DONE, REFUSED = 0, 1
+"""Exit codes; 2, which argparse gives: used wrongly."""
+
+
+class Refused(Exception):
+    """It cannot be done. The message says why."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Do one command; the exit code. SystemExit 2 where it cannot be meant so."""
+    options = parser().parse_args(arguments)
+    try:
+        settings = read_settings()
+        os.umask(settings.umask)
+        options.command(settings, options)
+    except (Refused, BadSetting) as error:
+        print(f"session store: {error}", file=sys.stderr)
+        return REFUSED
+    except OSError as error:
+        print(f"session store: {error.filename or 'the folder of the tokens'}: {error.strerror}", file=sys.stderr)
+        return REFUSED
+    return DONE
+
+
+# ---------------------------------------------------------------------- commands
+
+
+def add(settings: Settings, options: argparse.Namespace) -> None:
+    folder = tokens_folder(settings)
+    with alone(folder):
+        named = read_named(folder)
+        if options.name in [one.name for one in named or ()]:
+            raise Refused(f"There is a token {options.name} already: choose another name, or rotate or remove that one")
+        if options.role == "ingest" and named is None and not Tokens(settings).is_required:
+            raise Refused(
+                "The store is open to this machine, and a token closes it: with none that may read, nobody could open "
+                "the dashboard. First make one for yourself: python app.py token add NAME --role read, or admin"
+            )
+        token = make_token()
+        expires = int(time.time() + options.expires) if options.expires else None
+        write_named(folder, [*(named or ()), Named.of(options.name, options.role, token, expires)])
+    show(token)
+    tell(f"{options.name} has the role {options.role}. The token is shown only now; its hash is in {folder / NAMED}.")
+    if named is None and not Tokens(settings).is_required:
+        tell("The store was open to this machine. From now on it needs a token, and so does the dashboard.")
+
+
+def rotate(settings: Settings, options: argparse.Namespace) -> None:
+    folder, token = tokens_folder(settings), make_token()
+    with alone(folder):
+        named = read_named(folder) or []
+        if options.name in [one.name for one in named]:
+            write_named(folder, [renewed(one, token) if one.name == options.name else one for one in named])
+        elif is_kept(settings, options.name):
+            write_secret(folder / options.name, token.encode() + b"\n")
+        else:
+            raise unknown(settings, options.name)
+    show(token)
+    tell(f"The old token {options.name} ends within a second. The new one is shown only now.")
+
+
+def renewed(one: Named, token: str) -> Named:
+    """For as long again, if it was to end."""
+    return Named.of(one.name, one.role, token, one.expires and int(time.time()) + one.expires - one.created)
+
+
+def remove(settings: Settings, options: argparse.Namespace) -> None:
+    folder = tokens_folder(settings)
+    with alone(folder):
+        named = read_named(folder) or []
+        left = [one for one in named if one.name != options.name]
+        if len(left) == len(named):
+            if not is_kept(settings, options.name):
+                raise unknown(settings, options.name)
+            (folder / options.name).unlink()
+        write_named(folder, left)  # also an empty list: it says that what is gone is not to be made again
+    tell(f"The token {options.name} is gone: who uses it is turned away within a second.")
+    if not known(settings).by_digest:
+        tell("No token is left, and nobody gets in until one is added.")
+        if settings.is_private:
+            tell(f"To open the store to all of this machine instead, delete {folder / NAMED}.")
+
+
+def list_tokens(settings: Settings, options: argparse.Namespace) -> None:
+    tokens = known(settings)
+    named = {one.name: one for one in read_named(tokens.folder) or ()}
+    over = [one for one in named.values() if one.expires is not None and one.expires <= time.time()]
+    rows = [("NAME", "ROLE", "MADE", "ENDS", "LAST USED", "KEPT IN")]
+    for token in tokens.by_digest.values():
+        made = named[token.name].created if token.place == NAMED else None
+        used = tokens.used.get(token.name)
+        rows.append((token.name, token.role, moment(made), moment(token.expires), moment(used), token.place))
+    rows += [(one.name, one.role, moment(one.created), "over", moment(None), NAMED) for one in over]
+    idle = [role for role in ROLES if not tokens.keeps_roles and read_kept(tokens.folder / role)]
+    rows += [(role, role, moment(None), moment(None), moment(tokens.used.get(role)), role) for role in idle]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        show("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+    if idle:
+        tell(f"{', '.join(idle)}: made by the server; they count while SESSIONS_HOST is an address that others reach.")
+    if not tokens:
+        tell("No token is needed: the store is open to this machine.")
+
+
+def known(settings: Settings) -> Tokens:
+    tokens = Tokens(settings)
+    tokens.load()
+    return tokens
+
+
+def is_kept(settings: Settings, name: str) -> bool:
+    """Whether it is one of those that the server made, and knows."""
+    tokens = Tokens(settings)
+    return tokens.keeps_roles and name in ROLES and read_kept(tokens.folder / name) is not None
+
+
+def unknown(settings: Settings, name: str) -> Refused:
+    if name in VARIABLES:
+        return Refused(f"{name} is set in the environment of the server: change it there, and start the server anew")
+    names = [token.name for token in known(settings).by_digest.values()]
+    return Refused(f"There is no token {name}; there are: {', '.join(names) or 'none'}")
+
+
+# ------------------------------------------------------------------ what is said
+
+
+def show(text: str) -> None:
+    """What a script takes."""
+    print(for_people(text))
+
+
+def tell(text: str) -> None:
+    """What a person reads."""
+    print(for_people(text), file=sys.stderr)
+
+
+def moment(seconds: float | None) -> str:
+    """In UTC; made, ends and last used are known to the minute, and not of every token."""
+    return "-" if seconds is None else datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%MZ")
+
+
+# -------------------------------------------------------------- what is understood
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(
+        prog="app.py",
+        description="The session store. Without a command the server runs, as the environment says (see README.md).",
+    )
+    token = top.add_subparsers(title="commands", required=True).add_parser(
+        "token", help="who may: tokens beyond those of the environment", description=token_help
+    )
+    commands = token.add_subparsers(title="commands", required=True)
+
+    adding = commands.add_parser("add", help="make a token, and print it", description=add_help)
+    adding.add_argument("name", type=name, metavar="NAME", help="letters, digits, . _ -; at most 64")
+    adding.add_argument("--role", required=True, choices=ROLES, help="ingest: agents; read: people; admin: both")
+    adding.add_argument("--expires", type=duration, metavar="TIME", help="it ends after so long, such as 12h or 30d")
+    adding.set_defaults(command=add)
+
+    listing = commands.add_parser("list", help="all tokens, and when each was last used", description=list_help)
+    listing.set_defaults(command=list_tokens)
+
+    for verb, command, text in (("rotate", rotate, rotate_help), ("remove", remove, remove_help)):
+        changing = commands.add_parser(verb, help=text.partition(":")[0].lower(), description=text)
+        changing.add_argument("name", metavar="NAME")
+        changing.set_defaults(command=command)
+    return top
+
+
+token_help = (
+    "Tokens have a name and a role. Only their hashes are kept, in a file of SESSIONS_TOKENS_DIR. A running server "
+    "takes up what changes within a second. Run this with the settings of the server, and as its user or root."
+)
+add_help = "Make a token and print it on stdout. It is not shown again."
+list_help = "All tokens that are known here, never the tokens themselves. Times are in UTC."
+rotate_help = (
+    "Put a new token in the place of the old one: the old one ends at once, its log-ins and live feeds within a "
+    "second. For a change without a gap, add another token, give it out, and then remove the old one."
+)
+remove_help = "Take a token away: its requests are refused at once, its log-ins and live feeds end within a second."
+
+
+def name(text: str) -> str:
+    if NAME.fullmatch(text) and text not in ROLES and text not in VARIABLES:
+        return text
+    raise argparse.ArgumentTypeError(
+        f"{text!r}: a name has letters, digits and . _ -, at most 64, and is not that of a role"
+    )
+
+
+def duration(text: str) -> float:
+    try:
+        return interval(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None

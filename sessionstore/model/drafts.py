@@ -1,0 +1,580 @@
+"""From what a caller sends to drafts of events: every rule of a write that needs no look at the database."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+import hook_agent
+from sessionstore.model import coercion
+from sessionstore.model.events import (
+    ID_PATTERN,
+    LOGS,
+    USER_PATTERN,
+    Draft,
+    EventType,
+    decoded,
+    is_too_deep,
+    json_object,
+    known_id,
+    known_user,
+    utc,
+)
+from sessionstore.model.folds import Document, encode, path_of
+from sessionstore.model.problems import Problem, invalid, invalid_value, not_json
+from sessionstore.model.redaction import check_texts
+
+Headers = dict[bytes, bytes]
+
+Id = Annotated[str, msgspec.Meta(pattern=ID_PATTERN, examples=["test-1771012854"])]
+UserId = Annotated[str, msgspec.Meta(pattern=USER_PATTERN, examples=["test-user-alice"])]
+Time = Annotated[
+    str,
+    msgspec.Meta(
+        description="RFC 3339, any offset",
+        examples=["2026-02-13T20:59:12.345Z"],
+        extra_json_schema={"format": "date-time"},
+    ),
+]
+Tags = list[Annotated[str, msgspec.Meta(max_length=256)]]
+Ended = Literal["completed", "failed", "cancelled"]
+
+MAX_STEPS = 8
+"""How many steps a dotted name in a metadata update may have."""
+
+# ------------------------------------------------------------------------ bodies
+
+
+class Body(msgspec.Struct, rename="camel", kw_only=True):
+    """What any write may carry. Members that are not named are the caller's own, and are kept."""
+
+    event_id: Id | None = None
+    timestamp: Time | None = None
+
+
+class SessionBeginning(Body, kw_only=True):
+    """What creates a session or resumes it, whoever's it is."""
+
+    user_id: UserId | None = None
+    initial: Document = {}
+    parent_session: Id | None = None
+    tags: Tags = []
+    metadata: Document = {}
+
+
+class SessionEntry(SessionBeginning, kw_only=True):
+    """How an agent comes in: creates the session, or resumes it."""
+
+    user_id: UserId
+
+
+class NewSession(SessionEntry, kw_only=True):
+    """A session to be created."""
+
+    session_id: Id
+    initial: Document
+
+
+class LogEntry(Body, kw_only=True):
+    """An entry of the action or the response log."""
+
+    type: Annotated[str, msgspec.Meta(examples=["file_write"])]
+    agent_id: Id | None = None
+
+
+class NewGoal(Body, kw_only=True):
+    """Something that the session sets out to do."""
+
+    description: Annotated[str, msgspec.Meta(examples=["Build REST API"])]
+    id: Id | None = None
+    priority: str | None = "medium"
+    status: str = "pending"
+
+
+class GoalChange(Body, kw_only=True):
+    """What is new about a goal."""
+
+    status: str | UnsetType = UNSET
+    description: str | UnsetType = UNSET
+    priority: str | UnsetType | None = UNSET
+
+
+class NewAgent(Body, kw_only=True):
+    """A worker inside the session."""
+
+    type: Annotated[str, msgspec.Meta(examples=["backend-dev"])]
+    task: Any = None
+    agent_id: Id | None = None
+    parent_agent_id: Id | None = None
+    subsession: Id | None = None
+
+
+class AgentChange(Body, kw_only=True):
+    """What is new about an agent."""
+
+    status: str | UnsetType = UNSET
+    task: Any = None
+    result: Any = None
+
+
+class AgentEnd(AgentChange, kw_only=True):
+    """How an agent ended."""
+
+    status: Ended = "completed"
+
+
+class Finalization(Body, kw_only=True):
+    """How a session ended."""
+
+    status: Literal["success", "failed", "cancelled"] = "success"
+    outcome: Any = None
+    response: Any = None
+    exit_code: Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)] | None = None
+    cancelled_agents: list[Id] | UnsetType = UNSET
+
+
+class MetadataChange(msgspec.Struct, rename="camel"):
+    """Members to set. A dotted name goes into an object; a value "+N" on a number adds."""
+
+    status: Literal["active", "waiting", "completed", "failed", "cancelled"] | UnsetType = UNSET
+    attention: Document | None = None
+    parent_session: Id | None = None
+
+
+class Login(msgspec.Struct):
+    """A token, in exchange for a cookie."""
+
+    token: str
+
+
+class HookPayload(msgspec.Struct):
+    """One payload of a Claude Code hook, as it is."""
+
+    hook_event_name: Annotated[str, msgspec.Meta(min_length=1)]
+    session_id: Id
+
+
+class Line(msgspec.Struct, rename="camel"):
+    """One line of a batch: an event of section 2 of the contract."""
+
+    type: EventType
+    session_id: Id
+    data: Document = {}
+    user_id: UserId | None = None
+    event_id: Id | None = None
+    agent_id: Id | None = None
+    timestamp: Time | None = None
+    received_at: Any = None
+    patch: Literal["merge-patch", "replace"] | None = None
+
+
+class Anything(msgspec.Struct):
+    """Any JSON object."""
+
+
+BODIES: dict[str, type[msgspec.Struct]] = {
+    "session_created": SessionBeginning,
+    "session_resumed": SessionBeginning,
+    "session_finalized": Finalization,
+    "metadata_updated": MetadataChange,
+    "action": LogEntry,
+    "response": LogEntry,
+    "goal_added": NewGoal,
+    "goal_updated": GoalChange,
+    "agent_spawned": NewAgent,
+    "agent_updated": AgentChange,
+    "agent_completed": AgentEnd,
+    "session_lost": Body,
+    "session_deleted": Body,
+}
+
+KEPT_BY_THE_STORE = frozenset(
+    [
+        "$schema",
+        "userId",
+        "created",
+        "updated",
+        "subsessions",
+        "goals",
+        "agents",
+        "actions",
+        "responses",
+        "ended",
+        "duration",
+        "resumes",
+        "lastCursor",
+        "phase",
+        "currentStep",
+    ]
+)
+"""Members of the metadata that nobody can set: they follow from events."""
+
+OF_THE_STORE = ("seq", "cursor", "receivedAt", "sessionId", "eventId")
+"""Members of a body that do not belong to its content: ignored, or (eventId) kept beside it."""
+
+
+Shape = TypeVar("Shape", bound=msgspec.Struct)
+
+
+SPECIAL = frozenset((*OF_THE_STORE, "timestamp", "agentId"))
+"""Members of an entry that mean something to the store, besides its type."""
+TELLING = frozenset((b"idempotency-key", b"x-timestamp", b"x-user-id"))
+"""Headers that say something about an event."""
+
+
+def checked(body: Document, shape: type[Shape]) -> Shape:
+    """`body` as `shape`. Raises Problem 422 that names the member."""
+    try:
+        return msgspec.convert(body, shape)
+    except msgspec.ValidationError as error:
+        raise invalid_value(error) from None
+
+
+# ------------------------------------------------------------------------ drafts
+
+
+def draft_of(event_type: str, session_id: str, body: Document, headers: Headers | None = None, **members: Any) -> Draft:
+    """The draft of an event of this type with `body` as its data. Raises Problem 422.
+
+    `eventId` and `timestamp` come from the body, or else from the headers
+    Idempotency-Key and X-Timestamp; `members` are further fields of the draft.
+    """
+    if (shape := BODIES.get(event_type)) is not None:
+        checked(body, shape)
+    draft = Draft(type=event_type, session_id=session_id, data=body, **members)
+    if event_type not in DOCUMENTS:
+        draft.data = {name: value for name, value in body.items() if name not in OF_THE_STORE}
+        draft.event_id = draft.event_id or body.get("eventId")
+        take_timestamp(draft)
+    if headers:
+        told = told_in(headers)
+        draft.event_id = draft.event_id or told.event_id
+        draft.timestamp = draft.timestamp or told.timestamp
+        draft.user_id = draft.user_id or told.user_id
+    if (settle := SETTLED.get(event_type)) is not None:
+        settle(draft)
+    return draft
+
+
+def entry_draft(log: str, session_id: str, body: Document, headers: Headers) -> Draft:
+    """The same for an entry of a log; one without any member or header of special meaning, as most are, is quick."""
+    if isinstance(body.get("type"), str) and body.keys().isdisjoint(SPECIAL) and headers.keys().isdisjoint(TELLING):
+        return Draft(type=log, session_id=session_id, data=body)
+    return draft_of(log, session_id, body, headers)
+
+
+def take_timestamp(draft: Draft) -> None:
+    """The time at the caller: an entry keeps it as it was given, for all others it is the event's."""
+    given = draft.data.get("timestamp")
+    if given is not None and draft.timestamp is None:
+        draft.timestamp = utc(given)
+    if given is None or draft.type not in LOGS:
+        draft.data.pop("timestamp", None)
+
+
+class Told(NamedTuple):
+    """What the headers of a write say."""
+
+    event_id: str | None
+    timestamp: str | None
+    user_id: str | None
+
+
+def told_in(headers: Headers) -> Told:
+    """Raises Problem 422 that names the header."""
+    if headers.keys().isdisjoint(TELLING):
+        return Told(None, None, None)
+    key, time, user = (headers.get(name) for name in (b"idempotency-key", b"x-timestamp", b"x-user-id"))
+    return Told(
+        None if key is None else known_id(unquoted(key.decode("latin-1")), "Idempotency-Key"),
+        None if time is None else utc(time.decode("latin-1"), "X-Timestamp"),
+        None if user is None else known_user(header_text(user), "X-User-Id"),
+    )
+
+
+def unquoted(text: str) -> str:
+    """A key may come as the string of a structured header (RFC 9651), too."""
+    return text[1:-1] if len(text) > 2 and text[0] == text[-1] == '"' else text
+
+
+def header_text(value: bytes) -> str:
+    """A header's text; one that is UTF-8 is taken as that."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value.decode("latin-1")
+
+
+def settle_entry(draft: Draft) -> None:
+    """The agent of an entry stands in the entry and beside it."""
+    draft.agent_id = draft.agent_id or draft.data.get("agentId")
+    if draft.agent_id is not None:
+        draft.data["agentId"] = draft.agent_id
+    else:
+        draft.data.pop("agentId", None)
+
+
+def settle_session(draft: Draft) -> None:
+    draft.user_id = draft.user_id or draft.data.get("userId")
+    check_members(draft.data.get("metadata") or {}, "$.metadata")
+
+
+def settle_end(draft: Draft) -> None:
+    """Claude Code's SessionEnd does not know whether it was a success, though older clients say so."""
+    if draft.data.get("hook_event_name") == "SessionEnd" and draft.data.get("status") == "success":
+        del draft.data["status"]
+
+
+def settle_goal_change(draft: Draft) -> None:
+    draft.data["goalId"] = known_id(draft.data.get("goalId"), "$.goalId")
+
+
+def settle_agent(draft: Draft) -> None:
+    """Where data does not say which agent it is, the event's own agentId does."""
+    agent_id = draft.data.get("agentId") or draft.agent_id
+    if agent_id is not None or draft.type != "agent_spawned":
+        draft.data["agentId"] = known_id(agent_id, "$.agentId")
+
+
+def settle_metadata(draft: Draft) -> None:
+    """Raises Problem 422 for members that follow from events."""
+    draft.data.pop("sessionId", None)
+    check_members(draft.data, "$")
+
+
+def check_members(members: Document, owner: str) -> None:
+    for name in members:
+        if why := why_not_settable(name):
+            raise invalid(f"{owner}.{name}", why)
+
+
+def why_not_settable(name: str) -> str:
+    """Why no caller can set a member of the metadata that has this name; empty if one can."""
+    path = path_of(name)
+    if path[0] in KEPT_BY_THE_STORE:
+        return "is kept by the store and cannot be set"
+    if len(path) > MAX_STEPS or (len(path) > 1 and path[0] in ("status", "attention", "parentSession")):
+        return f"cannot be set by a dotted name; at most {MAX_STEPS} steps are possible"
+    return ""
+
+
+DOCUMENTS = ("state_updated", "metadata_updated")
+"""Events whose data is the caller's own document: all its members are content."""
+
+SETTLED = {
+    "session_created": settle_session,
+    "session_resumed": settle_session,
+    "action": settle_entry,
+    "response": settle_entry,
+    "session_finalized": settle_end,
+    "goal_updated": settle_goal_change,
+    "agent_spawned": settle_agent,
+    "agent_updated": settle_agent,
+    "agent_completed": settle_agent,
+    "metadata_updated": settle_metadata,
+}
+
+
+# ----------------------------------------------------------------------- batches
+
+
+def draft_of_line(event: Document) -> Draft:
+    """The draft of one event as section 2 of the contract has it. Raises Problem 422."""
+    line = checked(event, Line)
+    draft = draft_of(
+        line.type,
+        line.session_id,
+        line.data,
+        user_id=line.user_id,
+        event_id=line.event_id,
+        agent_id=line.agent_id,
+        timestamp=utc(line.timestamp) if line.timestamp else None,
+        patch=line.patch if line.type == "state_updated" else None,
+        is_lenient=True,
+    )
+    if line.type in LOGS and line.timestamp not in (None, draft.timestamp):
+        draft.data.setdefault("timestamp", line.timestamp)
+    draft.is_same_by_id = hook_agent.is_named(draft.event_id, draft.data)
+    return draft
+
+
+ENVELOPE_BYTES = 4096
+"""What an event has around its data at the most, so that every event that was stored can be posted back."""
+GROWTH = 5
+"""How many times as long as it was sent the data of an event may be stored: `1e15` becomes 1000000000000000.0."""
+
+
+def longest_line(max_event_bytes: int) -> int:
+    """Bytes of the longest line that an event in a tree or an archive can have."""
+    return GROWTH * max_event_bytes + ENVELOPE_BYTES
+
+
+MAX_LINES = 50_000
+"""Of a batch."""
+MAX_REJECTED = 1_000
+"""Lines of a batch of which the answer tells why they were not taken; it always tells how many."""
+
+
+class Rejected(msgspec.Struct, gc=False):
+    """A line of a batch that was not taken: no exception, whose traceback would hold all that was around it."""
+
+    line: int
+    status: int
+    detail: str
+
+
+class Rejections:
+    """The lines of a batch that were not taken: the first of them, and how many of each status."""
+
+    def __init__(self) -> None:
+        self.first: list[Rejected] = []
+        self.statuses: Counter[int] = Counter()
+
+    def note(self, line: int, problem: Problem) -> None:
+        self.statuses[problem.status] += 1
+        if len(self.first) < MAX_REJECTED:
+            self.first.append(Rejected(line, problem.status, problem.detail))
+
+    def and_of(self, others: Rejections) -> list[Rejected]:
+        """The first of both, by line."""
+        return sorted([*self.first, *others.first], key=lambda rejected: rejected.line)[:MAX_REJECTED]
+
+
+class Lines(NamedTuple):
+    """A batch: its drafts by line, and the lines that are none."""
+
+    drafts: list[tuple[int, Draft]]
+    rejections: Rejections
+
+
+def lines_of_batch(body: bytes) -> int:
+    """How many there are. Raises Problem 413 for too many."""
+    number = body.count(b"\n") + (not body.endswith(b"\n"))
+    if number > MAX_LINES:
+        raise Problem(413, f"A batch may have at most {MAX_LINES} lines: send what is longer in several")
+    return number
+
+
+Redacted = Callable[[Document], Document]
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+def drafts_of_batch(body: bytes, *, max_event_bytes: int, may_delete: bool, redacted: Redacted) -> Lines:
+    """The lines of a batch that are not empty, by number from 1."""
+    found = Lines([], Rejections())
+    for number, line in enumerate(body.removeprefix(BYTE_ORDER_MARK).split(b"\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            draft = draft_in(line, max_event_bytes, redacted)
+            if draft.type == "session_deleted" and not may_delete:
+                raise Problem(403, "Only the role admin may delete a session")
+            found.drafts.append((number, draft))
+        except Problem as problem:
+            found.rejections.note(number, problem)
+    return found
+
+
+def draft_in(line: bytes, limit: int, redacted: Redacted) -> Draft:
+    """The draft of a line, which is kept as what it can be.
+
+    Raises Problem 400 for what cannot be read, 422 where it does not say of what kind it is, and of which session.
+    """
+    event = event_in(line, limit)
+    try:
+        return draft_of_line(fitting(event, line, limit, redacted))
+    except Problem:
+        event = settled(event)
+    return draft_of_line(fitting(event, encode(event).encode(), limit, redacted))
+
+
+def settled(event: Document) -> Document:
+    """The event as it can be. Raises Problem 422 for one that does not say of what kind it is, and of which session."""
+    if not coercion.is_attributable(event):
+        checked(event, Line)
+    shape = BODIES.get(event["type"])
+    return coercion.settled(event, Line, shape, lambda name: not why_not_settable(name))
+
+
+def event_in(line: bytes, limit: int) -> Document:
+    """A line's event, as much of it as can be read. Raises Problem 400, 422."""
+    try:
+        event = decoded(line if len(line) <= limit + ENVELOPE_BYTES else bounded(line))
+    except RecursionError:
+        event = decoded(bounded(line))
+    if not isinstance(event, dict):
+        raise invalid("$", "must be a JSON object")
+    return event
+
+
+def fitting(event: Document, line: bytes, limit: int, redacted: Redacted) -> Document:
+    """The event of a line. What is too deep, too large or too much in its data is cut, and says so."""
+    data = event.get("data")
+    if isinstance(data, dict) and is_too_deep(line):
+        whole = hashlib.sha256(line).hexdigest()
+        event["data"] = hook_agent._Plain().value(data) | {"truncated": {"bytes": len(line), "sha256": whole}}
+    if isinstance(data, dict) and hook_agent.may_have_many_texts(line):
+        event["data"] = hook_agent.with_few_texts(event["data"])
+    return fitted(event, limit, redacted) if len(line) > limit else event
+
+
+def bounded(line: bytes) -> bytes:
+    """The line without what would take more memory than it is worth, or cannot be read. Raises Problem 400."""
+    try:
+        return hook_agent._bounded(line.decode()).encode()
+    except UnicodeDecodeError:
+        raise not_json("it is not UTF-8") from None
+
+
+def fitted(event: Document, limit: int, redacted: Redacted) -> Document:
+    """The event, whose data is cut where it is larger than that; its secrets are taken out before, while whole."""
+    data = event.get("data")
+    if not isinstance(data, dict) or len(encode(data).encode()) <= limit:
+        return event
+    return event | {"data": hook_agent._fitted(event | {"data": redacted(data)}, limit)}
+
+
+def object_in(body: bytes) -> Document:
+    """A body that must be an object. Raises Problem 400, 413 for too many texts, 422."""
+    value = json_object(body)
+    if hook_agent.may_have_many_texts(body):
+        check_texts(value)
+    return value
+
+
+def drafts_of_hook(body: bytes, told: Told, *, max_event_bytes: int, redacted: Redacted) -> list[Draft]:
+    """What a payload stands for, cut and cleaned as `hook_agent.py hook` does it. Raises Problem 400, 422."""
+    payload = payload_in(body)
+    if not isinstance(payload, dict):
+        raise invalid("$", "must be a JSON object")
+    try:
+        events = hook_agent.claude_code_events(
+            redacted(payload), event_id=told.event_id, user_id=told.user_id, timestamp=told.timestamp
+        )
+    except ValueError as error:
+        raise Problem(422, str(error)) from None
+    whole = [event | {"data": redacted(hook_agent._Plain().value(event["data"]))} for event in events]
+    if len(body) * GROWTH > hook_agent._EVENT_BYTES:
+        whole = [hook_agent._fit(event) for event in whole]
+    return [draft_of_line(fitted(event, max_event_bytes, redacted)) for event in whole]
+
+
+def is_large(body: bytes) -> bool:
+    return len(body) > hook_agent._EVENT_BYTES or hook_agent.may_have_many_texts(body)
+
+
+def payload_in(body: bytes) -> Any:
+    """Nearly all are as JSON should be, and soon read. Raises Problem 400 for what can by no means be read."""
+    with suppress(msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+        if not is_large(body) and not is_too_deep(body):
+            return msgspec.json.decode(body)
+    try:
+        return hook_agent._payload(body)
+    except ValueError as error:
+        raise not_json(str(error)) from None

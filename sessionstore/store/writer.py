@@ -1,0 +1,544 @@
+"""Group commit: one thread writes, whatever waits goes into one transaction, and one fsync serves them all."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import queue
+import sqlite3
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar
+
+from sessionstore.histogram import NUMBERS, Histogram
+from sessionstore.model.events import Draft, Event, text_of_time
+from sessionstore.model.problems import Problem, fault, unavailable
+from sessionstore.model.redaction import Redactor
+from sessionstore.store.appender import Appended, Appender, EntryRefused, lose_silent
+from sessionstore.store.disk import Disk, in_mib, size_of
+from sessionstore.store.folder import Ground
+from sessionstore.store.high_water_mark import HighWaterMark
+from sessionstore.store.maintenance import checkpoint, empty_log, give_back, index_search, merge_search
+from sessionstore.store.schema import DatabaseUnusable, open_writer
+
+logger = logging.getLogger(__name__)
+
+LARGE = 16 << 10
+"""Bytes: what has more is decoded, and looked through for secrets, beside the event loop."""
+MAX_GROUP = 512
+MAX_WAITING = 10_000
+MAX_WAITING_BYTES = 128 << 20
+MAX_SEARCH_CATCH_UP, SEARCH_WAITS = 5_000, 1.0
+"""How many events that are not in the index yet a search waits for, and how many seconds at most."""
+INDEX_AT_ONCE = 100
+"""How many events one chore brings into the index: what a write may have to wait for."""
+CHORE_INTERVAL = 0.25
+"""Seconds between looks at what is to do besides writing, while there is nothing."""
+A_JUMP = 1.0
+"""Seconds by which the clock may go wrong between two looks; by more, it has been set."""
+QUIET = 0.01
+"""Seconds for which nobody must have written before a chore goes on."""
+PUT_OFF = 0.05
+"""Seconds for which writing may put a chore off: so the index keeps up with what is a steady load."""
+CROWD, CROWDED_PUT_OFF = 32, 0.5
+"""The same where so many wait for their writes: they go first, and the index catches up later."""
+PAGES_AT_ONCE = 128
+"""Pages, of 4 KiB, that one chore returns to the file system: what a write may have to wait for."""
+INDEX_PAGES_AT_ONCE = 64
+"""Pages of the full-text index that one chore merges."""
+PAGES_KEPT = 4096
+"""Free pages that stay while the disk has room: what is written next goes there."""
+MARK_INTERVAL = 1.0
+"""Seconds between putting the newest cursor on disk, beside the database: what a power cut may take of it."""
+GAP = "events_dropped"
+"""The kind of the action by which an agent says what it had to drop."""
+RETRY_FULL = 2
+"""Seconds after which one whose write was refused for want of room may come back."""
+RECOVERY_INTERVAL = 1.0
+"""Seconds between attempts to write again after a failure."""
+LOG_BYTES = 64 << 20
+"""From this size on the write-ahead log is emptied as soon as nobody reads it."""
+LOG_PATIENCE = 0.05
+"""Seconds to wait for those who read it, at LOG_BYTES; for a log twice as large eight times as long."""
+MOST_LOG_PATIENCE = 5.0
+"""Nobody who reads for the server reads one state for longer."""
+LOG_PAUSE = 20
+"""How long the next attempt waits after one that failed, in times what that took: writers wait meanwhile."""
+
+UNREDACTED = Redactor(None)
+
+Result = TypeVar("Result")
+
+Work = Callable[[Appender], Any]
+"""What a caller wants done, in a transaction, on the writer's thread. What it appends is committed or, if it raises,
+not there; so it appends one draft, or several of which each stands for itself."""
+
+
+class Append:
+    """Work: one draft."""
+
+    __slots__ = ("draft",)
+
+    def __init__(self, draft: Draft) -> None:
+        self.draft = draft
+
+    def __call__(self, appender: Appender) -> Appended:
+        return appender.append(self.draft)
+
+
+class Answer(Protocol):
+    """Who is told what came of it: a future, or what behaves like one."""
+
+    def done(self) -> bool: ...
+    def set_result(self, value: Any, /) -> None: ...
+    def set_exception(self, problem: Any, /) -> None: ...
+
+
+class Job(NamedTuple):
+    work: Work
+    drafts: Sequence[Draft]
+    """What it will append, as far as that is known."""
+    answer: Answer
+    size: int
+
+
+def makes_room(job: Job) -> bool:
+    """Whether it only deletes: what the reserve of the disk is for."""
+    return bool(job.drafts) and all(draft.type == "session_deleted" for draft in job.drafts)
+
+
+class Outcome(NamedTuple):
+    job: Job
+    value: Any
+    failure: BaseException | None = None
+
+
+class Writer:
+    """Takes work from the event loop, commits it, and then answers and publishes, in the order of the commits."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        publish: Callable[[list[Event]], None],
+        ids: Iterator[str],
+        clock: Callable[[], float] = time.time,
+        durability: str = "full",
+        auto_create: bool = True,
+        lost_after: float = 900.0,
+        disk: Disk | None = None,
+        ground: Ground | None = None,
+        redactor: Redactor = UNREDACTED,
+        at_end: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.path = path
+        self.publish = publish
+        self.ids = ids
+        self.clock = clock
+        self.durability = durability
+        self.auto_create = auto_create
+        self.lost_after = lost_after
+        self.disk = disk or Disk(path.parent)
+        self.ground = ground or Ground(path.parent)
+        self.log_path = path.with_name(f"{path.name}-wal")
+        self.redactor = redactor
+        self.mark = HighWaterMark(path.parent)
+        self.at_end = at_end
+        """Called once the last write is committed, while the database is still open."""
+        self.jobs: queue.SimpleQueue[list[Job] | None] = queue.SimpleQueue()
+        self.arrived: list[Job] = []
+        """Those of this turn of the event loop, which the thread is handed at its end, all at once."""
+        self.held: list[Job] = []
+        """Those that begin a session anew of which something is left, and what came for it after them."""
+        self.waiting = 0
+        self.waiting_bytes = 0
+        self.closing = False
+        self.trouble: str | None = None
+        """Why the last commit failed; None while commits succeed."""
+        self.cursor = 0
+        """The newest that is committed."""
+        self.accepted: Counter[str] = Counter()
+        """Events that are stored, by type."""
+        self.accepted_bytes = 0
+        self.gaps = 0
+        """Times that an agent said what it had to drop."""
+        self.tally: Counter[str] = Counter()
+        """As the appender's."""
+        self.commit_seconds = Histogram()
+        self.commit_sizes = Histogram(NUMBERS)
+        self.failures = 0
+        self.errors: Counter[str] = Counter()
+        """Commits and chores that failed, by SQLite's name for it, or Python's."""
+        self.emptied_at = self.emptied_before = time.monotonic()
+        """When the queue was last seen empty, and the time before: what waits has come since then."""
+        self.searched = 0
+        """What full-text search finds: everything at or below this cursor."""
+        self.chores_at = 0.0
+        self.synchronise_at = 0.0
+        self.empty_log_at = 0.0
+        self.emptying_seconds = Histogram()
+        self.busy_logs = 0
+        """How often a reader has kept the log from being emptied."""
+        self.merge: Literal["", "begin", "go on"] = ""
+        """`begin`: whoever has deleted much wants the full-text index to be smaller by it. Empty: that is done."""
+        self.is_returning = False
+        self.look_at = time.monotonic() + lost_after
+        self.clock_drift = self.clock() - time.monotonic()
+        self.thread = threading.Thread(target=self.run, name="writer", daemon=True)
+        self.readers = ThreadPoolExecutor(1, "large")
+        """One, so that however many large events come, the event loop waits for one thread's turn at the most."""
+
+    # ------------------------------------------------------- on the event loop
+
+    async def start(self) -> None:
+        """Open the database, bring it to the newest version, and begin. Raises what opening it raises."""
+        self.loop = asyncio.get_running_loop()
+        self.mark.open()
+        self.disk.look_if_due()
+        self.appender = await self.loop.run_in_executor(None, self.open)
+        self.note_progress()
+        self.thread.start()
+
+    async def stop(self) -> None:
+        """Take no more, finish what was taken, and leave a database with nothing in its log."""
+        self.closing = True
+        self.hand_over()
+        self.jobs.put(None)
+        await self.loop.run_in_executor(None, self.thread.join)
+        self.readers.shutdown(wait=False)
+
+    def submit(self, work: Work, drafts: Sequence[Draft] = (), size: int = 0) -> asyncio.Future[Any]:
+        """Have `work` done on `drafts`, which hold `size` bytes. Raises Problem 503 if it cannot be taken.
+
+        From here on the drafts are without secrets. The future has its value, or what it raised, once all is on disk.
+        A caller that goes away does not stop it.
+        """
+        answer = self.loop.create_future()
+        self.put(Job(work, drafts, answer, size))
+        return answer
+
+    def put(self, job: Job) -> None:
+        """The same for one who is told by other means than a future."""
+        if self.closing:
+            raise unavailable("The server is shutting down")
+        if self.waiting >= MAX_WAITING or self.waiting_bytes > MAX_WAITING_BYTES:
+            raise unavailable("Too many writes are waiting")
+        if self.ground.why:
+            raise unavailable(self.ground.why, retry_after=RETRY_FULL)
+        if self.disk.is_full and not makes_room(job):
+            raise unavailable(self.disk.said(), retry_after=RETRY_FULL)
+        for draft in job.drafts:
+            self.redactor(draft)
+        self.waiting += 1
+        self.waiting_bytes += job.size
+        if not self.arrived:
+            self.loop.call_soon(self.hand_over)
+        self.arrived.append(job)
+
+    def hand_over(self) -> None:
+        arrived, self.arrived = self.arrived, []
+        for at in range(0, len(arrived), MAX_GROUP):
+            self.jobs.put(arrived[at : at + MAX_GROUP])
+
+    async def append(self, draft: Draft, size: int = 0) -> Appended:
+        """Store one draft. Raises Problem."""
+        if size > LARGE:
+            await self.beside(self.redactor, draft)
+        appended: Appended = await self.submit(Append(draft), (draft,), size)
+        return appended
+
+    async def beside(self, work: Callable[..., Result], *arguments: Any) -> Result:
+        """What it returns, or raises; it is done on another thread, one large event after the other."""
+        return await self.loop.run_in_executor(self.readers, work, *arguments)
+
+    @property
+    def commits(self) -> int:
+        return self.commit_seconds.count
+
+    def oldest(self) -> float:
+        """For how many seconds the write that waits for longest has waited, at most."""
+        return time.monotonic() - self.emptied_before if self.waiting else 0.0
+
+    @property
+    def search_lag(self) -> int:
+        """How many of the newest events full-text search may not find yet."""
+        return max(0, self.cursor - self.searched)
+
+    async def catch_up_search(self) -> None:
+        """Have full-text search find what is stored by now, unless that is very much, or nothing can be written.
+
+        A little at a time, so that no write waits longer than for a chore.
+        """
+        wanted, until = self.cursor, time.monotonic() + SEARCH_WAITS
+        is_behind = 0 < self.search_lag <= MAX_SEARCH_CATCH_UP
+        with suppress(Problem):
+            while is_behind and self.searched < wanted and time.monotonic() < until:
+                is_behind = await self.submit(lambda appender: self.index(appender, INDEX_AT_ONCE))
+
+    def settle(self, outcomes: list[Outcome], events: list[Event]) -> None:
+        try:
+            if events:
+                self.publish(events)
+        finally:
+            for outcome in outcomes:
+                self.answer(outcome)
+
+    def answer(self, outcome: Outcome) -> None:
+        job, value, failure = outcome
+        self.waiting -= 1
+        self.waiting_bytes -= job.size
+        if job.answer.done():  # its caller went away
+            return
+        if failure is None:
+            job.answer.set_result(value)
+        else:
+            job.answer.set_exception(failure)
+
+    # ----------------------------------------------------------- on the thread
+
+    def open(self) -> Appender:
+        connection = open_writer(self.path, durability=self.durability)
+        self.ground.take()
+        clock = lambda: text_of_time(self.clock())  # noqa: E731
+        return Appender(
+            connection,
+            clock=clock,
+            ids=self.ids,
+            auto_create=self.auto_create,
+            used=self.mark.cursor,
+            redacted=self.redactor.data,
+            tally=self.tally,
+        )
+
+    def run(self) -> None:
+        while (group := self.next_group()) is not None:
+            if group:
+                self.commit(group)
+            if not group or time.monotonic() > self.chores_at + self.put_off():
+                self.do_chores()
+        self.at_end()
+        self.close()
+
+    def put_off(self) -> float:
+        return PUT_OFF if self.waiting < CROWD else CROWDED_PUT_OFF
+
+    def close(self) -> None:
+        try:
+            checkpoint(self.appender.connection, "TRUNCATE")
+        except sqlite3.Error as error:
+            logger.warning("The last checkpoint failed: %s", error)
+        self.appender.connection.close()
+        self.mark.close()
+
+    def next_group(self) -> list[Job] | None:
+        """What waits now, or at most until the next chore; None when all is done and the end has come."""
+        group, self.held = self.held, []
+        most = MAX_GROUP + len(group)
+        try:
+            while len(group) < most:
+                wait = 0.0 if group else max(QUIET, self.chores_at - time.monotonic())
+                jobs = self.jobs.get(block=wait > 0, timeout=wait or None)
+                if jobs is None:
+                    self.jobs.put(None)  # the end: found again once what came before it is committed
+                    return group or None
+                group += jobs
+        except queue.Empty:
+            self.emptied_before, self.emptied_at = self.emptied_at, time.monotonic()
+        return group
+
+    def commit(self, group: list[Job]) -> None:
+        if self.ground.why:
+            self.tell(group, partial(unavailable, self.ground.why, retry_after=RETRY_FULL))
+            return
+        started = time.monotonic()
+        try:
+            outcomes, events = self.transact(group)
+        except Exception as error:  # whatever it is, the one thread that writes goes on
+            self.fail(group, error)
+            return
+        self.trouble = None
+        if self.closing:  # what has to wait for more than this would hold up the end
+            outcomes += [Outcome(job, None, unavailable("The server is shutting down")) for job in self.held]
+            self.held = []
+        self.note_progress()
+        self.count(events)
+        self.commit_sizes.note(len(group))
+        self.commit_seconds.note(time.monotonic() - started)
+        self.loop.call_soon_threadsafe(self.settle, outcomes, events)
+
+    def count(self, events: list[Event]) -> None:
+        for event in events:
+            self.accepted[event.type] += 1
+            self.accepted_bytes += len(event.data)
+            self.gaps += event.kind == GAP
+
+    def note_progress(self) -> None:
+        """Called after a commit: only then is it true."""
+        self.cursor = self.appender.cursor
+        self.mark.note(self.cursor)
+        self.searched = self.appender.searched
+
+    def transact(self, group: list[Job]) -> tuple[list[Outcome], list[Event]]:
+        """One transaction for all. Where the database refuses an entry, again with each entry for itself."""
+        for buffers in (True, False):
+            appender = self.begin()
+            appender.buffers = buffers
+            try:
+                appender.prefetch_event_ids(draft for job in group for draft in job.drafts)
+                outcomes, held = self.do_all(group)
+                events = appender.commit()
+                self.held = held
+                return outcomes, events
+            except EntryRefused:
+                appender.rollback()
+        raise AssertionError("an entry can be refused only where entries are put off")
+
+    def do_all(self, group: list[Job]) -> tuple[list[Outcome], list[Job]]:
+        """What came of each, and those that have to come again, in their order."""
+        outcomes, held, names = [], [], set[str]()
+        for job in group:
+            ids = {draft.session_id for draft in job.drafts} if names or self.appender.is_purging else set()
+            if ids and (not names.isdisjoint(ids) or not self.appender.is_free(ids)):
+                held.append(job)
+                names |= ids
+            else:
+                outcomes.append(self.do(job))
+        return outcomes, held
+
+    def do(self, job: Job) -> Outcome:
+        """Raises anything but Problem where the whole transaction must go."""
+        try:
+            return Outcome(job, job.work(self.appender))
+        except Problem as problem:
+            return Outcome(job, None, problem.with_traceback(None))  # which leads to the job, and to its answer
+
+    def fail(self, group: list[Job], error: Exception) -> None:
+        """Nothing of this group is stored, and everyone in it is told so."""
+        is_fault = not isinstance(error, sqlite3.Error | DatabaseUnusable)
+        logger.error("A commit of %d writes failed: %s", len(group), error, exc_info=is_fault)
+        self.failures += 1
+        self.errors[getattr(error, "sqlite_errorname", type(error).__name__)] += 1
+        self.trouble = f"{error}"
+        self.chores_at = time.monotonic() + RECOVERY_INTERVAL
+        self.ground.let_go()
+        with suppress(sqlite3.Error):
+            self.appender.connection.close()
+        why = f"The database cannot take writes now: {error}"
+        self.tell(group, fault if is_fault else partial(unavailable, why, retry_after=2))
+
+    def tell(self, group: list[Job], problem: Callable[[], Problem]) -> None:
+        """Everyone in it that nothing of it is stored; each gets a problem of his own."""
+        outcomes = [Outcome(job, None, problem()) for job in group]
+        self.loop.call_soon_threadsafe(self.settle, outcomes, [])
+
+    def begin(self) -> Appender:
+        """Begin a transaction; after trouble, on a new connection. Raises sqlite3.Error or DatabaseUnusable."""
+        if self.trouble:
+            self.ground.look()
+            if self.ground.why:  # what stands there now is not ours to write to
+                raise DatabaseUnusable(self.ground.why)
+            self.appender = self.open()
+        self.appender.begin()
+        return self.appender
+
+    # ------------------------------------------------------------------ chores
+
+    def do_chores(self) -> None:
+        """What is done while nobody writes, a little at a time; after trouble, first a look whether it is over."""
+        self.disk.look_if_due()
+        self.ground.look_if_due()
+        if self.ground.why:
+            self.chores_at = time.monotonic() + CHORE_INTERVAL
+            return
+        try:
+            if self.trouble:
+                self.recover()
+            self.bound_log()
+            is_busy = self.chore() or self.make_room()
+            self.synchronise_mark()
+        except Exception as error:
+            self.fail([], error)
+            return
+        self.chores_at = time.monotonic() + (QUIET if is_busy else CHORE_INTERVAL)
+
+    def synchronise_mark(self) -> None:
+        if time.monotonic() >= self.synchronise_at:
+            self.synchronise_at = time.monotonic() + MARK_INTERVAL
+            self.mark.synchronise()
+
+    def bound_log(self) -> None:
+        """Empty a log that has grown large: while anybody reads, SQLite only adds to it, and readers that overlap
+        all the time would let it grow for ever."""
+        size = size_of(self.log_path)
+        if size < LOG_BYTES or time.monotonic() < self.empty_log_at:
+            return
+        patience = min(MOST_LOG_PATIENCE, LOG_PATIENCE * (size / LOG_BYTES) ** 3)
+        began = time.monotonic()
+        is_empty = empty_log(self.appender.connection, patience)
+        self.emptying_seconds.note(time.monotonic() - began)
+        if is_empty:
+            return
+        self.busy_logs += 1
+        self.empty_log_at = time.monotonic() + LOG_PAUSE * patience
+        if patience == MOST_LOG_PATIENCE:
+            logger.warning("The write-ahead log has %s: somebody has been reading one state for long", in_mib(size))
+
+    def recover(self) -> None:
+        """Write something, so that a store to which nobody writes, because it is not ready, becomes ready again."""
+        appender = self.begin()
+        appender.open_transaction()
+        appender.connection.execute("UPDATE progress SET searched = searched")
+        appender.commit()
+        self.trouble = None
+
+    def chore(self) -> bool:
+        """One piece of what is to be done. False: nothing more is."""
+        appender = self.begin()
+        if time.monotonic() >= self.look_at:
+            self.look_at = time.monotonic() + min(1.0, self.lost_after / 4)
+            self.look_at_sessions(appender)
+        appender.open_transaction()
+        is_busy = appender.purge() or self.index(appender, INDEX_AT_ONCE)
+        events = appender.commit()
+        self.note_progress()
+        self.count(events)
+        self.loop.call_soon_threadsafe(self.settle, [], events)
+        return is_busy
+
+    def look_at_sessions(self, appender: Appender) -> None:
+        """Find those that are lost. Silence counts from the start of this process at the earliest: before, nobody could
+        be heard; and from when the clock was set: what was heard by another clock says nothing of it."""
+        now = self.clock()
+        if self.clock_was_set(now):
+            self.look_at = time.monotonic() + self.lost_after
+            return
+        lose_silent(appender, text_of_time(now - self.lost_after))
+
+    def make_room(self) -> bool:
+        """Return some pages of what was deleted to the file system; all of them where it has need of them."""
+        if self.merge:
+            pages = -INDEX_PAGES_AT_ONCE if self.merge == "begin" else INDEX_PAGES_AT_ONCE
+            self.merge = "go on" if merge_search(self.appender.connection, pages=pages) else ""
+            return True
+        keep = PAGES_KEPT if self.disk.status == "ok" else 0
+        is_busy = give_back(self.appender.connection, keep=keep, limit=PAGES_AT_ONCE)
+        if self.is_returning and not is_busy:
+            checkpoint(self.appender.connection)  # only now the file is shorter
+        self.is_returning = is_busy
+        return is_busy
+
+    def clock_was_set(self, now: float) -> bool:
+        before, self.clock_drift = self.clock_drift, now - time.monotonic()
+        return abs(self.clock_drift - before) > A_JUMP
+
+    def index(self, appender: Appender, limit: int) -> bool:
+        appender.insert_entries()
+        appender.open_transaction()
+        appender.searched, is_behind = index_search(appender.connection, limit=limit)
+        return is_behind

@@ -1,0 +1,249 @@
+"""Retention: sessions that have ended leave the store when they are old, or when the database is too large.
+
+Where there is a folder for archives, a session is archived there and read back
+first; one whose archive cannot be made stays. A thread of its own looks and
+archives, the writer deletes: only what has not moved on meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import closing, suppress
+from datetime import datetime
+from typing import NamedTuple
+
+from export import archive
+from export.layout import open_reader
+from sessionstore.model.events import Draft, text_of_time
+from sessionstore.model.problems import Problem
+from sessionstore.settings import Settings
+from sessionstore.store.appender import Appended, DeleteUnchanged
+from sessionstore.store.folder import Moved
+from sessionstore.store.writer import Writer
+
+logger = logging.getLogger(__name__)
+
+LOOK_SECONDS = 5.0
+LOOK_AGAIN_SECONDS = 0.5
+"""While there is more to delete."""
+AT_ONCE = 500
+"""Sessions that one look deletes at most for their age, and for their size."""
+SLACK = 0.05
+"""Of the size that is wanted: what is deleted at once, since the full-text index is written anew each time."""
+BYTES_A_BYTE = 2.5
+"""What a byte of text takes in the database, with its words in the index and all that stands around it: rather too
+much, so that too few sessions go, and more at the next look, than too many."""
+A_DAY = 86_400.0
+A_YEAR = 365 * A_DAY
+NICENESS = 10
+WAIT_SECONDS = 60.0
+"""How long the writer may take for one deletion."""
+
+
+OLD = """
+SELECT session_id, last_cursor FROM sessions WHERE ended IS NOT NULL AND updated < ? ORDER BY last_cursor LIMIT ?"""
+OLDEST = """
+SELECT session_id, last_cursor FROM sessions WHERE ended IS NOT NULL ORDER BY last_cursor LIMIT ?"""
+NEWEST = "SELECT received_at FROM events ORDER BY cursor DESC LIMIT 1"
+
+
+class NothingToDelete(Exception):
+    """The database is too large, and nobody's session has ended."""
+
+
+class ClockInDoubt(Exception):
+    """By the clock sessions may be old, but it may be wrong."""
+
+
+EXPECTED = (OSError, sqlite3.Error, archive.ArchiveFailed, Problem, NothingToDelete, ClockInDoubt, Moved)
+"""What is said without a traceback."""
+
+
+class Ended(NamedTuple):
+    """A session that may go."""
+
+    session_id: str
+    last_cursor: int
+
+
+class Retention:
+    """Deletes while it is started, if the settings say so, and knows how it went."""
+
+    def __init__(self, settings: Settings, writer: Writer, clock: Callable[[], float] = time.time) -> None:
+        self.settings = settings
+        self.folder = settings.archive_directory
+        self.writer = writer
+        self.clock = clock
+        self.deleted = 0
+        self.archived = 0
+        self.failures = 0
+        self.error: str | None = None
+        """Why it could not do what it should."""
+        self.drift = clock() - time.monotonic()
+        self.rested = 0.0
+        """By the clock, how long no event had come when the server started: seconds."""
+        self.stopping = threading.Event()
+        self.thread = threading.Thread(target=self.run, name="retention", daemon=True)
+
+    @property
+    def is_on(self) -> bool:
+        return bool(self.settings.retention_days or self.settings.retention_bytes)
+
+    @property
+    def status(self) -> str:
+        """`off`, `ok`, `failed`."""
+        if not self.is_on:
+            return "off"
+        return "failed" if self.error else "ok"
+
+    def start(self) -> None:
+        """Called on the event loop, once the writer takes work."""
+        self.loop = asyncio.get_running_loop()
+        if self.is_on:
+            with closing(open_reader(self.settings.database)) as database:
+                self.rested = rest(database, self.clock())
+            self.thread.start()
+
+    def stop(self, within: float = 2.0) -> None:
+        """Called when the writer takes no more work: the session under way stays."""
+        self.stopping.set()
+        if self.thread.is_alive():
+            self.thread.join(within)
+
+    # ----------------------------------------------------------- on the thread
+
+    def run(self) -> None:
+        with suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)  # Linux: of this thread alone
+        while not self.stopping.is_set():
+            is_done = self.look()
+            self.stopping.wait(LOOK_SECONDS if is_done else LOOK_AGAIN_SECONDS)
+
+    def look(self) -> bool:
+        """Delete some of what has to go. False: there is more. What goes wrong is said, and tried again."""
+        try:
+            self.writer.ground.check()
+            with closing(open_reader(self.settings.database)) as database:
+                database.set_progress_handler(self.stopping.is_set, 10_000)  # true: what is being read is given up
+                is_done = self.delete_some(database)
+        except Exception as error:  # whatever it is, the next look is taken
+            self.fail(error)
+            return True
+        if is_done:
+            self.error = None
+        return is_done
+
+    def fail(self, error: Exception) -> None:
+        if self.stopping.is_set():
+            return
+        self.failures += 1
+        said = str(error) or type(error).__name__
+        if said != self.error:
+            logger.error("Retention cannot do what it should: %s", said, exc_info=not isinstance(error, EXPECTED))
+        self.error = said
+
+    def delete_some(self, database: sqlite3.Connection) -> bool:
+        """Raises what keeps it from going on."""
+        if self.writer.merge or database.execute("SELECT 1 FROM purges").fetchone():
+            return False  # what is deleted already goes first: only then it shows how large the database is
+        old, too_many, doubt = self.old(database), list(self.too_many(database)), self.doubt()
+        for ended in dict.fromkeys(old + too_many):
+            if self.stopping.is_set():
+                return True
+            self.let_go(database, ended)
+        if too_many:
+            self.writer.merge = "begin"
+        if doubt and not too_many:
+            raise ClockInDoubt(f"{doubt}: no session is deleted for its age until the server is started again")
+        return not old and not too_many
+
+    def old(self, database: sqlite3.Connection) -> list[Ended]:
+        """Those that are too old; none by a clock that is in doubt."""
+        if not self.settings.retention_days or self.doubt():
+            return []
+        before = text_of_time(self.clock() - self.settings.retention_days * A_DAY)
+        return [Ended(*row) for row in database.execute(OLD, (before, AT_ONCE))]
+
+    def doubt(self) -> str:
+        """Why the clock may be wrong: it has been set since the start, or skipped a year before it. Empty: it is right,
+        or nothing goes by it."""
+        if not self.settings.retention_days:
+            return ""
+        if abs(set_by := self.clock() - time.monotonic() - self.drift) >= A_DAY:
+            return f"The clock has been set by {set_by / A_DAY:+,.0f} days since the start"
+        if self.rested >= A_YEAR:
+            return f"By the clock of the start, no event had come for {self.rested / A_DAY:,.0f} days"
+        return ""
+
+    def too_many(self, database: sqlite3.Connection) -> Iterator[Ended]:
+        """Those that make the database too large, oldest first: not more than hold what is too much and a little.
+
+        Raises NothingToDelete.
+        """
+        limit = self.settings.retention_bytes
+        if limit is None or (used := used_bytes(database)) <= limit:
+            return
+        oldest = [Ended(*row) for row in database.execute(OLDEST, (AT_ONCE,))]
+        if not oldest:
+            raise NothingToDelete(
+                f"The database has {used:,} bytes, {limit:,} at most are wanted, and no session has ended"
+            )
+        excess = used - limit * (1 - SLACK)
+        for ended in oldest:
+            if excess > 0:
+                yield ended
+                excess -= held_bytes(database, ended.session_id) * BYTES_A_BYTE
+
+    def let_go(self, database: sqlite3.Connection, ended: Ended) -> None:
+        """Archive one session, if there is a folder for that, and have it deleted, unless it has moved on."""
+        if self.folder is not None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            try:
+                _, is_new = archive.keep(database, ended.session_id, self.folder)
+            except archive.NoSession:
+                return
+            self.archived += is_new
+        self.delete(ended)
+
+    def delete(self, ended: Ended) -> None:
+        draft = Draft(type="session_deleted", session_id=ended.session_id, data={})
+        work = DeleteUnchanged(draft, ended.last_cursor)
+        answer: Future[Appended] = asyncio.run_coroutine_threadsafe(self.submit(work), self.loop)
+        try:
+            answer.result(WAIT_SECONDS)
+        except Problem as problem:
+            if problem.status not in (404, 412):
+                raise
+            return
+        self.deleted += 1
+
+    async def submit(self, work: DeleteUnchanged) -> Appended:
+        appended: Appended = await self.writer.submit(work, (work.draft,))
+        return appended
+
+
+def used_bytes(database: sqlite3.Connection) -> int:
+    """Of the database, without the pages that are free."""
+    (pages,), (free,), (size,) = (
+        database.execute(f"PRAGMA {name}").fetchone() for name in ("page_count", "freelist_count", "page_size")
+    )
+    return int((pages - free) * size)
+
+
+def rest(database: sqlite3.Connection, now: float) -> float:
+    """How long ago the newest event came: seconds, 0 where there is none."""
+    newest = database.execute(NEWEST).fetchone()
+    return now - datetime.fromisoformat(newest[0]).timestamp() if newest else 0.0
+
+
+def held_bytes(database: sqlite3.Connection, session_id: str) -> int:
+    """The text of a session."""
+    (size,) = database.execute("SELECT sum(length(data)) FROM events WHERE session_id = ?", (session_id,)).fetchone()
+    return size or 0

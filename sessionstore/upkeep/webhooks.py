@@ -1,0 +1,351 @@
+"""Webhooks, in the way of Standard Webhooks (https://www.standardwebhooks.com), each on a thread of its own.
+
+A target is told in order, each notice until it is taken; it never holds up the
+store or another target. How far it has been told is in a file beside the
+database: after whatever end, telling goes on there, so that a notice may come
+twice, under the same `webhook-id`, and none is left out.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import http.client
+import logging
+import os
+import random
+import socket
+import sqlite3
+import threading
+import time
+from collections import Counter
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import unquote, urlsplit
+
+import msgspec
+
+from export.layout import open_reader
+from sessionstore import __version__
+from sessionstore.log import faults
+from sessionstore.model.events import now
+from sessionstore.settings import Settings
+from sessionstore.text import for_people
+from sessionstore.upkeep.notices import Notice, Watch
+from sessionstore.webhook_targets import Target
+
+logger = logging.getLogger(__name__)
+
+FILE = ".webhooks.json"
+PAUSE = 0.25
+"""Seconds from one look at the database to the next, however much comes."""
+LOOK_SECONDS = 5.0
+"""How often it is looked at the least, though nothing has come: for sessions that are quiet."""
+FIRST_PAUSE = 0.5
+LONGEST_PAUSE = 300.0
+LONGEST_RETRY_AFTER = 3600.0
+STOP_SECONDS = 1.0
+REFUSED = (400, 413, 415, 422)
+"""What is wrong is in the notice: it would be refused again and again, and keep all others waiting."""
+
+
+class Position(msgspec.Struct):
+    """How far a target has been told."""
+
+    cursor: int
+    quiet: dict[str, int] = {}
+    """Sessions of whose quiet it was told, and their last cursor then."""
+
+
+class Positions:
+    """Those of all targets, in one file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.lock = threading.Lock()
+        self.known: dict[str, Position] = {}
+
+    def read(self) -> None:
+        try:
+            self.known = msgspec.json.decode(self.path.read_bytes(), type=dict[str, Position])
+        except FileNotFoundError:
+            self.known = {}
+        except (OSError, msgspec.DecodeError) as error:
+            logger.warning("%s cannot be read: webhooks are told of what comes from now on: %s", self.path, error)
+            self.known = {}
+
+    def keep(self, title: str, position: Position) -> None:
+        """Wholly or not at all, and on disk. Where that fails, a notice may come once more after a restart."""
+        with self.lock:
+            self.known[title] = position
+            part = self.path.with_name(f"{FILE}.part")
+            try:
+                with open(part, "wb", opener=private) as file:
+                    file.write(msgspec.json.encode(self.known))
+                    file.flush()
+                    os.fsync(file.fileno())
+                part.rename(self.path)
+            except OSError as error:
+                faults["webhooks"] += 1
+                logger.warning("How far webhooks have been told cannot be kept in %s: %s", self.path, error)
+
+
+def private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+# ----------------------------------------------------------------------- messages
+
+
+def message(notice: Notice, target: Target, public_url: str | None) -> bytes:
+    """The body: always the same for a notice."""
+    link = f"{public_url}/#/session/{notice.session_id}" if public_url else None
+    if target.format == "slack":
+        shown = f"<{link}|{notice.session_id}>" if link else notice.session_id
+        what = notice.type.removeprefix("session.")
+        text = f"*{what}* {shown} ({for_slack(notice.user_id)}): {for_slack(notice.message)}"
+        return msgspec.json.encode({"text": text})
+    data = {
+        "sessionId": notice.session_id,
+        "userId": notice.user_id,
+        "cursor": notice.cursor,
+        "message": notice.message,
+        **notice.details,
+        "url": link,
+    }
+    return msgspec.json.encode({"type": notice.type, "timestamp": notice.timestamp, "data": data})
+
+
+def for_slack(text: str) -> str:
+    """https://docs.slack.dev/messaging/formatting-message-text#escaping: no link, mention or channel of theirs."""
+    return for_people(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def signature(key: bytes, name: str, seconds: int, body: bytes) -> str:
+    signed = b".".join((name.encode(), str(seconds).encode(), body))
+    return f"v1,{base64.b64encode(hmac.digest(key, signed, hashlib.sha256)).decode()}"
+
+
+class Reply(NamedTuple):
+    status: int
+    retry_after: float | None = None
+
+
+def post(target: Target, name: str, body: bytes) -> Reply:
+    """One attempt; redirects are not followed. Raises OSError, http.client.HTTPException."""
+    parts = urlsplit(target.url)
+    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+    connection = kind(parts.hostname or "", parts.port, timeout=target.timeout_seconds)
+    limit = threading.Timer(target.timeout_seconds, cut_off, [connection])
+    limit.daemon = True
+    limit.start()
+    try:
+        path = f"{parts.path or '/'}{f'?{parts.query}' if parts.query else ''}"
+        connection.request("POST", path, body, headers_for(target, name, body))
+        response = connection.getresponse()
+        return Reply(response.status, seconds_in(response.getheader("retry-after")))
+    finally:
+        limit.cancel()
+        connection.close()
+
+
+def cut_off(connection: http.client.HTTPConnection) -> None:
+    """One who answers a letter at a time would never be done."""
+    with suppress(OSError):
+        if connection.sock is not None:
+            connection.sock.shutdown(socket.SHUT_RDWR)
+
+
+def headers_for(target: Target, name: str, body: bytes) -> dict[str, str]:
+    seconds = int(time.time())
+    headers = {
+        "content-type": "application/json",
+        "user-agent": f"session-store/{__version__}",
+        "webhook-id": name,
+        "webhook-timestamp": str(seconds),
+    }
+    if target.key is not None:
+        headers["webhook-signature"] = signature(target.key, name, seconds, body)
+    parts = urlsplit(target.url)
+    if parts.username is not None:
+        login = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+        headers["authorization"] = f"Basic {base64.b64encode(login.encode()).decode()}"
+    return headers
+
+
+def seconds_in(text: str | None) -> float | None:
+    return min(float(text), LONGEST_RETRY_AFTER) if text and text.isascii() and text.isdigit() else None
+
+
+# ---------------------------------------------------------------------- deliveries
+
+
+class Webhook:
+    """Tells one target, from `start` to `stop`."""
+
+    def __init__(self, target: Target, settings: Settings, positions: Positions) -> None:
+        self.target = target
+        self.settings = settings
+        self.positions = positions
+        self.watch = Watch(target)
+        self.position = Position(0)
+        self.head = 0
+        self.pending = 0
+        """Turns that are in the database, and of which it has not been told."""
+        self.results: Counter[str] = Counter({"delivered": 0, "failed": 0, "refused": 0})
+        self.failures = 0
+        """Attempts that failed since the last one that did not."""
+        self.last_delivery: str | None = None
+        self.error: str | None = None
+        self.awake = threading.Event()
+        self.stopping = threading.Event()
+        self.thread = threading.Thread(target=self.run, name=f"webhook {target.title}", daemon=True)
+
+    # ------------------------------------------------------------ seen from outside
+
+    def start(self, head: int) -> None:
+        """A new target is told of what comes from now on."""
+        self.head = head
+        known = self.positions.known.get(self.target.title)
+        self.position = Position(min(known.cursor, head), known.quiet) if known else Position(head)
+        if known is None:
+            self.positions.keep(self.target.title, self.position)
+        self.awake.set()
+        self.thread.start()
+
+    def wake(self, head: int) -> None:
+        self.head = head
+        if not self.awake.is_set():
+            self.awake.set()
+
+    def stop(self) -> None:
+        self.stopping.set()
+        self.awake.set()
+
+    # ------------------------------------------------------------- on the thread
+
+    def run(self) -> None:
+        while not self.stopping.is_set():
+            self.awake.wait(min(LOOK_SECONDS, self.watch.patience))
+            self.awake.clear()
+            try:
+                self.look()
+            except (sqlite3.Error, OSError) as error:
+                faults["webhooks"] += 1
+                logger.warning("Webhook %s: the database cannot be read: %s", self.target.title, error)
+            except Exception:
+                faults["webhooks"] += 1
+                logger.exception("Webhook %s: what it is to be told cannot be made out", self.target.title)
+            self.stopping.wait(PAUSE)
+
+    def look(self) -> None:
+        """Tell what there is to tell. No connection is open while somebody is waited for."""
+        head = self.head
+        while not self.stopping.is_set():
+            with closing(open_reader(self.settings.database)) as database:
+                notices, until = self.watch.after(database, self.position.cursor, head)
+                quiet = self.watch.quiet(database, time.time()) if until == head else []
+                self.pending = self.watch.pending(database, self.position.cursor)
+            if not self.tell_all(notices):
+                return
+            self.position.cursor = until
+            if until == head:
+                self.tell_quiet(quiet)
+                return
+
+    def tell_all(self, notices: list[Notice]) -> bool:
+        for number, notice in enumerate(notices):
+            if not self.tell(notice):
+                return False
+            if number + 1 == len(notices) or notices[number + 1].cursor > notice.cursor:
+                self.position.cursor = notice.cursor
+                self.positions.keep(self.target.title, self.position)
+            self.pending = max(0, self.pending - 1)
+        return True
+
+    def tell_quiet(self, quiet: list[Notice]) -> None:
+        known = self.position.quiet
+        self.position.quiet = {
+            notice.session_id: notice.cursor for notice in quiet if known.get(notice.session_id) == notice.cursor
+        }
+        for notice in quiet:
+            if notice.session_id not in self.position.quiet and self.tell(notice):
+                self.position.quiet[notice.session_id] = notice.cursor
+                self.positions.keep(self.target.title, self.position)
+
+    def tell(self, notice: Notice) -> bool:
+        """Until it is taken, or refused for good; False: the server ends first."""
+        body = message(notice, self.target, self.settings.public_url)
+        while not self.stopping.is_set():
+            reply = self.attempt(notice.name, body)
+            if reply and 200 <= reply.status < 300:
+                self.note("delivered", None)
+                self.last_delivery = now()
+                return True
+            if reply and reply.status in REFUSED:
+                self.note("refused", f"it refuses a notice with {reply.status}")
+                return True
+            self.stopping.wait(self.pause(reply))
+        return False
+
+    def attempt(self, name: str, body: bytes) -> Reply | None:
+        try:
+            reply = post(self.target, name, body)
+        except (OSError, http.client.HTTPException, UnicodeError) as error:
+            self.note("failed", f"it cannot be reached: {type(error).__name__}: {error}")
+            return None
+        if not 200 <= reply.status < 300 and reply.status not in REFUSED:
+            self.note("failed", f"it answers {reply.status}")
+        return reply
+
+    def note(self, result: str, error: str | None) -> None:
+        self.results[result] += 1
+        self.failures = self.failures + 1 if result == "failed" else 0
+        if error != self.error and error:
+            logger.warning("Webhook %s at %s: %s", self.target.title, self.target.place, error)
+        self.error = error
+
+    def pause(self, reply: Reply | None) -> float:
+        if reply and reply.retry_after is not None:
+            return reply.retry_after
+        return random.uniform(0.5, 1.0) * float(min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(self.failures, 12)))
+
+
+class Webhooks:
+    """All targets."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.positions = Positions(settings.directory / FILE)
+        self.all = [Webhook(target, settings, self.positions) for target in settings.webhooks]
+
+    @property
+    def status(self) -> str:
+        """`off`, `ok`, or `failing` where a target does not take what it is told."""
+        if not self.all:
+            return "off"
+        return "failing" if any(webhook.failures for webhook in self.all) else "ok"
+
+    @property
+    def pending(self) -> int:
+        return sum(webhook.pending for webhook in self.all)
+
+    def start(self, head: int) -> None:
+        if self.all:
+            self.positions.read()
+        for webhook in self.all:
+            webhook.start(head)
+
+    def wake(self, head: int) -> None:
+        for webhook in self.all:
+            webhook.wake(head)
+
+    def stop(self) -> None:
+        """An attempt under way is not waited for: it is made again after the next start."""
+        for webhook in self.all:
+            webhook.stop()
+        deadline = time.monotonic() + STOP_SECONDS
+        for webhook in self.all:
+            if webhook.thread.is_alive():
+                webhook.thread.join(max(0.0, deadline - time.monotonic()))

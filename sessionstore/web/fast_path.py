@@ -1,0 +1,186 @@
+"""The ASGI fast path: what agents send most, small batches and single entries, answered before the framework.
+
+The way through the framework costs more than storing does. What comes the plain way (of a known length, not large, of
+somebody known, from no page of another origin) is answered here; all else goes to the ordinary handlers of api.py,
+which are built of the same functions. Tests hold the two against each other.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from typing import Literal, NamedTuple
+
+import msgspec
+
+from sessionstore.appliance import Store
+from sessionstore.model import drafts
+from sessionstore.model.drafts import Headers, entry_draft, object_in
+from sessionstore.model.events import Draft, is_id
+from sessionstore.model.folds import Document
+from sessionstore.model.problems import Problem, fault
+from sessionstore.store.appender import Appended, Appender
+from sessionstore.store.writer import LARGE, Append
+from sessionstore.web.asgi import ASGI, Receive, Scope, Send, answer, problem_headers
+from sessionstore.web.bodies import Body as BodyUnderWay
+from sessionstore.web.gate import Asked, Caller, Gate, asked_in
+from sessionstore.web.health import unsound
+from sessionstore.web.request import check_media_type, read_body
+from sessionstore.web.request_metrics import Traffic
+
+logger = logging.getLogger(__name__)
+
+HOT = re.compile(r"/api/(?:events|actions/([A-Za-z0-9._-]+)(/responses)?)")
+ROUTES = {
+    "batch": "/api/events",
+    "action": "/api/actions/{session_id}",
+    "response": "/api/actions/{session_id}/responses",
+}
+MAX_LINES = 500
+"""Of a batch. More, or a body of more than LARGE bytes, is read on another thread, so that it holds nobody up."""
+UNUSUAL = frozenset({b"origin", b"transfer-encoding", b"expect", b"upgrade"})
+"""Headers that only the ordinary way heeds."""
+NDJSON = "application/x-ndjson"
+JSON = [(b"content-type", b"application/json")]
+
+
+def entry(log: str, session_id: str, headers: Headers, body: bytes) -> Draft:
+    """What is to be stored of an entry of a log (`action` or `response`). Raises Problem."""
+    check_media_type(headers, "application/json")
+    return entry_draft(log, session_id, object_in(body), headers)
+
+
+def logged(appended: Appended) -> bytes:
+    """The body of the answer to it."""
+    event = appended.event
+    return f'{{"success":true,"seq":{event.seq},"cursor":{event.cursor},"eventId":"{event.event_id}"}}'.encode()
+
+
+async def stored_batch(body: bytes, caller: Caller, store: Store) -> bytes:
+    """Store the lines of a batch; the answer, once all is on disk. Raises Problem."""
+    is_small = len(body) <= LARGE and drafts.lines_of_batch(body) <= MAX_LINES
+    work, found = (
+        batch_in(body, caller, store) if is_small else await store.writer.beside(batch_in, body, caller, store)
+    )
+    return msgspec.json.encode(await store.writer.submit(work, found, len(body)))
+
+
+def batch_in(body: bytes, caller: Caller, store: Store) -> tuple[Batch, list[Draft]]:
+    """What is to be stored of a batch, without secrets. Raises Problem."""
+    lines = drafts.drafts_of_batch(
+        body,
+        max_event_bytes=store.settings.max_event_bytes,
+        may_delete=caller.role == "admin",
+        redacted=store.writer.redactor.data,
+    )
+    found = [draft for _, draft in lines.drafts]
+    for draft in found:
+        draft.by = caller.token
+        store.writer.redactor(draft)
+    return Batch(lines), found
+
+
+class Batch:
+    """Work for the writer: the lines of one batch, each for itself."""
+
+    def __init__(self, lines: drafts.Lines) -> None:
+        self.lines = lines
+
+    def __call__(self, appender: Appender) -> Document:
+        accepted = duplicates = 0
+        refused = drafts.Rejections()
+        for number, draft in self.lines.drafts:
+            try:
+                if appender.append(draft).duplicate:
+                    duplicates += 1
+                else:
+                    accepted += 1
+            except Problem as problem:
+                refused.note(number, problem)
+        unread = self.lines.rejections
+        for status, number in unread.statuses.items():
+            appender.untold[f"{status}"] += number
+        return {
+            "success": True,
+            "accepted": accepted,
+            "duplicates": duplicates,
+            "rejected": unread.and_of(refused),
+            "rejectedTotal": unread.statuses.total() + refused.statuses.total(),
+            "cursor": appender.cursor,
+        }
+
+
+class Taken(NamedTuple):
+    """A request that the fast path answers."""
+
+    begun: float
+
+    kind: Literal["batch", "action", "response"]
+    session_id: str | None
+    asked: Asked
+    size: int
+    """The bytes of its body."""
+    expected: BodyUnderWay
+    """Counted from the beginning, as if all of it were here."""
+
+
+class FastPath:
+    """ASGI: answers what is hot, and passes on everything else."""
+
+    def __init__(self, app: ASGI, gate: Gate, store: Store, traffic: Traffic) -> None:
+        self.app = app
+        self.gate = gate
+        self.store = store
+        self.traffic = traffic
+        self.max_bytes = min(LARGE, store.settings.max_event_bytes)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if (taken := self.take(scope)) is None:
+            await self.app(scope, receive, send)
+            return
+        if self.gate.settings.trusted_proxies:
+            scope["client"] = (self.gate.address_of(taken.asked), 0)
+        try:
+            body = await read_body(receive, taken.size)
+            taken.expected.let_go()
+            caller = scope["state"]["caller"] = self.gate.admit(taken.asked)
+            said = await self.keep(taken, body, caller)
+            status, headers = 200, JSON
+        except Exception as error:
+            problem = error if isinstance(error, Problem) else fault()
+            if problem is not error:
+                logger.exception("%s failed", scope["path"])
+            status, headers, said = problem.status, problem_headers(problem), problem.body()
+        finally:
+            taken.expected.let_go()
+        seconds = time.perf_counter() - taken.begun
+        await answer(send, status, headers, said)
+        scope["path_template"], scope["path_params"] = ROUTES[taken.kind], {"session_id": taken.session_id}
+        self.traffic.note(scope, status, seconds, len(said))
+
+    def take(self, scope: Scope) -> Taken | None:
+        """None: it is not hot, and goes the ordinary way, as does that of a stranger, whose body nobody waits for."""
+        hot = HOT.fullmatch(scope["path"]) if scope.get("method") == "POST" and not scope["query_string"] else None
+        if hot is None or (hot[1] and not is_id(hot[1])):
+            return None
+        asked = asked_in(scope)
+        length = asked.headers.get(b"content-length", b"")
+        if not length.isdigit() or int(length) > self.max_bytes or not asked.headers.keys().isdisjoint(UNUSUAL):
+            return None
+        if (expected := self.gate.expected(asked, int(length))) is None:
+            return None
+        kind: Literal["batch", "action", "response"] = "batch" if not hot[1] else "response" if hot[2] else "action"
+        return Taken(time.perf_counter(), kind, hot[1], asked, int(length), expected)
+
+    async def keep(self, taken: Taken, body: bytes, caller: Caller) -> bytes:
+        """Store it; the answer, once all is on disk. Raises Problem."""
+        store, headers = self.store, taken.asked.headers
+        if store.finding:
+            raise unsound(store)
+        if taken.kind == "batch" or taken.session_id is None:
+            check_media_type(headers, NDJSON)
+            return await stored_batch(body, caller, store)
+        draft = entry(taken.kind, taken.session_id, headers, body)
+        draft.by = caller.token
+        return logged(await store.writer.submit(Append(draft), (draft,), len(body)))

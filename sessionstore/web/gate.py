@@ -1,0 +1,413 @@
+"""Who may: the Host, the Origin, the token and its role, for HTTP and WebSocket alike, before anything else runs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from itertools import product
+from typing import Any, NamedTuple
+
+from sessionstore.log import security
+from sessionstore.model.drafts import Headers
+from sessionstore.model.problems import Problem
+from sessionstore.settings import Settings, is_loopback_name, plain_address
+from sessionstore.web.asgi import ASGI, Message, Receive, Scope, Send, answer, refuse
+from sessionstore.web.attempts import Failures, Tellings
+from sessionstore.web.bodies import Bodies, Body
+from sessionstore.web.logins import Login, Logins
+from sessionstore.web.tokens import ROLES, Token, Tokens
+
+COOKIE = "session_store"
+
+# ----------------------------------------------------------- which role for what
+
+READS = frozenset({"GET", "HEAD", "OPTIONS"})
+PUBLIC = frozenset({*product(READS, ("/", "/health")), *product(("POST", "DELETE"), ("/api/login",))})
+AGENT_READS = re.compile(r"/ready|/api/sessions/(?!user/)[^/]+(/resume)?|/api/state/[^/]+")
+"""What an agent needs to read: its session, its state, and how to go on."""
+
+
+def roles_for(method: str, path: str) -> tuple[str, ...] | None:
+    """The roles that may do this; None: everybody."""
+    if (method, path) in PUBLIC:
+        return None
+    if method in READS or path.startswith("/datasette/"):
+        return ROLES if AGENT_READS.fullmatch(path) else ("admin", "read")
+    if method == "DELETE":
+        return ("admin",)
+    return ("admin", "ingest")
+
+
+# -------------------------------------------------------------------------- gate
+
+
+class Asked(NamedTuple):
+    """What the gate looks at: a request, or the opening of a WebSocket."""
+
+    method: str
+    path: str
+    given: Sequence[tuple[bytes, bytes]]
+    """Its headers as they came, in lower case."""
+    headers: Headers
+    """The same by name."""
+    address: str = ""
+    """Of the peer, without its port."""
+    scheme: str = "http"
+
+
+def asked_in(scope: Scope) -> Asked:
+    given = scope["headers"]
+    address = (scope.get("client") or ("",))[0]
+    return Asked(scope.get("method", "GET"), scope["path"], given, dict(given), address, scope["scheme"])
+
+
+class Caller(NamedTuple):
+    """Who asks: the role, None if nobody was recognised, and why not."""
+
+    role: str | None
+    token: Token | None = None
+    """By which; None also where none is needed."""
+    login: Login | None = None
+    """By which cookie for it."""
+    tried: str = ""
+    """What was said instead."""
+    refusal: str = ""
+
+
+ANYBODY = Caller("admin")
+"""Who asks where no token is needed."""
+NOBODY = Caller(None)
+REASONS = (
+    *("host", "origin", "token", "attempts", "role", "rate"),
+    *("connections", "idle", "listeners", "bodies", "unreadable"),
+)
+"""Why somebody is not let in, or let go, as the metrics count it."""
+SCHEMES = {"http": ("http", "https"), "websocket": ("ws", "wss")}
+
+
+class Gate:
+    """ASGI: lets through who may, with `scope["state"]["caller"]` set; answers all others itself."""
+
+    def __init__(self, app: ASGI, settings: Settings, tokens: Tokens) -> None:
+        self.app = app
+        self.settings = settings
+        self.tokens = tokens
+        self.logins = Logins(settings, tokens)
+        self.refused = dict.fromkeys(REASONS, 0)
+        self.hosts: tuple[dict[bytes, bool], dict[bytes, bool]] = ({}, {})
+        """Which are answered to: while no token is needed, and while one is."""
+        self.failures = Failures(settings.max_failures)
+        self.tellings = Tellings()
+        self.bodies = Bodies(max(settings.max_batch_bytes, settings.max_event_bytes))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, send)
+            return
+        asked = asked_in(scope)
+        if self.settings.trusted_proxies:
+            scope["client"] = (self.address_of(asked), 0)
+            scope["scheme"] = SCHEMES[scope["type"]][self.is_secure(asked)]
+        if b"x-forwarded-prefix" in asked.headers:
+            scope["state"]["prefix"] = self.prefix_of(asked)
+        try:
+            self.check_place(asked)
+            if b"origin" in asked.headers:
+                send = with_cors(send, asked.headers[b"origin"])
+            if is_preflight(asked):
+                await answer(send, 204, PREFLIGHT)
+                return
+            scope["state"]["caller"] = caller = self.check_role(asked)
+        except Problem as problem:
+            await refuse(problem, scope, receive, send)
+            return
+        body = self.body_of(caller, asked)
+
+        async def receive_bounded() -> Message:
+            message = await receive()
+            self.grow(body, len(message.get("body") or b""))
+            return message
+
+        try:
+            await self.app(scope, receive_bounded, send)
+        finally:
+            body.let_go()
+
+    def body_of(self, caller: Caller, asked: Asked) -> Body:
+        """What comes of the request, counted with all else of its token, or of its address."""
+        return Body(self.bodies, caller.token or self.address_of(asked))
+
+    def expected(self, asked: Asked, size: int) -> Body | None:
+        """What is about to come of a request of somebody known, counted already; None: of a stranger, or too much."""
+        caller = self.caller(asked.headers) if self.tokens else ANYBODY
+        body = self.body_of(caller, asked)
+        if caller.role is None or not self.bodies.has_room(body.who, size):
+            return None
+        body.grow(size)
+        return body
+
+    def grow(self, body: Body, size: int) -> None:
+        """Raises Problem 503 where more is under way than may be."""
+        try:
+            body.grow(size)
+        except Problem:
+            self.refused["bodies"] += 1
+            raise
+
+    def admit(self, asked: Asked) -> Caller:
+        """Who asks, if that is one who may. Raises Problem. The answer to a page also wants `with_cors`."""
+        self.check_place(asked)
+        return self.check_role(asked)
+
+    def check_place(self, asked: Asked) -> None:
+        """Whom the request is meant for, and where it comes from. Raises Problem."""
+        if len(asked.given) > len(asked.headers):
+            check_single(asked.given)
+        self.check_host(asked)
+        self.check_origin(asked)
+
+    def check_host(self, asked: Asked) -> None:
+        """Raises Problem 400 for no Host, 403 for one that is not answered to."""
+        host = asked.headers.get(b"host")
+        if host is None:
+            raise Problem(400, "The request must have one Host header")
+        hosts = self.hosts[self.tokens.is_required]
+        known = hosts.get(host)
+        if known is None:
+            known = self.is_allowed_host(host.decode("latin-1"))
+            if len(hosts) < 64:
+                hosts[host] = known
+        if not known:
+            self.note_refusal("host", asked, said=host.decode("latin-1"))
+            raise Problem(403, "This server does not answer to that Host: add its name to SESSIONS_ALLOWED_HOSTS")
+
+    def note_refusal(self, reason: str, asked: Asked, **fields: str) -> None:
+        self.refused[reason] += 1
+        self.tell_refusal(reason, self.address_of(asked), method=asked.method, path=asked.path, **fields)
+
+    def note_unreadable(self, address: str) -> None:
+        """No HTTP that can be read: of the peer, for nothing in it says whom a proxy speaks for."""
+        self.refused["unreadable"] += 1
+        self.tell_refusal("unreadable", address)
+
+    def tell_refusal(self, reason: str, address: str, **fields: str) -> None:
+        """Into the log: the first few of an address in a minute, and then how many more there were."""
+        if (more := self.tellings.note(reason, address)) is not None:
+            security(f"{reason}_refused", client=address, **fields, more=more or None)
+
+    def is_allowed_host(self, host: str) -> bool:
+        name = host_name(host)
+        if self.settings.allowed_hosts or not self.tokens:
+            return name is not None and (is_loopback_name(name) or name in self.settings.allowed_hosts)
+        return name is not None
+
+    def check_origin(self, asked: Asked) -> None:
+        """Raises Problem 403 for a page of a foreign origin."""
+        origin = asked.headers.get(b"origin")
+        known = not is_foreign_fetch(asked) if origin is None else self.is_allowed_origin(origin, asked)
+        if not known:
+            self.note_refusal("origin", asked, said=(origin or b"").decode("latin-1"))
+            raise Problem(403, "Pages of that origin may not use this server: see SESSIONS_ALLOWED_ORIGINS")
+
+    def is_allowed_origin(self, said: bytes, asked: Asked) -> bool:
+        origin = said.decode("latin-1").lower()
+        if origin in self.settings.allowed_origins:
+            return True
+        host = asked.headers[b"host"].decode("latin-1").lower()
+        schemes = ("https",) if self.is_secure(asked) else ("http", "https")
+        return origin in [f"{scheme}://{host}" for scheme in schemes] and not is_foreign_fetch(asked)
+
+    def check_role(self, asked: Asked) -> Caller:
+        """Who asks. Raises Problem 401 for no token that is known, 403 for a role that may not, 429 for too much."""
+        if not self.tokens:
+            return ANYBODY
+        caller = self.caller(asked.headers)
+        roles = roles_for(asked.method, asked.path)
+        if caller.token is None:
+            if roles is not None:
+                raise self.wrong_token(self.address_of(asked), caller)
+            return caller
+        caller.token.requests += 1
+        if roles is None or caller.role in roles:
+            self.check_rate(caller.token)
+            return caller
+        self.note_refusal("role", asked, actor=caller.token.name)
+        scheme = 'Bearer realm="session store", error="insufficient_scope"'
+        detail = f"The role {caller.role} may not do this; it takes {' or '.join(roles)}"
+        raise Problem(403, detail, headers={"www-authenticate": scheme})
+
+    def check_rate(self, token: Token) -> None:
+        """Raises Problem 429 for more requests in this second than one token may make."""
+        if self.settings.max_requests is not None and token.is_beyond(self.settings.max_requests):
+            self.refused["rate"] += 1
+            raise Problem(429, "Too many requests a second: see SESSIONS_MAX_REQUESTS", headers={"retry-after": "1"})
+
+    def wrong_token(self, address: str, caller: Caller, *, is_log_in: bool = False) -> Problem:
+        """How to refuse: 401, or 429 where this address has tried too many. A token that is right is never refused
+        for it: many containers may have one address."""
+        self.refused["token"] += 1
+        if not caller.refusal:
+            return unknown_caller("A token is needed: send it as Authorization: Bearer TOKEN")
+        verdict = self.failures.note(address, caller.tried, is_log_in=is_log_in)
+        if verdict.is_news:
+            reason = "Too many wrong tokens: no more of them are told here" if verdict.wait else caller.refusal
+            security("token_refused", client=address, reason=reason)
+        if not verdict.wait:
+            return unknown_caller(caller.refusal, "invalid_token")
+        self.refused["attempts"] += 1
+        return Problem(
+            429,
+            f"Too many wrong tokens from this address: try again in {verdict.wait} s",
+            headers={"retry-after": str(verdict.wait)},
+        )
+
+    def caller(self, headers: Headers) -> Caller:
+        authorization = headers.get(b"authorization")
+        if authorization is not None:
+            is_bearer = authorization[:7].lower() == b"bearer "
+            return self.caller_with(authorization[7:].strip().decode("latin-1") if is_bearer else "")
+        if (value := cookie_of(headers)) is not None:
+            if held := self.logins.holder(value):
+                return Caller(held[0].role, *held)
+            return Caller(None, tried=value, refusal="The log-in is not valid any more: log in again")
+        return NOBODY
+
+    def still_lets_in(self, caller: Caller) -> bool:
+        """Whether who was let in so still would be."""
+        return self.tokens.holds(caller.token) and (caller.login is None or self.logins.lasts(caller.login))
+
+    def caller_with(self, text: str) -> Caller:
+        """Whoever says this token."""
+        token = self.tokens.holder(text)
+        return Caller(token.role, token) if token else Caller(None, tried=text, refusal="That token is not known here")
+
+    # ---- behind a proxy
+
+    def address_of(self, asked: Asked) -> str:
+        """Of the client: a trusted proxy's word counts, and of what the client said itself nothing does."""
+        said = b",".join(value for name, value in asked.given if name == b"x-forwarded-for")
+        address = asked.address
+        for part in reversed(said.decode("latin-1").split(",")):
+            if not is_trusted(address, self.settings):
+                break
+            try:
+                address = str(plain_address(part.strip()))
+            except ValueError:
+                break
+        return address
+
+    def is_secure(self, asked: Asked) -> bool:
+        """Whether the client speaks HTTPS, to us or to a trusted proxy."""
+        said = asked.headers.get(b"x-forwarded-proto", b"").rpartition(b",")[2].strip().lower()
+        if said in (b"http", b"https") and is_trusted(asked.address, self.settings):
+            return said == b"https"
+        return asked.scheme in ("https", "wss")
+
+    def prefix_of(self, asked: Asked) -> str:
+        """The path below which a proxy shows the store; empty: none. It changes nothing but links in the answer."""
+        said = asked.headers[b"x-forwarded-prefix"].decode("latin-1").rstrip("/")
+        is_known = is_trusted(asked.address, self.settings) or is_of_this_machine(asked.address)
+        return said if is_known and PREFIX.fullmatch(said) else ""
+
+
+PREFIX = re.compile(r"(?=.{1,256}\Z)(?:/(?!\.{1,2}(?:/|\Z))[A-Za-z0-9._~-]+)+")
+
+
+def is_trusted(address: str, settings: Settings) -> bool:
+    """Whether it is that of a proxy whose word counts."""
+    if not settings.trusted_proxies:
+        return False
+    try:
+        known = plain_address(address)
+    except ValueError:
+        return False
+    return any(known in network for network in settings.trusted_proxies)
+
+
+def is_of_this_machine(address: str) -> bool:
+    try:
+        return plain_address(address).is_loopback
+    except ValueError:
+        return False
+
+
+def prefix_in(scope: Any) -> str:
+    """What stands before our own paths in a link."""
+    prefix: str = scope["state"].get("prefix", "")
+    return prefix
+
+
+def check_single(given: Sequence[tuple[bytes, bytes]]) -> None:
+    """Raises Problem 400 for several of a header by which somebody is let in: a proxy may look at another than we."""
+    for header in (b"host", b"authorization", b"origin"):
+        if sum(name == header for name, _ in given) > 1:
+            raise Problem(400, f"The request must have one {header.decode().capitalize()} header")
+
+
+def unknown_caller(detail: str, error: str = "") -> Problem:
+    """401, as RFC 6750 has it."""
+    said = f', error="{error}"' if error else ""
+    return Problem(401, detail, headers={"www-authenticate": f'Bearer realm="session store"{said}'})
+
+
+def host_name(host: str) -> str | None:
+    """The name in a Host header, without its port; None if it is none."""
+    match = re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?", host)
+    return match[1].lower().strip("[]") if match else None
+
+
+def cookie_of(headers: Headers) -> str | None:
+    """The value of our cookie, whatever stands beside it: a browser sends the cookies of every port of localhost."""
+    for part in headers.get(b"cookie", b"").decode("latin-1").split(";"):
+        name, _, value = part.strip().partition("=")
+        if name == COOKIE:
+            return value.strip('"')
+    return None
+
+
+# -------------------------------------------------------------------------- CORS
+
+
+def is_preflight(asked: Asked) -> bool:
+    asks = b"origin" in asked.headers and b"access-control-request-method" in asked.headers
+    return asks and asked.method == "OPTIONS"
+
+
+def is_foreign_fetch(asked: Asked) -> bool:
+    """Whether a page elsewhere asks for this without naming its origin, as for an image or a script.
+
+    A link that is followed from there is none: it shows the answer to the person
+    and to nobody else. https://www.w3.org/TR/fetch-metadata/
+    """
+    if asked.headers.get(b"sec-fetch-site") not in (b"cross-site", b"same-site"):
+        return False
+    return asked.method != "GET" or asked.headers.get(b"sec-fetch-mode") != b"navigate"
+
+
+PREFLIGHT = [
+    (b"access-control-allow-methods", b"GET, POST, PUT, PATCH, DELETE"),
+    (b"access-control-allow-headers", b"authorization, content-type, idempotency-key, if-match, x-timestamp, "
+     b"x-user-id, last-event-id"),
+    (b"access-control-max-age", b"600"),
+]  # fmt: skip
+
+
+def cors_headers(origin: bytes) -> list[tuple[bytes, bytes]]:
+    return [
+        (b"access-control-allow-origin", origin),
+        (b"access-control-allow-credentials", b"true"),
+        (b"access-control-expose-headers", b"etag, link, retry-after"),
+        (b"vary", b"origin"),
+    ]
+
+
+def with_cors(send: Send, origin: bytes) -> Send:
+    async def send_with_cors(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message["headers"] = [*message.get("headers", ()), *cors_headers(origin)]
+        await send(message)
+
+    return send_with_cors
+
+
+# ----------------------------------------------------------------------- answers

@@ -1,0 +1,104 @@
+"""Log-ins: what a browser has for a token. Each ends by itself, and of its cookie only a hash is kept."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+
+from sessionstore.settings import Settings
+from sessionstore.web.tokens import Hash, Token, Tokens, digest, write_secret
+
+FILE = ".log-ins.json"
+"""Beside the database, for the folder of the tokens may be one that can only be read."""
+SECONDS = 30 * 86_400
+MOST = 1000
+"""Of one token: beyond, the oldest ends."""
+
+
+class Login(msgspec.Struct, frozen=True):
+    """One browser that has shown a token. Times are seconds since 1970."""
+
+    cookie: Hash
+    """SHA-256 of its cookie, which is made of 256 random bits."""
+    name: str
+    """Of the token."""
+    proof: Hash
+    """That it was this token and no other of the name; nothing can be tried against it without the cookie."""
+    ends: int
+
+
+def make_cookie() -> str:
+    """256 random bits, in a form by which they are known and taken out of what agents say."""
+    return secrets.token_hex(32)
+
+
+def proof_of(cookie: str, token: Token) -> str:
+    return hmac.new(cookie.encode(), token.digest, hashlib.sha256).hexdigest()
+
+
+class Logins:
+    """Those that last, also over a restart."""
+
+    def __init__(self, settings: Settings, tokens: Tokens) -> None:
+        self.path = settings.directory / FILE
+        self.tokens = tokens
+        self.by_cookie = {login.cookie: login for login in read_logins(self.path)}
+        self.is_new = False
+        """Whether there is something that the file does not have."""
+        self.saving = threading.Lock()
+
+    def begin(self, token: Token) -> tuple[str, int]:
+        """A new cookie, and for how many seconds it is good."""
+        cookie, now = make_cookie(), int(time.time())
+        seconds = SECONDS if token.expires is None else max(1, min(SECONDS, int(token.expires) - now))
+        login = Login(digest(cookie).hex(), token.name, proof_of(cookie, token), now + seconds)
+        names = {known.name for known in self.tokens.by_digest.values()}
+        lasting = [one for one in self.by_cookie.values() if one.ends > now and one.name in names]
+        self.by_cookie = {one.cookie: one for one in lasting} | {login.cookie: login}
+        own = [one.cookie for one in lasting if one.name == token.name]
+        for oldest in own[: max(0, len(own) + 1 - MOST)]:
+            del self.by_cookie[oldest]
+        self.is_new = True
+        return cookie, seconds
+
+    def end(self, cookie: str) -> None:
+        if self.by_cookie.pop(digest(cookie).hex(), None):
+            self.is_new = True
+
+    def holder(self, cookie: str) -> tuple[Token, Login] | None:
+        """Whose cookie it is, while the log-in and its token last."""
+        login = self.by_cookie.get(digest(cookie).hex())
+        if login is None or not self.lasts(login):
+            return None
+        token = self.tokens.named(login.name)
+        is_same = token is not None and hmac.compare_digest(proof_of(cookie, token), login.proof)
+        return (token, login) if token is not None and is_same else None
+
+    def lasts(self, login: Login) -> bool:
+        """Its token apart."""
+        return self.by_cookie.get(login.cookie) is login and login.ends > time.time()
+
+    def save(self) -> None:
+        """Called on any thread, each second. Without room they last as long as the process."""
+        with self.saving:
+            if not self.is_new:
+                return
+            self.is_new = False
+            try:
+                write_secret(self.path, msgspec.json.encode(list(self.by_cookie.values())))
+            except OSError:
+                self.is_new = True
+
+
+def read_logins(path: Path) -> list[Login]:
+    """None of them where the file cannot be read: people log in again."""
+    with suppress(OSError, msgspec.MsgspecError, UnicodeError):
+        return msgspec.json.decode(path.read_bytes(), type=list[Login])
+    return []

@@ -1,0 +1,418 @@
+"""The shapes of the answers, for the OpenAPI document: the views of schema.sql make the answers themselves."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+from litestar.openapi.datastructures import ResponseSpec
+from msgspec import UNSET, UnsetType
+
+from sessionstore.model.events import EventType
+from sessionstore.model.folds import Document
+from sessionstore.model.problems import MEDIA_TYPE, title
+
+Status = Literal["active", "waiting", "completed", "failed", "cancelled", "lost"]
+
+
+class Shape(msgspec.Struct, rename="camel", kw_only=True):
+    """Members that the contract names; more may come."""
+
+
+class Done(Shape, kw_only=True):
+    """A write that is on disk."""
+
+    success: bool
+    cursor: int
+    event_id: str
+
+
+class Logged(Done, kw_only=True):
+    """An entry that is on disk, and its place in its log."""
+
+    seq: int
+
+
+class Metadata(Shape, kw_only=True):
+    """metadata.json, as section 7 of the contract has it."""
+
+    session_id: str
+    user_id: str
+    created: str
+    updated: str
+    status: Status
+    model: str | None
+    yolo_mode: bool
+    token_usage: dict[str, int]
+    metrics: Document
+    tags: list[str]
+    parent_session: str | None
+    subsessions: list[str]
+    attention: Document | None
+    phase: str | None
+    current_step: str | None
+    goals: int
+    agents: int
+    actions: int
+    responses: int
+    ended: str | None
+    duration: int | None
+    resumes: int
+    last_cursor: int
+
+
+class Active(Metadata, kw_only=True):
+    """A session that goes on, and what it is at: texts are cut."""
+
+    last_prompt: str | None
+    last_action: Document | None
+    goals_completed: int
+    agents_active: int
+
+
+class Entered(Done, kw_only=True):
+    """A session that was created or resumed."""
+
+    session_id: str
+    path: str
+    metadata: Metadata
+
+
+class Versioned(Done, kw_only=True):
+    """A change of the state."""
+
+    version: int
+
+
+class GoalDone(Versioned, kw_only=True):
+    """A change of a goal, and the goal as it is then."""
+
+    goal: Document
+
+
+class AgentDone(Versioned, kw_only=True):
+    """A change of an agent, and the agent as it is then."""
+
+    agent: Document
+
+
+class Spawned(Versioned, kw_only=True):
+    """The agent that was spawned."""
+
+    agent_id: str
+    type: str
+    task: Any
+    status: str
+    spawned_at: str
+    subsession: str | None
+
+
+class Rejected(Shape, kw_only=True):
+    """A line of a batch that was not stored."""
+
+    line: int
+    status: int
+    detail: str
+
+
+class Batch(Shape, kw_only=True):
+    """What became of a batch. `rejected` has the first 1,000 lines that were not taken, `rejectedTotal` says how many
+    there were; `cursor` is the newest of the whole store, null if nothing was ever stored."""
+
+    success: bool
+    accepted: int
+    duplicates: int
+    rejected: list[Rejected]
+    rejected_total: int
+    cursor: int
+
+
+class EventShape(Shape, kw_only=True):
+    """One thing that happened: section 2 of the contract."""
+
+    cursor: int
+    type: EventType
+    session_id: str
+    user_id: str
+    event_id: str
+    agent_id: str | None
+    timestamp: str
+    received_at: str
+    data: Document
+    patch: Literal["merge-patch", "replace"] | UnsetType = UNSET
+    brief: bool | UnsetType = UNSET
+
+
+class Entry(Shape, kw_only=True):
+    """An entry of a log: the caller's members, and these."""
+
+    seq: int
+    timestamp: str
+    type: str
+    cursor: int
+    event_id: str
+
+
+class Session(Shape, kw_only=True):
+    """All of a session."""
+
+    metadata: Metadata
+    initial: Document
+    state: Document
+    actions: list[Entry]
+    responses: list[Entry]
+    final: Document | None
+    truncated: dict[str, int] | UnsetType = UNSET
+
+
+class Resume(Shape, kw_only=True):
+    """All that an agent needs to go on."""
+
+    metadata: Metadata
+    initial: Document
+    state: Document
+    last_actions: list[Entry]
+    last_responses: list[Entry]
+
+
+class SessionPage(Shape, kw_only=True):
+    """Some sessions; `nextCursor` as `cursor` gives the next."""
+
+    items: list[Metadata]
+    next_cursor: int | None
+
+
+class SessionOfUser(Shape, kw_only=True):
+    """A session in the list of its user."""
+
+    session_id: str
+    user_id: str
+    created: str
+
+
+class EventPage(Shape, kw_only=True):
+    """Some events; `nextAfter` as `after` goes on."""
+
+    items: list[EventShape]
+    next_after: int | None
+
+
+class Found(Shape, kw_only=True):
+    """An event that a search found, and where. `marked` is the snippet in pieces: every second one was asked for."""
+
+    event: EventShape
+    snippet: str
+    marked: list[str]
+
+
+class FoundPage(Shape, kw_only=True):
+    """What a search found, best first.
+
+    `total`: how many events have it, of which at most the newest 5,000 are looked at; `behind`: how many of the
+    newest events are not searched yet.
+    """
+
+    items: list[Found]
+    total: int
+    behind: int
+
+
+class Connections(Shape, kw_only=True):
+    """The WebSocket clients."""
+
+    total_connections: int
+    users: int
+    sessions: int
+
+
+class DatabaseHealth(Shape, kw_only=True):
+    """What was found when the server started; unless it is `ok`, nothing of the database is served."""
+
+    status: Literal["ok", "behind", "damaged"]
+    error: str | None
+
+
+class BackupHealth(Shape, kw_only=True):
+    """The newest backup: when it was made, what it holds, and what went wrong since."""
+
+    status: Literal["off", "pending", "ok", "failed"]
+    last: str | None
+    cursor: int | None
+    error: str | None
+
+
+class TreeHealth(Shape, kw_only=True):
+    """The file tree: the cursor that it has come to, and by how many events it is behind."""
+
+    status: Literal["off", "ok", "behind", "failed"]
+    cursor: int
+    lag: int
+    error: str | UnsetType | None = UNSET
+
+
+class DiskHealth(Shape, kw_only=True):
+    """The disk of the database. `full`: writes are refused until more than the reserve is free."""
+
+    status: Literal["ok", "low", "full"]
+    free_bytes: int
+    total_bytes: int
+    reserve_bytes: int
+    free_files: int
+    total_files: int
+    """Inodes; 0: the file system makes as many as it has room for."""
+
+
+class VerifyHealth(Shape, kw_only=True):
+    """When the database was last compared with itself and with the file tree, and what was found wrong."""
+
+    status: Literal["off", "pending", "ok", "failed"]
+    last: str | None
+    error: str | None
+
+
+class RetentionHealth(Shape, kw_only=True):
+    """How many sessions this process has deleted unasked, and what keeps it from deleting more."""
+
+    status: Literal["off", "ok", "failed"]
+    deleted: int
+    error: str | None
+
+
+Checks = dict[str, Literal["pass", "warn", "fail"]]
+"""`warn` concerns what is made of what is written, or may end the writing; `fail`: nothing is written."""
+
+
+class WebhookHealth(Shape, kw_only=True):
+    """How telling others by HTTP goes."""
+
+    status: str
+    pending: int
+
+
+class Health(Shape, kw_only=True):
+    """How the server is; what is inside only for who has a token, where one is needed."""
+
+    status: str
+    role: str | None
+    tokens: bool
+    uptime: str
+    uptime_seconds: float
+    websocket: Connections
+    storage: str
+    version: str
+    cursor: int
+    search_lag: int
+    checks: Checks
+    tree: TreeHealth
+    sqlite: str | UnsetType = UNSET
+    database: DatabaseHealth | UnsetType = UNSET
+    backup: BackupHealth | UnsetType = UNSET
+    disk: DiskHealth | UnsetType = UNSET
+    retention: RetentionHealth | UnsetType = UNSET
+    verify: VerifyHealth | UnsetType = UNSET
+    webhooks: WebhookHealth | UnsetType = UNSET
+
+
+class Webhook(Shape, kw_only=True):
+    """Who is told of sessions by HTTP, and how that goes."""
+
+    name: str
+    place: str
+    format: str
+    on: list[str]
+    rules: dict[str, float]
+    pending: int
+    failures: int
+    delivered: int
+    refused: int
+    last_delivery: str | None
+    error: str | None
+
+
+class WebhookList(Shape, kw_only=True):
+    """All of them."""
+
+    items: list[Webhook]
+
+
+class Ready(Shape, kw_only=True):
+    """Writes are taken."""
+
+    status: str
+    checks: Checks
+
+
+class Stats(Shape, kw_only=True):
+    """Counts over the whole store."""
+
+    total: int
+    active: int
+    completed: int
+    active_sessions: list[str]
+    completed_sessions: list[str]
+    sessions: dict[str, int]
+    users: int
+    actions: int
+    responses: int
+    goals: dict[str, int]
+    agents: dict[str, int]
+    events: int
+    events_today: int
+    events_per_minute: list[int]
+    database_bytes: int
+
+
+class Question(Shape, kw_only=True):
+    """What people often ask in SQL. `path` answers it as a page, `path`.json and `path`.csv for programs."""
+
+    name: str
+    title: str
+    description: str
+    path: str
+    parameters: list[str]
+    sql: str
+
+
+class Questions(Shape, kw_only=True):
+    """All of them, in their order."""
+
+    items: list[Question]
+
+
+class LoggedIn(Shape, kw_only=True):
+    """The role that a token has."""
+
+    success: bool
+    role: str
+
+
+class LoggedOut(Shape, kw_only=True):
+    """The cookie is gone."""
+
+    success: bool
+
+
+class ProblemShape(Shape, kw_only=True):
+    """An error: RFC 9457."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    error: str
+    errors: list[dict[str, str]] | UnsetType = UNSET
+
+
+def problems(*statuses: int) -> dict[int, ResponseSpec]:
+    """The problems that an operation may tell: these, and those of every request that is not let in."""
+    return {
+        status: ResponseSpec(ProblemShape, description=title(status), media_type=MEDIA_TYPE, generate_examples=False)
+        for status in (400, 403, 429, *statuses)
+    }
+
+
+def gives(shape: Any, *statuses: int, status: int = 200) -> dict[int, ResponseSpec]:
+    """The responses of an operation that wants a token: its answer, and the problems that it may tell."""
+    description = (shape.__doc__ if isinstance(shape, type) else None) or "What was asked for"
+    answer = ResponseSpec(shape, description=description, generate_examples=False)
+    return {status: answer} | problems(401, 503, *statuses)

@@ -4,7 +4,7 @@ import { promptOf } from "./cards.js";
 import { at, fill, make, since, slot } from "./dom.js";
 import { LongList } from "./long_list.js";
 import * as Model from "./model.js";
-import { count, lasting, millis, oneLine, statusWords } from "./model.js";
+import { count, lasting, millis, oneLine } from "./model.js";
 import { go, route, sessionHash } from "./route.js";
 
 export const table = {

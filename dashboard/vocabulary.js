@@ -1,5 +1,4 @@
-/* What server and page both go by. The server writes this file: it serves its own at this address, and a test
-   holds this copy, which is for Node, to it. */
+/* What server and page both go by: the server's own lists. A test holds this file to them. */
 export default {
   "statuses": ["active", "waiting", "completed", "failed", "cancelled", "lost"],
   "ended": ["completed", "failed", "cancelled"],

@@ -1,7 +1,7 @@
 /* The whole store as a fold over its feed: cards of sessions, counts, the newest lines. */
 import vocabulary from "../vocabulary.js";
 import { NAMES, PROMPTS, agentName, endText, face, isMachineMade, named, telling, toolGist, toolName, words } from "./faces.js";
-import { ENDED, FEED, first, isObject, lastPart, oneLine, plain, said, shortId, spoken, text } from "./words.js";
+import { ENDED, FEED, first, isObject, lastPart, oneLine, plain, shortId, spoken, text } from "./words.js";
 
 export const EMPTY = { cursor: null, cards: new Map(), names: new Map(), stats: null, feed: [], missing: 0, stale: false };
 

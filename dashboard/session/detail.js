@@ -1,5 +1,5 @@
 /* The detail of an entry, beside the log or under the timeline. */
-import { block, entryBlocks, pre, prose, toolBlocks } from "../blocks.js";
+import { entryBlocks, pre, prose, toolBlocks } from "../blocks.js";
 import { copy } from "../doing.js";
 import { el, failure, fill, fullDays, icon, link, make, slot } from "../dom.js";
 import * as Model from "../model.js";

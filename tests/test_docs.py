@@ -70,7 +70,7 @@ def test_the_readme_names_every_setting_and_no_other() -> None:
 
 def test_the_readme_names_every_route_of_the_api_and_no_other() -> None:
     named = routes_in(text_of("README.md"))
-    known = routes()
+    known = {route for route in routes() if not route.startswith(("GET /dashboard/", "GET /hook_agent"))}
     assert known - named - {"GET /", "GET /ws", "GET /schema"} == set()
     assert {route for route in named if " /api/" in route} - known == set()
     assert {"/ws", "/schema"} <= set(re.findall(r"/\w+", text_of("README.md")))

@@ -7,17 +7,9 @@ backup       a consistent copy of the live database, checked
 archive      one session as one compressed tar
 drilled      what a drill leaves for the metrics of a server
 verify       where tree and database differ
-restore      a database from a tree
-earlier      reading a tree of the earlier service
-offline      appending to a store whose server does not run
-recovery     a backup, or archives, back into a store
-prune        what is archived leaves the store
-scrub        what should not have been stored leaves it
-loss         a database that has fallen behind is taken as it is
-drill        whether all that comes back, tried out
-__main__     the commands
+__main__     the commands, those of sessionstore/admin too
 
-It knows SQLite and files, never app.py. Those before `verify` use nothing of the server, because the server itself uses
-`tree` to keep the tree (sessionstore/upkeep/tree.py); what writes to a database uses sessionstore's database and above.
-A module uses only those above it. LAYOUT.md describes the tree file by file.
+It knows SQLite and files, and nothing of the server, which uses it; only the command line reaches up, to
+sessionstore/admin, for what changes a store at rest. A module uses only those above it. LAYOUT.md describes the tree
+file by file.
 """

@@ -26,7 +26,7 @@ from sessionstore.model.drafts import longest_line
 from sessionstore.model.events import utc
 from sessionstore.model.problems import Problem
 from sessionstore.settings import BadSetting, Settings, read_settings
-from sessionstore.store.integrity import examine
+from sessionstore.store.integrity import check_integrity
 from sessionstore.store.owner import CannotStart
 from sessionstore.text import for_people
 
@@ -185,7 +185,7 @@ def bring_back(options: argparse.Namespace) -> int:
     if kinds == {"archive"}:
         return restore_archives(options.sources, store_settings(options, into))
     code = restore_tree(options, into) if kinds == {"tree"} else restore_backup(options, into)
-    if finding := examine(store_settings(options, into)):
+    if finding := check_integrity(store_settings(options, into)):
         say(f"The server will not serve this yet. {finding.detail}")
     return code
 
@@ -317,7 +317,7 @@ def what_to_take_out(options: argparse.Namespace) -> scrub.Replace:
         raise WrongUse(str(error)) from None
 
 
-def tell_what_is_left(options: argparse.Namespace, found: scrub.Found, replace: scrub.Replace) -> int:
+def tell_what_is_left(options: argparse.Namespace, found: scrub.SecretFound, replace: scrub.Replace) -> int:
     for session_id in found.named:
         say(f"export: an id in the session {session_id} has it, and stays: delete that session")
     if options.dry_run:

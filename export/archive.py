@@ -26,7 +26,7 @@ import msgspec
 
 from export import layout
 from export.backup import MANIFEST_BYTES, synchronise
-from export.layout import LOGS, METADATA, SUBSESSIONS, Log, Session
+from export.layout import LOGS, METADATA, SUBSESSIONS, Log, TreeSession
 
 MANIFEST = "manifest.json"
 GZIP = 31
@@ -56,7 +56,7 @@ class Packed(msgspec.Struct):
     sha256: str
 
 
-class Manifest(msgspec.Struct, rename="camel", kw_only=True):
+class ArchiveManifest(msgspec.Struct, rename="camel", kw_only=True):
     """manifest.json"""
 
     schema: str = msgspec.field(default="session-archive-v1", name="$schema")
@@ -71,7 +71,7 @@ class Manifest(msgspec.Struct, rename="camel", kw_only=True):
 class Taken(NamedTuple):
     """A session as it was at one moment. What is written to it later is not in its contents."""
 
-    session: Session
+    session: TreeSession
     contents: list[Content]
     links: dict[str, str]
 
@@ -110,7 +110,7 @@ def tar_of(taken: Taken) -> Iterator[bytes]:
         yield padding(content.size)
     for child, target in sorted(taken.links.items()):
         yield head(session, f"{SUBSESSIONS}/{child}", mtime, target=target)
-    manifest = Manifest(session_id=session.session_id, last_cursor=session.last_cursor, files=files)
+    manifest = ArchiveManifest(session_id=session.session_id, last_cursor=session.last_cursor, files=files)
     text = msgspec.json.format(msgspec.json.encode(manifest)) + b"\n"
     yield head(session, MANIFEST, mtime, size=len(text)) + text + padding(len(text))
     yield bytes(2 * tarfile.BLOCKSIZE)
@@ -128,25 +128,25 @@ def counted(content: Content) -> Generator[bytes, None, Packed]:
     return Packed(size, digest.hexdigest())
 
 
-def documents(database: sqlite3.Connection, session: Session) -> Iterator[Content]:
+def documents(database: sqlite3.Connection, session: TreeSession) -> Iterator[Content]:
     whole = {METADATA: layout.pretty(session.metadata)} | layout.documents(database, session.session_id)
     for name, text in whole.items():
         if text is not None:
             yield Content(name, len(text), iter((text,)))
 
 
-def logs(database: sqlite3.Connection, session: Session) -> Iterator[Content]:
+def logs(database: sqlite3.Connection, session: TreeSession) -> Iterator[Content]:
     for log in LOGS:
         yield Content(log.name, size_of(database, session, log), lines(database, session, log))
 
 
-def lines(database: sqlite3.Connection, session: Session, log: Log) -> Iterator[bytes]:
+def lines(database: sqlite3.Connection, session: TreeSession, log: Log) -> Iterator[bytes]:
     pieces = layout.pieces(database, log, session.session_id, session.before_first(log), session.last(log))
     for _, piece in pieces:
         yield piece
 
 
-def size_of(database: sqlite3.Connection, session: Session, log: Log) -> int:
+def size_of(database: sqlite3.Connection, session: TreeSession, log: Log) -> int:
     values = {"id": session.session_id, "after": session.before_first(log), "last": session.last(log)}
     query = f"SELECT coalesce(sum(octet_length(document) + 1), 0) FROM ({log.lines} AND position <= :last)"
     if sqlite3.sqlite_version_info < (3, 43):
@@ -155,7 +155,7 @@ def size_of(database: sqlite3.Connection, session: Session, log: Log) -> int:
     return int(size)
 
 
-def head(session: Session, name: str, mtime: int, *, size: int = 0, target: str = "") -> bytes:
+def head(session: TreeSession, name: str, mtime: int, *, size: int = 0, target: str = "") -> bytes:
     member = tarfile.TarInfo(f"{session.session_id}/{name}")
     member.mtime, member.size, member.linkname = mtime, size, target
     member.type = tarfile.SYMTYPE if target else tarfile.REGTYPE
@@ -177,7 +177,7 @@ def old_sessions(database: sqlite3.Connection, before: str) -> list[str]:
     return [session_id for (session_id,) in rows]
 
 
-def keep(database: sqlite3.Connection, session_id: str, folder: Path) -> tuple[Session, bool]:
+def keep(database: sqlite3.Connection, session_id: str, folder: Path) -> tuple[TreeSession, bool]:
     """Have the archive of a session in a folder: the session as it is there, and whether the archive is new.
 
     Either way it has been read back, and is what the database has. Raises ArchiveFailed, OSError.
@@ -200,7 +200,7 @@ def keep(database: sqlite3.Connection, session_id: str, folder: Path) -> tuple[S
     return taken.session, True
 
 
-def check(path: Path, database: sqlite3.Connection, session: Session) -> None:
+def check(path: Path, database: sqlite3.Connection, session: TreeSession) -> None:
     """Raises ArchiveFailed unless a file, read back whole, holds what the database has of a session.
 
     Only in metadata.json it may differ, and in its links: these tell of other
@@ -296,7 +296,7 @@ def content_of(packed: Unpacked, size: int) -> Iterator[bytes]:
     packed.read(-size % tarfile.BLOCKSIZE)
 
 
-def manifest_in(path: Path) -> Manifest:
+def manifest_in(path: Path) -> ArchiveManifest:
     """The manifest of an archive, all of whose files are as it says. Raises ArchiveFailed."""
     found: dict[str, Packed] = {}
     folders, text = set(), b""
@@ -309,7 +309,7 @@ def manifest_in(path: Path) -> Manifest:
         else:
             found[name] = digest_of(pieces)
     try:
-        manifest = msgspec.json.decode(text, type=Manifest)
+        manifest = msgspec.json.decode(text, type=ArchiveManifest)
     except (msgspec.DecodeError, UnicodeError) as error:
         raise ArchiveFailed(f"{path} is damaged: {error}") from None
     if manifest.files != found:

@@ -40,7 +40,7 @@ class BackupFailed(Exception):
     """There is no copy under the final name. The message says why."""
 
 
-class Manifest(msgspec.Struct, kw_only=True, frozen=True, rename="camel"):
+class BackupManifest(msgspec.Struct, kw_only=True, frozen=True, rename="camel"):
     """What is known of a copy: FILE.json."""
 
     schema: str = msgspec.field(default="session-backup-v1", name="$schema")
@@ -58,7 +58,7 @@ class Manifest(msgspec.Struct, kw_only=True, frozen=True, rename="camel"):
 # ---------------------------------------------------------------------- copying
 
 
-def back_up(database: Path, target: Path, progress: Progress = lambda done, total: None) -> Manifest:
+def back_up(database: Path, target: Path, progress: Progress = lambda done, total: None) -> BackupManifest:
     """Copy `database` to `target`, which must not exist. Raises BackupFailed, and OSError as from a full disk."""
     if target.exists():
         raise BackupFailed(f"{target} is there already: nothing is overwritten")
@@ -105,7 +105,7 @@ def newest_cursor(connection: sqlite3.Connection) -> int:
     return int(cursor)
 
 
-def examine(part: Path) -> Manifest:
+def examine(part: Path) -> BackupManifest:
     """Check every page and reference of a copy, and make it a file that needs nothing beside it."""
     with closing(sqlite3.connect(part, isolation_level=None)) as connection:
         connection.execute("PRAGMA journal_mode = DELETE")
@@ -118,7 +118,7 @@ def examine(part: Path) -> Manifest:
         (version,) = connection.execute("PRAGMA user_version").fetchone()
     with open(part, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return Manifest(
+    return BackupManifest(
         made_at=datetime.now(UTC).replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z",
         cursor=cursor,
         counts=counts,
@@ -138,7 +138,7 @@ def check(connection: sqlite3.Connection) -> None:
         raise BackupFailed(f"The database is damaged: a row of {broken[0]} refers to nothing in {broken[2]}")
 
 
-def put_in_place(part: Path, target: Path, manifest: Manifest) -> None:
+def put_in_place(part: Path, target: Path, manifest: BackupManifest) -> None:
     """The manifest first, so that there is no copy without one."""
     beside = manifest_of(target)
     described = beside.with_name(f"{beside.name}.part")
@@ -154,14 +154,14 @@ def manifest_of(target: Path) -> Path:
     return target.with_name(f"{target.name}.json")
 
 
-def read_manifest(path: Path) -> Manifest:
+def read_manifest(path: Path) -> BackupManifest:
     """Raises BackupFailed for a file that is none."""
     with open(path, "rb") as file:
         text = file.read(MANIFEST_BYTES + 1)
     if len(text) > MANIFEST_BYTES:
         raise BackupFailed(f"{path} is no manifest of a backup: it has more than {MANIFEST_BYTES:,} bytes")
     try:
-        return msgspec.json.decode(text, type=Manifest)
+        return msgspec.json.decode(text, type=BackupManifest)
     except (msgspec.DecodeError, UnicodeError) as error:
         raise BackupFailed(f"{path} is no manifest of a backup: {error}") from None
 

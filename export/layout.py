@@ -129,7 +129,7 @@ def limited(database: sqlite3.Connection, size: int) -> Iterator[None]:
 # ------------------------------------------------------------------- documents
 
 
-class Session(NamedTuple):
+class TreeSession(NamedTuple):
     """A session's row, as far as the tree depends on it, and its documents."""
 
     session_id: str
@@ -148,9 +148,9 @@ class Session(NamedTuple):
         return self.created_cursor - 1 if log is EVENTS else 0
 
 
-def session(database: sqlite3.Connection, session_id: str) -> Session | None:
+def session(database: sqlite3.Connection, session_id: str) -> TreeSession | None:
     row = database.execute(SESSION, (session_id,)).fetchone()
-    return Session(*row) if row else None
+    return TreeSession(*row) if row else None
 
 
 SESSION = """

@@ -24,7 +24,19 @@ import msgspec
 
 from export import layout
 from export.folders import OF_THE_DISK, Folder, InTheWay, closing, open_folder, write_all
-from export.layout import DELETED, EVENTS, INDEX, LOGS, METADATA, PROGRESS, RECENTS, SESSIONS, SUBSESSIONS, Log, Session
+from export.layout import (
+    DELETED,
+    EVENTS,
+    INDEX,
+    LOGS,
+    METADATA,
+    PROGRESS,
+    RECENTS,
+    SESSIONS,
+    SUBSESSIONS,
+    Log,
+    TreeSession,
+)
 
 SCRATCH = ".new"
 """Where files are before they have their place, and where removed folders wait for their end."""
@@ -60,7 +72,7 @@ class Wrong(Exception):
     """A log holds something else than the database."""
 
 
-class Progress(msgspec.Struct, omit_defaults=True):
+class TreeProgress(msgspec.Struct, omit_defaults=True):
     """.mirror.json"""
 
     cursor: int
@@ -132,7 +144,7 @@ class Tree:
         found = self.cleared(self.root, PROGRESS, lambda: progress_of(self.root))
         if found is None and self.root.has(INDEX):  # an earlier service's: it may be all that says whose a session is
             self.set_aside(self.root, INDEX)
-        self.progress = found or Progress(0)
+        self.progress = found or TreeProgress(0)
         self.skipped = dict(self.progress.skipped)
         self.sessions = self.made(self.root, SESSIONS)
         self.scratch = self.made(self.sessions, SCRATCH)
@@ -252,7 +264,7 @@ class Tree:
 
     def note(self, cursor: int, *, is_suspect: bool = False) -> None:
         """Say how far the tree has come, once this is true also after a power cut."""
-        progress = Progress(cursor, dict(self.skipped), is_suspect)
+        progress = TreeProgress(cursor, dict(self.skipped), is_suspect)
         if progress == self.progress and self.root.has(PROGRESS):
             return
         self.sessions.sync_file_system()
@@ -339,7 +351,7 @@ class Tree:
         except (msgspec.MsgspecError, UnicodeDecodeError):
             return Old()
 
-    def folder_of(self, database: sqlite3.Connection, session: Session) -> Folder:
+    def folder_of(self, database: sqlite3.Connection, session: TreeSession) -> Folder:
         """The session's own folder, made if need be: not that of one that was deleted, nor of another store."""
         folder = self.made(self.sessions, session.session_id)
         try:
@@ -379,7 +391,7 @@ class Tree:
         self,
         database: sqlite3.Connection,
         folder: Folder,
-        session: Session,
+        session: TreeSession,
         log: Log,
         deadline: float,
         is_compared: bool,
@@ -395,7 +407,7 @@ class Tree:
         self,
         database: sqlite3.Connection,
         folder: Folder,
-        session: Session,
+        session: TreeSession,
         log: Log,
         deadline: float,
         is_compared: bool,
@@ -571,11 +583,11 @@ BIRTH_BYTES = 512
 BIRTH = re.compile(rb'\{"cursor":([0-9]{1,19}),"type":"[a-z_]+","sessionId":"([A-Za-z0-9._-]{1,128})",')
 
 
-def progress_of(folder: Folder) -> Progress | None:
+def progress_of(folder: Folder) -> TreeProgress | None:
     """None: there is no tree of ours, or it does not say how far it has come. Raises InTheWay."""
     content = folder.read(PROGRESS)
     try:
-        return None if content is None else msgspec.json.decode(content, type=Progress)
+        return None if content is None else msgspec.json.decode(content, type=TreeProgress)
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return None
 

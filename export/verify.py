@@ -22,7 +22,7 @@ import msgspec
 
 from export import layout
 from export.folders import Folder, InTheWay, closing
-from export.layout import DELETED, INDEX, LOGS, METADATA, PROGRESS, RECENTS, SESSIONS, SUBSESSIONS, Log, Session
+from export.layout import DELETED, INDEX, LOGS, METADATA, PROGRESS, RECENTS, SESSIONS, SUBSESSIONS, Log, TreeSession
 from export.tree import SCRATCH, progress_of
 
 RECORD = ".verified.json"
@@ -167,7 +167,7 @@ class Verification:
 
     # ------------------------------------------------------------- one session
 
-    def session(self, session: Session) -> Iterator[Difference]:
+    def session(self, session: TreeSession) -> Iterator[Difference]:
         session_id = session.session_id
         path = f"{SESSIONS}/{session_id}"
         try:
@@ -188,7 +188,7 @@ class Verification:
             self.right[session_id] = looks
         yield from (Difference(f"{path}/{name}", kind, line) for name, kind, line in differences)
 
-    def files(self, session: Session, folder: Folder) -> Iterator[Difference]:
+    def files(self, session: TreeSession, folder: Folder) -> Iterator[Difference]:
         """The differences of a session's folder, by the names in it."""
         documents = layout.documents(self.database, session.session_id) | {METADATA: layout.pretty(session.metadata)}
         for log in LOGS:
@@ -202,7 +202,7 @@ class Verification:
         known |= {log.name for log in LOGS} | {SUBSESSIONS}
         yield from (Difference(name, "extra") for name in folder.names() if name not in known)
 
-    def log(self, session: Session, folder: Folder, log: Log) -> Iterator[Difference]:
+    def log(self, session: TreeSession, folder: Folder, log: Log) -> Iterator[Difference]:
         try:
             descriptor = folder.open(log.name)
         except FileNotFoundError:
@@ -289,7 +289,7 @@ def lock(root: Folder) -> bool:
 # ------------------------------------------------------------ what was right before
 
 
-def fingerprint(session: Session, folder: Folder) -> str:
+def fingerprint(session: TreeSession, folder: Folder) -> str:
     """Changes whenever the session changes in the database, or anything of it on disk."""
     digest = hashlib.blake2b(session.metadata.encode(), digest_size=16)
     for name in [".", *folder.names()]:

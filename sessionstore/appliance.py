@@ -11,12 +11,12 @@ from sessionstore.histogram import Histogram
 from sessionstore.model.events import Event, event_ids
 from sessionstore.model.redaction import Redactor
 from sessionstore.settings import Settings
-from sessionstore.store.appender import DatabaseUnusable, open_writer
 from sessionstore.store.broadcaster import Broadcaster
 from sessionstore.store.disk import Disk, size_of
 from sessionstore.store.folder import Ground
-from sessionstore.store.integrity import Finding, examine
+from sessionstore.store.integrity import Fault, check_integrity
 from sessionstore.store.reader import Reader
+from sessionstore.store.schema import DatabaseUnusable, open_writer
 from sessionstore.store.writer import Writer
 from sessionstore.upkeep.archives import Archives
 from sessionstore.upkeep.backups import Backups
@@ -25,7 +25,7 @@ from sessionstore.upkeep.retention import Retention
 from sessionstore.upkeep.tree import Mirror
 from sessionstore.upkeep.webhooks import Webhooks
 
-log = logging.getLogger("sessionstore.appliance")
+logger = logging.getLogger(__name__)
 
 LOOP_LOOK_SECONDS = 0.5
 
@@ -57,7 +57,7 @@ class Store:
         self.retention = Retention(settings, self.writer)
         self.webhooks = Webhooks(settings)
         self.archives = Archives(settings.database)
-        self.finding: Finding | None = None
+        self.finding: Fault | None = None
         """Why the database is not served; nothing of it is open then, so that it stays as it was found."""
         self.loop_lag = Histogram()
         """How much later than asked for the event loop came back: seconds that everybody waited."""
@@ -70,10 +70,10 @@ class Store:
         if self.is_prepared:
             return
         self.settings.directory.mkdir(parents=True, exist_ok=True)
-        self.finding = examine(self.settings)
+        self.finding = check_integrity(self.settings)
         self.is_prepared = True
         if self.finding:
-            log.critical("%s", self.finding.detail)
+            logger.critical("%s", self.finding.detail)
             return
         try:
             open_writer(self.settings.database).close()

@@ -214,6 +214,7 @@ def test_an_archive_in_a_folder_is_the_download_and_is_written_once(
     assert sum(again[name] == written[name] for name in again) == 2
 
 
+@pytest.mark.long
 def test_a_command_that_is_killed_leaves_no_half_archive_under_its_name(
     client: httpx.Client, folder: Path, archives: Path
 ) -> None:
@@ -308,7 +309,7 @@ def test_what_a_killed_prune_has_left_the_next_one_takes_away(folder: Path, arch
     arguments = ["archive", "--before", FAR, "--to", str(archives), "--prune", "--dir", str(folder)]
     for killed_in in ("follow", "finish"):  # once the sessions are deleted: the tree, or their events, are not yet gone
         code = (
-            f"import os; from export import prune; prune.{killed_in} = lambda *_: os._exit(137)\n"
+            f"import os; from sessionstore.admin import prune; prune.{killed_in} = lambda *_: os._exit(137)\n"
             f"from export.__main__ import main; main({arguments})"
         )
         assert subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=False).returncode == 137
@@ -384,6 +385,7 @@ def test_every_damage_to_an_archive_is_noticed(client: httpx.Client, tmp_path: P
             archive.manifest_in(path)
 
 
+@pytest.mark.long
 def test_memory_does_not_grow_with_the_session(client: httpx.Client, folder: Path) -> None:
     line = json.dumps({"type": "action", "sessionId": "big", "data": {"type": "x", "text": "z" * 100_000}}) + "\n"
     for _ in range(4):

@@ -17,7 +17,7 @@ import pytest
 
 from export.backup import (
     BackupFailed,
-    Manifest,
+    BackupManifest,
     back_up,
     manifest_of,
     name_for,
@@ -55,7 +55,7 @@ def health(appliance: Appliance) -> dict[str, object]:
     return found
 
 
-def is_true_of(manifest: Manifest, copy: Path) -> bool:
+def is_true_of(manifest: BackupManifest, copy: Path) -> bool:
     """Whether a manifest says what a copy is."""
     with closing(sqlite3.connect(f"{copy.as_uri()}?mode=ro", uri=True)) as connection:
         counts = {name: connection.execute(f"SELECT count(*) FROM {name}").fetchone()[0] for name in manifest.counts}

@@ -15,7 +15,7 @@ import pytest
 from sessionstore.analytics.datasette_app import WALLS, Interrupted, Walls
 from sessionstore.analytics.sandbox import Found, Query
 from sessionstore.analytics.worker_process import Child, Gone
-from sessionstore.store.appender import open_writer
+from sessionstore.store.schema import open_writer
 
 ONE = Query("SELECT 1 AS one", {}, 1.0, 10)
 

@@ -218,6 +218,7 @@ def test_restart_goes_on_with_what_is_not_answered(desk: Container, http: httpx.
     assert {name: after[name] for name in before} == before and len(after) == 4
 
 
+@pytest.mark.long
 def test_killed_while_the_store_was_away_says_nothing_twice(
     appliance: Appliance, http: httpx.Client, session_id: str, tmp_path: Path
 ) -> None:
@@ -259,7 +260,7 @@ def test_program_itself_knows_no_store_and_reads_a_mailbox_file(tmp_path: Path) 
     shutil.copytree(REPOSITORY / "containers" / NAME, app, ignore=shutil.ignore_patterns("__pycache__", "outbox"))
     (app / "src" / "main_with_session.py").unlink()
     (app / "containers").mkdir()
-    for name in ("letter.py", "rounds.py"):
+    for name in ("email_message.py", "work_loop.py"):
         shutil.copy(REPOSITORY / "containers" / name, app / "containers")
     box = mailbox.mbox(tmp_path / "box")
     for name in ALL[:2]:
@@ -350,6 +351,7 @@ def test_claude_answers_where_there_is_a_key(
     remove_spools(tmp_path)
 
 
+@pytest.mark.long
 def test_enquiry_that_cannot_be_answered_is_told_as_failed_and_tried_again(
     appliance: Appliance, http: httpx.Client, session_id: str, tmp_path: Path
 ) -> None:

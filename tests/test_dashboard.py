@@ -122,7 +122,7 @@ def test_a_new_user_makes_a_session_works_in_it_and_removes_it(page: Page, tmp_p
         page.get_by_label("A new goal").fill("Build the API")
         page.get_by_role("button", name="Add goal").click()
         expect(page.locator(".goal")).to_contain_text("Build the API")
-        page.get_by_role("button", name="Mark completed").click()
+        page.get_by_role("button", name="HighWaterMark completed").click()
         expect(page.locator(".goal .chip")).to_have_text("completed")
         expect(page.get_by_role("link", name="Goals 1/1")).to_be_visible()
 

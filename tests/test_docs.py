@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Iterable
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import get_args
 
 import pytest
-from litestar import Litestar
 
 import sessionstore
 from app import create_app
-from sessionstore.appliance import Store
 from sessionstore.model.events import EventType
 from sessionstore.settings import TABLE, Settings
 from sessionstore.web.pages import ENDPOINTS
-from sessionstore.web.tokens import Tokens
 from tests.appliance import REPOSITORY
 
 PACKAGE = REPOSITORY / "sessionstore"
-LISTED = re.findall(r"^([a-z]\w*) {2,}\S", sessionstore.__doc__ or "", re.MULTILINE)
-"""The modules in the contents list of the package, in its order."""
+LISTED = [
+    name.removesuffix("/")
+    for names in re.findall(r"^([a-z][\w, /]*?) {2,}\S", sessionstore.__doc__ or "", re.MULTILINE)
+    for name in names.split(", ")
+]
+"""The wings in the contents list of the package, in its order."""
 
 
 def text_of(name: str) -> str:
@@ -37,9 +40,7 @@ def variables_in(text: str) -> set[str]:
 
 def routes() -> set[str]:
     """Every method and path of the API, each parameter as {}."""
-    settings = Settings(directory=Path("/nowhere"))
-    gate = create_app(Store(settings), Tokens(settings))
-    app: Litestar = gate.app.app.app  # type: ignore[attr-defined]
+    app = create_app(Settings(directory=Path("/nowhere"))).litestar
     return {
         f"{method} {without_names(route.path_format)}"
         for route in app.routes
@@ -122,22 +123,74 @@ def test_the_page_knows_every_type_of_event_and_no_other() -> None:
 # ---------------------------------------------------------------------- the code
 
 
-def test_the_contents_list_has_every_module_and_no_other() -> None:
-    assert sorted(LISTED) == sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__init__")
+def modules() -> dict[str, ast.Module]:
+    """The source of every module of the server, of export/ and of app.py, by its full name."""
+    paths = [REPOSITORY / "app.py", *PACKAGE.rglob("*.py"), *(REPOSITORY / "export").glob("*.py")]
+    named = {str(path.relative_to(REPOSITORY).with_suffix("")).replace("/", "."): path for path in paths}
+    return {name.removesuffix(".__init__"): ast.parse(path.read_text()) for name, path in named.items()}
 
 
-@pytest.mark.parametrize("module", LISTED)
-def test_a_module_uses_only_those_above_it(module: str) -> None:
-    tree = ast.parse((PACKAGE / f"{module}.py").read_text())
-    used = {
-        name
-        for node in ast.walk(tree)
-        if isinstance(node, ast.ImportFrom) and node.level == 1
-        for name in ([node.module] if node.module else [alias.name for alias in node.names])
-    } - {"__version__"}
-    assert used <= set(LISTED[: LISTED.index(module)])
+def imports(tree: ast.Module, known: Iterable[str]) -> set[str]:
+    """The modules, of those that are known, that a module uses, wherever in it that is said."""
+    used = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            used |= {alias.name for alias in node.names}
+        if isinstance(node, ast.ImportFrom) and not node.level and node.module:
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            used |= (names & set(known)) or {node.module}
+    return used & set(known)
+
+
+def wing_of(module: str) -> str:
+    """The wing that a module stands in; what needs no wing of its own is one by itself."""
+    package, _, rest = module.partition(".")
+    return rest.partition(".")[0] if package == "sessionstore" and rest else package
+
+
+WINGS = ["export", "sessionstore", *LISTED, "app"]
+"""From the ground to the roof."""
+
+
+def test_the_contents_list_has_every_wing_and_no_other() -> None:
+    known = {wing_of(module) for module in modules()} - {"export", "sessionstore", "app"}
+    assert sorted(LISTED) == sorted(known)
+
+
+@pytest.mark.parametrize("wing", sorted(path.parent.name for path in PACKAGE.glob("*/__init__.py")))
+def test_the_head_of_a_wing_lists_its_rooms_as_they_build_on_each_other(wing: str) -> None:
+    head = ast.get_docstring(ast.parse((PACKAGE / wing / "__init__.py").read_text())) or ""
+    rooms = re.findall(r"^([a-z]\w*) {2,}\S", head, re.MULTILINE)
+    assert sorted(rooms) == sorted(path.stem for path in (PACKAGE / wing).glob("[!_]*.py"))
+    found = modules()
+    names = [f"sessionstore.{wing}.{room}" for room in rooms]
+    for number, name in enumerate(names):
+        assert imports(found[name], found) & set(names) <= set(names[:number]), name
+
+
+def test_a_wing_uses_only_those_above_it() -> None:
+    found = modules()
+    climbing = {
+        f"{module} uses {used}"
+        for module, tree in found.items()
+        for used in imports(tree, found)
+        if WINGS.index(wing_of(used)) > WINGS.index(wing_of(module)) and module != "export.__main__"
+    }
+    assert climbing == set()
+
+
+def test_no_module_is_in_a_circle() -> None:
+    found = modules()
+    TopologicalSorter({module: imports(tree, found) for module, tree in found.items()}).prepare()
+
+
+def test_an_upward_import_or_a_circle_would_be_noticed() -> None:
+    lazy = ast.parse("def f():\n    from sessionstore.web import api")
+    assert imports(lazy, modules()) == {"sessionstore.web.api"}
+    with pytest.raises(CycleError):
+        TopologicalSorter({"a": {"b"}, "b": {"a"}}).prepare()
 
 
 def test_every_module_says_what_it_is() -> None:
-    for path in [*PACKAGE.glob("*.py"), *REPOSITORY.glob("*.py"), *(REPOSITORY / "tests").glob("test_*.py")]:
+    for path in [*PACKAGE.rglob("[!_]*.py"), *REPOSITORY.glob("*.py"), *(REPOSITORY / "tests").glob("test_*.py")]:
         assert ast.get_docstring(ast.parse(path.read_text())), path

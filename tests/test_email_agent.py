@@ -21,9 +21,9 @@ import pytest
 from hypothesis import strategies as st
 from mcp import Client, StdioServerParameters
 
+from containers.email_message import Letter
+from containers.email_solver.src.classification import classify
 from containers.email_solver.src.outgoing import Outgoing
-from containers.email_solver.src.verdict import judge
-from containers.letter import Letter
 from tests.agents import SECONDS, remove_spools
 from tests.appliance import REPOSITORY, Appliance
 from tests.containers import Container, Json, Session, contents_of, delivered
@@ -178,7 +178,7 @@ FRAGMENTS = [
 @hypothesis.example([b"\nReply-To: =?utf-8?q?=0ABcc=3Ax?=@a.example\n"])
 def test_nothing_in_a_mail_breaks_what_reads_it_or_comes_to_be_a_header(pieces: list[bytes]) -> None:
     letter = Letter.read(b"From: a@b.example\nSubject: " + b"".join(pieces))
-    judge(letter, "support@example.org")
+    classify(letter, "support@example.org")
     outgoing = Outgoing(Path("/nowhere"), "Support", "support@example.org")
     raw = outgoing.reply_to(letter._replace(sender=letter.sender or "a@b.example"), "reply-1", "Yes").as_bytes()
     assert set(re.findall(rb"^([^\s:]+):", raw.partition(b"\n\n")[0], re.M)) <= {name.encode() for name in HEADERS}
@@ -227,6 +227,7 @@ def test_second_run_answers_nothing_again(answered: Answered, appliance: Applian
     assert replies_in(answered.folder) == before and ledger_of(answered.folder) == answered.ledger
 
 
+@pytest.mark.long
 def test_mail_is_answered_once_also_where_the_process_is_killed(
     appliance: Appliance, http: httpx.Client, session_id: str, tmp_path: Path
 ) -> None:
@@ -244,6 +245,7 @@ def test_mail_is_answered_once_also_where_the_process_is_killed(
     remove_spools(tmp_path)
 
 
+@pytest.mark.long
 def test_mail_that_no_help_was_to_be_had_for_is_answered_later(
     appliance: Appliance, http: httpx.Client, session_id: str, tmp_path: Path
 ) -> None:

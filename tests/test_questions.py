@@ -293,6 +293,7 @@ def test_what_was_logged_is_shown_as_text(http: httpx.Client, session_id: str) -
 # ------------------------------------------------------------------------ walls
 
 
+@pytest.mark.long
 def test_hostile_questions_are_refused_or_survived(appliance: Appliance, http: httpx.Client, told: str) -> None:
     """Nothing is written, nothing is read but the views, and the memory that was taken is given back."""
     assert len(REFUSED) + len(BOMBS) >= 200
@@ -392,7 +393,7 @@ def test_only_who_may_read_may_ask(tmp_path: Path) -> None:
 
 def test_it_comes_back_after_it_has_died(appliance: Appliance, http: httpx.Client) -> None:
     assert ask(http, "select 1").status_code == 200
-    (explorer,) = [pid for pid in children_of(appliance.process.pid) if "explorer" in command_of(pid)]
+    (explorer,) = [pid for pid in children_of(appliance.process.pid) if "datasette_app" in command_of(pid)]
     os.kill(explorer, signal.SIGKILL)
     eventually(lambda: ask(http, "select 1").status_code == 200, within=20)
 

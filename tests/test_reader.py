@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from sessionstore.model.problems import Problem
-from sessionstore.store.appender import open_writer
 from sessionstore.store.reader import CONNECTIONS, Reader
+from sessionstore.store.schema import open_writer
 
 ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
 

@@ -17,7 +17,7 @@ import pytest
 from export.layout import open_reader
 from sessionstore.appliance import Store
 from sessionstore.settings import Settings
-from sessionstore.store.appender import INCREMENTAL
+from sessionstore.store.schema import INCREMENTAL
 from sessionstore.upkeep.retention import OLDEST, Ended, Retention, used_bytes
 from tests.appliance import Appliance
 from tests.commands import export, is_done, is_refused

@@ -16,7 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sessionstore.store import search
-from sessionstore.store.appender import index_search, open_writer, purge
+from sessionstore.store.maintenance import index_search, purge
+from sessionstore.store.schema import open_writer
 from tests.appliance import Appliance
 from tests.databases import Database, drafted, temporary_database
 from tests.problems import assert_problem

@@ -17,9 +17,10 @@ import pytest
 
 from sessionstore.settings import Settings
 from sessionstore.store import high_water_mark as mark
-from sessionstore.store.integrity import Finding, examine
+from sessionstore.store.integrity import Fault, check_integrity
 from tests.appliance import Appliance, ServerError
 from tests.databases import Database, drafted
+from tests.test_wal import begin_to_read
 
 SEEDS = range(int(os.environ.get("DAMAGES", 72)) // 6)
 """Of each of the six kinds of damage."""
@@ -72,13 +73,15 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> Killed:
         until(lambda: get(appliance, "/health").json()["searchLag"] == 0)
         appliance.stop()
         appliance.start()
-        write_actions(appliance, 60)
-        old_log = (folder / "sessions.db-wal").read_bytes()
-        for number in range(8):
-            write_actions(appliance, 10 + number)
-        appliance.kill()
-    with closing(sqlite3.connect(shutil.copytree(folder, folder.with_name("read")) / "sessions.db")) as connection:
-        return Killed(folder, old_log, events_in(connection))
+        with closing(begin_to_read(folder / "sessions.db")):  # so that the log begins nowhere anew
+            write_actions(appliance, 60)
+            old_log = (folder / "sessions.db-wal").read_bytes()
+            for number in range(8):
+                write_actions(appliance, 10 + number)
+            appliance.kill()
+            left = shutil.copytree(folder, folder.with_name("left"))
+    with closing(sqlite3.connect(shutil.copytree(left, folder.with_name("read")) / "sessions.db")) as connection:
+        return Killed(left, old_log, events_in(connection))
 
 
 def events_in(connection: sqlite3.Connection) -> list[tuple[object, ...]]:
@@ -151,7 +154,7 @@ def test_every_damage_that_costs_an_event_is_noticed(killed: Killed, tmp_path: P
         folder = damaged(killed, tmp_path / str(seed), damage, seed)
         if not is_whole(folder, killed):
             harmful += 1
-            assert examine(Settings(directory=folder)) is not None, seed
+            assert check_integrity(Settings(directory=folder)) is not None, seed
     assert harmful >= 3, "the damages do no harm, so that nothing is shown"
 
 
@@ -159,14 +162,14 @@ def test_what_a_killed_server_leaves_is_found_sound(killed: Killed, tmp_path: Pa
     folder = tmp_path / "same"
     shutil.copytree(killed.folder, folder)
     assert (folder / "sessions.db-wal").stat().st_size > FRAME, "there are commits in the log"
-    assert examine(Settings(directory=folder)) is None
+    assert check_integrity(Settings(directory=folder)) is None
 
 
 def test_without_the_mark_lost_commits_would_pass_every_check(killed: Killed, tmp_path: Path) -> None:
     folder = damaged(killed, tmp_path / "unmarked", delete_log, 0)
     (folder / mark.NAME).unlink()
     assert not is_whole(folder, killed)
-    assert examine(Settings(directory=folder)) is None
+    assert check_integrity(Settings(directory=folder)) is None
 
 
 # -------------------------------------------------------------- the server then
@@ -284,9 +287,9 @@ def test_what_the_tree_still_has_is_not_given_up_to_a_power_cut(folder: Path) ->
     cursor = database.append(drafted("action", "s", {"type": "x"})).event.cursor
     database.close()
     mark.write_newest(folder, mark.Newest(cursor + 5))
-    assert examine(normal) is None
+    assert check_integrity(normal) is None
     (folder / ".mirror.json").write_text(f'{{"cursor":{cursor + 3}}}\n')
-    finding = examine(normal)
+    finding = check_integrity(normal)
     assert finding is not None
     assert "--newer" in finding.detail
 
@@ -314,7 +317,7 @@ def test_the_file_of_another_program_is_not_called_damaged(folder: Path) -> None
     folder.mkdir()
     with closing(sqlite3.connect(folder / "sessions.db")) as connection:
         connection.execute("CREATE TABLE other (x)")
-    assert examine(Settings(directory=folder)) is None
+    assert check_integrity(Settings(directory=folder)) is None
     mark.write_newest(folder, mark.Newest(3))
-    found = examine(Settings(directory=folder))
-    assert isinstance(found, Finding) and found.status == "damaged"
+    found = check_integrity(Settings(directory=folder))
+    assert isinstance(found, Fault) and found.status == "damaged"

@@ -18,7 +18,9 @@ from sessionstore.model.events import Draft, Event
 from sessionstore.model.problems import Problem
 from sessionstore.settings import Settings
 from sessionstore.store import writer as writing
-from sessionstore.store.appender import Appended, Appender, index_search, open_writer
+from sessionstore.store.appender import Appended, Appender
+from sessionstore.store.maintenance import index_search
+from sessionstore.store.schema import open_writer
 from sessionstore.store.search import Narrowed
 from sessionstore.store.writer import Work, Writer
 from tests.databases import drafted

@@ -20,7 +20,8 @@ from export.verify import Verification
 from sessionstore.model.drafts import draft_of
 from sessionstore.model.events import Draft
 from sessionstore.model.problems import Problem
-from sessionstore.store.appender import Appended, purge
+from sessionstore.store.appender import Appended
+from sessionstore.store.maintenance import purge
 from tests.databases import Database
 
 MEMORY = Path("/dev/shm")

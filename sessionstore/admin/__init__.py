@@ -1,0 +1,14 @@
+"""What changes a store at rest, or while its server looks away: the commands behind `python -m export` and `python
+app.py token`.
+
+loss         a database that has fallen behind is taken as it is
+offline      appending while no server runs
+legacy_tree  reading a tree of the earlier service
+restore      a database from a tree
+recovery     a backup, or archives, back into a store
+prune        what is archived leaves the store
+scrub        what should not have been stored leaves it
+compact      the database written anew
+drill        whether all that comes back, tried out
+tokens       tokens added, listed, changed, removed
+"""

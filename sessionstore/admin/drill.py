@@ -56,7 +56,7 @@ class Result(NamedTuple):
         return Succeeded(datetime.now(UTC), self.since_backup if self.lost else 0.0, self.seconds)
 
 
-class Server:
+class DrilledServer:
     """`python app.py` on a folder."""
 
     def __init__(self, folder: Path, has_tree: bool) -> None:
@@ -111,7 +111,7 @@ def drill(folder: Path, events: int, say: Callable[[str], None], *, has_tree: bo
     """
     store, copy = folder / "store", folder / "copy.db"
     acknowledged: dict[str, int] = {}
-    server = Server(store, has_tree)
+    server = DrilledServer(store, has_tree)
     try:
         load(server, acknowledged, events // 2)
         manifest = backup.back_up(store / DATABASE, copy)
@@ -133,7 +133,7 @@ def drill(folder: Path, events: int, say: Callable[[str], None], *, has_tree: bo
     restored = restore(store, store, is_newer=True) if has_tree else None
     if restored is None:
         say(accept_loss(Settings(directory=store)))
-    server = Server(store, has_tree)
+    server = DrilledServer(store, has_tree)
     try:
         seconds = time.monotonic() - begun
         lost = missing(server, acknowledged)
@@ -143,7 +143,7 @@ def drill(folder: Path, events: int, say: Callable[[str], None], *, has_tree: bo
     return Result(len(acknowledged), lost, manifest.counts["events"], from_tree, seconds, begun - backed_up)
 
 
-def load(server: Server, acknowledged: dict[str, int], events: int) -> None:
+def load(server: DrilledServer, acknowledged: dict[str, int], events: int) -> None:
     """Post events in batches; what is acknowledged is noted with what it said."""
     first = len(acknowledged)
     for begin in range(first, first + events, BATCH):
@@ -164,13 +164,13 @@ def line(number: int) -> bytes:
     return json.dumps(event).encode() + b"\n"
 
 
-def has_followed(server: Server) -> bool:
+def has_followed(server: DrilledServer) -> bool:
     health = server.get("/health")
     tree = health["tree"]
     return isinstance(tree, dict) and tree["cursor"] == health["cursor"]
 
 
-def missing(server: Server, acknowledged: dict[str, int]) -> list[str]:
+def missing(server: DrilledServer, acknowledged: dict[str, int]) -> list[str]:
     """What of it the server does not have as it was."""
     left = dict(acknowledged)
     after = 0

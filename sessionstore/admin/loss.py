@@ -9,7 +9,7 @@ from export.folders import InTheWay
 from export.tree import Tree
 from sessionstore.settings import Settings
 from sessionstore.store.high_water_mark import Newest, write_newest
-from sessionstore.store.integrity import examine, tree_cursor, witnesses
+from sessionstore.store.integrity import check_integrity, tree_cursor, witnesses
 from sessionstore.store.owner import own_folder
 
 
@@ -21,7 +21,7 @@ def accept_loss(settings: Settings) -> str:
     """Have the server start again; what was accepted, in a sentence. Raises NothingLost, CannotStart, OSError."""
     owned = own_folder(settings.directory)
     try:
-        finding = examine(settings)
+        finding = check_integrity(settings)
         if finding is None:
             raise NothingLost("The database has all that was ever seen of it: there is no loss to accept")
         if finding.status == "damaged":

@@ -8,10 +8,12 @@ from contextlib import closing, contextmanager
 
 from sessionstore.model.events import event_ids, now
 from sessionstore.settings import Settings
-from sessionstore.store.appender import Appender, checkpoint, open_writer
+from sessionstore.store.appender import Appender
 from sessionstore.store.high_water_mark import Newest, read_newest, write_newest
-from sessionstore.store.integrity import examine
+from sessionstore.store.integrity import check_integrity
+from sessionstore.store.maintenance import checkpoint
 from sessionstore.store.owner import own_folder
+from sessionstore.store.schema import open_writer
 
 
 class Unsound(Exception):
@@ -23,7 +25,7 @@ def appending(settings: Settings) -> Iterator[Appender]:
     """Raises CannotStart where a server runs, Unsound."""
     lock = own_folder(settings.directory)
     try:
-        if finding := examine(settings):
+        if finding := check_integrity(settings):
             raise Unsound(finding.detail)
         used = read_newest(settings.directory).cursor
         with closing(open_writer(settings.database)) as database:

@@ -9,13 +9,14 @@ from contextlib import closing
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from export.layout import PROGRESS, Session, open_reader
+from export.layout import PROGRESS, TreeSession, open_reader
 from export.tree import Tree
 from sessionstore.admin.offline import appending
 from sessionstore.model.events import Draft
 from sessionstore.model.problems import Problem
 from sessionstore.settings import Settings
-from sessionstore.store.appender import Appender, DeleteUnchanged, purge
+from sessionstore.store.appender import Appender, DeleteUnchanged
+from sessionstore.store.maintenance import purge
 from sessionstore.store.owner import CannotStart
 from sessionstore.web.tokens import tokens_folder
 
@@ -28,7 +29,7 @@ class NotPruned(Exception):
     """It is still there. The message says why."""
 
 
-def prune(settings: Settings, sessions: list[Session], url: str | None, report: Callable[[str], None]) -> int:
+def prune(settings: Settings, sessions: list[TreeSession], url: str | None, report: Callable[[str], None]) -> int:
     """Delete the sessions that are still as they were archived; how many went. Raises NotPruned where none can go.
 
     What an earlier run began, and was killed before it had done, is done as well.
@@ -47,7 +48,7 @@ def prune(settings: Settings, sessions: list[Session], url: str | None, report: 
 # ------------------------------------------------------------- without a server
 
 
-def delete(appender: Appender, session: Session, report: Callable[[str], None]) -> bool:
+def delete(appender: Appender, session: TreeSession, report: Callable[[str], None]) -> bool:
     appender.begin()
     try:
         draft = Draft(type="session_deleted", session_id=session.session_id, data={})
@@ -85,7 +86,7 @@ def follow(folder: Path) -> None:
 # --------------------------------------------------------- through a server
 
 
-def ask_server(settings: Settings, sessions: list[Session], url: str | None, report: Callable[[str], None]) -> int:
+def ask_server(settings: Settings, sessions: list[TreeSession], url: str | None, report: Callable[[str], None]) -> int:
     host, scheme = (
         settings.host if settings.is_loopback else "127.0.0.1",
         "https" if settings.tls_certificate else "http",
@@ -100,7 +101,7 @@ def ask_server(settings: Settings, sessions: list[Session], url: str | None, rep
     return sum(status in GONE for status, _ in answers)
 
 
-def ask(connection: http.client.HTTPConnection, session: Session, token: str | None) -> tuple[int, str]:
+def ask(connection: http.client.HTTPConnection, session: TreeSession, token: str | None) -> tuple[int, str]:
     """The status, and the detail of what is wrong. Raises NotPruned where there is no use in asking again."""
     headers = {"authorization": f"Bearer {token}"} if token else {}
     try:

@@ -14,7 +14,7 @@ from export import archive, backup
 from export.folders import lines_of
 from export.layout import EVENTS
 from sessionstore.admin.offline import appending
-from sessionstore.admin.restore import LINE, PART, Line, Restored, check, check_empty, put_beside, put_in_place
+from sessionstore.admin.restore import LINE, PART, Restored, TreeLine, check, check_empty, put_beside, put_in_place
 from sessionstore.model.drafts import draft_of_line, longest_line
 from sessionstore.model.events import json_object
 from sessionstore.model.problems import Problem
@@ -46,7 +46,7 @@ def kind_of(source: Path) -> str:
 # --------------------------------------------------------------------- a backup
 
 
-def put_back(copy: Path, into: Path, *, is_forced: bool = False) -> backup.Manifest:
+def put_back(copy: Path, into: Path, *, is_forced: bool = False) -> backup.BackupManifest:
     """Make a copy the database of the folder `into`. Raises BackupFailed, NotEmpty, CannotStart, OSError.
 
     `is_forced`: a database that is there is put beside, with its log.
@@ -69,7 +69,7 @@ def put_back(copy: Path, into: Path, *, is_forced: bool = False) -> backup.Manif
         os.close(lock)
 
 
-def check_is_same(part: Path, manifest: backup.Manifest) -> None:
+def check_is_same(part: Path, manifest: backup.BackupManifest) -> None:
     """Raises BackupFailed unless a copy is what was made."""
     with open(part, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -90,7 +90,7 @@ def bring_back(archives: list[Path], settings: Settings, step: Callable[[int], N
     manifests = [checked(path, longest) for path in archives]
     restored = Restored()
     with appending(settings) as appender:
-        appender.puts_off = False
+        appender.buffers = False
         for path, manifest in zip(archives, manifests, strict=True):
             if appender.session(manifest.session_id):
                 restored.odd.append(f"{path}: there is a session {manifest.session_id} already, and it stays as it is")
@@ -103,7 +103,7 @@ def bring_back(archives: list[Path], settings: Settings, step: Callable[[int], N
     return restored
 
 
-def checked(path: Path, longest: int) -> archive.Manifest:
+def checked(path: Path, longest: int) -> archive.ArchiveManifest:
     """The manifest of an archive whose events are those of its own session. Raises ArchiveFailed."""
     manifest = archive.manifest_in(path)
     for _ in events_in(path, manifest.session_id, longest):
@@ -111,7 +111,7 @@ def checked(path: Path, longest: int) -> archive.Manifest:
     return manifest
 
 
-def append_all(appender: Appender, events: Iterator[tuple[Line, bytes]]) -> int:
+def append_all(appender: Appender, events: Iterator[tuple[TreeLine, bytes]]) -> int:
     """One session, wholly or not at all; the number of its events. Raises Problem, ArchiveFailed."""
     appender.begin()
     try:
@@ -123,7 +123,7 @@ def append_all(appender: Appender, events: Iterator[tuple[Line, bytes]]) -> int:
         raise
 
 
-def events_in(path: Path, session_id: str, longest: int) -> Iterator[tuple[Line, bytes]]:
+def events_in(path: Path, session_id: str, longest: int) -> Iterator[tuple[TreeLine, bytes]]:
     """The events of an archived session, in their order, each with its line.
 
     Raises ArchiveFailed at the first that is of another session, ends one, or is none: whoever hands over an archive
@@ -140,7 +140,7 @@ def events_in(path: Path, session_id: str, longest: int) -> Iterator[tuple[Line,
                 yield event_of_line(line, session_id, place), line
 
 
-def event_of_line(line: bytes, session_id: str, place: str) -> Line:
+def event_of_line(line: bytes, session_id: str, place: str) -> TreeLine:
     try:
         event = LINE.decode(line)
         check(event)

@@ -26,8 +26,10 @@ from sessionstore.model.drafts import longest_line
 from sessionstore.model.events import EVENT_TYPES, LOGS, Draft, Event, is_id, is_user, now
 from sessionstore.model.folds import Document, decode, encode
 from sessionstore.model.problems import Problem
-from sessionstore.store.appender import INSERTS, Appender, checkpoint, is_of_the_disk, open_writer, purge, values_of
+from sessionstore.store.appender import INSERTS, Appender, is_of_the_disk, values_of
+from sessionstore.store.maintenance import checkpoint, purge
 from sessionstore.store.owner import own_folder
+from sessionstore.store.schema import open_writer
 
 DATABASE = "sessions.db"
 BESIDE = ("-wal", "-shm", "-journal")
@@ -46,7 +48,7 @@ class NotEmpty(Exception):
     """There are events already where the database should go. The message says what can be done."""
 
 
-class Line(msgspec.Struct, rename="camel"):
+class TreeLine(msgspec.Struct, rename="camel"):
     """A line of events.jsonl: its data is kept as it stands."""
 
     cursor: int
@@ -215,7 +217,7 @@ class Restoration:
             after = lines[-1][0]
             self.step(self.restored.events)
 
-    def insert(self, line: Line) -> None:
+    def insert(self, line: TreeLine) -> None:
         try:
             event = event_of(line)
             if event.session_id not in self.live and event.type not in ("session_created", "session_deleted"):
@@ -283,7 +285,7 @@ class Restoration:
             order = sorted((self.updated(sessions, name, index), name) for name in names)
             ids = (f"restored-{number}" for number in count(self.head + self.restored.events + 1))
             appender = Appender(self.database, clock=now, ids=ids)
-            appender.puts_off = False
+            appender.buffers = False
             for _, name in order:
                 self.append_session(appender, self.reading(sessions, name, index, self.odd))
 
@@ -336,7 +338,7 @@ class Restoration:
             return {}
 
 
-LINE = msgspec.json.Decoder(Line)
+LINE = msgspec.json.Decoder(TreeLine)
 LAST_FREE = """
 SELECT cursor + 1 FROM (SELECT 0 AS cursor UNION ALL SELECT cursor FROM events) AS used
 WHERE cursor + 1 < ? AND NOT EXISTS (SELECT 1 FROM events WHERE events.cursor = used.cursor + 1)
@@ -345,7 +347,7 @@ ORDER BY cursor DESC LIMIT 1"""
 """The last cursor before another that nothing has."""
 
 
-def check(line: Line) -> None:
+def check(line: TreeLine) -> None:
     """Raises ValueError for what the schema leaves to the server to check."""
     if line.cursor < 1:
         raise ValueError(f"its cursor is {line.cursor}")
@@ -361,7 +363,7 @@ def check(line: Line) -> None:
             raise ValueError(f"{time!r} is no time in UTC and milliseconds")
 
 
-def event_of(line: Line) -> Event:
+def event_of(line: TreeLine) -> Event:
     """The event whose line in the view `timeline` this is, to the letter. Raises ValueError."""
     data, seq, kind = bytes(line.data), None, None
     if line.type in LOGS:

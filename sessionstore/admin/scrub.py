@@ -28,9 +28,10 @@ from sessionstore.admin.recovery import GZIP_HEAD, SQLITE_HEAD
 from sessionstore.model import folds
 from sessionstore.model.folds import Document, decode, encode
 from sessionstore.settings import Settings
-from sessionstore.store.appender import STATE_EVENTS, checkpoint, index_search, open_writer, purge
-from sessionstore.store.integrity import examine, manifests
+from sessionstore.store.integrity import check_integrity, manifests
+from sessionstore.store.maintenance import checkpoint, index_search, purge
 from sessionstore.store.owner import own_folder
+from sessionstore.store.schema import STATE_EVENTS, open_writer
 
 MARK = "[redacted:scrubbed]"
 PIECE, OVERLAP = 4 << 20, 1 << 16
@@ -48,7 +49,7 @@ class BadPattern(ValueError):
     """The message says why."""
 
 
-class Found(NamedTuple):
+class SecretFound(NamedTuple):
     """What had something to be taken out."""
 
     events: dict[str, int]
@@ -120,7 +121,7 @@ def ids_in(data: Document) -> list[str]:
 # ----------------------------------------------------------------------- database
 
 
-class Row(NamedTuple):
+class StoredRow(NamedTuple):
     """Of `events`."""
 
     cursor: int
@@ -131,24 +132,24 @@ class Row(NamedTuple):
     data: str
 
 
-def rows_of(database: sqlite3.Connection, step: Step) -> Iterator[Row]:
+def rows_of(database: sqlite3.Connection, step: Step) -> Iterator[StoredRow]:
     after = 0
     while rows := database.execute(
-        f"SELECT {', '.join(Row._fields)} FROM events WHERE cursor > ? ORDER BY cursor LIMIT ?", (after, AT_ONCE)
+        f"SELECT {', '.join(StoredRow._fields)} FROM events WHERE cursor > ? ORDER BY cursor LIMIT ?", (after, AT_ONCE)
     ).fetchall():
-        yield from map(Row._make, rows)
+        yield from map(StoredRow._make, rows)
         after = rows[-1][0]
         step(after)
 
 
-def look(database: sqlite3.Connection, replace: Replace, step: Step = lambda number: None) -> Found:
+def look(database: sqlite3.Connection, replace: Replace, step: Step = lambda number: None) -> SecretFound:
     """What would be replaced. Changes nothing."""
     return go_through(database, Scrubber(replace), lambda row, data, user_id: None, step)
 
 
 def go_through(
-    database: sqlite3.Connection, scrubber: Scrubber, change: Callable[[Row, str, str], object], step: Step
-) -> Found:
+    database: sqlite3.Connection, scrubber: Scrubber, change: Callable[[StoredRow, str, str], object], step: Step
+) -> SecretFound:
     events: Counter[str] = Counter()
     named: dict[str, None] = {}
     for row in rows_of(database, step):
@@ -160,10 +161,10 @@ def go_through(
         ids = [row.session_id, row.event_id, row.agent_id, *(data[name] for name in ids_in(data))]
         if scrubber.holds(ids):
             named[row.session_id] = None
-    return Found(dict(events), scrubber.texts, list(named))
+    return SecretFound(dict(events), scrubber.texts, list(named))
 
 
-def scrub_rows(database: sqlite3.Connection, replace: Replace, step: Step) -> Found:
+def scrub_rows(database: sqlite3.Connection, replace: Replace, step: Step) -> SecretFound:
     """In one transaction, events and what follows from them."""
     scrubber = Scrubber(replace)
     update = "UPDATE events SET data = ?, user_id = ? WHERE cursor = ?"
@@ -280,7 +281,7 @@ def is_in_file(path: Path, scrubber: Scrubber) -> bool:
 
 
 def is_in_copy(path: Path, scrubber: Scrubber) -> bool:
-    """Row by row: in the file a long text is in pieces. Raises sqlite3.Error."""
+    """StoredRow by row: in the file a long text is in pieces. Raises sqlite3.Error."""
     with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)) as database:
         return any(scrubber.holds([row.user_id, decode(row.data)]) for row in rows_of(database, lambda number: None))
 
@@ -317,11 +318,11 @@ def value_of(text: bytes) -> Any:
 # ----------------------------------------------------------------------- the whole
 
 
-def scrub(settings: Settings, replace: Replace, step: Step, report: Callable[[str], None]) -> Found:
+def scrub(settings: Settings, replace: Replace, step: Step, report: Callable[[str], None]) -> SecretFound:
     """Take it out of everything in the folder of a store whose server does not run. Raises CannotStart, Unsound."""
     lock = own_folder(settings.directory)
     try:
-        if finding := examine(settings):
+        if finding := check_integrity(settings):
             raise Unsound(finding.detail)
         with closing(open_writer(settings.database)) as database:
             database.execute("PRAGMA secure_delete = ON")

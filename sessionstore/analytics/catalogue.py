@@ -1,4 +1,4 @@
-"""What people can ask: the views of views.sql and the questions of queries.sql, with what their comments say."""
+"""Canned queries and views: those of queries.sql and views.sql, with what their comments say."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from functools import cache
 import msgspec
 
 from sessionstore import ROOT
-from sessionstore.store.appender import statements
+from sessionstore.store.schema import statements
 
 VIEWS = ROOT / "views.sql"
 QUESTIONS = ROOT / "queries.sql"
@@ -33,7 +33,7 @@ class View(msgspec.Struct, frozen=True):
     sql: str
 
 
-class Question(msgspec.Struct, frozen=True):
+class CannedQuery(msgspec.Struct, frozen=True):
     """A question that is asked often. Its name stays: others link to it."""
 
     name: str
@@ -58,7 +58,7 @@ def views() -> dict[str, View]:
 
 
 @cache
-def questions() -> dict[str, Question]:
+def questions() -> dict[str, CannedQuery]:
     """Those of queries.sql, in their order."""
     found = {}
     for statement in statements(QUESTIONS.read_text()):
@@ -68,7 +68,7 @@ def questions() -> dict[str, Question]:
         name, title, description = heading.groups()
         sql = sql.strip().removesuffix(";")
         parameters = list(dict.fromkeys(PARAMETER.findall(sql)))
-        found[name] = Question(name, title, one_line(description), f"{PATH}/{name}", parameters, sql)
+        found[name] = CannedQuery(name, title, one_line(description), f"{PATH}/{name}", parameters, sql)
     return found
 
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
@@ -21,7 +20,6 @@ from sessionstore.model.events import (
     Draft,
     EventType,
     decoded,
-    is_id,
     is_too_deep,
     json_object,
     known_id,
@@ -29,9 +27,10 @@ from sessionstore.model.events import (
     utc,
 )
 from sessionstore.model.folds import Document, encode, path_of
-from sessionstore.model.problems import Problem, invalid, invalid_value, no_session, not_json
+from sessionstore.model.problems import Problem, invalid, invalid_value, not_json
 from sessionstore.model.redaction import check_texts
-from sessionstore.web.gate import Headers, Receive
+
+Headers = dict[bytes, bytes]
 
 Id = Annotated[str, msgspec.Meta(pattern=ID_PATTERN, examples=["test-1771012854"])]
 UserId = Annotated[str, msgspec.Meta(pattern=USER_PATTERN, examples=["test-user-alice"])]
@@ -579,62 +578,3 @@ def payload_in(body: bytes) -> Any:
         return hook_agent._payload(body)
     except ValueError as error:
         raise not_json(str(error)) from None
-
-
-# -------------------------------------------------------------- path and headers
-
-
-def session_in_path(text: str) -> str:
-    """A session id in a path. Raises Problem 404 for what cannot be one."""
-    if is_id(text):
-        return text
-    raise no_session(text)
-
-
-async def read_body(receive: Receive, limit: int) -> bytes:
-    """The whole body. Raises Problem 413 past `limit` bytes, 400 if the caller goes away."""
-    parts, size = [], 0
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise Problem(400, "The request ended before its body did")
-        parts.append(message["body"])
-        size += len(message["body"])
-        if size > limit:
-            raise Problem(413, f"The body may have at most {limit} bytes")
-        if not message["more_body"]:
-            return parts[0] if len(parts) == 1 else b"".join(parts)
-
-
-def split(values: list[str] | None) -> list[str]:
-    """The values of a query parameter that may repeat, or have several values with commas between them."""
-    return [name for text in values or () for name in text.split(",") if name]
-
-
-def check_media_type(headers: Headers, *allowed: str) -> str:
-    """The media type of the body. Raises Problem 415 for any but `allowed`, in UTF-8, and not compressed."""
-    if headers.get(b"content-encoding", b"identity").lower() != b"identity":
-        refused = {"accept-encoding": "identity"}
-        raise Problem(415, "The body must be sent as it is: gzip and the like are not understood", headers=refused)
-    if headers.get(b"content-type") == b"application/json" and "application/json" in allowed:
-        return "application/json"
-    media_type, _, parameters = headers.get(b"content-type", b"").decode("latin-1").lower().partition(";")
-    charset = re.search(r"charset\s*=\s*\"?([^\s\";]+)", parameters)
-    if media_type.strip() not in allowed or (charset and charset[1] not in ("utf-8", "utf8")):
-        raise Problem(415, f"The body must be sent as {' or '.join(allowed)}, in UTF-8", headers={"accept": allowed[0]})
-    return media_type.strip()
-
-
-def if_match(headers: Headers) -> frozenset[int] | None:
-    """The versions in If-Match; None: there is none, or `*`. A tag that is no version matches nothing."""
-    value = headers.get(b"if-match")
-    if value is None or value.strip() == b"*":
-        return None
-    return frozenset(versions(value.decode("latin-1").split(",")))
-
-
-def versions(tags: Iterable[str]) -> Iterator[int]:
-    for tag in tags:
-        match = re.fullmatch(r'\s*"([0-9]{1,18})"\s*', tag)
-        if match:
-            yield int(match[1])

@@ -1,4 +1,4 @@
-"""How a session ended, from what was said in it: the facts that an end's event is completed by.
+"""The status of an end, from what was said in the session: the facts that an end's event is completed by.
 
 Claude Code's SessionEnd says that a conversation is over, and not what became of it. The store looks at the last words
 of the main agent: an error is a failure; a prompt without an answer, an open ask or an open call a cancellation.

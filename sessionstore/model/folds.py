@@ -1,4 +1,4 @@
-"""What an event does to a document: pure functions, JSON text in and JSON text out.
+"""Folds: what an event does to a document, as pure functions, JSON text in and JSON text out.
 
 The triggers of schema.sql call them as SQL functions; the API folds the same
 events again to show a state as it was at some cursor.

@@ -1,0 +1,16 @@
+"""The database file: one writer with group commit, read-only readers, and the ring buffer that readers of the feed
+share.
+
+owner            one process on a folder
+folder           the file system below it: fit, closed to others, still there
+disk             the room that is left; backpressure before there is none
+high_water_mark  the newest cursor, beside the database
+search           full-text search, apart from SQL
+schema           opening the file, migrations
+integrity        whether the file can be served, looked at once at the start
+maintenance      purge, search index, checkpoints
+appender         one event into the database
+writer           the writer thread: group commit
+broadcaster      the ring buffer of committed events
+reader           read-only connections and every query of the API
+"""

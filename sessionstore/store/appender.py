@@ -1,4 +1,4 @@
-"""The SQLite file: how it is opened, and how one event gets into it.
+"""Appending one event: who exists, which seq, which id, what was said before.
 
 `append` is a plain function of a connection and a draft. It decides what the
 event becomes (who exists, which seq, which id), and inserts it; the triggers of
@@ -9,231 +9,24 @@ connection that writes.
 from __future__ import annotations
 
 import logging
-import re
 import sqlite3
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing
-from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 import msgspec
 
-from sessionstore import ROOT
 from sessionstore.model import coercion, endings, folds
-from sessionstore.model.events import LOGS, STATE_TYPES, UNKNOWN_USER, Draft, Event, is_absurd, known_id
+from sessionstore.model.events import LOGS, NEW_SESSIONS, STATE_TYPES, UNKNOWN_USER, Draft, Event, is_absurd, known_id
 from sessionstore.model.folds import DONE, METRICS, Document, encode
 from sessionstore.model.problems import Problem, fault, invalid, invalid_value, no_session
-from sessionstore.store import search
-from sessionstore.web.tokens import NEW_SESSIONS
+from sessionstore.store.maintenance import purge
+from sessionstore.store.schema import OF_STATE
 
-log = logging.getLogger("sessionstore.store.appender")
+logger = logging.getLogger(__name__)
 
-SCHEMA = ROOT / "schema.sql"
-APPLICATION_ID = 1399157617
-INCREMENTAL = 2
-"""What PRAGMA auto_vacuum says of a database that can give pages back one by one."""
-
-Migration = Callable[[sqlite3.Connection], None]
-
-
-def find_events_by_their_id_first(connection: sqlite3.Connection) -> None:
-    """Ids that are made one after the other stand together, so that a commit touches fewer pages."""
-    connection.execute("DROP INDEX events_by_event_id")
-    connection.execute("CREATE UNIQUE INDEX events_by_event_id ON events (event_id, session_id)")
-
-
-def find_results_prompts_and_failures(connection: sqlite3.Connection) -> None:
-    """What people ask for is found among any number of events."""
-    connection.execute(
-        "CREATE INDEX events_by_tool_use ON events (session_id, data ->> '$.toolUseId')\n"
-        "WHERE kind IN ('tool_result', 'tool_error')"
-    )
-    connection.execute("CREATE INDEX events_of_prompts ON events (cursor) WHERE kind = 'prompt'")
-    connection.execute("CREATE INDEX events_of_failures ON events (cursor) WHERE kind = 'tool_error'")
-
-
-def note_turns(connection: sqlite3.Connection) -> None:
-    """From now on: nobody is to be told of what was long ago."""
-    create_schema(connection, re.compile(r"^CREATE (TABLE|INDEX) turns", re.MULTILINE))
-
-
-def search_by_parts_and_marks(connection: sqlite3.Connection) -> None:
-    """Another full-text index: it is filled anew behind the writing, and search says how far it has come."""
-    connection.execute("DROP TABLE search")
-    create_schema(connection, re.compile(r"^(CREATE VIRTUAL TABLE|INSERT INTO) search ", re.MULTILINE))
-    connection.execute("UPDATE progress SET searched = 0")
-
-
-def find_what_changes_a_state(connection: sqlite3.Connection) -> None:
-    """So that a retry is answered at once, and a state of long ago soon, in a session with very many entries."""
-    create_schema(connection, re.compile(r"^CREATE INDEX events_of_documents", re.MULTILINE))
-
-
-def keep_each_ask(connection: sqlite3.Connection) -> None:
-    """What a session waits for is found in its events, where they say it; final.json has the goals that were reached
-    whole, as they were at the end."""
-    create_schema(connection, re.compile(r"^CREATE (TABLE|INDEX) (asks|remade)", re.MULTILINE))
-    connection.execute("INSERT INTO remade SELECT max(cursor) FROM events HAVING max(cursor) > 0")
-    create_schema(connection, re.compile(r"^CREATE VIEW words", re.MULTILINE))
-    connection.execute(LAST_ASKED)
-    connection.execute("DROP VIEW words")
-    connection.execute("ALTER TABLE sessions DROP COLUMN attention")
-    after = ""
-    while finals := connection.execute(FINALS_WITH_GOALS, (after,)).fetchall():
-        for after, document, cursor in finals:
-            connection.execute(MEND_FINAL, (goals_at_end(connection, after, document, cursor), after))
-
-
-LAST_ASKED = """
-INSERT INTO asks
-SELECT w.cursor, w.session_id, w.cursor, iif(w.reason = 'input', NULL, w.agent_id), w.reason, w.message, w.own_id,
-       w.tool_use_id, w.tool, w.input, w.exactness, w.is_logged
-FROM words w JOIN (SELECT s.session_id, coalesce(
-        (SELECT max(e.cursor) FROM events e
-         WHERE e.session_id = s.session_id AND e.cursor >= s.created_cursor
-           AND (e.seq IS NOT NULL OR e.type = 'metadata_updated') AND json_type(e.data, '$.attention') = 'object'),
-        s.last_cursor) AS asked
-      FROM sessions s WHERE s.status = 'waiting') ON w.cursor = asked"""
-FINALS_WITH_GOALS = """
-SELECT d.session_id, d.document,
-       (SELECT max(e.cursor) FROM events e WHERE e.session_id = d.session_id AND e.type = 'session_finalized')
-FROM documents d
-WHERE d.name = 'final' AND d.session_id > ? AND json_type(d.document, '$.goalsAchieved[0]') = 'text'
-ORDER BY d.session_id LIMIT 500"""
-MEND_FINAL = "UPDATE documents SET document = ? WHERE session_id = ? AND name = 'final'"
-
-
-def goals_at_end(connection: sqlite3.Connection, session_id: str, document: str, cursor: int) -> str:
-    """final.json with the goals that it names by their ids."""
-    final = folds.decode(document)
-    goals = folds.goals_of(folds.state_at(connection.execute(STATE_EVENTS, (session_id, cursor))))
-    records = {
-        goal["id"]: goal for goal in reversed(goals) if isinstance(goal, dict) and isinstance(goal.get("id"), str)
-    }
-    final["goalsAchieved"] = [records.get(name, {"id": name}) for name in final["goalsAchieved"]]
-    return encode(final)
-
-
-def find_calls_by_their_id(connection: sqlite3.Connection) -> None:
-    """An id may be used for one call after the other: which of them a result is of, the calls say."""
-    connection.execute("DROP INDEX events_by_tool_use")
-    create_schema(connection, re.compile(r"^CREATE INDEX events_by_tool_use", re.MULTILINE))
-
-
-MIGRATIONS: tuple[Migration, ...] = (
-    find_events_by_their_id_first,
-    find_results_prompts_and_failures,
-    note_turns,
-    search_by_parts_and_marks,
-    find_what_changes_a_state,
-    keep_each_ask,
-    find_calls_by_their_id,
-)
-"""Append-only: what turns the tables of a database of version N, as PRAGMA user_version has it, into those of N + 1,
-from version 1 on. Views and triggers are made anew after them. schema.sql is always the newest version; a database
-that is made new needs none of these."""
 
 # --------------------------------------------------------------------- opening
-
-BUSY_MILLISECONDS = 5000
-"""How long a write waits for a lock that somebody else has."""
-ATTEMPT_MILLISECONDS = 50
-"""How long one attempt to empty the log does."""
-
-
-class DatabaseUnusable(Exception):
-    """The file is there, but this program must not write to it. The message says why."""
-
-
-def open_writer(path: Path, *, durability: str = "full") -> sqlite3.Connection:
-    """The connection that writes, on a database of the newest version. `durability` is `full` or `normal`."""
-    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=256)
-    try:
-        prepare_writer(connection, durability)
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-def prepare_writer(connection: sqlite3.Connection, durability: str) -> None:
-    connection.execute(f"PRAGMA busy_timeout = {BUSY_MILLISECONDS}")
-    check_owner(connection)
-    if connection.execute("PRAGMA page_count").fetchone() == (0,):  # later it would take a VACUUM
-        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
-    for pragma in (
-        "journal_mode = WAL",
-        f"synchronous = {durability}",
-        "foreign_keys = ON",
-        "cell_size_check = ON",
-        "journal_size_limit = 67108864",
-        "temp_store = MEMORY",
-        "cache_size = -65536",
-    ):
-        connection.execute(f"PRAGMA {pragma}")
-    folds.register(connection)
-    migrate(connection)
-
-
-def check_owner(connection: sqlite3.Connection) -> None:
-    """Raises DatabaseUnusable for the file of another program; a file with nothing in it is nobody's."""
-    (owner,) = connection.execute("PRAGMA application_id").fetchone()
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    if owner != APPLICATION_ID and (owner or version or tables):
-        raise DatabaseUnusable("it belongs to another program")
-
-
-def migrate(connection: sqlite3.Connection, migrations: tuple[Migration, ...] = MIGRATIONS) -> None:
-    """Bring the database to the newest version, wholly or not at all. Raises DatabaseUnusable for one still newer."""
-    newest = len(migrations) + 1
-    (found,) = connection.execute("PRAGMA user_version").fetchone()
-    if found > newest:
-        raise DatabaseUnusable(f"it is of version {found}, this program knows {newest}: use a newer program")
-    if found == newest:
-        return
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        if found:
-            drop_views_and_triggers(connection)
-            for step in migrations[found - 1 :]:
-                step(connection)
-            create_schema(connection, HAS_NO_ROWS)
-        else:
-            create_schema(connection)
-        connection.execute(f"PRAGMA user_version = {newest}")
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
-
-
-HAS_NO_ROWS = re.compile(r"^CREATE (VIEW|TRIGGER) ", re.MULTILINE)
-
-
-def drop_views_and_triggers(connection: sqlite3.Connection) -> None:
-    rows = connection.execute("SELECT type, name FROM sqlite_master WHERE type IN ('trigger', 'view') ORDER BY type")
-    for kind, name in rows.fetchall():
-        connection.execute(f"DROP {kind} {name}")
-
-
-def create_schema(connection: sqlite3.Connection, which: re.Pattern[str] = re.compile("")) -> None:
-    """What schema.sql says: all of it, or the statements that match."""
-    for statement in filter(which.search, statements(SCHEMA.read_text())):
-        connection.execute(statement)
-
-
-def statements(script: str) -> Iterator[str]:
-    """The statements of an SQL script one by one: executescript would commit before it begins."""
-    statement = ""
-    for line in script.splitlines(keepends=True):
-        statement += line
-        if sqlite3.complete_statement(statement):
-            yield statement
-            statement = ""
 
 
 # ------------------------------------------------------------------- appending
@@ -250,16 +43,6 @@ MAX_SESSIONS_KNOWN = 10_000
 USED_IDS = """
 SELECT e.session_id, e.event_id FROM json_each(?) wanted
 JOIN events e ON e.session_id = wanted.value ->> 0 AND e.event_id = wanted.value ->> 1"""
-CHANGES_STATE = f"""
-(e.type IN ({", ".join(f"'{name}'" for name in STATE_TYPES)})
- OR e.type IN ('session_finalized', 'metadata_updated') AND json_type(e.data, '$.cancelledAgents') = 'array')"""
-"""Whether an event e changes the state: an end does where it is that of agents, too."""
-OF_STATE = f"""
-WHERE session_id = ? AND cursor >= (SELECT created_cursor FROM sessions s WHERE s.session_id = e.session_id)
-  AND cursor <= ? AND seq IS NULL AND (type = 'session_created' OR {CHANGES_STATE})"""
-"""The events that a state is made of; values: session id, cursor."""
-STATE_EVENTS = f"SELECT type, patch, data, timestamp FROM events e {OF_STATE} ORDER BY cursor"
-"""What folds.state_at takes."""
 STATE_VERSION = f"SELECT count(*) FROM events e {OF_STATE}"
 RECORD_EVENTS = {
     table: f"""
@@ -334,7 +117,7 @@ class Appended(NamedTuple):
     """The goal or agent as it is after the event."""
 
 
-class Session(msgspec.Struct):
+class KnownSession(msgspec.Struct):
     """What the next event of a session has to know about it."""
 
     user_id: str
@@ -381,12 +164,12 @@ class Appender:
         """Drafts that were not stored: `duplicate`, or the status of what was wrong with them."""
         self.untold: Counter[str] = Counter()
         """The same of this transaction, which may have to be run again."""
-        self.puts_off = True
+        self.buffers = True
         """False: every entry is inserted at once, so that one that is refused fails alone."""
         self.is_open = False
         """Whether SQLite has been told to begin."""
         self.fresh: list[Event] = []
-        self.forget()
+        self.reload()
 
     # ---- transactions
 
@@ -423,9 +206,9 @@ class Appender:
         if self.connection.in_transaction:
             self.connection.execute("ROLLBACK")
         self.is_open = False
-        self.forget()
+        self.reload()
 
-    def forget(self) -> None:
+    def reload(self) -> None:
         """Know nothing but what the database has."""
         self.cursor, self.searched = self.connection.execute(
             "SELECT coalesce((SELECT max(cursor) FROM events), 0), searched FROM progress"
@@ -441,11 +224,11 @@ class Appender:
         self.unused_ids: set[tuple[str, str]] = set()
         self.entries: list[Event] = []
         self.entry_ids: set[tuple[str, str]] = set()
-        self.sessions: dict[str, Session] = {}
+        self.sessions: dict[str, KnownSession] = {}
 
     # ---- appending
 
-    def look_up(self, drafts: Iterable[Draft]) -> None:
+    def prefetch_event_ids(self, drafts: Iterable[Draft]) -> None:
         """Find out in one query which of the drafts' eventIds nobody has used, so that they need not be asked for."""
         wanted = {(draft.session_id, draft.event_id) for draft in drafts if draft.event_id is not None}
         if len(wanted) < 2:
@@ -468,7 +251,7 @@ class Appender:
         except Exception as error:
             if self.cursor != cursor or self.is_undone or is_of_the_disk(error):
                 raise
-            log.exception("A write that was let in could not be stored: %s", draft.type)
+            logger.exception("A write that was let in could not be stored: %s", draft.type)
             refusal = unstorable(error)
             self.untold[f"{refusal.status}"] += 1
             raise refusal from error
@@ -483,13 +266,13 @@ class Appender:
 
     def append_draft(self, draft: Draft) -> Appended:
         session = self.session(draft.session_id)
-        if twin := self.twin(draft, session):
-            return self.told_again(draft, twin)
+        if earlier := self.duplicate_of(draft, session):
+            return self.replay(draft, earlier)
         if session is None and draft.type != "session_created":
             return self.append_first_word(draft)
         return self.append_to(session, draft)
 
-    def append_to(self, session: Session | None, draft: Draft) -> Appended:
+    def append_to(self, session: KnownSession | None, draft: Draft) -> Appended:
         """One INSERT, so it needs no savepoint: SQLite undoes a statement that fails, triggers and all."""
         if session is not None and draft.type in LOGS:
             return Appended(self.log(draft, session))
@@ -551,7 +334,7 @@ class Appender:
             detail = f"One token may begin {NEW_SESSIONS} sessions a second: the same again is taken later"
             raise Problem(429, detail, headers={"retry-after": "1"})
 
-    def session(self, session_id: str) -> Session | None:
+    def session(self, session_id: str) -> KnownSession | None:
         if known := self.sessions.get(session_id):
             return known
         row = self.connection.execute(
@@ -563,10 +346,10 @@ class Appender:
         if len(self.sessions) >= MAX_SESSIONS_KNOWN:
             self.insert_entries()
             self.sessions.clear()
-        self.sessions[session_id] = Session(*row)
+        self.sessions[session_id] = KnownSession(*row)
         return self.sessions[session_id]
 
-    def log(self, draft: Draft, session: Session) -> Event:
+    def log(self, draft: Draft, session: KnownSession) -> Event:
         """Give an entry its place in its log, and put off its INSERT."""
         log = f"{draft.type}s"
         event = self.event_of(draft, session.user_id, getattr(session, log) + 1)
@@ -574,7 +357,7 @@ class Appender:
         self.entries.append(event)
         self.entry_ids.add((event.session_id, event.event_id))
         self.noted(event)
-        if not self.puts_off:
+        if not self.buffers:
             self.insert_entries()
         return event
 
@@ -594,7 +377,7 @@ class Appender:
                 self.connection.execute(INSERTS[len(rows)], [value for row in rows for value in values_of(row)])
         except Exception as error:
             self.forget_last(rows[0].cursor)
-            if self.puts_off and not self.is_undone and not is_of_the_disk(error):
+            if self.buffers and not self.is_undone and not is_of_the_disk(error):
                 raise EntryRefused(str(error)) from error
             raise
 
@@ -606,7 +389,7 @@ class Appender:
 
     # ---- retries
 
-    def twin(self, draft: Draft, session: Session | None) -> Event | None:
+    def duplicate_of(self, draft: Draft, session: KnownSession | None) -> Event | None:
         """The event that this draft repeats, if it does: by its eventId, or a session's creation in every part."""
         if session is None:  # of a deleted session only its deletion is left
             self.unused_ids.discard((draft.session_id, draft.event_id or ""))
@@ -629,24 +412,24 @@ class Appender:
         row = self.connection.execute(f"SELECT {COLUMNS} FROM events WHERE {condition}", values).fetchone()
         return Event(*row) if row else None
 
-    def told_again(self, draft: Draft, twin: Event) -> Appended:
+    def replay(self, draft: Draft, earlier: Event) -> Appended:
         """The answer to a retry: that of the first time. Raises Problem 422 where the content is another."""
-        if not (draft.is_same_by_id or is_same(draft, twin) or is_same(draft, self.as_of_now(twin))):
+        if not (draft.is_same_by_id or is_same(draft, earlier) or is_same(draft, self.as_of_now(earlier))):
             raise Problem(
                 422,
                 f"The event {draft.event_id!r} of this session has other content: give a new event a new eventId",
                 path="$.eventId",
             )
         self.untold["duplicate"] += 1
-        version, record = self.outcome_then(twin) if twin.type in STATE_TYPES else (None, None)
-        return Appended(twin, duplicate=True, version=version, record=record)
+        version, record = self.outcome_then(earlier) if earlier.type in STATE_TYPES else (None, None)
+        return Appended(earlier, duplicate=True, version=version, record=record)
 
     def as_of_now(self, event: Event) -> Event:
         return replace(event, data=encode(self.redacted(folds.decode(event.data))))
 
     # ---- decisions
 
-    def decide(self, draft: Draft, session: Session) -> Draft:
+    def decide(self, draft: Draft, session: KnownSession) -> Draft:
         """The draft as it will be stored. Raises Problem where the session or its state forbids it."""
         if draft.if_match is not None:
             self.check_version(draft)
@@ -664,7 +447,7 @@ class Appender:
         ).fetchone()
         return int(version)
 
-    def resume(self, draft: Draft, session: Session) -> Draft:
+    def resume(self, draft: Draft, session: KnownSession) -> Draft:
         """What creates a session that is there resumes it; one that was made by its first word is claimed by it."""
         if draft.must_be_new:
             raise Problem(409, f"There is a session {draft.session_id!r} already: PUT resumes it")
@@ -682,11 +465,11 @@ class Appender:
         found = endings.cleared_before(self.connection, draft.session_id, user_id, moment, start)
         return replace(draft, data=draft.data | {"metadata": start | {"continues": found}}) if found else draft
 
-    def update_metadata(self, draft: Draft, session: Session) -> Draft:
+    def update_metadata(self, draft: Draft, session: KnownSession) -> Draft:
         draft = self.fit_for_metadata(draft, draft.type)
         return self.cancel_agents(draft) if draft.data.get("status") in DONE else draft
 
-    def finalize(self, draft: Draft, session: Session) -> Draft:
+    def finalize(self, draft: Draft, session: KnownSession) -> Draft:
         """An end that does not say what became of the session is completed by what was said in it."""
         if endings.is_undecided(draft.data):
             ending = endings.decided(self.connection, draft.session_id, draft.data)
@@ -711,7 +494,7 @@ class Appender:
         )
         return fit_for_metadata(folds.decode(document), folds.decode(metrics), event_type, draft)
 
-    def add_goal(self, draft: Draft, session: Session) -> Draft:
+    def add_goal(self, draft: Draft, session: KnownSession) -> Draft:
         goal_id = draft.data.get("id")
         if goal_id is None:
             goal_id = self.free_id("goals", "goal", draft.session_id, session.goals)
@@ -727,7 +510,7 @@ class Appender:
         } | {name: value for name, value in draft.data.items() if name != "id"}
         return replace(draft, data=goal)
 
-    def spawn_agent(self, draft: Draft, session: Session) -> Draft:
+    def spawn_agent(self, draft: Draft, session: KnownSession) -> Draft:
         agent_id, moment = draft.data.get("agentId"), draft.timestamp or self.received_at
         if agent_id is None:
             agent_id = self.free_id("agents", "agent", draft.session_id, session.agents)
@@ -755,10 +538,10 @@ class Appender:
         ).fetchone()
         return replace(draft, data=draft.data | {"completedAt": row[0], "endedBy": "session"}) if row else draft
 
-    def change_goal(self, draft: Draft, session: Session) -> Draft:
+    def change_goal(self, draft: Draft, session: KnownSession) -> Draft:
         return self.change("goals", "goal", draft.data["goalId"], draft)
 
-    def change_agent(self, draft: Draft, session: Session) -> Draft:
+    def change_agent(self, draft: Draft, session: KnownSession) -> Draft:
         agent_id = draft.data["agentId"]
         draft = self.change("agents", "agent", agent_id, draft)
         is_at_work = "status" in draft.data or self.record("agents", draft.session_id, agent_id) is None
@@ -785,7 +568,7 @@ class Appender:
 
     # ---- the one statement that changes anything
 
-    def insert(self, draft: Draft, session: Session | None) -> Event:
+    def insert(self, draft: Draft, session: KnownSession | None) -> Event:
         if draft.type == "session_created":
             self.finish_purge(draft.session_id)
         if draft.type in ("session_created", "session_deleted"):
@@ -910,7 +693,7 @@ def is_same_data(given: Document, stored: Document, added: Iterable[str]) -> boo
     return given == {name: value for name, value in stored.items() if name in given or name not in added}
 
 
-class Metadata(msgspec.Struct, rename="camel"):
+class MetadataMembers(msgspec.Struct, rename="camel"):
     """What callers may make of a session's metadata."""
 
     model: str | None
@@ -940,7 +723,7 @@ def check_metadata(document: Document, metrics: Document, event_type: str, said:
     """Raises Problem 422 where what is said would make something else of the metadata than what it is."""
     shown = folds.metadata_shown(document, metrics, event_type, said)
     try:
-        msgspec.convert(shown, Metadata)
+        msgspec.convert(shown, MetadataMembers)
     except msgspec.ValidationError as error:
         raise invalid_value(error) from None
     for name in METRICS:
@@ -953,7 +736,7 @@ def check_metadata(document: Document, metrics: Document, event_type: str, said:
 
 
 def lose_silent(appender: Appender, heard_before: str) -> list[Event]:
-    """Mark the active sessions lost whose last word came before `heard_before`; their events.
+    """HighWaterMark the active sessions lost whose last word came before `heard_before`; their events.
 
     One that waits for a person is silent for a good reason, and stays as it is. One whose graph has come to its end,
     and in which nobody is at work, has ended with its last word.
@@ -992,115 +775,7 @@ class DeleteUnchanged:
         return appender.append(self.draft)
 
 
-SEARCHED_AT_ONCE = 1 << 18
-"""Characters of events that one call brings into the index or takes out of it, or one event of more."""
-MERGED_AT_LEAST = 50
-CHARACTERS_PER_PAGE = 1000
-"""How many pages of the index are merged with each call: left to itself, FTS5 merges seldom, and then very many."""
-
-
-def purge(connection: sqlite3.Connection, *, session_id: str | None = None, limit: int = 500) -> bool:
-    """Remove some events of a deleted session (of any, or of this one). False when there is nothing left to do."""
-    row = connection.execute(
-        "SELECT session_id, cursor FROM purges WHERE session_id = coalesce(?, session_id) LIMIT 1", (session_id,)
-    ).fetchone()
-    if row is None:
-        return False
-    gone, has_more = some_of(connection, "session_id = ? AND cursor < ?", *row, limit=limit)
-    (searched,) = connection.execute("SELECT searched FROM progress").fetchone()
-    connection.executemany(
-        f"INSERT INTO search (search, rowid, {search.COLUMNS}) VALUES ('delete', ?, ?, ?, ?)",
-        (search.entry(*event) for event in gone if event[0] <= searched),
-    )
-    merge_search(connection, pages=pages_of(gone))
-    connection.executemany("DELETE FROM events WHERE cursor = ?", (event[:1] for event in gone))
-    if not has_more:
-        connection.execute("DELETE FROM purges WHERE session_id = ?", row[:1])
-    return True
-
-
-def index_search(connection: sqlite3.Connection, *, limit: int) -> tuple[int, bool]:
-    """Bring the full-text index forward by some events: how far it is then, and whether there is more."""
-    (searched,) = connection.execute("SELECT searched FROM progress").fetchone()
-    coming, has_more = some_of(connection, "cursor > ?", searched, limit=limit)
-    if not coming:
-        return searched, False
-    connection.executemany(
-        f"INSERT INTO search (rowid, {search.COLUMNS}) VALUES (?, ?, ?, ?)", (search.entry(*event) for event in coming)
-    )
-    merge_search(connection, pages=pages_of(coming))
-    searched = coming[-1][0]
-    connection.execute("UPDATE progress SET searched = ?", (searched,))
-    return searched, has_more
-
-
-def pages_of(events: list[Any]) -> int:
-    """How many pages of the index are to be merged because of these events."""
-    return MERGED_AT_LEAST + sum(len(event[-1]) for event in events) // CHARACTERS_PER_PAGE
-
-
-def some_of(connection: sqlite3.Connection, which: str, *values: object, limit: int) -> tuple[list[Any], bool]:
-    """Events for `search.entry`, at most `limit`, fewer where they are large; and whether there may be more."""
-    some: list[Any] = []
-    size = 0
-    query = f"SELECT {search.EVENT} FROM events WHERE {which} ORDER BY cursor LIMIT ?"
-    with closing(connection.execute(query, (*values, limit))) as events:
-        for event in events:
-            some.append(event)
-            size += len(event[-1])
-            if size > SEARCHED_AT_ONCE:
-                return some, True
-    return some, len(some) == limit
-
-
-def merge_search(connection: sqlite3.Connection, *, pages: int) -> bool:
-    """Bring pieces of the index together, by writing about so many pages of it anew. So words of deleted events go,
-    which stand beside a word that they are deleted: all of them where it begins with a negative number. False: nothing
-    is left to do.
-
-    https://www.sqlite.org/fts5.html#the_merge_command
-    """
-    before = connection.total_changes
-    connection.execute("INSERT INTO search (search, rank) VALUES ('merge', ?)", (pages,))
-    return connection.total_changes - before >= 2
-
-
-def give_back(connection: sqlite3.Connection, *, keep: int, limit: int) -> bool:
-    """Return some of the free pages to the file system, but for so many; outside of any transaction. False when there
-    is nothing left to return."""
-    (free,) = connection.execute("PRAGMA freelist_count").fetchone()
-    (mode,) = connection.execute("PRAGMA auto_vacuum").fetchone()
-    if mode != INCREMENTAL or free <= keep:
-        return False
-    connection.executescript(
-        f"PRAGMA incremental_vacuum({min(limit, free - keep)})"
-    )  # `execute` would stop at the first
-    return True
-
-
-def checkpoint(connection: sqlite3.Connection, mode: str = "PASSIVE") -> bool:
-    """False: somebody reads what stands in the way."""
-    (is_busy, _, _) = connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
-    return not is_busy
-
-
-def empty_log(connection: sqlite3.Connection, patience: float) -> bool:
-    """Put all of the write-ahead log into the database. False: somebody goes on reading it after so many seconds.
-
-    In many short attempts: in one, SQLite goes on waiting for the place of a reader that has left, though it has been
-    taken by others who are not in the way.
-    """
-    until = time.monotonic() + patience
-    connection.execute(f"PRAGMA busy_timeout = {ATTEMPT_MILLISECONDS}")
-    try:
-        while not (is_empty := checkpoint(connection, "TRUNCATE")) and time.monotonic() < until:
-            pass
-    finally:
-        connection.execute(f"PRAGMA busy_timeout = {BUSY_MILLISECONDS}")
-    return is_empty
-
-
-Decision = Callable[[Appender, Draft, Session], Draft]
+Decision = Callable[[Appender, Draft, KnownSession], Draft]
 
 DECISIONS: dict[str, Decision] = {
     "session_created": Appender.resume,

@@ -1,4 +1,4 @@
-"""Committed events, kept for a while in one ring that everybody listens at.
+"""A ring buffer of committed events, from which every listener reads at its own cursor.
 
 A listener has no queue of its own: it knows the cursor that it has seen, and
 reads on from there. So publishing costs the same for one listener and for a

@@ -1,4 +1,4 @@
-"""The room on the disk: known before there is none, so that writes end with a word and not with an error.
+"""Backpressure of the disk: its room is known before there is none, so that writes end with a word, not an error.
 
 What is kept in reserve is for what makes room: deleting needs some.
 """
@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Literal
 
-log = logging.getLogger("sessionstore.store.disk")
+logger = logging.getLogger(__name__)
 
 LOOK_INTERVAL = 0.25
 """Seconds between looks, at least: asking costs microseconds, and a disk can fill within a second."""
@@ -57,7 +57,7 @@ class Disk:
             found = os.statvfs(self.folder)
         except OSError as error:
             if str(error) != self.error:
-                log.warning("The disk of %s does not say how full it is: %s", self.folder, error)
+                logger.warning("The disk of %s does not say how full it is: %s", self.folder, error)
             self.error = str(error)
             return
         self.error = None
@@ -88,9 +88,9 @@ class Disk:
             return
         self.status, self.is_full = status, status == "full"
         if status == "ok":
-            log.warning("There is room on the disk again: %s", self.said())
+            logger.warning("There is room on the disk again: %s", self.said())
         else:
-            log.log(logging.ERROR if self.is_full else logging.WARNING, "%s", self.said())
+            logger.log(logging.ERROR if self.is_full else logging.WARNING, "%s", self.said())
 
     def said(self) -> str:
         """In words, for people."""

@@ -1,4 +1,4 @@
-"""The ground that the store stands on: a file system that carries it, closed to other users, and still the same."""
+"""The data folder: a file system that carries it, closed to other users, and still the same one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import NamedTuple
 from sessionstore.settings import Settings
 from sessionstore.store.owner import CannotStart
 
-log = logging.getLogger("sessionstore.store.folder")
+logger = logging.getLogger(__name__)
 
 # ------------------------------------------------------------------- file systems
 
@@ -169,7 +169,7 @@ class Ground:
         self.known[self.folder / ".lock"] = identity(os.fstat(lock))
         self.doubt = doubt
         for warning in [doubt, *warnings] if doubt else warnings:
-            log.warning("%s", warning)
+            logger.warning("%s", warning)
 
     def take(self) -> None:
         """The database has been opened: what is there now is what has to stay. Only the log may be another than before:
@@ -196,11 +196,11 @@ class Ground:
         moved = next((said for path, then in self.known.items() if (said := changed(path, then))), None)
         if moved is None:
             if self.why:
-                log.warning("%s is as it was: writes are taken again", self.folder)
+                logger.warning("%s is as it was: writes are taken again", self.folder)
             self.why = None
             return
         if self.why is None:
-            log.critical("%s", self.reason(moved))
+            logger.critical("%s", self.reason(moved))
         self.why = self.reason(moved)
 
     def reason(self, moved: str) -> str:

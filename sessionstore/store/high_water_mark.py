@@ -1,4 +1,4 @@
-"""The newest cursor that was ever committed, kept in a small file beside the database.
+"""The high-water mark: the newest cursor that was ever committed, in a small file beside the database.
 
 A database that loses the end of its log passes every check that SQLite has. What
 is missing shows only against something that is not in it: this file, the file
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-log = logging.getLogger("sessionstore.store.high_water_mark")
+logger = logging.getLogger(__name__)
 
 NAME = ".newest.json"
 LENGTH = 64
@@ -41,7 +41,7 @@ def read_newest(folder: Path) -> Newest:
     except FileNotFoundError:
         return Newest(0)
     except (OSError, msgspec.DecodeError) as error:
-        log.warning("%s cannot be read, and is made anew: %s", path, error)
+        logger.warning("%s cannot be read, and is made anew: %s", path, error)
         return Newest(0)
 
 
@@ -58,7 +58,7 @@ def write_newest(folder: Path, newest: Newest) -> None:
     os.close(descriptor)
 
 
-class Mark:
+class HighWaterMark:
     """The file while the server runs. What is noted outlives the process at once, a power cut once it is synchronised.
 
     Noting is a store into memory: it is done with every commit, by the thread that
@@ -82,7 +82,7 @@ class Mark:
             self.descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
             self.memory = mmap.mmap(self.descriptor, LENGTH)
         except OSError as error:
-            log.warning("The newest cursor cannot be kept in %s: %s", path, error)
+            logger.warning("The newest cursor cannot be kept in %s: %s", path, error)
 
     def note(self, cursor: int) -> None:
         """Called after a commit, and before anybody is told of it."""

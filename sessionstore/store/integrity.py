@@ -1,4 +1,4 @@
-"""Whether the database can be served: looked at once at the start, before anything opens it to write.
+"""An integrity check at the start: whether the database can be served, before anything opens it to write.
 
 SQLite finds pages that are damaged, and cannot find what is missing: a database
 that has lost its last commits, with the log that held them, is sound. Therefore
@@ -18,13 +18,13 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from export.backup import BackupFailed, Manifest, manifest_of, newest_cursor, read_manifest
+from export.backup import BackupFailed, BackupManifest, manifest_of, newest_cursor, read_manifest
 from export.layout import PROGRESS
 from sessionstore.settings import Settings
 from sessionstore.store import high_water_mark as mark
-from sessionstore.store.appender import APPLICATION_ID
+from sessionstore.store.schema import APPLICATION_ID
 
-log = logging.getLogger("sessionstore.store.integrity")
+logger = logging.getLogger(__name__)
 
 SECONDS = 0.7
 """How long the pages of the database are looked at. Every backup looks at all of them, however long it takes."""
@@ -33,7 +33,7 @@ DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLI
 MARK = f"the file {mark.NAME}"
 
 
-class Finding(NamedTuple):
+class Fault(NamedTuple):
     """Why the database is not served: it is told at /health, at /ready, and instead of every answer."""
 
     status: Literal["behind", "damaged"]
@@ -43,7 +43,7 @@ class Finding(NamedTuple):
     """What is wrong, and the ways out."""
 
 
-class Witness(NamedTuple):
+class Evidence(NamedTuple):
     """Somebody who has seen a cursor."""
 
     cursor: int
@@ -52,7 +52,7 @@ class Witness(NamedTuple):
     """What can be restored up to this cursor."""
 
 
-def examine(settings: Settings) -> Finding | None:
+def check_integrity(settings: Settings) -> Fault | None:
     """None: nothing is wrong, or what is wrong is something that opening the database says better."""
     seen = sorted(witnesses(settings), key=lambda witness: (-witness.cursor, witness.holder is None))
     newest = mark.read_newest(settings.directory)
@@ -61,31 +61,31 @@ def examine(settings: Settings) -> Finding | None:
         return None
     cursor, faults = looked
     if faults:
-        return Finding("damaged", cursor, f"The database is damaged: {faults}. {ways_out(settings, seen, None)}")
+        return Fault("damaged", cursor, f"The database is damaged: {faults}. {ways_out(settings, seen, None)}")
     ahead = [witness for witness in seen if witness.cursor > cursor]
     if not ahead or cursor == newest.accepted:
         return None
     if settings.durability == "normal" and all(witness.name == MARK for witness in ahead):  # nobody has it any more
-        log.warning("A power cut took what came after cursor %d, up to %d", cursor, ahead[0].cursor)
+        logger.warning("A power cut took what came after cursor %d, up to %d", cursor, ahead[0].cursor)
         return None
     detail = (
         f"The database ends with cursor {cursor}, but {ahead[0].name} has seen {ahead[0].cursor}: what came between "
         f"is missing. {ways_out(settings, seen, cursor)}, or go on without it: `python -m export accept-loss`"
     )
-    return Finding("behind", cursor, detail)
+    return Fault("behind", cursor, detail)
 
 
-def witnesses(settings: Settings) -> Iterator[Witness]:
+def witnesses(settings: Settings) -> Iterator[Evidence]:
     """Whoever has seen a cursor of this store."""
     if newest := mark.read_newest(settings.directory).cursor:
-        yield Witness(newest, MARK)
+        yield Evidence(newest, MARK)
     if progress := tree_cursor(settings.directory):
-        yield Witness(progress, "the file tree", settings.directory)
+        yield Evidence(progress, "the file tree", settings.directory)
     for path, manifest in manifests(settings.backup_directory):
-        yield Witness(manifest.cursor, f"the backup {path}", path)
+        yield Evidence(manifest.cursor, f"the backup {path}", path)
 
 
-def ways_out(settings: Settings, seen: list[Witness], cursor: int | None) -> str:
+def ways_out(settings: Settings, seen: list[Evidence], cursor: int | None) -> str:
     """In words, for a database that ends with a cursor; None: for one that cannot be used any more."""
     holders = [witness for witness in seen if witness.holder and witness.cursor > (cursor or 0)]
     commands = [way_out(witness.holder, settings.directory, is_kept=cursor is not None) for witness in holders[:2]]
@@ -107,13 +107,13 @@ def tree_cursor(folder: Path) -> int:
         return 0
 
 
-def manifests(folder: Path | None) -> Iterator[tuple[Path, Manifest]]:
+def manifests(folder: Path | None) -> Iterator[tuple[Path, BackupManifest]]:
     """The copies in a folder of backups, and what is known of each."""
     for path in sorted(folder.glob("*.db")) if folder and folder.is_dir() else ():
         try:
             yield path, read_manifest(manifest_of(path))
         except (BackupFailed, OSError) as error:
-            log.warning("The backup %s has no manifest that can be read: %s", path, error)
+            logger.warning("The backup %s has no manifest that can be read: %s", path, error)
 
 
 # -------------------------------------------------------------------- database

@@ -17,8 +17,8 @@ from sessionstore.model import folds
 from sessionstore.model.events import LOGS, now
 from sessionstore.model.problems import Problem, invalid, no_session, unavailable
 from sessionstore.store import search
-from sessionstore.store.appender import CHANGES_STATE, STATE_EVENTS
 from sessionstore.store.broadcaster import Item
+from sessionstore.store.schema import CHANGES_STATE, STATE_EVENTS
 from sessionstore.store.search import Narrowed
 from sessionstore.text import for_people, shortened
 
@@ -73,7 +73,7 @@ class Items(NamedTuple):
     following: int
 
 
-class Found(NamedTuple):
+class SearchHit(NamedTuple):
     """What a search found, the best first, as JSON texts; and how many events have it, of those that it looked at."""
 
     items: list[str]
@@ -371,13 +371,13 @@ class Reader:
         last = found[-1].cursor if found else after
         return Items(found, max(last, min(until, head)))
 
-    async def search(self, question: str, narrowed: Narrowed, *, limit: int) -> Found:
+    async def search(self, question: str, narrowed: Narrowed, *, limit: int) -> SearchHit:
         """Events that have what `question` asks for, best first."""
         sought = search.terms(question)
         if len(sought) > search.MAX_TERMS:
             raise invalid("$.q", f"must have at most {search.MAX_TERMS} words")
         if not sought:
-            return Found([], 0)
+            return SearchHit([], 0)
         where, values = conditions(
             ("e.session_id = ?", narrowed.session_id),
             ("e.user_id = ?", narrowed.user_id),
@@ -396,7 +396,7 @@ class Reader:
                     break
             documents, _ = await connection.some(DOCUMENTS, (folds.encode([cursor for cursor, _ in chosen]),))
         items = await asyncio.to_thread(best_first, [document for (document,) in documents], reading, limit)
-        return Found(items, chosen[0][1] if chosen else 0)
+        return SearchHit(items, chosen[0][1] if chosen else 0)
 
 
 class Deadlined:

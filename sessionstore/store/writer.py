@@ -1,4 +1,4 @@
-"""The one thread that writes: whatever waits goes into one transaction, and one fsync serves them all."""
+"""Group commit: one thread writes, whatever waits goes into one transaction, and one fsync serves them all."""
 
 from __future__ import annotations
 
@@ -20,24 +20,14 @@ from sessionstore.histogram import NUMBERS, Histogram
 from sessionstore.model.events import Draft, Event, text_of_time
 from sessionstore.model.problems import Problem, fault, unavailable
 from sessionstore.model.redaction import Redactor
-from sessionstore.store.appender import (
-    Appended,
-    Appender,
-    DatabaseUnusable,
-    EntryRefused,
-    checkpoint,
-    empty_log,
-    give_back,
-    index_search,
-    lose_silent,
-    merge_search,
-    open_writer,
-)
+from sessionstore.store.appender import Appended, Appender, EntryRefused, lose_silent
 from sessionstore.store.disk import Disk, in_mib, size_of
 from sessionstore.store.folder import Ground
-from sessionstore.store.high_water_mark import Mark
+from sessionstore.store.high_water_mark import HighWaterMark
+from sessionstore.store.maintenance import checkpoint, empty_log, give_back, index_search, merge_search
+from sessionstore.store.schema import DatabaseUnusable, open_writer
 
-log = logging.getLogger("sessionstore.store.writer")
+logger = logging.getLogger(__name__)
 
 LARGE = 16 << 10
 """Bytes: what has more is decoded, and looked through for secrets, beside the event loop."""
@@ -158,7 +148,7 @@ class Writer:
         self.ground = ground or Ground(path.parent)
         self.log_path = path.with_name(f"{path.name}-wal")
         self.redactor = redactor
-        self.mark = Mark(path.parent)
+        self.mark = HighWaterMark(path.parent)
         self.at_end = at_end
         """Called once the last write is committed, while the database is still open."""
         self.jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
@@ -332,7 +322,7 @@ class Writer:
         try:
             checkpoint(self.appender.connection, "TRUNCATE")
         except sqlite3.Error as error:
-            log.warning("The last checkpoint failed: %s", error)
+            logger.warning("The last checkpoint failed: %s", error)
         self.appender.connection.close()
         self.mark.close()
 
@@ -386,11 +376,11 @@ class Writer:
 
     def transact(self, group: list[Job]) -> tuple[list[Outcome], list[Event]]:
         """One transaction for all. Where the database refuses an entry, again with each entry for itself."""
-        for puts_off in (True, False):
+        for buffers in (True, False):
             appender = self.begin()
-            appender.puts_off = puts_off
+            appender.buffers = buffers
             try:
-                appender.look_up(draft for job in group for draft in job.drafts)
+                appender.prefetch_event_ids(draft for job in group for draft in job.drafts)
                 outcomes, held = self.do_all(group)
                 events = appender.commit()
                 self.held = held
@@ -421,7 +411,7 @@ class Writer:
     def fail(self, group: list[Job], error: Exception) -> None:
         """Nothing of this group is stored, and everyone in it is told so."""
         is_fault = not isinstance(error, sqlite3.Error | DatabaseUnusable)
-        log.error("A commit of %d writes failed: %s", len(group), error, exc_info=is_fault)
+        logger.error("A commit of %d writes failed: %s", len(group), error, exc_info=is_fault)
         self.failures += 1
         self.errors[getattr(error, "sqlite_errorname", type(error).__name__)] += 1
         self.trouble = f"{error}"
@@ -487,7 +477,7 @@ class Writer:
         self.busy_logs += 1
         self.empty_log_at = time.monotonic() + LOG_PAUSE * patience
         if patience == MOST_LOG_PATIENCE:
-            log.warning("The write-ahead log has %s: somebody has been reading one state for long", in_mib(size))
+            logger.warning("The write-ahead log has %s: somebody has been reading one state for long", in_mib(size))
 
     def recover(self) -> None:
         """Write something, so that a store to which nobody writes, because it is not ready, becomes ready again."""

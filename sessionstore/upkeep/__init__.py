@@ -1,0 +1,10 @@
+"""What follows the writer, each on a thread of its own, and none of it can slow a write.
+
+tree        the file tree, kept up with the database
+backups     copies of the database, made unasked
+comparison  database and tree held against each other, once a day
+retention   what leaves the store unasked, archived first
+archives    one session as a download
+notices     which sessions are worth a word
+webhooks    telling it by HTTP, in order, until it is taken
+"""

@@ -1,4 +1,4 @@
-"""Backups made unasked: every so often a copy of the database into a folder, on a thread of its own."""
+"""Scheduled backups: every so often a copy of the database into a folder, on a thread of its own."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from export.backup import BackupFailed, Manifest, back_up, name_for, thin_out
+from export.backup import BackupFailed, BackupManifest, back_up, name_for, thin_out
 from sessionstore.settings import Settings
 from sessionstore.store.disk import Disk, in_mib, size_of
 from sessionstore.store.folder import Ground, Moved
 from sessionstore.store.integrity import manifests
 
-log = logging.getLogger("sessionstore.upkeep.backups")
+logger = logging.getLogger(__name__)
 
 RETRY_SECONDS = 60.0
 """After a failure, or sooner where backups are made more often."""
@@ -37,7 +37,7 @@ class Stopping(Exception):
 class Last(NamedTuple):
     """The newest copy."""
 
-    manifest: Manifest
+    manifest: BackupManifest
     seconds: float | None
     """How long it took; None: another process made it."""
 
@@ -116,7 +116,7 @@ class Backups:
         except Exception as error:  # whatever it is, the next one is tried
             self.error = str(error) or type(error).__name__
             self.failures += 1
-            log.error("The backup failed: %s", error, exc_info=not isinstance(error, BackupFailed | OSError | Moved))
+            logger.error("The backup failed: %s", error, exc_info=not isinstance(error, BackupFailed | OSError | Moved))
             return
         self.last, self.error = Last(manifest, time.monotonic() - begun), None
 

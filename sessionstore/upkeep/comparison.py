@@ -1,4 +1,4 @@
-"""The database held against itself and its file tree, unasked: once a day, in a process that waits for all others.
+"""A daily verify: the database held against itself and its file tree, in a process that waits for all others.
 
 SQLite has no checksums: a byte that changes on the disk within a text is found by no check of its own, but by a
 comparison with the tree, which says the same in other files.
@@ -19,7 +19,7 @@ from sessionstore import ROOT
 from sessionstore.settings import Settings
 from sessionstore.store.folder import Ground, Moved
 
-log = logging.getLogger("sessionstore.upkeep.comparison")
+logger = logging.getLogger(__name__)
 
 FIRST_SECONDS = 600.0
 """After a start nothing is compared for so long: there is enough to do."""
@@ -96,10 +96,10 @@ class Comparison:
         if self.stopping.is_set():
             return
         if said and said != self.said:
-            log.error("The verification failed: %s", said)
+            logger.error("The verification failed: %s", said)
         self.error = said
         if self.said and not said:
-            log.error("The verification has found %s: see `python -m export verify --full`", self.said)
+            logger.error("The verification has found %s: see `python -m export verify --full`", self.said)
 
     def failure(self) -> str | None:
         """Why nothing could be compared; None: it was, and its process has left word of it."""

@@ -1,4 +1,4 @@
-"""What is worth telling somebody: sessions that wait, are lost or failed, that stand still or go in circles.
+"""Alert rules over sessions: those that wait, are lost or failed, that stand still or go in circles.
 
 A notice follows from the database alone, and from how far a target has been
 told; so none is lost with the process, and told again it has the same id.
@@ -26,9 +26,10 @@ CALLS = "('tool_call', 'mcp_call', 'bash_exec')"
 OF_ONE_CALL = "'$.toolUseId', '$.timestamp', '$.agentId', '$.prompt_id'"
 
 TURNS = f"""
-SELECT t.cursor, t.session_id, t.status, e.user_id, e.timestamp, e.data FROM turns t JOIN events e USING (cursor)
+SELECT t.cursor, t.session_id, t.status, e.user_id, e.timestamp, e.data
+FROM status_changes t JOIN events e USING (cursor)
 WHERE t.cursor > ? AND t.status IN (SELECT value FROM json_each(?)) ORDER BY t.cursor LIMIT {AT_ONCE}"""
-PENDING = "SELECT count(*) FROM turns WHERE cursor > ? AND status IN (SELECT value FROM json_each(?))"
+PENDING = "SELECT count(*) FROM status_changes WHERE cursor > ? AND status IN (SELECT value FROM json_each(?))"
 CALL = f"""
 SELECT cursor, session_id, coalesce(agent_id, ''), user_id, timestamp, coalesce(data ->> '$.tool', kind),
        coalesce(data -> '$.input', json_remove(data, {OF_ONE_CALL}))
@@ -86,7 +87,7 @@ def readable(value: Any) -> str:
     return shortened(for_people(text), MESSAGE_LENGTH)
 
 
-class Call(NamedTuple):
+class ToolCall(NamedTuple):
     """A row of NEXT_CALLS."""
 
     cursor: int
@@ -133,11 +134,11 @@ class Watch:
 
     def repeats(self, database: sqlite3.Connection, cursor: int, until: int) -> tuple[list[Notice], int]:
         """Calls that were made once too often, and how far the events have been looked through for them."""
-        calls = [Call._make(row) for row in database.execute(NEXT_CALLS, (cursor, until))]
+        calls = [ToolCall._make(row) for row in database.execute(NEXT_CALLS, (cursor, until))]
         found = [notice for call in calls if (notice := self.repeat(call, self.run_before(database, call)))]
         return found, calls[-1].cursor if len(calls) == AT_ONCE else until
 
-    def repeat(self, call: Call, run: Run) -> Notice | None:
+    def repeat(self, call: ToolCall, run: Run) -> Notice | None:
         run.times = run.times + 1 if call.digest == run.digest else 1
         run.digest = call.digest
         if run.times != self.times:
@@ -153,13 +154,13 @@ class Watch:
             details={"tool": tool, "times": run.times},
         )
 
-    def run_before(self, database: sqlite3.Connection, call: Call) -> Run:
+    def run_before(self, database: sqlite3.Connection, call: ToolCall) -> Run:
         """As it was before this call; after a restart the calls before it tell."""
         agent = call.session_id, call.agent_id
         if run := self.runs.get(agent):
             return run
         rows = database.execute(CALLS_BEFORE, (call.session_id, call.cursor, call.agent_id, self.times)).fetchall()
-        digests = [Call._make(row).digest for row in rows]
+        digests = [ToolCall._make(row).digest for row in rows]
         same = next((number for number, one in enumerate(digests) if one != digests[0]), len(digests))
         if len(self.runs) >= MAX_RUNS:
             self.runs.clear()

@@ -1,4 +1,4 @@
-"""What leaves the store unasked: sessions that have ended, when they are old or when the database is too large.
+"""Retention: sessions that have ended leave the store when they are old, or when the database is too large.
 
 Where there is a folder for archives, a session is archived there and read back
 first; one whose archive cannot be made stays. A thread of its own looks and
@@ -28,7 +28,7 @@ from sessionstore.store.appender import Appended, DeleteUnchanged
 from sessionstore.store.folder import Moved
 from sessionstore.store.writer import Writer
 
-log = logging.getLogger("sessionstore.upkeep.retention")
+logger = logging.getLogger(__name__)
 
 LOOK_SECONDS = 5.0
 LOOK_AGAIN_SECONDS = 0.5
@@ -146,7 +146,7 @@ class Retention:
         self.failures += 1
         said = str(error) or type(error).__name__
         if said != self.error:
-            log.error("Retention cannot do what it should: %s", said, exc_info=not isinstance(error, EXPECTED))
+            logger.error("Retention cannot do what it should: %s", said, exc_info=not isinstance(error, EXPECTED))
         self.error = said
 
     def delete_some(self, database: sqlite3.Connection) -> bool:

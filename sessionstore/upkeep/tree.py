@@ -1,4 +1,4 @@
-"""The file tree, kept beside the database while the server runs: on a thread and a connection of its own.
+"""The follower that exports the file tree: on a thread and a connection of its own, a second behind at most.
 
 It never holds anybody up: it is told of the newest cursor and looks for itself,
 many events at a time, so that however much comes, a file is written anew at most
@@ -21,7 +21,7 @@ from export.tree import Tree, TreeAhead, TreeBusy, progress_of
 from sessionstore.settings import Settings
 from sessionstore.store.folder import Ground, Moved
 
-log = logging.getLogger("sessionstore.upkeep.tree")
+logger = logging.getLogger(__name__)
 
 PAUSE = 0.4
 """Seconds from the beginning of one look to that of the next, so that what comes meanwhile is written as one."""
@@ -134,7 +134,7 @@ class Mirror:
             self.fail(error)
             return False
         if self.error:
-            log.warning("The file tree is written again")
+            logger.warning("The file tree is written again")
         self.error = self.left_out()
         return is_level
 
@@ -143,9 +143,9 @@ class Mirror:
         if self.database is None:
             self.database = open_reader(self.settings.database)
         if self.tree is None:
-            self.tree = Tree(self.settings.directory, log.warning)
+            self.tree = Tree(self.settings.directory, logger.warning)
         if self.lost_after is not None:  # and yet the database is served: what it has lost was given up
-            log.warning(
+            logger.warning(
                 "What the file tree has after cursor %d, and the database has not, is set aside", self.lost_after
             )
             self.tree.accept(self.lost_after)
@@ -171,7 +171,7 @@ class Mirror:
         """Say it, let go of everything, and try again."""
         is_expected = isinstance(error, OSError | sqlite3.Error | TreeBusy | TreeAhead | Moved)
         if str(error) != self.error:
-            log.error("The file tree cannot be written: %s", error, exc_info=not is_expected)
+            logger.error("The file tree cannot be written: %s", error, exc_info=not is_expected)
         self.error = str(error) or type(error).__name__
         code = error.errno if isinstance(error, OSError) else None
         self.errors[errno.errorcode.get(code, type(error).__name__) if code else type(error).__name__] += 1

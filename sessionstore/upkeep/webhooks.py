@@ -1,4 +1,4 @@
-"""Telling others by HTTP, in the way of Standard Webhooks (https://www.standardwebhooks.com), each on its own thread.
+"""Webhooks, in the way of Standard Webhooks (https://www.standardwebhooks.com), each on a thread of its own.
 
 A target is told in order, each notice until it is taken; it never holds up the
 store or another target. How far it has been told is in a file beside the
@@ -36,7 +36,7 @@ from sessionstore.text import for_people
 from sessionstore.upkeep.notices import Notice, Watch
 from sessionstore.webhook_targets import Target
 
-log = logging.getLogger("sessionstore.upkeep.webhooks")
+logger = logging.getLogger(__name__)
 
 FILE = ".webhooks.json"
 PAUSE = 0.25
@@ -73,7 +73,7 @@ class Positions:
         except FileNotFoundError:
             self.known = {}
         except (OSError, msgspec.DecodeError) as error:
-            log.warning("%s cannot be read: webhooks are told of what comes from now on: %s", self.path, error)
+            logger.warning("%s cannot be read: webhooks are told of what comes from now on: %s", self.path, error)
             self.known = {}
 
     def keep(self, title: str, position: Position) -> None:
@@ -89,7 +89,7 @@ class Positions:
                 part.rename(self.path)
             except OSError as error:
                 faults["webhooks"] += 1
-                log.warning("How far webhooks have been told cannot be kept in %s: %s", self.path, error)
+                logger.warning("How far webhooks have been told cannot be kept in %s: %s", self.path, error)
 
 
 def private(path: str, flags: int) -> int:
@@ -234,10 +234,10 @@ class Webhook:
                 self.look()
             except (sqlite3.Error, OSError) as error:
                 faults["webhooks"] += 1
-                log.warning("Webhook %s: the database cannot be read: %s", self.target.title, error)
+                logger.warning("Webhook %s: the database cannot be read: %s", self.target.title, error)
             except Exception:
                 faults["webhooks"] += 1
-                log.exception("Webhook %s: what it is to be told cannot be made out", self.target.title)
+                logger.exception("Webhook %s: what it is to be told cannot be made out", self.target.title)
             self.stopping.wait(PAUSE)
 
     def look(self) -> None:
@@ -304,7 +304,7 @@ class Webhook:
         self.results[result] += 1
         self.failures = self.failures + 1 if result == "failed" else 0
         if error != self.error and error:
-            log.warning("Webhook %s at %s: %s", self.target.title, self.target.place, error)
+            logger.warning("Webhook %s at %s: %s", self.target.title, self.target.place, error)
         self.error = error
 
     def pause(self, reply: Reply | None) -> float:

@@ -1,0 +1,22 @@
+"""HTTP and WebSocket: ASGI, with Litestar for all that is not hot.
+
+asgi             its types, and plain answers
+bodies           how many bytes of bodies at once
+tokens           who holds which
+logins           what browsers have for a token
+attempts         a throttle of wrong tokens
+gate             who may
+connections      how many, of one address and in all
+request_metrics  every request counted
+openapi          parameters and bodies, described
+openapi_models   the shapes of the answers
+request          from a request to a call of the store
+live             WebSocket and server-sent events
+datasette_mount  /datasette/
+metrics          Prometheus text
+health           /health, /ready, /metrics
+fast_path        the hot routes
+api              every other route
+pages            the dashboard, the documentation
+server           the socket, the deadlines, the signals
+"""

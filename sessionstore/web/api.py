@@ -3,63 +3,65 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import logging
-import sqlite3
-from collections.abc import Sequence
 from functools import partial
 from typing import Annotated, Any, Literal
 from urllib.parse import quote, urlencode
 
 import msgspec
-from litestar import Request, Response, delete, get, patch, post, put
+from litestar import Response, delete, get, patch, post, put
 from litestar.exceptions import HTTPException, ValidationException
 from litestar.openapi.datastructures import ResponseSpec
-from litestar.openapi.spec import (
-    OpenAPIFormat,
-    OpenAPIHeader,
-    OpenAPIMediaType,
-    OpenAPIType,
-    Operation,
-    RequestBody,
-    Schema,
-)
-from litestar.openapi.spec import Parameter as OpenAPIParameter
 from litestar.params import FromPath, FromQuery, QueryParameter
 from litestar.response import Stream
 
-from sessionstore import __version__
 from sessionstore.analytics.catalogue import questions
-from sessionstore.appliance import Store
 from sessionstore.model import drafts as requests
 from sessionstore.model import folds
-from sessionstore.model.drafts import check_media_type, draft_of, if_match, object_in, read_body, session_in_path, split
-from sessionstore.model.events import ID_PATTERN, Draft, is_id, now, text_of_time, utc
+from sessionstore.model.drafts import draft_of, object_in
+from sessionstore.model.events import Draft, is_id, now, utc
 from sessionstore.model.folds import Document
 from sessionstore.model.problems import MEDIA_TYPE, Problem, invalid
-from sessionstore.store.appender import Appended, Appender, DeleteUnchanged
-from sessionstore.store.disk import Disk
+from sessionstore.store.appender import DeleteUnchanged
 from sessionstore.store.reader import Page
 from sessionstore.store.search import Narrowed
 from sessionstore.store.writer import LARGE
-from sessionstore.upkeep.backups import Backups
-from sessionstore.upkeep.comparison import Comparison
-from sessionstore.upkeep.retention import Retention
-from sessionstore.upkeep.tree import Mirror
-from sessionstore.upkeep.webhooks import Webhook
 from sessionstore.web import openapi_models as answers
-from sessionstore.web.fast_path import entry, logged
-from sessionstore.web.gate import COOKIE, Caller, Gate, Headers, cookie_of, prefix_in
-from sessionstore.web.metrics import prometheus
+from sessionstore.web.fast_path import entry, logged, stored_batch
+from sessionstore.web.gate import COOKIE, Gate, cookie_of, prefix_in
+from sessionstore.web.health import health, list_webhooks, metrics, ready
+from sessionstore.web.openapi import (
+    JSON,
+    LINES,
+    MERGE_PATCH,
+    NDJSON,
+    OF_A_CONDITIONAL_WRITE,
+    OF_A_WRITE,
+    described,
+    takes,
+)
 from sessionstore.web.openapi_models import gives, problems
+from sessionstore.web.request import (
+    Call,
+    JSONResponse,
+    answer,
+    append,
+    body_of,
+    caller_of,
+    check_media_type,
+    done,
+    headers_of,
+    if_match,
+    joined,
+    object_of,
+    optional_object_of,
+    read_body,
+    session_in_path,
+    split,
+    store_of,
+)
 
 log = logging.getLogger("sessionstore.web.api")
-
-JSON = "application/json"
-MERGE_PATCH = "application/merge-patch+json"
-NDJSON = "application/x-ndjson"
-BIG, MANY_LINES = LARGE, 500
-"""Bodies larger than this, or batches of more lines, are decoded on another thread, so that they hold nobody up."""
 
 LOGIN_BYTES, LOGIN_SECONDS = 4 << 10, 5.0
 """What the body of a log-in, which anybody may send, may have, and how long it may take."""
@@ -74,253 +76,14 @@ Kinds = Annotated[list[str] | None, QueryParameter(name="kind", description="Onl
 AgentId = Annotated[str | None, QueryParameter(name="agentId")]
 SessionId = Annotated[str | None, QueryParameter(name="sessionId")]
 UserId = Annotated[str | None, QueryParameter(name="userId")]
-JSONResponse = Response[bytes]
-Call = Request[Any, Any, Any]
 
 # ------------------------------------------------------------- request and answer
-
-
-def store_of(request: Call) -> Store:
-    store: Store = request.app.state.store
-    return store
-
-
-def caller_of(request: Call) -> Caller:
-    caller: Caller = request.scope["state"]["caller"]
-    return caller
-
-
-def headers_of(request: Call) -> Headers:
-    return dict(request.scope["headers"])
-
-
-async def body_of(request: Call, *media_types: str, limit: int | None = None) -> bytes:
-    """The body, of one of these media types. Raises Problem 413, 415."""
-    check_media_type(headers_of(request), *media_types or (JSON,))
-    limit = store_of(request).settings.max_event_bytes if limit is None else limit
-    return await read_body(request.receive, limit)  # type: ignore[arg-type]
-
-
-async def object_of(request: Call, *media_types: str) -> Document:
-    """The body as a JSON object. Raises Problem 400, 413, 415, 422."""
-    return await decoded(request, await body_of(request, *media_types))
-
-
-async def decoded(request: Call, body: bytes) -> Document:
-    """A JSON object; a large one is decoded beside the event loop. Raises Problem 400, 413, 422."""
-    request.scope["state"]["bytes"] = len(body)
-    return object_in(body) if len(body) <= BIG else await store_of(request).writer.beside(object_in, body)
-
-
-def answer(content: bytes | str, status: int = 200, headers: dict[str, str] | None = None) -> JSONResponse:
-    body = content.encode() if isinstance(content, str) else content
-    return Response(body, status_code=status, media_type=JSON, headers=headers)
-
-
-def done(appended: Appended, members: Document | None = None) -> JSONResponse:
-    """The answer to a write: `success`, `cursor`, `eventId`, and whatever else there is to say."""
-    head = {"success": True, "cursor": appended.event.cursor, "eventId": appended.event.event_id}
-    return answer(msgspec.json.encode(head | (members or {})))
-
-
-def joined(members: dict[str, str]) -> str:
-    """A JSON object of members that are JSON text already."""
-    return "{" + ",".join(f'"{name}":{value}' for name, value in members.items()) + "}"
-
-
-async def append(request: Call, draft: Draft) -> Appended:
-    draft.by = caller_of(request).token
-    return await store_of(request).writer.append(draft, request.scope["state"].get("bytes", 0))
 
 
 # ------------------------------------------------------------------ documentation
 
 
-def header(name: str, meaning: str, **schema: Any) -> OpenAPIParameter:
-    return OpenAPIParameter(
-        name=name,
-        param_in="header",
-        required=False,
-        description=meaning,
-        schema=Schema(type=OpenAPIType.STRING, **schema),
-    )
-
-
-KEY_PATTERN = f"""{ID_PATTERN}|{ID_PATTERN.replace("^", '^"').replace("$", '"$')}"""
-"""An id, with quotation marks around it or without."""
-OF_A_WRITE = (
-    header("Idempotency-Key", "The event's id, where the body has no `eventId`", pattern=KEY_PATTERN),
-    header("X-Timestamp", "When it happened, where the body has no `timestamp`", format=OpenAPIFormat.DATE_TIME),
-    header("X-User-Id", "Whose the session is, if this creates it", min_length=1, max_length=256),
-)
-OF_A_CONDITIONAL_WRITE = (*OF_A_WRITE, header("If-Match", "Versions of the state, as ETag has them; `*` is any"))
-"""The headers that a handler reads itself."""
-
-
-def body_of_shape(shape: type[msgspec.Struct], *media_types: str, is_required: bool = True) -> RequestBody:
-    """`shape` is what the body must be; more members may come."""
-    _, parts = msgspec.json.schema_components([shape])
-    schema: Any = parts[shape.__name__] | {"additionalProperties": True}
-    content = {media_type: OpenAPIMediaType(schema=schema) for media_type in media_types or (JSON,)}
-    return RequestBody(content=content, required=is_required)
-
-
-def described(
-    body: RequestBody | None = None, headers: Sequence[OpenAPIParameter] = (), **told: str
-) -> type[Operation]:
-    """The operation of a handler that reads its body and headers itself, and tells the headers `told` in its answer."""
-
-    @dataclasses.dataclass
-    class Described(Operation):
-        def __post_init__(self) -> None:
-            self.request_body = body
-            self.parameters = [*(self.parameters or ()), *headers] or None
-            for name, meaning in told.items():
-                shown = OpenAPIHeader(description=meaning, schema=Schema(type=OpenAPIType.STRING))
-                response: Any = (self.responses or {})["200"]
-                response.headers = {**(response.headers or {}), name: shown}
-
-    return Described
-
-
-def takes(
-    shape: type[msgspec.Struct],
-    *media_types: str,
-    is_required: bool = True,
-    headers: Sequence[OpenAPIParameter] = OF_A_WRITE,
-) -> type[Operation]:
-    return described(body_of_shape(shape, *media_types, is_required=is_required), headers)
-
-
-LINES = RequestBody(
-    content={NDJSON: OpenAPIMediaType(schema=Schema(type=OpenAPIType.STRING))},
-    description="Events of the shape that the lists of events have, one a line",
-    required=True,
-)
-
-
 # ------------------------------------------------------------------------- health
-
-
-@get("/health", responses={200: ResponseSpec(answers.Health, generate_examples=False)}, security=[{}], tags=["server"])
-async def health(request: Call) -> JSONResponse:
-    """How the server is. Needs no token: to who has none, where one is needed, it tells less."""
-    store = store_of(request)
-    seconds = store.uptime()
-    said: Document = {
-        "status": "ok" if store.why_not_ready() is None else "unavailable",
-        "role": caller_of(request).role,
-        "tokens": bool(request.app.state.gate.tokens),
-        "uptime": f"{int(seconds)} seconds",
-        "uptimeSeconds": round(seconds, 1),
-        "websocket": request.app.state.listeners.counts(),
-        "storage": str(store.settings.directory),
-        "version": __version__,
-        "cursor": store.finding.cursor if store.finding else store.writer.cursor,
-        "searchLag": store.writer.search_lag,
-        "checks": store.checks(),
-        "tree": tree_health(store.mirror),
-    }
-    if caller_of(request).role is None:
-        del said["tree"]["error"]  # it may name a path
-        return answer(msgspec.json.encode(said))
-    return answer(msgspec.json.encode(said | health_inside(store)))
-
-
-def health_inside(store: Store) -> Document:
-    """What nobody needs to know who may not come in."""
-    return {
-        "sqlite": sqlite3.sqlite_version,
-        "database": database_health(store),
-        "backup": backup_health(store.backups),
-        "verify": verify_health(store.comparison),
-        "disk": disk_health(store.disk),
-        "retention": retention_health(store.retention),
-        "webhooks": {"status": store.webhooks.status, "pending": store.webhooks.pending},
-    }
-
-
-def database_health(store: Store) -> Document:
-    finding = store.finding
-    return {"status": finding.status if finding else "ok", "error": finding.detail if finding else None}
-
-
-def backup_health(backups: Backups) -> Document:
-    last = backups.last.manifest if backups.last else None
-    return {
-        "status": backups.status,
-        "last": last and last.made_at,
-        "cursor": last and last.cursor,
-        "error": backups.error,
-    }
-
-
-def tree_health(mirror: Mirror) -> Document:
-    return {"status": mirror.status, "cursor": mirror.cursor, "lag": mirror.lag, "error": mirror.error}
-
-
-def verify_health(comparison: Comparison) -> Document:
-    last = comparison.last
-    return {
-        "status": comparison.status,
-        "last": last and text_of_time(last.at.timestamp()),
-        "error": comparison.said,
-    }
-
-
-def disk_health(disk: Disk) -> Document:
-    return {
-        "status": disk.status,
-        "freeBytes": disk.free,
-        "totalBytes": disk.total,
-        "reserveBytes": disk.reserve,
-        "freeFiles": disk.free_files,
-        "totalFiles": disk.total_files,
-    }
-
-
-def retention_health(retention: Retention) -> Document:
-    return {"status": retention.status, "deleted": retention.deleted, "error": retention.error}
-
-
-@get("/ready", responses=gives(answers.Ready), tags=["server"])
-async def ready(request: Call) -> JSONResponse:
-    """Whether writes are taken, and what may end that."""
-    store = store_of(request)
-    if why := store.why_not_ready():
-        raise Problem(503, why, headers={"retry-after": "2"})
-    return answer(msgspec.json.encode({"status": "ready", "checks": store.checks()}))
-
-
-@get("/api/webhooks", responses=gives(answers.WebhookList), tags=["server"])
-async def list_webhooks(request: Call) -> JSONResponse:
-    """Who is told of sessions by HTTP, and how that goes. Neither secrets nor paths of URLs are shown."""
-    return answer(msgspec.json.encode({"items": [shown_webhook(one) for one in store_of(request).webhooks.all]}))
-
-
-def shown_webhook(webhook: Webhook) -> Document:
-    target = webhook.target
-    return {
-        "name": target.title,
-        "place": target.place,
-        "format": target.format,
-        "on": target.on,
-        "rules": {name: value for name, value in msgspec.to_builtins(target.rules).items() if value is not None},
-        "pending": webhook.pending,
-        "failures": webhook.failures,
-        "delivered": webhook.results["delivered"],
-        "refused": webhook.results["refused"],
-        "lastDelivery": webhook.last_delivery,
-        "error": webhook.error,
-    }
-
-
-@get("/metrics", media_type="text/plain", responses=problems(401), tags=["server"])
-async def metrics(request: Call) -> Response[str]:
-    """The same for Prometheus."""
-    state = request.app.state
-    text = prometheus(store_of(request), state.listeners, state.gate, state.traffic, state.questions)
-    return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
 # ----------------------------------------------------------------------- sessions
@@ -449,16 +212,6 @@ async def finalize_session(request: Call, session_id: FromPath[str]) -> JSONResp
     return done(await append(request, draft))
 
 
-async def optional_object_of(request: Call) -> Document:
-    """The body as a JSON object; no body at all is an empty one."""
-    headers = headers_of(request)
-    is_empty = b"transfer-encoding" not in headers and headers.get(b"content-length", b"0") == b"0"
-    if is_empty and b"content-type" not in headers:
-        return {}
-    body = await body_of(request)
-    return await decoded(request, body) if body else {}
-
-
 @delete(
     "/api/sessions/{session_id:str}",
     operation_class=described(headers=OF_A_WRITE),
@@ -570,7 +323,7 @@ async def log_to(request: Call, name: str, session_id: str) -> JSONResponse:
     store = store_of(request)
     body = await read_body(request.receive, store.settings.max_event_bytes)  # type: ignore[arg-type]
     read = partial(entry, name, session_in_path(session_id), headers_of(request), body)
-    draft = read() if len(body) <= BIG else await store.writer.beside(read)
+    draft = read() if len(body) <= LARGE else await store.writer.beside(read)
     draft.by = caller_of(request).token
     return answer(logged(await store.writer.append(draft, len(body))))
 
@@ -795,55 +548,7 @@ async def post_events(request: Call) -> JSONResponse:
     store = store_of(request)
     check_media_type(headers_of(request), NDJSON)
     body = await read_body(request.receive, store.settings.max_batch_bytes)  # type: ignore[arg-type]
-    caller = caller_of(request)
-    may_delete = caller.role == "admin"
-    is_small = requests.lines_of_batch(body) <= MANY_LINES and len(body) <= BIG
-
-    def read() -> tuple[Batch, list[Draft]]:
-        lines = requests.drafts_of_batch(
-            body,
-            max_event_bytes=store.settings.max_event_bytes,
-            may_delete=may_delete,
-            redacted=store.writer.redactor.data,
-        )
-        drafts = [draft for _, draft in lines.drafts]
-        for draft in drafts:
-            draft.by = caller.token
-            store.writer.redactor(draft)
-        return Batch(lines), drafts
-
-    work, drafts = read() if is_small else await store.writer.beside(read)
-    return answer(msgspec.json.encode(await store.writer.submit(work, drafts, len(body))))
-
-
-class Batch:
-    """Work for the writer: the lines of one batch, each for itself."""
-
-    def __init__(self, lines: requests.Lines) -> None:
-        self.lines = lines
-
-    def __call__(self, appender: Appender) -> Document:
-        accepted = duplicates = 0
-        refused = requests.Rejections()
-        for number, draft in self.lines.drafts:
-            try:
-                if appender.append(draft).duplicate:
-                    duplicates += 1
-                else:
-                    accepted += 1
-            except Problem as problem:
-                refused.note(number, problem)
-        unread = self.lines.rejections
-        for status, number in unread.statuses.items():
-            appender.untold[f"{status}"] += number
-        return {
-            "success": True,
-            "accepted": accepted,
-            "duplicates": duplicates,
-            "rejected": unread.and_of(refused),
-            "rejectedTotal": unread.statuses.total() + refused.statuses.total(),
-            "cursor": appender.cursor,
-        }
+    return answer(await stored_batch(body, caller_of(request), store))
 
 
 @get("/api/events", responses=gives(answers.EventPage, 422), tags=["events"])
@@ -888,7 +593,7 @@ async def claude_code_hook(request: Call) -> Response[bytes]:
         return drafts
 
     request.scope["state"]["bytes"] = len(body)
-    for draft in await store.writer.beside(read) if len(body) > BIG else read():
+    for draft in await store.writer.beside(read) if len(body) > LARGE else read():
         await append(request, draft)
     return Response(b"", status_code=200, media_type=JSON)
 

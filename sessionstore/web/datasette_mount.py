@@ -17,7 +17,8 @@ from litestar.types import Receive, Scope, Send
 from sessionstore.analytics.worker_process import Child, Gone
 from sessionstore.appliance import Store
 from sessionstore.model.problems import Problem, unavailable
-from sessionstore.web.gate import answer, prefix_in, refuse
+from sessionstore.web.asgi import answer, refuse
+from sessionstore.web.gate import prefix_in
 
 MOUNT = b"/datasette"
 ANSWER_SECONDS = 30.0

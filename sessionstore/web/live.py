@@ -26,12 +26,13 @@ from websockets.frames import Frame, Opcode
 from sessionstore.appliance import Store
 from sessionstore.histogram import Histogram
 from sessionstore.log import faults
-from sessionstore.model.drafts import split
 from sessionstore.model.events import decoded, now
 from sessionstore.model.problems import Problem, invalid, unavailable
 from sessionstore.store.broadcaster import Item, pieces
-from sessionstore.web.gate import Caller, Gate, refuse
+from sessionstore.web.asgi import refuse
+from sessionstore.web.gate import Caller, Gate
 from sessionstore.web.openapi_models import problems
+from sessionstore.web.request import split
 
 log = logging.getLogger("sessionstore.web.live")
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from sessionstore.histogram import Histogram
 from sessionstore.log import of_requests
-from sessionstore.web.gate import ASGI, Caller, Message, Receive, Scope, Send
+from sessionstore.web.asgi import ASGI, Message, Receive, Scope, Send
+from sessionstore.web.gate import Caller
 
 OTHER = "other"
 """The route of what matches none, or was refused before that was looked for."""

@@ -22,6 +22,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from sessionstore.log import faults
+from sessionstore.model.events import NEW_SESSIONS
 from sessionstore.settings import BadSetting, Settings, secret
 
 log = logging.getLogger("sessionstore.web.tokens")
@@ -34,8 +35,6 @@ NAMED = "tokens.json"
 """In the folder of the tokens: those with a name."""
 USED = ".tokens-used.json"
 """Beside the database, for the folder of the tokens may be one that can only be read: when each was last used."""
-NEW_SESSIONS = 100
-"""A second, that one token may begin: each is ten files of the tree, and a loop that makes ids is soon a million."""
 SAVE_SECONDS = 60.0
 """How often that is written, at most."""
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import httpx
 
-from sessionstore.store.appender import open_writer
+from sessionstore.store.schema import open_writer
 from tests.appliance import Appliance, Server
 from tests.bench.figures import Figure, Target, Unsound
 from tests.bench.load import closed_loop, one_by_one, own_process

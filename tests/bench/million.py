@@ -19,7 +19,9 @@ from string import ascii_letters, digits
 
 from sessionstore.model.events import Draft, Event, text_of_time
 from sessionstore.model.folds import Document
-from sessionstore.store.appender import Appender, checkpoint, index_search, open_writer
+from sessionstore.store.appender import Appender
+from sessionstore.store.maintenance import checkpoint, index_search
+from sessionstore.store.schema import open_writer
 
 EVENTS = 1_000_000
 EVENTS_PER_SESSION = 1000
@@ -210,7 +212,7 @@ def fill(path: Path, drafted: Iterable[Draft] | None = None) -> int:
         appender = Appender(connection, clock=lambda: text_of_time(BEGIN), ids=map(str, count(1)))
         while group := list(islice(coming, EVENTS_PER_COMMIT)):
             appender.begin()
-            appender.look_up(group)
+            appender.prefetch_event_ids(group)
             for draft in group:
                 appender.append(draft)
             size += sum(map(json_bytes, appender.commit()))

@@ -11,8 +11,10 @@ from itertools import count
 from pathlib import Path
 
 from sessionstore.model.events import Draft, event_ids
-from sessionstore.store.appender import Appender, index_search, open_writer
+from sessionstore.store.appender import Appender
 from sessionstore.store.disk import size_of
+from sessionstore.store.maintenance import index_search
+from sessionstore.store.schema import open_writer
 from tests.appliance import REPOSITORY, Appliance
 from tests.bench.figures import Figure, Target, Unsound
 

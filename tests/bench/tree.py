@@ -21,7 +21,7 @@ from pathlib import Path
 
 import httpx
 
-from sessionstore.store.appender import open_writer
+from sessionstore.store.schema import open_writer
 from tests.appliance import REPOSITORY, Appliance, Server
 from tests.bench.actions import ACTION, CONNECTIONS, SECONDS, WARM_UP_SECONDS
 from tests.bench.batches import INSERT, Row

@@ -8,7 +8,7 @@ import ssl
 from pathlib import Path
 from typing import Any, Protocol
 
-from containers.rounds import id_from
+from containers.work_loop import id_from
 
 MAIL_BYTES = 4 << 20
 """How much of a mail is read: what is asked stands before what is attached."""

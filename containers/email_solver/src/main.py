@@ -19,7 +19,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from containers.rounds import Item, Pace, Trouble, Witness, go_rounds, run
+from containers.work_loop import Pace, Reporter, Trouble, WorkItem, go_rounds, run
 
 from .inbox import InboxError, inbox_from_environment
 from .outgoing import Outgoing
@@ -32,8 +32,8 @@ HERE = Path(__file__).parent.parent
 class Support:
     """The work: a mail is done when it is in the ledger."""
 
-    def __init__(self, witness: Witness) -> None:
-        self._witness = witness
+    def __init__(self, reporter: Reporter) -> None:
+        self._witness = reporter
         self._knowledge = Path(os.environ.get("KNOWLEDGE", HERE / "knowledge.toml")).absolute()
         shop = tomllib.loads(self._knowledge.read_text(encoding="utf-8"))["shop"]
         self._address: str = shop["address"]
@@ -44,13 +44,13 @@ class Support:
     def close(self) -> None:
         self._inbox.close()
 
-    async def waiting(self) -> Sequence[Item]:
+    async def waiting(self) -> Sequence[WorkItem]:
         try:
             self._outgoing.open()
             keys = await asyncio.to_thread(self._look)
         except (InboxError, OSError) as error:
             raise Trouble(str(error)) from None
-        return [Item(key, f"Mail {key}") for key in keys if not self.is_done(key)]
+        return [WorkItem(key, f"Mail {key}") for key in keys if not self.is_done(key)]
 
     def is_done(self, item_id: str) -> bool:
         return self._outgoing.has_handled(item_id)
@@ -60,20 +60,20 @@ class Support:
         return self._inbox.keys()
 
     @asynccontextmanager
-    async def at_work(self) -> AsyncIterator[Callable[[Item], Awaitable[str]]]:
+    async def at_work(self) -> AsyncIterator[Callable[[WorkItem], Awaitable[str]]]:
         async with support_tools(self._witness, self._knowledge, self._outgoing.tickets) as tools:
             pipeline = Pipeline(self._inbox, self._outgoing, tools, self._address, self._witness)
             yield lambda item: pipeline.run(item.id)
 
 
-async def answer_mails(witness: Witness) -> bool:
+async def answer_mails(reporter: Reporter) -> bool:
     """Whether something is left undone."""
-    support = Support(witness)
+    support = Support(reporter)
     try:
-        return await go_rounds(support, witness, Pace.from_environment())
+        return await go_rounds(support, reporter, Pace.from_environment())
     finally:
         support.close()
 
 
 if __name__ == "__main__":
-    sys.exit(run(answer_mails(Witness())))
+    sys.exit(run(answer_mails(Reporter())))

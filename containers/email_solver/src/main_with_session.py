@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from containers.rounds import run
-from containers.session_witness import SessionWitness, as_session
+from containers.session_reporter import SessionReporter, as_session
+from containers.work_loop import run
 from hook_agent import SessionHookAgent
 
 from .main import answer_mails
@@ -16,8 +16,8 @@ TASK = "authenticates, fetches, classifies, solves and replies, mail by mail"
 async def main() -> bool:
     initial = {"source": "email_solver", "input": "Answer the mails to support"}
     async with SessionHookAgent(initial=initial) as agent:
-        witness = SessionWitness(agent, noun="mail", worker="pipeline", task=TASK)
-        return await as_session(agent, witness, answer_mails(witness))
+        reporter = SessionReporter(agent, noun="mail", worker="pipeline", task=TASK)
+        return await as_session(agent, reporter, answer_mails(reporter))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from email.message import EmailMessage
 from email.utils import format_datetime, localtime
 from pathlib import Path
 
-from containers.letter import Letter
+from containers.email_message import Letter
 
 SUBJECT_LENGTH = 200
 GREETING = {"de": "Guten Tag,", "en": "Hello,"}

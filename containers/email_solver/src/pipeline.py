@@ -12,12 +12,12 @@ from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import BaseTool
 from langgraph.graph import END, START, StateGraph
 
-from containers.letter import Letter
-from containers.rounds import Witness
+from containers.email_message import Letter
+from containers.work_loop import Reporter
 
+from .classification import Classification, classify
 from .inbox import Inbox, InboxError
 from .outgoing import Outgoing
-from .verdict import Verdict, judge
 
 
 class Mail(TypedDict, total=False):
@@ -35,13 +35,13 @@ class Pipeline:
     """`tools` are the support desk's, by name."""
 
     def __init__(
-        self, inbox: Inbox, outgoing: Outgoing, tools: Mapping[str, BaseTool], own_address: str, witness: Witness
+        self, inbox: Inbox, outgoing: Outgoing, tools: Mapping[str, BaseTool], own_address: str, reporter: Reporter
     ) -> None:
         self._inbox = inbox
         self._outgoing = outgoing
         self._tools = tools
         self._own_address = own_address
-        self._witness = witness
+        self._witness = reporter
         self._graph = self._compiled()
 
     async def run(self, key: str) -> str:
@@ -75,9 +75,9 @@ class Pipeline:
 
     def _classify(self, mail: Mail) -> Mail:
         letter = mail["letter"]
-        verdict = judge(letter, self._own_address)
+        verdict = classify(letter, self._own_address)
         if self._outgoing.is_duplicate(mail["key"], letter):
-            verdict = Verdict("duplicate", verdict.language, [])
+            verdict = Classification("duplicate", verdict.language, [])
         return {"category": verdict.category, "language": verdict.language, "calls": verdict.calls}
 
     async def _solve(self, mail: Mail) -> Mail:
@@ -101,13 +101,13 @@ def _next(mail: Mail) -> Literal["solve", "__end__"]:
     return "solve" if mail["calls"] else "__end__"
 
 
-def authenticate(inbox: Inbox, witness: Witness) -> None:
-    """Lets the witness know where it was not logged in already. Raises InboxError."""
+def authenticate(inbox: Inbox, reporter: Reporter) -> None:
+    """Lets the reporter know where it was not logged in already. Raises InboxError."""
     try:
         is_new = inbox.login()
     except InboxError as error:
-        witness.service("mailbox", False, account=inbox.account, error=str(error))
+        reporter.service("mailbox", False, account=inbox.account, error=str(error))
         raise
     if is_new:
-        witness.notes("authentication", account=inbox.account, method=type(inbox).__name__.lower())
-        witness.service("mailbox", True, account=inbox.account)
+        reporter.notes("authentication", account=inbox.account, method=type(inbox).__name__.lower())
+        reporter.service("mailbox", True, account=inbox.account)

@@ -14,7 +14,7 @@ from langchain_core.tools import BaseTool, StructuredTool, ToolException
 from mcp import Client, StdioServerParameters
 from mcp.types import TextContent, Tool
 
-from containers.rounds import Trouble, Witness
+from containers.work_loop import Reporter, Trouble
 
 HERE = Path(__file__).parent.parent
 START_SECONDS = 30.0
@@ -23,7 +23,7 @@ PREFIX = "mcp__support__"
 
 
 @asynccontextmanager
-async def support_tools(witness: Witness, knowledge: Path, tickets: Path) -> AsyncIterator[dict[str, BaseTool]]:
+async def support_tools(reporter: Reporter, knowledge: Path, tickets: Path) -> AsyncIterator[dict[str, BaseTool]]:
     """The tools by their own names, while the server runs. Raises Trouble if it does not start."""
     command = [sys.executable, "-m", "src.support_server"]
     environment = {
@@ -32,18 +32,18 @@ async def support_tools(witness: Witness, knowledge: Path, tickets: Path) -> Asy
         "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
     }
     parameters = StdioServerParameters(command=command[0], args=command[1:], cwd=HERE, env=environment)
-    witness.notes("mcp_start", server="support", command=command)
+    reporter.notes("mcp_start", server="support", command=command)
     async with AsyncExitStack() as stack:
         try:
             client = await stack.enter_async_context(Client(parameters, read_timeout_seconds=START_SECONDS))
             tools = (await client.list_tools()).tools
         except Exception as error:  # of many kinds: it cannot be started, dies, or does not speak MCP
-            witness.service("support", False, error=str(error))
+            reporter.service("support", False, error=str(error))
             raise Trouble(f"The support server did not start: {type(error).__name__}: {error}") from error
         version = client.server_info.version if client.server_info else None
         names = [tool.name for tool in tools]
-        witness.service("support", True, tools=names, version=version, protocol=client.protocol_version)
-        stack.callback(witness.service, "support", False)
+        reporter.service("support", True, tools=names, version=version, protocol=client.protocol_version)
+        stack.callback(reporter.service, "support", False)
         yield {tool.name: _as_langchain(client, tool) for tool in tools}
 
 

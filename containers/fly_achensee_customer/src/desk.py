@@ -23,8 +23,8 @@ from pydantic import BaseModel, Field
 from . import prompts
 from .business import SPECIALISTS, Business, Specialist
 from .enquiries import Enquiry
+from .enquiry_context import Slip
 from .models import Models
-from .slip import Slip
 from .tools import tools_of
 
 ROUNDS_WITH_TOOLS = 5

@@ -8,8 +8,8 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from containers.letter import Letter
-from containers.rounds import Trouble, id_from
+from containers.email_message import Letter
+from containers.work_loop import Trouble, id_from
 
 
 class Enquiry(NamedTuple):

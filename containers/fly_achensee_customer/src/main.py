@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from containers.rounds import Item, Pace, Trouble, Witness, go_rounds, run
+from containers.work_loop import Pace, Reporter, Trouble, WorkItem, go_rounds, run
 
 from .business import Business
 from .desk import Answering
@@ -30,31 +30,31 @@ HERE = Path(__file__).parent.parent
 class CustomerDesk:
     """The work: an enquiry is done when its answer is in the outbox."""
 
-    def __init__(self, witness: Witness) -> None:
-        self._witness = witness
+    def __init__(self, reporter: Reporter) -> None:
+        self._witness = reporter
         self._business = Business.load(HERE / "business.toml")
         self._place = Path(os.environ.get("ENQUIRIES", HERE / "enquiries"))
         self._outbox = Outbox(Path(os.environ.get("OUTBOX", HERE / "outbox")), self._business)
         self._models = models_for(self._business)
         self._enquiries: dict[str, Enquiry] = {}
 
-    async def waiting(self) -> Sequence[Item]:
+    async def waiting(self) -> Sequence[WorkItem]:
         found = [enquiry for enquiry in read_enquiries(self._place) if not self.is_done(enquiry.id)]
         self._enquiries = {enquiry.id: enquiry for enquiry in found}
-        return [Item(enquiry.id, enquiry.subject or enquiry.id) for enquiry in found]
+        return [WorkItem(enquiry.id, enquiry.subject or enquiry.id) for enquiry in found]
 
     def is_done(self, item_id: str) -> bool:
         return self._outbox.has(item_id)
 
     @asynccontextmanager
-    async def at_work(self) -> AsyncIterator[Callable[[Item], Awaitable[str]]]:
+    async def at_work(self) -> AsyncIterator[Callable[[WorkItem], Awaitable[str]]]:
         try:
             self._outbox.open()
         except OSError as error:
             raise Trouble(f"The outbox cannot be opened: {error}") from None
         yield self._answer
 
-    async def _answer(self, item: Item) -> str:
+    async def _answer(self, item: WorkItem) -> str:
         enquiry = self._enquiries[item.id]
         answering = Answering(self._business, self._models, enquiry)
         desk = await answering.run({"callbacks": self._witness.callbacks()})
@@ -62,10 +62,10 @@ class CustomerDesk:
         return f"{desk['kind']}, answered in {path.name}"
 
 
-async def answer_enquiries(witness: Witness) -> bool:
+async def answer_enquiries(reporter: Reporter) -> bool:
     """Whether something is left undone."""
-    return await go_rounds(CustomerDesk(witness), witness, Pace.from_environment())
+    return await go_rounds(CustomerDesk(reporter), reporter, Pace.from_environment())
 
 
 if __name__ == "__main__":
-    sys.exit(run(answer_enquiries(Witness())))
+    sys.exit(run(answer_enquiries(Reporter())))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from containers.rounds import run
-from containers.session_witness import SessionWitness, as_session
+from containers.session_reporter import SessionReporter, as_session
+from containers.work_loop import run
 from hook_agent import SessionHookAgent
 
 from .main import answer_enquiries
@@ -16,8 +16,8 @@ TASK = "hands each enquiry to specialists, reviews what they write, and answers"
 async def main() -> bool:
     initial = {"source": "fly_achensee_customer", "input": "Answer the enquiries of customers"}
     async with SessionHookAgent(initial=initial) as agent:
-        witness = SessionWitness(agent, noun="enquiry", worker="governor", task=TASK)
-        return await as_session(agent, witness, answer_enquiries(witness))
+        reporter = SessionReporter(agent, noun="enquiry", worker="governor", task=TASK)
+        return await as_session(agent, reporter, answer_enquiries(reporter))
 
 
 if __name__ == "__main__":

@@ -18,9 +18,9 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMe
 
 from . import reading
 from .business import SPECIALISTS, Business, Specialist
+from .enquiry_context import Slip
+from .phrasing import Teller
 from .reading import Language, mentions
-from .slip import Slip
-from .telling import Teller
 
 Members = dict[str, Any]
 Conversation = Sequence[BaseMessage]

@@ -1,8 +1,8 @@
 """What a program in a container is that works through items: it does its round, and then waits for more.
 
-Item        one thing to do
+WorkItem        one thing to do
 Pace        how quickly, and whether it goes on watching; read from the environment
-Witness     is told what happens; this one keeps it to itself
+Reporter     is told what happens; this one keeps it to itself
 Work        what the program brings: what waits, and how one item is done
 go_rounds   the loop
 run         the loop as a process, which SIGTERM and SIGINT end in order
@@ -31,7 +31,7 @@ RETRY_SECONDS = 15.0
 NOT_IN_AN_ID = re.compile(r"[^A-Za-z0-9_-]+")
 
 
-class Item(NamedTuple):
+class WorkItem(NamedTuple):
     """`id` is the same in each process that meets it, and may stand in a file's name and a URL."""
 
     id: str
@@ -63,21 +63,21 @@ class Trouble(Exception):
     """What keeps a whole round from being done, such as a mailbox that cannot be reached."""
 
 
-class Witness:
+class Reporter:
     """Is told what the program does. This one passes nothing on."""
 
     def callbacks(self) -> list[Any]:
         """What LangChain is to be run with."""
         return []
 
-    def finds(self, items: Sequence[Item], is_done: Callable[[str], bool]) -> None:
+    def finds(self, items: Sequence[WorkItem], is_done: Callable[[str], bool]) -> None:
         """These, and no others, wait to be done; said at the beginning of each round. `is_done` tells of any id."""
 
-    def begins(self, item: Item) -> None: ...
+    def begins(self, item: WorkItem) -> None: ...
 
-    def finishes(self, item: Item, outcome: str) -> None: ...
+    def finishes(self, item: WorkItem, outcome: str) -> None: ...
 
-    def fails(self, item: Item, error: Exception) -> None: ...
+    def fails(self, item: WorkItem, error: Exception) -> None: ...
 
     def notes(self, kind: str, **members: Any) -> None:
         """Something that the program does beside its items."""
@@ -90,59 +90,63 @@ class Witness:
 
 
 class Work(Protocol):
-    async def waiting(self) -> Sequence[Item]:
+    async def waiting(self) -> Sequence[WorkItem]:
         """What is not done yet, in order. Raises Trouble."""
 
     def is_done(self, item_id: str) -> bool:
         """Whether this process, or one before it, has done the item of this id."""
 
-    def at_work(self) -> AbstractAsyncContextManager[Callable[[Item], Awaitable[str]]]:
+    def at_work(self) -> AbstractAsyncContextManager[Callable[[WorkItem], Awaitable[str]]]:
         """Opens what is needed for a round; gives what does one item and says how it went. Both raise Trouble."""
 
 
-async def go_rounds(work: Work, witness: Witness, pace: Pace) -> bool:
+async def go_rounds(work: Work, reporter: Reporter, pace: Pace) -> bool:
     """Until all is done, or for ever where it keeps watching; whether something is left undone."""
     tried: Counter[str] = Counter()
     while True:
-        went_well = await _one_round(work, witness, pace, tried)
+        went_well = await _one_round(work, reporter, pace, tried)
         if not pace.keep_watching:
             return not went_well
         if went_well:
-            witness.rests()
+            reporter.rests()
         await asyncio.sleep(LOOK_SECONDS if went_well else RETRY_SECONDS)
 
 
-async def _one_round(work: Work, witness: Witness, pace: Pace, tried: Counter[str]) -> bool:
+async def _one_round(work: Work, reporter: Reporter, pace: Pace, tried: Counter[str]) -> bool:
     try:
         items = [item for item in await work.waiting() if tried[item.id] < ATTEMPTS]
-        witness.finds(items, work.is_done)
+        reporter.finds(items, work.is_done)
         if not items:
             return True
         async with work.at_work() as do:
-            return await _do_all(items, do, witness, pace, tried)
+            return await _do_all(items, do, reporter, pace, tried)
     except Trouble as trouble:
         print(trouble, file=sys.stderr)
         return False
 
 
 async def _do_all(
-    items: Sequence[Item], do: Callable[[Item], Awaitable[str]], witness: Witness, pace: Pace, tried: Counter[str]
+    items: Sequence[WorkItem],
+    do: Callable[[WorkItem], Awaitable[str]],
+    reporter: Reporter,
+    pace: Pace,
+    tried: Counter[str],
 ) -> bool:
     went_well = True
     for item in items:
         tried[item.id] += 1
-        witness.begins(item)
+        reporter.begins(item)
         try:
             outcome = await do(item)
         except Trouble as trouble:  # the others could not be done either
-            witness.fails(item, trouble)
+            reporter.fails(item, trouble)
             raise
         except Exception as error:  # one that cannot be done must not keep the others from being done
             went_well = False
-            witness.fails(item, error)
+            reporter.fails(item, error)
             print(f"{item.id}: {type(error).__name__}: {error}", file=sys.stderr)
         else:
-            witness.finishes(item, outcome)
+            reporter.finishes(item, outcome)
             print(f"{item.id}: {outcome}", flush=True)
         await asyncio.sleep(pace.between_items)
     return went_well

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
-from containers.letter import Letter
+from containers.email_message import Letter
 
 Language = Literal["de", "en"]
 Arguments = dict[str, Any]
@@ -76,21 +76,21 @@ TOPICS: dict[str, re.Pattern[str]] = {
 }
 
 
-class Verdict(NamedTuple):
+class Classification(NamedTuple):
     category: str
     language: Language
     calls: list[tuple[str, Arguments]]  # of the support desk's tools; none: it is not to be answered
 
 
-def judge(letter: Letter, own_address: str) -> Verdict:
+def classify(letter: Letter, own_address: str) -> Classification:
     language = _language(letter)
     if letter.sender.lower() == own_address.lower():
-        return Verdict("own", language, [])
+        return Classification("own", language, [])
     for category, applies in UNANSWERED.items():
         if applies(letter):
-            return Verdict(category, language, [])
+            return Classification(category, language, [])
     calls = _calls(letter, language)
-    return Verdict("+".join(dict.fromkeys(name for name, _ in calls)), language, calls)
+    return Classification("+".join(dict.fromkeys(name for name, _ in calls)), language, calls)
 
 
 def _calls(letter: Letter, language: Language) -> list[tuple[str, Arguments]]:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
-from containers.rounds import Item, Witness
+from containers.work_loop import Reporter, WorkItem
 from hook_agent import SessionHookAgent
 
 HEARTBEAT_SECONDS = 300.0
@@ -15,7 +15,7 @@ HEARTBEAT_SECONDS = 300.0
 OPEN = ("pending", "in_progress")
 
 
-class SessionWitness(Witness):
+class SessionReporter(Reporter):
     """`noun` is what an item is called, `worker` the agent that all nodes of the program's graph work for.
 
     What is said of an item has an eventId made of the item's id: a process that takes over may say it again, also
@@ -44,7 +44,7 @@ class SessionWitness(Witness):
         self._handler = self._handler or self._agent.langchain_handler(self._worker)
         return [self._handler]
 
-    def finds(self, items: Sequence[Item], is_done: Callable[[str], bool]) -> None:
+    def finds(self, items: Sequence[WorkItem], is_done: Callable[[str], bool]) -> None:
         self._settle({item.id for item in items}, is_done)
         if not items:
             return
@@ -61,16 +61,16 @@ class SessionWitness(Witness):
             if status in OPEN and item_id not in waiting:
                 self._set_goal(item_id, "completed" if is_done(item_id) else "cancelled")
 
-    def begins(self, item: Item) -> None:
+    def begins(self, item: WorkItem) -> None:
         self._set_goal(item.id, "in_progress")
         self._agent.log_action(type=f"{self._noun}_begun", goalId=item.id, title=item.title)
 
-    def finishes(self, item: Item, outcome: str) -> None:
+    def finishes(self, item: WorkItem, outcome: str) -> None:
         self._agent.log_response(type=f"{self._noun}_done", goalId=item.id, outcome=outcome)
         self._set_goal(item.id, "completed")
         self._says_how_far()
 
-    def fails(self, item: Item, error: Exception) -> None:
+    def fails(self, item: WorkItem, error: Exception) -> None:
         said = {"error": str(error), "errorType": type(error).__name__}
         self._agent.log_response(type="error", goalId=item.id, **said)
         self._set_goal(item.id, "failed")
@@ -122,16 +122,16 @@ class SessionWitness(Witness):
         return f"{progress['done']} of {progress['known']} done, {progress['failed']} failed"
 
 
-async def as_session(agent: SessionHookAgent, witness: SessionWitness, program: Coroutine[Any, Any, bool]) -> bool:
+async def as_session(agent: SessionHookAgent, reporter: SessionReporter, program: Coroutine[Any, Any, bool]) -> bool:
     """Runs the program as this session. Told to end, it leaves a session that the same SESSION_ID goes on with."""
-    witness.resumes(await agent.resume())
+    reporter.resumes(await agent.resume())
     try:
         is_left = await program
     except Exception:
-        witness.ends("failed")
+        reporter.ends("failed")
         raise
     except asyncio.CancelledError:
-        witness.is_told_to_end()
+        reporter.is_told_to_end()
         raise
-    witness.ends("failed" if is_left else "completed")
+    reporter.ends("failed" if is_left else "completed")
     return is_left

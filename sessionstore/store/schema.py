@@ -1,0 +1,253 @@
+"""The SQLite file: opening it for writing, its schema, and the migrations of older ones."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from sessionstore import ROOT
+from sessionstore.model import folds
+from sessionstore.model.events import STATE_TYPES
+from sessionstore.model.folds import encode
+
+SCHEMA = ROOT / "schema.sql"
+
+
+APPLICATION_ID = 1399157617
+
+
+INCREMENTAL = 2
+"""What PRAGMA auto_vacuum says of a database that can give pages back one by one."""
+
+
+Migration = Callable[[sqlite3.Connection], None]
+
+
+def find_events_by_their_id_first(connection: sqlite3.Connection) -> None:
+    """Ids that are made one after the other stand together, so that a commit touches fewer pages."""
+    connection.execute("DROP INDEX events_by_event_id")
+    connection.execute("CREATE UNIQUE INDEX events_by_event_id ON events (event_id, session_id)")
+
+
+def find_results_prompts_and_failures(connection: sqlite3.Connection) -> None:
+    """What people ask for is found among any number of events."""
+    connection.execute(
+        "CREATE INDEX events_by_tool_use ON events (session_id, data ->> '$.toolUseId')\n"
+        "WHERE kind IN ('tool_result', 'tool_error')"
+    )
+    connection.execute("CREATE INDEX events_of_prompts ON events (cursor) WHERE kind = 'prompt'")
+    connection.execute("CREATE INDEX events_of_failures ON events (cursor) WHERE kind = 'tool_error'")
+
+
+def note_status_changes(connection: sqlite3.Connection) -> None:
+    """From now on: nobody is to be told of what was long ago."""
+    create_schema(connection, re.compile(r"^CREATE (TABLE|INDEX) status_changes", re.MULTILINE))
+
+
+def search_by_parts_and_marks(connection: sqlite3.Connection) -> None:
+    """Another full-text index: it is filled anew behind the writing, and search says how far it has come."""
+    connection.execute("DROP TABLE search")
+    create_schema(connection, re.compile(r"^(CREATE VIRTUAL TABLE|INSERT INTO) search ", re.MULTILINE))
+    connection.execute("UPDATE progress SET searched = 0")
+
+
+def find_what_changes_a_state(connection: sqlite3.Connection) -> None:
+    """So that a retry is answered at once, and a state of long ago soon, in a session with very many entries."""
+    create_schema(connection, re.compile(r"^CREATE INDEX events_of_documents", re.MULTILINE))
+
+
+def keep_each_ask(connection: sqlite3.Connection) -> None:
+    """What a session waits for is found in its events, where they say it; final.json has the goals that were reached
+    whole, as they were at the end."""
+    create_schema(connection, re.compile(r"^CREATE (TABLE|INDEX) (asks|remade)", re.MULTILINE))
+    connection.execute("INSERT INTO remade SELECT max(cursor) FROM events HAVING max(cursor) > 0")
+    create_schema(connection, re.compile(r"^CREATE VIEW words", re.MULTILINE))
+    connection.execute(LAST_ASKED)
+    connection.execute("DROP VIEW words")
+    connection.execute("ALTER TABLE sessions DROP COLUMN attention")
+    after = ""
+    while finals := connection.execute(FINALS_WITH_GOALS, (after,)).fetchall():
+        for after, document, cursor in finals:
+            connection.execute(MEND_FINAL, (goals_at_end(connection, after, document, cursor), after))
+
+
+LAST_ASKED = """
+INSERT INTO asks
+SELECT w.cursor, w.session_id, w.cursor, iif(w.reason = 'input', NULL, w.agent_id), w.reason, w.message, w.own_id,
+       w.tool_use_id, w.tool, w.input, w.exactness, w.is_logged
+FROM words w JOIN (SELECT s.session_id, coalesce(
+        (SELECT max(e.cursor) FROM events e
+         WHERE e.session_id = s.session_id AND e.cursor >= s.created_cursor
+           AND (e.seq IS NOT NULL OR e.type = 'metadata_updated') AND json_type(e.data, '$.attention') = 'object'),
+        s.last_cursor) AS asked
+      FROM sessions s WHERE s.status = 'waiting') ON w.cursor = asked"""
+
+
+FINALS_WITH_GOALS = """
+SELECT d.session_id, d.document,
+       (SELECT max(e.cursor) FROM events e WHERE e.session_id = d.session_id AND e.type = 'session_finalized')
+FROM documents d
+WHERE d.name = 'final' AND d.session_id > ? AND json_type(d.document, '$.goalsAchieved[0]') = 'text'
+ORDER BY d.session_id LIMIT 500"""
+
+
+MEND_FINAL = "UPDATE documents SET document = ? WHERE session_id = ? AND name = 'final'"
+
+
+def goals_at_end(connection: sqlite3.Connection, session_id: str, document: str, cursor: int) -> str:
+    """final.json with the goals that it names by their ids."""
+    final = folds.decode(document)
+    goals = folds.goals_of(folds.state_at(connection.execute(STATE_EVENTS, (session_id, cursor))))
+    records = {
+        goal["id"]: goal for goal in reversed(goals) if isinstance(goal, dict) and isinstance(goal.get("id"), str)
+    }
+    final["goalsAchieved"] = [records.get(name, {"id": name}) for name in final["goalsAchieved"]]
+    return encode(final)
+
+
+def find_calls_by_their_id(connection: sqlite3.Connection) -> None:
+    """An id may be used for one call after the other: which of them a result is of, the calls say."""
+    connection.execute("DROP INDEX events_by_tool_use")
+    create_schema(connection, re.compile(r"^CREATE INDEX events_by_tool_use", re.MULTILINE))
+
+
+def name_status_changes(connection: sqlite3.Connection) -> None:
+    """What was `turns`: a session began to wait, failed, or was lost."""
+    if connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'turns'").fetchone():
+        connection.execute("DROP INDEX turns_by_session")
+        connection.execute("ALTER TABLE turns RENAME TO status_changes")
+        create_schema(connection, re.compile(r"^CREATE INDEX status_changes", re.MULTILINE))
+
+
+MIGRATIONS: tuple[Migration, ...] = (
+    find_events_by_their_id_first,
+    find_results_prompts_and_failures,
+    note_status_changes,
+    search_by_parts_and_marks,
+    find_what_changes_a_state,
+    keep_each_ask,
+    find_calls_by_their_id,
+    name_status_changes,
+)
+"""Append-only: what turns the tables of a database of version N, as PRAGMA user_version has it, into those of N + 1,
+from version 1 on. Views and triggers are made anew after them. schema.sql is always the newest version; a database
+that is made new needs none of these."""
+
+
+BUSY_MILLISECONDS = 5000
+"""How long a write waits for a lock that somebody else has."""
+
+
+ATTEMPT_MILLISECONDS = 50
+"""How long one attempt to empty the log does."""
+
+
+class DatabaseUnusable(Exception):
+    """The file is there, but this program must not write to it. The message says why."""
+
+
+def open_writer(path: Path, *, durability: str = "full") -> sqlite3.Connection:
+    """The connection that writes, on a database of the newest version. `durability` is `full` or `normal`."""
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=256)
+    try:
+        prepare_writer(connection, durability)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def prepare_writer(connection: sqlite3.Connection, durability: str) -> None:
+    connection.execute(f"PRAGMA busy_timeout = {BUSY_MILLISECONDS}")
+    check_owner(connection)
+    if connection.execute("PRAGMA page_count").fetchone() == (0,):  # later it would take a VACUUM
+        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+    for pragma in (
+        "journal_mode = WAL",
+        f"synchronous = {durability}",
+        "foreign_keys = ON",
+        "cell_size_check = ON",
+        "journal_size_limit = 67108864",
+        "temp_store = MEMORY",
+        "cache_size = -65536",
+    ):
+        connection.execute(f"PRAGMA {pragma}")
+    folds.register(connection)
+    migrate(connection)
+
+
+def check_owner(connection: sqlite3.Connection) -> None:
+    """Raises DatabaseUnusable for the file of another program; a file with nothing in it is nobody's."""
+    (owner,) = connection.execute("PRAGMA application_id").fetchone()
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    if owner != APPLICATION_ID and (owner or version or tables):
+        raise DatabaseUnusable("it belongs to another program")
+
+
+def migrate(connection: sqlite3.Connection, migrations: tuple[Migration, ...] = MIGRATIONS) -> None:
+    """Bring the database to the newest version, wholly or not at all. Raises DatabaseUnusable for one still newer."""
+    newest = len(migrations) + 1
+    (found,) = connection.execute("PRAGMA user_version").fetchone()
+    if found > newest:
+        raise DatabaseUnusable(f"it is of version {found}, this program knows {newest}: use a newer program")
+    if found == newest:
+        return
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        if found:
+            drop_views_and_triggers(connection)
+            for step in migrations[found - 1 :]:
+                step(connection)
+            create_schema(connection, HAS_NO_ROWS)
+        else:
+            create_schema(connection)
+        connection.execute(f"PRAGMA user_version = {newest}")
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+HAS_NO_ROWS = re.compile(r"^CREATE (VIEW|TRIGGER) ", re.MULTILINE)
+
+
+def drop_views_and_triggers(connection: sqlite3.Connection) -> None:
+    rows = connection.execute("SELECT type, name FROM sqlite_master WHERE type IN ('trigger', 'view') ORDER BY type")
+    for kind, name in rows.fetchall():
+        connection.execute(f"DROP {kind} {name}")
+
+
+def create_schema(connection: sqlite3.Connection, which: re.Pattern[str] = re.compile("")) -> None:
+    """What schema.sql says: all of it, or the statements that match."""
+    for statement in filter(which.search, statements(SCHEMA.read_text())):
+        connection.execute(statement)
+
+
+def statements(script: str) -> Iterator[str]:
+    """The statements of an SQL script one by one: executescript would commit before it begins."""
+    statement = ""
+    for line in script.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
+
+
+CHANGES_STATE = f"""
+(e.type IN ({", ".join(f"'{name}'" for name in STATE_TYPES)})
+ OR e.type IN ('session_finalized', 'metadata_updated') AND json_type(e.data, '$.cancelledAgents') = 'array')"""
+"""Whether an event e changes the state: an end does where it is that of agents, too."""
+
+
+OF_STATE = f"""
+WHERE session_id = ? AND cursor >= (SELECT created_cursor FROM sessions s WHERE s.session_id = e.session_id)
+  AND cursor <= ? AND seq IS NULL AND (type = 'session_created' OR {CHANGES_STATE})"""
+"""The events that a state is made of; values: session id, cursor."""
+
+
+STATE_EVENTS = f"SELECT type, patch, data, timestamp FROM events e {OF_STATE} ORDER BY cursor"
+"""What folds.state_at takes."""

@@ -1,0 +1,177 @@
+"""How the store is: /health, /ready, /metrics, and the webhooks."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+
+import msgspec
+from litestar import Response, get
+from litestar.openapi.datastructures import ResponseSpec
+
+from sessionstore import __version__
+from sessionstore.appliance import Store
+from sessionstore.model.events import text_of_time
+from sessionstore.model.folds import Document
+from sessionstore.model.problems import Problem, unavailable
+from sessionstore.store.disk import Disk
+from sessionstore.upkeep.backups import Backups
+from sessionstore.upkeep.comparison import Comparison
+from sessionstore.upkeep.retention import Retention
+from sessionstore.upkeep.tree import Mirror
+from sessionstore.upkeep.webhooks import Webhook
+from sessionstore.web import openapi_models as answers
+from sessionstore.web.asgi import ASGI, Receive, Scope, Send, refuse
+from sessionstore.web.metrics import prometheus
+from sessionstore.web.openapi_models import gives, problems
+from sessionstore.web.request import (
+    Call,
+    JSONResponse,
+    answer,
+    caller_of,
+    store_of,
+)
+
+
+@get("/health", responses={200: ResponseSpec(answers.Health, generate_examples=False)}, security=[{}], tags=["server"])
+async def health(request: Call) -> JSONResponse:
+    """How the server is. Needs no token: to who has none, where one is needed, it tells less."""
+    store = store_of(request)
+    seconds = store.uptime()
+    said: Document = {
+        "status": "ok" if store.why_not_ready() is None else "unavailable",
+        "role": caller_of(request).role,
+        "tokens": bool(request.app.state.gate.tokens),
+        "uptime": f"{int(seconds)} seconds",
+        "uptimeSeconds": round(seconds, 1),
+        "websocket": request.app.state.listeners.counts(),
+        "storage": str(store.settings.directory),
+        "version": __version__,
+        "cursor": store.finding.cursor if store.finding else store.writer.cursor,
+        "searchLag": store.writer.search_lag,
+        "checks": store.checks(),
+        "tree": tree_health(store.mirror),
+    }
+    if caller_of(request).role is None:
+        del said["tree"]["error"]  # it may name a path
+        return answer(msgspec.json.encode(said))
+    return answer(msgspec.json.encode(said | health_inside(store)))
+
+
+def health_inside(store: Store) -> Document:
+    """What nobody needs to know who may not come in."""
+    return {
+        "sqlite": sqlite3.sqlite_version,
+        "database": database_health(store),
+        "backup": backup_health(store.backups),
+        "verify": verify_health(store.comparison),
+        "disk": disk_health(store.disk),
+        "retention": retention_health(store.retention),
+        "webhooks": {"status": store.webhooks.status, "pending": store.webhooks.pending},
+    }
+
+
+def database_health(store: Store) -> Document:
+    finding = store.finding
+    return {"status": finding.status if finding else "ok", "error": finding.detail if finding else None}
+
+
+def backup_health(backups: Backups) -> Document:
+    last = backups.last.manifest if backups.last else None
+    return {
+        "status": backups.status,
+        "last": last and last.made_at,
+        "cursor": last and last.cursor,
+        "error": backups.error,
+    }
+
+
+def tree_health(mirror: Mirror) -> Document:
+    return {"status": mirror.status, "cursor": mirror.cursor, "lag": mirror.lag, "error": mirror.error}
+
+
+def verify_health(comparison: Comparison) -> Document:
+    last = comparison.last
+    return {
+        "status": comparison.status,
+        "last": last and text_of_time(last.at.timestamp()),
+        "error": comparison.said,
+    }
+
+
+def disk_health(disk: Disk) -> Document:
+    return {
+        "status": disk.status,
+        "freeBytes": disk.free,
+        "totalBytes": disk.total,
+        "reserveBytes": disk.reserve,
+        "freeFiles": disk.free_files,
+        "totalFiles": disk.total_files,
+    }
+
+
+def retention_health(retention: Retention) -> Document:
+    return {"status": retention.status, "deleted": retention.deleted, "error": retention.error}
+
+
+@get("/ready", responses=gives(answers.Ready), tags=["server"])
+async def ready(request: Call) -> JSONResponse:
+    """Whether writes are taken, and what may end that."""
+    store = store_of(request)
+    if why := store.why_not_ready():
+        raise Problem(503, why, headers={"retry-after": "2"})
+    return answer(msgspec.json.encode({"status": "ready", "checks": store.checks()}))
+
+
+@get("/api/webhooks", responses=gives(answers.WebhookList), tags=["server"])
+async def list_webhooks(request: Call) -> JSONResponse:
+    """Who is told of sessions by HTTP, and how that goes. Neither secrets nor paths of URLs are shown."""
+    return answer(msgspec.json.encode({"items": [shown_webhook(one) for one in store_of(request).webhooks.all]}))
+
+
+def shown_webhook(webhook: Webhook) -> Document:
+    target = webhook.target
+    return {
+        "name": target.title,
+        "place": target.place,
+        "format": target.format,
+        "on": target.on,
+        "rules": {name: value for name, value in msgspec.to_builtins(target.rules).items() if value is not None},
+        "pending": webhook.pending,
+        "failures": webhook.failures,
+        "delivered": webhook.results["delivered"],
+        "refused": webhook.results["refused"],
+        "lastDelivery": webhook.last_delivery,
+        "error": webhook.error,
+    }
+
+
+@get("/metrics", media_type="text/plain", responses=problems(401), tags=["server"])
+async def metrics(request: Call) -> Response[str]:
+    """The same for Prometheus."""
+    state = request.app.state
+    text = prometheus(store_of(request), state.listeners, state.gate, state.traffic, state.questions)
+    return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+OF_THE_DATABASE = re.compile(r"/(?:api/(?!login)|ws|datasette)")
+"""What cannot be answered without the database."""
+
+
+class Sound:
+    """ASGI: lets nobody to a database that is not sound."""
+
+    def __init__(self, app: ASGI, store: Store) -> None:
+        self.app = app
+        self.store = store
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self.store.finding and scope["type"] != "lifespan" and OF_THE_DATABASE.match(scope["path"]):
+            await refuse(unsound(self.store), scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
+
+
+def unsound(store: Store) -> Problem:
+    assert store.finding is not None
+    return unavailable(store.finding.detail, retry_after=30)

@@ -1,0 +1,96 @@
+"""What the OpenAPI document says of parameters and bodies."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from litestar.openapi.spec import (
+    OpenAPIFormat,
+    OpenAPIHeader,
+    OpenAPIMediaType,
+    OpenAPIType,
+    Operation,
+    RequestBody,
+    Schema,
+)
+from litestar.openapi.spec import Parameter as OpenAPIParameter
+
+from sessionstore.model.events import ID_PATTERN
+
+JSON = "application/json"
+
+
+MERGE_PATCH = "application/merge-patch+json"
+
+
+NDJSON = "application/x-ndjson"
+
+
+def header(name: str, meaning: str, **schema: Any) -> OpenAPIParameter:
+    return OpenAPIParameter(
+        name=name,
+        param_in="header",
+        required=False,
+        description=meaning,
+        schema=Schema(type=OpenAPIType.STRING, **schema),
+    )
+
+
+KEY_PATTERN = f"""{ID_PATTERN}|{ID_PATTERN.replace("^", '^"').replace("$", '"$')}"""
+"""An id, with quotation marks around it or without."""
+
+
+OF_A_WRITE = (
+    header("Idempotency-Key", "The event's id, where the body has no `eventId`", pattern=KEY_PATTERN),
+    header("X-Timestamp", "When it happened, where the body has no `timestamp`", format=OpenAPIFormat.DATE_TIME),
+    header("X-User-Id", "Whose the session is, if this creates it", min_length=1, max_length=256),
+)
+
+
+OF_A_CONDITIONAL_WRITE = (*OF_A_WRITE, header("If-Match", "Versions of the state, as ETag has them; `*` is any"))
+"""The headers that a handler reads itself."""
+
+
+def body_of_shape(shape: type[msgspec.Struct], *media_types: str, is_required: bool = True) -> RequestBody:
+    """`shape` is what the body must be; more members may come."""
+    _, parts = msgspec.json.schema_components([shape])
+    schema: Any = parts[shape.__name__] | {"additionalProperties": True}
+    content = {media_type: OpenAPIMediaType(schema=schema) for media_type in media_types or (JSON,)}
+    return RequestBody(content=content, required=is_required)
+
+
+def described(
+    body: RequestBody | None = None, headers: Sequence[OpenAPIParameter] = (), **told: str
+) -> type[Operation]:
+    """The operation of a handler that reads its body and headers itself, and tells the headers `told` in its answer."""
+
+    @dataclasses.dataclass
+    class Described(Operation):
+        def __post_init__(self) -> None:
+            self.request_body = body
+            self.parameters = [*(self.parameters or ()), *headers] or None
+            for name, meaning in told.items():
+                shown = OpenAPIHeader(description=meaning, schema=Schema(type=OpenAPIType.STRING))
+                response: Any = (self.responses or {})["200"]
+                response.headers = {**(response.headers or {}), name: shown}
+
+    return Described
+
+
+def takes(
+    shape: type[msgspec.Struct],
+    *media_types: str,
+    is_required: bool = True,
+    headers: Sequence[OpenAPIParameter] = OF_A_WRITE,
+) -> type[Operation]:
+    return described(body_of_shape(shape, *media_types, is_required=is_required), headers)
+
+
+LINES = RequestBody(
+    content={NDJSON: OpenAPIMediaType(schema=Schema(type=OpenAPIType.STRING))},
+    description="Events of the shape that the lists of events have, one a line",
+    required=True,
+)

@@ -1,0 +1,146 @@
+"""From a Litestar request to a call of the store, and the answer of a write."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import msgspec
+from litestar import Request, Response
+
+from sessionstore.appliance import Store
+from sessionstore.model.drafts import Headers, object_in
+from sessionstore.model.events import Draft, is_id
+from sessionstore.model.folds import Document
+from sessionstore.model.problems import Problem, no_session
+from sessionstore.store.appender import Appended
+from sessionstore.store.writer import LARGE
+from sessionstore.web.asgi import Receive
+from sessionstore.web.gate import Caller
+from sessionstore.web.openapi import JSON
+
+
+def session_in_path(text: str) -> str:
+    """A session id in a path. Raises Problem 404 for what cannot be one."""
+    if is_id(text):
+        return text
+    raise no_session(text)
+
+
+async def read_body(receive: Receive, limit: int) -> bytes:
+    """The whole body. Raises Problem 413 past `limit` bytes, 400 if the caller goes away."""
+    parts, size = [], 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise Problem(400, "The request ended before its body did")
+        parts.append(message["body"])
+        size += len(message["body"])
+        if size > limit:
+            raise Problem(413, f"The body may have at most {limit} bytes")
+        if not message["more_body"]:
+            return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def split(values: list[str] | None) -> list[str]:
+    """The values of a query parameter that may repeat, or have several values with commas between them."""
+    return [name for text in values or () for name in text.split(",") if name]
+
+
+def check_media_type(headers: Headers, *allowed: str) -> str:
+    """The media type of the body. Raises Problem 415 for any but `allowed`, in UTF-8, and not compressed."""
+    if headers.get(b"content-encoding", b"identity").lower() != b"identity":
+        refused = {"accept-encoding": "identity"}
+        raise Problem(415, "The body must be sent as it is: gzip and the like are not understood", headers=refused)
+    if headers.get(b"content-type") == b"application/json" and "application/json" in allowed:
+        return "application/json"
+    media_type, _, parameters = headers.get(b"content-type", b"").decode("latin-1").lower().partition(";")
+    charset = re.search(r"charset\s*=\s*\"?([^\s\";]+)", parameters)
+    if media_type.strip() not in allowed or (charset and charset[1] not in ("utf-8", "utf8")):
+        raise Problem(415, f"The body must be sent as {' or '.join(allowed)}, in UTF-8", headers={"accept": allowed[0]})
+    return media_type.strip()
+
+
+def if_match(headers: Headers) -> frozenset[int] | None:
+    """The versions in If-Match; None: there is none, or `*`. A tag that is no version matches nothing."""
+    value = headers.get(b"if-match")
+    if value is None or value.strip() == b"*":
+        return None
+    return frozenset(versions(value.decode("latin-1").split(",")))
+
+
+def versions(tags: Iterable[str]) -> Iterator[int]:
+    for tag in tags:
+        match = re.fullmatch(r'\s*"([0-9]{1,18})"\s*', tag)
+        if match:
+            yield int(match[1])
+
+
+JSONResponse = Response[bytes]
+
+
+Call = Request[Any, Any, Any]
+
+
+def store_of(request: Call) -> Store:
+    store: Store = request.app.state.store
+    return store
+
+
+def caller_of(request: Call) -> Caller:
+    caller: Caller = request.scope["state"]["caller"]
+    return caller
+
+
+def headers_of(request: Call) -> Headers:
+    return dict(request.scope["headers"])
+
+
+async def body_of(request: Call, *media_types: str, limit: int | None = None) -> bytes:
+    """The body, of one of these media types. Raises Problem 413, 415."""
+    check_media_type(headers_of(request), *media_types or (JSON,))
+    limit = store_of(request).settings.max_event_bytes if limit is None else limit
+    return await read_body(request.receive, limit)  # type: ignore[arg-type]
+
+
+async def object_of(request: Call, *media_types: str) -> Document:
+    """The body as a JSON object. Raises Problem 400, 413, 415, 422."""
+    return await decoded(request, await body_of(request, *media_types))
+
+
+async def decoded(request: Call, body: bytes) -> Document:
+    """A JSON object; a large one is decoded beside the event loop. Raises Problem 400, 413, 422."""
+    request.scope["state"]["bytes"] = len(body)
+    return object_in(body) if len(body) <= LARGE else await store_of(request).writer.beside(object_in, body)
+
+
+def answer(content: bytes | str, status: int = 200, headers: dict[str, str] | None = None) -> JSONResponse:
+    body = content.encode() if isinstance(content, str) else content
+    return Response(body, status_code=status, media_type=JSON, headers=headers)
+
+
+def done(appended: Appended, members: Document | None = None) -> JSONResponse:
+    """The answer to a write: `success`, `cursor`, `eventId`, and whatever else there is to say."""
+    head = {"success": True, "cursor": appended.event.cursor, "eventId": appended.event.event_id}
+    return answer(msgspec.json.encode(head | (members or {})))
+
+
+def joined(members: dict[str, str]) -> str:
+    """A JSON object of members that are JSON text already."""
+    return "{" + ",".join(f'"{name}":{value}' for name, value in members.items()) + "}"
+
+
+async def append(request: Call, draft: Draft) -> Appended:
+    draft.by = caller_of(request).token
+    return await store_of(request).writer.append(draft, request.scope["state"].get("bytes", 0))
+
+
+async def optional_object_of(request: Call) -> Document:
+    """The body as a JSON object; no body at all is an empty one."""
+    headers = headers_of(request)
+    is_empty = b"transfer-encoding" not in headers and headers.get(b"content-length", b"0") == b"0"
+    if is_empty and b"content-type" not in headers:
+        return {}
+    body = await body_of(request)
+    return await decoded(request, body) if body else {}

@@ -42,9 +42,8 @@ const MAX_ANSWER = 8 << 20; // characters
 const ANSWER_MS = 30_000;
 const ASK_MS = 5_000;
 const LEAVE_MS = 2_000;
-const POLL_MS = 5;
 const FIRST_PAUSE_MS = 200;
-const LONGEST_PAUSE_MS = 30_000;
+const MOST_DOUBLINGS = 7; // so 25 seconds
 const LONGEST_RETRY_AFTER_MS = 300_000;
 const REFUSED_PAUSE_MS = 60_000;
 const TOKEN_LOOK_MS = 1_000;
@@ -62,14 +61,6 @@ function orNull(work) {
     return null;
   }
 }
-
-const failureOf = (work) => {
-  try {
-    work();
-  } catch (error) {
-    return error;
-  }
-};
 
 /** Any value as JSON has it; what cannot even be looked at is told by why, alone if it is a member of `value`. */
 function plain(value, isWhole = true) {
@@ -115,7 +106,8 @@ function jsonOf(data) {
   if (text.length <= MAX_LINE) return text;
   const truncated = { bytes: Buffer.byteLength(text), sha256: createHash('sha256').update(text).digest('hex') };
   const end = text.lastIndexOf(' ', KEPT_OF_LONGER); // between two words: half a secret would be none to the store
-  return JSON.stringify({ text: text.slice(0, Math.max(end, 1_000)), truncated });
+  const short = Object.entries(data).filter(([, value]) => JSON.stringify(value).length < 256).slice(0, 100);
+  return JSON.stringify({ ...Object.fromEntries(short), text: text.slice(0, Math.max(end, 1_000)), truncated });
 }
 
 // -------------------------------------------------------------------------------------------------------------- events
@@ -129,10 +121,8 @@ const idPrefix = randomHex() + randomHex();
 let idNumber = 0;
 const newId = () => `${idPrefix}-${(idNumber += 1).toString(36)}`;
 
-/**
- * One line of a batch, with its newline, and the eventId in it. The program's own eventId and time stand beside the
- * data, if they are ones; a state is the program's own document, whatever its members are called.
- */
+/** One line of a batch, and the eventId in it. The program's own eventId and time stand beside the data, if they are
+ * ones; a state is the program's own document, whatever its members are called. */
 function lineOf(type, { sessionId, userId }, given) {
   const own = type === 'state_updated' ? {} : given;
   const eventId = isId(own.eventId) ? own.eventId : newId();
@@ -145,9 +135,7 @@ function lineOf(type, { sessionId, userId }, given) {
 }
 
 /** A setting as text; empty where it is none. */
-function textOf(value) {
-  return ['string', 'number', 'bigint'].includes(typeof value) || value instanceof URL ? String(value) : '';
-}
+const textOf = (value) => (['string', 'number'].includes(typeof value) || value instanceof URL ? String(value) : '');
 
 /** An id that the store takes, as near to the given one as can be; empty where nothing of it can be kept. */
 function fitId(value) {
@@ -163,16 +151,11 @@ function startOf(pid) {
   return stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19];
 }
 
+const BOOT = orNull(() => fs.readFileSync('/proc/sys/kernel/random/boot_id', 'latin1')) ?? hostname();
+const PIDS = orNull(() => fs.readlinkSync('/proc/self/ns/pid')) ?? '';
 /** The boot and the container, within which a process id means something. */
-function namespace() {
-  const boot = orNull(() => fs.readFileSync('/proc/sys/kernel/random/boot_id', 'latin1')) ?? hostname();
-  const pids = orNull(() => fs.readlinkSync('/proc/self/ns/pid')) ?? '';
-  return createHash('sha256').update(boot + pids).digest('hex').slice(0, 8);
-}
-
-const NAMESPACE = namespace();
+const NAMESPACE = createHash('sha256').update(BOOT + PIDS).digest('hex').slice(0, 8);
 const OWNER = `${process.pid}-${orNull(() => startOf(process.pid)) ?? 0}-${NAMESPACE}`;
-const NOBODY = 'free';
 
 function isAlive(owner) {
   const [pid, start, place] = owner.split('-');
@@ -183,12 +166,10 @@ function isAlive(owner) {
 
 // -------------------------------------------------------------------------------------------------------------- queues
 
-/**
- * In the spool folder each process has a queue of its own, a folder `node-TIME-RANDOM.OWNER` of segments
+/** In the spool folder each process has a queue of its own, a folder `node-TIME-RANDOM.OWNER` of segments
  * `00000001.ndjson`, … and `position.json`, before which everything is acknowledged. Renaming it makes it another
  * process's: one only can. So two senders never divide a queue; were both to send all of it, in its order, each event
- * would still be stored once, and after the one before it.
- */
+ * would still be stored once, and after the one before it. */
 const QUEUE = /^(node-\d{13}-[0-9a-f]{8})\.(free|(send-)?(\d+-\d+-[0-9a-f]{8}))$/;
 const SEGMENT = /^\d{8}\.ndjson$/;
 const SENDER_LOCK = 'node-sender.lock';
@@ -219,13 +200,12 @@ function ownFolder(folder) {
 }
 
 class Queue {
-  #descriptor = null;
-  #size = 0;
+  segment = ''; // the one that is appended to
+  size = 0; // of it
 
   constructor(folder) {
     this.folder = folder;
     [, this.family, this.owner, this.isSenders] = QUEUE.exec(basename(folder));
-    this.segment = ''; // the one that is appended to
     const { segment, offset } = orNull(() => JSON.parse(fs.readFileSync(this.path('position.json'), 'utf8'))) ?? {};
     this.place = SEGMENT.test(segment) && Number.isInteger(offset) ? { segment, offset } : { segment: '', offset: 0 };
   }
@@ -242,8 +222,7 @@ class Queue {
     return names.sort().map((name) => new Queue(join(spool, name)));
   }
 
-  get isFree() { return this.owner === NOBODY || Boolean(this.isSenders) || !isAlive(this.owner); }
-
+  get isFree() { return this.owner === 'free' || Boolean(this.isSenders) || !isAlive(this.owner); }
   path(name) { return join(this.folder, name); }
 
   /** None where the queue is somebody else's by now. What is there and cannot be read must not be taken for nothing. */
@@ -251,48 +230,27 @@ class Queue {
     return fs.existsSync(this.folder) ? fs.readdirSync(this.folder).filter((name) => SEGMENT.test(name)).sort() : [];
   }
 
-  // ---- appending
-
-  /** Whether a segment must be begun for this line, and room be made for it. */
-  isFullFor(line, segmentBytes) {
-    return this.#descriptor === null || (this.#size > 0 && this.#size + Buffer.byteLength(line) > segmentBytes);
-  }
-
   begin() {
-    this.close();
-    const name = `${String(Number.parseInt(this.segment || '0', 10) + 1).padStart(8, '0')}.ndjson`;
-    this.#descriptor = fs.openSync(this.path(name), APPENDING, 0o600);
-    this.segment = name;
-    this.#size = 0;
+    this.segment = `${String(Number.parseInt(this.segment || '0', 10) + 1).padStart(8, '0')}.ndjson`;
+    this.size = 0;
   }
 
   append(line) {
     try {
-      fs.appendFileSync(this.#descriptor, line);
-      this.#size += Buffer.byteLength(line);
+      fs.appendFileSync(this.path(this.segment), line, { mode: 0o600, flag: APPENDING });
+      this.size += Buffer.byteLength(line);
     } catch (error) {
-      orNull(() => fs.ftruncateSync(this.#descriptor, this.#size)); // no half line before the next one
-      this.close(); // which may have room in another segment
+      orNull(() => fs.truncateSync(this.path(this.segment), this.size)); // no half line before the next one
       throw error;
     }
   }
-
-  /** Have on disk what cannot be delivered yet; in the background, for it may take long. */
-  sync() { if (this.#descriptor !== null) fs.fdatasync(this.#descriptor, () => {}); }
-
-  close() {
-    if (this.#descriptor !== null) orNull(() => fs.closeSync(this.#descriptor));
-    return (this.#descriptor = null);
-  }
-
-  // ---- delivering
 
   /** The next lines that are not acknowledged, or null. Removes segments before them. Raises what reading raises. */
   next(most) {
     for (const name of this.segments()) {
       const batch = this.read(name, most);
       if (batch) return batch;
-      if (this.#descriptor !== null && name === this.segment) return null;
+      if (name === this.segment) return null;
       orNull(() => fs.unlinkSync(this.path(name)));
     }
     return null;
@@ -330,7 +288,7 @@ class Queue {
     });
   }
 
-  end() { return { segment: this.segment, offset: this.#size }; }
+  end() { return { segment: this.segment, offset: this.size }; }
 
   isPast({ segment, offset }) {
     const { place } = this;
@@ -345,9 +303,10 @@ class Queue {
     return true;
   }
 
+  /** What has come into it meanwhile stays. */
   remove() {
-    this.close();
-    orNull(() => fs.rmSync(this.folder, { recursive: true }));
+    for (const name of [this.segment, 'position.tmp', 'position.json']) orNull(() => fs.unlinkSync(this.path(name)));
+    orNull(() => fs.rmdirSync(this.folder));
   }
 }
 
@@ -356,14 +315,6 @@ function countOf(bytes) {
   const lines = bytes.toString().split('\n').filter(Boolean);
   const reported = (line) => line.includes(`"type":"${LOSS}"`) && orNull(() => JSON.parse(line).data.count);
   return lines.reduce((sum, line) => sum + (Number(reported(line)) || 1), 0);
-}
-
-/** The segment that has to go so that the spool keeps its bound; null: none has to, or none can. */
-function oldestTooMany(spool, bound, spared) {
-  const found = Queue.allIn(spool).flatMap((queue) => queue.segments().map((name) => ({ queue, name })));
-  const sizes = found.map(({ queue, name }) => orNull(() => fs.statSync(queue.path(name)).size) ?? 0);
-  if (sizes.reduce((sum, size) => sum + size, 0) <= bound) return null;
-  return found.find(({ queue, name }) => !spared.includes(queue.path(name))) ?? null;
 }
 
 /** Keep what the store has refused for good, with the reason; the older of two files goes at the bound. */
@@ -381,10 +332,10 @@ function bury(spool, status, reason, bytes) {
 
 // --------------------------------------------------------------------------------------------------------------- store
 
+const LATER = { is: 'later', after: 0 };
+
 /** The store as seen from here. */
 class Store {
-  tokenTrouble = ''; // why there is none, though a file is named
-
   constructor(url, token, tokenFile) {
     this.url = url.replace(/\/+$/, '');
     this.tokenFile = token ? null : tokenFile;
@@ -394,35 +345,23 @@ class Store {
 
   /** Whether the token's file has another one than before. */
   renewToken() {
-    if (!this.tokenFile) return false;
     const before = this.token;
-    try {
-      this.token = fs.readFileSync(this.tokenFile, 'utf8').trim() || before;
-      this.tokenTrouble = this.token ? '' : `The token file ${this.tokenFile} is empty. `;
-    } catch ({ code }) {
-      this.tokenTrouble = `The token file ${this.tokenFile} cannot be read by uid ${process.getuid?.()}: ${code}. `;
-    }
+    const read = this.tokenFile && orNull(() => fs.readFileSync(this.tokenFile, 'utf8').trim());
+    this.token = read || before;
+    this.trouble = this.tokenFile && !read ? `uid ${process.getuid?.()} reads none in ${this.tokenFile}. ` : '';
     return this.token !== before;
   }
 
   /** Post lines; what the answer means (`verdictOn`). Does not reject. */
   async post(lines) {
-    try {
-      const body = Buffer.concat(lines.flatMap((line) => [line, Buffer.from('\n')]));
-      return verdictOn(await this.#answer('POST', '/api/events', { body }), lines);
-    } catch (error) {
-      return { is: 'later', after: 0, detail: reasonOf(error) };
-    }
+    const body = Buffer.concat(lines.flatMap((line) => [line, Buffer.from('\n')]));
+    return this.#answer('POST', '/api/events', { body }).then((answer) => verdictOn(answer, lines)).catch(() => LATER);
   }
 
   /** The JSON of a GET that answered 200, or null. Does not reject. It keeps the program running until then. */
   async get(path) {
-    try {
-      const { status, text } = await this.#answer('GET', path, { within: ASK_MS, holds: true });
-      return status === 200 ? JSON.parse(text) : null;
-    } catch {
-      return null;
-    }
+    const answer = this.#answer('GET', path, { within: ASK_MS, holds: true });
+    return answer.then(({ status, text }) => (status === 200 ? JSON.parse(text) : null)).catch(() => null);
   }
 
   /** `{status, headers, text}`, `within` milliseconds, or rejects. It `holds` the program until then, or does not. */
@@ -452,8 +391,7 @@ class Store {
 async function readAll(response) {
   let text = '';
   for await (const part of response.setEncoding('utf8')) {
-    text += part;
-    if (text.length > MAX_ANSWER) throw new Error('the answer is too long');
+    if ((text += part).length > MAX_ANSWER) throw new Error('the answer is too long');
   }
   return text;
 }
@@ -468,7 +406,7 @@ function verdictOn({ status, headers, text }, lines) {
   const isToBeDivided = status === 413 && lines.length > 1;
   if (isToBeDivided || (isProblem && [400, 413, 422].includes(status))) return { is: 'bad', status, detail };
   if (status === 401 || status === 403) return { is: 'refused', status, detail };
-  return { is: 'later', after: retryAfter(headers['retry-after']), detail };
+  return { is: 'later', after: retryAfter(headers['retry-after']) };
 }
 
 /** It has to account for each line. */
@@ -477,11 +415,9 @@ function verdictOnTaken({ success, accepted, duplicates, rejected, rejectedTotal
   const isRejection = (one) => lines[one?.line - 1] && Number.isInteger(one.status);
   const isKnown = success === true && Array.isArray(rejected) && rejected.every(isRejection);
   const isWhole = isKnown && (rejectedTotal ?? rejected.length) === rejected.length;
-  if (!isWhole || accepted + duplicates + rejected.length !== count) {
-    return { is: 'later', after: 0, detail: 'it is not the store that answers' };
-  }
-  const late = rejected.find(({ status }) => status >= 500 || [408, 425, 429].includes(status));
-  return late ? { is: 'later', after: 0, detail: `${late.status} ${late.detail}` } : { is: 'taken', rejected };
+  if (!isWhole || accepted + duplicates + rejected.length !== count) return LATER;
+  const isLate = rejected.some(({ status }) => status >= 500 || [408, 425, 429].includes(status));
+  return isLate ? LATER : { is: 'taken', rejected };
 }
 
 /** Milliseconds; the header has seconds or a date. */
@@ -497,8 +433,7 @@ const complaints = new Set();
 
 /** To whoever runs the program, once about each thing. */
 function complain(about, text) {
-  if (!complaints.has(about)) console.error(`hook_agent: ${text}`);
-  complaints.add(about);
+  if (complaints.size !== complaints.add(about).size) console.error(`hook_agent: ${text}`);
 }
 
 /** From this process to one store: its queue, those that it has taken over from processes that are gone, its sender. */
@@ -508,7 +443,6 @@ class Channel {
   #dropped = 0; // events that the disk has not taken
   #sending = null; // the batch that is on its way
   #running = null;
-  #woken = null;
   #failures = 0; // one after the other
   #tries = 0; // that have failed, ever
   #adoptedAt = -Infinity;
@@ -525,8 +459,6 @@ class Channel {
     this.isAnswering = true; // as far as is known
   }
 
-  // ---- appending
-
   /** Keep a line, of this session, and have it delivered. Raises what the disk does: then it is lost, and counted. */
   append(line, session) {
     try {
@@ -542,28 +474,37 @@ class Channel {
     else this.wake();
   }
 
-  /** What a segment has no room for may have it in the next. Where somebody else has taken our queue, or removed it, the
-   * line may be theirs or lost: it goes into a new one, too. Looked at afterwards, so that nothing can come between. */
+  /** What a segment has no room for may have it in the next. Where somebody else has taken our queue, or removed it,
+   * the line may be theirs or lost: it goes into a new one, too. Looked at afterwards, so that nothing comes between. */
   #write(line, session, isAgain = false) {
     this.spool ??= openSpool(this.wantedSpool);
     const own = (this.#own ??= Queue.create(this.spool, this.owner));
-    const isBegun = own.isFullFor(line, this.segmentBytes);
-    const failure = failureOf(() => (isBegun && own.begin(), own.append(line)));
-    const isOurs = fs.existsSync(own.folder);
-    if (failure && isOurs && isAgain) throw failure;
-    if (!isOurs) this.#own = own.close();
-    if (failure || !isOurs) this.#write(line, session, true);
-    else if (isBegun) this.#makeRoom(session);
+    const isBegun = isAgain || !own.segment || own.size + Buffer.byteLength(line) > this.segmentBytes;
+    let failure = null;
+    try {
+      if (isBegun) own.begin();
+      own.append(line);
+    } catch (error) {
+      failure = error;
+    }
+    if (!fs.existsSync(own.folder)) this.#own = null;
+    else if (failure === null) return isBegun && this.#makeRoom(session);
+    if (failure && isAgain) throw failure;
+    this.#write(line, session, true);
   }
 
-  /** Keep the bound. What has to go is reported before it goes, but never what may be stored at this moment. */
+  /** Keep the bound: the oldest go, and are reported before. What may be stored at this moment never does. */
   #makeRoom(session) {
     const spared = [this.#own.path(this.#own.segment), this.#sending?.queue.path(this.#sending.segment)];
-    for (let old; (old = oldestTooMany(this.spool, this.bound - this.segmentBytes, spared)); ) {
-      const { queue, name } = old;
+    const found = Queue.allIn(this.spool).flatMap((queue) => queue.segments().map((name) => ({ queue, name })));
+    const sizes = found.map(({ queue, name }) => orNull(() => fs.statSync(queue.path(name)).size) ?? 0);
+    let excess = sizes.reduce((sum, size) => sum + size, 0) - this.bound + this.segmentBytes;
+    for (const [index, { queue, name }] of found.entries()) {
+      if (excess <= 0) return;
+      if (spared.includes(queue.path(name))) continue;
       const count = countOf(orNull(() => queue.rest(name)) ?? '');
       if (count) this.#report(session, `${queue.family}-${Number.parseInt(name, 10)}`, count);
-      if (orNull(() => (fs.unlinkSync(queue.path(name)), true)) === null) return;
+      if (orNull(() => (fs.unlinkSync(queue.path(name)), true))) excess -= sizes[index];
     }
   }
 
@@ -572,18 +513,15 @@ class Channel {
     this.#own.append(lineOf('action', session, { eventId: `dropped-${name}`, type: LOSS, count }).line);
   }
 
-  // ---- delivering
-
   /** See to it that what waits is delivered. */
-  wake() { if (!this.#running) this.#woken ??= setImmediate(() => this.run()).unref(); }
+  wake() { if (!this.#running) setImmediate(() => this.run()).unref(); }
 
   /** Deliver until nothing waits, however long that takes. Does not reject. */
   run() {
-    this.#woken = null;
     this.#running ??= this.#deliver().catch(() => {
       this.#running = null;
       this.#tries += 1;
-      setTimeout(() => this.wake(), LONGEST_PAUSE_MS).unref();
+      setTimeout(() => this.wake(), ANSWER_MS).unref();
     });
     return this.#running;
   }
@@ -602,9 +540,11 @@ class Channel {
         continue;
       }
       this.#failures = 0;
-      const isOne = batch.lines.length === 1;
-      if (verdict.is === 'taken' || isOne) this.#done(batch, verdict.rejected ?? [{ ...verdict, line: 1 }]);
       most = verdict.is === 'taken' ? Math.min(most * 2, BATCH_LINES) : Math.max(1, batch.lines.length >> 1);
+      if (verdict.is !== 'taken' && batch.lines.length > 1) continue;
+      const refused = verdict.rejected ?? [{ ...verdict, line: 1 }];
+      for (const { line, status, detail } of refused) bury(this.spool, status, detail, batch.lines[line - 1]);
+      batch.queue.advance(batch.segment, batch.end);
     }
     this.#running = null; // at once: whatever is appended from here on needs another run
   }
@@ -622,28 +562,20 @@ class Channel {
     return this.#own?.next(most) ?? null;
   }
 
-  #done({ queue, segment, end, lines }, rejected) {
-    for (const { line, status, detail } of rejected) bury(this.spool, status, detail, lines[line - 1]);
-    queue.advance(segment, end);
-  }
-
   async #waitAfter({ is, status, after, detail }) {
-    this.#own?.sync();
     this.#tries += 1;
     if (is === 'refused') await this.#waitForToken(status, detail);
-    const bound = Math.min(LONGEST_PAUSE_MS, FIRST_PAUSE_MS * 2 ** this.#failures);
-    // Those who failed together do not come again together.
-    if (is !== 'refused') await this.#pause(after || Math.random() * bound, !after);
-    this.#failures = Math.min(this.#failures + 1, 20);
+    // Between nothing and a bound that doubles: those who failed together do not come again together.
+    else await this.#pause(after || Math.random() * (FIRST_PAUSE_MS << this.#failures), !after);
+    this.#failures = Math.min(this.#failures + 1, MOST_DOUBLINGS);
     this.adopt();
   }
 
   async #waitForToken(status, detail) {
-    if (this.store.renewToken()) return;
     const trouble = `the session store at ${this.store.url} refused the token (${status}: ${detail}). `;
     const remedy = `What is logged waits in ${this.spool}; set SESSION_TOKEN or SESSION_TOKEN_FILE.`;
-    complain('the token', trouble + this.store.tokenTrouble + remedy);
     for (let waited = 0; waited < REFUSED_PAUSE_MS && !this.store.renewToken(); waited += TOKEN_LOOK_MS) {
+      complain('the token', trouble + this.store.trouble + remedy);
       await this.#pause(TOKEN_LOOK_MS, false);
     }
   }
@@ -664,8 +596,6 @@ class Channel {
     this.#taken.sort((one, other) => (one.family < other.family ? -1 : 1));
   }
 
-  // ---- waiting for it
-
   /** True once all that was appended until now is delivered; false after so long, or (impatient) after a failure. */
   async flush(milliseconds, { isImpatient = false } = {}) {
     const [queue, end, tries, until] = [this.#own, this.#own?.end(), this.#tries, performance.now() + milliseconds];
@@ -673,7 +603,7 @@ class Channel {
       if (performance.now() >= until || (isImpatient && this.#tries !== tries)) return false;
       if (this.#tries === tries) this.#endPause?.();
       this.run();
-      await pause(POLL_MS); // this does keep the program running
+      await pause(5); // this does keep the program running
     }
     return true;
   }
@@ -688,12 +618,11 @@ class Channel {
 
   /** Called when the process ends: what is left is for whoever comes next. Whether anything is. */
   leave() {
-    this.#own?.close();
     if (this.#next(1) === null) {
       this.#own?.remove();
       return false;
     }
-    for (const queue of [...this.#taken, ...(this.#own ? [this.#own] : [])]) queue.give(NOBODY);
+    for (const queue of [...this.#taken, ...(this.#own ? [this.#own] : [])]) queue.give('free');
     return true;
   }
 }
@@ -720,8 +649,7 @@ function channelTo({ serviceUrl, token, tokenFile, spoolDir, owner } = {}) {
 /** What a call was given, as an object that is ours to change; anything else becomes its member `name`. */
 function bodyOf(given, name) {
   const body = plain(given);
-  if (isObject(body)) return body;
-  return body === null ? {} : { [name]: body };
+  return isObject(body) ? body : body === null ? {} : { [name]: body };
 }
 
 const CALLS = [
@@ -729,10 +657,8 @@ const CALLS = [
   'finalizeSession', 'testConnection', 'resume', 'flush', 'close',
 ];
 
-/**
- * One session, as its program sees it. `options`, each from the environment where it is not given: `sessionId`,
- * `serviceUrl`, `userId`, `token`, `tokenFile`, `parentSession`, `tags`, `spoolDir`; and `initial`, `metadata`.
- */
+/** One session, as its program sees it. `options`, each from the environment where it is not given: `sessionId`,
+ * `serviceUrl`, `userId`, `token`, `tokenFile`, `parentSession`, `tags`, `spoolDir`; and `initial`, `metadata`. */
 export class SessionHookAgent {
   #options;
   #is = null;
@@ -784,8 +710,6 @@ export class SessionHookAgent {
 
   /** `{type, …}` */
   async logAction(action) { return this.#log('action', bodyOf(action, 'value')); }
-
-  /** `{type, …}` */
   async logResponse(response) { return this.#log('response', bodyOf(response, 'value')); }
 
   /** Lay members over the state: objects merge, all else replaces. */
@@ -800,9 +724,7 @@ export class SessionHookAgent {
   }
 
   /** `{status?, …}` */
-  async updateGoal(goalId, changes) {
-    return this.#log('goal_updated', { ...bodyOf(changes, 'status'), goalId: plain(goalId) });
-  }
+  async updateGoal(id, changes) { return this.#log('goal_updated', { ...bodyOf(changes, 'status'), goalId: plain(id) }); }
 
   /** `{type, task?, agentId?, parentAgentId?, subsession?}`; answers with the agent and its `agentId`. */
   async spawnAgent(given) {
@@ -857,44 +779,36 @@ process.on('exit', () => {
   channels.forEach(leave);
 });
 
-function leave(channel) {
-  orNull(() => channel.leave() && sendFrom(channel));
-}
+const leave = (channel) => orNull(() => channel.leave() && sendFrom(channel));
+
+/** The process that delivers what others have left in a spool, if there is one. */
+const senderOf = (spool) => orNull(() => fs.readFileSync(join(spool, SENDER_LOCK), 'latin1')) ?? '';
 
 /** Have a process of its own deliver what is left, unless one is at it already, or this is one. */
 function sendFrom({ spool, owner, store }) {
-  const holder = orNull(() => fs.readFileSync(join(spool, SENDER_LOCK), 'latin1'));
-  if (!IS_ITSELF || owner !== OWNER || (holder && isAlive(holder))) return;
+  if (!IS_ITSELF || owner !== OWNER || isAlive(senderOf(spool))) return;
   const { NODE_OPTIONS: _, ...env } = process.env; // they are the program's: it may have preloaded anything
-  const settings = { SESSION_SERVICE_URL: store.url, SESSION_SPOOL_DIR: spool };
-  if (store.tokenFile) Object.assign(settings, { SESSION_TOKEN: '', SESSION_TOKEN_FILE: store.tokenFile });
-  else if (store.token) settings.SESSION_TOKEN = store.token;
-  const options = { cwd: '/', detached: true, stdio: 'ignore', windowsHide: true, env: { ...env, ...settings } };
+  Object.assign(env, { SESSION_SERVICE_URL: store.url, SESSION_SPOOL_DIR: spool });
+  if (store.tokenFile) Object.assign(env, { SESSION_TOKEN: '', SESSION_TOKEN_FILE: store.tokenFile });
+  else if (store.token) env.SESSION_TOKEN = store.token;
+  const options = { cwd: '/', detached: true, stdio: 'ignore', windowsHide: true, env };
   spawn(process.execPath, [SELF, 'flush'], options).on('error', () => {}).unref();
 }
 
-/**
- * Deliver what waits, and leave when nothing does, however long that takes. One process at a time for each spool. A
- * program that ends gives its queue away before it looks for us, and we look for queues after we are gone: so none is
- * left between us.
- */
+/** Deliver what waits, however long that takes; one process at a time for each spool. A program that ends gives its
+ * queue away before it looks for us, and we look for queues after we are gone: so none is left between us. */
 async function stay() {
   const channel = channelTo({ owner: `send-${OWNER}` });
   const lock = join(channel.spool, SENDER_LOCK);
   const hold = setInterval(() => {}, 1 << 30);
-  while (Queue.allIn(channel.spool).some(({ isFree }) => isFree) && takeLock(lock)) {
+  while (Queue.allIn(channel.spool).some(({ isFree }) => isFree) && !isAlive(senderOf(channel.spool))) {
+    orNull(() => fs.unlinkSync(lock));
+    if (orNull(() => fs.writeFileSync(lock, OWNER, { flag: 'wx', mode: 0o600 })) === null) break; // another was first
     channel.adopt(0);
     await channel.run();
     orNull(() => fs.unlinkSync(lock));
   }
   clearInterval(hold);
-}
-
-function takeLock(path) {
-  const holder = orNull(() => fs.readFileSync(path, 'latin1'));
-  if (holder && isAlive(holder)) return false;
-  orNull(() => fs.unlinkSync(path));
-  return orNull(() => (fs.writeFileSync(path, OWNER, { flag: 'wx', mode: 0o600 }), true)) ?? false;
 }
 
 /** Whether this file is what was started, and not a part of it. */

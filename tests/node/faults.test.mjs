@@ -110,18 +110,18 @@ test('a refused token is said once, everything is kept, and a new token is taken
 test('a token file that cannot be read is named, once', async () => {
   const guarded = await Store.create({ SESSIONS_TOKEN: 'the-right-token-0123456789' });
   const folder = newFolder();
-  for (const [trouble, name, make] of [
-    [/ENOENT/, 'not-there', () => {}],
-    [/uid \d+: EISDIR/, 'folder', (path) => fs.mkdirSync(path)], // as an engine makes one where there is nothing to mount
-    [/is empty/, 'empty', (path) => fs.writeFileSync(path, '')],
+  for (const [name, make] of [
+    ['not-there', () => {}],
+    ['folder', (path) => fs.mkdirSync(path)], // as an engine makes one where there is nothing to mount
+    ['empty', (path) => fs.writeFileSync(path, '')],
   ]) {
     const path = join(folder, name);
     make(path);
     const env = { ...environment(guarded, newFolder()), SESSION_TOKEN_FILE: path };
-    const said = await run("logAction({type: 'note'})", env);
-    assert.equal(said.code, 0);
-    assert.match(said.stderr, trouble);
-    assert.equal(said.stderr.split(path).length, 2, said.stderr);
+    const { code, stderr } = await run("logAction({type: 'note'})", env);
+    assert.equal(code, 0);
+    assert.match(stderr, /refused the token .*uid \d+ reads none in /);
+    assert.equal(stderr.split(path).length, 2, stderr);
   }
 });
 

@@ -31,7 +31,6 @@ const IS_ITSELF = basename(SELF) === 'hook_agent.mjs';
 
 const MAX_DEPTH = 64; // of a whole line: the event, its data, and what is inside
 const MAX_LINE = 4 << 20; // characters; the store cuts to 1 MiB itself, once it has taken secrets out of the whole
-const KEPT_OF_LONGER = 65_536; // characters
 const SEGMENT_BYTES = 1 << 20;
 const SPOOL_BYTES = 64 << 20;
 const DEAD_BYTES = 4 << 20; // of each of two files
@@ -43,7 +42,6 @@ const ANSWER_MS = 30_000;
 const ASK_MS = 5_000;
 const LEAVE_MS = 2_000;
 const FIRST_PAUSE_MS = 200;
-const MOST_DOUBLINGS = 7; // so 25 seconds
 const LONGEST_RETRY_AFTER_MS = 300_000;
 const REFUSED_PAUSE_MS = 60_000;
 const TOKEN_LOOK_MS = 1_000;
@@ -105,7 +103,7 @@ function jsonOf(data) {
   const text = JSON.stringify(data);
   if (text.length <= MAX_LINE) return text;
   const truncated = { bytes: Buffer.byteLength(text), sha256: createHash('sha256').update(text).digest('hex') };
-  const end = text.lastIndexOf(' ', KEPT_OF_LONGER); // between two words: half a secret would be none to the store
+  const end = text.lastIndexOf(' ', 65_536); // between two words: half a secret would be none to the store
   const short = Object.entries(data).filter(([, value]) => JSON.stringify(value).length < 256).slice(0, 100);
   return JSON.stringify({ ...Object.fromEntries(short), text: text.slice(0, Math.max(end, 1_000)), truncated });
 }
@@ -116,8 +114,8 @@ const isId = (value) => typeof value === 'string' && /^[A-Za-z0-9](?:[A-Za-z0-9_
 const isObject = (value) => value !== null && typeof value === 'object' && !Array.isArray(value);
 const isTime = (value) => typeof value === 'string' && /^\d{4}-\d\d-\d\d[Tt ]/.test(value) && Date.parse(value) > 0;
 
-const randomHex = () => randomBytes(4).toString('hex');
-const idPrefix = randomHex() + randomHex();
+const randomHex = (bytes = 4) => randomBytes(bytes).toString('hex');
+const idPrefix = randomHex(6);
 let idNumber = 0;
 const newId = () => `${idPrefix}-${(idNumber += 1).toString(36)}`;
 
@@ -256,13 +254,12 @@ class Queue {
     return null;
   }
 
-  /** The bytes of a segment that are not acknowledged. */
+  /** The bytes of a segment that are not acknowledged, which may begin after some that are. */
+  startOf(name) { return name === this.place.segment ? this.place.offset : 0; }
   rest(name) {
     const bytes = fs.readFileSync(this.path(name), { flag: O_RDONLY | O_NOFOLLOW });
     return bytes.subarray(name < this.place.segment ? bytes.length : this.startOf(name));
   }
-
-  startOf(name) { return name === this.place.segment ? this.place.offset : 0; }
 
   /** At most so many lines, from the position on. A torn last line is taken for one: the store will say what it is. */
   read(name, most) {
@@ -334,7 +331,6 @@ function bury(spool, status, reason, bytes) {
 
 const LATER = { is: 'later', after: 0 };
 
-/** The store as seen from here. */
 class Store {
   constructor(url, token, tokenFile) {
     this.url = url.replace(/\/+$/, '');
@@ -388,8 +384,7 @@ class Store {
   }
 }
 
-async function readAll(response) {
-  let text = '';
+async function readAll(response, text = '') {
   for await (const part of response.setEncoding('utf8')) {
     if ((text += part).length > MAX_ANSWER) throw new Error('the answer is too long');
   }
@@ -403,26 +398,24 @@ function verdictOn({ status, headers, text }, lines) {
   const detail = String(answer.detail ?? `${status} ${text.slice(0, 200)}`);
   if (status === 200) return verdictOnTaken(answer, lines);
   const isProblem = /^application\/problem\+json\s*(;|$)/i.test(headers['content-type']) && answer.status === status;
-  const isToBeDivided = status === 413 && lines.length > 1;
-  if (isToBeDivided || (isProblem && [400, 413, 422].includes(status))) return { is: 'bad', status, detail };
+  const isBad = isProblem ? [400, 413, 422].includes(status) : status === 413 && lines.length > 1;
+  if (isBad) return { is: 'bad', status, detail };
   if (status === 401 || status === 403) return { is: 'refused', status, detail };
   return { is: 'later', after: retryAfter(headers['retry-after']) };
 }
 
 /** It has to account for each line. */
 function verdictOnTaken({ success, accepted, duplicates, rejected, rejectedTotal }, lines) {
-  const count = lines.filter((line) => line.length).length;
   const isRejection = (one) => lines[one?.line - 1] && Number.isInteger(one.status);
   const isKnown = success === true && Array.isArray(rejected) && rejected.every(isRejection);
   const isWhole = isKnown && (rejectedTotal ?? rejected.length) === rejected.length;
-  if (!isWhole || accepted + duplicates + rejected.length !== count) return LATER;
+  if (!isWhole || accepted + duplicates + rejected.length !== lines.filter(({ length }) => length).length) return LATER;
   const isLate = rejected.some(({ status }) => status >= 500 || [408, 425, 429].includes(status));
   return isLate ? LATER : { is: 'taken', rejected };
 }
 
 /** Milliseconds; the header has seconds or a date. */
 function retryAfter(value) {
-  if (!value) return 0;
   const wait = /^\d+$/.test(value) ? Number(value) * 1_000 : Date.parse(value) - Date.now();
   return Math.min(Math.max(wait || 0, 0), LONGEST_RETRY_AFTER_MS);
 }
@@ -451,8 +444,7 @@ class Channel {
 
   constructor({ url, token, tokenFile, wantedSpool, owner = OWNER }) {
     this.store = new Store(url, token, tokenFile);
-    this.wantedSpool = wantedSpool;
-    this.owner = owner;
+    Object.assign(this, { wantedSpool, owner });
     this.spool = orNull(() => openSpool(wantedSpool));
     this.bound = Number(process.env.SESSION_SPOOL_BYTES) || SPOOL_BYTES;
     this.segmentBytes = Math.min(SEGMENT_BYTES, Math.ceil(this.bound / 8));
@@ -475,7 +467,7 @@ class Channel {
   }
 
   /** What a segment has no room for may have it in the next. Where somebody else has taken our queue, or removed it,
-   * the line may be theirs or lost: it goes into a new one, too. Looked at afterwards, so that nothing comes between. */
+   * the line may be theirs or lost: it goes into a new one, too. Looked at afterwards: nothing can come between. */
   #write(line, session, isAgain = false) {
     this.spool ??= openSpool(this.wantedSpool);
     const own = (this.#own ??= Queue.create(this.spool, this.owner));
@@ -518,12 +510,11 @@ class Channel {
 
   /** Deliver until nothing waits, however long that takes. Does not reject. */
   run() {
-    this.#running ??= this.#deliver().catch(() => {
+    return (this.#running ??= this.#deliver().catch(() => {
       this.#running = null;
       this.#tries += 1;
       setTimeout(() => this.wake(), ANSWER_MS).unref();
-    });
-    return this.#running;
+    }));
   }
 
   async #deliver() {
@@ -567,7 +558,7 @@ class Channel {
     if (is === 'refused') await this.#waitForToken(status, detail);
     // Between nothing and a bound that doubles: those who failed together do not come again together.
     else await this.#pause(after || Math.random() * (FIRST_PAUSE_MS << this.#failures), !after);
-    this.#failures = Math.min(this.#failures + 1, MOST_DOUBLINGS);
+    this.#failures = Math.min(this.#failures + 1, 7); // 25 seconds
     this.adopt();
   }
 
@@ -618,12 +609,10 @@ class Channel {
 
   /** Called when the process ends: what is left is for whoever comes next. Whether anything is. */
   leave() {
-    if (this.#next(1) === null) {
-      this.#own?.remove();
-      return false;
-    }
-    for (const queue of [...this.#taken, ...(this.#own ? [this.#own] : [])]) queue.give('free');
-    return true;
+    const isLeft = this.#next(1) !== null;
+    const queues = [...this.#taken, this.#own].filter(Boolean);
+    queues.forEach((queue) => (isLeft ? queue.give('free') : queue.remove()));
+    return isLeft;
   }
 }
 
@@ -648,8 +637,8 @@ function channelTo({ serviceUrl, token, tokenFile, spoolDir, owner } = {}) {
 
 /** What a call was given, as an object that is ours to change; anything else becomes its member `name`. */
 function bodyOf(given, name) {
-  const body = plain(given);
-  return isObject(body) ? body : body === null ? {} : { [name]: body };
+  const body = plain(given) ?? {};
+  return isObject(body) ? body : { [name]: body };
 }
 
 const CALLS = [
@@ -718,21 +707,21 @@ export class SessionHookAgent {
   /** `{description, priority?, status?, id?, …}`; answers with the goal and its `id`. */
   async addGoal(given) {
     const goal = { priority: 'medium', status: 'pending', ...bodyOf(given, 'description') };
-    goal.id = fitId(goal.id) || `goal-${newId()}`;
-    const { eventId: _, timestamp: __, ...told } = goal;
+    goal.id ??= `goal-${newId()}`;
+    const { eventId: _, timestamp: __, ...told } = { ...goal, id: fitId(goal.id) };
     return { ...told, ...this.#log('goal_added', goal), goal: told };
   }
 
   /** `{status?, …}` */
-  async updateGoal(id, changes) { return this.#log('goal_updated', { ...bodyOf(changes, 'status'), goalId: plain(id) }); }
+  async updateGoal(id, given) { return this.#log('goal_updated', { ...bodyOf(given, 'status'), goalId: plain(id) }); }
 
   /** `{type, task?, agentId?, parentAgentId?, subsession?}`; answers with the agent and its `agentId`. */
   async spawnAgent(given) {
     const agent = { timestamp: new Date().toISOString(), ...bodyOf(given, 'type') };
-    agent.agentId = fitId(agent.agentId) || `agent-${newId()}`;
-    const { eventId: _, timestamp: spawnedAt, ...told } = agent;
-    const answer = this.#log('agent_spawned', agent);
-    return { task: null, subsession: null, ...told, status: 'spawned', spawnedAt, ...answer };
+    agent.agentId ??= `agent-${newId()}`;
+    const { eventId: _, timestamp: spawnedAt, ...told } = { ...agent, agentId: fitId(agent.agentId) };
+    const known = { task: null, subsession: null, ...told, status: 'spawned', spawnedAt };
+    return { ...known, ...this.#log('agent_spawned', agent) };
   }
 
   /** `{result?, status?}`, or the result alone. */
@@ -745,14 +734,12 @@ export class SessionHookAgent {
 
   /** `{status?, outcome?, response?, exitCode?}`; `success` where the status is left out. */
   async finalizeSession(given) {
-    const isStatus = ['success', 'failed', 'cancelled'].includes(given);
-    return this.#log('session_finalized', bodyOf(given, isStatus ? 'status' : 'outcome'));
+    const name = ['success', 'failed', 'cancelled'].includes(given) ? 'status' : 'outcome';
+    return this.#log('session_finalized', bodyOf(given, name));
   }
 
-  /** Whether the store answers. */
+  /** Whether the store answers; and from there all that is needed to go on where the session stopped, or null. */
   async testConnection() { return (await this.#self.channel.store.get('/health')) !== null; }
-
-  /** All that is needed to go on where the session stopped, or null. */
   async resume() { return this.#self.channel.store.get(`/api/sessions/${this.sessionId}/resume`); }
 
   /** Whether all that was logged until now is delivered within so many milliseconds. */
@@ -763,7 +750,6 @@ export class SessionHookAgent {
 }
 
 const hookAgent = new SessionHookAgent();
-
 export const { enter, logAction, logResponse, updateState, addGoal, updateGoal, spawnAgent, completeAgent } = hookAgent;
 export const { finalizeSession, testConnection, resume, flush, close } = hookAgent;
 export default Object.assign(hookAgent, { SessionHookAgent });
@@ -811,7 +797,4 @@ async function stay() {
   clearInterval(hold);
 }
 
-/** Whether this file is what was started, and not a part of it. */
-const isStarted = () => IS_ITSELF && fs.realpathSync(process.argv[1]) === fs.realpathSync(SELF);
-
-if (process.argv[2] === 'flush' && orNull(isStarted)) stay();
+if (IS_ITSELF && process.argv[2] === 'flush' && orNull(() => fs.realpathSync(process.argv[1])) === SELF) stay();

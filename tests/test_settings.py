@@ -67,8 +67,8 @@ def test_a_setting_has_its_default_also_when_it_is_empty(variable: str) -> None:
 
 
 def test_the_table_has_every_setting_and_fills_every_field() -> None:
-    assert [setting.variable for setting in settings.TABLE] == ["SESSIONS_DIR", *DEFAULTS]
-    assert sorted(setting.field for setting in settings.TABLE) == sorted(Settings.__struct_fields__)
+    assert [setting.variable for setting in settings.TABLE.values()] == ["SESSIONS_DIR", *DEFAULTS]
+    assert [*settings.TABLE] == [*Settings.__struct_fields__]
 
 
 def test_the_folder_is_the_usual_one_or_stands_in_the_current_one(

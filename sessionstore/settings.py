@@ -261,10 +261,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         "people; json, to stdout, one object a line")] = "text"
     log_requests: Annotated[bool, Setting("SESSIONS_LOG_REQUESTS", switch, "on: every request is logged, without body, "
         "token and query")] = False
-    log_file: Annotated[Path | None, Setting("SESSIONS_LOG_FILE", path_of, "File to which the log goes "
-        "instead; it is rotated")] = None
-    log_bytes: Annotated[int, Setting("SESSIONS_LOG_BYTES", size(1 << 16), "How much the file and those rotated away "
-        "may have together")] = 512 << 20
     tls_certificate: Annotated[Path | None, Setting("SESSIONS_TLS_CERT", path_of, "File of the certificate "
         "chain, PEM; with it the server speaks HTTPS alone")] = None
     tls_key: Annotated[Path | None, Setting("SESSIONS_TLS_KEY", path_of, "File of its private key, PEM, "
@@ -272,8 +268,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     trusted_proxies: Annotated[tuple[Network, ...], Setting("SESSIONS_TRUSTED_PROXIES", networks, "Comma-separated "
         "addresses or networks of proxies whose X-Forwarded-For and X-Forwarded-Proto are believed; with one tokens "
         "are needed")] = ()
-    max_failures: Annotated[int | None, Setting("SESSIONS_MAX_FAILURES", whole_or_off(1, 1_000_000),
-        "Wrong tokens that one address may try in a minute; off: any number")] = 30
     max_requests: Annotated[int | None, Setting("SESSIONS_MAX_REQUESTS", whole_or_off(1, 1_000_000),
         "Requests a second with one token; off: any number")] = None
     max_connections: Annotated[int, Setting("SESSIONS_MAX_CONNECTIONS", whole(1, 1_000_000), "Connections of one "

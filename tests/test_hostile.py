@@ -36,7 +36,6 @@ SETTINGS = {
     "SESSIONS_TOKEN": TOKENS["admin"],
     "SESSIONS_READ_TOKEN": TOKENS["read"],
     "SESSIONS_INGEST_TOKEN": TOKENS["ingest"],
-    "SESSIONS_MAX_FAILURES": "off",
 }
 REFUSALS = 2000
 """Of each kind."""

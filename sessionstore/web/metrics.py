@@ -139,7 +139,7 @@ def of_refusals(refused: Mapping[str, int]) -> Iterator[Sample]:
     yield "origin_rejected_total", "counter", "Requests of pages of a foreign origin", {}, refused["origin"]
     yield "host_rejected_total", "counter", "Requests to a name that is not answered to", {}, refused["host"]
     yield "unreadable_requests_total", "counter", "What is no HTTP that can be read", {}, refused["unreadable"]
-    for reason in ("attempts", "rate", "connections", "idle", "listeners", "bodies"):
+    for reason in ("rate", "connections", "idle", "listeners", "bodies"):
         yield "rate_limited_total", "counter", "What was too much", {"reason": reason}, refused[reason]
 
 

@@ -187,10 +187,10 @@ class Gate:
         self.refused["unreadable"] += 1
         self.tell_refusal("unreadable", address)
 
-    def tell_refusal(self, reason: str, address: str, **fields: str) -> None:
+    def tell_refusal(self, kind: str, address: str, **fields: str) -> None:
         """Into the log: the first few of an address in a minute, and then how many more there were."""
-        if (more := self.refusal_log.count(reason, address)) is not None:
-            security(f"{reason}_refused", client=address, **fields, more=more or None)
+        if (more := self.refusal_log.count(kind, address)) is not None:
+            security(f"{kind}_refused", client=address, **fields, more=more or None)
 
     def is_allowed_host(self, host: str) -> bool:
         name = host_name(host)

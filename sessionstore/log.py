@@ -38,7 +38,7 @@ lost: Counter[str] = Counter()
 faults: Counter[str] = Counter()
 """Faults of our own that were logged and lived with, by what they concern."""
 
-of_requests = logging.getLogger("sessionstore.model.drafts")
+of_requests = logging.getLogger("sessionstore.requests")
 of_security = logging.getLogger("sessionstore.security")
 
 
@@ -63,7 +63,7 @@ def fields_of(record: logging.LogRecord) -> dict[str, Any]:
         "ts": f"{moment.isoformat(timespec='milliseconds')}Z",
         "level": record.levelname.lower(),
         "event": record.getMessage() if said is not None else "message",
-        "source": record.name.removeprefix("sessionstore."),
+        "source": record.name.rpartition(".")[2] if record.name.startswith("sessionstore.") else record.name,
     }
     if said is None:
         members["message"] = bounded(record.getMessage())

@@ -288,11 +288,17 @@ def test_what_only_the_machine_can_refuse_is_named_as_well(tmp_path: Path, appli
     for number, (env, names) in enumerate(
         [
             ({"SESSIONS_DIR": str(a_file / "sessions")}, ["SESSIONS_DIR", str(a_file)]),
-            ({"SESSIONS_HOST": "192.0.2.1", "SESSIONS_TOKEN": "long-enough"}, ["SESSIONS_HOST", "192.0.2.1"]),
+            (
+                {"SESSIONS_HOST": "192.0.2.1", "SESSIONS_TOKEN": "long-enough-for-anybody"},
+                ["SESSIONS_HOST", "192.0.2.1"],
+            ),
             ({"PORT": str(appliance.port)}, ["PORT", str(appliance.port)]),
             ({"SESSIONS_HOST": "0.0.0.0", "SESSIONS_TOKENS_DIR": str(a_file)}, ["SESSIONS_TOKENS_DIR", str(a_file)]),
             (
-                {"SESSIONS_INGEST_TOKEN": "long-enough", "SESSIONS_AGENT_TOKEN_FILE": str(a_file / "token")},
+                {
+                    "SESSIONS_INGEST_TOKEN": "long-enough-for-anybody",
+                    "SESSIONS_AGENT_TOKEN_FILE": str(a_file / "token"),
+                },
                 ["SESSIONS_AGENT_TOKEN_FILE", str(a_file)],
             ),
         ]
@@ -307,7 +313,7 @@ def test_good_values_start_it(folder: Path) -> None:
     env = {
         "SESSIONS_HOST": "localhost",
         "SESSIONS_DURABILITY": "normal",
-        "SESSIONS_TOKEN": "long-enough",
+        "SESSIONS_TOKEN": "long-enough-for-anybody",
         "SESSIONS_MAX_EVENT_BYTES": "2048",
         "SESSIONS_ALLOWED_HOSTS": "session-storage",
         "SESSIONS_AUTO_CREATE": "off",

@@ -99,7 +99,7 @@ MOVED = {
     "listeners take nothing": ('sessionstore_ws_closed_total{code="1013"}', "sessionstore_ws_dropped_messages_total"),
     "a webhook does not answer": (
         'sessionstore_webhook_failures{target="dead"}',
-        'sessionstore_webhook_attempts_total{target="dead",result="failed"}',
+        'sessionstore_webhook_attempts_total{result="failed",target="dead"}',
     ),
     "Datasette is killed": ("sessionstore_datasette_failures_total", "sessionstore_datasette_starts_total"),
     "the database is damaged": ("sessionstore_database_sound",),

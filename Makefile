@@ -41,14 +41,14 @@ screenshots: .venv/test    ## take the README's pictures anew
 clean:
 	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.venv/server: pyproject.toml constraints.txt
+.venv/server: pyproject.toml packages/hook-agent/pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 …")'
 	@$(PYTHON) -m venv .venv || { echo "python3 needs its venv module: apt-get install python3-venv"; exit 1; }
 	@echo "Installing what the server needs …"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[server]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable . --editable packages/hook-agent
 	@touch $@
 
 .venv/test: .venv/server
 	@echo "Installing what the tests need …"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[server,test]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test]' --editable packages/hook-agent
 	@touch $@

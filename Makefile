@@ -1,54 +1,61 @@
 # `make run` and `make test` are all that a fresh machine needs (python3 with venv, make).
 
 PYTHON ?= python3
-BIN    := .venv/bin
+VENV   ?= .venv
+BIN    := $(VENV)/bin
 
-.PHONY: run test e2e e2e-local soak bench screenshots check clean
+# Hundreds of tests start a server or an agent: they may keep what Python has compiled, whatever the caller's setting.
+PYTEST := env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest
 
-run: .venv/server          ## set up, and start the appliance on 127.0.0.1:9000
+.PHONY: run test test-long e2e e2e-local soak bench screenshots check clean
+
+run: $(VENV)/server          ## set up, and start the appliance on 127.0.0.1:9000
 	@exec $(BIN)/python app.py
 
-test: .venv/test check     ## set up, check style and types, run the tests
-	$(BIN)/python -m pytest -n auto --dist loadfile
+test: $(VENV)/test check     ## set up, check style and types, run the tests but for those that take long
+	$(PYTEST) -n auto --dist loadfile -m "not long"
 
-e2e: .venv/test            ## build the images, and check all of it together in containers; needs Docker
+test-long: $(VENV)/test      ## run the others: many kills, power cuts, disk faults, clock jumps, random requests
+	$(PYTEST) -n auto --dist loadfile -m long
+
+e2e: $(VENV)/test            ## build the images, and check all of it together in containers; needs Docker
 	$(BIN)/python -m tests.e2e compose
 
-e2e-local: .venv/test      ## the same checks, with processes of this machine
+e2e-local: $(VENV)/test      ## the same checks, with processes of this machine
 	$(BIN)/python -m tests.e2e processes
 
-# What the tests do a little of, much oftener; SOAK_MINUTES is how long the mixed load with random faults goes on.
+# What `make test-long` does a little of, much oftener; SOAK_MINUTES is how long the mixed load with random faults goes on.
 SOAK_MINUTES ?= 60
 SOAK := SOAK_MINUTES=$(SOAK_MINUTES) POWER_CUTS=1000 DISK_FAULTS=800 KILLS=200 ENDS=50 STARTS=100 CLOCK_JUMPS=1000 \
         RETRIED_EVENTS=50000 CUT_REQUESTS=10000 TREE_EXAMPLES=10000 TREE_KILLS=50 \
-        SWAPS=7000 DAMAGES=300 API_EXAMPLES=250 API_SECONDS=1700
-SOAKED := soak power_cut disk_faults crash process start clock retries openapi bad_input wal tree restore mirror
+        SWAPS=7000 DAMAGES=300 SENDER_KILLS=50 DISK_ROUNDS=100 API_EXAMPLES=250 API_SECONDS=1700
+SOAKED := soak power_cut disk_faults crash process start clock retries openapi bad_input wal tree restore mirror sender disk
 
-soak: .venv/test           ## the tests of faults, of bad input and of the tree, with many more of each; takes some hours
-	$(SOAK) $(BIN)/python -m pytest -v -s --timeout 7200 $(SOAKED:%=tests/test_%.py)
+soak: $(VENV)/test           ## the tests of faults, of bad input and of the tree, with many more of each; takes some hours
+	$(SOAK) $(PYTEST) -v -s --timeout 7200 $(SOAKED:%=tests/test_%.py)
 
-check: .venv/test
+check: $(VENV)/test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: .venv/test          ## measure what the README quotes
+bench: $(VENV)/test          ## measure what the README quotes
 	$(BIN)/python -m tests.bench
 
-screenshots: .venv/test    ## take the README's pictures anew
+screenshots: $(VENV)/test    ## take the README's pictures anew
 	$(BIN)/python -m tests.screenshots
 
 clean:
-	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-* build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.venv/server: pyproject.toml packages/hook-agent/pyproject.toml constraints.txt
+$(VENV)/server: pyproject.toml packages/hook-agent/pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 …")'
-	@$(PYTHON) -m venv .venv || { echo "python3 needs its venv module: apt-get install python3-venv"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { echo "python3 needs its venv module: apt-get install python3-venv"; exit 1; }
 	@echo "Installing what the server needs …"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable . --editable packages/hook-agent
 	@touch $@
 
-.venv/test: .venv/server
+$(VENV)/test: $(VENV)/server
 	@echo "Installing what the tests need …"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test]' --editable packages/hook-agent
 	@touch $@

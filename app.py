@@ -1,18 +1,21 @@
-"""The session store: one process, one SQLite file, one folder. Start it with `python app.py`.
+"""The session store: one SQLite file, one folder, one process and its child. Start it with `python app.py`.
 
-This file is the map; what it names stands in sessionstore/, a module for each noun.
+This file is the map; what it names stands in sessionstore/, in a wing for each concern.
 
-    agents, people ── HTTP, WebSocket ──▶ Door ──▶ Gate ──▶ Litestar
-                                     one action,    who may   every other
-                                     one response             route
-                                            │                    │
-                                            ▼                    ▼
-                                   Writer: one thread,    Reader: read-only
-                                   one commit for all     connections
-                                   that waits, schema.sql
-                                                       │
-                                                       ▼ after the commit
-                                              Broadcaster ──▶ /ws, /api/events/stream
+    agents ── small batches, ──▶ FastPath ─┐          people ── /, /api, /ws ──▶ Gate ──▶ Litestar ──▶ /datasette/
+              single entries     (ASGI)    │                                who may       │    │      a child process
+                                           ▼                                              │    │      of Datasette
+                             Writer: one thread,  ◀───────────────────────────────────────┘    ▼
+                             group commit, schema.sql                             Reader: read-only connections
+                                           │
+                                           ▼ after the commit
+               ┌───────────────────────────┴────────────────────────────────┐
+         Broadcaster, a ring buffer                     the followers, a thread each, never in a write's way:
+          ──▶ /ws, /api/events/stream                   tree, backups, retention, webhooks; and once a day
+                                                        comparison, in a process that waits for all others
+
+Three kinds of thread: the event loop (everything above), the writer with its chores (search index, purge, checkpoints),
+the followers. `App` builds all of it from the settings, in production and in tests.
 """
 
 from __future__ import annotations
@@ -27,7 +30,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 from litestar import Litestar
-from litestar.datastructures import State
 from litestar.exceptions import HTTPException
 
 from sessionstore import __version__
@@ -39,10 +41,11 @@ from sessionstore.settings import BadSetting, Settings, read_settings
 from sessionstore.store.folder import close_to_others, doubt_about
 from sessionstore.store.owner import CannotStart, own_folder
 from sessionstore.store.schema import DatabaseUnusable
-from sessionstore.web import api, live, pages
-from sessionstore.web import datasette_mount as questions
-from sessionstore.web.fast_path import Door, Heads, Sound
+from sessionstore.web import api, datasette_mount, live, pages
+from sessionstore.web.asgi import Heads, Receive, Scope, Send
+from sessionstore.web.fast_path import FastPath
 from sessionstore.web.gate import Gate
+from sessionstore.web.health import Sound
 from sessionstore.web.request_metrics import Counted, Traffic
 from sessionstore.web.server import Server, certificate_of, listen
 from sessionstore.web.tokens import Tokens
@@ -54,47 +57,67 @@ SWITCH_INTERVAL = 0.0005
 With Python's 0.005 a commit takes 12 ms under load, nearly all of it waiting."""
 
 
-def create_app(store: Store, tokens: Tokens, traffic: Traffic | None = None) -> Gate:
-    """The appliance as an ASGI app, for production and tests alike. Nothing is opened before its lifespan begins."""
-    listeners = live.Listeners()
-    asked = questions.Questions(store)
+class App:
+    """The appliance as one ASGI app, and what it works on. Nothing is opened before `prepare`, or its lifespan."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.store = Store(settings)
+        self.tokens = Tokens(settings)
+        self.traffic = Traffic()
+        self.listeners = live.Listeners()
+        self.questions = datasette_mount.Questions(self.store)
+        self.litestar = Litestar(
+            route_handlers=[*api.ROUTES, *live.ROUTES, *pages.ROUTES, *datasette_mount.ROUTES],
+            lifespan=[self.lifespan],
+            openapi_config=pages.OPENAPI,
+            exception_handlers={
+                Problem: api.on_problem,
+                HTTPException: api.on_http_exception,
+                Exception: api.on_failure,
+            },
+            logging_config=None,
+        )
+        self.gate = Gate(Sound(Heads(self.litestar), self.store), settings, self.tokens)  # type: ignore[arg-type]
+        self.asgi = FastPath(Counted(self.gate, self.traffic), self.gate, self.store, self.traffic)
+        for name in ("store", "listeners", "traffic", "questions", "gate"):
+            self.litestar.state[name] = getattr(self, name)
+        self.is_prepared = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.asgi(scope, receive, send)
+
+    def prepare(self) -> None:
+        """Take the folder, the tokens and the database. Raises where it cannot start, with a message for people."""
+        if self.is_prepared:
+            return
+        doubt = doubt_about(self.settings)
+        lock = own_folder(self.settings.directory)
+        warnings = close_to_others(self.settings)
+        self.tokens.prepare()
+        self.store.prepare()
+        self.store.ground.begin(lock, doubt, warnings)
+        self.is_prepared = True
 
     @asynccontextmanager
-    async def lifespan(_: Litestar) -> AsyncIterator[None]:
-        await store.start()
-        watch = asyncio.create_task(live.watch(gate, listeners))
+    async def lifespan(self, _: Litestar) -> AsyncIterator[None]:
+        self.prepare()
+        await self.store.start()
+        watch = asyncio.create_task(live.watch(self.gate, self.listeners))
         gc.freeze()  # what is here now stays: the collector need not look at it again and again
         try:
             yield
         finally:
-            await asked.stop()
+            await self.questions.stop()
             watch.cancel()
-            tokens.save_use()
-            gate.logins.save()
-            await store.stop()
+            self.tokens.save_use()
+            self.gate.logins.save()
+            await self.store.stop()
 
-    app = Litestar(
-        route_handlers=[*api.ROUTES, *live.ROUTES, *pages.ROUTES, *questions.ROUTES],
-        lifespan=[lifespan],
-        state=State(
-            {
-                "store": store,
-                "listeners": listeners,
-                "traffic": traffic or Traffic(),
-                "questions": asked,
-            }
-        ),
-        openapi_config=pages.OPENAPI,
-        exception_handlers={
-            Problem: api.on_problem,
-            HTTPException: api.on_http_exception,
-            Exception: api.on_failure,
-        },
-        logging_config=None,
-    )
-    gate = Gate(Sound(Heads(app), store), store.settings, tokens)  # type: ignore[arg-type]
-    app.state.gate = gate
-    return gate
+
+def create_app(settings: Settings) -> App:
+    """The whole appliance, for production and tests alike, under any ASGI server."""
+    return App(settings)
 
 
 def facts(settings: Settings, port: int, tokens: Tokens) -> dict[str, str]:
@@ -139,22 +162,14 @@ def greet(settings: Settings, known: dict[str, str]) -> None:
 
 def run(settings: Settings) -> int:
     """Serve until told to stop; the exit code. Raises where it cannot start, with a message for people."""
-    doubt = doubt_about(settings)
-    lock = own_folder(settings.directory)
-    warnings = close_to_others(settings)
-    tokens = Tokens(settings)
-    tokens.prepare()
+    app = create_app(settings)
+    app.prepare()
     certificate = certificate_of(settings)
     listener = listen(settings.host, settings.port)
-    store = Store(settings)
-    store.prepare()
-    store.ground.begin(lock, doubt, warnings)
-    traffic = Traffic()
-    gate = create_app(store, tokens, traffic)
-    server = Server(Counted(gate, traffic), Door(gate, store), traffic, certificate, store.drain)
-    greet(settings, facts(settings, listener.getsockname()[1], tokens))
+    server = Server(app, app.gate, app.traffic, certificate, app.store.drain)
+    greet(settings, facts(settings, listener.getsockname()[1], app.tokens))
     is_served = server.serve_until_told(listener)
-    tell("stopped", seconds=round(store.uptime(), 1))
+    tell("stopped", seconds=round(app.store.uptime(), 1))
     return 0 if is_served else 1
 
 

@@ -11,7 +11,6 @@ first, and from there to the store in order, each event once.
     The hook command        one payload from stdin into the spool, as quickly as Python starts
     Sender                  from the spool to the store
     Client                  SessionHookAgent, its plain twin `.sync`, and `hook_agent`, which reads the environment
-    LangChain, LangGraph    what graphs, nodes, models and tools do, as events
     Claude Code's settings  where the hooks are put in, and taken out again
     Commands                python hook_agent.py hook, test, flush, status, install, uninstall, run
 """
@@ -32,16 +31,16 @@ if TYPE_CHECKING:
     import os
     import signal
     import threading
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator
     from contextlib import AbstractContextManager
     from http.client import HTTPConnection
-    from types import TracebackType
-    from typing import Any, NoReturn, TypeGuard
-    from uuid import UUID
+    from typing import Any, NoReturn, TypeGuard, TypeVar
 
     Members = dict[str, Any]
     Tally = dict[str, Members]
     Rejection = tuple[int, int, str]
+    T = TypeVar("T")
+    Waiting = Generator[None, None, T]
     # Takes what it renames out of the members that are left of a payload, and knows Claude Code's own session id where
     # the session has another (else ""). None: the payload does not name what the event needs.
     Builder = Callable[[Members, str], "tuple[str, Members] | None"]
@@ -72,6 +71,8 @@ def _setting(name: str) -> str:
 # Events
 # ---------------------------------------------------------------------------------------------------------------------
 
+# Serialization: ids, timestamps, and any value as JSON within the limits of the store, which cuts and says so, too.
+
 _ID_ALPHABET = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-")
 _ID_RULE = "1 to 128 of A-Z a-z 0-9 . _ -, the first a letter or digit, no '..'"
 _ID_LENGTH = 128
@@ -85,6 +86,7 @@ _LONGEST_NUMBER = 100  # digits
 MOST_TEXTS = 20_000  # of one event, ids beside its type not counted: what is beyond would take long to look through
 _LARGEST = 1 << 63
 _SHORTEST_CUT = 16
+_SHOWN_LENGTH = 300
 _CUT = "…"
 
 
@@ -112,11 +114,7 @@ def _as_id(value: object, otherwise: str) -> str:
 def _as_user(value: object) -> str | None:
     """The name without control characters; None if nothing is left of it."""
     text = "" if value is None else _clean(_text_of(value))
-    return "".join(filter(_is_no_control, text))[:_USER_LENGTH] or None
-
-
-def _is_no_control(character: str) -> bool:
-    return character >= " " and not "\x7f" <= character <= "\x9f"
+    return "".join(it for it in text if it >= " " and not "\x7f" <= it <= "\x9f")[:_USER_LENGTH] or None
 
 
 def _event_id() -> str:
@@ -142,9 +140,9 @@ def _clean(text: str) -> str:
     return text if type(text) is str else str.__str__(text)
 
 
-def _shown(text: str) -> str:
-    """One line for people, without what could steer their terminal or turn the order of its text around."""
-    return "".join(character if character.isprintable() else " " for character in _clean(text))
+def _in_one_line(text: str) -> str:
+    """What somebody else said, for people: nothing that could steer their terminal or turn its text, nor too long."""
+    return " ".join("".join(it if it.isprintable() else " " for it in _clean(text)).split())[:_SHOWN_LENGTH]
 
 
 def _text_of(value: object) -> str:
@@ -215,11 +213,8 @@ def _decoded(text: bytes) -> Any:
     except json.JSONDecodeError:
         raise
     except (RecursionError, ValueError):  # the second: a number of thousands of digits
-        return json.loads(_bounded(said), strict=False, parse_int=_whole_number)
-
-
-def _whole_number(digits: str) -> Any:
-    return int(digits) if len(digits) < _LONGEST_NUMBER else digits
+        whole_number: Any = lambda digits: int(digits) if len(digits) < _LONGEST_NUMBER else digits  # noqa: E731
+        return json.loads(_bounded(said), strict=False, parse_int=whole_number)
 
 
 def _bounded(text: str) -> str:
@@ -367,14 +362,16 @@ def _sha256(text: bytes) -> str:
 # Redaction
 # ---------------------------------------------------------------------------------------------------------------------
 
-# Secrets are taken out of what is said before it is written anywhere: `[redacted:NAME]` stands in their place. The
-# store takes this table from here and does the same; hook_agent.mjs has it once more, and a test compares the two.
+# A table of regular expressions with literal prefilters; `Redaction` applies it, and own patterns, to texts.
 #
-# A pattern is read alike by Python and by JavaScript. It takes no longer than its text warrants, however that is made:
-# it begins with letters of its own, and what repeats in it is bounded or cannot begin again inside what it has passed.
-# What its first parentheses hold is kept. Its hints are what a text that it matches has in it, in this or in lower
-# case, and what it begins with (but for what may stand before the word of a secret):
-# `^x` is x that no letter or digit precedes, `x=` is x that something is assigned to, `x*y` is x and soon after it y.
+# Secrets are taken out of what is said before it is written anywhere: `[redacted:NAME]` stands in their place. The
+# store takes this table from here and does the same.
+#
+# A pattern takes no longer than its text warrants, however that is made: it begins with letters of its own, and what
+# repeats in it is bounded or cannot begin again inside what it has passed. What its first parentheses hold is kept.
+# Its hints are what a text that it matches has in it, in this or in lower case, and what it begins with (but for what
+# may stand before the word of a secret): `^x` is x that no letter or digit precedes, `x=` is x that something is
+# assigned to, `x*y` is x and soon after it y.
 
 
 def _names(text: str) -> frozenset[str]:
@@ -386,18 +383,12 @@ def _begin(text: str, before: str = "A-Za-z0-9_") -> str:
     return rf"{text}(?:(?<![{before}]{text})|(?<=\\[nrt]{text}))"
 
 
-def _any_case(text: str) -> str:
-    return "".join(f"[{letter.upper()}{letter}]" if letter.isalpha() else letter for letter in text)
-
-
 _PEM_ESCAPED = r"(?:[ \t\r\n]|\\[rn])"
 _PEM_HEADERS = rf"(?:[A-Za-z]{{3,9}}(?:-[A-Za-z]{{4}})?: [^\r\n\\]{{0,80}}{_PEM_ESCAPED}{{1,8}}){{0,3}}"
-_PASSWORD_WORD = f"{_any_case('pass')}(?:{_any_case('word')}|{_any_case('wd')}|{_any_case('phrase')})"
+_PASSWORD_WORD = "(?ai:pass(?:word|wd|phrase))"
 _SECRET_WORD = (
-    rf"(?<![A-Za-z])(?:(?:{_any_case('access')}|{_any_case('auth')}|{_any_case('refresh')}|{_any_case('session')}|"
-    rf"{_any_case('bearer')}|{_any_case('api')})[_-]?{_any_case('token')}|{_any_case('token')}|"
-    rf"(?:{_any_case('client')}[_-]?)?{_any_case('secret')}|(?:{_any_case('api')}|{_any_case('secret')}|"
-    rf"(?:{_any_case('secret')}[_-]?)?{_any_case('access')}|{_any_case('private')})[_-]?{_any_case('key')})"
+    "(?<![A-Za-z])(?ai:(?:(?:access|auth|refresh|session|bearer|api)[_-]?)?token|(?:client[_-]?)?secret|"
+    "(?:api|secret|(?:secret[_-]?)?access|private)[_-]?key)"
 )
 _LOUD_WORD = "(?<![a-z])(?:PASSWORD|PASSWD|PASSPHRASE|SECRET|TOKEN|(?:API|SECRET|ACCESS|PRIVATE)_?KEY)"
 _ASSIGNED = r"""\\{0,3}["']?[ \t]{0,4}(?:=>|:=|[:=])[ \t]{0,4}\\{0,3}["']?"""
@@ -472,9 +463,9 @@ SECRETS: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("curl", ("curl *-u", "curl *--user"), rf"({_begin('curl')}(?: (?!-u|--user)[^ \r\n|;&]{{0,100}}){{0,12}}"
      rf""" (?:-u ?|--user[ =])["']?[^ :"'\[\r\n\\]{{1,100}}:){_NO_PLACEHOLDER}[^ "'\r\n\\]{{1,200}}"""),
     ("jwt", ("^eyJ",), _begin("eyJ", "A-Za-z0-9_-") + r"[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{10,}"),
-    ("authorization", ("authorization=",), f"({_any_case('authorization')}{_ASSIGNED}(?:{_any_case('bearer')}|"
-     f"{_any_case('basic')}|{_any_case('token')}) {{1,4}})[A-Za-z0-9._~+/-]{{6,}}={{0,2}}"),
-    ("bearer", ("bearer ",), f"({_any_case('bearer')} {{1,4}})(?=[A-Za-z0-9._~+/-]{{0,100}}[0-9])"
+    ("authorization", ("authorization=",), f"((?ai:authorization){_ASSIGNED}(?ai:bearer|basic|token) {{1,4}})"
+     "[A-Za-z0-9._~+/-]{6,}={0,2}"),
+    ("bearer", ("bearer ",), "((?ai:bearer) {1,4})(?=[A-Za-z0-9._~+/-]{0,100}[0-9])"
      "[A-Za-z0-9._~+/-]{16,}={0,2}"),
     ("url", ("://*@",), rf"""(://[^/@:\[ "'<>\t\r\n\\]{{0,100}}:){_NO_PLACEHOLDER}[^/@ "'<>\t\r\n\\]{{1,200}}(?=@)"""),
     ("password", _PASSWORD_HINTS, f"({_PASSWORD_WORD}{_ASSIGNED}){_value(6, _with('0-9'))}"),
@@ -516,7 +507,7 @@ def _secret_by_name(name: str, text: str) -> str:
     if plain in _AUTHORIZATION_NAMES:
         return "authorization"
     if plain == "token":
-        return "secret" if len(text) >= _SHORTEST_TOKEN and _has_digit(text) and _is_word(text) else ""
+        return "secret" if len(text) >= _SHORTEST_TOKEN and any(map(str.isdigit, text)) and _is_word(text) else ""
     if plain == "auth":
         return "docker" if len(text) >= _SHORTEST_TOKEN and _table().auth.fullmatch(text) else ""
     if plain == "sessionstore":
@@ -526,10 +517,6 @@ def _secret_by_name(name: str, text: str) -> str:
     return "secret" if is_long and (is_loud or plain in _SECRET_NAMES) and _is_word(text) else ""
 
 
-def _has_digit(text: str) -> bool:
-    return any(map(text.__contains__, "0123456789"))
-
-
 def _is_word(text: str) -> bool:
     return len(text.split(None, 1)) == 1
 
@@ -537,11 +524,6 @@ def _is_word(text: str) -> bool:
 def names_something(name: str) -> bool:
     """Whether a member of this name, beside the type of an event, is what the store finds things by."""
     return name in _IDS or name.endswith(_IDS_END)
-
-
-def _has_hint(text: str, lower: str, hints: tuple[str, ...]) -> bool:
-    """Whether the text, of which `lower` is the lower case, has one of the hints in it."""
-    return any(_is_hinted(lower if hint == hint.lower() else text, hint) for hint in hints)
 
 
 def _is_hinted(text: str, hint: str) -> bool:
@@ -586,7 +568,8 @@ class Redaction:
         lower = text.lower()
         if "re" in sys.modules and not has_reason(lower):  # a hook looks without it, which takes less than to import it
             return False
-        return any(_has_hint(text, lower, hints) for _, hints, _ in SECRETS)
+        hints = (hint for _, hints, _ in SECRETS for hint in hints)
+        return any(_is_hinted(lower if hint == hint.lower() else text, hint) for hint in hints)
 
     def data(self, data: Members) -> Members:
         """The data of an event, without secrets in its texts. Names of members stay, and so do the ids beside them."""
@@ -891,6 +874,9 @@ def _redaction(is_silent: bool = False) -> Redaction | None:
 # Spool
 # ---------------------------------------------------------------------------------------------------------------------
 
+# Durable queue: a segmented, append-only log on disk, shared between processes by flock, with a dead-letter queue.
+# Above its high-water mark the oldest segments are dropped, and counted.
+#
 # One line is one event, or a hook's payload as it came. All processes append to the newest segment, so that the order
 # of the lines is the order in which things were said. A line outlives every process as soon as it is written; only what
 # has to wait for the store is fsynced, too, by whoever waits.
@@ -1166,19 +1152,19 @@ class Spool:
         """The process; None: nobody does."""
         lock = _sender_lock(self)
         if lock is None:
-            return int(self._word_of_sender()[0])
+            return int(self._signature()[0])
         os.close(lock)
         return None
 
     def word(self) -> str:
         """What whoever delivers says of the store: `there`, `away`, `refuses` (the token), or `fails` itself."""
-        return self._word_of_sender()[1]
+        return self._signature()[1]
 
     def trouble(self) -> str:
         """Why the store did not take it at the last try; empty if it did."""
-        return self._word_of_sender()[2]
+        return self._signature()[2]
 
-    def _word_of_sender(self) -> tuple[str, str, str]:
+    def _signature(self) -> tuple[str, str, str]:
         try:
             with open(self.path("sender.lock"), encoding="utf-8", errors="replace") as file:
                 process, word, *trouble = file.read().split(None, 2)
@@ -1220,24 +1206,20 @@ class Spool:
             lock.__exit__(None, None, None)
 
     def has_program(self, session: str) -> bool:
-        try:
-            with _Lock(self, must_be_held=True):
-                return self._has_program(session)
-        except OSError:
-            return False
+        with _suppress(OSError), _Lock(self, must_be_held=True):
+            return self._has_program(session)
+        return False
 
     def _has_program(self, session: str, own: int | None = None) -> bool:
         """Whether there is one, apart from the own, which is over with this. Under the lock."""
-        try:
-            descriptor = (
-                posix.open(self.path(f"programs/{session}"), posix.O_RDWR | posix.O_CLOEXEC) if own is None else own
-            )
-        except OSError:
-            return False
-        try:
-            return not _try_lock(descriptor)
-        finally:
-            posix.close(descriptor)
+        with _suppress(OSError):
+            if own is None:
+                own = posix.open(self.path(f"programs/{session}"), posix.O_RDWR | posix.O_CLOEXEC)
+            try:
+                return not _try_lock(own)
+            finally:
+                posix.close(own)
+        return False
 
     # Dead letters
 
@@ -1355,9 +1337,7 @@ class _Lock:
             raise BlockingIOError(f"{self._spool.folder} is locked")
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self.is_held:  # not left to close(): a process forked meanwhile has the descriptor as well
             fcntl.flock(self._descriptor, fcntl.LOCK_UN)
         posix.close(self._descriptor)
@@ -1480,6 +1460,8 @@ def _member(line: bytes, name: bytes) -> str:
 # Claude Code's hooks
 # ---------------------------------------------------------------------------------------------------------------------
 
+# Adapter: hook payloads in, events out; `HookNarrator` deduplicates, and attributes each to a program of the session.
+
 
 _DIGEST_LENGTH = 16  # hex digits: enough to tell apart the payloads of one session
 
@@ -1546,6 +1528,7 @@ _REJECTION_WORDS = (
 )
 _CHANGES_OF_CONVERSATION = ("clear", "resume")  # of SessionEnd: the process goes on with another session id
 _TELLING_INPUTS = ("command", "file_path", "notebook_path", "path", "url", "pattern", "query", "description", "prompt")
+_BLOCKS_UNSHOWN = _names("tool_use tool_call tool_call_chunk function_call thinking reasoning")
 _GIST_LENGTH = 200
 _QUOTE_LENGTH = 300
 _OPTIONS_SHOWN = 20
@@ -1562,6 +1545,18 @@ def snake_case(name: str) -> str:
 
 def _text(value: object) -> str:
     return value if isinstance(value, str) else ""
+
+
+def _content_text(content: object) -> str:
+    """The text of a message's content, which is a text or a list of blocks; of an image, [image]."""
+    return "\n".join(filter(None, map(_block_text, content))) if isinstance(content, list) else _text(content)
+
+
+def _block_text(block: object) -> str:
+    if not isinstance(block, dict):
+        return _text(block)
+    kind = _text(block.get("type"))
+    return _text(block.get("text")) or ("" if kind in _BLOCKS_UNSHOWN else f"[{kind}]")
 
 
 def _digest(text: str) -> str:
@@ -1604,10 +1599,6 @@ def _gist(tool_input: object) -> str:
     values = [tool_input.get(name) for name in _TELLING_INPUTS] + list(tool_input.values())
     words = next(filter(None, (_text(value).split() for value in values)), [])
     return " ".join(words)[:_GIST_LENGTH]
-
-
-def _says_no_more(left: Members) -> Members:
-    return {}
 
 
 def _asks_by_tool(left: Members) -> Members:
@@ -1660,10 +1651,6 @@ def _reason_in(message: str) -> str:
     return next((reason for words, reason in _ASKING_WORDS if words in lower), "")
 
 
-def _asks_question(left: Members) -> Members:
-    return _attention("question", left.get("message"), id=_elicitation(left))
-
-
 def _is_answered(left: Members) -> Members:
     return {"attention": None, **({"attentionId": _elicitation(left)} if _elicitation(left) else {})}
 
@@ -1682,12 +1669,12 @@ def _asks_next_prompt(left: Members) -> Members:
 def _works_on(left: Members) -> bool:
     """Whether something runs in the background, or is to wake it up."""
     tasks = left.get("background_tasks")
-    running = [it for it in tasks if _runs(it)] if isinstance(tasks, list) else []
+    running = (
+        [it for it in tasks if isinstance(it, dict) and it.get("status") not in _ENDED_TASKS]
+        if isinstance(tasks, list)
+        else []
+    )
     return bool(running or left.get("session_crons"))
-
-
-def _runs(task: object) -> bool:
-    return isinstance(task, dict) and task.get("status") not in _ENDED_TASKS
 
 
 def _asks_what_to_do_about_it(left: Members) -> Members:
@@ -1716,7 +1703,7 @@ def _says_no(result: str) -> bool:
 
 
 def _logs(
-    event_type: str, entry_type: str, more: Callable[[Members], Members] = _says_no_more, /, **renamed: str
+    event_type: str, entry_type: str, more: Callable[[Members], Members] = lambda left: {}, /, **renamed: str
 ) -> Builder:
     def build(left: Members, claude_id: str) -> tuple[str, Members]:
         said = more(left)
@@ -1748,21 +1735,15 @@ def _session_finalized(left: Members, claude_id: str) -> tuple[str, Members] | N
     return "session_finalized", {}  # how it ended follows from what was said before
 
 
-def _agent(left: Members) -> Members:
-    return {**_renamed(left, agent_id="agentId"), **_renamed_texts(left, agent_type="type")}
+def _agent(event_type: str, kind: str, **more: str) -> Builder:
+    def build(left: Members, claude_id: str) -> tuple[str, Members] | None:
+        if not _is_id(left.get("agent_id")):
+            return None
+        named = {**_renamed(left, agent_id="agentId"), **_renamed_texts(left, agent_type="type")}
+        result = _renamed(left, last_assistant_message="result") if event_type == "agent_completed" else {}
+        return event_type, {"type": kind, **named, **more, **result}
 
-
-def _agent_spawned(left: Members, claude_id: str) -> tuple[str, Members] | None:
-    if not _is_id(left.get("agent_id")):
-        return None
-    return "agent_spawned", {"type": "subagent", **_agent(left)}
-
-
-def _agent_completed(left: Members, claude_id: str) -> tuple[str, Members] | None:
-    if not _is_id(left.get("agent_id")):
-        return None
-    result = _renamed(left, last_assistant_message="result")
-    return "agent_completed", {"type": "internal", **_agent(left), "status": "completed", **result}
+    return build
 
 
 def _goal_id(task_id: str, claude_id: str) -> str:
@@ -1776,22 +1757,16 @@ def _goal_id(task_id: str, claude_id: str) -> str:
     return f"{safe[: _ID_LENGTH - _DIGEST_LENGTH - 1]}-{_digest(named)}"
 
 
-def _task(left: Members) -> Members:
-    return {**_renamed_texts(left, task_subject="description"), **_renamed(left, task_description="details")}
+def _goal(event_type: str, id_name: str, **more: str) -> Builder:
+    def build(left: Members, claude_id: str) -> tuple[str, Members] | None:
+        task_id = _text(left.get("task_id"))
+        if not task_id:
+            return None
+        told = {**_renamed_texts(left, task_subject="description"), **_renamed(left, task_description="details")}
+        default = {"description": task_id} if event_type == "goal_added" else {}
+        return event_type, {id_name: _goal_id(task_id, claude_id), **default, **more, **told}
 
-
-def _goal_added(left: Members, claude_id: str) -> tuple[str, Members] | None:
-    task_id = _text(left.get("task_id"))
-    if not task_id:
-        return None
-    return "goal_added", {"id": _goal_id(task_id, claude_id), "description": task_id, **_task(left)}
-
-
-def _goal_updated(left: Members, claude_id: str) -> tuple[str, Members] | None:
-    task_id = _text(left.get("task_id"))
-    if not task_id:
-        return None
-    return "goal_updated", {"goalId": _goal_id(task_id, claude_id), "status": "completed", **_task(left)}
+    return build
 
 
 # The mapping
@@ -1810,16 +1785,18 @@ _BUILDERS: dict[str, Builder] = {
     "PermissionRequest": _logs("action", "permission_request", _asks_permission, **_TOOL),
     "PermissionDenied": _logs("action", "permission_denied", **_CALL),
     "Notification": _logs("action", "notification", _asks_if_so_notified, notification_type="notificationType"),
-    "Elicitation": _logs("action", "elicitation", _asks_question),
+    "Elicitation": _logs(
+        "action", "elicitation", lambda left: _attention("question", left.get("message"), id=_elicitation(left))
+    ),
     "ElicitationResult": _logs("action", "elicitation_result", _is_answered),
     "Stop": _logs("response", "assistant_message", _asks_next_prompt, last_assistant_message="message"),
     "StopFailure": _logs(
         "response", "error", _asks_what_to_do_about_it, error_details="errorDetails", last_assistant_message="message"
     ),
-    "SubagentStart": _agent_spawned,
-    "SubagentStop": _agent_completed,
-    "TaskCreated": _goal_added,
-    "TaskCompleted": _goal_updated,
+    "SubagentStart": _agent("agent_spawned", "subagent"),
+    "SubagentStop": _agent("agent_completed", "internal", status="completed"),
+    "TaskCreated": _goal("goal_added", "id"),
+    "TaskCompleted": _goal("goal_updated", "goalId", status="completed"),
     "SessionEnd": _session_finalized,
 }
 
@@ -1928,11 +1905,6 @@ def _checked_session_id(value: object) -> str:
     return value
 
 
-def _replaced_id(payload: Members, session: str) -> str:
-    own = _text(payload.get("session_id"))
-    return "" if own == session else own
-
-
 def claude_code_events(
     payload: object,
     *,
@@ -1953,7 +1925,8 @@ def claude_code_events(
     if not _text(payload.get("hook_event_name")):
         raise ValueError("hook_event_name must be a non-empty string")
     session = _checked_session_id(payload.get("session_id") if session_id is None else session_id)
-    event_type, data = _typed_data(payload, _replaced_id(payload, session), lane)
+    own = _text(payload.get("session_id"))
+    event_type, data = _typed_data(payload, "" if own == session else own, lane)
     event = {
         "type": event_type,
         "sessionId": session,
@@ -2243,6 +2216,8 @@ def _api_error(entry: Members) -> str:
 # The hook command
 # ---------------------------------------------------------------------------------------------------------------------
 
+# Fire and forget: raw payload from stdin into the queue, and a detached sender started where none is at work.
+
 _PAYLOAD_BYTES = 16 << 20
 _READ_BYTES = 1 << 20
 _AT_ONCE_SECONDS = 2.0
@@ -2344,16 +2319,15 @@ def _in_time(seconds: float, work: Callable[..., bytes], *arguments: Any) -> byt
     """What it returns. Raises TimeoutError, also out of a regular expression."""
     import signal
 
-    signal.signal(signal.SIGALRM, _raise_timeout)
+    def end(*_: object) -> NoReturn:
+        raise TimeoutError
+
+    signal.signal(signal.SIGALRM, end)
     signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         return work(*arguments)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
-
-
-def _raise_timeout(*_: object) -> NoReturn:
-    raise TimeoutError
 
 
 def _redacted_by(redaction: Redaction | None, payload: bytes) -> bytes:
@@ -2368,14 +2342,7 @@ def _redacted_by(redaction: Redaction | None, payload: bytes) -> bytes:
     if not isinstance(value, dict):
         return redaction.text(text).encode("latin-1")
     redacted = redaction.data(value)
-    return payload if redacted == value else _encoded_as_ascii(redacted)
-
-
-def _encoded_as_ascii(value: object) -> bytes:
-    """A half of a surrogate pair can be written so."""
-    import json
-
-    return json.dumps(value, separators=(",", ":")).encode()
+    return payload if redacted == value else _encoded(redacted)
 
 
 _ONE_LINE = bytes.maketrans(b"\r\n", b"  ")
@@ -2442,6 +2409,9 @@ def _spawn_sender(spool: Spool, lock: int, **known: str) -> None:
 # Sender
 # ---------------------------------------------------------------------------------------------------------------------
 
+# At-least-once delivery in batches, exactly once by idempotency keys; exponential backoff with jitter; poison messages
+# are found by bisection and become dead letters.
+
 _CONNECT_SECONDS = 1.0
 _ANSWER_SECONDS = 10.0
 _ANSWER_BYTES = 64 << 20
@@ -2459,7 +2429,6 @@ _PROBLEM = "application/problem+json"
 _TOO_LARGE = 413
 _BAD_REQUEST = (400, _TOO_LARGE, 422)  # what is wrong is in the batch, and need not be in all of it
 _TRANSIENT = (408, 425, 429)  # what the store says of a line that it may take later, as it may after any 5xx
-_TROUBLE_LENGTH = 300
 
 
 class _Answer:
@@ -2472,7 +2441,7 @@ class _Answer:
     def said(self) -> str:
         """What it says of the matter."""
         detail = self.document().get("detail")
-        return _shown(detail if isinstance(detail, str) else self.body[:200].decode(errors="replace"))
+        return _in_one_line(detail if isinstance(detail, str) else self.body[:200].decode(errors="replace"))
 
     def document(self) -> Members:
         """{} where it is not a JSON object."""
@@ -2565,11 +2534,11 @@ class _Link:
         token = {} if self.own_token is None else {"SESSION_TOKEN": self.own_token}
         return {"SESSION_SERVICE_URL": self.service_url, **token}
 
-    def ask(self, method: str, path: str, body: bytes | None = None, seconds: float | None = None) -> _Answer:
+    def ask(self, method: str, path: str, body: bytes | None = None, seconds: float = _ANSWER_SECONDS) -> _Answer:
         """Raises _Unreachable. A connection that the store has closed meanwhile is opened again."""
         is_fresh = self._connection is None
         try:
-            return self._asked(method, path, body, seconds or _ANSWER_SECONDS)
+            return self._asked(method, path, body, seconds)
         except Exception as error:  # of sockets, of HTTP, of an address or a token that is none
             self.close()
             if is_fresh or isinstance(error, TimeoutError):
@@ -2690,7 +2659,8 @@ class Sender:
             return _REFUSED_PAUSE_SECONDS
         self._say_word("away", str(trouble))
         longest = min(_LONGEST_PAUSE_SECONDS, _FIRST_PAUSE_SECONDS * 2.0 ** min(self.failures, 10))
-        return max(_chance() * longest, min(trouble.pause, _LONGEST_RETRY_AFTER_SECONDS))
+        chance = int.from_bytes(os.urandom(4), "big") / (1 << 32)  # not of `random`, whose state is the program's own
+        return max(chance * longest, min(trouble.pause, _LONGEST_RETRY_AFTER_SECONDS))
 
     # Batches
 
@@ -2778,16 +2748,6 @@ class Sender:
         return True
 
 
-def _in_one_line(text: str) -> str:
-    """What somebody else said, fit to be shown: no control characters, and not too long."""
-    return " ".join("".join(c if _is_no_control(c) else " " for c in _clean(text)).split())[:_TROUBLE_LENGTH]
-
-
-def _chance() -> float:
-    """From 0 to 1; not of the module `random`, whose state is the program's own."""
-    return int.from_bytes(os.urandom(4), "big") / (1 << 32)
-
-
 def _sendable(narrator: HookNarrator, record: bytes) -> tuple[list[bytes], str]:
     """The lines to send for a record, or why there are none."""
     try:
@@ -2844,12 +2804,15 @@ def _send_until_idle(sender: Sender) -> None:
 # Client
 # ---------------------------------------------------------------------------------------------------------------------
 
+# The library: calls append to the queue and return; a daemon thread delivers. A ring buffer in memory is the fallback.
+
 _CLOSE_SECONDS = 2.0
 _FLUSH_SECONDS = 10.0
 _TEST_SECONDS = 5.0
 _FLUSH_POLL_SECONDS = 0.005
 _MEMORY_BYTES = 8 << 20  # for what the spool does not take
 _RANDOM_BYTES = 4
+_LANGCHAIN = "hook_agent_langchain"
 
 
 class _Outlet:
@@ -3066,103 +3029,7 @@ def _members(given: object, more: Members, name: str) -> Members:
     return {name: given, **more}
 
 
-def _is_text(value: object) -> bool:
-    return isinstance(value, str)
-
-
-def _is_text_or_none(value: object) -> bool:
-    return value is None or isinstance(value, str)
-
-
-def _is_id_or_none(value: object) -> bool:
-    return value is None or _is_id(value)
-
-
-def _is_time(value: object) -> bool:
-    """Whether it is an RFC 3339 time that exists."""
-    import re
-    from datetime import datetime, timezone
-
-    pattern = r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d):(\d\d)(?:\.\d+)?([Zz]|[+-]\d\d:\d\d)"
-    match = re.fullmatch(pattern, value, re.ASCII) if isinstance(value, str) else None
-    if match is None:
-        return False
-    date, minute, second, zone = match.groups()
-    try:
-        text = f"{date}T{minute}:{min(second, '59')}{'+00:00' if zone in 'Zz' else zone}"
-        datetime.fromisoformat(text).astimezone(timezone.utc)
-    except (ValueError, OverflowError):
-        return False
-    return True
-
-
-def _is_exit_code(value: object) -> bool:
-    return value is None or (isinstance(value, int) and not isinstance(value, bool) and -_LARGEST <= value < _LARGEST)
-
-
-def _is_object(value: object) -> bool:
-    return isinstance(value, dict)
-
-
-_ENDS = ("completed", "failed", "cancelled")
-_OUTCOMES = ("success", "failed", "cancelled")
-_SPOKEN = {
-    "success": _names("success succeeded successful completed complete done ok finished"),
-    "cancelled": _names("cancelled canceled cancel aborted interrupted"),
-}
-# What the store requires of members that mean something to it; one that is otherwise would cost the whole event.
-_REQUIRED: dict[str, dict[str, Callable[[object], bool]]] = {
-    "session_created": {"initial": _is_object, "parentSession": _is_id_or_none, "metadata": _is_object},
-    "session_finalized": {"exitCode": _is_exit_code},
-    "action": {"type": _is_text, "agentId": _is_id_or_none},
-    "response": {"type": _is_text, "agentId": _is_id_or_none},
-    "goal_added": {"description": _is_text, "priority": _is_text_or_none, "status": _is_text},
-    "goal_updated": {"description": _is_text, "priority": _is_text_or_none, "status": _is_text},
-    "agent_spawned": {
-        "type": _is_text,
-        "status": _is_text,
-        "parentAgentId": _is_id_or_none,
-        "subsession": _is_id_or_none,
-    },
-    "agent_updated": {"status": _is_text},
-}
-_NEEDED: dict[str, Members] = {
-    "action": {"type": "action"},
-    "response": {"type": "response"},
-    "goal_added": {"description": ""},
-    "agent_spawned": {"type": "agent"},
-}
 _DOCUMENTS = ("state_updated", "metadata_updated")  # all their members are the caller's own
-
-
-def _settled(event_type: str, data: Members) -> Members:
-    """The data as the store takes it: what a member that means something cannot be is kept under `given`."""
-    required = {"timestamp": _is_time, **_REQUIRED.get(event_type, {})}
-    given = {name: data[name] for name, is_right in required.items() if name in data and not is_right(data[name])}
-    for name, value in given.items():
-        del data[name]
-        if required[name] is _is_text and value is not None:
-            data[name] = _text_of(value)
-    if given:
-        data["given"] = given
-    return {**_NEEDED.get(event_type, {}), **data}
-
-
-def _spoken(status: object, words: tuple[str, ...]) -> str:
-    """The status that a word stands for: one of `words`, which are what went well, badly, and was cancelled."""
-    well, badly, cancelled = words
-    word = _text_of(status).strip().lower()
-    if status is None or word in _SPOKEN["success"]:
-        return well
-    return cancelled if word in _SPOKEN["cancelled"] else badly
-
-
-def _ending(data: Members, words: tuple[str, ...]) -> Members:
-    """`data` with a status that the store knows; the caller's own word is kept."""
-    given = data.get("status")
-    status = _spoken(given, words)
-    own = {} if given is None or _text_of(given) == status else {"givenStatus": given}
-    return {**data, **own, "status": status}
 
 
 def _end_by(kind: type[BaseException] | None, error: BaseException | None) -> Members:
@@ -3174,10 +3041,6 @@ def _end_by(kind: type[BaseException] | None, error: BaseException | None) -> Me
     status = "cancelled" if issubclass(kind, (KeyboardInterrupt, asyncio.CancelledError)) else "failed"
     said = _text_of(error) if error is not None else ""
     return {"status": status, "outcome": f"{kind.__name__}: {said}" if said else kind.__name__}
-
-
-def _seconds(timeout: float | None, otherwise: float) -> float:
-    return otherwise if timeout is None else timeout
 
 
 class SyncSessionHookAgent:
@@ -3257,8 +3120,7 @@ class SyncSessionHookAgent:
         event_id = None
         if event_type not in _DOCUMENTS:
             event_id = plain.pop("eventId", None)
-            plain = _settled(event_type, plain)
-            timestamp = timestamp or plain.get("timestamp")
+            timestamp = timestamp or _text(plain.get("timestamp"))
         event = {
             "sessionId": session,
             "eventId": event_id if _is_id(event_id) else _event_id(),
@@ -3273,7 +3135,7 @@ class SyncSessionHookAgent:
 
     def _told(self, event_type: str, data: Members, **answer: Any) -> Members:
         event = self._record(event_type, data)
-        return {"success": event["eventId"] is not None, "eventId": event["eventId"], **answer}
+        return {**answer, "success": event["eventId"] is not None, "eventId": event["eventId"]}
 
     def _enter(self) -> Members:
         self._is_entered, self._is_finalized = True, False
@@ -3300,16 +3162,9 @@ class SyncSessionHookAgent:
     def add_goal(self, goal: Any = None, /, **members: Any) -> Members:
         """{"description": …, "priority"?, "id"?}; the answer has its `id`, and all of it as `goal` as well."""
         given = _members(goal, members, "description")
-        goal_id = _own_id(given.get("id"), "goal")
-        added = {"status": "pending", "priority": "medium", **given, "id": goal_id}
-        event = self._record("goal_added", added)
-        return {
-            **event["data"],
-            "success": event["eventId"] is not None,
-            "eventId": event["eventId"],
-            "id": goal_id,
-            "goal": event["data"],
-        }
+        goal = {"status": "pending", "priority": "medium", **given, "id": _own_id(given.get("id"), "goal")}
+        goal = _Plain().value(goal)
+        return {**goal, "goal": goal, **self._told("goal_added", goal)}
 
     def update_goal(self, goal_id: Any = None, change: Any = None, /, **members: Any) -> Members:
         """{"status": …}: `completed` is what ends it."""
@@ -3319,14 +3174,8 @@ class SyncSessionHookAgent:
     def spawn_agent(self, agent: Any = None, /, **members: Any) -> Members:
         """{"type": …, "task"?, "agentId"?}; the answer has its `agentId`."""
         given = _members(agent, members, "type")
-        agent_id = _own_id(given.get("agentId"), "agent")
-        event = self._record("agent_spawned", {**given, "agentId": agent_id})
-        return {
-            **event["data"],
-            "success": event["eventId"] is not None,
-            "eventId": event["eventId"],
-            "agentId": agent_id,
-        }
+        agent = _Plain().value({**given, "agentId": _own_id(given.get("agentId"), "agent")})
+        return {**agent, **self._told("agent_spawned", agent)}
 
     def update_agent(self, agent_id: Any = None, change: Any = None, /, **members: Any) -> Members:
         """{"status"?, "task"?, …}."""
@@ -3337,7 +3186,7 @@ class SyncSessionHookAgent:
     def complete_agent(self, agent_id: Any = None, result: Any = None, /, **members: Any) -> Members:
         """{"result"?, "status"?: `completed`, `failed` or `cancelled`}; anything but a dict is the result."""
         agent_id = _as_id(agent_id.get("agentId") if isinstance(agent_id, dict) else agent_id, "agent")
-        end = _ending({**_members(result, members, "result"), "agentId": agent_id}, _ENDS)
+        end = {"status": "completed", **_members(result, members, "result"), "agentId": agent_id}
         return self._told("agent_completed", end, agentId=agent_id)
 
     def finalize(self, end: Any = None, /, **members: Any) -> Members:
@@ -3345,7 +3194,7 @@ class SyncSessionHookAgent:
 
         Where other programs are at work on the session, it is the last that ends it: this one tells that it has ended.
         """
-        data = _ending(_members(end, members, "status"), _OUTCOMES)
+        data = {"status": "success", **_members(end, members, "status")}
         self._is_finalized = True
         try:
             return self._outlet.leave(self.session_id, lambda is_last: self._tell_end(data, is_last))
@@ -3363,58 +3212,57 @@ class SyncSessionHookAgent:
 
     def test_connection(self) -> bool:
         """Whether the store is there, and well. Takes five seconds at the most."""
-        status, _ = self._get("/health", _TEST_SECONDS)
-        return status == 200
+        return _waited(self._testing())
 
     def resume(self) -> Members | None:
         """All that is needed to go on where the session stopped; None: it is not there, or the store is not."""
-        status, document = self._get(f"/api/sessions/{self.session_id}/resume", _TEST_SECONDS)
+        return _waited(self._resuming())
+
+    def flush(self, timeout: float | None = None) -> bool:
+        """Wait until all that this process has written is delivered. False: it was not within `timeout` seconds."""
+        return _waited(self._flushing(timeout))
+
+    def close(self) -> None:
+        """Give what is left a moment, if the store is there. The agent may be used again."""
+        _waited(self._closing())
+
+    # What takes time, as generators that yield while there is something to wait for: each client waits in its own way
+
+    def _testing(self) -> Waiting[bool]:
+        status, _ = yield from self._asking("/health")
+        return status == 200
+
+    def _resuming(self) -> Waiting[Members | None]:
+        status, document = yield from self._asking(f"/api/sessions/{self.session_id}/resume")
         return document if status == 200 else None
 
-    def _get(self, path: str, seconds: float) -> tuple[int, Members]:
-        """Status 0: no answer within that time, which includes finding the address."""
+    def _asking(self, path: str) -> Waiting[tuple[int, Members]]:
+        """Status 0: no answer within five seconds, which include finding the address."""
         import threading
 
         answers: list[tuple[int, Members]] = []
 
         def ask() -> None:
-            link = _Link(self.service_url, self._token)
-            try:
-                answer = link.ask("GET", path, seconds=seconds)
+            with _suppress(Exception):  # no answer is all that there is to say
+                link = _Link(self.service_url, self._token)
+                answer = link.ask("GET", path, seconds=_TEST_SECONDS)
                 answers.append((answer.status, answer.document()))
-            except Exception:  # no answer is all that there is to say
-                pass
-            finally:
                 link.close()
 
         asking = threading.Thread(target=ask, name="hook_agent test", daemon=True)
         asking.start()
-        asking.join(seconds)
+        yield from _until(lambda: not asking.is_alive(), _TEST_SECONDS)
         return answers[0] if answers else (0, {})
 
-    def flush(self, timeout: float | None = None) -> bool:
-        """Wait until all that this process has written is delivered. False: it was not within `timeout` seconds."""
-        deadline = time.monotonic() + _seconds(timeout, _FLUSH_SECONDS)
-        self._hurry()
-        while not self._outlet.has_delivered():
-            if time.monotonic() >= deadline:
-                return False
-            time.sleep(_FLUSH_POLL_SECONDS)
-        return True
-
-    def _hurry(self) -> None:
+    def _flushing(self, timeout: float | None) -> Waiting[bool]:
         self._outlet.hurry.set()
         self._outlet.work.set()
+        yield from _until(self._outlet.has_delivered, _FLUSH_SECONDS if timeout is None else timeout)
+        return self._outlet.has_delivered()
 
-    def close(self) -> None:
-        """Give what is left a moment, if the store is there. The agent may be used again."""
-        deadline = time.monotonic() + _CLOSE_SECONDS
-        while self._has_hope(deadline):
-            time.sleep(_FLUSH_POLL_SECONDS)
-
-    def _has_hope(self, deadline: float) -> bool:
+    def _closing(self) -> Waiting[None]:
         outlet = self._outlet
-        return not outlet.has_delivered() and outlet.seems_reachable() and time.monotonic() < deadline
+        yield from _until(lambda: outlet.has_delivered() or not outlet.seems_reachable(), _CLOSE_SECONDS)
 
     def __enter__(self) -> SyncSessionHookAgent:
         self._begin()
@@ -3426,20 +3274,35 @@ class SyncSessionHookAgent:
             self._outlet.join(self.session_id)
         self._enter()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
         self._leave(kind, error)
         self.close()
 
     def langchain_handler(self, agent_id: str | None = None) -> Any:
         """A callback handler for LangChain and LangGraph, for any number of runs; where `agent_id` is given, those work
-        for that agent. ImportError, if there is no LangChain."""
-        return _langchain_handler(self, agent_id)
+        for that agent. ImportError, if there is no LangChain, or hook_agent_langchain.py is missing."""
+        return _langchain().handler_for(self, agent_id)
 
     def _leave(self, kind: type[BaseException] | None, error: BaseException | None) -> None:
         if not self._is_finalized:
             self.finalize(_end_by(kind, error))
+
+
+def _langchain() -> Any:
+    """The module beside this one; in a checkout it lies with the containers. Raises ImportError."""
+    import importlib.util
+
+    sys.modules.setdefault("hook_agent", sys.modules[__name__])
+    folder = os.path.dirname(os.path.abspath(__file__))
+    for place in (folder, f"{folder}/containers"):
+        if _LANGCHAIN not in sys.modules and os.path.exists(path := f"{place}/{_LANGCHAIN}.py"):
+            spec: Any = importlib.util.spec_from_file_location(_LANGCHAIN, path)
+            module = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(module)
+            sys.modules[_LANGCHAIN] = module
+    if _LANGCHAIN not in sys.modules:
+        raise ImportError(f"langchain_handler() needs another file: copy containers/{_LANGCHAIN}.py to {folder}")
+    return sys.modules[_LANGCHAIN]
 
 
 def _own_id(given: object, noun: str) -> str:
@@ -3448,31 +3311,68 @@ def _own_id(given: object, noun: str) -> str:
     return new if given is None else _as_id(given, new)
 
 
+def _until(is_over: Callable[[], bool], seconds: float) -> Iterator[None]:
+    deadline = time.monotonic() + seconds
+    while not is_over() and time.monotonic() < deadline:
+        yield
+
+
+def _waited(waiting: Waiting[T]) -> T:
+    while True:
+        try:
+            next(waiting)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+        time.sleep(_FLUSH_POLL_SECONDS)
+
+
+async def _awaited(waiting: Waiting[T]) -> T:
+    import asyncio
+
+    while True:
+        try:
+            next(waiting)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+        await asyncio.sleep(_FLUSH_POLL_SECONDS)
+
+
+def _as_coroutine(call: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
+    """The same call, which writes to the spool and returns, for those who await it."""
+
+    async def awaited(self: SessionHookAgent, *given: Any, **members: Any) -> Any:
+        return call(self.sync, *given, **members)
+
+    awaited.__name__, awaited.__doc__ = call.__name__, call.__doc__
+    return awaited
+
+
 class SessionHookAgent:
     """The same calls as coroutines; `sync` has them as plain functions, for where no event loop runs."""
+
+    log_action = _as_coroutine(SyncSessionHookAgent.log_action)
+    log_response = _as_coroutine(SyncSessionHookAgent.log_response)
+    update_state = _as_coroutine(SyncSessionHookAgent.update_state)
+    update_metadata = _as_coroutine(SyncSessionHookAgent.update_metadata)
+    add_goal = _as_coroutine(SyncSessionHookAgent.add_goal)
+    update_goal = _as_coroutine(SyncSessionHookAgent.update_goal)
+    spawn_agent = _as_coroutine(SyncSessionHookAgent.spawn_agent)
+    update_agent = _as_coroutine(SyncSessionHookAgent.update_agent)
+    complete_agent = _as_coroutine(SyncSessionHookAgent.complete_agent)
+    finalize = finalize_session = _as_coroutine(SyncSessionHookAgent.finalize)
 
     def __init__(
         self,
         session_id: str | None = None,
         service_url: str | None = None,
         user_id: str | None = None,
-        *,
-        token: str | None = None,
-        parent_session: str | None = None,
-        tags: Iterable[str] | None = None,
-        initial: Members | None = None,
-        spool_dir: str | os.PathLike[str] | None = None,
+        **options: Any,
     ) -> None:
-        self.sync = SyncSessionHookAgent(
-            session_id,
-            service_url,
-            user_id,
-            token=token,
-            parent_session=parent_session,
-            tags=tags,
-            initial=initial,
-            spool_dir=spool_dir,
-        )
+        self.sync = SyncSessionHookAgent(session_id, service_url, user_id, **options)
+        self._record = self.sync._record
+        self.langchain_handler = self.sync.langchain_handler
 
     @property
     def session_id(self) -> str:
@@ -3486,98 +3386,23 @@ class SessionHookAgent:
     def user_id(self) -> str:
         return self.sync.user_id
 
-    def _record(
-        self, event_type: str, data: Members, *, agent_id: str | None = None, timestamp: str | None = None
-    ) -> Members:
-        return self.sync._record(event_type, data, agent_id=agent_id, timestamp=timestamp)
-
-    async def log_action(self, action: Any = None, /, **members: Any) -> Members:
-        return self.sync.log_action(action, **members)
-
-    async def log_response(self, response: Any = None, /, **members: Any) -> Members:
-        return self.sync.log_response(response, **members)
-
-    async def update_state(self, change: Any = None, /, **members: Any) -> Members:
-        return self.sync.update_state(change, **members)
-
-    async def update_metadata(self, change: Any = None, /, **members: Any) -> Members:
-        return self.sync.update_metadata(change, **members)
-
-    async def add_goal(self, goal: Any = None, /, **members: Any) -> Members:
-        return self.sync.add_goal(goal, **members)
-
-    async def update_goal(self, goal_id: Any = None, change: Any = None, /, **members: Any) -> Members:
-        return self.sync.update_goal(goal_id, change, **members)
-
-    async def spawn_agent(self, agent: Any = None, /, **members: Any) -> Members:
-        return self.sync.spawn_agent(agent, **members)
-
-    async def update_agent(self, agent_id: Any = None, change: Any = None, /, **members: Any) -> Members:
-        return self.sync.update_agent(agent_id, change, **members)
-
-    async def complete_agent(self, agent_id: Any = None, result: Any = None, /, **members: Any) -> Members:
-        return self.sync.complete_agent(agent_id, result, **members)
-
-    async def finalize(self, end: Any = None, /, **members: Any) -> Members:
-        return self.sync.finalize(end, **members)
-
-    finalize_session = finalize
-
-    def langchain_handler(self, agent_id: str | None = None) -> Any:
-        return self.sync.langchain_handler(agent_id)
-
     async def test_connection(self) -> bool:
-        status, _ = await self._get("/health")
-        return status == 200
+        return await _awaited(self.sync._testing())
 
     async def resume(self) -> Members | None:
-        status, document = await self._get(f"/api/sessions/{self.session_id}/resume")
-        return document if status == 200 else None
-
-    async def _get(self, path: str) -> tuple[int, Members]:
-        import asyncio
-        import ssl  # whose trust is the system's and SSL_CERT_FILE, as the sender's; httpx has a list of its own
-
-        try:
-            import httpx
-        except ImportError:  # the file was copied without it
-            return await asyncio.to_thread(self.sync._get, path, _TEST_SECONDS)
-        link = _Link(self.service_url, self.sync._token)
-        headers = {"Authorization": f"Bearer {link.token()}"} if link.token() else {}
-        try:
-            verify = ssl.create_default_context() if self.service_url.startswith("https:") else False
-            async with httpx.AsyncClient(timeout=_TEST_SECONDS, trust_env=False, verify=verify) as client:
-                url = self.service_url.rstrip("/") + path
-                response = await asyncio.wait_for(client.get(url, headers=headers), _TEST_SECONDS)
-                return response.status_code, _Answer(response.status_code, response.content, None).document()
-        except Exception:  # no answer is all that there is to say
-            return 0, {}
+        return await _awaited(self.sync._resuming())
 
     async def flush(self, timeout: float | None = None) -> bool:
-        import asyncio
-
-        deadline = time.monotonic() + _seconds(timeout, _FLUSH_SECONDS)
-        self.sync._hurry()
-        while not self.sync._outlet.has_delivered():
-            if time.monotonic() >= deadline:
-                return False
-            await asyncio.sleep(_FLUSH_POLL_SECONDS)
-        return True
+        return await _awaited(self.sync._flushing(timeout))
 
     async def close(self) -> None:
-        import asyncio
-
-        deadline = time.monotonic() + _CLOSE_SECONDS
-        while self.sync._has_hope(deadline):  # noqa: ASYNC110 - it comes about in files, of which asyncio knows nothing
-            await asyncio.sleep(_FLUSH_POLL_SECONDS)
+        await _awaited(self.sync._closing())
 
     async def __aenter__(self) -> SessionHookAgent:
         self.sync._begin()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
         self.sync._leave(kind, error)
         await self.close()
 
@@ -3586,772 +3411,10 @@ hook_agent = SessionHookAgent()
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# LangChain, LangGraph
-# ---------------------------------------------------------------------------------------------------------------------
-
-_ENTRY_LENGTH = 32_000  # characters that the values of one entry may have: a graph's state can be of any size
-_OUTPUT_LENGTH = 8_000  # of a graph's output in the state, which the store writes again with every change
-_RESULT_LENGTH = 1_000  # of what an agent gave, which stands there too
-_TASK_LENGTH = 200
-_ITEMS_SHOWN = 100
-_MESSAGES_SHOWN = 10  # the newest of a list of messages
-_LEVELS_SHOWN = 16
-_TRACEBACK_LINES = 12
-_RUNS_KEPT = 10_000  # that have begun: those that are never said to have ended would pile up
-
-_ROLES = {"human": "user", "HumanMessageChunk": "user", "ai": "assistant", "AIMessageChunk": "assistant"}
-_BLOCKS_UNSHOWN = _names("tool_use tool_call tool_call_chunk function_call thinking reasoning")
-_ASKING_MEMBERS = ("question", "message", "prompt", "description", "query", "task", "action")
-_PAUSING = _names("GraphInterrupt GraphDrained")
-_CANCELLING = _names("CancelledError KeyboardInterrupt GeneratorExit")
-
-
-# Any value as JSON for people to read. Classes are known by what they have, so that nothing need be imported.
-
-
-def _is_message(value: object) -> bool:
-    return "Message" in type(value).__name__ and hasattr(value, "content") and hasattr(value, "type")
-
-
-def _content_text(content: object) -> str:
-    """The text of a message's content, which is a text or a list of blocks; of an image, [image]."""
-    return "\n".join(filter(None, map(_block_text, content))) if isinstance(content, list) else _text(content)
-
-
-def _block_text(block: object) -> str:
-    if not isinstance(block, dict):
-        return _text(block)
-    kind = _text(block.get("type"))
-    return _text(block.get("text")) or ("" if kind in _BLOCKS_UNSHOWN else f"[{kind}]")
-
-
-def _message_members(message: Any) -> Members:
-    members = {
-        "role": getattr(message, "role", None) or _ROLES.get(message.type, message.type),
-        "name": getattr(message, "name", None),
-        "text": _content_text(message.content),
-        "toolCalls": _tool_calls(message),
-        "toolUseId": getattr(message, "tool_call_id", None),
-    }
-    return {name: member for name, member in members.items() if member or name == "text"}
-
-
-def _tool_calls(message: Any) -> list[Members]:
-    return [
-        {"toolUseId": call.get("id"), "tool": call.get("name"), "input": call.get("args")}
-        for call in getattr(message, "tool_calls", None) or []
-    ]
-
-
-def _members_of(value: Any) -> Members | None:
-    """The members of what has some: a dict, a message, a named tuple, a dataclass, a pydantic model; else None."""
-    import dataclasses
-
-    if isinstance(value, dict):
-        return value
-    if _is_message(value):
-        return _message_members(value)
-    if hasattr(value, "_asdict"):
-        return dict(value._asdict())
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        members = {field.name: getattr(value, field.name, None) for field in dataclasses.fields(value)}
-        return {name: it for name, it in members.items() if it} if type(value).__name__ == "Command" else members
-    fields = getattr(type(value), "model_fields", None) or getattr(type(value), "__fields__", None)
-    return {name: getattr(value, name, None) for name in fields} if isinstance(fields, dict) else None
-
-
-def _items_of(value: Any) -> Sequence[Any] | None:
-    """The items of a list, a set, or a small array (as of numpy); else None."""
-    if isinstance(value, (list, tuple)):
-        return value
-    if isinstance(value, (set, frozenset)):
-        return list(value)
-    if hasattr(value, "tolist") and isinstance(getattr(value, "size", None), int) and value.size <= _ITEMS_SHOWN:
-        items = value.tolist()
-        return items if isinstance(items, list) else [items]
-    return None
-
-
-def _named(value: Any) -> str:
-    """What is neither text nor number nor made of parts, in words, without addresses in memory."""
-    import re
-
-    if isinstance(value, (bytes, bytearray, memoryview)):
-        return f"<{len(value)} bytes>"
-    if hasattr(value, "shape") and hasattr(value, "dtype"):
-        return f"<{type(value).__name__} of {value.dtype}, {'x'.join(map(str, value.shape))}>"
-    if isinstance(value, BaseException):
-        return f"{type(value).__name__}: {_text_of(value)}"
-    return re.sub(r" at 0x[0-9a-fA-F]+", "", str(value))
-
-
-class _Reading:
-    """Any values as JSON, together of about `length` characters; `is_cut` says that something was left out.
-
-    One text has half of that, and less the deeper it lies, so that the last of many messages has room as well.
-    """
-
-    def __init__(self, length: int) -> None:
-        self.length = self.left = length
-        self.is_cut = False
-
-    def of(self, value: object, level: int = 0) -> object:
-        """Never raises, and looks at no more of the value than it shows."""
-        if value is None or isinstance(value, (bool, int, float)):
-            self.left -= 8
-            return _Plain().value(value)
-        if level > _LEVELS_SHOWN or self.left <= 0:
-            self.is_cut = True
-            return _CUT
-        try:
-            return self._text(value, level) if isinstance(value, str) else self._parts(value, level)
-        except Exception:  # of the value's own code
-            return f"<{type(value).__name__}>"
-
-    def _text(self, value: str, level: int) -> str:
-        room = max(0, min(self.left, self.length // 2 >> level))
-        self.is_cut |= room < len(value)
-        self.left -= min(room, len(value)) + 3  # quotes and comma
-        return _clean(value if len(value) <= room else value[:room] + _CUT)
-
-    def _parts(self, value: object, level: int) -> object:
-        if (members := _members_of(value)) is not None:
-            return {
-                self._text(str(name), 0): self.of(member, level + 1) for name, member in self._some(members.items())
-            }
-        if (items := _items_of(value)) is not None:
-            return [self.of(item, level + 1) for item in self._some(self._newest(items))]
-        return self._text(_named(value), level)
-
-    def _some(self, parts: Iterable[Any]) -> Iterator[Any]:
-        for number, part in enumerate(parts):
-            if number == _ITEMS_SHOWN or self.left <= 0:
-                self.is_cut = True
-                return
-            yield part
-
-    def _newest(self, items: Sequence[Any]) -> Sequence[Any]:
-        if len(items) <= _MESSAGES_SHOWN or not _is_message(items[-1]):
-            return items
-        self.is_cut = True
-        return items[-_MESSAGES_SHOWN:]
-
-
-def _readable(length: int, /, **members: object) -> Members:
-    """The members that are not None, as JSON of about `length` characters; `truncated` where they had more."""
-    reading = _Reading(length)
-    data = {name: reading.of(member) for name, member in members.items() if member is not None}
-    return {**data, "truncated": True} if reading.is_cut else data
-
-
-def _last_message(value: Any) -> Any:
-    """The last message in what a node takes or gives, or None."""
-    if type(value).__name__ == "Command":
-        value = value.update
-    value = value.get("messages", value) if isinstance(value, dict) else getattr(value, "messages", value)
-    if isinstance(value, (list, tuple)) and value:
-        value = value[-1]
-    return value if _is_message(value) else None
-
-
-def _summary(value: object, length: int) -> str:
-    """What a value says in one short text: of messages the last, of anything else its JSON."""
-    message = _last_message(value)
-    if message is not None:
-        tools = ", ".join(_text(call["tool"]) for call in _tool_calls(message))
-        return (_content_text(message.content) or (f"calls {tools}" if tools else ""))[:length]
-    shown = _Reading(length).of(value)
-    if isinstance(shown, str):
-        return shown
-    return "" if shown is None else _encoded(shown).decode()[:length]
-
-
-def _question(value: object) -> str:
-    """What an interrupt asks a person, as a sentence."""
-    asked = value.get("action_requests", value) if isinstance(value, dict) else value  # as LangChain's middleware asks
-    all_asked = asked if isinstance(asked, list) else [asked]
-    return " / ".join(filter(None, map(_asked_in, all_asked[:_ITEMS_SHOWN]))) or "The graph has paused"
-
-
-def _asked_in(asked: object) -> str:
-    if isinstance(asked, dict):
-        asked = next((asked[name] for name in _ASKING_MEMBERS if _text(asked.get(name))), asked)
-    return _summary(asked, _QUOTE_LENGTH)
-
-
-def _resumed_by(value: object) -> Any:
-    """The answer in what a graph is given; None where it is none."""
-    return getattr(value, "resume", None) if type(value).__name__ == "Command" else None
-
-
-def _error_members(error: BaseException) -> Members:
-    import traceback
-
-    lines = "".join(traceback.format_exception(type(error), error, error.__traceback__)).splitlines()
-    said = {"error": _text_of(error) or type(error).__name__, "errorType": type(error).__name__}
-    return {**said, "rejected": _run_status(error) == "cancelled" or None, "traceback": lines[-_TRACEBACK_LINES:]}
-
-
-def _run_status(error: BaseException) -> str:
-    """The status of a run that ended so. LangGraph raises exceptions for what is no failure, too."""
-    kinds = {kind.__name__ for kind in type(error).__mro__}
-    if kinds & _PAUSING:
-        return "paused"
-    if kinds & _CANCELLING:
-        return "cancelled"
-    return "completed" if "GraphBubbleUp" in kinds else "failed"  # ParentCommand: it hands over to another node
-
-
-# What models say
-
-
-def _model_members(metadata: Members, parameters: Members, name: str) -> Members:
-    tools = [tool.get("function", tool) for tool in parameters.get("tools") or [] if isinstance(tool, dict)]
-    return {
-        "name": name,
-        "model": metadata.get("ls_model_name") or parameters.get("model") or parameters.get("model_name"),
-        "provider": metadata.get("ls_provider"),
-        "temperature": metadata.get("ls_temperature"),
-        "maxTokens": metadata.get("ls_max_tokens"),
-        "tools": [tool.get("name") for tool in tools] or None,
-    }
-
-
-def _usage(message: Any, output: Members) -> dict[str, int]:
-    """Tokens; the input's include those that were read from a cache or written to it."""
-    said = getattr(message, "usage_metadata", None) or output.get("token_usage") or output.get("usage")
-    told = _members_of(said) or {}
-    into, out_of = told.get("input_token_details") or {}, told.get("output_token_details") or {}
-    counts = {
-        "inputTokens": told.get("input_tokens", told.get("prompt_tokens")),
-        "outputTokens": told.get("output_tokens", told.get("completion_tokens")),
-        "totalTokens": told.get("total_tokens"),
-        "cacheReadTokens": into.get("cache_read"),
-        "cacheCreationTokens": into.get("cache_creation"),
-        "reasoningTokens": out_of.get("reasoning"),
-    }
-    usage = {name: count for name, count in counts.items() if isinstance(count, int)}
-    if usage:
-        usage.setdefault("totalTokens", usage.get("inputTokens", 0) + usage.get("outputTokens", 0))
-    return usage
-
-
-def _result_members(response: Any) -> Members:
-    generation = next((some[0] for some in response.generations if some), None)
-    message = getattr(generation, "message", None)
-    output = response.llm_output or {}
-    about = {**output, **(getattr(generation, "generation_info", None) or {})}
-    about.update(getattr(message, "response_metadata", None) or {})
-    return {
-        "model": about.get("model_name") or about.get("model"),
-        "usage": _usage(message, output) or None,
-        "finishReason": about.get("finish_reason") or about.get("stop_reason"),
-        "toolCalls": _tool_calls(message) or None,
-        "text": _content_text(getattr(message, "content", None)) or getattr(generation, "text", ""),
-    }
-
-
-# The callbacks
-
-
-class _Run:
-    """One run of LangChain's that has begun: a graph, a node, a model, a tool, or one that makes no event."""
-
-    def __init__(self, run_id: UUID, name: str, parent: _Run | None, options: Members, agent_id: str | None) -> None:
-        metadata = options.get("metadata") or {}
-        self.id = str(run_id)
-        self.name = name
-        self.root: _Run = parent.root if parent else self
-        self.agent_id: str | None = parent.agent_id if parent else agent_id
-        self.namespace: str = metadata.get("langgraph_checkpoint_ns") or (parent.namespace if parent else "")
-        self.path: tuple[Any, ...] = tuple(metadata.get("langgraph_path") or ())
-        self.is_node = (
-            parent is not None
-            and self.namespace != parent.namespace
-            and "langsmith:hidden" not in (options.get("tags") or ())
-        )
-        self.thread = metadata.get("thread_id")
-        self.asked: set[str] = set()  # of a graph: the interrupts by which it has paused
-        self.goes_on = False  # of a graph: whether it does from where it has paused
-        self.leaves_open = False  # and whether it is not known what was asked there
-        self.steps: dict[str, Any] = {}  # of a graph: its first step, and those of the graphs inside
-        self.attempts: dict[str, int] = {}
-        self.step = metadata.get("langgraph_step")
-        self.tool_use_id = ""
-        self.call_id = self.id
-        self.teller: object = None  # the handler that said that it has begun
-        self.model: object = None
-        self.begun = time.monotonic()
-
-    def duration(self) -> int:
-        """Milliseconds since it began."""
-        return round((time.monotonic() - self.begun) * 1000)
-
-    def is_first_again(self) -> bool:
-        """Whether a node is the one at which its graph goes on: it may be known from another process."""
-        step = self.root.steps.setdefault(self.namespace.rpartition("|")[0], self.step)
-        return self.root.goes_on and step == self.step
-
-    def name_call(self, tool_use_id: str | None) -> None:
-        """By the task that it is called in, which has the same name when the graph is resumed, by whatever process."""
-        self.tool_use_id = tool_use_id or self.id
-        if not tool_use_id or not self.namespace:
-            return
-        key = f"{self.namespace} {tool_use_id}"
-        attempt = self.root.attempts[key] = self.root.attempts.get(key, 0) + 1
-        self.call_id = _digest(f"{key} {attempt}")
-
-    def named(self, kind: str, *more: str) -> Members:
-        """The id of an event that is to be one, however often the run is told of; {}: the run has no name."""
-        return {} if self.call_id == self.id else {"eventId": "-".join([f"lg.{kind}", self.call_id, *more])}
-
-
-def _worker_id(run: _Run) -> str:
-    """The id of the agent that a node is, in each of its turns the same: the names of the nodes that it is inside of.
-
-    What is sent to one node several times at once is numbered as LangGraph numbers it, so also when it is resumed.
-    """
-    sent = [str(run.path[1])] if run.path[:1] == ("__pregel_push",) and isinstance(run.path[1], int) else []
-    named = ".".join([*filter(None, [run.agent_id]), run.name, *sent])
-    return named if _is_id(named) else f"{_as_id(named, 'node')[: _ID_LENGTH // 2]}-{_digest(named)}"
-
-
-def _run_name(serialized: Members | None, options: Members) -> str:
-    serialized = serialized or {}
-    return options.get("name") or serialized.get("name") or str((serialized.get("id") or ["run"])[-1])
-
-
-def _call(run: _Run) -> Members:
-    return {"runId": run.call_id, "toolUseId": run.tool_use_id, "tool": run.name}
-
-
-def _ended_call(run: _Run) -> Members:
-    return {**_call(run), "durationMs": run.duration()}
-
-
-def _forget_oldest(kept: dict[Any, Any]) -> None:
-    if len(kept) > _RUNS_KEPT:
-        kept.pop(next(iter(kept)), None)
-
-
-def _guarded(callback: Callable[..., None]) -> Callable[..., None]:
-    """The callback, but whatever goes wrong in it stays out of the graph."""
-
-    def guarded(*args: Any, **options: Any) -> None:
-        try:
-            callback(*args, **options)
-        except _ToldAlready:
-            pass
-        except Exception:
-            import logging
-
-            logging.getLogger("hook_agent").debug("%s failed", callback.__name__, exc_info=True)
-
-    return guarded
-
-
-class _ToldAlready(Exception):
-    """Of this run by another handler, or by this one, which was given twice."""
-
-
-class _Graphs:
-    """What is known of an agent's graphs, whichever handlers tell of them."""
-
-    def __init__(self) -> None:
-        import threading
-
-        self.lock = threading.Lock()
-        self.runs: dict[Any, _Run] = {}  # by their ids
-        self.spawned: set[str] = set()  # agents that the store knows from here
-        self.working: set[str] = set()
-        self.paused: dict[str, tuple[str, Any]] = {}  # agents, and their threads, by the namespace of a node's turn
-        self.waiting: dict[Any, dict[str, str | None]] = {}  # by thread: what was asked, and the agent that asked
-        self.step: str | None = None  # as last said
-        self.model: object = None
-        self.ended: Members | None = None  # how the session ends if nothing else happens; None: it does not
-        self.is_ended_at_exit = False
-
-
-def _is_interrupt_id(name: object) -> bool:
-    return len(_text(name)) == 32 and set(_text(name)) <= set("0123456789abcdef")
-
-
-def _graphs_of(agent: Any) -> _Graphs:
-    graphs: _Graphs = vars(agent).setdefault("_graphs", _Graphs())
-    return graphs
-
-
-def _finalize_at_exit(agent: Any, process: int) -> None:
-    """A program whose last graph has ended, and that has not ended its session, has ended like that graph."""
-    error = None if hasattr(sys, "ps1") else getattr(sys, "last_value", None)
-    ended = _graphs_of(agent).ended
-    if ended is not None and process == os.getpid() and not agent._is_finalized:
-        agent.finalize(ended if error is None else _end_by(type(error), error))
-
-
-class _GraphLog:
-    """LangChain's callbacks, as events of an agent's session; one for any number of runs, in any threads at once."""
-
-    raise_error = False
-    run_inline = True  # else an async graph waits for one of a pool's threads, each of which a tool may have
-
-    def __init__(self, agent: Any, agent_id: str | None = None) -> None:
-        super().__init__()
-        self._agent = agent
-        self._agent_id = agent_id
-        self._graphs = _graphs_of(agent)
-
-    # graphs and nodes
-
-    @_guarded
-    def on_chain_start(self, serialized: Members | None, inputs: object, *, run_id: UUID, **options: Any) -> None:
-        run = self._begin(run_id, serialized, options)
-        if run.root is run:
-            self._graph_begins(run, inputs)
-        elif _resumed_by(inputs) is not None and not run.root.goes_on:  # a graph inside of a chain
-            self._close(run.root, self._answered(run.root, inputs))
-        if run.is_node:
-            self._node_begins(run, inputs)
-
-    @_guarded
-    def on_chain_end(self, outputs: object, *, run_id: UUID, **options: Any) -> None:
-        run = self._end(run_id)
-        if run.is_node:
-            self._node_ends(run, "completed", _summary(outputs, _RESULT_LENGTH))
-        elif run.root is run:
-            self._graph_ends(run, "paused" if run.asked else "completed", outputs)
-
-    @_guarded
-    def on_chain_error(self, error: BaseException, *, run_id: UUID, **options: Any) -> None:
-        run, status = self._end(run_id), _run_status(error)
-        if status == "paused" and run.root is not run:
-            self._asks(run, error.args[0] if error.args else ())
-        if run.is_node:
-            handed_over = error.args[0] if status == "completed" and error.args else None
-            self._node_ends(run, status, _summary(error if status == "failed" else handed_over, _RESULT_LENGTH))
-        elif run.root is run:  # one that asks may be left at that, as by a loop over its stream
-            self._graph_ends(run, "paused" if status == "cancelled" and run.asked else status, error)
-
-    @_guarded
-    def on_interrupt(self, event: Any) -> None:
-        """Of LangGraph 1.2 and later: the only word of a breakpoint, which no node runs into."""
-        run = self._graphs.runs.get(event.run_id)
-        if run and (event.interrupts or not run.asked):
-            self._asks(run, event.interrupts)
-
-    def _graph_begins(self, run: _Run, inputs: object) -> None:
-        self._graphs.ended = None
-        run.goes_on = inputs is None
-        closed = self._answered(run, inputs)
-        said = _readable(_ENTRY_LENGTH, runId=run.id, graph=run.name, threadId=run.thread, input=inputs)
-        if not closed and not self._graphs.waiting:  # as far as is known from here
-            said["attention"] = None
-        self._log("action", "graph_start", run, said)
-        self._close(run, closed)
-        self._graphs.step = None
-        # The null makes room: the store merges objects, and the last output is no part of the next.
-        self._record("state_updated", {"phase": "running", "currentStep": None, "output": None}, run)
-
-    def _answered(self, graph: _Run, inputs: object) -> dict[str, str | None]:
-        """What was asked on the graph's thread and is no question any more, now that it is given this."""
-        answer, asked = _resumed_by(inputs), self._graphs.waiting.pop(graph.thread, {})
-        graph.goes_on |= answer is not None
-        if isinstance(answer, dict) and answer and all(map(_is_interrupt_id, answer)):  # to some of what was asked
-            if left := {name: agent_id for name, agent_id in asked.items() if name not in answer}:
-                self._graphs.waiting[graph.thread] = left
-            return {name: asked.get(name) for name in answer}
-        graph.leaves_open = graph.goes_on and not asked
-        if not graph.goes_on:
-            self._forget_paused(graph.thread)
-        return asked
-
-    def _forget_paused(self, thread: Any) -> None:
-        """The turns of a thread that is given something new: nobody goes on with them."""
-        with self._graphs.lock:
-            paused = self._graphs.paused
-            for namespace in [name for name, (_, its_thread) in paused.items() if its_thread == thread]:
-                del paused[namespace]
-
-    def _close(self, graph: _Run, asked: dict[str, str | None]) -> None:
-        for name, agent_id in asked.items():
-            said = {"type": "interrupt_closed", "runId": graph.id, "threadId": graph.thread, "attention": None}
-            said.update({"attentionId": name} if name else {})  # else whatever the agent has asked
-            self._agent._record("action", said, agent_id=agent_id or graph.agent_id)
-
-    def _graph_ends(self, run: _Run, status: str, outcome: object) -> None:
-        said: Members = {"runId": run.id, "graph": run.name, "status": status, "durationMs": run.duration()}
-        state: Members = {"phase": status}
-        if status == "completed":
-            said["output"] = outcome
-            output = _Reading(_OUTPUT_LENGTH)
-            state.update(currentStep=None, output=output.of(outcome), outputTruncated=output.is_cut)
-        if isinstance(outcome, BaseException) and status == "failed":
-            said.update(_error_members(outcome))
-        data = _readable(_ENTRY_LENGTH, **said)
-        self._end_what_is_in(run)
-        self._log("response", "graph_error" if status == "failed" else "graph_end", run, data)
-        if status == "failed" and run.asked:  # with what it asked unanswered
-            self._close(run, self._graphs.waiting.pop(run.thread, {}))
-        self._record("state_updated", state, run)
-        self._note_end(status)
-
-    def _end_what_is_in(self, graph: _Run) -> None:
-        """Of which no end was told: whoever reads a graph's stream may leave it at any point."""
-        inside = [it for it in reversed(list(self._graphs.runs.items())) if it[1].root is graph]
-        for run_id, run in inside:
-            self._graphs.runs.pop(run_id, None)
-            if run.is_node:
-                self._node_ends(run, "cancelled", "")
-            elif run.tool_use_id:
-                self._returns(run, "error", error="cancelled with its graph", rejected=True)
-
-    def _note_end(self, status: str) -> None:
-        outcome = {"completed": "success"}.get(status, status)
-        self._graphs.ended = None if status == "paused" or self._graphs.waiting else {"status": outcome}
-        if not self._graphs.is_ended_at_exit:
-            import atexit
-
-            self._graphs.is_ended_at_exit = True
-            atexit.register(_finalize_at_exit, self._agent, os.getpid())
-
-    def _node_begins(self, run: _Run, inputs: object) -> None:
-        parent = run.agent_id
-        graphs = self._graphs
-        with graphs.lock:
-            paused, _ = graphs.paused.pop(run.namespace, ("", None))
-            run.agent_id = self._free_id(paused or _worker_id(run))
-            is_known = run.agent_id in graphs.spawned
-            graphs.spawned.add(run.agent_id)
-            graphs.working.add(run.agent_id)
-        said = {"agentId": run.agent_id, "task": _summary(inputs, _TASK_LENGTH) or None, "status": "running"}
-        is_again = run.is_first_again()
-        if not is_known:
-            more = {"parentAgentId": parent} if parent else {}
-            turn = {"runId": run.id, "eventId": f"lg.turn-{_digest(run.namespace)}"}
-            self._record("agent_spawned", {**said, "type": run.name, **more, **turn}, run)
-        if is_known or is_again:
-            self._record("agent_updated", {**said, "result": None}, run)
-        if is_again and run.root.leaves_open:
-            self._close(run, {"": run.agent_id})
-        if graphs.step != run.name:
-            graphs.step = run.name
-            self._record("state_updated", {"currentStep": run.name}, run)
-
-    def _node_ends(self, run: _Run, status: str, result: str) -> None:
-        agent_id = run.agent_id or ""
-        if status == "paused":
-            self._record("agent_updated", {"agentId": agent_id, "status": status}, run)
-        else:
-            self._record("agent_completed", {"agentId": agent_id, "status": status, "result": result or None}, run)
-        with self._graphs.lock:  # only now may another turn go by this id
-            self._graphs.working.discard(agent_id)
-            if status == "paused":
-                self._graphs.paused[run.namespace] = (agent_id, run.root.thread)
-                _forget_oldest(self._graphs.paused)
-
-    def _free_id(self, agent_id: str) -> str:
-        """The same node can be at work, or wait, twice at once, where two runs of a graph share a session."""
-        taken = self._graphs.working | {paused for paused, _ in self._graphs.paused.values()}
-        free, number = agent_id, 1
-        while free in taken and number < _ITEMS_SHOWN:
-            number += 1
-            free = f"{agent_id[: _ID_LENGTH - 8]}-{number}"
-        return free
-
-    def _asks(self, run: _Run, interrupts: Any) -> None:
-        """A person is waited for. What a node asks comes up through the graphs around it, but is asked once."""
-        graph = run.root
-        asked = {str(getattr(it, "id", None) or getattr(it, "interrupt_id", None) or it): it for it in interrupts}
-        new = {name: it for name, it in asked.items() if name not in graph.asked}
-        if not new and graph.asked:
-            return
-        graph.asked.update(new or {"breakpoint"})
-        waiting = self._graphs.waiting.setdefault(graph.thread, {})
-        _forget_oldest(self._graphs.waiting)
-        for name, it in new.items():
-            if name not in waiting:  # else it was asked before, and what was answered was something else
-                self._ask(
-                    run, name, _question(getattr(it, "value", it)), {"id": name, "value": getattr(it, "value", it)}
-                )
-        if not new:
-            self._ask(run, f"breakpoint-{graph.thread}", f"{graph.name} has stopped at a breakpoint")
-
-    def _ask(self, run: _Run, name: str, message: str, *interrupts: Members) -> None:
-        graph = run.root
-        self._graphs.waiting[graph.thread][name] = run.agent_id
-        data = _readable(_ENTRY_LENGTH, runId=graph.id, threadId=graph.thread, interrupts=interrupts)
-        data["attention"] = {"reason": "question", "message": message[:_QUOTE_LENGTH], "id": name}
-        self._log("action", "interrupt", run, data)
-
-    # tools
-
-    @_guarded
-    def on_tool_start(self, serialized: Members | None, input_str: str, *, run_id: UUID, **options: Any) -> None:
-        run = self._begin(run_id, serialized, options)
-        run.name_call(options.get("tool_call_id"))
-        inputs = options.get("inputs")
-        said = _readable(_ENTRY_LENGTH, **_call(run), input=input_str if inputs is None else inputs)
-        self._log("action", "tool_call", run, {**said, **run.named("call")})
-
-    @_guarded
-    def on_tool_end(self, output: Any, *, run_id: UUID, **options: Any) -> None:
-        run = self._end(run_id)
-        if _is_message(output) and getattr(output, "status", None) == "error":  # it told the model, and did not raise
-            self._returns(run, "error", error=_content_text(output.content))
-        else:
-            self._returns(run, "result", output=output.content if _is_message(output) else output)
-
-    @_guarded
-    def on_tool_error(self, error: BaseException, *, run_id: UUID, **options: Any) -> None:
-        run, status = self._end(run_id), _run_status(error)
-        if status == "paused":  # it asks a person, and is called anew when the answer is there
-            return
-        if status == "completed":
-            self._returns(run, "result", output=error.args[0] if error.args else None)
-        else:
-            self._returns(run, "error", **_error_members(error))
-
-    def _returns(self, run: _Run, kind: str, **members: object) -> None:
-        said = _readable(_ENTRY_LENGTH, **_ended_call(run), **members)
-        self._log("response", f"tool_{kind}", run, {**said, **run.named("result", kind)})
-
-    # models
-
-    @_guarded
-    def on_chat_model_start(
-        self, serialized: Members | None, messages: list[list[Any]], *, run_id: UUID, **options: Any
-    ) -> None:
-        run = self._begin(run_id, serialized, options)
-        self._model_called(run, "chat", options, [message for batch in messages for message in batch])
-
-    @_guarded
-    def on_llm_start(self, serialized: Members | None, prompts: list[str], *, run_id: UUID, **options: Any) -> None:
-        run = self._begin(run_id, serialized, options)
-        self._model_called(run, "text_completion", options, prompts)
-
-    @_guarded
-    def on_llm_end(self, response: Any, *, run_id: UUID, **options: Any) -> None:
-        run = self._end(run_id)
-        result = _result_members(response)
-        model = result.pop("model") or run.model
-        self._say("response", "model_result", run, runId=run.id, model=model, durationMs=run.duration(), **result)
-        self._count_tokens(run, model, result["usage"] or {})
-
-    @_guarded
-    def on_llm_error(self, error: BaseException, *, run_id: UUID, **options: Any) -> None:
-        run = self._end(run_id)
-        said = {"runId": run.id, "model": run.model, "durationMs": run.duration(), **_error_members(error)}
-        self._say("response", "model_error", run, **said)
-
-    def _model_called(self, run: _Run, operation: str, options: Members, messages: list[Any]) -> None:
-        about = _model_members(options.get("metadata") or {}, options.get("invocation_params") or {}, run.name)
-        run.model = about["model"]
-        last = messages[-1] if messages else None
-        said = {"runId": run.id, "operation": operation, **about, "messages": len(messages), "lastMessage": last}
-        self._say("action", "model_call", run, **said)
-
-    def _count_tokens(self, run: _Run, model: object, usage: dict[str, int]) -> None:
-        counts = {"input": "inputTokens", "output": "outputTokens", "total": "totalTokens"}
-        data: Members = {f"tokenUsage.{name}": f"+{usage[it]}" for name, it in counts.items() if usage.get(it, 0) > 0}
-        if model and model != self._graphs.model:
-            data["model"] = self._graphs.model = model
-        if data:
-            self._record("metadata_updated", data, run)
-
-    # retrievers, what a program says itself, agents of old
-
-    @_guarded
-    def on_retriever_start(self, serialized: Members | None, query: str, *, run_id: UUID, **options: Any) -> None:
-        run = self._begin(run_id, serialized, options)
-        self._say("action", "retriever_call", run, runId=run.id, retriever=run.name, query=query)
-
-    @_guarded
-    def on_retriever_end(self, documents: Any, *, run_id: UUID, **options: Any) -> None:
-        run = self._end(run_id)
-        found = [{"id": getattr(it, "id", None), "text": it.page_content, "metadata": it.metadata} for it in documents]
-        said = {"runId": run.id, "retriever": run.name, "durationMs": run.duration(), "documents": found}
-        self._say("response", "retriever_result", run, **said)
-
-    @_guarded
-    def on_retriever_error(self, error: BaseException, *, run_id: UUID, **options: Any) -> None:
-        run = self._end(run_id)
-        said = {"runId": run.id, "retriever": run.name, "durationMs": run.duration(), **_error_members(error)}
-        self._say("response", "retriever_error", run, **said)
-
-    @_guarded
-    def on_custom_event(self, name: str, data: object, *, run_id: UUID, **options: Any) -> None:
-        self._say("action", "custom_event", self._told_here(run_id), name=name, data=data)
-
-    @_guarded
-    def on_agent_action(self, action: Any, *, run_id: UUID, **options: Any) -> None:
-        said = {"tool": action.tool, "input": action.tool_input, "log": action.log}
-        self._say("action", "agent_action", self._told_here(run_id), **said)
-
-    @_guarded
-    def on_agent_finish(self, finish: Any, *, run_id: UUID, **options: Any) -> None:
-        self._say("response", "agent_finish", self._told_here(run_id), output=finish.return_values, log=finish.log)
-
-    # what all of them need
-
-    def _begin(self, run_id: UUID, serialized: Members | None, options: Members) -> _Run:
-        """Raises _ToldAlready, as do the others that look for a run."""
-        with self._graphs.lock:
-            runs = self._graphs.runs
-            if run_id in runs:
-                raise _ToldAlready
-            parent = runs.get(options.get("parent_run_id"))
-            run = runs[run_id] = _Run(run_id, _run_name(serialized, options), parent, options, self._agent_id)
-            run.teller = self
-            _forget_oldest(runs)
-        return run
-
-    def _end(self, run_id: UUID) -> _Run:
-        run = self._graphs.runs.pop(run_id, None)
-        if run is None:
-            raise _ToldAlready
-        return run
-
-    def _told_here(self, run_id: UUID) -> _Run | None:
-        run = self._graphs.runs.get(run_id)
-        if run is not None and run.teller is not self:
-            raise _ToldAlready
-        return run
-
-    def _say(self, event_type: str, entry_type: str, run: _Run | None, /, **members: object) -> None:
-        self._log(event_type, entry_type, run, _readable(_ENTRY_LENGTH, **members))
-
-    def _log(self, event_type: str, entry_type: str, run: _Run | None, data: Members) -> None:
-        self._record(event_type, {"type": entry_type, **data}, run)
-
-    def _record(self, event_type: str, data: Members, run: _Run | None) -> None:
-        self._agent._record(event_type, data, agent_id=run.agent_id if run else self._agent_id)
-
-
-_langchain_handler_class: Any = None  # made when it is first asked for: importing LangChain takes most of a second
-
-
-def _langchain_handler(agent: Any, agent_id: str | None = None) -> Any:
-    global _langchain_handler_class
-    if _langchain_handler_class is None:
-        _langchain_handler_class = type("SessionCallbackHandler", (_GraphLog, _callback_base()), {})
-    return _langchain_handler_class(agent, _as_id(agent_id, "agent") if agent_id else None)
-
-
-def _callback_base() -> type:
-    try:
-        from langchain_core.callbacks import BaseCallbackHandler
-    except ImportError as error:
-        raise ImportError("langchain_handler() needs LangChain: pip install langchain-core") from error
-    try:
-        from langgraph.callbacks import GraphCallbackHandler
-    except ImportError:  # no LangGraph, or one before 1.2
-        return BaseCallbackHandler
-    return GraphCallbackHandler
-
-
-# ---------------------------------------------------------------------------------------------------------------------
 # Claude Code's settings
 # ---------------------------------------------------------------------------------------------------------------------
+
+# Installer: read, modify and write of settings.json under Claude Code's own lock, with a second look before the rename.
 
 # Not among them: WorktreeCreate (a hook there replaces git's worktrees), FileChanged (wants names of files),
 # PreModelSwitch (its timeout blocks) and MessageDisplay (what is shown waits for it).
@@ -4370,13 +3433,12 @@ _END_SECONDS = 10
 _ASIDE_SECONDS = 60  # nobody waits
 _END_BUDGET = "CLAUDE_CODE_SESSIONEND_HOOKS_TIMEOUT_MS"  # without it, older clients end all of SessionEnd after 1.5 s
 _END_BUDGET_MS = "10500"  # a little more than the hook has, and a number that nobody else writes: so we know it again
-_BYTE_ORDER_MARK = "\ufeff"
 _LOCKED_SECONDS = 15.0  # Claude Code holds its lock for milliseconds, and takes one of this age for left behind:
 _STALE_SECONDS = 10.0
 _LOCKED_POLL_SECONDS = 0.02
 _LOOK_AGAIN_SECONDS = 0.02
 _CHANGING_SECONDS = 8.0  # less than what makes a lock an old one
-_TRIES_TO_READ = 5
+_TRIES_TO_READ = 5  # of what is no JSON, which may be half of what somebody is just writing
 _MANAGED_SETTINGS = "/etc/claude-code/managed-settings.d/50-session-store.json"
 _OUR_COMMAND = r"\bhook_agent(\.hook\(\)|\.py['\"]? hook\b)"
 
@@ -4413,137 +3475,6 @@ def _hook_command(marks: Iterable[bytes] = (), *, is_aside: bool = False) -> str
     return f"exec 3<&0; {{ p=$(cat <&3); {command}; }} >/dev/null 2>&1 & :"  # for of a job 0 is /dev/null
 
 
-# The text of the settings. It is changed in place, element by element, so that all else stays as it is to the byte, and
-# taking out what was put in gives back what was there. Whether a container was there before, though empty, shows in
-# its line breaks: one that is made here has as many before its first element as after its last; one that is found
-# empty gets one more before.
-
-
-class _Element:
-    """One element of an array or object in a text: its name if it is a member, its value, and where all of it is."""
-
-    def __init__(self, name: str, value: Any, start: int, value_start: int, end: int) -> None:
-        self.name, self.value = name, value
-        self.start, self.value_start, self.end = start, value_start, end
-
-
-def _skip(text: str, at: int) -> int:
-    """The next place that is not white space."""
-    while text[at] in " \t\r\n":
-        at += 1
-    return at
-
-
-def _elements(text: str, opening: int) -> tuple[list[_Element], int]:
-    """The elements of the container that opens at `opening` in this JSON text, and where it closes."""
-    import json
-
-    value_at = json.JSONDecoder().raw_decode
-    elements = []
-    at = _skip(text, opening + 1)
-    while text[at] not in "]}":
-        start, name = at, ""
-        if text[opening] == "{":
-            name, at = value_at(text, at)
-            at = _skip(text, _skip(text, at) + 1)
-        value, end = value_at(text, at)
-        elements.append(_Element(name, value, start, at, end))
-        at = _skip(text, end)
-        if text[at] == ",":
-            at = _skip(text, at + 1)
-    return elements, at
-
-
-def _root(text: str) -> int:
-    return _skip(text, text.startswith(_BYTE_ORDER_MARK))
-
-
-def _new_line(text: str, at: int) -> str:
-    """The line break and the white space that this place's line begins with."""
-    begin = text.rfind("\n", 0, at) + 1
-    margin = text[begin:at]
-    return ("\r\n" if "\r\n" in text else "\n") + margin[: len(margin) - len(margin.lstrip(" \t"))]
-
-
-def _indent(text: str) -> str:
-    """How much deeper each level stands: as much as the first member of all, if it has a line of its own."""
-    return _new_line(text, _skip(text, _root(text) + 1)).lstrip("\r\n") or "  "
-
-
-def _with_element(text: str, opening: int, element: str) -> str:
-    """The text with one more element at the end of that container, spaced as the one before it."""
-    elements, closing = _elements(text, opening)
-    if not elements:
-        lead = text[opening + 1 : closing] + _new_line(text, opening) + _indent(text)
-        return text[: opening + 1] + lead + element + text[opening + 1 :]
-    last = elements[-1]
-    line = _new_line(text, last.start)
-    space = line if text[: last.start].endswith(line) else " "
-    return text[: last.end] + "," + space + element + text[last.end :]
-
-
-def _with_inner_element(text: str, opening: int, path: tuple[str, ...], element: str) -> str:
-    """The text with one more element at the end of the container that `path` leads to, which is made if need be.
-
-    Each step is the name of a member and, as its last character, the bracket that its value begins with.
-    """
-    if not path:
-        return _with_element(text, opening, element)
-    name, bracket, further = path[0][:-1], path[0][-1], path[1:]
-    elements, _ = _elements(text, opening)
-    there = [member for member in elements if member.name == name][-1:]  # where a name stands twice, the last counts
-    if not there:
-        line = _new_line(text, elements[-1].start if elements else opening) + _indent(text) * (not elements)
-        return _with_element(text, opening, _wrapped(path, element, line, _indent(text)))
-    if text[there[0].value_start] != bracket:
-        line_number = text.count("\n", 0, there[0].value_start) + 1
-        kind = {"{": "an object", "[": "an array"}[bracket]
-        raise _Refused(f'line {line_number}: "{name}" should be {kind}')
-    return _with_inner_element(text, there[0].value_start, further, element)
-
-
-def _wrapped(path: tuple[str, ...], element: str, line: str, indent: str) -> str:
-    """The element inside new containers: an array on the line of its member, an object with a line for each of its."""
-    if not path:
-        return element
-    name = f'"{path[0][:-1]}": ' if path[0][:-1] else ""
-    if path[0].endswith("["):
-        return f"{name}[{_wrapped(path[1:], element, line, indent)}]"
-    return f"{name}{{{line}{indent}{_wrapped(path[1:], element, line + indent, indent)}{line}}}"
-
-
-def _places(
-    text: str, opening: int, path: tuple[str, ...], wanted: Callable[[Any], bool]
-) -> Iterator[list[tuple[int, int]]]:
-    """Where the wanted values at `path` are: for each, the containers on the way to it, each with the index in it.
-
-    A step is the name of a member, or empty for every element.
-    """
-    for index, element in enumerate(_elements(text, opening)[0]):
-        if path[0] not in ("", element.name):
-            continue
-        if len(path) == 1:
-            if wanted(element.value):
-                yield [(opening, index)]
-        elif isinstance(element.value, (dict, list)):
-            for further in _places(text, element.value_start, path[1:], wanted):
-                yield [(opening, index), *further]
-
-
-def _without_element(text: str, place: list[tuple[int, int]]) -> str:
-    """The text without the element at this place, and without the containers made for it alone; "" if that is all."""
-    for opening, index in reversed(place):
-        elements, closing = _elements(text, opening)
-        if index:
-            return text[: elements[index - 1].end] + text[elements[index].end :]
-        if len(elements) > 1:
-            return text[: elements[0].start] + text[elements[1].start :]
-        before, after = text[opening + 1 : elements[0].start], text[elements[0].end : closing]
-        if before.count("\n") != after.count("\n"):
-            return text[: opening + 1] + text[elements[0].end :]
-    return ""
-
-
 # What install puts into it, and uninstall takes out
 
 
@@ -4565,75 +3496,51 @@ def _our_hooks() -> dict[str, Members]:
     return hooks
 
 
-def _installed(text: str) -> str:
-    """The settings, empty if there are none, with our hooks. Raises _Refused."""
-    hooks = _our_hooks()
-    text, there = _renewed(text, hooks) if text else ("", set())
-    text = _with_hooks(text, {event: hook for event, hook in hooks.items() if event not in there})
-    if any(_places(text, _root(text), ("env", _END_BUDGET), lambda _: True)):
-        return text
-    return _with_inner_element(text, _root(text), ("env{",), f'"{_END_BUDGET}": "{_END_BUDGET_MS}"')
+def _with_hooks(settings: Members) -> None:
+    """Put our hooks in, in place of older ones. Raises _Refused."""
+    hooks = _container(settings, "hooks", {})
+    for event, hook in _our_hooks().items():
+        groups = _container(hooks, event, [])
+        older = [(there, index) for there in _hooks_in(groups) for index, it in enumerate(there) if _is_ours(it)]
+        for there, index in older:
+            there[index] = hook
+        if not older:
+            groups.append({"hooks": [hook]})
+    _container(settings, "env", {}).setdefault(_END_BUDGET, _END_BUDGET_MS)
 
 
-def _renewed(text: str, hooks: dict[str, Members]) -> tuple[str, set[str]]:
-    """The text with those of our hooks that are there as they should be, and their events."""
-    import json
-
-    there = set()
-    for place in reversed([*_places(text, _root(text), ("hooks", "", "", "hooks", ""), _is_ours)]):
-        (events, event_at), (opening, index) = place[1], place[-1]
-        event = _elements(text, events)[0][event_at].name
-        older = _elements(text, opening)[0][index]
-        if event in hooks and older.value != hooks[event]:
-            text = text[: older.start] + json.dumps(hooks[event], ensure_ascii=False) + text[older.end :]
-        there.add(event)
-    return text, there
-
-
-def _with_hooks(text: str, hooks: dict[str, Members]) -> str:
-    """All new members behind the first of them at once: reading the text again for each takes too long for others."""
-    import json
-
-    groups = {event: json.dumps({"hooks": [hook]}, ensure_ascii=False) for event, hook in hooks.items()}
-    events = _events_in(text)
-    first, *others = [event for event in groups if event not in events] or [""]
-    for event in [event for event in groups if event in events or event == first]:
-        text = _with_group(text, event, groups[event])
-    if not others:
-        return text
-    opening = _hooks_in(text)[0].value_start
-    last = _elements(text, opening)[0][-1]
-    line = _new_line(text, last.start)
-    space = line if text[: last.start].endswith(line) else " "
-    more = "".join(f',{space}"{event}": [{groups[event]}]' for event in others)
-    return text[: last.end] + more + text[last.end :]
+def _without_hooks(settings: Members) -> None:
+    """Take them out again, with the containers that were made for them."""
+    hooks, env = settings.get("hooks"), settings.get("env")
+    for event, groups in list(hooks.items()) if isinstance(hooks, dict) else ():
+        for there in _hooks_in(groups):
+            if any(map(_is_ours, there)):
+                there[:] = [hook for hook in there if not _is_ours(hook)]
+                groups[:] = [group for group in groups if group != {"hooks": []}]
+                _tidy(hooks, event)
+                _tidy(settings, "hooks")
+    if isinstance(env, dict) and env.get(_END_BUDGET) == _END_BUDGET_MS:
+        del env[_END_BUDGET]
+        _tidy(settings, "env")
 
 
-def _with_group(text: str, event: str, group: str) -> str:
-    path = ("hooks{", f"{event}[")
-    if not text:
-        return _wrapped(("{", *path), group, "\n", "  ") + "\n"
-    return _with_inner_element(text, _root(text), path, group)
+def _container(parent: Members, name: str, new: Any) -> Any:
+    """The member, which is made if need be. Raises _Refused where it is of another kind."""
+    found = parent.setdefault(name, new)
+    if type(found) is not type(new):
+        raise _Refused(f'"{name}" should be {"an object" if new == {} else "an array"}')
+    return found
 
 
-def _hooks_in(text: str) -> list[_Element]:
-    """The member of the settings that has the hooks, if there is one. Where it stands twice, the last counts."""
-    return [member for member in _elements(text, _root(text))[0] if member.name == "hooks"][-1:] if text else []
+def _hooks_in(groups: object) -> list[list[Any]]:
+    """The hooks of each group of an event."""
+    hooks = [it.get("hooks") for it in groups if isinstance(it, dict)] if isinstance(groups, list) else []
+    return [it for it in hooks if isinstance(it, list)]
 
 
-def _events_in(text: str) -> set[str]:
-    return {event for member in _hooks_in(text) if isinstance(member.value, dict) for event in member.value}
-
-
-def _uninstalled(text: str) -> str:
-    """The settings without our hooks; empty if there was nothing else."""
-    for path, wanted in (
-        (("hooks", "", "", "hooks", ""), _is_ours),
-        (("env", _END_BUDGET), lambda value: value == _END_BUDGET_MS),
-    ):
-        while text and (place := next(_places(text, _root(text), path, wanted), None)):
-            text = _without_element(text, place)
-    return text
+def _tidy(parent: Any, name: str) -> None:
+    if not parent.get(name):
+        parent.pop(name, None)
 
 
 # The file of the settings
@@ -4652,29 +3559,30 @@ def _settings_file(project: str | None = None, managed: bool = False) -> str:
     return os.path.abspath(os.path.join(folder, "settings.json"))
 
 
-def _read_settings(path: str) -> str:
-    """The text of the settings; empty if there is no such file. Raises _Refused where it is no JSON object."""
+def _text_in(path: str) -> str | None:
+    """None: there is no such file. Raises _Refused."""
     try:
-        with open(path, encoding="utf-8", newline="") as file:
-            text = file.read()
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            return file.read()
     except FileNotFoundError:
-        return ""
+        return None
     except UnicodeDecodeError as error:
-        raise _Refused(f"{path} is not JSON: {error}") from None
-    return _checked_settings(path, text)
+        raise _Refused(f"it is not JSON: {error}") from None
 
 
-def _checked_settings(path: str, text: str) -> str:
+def _settings_in(text: str | None) -> Members:
+    """Raises _Refused where they are no JSON object."""
     import json
 
     try:
-        if not isinstance(json.loads(text.removeprefix(_BYTE_ORDER_MARK)), dict):
-            raise _Refused(f"{path} line 1 column 1: the settings should be an object")
+        settings = {} if text is None else json.loads(text)
     except json.JSONDecodeError as error:
-        raise _Refused(f"{path} line {error.lineno} column {error.colno} is not JSON: {error.msg}") from None
+        raise _Refused(f"line {error.lineno} column {error.colno} is not JSON: {error.msg}") from None
     except RecursionError as error:
-        raise _Refused(f"{path} is not JSON: {error}") from None
-    return text
+        raise _Refused(f"it is not JSON: {error}") from None
+    if not isinstance(settings, dict):
+        raise _Refused("the settings should be an object")
+    return settings
 
 
 class _SettingsLock:
@@ -4700,117 +3608,76 @@ class _SettingsLock:
             return False
         return True
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         with _suppress(OSError):
             os.rmdir(self._folder)
 
 
-def _change_file(path: str, changed: Callable[[str], str]) -> bool:
-    """Whether that changed anything. Whoever does not heed the lock may write at any moment: so it is looked again
-    before and after, until there is nothing left to change. Where nothing is to be changed, nothing is touched."""
-    has_changed, old = False, _settled_settings(path)
-    if changed(old) == old:
-        return False
-    with _SettingsLock(path):
-        path = os.path.realpath(path)
-        until = time.monotonic() + _CHANGING_SECONDS
-        while time.monotonic() < until:
-            old = _settled_settings(path)
-            new = changed(old)
-            if new == old:
-                return has_changed
-            displaced = _put_settings(path, old, new)
-            if displaced is not None and displaced != old:  # it was written between our look and our change
-                with _suppress(_Refused):
-                    _put_settings(path, new, changed(_checked_settings(path, displaced)))
-            has_changed = has_changed or displaced is not None
-    raise _Refused(f"{path} is changed by somebody else again and again")
-
-
-def _settled_settings(path: str, tries: int = _TRIES_TO_READ) -> str:
-    """What is no JSON may be half of what somebody is just writing."""
+def _change_file(path: str, change: Callable[[Members], None]) -> bool:
+    """Whether that changed anything. Where nothing is to be changed, nothing is touched."""
     try:
-        return _read_settings(path)
+        if not _changed(path, change):
+            return False
+        os.makedirs(os.path.dirname(os.path.realpath(path)), exist_ok=True)
+        with _SettingsLock(path):
+            return _change_until_it_stays(path, change)
+    except _Refused as reason:
+        raise _Refused(f"{path}: {reason}") from None
+
+
+def _change_until_it_stays(path: str, change: Callable[[Members], None]) -> bool:
+    """Whoever does not heed the lock may write at any moment: so it is looked again before the change and after it."""
+    has_changed, until = False, time.monotonic() + _CHANGING_SECONDS
+    while time.monotonic() < until:
+        changed = _changed(path, change)
+        if not changed:
+            return has_changed
+        has_changed |= _put_settings(path, *changed)
+        time.sleep(_LOOK_AGAIN_SECONDS)
+    raise _Refused("it is changed by somebody else again and again")
+
+
+def _changed(
+    path: str, change: Callable[[Members], None], tries: int = _TRIES_TO_READ
+) -> tuple[str | None, str] | None:
+    """The text as it is and as it is to be, empty where nothing is left; None: there is nothing to change."""
+    import json
+
+    text = _text_in(path)
+    try:
+        settings, before = _settings_in(text), _settings_in(text)
     except _Refused:
         if not tries:
             raise
-    time.sleep(_LOOK_AGAIN_SECONDS)
-    return _settled_settings(path, tries - 1)
-
-
-def _put_settings(path: str, old: str, new: str) -> str | None:
-    """Put the new text in place of the old at one instant, with its mode and owner: what was there then.
-
-    None: it is not the old text that is there, and nothing was done. An empty text is no file.
-    """
-    unfinished = f"{path}.{os.getpid()}.tmp"
-    exchange = _exchange()
-    try:
-        if new:
-            _write_settings(unfinished, new, path)
-        if _text_in(path) != old:
-            return None
-        if not old:
-            _put_new(unfinished, path)
-        elif not new:
-            os.rename(path, unfinished)
-        elif not exchange(unfinished, path):
-            _replace(unfinished, path)
-        if (_text_in(unfinished) or old) == old:
-            time.sleep(_LOOK_AGAIN_SECONDS)  # who had opened it before may still be writing into it
-        return (old and _text_in(unfinished)) or old
-    except (FileExistsError, FileNotFoundError):
+        time.sleep(_LOOK_AGAIN_SECONDS)
+        return _changed(path, change, tries - 1)
+    change(settings)
+    if settings == before:
         return None
+    is_file = bool(settings) or os.path.islink(path)
+    return text, f"{json.dumps(settings, indent=2, ensure_ascii=False)}\n" if is_file else ""
+
+
+def _put_settings(path: str, old: str | None, new: str) -> bool:
+    """Put the new text in place of the old at one instant, with its mode and owner; False: it is not there any more."""
+    place = os.path.realpath(path)
+    unfinished = f"{place}.{os.getpid()}.tmp"
+    try:
+        with open(unfinished, "x", encoding="utf-8") as file:
+            file.write(new)
+            file.flush()
+            os.fsync(file.fileno())
+            _take_after(path, file.fileno())
+        if _text_in(path) != old:
+            return False
+        if new:
+            os.replace(unfinished, place)
+        else:
+            os.unlink(place)
+        return True
     finally:
         with _suppress(FileNotFoundError):
             os.unlink(unfinished)
-
-
-def _text_in(path: str) -> str:
-    try:
-        with open(path, encoding="utf-8", errors="replace", newline="") as file:
-            return file.read()
-    except FileNotFoundError:
-        return ""
-
-
-def _exchange() -> Callable[[str, str], bool]:
-    """What lets two files change places, so that nothing is lost that was there; False: not on this file system."""
-    import ctypes
-
-    call: Any = getattr(ctypes.CDLL(None), "renameat2", None)
-    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
-    return lambda one, other: call and not call(here, os.fsencode(one), here, os.fsencode(other), exchange)
-
-
-def _replace(new: str, old: str) -> None:
-    """The same where it has to be done in steps, and where there may be no links."""
-    kept = f"{new}.old"
-    with _suppress(OSError):
-        os.link(old, kept)
-    os.replace(new, old)
-    with _suppress(OSError):
-        os.rename(kept, new)
-
-
-def _put_new(new: str, path: str) -> None:
-    """Raises FileExistsError."""
-    try:
-        os.link(new, path)
-    except FileExistsError:
-        raise
-    except OSError:
-        os.rename(new, path)
-
-
-def _write_settings(path: str, text: str, like: str) -> None:
-    with open(path, "x", encoding="utf-8", newline="") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-        _take_after(like, file.fileno())
 
 
 def _take_after(path: str, descriptor: int) -> None:
@@ -4821,43 +3688,6 @@ def _take_after(path: str, descriptor: int) -> None:
     if (old.st_uid, old.st_gid) != (os.geteuid(), os.getegid()):
         os.fchown(descriptor, old.st_uid, old.st_gid)
     os.fchmod(descriptor, old.st_mode & 0o7777)
-
-
-def _make_folder(path: str) -> int:
-    """Makes a folder, and those above it; how many it had to make."""
-    if os.path.isdir(path):
-        return 0
-    above = _make_folder(os.path.dirname(path))
-    os.mkdir(path)
-    return above + 1
-
-
-def _install_into(path: str) -> bool:
-    """Whether that changed anything. A new file ends with a blank line for each folder that was made for it."""
-    made = 0 if os.path.exists(path) else _make_folder(os.path.dirname(os.path.realpath(path)))
-
-    def installed(old: str) -> str:
-        try:
-            return _installed(old) + ("" if old else "\n" * made)
-        except _Refused as reason:
-            raise _Refused(f"{path} {reason}") from None
-
-    return _change_file(path, installed)
-
-
-def _uninstall_from(path: str) -> bool:
-    old = os.path.exists(path) and _settled_settings(path)
-    if not old or not _change_file(path, lambda text: text and _uninstalled(text)):
-        return False
-    path = os.path.realpath(path)
-    if os.path.exists(path):
-        return True
-    for _ in range(len(old) - len(old.rstrip("\n")) - 1):
-        path = os.path.dirname(path)
-        if os.listdir(path):
-            break
-        os.rmdir(path)
-    return True
 
 
 def _open_to_others(path: str) -> str:
@@ -4904,6 +3734,8 @@ def _compile() -> str:
 # Commands
 # ---------------------------------------------------------------------------------------------------------------------
 
+# Command line; `run` supervises a process: exit codes, signals, orphans, its last lines.
+
 
 def _own_spool() -> Spool:
     spool = Spool(_service_url(), limit=_spool_limit())
@@ -4926,7 +3758,7 @@ def _test(arguments: list[str]) -> int:
         if trouble_with_token := link.token_trouble():
             print(trouble_with_token, file=sys.stderr)
     if not answer.accounts_for(0):
-        print(f"{link.service_url} answers {answer.status}: {_in_one_line(answer.said())}", file=sys.stderr)
+        print(f"{link.service_url} answers {answer.status}: {answer.said()}", file=sys.stderr)
         return 1
     print(f"{link.service_url} is there and takes what is sent.")
     return 0
@@ -4999,12 +3831,12 @@ def _hook(arguments: list[str]) -> int:
 
 def _install(arguments: list[str]) -> int:
     """put the hooks into Claude Code's settings, and keep what is there; safe to repeat"""
-    return _change_settings(_install_into, _tell_install, _settings_options("install", _install, arguments))
+    return _change_settings(_with_hooks, _tell_install, _settings_options("install", _install, arguments))
 
 
 def _uninstall(arguments: list[str]) -> int:
     """take the hooks out of Claude Code's settings again"""
-    return _change_settings(_uninstall_from, _tell_uninstall, _settings_options("uninstall", _uninstall, arguments))
+    return _change_settings(_without_hooks, _tell_uninstall, _settings_options("uninstall", _uninstall, arguments))
 
 
 def _settings_options(name: str, command: Callable[[list[str]], int], arguments: list[str]) -> Any:
@@ -5016,13 +3848,13 @@ def _settings_options(name: str, command: Callable[[list[str]], int], arguments:
     return parser.parse_args(arguments)
 
 
-def _change_settings(change: Callable[[str], bool], tell: Callable[[str, bool], None], options: Any) -> int:
+def _change_settings(change: Callable[[Members], None], tell: Callable[[str, bool], None], options: Any) -> int:
     """1: the settings could not be changed, and are as they were."""
     try:
         path = _settings_file(options.project, options.managed)
-        if options.managed and change is _install_into:
+        if options.managed and change is _with_hooks:
             _check_closed(path)
-        changed = change(path)
+        changed = _change_file(path, change)
     except (_Refused, OSError, UnicodeEncodeError) as trouble:
         print(f"Nothing was changed: {trouble}", file=sys.stderr)
         return 1

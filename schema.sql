@@ -169,13 +169,13 @@ CREATE TABLE users (
 ) STRICT, WITHOUT ROWID;
 
 /* When a session came to where somebody should look, or asked for more: what webhooks tell. */
-CREATE TABLE turns (
+CREATE TABLE status_changes (
   cursor      INTEGER PRIMARY KEY,             -- of the event that did it
   session_id  TEXT NOT NULL REFERENCES sessions ON DELETE CASCADE,
   status      TEXT NOT NULL CHECK (status IN ('waiting', 'failed', 'lost'))
 ) STRICT;
 
-CREATE INDEX turns_by_session ON turns (session_id);
+CREATE INDEX status_changes_by_session ON status_changes (session_id);
 
 CREATE TABLE minutes (
   minute  TEXT PRIMARY KEY,                    -- 2026-02-13T20:59, of received_at
@@ -372,7 +372,7 @@ END;
 
 CREATE TRIGGER ask_opened AFTER INSERT ON asks BEGIN
   UPDATE sessions SET status = 'waiting', ended = NULL WHERE session_id = NEW.session_id;
-  INSERT INTO turns SELECT NEW.cursor, NEW.session_id, 'waiting' WHERE NEW.reason <> 'input' ON CONFLICT DO NOTHING;
+  INSERT INTO status_changes SELECT NEW.cursor, NEW.session_id, 'waiting' WHERE NEW.reason <> 'input' ON CONFLICT DO NOTHING;
   /* Of a hundred that nobody has answered the oldest gives way: each word is held against all. */
   DELETE FROM asks WHERE cursor = (SELECT cursor FROM asks WHERE session_id = NEW.session_id
                                    ORDER BY cursor DESC LIMIT 1 OFFSET 100);
@@ -557,9 +557,9 @@ CREATE TRIGGER session_recounted AFTER UPDATE OF status ON sessions WHEN NEW.sta
   INSERT INTO counts VALUES ('sessions', NEW.status, 1) ON CONFLICT DO UPDATE SET number = number + 1;
 END;
 
-CREATE TRIGGER session_turned AFTER UPDATE OF status ON sessions
+CREATE TRIGGER status_changed AFTER UPDATE OF status ON sessions
 WHEN NEW.status <> OLD.status AND NEW.status IN ('waiting', 'failed', 'lost') BEGIN
-  INSERT INTO turns VALUES (NEW.last_cursor, NEW.session_id, NEW.status)
+  INSERT INTO status_changes VALUES (NEW.last_cursor, NEW.session_id, NEW.status)
   ON CONFLICT DO UPDATE SET status = excluded.status;
 END;
 

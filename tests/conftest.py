@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
@@ -17,6 +19,9 @@ hypothesis.settings.register_profile("store", deadline=None, max_examples=50)
 hypothesis.settings.load_profile("store")
 
 numbers = count(1)
+
+os.environ.setdefault("SSL_CERT_DIR", tempfile.gettempdir())
+"""Where there are no certificates: to read all those of httpx takes each of its clients longer than a request."""
 
 
 @pytest.fixture(scope="module")

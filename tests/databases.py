@@ -17,7 +17,7 @@ from sessionstore.store.schema import open_writer
 MIDNIGHT = 1_771_027_200.0  # 2026-02-14T00:00:00Z
 SECONDS_A_TICK = 7.5
 
-DERIVED = ("sessions", "documents", "goals", "agents", "asks", "turns", "counts", "users", "minutes")
+DERIVED = ("sessions", "documents", "goals", "agents", "asks", "status_changes", "counts", "users", "minutes")
 
 RECOUNTS = {
     "counts": """
@@ -76,12 +76,12 @@ class Database:
 
     def append(self, draft: Draft) -> Appended:
         """One write in a transaction of its own, refused by name where it cannot be stored."""
-        self.appender.puts_off = False
+        self.appender.buffers = False
         try:
             with self.transaction() as appender:
                 return appender.append(draft)
         finally:
-            self.appender.puts_off = True
+            self.appender.buffers = True
 
     def rows(self, query: str, *values: Any) -> list[Any]:
         return self.connection.execute(query, values).fetchall()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -71,6 +72,21 @@ class Wait(NamedTuple):
     """As the clock has it; on a machine that is busy with others, too, mostly theirs."""
     work: float
     """Seconds of processor time that the server spent meanwhile."""
+
+
+class Clock:
+    """The time that passes for a thread of ours and a server, without that in which the machine runs others."""
+
+    def __init__(self, server: Server) -> None:
+        self.pid = server.process.pid
+
+    def now(self) -> float:
+        return time.monotonic() - seconds_in_queue(self.pid) - seconds_in_queue(os.getpid(), threading.get_native_id())
+
+
+def seconds_in_queue(pid: int, thread: int = 0) -> float:
+    """For which a process's main thread, or another, could have run and waited for a processor."""
+    return int(Path(f"/proc/{pid}/task/{thread or pid}/schedstat").read_text().split()[1]) / 1e9
 
 
 def worst_wait(server: Server, meanwhile: Callable[[], object]) -> Wait:

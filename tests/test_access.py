@@ -15,14 +15,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from litestar import Litestar
 from websockets.sync.client import connect
 
 from app import create_app
-from sessionstore.appliance import Store
 from sessionstore.settings import BadSetting, Settings
 from sessionstore.web.attempts import Failures
-from sessionstore.web.gate import Gate
 from sessionstore.web.tokens import Tokens
 from tests import commands, peers
 from tests.appliance import Appliance
@@ -257,10 +254,7 @@ METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", 
 
 
 def routes_of_the_app() -> set[str]:
-    settings = Settings(directory=Path("/nowhere"))
-    gate = create_app(Store(settings), Tokens(settings))
-    assert isinstance(gate, Gate)
-    app: Litestar = gate.app.app.app  # type: ignore[attr-defined]
+    app = create_app(Settings(directory=Path("/nowhere"))).litestar
     return {
         f"{method} {route.path_format}"
         for route in app.routes

@@ -214,6 +214,7 @@ def test_an_archive_in_a_folder_is_the_download_and_is_written_once(
     assert sum(again[name] == written[name] for name in again) == 2
 
 
+@pytest.mark.long
 def test_a_command_that_is_killed_leaves_no_half_archive_under_its_name(
     client: httpx.Client, folder: Path, archives: Path
 ) -> None:
@@ -384,6 +385,7 @@ def test_every_damage_to_an_archive_is_noticed(client: httpx.Client, tmp_path: P
             archive.manifest_in(path)
 
 
+@pytest.mark.long
 def test_memory_does_not_grow_with_the_session(client: httpx.Client, folder: Path) -> None:
     line = json.dumps({"type": "action", "sessionId": "big", "data": {"type": "x", "text": "z" * 100_000}}) + "\n"
     for _ in range(4):

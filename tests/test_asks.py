@@ -116,7 +116,7 @@ def test_a_question_that_is_told_three_times_is_one_in_its_most_exact_words(
     ask(database, "Claude needs your attention", kind="notification")
     assert messages(database) == ["Which database?"]
     assert (attention(database)["reason"], attention(database)["askId"]) == ("question", first)
-    assert database.rows("SELECT cursor FROM turns") == [(2,)], "told once"
+    assert database.rows("SELECT cursor FROM status_changes") == [(2,)], "told once"
     respond(database, "tool_result", agent, toolUseId="q1", **question)
     assert status(database) == "active"
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 import random
 import re
 import select
@@ -27,12 +26,12 @@ from sessionstore.model.events import depth_of, is_id
 from tests import peers
 from tests.appliance import Appliance
 from tests.peers import Response, ask, dial, eventually, handshake, resident_bytes, response_from, say, sockets_of
+from tests.repeats import repeated
 
 Document = dict[str, Any]
 HOST = b"Host: 127.0.0.1\r\n"
 JSON = b"Content-Type: application/json\r\n"
 MEBIBYTE = 1 << 20
-CUT_REQUESTS = int(os.environ.get("CUT_REQUESTS", 1000))
 HOSTILE_NAMES = 2000
 
 
@@ -905,7 +904,8 @@ def test_an_odd_wish_is_no_fault(appliance: Appliance, path: str) -> None:
 # ------------------------------------------------------------------- cut anywhere
 
 
-def test_requests_cut_at_any_byte_leave_nothing_behind(appliance: Appliance, http: httpx.Client) -> None:
+@repeated("times", few=200, many=1000, variable="CUT_REQUESTS")
+def test_requests_cut_at_any_byte_leave_nothing_behind(appliance: Appliance, http: httpx.Client, times: int) -> None:
     chance = random.Random(20260213)
     wholes = [
         post("/api/actions/cut"),
@@ -922,12 +922,12 @@ def test_requests_cut_at_any_byte_leave_nothing_behind(appliance: Appliance, htt
     assert ask(appliance.port, post("/api/actions/cut")).status == 200
     sockets, memory = sockets_of(appliance.process.pid), resident_bytes(appliance.process.pid)
     before = counts(http)
-    for number in range(CUT_REQUESTS * 4 // 5):
+    for number in range(times * 4 // 5):
         whole = wholes[number % len(wholes)]
         cut_off(appliance.port, whole[: chance.randrange(len(whole))], chance)
     assert counts(http) == before, "no request that was cut changed anything"
     written = 0
-    for number in range(CUT_REQUESTS // 5):
+    for number in range(times // 5):
         whole = wholes[number % 8]
         written += cut_off(appliance.port, whole, chance)
     assert written

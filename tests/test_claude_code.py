@@ -519,6 +519,7 @@ def test_a_session_that_was_told_to_end_has_ended_with_its_calls_open(played: Pl
     assert session.final["reason"] == "other"
 
 
+@pytest.mark.long
 def test_a_session_that_was_killed_is_lost_and_comes_back(played: Played) -> None:
     machine, lost, back = played["killed"].result()
     assert (lost.metadata["status"], lost.final, len(lost.calls()), lost.results()) == ("lost", None, 1, [])

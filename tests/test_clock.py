@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import time
 from pathlib import Path
@@ -15,9 +14,9 @@ from tests import crash
 from tests.appliance import Appliance
 from tests.insistent import Insistent, load
 from tests.peers import eventually
+from tests.repeats import repeated
 from tests.tracing import tool
 
-JUMPS = int(os.environ.get("CLOCK_JUMPS", 20))
 JUMP_SECONDS = 0.1
 FIRST_JUMPS = ("-1d", "+10y", "+0")
 RETENTION_DAYS = 30
@@ -89,13 +88,14 @@ def times_and_types(server: Appliance) -> tuple[list[str], set[str]]:
     return [event["receivedAt"] for event in events], {event["type"] for event in events}
 
 
-def test_a_clock_that_jumps_about_changes_no_order_and_deletes_nothing(tmp_path: Path) -> None:
+@repeated("jumps", few=3, many=20, variable="CLOCK_JUMPS")
+def test_a_clock_that_jumps_about_changes_no_order_and_deletes_nothing(tmp_path: Path, jumps: int) -> None:
     chance = random.Random(0)
     clock = Clock(tmp_path / "offset")
     writers = [Insistent(f"w-{number}", f"timed-{number % 2}") for number in range(4)]
     with Appliance(tmp_path / "sessions", clock.environment) as server:
         end(server, "ended")
-        for jump in (*FIRST_JUMPS, *(f"{chance.randint(-YEAR, 10 * YEAR):+d}" for _ in range(JUMPS))):
+        for jump in (*FIRST_JUMPS, *(f"{chance.randint(-YEAR, 10 * YEAR):+d}" for _ in range(jumps))):
             clock.set(jump)
             asyncio.run(load(server.port, writers, JUMP_SECONDS))
             call(server, "GET", chance.choice(READS))

@@ -8,13 +8,13 @@ from pathlib import Path
 
 from tests.appliance import Appliance, Server
 from tests.crash import Entry, Writer, report, run_kills
+from tests.repeats import repeated
 
-KILLS = int(os.environ.get("KILLS", 20))
 
-
-def test_nothing_acknowledged_is_lost_when_the_process_is_killed(tmp_path: Path) -> None:
+@repeated("kills", few=2, many=20, variable="KILLS")
+def test_nothing_acknowledged_is_lost_when_the_process_is_killed(tmp_path: Path, kills: int) -> None:
     with Appliance(tmp_path) as appliance:
-        found = run_kills(appliance, rounds=KILLS, longest=0.5)
+        found = run_kills(appliance, rounds=kills, longest=0.5)
     assert found.acknowledged > 0
     assert found.faults == []
 

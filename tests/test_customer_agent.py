@@ -218,6 +218,7 @@ def test_restart_goes_on_with_what_is_not_answered(desk: Container, http: httpx.
     assert {name: after[name] for name in before} == before and len(after) == 4
 
 
+@pytest.mark.long
 def test_killed_while_the_store_was_away_says_nothing_twice(
     appliance: Appliance, http: httpx.Client, session_id: str, tmp_path: Path
 ) -> None:
@@ -350,6 +351,7 @@ def test_claude_answers_where_there_is_a_key(
     remove_spools(tmp_path)
 
 
+@pytest.mark.long
 def test_enquiry_that_cannot_be_answered_is_told_as_failed_and_tried_again(
     appliance: Appliance, http: httpx.Client, session_id: str, tmp_path: Path
 ) -> None:

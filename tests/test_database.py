@@ -145,7 +145,7 @@ def test_a_database_of_version_one_becomes_like_a_new_one(database: Database) ->
     wanted = schema_of(database.connection)
     database.connection.executescript("""
         DROP TABLE asks; DROP TABLE remade; ALTER TABLE sessions ADD COLUMN attention TEXT;
-        DROP TABLE turns; DROP TABLE search; CREATE VIRTUAL TABLE search USING fts5 (text, content = '');
+        DROP TABLE status_changes; DROP TABLE search; CREATE VIRTUAL TABLE search USING fts5 (text, content = '');
         INSERT INTO search (rowid, text) VALUES (1, 'x'), (2, 'x'); UPDATE progress SET searched = 2;
         DROP INDEX events_by_tool_use; DROP INDEX events_of_prompts; DROP INDEX events_of_failures;
         DROP INDEX events_of_documents;
@@ -322,7 +322,7 @@ def test_a_write_that_the_disk_refuses_is_nobodys_fault(database: Database) -> N
     """It must not be told as a refusal: the whole transaction has to go."""
     database.append(drafted("action", "s", {"type": "x"}))
     database.connection.execute(f"PRAGMA max_page_count = {database.value('PRAGMA page_count')}")
-    database.appender.puts_off = False
+    database.appender.buffers = False
     for session in ("s", "new"):
         with database.transaction() as appender, pytest.raises(sqlite3.OperationalError, match="full"):
             appender.append(drafted("action", session, {"type": "x", "text": "x" * 2_000_000}))
@@ -524,7 +524,7 @@ def test_a_kill_while_a_deleted_id_is_made_free_loses_nothing(database: Database
         assert not appender.is_free(["s", "other"]), "not more in one transaction"
         assert appender.is_free(["other"])
     assert database.value("SELECT count(*) FROM events WHERE type = 'action'") == 701
-    database.appender.forget()  # what a process that starts anew knows
+    database.appender.reload()  # what a process that starts anew knows
     assert database.appender.is_purging
     turns, is_free = 0, False
     while not is_free:

@@ -17,8 +17,8 @@ from tests.appliance import Appliance
 from tests.databases import Database
 from tests.disks import fill, release, small_disk
 from tests.peers import eventually
+from tests.repeats import repeated
 
-ROUNDS = int(os.environ.get("DISK_ROUNDS", "20"))
 DISK_BYTES = 64 << 20
 HEALED_SECONDS = 5.0
 READS = (
@@ -93,11 +93,14 @@ def is_read(client: httpx.Client) -> bool:
     return [path for path in READS if client.get(path).status_code != 200] == []
 
 
-def test_twenty_times_full_loses_nothing_is_read_all_the_while_and_heals_within_seconds(disk: Path) -> None:
+@repeated("rounds", few=2, many=20, variable="DISK_ROUNDS")
+def test_however_often_full_it_loses_nothing_is_read_all_the_while_and_heals_within_seconds(
+    disk: Path, rounds: int
+) -> None:
     with served(disk) as (server, agent):
         client = agent.client
         agent.write()
-        for _ in range(ROUNDS):
+        for _ in range(rounds):
             fill(disk, left=2 << 20)
             agent.write_until(503, within=20)
             assert is_read(client)
@@ -112,7 +115,7 @@ def test_twenty_times_full_loses_nothing_is_read_all_the_while_and_heals_within_
         assert server.running and server.stop().code == 0
     found = stored(disk)
     assert len(found) == len(set(found))
-    assert set(found) >= agent.acknowledged and len(agent.acknowledged) > ROUNDS
+    assert set(found) >= agent.acknowledged and len(agent.acknowledged) > rounds
 
 
 def test_without_a_reserve_a_full_disk_is_found_by_writing_and_heals_too(disk: Path) -> None:

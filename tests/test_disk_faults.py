@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import sqlite3
 from collections import Counter
@@ -18,9 +17,9 @@ from tests.appliance import Appliance
 from tests.commands import export, is_done
 from tests.insistent import Insistent, Reader, load
 from tests.peers import eventually
+from tests.repeats import repeated
 from tests.tracing import Injection, failing
 
-RUNS = int(os.environ.get("DISK_FAULTS", 30))
 LOAD_SECONDS = 0.3
 HEALTHY_SECONDS = 5.0
 """After the fault has ended."""
@@ -28,10 +27,10 @@ CALLS = {"pwrite64": 200, "fdatasync": 20, "openat": 60, "renameat": 20, "ftrunc
 """What fails, and up to which number of it the failing begins."""
 
 
-def all_faults(seed: int = 0) -> Iterator[list[Injection]]:
+def all_faults(runs: int, seed: int = 0) -> Iterator[list[Injection]]:
     """One or two at a time, once or from then on."""
     chance = random.Random(seed)
-    for _ in range(RUNS):
+    for _ in range(runs):
         yield [injection(chance) for _ in range(chance.choice((1, 1, 2)))]
 
 
@@ -55,17 +54,18 @@ def tree_is_level(server: Appliance) -> bool:
     return (tree["status"], tree["lag"]) == ("ok", 0)
 
 
-def test_a_disk_that_fails_at_any_call_loses_nothing_and_is_a_pause(tmp_path: Path) -> None:
+@repeated("runs", few=4, many=30, variable="DISK_FAULTS")
+def test_a_disk_that_fails_at_any_call_loses_nothing_and_is_a_pause(tmp_path: Path, runs: int) -> None:
     writers = [Insistent(f"w-{number}", f"faulty-{number % 2}") for number in range(4)]
     reader = Reader("/api/actions/faulty-0?limit=5&order=desc")
     with Appliance(tmp_path) as server:
         asyncio.run(load(server.port, writers, LOAD_SECONDS))
-        for faults in all_faults():
+        for faults in all_faults(runs):
             with failing(server.process.pid, *faults):
                 asyncio.run(load(server.port, [*writers, reader], LOAD_SECONDS))
             eventually(lambda: is_ready(server), HEALTHY_SECONDS)
         eventually(lambda: tree_is_level(server))
-        assert metric(server, "commit_failures_total") > RUNS / 3, "the faults came through"
+        assert metric(server, "commit_failures_total") > runs / 3, "the faults came through"
         assert metric(server, "export_errors_total") > 0
         logs = asyncio.run(crash.action_logs(server.port, sorted({writer.session for writer in writers})))
         assert server.stop().code == 0

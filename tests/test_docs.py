@@ -10,15 +10,12 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
-from litestar import Litestar
 
 import sessionstore
 from app import create_app
-from sessionstore.appliance import Store
 from sessionstore.model.events import EventType
 from sessionstore.settings import TABLE, Settings
 from sessionstore.web.pages import ENDPOINTS
-from sessionstore.web.tokens import Tokens
 from tests.appliance import REPOSITORY
 
 PACKAGE = REPOSITORY / "sessionstore"
@@ -43,9 +40,7 @@ def variables_in(text: str) -> set[str]:
 
 def routes() -> set[str]:
     """Every method and path of the API, each parameter as {}."""
-    settings = Settings(directory=Path("/nowhere"))
-    gate = create_app(Store(settings), Tokens(settings))
-    app: Litestar = gate.app.app.app  # type: ignore[attr-defined]
+    app = create_app(Settings(directory=Path("/nowhere"))).litestar
     return {
         f"{method} {without_names(route.path_format)}"
         for route in app.routes

@@ -227,6 +227,7 @@ def test_second_run_answers_nothing_again(answered: Answered, appliance: Applian
     assert replies_in(answered.folder) == before and ledger_of(answered.folder) == answered.ledger
 
 
+@pytest.mark.long
 def test_mail_is_answered_once_also_where_the_process_is_killed(
     appliance: Appliance, http: httpx.Client, session_id: str, tmp_path: Path
 ) -> None:
@@ -244,6 +245,7 @@ def test_mail_is_answered_once_also_where_the_process_is_killed(
     remove_spools(tmp_path)
 
 
+@pytest.mark.long
 def test_mail_that_no_help_was_to_be_had_for_is_answered_later(
     appliance: Appliance, http: httpx.Client, session_id: str, tmp_path: Path
 ) -> None:

@@ -71,12 +71,12 @@ def replace_by_a_link(folder: Path) -> None:
 
 LOSSES = (
     remove,
-    replace_by_an_empty_one,
-    replace_by_a_copy,
     replace_the_database,
-    remove_the_log,
     remove_the_lock,
-    replace_by_a_link,
+    *(
+        pytest.param(lose, marks=pytest.mark.long)
+        for lose in (replace_by_an_empty_one, replace_by_a_copy, remove_the_log, replace_by_a_link)
+    ),
 )
 
 

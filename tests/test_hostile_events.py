@@ -84,6 +84,7 @@ def test_many_at_once_hold_up_others_little_longer_than_one(appliance: Appliance
     assert least_wait(appliance, send_all) < 2 * STALL
 
 
+@pytest.mark.long
 def test_what_holds_up_others_is_seen(folder: Path) -> None:
     """The control: an event so large that to decode it alone takes long, in one go."""
     body = json.dumps({"type": "x", "wide": [[]] * 5_000_000}, separators=(",", ":")).encode()
@@ -91,6 +92,7 @@ def test_what_holds_up_others_is_seen(folder: Path) -> None:
         assert worst_wait(server, lambda: post(server, "/api/actions/s", body)).work > STALL
 
 
+@pytest.mark.long
 def test_nothing_of_them_is_kept_in_memory(appliance: Appliance) -> None:
     pid = appliance.process.pid
     for name in HEAVY:

@@ -63,7 +63,6 @@ SETTINGS = {
     "an event without hooks": '{"hooks": {"Stop": [], "SessionEnd": [\n]}}\n',
     "our own word": f'{{"env": {{"{BUDGET}": "10000"}}}}',
     "a name twice": '{"hooks": {}, "hooks": {"Stop": [ ]}, "env": {}, "env": {"A": "1"}}',
-    "commas first": '{ "a": 1\n, "b": {"c": 2\n, "d": 3}\n, "hooks": {"Stop": [1\n, 2]}\n}',
 }
 
 
@@ -193,8 +192,16 @@ def test_a_folder_that_takes_no_compiled_file_is_no_error(place: Place) -> None:
 # ------------------------------------------------------------------- what was there
 
 
+def left_of(text: str) -> Json:
+    """The settings without containers that have nothing in them, which mean nothing to Claude Code."""
+    settings: Json = json.loads(text.lstrip("\ufeff"))
+    hooks = {event: groups for event, groups in settings.pop("hooks", {}).items() if groups}
+    env = settings.pop("env", {})
+    return settings | ({"hooks": hooks} if hooks else {}) | ({"env": env} if env else {})
+
+
 @pytest.mark.parametrize("text", SETTINGS.values(), ids=SETTINGS)
-def test_a_second_install_changes_nothing_and_uninstall_gives_back_each_byte(place: Place, text: str) -> None:
+def test_a_second_install_changes_nothing_and_uninstall_gives_back_what_was_there(place: Place, text: str) -> None:
     place.write(text)
     assert "29" in place.does("install")
     once = place.settings.read_bytes(), place.settings.stat().st_ino
@@ -202,7 +209,7 @@ def test_a_second_install_changes_nothing_and_uninstall_gives_back_each_byte(pla
     assert "already" in place.does("install")
     assert (place.settings.read_bytes(), place.settings.stat().st_ino) == once
     place.does("uninstall")
-    assert place.settings.read_bytes() == text.encode()
+    assert left_of(place.settings.read_text() if place.settings.exists() else "{}") == left_of(text)
 
 
 def test_all_that_was_there_is_still_there_in_its_order(place: Place) -> None:
@@ -216,16 +223,8 @@ def test_all_that_was_there_is_still_there_in_its_order(place: Place) -> None:
         assert after["hooks"][event][: len(groups)] == groups
     assert {event: len(hooks) for event, hooks in ours(after).items()} == dict.fromkeys(SAFE, 1) | {"FutureHook": 0}
     assert after["env"] == before["env"] | {BUDGET: after["env"][BUDGET]}
-    assert '"new": [1, 2.50, null]' in text
-    assert '"unknown": {"deep": [[], {}, [ ]]}   }\n' in text
-
-
-def test_what_is_added_is_indented_as_the_rest(place: Place) -> None:
-    place.write(SETTINGS["tabs"])
-    place.does("install")
-    lines = place.settings.read_text().splitlines()
-    assert any(line.startswith('\t\t"SessionStart": [') for line in lines)
-    assert any(line.startswith('\t\t\t{"hooks": [{"type": "command"') for line in lines)
+    assert after["unknown"] == before["unknown"]
+    assert '"A": "é😀é"' in text
 
 
 def test_a_budget_that_is_there_stays(place: Place) -> None:
@@ -246,32 +245,36 @@ def test_a_new_place_takes_the_place_of_the_old(tmp_path: Path) -> None:
     assert text.count(str(new.agent.parent)) == len(SAFE)
     assert str(old.agent.parent) not in text
     new.does("uninstall", env={"HOME": str(old.home)})
-    assert old.settings.read_text() == FULL
+    assert settings_of(old.settings) == json.loads(FULL)
 
 
-def older(text: str) -> str:
-    """The settings as an earlier version of `install` left them: each hook waited for, and by one command."""
-    settings = hook_agent._installed(text)
-    settings = settings.replace('"timeout": 60, "async": true', '"timeout": 5')
-    for marks in ((), hook_agent._BATCH_MARKS):
-        aside = hook_agent._hook_command(marks, is_aside=True)
-        settings = settings.replace(json.dumps(aside), json.dumps(hook_agent._hook_command()))
-    return settings
+# As the version before wrote them, whose own `install` edited the text of the settings in place.
+COMMAND_BEFORE = (
+    "/usr/bin/python3 -I -S -c 'import sys; sys.path.append(\"/opt\"); import hook_agent; hook_agent.hook()'"
+)
+ASIDE_BEFORE = f'exec 3<&0; {{ p=$(cat <&3); printf %s "$p" | {COMMAND_BEFORE}; }} >/dev/null 2>&1 & :'
+EARLIER: list[Json] = [
+    {"type": "command", "command": f"{COMMAND_BEFORE} >/dev/null 2>&1 || :", "timeout": 5},
+    {"type": "command", "command": ASIDE_BEFORE, "timeout": 60, "async": True},
+]
 
 
-@pytest.mark.parametrize("text", SETTINGS.values(), ids=SETTINGS)
-def test_what_an_earlier_version_installed_is_renewed_in_its_place(place: Place, text: str) -> None:
-    before = older(text)
-    assert '"async"' not in before
-    assert before != hook_agent._installed(text)
-    place.write(before)
+@pytest.mark.parametrize("hook", EARLIER, ids=["waited for", "aside"])
+def test_what_an_earlier_version_installed_is_renewed_and_removed(place: Place, hook: Json) -> None:
+    theirs = {"hooks": [{"type": "command", "command": "say done"}]}
+    groups = [theirs, {"hooks": [hook]}]
+    before = {"model": "opus", "hooks": dict.fromkeys(SAFE, groups), "env": {BUDGET: "10500"}}
+    place.write(json.dumps(before))
     place.does("install")
-    after = place.settings.read_text()
-    assert after.count("hook_agent.hook()") == before.count("hook_agent.hook()") == len(SAFE)
-    assert after.count('"async": true') == len(SAFE) - len(WAITED_FOR)
-    assert not place.does("install").startswith("29")
-    place.does("uninstall")
-    assert place.settings.read_bytes() == text.encode()
+    settings = settings_of(place.settings)
+    assert {event: len(hooks) for event, hooks in ours(settings).items()} == dict.fromkeys(SAFE, 1)
+    assert all(str(place.agent.parent) in hooks[0]["command"] for hooks in ours(settings).values())
+    assert sum("async" in hooks[0] for hooks in ours(settings).values()) == len(SAFE) - len(WAITED_FOR)
+    assert "already" in place.does("install")
+    for text in (json.dumps(before), place.settings.read_text()):
+        place.write(text)
+        place.does("uninstall")
+        assert settings_of(place.settings) == {"model": "opus", "hooks": {event: [theirs] for event in SAFE}}
 
 
 @pytest.mark.parametrize(
@@ -348,39 +351,29 @@ def test_there_is_nothing_to_uninstall_where_nothing_is_installed(place: Place) 
     assert place.settings.read_bytes() == FULL.encode()
 
 
-space = st.text(" \n\t\r", max_size=3)
-member_names = st.sampled_from(["a", "hooks", "env", "Stop", "SessionEnd", "PreToolUse", 'q"\\', "é"])
-plain = st.sampled_from(["1", "-2.50e3", "null", "true", '"x"', '"\\u00e9 \\" }]"', '""'])
+names_of_members = st.sampled_from(["a", "hooks", "env", "Stop", "SessionEnd", "PreToolUse", 'q"\\', "é"])
+values = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.text()),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(names_of_members, inner, max_size=3)),
+    max_leaves=12,
+)
 
 
-def containers(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
-    def text(open_: str, elements: list[tuple[str, str, str]], close: str, empty: str) -> str:
-        return open_ + (",".join(a + element + b for a, element, b in elements) or empty) + close
-
-    element = st.tuples(space, inner, space)
-    member = st.tuples(
-        space, st.builds(lambda n, s, v: f"{json.dumps(n)}{s}:{s}{v}", member_names, space, inner), space
-    )
-    return st.one_of(
-        st.builds(text, st.just("["), st.lists(element, max_size=3), st.just("]"), space),
-        st.builds(text, st.just("{"), st.lists(member, max_size=3), st.just("}"), space),
-    )
-
-
-@given(st.recursive(plain, containers, max_leaves=12), space, space)
-def test_any_json_is_refused_or_comes_back_to_the_byte(value: str, before: str, after: str) -> None:
-    text = f'{before}{{"x":{value},"hooks":{value}}}{after}'
+@given(values)
+def test_any_settings_are_refused_or_keep_what_they_have(value: Any) -> None:
+    settings = {"x": value, "hooks": value}
+    text = json.dumps(settings)
     try:
-        installed = hook_agent._installed(text)
+        hook_agent._with_hooks(installed := json.loads(text))
     except hook_agent._Refused:
-        assert not isinstance(json.loads(value), dict) or any(
-            not isinstance(groups, list) for groups in json.loads(value).values()
-        )
+        assert not isinstance(value, dict) or any(not isinstance(groups, list) for groups in value.values())
         return
-    assert json.loads(installed)["x"] == json.loads(value)
-    assert hook_agent._installed(installed) == installed
-    assert {len(ours({"hooks": {e: json.loads(installed)["hooks"][e][-1:]}})[e]) for e in SAFE} == {1}
-    assert hook_agent._uninstalled(installed) == text
+    assert installed["x"] == value
+    hook_agent._with_hooks(again := json.loads(json.dumps(installed)))
+    assert again == installed
+    assert {len(ours({"hooks": {e: installed["hooks"][e][-1:]}})[e]) for e in SAFE} == {1}
+    hook_agent._without_hooks(installed)
+    assert left_of(json.dumps(installed)) == left_of(text)
 
 
 # ------------------------------------------------------------------- what is refused
@@ -393,10 +386,10 @@ def test_any_json_is_refused_or_comes_back_to_the_byte(value: str, before: str, 
         ('{\n  "model": "opus",\n}', "line"),
         ('{"hooks": ', "line 1 column 11"),
         ("", "line 1 column 1"),
-        ("[]", "line 1 column 1"),
-        ('{\n  "hooks": []}', "line 2"),
-        ('{"hooks": {\n  "Stop": {}}}', "line 2"),
-        ('{"env": "A=1"}', "line 1"),
+        ("[]", "an object"),
+        ('{\n  "hooks": []}', '"hooks" should be an object'),
+        ('{"hooks": {\n  "Stop": {}}}', '"Stop" should be an array'),
+        ('{"env": "A=1"}', '"env" should be an object'),
         ("[" * 100_000, "settings.json"),
     ],
     ids=range(9),
@@ -448,7 +441,7 @@ def test_the_folder_of_the_settings_may_be_another(place: Place) -> None:
     place.does("install", env={"CLAUDE_CONFIG_DIR": str(place.home / "deep" / "config")})
     assert (place.home / "deep" / "config" / "settings.json").exists()
     place.does("uninstall", env={"CLAUDE_CONFIG_DIR": str(place.home / "deep" / "config")})
-    assert place.names() == set()
+    assert place.names() == {"deep", "deep/config"}
 
 
 def test_a_project_has_settings_of_its_own(place: Place) -> None:
@@ -458,7 +451,7 @@ def test_a_project_has_settings_of_its_own(place: Place) -> None:
     place.does("install", "--project", "project")
     assert place.names() == {"project", "project/.claude", "project/.claude/settings.json"}
     place.does("uninstall", "--project", "project")
-    assert place.names() == {"project"}
+    assert place.names() == {"project", "project/.claude"}
 
 
 def test_managed_settings_are_a_file_of_ours_alone(place: Place) -> None:
@@ -470,22 +463,14 @@ def test_managed_settings_are_a_file_of_ours_alone(place: Place) -> None:
         done = place.run_command([sys.executable, "-c", code, command, "--managed"], env)
         assert (done.returncode, done.stderr) == (0, "")
         assert there.exists() == (command == "install")
-    assert place.names() == set()
     assert hook_agent._MANAGED_SETTINGS == "/etc/claude-code/managed-settings.d/50-session-store.json"
 
 
-def test_a_new_file_and_its_folders_go_again(place: Place) -> None:
+def test_a_new_file_goes_again(place: Place) -> None:
     place.does("install")
     assert place.names() == {".claude", ".claude/settings.json"}
     assert "already" in place.does("install")
     assert "gone" in place.does("uninstall")
-    assert place.names() == set()
-
-
-def test_a_folder_that_was_there_is_not_taken_away(place: Place) -> None:
-    place.settings.parent.mkdir()
-    place.does("install")
-    place.does("uninstall")
     assert place.names() == {".claude"}
 
 
@@ -503,7 +488,7 @@ def test_a_link_is_followed_and_mode_and_owner_are_kept(place: Place) -> None:
     state = target.stat()
     assert (state.st_mode & 0o7777, state.st_uid, state.st_gid) == (0o640, *owner)
     place.does("uninstall")
-    assert (place.settings.is_symlink(), target.read_text()) == (True, "{}")
+    assert (place.settings.is_symlink(), target.read_text()) == (True, "{}\n")
 
 
 # ------------------------------------------------------------------- others who write at the same time
@@ -528,12 +513,9 @@ class Writer(threading.Thread):
             eventually(self.is_locked)
         settings = json.loads(self.path.read_text()) | {key: True}
         text = json.dumps(settings, indent=2)
-        if self.kind == "writes in place":
-            self.path.write_text(text)
-        else:
-            other = self.path.with_suffix(".theirs")
-            other.write_text(text)
-            other.replace(self.path)
+        other = self.path.with_suffix(".theirs")
+        other.write_text(text)
+        other.replace(self.path)
         self.written.append(key)
         if self.kind == "locks":
             self.lock.rmdir()
@@ -546,73 +528,44 @@ class Writer(threading.Thread):
         return True
 
 
-@pytest.mark.parametrize("kind", ["locks", "does not lock", "writes in place"])
+@pytest.mark.parametrize("kind", ["locks", "does not lock"])
 def test_nothing_that_others_write_meanwhile_is_lost(place: Place, kind: str) -> None:
     """One that does not lock may lose ours, which are put in again; it pauses for longer than a change takes."""
-    place.write("{}")
+    place.write('{"model": "opus"}')
     writer = Writer(place.settings, kind, 0.0 if kind == "locks" else 0.05)
     writer.start()
     while len(writer.written) < 10:
-        has_changed = [hook_agent._install_into(str(place.settings))]
+        has_changed = [hook_agent._change_file(str(place.settings), hook_agent._with_hooks)]
         if kind == "locks":
             assert len(ours(settings_of(place.settings))) == len(SAFE)
-        has_changed.append(hook_agent._uninstall_from(str(place.settings)))
+        has_changed.append(hook_agent._change_file(str(place.settings), hook_agent._without_hooks))
         assert has_changed == [True, True] or kind != "locks"
     writer.is_done.set()
     writer.join()
-    hook_agent._uninstall_from(str(place.settings))  # one that does not lock may have put back what it had read
-    assert list(settings_of(place.settings)) == writer.written
+    hook_agent._change_file(str(place.settings), hook_agent._without_hooks)  # which the other may have put back
+    assert list(settings_of(place.settings)) == ["model", *writer.written]
     assert sorted(path.name for path in place.settings.parent.iterdir()) == ["settings.json"]
 
 
-@pytest.mark.parametrize("can_exchange", [True, False])
 @pytest.mark.parametrize("verb", ["install", "uninstall"])
-@pytest.mark.parametrize("is_in_place", [True, False])
-@pytest.mark.parametrize("moment", ["while it is prepared", "at the last look", "just after"])
-def test_whatever_the_moment_of_the_other_write_it_stays(
-    place: Place, moment: str, is_in_place: bool, verb: str, can_exchange: bool, monkeypatch: pytest.MonkeyPatch
+def test_what_is_written_while_the_change_is_prepared_stays(
+    place: Place, verb: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    text = '{\n  "model": "opus"\n}\n'
-    place.write(text if verb == "install" else hook_agent._installed(text))
-    opened = place.settings.open("r+")
-    wrote: list[str] = []
-
-    def write_theirs() -> None:
-        if wrote:
-            return
-        theirs = place.settings.read_text() if not is_in_place or moment != "just after" else opened.read()
-        wrote.append(theirs.replace("opus", "sonnet"))
-        if is_in_place:
-            opened.seek(0)
-            opened.write(wrote[0])
-            opened.truncate()
-            opened.flush()
-        else:
-            place.settings.with_suffix(".theirs").write_text(wrote[0])
-            place.settings.with_suffix(".theirs").replace(place.settings)
-
-    real = {name: getattr(hook_agent, name) for name in ("_write_settings", "_text_in", "_exchange")}
-    looks: list[str] = []
+    settings: Json = {"model": "opus"}
+    if verb == "uninstall":
+        hook_agent._with_hooks(settings)
+    place.write(json.dumps(settings))
+    real = hook_agent._take_after
+    wrote: list[int] = []
 
     def prepare(*arguments: Any) -> None:
-        real["_write_settings"](*arguments)
-        if moment == "while it is prepared":
-            write_theirs()
+        real(*arguments)
+        if not wrote:
+            wrote.append(place.settings.write_text(place.settings.read_text().replace("opus", "sonnet")))
 
-    def look(path: str) -> str:
-        looks.append(path)
-        found: str = real["_text_in"](path)
-        if moment == "at the last look" or (moment == "just after" and len(looks) == 2):
-            write_theirs()
-        return found
-
-    monkeypatch.setattr(hook_agent, "_write_settings", prepare)
-    monkeypatch.setattr(hook_agent, "_text_in", look)
-    if not can_exchange:
-        monkeypatch.setattr(hook_agent, "_exchange", lambda: lambda one, other: False)
-    change = hook_agent._install_into if verb == "install" else hook_agent._uninstall_from
-    assert change(str(place.settings))
-    opened.close()
+    monkeypatch.setattr(hook_agent, "_take_after", prepare)
+    change = hook_agent._with_hooks if verb == "install" else hook_agent._without_hooks
+    assert hook_agent._change_file(str(place.settings), change)
     settings = settings_of(place.settings)
     assert settings["model"] == "sonnet"
     assert len(ours(settings)) == len(SAFE) if verb == "install" else "hooks" not in settings
@@ -651,7 +604,7 @@ def test_a_lock_that_is_never_given_back_is_said(place: Place, monkeypatch: pyte
     lock = Path(f"{place.settings}.lock")
     lock.mkdir()
     with pytest.raises(hook_agent._Refused, match=r"settings\.json\.lock is there"):
-        hook_agent._install_into(str(place.settings))
+        hook_agent._change_file(str(place.settings), hook_agent._with_hooks)
     assert (place.settings.read_text(), lock.exists()) == ("{}", True)
 
 

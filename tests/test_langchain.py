@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import json
 import operator
+import shutil
 import subprocess
 import sys
 import threading
@@ -1201,6 +1202,24 @@ def test_missing_langchain_is_said_when_it_is_asked_for() -> None:
     )
     ran = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=True)
     assert ran.stdout == "langchain_handler() needs LangChain: pip install langchain-core\n"
+
+
+IN_A_CONTAINER = """
+import hook_agent
+try: print(type(hook_agent.SessionHookAgent("s").langchain_handler()).__name__)
+except ImportError as error: print(error)
+"""
+
+
+@pytest.mark.parametrize("is_copied", [True, False])
+def test_the_file_beside_the_agent_is_found_and_named_where_it_is_missing(tmp_path: Path, is_copied: bool) -> None:
+    for file in ("hook_agent.py", "containers/hook_agent_langchain.py")[: 1 + is_copied]:
+        shutil.copy(REPOSITORY / file, tmp_path)
+    command = [sys.executable, "-c", IN_A_CONTAINER]
+    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    copy = f"copy containers/hook_agent_langchain.py to {tmp_path}"
+    said = "SessionCallbackHandler" if is_copied else f"langchain_handler() needs another file: {copy}"
+    assert ran.stdout == f"{said}\n"
 
 
 def test_importing_the_agent_imports_no_langchain() -> None:

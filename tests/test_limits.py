@@ -61,6 +61,7 @@ def idle(port: int, number: int, data: bytes = b"", address: str = "127.0.0.1") 
 # ------------------------------------------------------------- what says nothing
 
 
+@pytest.mark.long
 def test_many_that_say_nothing_are_let_go_and_leave_no_descriptor(appliance: Appliance) -> None:
     before = sockets_of(appliance.process.pid)
     with (
@@ -75,6 +76,7 @@ def test_many_that_say_nothing_are_let_go_and_leave_no_descriptor(appliance: App
         eventually(lambda: sockets_of(appliance.process.pid) <= before)
 
 
+@pytest.mark.long
 def test_over_tls_who_says_nothing_is_let_go_too(folder: Path, tmp_path: Path) -> None:
     """Before the handshake, in its middle, and after it."""
     with SecureAppliance(folder, make_certificate(tmp_path)) as server, ExitStack() as stack:

@@ -657,6 +657,7 @@ MUTE = (
 )
 
 
+@pytest.mark.long
 def test_one_that_never_reads_holds_up_nobody_and_is_let_go(
     appliance: Appliance, http: httpx.Client, session_id: str
 ) -> None:
@@ -738,6 +739,7 @@ def test_those_that_fall_away_leave_nothing_behind(
     assert log(http, session_id)
 
 
+@pytest.mark.long
 def test_one_that_ends_only_its_own_side_is_let_go(appliance: Appliance, http: httpx.Client) -> None:
     eventually(lambda: connections(http)["totalConnections"] == 0)
     with peers.dial(appliance.port) as peer:

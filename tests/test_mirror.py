@@ -20,9 +20,9 @@ from sessionstore.upkeep.tree import Mirror
 from tests.appliance import Appliance
 from tests.databases import Database, drafted
 from tests.peers import descriptors_of, eventually
+from tests.repeats import repeated
 from tests.trees import contents, differences, tree_in, write_tree
 
-KILLS = int(os.environ.get("TREE_KILLS", "10"))
 DISK_BYTES = 1 << 20
 
 
@@ -108,10 +108,11 @@ def test_the_database_is_opened_by_nobody_but_sqlite(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------ kills
 
 
-def test_a_tree_outlives_kills_in_the_middle_of_it(tmp_path: Path) -> None:
+@repeated("kills", few=2, many=10, variable="TREE_KILLS")
+def test_a_tree_outlives_kills_in_the_middle_of_it(tmp_path: Path, kills: int) -> None:
     moments = random.Random(7)
     with Appliance(tmp_path / "store") as server:
-        for _ in range(KILLS):
+        for _ in range(kills):
             ended = threading.Event()
             writing = threading.Thread(target=write_until, args=(server.url, ended, moments.randrange(1 << 30)))
             writing.start()
@@ -122,7 +123,7 @@ def test_a_tree_outlives_kills_in_the_middle_of_it(tmp_path: Path) -> None:
             server.start(until="/ready")
         eventually(lambda: is_level(server))
         cursor = health(server)["cursor"]
-    assert cursor > KILLS
+    assert cursor > kills
     assert differences(tmp_path / "store" / "sessions.db", tmp_path / "store") == []
     made = write_tree(tmp_path / "store" / "sessions.db", tmp_path / "made")
     made.pop("skipped")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import re
 import shutil
@@ -22,10 +21,11 @@ from sessionstore.store.schema import open_writer
 from tests.appliance import Appliance
 from tests.commands import export, is_done
 from tests.powercut import CALLS, Disk
+from tests.repeats import repeated
 from tests.tracing import Call, Injection, read, recording, wait_for_end
 from tests.wire import NDJSON, HttpClient, connect, http_request
 
-CUTS = int(os.environ.get("POWER_CUTS", 100))
+CUTS = repeated("number", few=15, many=100, variable="POWER_CUTS")
 STARTS = 30
 """For so many cuts there is one on which a real server is started."""
 WRITERS = 4
@@ -94,7 +94,7 @@ class Cut(NamedTuple):
     """Cursors that were told to somebody before it, with their eventId where that was told too."""
 
 
-def cuts(traced: Traced, target: Path, number: int = CUTS, seed: int = 0) -> Iterator[Cut]:
+def cuts(traced: Traced, target: Path, number: int, seed: int = 0) -> Iterator[Cut]:
     """So many, each at a random moment from the birth of the folder on; what one leaves is the caller's to use up."""
     chance = random.Random(seed)
     disk = Disk(str(traced.folder), chance)
@@ -132,9 +132,10 @@ def lost(cut: Cut) -> list[str]:
     return [f"cut {cut.number}: {cut.promised[cursor] or 'an event'} had cursor {cursor}" for cursor in missing]
 
 
-def test_no_power_cut_takes_what_was_acknowledged(full: Traced, tmp_path: Path) -> None:
+@CUTS
+def test_no_power_cut_takes_what_was_acknowledged(full: Traced, tmp_path: Path, number: int) -> None:
     promises = 0
-    for cut in cuts(full, tmp_path):
+    for cut in cuts(full, tmp_path, number):
         assert faults_of(cut, "full") == [], cut.number
         assert lost(cut) == []
         promises = max(promises, len(cut.promised))
@@ -152,18 +153,22 @@ def is_head(call: Call) -> bool:
     return call.name == "pwrite64" and call.words[-1] == "0"
 
 
-def test_syncs_that_fail_before_the_power_cut_lose_nothing_either(tmp_path: Path) -> None:
+@CUTS
+def test_syncs_that_fail_before_the_power_cut_lose_nothing_either(tmp_path: Path, number: int) -> None:
     """What a failed sync gave up is written anew: to sync it again would say that it is there, and it is not."""
     (tmp_path / "cuts").mkdir()
     traced = trace(tmp_path / "sessions", "full", Injection("fdatasync", "EIO", "40+7"))
     assert sum(call.name == "fdatasync" and call.result < 0 for call in traced.calls) > 5
-    for cut in cuts(traced, tmp_path / "cuts", CUTS // 2):
+    for cut in cuts(traced, tmp_path / "cuts", number // 2):
         assert faults_of(cut, "full") == [], cut.number
         assert lost(cut) == []
 
 
-def test_a_real_server_starts_on_what_a_power_cut_leaves_and_mends_its_tree(full: Traced, tmp_path: Path) -> None:
-    for cut in cuts(full, tmp_path, max(3, CUTS // STARTS), seed=1):
+@CUTS
+def test_a_real_server_starts_on_what_a_power_cut_leaves_and_mends_its_tree(
+    full: Traced, tmp_path: Path, number: int
+) -> None:
+    for cut in cuts(full, tmp_path, max(1, number // STARTS), seed=1):
         with Appliance(cut.folder) as server:
             assert httpx.get(f"{server.url}/ready").status_code == 200, cut.number
             server.stop()
@@ -179,13 +184,16 @@ def alarms(output: str) -> list[str]:
     return [line for line in output.splitlines() if re.search("WARNING|ERROR", line) and not usual.search(line)]
 
 
-def test_with_normal_durability_a_power_cut_takes_what_was_acknowledged(normal: Traced, tmp_path: Path) -> None:
+@CUTS
+def test_with_normal_durability_a_power_cut_takes_what_was_acknowledged(
+    normal: Traced, tmp_path: Path, number: int
+) -> None:
     """As it is documented; and if these cuts took nothing, the others would show nothing."""
     losing = 0
-    for cut in cuts(normal, tmp_path):
+    for cut in cuts(normal, tmp_path, number):
         assert faults_of(cut, "normal") == [], cut.number
         losing += bool(lost(cut))
-    assert losing > CUTS // 4
+    assert losing > number // 4
 
 
 def test_the_model_of_the_disk_has_what_the_disk_has(full: Traced) -> None:

@@ -25,9 +25,9 @@ from websockets.asyncio.client import ClientConnection
 
 from tests.appliance import REPOSITORY, Appliance
 from tests.peers import descriptors_of, dial, response_from
+from tests.repeats import LONG, repeated
 from tests.wire import HttpClient, connect, http_request
 
-STARTS = int(os.environ.get("STARTS", 12))
 """At once, on one folder."""
 ENDS = int(os.environ.get("ENDS", 10))
 """Under load, each at another moment."""
@@ -120,17 +120,18 @@ def test_a_second_process_on_the_same_folder_leaves_at_once_and_writes_nothing(f
         assert post(appliance, "/api/actions/s", {"type": "x"}).json()["seq"] == 2
 
 
-def test_of_many_that_start_together_one_serves(folder: Path) -> None:
+@repeated("number", few=3, many=12, variable="STARTS")
+def test_of_many_that_start_together_one_serves(folder: Path, number: int) -> None:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("SESSIONS_")}
     environment = {**inherited, "SESSIONS_DIR": str(folder), "PORT": "0"}
     started = [
         subprocess.Popen(
             [sys.executable, "app.py"], cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
-        for _ in range(STARTS)
+        for _ in range(number)
     ]
     try:
-        until(lambda: sum(process.poll() is not None for process in started) == STARTS - 1, within=20 + 2 * STARTS)
+        until(lambda: sum(process.poll() is not None for process in started) == number - 1, within=20 + 2 * number)
         (serving,) = (process for process in started if process.poll() is None)
         assert (folder / ".lock").read_text() == f"{serving.pid}\n"
         for process in started:
@@ -257,7 +258,7 @@ def action_ids(folder: Path) -> set[str]:
         return {event_id for (event_id,) in database.execute("SELECT event_id FROM events WHERE type = 'action'")}
 
 
-@pytest.mark.parametrize("turn", range(ENDS))
+@pytest.mark.parametrize("turn", [0, 1, *(pytest.param(turn, marks=LONG) for turn in range(2, ENDS))])
 def test_an_end_under_load_is_orderly_and_loses_nothing(folder: Path, turn: int) -> None:
     async def test() -> float:
         await load.begin()

@@ -293,6 +293,7 @@ def test_what_was_logged_is_shown_as_text(http: httpx.Client, session_id: str) -
 # ------------------------------------------------------------------------ walls
 
 
+@pytest.mark.long
 def test_hostile_questions_are_refused_or_survived(appliance: Appliance, http: httpx.Client, told: str) -> None:
     """Nothing is written, nothing is read but the views, and the memory that was taken is given back."""
     assert len(REFUSED) + len(BOMBS) >= 200

@@ -149,6 +149,7 @@ def test_a_backup_with_less_than_was_seen_is_not_served_before_somebody_says_so(
     assert is_refused(store.export("accept-loss"), "no loss to accept")
 
 
+@pytest.mark.long
 def test_a_loss_that_is_accepted_leaves_a_tree_that_tells_of_the_database_again(store: Store) -> None:
     store.log(number=10)
     assert is_done(store.export("backup", store.backups / "mine.db"))

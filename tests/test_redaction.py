@@ -525,34 +525,6 @@ def test_a_setting_that_cannot_be_used_is_said_once_and_breaks_nothing(tmp_path:
     assert GITHUB not in spooled(tmp_path).decode()
 
 
-COMPARE = """
-import { Redaction, SECRETS } from './containers/hook_agent.mjs';
-import { readFileSync } from 'node:fs';
-const redaction = new Redaction();
-const { texts, data } = JSON.parse(readFileSync(0, 'utf8'));
-console.log(JSON.stringify({
-  table: SECRETS, texts: texts.map((text) => redaction.text(text)), data: data.map((one) => redaction.data(one)),
-}));
-"""
-
-
-def test_the_node_agent_takes_out_the_same(node: str) -> None:  # noqa: F811
-    texts = [text for text, _ in FOUND] + LEFT
-    data = [members for members, _ in MEMBERS] + MEMBERS_LEFT
-    ran = subprocess.run(
-        [node, "--input-type=module", "-e", COMPARE],
-        cwd=REPOSITORY,
-        input=json.dumps({"texts": texts, "data": data}),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    told = json.loads(ran.stdout)
-    assert told["table"] == [[name, pattern] for name, _, pattern in hook_agent.SECRETS]
-    assert told["texts"] == [Redaction().text(text) for text in texts]
-    assert told["data"] == [Redaction().data(one) for one in data]
-
-
 def test_the_node_agent_spools_no_secret(node: str, tmp_path: Path) -> None:  # noqa: F811
     code = f"""import {{ logAction, updateState }} from './containers/hook_agent.mjs';
     await logAction({{ type: 'note', text: 'with {GITHUB}' }});

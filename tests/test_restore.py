@@ -18,7 +18,7 @@ from sessionstore.store.owner import CannotStart
 from tests.appliance import REPOSITORY, Appliance
 from tests.databases import Database, drafted
 from tests.peers import eventually
-from tests.test_tree import EXAMPLES
+from tests.repeats import repeated
 from tests.trees import apply, contents, derived, differences, histories, purge_all, temporary_folder, write_tree
 
 
@@ -45,9 +45,12 @@ def restored_tree(source: Database, folder: Path, **how: Any) -> tuple[Restored,
 # -------------------------------------------------------------- our own tree
 
 
-@settings(max_examples=EXAMPLES)
-@given(histories)
-def test_a_database_survives_being_a_tree(history: list[Any]) -> None:
+@repeated("examples", few=20, many=150, variable="TREE_EXAMPLES")
+def test_a_database_survives_being_a_tree(examples: int) -> None:
+    settings(max_examples=examples)(given(histories)(make_a_tree_and_restore_it))()
+
+
+def make_a_tree_and_restore_it(history: list[Any]) -> None:
     with temporary_folder() as folder:
         database = Database(folder / "sessions.db")
         for written in history:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 from collections import Counter, defaultdict
 from itertools import count
@@ -13,9 +12,9 @@ import httpx
 import msgspec
 
 from tests.appliance import Appliance
+from tests.repeats import repeated
 from tests.wire import NDJSON, HttpClient, connect, http_request
 
-EVENTS = int(os.environ.get("RETRIED_EVENTS", 3000))
 MOST_TIMES = 5
 CLIENTS = 16
 UNHEARD = 0.2
@@ -108,8 +107,10 @@ def stored(http: httpx.Client, session: str) -> list[Document]:
     return [event for event in events if event["type"] != "session_created"]
 
 
-def test_an_event_that_is_sent_many_times_is_stored_once(appliance: Appliance, http: httpx.Client) -> None:
-    sent = events("again", EVENTS)
+@repeated("number", few=500, many=3000, variable="RETRIED_EVENTS")
+def test_an_event_that_is_sent_many_times_is_stored_once(appliance: Appliance, http: httpx.Client, number: int) -> None:
+    session = f"again-{number}"
+    sent = events(session, number)
     told = Told()
     asyncio.run(told.send_all(appliance.port, sent_again_and_again(sent)))
     for turn in count(1):  # those whose clients never waited, as such clients do
@@ -120,11 +121,11 @@ def test_an_event_that_is_sent_many_times_is_stored_once(appliance: Appliance, h
         asyncio.run(told.send_all(appliance.port, unheard, seed=turn))
     assert set(told.statuses) == {200}
     assert {event_id: answers for event_id, answers in told.answers.items() if len(answers) != 1} == {}
-    times = Counter(event["eventId"] for event in stored(http, "again"))
+    times = Counter(event["eventId"] for event in stored(http, session))
     assert times == {one.event_id: 1 for one in sent}
-    batch = b"".join(encode(event) + b"\n" for event in stored(http, "again")[:1000])
+    batch = b"".join(encode(event) + b"\n" for event in stored(http, session)[:1000])
     answer = http.post("/api/events", content=batch, headers={"content-type": NDJSON}).json()
-    assert (answer["accepted"], answer["duplicates"], answer["rejected"]) == (0, min(EVENTS, 1000), [])
+    assert (answer["accepted"], answer["duplicates"], answer["rejected"]) == (0, min(number, 1000), [])
 
 
 def test_an_id_that_was_used_is_refused_with_other_content(appliance: Appliance, http: httpx.Client) -> None:

@@ -23,11 +23,12 @@ from tests.appliance import Appliance
 from tests.commands import export, is_done
 from tests.insistent import Insistent, Reader
 from tests.peers import dial, eventually, reset, resident_bytes, sockets_of
+from tests.repeats import repeated
 from tests.test_disk_faults import injection, tree_is_level
 from tests.tracing import failing
 from tests.wire import NDJSON, HttpClient, connect, http_request
 
-SECONDS = 60 * float(os.environ.get("SOAK_MINUTES", 0.4))
+MINUTES = float(os.environ.get("SOAK_MINUTES", 0.4))
 SESSIONS = 4
 WRITERS = 8
 READS = (
@@ -47,8 +48,9 @@ MOST_UNHEARD = 10_000
 class Soak:
     """A server, its clients, and a bad spirit."""
 
-    def __init__(self, server: Appliance, seed: int = 0) -> None:
+    def __init__(self, server: Appliance, seconds: float, seed: int = 0) -> None:
         self.server = server
+        self.seconds = seconds
         self.chance = random.Random(seed)
         self.writers = [Insistent(f"w-{n}", f"soak-{n % SESSIONS}") for n in range(WRITERS)]
         self.readers = [Reader(path) for path in READS]
@@ -66,10 +68,10 @@ class Soak:
 
     async def run(self) -> None:
         begun = time.monotonic()
-        self.end = begun + SECONDS
+        self.end = begun + self.seconds
         works = [self.keep_on(client.insist) for client in self.clients]
         works += [self.keep_on(client) for client in (self.batches, self.listen)]
-        await asyncio.gather(*works, self.spirit(begun + SECONDS / 2), self.watch(begun + SECONDS / 2))
+        await asyncio.gather(*works, self.spirit(begun + self.seconds / 2), self.watch(begun + self.seconds / 2))
 
     # ------------------------------------------------------------------ clients
 
@@ -178,20 +180,21 @@ class Soak:
     def told(self) -> str:
         acknowledged = sum(len(writer.acknowledged) for writer in self.writers)
         return (
-            f"{SECONDS:.0f} s: {acknowledged:,} writes acknowledged, {len(self.heard):,} events heard, "
+            f"{self.seconds:.0f} s: {acknowledged:,} writes acknowledged, {len(self.heard):,} events heard, "
             f"faults: {dict(self.faults)}, log at most {self.largest_log >> 20} MiB, "
             f"memory {self.memory[-1] >> 20} MiB, grown by {self.growth() >> 20} MiB"
         )
 
 
-@pytest.mark.timeout(180 + 2 * SECONDS)
-def test_a_long_mixed_load_with_everything_going_wrong(tmp_path: Path) -> None:
+@pytest.mark.timeout(180 + 120 * MINUTES)
+@repeated("minutes", few=0.1, many=MINUTES, variable="SOAK_MINUTES")
+def test_a_mixed_load_with_everything_going_wrong(tmp_path: Path, minutes: float) -> None:
     with Appliance(tmp_path) as server:
         for number in range(SESSIONS):
             httpx.post(f"{server.url}/api/actions/soak-{number}/responses", json={"type": "x"}, timeout=30)
         httpx.get(f"{server.url}/datasette/", timeout=60)  # its process stays
         sockets = sockets_of(server.process.pid)
-        asyncio.run((soak := Soak(server)).run())
+        asyncio.run((soak := Soak(server, 60 * minutes)).run())
         print(soak.told())
         eventually(lambda: sockets_of(server.process.pid) <= sockets)
         eventually(lambda: httpx.get(f"{server.url}/ready", timeout=30).status_code == 200, 5.0)

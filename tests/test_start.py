@@ -20,6 +20,7 @@ from sessionstore.store import high_water_mark as mark
 from sessionstore.store.integrity import Fault, check_integrity
 from tests.appliance import Appliance, ServerError
 from tests.databases import Database, drafted
+from tests.test_wal import begin_to_read
 
 SEEDS = range(int(os.environ.get("DAMAGES", 72)) // 6)
 """Of each of the six kinds of damage."""
@@ -72,13 +73,15 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> Killed:
         until(lambda: get(appliance, "/health").json()["searchLag"] == 0)
         appliance.stop()
         appliance.start()
-        write_actions(appliance, 60)
-        old_log = (folder / "sessions.db-wal").read_bytes()
-        for number in range(8):
-            write_actions(appliance, 10 + number)
-        appliance.kill()
-    with closing(sqlite3.connect(shutil.copytree(folder, folder.with_name("read")) / "sessions.db")) as connection:
-        return Killed(folder, old_log, events_in(connection))
+        with closing(begin_to_read(folder / "sessions.db")):  # so that the log begins nowhere anew
+            write_actions(appliance, 60)
+            old_log = (folder / "sessions.db-wal").read_bytes()
+            for number in range(8):
+                write_actions(appliance, 10 + number)
+            appliance.kill()
+            left = shutil.copytree(folder, folder.with_name("left"))
+    with closing(sqlite3.connect(shutil.copytree(left, folder.with_name("read")) / "sessions.db")) as connection:
+        return Killed(left, old_log, events_in(connection))
 
 
 def events_in(connection: sqlite3.Connection) -> list[tuple[object, ...]]:

@@ -256,6 +256,7 @@ def stream(server: Appliance, token: str) -> Iterator[Iterator[bytes]]:
         yield response.iter_raw()
 
 
+@pytest.mark.long
 def test_a_token_that_is_taken_away_ends_with_all_that_it_opened(folder: Path) -> None:
     """Its requests, its cookie, its WebSockets, its streams; and nobody else's."""
     gone, stays = (made(folder, "add", name, "--role", "read") for name in ("gone", "stays"))
@@ -367,6 +368,7 @@ def test_a_file_of_named_tokens_of_an_earlier_version_is_read(folder: Path) -> N
         assert status_with(server, text) == 200
 
 
+@pytest.mark.long
 def test_a_token_ends_with_its_time(folder: Path) -> None:
     with Appliance(folder) as server:
         made(folder, "add", "other", "--role", "admin")

@@ -26,6 +26,7 @@ from sessionstore.store.schema import migrate
 from tests.appliance import REPOSITORY, Appliance
 from tests.databases import Database, drafted
 from tests.peers import eventually
+from tests.repeats import repeated
 from tests.test_database import aged, with_goals_and_a_wait
 from tests.trees import (
     apply,
@@ -38,10 +39,6 @@ from tests.trees import (
     tree_in,
     write_tree,
 )
-
-EXAMPLES = int(os.environ.get("TREE_EXAMPLES", "150"))
-SWAPS = int(os.environ.get("SWAPS", "100"))
-"""How many odd stores are made; `make soak` makes 10,000."""
 
 
 @pytest.fixture
@@ -66,9 +63,12 @@ def fill(database: Database) -> None:
 # ----------------------------------------------------------------- one database
 
 
-@settings(max_examples=EXAMPLES)
-@given(histories)
-def test_a_tree_that_follows_is_the_tree_that_is_made_at_once(history: list[Any]) -> None:
+@repeated("examples", few=20, many=150, variable="TREE_EXAMPLES")
+def test_a_tree_that_follows_is_the_tree_that_is_made_at_once(examples: int) -> None:
+    settings(max_examples=examples)(given(histories)(follow_and_make_at_once))()
+
+
+def follow_and_make_at_once(history: list[Any]) -> None:
     with temporary_folder() as folder:
         database = Database(folder / "sessions.db")
         followed, made = folder / "followed", folder / "made"
@@ -472,7 +472,8 @@ def test_a_writer_that_takes_no_care_is_found_out(database: Database) -> None:
         before = seen_outside(folder)
 
 
-def test_a_folder_that_is_swapped_while_it_is_written_leads_nowhere(database: Database) -> None:
+@repeated("times", few=20, many=100, variable="SWAPS")
+def test_a_folder_that_is_swapped_while_it_is_written_leads_nowhere(database: Database, times: int) -> None:
     fill(database)
     folder = database.path.parent / "tree"
     folder.mkdir()
@@ -485,16 +486,16 @@ def test_a_folder_that_is_swapped_while_it_is_written_leads_nowhere(database: Da
         args=(folder / "sessions" / "parent", database.path.parent / "outside" / "folder", ended, swaps),
     )
     swapping.start()
-    until = time.monotonic() + 20 + SWAPS / 10
+    until = time.monotonic() + 20 + times / 10
     rounds = 0
-    while time.monotonic() < until and (rounds < SWAPS or swaps["swaps"] < SWAPS):
+    while time.monotonic() < until and (rounds < times or swaps["swaps"] < times):
         database.append(drafted("action", "parent", {"type": "x"}))
         with suppress(OSError):
             follow(database.path, folder, steps=1)
         rounds += 1
     ended.set()
     swapping.join()
-    assert swaps["swaps"] >= SWAPS
+    assert swaps["swaps"] >= times
     assert seen_outside(database.path.parent) == before
     write_tree(database.path, folder)
     assert [line for line in differences(database.path, folder) if not line.endswith(": extra")] == []

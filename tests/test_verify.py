@@ -159,6 +159,7 @@ def test_a_tree_that_is_behind_without_a_server_differs(database: Database, tmp_
     } - {"recent/01-child: missing"} | {"recent/01-child: extra"}
 
 
+@pytest.mark.long
 def test_a_tree_that_a_server_keeps_is_compared_while_agents_write(tmp_path: Path) -> None:
     with Appliance(tmp_path) as server:
         ended = threading.Event()
@@ -236,6 +237,7 @@ def test_without_a_tree_what_sqlite_can_find_is_found(folder: Path) -> None:
         assert verify["error"] is None
 
 
+@pytest.mark.long
 def test_what_keeps_it_from_being_compared_is_said(folder: Path) -> None:
     with Appliance(folder, {"SESSIONS_VERIFY_EVERY": "1s"}) as server:
         eventually(lambda: health(server)["verify"]["status"] == "ok")

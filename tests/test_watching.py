@@ -13,7 +13,8 @@ import shutil
 import signal
 import sqlite3
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -123,13 +124,38 @@ def provoked(name: str, server: Appliance, token: str = "") -> Iterator[Callable
 FAULTS: dict[str, Fault] = {}
 
 
+TAKE_LONG = {
+    "listeners take nothing",
+    "a page of elsewhere asks",
+    "an agent had to drop events",
+    "a webhook does not answer",
+    "Datasette is killed",
+}
+"""Those that `provoke_by_who_is_told` provokes."""
+
+
+def each(names: Iterable[str]) -> list[Any]:
+    return [pytest.param(name, marks=[pytest.mark.long] if name in TAKE_LONG else []) for name in names]
+
+
 @pytest.fixture(scope="module")
 def faults(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Fault]:
-    FAULTS.clear()
-    provoke_on_small_disk(tmp_path_factory.mktemp("disk"))
-    provoke_by_others(tmp_path_factory.mktemp("others"))
-    provoke_by_who_is_told(tmp_path_factory.mktemp("told"))
+    with ThreadPoolExecutor() as pool:
+        places = [tmp_path_factory.mktemp("faults") for _ in range(2)]
+        list(pool.map(lambda provoke, place: provoke(place), (provoke_on_small_disk, provoke_by_others), places))
     return FAULTS
+
+
+@pytest.fixture(scope="module")
+def more_faults(tmp_path_factory: pytest.TempPathFactory) -> None:
+    provoke_by_who_is_told(tmp_path_factory.mktemp("told"))
+
+
+@pytest.fixture
+def fault(request: pytest.FixtureRequest, faults: dict[str, Fault], name: str) -> Fault:
+    if name in TAKE_LONG:
+        request.getfixturevalue("more_faults")
+    return faults[name]
 
 
 def write(server: Appliance, size: int = 100, *, session: str = "s", token: str = "") -> int:
@@ -182,9 +208,11 @@ def in_the_way(folder: Path) -> Iterator[None]:
 
 
 def provoke_by_others(place: Path) -> None:
-    settings = {"SESSIONS_TOKEN": TOKEN, "SESSIONS_READ_TOKEN": READ_TOKEN}
+    settings = {"SESSIONS_TOKEN": TOKEN, "SESSIONS_READ_TOKEN": READ_TOKEN, "SESSIONS_WEBHOOKS": dead_webhook(place)}
     with Appliance(place, settings) as server:
         assert write(server, token=TOKEN) == 200
+        assert export(place, "drill", "--events", "200").returncode == 0
+        assert export(place, "verify", "--full").returncode == 0
         with (
             provoked("somebody holds the lock", server, READ_TOKEN),
             closing(sqlite3.connect(place / "sessions.db", isolation_level=None)) as other,
@@ -203,13 +231,14 @@ def provoke_by_others(place: Path) -> None:
         FAULTS["the database is damaged"] = Fault("", before, metrics_of(server, READ_TOKEN))
 
 
+def dead_webhook(place: Path) -> str:
+    (webhooks := place / "webhooks.json").write_text(json.dumps([{"url": "http://127.0.0.1:1/", "name": "dead"}]))
+    return str(webhooks)
+
+
 def provoke_by_who_is_told(place: Path) -> None:
-    webhooks = place / "webhooks.json"
-    webhooks.write_text(json.dumps([{"url": "http://127.0.0.1:1/", "name": "dead"}]))
-    with Appliance(place / "sessions", {"SESSIONS_WEBHOOKS": str(webhooks)}) as server:
+    with Appliance(place / "sessions", {"SESSIONS_WEBHOOKS": dead_webhook(place)}) as server:
         assert write(server) == 200
-        assert export(place / "sessions", "drill", "--events", "200").returncode == 0
-        assert export(place / "sessions", "verify", "--full").returncode == 0
         with provoked("a webhook does not answer", server) as now:
             attention = {"type": "permission_request", "attention": {"reason": "permission"}}
             httpx.post(f"{server.url}/api/actions/s", json=attention).raise_for_status()
@@ -238,10 +267,10 @@ def provoke_by_who_is_told(place: Path) -> None:
             assert httpx.get(f"{server.url}/datasette/", timeout=60).status_code == 200
 
 
-@pytest.mark.parametrize("name", MOVED)
-def test_a_fault_moves_the_metrics_that_name_it(faults: dict[str, Fault], name: str) -> None:
+@pytest.mark.parametrize("name", each(MOVED))
+def test_a_fault_moves_the_metrics_that_name_it(fault: Fault, name: str) -> None:
     for metric in MOVED[name]:
-        before, after = (found.get(metric, 0.0) for found in (faults[name].before, faults[name].after))
+        before, after = (found.get(metric, 0.0) for found in (fault.before, fault.after))
         assert before != after, f"{metric} is {after} as before"
 
 
@@ -313,9 +342,9 @@ def as_series(fault: Fault) -> Iterator[tuple[str, str]]:
         yield name, f"{begin} {'_x40' if after is None else f'{after:g}+0x40'}"
 
 
-@pytest.mark.parametrize("name", EXPECTED)
-def test_a_fault_sets_off_its_alerts(promtool: str, faults: dict[str, Fault], name: str, tmp_path: Path) -> None:
-    series = list(as_series(faults[name]))
+@pytest.mark.parametrize("name", each(EXPECTED))
+def test_a_fault_sets_off_its_alerts(promtool: str, fault: Fault, name: str, tmp_path: Path) -> None:
+    series = list(as_series(fault))
     assert {alert for alert in EXPECTED[name] if fires(promtool, tmp_path, series, alert)} == EXPECTED[name]
 
 
@@ -391,7 +420,7 @@ def test_the_dashboard_asks_what_prometheus_understands(promtool: str, tmp_path:
     assert bad.returncode != 0
 
 
-def test_what_prometheus_reads_is_well_formed(promtool: str, faults: dict[str, Fault], tmp_path: Path) -> None:
+def test_what_prometheus_reads_is_well_formed(promtool: str, tmp_path: Path) -> None:
     with Appliance(tmp_path / "sessions") as server:
         assert write(server) == 200
         assert httpx.post(f"{server.url}/api/actions/s", content=b"{").status_code == 415

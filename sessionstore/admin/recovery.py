@@ -90,7 +90,7 @@ def bring_back(archives: list[Path], settings: Settings, step: Callable[[int], N
     manifests = [checked(path, longest) for path in archives]
     restored = Restored()
     with appending(settings) as appender:
-        appender.puts_off = False
+        appender.buffers = False
         for path, manifest in zip(archives, manifests, strict=True):
             if appender.session(manifest.session_id):
                 restored.odd.append(f"{path}: there is a session {manifest.session_id} already, and it stays as it is")

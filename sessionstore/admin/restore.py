@@ -285,7 +285,7 @@ class Restoration:
             order = sorted((self.updated(sessions, name, index), name) for name in names)
             ids = (f"restored-{number}" for number in count(self.head + self.restored.events + 1))
             appender = Appender(self.database, clock=now, ids=ids)
-            appender.puts_off = False
+            appender.buffers = False
             for _, name in order:
                 self.append_session(appender, self.reading(sessions, name, index, self.odd))
 

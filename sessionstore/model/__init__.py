@@ -5,5 +5,6 @@ folds      what an event does to a document
 endings    how a session ended
 events     ids, times, JSON, the event and its draft
 redaction  secrets, taken out before anything is stored
+coercion   a line that is not quite valid, kept as what it can be
 drafts     from what a caller sends to drafts of events
 """

@@ -12,6 +12,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 import hook_agent
+from sessionstore.model import coercion
 from sessionstore.model.events import (
     ID_PATTERN,
     LOGS,
@@ -189,6 +190,8 @@ BODIES: dict[str, type[msgspec.Struct]] = {
     "agent_spawned": NewAgent,
     "agent_updated": AgentChange,
     "agent_completed": AgentEnd,
+    "session_lost": Body,
+    "session_deleted": Body,
 }
 
 KEPT_BY_THE_STORE = frozenset(
@@ -347,11 +350,18 @@ def settle_metadata(draft: Draft) -> None:
 
 def check_members(members: Document, owner: str) -> None:
     for name in members:
-        path = path_of(name)
-        if path[0] in KEPT_BY_THE_STORE:
-            raise invalid(f"{owner}.{name}", "is kept by the store and cannot be set")
-        if len(path) > MAX_STEPS or (len(path) > 1 and path[0] in ("status", "attention", "parentSession")):
-            raise invalid(f"{owner}.{name}", f"cannot be set by a dotted name; at most {MAX_STEPS} steps are possible")
+        if why := why_not_settable(name):
+            raise invalid(f"{owner}.{name}", why)
+
+
+def why_not_settable(name: str) -> str:
+    """Why no caller can set a member of the metadata that has this name; empty if one can."""
+    path = path_of(name)
+    if path[0] in KEPT_BY_THE_STORE:
+        return "is kept by the store and cannot be set"
+    if len(path) > MAX_STEPS or (len(path) > 1 and path[0] in ("status", "attention", "parentSession")):
+        return f"cannot be set by a dotted name; at most {MAX_STEPS} steps are possible"
+    return ""
 
 
 DOCUMENTS = ("state_updated", "metadata_updated")
@@ -386,6 +396,7 @@ def draft_of_line(event: Document) -> Draft:
         agent_id=line.agent_id,
         timestamp=utc(line.timestamp) if line.timestamp else None,
         patch=line.patch if line.type == "state_updated" else None,
+        is_lenient=True,
     )
     if line.type in LOGS and line.timestamp not in (None, draft.timestamp):
         draft.data.setdefault("timestamp", line.timestamp)
@@ -461,7 +472,7 @@ def drafts_of_batch(body: bytes, *, max_event_bytes: int, may_delete: bool, reda
         if not line.strip():
             continue
         try:
-            draft = draft_of_line(event_in(line, max_event_bytes, redacted))
+            draft = draft_in(line, max_event_bytes, redacted)
             if draft.type == "session_deleted" and not may_delete:
                 raise Problem(403, "Only the role admin may delete a session")
             found.drafts.append((number, draft))
@@ -470,17 +481,40 @@ def drafts_of_batch(body: bytes, *, max_event_bytes: int, may_delete: bool, reda
     return found
 
 
-def event_in(line: bytes, limit: int, redacted: Redacted) -> Document:
-    """A line's event. What is too deep, too large or too much in its data is cut, and says so.
+def draft_in(line: bytes, limit: int, redacted: Redacted) -> Draft:
+    """The draft of a line, which is kept as what it can be.
 
-    Raises Problem 400, 422.
+    Raises Problem 400 for what cannot be read, 422 where it does not say of what kind it is, and of which session.
     """
+    event = event_in(line, limit)
+    try:
+        return draft_of_line(fitting(event, line, limit, redacted))
+    except Problem:
+        event = settled(event)
+    return draft_of_line(fitting(event, encode(event).encode(), limit, redacted))
+
+
+def settled(event: Document) -> Document:
+    """The event as it can be. Raises Problem 422 for one that does not say of what kind it is, and of which session."""
+    if not coercion.is_attributable(event):
+        checked(event, Line)
+    shape = BODIES.get(event["type"])
+    return coercion.settled(event, Line, shape, lambda name: not why_not_settable(name))
+
+
+def event_in(line: bytes, limit: int) -> Document:
+    """A line's event, as much of it as can be read. Raises Problem 400, 422."""
     try:
         event = decoded(line if len(line) <= limit + ENVELOPE_BYTES else bounded(line))
     except RecursionError:
         event = decoded(bounded(line))
     if not isinstance(event, dict):
         raise invalid("$", "must be a JSON object")
+    return event
+
+
+def fitting(event: Document, line: bytes, limit: int, redacted: Redacted) -> Document:
+    """The event of a line. What is too deep, too large or too much in its data is cut, and says so."""
     data = event.get("data")
     if isinstance(data, dict) and is_too_deep(line):
         whole = hashlib.sha256(line).hexdigest()

@@ -72,6 +72,8 @@ class Draft(msgspec.Struct, kw_only=True):
     """What it changes must be there already (404), as for most REST calls; a batch line or a hook never fails so."""
     must_be_new: bool = False
     """What it makes must not be there yet (409), as for most REST calls; a batch line or a hook never fails so."""
+    is_lenient: bool = False
+    """What metadata cannot hold is kept beside it, where most REST calls are refused (422)."""
     if_match: frozenset[int] | None = None
     """The versions of the state that the caller has in hand; None: any."""
     is_redacted: bool = False

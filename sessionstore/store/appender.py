@@ -16,7 +16,7 @@ from typing import Annotated, NamedTuple
 
 import msgspec
 
-from sessionstore.model import endings, folds
+from sessionstore.model import coercion, endings, folds
 from sessionstore.model.events import LOGS, NEW_SESSIONS, STATE_TYPES, UNKNOWN_USER, Draft, Event, is_absurd, known_id
 from sessionstore.model.folds import DONE, METRICS, Document, encode
 from sessionstore.model.problems import Problem, fault, invalid, invalid_value, no_session
@@ -164,12 +164,12 @@ class Appender:
         """Drafts that were not stored: `duplicate`, or the status of what was wrong with them."""
         self.untold: Counter[str] = Counter()
         """The same of this transaction, which may have to be run again."""
-        self.puts_off = True
+        self.buffers = True
         """False: every entry is inserted at once, so that one that is refused fails alone."""
         self.is_open = False
         """Whether SQLite has been told to begin."""
         self.fresh: list[Event] = []
-        self.forget()
+        self.reload()
 
     # ---- transactions
 
@@ -206,9 +206,9 @@ class Appender:
         if self.connection.in_transaction:
             self.connection.execute("ROLLBACK")
         self.is_open = False
-        self.forget()
+        self.reload()
 
-    def forget(self) -> None:
+    def reload(self) -> None:
         """Know nothing but what the database has."""
         self.cursor, self.searched = self.connection.execute(
             "SELECT coalesce((SELECT max(cursor) FROM events), 0), searched FROM progress"
@@ -228,7 +228,7 @@ class Appender:
 
     # ---- appending
 
-    def look_up(self, drafts: Iterable[Draft]) -> None:
+    def prefetch_event_ids(self, drafts: Iterable[Draft]) -> None:
         """Find out in one query which of the drafts' eventIds nobody has used, so that they need not be asked for."""
         wanted = {(draft.session_id, draft.event_id) for draft in drafts if draft.event_id is not None}
         if len(wanted) < 2:
@@ -266,8 +266,8 @@ class Appender:
 
     def append_draft(self, draft: Draft) -> Appended:
         session = self.session(draft.session_id)
-        if twin := self.twin(draft, session):
-            return self.told_again(draft, twin)
+        if earlier := self.duplicate_of(draft, session):
+            return self.replay(draft, earlier)
         if session is None and draft.type != "session_created":
             return self.append_first_word(draft)
         return self.append_to(session, draft)
@@ -280,8 +280,7 @@ class Appender:
         self.open_transaction()
         if session is None:
             self.check_rate(draft)
-            check_metadata({}, {}, draft.type, draft.data)
-            draft = self.begin_session(draft)
+            draft = self.begin_session(fit_for_metadata({}, {}, draft.type, draft))
         else:
             self.check_room(draft)
             draft = self.decide(draft, session)
@@ -358,7 +357,7 @@ class Appender:
         self.entries.append(event)
         self.entry_ids.add((event.session_id, event.event_id))
         self.noted(event)
-        if not self.puts_off:
+        if not self.buffers:
             self.insert_entries()
         return event
 
@@ -378,7 +377,7 @@ class Appender:
                 self.connection.execute(INSERTS[len(rows)], [value for row in rows for value in values_of(row)])
         except Exception as error:
             self.forget_last(rows[0].cursor)
-            if self.puts_off and not self.is_undone and not is_of_the_disk(error):
+            if self.buffers and not self.is_undone and not is_of_the_disk(error):
                 raise EntryRefused(str(error)) from error
             raise
 
@@ -390,9 +389,10 @@ class Appender:
 
     # ---- retries
 
-    def twin(self, draft: Draft, session: KnownSession | None) -> Event | None:
+    def duplicate_of(self, draft: Draft, session: KnownSession | None) -> Event | None:
         """The event that this draft repeats, if it does: by its eventId, or a session's creation in every part."""
         if session is None:  # of a deleted session only its deletion is left
+            self.unused_ids.discard((draft.session_id, draft.event_id or ""))
             deletion = "session_id = ? AND event_id = ? AND type = 'session_deleted'"
             return self.event(deletion, draft.session_id, draft.event_id) if draft.event_id else None
         if draft.event_id is not None:
@@ -412,17 +412,17 @@ class Appender:
         row = self.connection.execute(f"SELECT {COLUMNS} FROM events WHERE {condition}", values).fetchone()
         return Event(*row) if row else None
 
-    def told_again(self, draft: Draft, twin: Event) -> Appended:
+    def replay(self, draft: Draft, earlier: Event) -> Appended:
         """The answer to a retry: that of the first time. Raises Problem 422 where the content is another."""
-        if not (draft.is_same_by_id or is_same(draft, twin) or is_same(draft, self.as_of_now(twin))):
+        if not (draft.is_same_by_id or is_same(draft, earlier) or is_same(draft, self.as_of_now(earlier))):
             raise Problem(
                 422,
                 f"The event {draft.event_id!r} of this session has other content: give a new event a new eventId",
                 path="$.eventId",
             )
         self.untold["duplicate"] += 1
-        version, record = self.outcome_then(twin) if twin.type in STATE_TYPES else (None, None)
-        return Appended(twin, duplicate=True, version=version, record=record)
+        version, record = self.outcome_then(earlier) if earlier.type in STATE_TYPES else (None, None)
+        return Appended(earlier, duplicate=True, version=version, record=record)
 
     def as_of_now(self, event: Event) -> Event:
         return replace(event, data=encode(self.redacted(folds.decode(event.data))))
@@ -453,7 +453,7 @@ class Appender:
             raise Problem(409, f"There is a session {draft.session_id!r} already: PUT resumes it")
         keeps_user = not session.is_implicit or draft.user_id in (None, UNKNOWN_USER)
         resumed = replace(draft, user_id=session.user_id if keeps_user else draft.user_id)
-        self.check_metadata(resumed, "session_created" if session.is_implicit else "session_resumed")
+        resumed = self.fit_for_metadata(resumed, "session_created" if session.is_implicit else "session_resumed")
         return replace(resumed, type="session_resumed")
 
     def begin_session(self, draft: Draft) -> Draft:
@@ -466,7 +466,7 @@ class Appender:
         return replace(draft, data=draft.data | {"metadata": start | {"continues": found}}) if found else draft
 
     def update_metadata(self, draft: Draft, session: KnownSession) -> Draft:
-        self.check_metadata(draft, draft.type)
+        draft = self.fit_for_metadata(draft, draft.type)
         return self.cancel_agents(draft) if draft.data.get("status") in DONE else draft
 
     def finalize(self, draft: Draft, session: KnownSession) -> Draft:
@@ -483,8 +483,8 @@ class Appender:
         at_work = endings.agents_at_work(self.connection, draft.session_id)
         return replace(draft, data=draft.data | {"cancelledAgents": at_work}) if at_work else draft
 
-    def check_metadata(self, draft: Draft, event_type: str) -> None:
-        """Raises Problem 422 where callers would make something else of the metadata than what it is."""
+    def fit_for_metadata(self, draft: Draft, event_type: str) -> Draft:
+        """The draft, if callers make nothing else of the metadata than what it is. Raises as the function."""
         (document,), (metrics,) = (
             self.connection.execute(query, (draft.session_id,)).fetchone()
             for query in (
@@ -492,7 +492,7 @@ class Appender:
                 "SELECT metrics FROM counted WHERE session_id = ?",
             )
         )
-        check_metadata(folds.decode(document), folds.decode(metrics), event_type, draft.data)
+        return fit_for_metadata(folds.decode(document), folds.decode(metrics), event_type, draft)
 
     def add_goal(self, draft: Draft, session: KnownSession) -> Draft:
         goal_id = draft.data.get("id")
@@ -680,11 +680,17 @@ def is_same(draft: Draft, event: Event) -> bool:
     if (draft.patch, draft.agent_id) != (event.patch, event.agent_id):
         return False
     stored, added = folds.decode(event.data), ADDED.get(event.type, ())
-    if "continues" in (metadata := stored.get("metadata") or {}) and "continues" not in (
-        draft.data.get("metadata") or {}
-    ):
-        del metadata["continues"]  # the store's
-    return draft.data == {name: value for name, value in stored.items() if name in draft.data or name not in added}
+    given, kept = (coercion.in_metadata(event.type, data) for data in (draft.data, stored))
+    if event.type in coercion.BEGINNINGS and "continues" not in given:
+        kept.pop("continues", None)  # the store's
+    return is_same_data(draft.data, stored, added) or (
+        draft.is_lenient
+        and is_same_data(coercion.told(draft.type, draft.data), coercion.told(draft.type, stored), added)
+    )
+
+
+def is_same_data(given: Document, stored: Document, added: Iterable[str]) -> bool:
+    return given == {name: value for name, value in stored.items() if name in given or name not in added}
 
 
 class MetadataMembers(msgspec.Struct, rename="camel"):
@@ -695,6 +701,22 @@ class MetadataMembers(msgspec.Struct, rename="camel"):
     token_usage: dict[str, Annotated[int, msgspec.Meta(ge=-MAX_COUNT, le=MAX_COUNT)]]
     metrics: dict[str, int | float]
     tags: list[str]
+
+
+def fit_for_metadata(document: Document, metrics: Document, event_type: str, draft: Draft) -> Draft:
+    """The draft; a lenient one has beside the metadata what it cannot hold. Raises Problem 422 for any other such."""
+
+    def is_fit(said: Document) -> bool:
+        try:
+            check_metadata(document, metrics, event_type, said)
+        except Problem:
+            return False
+        return True
+
+    if not draft.is_lenient:
+        check_metadata(document, metrics, event_type, draft.data)
+        return draft
+    return draft if is_fit(draft.data) else replace(draft, data=coercion.holdable(event_type, draft.data, is_fit))
 
 
 def check_metadata(document: Document, metrics: Document, event_type: str, said: Document) -> None:

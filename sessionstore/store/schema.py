@@ -41,9 +41,9 @@ def find_results_prompts_and_failures(connection: sqlite3.Connection) -> None:
     connection.execute("CREATE INDEX events_of_failures ON events (cursor) WHERE kind = 'tool_error'")
 
 
-def note_turns(connection: sqlite3.Connection) -> None:
+def note_status_changes(connection: sqlite3.Connection) -> None:
     """From now on: nobody is to be told of what was long ago."""
-    create_schema(connection, re.compile(r"^CREATE (TABLE|INDEX) turns", re.MULTILINE))
+    create_schema(connection, re.compile(r"^CREATE (TABLE|INDEX) status_changes", re.MULTILINE))
 
 
 def search_by_parts_and_marks(connection: sqlite3.Connection) -> None:
@@ -113,14 +113,23 @@ def find_calls_by_their_id(connection: sqlite3.Connection) -> None:
     create_schema(connection, re.compile(r"^CREATE INDEX events_by_tool_use", re.MULTILINE))
 
 
+def name_status_changes(connection: sqlite3.Connection) -> None:
+    """What was `turns`: a session began to wait, failed, or was lost."""
+    if connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'turns'").fetchone():
+        connection.execute("DROP INDEX turns_by_session")
+        connection.execute("ALTER TABLE turns RENAME TO status_changes")
+        create_schema(connection, re.compile(r"^CREATE INDEX status_changes", re.MULTILINE))
+
+
 MIGRATIONS: tuple[Migration, ...] = (
     find_events_by_their_id_first,
     find_results_prompts_and_failures,
-    note_turns,
+    note_status_changes,
     search_by_parts_and_marks,
     find_what_changes_a_state,
     keep_each_ask,
     find_calls_by_their_id,
+    name_status_changes,
 )
 """Append-only: what turns the tables of a database of version N, as PRAGMA user_version has it, into those of N + 1,
 from version 1 on. Views and triggers are made anew after them. schema.sql is always the newest version; a database

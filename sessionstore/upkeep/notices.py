@@ -26,9 +26,10 @@ CALLS = "('tool_call', 'mcp_call', 'bash_exec')"
 OF_ONE_CALL = "'$.toolUseId', '$.timestamp', '$.agentId', '$.prompt_id'"
 
 TURNS = f"""
-SELECT t.cursor, t.session_id, t.status, e.user_id, e.timestamp, e.data FROM turns t JOIN events e USING (cursor)
+SELECT t.cursor, t.session_id, t.status, e.user_id, e.timestamp, e.data
+FROM status_changes t JOIN events e USING (cursor)
 WHERE t.cursor > ? AND t.status IN (SELECT value FROM json_each(?)) ORDER BY t.cursor LIMIT {AT_ONCE}"""
-PENDING = "SELECT count(*) FROM turns WHERE cursor > ? AND status IN (SELECT value FROM json_each(?))"
+PENDING = "SELECT count(*) FROM status_changes WHERE cursor > ? AND status IN (SELECT value FROM json_each(?))"
 CALL = f"""
 SELECT cursor, session_id, coalesce(agent_id, ''), user_id, timestamp, coalesce(data ->> '$.tool', kind),
        coalesce(data -> '$.input', json_remove(data, {OF_ONE_CALL}))

@@ -11,11 +11,11 @@ request_metrics  every request counted
 openapi          parameters and bodies, described
 openapi_models   the shapes of the answers
 request          from a request to a call of the store
-fast_path        the hot routes
 live             WebSocket and server-sent events
 datasette_mount  /datasette/
 metrics          Prometheus text
 health           /health, /ready, /metrics
+fast_path        the hot routes
 api              every other route
 pages            the dashboard, the documentation
 server           the socket, the deadlines, the signals

@@ -22,12 +22,12 @@ from sessionstore.model.drafts import draft_of, object_in
 from sessionstore.model.events import Draft, is_id, now, utc
 from sessionstore.model.folds import Document
 from sessionstore.model.problems import MEDIA_TYPE, Problem, invalid
-from sessionstore.store.appender import Appender, DeleteUnchanged
+from sessionstore.store.appender import DeleteUnchanged
 from sessionstore.store.reader import Page
 from sessionstore.store.search import Narrowed
 from sessionstore.store.writer import LARGE
 from sessionstore.web import openapi_models as answers
-from sessionstore.web.fast_path import entry, logged
+from sessionstore.web.fast_path import entry, logged, stored_batch
 from sessionstore.web.gate import COOKIE, Gate, cookie_of, prefix_in
 from sessionstore.web.health import health, list_webhooks, metrics, ready
 from sessionstore.web.openapi import (
@@ -62,9 +62,6 @@ from sessionstore.web.request import (
 )
 
 log = logging.getLogger("sessionstore.web.api")
-
-MANY_LINES = 500
-"""Bodies larger than this, or batches of more lines, are decoded on another thread, so that they hold nobody up."""
 
 LOGIN_BYTES, LOGIN_SECONDS = 4 << 10, 5.0
 """What the body of a log-in, which anybody may send, may have, and how long it may take."""
@@ -551,55 +548,7 @@ async def post_events(request: Call) -> JSONResponse:
     store = store_of(request)
     check_media_type(headers_of(request), NDJSON)
     body = await read_body(request.receive, store.settings.max_batch_bytes)  # type: ignore[arg-type]
-    caller = caller_of(request)
-    may_delete = caller.role == "admin"
-    is_small = requests.lines_of_batch(body) <= MANY_LINES and len(body) <= LARGE
-
-    def read() -> tuple[Batch, list[Draft]]:
-        lines = requests.drafts_of_batch(
-            body,
-            max_event_bytes=store.settings.max_event_bytes,
-            may_delete=may_delete,
-            redacted=store.writer.redactor.data,
-        )
-        drafts = [draft for _, draft in lines.drafts]
-        for draft in drafts:
-            draft.by = caller.token
-            store.writer.redactor(draft)
-        return Batch(lines), drafts
-
-    work, drafts = read() if is_small else await store.writer.beside(read)
-    return answer(msgspec.json.encode(await store.writer.submit(work, drafts, len(body))))
-
-
-class Batch:
-    """Work for the writer: the lines of one batch, each for itself."""
-
-    def __init__(self, lines: requests.Lines) -> None:
-        self.lines = lines
-
-    def __call__(self, appender: Appender) -> Document:
-        accepted = duplicates = 0
-        refused = requests.Rejections()
-        for number, draft in self.lines.drafts:
-            try:
-                if appender.append(draft).duplicate:
-                    duplicates += 1
-                else:
-                    accepted += 1
-            except Problem as problem:
-                refused.note(number, problem)
-        unread = self.lines.rejections
-        for status, number in unread.statuses.items():
-            appender.untold[f"{status}"] += number
-        return {
-            "success": True,
-            "accepted": accepted,
-            "duplicates": duplicates,
-            "rejected": unread.and_of(refused),
-            "rejectedTotal": unread.statuses.total() + refused.statuses.total(),
-            "cursor": appender.cursor,
-        }
+    return answer(await stored_batch(body, caller_of(request), store))
 
 
 @get("/api/events", responses=gives(answers.EventPage, 422), tags=["events"])

@@ -46,3 +46,31 @@ async def refuse(problem: Problem, scope: Scope, receive: Receive, send: Send) -
         return
     await send({"type": "websocket.http.response.start", "status": problem.status, "headers": headers})
     await send({"type": "websocket.http.response.body", "body": problem.body()})
+
+
+class Heads:
+    """ASGI: answers HEAD as GET, but for the body; RFC 9110, section 9.3.2."""
+
+    def __init__(self, app: ASGI) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope.get("method") != "HEAD":
+            await self.app(scope, receive, send)
+            return
+        as_get = {**scope, "method": "GET"}
+        is_over = False
+
+        async def send_head(message: Message) -> None:
+            """The answer is over with its head: a stream is then told that nobody is there."""
+            nonlocal is_over
+            if not is_over:
+                await send(message)
+            if not is_over and message["type"] == "http.response.start":
+                is_over = True
+                await send({"type": "http.response.body"})
+
+        try:
+            await self.app(as_get, receive, send_head)
+        finally:
+            scope.update({name: as_get[name] for name in ("path_template", "path_params") if name in as_get})

@@ -1,42 +1,48 @@
-"""The two hottest routes, one action and one response, taken from the HTTP protocol before ASGI.
+"""The ASGI fast path: what agents send most, small batches and single entries, answered before the framework.
 
-Posting one entry is what happens most, and the way through ASGI and the framework costs more
-than storing it. What comes the plain way (of a known length, not large, from no page of another
-origin) is answered here; all else goes to the ordinary handlers of api.py, which are built of the
-same functions. Tests hold the two against each other.
+The way through the framework costs more than storing does. What comes the plain way (of a known length, not large, of
+somebody known, from no page of another origin) is answered here; all else goes to the ordinary handlers of api.py,
+which are built of the same functions. Tests hold the two against each other.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import re
-from collections.abc import Callable
+import time
+from typing import Literal, NamedTuple
+
+import msgspec
 
 from sessionstore.appliance import Store
+from sessionstore.model import drafts
 from sessionstore.model.drafts import Headers, entry_draft, object_in
 from sessionstore.model.events import Draft, is_id
-from sessionstore.model.problems import Problem, fault, unavailable
-from sessionstore.store.appender import Appended
-from sessionstore.store.writer import LARGE, Append, Job
-from sessionstore.web.asgi import ASGI, Message, Receive, Scope, Send, problem_headers, refuse
-from sessionstore.web.bodies import Body
-from sessionstore.web.gate import Asked, Gate
-from sessionstore.web.request import check_media_type
+from sessionstore.model.folds import Document
+from sessionstore.model.problems import Problem, fault
+from sessionstore.store.appender import Appended, Appender
+from sessionstore.store.writer import LARGE, Append
+from sessionstore.web.asgi import ASGI, Receive, Scope, Send, answer, problem_headers
+from sessionstore.web.bodies import Body as BodyUnderWay
+from sessionstore.web.gate import Asked, Caller, Gate, asked_in
+from sessionstore.web.health import unsound
+from sessionstore.web.request import check_media_type, read_body
+from sessionstore.web.request_metrics import Traffic
 
-log = logging.getLogger("sessionstore.web.fast_path")
+logger = logging.getLogger(__name__)
 
-HOT = re.compile(rb"/api/actions/([A-Za-z0-9._-]+)(/responses)?")
-MAX_BYTES = LARGE
-"""Of a body: what is larger is decoded, and looked through for secrets, on another thread."""
-OUT_OF_THE_ORDINARY = frozenset({b"origin", b"transfer-encoding", b"expect", b"upgrade"})
+HOT = re.compile(r"/api/(?:events|actions/([A-Za-z0-9._-]+)(/responses)?)")
+ROUTES = {
+    "batch": "/api/events",
+    "action": "/api/actions/{session_id}",
+    "response": "/api/actions/{session_id}/responses",
+}
+MAX_LINES = 500
+"""Of a batch. More, or a body of more than LARGE bytes, is read on another thread, so that it holds nobody up."""
+UNUSUAL = frozenset({b"origin", b"transfer-encoding", b"expect", b"upgrade"})
 """Headers that only the ordinary way heeds."""
+NDJSON = "application/x-ndjson"
 JSON = [(b"content-type", b"application/json")]
-OF_THE_DATABASE = re.compile(r"/(?:api/(?!login)|ws|datasette)")
-"""What cannot be answered without the database."""
-
-Respond = Callable[[int, list[tuple[bytes, bytes]], bytes, bool], None]
-"""Writes a whole response: status, headers, body, and whether the connection stays."""
 
 
 def entry(log: str, session_id: str, headers: Headers, body: bytes) -> Draft:
@@ -51,133 +57,130 @@ def logged(appended: Appended) -> bytes:
     return f'{{"success":true,"seq":{event.seq},"cursor":{event.cursor},"eventId":"{event.event_id}"}}'.encode()
 
 
-class Door:
-    """Takes the requests that are hot, has their entries stored, and answers them."""
+async def stored_batch(body: bytes, caller: Caller, store: Store) -> bytes:
+    """Store the lines of a batch; the answer, once all is on disk. Raises Problem."""
+    is_small = len(body) <= LARGE and drafts.lines_of_batch(body) <= MAX_LINES
+    work, found = (
+        batch_in(body, caller, store) if is_small else await store.writer.beside(batch_in, body, caller, store)
+    )
+    return msgspec.json.encode(await store.writer.submit(work, found, len(body)))
 
-    def __init__(self, gate: Gate, store: Store) -> None:
+
+def batch_in(body: bytes, caller: Caller, store: Store) -> tuple[Batch, list[Draft]]:
+    """What is to be stored of a batch, without secrets. Raises Problem."""
+    lines = drafts.drafts_of_batch(
+        body,
+        max_event_bytes=store.settings.max_event_bytes,
+        may_delete=caller.role == "admin",
+        redacted=store.writer.redactor.data,
+    )
+    found = [draft for _, draft in lines.drafts]
+    for draft in found:
+        draft.by = caller.token
+        store.writer.redactor(draft)
+    return Batch(lines), found
+
+
+class Batch:
+    """Work for the writer: the lines of one batch, each for itself."""
+
+    def __init__(self, lines: drafts.Lines) -> None:
+        self.lines = lines
+
+    def __call__(self, appender: Appender) -> Document:
+        accepted = duplicates = 0
+        refused = drafts.Rejections()
+        for number, draft in self.lines.drafts:
+            try:
+                if appender.append(draft).duplicate:
+                    duplicates += 1
+                else:
+                    accepted += 1
+            except Problem as problem:
+                refused.note(number, problem)
+        unread = self.lines.rejections
+        for status, number in unread.statuses.items():
+            appender.untold[f"{status}"] += number
+        return {
+            "success": True,
+            "accepted": accepted,
+            "duplicates": duplicates,
+            "rejected": unread.and_of(refused),
+            "rejectedTotal": unread.statuses.total() + refused.statuses.total(),
+            "cursor": appender.cursor,
+        }
+
+
+class Taken(NamedTuple):
+    """A request that the fast path answers."""
+
+    begun: float
+
+    kind: Literal["batch", "action", "response"]
+    session_id: str | None
+    asked: Asked
+    size: int
+    """The bytes of its body."""
+    expected: BodyUnderWay
+    """Counted from the beginning, as if all of it were here."""
+
+
+class FastPath:
+    """ASGI: answers what is hot, and passes on everything else."""
+
+    def __init__(self, app: ASGI, gate: Gate, store: Store, traffic: Traffic) -> None:
+        self.app = app
         self.gate = gate
         self.store = store
-        self.max_bytes = min(MAX_BYTES, store.settings.max_event_bytes)
-
-    def call(self, url: bytes, scope: Scope, respond: Respond) -> Call | None:
-        """The request whose headers `scope` has, a POST; None: it is not hot, and goes the ordinary way, as does that
-        of a stranger, whose body nobody waits for."""
-        if not (hot := HOT.fullmatch(url)) or not is_id(session_id := hot[1].decode()):
-            return None
-        headers: Headers = dict(scope["headers"])
-        length = headers.get(b"content-length", b"")
-        if not length.isdigit() or int(length) > self.max_bytes or not headers.keys().isdisjoint(OUT_OF_THE_ORDINARY):
-            return None
-        client = scope.get("client") or ("",)
-        asked = Asked("POST", url.decode(), scope["headers"], headers, client[0], scope["scheme"])
-        if (body := self.gate.expected(asked, int(length))) is None:
-            return None
-        return Call(self, asked, "response" if hot[2] else "action", session_id, respond, body)
-
-    def take(self, call: Call) -> None:
-        """Have it stored, and answered once it is. Raises Problem."""
-        store = self.store
-        caller = self.gate.admit(call.asked)
-        if store.finding:
-            raise unsound(store)
-        draft = entry(call.log, call.session_id, call.asked.headers, call.body)
-        draft.by = caller.token
-        store.writer.put(Job(Append(draft), (draft,), call, len(call.body)))
-
-
-class Call:
-    """One entry on its way into a log.
-
-    To uvicorn's protocol it is the cycle of a request and its response, so that pipelining, keep-alive and
-    the end of the server go on as ever; to the writer it is whom to answer.
-    """
-
-    message_event = asyncio.Event()
-    """Set by uvicorn for an app that waits for the body; here nobody does."""
-    response_started = False
-
-    def __init__(self, door: Door, asked: Asked, log: str, session_id: str, respond: Respond, expected: Body) -> None:
-        self.door = door
-        self.asked = asked
-        self.log = log
-        self.session_id = session_id
-        self.respond = respond
-        self.expected = expected
-        """Counted from the beginning, as if all of it were here."""
-        self.body = b""
-        self.more_body = True
-        self.response_complete = False
-        self.keep_alive = True
-        self.disconnected = False
-
-    def begin(self) -> None:
-        """The whole request is here."""
-        self.expected.let_go()
-        try:
-            self.door.take(self)
-        except Problem as problem:
-            self.set_exception(problem)
-        except Exception:
-            log.exception("A fault while an entry was taken")
-            self.set_exception(fault())
-
-    def done(self) -> bool:
-        """Whether nobody waits for the answer any more."""
-        return self.disconnected
-
-    def set_result(self, appended: Appended) -> None:
-        self.answer(200, JSON, logged(appended))
-
-    def set_exception(self, problem: Problem) -> None:
-        self.answer(problem.status, problem_headers(problem), problem.body())
-
-    def answer(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
-        self.response_complete = True
-        self.respond(status, headers, body, self.keep_alive)
-
-
-class Sound:
-    """ASGI: lets nobody to a database that is not sound."""
-
-    def __init__(self, app: ASGI, store: Store) -> None:
-        self.app = app
-        self.store = store
+        self.traffic = traffic
+        self.max_bytes = min(LARGE, store.settings.max_event_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self.store.finding and scope["type"] != "lifespan" and OF_THE_DATABASE.match(scope["path"]):
-            await refuse(unsound(self.store), scope, receive, send)
-        else:
-            await self.app(scope, receive, send)
-
-
-class Heads:
-    """ASGI: answers HEAD as GET, but for the body; RFC 9110, section 9.3.2."""
-
-    def __init__(self, app: ASGI) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope.get("method") != "HEAD":
+        if (taken := self.take(scope)) is None:
             await self.app(scope, receive, send)
             return
-        as_get = {**scope, "method": "GET"}
-        is_over = False
-
-        async def send_head(message: Message) -> None:
-            """The answer is over with its head: a stream is then told that nobody is there."""
-            nonlocal is_over
-            if not is_over:
-                await send(message)
-            if not is_over and message["type"] == "http.response.start":
-                is_over = True
-                await send({"type": "http.response.body"})
-
+        if self.gate.settings.trusted_proxies:
+            scope["client"] = (self.gate.address_of(taken.asked), 0)
         try:
-            await self.app(as_get, receive, send_head)
+            body = await read_body(receive, taken.size)
+            taken.expected.let_go()
+            caller = scope["state"]["caller"] = self.gate.admit(taken.asked)
+            said = await self.keep(taken, body, caller)
+            status, headers = 200, JSON
+        except Exception as error:
+            problem = error if isinstance(error, Problem) else fault()
+            if problem is not error:
+                logger.exception("%s failed", scope["path"])
+            status, headers, said = problem.status, problem_headers(problem), problem.body()
         finally:
-            scope.update({name: as_get[name] for name in ("path_template", "path_params") if name in as_get})
+            taken.expected.let_go()
+        seconds = time.perf_counter() - taken.begun
+        await answer(send, status, headers, said)
+        scope["path_template"], scope["path_params"] = ROUTES[taken.kind], {"session_id": taken.session_id}
+        self.traffic.note(scope, status, seconds, len(said))
 
+    def take(self, scope: Scope) -> Taken | None:
+        """None: it is not hot, and goes the ordinary way, as does that of a stranger, whose body nobody waits for."""
+        hot = HOT.fullmatch(scope["path"]) if scope.get("method") == "POST" and not scope["query_string"] else None
+        if hot is None or (hot[1] and not is_id(hot[1])):
+            return None
+        asked = asked_in(scope)
+        length = asked.headers.get(b"content-length", b"")
+        if not length.isdigit() or int(length) > self.max_bytes or not asked.headers.keys().isdisjoint(UNUSUAL):
+            return None
+        if (expected := self.gate.expected(asked, int(length))) is None:
+            return None
+        kind: Literal["batch", "action", "response"] = "batch" if not hot[1] else "response" if hot[2] else "action"
+        return Taken(time.perf_counter(), kind, hot[1], asked, int(length), expected)
 
-def unsound(store: Store) -> Problem:
-    assert store.finding is not None
-    return unavailable(store.finding.detail, retry_after=30)
+    async def keep(self, taken: Taken, body: bytes, caller: Caller) -> bytes:
+        """Store it; the answer, once all is on disk. Raises Problem."""
+        store, headers = self.store, taken.asked.headers
+        if store.finding:
+            raise unsound(store)
+        if taken.kind == "batch" or taken.session_id is None:
+            check_media_type(headers, NDJSON)
+            return await stored_batch(body, caller, store)
+        draft = entry(taken.kind, taken.session_id, headers, body)
+        draft.by = caller.token
+        return logged(await store.writer.submit(Append(draft), (draft,), len(body)))

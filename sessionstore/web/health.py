@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 
 import msgspec
@@ -12,7 +13,7 @@ from sessionstore import __version__
 from sessionstore.appliance import Store
 from sessionstore.model.events import text_of_time
 from sessionstore.model.folds import Document
-from sessionstore.model.problems import Problem
+from sessionstore.model.problems import Problem, unavailable
 from sessionstore.store.disk import Disk
 from sessionstore.upkeep.backups import Backups
 from sessionstore.upkeep.comparison import Comparison
@@ -20,6 +21,7 @@ from sessionstore.upkeep.retention import Retention
 from sessionstore.upkeep.tree import Mirror
 from sessionstore.upkeep.webhooks import Webhook
 from sessionstore.web import openapi_models as answers
+from sessionstore.web.asgi import ASGI, Receive, Scope, Send, refuse
 from sessionstore.web.metrics import prometheus
 from sessionstore.web.openapi_models import gives, problems
 from sessionstore.web.request import (
@@ -150,3 +152,26 @@ async def metrics(request: Call) -> Response[str]:
     state = request.app.state
     text = prometheus(store_of(request), state.listeners, state.gate, state.traffic, state.questions)
     return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+OF_THE_DATABASE = re.compile(r"/(?:api/(?!login)|ws|datasette)")
+"""What cannot be answered without the database."""
+
+
+class Sound:
+    """ASGI: lets nobody to a database that is not sound."""
+
+    def __init__(self, app: ASGI, store: Store) -> None:
+        self.app = app
+        self.store = store
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self.store.finding and scope["type"] != "lifespan" and OF_THE_DATABASE.match(scope["path"]):
+            await refuse(unsound(self.store), scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
+
+
+def unsound(store: Store) -> Problem:
+    assert store.finding is not None
+    return unavailable(store.finding.detail, retry_after=30)

@@ -9,7 +9,6 @@ import signal
 import socket
 import ssl
 import sys
-import time
 from asyncio import TimerHandle
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -31,11 +30,10 @@ from sessionstore.settings import Settings
 from sessionstore.store.owner import CannotStart
 from sessionstore.web.asgi import Scope, problem_headers
 from sessionstore.web.connections import Connections, Rest
-from sessionstore.web.fast_path import Call, Door
-from sessionstore.web.gate import Caller
-from sessionstore.web.request_metrics import OTHER, Traffic, actor_of, logs_requests
+from sessionstore.web.gate import Caller, Gate
+from sessionstore.web.request_metrics import OTHER, Traffic
 
-log = logging.getLogger("sessionstore.web.server")
+logger = logging.getLogger(__name__)
 
 HEADER_SECONDS = 10.0
 MUTE_SECONDS = 1.0
@@ -95,9 +93,9 @@ class Certificate:
             ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(*self.files, password=no_passphrase)
             self.context.load_cert_chain(*self.files, password=no_passphrase)
         except (OSError, ValueError) as error:
-            log.warning("The certificate stays as it was: %s", error)
+            logger.warning("The certificate stays as it was: %s", error)
         else:
-            log.warning("A new certificate is used: %s", self.files[0])
+            logger.warning("A new certificate is used: %s", self.files[0])
 
 
 def certificate_of(settings: Settings) -> Certificate | None:
@@ -148,12 +146,6 @@ class Gathering:
             self.loop.call_soon(self.flush)
         self.pieces.append(data)
 
-    def write_whole(self, answer: bytes) -> None:
-        if self.pieces:
-            self.write(answer)
-        else:
-            self.transport.write(answer)
-
     def flush(self) -> None:
         pieces, self.pieces = self.pieces, []
         if pieces and not self.transport.is_closing():
@@ -167,12 +159,8 @@ class Gathering:
         return getattr(self.transport, name)
 
 
-HOT_ROUTES = {"action": "/api/actions/{session_id}", "response": "/api/actions/{session_id}/responses"}
-
-
 class Http(HttpToolsProtocol):
-    """HTTP with bounds: for the time and the size of the headers, and for the time of the body. What is hot goes
-    through the door.
+    """HTTP with bounds: for the time and the size of the headers, and for the time of the body.
 
     A request that comes whole, as nearly all do, costs no timer.
     """
@@ -186,16 +174,11 @@ class Http(HttpToolsProtocol):
     is_lost = False
     """Whether what comes cannot be read any more; what came before is still answered."""
 
-    hot: Call | None = None
-    """The one that is being answered, and since when."""
-    hot_began = 0.0
-
-    def __init__(self, door: Door, connections: Connections, traffic: Traffic, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, gate: Gate, connections: Connections, traffic: Traffic, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.door = door
+        self.gate = gate
         self.all_connections = connections
         self.traffic = traffic
-        self.logs_requests = logs_requests()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self.gathering = Gathering(transport, self.loop)
@@ -211,7 +194,7 @@ class Http(HttpToolsProtocol):
             return Rest.MUTE if self.loop.time() > self.connected_at + MUTE_SECONDS else Rest.NEW
         if self.cycle.response_complete:
             return Rest.BETWEEN
-        return Rest.UNKNOWN if not isinstance(self.cycle, Call) and awaits_stranger(self.cycle) else None
+        return Rest.UNKNOWN if awaits_stranger(self.cycle) else None
 
     def let_go(self) -> None:
         if self.rest is Rest.UNKNOWN:
@@ -220,8 +203,6 @@ class Http(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.all_connections.leave(self)
-        if self.hot is not None:
-            self.hot.expected.let_go()
         self.allowed = None
         self.set_deadline()
         super().connection_lost(exc)
@@ -258,57 +239,13 @@ class Http(HttpToolsProtocol):
         self.allowed = BODY_SECONDS
         if len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers) > MAX_HEAD_BYTES:
             raise head_too_large()
-        if (call := self.hot_call()) is None:
-            super().on_headers_complete()
-        else:
-            self.cycle = cast(RequestResponseCycle, call)
-
-    def hot_call(self) -> Call | None:
-        parser = self.parser
-        if parser.get_method() != b"POST" or not parser.should_keep_alive() or parser.get_http_version() != "1.1":
-            return None
-        if self.flow.write_paused or (self.cycle is not None and not self.cycle.response_complete):
-            return None  # one after the other, and only for who takes the answers
-        self.hot = self.door.call(self.url, cast(Scope, self.scope), self.respond)
-        self.hot_began = time.perf_counter()
-        return self.hot
+        super().on_headers_complete()
 
     def on_message_complete(self) -> None:
         self.allowed = None
         super().on_message_complete()
         if self.cycle is not None:
             self.cycle.more_body = False  # uvicorn says so only where nothing was answered yet
-        if isinstance(self.cycle, Call) and not self.cycle.response_complete:
-            self.cycle.begin()
-
-    def respond(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes, keep_alive: bool) -> None:
-        """The whole response to a call through the door."""
-        if not self.transport.is_closing():
-            usual = self.server_state.default_headers
-            self.gathering.write_whole(message(status, [*usual, *headers, *([] if keep_alive else [CLOSE])], body))
-            if not keep_alive:
-                self.transport.close()
-        self.count_hot(status, len(body))
-        self.on_response_complete()
-
-    def count_hot(self, status: int, size: int) -> None:
-        assert self.hot is not None
-        seconds = time.perf_counter() - self.hot_began
-        route = HOT_ROUTES[self.hot.log]
-        self.traffic.of("POST", route).note(status, seconds)
-        if self.logs_requests:
-            asked, gate = self.hot.asked, self.door.gate
-            self.traffic.log(
-                "POST",
-                route,
-                status,
-                seconds,
-                path=asked.path,
-                client=gate.address_of(asked),
-                actor=actor_of(gate.caller(asked.headers)),
-                session_id=self.hot.session_id,
-                bytes=size,
-            )
 
     def handle_websocket_upgrade(self) -> None:
         self.allowed = None
@@ -343,7 +280,7 @@ class Http(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         """What cannot be read. A whole request before it is answered first, and the connection then closed."""
         self.is_lost = True
-        self.door.gate.note_unreadable(self.client[0] if self.client else "")
+        self.gate.note_unreadable(self.client[0] if self.client else "")
         if self.cycle is not None and not self.cycle.more_body and not self.cycle.response_complete:
             self.cycle.keep_alive = False
             return
@@ -501,13 +438,13 @@ class Server(uvicorn.Server):
     """uvicorn that tells the app of the end before it waits for it, and leaves with exit code 0."""
 
     def __init__(
-        self, app: Any, door: Door, traffic: Traffic, certificate: Certificate | None, on_exit: Callable[[], None]
+        self, app: Any, gate: Gate, traffic: Traffic, certificate: Certificate | None, on_exit: Callable[[], None]
     ) -> None:
-        connections = Connections(door.gate.settings, door.gate.refused)
+        connections = Connections(gate.settings, gate.refused)
         super().__init__(
             uvicorn.Config(
                 app,
-                http=cast(type[Http], partial(Http, door, connections, traffic)),
+                http=cast(type[Http], partial(Http, gate, connections, traffic)),
                 ws=WebSockets,
                 loop="uvloop",
                 lifespan="on",
@@ -520,30 +457,12 @@ class Server(uvicorn.Server):
                 ws_max_size=65536,
                 ws_per_message_deflate=False,
                 backlog=1024,
+                ssl_context_factory=(lambda *_: certificate.context) if certificate else None,
             )
         )
         logging.getLogger("uvicorn.error").addFilter(is_of_the_server)
         self.certificate = certificate
         self.on_exit = on_exit
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """As uvicorn does it; but a handshake of TLS, which comes before any other bound holds, has one too."""
-        await self.lifespan.startup()
-        if self.lifespan.should_exit:
-            sys.exit(1)
-        protocol = partial(
-            cast(Callable[..., Http], self.config.http_protocol_class),
-            config=self.config,
-            server_state=self.server_state,
-            app_state=self.lifespan.state,
-        )
-        tls: dict[str, Any] = {}
-        if self.certificate:
-            tls = {"ssl": self.certificate.context, "ssl_handshake_timeout": HEADER_SECONDS}
-            tls["ssl_shutdown_timeout"] = LINGER_SECONDS
-        serve = asyncio.get_running_loop().create_server
-        self.servers = [await serve(protocol, sock=one, backlog=self.config.backlog, **tls) for one in sockets or ()]
-        self.started = True
 
     async def on_tick(self, counter: int) -> bool:
         if self.certificate and counter % TICKS_A_SECOND == 0:

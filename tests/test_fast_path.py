@@ -1,4 +1,4 @@
-"""The door answers to the letter as the ordinary handlers do."""
+"""The fast path answers to the letter as the ordinary handlers do."""
 
 from __future__ import annotations
 
@@ -10,11 +10,9 @@ import httpx
 import pytest
 
 from app import create_app
-from sessionstore.appliance import Store
 from sessionstore.settings import Settings
 from sessionstore.web.asgi import Scope
-from sessionstore.web.fast_path import Door
-from sessionstore.web.tokens import Tokens
+from sessionstore.web.fast_path import FastPath
 from tests.appliance import Appliance
 
 JSON = {"content-type": "application/json"}
@@ -114,10 +112,32 @@ HEADERS: tuple[dict[str, str], ...] = (
     JSON | {"host": "evil.example"},
     JSON | {"if-match": '"9"'},
 )
+NDJSON = {"content-type": "application/x-ndjson"}
+LINE = b'{"type":"action","sessionId":"lines","eventId":"line-%d","data":{"type":"note"}}\n'
+BATCHES: tuple[tuple[bytes, dict[str, str]], ...] = (
+    (LINE % 1, NDJSON),
+    (LINE % 1 + LINE % 2 + LINE % 2, NDJSON),
+    (LINE % 3 + b"{]\n" + LINE % 4, NDJSON),
+    (LINE % 5 + b"\xff\xfe\n" + (LINE % 6).rstrip(), NDJSON),
+    (b"\xef\xbb\xbf" + LINE % 7 + b"\r\n\n", NDJSON),
+    (b'{"type":"goal_added","sessionId":"lines","data":{}}', NDJSON),
+    (b'{"type":"unheard_of","sessionId":"lines"}\n{"type":"action"}', NDJSON),
+    (b'{"type":"session_deleted","sessionId":"lines-2"}', NDJSON),
+    (b"".join(LINE % number for number in range(100, 260)), NDJSON),
+    (b"\n" * 600, NDJSON),
+    (b"", NDJSON),
+    (b"null", NDJSON),
+    (LINE % 8, JSON),
+    (LINE % 9, {}),
+    (LINE % 10, NDJSON | {"content-encoding": "gzip"}),
+    (LINE % 11, NDJSON | {"host": "evil.example"}),
+    (LINE % 12, NDJSON | {"idempotency-key": "x"}),
+)
 CORPUS = (
     *(Asked(body, f"/api/actions/session{log}") for body in BODIES for log in ("", "/responses")),
     *(Asked(WELL % number, path) for number, path in enumerate(PATHS)),
     *(Asked(b'{"type":"note"}', "/api/actions/headers", headers) for headers in HEADERS),
+    *(Asked(body, "/api/events", headers) for body, headers in BATCHES),
 )
 
 
@@ -126,13 +146,13 @@ def answers(folder: Path, body: Callable[[bytes], Iterable[bytes] | bytes]) -> l
     origins = {"SESSIONS_ALLOWED_ORIGINS": "http://localhost:3000"}
     with Appliance(folder, origins) as appliance, httpx.Client(base_url=appliance.url, timeout=30) as client:
         found = [client.post(asked.path, content=body(asked.body), headers=asked.headers) for asked in CORPUS]
-        for session in ("session", "other", "headers"):
+        for session in ("session", "other", "headers", "lines"):
             found += [client.get(f"/api/actions/{session}{log}") for log in ("", "/responses")]
         return [answered(answer) for answer in found]
 
 
 def whole(body: bytes) -> bytes:
-    """A body of a known length: the door takes it."""
+    """A body of a known length: the fast path takes it."""
     return body
 
 
@@ -157,7 +177,7 @@ def nameless(document: Any) -> Any:
     return given | ({"eventId": len(given["eventId"]) > 8} if "eventId" in given else {})
 
 
-def test_through_the_door_and_the_ordinary_way_every_answer_is_the_same(tmp_path: Path) -> None:
+def test_by_the_fast_path_and_the_ordinary_way_every_answer_is_the_same(tmp_path: Path) -> None:
     hot, ordinary = answers(tmp_path / "hot", whole), answers(tmp_path / "ordinary", in_chunks)
     for asked, here, there in zip(CORPUS, hot, ordinary, strict=False):
         assert here == there, (asked.path, asked.headers, asked.body[:80])
@@ -166,37 +186,40 @@ def test_through_the_door_and_the_ordinary_way_every_answer_is_the_same(tmp_path
 
 
 @pytest.fixture
-def door(folder: Path) -> Door:
+def fast(folder: Path) -> FastPath:
     folder.mkdir()
-    store = Store(Settings(directory=folder))
-    return Door(create_app(store, Tokens(store.settings)), store)
+    app = create_app(Settings(directory=folder))
+    return FastPath(app.gate, app.gate, app.store, app.traffic)
 
 
-def takes(door: Door, url: bytes, headers: dict[bytes, bytes]) -> bool:
-    scope: Scope = {"headers": list(headers.items()), "scheme": "http", "client": ("127.0.0.1", 40000)}
-    return door.call(url, scope, lambda *_: None) is not None
+def takes(fast: FastPath, url: str, headers: dict[bytes, bytes]) -> bool:
+    path, _, query = url.partition("?")
+    scope: Scope = {"type": "http", "method": "POST", "path": path, "query_string": query.encode(), "scheme": "http"}
+    return fast.take({**scope, "headers": list(headers.items()), "client": ("127.0.0.1", 40000)}) is not None
 
 
-def test_what_comes_whole_is_taken(door: Door) -> None:
-    assert takes(door, b"/api/actions/s", {b"content-length": b"15"})
-    assert takes(door, b"/api/actions/s/responses", {b"content-length": b"16384", b"connection": b"keep-alive"})
+def test_what_comes_whole_is_taken(fast: FastPath) -> None:
+    assert takes(fast, "/api/actions/s", {b"content-length": b"15"})
+    assert takes(fast, "/api/actions/s/responses", {b"content-length": b"16384", b"connection": b"keep-alive"})
+    assert takes(fast, "/api/events", {b"content-length": b"16384"})
 
 
 @pytest.mark.parametrize(
     ("url", "headers"),
     [
-        (b"/api/actions/s?a=b", {b"content-length": b"15"}),
-        (b"/api/actions/a..b", {b"content-length": b"15"}),
-        (b"/api/actions/a%62", {b"content-length": b"15"}),
-        (b"/api/actions/s/", {b"content-length": b"15"}),
-        (b"/api/state/s", {b"content-length": b"15"}),
-        (b"/api/actions/s", {}),
-        (b"/api/actions/s", {b"transfer-encoding": b"chunked"}),
-        (b"/api/actions/s", {b"content-length": b"16385"}),
-        (b"/api/actions/s", {b"content-length": b"15", b"expect": b"100-continue"}),
-        (b"/api/actions/s", {b"content-length": b"15", b"upgrade": b"h2c"}),
-        (b"/api/actions/s", {b"content-length": b"15", b"origin": b"http://127.0.0.1"}),
+        ("/api/actions/s?a=b", {b"content-length": b"15"}),
+        ("/api/actions/a..b", {b"content-length": b"15"}),
+        ("/api/actions/s/", {b"content-length": b"15"}),
+        ("/api/state/s", {b"content-length": b"15"}),
+        ("/api/events/", {b"content-length": b"15"}),
+        ("/api/events", {b"content-length": b"16385"}),
+        ("/api/actions/s", {}),
+        ("/api/actions/s", {b"transfer-encoding": b"chunked"}),
+        ("/api/actions/s", {b"content-length": b"16385"}),
+        ("/api/actions/s", {b"content-length": b"15", b"expect": b"100-continue"}),
+        ("/api/actions/s", {b"content-length": b"15", b"upgrade": b"h2c"}),
+        ("/api/actions/s", {b"content-length": b"15", b"origin": b"http://127.0.0.1"}),
     ],
 )
-def test_what_needs_more_than_that_goes_the_ordinary_way(door: Door, url: bytes, headers: dict[bytes, bytes]) -> None:
-    assert not takes(door, url, headers)
+def test_what_needs_more_than_that_goes_the_ordinary_way(fast: FastPath, url: str, headers: dict[bytes, bytes]) -> None:
+    assert not takes(fast, url, headers)

@@ -7,10 +7,13 @@ BIN    := $(VENV)/bin
 # Hundreds of tests start a server or an agent: they may keep what Python has compiled, whatever the caller's setting.
 PYTEST := env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest
 
-.PHONY: run test test-long e2e e2e-local soak bench screenshots check clean
+.PHONY: run demo test test-long e2e e2e-local soak bench screenshots check clean
 
 run: $(VENV)/server          ## set up, and start the appliance on 127.0.0.1:9000
 	@exec $(BIN)/python app.py
+
+demo: $(VENV)/demo           ## the store and two LangGraph agents at work, without Docker, until Ctrl-C
+	@exec $(BIN)/python containers/demo.py
 
 test: $(VENV)/test check     ## set up, check style and types, run the tests but for those that take long
 	$(PYTEST) -n auto --dist loadfile -m "not long"
@@ -53,6 +56,11 @@ $(VENV)/server: pyproject.toml packages/hook-agent/pyproject.toml constraints.tx
 	@$(PYTHON) -m venv $(VENV) || { echo "python3 needs its venv module: apt-get install python3-venv"; exit 1; }
 	@echo "Installing what the server needs …"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable . --editable packages/hook-agent
+	@touch $@
+
+$(VENV)/demo: $(VENV)/server containers/requirements.txt
+	@echo "Installing what the agents need …"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --requirement containers/requirements.txt
 	@touch $@
 
 $(VENV)/test: $(VENV)/server

@@ -12,14 +12,15 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 WORKDIR /build
 RUN python -m venv --without-pip /venv
 COPY pyproject.toml constraints.txt ./
-RUN python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["server"], sep="\n")' \
-        > requirements.txt \
+# hook-agent, of which the server needs the file, is copied below.
+RUN python -c 'import tomllib; needs = tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"]; \
+        print(*(need for need in needs if not need.startswith("hook-agent")), sep="\n")' > requirements.txt \
     && pip --python /venv/bin/python install --no-compile --only-binary :all: -c constraints.txt -r requirements.txt \
     # What comes along, and nothing here needs, goes again.
     && pip --python /venv/bin/python uninstall --yes pip setuptools \
     && find /venv -name '*.map' -delete
 WORKDIR /app
-COPY app.py schema.sql views.sql queries.sql dashboard.html hook_agent.py containers/healthcheck.py ./
+COPY app.py schema.sql views.sql queries.sql dashboard.html hook_agent.py healthcheck.py ./
 COPY sessionstore ./sessionstore
 COPY dashboard ./dashboard
 COPY containers/hook_agent.mjs containers/hook_agent_langchain.py ./containers/

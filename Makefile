@@ -11,10 +11,13 @@ PYTEST := env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest
 WORKERS  ?= $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) * 3 / 2)))
 PARALLEL := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: run test test-long e2e e2e-local soak bench screenshots check clean
+.PHONY: run demo test test-long e2e e2e-local soak bench screenshots check clean
 
 run: $(VENV)/server          ## set up, and start the appliance on 127.0.0.1:9000
 	@exec $(BIN)/python app.py
+
+demo: $(VENV)/demo           ## the store and two LangGraph agents at work, without Docker, until Ctrl-C
+	@exec $(BIN)/python containers/demo.py
 
 test: $(VENV)/test check     ## set up, check style and types, run the tests but for those that take long
 	$(PYTEST) $(PARALLEL) -m "not long"
@@ -52,14 +55,19 @@ screenshots: $(VENV)/test    ## take the README's pictures anew
 clean:
 	rm -rf .venv .venv-* build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-$(VENV)/server: pyproject.toml constraints.txt
+$(VENV)/server: pyproject.toml packages/hook-agent/pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 …")'
 	@$(PYTHON) -m venv $(VENV) || { echo "python3 needs its venv module: apt-get install python3-venv"; exit 1; }
 	@echo "Installing what the server needs …"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[server]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable . --editable packages/hook-agent
+	@touch $@
+
+$(VENV)/demo: $(VENV)/server containers/requirements.txt
+	@echo "Installing what the agents need …"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --requirement containers/requirements.txt
 	@touch $@
 
 $(VENV)/test: $(VENV)/server
 	@echo "Installing what the tests need …"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[server,test]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test]' --editable packages/hook-agent
 	@touch $@

@@ -4079,8 +4079,9 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
 }
 
 
-def main(arguments: list[str]) -> int:
+def main(arguments: list[str] | None = None) -> int:
     """0; 1 if it was not as it should be; 2 if used wrongly."""
+    arguments = sys.argv[1:] if arguments is None else arguments
     if arguments and arguments[0] in COMMANDS:
         return COMMANDS[arguments[0]](arguments[1:])
     wants_help = bool(arguments) and arguments[0] in ("-h", "--help")
@@ -4091,4 +4092,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

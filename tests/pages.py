@@ -8,6 +8,7 @@ import re
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 from typing import NamedTuple
 
 import httpx
@@ -50,12 +51,14 @@ def curl(arguments: list[str]) -> str:
     options = argparse.ArgumentParser()
     options.add_argument("-s", action="store_true")
     options.add_argument("-X", dest="method")
-    options.add_argument("--json")
+    options.add_argument("-H", dest="header", default="")
+    options.add_argument("-d", dest="data")
     options.add_argument("url")
     asked = options.parse_args(arguments)
-    method = asked.method or ("POST" if asked.json else "GET")
-    headers = {"Content-Type": "application/json", "Accept": "application/json"} if asked.json else {}
-    return httpx.request(method, f"http://{asked.url}", content=asked.json, headers=headers, timeout=30).text
+    method = asked.method or ("POST" if asked.data else "GET")
+    name, _, value = asked.header.partition(":")
+    headers = {name: value.strip()} if name else {}
+    return httpx.request(method, f"http://{asked.url}", content=asked.data, headers=headers, timeout=30).text
 
 
 def run(command: str, appliance: Appliance) -> str:
@@ -70,7 +73,9 @@ def run(command: str, appliance: Appliance) -> str:
     if here.startswith("curl "):
         return curl(shlex.split(here)[1:])
     home = appliance.folder.parent  # nothing here may touch the folders of whoever runs it
-    env = {**os.environ, "HOME": str(home), "SESSIONS_DIR": str(appliance.folder), "PYTHONPATH": str(REPOSITORY)}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    folders = {"HOME": str(home), "SESSIONS_DIR": str(appliance.folder), "PYTHONPATH": str(REPOSITORY), "PATH": path}
+    env = {**os.environ, **folders}
     done = subprocess.run(["bash", "-c", here], cwd=home, env=env, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -61,19 +61,19 @@ def routes_in(text: str) -> set[str]:
     return named
 
 
-# ------------------------------------------------------------------------ README
+# ------------------------------------------------------------- routes and settings
 
 
-def test_the_readme_names_every_setting_and_no_other() -> None:
-    assert variables_in(text_of("README.md")) == {setting.variable for setting in TABLE.values()}
+def test_the_list_of_settings_has_every_one_and_no_other() -> None:
+    assert variables_in(text_of("docs/settings.md")) == {setting.variable for setting in TABLE.values()}
 
 
-def test_the_readme_names_every_route_of_the_api_and_no_other() -> None:
-    named = routes_in(text_of("README.md"))
+def test_the_list_of_routes_has_every_one_and_no_other() -> None:
+    named = routes_in(text_of("docs/api.md"))
     known = {route for route in routes() if not route.startswith(("GET /dashboard/", "GET /hook_agent"))}
     assert known - named - {"GET /", "GET /ws", "GET /schema"} == set()
     assert {route for route in named if " /api/" in route} - known == set()
-    assert {"/ws", "/schema"} <= set(re.findall(r"/\w+", text_of("README.md")))
+    assert {"/ws", "/schema"} <= set(re.findall(r"/\w+", text_of("docs/api.md")))
 
 
 def test_a_route_or_setting_that_is_left_out_would_be_noticed() -> None:

@@ -1,4 +1,4 @@
-"""docs/OPERATING.md, done word for word, on a store that has something in it."""
+"""docs/operating.md, done word for word, on a store that has something in it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from tests.appliance import Appliance
 from tests.pages import examples, fits, run
 
-PAGE = "docs/OPERATING.md"
+PAGE = "docs/operating.md"
 
 
 @pytest.fixture

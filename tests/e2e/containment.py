@@ -16,7 +16,7 @@ COPY hook_agent.py /opt/
 ENV SESSION_SERVICE_URL=http://session-storage:9000 SESSION_TOKEN_FILE=/run/session-store/token
 CMD ["python", "/opt/hook_agent.py", "run", "--output-lines", "5", "--", "echo", "hello"]
 """
-"""The Dockerfile that the README shows."""
+"""The Dockerfile that docs/agents.md shows."""
 OWN_SECONDS = 120.0
 IN_THE_IMAGE = {
     *(

@@ -1,0 +1,1 @@
+../../hook_agent.py

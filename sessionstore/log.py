@@ -137,6 +137,11 @@ class Output(logging.Handler):
         """One thread writes. Were there a lock, it would be waited for at the end, and a write that is stuck has it."""
         self.lock = None
 
+    def handle(self, record: logging.LogRecord) -> bool:
+        """Python 3.13 takes the lock without looking whether there is one."""
+        self.emit(record)
+        return True
+
     def emit(self, record: logging.LogRecord) -> None:
         try:
             left = f"{self.format(record)}\n".encode()

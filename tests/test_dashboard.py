@@ -122,7 +122,7 @@ def test_a_new_user_makes_a_session_works_in_it_and_removes_it(page: Page, tmp_p
         page.get_by_label("A new goal").fill("Build the API")
         page.get_by_role("button", name="Add goal").click()
         expect(page.locator(".goal")).to_contain_text("Build the API")
-        page.get_by_role("button", name="HighWaterMark completed").click()
+        page.get_by_role("button", name="Mark completed").click()
         expect(page.locator(".goal .chip")).to_have_text("completed")
         expect(page.get_by_role("link", name="Goals 1/1")).to_be_visible()
 
@@ -274,6 +274,7 @@ def test_a_store_that_cannot_serve_says_why(page: Page, tmp_path: Path) -> None:
         expect(page.locator("#connection")).not_to_have_text("Live")
 
 
+@pytest.mark.long
 def test_where_websockets_are_blocked_it_asks_again_and_again(
     page: Page, appliance: Appliance, http: httpx.Client, session_id: str
 ) -> None:
@@ -288,6 +289,7 @@ def test_where_websockets_are_blocked_it_asks_again_and_again(
     expect(page.locator("#groups")).to_contain_text(session_id)
 
 
+@pytest.mark.long
 def test_a_server_that_says_nothing_any_more_is_not_called_live(page: Page, tmp_path: Path) -> None:
     with Appliance(tmp_path) as appliance, httpx.Client(base_url=appliance.url) as http:
         opened(page, appliance)
@@ -992,7 +994,7 @@ def test_nothing_is_wider_than_a_phone(page: Page, appliance: Appliance, told: s
     expect(page.locator(".detail .body")).to_be_visible()
 
 
-@pytest.mark.parametrize("scheme", ["dark", "light"])
+@pytest.mark.parametrize("scheme", ["dark", pytest.param("light", marks=pytest.mark.long)])
 def test_axe_finds_nothing(page: Page, appliance: Appliance, http: httpx.Client, told: str, scheme: Any) -> None:
     waiting = {"reason": "question", "message": "Which one?"}
     log(http, "asks", "", type="elicitation", attention=waiting)
@@ -1149,6 +1151,7 @@ SHOWN = """() => [...document.querySelectorAll(":not(script, style, template)")]
   .concat(document.title).join("\\n")"""
 
 
+@pytest.mark.long
 @pytest.mark.timeout(240)
 def test_nothing_that_was_logged_steers_the_screen(
     page: Page, appliance: Appliance, http: httpx.Client, session_id: str

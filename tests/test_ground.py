@@ -180,12 +180,7 @@ def modes(folder: Path) -> dict[str, int]:
 
 def lived(folder: Path, tmp_path: Path, **more: str) -> None:
     """A server with all that it writes, for a moment."""
-    env = {
-        "SESSIONS_BACKUP_DIR": str(tmp_path / "backups"),
-        "SESSIONS_LOG_FILE": str(tmp_path / "log" / "server.log"),
-        **more,
-    }
-    (tmp_path / "log").mkdir(exist_ok=True)
+    env = {"SESSIONS_BACKUP_DIR": str(tmp_path / "backups"), **more}
     with Appliance(folder, env) as server:
         write(server)
         httpx.post(f"{server.url}/api/actions/gone", json={"type": "x"})
@@ -211,7 +206,6 @@ def test_other_users_may_only_what_is_left_to_them(
 ) -> None:
     lived(folder, tmp_path, **({"SESSIONS_UMASK": umask} if umask else {}))
     found = modes(folder) | modes(tmp_path / "backups") | modes(tmp_path / "archives")
-    found |= {str(path): stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "log").iterdir()}
     assert len(found) > 20
     assert {path: mode for path, mode in found.items() if mode & ~allowed} == {}
     assert stat.S_IMODE((folder / "sessions.db").stat().st_mode) == allowed & 0o666

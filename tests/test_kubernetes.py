@@ -45,7 +45,7 @@ def test_all_of_it_is_of_one_store() -> None:
 
 
 def test_its_settings_and_its_user_are_known() -> None:
-    assert {need["name"] for need in STORE["env"]} <= {setting.variable for setting in TABLE}
+    assert {need["name"] for need in STORE["env"]} <= {setting.variable for setting in TABLE.values()}
     dockerfile = (REPOSITORY / "Dockerfile").read_text()
     assert re.search(rf"^USER {POD['securityContext']['runAsUser']}:", dockerfile, re.MULTILINE)
     (mount,) = (mount["mountPath"] for mount in STORE["volumeMounts"] if mount["name"] == "data")

@@ -100,7 +100,7 @@ MOVED = {
     "listeners take nothing": ('sessionstore_ws_closed_total{code="1013"}', "sessionstore_ws_dropped_messages_total"),
     "a webhook does not answer": (
         'sessionstore_webhook_failures{target="dead"}',
-        'sessionstore_webhook_attempts_total{target="dead",result="failed"}',
+        'sessionstore_webhook_attempts_total{result="failed",target="dead"}',
     ),
     "Datasette is killed": ("sessionstore_datasette_failures_total", "sessionstore_datasette_starts_total"),
     "the database is damaged": ("sessionstore_database_sound",),
@@ -429,8 +429,8 @@ def test_what_prometheus_reads_is_well_formed(promtool: str, tmp_path: Path) -> 
         problems = [line for line in (checked.stdout + checked.stderr).splitlines() if "error while linting" in line]
         assert checked.returncode in (0, 3) and problems == [], checked.stderr
         found = metrics_of(server)
-        assert 'sessionstore_http_requests_total{method="GET",http_route="other",status="404"}' in found
-        hot = 'method="POST",http_route="/api/actions/{session_id}"'
+        assert 'sessionstore_http_requests_total{http_route="other",method="GET",status="404"}' in found
+        hot = 'http_route="/api/actions/{session_id}",method="POST"'
         assert found[f'sessionstore_http_requests_total{{{hot},status="200"}}'] == 1
         assert found[f"sessionstore_http_request_duration_seconds_count{{{hot}}}"] == 2
         assert found['sessionstore_events_accepted_total{type="action"}'] == 1

@@ -22,20 +22,20 @@ COMMAND --help says more."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit code: 0; 1 if something is amiss; 2 if used wrongly."""
+    """The exit code: 0; 1 if something is amiss; 2 if used wrongly. The groups of click exit with theirs."""
     command, *rest = (sys.argv[1:] if arguments is None else arguments) or [""]
     if command == "serve" and not rest:
         from app import serve
 
         return serve()
     if command == "export":
-        from export.__main__ import main as export
+        from export.__main__ import cli as export
 
-        return export(rest)
+        export(rest, prog_name="session-store export")
     if command == "token":
-        from sessionstore.admin.tokens import main as token
+        from sessionstore.admin.tokens import token
 
-        return token(["token", *rest])
+        token(rest, prog_name="session-store token")
     return explain(command)
 
 

@@ -14,6 +14,7 @@ from litestar.openapi.plugins import JsonRenderPlugin, SwaggerRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme
 from litestar.params import FromPath
 
+import hook_agent
 from sessionstore import ROOT, __version__
 from sessionstore.model.problems import Problem
 from sessionstore.web.gate import prefix_in
@@ -95,7 +96,7 @@ POLICY = (
 """What the page may load and do: its own files, and the API."""
 KINDS = {".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8"}
 AGENTS = {
-    "/hook_agent.py": (ROOT / "hook_agent.py", "text/x-python; charset=utf-8"),
+    "/hook_agent.py": (Path(hook_agent.__file__), "text/x-python; charset=utf-8"),
     "/hook_agent_langchain.py": (ROOT / "containers" / "hook_agent_langchain.py", "text/x-python; charset=utf-8"),
     "/hook_agent.mjs": (ROOT / "containers" / "hook_agent.mjs", "text/javascript; charset=utf-8"),
 }

@@ -18,7 +18,7 @@ from litestar.params import FromPath
 
 from sessionstore import ROOT, __version__
 from sessionstore.model.problems import Problem
-from sessionstore.web.gate import prefix_in
+from sessionstore.web.forwarded import prefix_in
 
 DASHBOARD = ROOT / "dashboard.html"
 ENDPOINTS = {

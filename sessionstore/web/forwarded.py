@@ -13,6 +13,7 @@ from typing import Any
 from sessionstore.settings import Settings, plain_address
 from sessionstore.web.asgi import ASGI, Receive, Scope, Send
 
+FORWARDED = frozenset({b"x-forwarded-for", b"x-forwarded-prefix", b"x-forwarded-proto"})
 PREFIX = re.compile(r"(?=.{1,256}\Z)(?:/(?!\.{1,2}(?:/|\Z))[A-Za-z0-9._~-]+)+")
 SCHEMES = {"http": ("http", "https"), "websocket": ("ws", "wss")}
 
@@ -31,12 +32,12 @@ class Forwarded:
 
     def look_behind(self, scope: Scope) -> None:
         state = scope.setdefault("state", {})
-        peer = (scope.get("client") or ("",))[0]
-        is_proxy = is_trusted(peer, self.settings)
-        said = [(name, value) for name, value in scope["headers"] if name.startswith(b"x-forwarded-")]
+        said = [(name, value) for name, value in scope["headers"] if name in FORWARDED]
         if not said:
             return
         headers = dict(said)
+        peer = (scope.get("client") or ("",))[0]
+        is_proxy = is_trusted(peer, self.settings)
         if is_proxy or is_of_this_machine(peer):
             state["prefix"] = prefix_of(headers)
         if is_proxy:

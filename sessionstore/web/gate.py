@@ -137,7 +137,7 @@ class Gate:
         body = self.body_of(caller, asked)
         if caller.role is None or not self.bodies.has_room(body.who, size):
             return None
-        body.grow(size)
+        body.hold(size)
         return body
 
     def grow(self, body: Body, size: int) -> None:

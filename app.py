@@ -139,6 +139,8 @@ def facts(settings: Settings, port: int, tokens: Tokens) -> dict[str, str]:
         )
     elif tokens:
         access = "by the tokens that are set"
+    if short := tokens.short():
+        access += f"; too short, and may be guessed: {', '.join(short)}"
     return {"Dashboard": dashboard, "API": f"{at}/schema", "Data": str(settings.directory), "Access": access}
 
 
@@ -152,7 +154,7 @@ def outer_address() -> str:
 
 def greet(settings: Settings, known: dict[str, str]) -> None:
     """Say it on stdout, unless that is where the log goes; the log says it too."""
-    if settings.log == "text" or settings.log_file:
+    if settings.log == "text":
         print(
             f"Session store {__version__}",
             *(f"  {name:15}{fact}" for name, fact in known.items()),

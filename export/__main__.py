@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
 import sqlite3
@@ -13,7 +12,10 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NoReturn
 
+import click
 import msgspec
 
 from export import archive, backup, drilled, layout
@@ -75,7 +77,7 @@ def say(text: str) -> None:
 # ---------------------------------------------------------------------- commands
 
 
-def write_tree(options: argparse.Namespace) -> int:
+def write_tree(options: SimpleNamespace) -> int:
     """Write the file tree, or bring one that is there up to the database.
 
     Everything that is there is compared, and written anew where it is not as it should be; what is in the way is put
@@ -110,7 +112,7 @@ def wait_for_tree(database: sqlite3.Connection, folder: Path) -> int:
     return DONE if cursor >= head else FOUND
 
 
-def verify_tree(options: argparse.Namespace) -> int:
+def verify_tree(options: SimpleNamespace) -> int:
     """Compare the file tree with the database, and say by file where they differ.
 
     Before that SQLite looks at every page of the database; with --no-tree that is all. What has not changed since it
@@ -129,7 +131,7 @@ def verify_tree(options: argparse.Namespace) -> int:
     return FOUND if found else DONE
 
 
-def compared(database: sqlite3.Connection, options: argparse.Namespace) -> list[str]:
+def compared(database: sqlite3.Connection, options: SimpleNamespace) -> list[str]:
     """The differences of the tree, said as they are found."""
     progress = Progress("sessions")
     with open_folder(options.tree or options.dir) as root:
@@ -170,7 +172,7 @@ def reader_of(folder: Path) -> sqlite3.Connection:
         raise NoStore(f"The database {path} cannot be read: {error}. See SESSIONS_DIR, or --dir") from None
 
 
-def bring_back(options: argparse.Namespace) -> int:
+def bring_back(options: SimpleNamespace) -> int:
     """Make a database from a file tree or a backup, or bring archived sessions back into one.
 
     The tree may also be one of the earlier service, which has no events.jsonl. What is odd about it is said; the tree
@@ -180,6 +182,8 @@ def bring_back(options: argparse.Namespace) -> int:
     kinds = {recovery.kind_of(source) for source in options.sources}
     if kinds != {"archive"} and len(options.sources) > 1:
         raise WrongUse("Of trees and backups one at a time can be restored")
+    if options.newer and options.force:
+        raise WrongUse("--newer keeps the database, --force puts it aside: not both")
     if (options.newer and kinds != {"tree"}) or (options.force and kinds == {"archive"}):
         raise WrongUse("--newer is for trees, --force for trees and backups")
     if kinds == {"archive"}:
@@ -200,14 +204,14 @@ def restore_archives(sources: list[Path], settings: Settings) -> int:
     return FOUND if restored.odd else DONE
 
 
-def restore_backup(options: argparse.Namespace, into: Path) -> int:
+def restore_backup(options: SimpleNamespace, into: Path) -> int:
     (source,) = options.sources
     manifest = recovery.put_back(source, into, is_forced=options.force)
     print(f"{into / 'sessions.db'} is what {source} was: it ends with cursor {manifest.cursor}")
     return DONE
 
 
-def restore_tree(options: argparse.Namespace, into: Path) -> int:
+def restore_tree(options: SimpleNamespace, into: Path) -> int:
     (source,) = options.sources
     progress = Progress("events")
     longest = longest_line(read_settings().max_event_bytes)
@@ -222,7 +226,7 @@ def restore_tree(options: argparse.Namespace, into: Path) -> int:
     return FOUND if restored.odd else DONE
 
 
-def back_up_now(options: argparse.Namespace) -> int:
+def back_up_now(options: SimpleNamespace) -> int:
     """Copy the database, also while the server writes; the copy is checked, and gets a manifest beside it."""
     progress = Progress("pages copied")
     manifest = backup.back_up(options.dir / "sessions.db", options.file, lambda done, total: progress(done))
@@ -231,7 +235,7 @@ def back_up_now(options: argparse.Namespace) -> int:
     return DONE
 
 
-def archive_old(options: argparse.Namespace) -> int:
+def archive_old(options: SimpleNamespace) -> int:
     """Write the sessions that ended, and last changed, before a time into one compressed tar each.
 
     What is there already is read and not written again. With --prune, sessions whose archives have been read back and
@@ -260,7 +264,7 @@ def archive_old(options: argparse.Namespace) -> int:
     return FOUND if failed else DONE
 
 
-def accept_loss(options: argparse.Namespace) -> int:
+def accept_loss(options: SimpleNamespace) -> int:
     """Have the server start again with a database that has lost its newest events.
 
     A server that finds its database behind what was seen of it serves nothing. Where what is missing cannot be brought
@@ -270,7 +274,7 @@ def accept_loss(options: argparse.Namespace) -> int:
     return DONE
 
 
-def write_anew(options: argparse.Namespace) -> int:
+def write_anew(options: SimpleNamespace) -> int:
     """Make the database as small as it can be, while its server is stopped.
 
     The server gives the room of deleted sessions back to the disk by itself, but for a database that was made before
@@ -284,7 +288,7 @@ def write_anew(options: argparse.Namespace) -> int:
     return DONE
 
 
-def take_out(options: argparse.Namespace) -> int:
+def take_out(options: SimpleNamespace) -> int:
     """Take a secret that got in out of database, index and file tree, and say how often it was where.
 
     PATTERN is a regular expression for texts, - reads it from the standard input, where it stays out of the shell's
@@ -305,7 +309,7 @@ def take_out(options: argparse.Namespace) -> int:
     return tell_what_is_left(options, found, replace)
 
 
-def what_to_take_out(options: argparse.Namespace) -> scrub.Replace:
+def what_to_take_out(options: SimpleNamespace) -> scrub.Replace:
     if options.known == (options.pattern is not None):
         raise WrongUse("Either a PATTERN or --known")
     if options.known:
@@ -317,7 +321,7 @@ def what_to_take_out(options: argparse.Namespace) -> scrub.Replace:
         raise WrongUse(str(error)) from None
 
 
-def tell_what_is_left(options: argparse.Namespace, found: scrub.SecretFound, replace: scrub.Replace) -> int:
+def tell_what_is_left(options: SimpleNamespace, found: scrub.SecretFound, replace: scrub.Replace) -> int:
     for session_id in found.named:
         say(f"export: an id in the session {session_id} has it, and stays: delete that session")
     if options.dry_run:
@@ -332,7 +336,7 @@ def tell_what_is_left(options: argparse.Namespace, found: scrub.SecretFound, rep
     return FOUND if left or copies or found.named else DONE
 
 
-def try_out(options: argparse.Namespace) -> int:
+def try_out(options: SimpleNamespace) -> int:
     """Try out whether all comes back: a server of its own, a backup, a kill, its database gone, and all restored.
 
     Says what was lost, and how long it took from the beginning of the restore until the server was ready. With
@@ -370,7 +374,7 @@ FAILURES = (
 # --------------------------------------------------------------------- arguments
 
 
-def store_settings(options: argparse.Namespace, folder: Path | None = None) -> Settings:
+def store_settings(options: SimpleNamespace, folder: Path | None = None) -> Settings:
     return msgspec.structs.replace(read_settings(), directory=folder or options.dir)
 
 
@@ -379,88 +383,97 @@ def moment(text: str) -> str:
     try:
         return utc(f"{text}T00:00:00Z" if re.fullmatch(r"\d{4}-\d\d-\d\d", text) else text)
     except Problem:
-        raise argparse.ArgumentTypeError("must be a date such as 2026-02-13, or an RFC 3339 time") from None
+        raise click.BadParameter("must be a date such as 2026-02-13, or an RFC 3339 time") from None
 
 
-def positive(text: str) -> int:
-    if text.isascii() and text.isdigit() and int(text):
-        return int(text)
-    raise argparse.ArgumentTypeError("must be a whole number above 0")
+FOLDER = click.Path(path_type=Path)
 
 
-def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m export",
-        description="What goes out of a session store, and comes back.",
-        epilog="Exit codes: 0 done; 1 something is amiss, and said; 2 used wrongly.",
-    )
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    tree = command(commands, "tree", write_tree)
-    tree.add_argument("--to", type=Path, metavar="DIR", help="write the tree into another folder than the store's")
-    verify = command(commands, "verify", verify_tree)
-    verify.add_argument("--full", action="store_true", help="read everything")
-    verify.add_argument("--no-tree", action="store_true", help="only what SQLite finds wrong with the database")
-    verify.add_argument("--tree", type=Path, metavar="DIR", help="a tree in another folder than the store's")
-    restoring = command(commands, "restore", bring_back)
-    restoring.add_argument(
-        "sources", type=Path, metavar="SOURCE", nargs="+", help="the folder of a tree, a backup, or archives"
-    )
-    restoring.add_argument(
-        "--into", type=Path, metavar="DIR", help="the folder of the database (default: SESSIONS_DIR)"
-    )
-    how = restoring.add_mutually_exclusive_group()
-    how.add_argument("--force", action="store_true", help="put a database that is there beside the new one")
-    how.add_argument("--newer", action="store_true", help="keep the database, and add what only the tree has")
-    copied = command(commands, "backup", back_up_now)
-    copied.add_argument("file", type=Path, metavar="FILE", help="the copy; it must not be there yet")
-    archived = command(commands, "archive", archive_old)
-    archived.add_argument("--before", type=moment, required=True, metavar="DATE", help="such as 2026-02-13; UTC")
-    archived.add_argument("--to", type=Path, required=True, metavar="DIR", help="where the archives are")
-    archived.add_argument("--prune", action="store_true", help="delete from the store what is archived")
-    archived.add_argument("--url", help="where its server is (default: this machine, at PORT)")
-    command(commands, "accept-loss", accept_loss)
-    command(commands, "compact", write_anew)
-    taking = command(commands, "scrub", take_out)
-    taking.add_argument("pattern", metavar="PATTERN", nargs="?", help="what is to go: a regular expression, or -")
-    taking.add_argument("--literal", action="store_true", help="PATTERN is a text as it is")
-    taking.add_argument(
-        "--known", action="store_true", help="the keys, tokens and passwords that SESSIONS_REDACT means"
-    )
-    taking.add_argument("--dry-run", action="store_true", help="only say what would go; the server may be running")
-    trying = command(commands, "drill", try_out)
-    trying.add_argument("--events", type=positive, default=4000, metavar="N", help="how many (default: 4000)")
-    trying.add_argument("--no-tree", action="store_true", help="without a file tree: what a backup alone brings back")
-    return parser
+@click.group(epilog="Exit codes: 0 done; 1 something is amiss, and said; 2 used wrongly.")
+def cli() -> None:
+    """What goes out of a session store, and comes back."""
 
 
-def command(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser],
-    name: str,
-    run: Callable[[argparse.Namespace], int],
-) -> argparse.ArgumentParser:
+def add_command(name: str, run: Callable[[SimpleNamespace], int], *parameters: click.Parameter) -> None:
     """A command whose help is the docstring of what runs it."""
-    head, _, rest = (run.__doc__ or "").partition("\n")
-    added = commands.add_parser(name, help=head, description=f"{head} {' '.join(rest.split())}")
-    added.add_argument("--dir", type=Path, metavar="DIR", help="the store's folder (default: SESSIONS_DIR)")
-    added.set_defaults(run=run)
-    return added
+    folder = click.Option(["--dir"], type=FOLDER, metavar="DIR", help="the store's folder (default: SESSIONS_DIR)")
+
+    def call(**given: Any) -> None:
+        click.get_current_context().exit(code_of(run, SimpleNamespace(**given)))
+
+    cli.add_command(click.Command(name, callback=call, params=[*parameters, folder], help=run.__doc__))
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    options = parser().parse_args(arguments)
+def option(name: str, meaning: str, **more: Any) -> click.Option:
+    """One that takes a folder, unless `more` says what else."""
+    given: dict[str, Any] = {"type": FOLDER, "metavar": "DIR", **more}
+    return click.Option([name], help=meaning, **given)
+
+
+def switch(name: str, meaning: str) -> click.Option:
+    return click.Option([name], is_flag=True, help=meaning)
+
+
+add_command("tree", write_tree, option("--to", "write the tree into another folder than the store's"))
+add_command(
+    "verify",
+    verify_tree,
+    switch("--full", "read everything"),
+    switch("--no-tree", "only what SQLite finds wrong with the database"),
+    option("--tree", "a tree in another folder than the store's"),
+)
+add_command(
+    "restore",
+    bring_back,
+    click.Argument(["sources"], type=FOLDER, metavar="SOURCE...", nargs=-1, required=True),
+    option("--into", "the folder of the database (default: SESSIONS_DIR)"),
+    switch("--force", "put a database that is there beside the new one"),
+    switch("--newer", "keep the database, and add what only the tree has"),
+)
+add_command("backup", back_up_now, click.Argument(["file"], type=FOLDER, metavar="FILE"))
+add_command(
+    "archive",
+    archive_old,
+    option("--before", "such as 2026-02-13; UTC", type=moment, required=True, metavar="DATE"),
+    option("--to", "where the archives are", required=True),
+    switch("--prune", "delete from the store what is archived"),
+    option("--url", "where its server is (default: this machine, at PORT)", type=str, metavar="URL"),
+)
+add_command("accept-loss", accept_loss)
+add_command("compact", write_anew)
+add_command(
+    "scrub",
+    take_out,
+    click.Argument(["pattern"], metavar="[PATTERN]", required=False),
+    switch("--literal", "PATTERN is a text as it is"),
+    switch("--known", "the keys, tokens and passwords that SESSIONS_REDACT means"),
+    switch("--dry-run", "only say what would go; the server may be running"),
+)
+add_command(
+    "drill",
+    try_out,
+    option("--events", "how many", type=click.IntRange(min=1), default=4000, show_default=True, metavar="N"),
+    switch("--no-tree", "without a file tree: what a backup alone brings back"),
+)
+
+
+def code_of(run: Callable[[SimpleNamespace], int], options: SimpleNamespace) -> int:
     try:
         settings = read_settings()
         os.umask(settings.umask)
         options.dir = options.dir or settings.directory
-        code: int = options.run(options)
+        return run(options)
     except (BadSetting, WrongUse) as error:
         say(f"export: {error}")
         return WRONG
     except FAILURES as error:
         say(f"export: {error}")
         return FOUND
-    return code
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    sys.exit(cli(arguments, prog_name="python -m export"))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -1,8 +1,8 @@
-"""What the server says while it runs: one entry a line, as text for people or as JSON for machines.
+"""Structured logging through a bounded queue: one entry a line, as text for people or as JSON for machines.
 
-An entry is handed to a thread that writes it: whoever reads the output slowly, or
-not at all, holds nobody up. What cannot be written is given up, and counted.
-No entry holds a body, a token or the query of a URL.
+An entry is handed to a thread that writes it: whoever reads the output slowly, or not at all, holds nobody up. What
+cannot be written is dropped, and counted. No entry holds a body, a token or the query of a URL. Where lines go on,
+into files that are rotated, say, is for who runs the server: Docker, journald, a shell.
 """
 
 from __future__ import annotations
@@ -12,15 +12,16 @@ import logging
 import os
 import queue
 import re
+import threading
 import traceback
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from logging.handlers import QueueHandler, QueueListener, RotatingFileHandler
+from logging.handlers import QueueHandler
 from typing import Any
 
-from sessionstore.settings import BadSetting, Settings
+from sessionstore.settings import Settings
 from sessionstore.text import DIRECTIONS, shortened
 
 MAX_WAITING = 10_000
@@ -28,8 +29,8 @@ MAX_WAITING = 10_000
 MAX_TEXT = 2000
 """Characters that are left of any one text: somebody else may have written it."""
 MAX_TRACE = 20_000
-FILES = 10
-"""A log that goes to a file is kept in so many, which have its bytes together."""
+LAST_WORDS_SECONDS = 2.0
+"""For which the end waits until what is logged is written."""
 
 lost: Counter[str] = Counter()
 """Entries that could not be written: `full`, too many waited; `failed`, as on a full disk."""
@@ -37,7 +38,7 @@ lost: Counter[str] = Counter()
 faults: Counter[str] = Counter()
 """Faults of our own that were logged and lived with, by what they concern."""
 
-of_requests = logging.getLogger("sessionstore.model.drafts")
+of_requests = logging.getLogger("sessionstore.requests")
 of_security = logging.getLogger("sessionstore.security")
 
 
@@ -62,7 +63,7 @@ def fields_of(record: logging.LogRecord) -> dict[str, Any]:
         "ts": f"{moment.isoformat(timespec='milliseconds')}Z",
         "level": record.levelname.lower(),
         "event": record.getMessage() if said is not None else "message",
-        "source": record.name.removeprefix("sessionstore."),
+        "source": record.name.rpartition(".")[2] if record.name.startswith("sessionstore.") else record.name,
     }
     if said is None:
         members["message"] = bounded(record.getMessage())
@@ -126,74 +127,35 @@ class Hand(QueueHandler):
             lost["full"] += 1
 
 
-class Output(logging.Handler):
-    """To a descriptor, past Python's buffers: the interpreter would wait for them when it ends."""
-
-    def __init__(self, descriptor: int) -> None:
-        super().__init__()
-        self.descriptor = descriptor
-
-    def createLock(self) -> None:
-        """One thread writes. Were there a lock, it would be waited for at the end, and a write that is stuck has it."""
-        self.lock = None
-
-    def emit(self, record: logging.LogRecord) -> None:
+def write_lines(waiting: queue.Queue[logging.LogRecord | None], formatter: logging.Formatter, descriptor: int) -> None:
+    """The thread that writes. Past Python's buffers: the interpreter would wait for them when it ends."""
+    while (record := waiting.get()) is not None:
         try:
-            left = f"{self.format(record)}\n".encode()
+            left = f"{formatter.format(record)}\n".encode()
             while left:
-                left = left[os.write(self.descriptor, left) :]
-        except OSError:
+                left = left[os.write(descriptor, left) :]
+        except Exception:
             lost["failed"] += 1
-
-
-class Rotated(RotatingFileHandler):
-    def handleError(self, record: logging.LogRecord) -> None:
-        lost["failed"] += 1
-
-
-class Writing(QueueListener):
-    """The thread that writes."""
-
-    def stop(self, within: float = 2.0) -> None:
-        """Write what waits; but whoever reads it may have stopped reading for good."""
-        thread, self._thread = self._thread, None
-        with suppress(queue.Full):
-            self.enqueue_sentinel()
-        if thread is not None:
-            thread.join(within)
-            if not thread.is_alive():
-                for handler in self.handlers:
-                    handler.close()
-
-
-def handler_of(settings: Settings) -> logging.Handler:
-    """Where entries go, and as what. Raises OSError where the file cannot be written, BadSetting where it may not."""
-    handler: logging.Handler
-    if settings.log_file:
-        if settings.log_file.name.startswith(settings.database.name):
-            raise BadSetting(f"SESSIONS_LOG_FILE={str(settings.log_file)!r}: the database is named so")
-        settings.log_file.parent.mkdir(parents=True, exist_ok=True)
-        size = settings.log_bytes // FILES
-        handler = Rotated(settings.log_file, maxBytes=size, backupCount=FILES - 1, encoding="utf-8")
-    else:
-        handler = Output(1 if settings.log == "json" else 2)
-    handler.setFormatter(JsonLines() if settings.log == "json" else TextLines())
-    return handler
 
 
 @contextmanager
 def logging_as(settings: Settings) -> Iterator[None]:
     """Until the end of the block, what is logged is written as the settings say; at its end all of it has been."""
-    hand = Hand(queue.Queue(MAX_WAITING))
-    listener = Writing(hand.queue, handler_of(settings))
+    waiting: queue.Queue[logging.LogRecord | None] = queue.Queue(MAX_WAITING)
+    is_json = settings.log == "json"
+    output = (JsonLines(), 1) if is_json else (TextLines(), 2)
+    thread = threading.Thread(target=write_lines, args=(waiting, *output), name="log", daemon=True)
+    hand = Hand(waiting)
     root, own = logging.getLogger(), logging.getLogger("sessionstore")
     root.setLevel(logging.WARNING)
-    own.setLevel(logging.INFO if settings.log == "json" else logging.WARNING)
+    own.setLevel(logging.INFO if is_json else logging.WARNING)
     of_requests.setLevel(logging.INFO if settings.log_requests else logging.WARNING)
     root.addHandler(hand)
-    listener.start()
+    thread.start()
     try:
         yield
     finally:
         root.removeHandler(hand)
-        listener.stop()
+        with suppress(queue.Full):
+            waiting.put_nowait(None)
+        thread.join(LAST_WORDS_SECONDS)  # whoever reads it may have stopped reading for good

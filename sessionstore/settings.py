@@ -1,4 +1,4 @@
-"""What the environment says: one table, read once at the start. A bad value stops the start and is named."""
+"""Settings from environment variables, each declared once. A bad value stops the start and is named."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, get_type_hints
 
 import msgspec
 
-from hook_agent import own_patterns
+from hook_agent import own_patterns as patterns
 from sessionstore.webhook_targets import Target, targets
 
 
@@ -23,70 +23,11 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 class Setting(NamedTuple):
-    """One environment variable: the field it fills, what it means, and how its text is read."""
+    """One environment variable: how its text is read, and what it means."""
 
     variable: str
-    field: str
-    default: str
-    meaning: str
     read: Callable[[str], Any]
-
-
-class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """How this appliance runs. Fields are described in TABLE."""
-
-    directory: Path
-    port: int = 9000
-    host: str = "127.0.0.1"
-    durability: str = "full"
-    admin_token: str | None = None
-    read_token: str | None = None
-    ingest_token: str | None = None
-    tokens_directory: Path | None = None
-    agent_token_file: Path | None = None
-    max_event_bytes: int = 1 << 20
-    max_batch_bytes: int = 32 << 20
-    lost_after: float = 900.0
-    allowed_hosts: frozenset[str] = frozenset()
-    allowed_origins: frozenset[str] = frozenset()
-    retention_days: int | None = None
-    retention_bytes: int | None = None
-    archive_directory: Path | None = None
-    auto_create: bool = True
-    backup_directory: Path | None = None
-    backup_every: float = 3600.0
-    verify_every: float | None = 86_400.0
-    tree: bool = True
-    disk_reserve: int | None = None
-    umask: int = 0o077
-    allows_unsafe: bool = False
-    log: str = "text"
-    log_requests: bool = False
-    log_file: Path | None = None
-    log_bytes: int = 512 << 20
-    tls_certificate: Path | None = None
-    tls_key: Path | None = None
-    trusted_proxies: tuple[Network, ...] = ()
-    max_failures: int | None = 30
-    max_requests: int | None = None
-    max_connections: int = 1024
-    max_listeners: int = 1000
-    own_patterns: tuple[tuple[str, str], ...] | None = ()
-    webhooks: tuple[Target, ...] = ()
-    public_url: str | None = None
-
-    @property
-    def database(self) -> Path:
-        return self.directory / "sessions.db"
-
-    @property
-    def is_loopback(self) -> bool:
-        return is_loopback_name(self.host)
-
-    @property
-    def is_private(self) -> bool:
-        """Whether only this machine can reach the server, and no proxy brings others."""
-        return self.is_loopback and not self.trusted_proxies
+    meaning: str
 
 
 def is_loopback_name(name: str) -> bool:
@@ -104,34 +45,7 @@ def plain_address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
     return (address.ipv4_mapped or address) if address.version == 6 else address
 
 
-def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
-    """Raises BadSetting."""
-    values = {}
-    for setting in TABLE:
-        text = environment.get(setting.variable, "").strip() or setting.default
-        try:
-            values[setting.field] = setting.read(text)
-        except ValueError as error:
-            said = "" if setting.read is secret else f"={text!r}"  # a token, good or bad, is shown nowhere
-            raise BadSetting(f"{setting.variable}{said}: {error}") from None
-    settings = Settings(**values)
-    check_tokens_differ(settings)
-    if (settings.tls_certificate is None) != (settings.tls_key is None):
-        raise BadSetting("SESSIONS_TLS_CERT, SESSIONS_TLS_KEY: the one needs the other")
-    return settings
-
-
-def check_tokens_differ(settings: Settings) -> None:
-    tokens = [token for token in (settings.admin_token, settings.read_token, settings.ingest_token) if token]
-    if len(set(tokens)) < len(tokens):
-        raise BadSetting("SESSIONS_TOKEN, SESSIONS_READ_TOKEN, SESSIONS_INGEST_TOKEN: two roles have the same token")
-
-
 # ------------------------------------------------------------- how text is read
-
-
-def folder(text: str) -> Path:
-    return optional_folder(text) or default_folder()
 
 
 def default_folder() -> Path:
@@ -140,9 +54,7 @@ def default_folder() -> Path:
     return usual if os.access(place, os.W_OK | os.X_OK) else Path("claude-sessions").absolute()
 
 
-def optional_folder(text: str) -> Path | None:
-    if not text:
-        return None
+def path_of(text: str) -> Path:
     try:
         return Path(text).expanduser().absolute()
     except RuntimeError:
@@ -227,16 +139,14 @@ def flag(text: str) -> bool:
     return one_of("1", "0")(text) == "1"
 
 
-def umask(text: str) -> int:
+def umask_of(text: str) -> int:
     """What the owner may is not taken away: the server is the owner."""
     if re.fullmatch(r"0?0?[0-7]{2}", text):
         return int(text, 8)
     raise ValueError("must be an octal number from 000 to 077, such as 027")
 
 
-def secret(text: str) -> str | None:
-    if not text:
-        return None
+def secret(text: str) -> str:
     if len(text) >= 8 and text.isascii() and text.isprintable() and " " not in text:
         return text
     raise ValueError("must be 8 or more printable ASCII characters without spaces")
@@ -247,7 +157,7 @@ ORIGIN = re.compile(rf"([a-z][a-z0-9+.-]*)://(?:{HOST}|\[[0-9a-f:.]+\])(?::[0-9]
 USUAL_PORTS = {"http": ":80", "https": ":443"}
 
 
-def host(text: str) -> str:
+def host_name(text: str) -> str:
     """A name, or an address of either kind, an IPv6 one with brackets or without."""
     name = text.lower()
     if re.fullmatch(HOST, name):
@@ -259,7 +169,7 @@ def host(text: str) -> str:
 
 
 def hosts(text: str) -> frozenset[str]:
-    return frozenset(host(name) for name in items(text))
+    return frozenset(host_name(name) for name in items(text))
 
 
 def origins(text: str) -> frozenset[str]:
@@ -281,9 +191,9 @@ def networks(text: str) -> tuple[Network, ...]:
         raise ValueError("must be addresses or networks such as 10.0.0.5 or 10.0.0.0/24") from None
 
 
-def public_url(text: str) -> str | None:
-    if not text or re.fullmatch(r"https?://[^\s@?#\x00-\x1f]+", text):
-        return text.rstrip("/") or None
+def url(text: str) -> str:
+    if re.fullmatch(r"https?://[^\s@?#\x00-\x1f]+", text):
+        return text.rstrip("/")
     raise ValueError("must be an http or https URL without user, query and fragment")
 
 
@@ -291,77 +201,126 @@ def items(text: str) -> list[str]:
     return [item.strip() for item in text.split(",") if item.strip()]
 
 
-TABLE = (
-    Setting("SESSIONS_DIR", "directory", "", "Folder of the database and all else; /var/claude-sessions where that "
-            "can be written, else ./claude-sessions", folder),
-    Setting("PORT", "port", "9000", "TCP port; 0 takes a free one", whole(0, 65535)),
-    Setting("SESSIONS_HOST", "host", "127.0.0.1", "Address to listen on. Any but a loopback address needs tokens",
-            host),
-    Setting("SESSIONS_DURABILITY", "durability", "full", "full: what was answered 2xx outlives a power cut; normal: "
-            "it outlives a crash of the process", one_of("full", "normal")),
-    Setting("SESSIONS_TOKEN", "admin_token", "", "Token of the role admin", secret),
-    Setting("SESSIONS_READ_TOKEN", "read_token", "", "Token of the role read", secret),
-    Setting("SESSIONS_INGEST_TOKEN", "ingest_token", "", "Token of the role ingest", secret),
-    Setting("SESSIONS_TOKENS_DIR", "tokens_directory", "", "Where tokens that the server makes are written; "
-            "SESSIONS_DIR/tokens", optional_folder),
-    Setting("SESSIONS_AGENT_TOKEN_FILE", "agent_token_file", "", "File into which the token of the role ingest is "
-            "copied at the start, for every user to read: agents in other containers", optional_folder),
-    Setting("SESSIONS_MAX_EVENT_BYTES", "max_event_bytes", "1048576", "Largest single event", whole(1024, 1 << 26)),
-    Setting("SESSIONS_MAX_BATCH_BYTES", "max_batch_bytes", "33554432", "Largest batch of events",
-            whole(1024, 1 << 28)),
-    Setting("SESSIONS_LOST_AFTER", "lost_after", "900", "Seconds without a word after which an active session is lost",
-            seconds),
-    Setting("SESSIONS_RETENTION_DAYS", "retention_days", "off", "Days after their last change after which sessions "
-            "that have ended are deleted; off: never", days),
-    Setting("SESSIONS_RETENTION_BYTES", "retention_bytes", "off", "Size of the database above which the sessions that "
-            "have ended and have not changed for longest are deleted, such as 20G; off: never",
-            optional_size(1 << 20, "off")),
-    Setting("SESSIONS_ARCHIVE_DIR", "archive_directory", "", "Folder into which a session is archived, and read back, "
-            "before retention deletes it; best on another disk", optional_folder),
-    Setting("SESSIONS_ALLOWED_HOSTS", "allowed_hosts", "", "Comma-separated names to answer to as Host, besides "
-            "loopback names", hosts),
-    Setting("SESSIONS_ALLOWED_ORIGINS", "allowed_origins", "",
-            "Comma-separated origins, besides the server's own, whose pages may use the API", origins),
-    Setting("SESSIONS_AUTO_CREATE", "auto_create", "on", "on: the first word of an unknown session creates it; off: "
-            "404", switch),
-    Setting("SESSIONS_TREE", "tree", "on", "on: the file tree beside the database follows it; off: it is written only "
-            "when told (python -m export tree)", switch),
-    Setting("SESSIONS_BACKUP_DIR", "backup_directory", "", "Folder into which the server copies its database; best on "
-            "another disk. None: it makes no backups", optional_folder),
-    Setting("SESSIONS_BACKUP_EVERY", "backup_every", "1h", "How often it does so: seconds, or such as 15m, 1h, 1d",
-            interval),
-    Setting("SESSIONS_VERIFY_EVERY", "verify_every", "1d", "How often the server compares its database with itself and "
-            "with the file tree; off: never", interval_or_off),
-    Setting("SESSIONS_DISK_RESERVE", "disk_reserve", "auto", "Free bytes of the disk below which writes are refused; "
-            "auto: 64 MiB, or 2 % of a small disk", optional_size(0, "auto")),
-    Setting("SESSIONS_UMASK", "umask", "077", "What other users may not, octal, of all that is written: 077, nothing; "
-            "027 leaves its group the right to read, for a backup job", umask),
-    Setting("SESSIONS_ALLOW_UNSAFE_FS", "allows_unsafe", "0", "1: a file system that other machines share is taken "
-            "for SESSIONS_DIR, with a warning", flag),
-    Setting("SESSIONS_LOG", "log", "text", "How the server logs: text, to stderr, for people; json, to stdout, one "
-            "object a line", one_of("text", "json")),
-    Setting("SESSIONS_LOG_REQUESTS", "log_requests", "off", "on: every request is logged, without body, token and "
-            "query", switch),
-    Setting("SESSIONS_LOG_FILE", "log_file", "", "File to which the log goes instead; it is rotated", optional_folder),
-    Setting("SESSIONS_LOG_BYTES", "log_bytes", "512M", "How much the file and those rotated away may have together",
-            size(1 << 16)),
-    Setting("SESSIONS_TLS_CERT", "tls_certificate", "", "File of the certificate chain, PEM; with it the server speaks "
-            "HTTPS alone", optional_folder),
-    Setting("SESSIONS_TLS_KEY", "tls_key", "", "File of its private key, PEM, without a passphrase", optional_folder),
-    Setting("SESSIONS_TRUSTED_PROXIES", "trusted_proxies", "", "Comma-separated addresses or networks of proxies whose "
-            "X-Forwarded-For and X-Forwarded-Proto are believed; with one tokens are needed", networks),
-    Setting("SESSIONS_MAX_FAILURES", "max_failures", "30", "Wrong tokens that one address may try in a minute; off: "
-            "any number", whole_or_off(1, 1_000_000)),
-    Setting("SESSIONS_MAX_REQUESTS", "max_requests", "off", "Requests a second with one token; off: any number",
-            whole_or_off(1, 1_000_000)),
-    Setting("SESSIONS_MAX_CONNECTIONS", "max_connections", "1024", "Connections of one address",
-            whole(1, 1_000_000)),
-    Setting("SESSIONS_MAX_LISTENERS", "max_listeners", "1000", "WebSockets and event streams together",
-            whole(0, 1_000_000)),
-    Setting("SESSIONS_REDACT", "own_patterns", "on", "on: keys, tokens and passwords are taken out before anything is "
-            "stored; off; or a file of further patterns, one a line", own_patterns),
-    Setting("SESSIONS_WEBHOOKS", "webhooks", "", "File, JSON or TOML, that says who is told by HTTP of sessions that "
-            "wait, fail or are lost", targets),
-    Setting("SESSIONS_PUBLIC_URL", "public_url", "", "Where people find the dashboard, for links in what webhooks tell",
-            public_url),
-)  # fmt: skip
+# ---------------------------------------------------------------- the settings
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """How this appliance runs: each field with its variable, how that is read, what it means, and its default."""
+
+    # fmt: off
+    directory: Annotated[Path, Setting("SESSIONS_DIR", path_of, "Folder of the database and all else; "
+        "/var/claude-sessions where that can be written, else "
+        "./claude-sessions")] = msgspec.field(default_factory=default_folder)
+    port: Annotated[int, Setting("PORT", whole(0, 65535), "TCP port; 0 takes a free one")] = 9000
+    host: Annotated[str, Setting("SESSIONS_HOST", host_name, "Address to listen on. Any but a loopback address needs "
+        "tokens")] = "127.0.0.1"
+    durability: Annotated[str, Setting("SESSIONS_DURABILITY", one_of("full", "normal"), "full: what was answered 2xx "
+        "outlives a power cut; normal: it outlives a crash of the process")] = "full"
+    admin_token: Annotated[str | None, Setting("SESSIONS_TOKEN", secret, "Token of the role admin")] = None
+    read_token: Annotated[str | None, Setting("SESSIONS_READ_TOKEN", secret, "Token of the role read")] = None
+    ingest_token: Annotated[str | None, Setting("SESSIONS_INGEST_TOKEN", secret, "Token of the role ingest")] = None
+    tokens_directory: Annotated[Path | None, Setting("SESSIONS_TOKENS_DIR", path_of, "Where tokens that the "
+        "server makes are written; SESSIONS_DIR/tokens")] = None
+    agent_token_file: Annotated[Path | None, Setting("SESSIONS_AGENT_TOKEN_FILE", path_of, "File into which "
+        "the token of the role ingest is copied at the start, for every user to read: agents in other "
+        "containers")] = None
+    max_event_bytes: Annotated[int, Setting("SESSIONS_MAX_EVENT_BYTES", whole(1024, 1 << 26), "Largest single "
+        "event")] = 1 << 20
+    max_batch_bytes: Annotated[int, Setting("SESSIONS_MAX_BATCH_BYTES", whole(1024, 1 << 28), "Largest batch of "
+        "events")] = 32 << 20
+    lost_after: Annotated[float, Setting("SESSIONS_LOST_AFTER", seconds, "Seconds without a word after which an active "
+        "session is lost")] = 900.0
+    retention_days: Annotated[int | None, Setting("SESSIONS_RETENTION_DAYS", days, "Days after their last change after "
+        "which sessions that have ended are deleted; off: never")] = None
+    retention_bytes: Annotated[int | None, Setting("SESSIONS_RETENTION_BYTES", optional_size(1 << 20, "off"),
+        "Size of the database above which the sessions that have ended and have not changed for longest are deleted, "
+        "such as 20G; off: never")] = None
+    archive_directory: Annotated[Path | None, Setting("SESSIONS_ARCHIVE_DIR", path_of, "Folder into which a "
+        "session is archived, and read back, before retention deletes it; best on another disk")] = None
+    allowed_hosts: Annotated[frozenset[str], Setting("SESSIONS_ALLOWED_HOSTS", hosts, "Comma-separated names to answer "
+        "to as Host, besides loopback names")] = frozenset()
+    allowed_origins: Annotated[frozenset[str], Setting("SESSIONS_ALLOWED_ORIGINS", origins, "Comma-separated origins, "
+        "besides the server's own, whose pages may use the API")] = frozenset()
+    auto_create: Annotated[bool, Setting("SESSIONS_AUTO_CREATE", switch, "on: the first word of an unknown session "
+        "creates it; off: 404")] = True
+    tree: Annotated[bool, Setting("SESSIONS_TREE", switch, "on: the file tree beside the database follows it; off: it "
+        "is written only when told (python -m export tree)")] = True
+    backup_directory: Annotated[Path | None, Setting("SESSIONS_BACKUP_DIR", path_of, "Folder into which the "
+        "server copies its database; best on another disk. None: it makes no backups")] = None
+    backup_every: Annotated[float, Setting("SESSIONS_BACKUP_EVERY", interval, "How often it does so: seconds, or such "
+        "as 15m, 1h, 1d")] = 3600.0
+    verify_every: Annotated[float | None, Setting("SESSIONS_VERIFY_EVERY", interval_or_off, "How often the server "
+        "compares its database with itself and with the file tree; off: never")] = 86_400.0
+    disk_reserve: Annotated[int | None, Setting("SESSIONS_DISK_RESERVE", optional_size(0, "auto"), "Free bytes of the "
+        "disk below which writes are refused; auto: 64 MiB, or 2 % of a small disk")] = None
+    umask: Annotated[int, Setting("SESSIONS_UMASK", umask_of, "What other users may not, octal, of all that is "
+        "written: 077, nothing; 027 leaves its group the right to read, for a backup job")] = 0o077
+    allows_unsafe: Annotated[bool, Setting("SESSIONS_ALLOW_UNSAFE_FS", flag, "1: a file system that other machines "
+        "share is taken for SESSIONS_DIR, with a warning")] = False
+    log: Annotated[str, Setting("SESSIONS_LOG", one_of("text", "json"), "How the server logs: text, to stderr, for "
+        "people; json, to stdout, one object a line")] = "text"
+    log_requests: Annotated[bool, Setting("SESSIONS_LOG_REQUESTS", switch, "on: every request is logged, without body, "
+        "token and query")] = False
+    tls_certificate: Annotated[Path | None, Setting("SESSIONS_TLS_CERT", path_of, "File of the certificate "
+        "chain, PEM; with it the server speaks HTTPS alone")] = None
+    tls_key: Annotated[Path | None, Setting("SESSIONS_TLS_KEY", path_of, "File of its private key, PEM, "
+        "without a passphrase")] = None
+    trusted_proxies: Annotated[tuple[Network, ...], Setting("SESSIONS_TRUSTED_PROXIES", networks, "Comma-separated "
+        "addresses or networks of proxies whose X-Forwarded-For and X-Forwarded-Proto are believed; with one tokens "
+        "are needed")] = ()
+    max_requests: Annotated[int | None, Setting("SESSIONS_MAX_REQUESTS", whole_or_off(1, 1_000_000),
+        "Requests a second with one token; off: any number")] = None
+    max_connections: Annotated[int, Setting("SESSIONS_MAX_CONNECTIONS", whole(1, 1_000_000), "Connections of one "
+        "address")] = 1024
+    max_listeners: Annotated[int, Setting("SESSIONS_MAX_LISTENERS", whole(0, 1_000_000), "WebSockets and event streams "
+        "together")] = 1000
+    own_patterns: Annotated[tuple[tuple[str, str], ...] | None, Setting("SESSIONS_REDACT", patterns,
+        "on: keys, tokens and passwords are taken out before anything is stored; off; or a file of further patterns, "
+        "one a line")] = ()
+    webhooks: Annotated[tuple[Target, ...], Setting("SESSIONS_WEBHOOKS", targets, "File, JSON or TOML, that says who "
+        "is told by HTTP of sessions that wait, fail or are lost")] = ()
+    public_url: Annotated[str | None, Setting("SESSIONS_PUBLIC_URL", url, "Where people find the dashboard, for links "
+        "in what webhooks tell")] = None
+    # fmt: on
+
+    @property
+    def database(self) -> Path:
+        return self.directory / "sessions.db"
+
+    @property
+    def is_loopback(self) -> bool:
+        return is_loopback_name(self.host)
+
+    @property
+    def is_private(self) -> bool:
+        """Whether only this machine can reach the server, and no proxy brings others."""
+        return self.is_loopback and not self.trusted_proxies
+
+
+TABLE: dict[str, Setting] = {
+    field: hint.__metadata__[0] for field, hint in get_type_hints(Settings, include_extras=True).items()
+}
+"""Every setting, by the field that it fills."""
+
+
+def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
+    """Raises BadSetting."""
+    values = {}
+    for field, setting in TABLE.items():
+        if text := environment.get(setting.variable, "").strip():
+            try:
+                values[field] = setting.read(text)
+            except ValueError as error:
+                said = "" if setting.read is secret else f"={text!r}"  # a token, good or bad, is shown nowhere
+                raise BadSetting(f"{setting.variable}{said}: {error}") from None
+    settings = Settings(**values)
+    check_tokens_differ(settings)
+    if (settings.tls_certificate is None) != (settings.tls_key is None):
+        raise BadSetting("SESSIONS_TLS_CERT, SESSIONS_TLS_KEY: the one needs the other")
+    return settings
+
+
+def check_tokens_differ(settings: Settings) -> None:
+    tokens = [token for token in (settings.admin_token, settings.read_token, settings.ingest_token) if token]
+    if len(set(tokens)) < len(tokens):
+        raise BadSetting("SESSIONS_TOKEN, SESSIONS_READ_TOKEN, SESSIONS_INGEST_TOKEN: two roles have the same token")

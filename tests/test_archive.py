@@ -360,7 +360,7 @@ def test_a_server_that_asks_for_a_token_gets_it_or_the_command_says_what_is_miss
 )
 def test_wrong_use_is_exit_code_2(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     ended = export(tmp_path, "archive", *arguments)
-    assert ended.returncode == 2 and "usage:" in ended.stderr
+    assert ended.returncode == 2 and "Usage:" in ended.stderr
     assert list(tmp_path.iterdir()) == []
 
 

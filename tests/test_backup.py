@@ -178,7 +178,7 @@ def test_progress_is_told_and_ends_with_all(tmp_path: Path) -> None:
 )
 def test_wrong_use_is_exit_code_2(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     ended = export(tmp_path, *arguments)
-    assert ended.returncode == 2 and "usage:" in ended.stderr
+    assert ended.returncode == 2 and "Usage:" in ended.stderr
 
 
 def test_without_a_database_there_is_nothing_to_copy(tmp_path: Path) -> None:

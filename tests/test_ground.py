@@ -20,6 +20,7 @@ from tests.appliance import REPOSITORY, Appliance, ServerError
 from tests.commands import export, is_done
 from tests.disks import small_disk
 from tests.peers import eventually
+from tests.repeats import marked
 
 STOPPED_SECONDS = 2.0
 
@@ -71,16 +72,16 @@ def replace_by_a_link(folder: Path) -> None:
 
 LOSSES = (
     remove,
+    replace_by_an_empty_one,
+    replace_by_a_copy,
     replace_the_database,
+    remove_the_log,
     remove_the_lock,
-    *(
-        pytest.param(lose, marks=pytest.mark.long)
-        for lose in (replace_by_an_empty_one, replace_by_a_copy, remove_the_log, replace_by_a_link)
-    ),
+    replace_by_a_link,
 )
 
 
-@pytest.mark.parametrize("lose", LOSSES, ids=lambda lose: lose.__name__)
+@pytest.mark.parametrize("lose", marked(LOSSES, long=LOSSES[1:3] + LOSSES[6:]), ids=lambda lose: lose.__name__)
 def test_writes_stop_when_what_is_written_to_has_gone(folder: Path, lose: Callable[[Path], None]) -> None:
     with Appliance(folder) as server:
         assert write(server).status_code == 200
@@ -102,6 +103,7 @@ def test_writes_stop_when_what_is_written_to_has_gone(folder: Path, lose: Callab
     assert "Traceback" not in server.output
 
 
+@pytest.mark.long
 def test_nothing_is_refused_while_nothing_has_gone(folder: Path) -> None:
     with Appliance(folder) as server:
         for _ in range(20):
@@ -178,12 +180,7 @@ def modes(folder: Path) -> dict[str, int]:
 
 def lived(folder: Path, tmp_path: Path, **more: str) -> None:
     """A server with all that it writes, for a moment."""
-    env = {
-        "SESSIONS_BACKUP_DIR": str(tmp_path / "backups"),
-        "SESSIONS_LOG_FILE": str(tmp_path / "log" / "server.log"),
-        **more,
-    }
-    (tmp_path / "log").mkdir(exist_ok=True)
+    env = {"SESSIONS_BACKUP_DIR": str(tmp_path / "backups"), **more}
     with Appliance(folder, env) as server:
         write(server)
         httpx.post(f"{server.url}/api/actions/gone", json={"type": "x"})
@@ -209,7 +206,6 @@ def test_other_users_may_only_what_is_left_to_them(
 ) -> None:
     lived(folder, tmp_path, **({"SESSIONS_UMASK": umask} if umask else {}))
     found = modes(folder) | modes(tmp_path / "backups") | modes(tmp_path / "archives")
-    found |= {str(path): stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "log").iterdir()}
     assert len(found) > 20
     assert {path: mode for path, mode in found.items() if mode & ~allowed} == {}
     assert stat.S_IMODE((folder / "sessions.db").stat().st_mode) == allowed & 0o666

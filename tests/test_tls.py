@@ -105,6 +105,7 @@ def serial_of(server: SecureAppliance) -> str:
     return ssl.get_server_certificate(("127.0.0.1", server.port))
 
 
+@pytest.mark.long
 def test_a_renewed_certificate_is_used_without_a_restart(folder: Path, tmp_path: Path) -> None:
     first, second = make_certificate(tmp_path, "first"), make_certificate(tmp_path, "second")
     used = Certificate(tmp_path / "used.pem", tmp_path / "used.key")
@@ -200,7 +201,6 @@ def test_behind_a_proxy_all_is_as_without_one(
     env = {
         "SESSIONS_TOKEN": ADMIN,
         "SESSIONS_TRUSTED_PROXIES": "127.0.0.1",
-        "SESSIONS_MAX_FAILURES": "5",
         "SESSIONS_LOG_REQUESTS": "on",
     }
     with (
@@ -225,12 +225,12 @@ def test_behind_a_proxy_all_is_as_without_one(
                 guesser.get("/api/events", headers=lie | {"Authorization": f"Bearer canary-{n}"}).status_code
                 for n in range(7)
             ]
-            assert tried == [401] * 5 + [429] * 2
+            assert tried == [401] * 7
             assert other.get("/api/events", headers={"Authorization": "Bearer canary"}).status_code == 401
             assert guesser.get("/api/events", headers=TOKEN).status_code == 200
             assert other.post("/api/actions/proxied", json={"type": "x"}, headers=TOKEN).status_code == 200
         eventually(lambda: "method=POST" in requests_of(appliance, "127.0.0.6"))
-        assert "status=429" in requests_of(appliance, "127.0.0.5")
+        assert "status=401" in requests_of(appliance, "127.0.0.5")
         assert "actor=SESSIONS_TOKEN" in requests_of(appliance, "127.0.0.5")
         assert "token_refused client=127.0.0.5" in appliance.output
         assert "client=127.0.0.9" not in appliance.output

@@ -183,13 +183,13 @@ def test_what_cannot_be_meant_is_exit_code_2(arguments: list[str], capsys: pytes
         commands.main(["token", *arguments])
     said = capsys.readouterr()
     assert (ended.value.code, said.out) == (2, "")
-    assert said.err.startswith("usage: app.py token")
+    assert said.err.startswith("Usage: app.py token")
 
 
 def test_who_uses_it_wrongly_is_shown_how_and_nothing_is_made(folder: Path) -> None:
     ended = token(folder, "add", "name", "--role", "owner")
     assert (ended.returncode, ended.stdout) == (2, "")
-    assert "usage: app.py token add [-h] --role {admin,read,ingest}" in ended.stderr
+    assert "Usage: app.py token add [OPTIONS] NAME" in ended.stderr
     assert not folder.exists()
 
 

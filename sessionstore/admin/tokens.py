@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any, NoReturn
+
+import click
 
 from sessionstore.settings import BadSetting, Settings, interval, read_settings
 from sessionstore.text import for_people
@@ -28,20 +31,23 @@ from sessionstore.web.tokens import (
 )
 
 DONE, REFUSED = 0, 1
-"""Exit codes; 2, which argparse gives: used wrongly."""
+"""Exit codes; 2, which click gives: used wrongly."""
 
 
 class Refused(Exception):
     """It cannot be done. The message says why."""
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Do one command; the exit code. SystemExit 2 where it cannot be meant so."""
-    options = parser().parse_args(arguments)
+def main(arguments: Sequence[str]) -> NoReturn:
+    """Do one command; SystemExit with its exit code."""
+    sys.exit(cli(arguments, prog_name="app.py"))
+
+
+def code_of(command: Callable[[Settings, SimpleNamespace], None], options: SimpleNamespace) -> int:
     try:
         settings = read_settings()
         os.umask(settings.umask)
-        options.command(settings, options)
+        command(settings, options)
     except (Refused, BadSetting) as error:
         print(f"session store: {error}", file=sys.stderr)
         return REFUSED
@@ -54,7 +60,11 @@ def main(arguments: Sequence[str]) -> int:
 # ---------------------------------------------------------------------- commands
 
 
-def add(settings: Settings, options: argparse.Namespace) -> None:
+def add(settings: Settings, options: SimpleNamespace) -> None:
+    """Make a token and print it on stdout. It is not shown again.
+
+    NAME has letters, digits and . _ -; at most 64.
+    """
     folder = tokens_folder(settings)
     with alone(folder):
         named = read_named(folder)
@@ -74,7 +84,12 @@ def add(settings: Settings, options: argparse.Namespace) -> None:
         tell("The store was open to this machine. From now on it needs a token, and so does the dashboard.")
 
 
-def rotate(settings: Settings, options: argparse.Namespace) -> None:
+def rotate(settings: Settings, options: SimpleNamespace) -> None:
+    """Put a new token in the place of the old one.
+
+    The old one ends at once, its log-ins and live feeds within a second. For a change without a gap, add another
+    token, give it out, and then remove the old one.
+    """
     folder, token = tokens_folder(settings), make_token()
     with alone(folder):
         named = read_named(folder) or []
@@ -93,7 +108,11 @@ def renewed(one: Named, token: str) -> Named:
     return Named.of(one.name, one.role, token, one.expires and int(time.time()) + one.expires - one.created)
 
 
-def remove(settings: Settings, options: argparse.Namespace) -> None:
+def remove(settings: Settings, options: SimpleNamespace) -> None:
+    """Take a token away.
+
+    Its requests are refused at once, its log-ins and live feeds end within a second.
+    """
     folder = tokens_folder(settings)
     with alone(folder):
         named = read_named(folder) or []
@@ -110,7 +129,8 @@ def remove(settings: Settings, options: argparse.Namespace) -> None:
             tell(f"To open the store to all of this machine instead, delete {folder / NAMED}.")
 
 
-def list_tokens(settings: Settings, options: argparse.Namespace) -> None:
+def list_tokens(settings: Settings, options: SimpleNamespace) -> None:
+    """All tokens that are known here, and when each was last used; never the tokens themselves. Times are in UTC."""
     tokens = known(settings)
     named = {one.name: one for one in read_named(tokens.folder) or ()}
     over = [one for one in named.values() if one.expires is not None and one.expires <= time.time()]
@@ -171,55 +191,49 @@ def moment(seconds: float | None) -> str:
 # -------------------------------------------------------------- what is understood
 
 
-def parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser(
-        prog="app.py",
-        description="The session store. Without a command the server runs, as the environment says (see README.md).",
-    )
-    token = top.add_subparsers(title="commands", required=True).add_parser(
-        "token", help="who may: tokens beyond those of the environment", description=token_help
-    )
-    commands = token.add_subparsers(title="commands", required=True)
-
-    adding = commands.add_parser("add", help="make a token, and print it", description=add_help)
-    adding.add_argument("name", type=name, metavar="NAME", help="letters, digits, . _ -; at most 64")
-    adding.add_argument("--role", required=True, choices=ROLES, help="ingest: agents; read: people; admin: both")
-    adding.add_argument("--expires", type=duration, metavar="TIME", help="it ends after so long, such as 12h or 30d")
-    adding.set_defaults(command=add)
-
-    listing = commands.add_parser("list", help="all tokens, and when each was last used", description=list_help)
-    listing.set_defaults(command=list_tokens)
-
-    for verb, command, text in (("rotate", rotate, rotate_help), ("remove", remove, remove_help)):
-        changing = commands.add_parser(verb, help=text.partition(":")[0].lower(), description=text)
-        changing.add_argument("name", metavar="NAME")
-        changing.set_defaults(command=command)
-    return top
-
-
-token_help = (
-    "Tokens have a name and a role. Only their hashes are kept, in a file of SESSIONS_TOKENS_DIR. A running server "
-    "takes up what changes within a second. Run this with the settings of the server, and as its user or root."
-)
-add_help = "Make a token and print it on stdout. It is not shown again."
-list_help = "All tokens that are known here, never the tokens themselves. Times are in UTC."
-rotate_help = (
-    "Put a new token in the place of the old one: the old one ends at once, its log-ins and live feeds within a "
-    "second. For a change without a gap, add another token, give it out, and then remove the old one."
-)
-remove_help = "Take a token away: its requests are refused at once, its log-ins and live feeds end within a second."
-
-
 def name(text: str) -> str:
     if NAME.fullmatch(text) and text not in ROLES and text not in VARIABLES:
         return text
-    raise argparse.ArgumentTypeError(
-        f"{text!r}: a name has letters, digits and . _ -, at most 64, and is not that of a role"
-    )
+    raise click.BadParameter(f"{text!r}: a name has letters, digits and . _ -, at most 64, and is not that of a role")
 
 
 def duration(text: str) -> float:
     try:
         return interval(text)
     except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
+        raise click.BadParameter(str(error)) from None
+
+
+@click.group()
+def cli() -> None:
+    """The session store. Without a command the server runs, as the environment says (see README.md)."""
+
+
+@cli.group()
+def token() -> None:
+    """Who may: tokens beyond those of the environment.
+
+    Tokens have a name and a role. Only their hashes are kept, in a file of SESSIONS_TOKENS_DIR. A running server takes
+    up what changes within a second. Run this with the settings of the server, and as its user or root.
+    """
+
+
+def add_command(verb: str, run: Callable[[Settings, SimpleNamespace], None], *parameters: click.Parameter) -> None:
+    """A command whose help is the docstring of what runs it."""
+
+    def call(**given: Any) -> None:
+        click.get_current_context().exit(code_of(run, SimpleNamespace(**given)))
+
+    token.add_command(click.Command(verb, callback=call, params=[*parameters], help=run.__doc__))
+
+
+add_command(
+    "add",
+    add,
+    click.Argument(["name"], type=name, metavar="NAME"),
+    click.Option(["--role"], required=True, type=click.Choice(ROLES), help="ingest: agents; read: people; admin: both"),
+    click.Option(["--expires"], type=duration, metavar="TIME", help="it ends after so long, such as 12h or 30d"),
+)
+add_command("list", list_tokens)
+add_command("rotate", rotate, click.Argument(["name"], metavar="NAME"))
+add_command("remove", remove, click.Argument(["name"], metavar="NAME"))

@@ -119,8 +119,6 @@ def things_of_ours(settings: Settings) -> Iterator[Path]:
         yield from settings.backup_directory.glob("sessions-*.db*")
     if settings.archive_directory:
         yield from settings.archive_directory.glob("*@*.tar.gz")
-    if settings.log_file:
-        yield from settings.log_file.parent.glob(f"{settings.log_file.name}*")
 
 
 def is_ours(folder: Path) -> bool:

@@ -4,7 +4,7 @@ asgi             its types, and plain answers
 bodies           how many bytes of bodies at once
 tokens           who holds which
 logins           what browsers have for a token
-attempts         a throttle of wrong tokens
+refusal_log      a rate limit of log lines about refusals
 gate             who may
 connections      how many, of one address and in all
 request_metrics  every request counted

@@ -686,7 +686,7 @@ async def log_in(request: Call) -> JSONResponse:
         return answer(b'{"success":true,"role":"admin"}')
     caller = gate.caller_with(token)
     if caller.token is None:
-        raise gate.wrong_token(request.client.host if request.client else "", caller, is_log_in=True)
+        raise gate.wrong_token(request.client.host if request.client else "", caller)
     response = answer(msgspec.json.encode({"success": True, "role": caller.role}))
     is_https = request.scope["scheme"] == "https"
     if before := cookie_of(headers_of(request)):

@@ -59,7 +59,7 @@ def logged(appended: Appended) -> bytes:
 
 async def stored_batch(body: bytes, caller: Caller, store: Store) -> bytes:
     """Store the lines of a batch; the answer, once all is on disk. Raises Problem."""
-    is_small = len(body) <= LARGE and drafts.lines_of_batch(body) <= MAX_LINES
+    is_small = drafts.lines_of_batch(body) <= MAX_LINES and len(body) <= LARGE
     work, found = (
         batch_in(body, caller, store) if is_small else await store.writer.beside(batch_in, body, caller, store)
     )

@@ -12,9 +12,9 @@ from sessionstore.model.drafts import Headers
 from sessionstore.model.problems import Problem
 from sessionstore.settings import Settings, is_loopback_name
 from sessionstore.web.asgi import ASGI, Message, Receive, Scope, Send, answer, refuse
-from sessionstore.web.attempts import Failures, Tellings
 from sessionstore.web.bodies import Bodies, Body
 from sessionstore.web.logins import Login, Logins
+from sessionstore.web.refusal_log import RefusalLog
 from sessionstore.web.tokens import ROLES, Token, Tokens
 
 COOKIE = "session_store"
@@ -22,14 +22,15 @@ COOKIE = "session_store"
 # ----------------------------------------------------------- which role for what
 
 READS = frozenset({"GET", "HEAD", "OPTIONS"})
-PUBLIC = frozenset({*product(READS, ("/", "/health")), *product(("POST", "DELETE"), ("/api/login",))})
+FILES = ("/hook_agent.py", "/hook_agent_langchain.py", "/hook_agent.mjs")
+PUBLIC = frozenset({*product(READS, ("/", "/health", *FILES)), *product(("POST", "DELETE"), ("/api/login",))})
 AGENT_READS = re.compile(r"/ready|/api/sessions/(?!user/)[^/]+(/resume)?|/api/state/[^/]+")
 """What an agent needs to read: its session, its state, and how to go on."""
 
 
 def roles_for(method: str, path: str) -> tuple[str, ...] | None:
     """The roles that may do this; None: everybody."""
-    if (method, path) in PUBLIC:
+    if (method, path) in PUBLIC or (method in READS and path.startswith("/dashboard/")):
         return None
     if method in READS or path.startswith("/datasette/"):
         return ROLES if AGENT_READS.fullmatch(path) else ("admin", "read")
@@ -69,8 +70,6 @@ class Caller(NamedTuple):
     """By which; None also where none is needed."""
     login: Login | None = None
     """By which cookie for it."""
-    tried: str = ""
-    """What was said instead."""
     refusal: str = ""
 
 
@@ -78,7 +77,7 @@ ANYBODY = Caller("admin")
 """Who asks where no token is needed."""
 NOBODY = Caller(None)
 REASONS = (
-    *("host", "origin", "token", "attempts", "role", "rate"),
+    *("host", "origin", "token", "role", "rate"),
     *("connections", "idle", "listeners", "bodies", "unreadable"),
 )
 """Why somebody is not let in, or let go, as the metrics count it."""
@@ -95,8 +94,7 @@ class Gate:
         self.refused = dict.fromkeys(REASONS, 0)
         self.hosts: tuple[dict[bytes, bool], dict[bytes, bool]] = ({}, {})
         """Which are answered to: while no token is needed, and while one is."""
-        self.failures = Failures(settings.max_failures)
-        self.tellings = Tellings()
+        self.refusal_log = RefusalLog()
         self.bodies = Bodies(max(settings.max_batch_bytes, settings.max_event_bytes))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -184,10 +182,10 @@ class Gate:
         self.refused["unreadable"] += 1
         self.tell_refusal("unreadable", address)
 
-    def tell_refusal(self, reason: str, address: str, **fields: str) -> None:
+    def tell_refusal(self, kind: str, address: str, **fields: str) -> None:
         """Into the log: the first few of an address in a minute, and then how many more there were."""
-        if (more := self.tellings.note(reason, address)) is not None:
-            security(f"{reason}_refused", client=address, **fields, more=more or None)
+        if (more := self.refusal_log.count(kind, address)) is not None:
+            security(f"{kind}_refused", client=address, **fields, more=more or None)
 
     def is_allowed_host(self, host: str) -> bool:
         name = host_name(host)
@@ -236,24 +234,14 @@ class Gate:
             self.refused["rate"] += 1
             raise Problem(429, "Too many requests a second: see SESSIONS_MAX_REQUESTS", headers={"retry-after": "1"})
 
-    def wrong_token(self, address: str, caller: Caller, *, is_log_in: bool = False) -> Problem:
-        """How to refuse: 401, or 429 where this address has tried too many. A token that is right is never refused
-        for it: many containers may have one address."""
+    def wrong_token(self, address: str, caller: Caller) -> Problem:
+        """Counted and logged, but not held against its address: nobody guesses 20 characters, and many containers may
+        have one address."""
         self.refused["token"] += 1
         if not caller.refusal:
             return unknown_caller("A token is needed: send it as Authorization: Bearer TOKEN")
-        verdict = self.failures.note(address, caller.tried, is_log_in=is_log_in)
-        if verdict.is_news:
-            reason = "Too many wrong tokens: no more of them are told here" if verdict.wait else caller.refusal
-            security("token_refused", client=address, reason=reason)
-        if not verdict.wait:
-            return unknown_caller(caller.refusal, "invalid_token")
-        self.refused["attempts"] += 1
-        return Problem(
-            429,
-            f"Too many wrong tokens from this address: try again in {verdict.wait} s",
-            headers={"retry-after": str(verdict.wait)},
-        )
+        self.tell_refusal("token", address, reason=caller.refusal)
+        return unknown_caller(caller.refusal, "invalid_token")
 
     def caller(self, headers: Headers) -> Caller:
         authorization = headers.get(b"authorization")
@@ -263,7 +251,7 @@ class Gate:
         if (value := cookie_of(headers)) is not None:
             if held := self.logins.holder(value):
                 return Caller(held[0].role, *held)
-            return Caller(None, tried=value, refusal="The log-in is not valid any more: log in again")
+            return Caller(None, refusal="The log-in is not valid any more: log in again")
         return NOBODY
 
     def still_lets_in(self, caller: Caller) -> bool:
@@ -273,7 +261,7 @@ class Gate:
     def caller_with(self, text: str) -> Caller:
         """Whoever says this token."""
         token = self.tokens.holder(text)
-        return Caller(token.role, token) if token else Caller(None, tried=text, refusal="That token is not known here")
+        return Caller(token.role, token) if token else Caller(None, refusal="That token is not known here")
 
 
 def check_single(given: Sequence[tuple[bytes, bytes]]) -> None:

@@ -22,7 +22,6 @@ from sessionstore.upkeep.tree import Mirror
 from sessionstore.upkeep.webhooks import Webhook
 from sessionstore.web import openapi_models as answers
 from sessionstore.web.asgi import ASGI, Receive, Scope, Send, refuse
-from sessionstore.web.metrics import prometheus
 from sessionstore.web.openapi_models import gives, problems
 from sessionstore.web.request import (
     Call,
@@ -147,8 +146,10 @@ def shown_webhook(webhook: Webhook) -> Document:
 
 
 @get("/metrics", media_type="text/plain", responses=problems(401), tags=["server"])
-async def metrics(request: Call) -> Response[str]:
+async def metrics(request: Call) -> Response[bytes]:
     """The same for Prometheus."""
+    from sessionstore.web.metrics import prometheus  # with the first scrape: its library takes time to import
+
     state = request.app.state
     text = prometheus(store_of(request), state.listeners, state.gate, state.traffic, state.questions)
     return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")

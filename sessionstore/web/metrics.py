@@ -1,16 +1,20 @@
-"""Prometheus text: what the server counts about itself. No session, user or agent is ever a label."""
+"""Prometheus collector: what the server counts about itself. No session, user or agent is ever a label."""
 
 from __future__ import annotations
 
-import os
-import resource
 import sqlite3
 import threading
-import time
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from datetime import datetime
-from pathlib import Path
+from itertools import groupby
+from operator import itemgetter
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Metric, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily as Counter
+from prometheus_client.core import GaugeMetricFamily as Gauge
+from prometheus_client.core import HistogramMetricFamily as Distribution
+from prometheus_client.registry import Collector
 
 from export import drilled
 from sessionstore import __version__, log
@@ -22,42 +26,51 @@ from sessionstore.web.gate import Gate
 from sessionstore.web.live import Listeners
 from sessionstore.web.request_metrics import Traffic
 
-Labels = dict[str, object]
-Sample = tuple[str, str, str, Labels, float]
-"""Name, type, help, labels, value. Of a histogram, the label `part` says what the value is: a bucket, the sum …"""
+Labels = dict[str, str]
+Sample = tuple[str, type[Any], str, Labels, Any]
+"""Name, kind of family, help, labels, and the value: a number, or a Histogram."""
 
 PREFIX = "sessionstore_"
 FIXED_SQLITE = ((3, 44, 6), (3, 50, 7), (3, 51, 3))
 """Of the branches of 3.44, of 3.50, and of all later ones: the first without the fault by which two connections that
 empty the log at once can lose what is in it. https://www.sqlite.org/wal.html#walresetbug"""
-START = time.time()
 
 
-def prometheus(store: Store, listeners: Listeners, gate: Gate, traffic: Traffic, questions: Questions) -> str:
+class StoreCollector(Collector):
+    """Has them collected when they are asked for. Imported with the first scrape: prometheus_client takes its time."""
+
+    def __init__(self, *counted: *tuple[Store, Listeners, Gate, Traffic, Questions]) -> None:
+        self.counted = counted
+
+    def collect(self) -> Iterator[Metric]:
+        for (name, kind, meaning), found in groupby(samples(*self.counted), itemgetter(0, 1, 2)):
+            members = [(labels, value) for *_, labels, value in found]
+            full_name = name if name.startswith("process_") else PREFIX + name
+            family = kind(full_name, meaning, labels=[*members[0][0]])
+            for labels, value in members:
+                of = ([*value.buckets()], value.sum) if isinstance(value, Histogram) else (value,)
+                family.add_metric([*labels.values()], *of)
+            yield family
+
+
+def prometheus(*counted: *tuple[Store, Listeners, Gate, Traffic, Questions]) -> bytes:
     """The exposition format 0.0.4."""
-    lines: list[str] = []
-    told = ""
-    for name, kind, meaning, labels, value in samples(store, listeners, gate, traffic, questions):
-        family = name if name.startswith("process_") else PREFIX + name
-        if family != told:
-            lines += [f"# HELP {family} {meaning}", f"# TYPE {family} {kind}"]
-            told = family
-        part = labels.pop("part", "") if kind == "histogram" else ""
-        text = ",".join(f'{label}="{shown}"' for label, shown in labels.items())
-        lines.append(f"{family}{part}{{{text}}} {value}" if text else f"{family}{part} {value}")
-    return "\n".join(lines) + "\n"
+    registry = CollectorRegistry()
+    registry.register(StoreCollector(*counted))
+    ProcessCollector(registry=registry)
+    return generate_latest(registry)
 
 
 def samples(store: Store, listeners: Listeners, gate: Gate, traffic: Traffic, questions: Questions) -> Iterator[Sample]:
-    yield "build_info", "gauge", "The version that runs", {"version": __version__}, 1
-    yield "uptime_seconds", "gauge", "Since the start", {}, round(store.uptime(), 3)
-    yield "ready", "gauge", "1 while writes are taken", {}, int(store.why_not_ready() is None)
+    yield "build_info", Gauge, "The version that runs", {"version": __version__}, 1
+    yield "uptime_seconds", Gauge, "Since the start", {}, round(store.uptime(), 3)
+    yield "ready", Gauge, "1 while writes are taken", {}, int(store.why_not_ready() is None)
     yield from of_ingest(store)
     yield from of_sqlite(store)
     yield from of_disk(store)
     yield from of_requests(traffic)
     yield from of_refusals(gate.refused)
-    yield "request_body_bytes", "gauge", "Of requests that are not answered yet", {}, gate.bodies.bytes
+    yield "request_body_bytes", Gauge, "Of requests that are not answered yet", {}, gate.bodies.bytes
     yield from of_listeners(store, listeners)
     yield from of_questions(questions)
     yield from of_tree(store)
@@ -72,178 +85,156 @@ def samples(store: Store, listeners: Listeners, gate: Gate, traffic: Traffic, qu
 def of_ingest(store: Store) -> Iterator[Sample]:
     writer = store.writer
     for kind, number in sorted(writer.accepted.items()):
-        yield "events_accepted_total", "counter", "Events stored by this process", {"type": kind}, number
-    yield "event_bytes_total", "counter", "Characters of their data", {}, writer.accepted_bytes
+        yield "events_accepted_total", Counter, "Events stored by this process", {"type": kind}, number
+    yield "event_bytes_total", Counter, "Characters of their data", {}, writer.accepted_bytes
     tally = dict(writer.tally)
-    yield "events_duplicate_total", "counter", "Events that were there already", {}, tally.pop("duplicate", 0)
+    yield "events_duplicate_total", Counter, "Events that were there already", {}, tally.pop("duplicate", 0)
     for status, number in sorted(tally.items()):
-        yield "events_rejected_total", "counter", "Events that could not be stored", {"status": status}, number
-    yield "producer_gaps_total", "counter", "Times that an agent said what it had to drop", {}, writer.gaps
-    yield from histogram("commit_duration_seconds", "Of a transaction", {}, writer.commit_seconds)
-    yield from histogram("commit_batch_size", "Writes in a transaction", {}, writer.commit_sizes)
-    yield "commit_failures_total", "counter", "Transactions that failed", {}, writer.failures
-    yield "write_queue_depth", "gauge", "Writes that wait", {}, writer.waiting
-    yield "write_queue_bytes", "gauge", "Bytes of the writes that wait", {}, writer.waiting_bytes
-    yield "write_queue_oldest_seconds", "gauge", "How long the oldest has waited", {}, round(writer.oldest(), 3)
+        yield "events_rejected_total", Counter, "Events that could not be stored", {"status": str(status)}, number
+    yield "producer_gaps_total", Counter, "Times that an agent said what it had to drop", {}, writer.gaps
+    yield "commit_duration_seconds", Distribution, "Of a transaction", {}, writer.commit_seconds
+    yield "commit_batch_size", Distribution, "Writes in a transaction", {}, writer.commit_sizes
+    yield "commit_failures_total", Counter, "Transactions that failed", {}, writer.failures
+    yield "write_queue_depth", Gauge, "Writes that wait", {}, writer.waiting
+    yield "write_queue_bytes", Gauge, "Bytes of the writes that wait", {}, writer.waiting_bytes
+    yield "write_queue_oldest_seconds", Gauge, "How long the oldest has waited", {}, round(writer.oldest(), 3)
 
 
 def of_sqlite(store: Store) -> Iterator[Sample]:
     writer = store.writer
     version = {"version": sqlite3.sqlite_version, "wal_reset_fixed": str(is_fixed(sqlite3.sqlite_version_info)).lower()}
-    yield "sqlite_info", "gauge", "The SQLite library", {**version}, 1
+    yield "sqlite_info", Gauge, "The SQLite library", {**version}, 1
     for code, number in sorted(writer.errors.items()):
-        yield "sqlite_errors_total", "counter", "Why transactions failed", {"code": code}, number
-    yield (
-        "database_sound",
-        "gauge",
-        "0: damaged or behind what was seen, and not served",
-        {},
-        int(store.finding is None),
-    )
-    yield "db_bytes", "gauge", "Size of the database and its log", {}, store.database_bytes()
-    yield "wal_bytes", "gauge", "Size of the log alone", {}, size_of(writer.log_path)
-    yield "db_last_seq", "gauge", "The newest cursor", {}, writer.cursor
-    yield from histogram("checkpoint_duration_seconds", "Of emptying a log that had grown", {}, writer.emptying_seconds)
-    yield "checkpoint_busy_total", "counter", "Times that readers kept the log from being emptied", {}, writer.busy_logs
-    yield "reader_oldest_seconds", "gauge", "The query under way for longest", {}, round(store.reader.oldest(), 3)
-    yield "search_lag_events", "gauge", "Events that full-text search does not find yet", {}, writer.search_lag
+        yield "sqlite_errors_total", Counter, "Why transactions failed", {"code": str(code)}, number
+    yield "database_sound", Gauge, "0: damaged or behind what was seen, and not served", {}, int(store.finding is None)
+    yield "db_bytes", Gauge, "Size of the database and its log", {}, store.database_bytes()
+    yield "wal_bytes", Gauge, "Size of the log alone", {}, size_of(writer.log_path)
+    yield "db_last_seq", Gauge, "The newest cursor", {}, writer.cursor
+    yield "checkpoint_duration_seconds", Distribution, "Of emptying a log that had grown", {}, writer.emptying_seconds
+    yield "checkpoint_busy_total", Counter, "Times that readers kept the log from being emptied", {}, writer.busy_logs
+    yield "reader_oldest_seconds", Gauge, "The query under way for longest", {}, round(store.reader.oldest(), 3)
+    yield "search_lag_events", Gauge, "Events that full-text search does not find yet", {}, writer.search_lag
 
 
 def of_disk(store: Store) -> Iterator[Sample]:
     disk = store.disk
-    yield "disk_free_bytes", "gauge", "Free on the disk of the database", {}, disk.free
-    yield "disk_total_bytes", "gauge", "Size of that disk", {}, disk.total
-    yield "disk_reserve_bytes", "gauge", "Free bytes below which writes are refused", {}, disk.reserve
-    yield "disk_free_inodes", "gauge", "Files that can still be made on it", {}, disk.free_files
-    yield "disk_total_inodes", "gauge", "Files that it can have; 0: as many as it has room for", {}, disk.total_files
-    yield "disk_full", "gauge", "1 while writes are refused for that", {}, int(disk.is_full)
+    yield "disk_free_bytes", Gauge, "Free on the disk of the database", {}, disk.free
+    yield "disk_total_bytes", Gauge, "Size of that disk", {}, disk.total
+    yield "disk_reserve_bytes", Gauge, "Free bytes below which writes are refused", {}, disk.reserve
+    yield "disk_free_inodes", Gauge, "Files that can still be made on it", {}, disk.free_files
+    yield "disk_total_inodes", Gauge, "Files that it can have; 0: as many as it has room for", {}, disk.total_files
+    yield "disk_full", Gauge, "1 while writes are refused for that", {}, int(disk.is_full)
 
 
 def of_requests(traffic: Traffic) -> Iterator[Sample]:
     routes = sorted(traffic.routes.items())
     for (method, route), seen in routes:
         for status, number in sorted(seen.statuses.items()):
-            labels: Labels = {"method": method, "http_route": route, "status": status}
-            yield "http_requests_total", "counter", "Requests answered", labels, number
+            labels: Labels = {"method": method, "http_route": route, "status": str(status)}
+            yield "http_requests_total", Counter, "Requests answered", labels, number
     for kind, number in traffic.errors().items():
-        yield "http_errors_total", "counter", "Those of them that were errors", {"class": kind}, number
+        yield "http_errors_total", Counter, "Those of them that were errors", {"class": kind}, number
     for (method, route), seen in routes:
         labels = {"method": method, "http_route": route}
-        yield from histogram("http_request_duration_seconds", "Until the answer began", labels, seen.seconds)
+        yield "http_request_duration_seconds", Distribution, "Until the answer began", labels, seen.seconds
 
 
 def of_refusals(refused: Mapping[str, int]) -> Iterator[Sample]:
     """By what was wrong: the token, where it came from, or how much it was."""
     for reason in ("token", "role"):
-        yield "auth_failures_total", "counter", "Requests without the right", {"reason": reason}, refused[reason]
-    yield "origin_rejected_total", "counter", "Requests of pages of a foreign origin", {}, refused["origin"]
-    yield "host_rejected_total", "counter", "Requests to a name that is not answered to", {}, refused["host"]
-    yield "unreadable_requests_total", "counter", "What is no HTTP that can be read", {}, refused["unreadable"]
-    for reason in ("attempts", "rate", "connections", "idle", "listeners", "bodies"):
-        yield "rate_limited_total", "counter", "What was too much", {"reason": reason}, refused[reason]
+        yield "auth_failures_total", Counter, "Requests without the right", {"reason": reason}, refused[reason]
+    yield "origin_rejected_total", Counter, "Requests of pages of a foreign origin", {}, refused["origin"]
+    yield "host_rejected_total", Counter, "Requests to a name that is not answered to", {}, refused["host"]
+    yield "unreadable_requests_total", Counter, "What is no HTTP that can be read", {}, refused["unreadable"]
+    for reason in ("rate", "connections", "idle", "listeners", "bodies"):
+        yield "rate_limited_total", Counter, "What was too much", {"reason": reason}, refused[reason]
 
 
 def of_listeners(store: Store, listeners: Listeners) -> Iterator[Sample]:
-    yield "ws_clients", "gauge", "WebSocket clients", {}, len(listeners.all)
+    yield "ws_clients", Gauge, "WebSocket clients", {}, len(listeners.all)
     for code, number in sorted({1013: 0, **listeners.closed}.items()):
-        yield "ws_closed_total", "counter", "WebSocket clients closed by the server", {"code": code}, number
-    yield "ws_dropped_messages_total", "counter", "Events that those too slow had not had", {}, listeners.unsent
-    yield "ws_queue_max", "gauge", "Events that the slowest has yet to be sent", {}, listeners.most_behind()
-    yield from histogram("ws_fanout_duration_seconds", "From a commit to a client's socket", {}, listeners.fanout)
-    yield "broadcast_events", "gauge", "Events in the broadcaster's ring", {}, len(store.broadcaster.events)
+        yield "ws_closed_total", Counter, "WebSocket clients closed by the server", {"code": str(code)}, number
+    yield "ws_dropped_messages_total", Counter, "Events that those too slow had not had", {}, listeners.unsent
+    yield "ws_queue_max", Gauge, "Events that the slowest has yet to be sent", {}, listeners.most_behind()
+    yield "ws_fanout_duration_seconds", Distribution, "From a commit to a client's socket", {}, listeners.fanout
+    yield "broadcast_events", Gauge, "Events in the broadcaster's ring", {}, len(store.broadcaster.events)
 
 
 def of_questions(questions: Questions) -> Iterator[Sample]:
-    yield "datasette_starts_total", "counter", "Starts of Datasette's process", {}, questions.explorer.starts
-    yield "datasette_failures_total", "counter", "Questions to which it gave no answer", {}, questions.failures
+    yield "datasette_starts_total", Counter, "Starts of Datasette's process", {}, questions.explorer.starts
+    yield "datasette_failures_total", Counter, "Questions to which it gave no answer", {}, questions.failures
 
 
 def of_tree(store: Store) -> Iterator[Sample]:
     mirror = store.mirror
-    yield "export_lag_events", "gauge", "Events that the file tree does not have yet", {}, mirror.lag
-    yield "export_lag_seconds", "gauge", "Since the file tree last had them all", {}, round(mirror.lag_seconds(), 3)
-    yield "export_files_total", "counter", "Files of the tree that were written, or added to", {}, mirror.files
-    yield "export_failing", "gauge", "1 while the file tree cannot be written", {}, int(mirror.status == "failed")
+    yield "export_lag_events", Gauge, "Events that the file tree does not have yet", {}, mirror.lag
+    yield "export_lag_seconds", Gauge, "Since the file tree last had them all", {}, round(mirror.lag_seconds(), 3)
+    yield "export_files_total", Counter, "Files of the tree that were written, or added to", {}, mirror.files
+    yield "export_failing", Gauge, "1 while the file tree cannot be written", {}, int(mirror.status == "failed")
     for name, number in sorted(mirror.errors.items()):
-        yield "export_errors_total", "counter", "Why the file tree could not be written", {"errno": name}, number
+        yield "export_errors_total", Counter, "Why the file tree could not be written", {"errno": name}, number
 
 
 def of_backups(store: Store) -> Iterator[Sample]:
     backups = store.backups
     if backups.folder is None:
         return
-    yield "backup_failures_total", "counter", "Backups that failed", {}, backups.failures
+    yield "backup_failures_total", Counter, "Backups that failed", {}, backups.failures
     if (last := backups.last) is not None:
         made = datetime.fromisoformat(last.manifest.made_at).timestamp()
-        yield "backup_last_success_timestamp_seconds", "gauge", "When the newest backup was made", {}, made
-        yield "backup_bytes", "gauge", "Size of the newest backup", {}, last.manifest.bytes
+        yield "backup_last_success_timestamp_seconds", Gauge, "When the newest backup was made", {}, made
+        yield "backup_bytes", Gauge, "Size of the newest backup", {}, last.manifest.bytes
         if last.seconds is not None:
-            yield "backup_duration_seconds", "gauge", "How long it took", {}, round(last.seconds, 3)
+            yield "backup_duration_seconds", Gauge, "How long it took", {}, round(last.seconds, 3)
 
 
 def of_drills(store: Store) -> Iterator[Sample]:
     """Of `python -m export drill`, which leaves word beside the database."""
     if (found := drilled.last(store.settings.directory)) is not None:
         made = found.at.timestamp()
-        yield "restore_drill_last_success_timestamp_seconds", "gauge", "When a drill last succeeded", {}, made
-        yield "restore_drill_rpo_seconds", "gauge", "Of how many seconds it lost the events", {}, found.rpo
-        yield "restore_drill_rto_seconds", "gauge", "How long all was away", {}, found.rto
+        yield "restore_drill_last_success_timestamp_seconds", Gauge, "When a drill last succeeded", {}, made
+        yield "restore_drill_rpo_seconds", Gauge, "Of how many seconds it lost the events", {}, found.rpo
+        yield "restore_drill_rto_seconds", Gauge, "How long all was away", {}, found.rto
 
 
 def of_verification(store: Store) -> Iterator[Sample]:
     """Of `python -m export verify --full`, whether the server has run it or somebody else."""
-    yield "verify_failing", "gauge", "1 while nothing can be compared", {}, int(store.comparison.error is not None)
+    yield "verify_failing", Gauge, "1 while nothing can be compared", {}, int(store.comparison.error is not None)
     if (found := store.comparison.last) is not None:
         made = found.at.timestamp()
-        yield "verify_last_timestamp_seconds", "gauge", "When database and tree were last compared", {}, made
-        yield "verify_differences", "gauge", "What was found wrong then", {}, found.differences
-        yield "verify_duration_seconds", "gauge", "How long it took", {}, round(found.seconds, 3)
+        yield "verify_last_timestamp_seconds", Gauge, "When database and tree were last compared", {}, made
+        yield "verify_differences", Gauge, "What was found wrong then", {}, found.differences
+        yield "verify_duration_seconds", Gauge, "How long it took", {}, round(found.seconds, 3)
 
 
 def of_retention(store: Store) -> Iterator[Sample]:
     retention = store.retention
-    yield "retention_deleted_total", "counter", "Sessions deleted unasked", {}, retention.deleted
-    yield "retention_archived_total", "counter", "Archives made before that", {}, retention.archived
-    yield "retention_failures_total", "counter", "Looks that ended early", {}, retention.failures
-    yield "retention_failing", "gauge", "1 while it cannot do what it should", {}, int(retention.status == "failed")
+    yield "retention_deleted_total", Counter, "Sessions deleted unasked", {}, retention.deleted
+    yield "retention_archived_total", Counter, "Archives made before that", {}, retention.archived
+    yield "retention_failures_total", Counter, "Looks that ended early", {}, retention.failures
+    yield "retention_failing", Gauge, "1 while it cannot do what it should", {}, int(retention.status == "failed")
 
 
 def of_webhooks(store: Store) -> Iterator[Sample]:
     webhooks = [(webhook, webhook.target.title) for webhook in store.webhooks.all]
     for webhook, title in webhooks:
-        yield "webhook_pending", "gauge", "What a webhook has yet to be told", {"target": title}, webhook.pending
+        yield "webhook_pending", Gauge, "What a webhook has yet to be told", {"target": title}, webhook.pending
     for webhook, title in webhooks:
-        yield "webhook_failures", "gauge", "Failures since the last success", {"target": title}, webhook.failures
+        yield "webhook_failures", Gauge, "Failures since the last success", {"target": title}, webhook.failures
     for webhook, title in webhooks:
         for result, number in webhook.results.items():
             labels: Labels = {"target": title, "result": result}
-            yield "webhook_attempts_total", "counter", "How attempts to tell a webhook ended", labels, number
+            yield "webhook_attempts_total", Counter, "How attempts to tell a webhook ended", labels, number
 
 
 def of_process(store: Store) -> Iterator[Sample]:
-    """By the names that Prometheus's own clients have for it."""
-    yield from histogram("event_loop_lag_seconds", "By how much the event loop was late", {}, store.loop_lag)
+    """Beside what Prometheus's own collector says of it."""
+    yield "event_loop_lag_seconds", Distribution, "By how much the event loop was late", {}, store.loop_lag
     for reason, number in sorted(({"full": 0, "failed": 0} | log.lost).items()):
-        yield "log_lost_total", "counter", "Entries of the log that could not be written", {"reason": reason}, number
+        yield "log_lost_total", Counter, "Entries of the log that could not be written", {"reason": reason}, number
     for place, number in sorted(({"tokens": 0, "webhooks": 0} | log.faults).items()):
-        yield "faults_total", "counter", "Faults that the log tells, and that ended nothing", {"place": place}, number
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    yield "process_cpu_seconds_total", "counter", "Of user and system", {}, round(used.ru_utime + used.ru_stime, 3)
-    yield "process_start_time_seconds", "gauge", "Since 1970", {}, round(START, 3)
-    yield "process_threads", "gauge", "Threads of Python", {}, threading.active_count()
-    yield "process_max_fds", "gauge", "File descriptors allowed", {}, resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    with suppress(OSError, ValueError):  # Linux
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-        yield "process_resident_memory_bytes", "gauge", "In memory", {}, pages * os.sysconf("SC_PAGE_SIZE")
-        yield "process_open_fds", "gauge", "File descriptors", {}, len(os.listdir("/proc/self/fd"))
-
-
-def histogram(name: str, meaning: str, labels: Labels, found: Histogram) -> Iterator[Sample]:
-    total = 0
-    for bound, total in found.buckets():
-        yield name, "histogram", meaning, {"part": "_bucket", **labels, "le": bound}, total
-    yield name, "histogram", meaning, {"part": "_sum", **labels}, round(found.sum, 6)
-    yield name, "histogram", meaning, {"part": "_count", **labels}, total
+        yield "faults_total", Counter, "Faults that the log tells, and that ended nothing", {"place": place}, number
+    yield "process_threads", Gauge, "Threads of Python", {}, threading.active_count()
 
 
 def is_fixed(version: tuple[int, int, int]) -> bool:

@@ -25,7 +25,7 @@ from sessionstore.log import faults
 from sessionstore.model.events import NEW_SESSIONS
 from sessionstore.settings import BadSetting, Settings, secret
 
-log = logging.getLogger("sessionstore.web.tokens")
+logger = logging.getLogger("sessionstore.web.tokens")
 
 ROLES = ("admin", "read", "ingest")
 Role = Literal["admin", "read", "ingest"]
@@ -35,6 +35,8 @@ NAMED = "tokens.json"
 """In the folder of the tokens: those with a name."""
 USED = ".tokens-used.json"
 """Beside the database, for the folder of the tokens may be one that can only be read: when each was last used."""
+LONG_ENOUGH = 20
+"""Characters of a token that nobody guesses, if it was made at random; one that is set with fewer is warned about."""
 SAVE_SECONDS = 60.0
 """How often that is written, at most."""
 
@@ -53,6 +55,8 @@ class Token:
         self.place = place
         """Where it is kept: a file in the folder, or the environment."""
         self.expires = expires
+        self.is_short = False
+        """Whether it was set with so few characters that it may be guessed."""
         self.requests = 0
         """All that were made with it."""
         self.requests_before = 0
@@ -65,7 +69,9 @@ class Token:
 
     @classmethod
     def of(cls, name: str, role: str, text: str, place: str) -> Token:
-        return cls(name, role, digest(text), place=place)
+        token = cls(name, role, digest(text), place=place)
+        token.is_short = len(text) < LONG_ENOUGH
+        return token
 
     def is_as(self, other: Token | None) -> bool:
         return other is not None and (self.name, self.role, self.expires) == (other.name, other.role, other.expires)
@@ -176,7 +182,8 @@ def write_named(folder: Path, named: Iterable[Named]) -> None:
 def read_kept(path: Path) -> str | None:
     """The token of a role in its file; None: there is none. Raises BadSetting."""
     try:
-        return secret(path.read_text().strip())
+        text = path.read_text().strip()
+        return secret(text) if text else None
     except FileNotFoundError:
         return None
     except ValueError as error:
@@ -236,6 +243,7 @@ class Tokens:
                 ) from None
         self.seen = self.state_of_files()
         self.load()
+        self.warn_of_short()
         self.hand_out()
 
     # ---- who holds which
@@ -259,12 +267,12 @@ class Tokens:
         state = self.state_of_files()
         if state != self.seen:
             self.seen = state
-            for take_up in (self.load, self.hand_out):
+            for take_up in (self.load, self.warn_of_short, self.hand_out):
                 try:
                     take_up()
                 except BadSetting as error:
                     faults["tokens"] += 1
-                    log.warning("A change of the tokens is not taken up: %s", error)
+                    logger.warning("A change of the tokens is not taken up: %s", error)
         if any(token.is_over for token in self.by_digest.values()):
             self.know(self.by_digest.values())
         if time.monotonic() >= self.saved_at + SAVE_SECONDS:
@@ -288,6 +296,14 @@ class Tokens:
         elif not self.given and not self.keeps_roles:
             self.is_required = False
         self.know(tokens)
+
+    def short(self) -> list[str]:
+        """The names of those that may be guessed."""
+        return [token.name for token in self.by_digest.values() if token.is_short]
+
+    def warn_of_short(self) -> None:
+        for name in self.short():
+            logger.warning("%s has fewer than %d characters and may be guessed: set a longer one", name, LONG_ENOUGH)
 
     def hand_out(self) -> None:
         """Write the token that agents need, and no other, where they may read it. Raises BadSetting."""

@@ -44,6 +44,7 @@ from sessionstore.store.schema import DatabaseUnusable
 from sessionstore.web import api, datasette_mount, live, pages
 from sessionstore.web.asgi import Heads, Receive, Scope, Send
 from sessionstore.web.fast_path import FastPath
+from sessionstore.web.forwarded import Forwarded
 from sessionstore.web.gate import Gate
 from sessionstore.web.health import Sound
 from sessionstore.web.request_metrics import Counted, Traffic
@@ -79,7 +80,8 @@ class App:
             logging_config=None,
         )
         self.gate = Gate(Sound(Heads(self.litestar), self.store), settings, self.tokens)  # type: ignore[arg-type]
-        self.asgi = FastPath(Counted(self.gate, self.traffic), self.gate, self.store, self.traffic)
+        fast_path = FastPath(Counted(self.gate, self.traffic), self.gate, self.store, self.traffic)
+        self.asgi = Forwarded(fast_path, settings)
         for name in ("store", "listeners", "traffic", "questions", "gate"):
             self.litestar.state[name] = getattr(self, name)
         self.is_prepared = False

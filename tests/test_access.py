@@ -396,7 +396,8 @@ def test_what_everybody_may_do_needs_no_token(guarded: Appliance, operation: str
 def test_no_method_of_any_path_is_forgotten(guarded: Appliance) -> None:
     paths = {path_of(operation, "forgotten") for operation in MAY}
     cursor = cursor_of(guarded)
-    open_to_all = {(method, path) for path in ("/", "/health") for method in ("GET", "HEAD", "OPTIONS")}
+    open_paths = [path_of(operation, "forgotten") for operation in EVERYBODY if operation.startswith("GET ")]
+    open_to_all = {(method, path) for path in open_paths for method in ("GET", "HEAD", "OPTIONS")}
     open_to_all |= {("POST", "/api/login"), ("DELETE", "/api/login")}
     for method, path in product(METHODS, paths):
         status = ask(guarded, method, path).status

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from html import unescape
 from pathlib import Path
+from typing import Any
 from urllib.parse import urldefrag, urljoin
 
 import httpx
@@ -21,8 +22,7 @@ import pytest
 
 from sessionstore.analytics.catalogue import questions, views
 from sessionstore.settings import read_settings
-from sessionstore.web.gate import Asked, Gate
-from sessionstore.web.tokens import Tokens
+from sessionstore.web.forwarded import Forwarded, prefix_in
 from tests.appliance import Appliance
 from tests.hostile import BOMBS, REFUSED
 from tests.peers import children_of, eventually
@@ -180,13 +180,15 @@ def test_a_prefix_that_is_no_path_is_not_heeded(http: httpx.Client, said: str) -
 
 
 def test_the_prefix_of_a_stranger_is_not_heeded(tmp_path: Path) -> None:
-    asked = Asked("GET", "/datasette/", [], {b"x-forwarded-prefix": b"/store"}, "192.0.2.7")
-    gates = []
-    for proxies in ({}, {"SESSIONS_TRUSTED_PROXIES": "192.0.2.0/24"}):
+    for proxies, heeded in (({}, ["", "/store"]), ({"SESSIONS_TRUSTED_PROXIES": "192.0.2.0/24"}, ["/store"] * 2)):
         settings = read_settings({"SESSIONS_DIR": str(tmp_path), **proxies})
-        gates.append(Gate(None, settings, Tokens(settings)))  # type: ignore[arg-type]
-    assert [gate.prefix_of(asked) for gate in gates] == ["", "/store"]
-    assert [gate.prefix_of(asked._replace(address="::1")) for gate in gates] == ["/store", "/store"]
+        scopes: list[dict[str, Any]] = [
+            {"type": "http", "client": (peer, 1), "headers": [(b"x-forwarded-prefix", b"/store")]}
+            for peer in ("192.0.2.7", "::1")
+        ]
+        for scope in scopes:
+            Forwarded(None, settings).look_behind(scope)  # type: ignore[arg-type]
+        assert [prefix_in(scope) for scope in scopes] == heeded
 
 
 def links_of(page: httpx.Response) -> Iterator[str]:

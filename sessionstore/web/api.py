@@ -28,7 +28,8 @@ from sessionstore.store.search import Narrowed
 from sessionstore.store.writer import LARGE
 from sessionstore.web import openapi_models as answers
 from sessionstore.web.fast_path import entry, logged, stored_batch
-from sessionstore.web.gate import COOKIE, Gate, cookie_of, prefix_in
+from sessionstore.web.forwarded import prefix_in
+from sessionstore.web.gate import COOKIE, Gate, cookie_of
 from sessionstore.web.health import health, list_webhooks, metrics, ready
 from sessionstore.web.openapi import (
     JSON,

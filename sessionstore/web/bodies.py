@@ -46,9 +46,14 @@ class Body:
         """Raises Problem 503 where it must not."""
         if not self.bodies.has_room(self.who, size):
             raise unavailable("Too much is being sent at the same time: come back in a moment")
+        self.hold(size)
+
+    def hold(self, size: int) -> None:
+        """What there is room for."""
         self.bodies.count(self.who, size)
         self.size += size
 
     def let_go(self) -> None:
-        self.bodies.count(self.who, -self.size)
-        self.size = 0
+        if self.size:
+            self.bodies.count(self.who, -self.size)
+            self.size = 0

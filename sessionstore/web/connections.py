@@ -11,7 +11,7 @@ from typing import Protocol
 
 from sessionstore.model.problems import Problem
 from sessionstore.settings import Settings
-from sessionstore.web.gate import is_trusted
+from sessionstore.web.forwarded import is_trusted
 
 MAX_DESCRIPTORS = 1 << 16
 RESERVED_DESCRIPTORS = 128

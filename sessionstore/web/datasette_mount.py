@@ -18,7 +18,7 @@ from sessionstore.analytics.worker_process import Child, Gone
 from sessionstore.appliance import Store
 from sessionstore.model.problems import Problem, unavailable
 from sessionstore.web.asgi import answer, refuse
-from sessionstore.web.gate import prefix_in
+from sessionstore.web.forwarded import prefix_in
 
 MOUNT = b"/datasette"
 ANSWER_SECONDS = 30.0

@@ -139,8 +139,6 @@ class FastPath:
         if (taken := self.take(scope)) is None:
             await self.app(scope, receive, send)
             return
-        if self.gate.settings.trusted_proxies:
-            scope["client"] = (self.gate.address_of(taken.asked), 0)
         try:
             body = await read_body(receive, taken.size)
             taken.expected.let_go()

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from itertools import product
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from sessionstore.log import security
 from sessionstore.model.drafts import Headers
 from sessionstore.model.problems import Problem
-from sessionstore.settings import Settings, is_loopback_name, plain_address
+from sessionstore.settings import Settings, is_loopback_name
 from sessionstore.web.asgi import ASGI, Message, Receive, Scope, Send, answer, refuse
 from sessionstore.web.bodies import Bodies, Body
 from sessionstore.web.logins import Login, Logins
@@ -52,7 +52,7 @@ class Asked(NamedTuple):
     headers: Headers
     """The same by name."""
     address: str = ""
-    """Of the peer, without its port."""
+    """Of who asks, without a port."""
     scheme: str = "http"
 
 
@@ -81,7 +81,6 @@ REASONS = (
     *("connections", "idle", "listeners", "bodies", "unreadable"),
 )
 """Why somebody is not let in, or let go, as the metrics count it."""
-SCHEMES = {"http": ("http", "https"), "websocket": ("ws", "wss")}
 
 
 class Gate:
@@ -103,11 +102,6 @@ class Gate:
             await self.app(scope, receive, send)
             return
         asked = asked_in(scope)
-        if self.settings.trusted_proxies:
-            scope["client"] = (self.address_of(asked), 0)
-            scope["scheme"] = SCHEMES[scope["type"]][self.is_secure(asked)]
-        if b"x-forwarded-prefix" in asked.headers:
-            scope["state"]["prefix"] = self.prefix_of(asked)
         try:
             self.check_place(asked)
             if b"origin" in asked.headers:
@@ -133,7 +127,7 @@ class Gate:
 
     def body_of(self, caller: Caller, asked: Asked) -> Body:
         """What comes of the request, counted with all else of its token, or of its address."""
-        return Body(self.bodies, caller.token or self.address_of(asked))
+        return Body(self.bodies, caller.token or asked.address)
 
     def expected(self, asked: Asked, size: int) -> Body | None:
         """What is about to come of a request of somebody known, counted already; None: of a stranger, or too much."""
@@ -141,7 +135,7 @@ class Gate:
         body = self.body_of(caller, asked)
         if caller.role is None or not self.bodies.has_room(body.who, size):
             return None
-        body.grow(size)
+        body.hold(size)
         return body
 
     def grow(self, body: Body, size: int) -> None:
@@ -181,7 +175,7 @@ class Gate:
 
     def note_refusal(self, reason: str, asked: Asked, **fields: str) -> None:
         self.refused[reason] += 1
-        self.tell_refusal(reason, self.address_of(asked), method=asked.method, path=asked.path, **fields)
+        self.tell_refusal(reason, asked.address, method=asked.method, path=asked.path, **fields)
 
     def note_unreadable(self, address: str) -> None:
         """No HTTP that can be read: of the peer, for nothing in it says whom a proxy speaks for."""
@@ -212,7 +206,7 @@ class Gate:
         if origin in self.settings.allowed_origins:
             return True
         host = asked.headers[b"host"].decode("latin-1").lower()
-        schemes = ("https",) if self.is_secure(asked) else ("http", "https")
+        schemes = ("https",) if asked.scheme in ("https", "wss") else ("http", "https")
         return origin in [f"{scheme}://{host}" for scheme in schemes] and not is_foreign_fetch(asked)
 
     def check_role(self, asked: Asked) -> Caller:
@@ -223,7 +217,7 @@ class Gate:
         roles = roles_for(asked.method, asked.path)
         if caller.token is None:
             if roles is not None:
-                raise self.wrong_token(self.address_of(asked), caller)
+                raise self.wrong_token(asked.address, caller)
             return caller
         caller.token.requests += 1
         if roles is None or caller.role in roles:
@@ -268,61 +262,6 @@ class Gate:
         """Whoever says this token."""
         token = self.tokens.holder(text)
         return Caller(token.role, token) if token else Caller(None, refusal="That token is not known here")
-
-    # ---- behind a proxy
-
-    def address_of(self, asked: Asked) -> str:
-        """Of the client: a trusted proxy's word counts, and of what the client said itself nothing does."""
-        said = b",".join(value for name, value in asked.given if name == b"x-forwarded-for")
-        address = asked.address
-        for part in reversed(said.decode("latin-1").split(",")):
-            if not is_trusted(address, self.settings):
-                break
-            try:
-                address = str(plain_address(part.strip()))
-            except ValueError:
-                break
-        return address
-
-    def is_secure(self, asked: Asked) -> bool:
-        """Whether the client speaks HTTPS, to us or to a trusted proxy."""
-        said = asked.headers.get(b"x-forwarded-proto", b"").rpartition(b",")[2].strip().lower()
-        if said in (b"http", b"https") and is_trusted(asked.address, self.settings):
-            return said == b"https"
-        return asked.scheme in ("https", "wss")
-
-    def prefix_of(self, asked: Asked) -> str:
-        """The path below which a proxy shows the store; empty: none. It changes nothing but links in the answer."""
-        said = asked.headers[b"x-forwarded-prefix"].decode("latin-1").rstrip("/")
-        is_known = is_trusted(asked.address, self.settings) or is_of_this_machine(asked.address)
-        return said if is_known and PREFIX.fullmatch(said) else ""
-
-
-PREFIX = re.compile(r"(?=.{1,256}\Z)(?:/(?!\.{1,2}(?:/|\Z))[A-Za-z0-9._~-]+)+")
-
-
-def is_trusted(address: str, settings: Settings) -> bool:
-    """Whether it is that of a proxy whose word counts."""
-    if not settings.trusted_proxies:
-        return False
-    try:
-        known = plain_address(address)
-    except ValueError:
-        return False
-    return any(known in network for network in settings.trusted_proxies)
-
-
-def is_of_this_machine(address: str) -> bool:
-    try:
-        return plain_address(address).is_loopback
-    except ValueError:
-        return False
-
-
-def prefix_in(scope: Any) -> str:
-    """What stands before our own paths in a link."""
-    prefix: str = scope["state"].get("prefix", "")
-    return prefix
 
 
 def check_single(given: Sequence[tuple[bytes, bytes]]) -> None:

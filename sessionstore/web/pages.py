@@ -17,7 +17,7 @@ from litestar.params import FromPath
 import hook_agent
 from sessionstore import ROOT, __version__
 from sessionstore.model.problems import Problem
-from sessionstore.web.gate import prefix_in
+from sessionstore.web.forwarded import prefix_in
 
 ENDPOINTS = {
     "health": "/health",

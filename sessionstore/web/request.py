@@ -35,11 +35,11 @@ async def read_body(receive: Receive, limit: int) -> bytes:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise Problem(400, "The request ended before its body did")
-        parts.append(message["body"])
-        size += len(message["body"])
+        parts.append(body := message.get("body", b""))
+        size += len(body)
         if size > limit:
             raise Problem(413, f"The body may have at most {limit} bytes")
-        if not message["more_body"]:
+        if not message.get("more_body", False):
             return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
@@ -53,9 +53,10 @@ def check_media_type(headers: Headers, *allowed: str) -> str:
     if headers.get(b"content-encoding", b"identity").lower() != b"identity":
         refused = {"accept-encoding": "identity"}
         raise Problem(415, "The body must be sent as it is: gzip and the like are not understood", headers=refused)
-    if headers.get(b"content-type") == b"application/json" and "application/json" in allowed:
-        return "application/json"
-    media_type, _, parameters = headers.get(b"content-type", b"").decode("latin-1").lower().partition(";")
+    said = headers.get(b"content-type", b"").decode("latin-1").lower()
+    if said in allowed:
+        return said
+    media_type, _, parameters = said.partition(";")
     charset = re.search(r"charset\s*=\s*\"?([^\s\";]+)", parameters)
     if media_type.strip() not in allowed or (charset and charset[1] not in ("utf-8", "utf8")):
         raise Problem(415, f"The body must be sent as {' or '.join(allowed)}, in UTF-8", headers={"accept": allowed[0]})

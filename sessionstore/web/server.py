@@ -367,23 +367,6 @@ class WebSockets(WebSocketsSansIOProtocol):
             extensions: dict[str, Any] = self.scope["extensions"]
             extensions["sessionstore.wire"] = self
 
-    def send_receive_event_to_app(self) -> None:
-        """Text that is not UTF-8 closes with 1007; uvicorn would put a traceback into the log besides."""
-        if self.curr_msg_data_type == "text":
-            try:
-                b"".join(self.frames).decode()
-            except UnicodeDecodeError:
-                self.frames = []
-                self.conn.fail(1007, "not UTF-8")
-                self.handle_parser_exception()
-                return
-        super().send_receive_event_to_app()
-
-    async def send(self, message: Any) -> None:
-        await super().send(message)
-        if message["type"] == "websocket.http.response.body":
-            self.handshake_complete = True  # uvicorn forgets to, and would log that nothing was answered
-
     def handle_ping(self) -> None:
         """Pings of a peer that does not read are not answered: their pongs would pile up here."""
         if self.writable.is_set():
@@ -430,9 +413,19 @@ class WebSockets(WebSocketsSansIOProtocol):
 # ------------------------------------------------------------------------ server
 
 
+OF_REQUESTS = frozenset(
+    {
+        "Invalid HTTP request received.",
+        "Unsupported upgrade request.",
+        "Invalid UTF-8 sequence received from client.",  # which is closed with 1007
+        "ASGI callable returned without completing handshake.",  # which uvicorn says of every one that is refused
+    }
+)
+
+
 def is_of_the_server(record: logging.LogRecord) -> bool:
     """What uvicorn says of a single request, a line each and without an address, is counted, and told sparingly."""
-    return record.msg not in ("Invalid HTTP request received.", "Unsupported upgrade request.")
+    return record.msg not in OF_REQUESTS
 
 
 class Server(uvicorn.Server):

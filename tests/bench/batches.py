@@ -23,6 +23,9 @@ EVENTS = 1000
 SESSIONS = 8
 SMALL_EVENTS = 100
 SMALL_CONNECTIONS = 8
+FEW_EVENTS = 3
+FEW_CONNECTIONS = 64
+"""What the agents of a busy fleet send."""
 SMALL_WARM_UP_SECONDS = 0.5
 SMALL_SECONDS = 2.0
 DATA = '{"type":"file_write","path":"src/server.js","lines":42}'
@@ -35,7 +38,7 @@ Row = tuple[int, str, str, str, str, None, str, str, None, int | None, str | Non
 
 
 def measure(rounds: int) -> list[Figure]:
-    posted, inserted, small = [], [], []
+    posted, inserted, small, few = [], [], [], []
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         appliance = stack.enter_context(Appliance(folder / "store"))
@@ -45,12 +48,15 @@ def measure(rounds: int) -> list[Figure]:
         for number in range(rounds):
             posted.append(_post(generator, appliance, number))
             inserted.append(_insert(raw, number))
-            small.append(_post_small(generator, appliance))
+            small.append(_post_small(generator, appliance, SMALL_EVENTS, SMALL_CONNECTIONS))
+            few.append(_post_small(generator, appliance, FEW_EVENTS, FEW_CONNECTIONS))
     compared = f"NDJSON of {EVENTS:,} events against executemany of the same into the same schema"
     load = f"NDJSON of {SMALL_EVENTS} events, {SMALL_CONNECTIONS} connections"
+    fleet = f"NDJSON of {FEW_EVENTS} events, {FEW_CONNECTIONS} connections"
     return [
         Figure("batches", compared, "events a second", posted, Target(0.5), inserted),
         Figure("batches", load, "events a second", small, Target(20_000)),
+        Figure("batches", fleet, "events a second", few, Target(6_000)),
     ]
 
 
@@ -64,18 +70,18 @@ def _post(generator: Executor, appliance: Server, number: int) -> float:
     return len(events) / seconds
 
 
-def _post_small(generator: Executor, appliance: Server) -> float:
+def _post_small(generator: Executor, appliance: Server, events: int, connections: int) -> float:
     """Without eventId, so that the same request is new events each time."""
     line = f'{{"type":"action","sessionId":"bench-0","data":{DATA}}}'
     load = generator.submit(
         closed_loop,
         appliance.port,
-        [_batch([line] * SMALL_EVENTS)],
-        SMALL_CONNECTIONS,
+        [_batch([line] * events)],
+        connections,
         SMALL_WARM_UP_SECONDS,
         SMALL_SECONDS,
     )
-    return load.result().rate * SMALL_EVENTS
+    return load.result().rate * events
 
 
 def _batch(lines: Sequence[str]) -> bytes:

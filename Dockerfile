@@ -21,6 +21,8 @@ RUN python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))
 WORKDIR /app
 COPY app.py schema.sql views.sql queries.sql dashboard.html hook_agent.py containers/healthcheck.py ./
 COPY sessionstore ./sessionstore
+COPY dashboard ./dashboard
+COPY containers/hook_agent.mjs containers/hook_agent_langchain.py ./containers/
 COPY export ./export
 # Nothing can be compiled later: the image runs with a file system that cannot be written, as a user who may not.
 RUN python -m compileall -q -j 0 /venv/lib /app

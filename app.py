@@ -79,7 +79,7 @@ class App:
             logging_config=None,
         )
         self.gate = Gate(Sound(Heads(self.litestar), self.store), settings, self.tokens)  # type: ignore[arg-type]
-        self.asgi = Counted(FastPath(self.gate, self.gate, self.store), self.traffic)
+        self.asgi = FastPath(Counted(self.gate, self.traffic), self.gate, self.store, self.traffic)
         for name in ("store", "listeners", "traffic", "questions", "gate"):
             self.litestar.state[name] = getattr(self, name)
         self.is_prepared = False

@@ -29,7 +29,6 @@ _BEGUN = time.time_ns()  # when a hook was: hooks that are not waited for overta
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import os
-    import signal
     import threading
     from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator
     from contextlib import AbstractContextManager
@@ -1006,14 +1005,11 @@ class Spool:
         sizes = [os.stat(self._segment(number)).st_size for number in numbers]
         room = self.limit - max(self.segment_bytes, size)
         while numbers and sum(sizes) > room:
-            self._drop(numbers.pop(0))
-            del sizes[0]
-
-    def _drop(self, number: int) -> None:
-        with open(self._segment(number), "rb") as segment:
-            segment.seek(self._offset(number))
-            self._note_dropped(_tally(segment))
-        self._forget(number)
+            number, _ = numbers.pop(0), sizes.pop(0)
+            with open(self._segment(number), "rb") as segment:
+                segment.seek(self._offset(number))
+                self._note_dropped(_tally(segment))
+            self._forget(number)
 
     def note_dropped(self, tally: Tally) -> None:
         with _Lock(self, must_be_held=True):
@@ -1637,18 +1633,15 @@ def _asks_permission(left: Members) -> Members:
 
 def _asks_if_so_notified(left: Members) -> Members:
     kind, message = left.get("notification_type"), _text(left.get("message"))
-    reason = _reason_in(message) if kind is None else _ASKING_NOTIFICATIONS.get(_text(kind), "")
+    reason = _ASKING_NOTIFICATIONS.get(_text(kind), "")
+    if kind is None:
+        reason = next((reason for words, reason in _ASKING_WORDS if words in message.lower()), "")
     if kind == "agent_needs_input" and left.get("agent_id"):
         reason = "question"
     if not reason:
         return {}
     _, _, tool = message.partition("permission to use ") if reason == "permission" else ("", "", "")
     return _attention(reason, message, tool=tool if tool.isidentifier() else "")
-
-
-def _reason_in(message: str) -> str:
-    lower = message.lower()
-    return next((reason for words, reason in _ASKING_WORDS if words in lower), "")
 
 
 def _is_answered(left: Members) -> Members:
@@ -1809,7 +1802,10 @@ def _typed_data(payload: Members, claude_id: str, lane: str | None) -> tuple[str
         built = _built_in_lane(left, claude_id, lane)
     event_type, data = built or _named_action(left, claude_id)
     if event_type in ("action", "response") and _agent_of(payload, lane):
-        _say_for_agent(data)
+        if (data.get("attention") or {}).get("reason") == "input":  # an agent at its prompt waits for no person,
+            del data["attention"]
+        if data.get("type") == "prompt":  # and it is another agent that prompts it
+            data["machineMade"] = True
     _keep(left, data, _ENTRY_HAS | _RECORD_HAS.get(event_type, frozenset()))
     return event_type, data
 
@@ -1818,14 +1814,6 @@ def _agent_of(payload: Members, lane: str | None) -> str | None:
     """Who said it; None: the agent that the session is about."""
     agent_id = payload.get("agent_id")
     return agent_id if _is_id(agent_id) else lane or None
-
-
-def _say_for_agent(data: Members) -> None:
-    """That an agent sits at its prompt is no reason to wait for a person, and it is another agent that prompts it."""
-    if (data.get("attention") or {}).get("reason") == "input":
-        del data["attention"]
-    if data.get("type") == "prompt":
-        data["machineMade"] = True
 
 
 def _built_in_lane(left: Members, claude_id: str, lane: str) -> tuple[str, Members] | None:
@@ -1897,14 +1885,6 @@ def is_named(event_id: str | None, data: Members) -> bool:
     return (kind in _NATURAL_KEYS and "hook_event_name" in data) or (kind in _NAMED_RUNS and "runId" in data)
 
 
-def _checked_session_id(value: object) -> str:
-    if not isinstance(value, str):
-        raise ValueError("session_id must be a string")
-    if not _is_id(value):
-        raise ValueError(f"session_id must be {_ID_RULE}: {value!r:.80}")
-    return value
-
-
 def claude_code_events(
     payload: object,
     *,
@@ -1924,7 +1904,11 @@ def claude_code_events(
         raise ValueError("payload must be a JSON object")
     if not _text(payload.get("hook_event_name")):
         raise ValueError("hook_event_name must be a non-empty string")
-    session = _checked_session_id(payload.get("session_id") if session_id is None else session_id)
+    session = payload.get("session_id") if session_id is None else session_id
+    if not isinstance(session, str):
+        raise ValueError("session_id must be a string")
+    if not _is_id(session):
+        raise ValueError(f"session_id must be {_ID_RULE}: {session!r:.80}")
     own = _text(payload.get("session_id"))
     event_type, data = _typed_data(payload, "" if own == session else own, lane)
     event = {
@@ -2484,16 +2468,11 @@ def _is_rejection(one: object, lines: int) -> bool:
 
 
 class _Unreachable(Exception):
-    """The store did not take it, now; whether it has it all the same is not known."""
+    """The store did not take it, now; whether it has it all the same is not known. `token`: the one that it refuses."""
 
-    def __init__(self, reason: str, pause: float = 0.0) -> None:
+    def __init__(self, reason: str, pause: float = 0.0, token: str | None = None) -> None:
         super().__init__(reason)
         self.pause = pause
-
-
-class _TokenRefused(_Unreachable):
-    def __init__(self, reason: str, token: str) -> None:
-        super().__init__(reason)
         self.token = token
 
 
@@ -2651,7 +2630,7 @@ class Sender:
     def _pause(self, trouble: _Unreachable) -> float:
         self.failures += 1
         self.spool.sync()
-        if isinstance(trouble, _TokenRefused):
+        if trouble.token is not None:
             self._say_word("refuses", str(trouble))
             if self._refused is None:
                 self._say(str(trouble))
@@ -2686,10 +2665,10 @@ class Sender:
             self._told = self.spool.told_before(batch)
         narrator = HookNarrator(_decoded(_encoded(self._told)))
         for record in batch.lines:
-            lines, fault = _sendable(narrator, record)
-            if fault:
-                refused.append((record, None, fault))
-            sent.extend((record, line) for line in lines)
+            try:
+                sent.extend([(record, line) for line in narrator.lines(record)])
+            except Exception as error:  # noqa: PERF203 - whatever it is, it must not hold up what is behind it
+                refused.append((record, None, f"{type(error).__name__}: {error}"))
         for index, status, reason in self._post([line for _, line in sent]) if sent else ():
             record, line = sent[index]
             refused.append((record if len(record) <= _EVENT_BYTES else line, status, reason))
@@ -2707,16 +2686,13 @@ class Sender:
             return [(0, answer.status, answer.body[:1000].decode(errors="replace"))]
         rejected = answer.rejections() if answer.status == 200 else None
         if rejected is None:
-            return self._post_halves(lines)
+            middle = (len(lines) + 1) // 2
+            first = self._post(lines[:middle])
+            return first + [(middle + index, status, why) for index, status, why in self._post(lines[middle:])]
         for _, status, reason in rejected:
             if status in _TRANSIENT or status >= 500:
                 raise _Unreachable(f"{self.link.service_url} cannot take an event now, {status}: {reason}")
         return rejected
-
-    def _post_halves(self, lines: list[bytes]) -> list[Rejection]:
-        middle = (len(lines) + 1) // 2
-        first = self._post(lines[:middle])
-        return first + [(middle + index, status, reason) for index, status, reason in self._post(lines[middle:])]
 
     def _answer(self, lines: list[bytes]) -> _Answer:
         """200 and what was rejected, or that the batch is bad, or too large for a whole one. Raises _Unreachable."""
@@ -2727,7 +2703,8 @@ class Sender:
             return answer
         reason = f"{self.link.service_url} answered {answer.status}: {answer.said()}"
         if answer.status in (401, 403):
-            raise _TokenRefused(" ".join(filter(None, (reason, self.link.token_trouble(), _KEPT))), token)
+            told = " ".join(filter(None, (reason, self.link.token_trouble(), _KEPT)))
+            raise _Unreachable(told, token=token)
         raise _Unreachable(reason, answer.retry_after)
 
     def _tell_dropped(self) -> bool:
@@ -2746,14 +2723,6 @@ class Sender:
                 self.spool.bury(part[index], status, reason)
         self.spool.told_dropped()
         return True
-
-
-def _sendable(narrator: HookNarrator, record: bytes) -> tuple[list[bytes], str]:
-    """The lines to send for a record, or why there are none."""
-    try:
-        return narrator.lines(record), ""
-    except Exception as error:  # whatever it is, it is no reason to hold up what is behind it
-        return [], f"{type(error).__name__}: {error}"
 
 
 def _dropped_event(session: str, event_id: str, known: Members) -> Members:
@@ -3831,34 +3800,31 @@ def _hook(arguments: list[str]) -> int:
 
 def _install(arguments: list[str]) -> int:
     """put the hooks into Claude Code's settings, and keep what is there; safe to repeat"""
-    return _change_settings(_with_hooks, _tell_install, _settings_options("install", _install, arguments))
+    return _change_settings("install", _install, arguments)
 
 
 def _uninstall(arguments: list[str]) -> int:
     """take the hooks out of Claude Code's settings again"""
-    return _change_settings(_without_hooks, _tell_uninstall, _settings_options("uninstall", _uninstall, arguments))
+    return _change_settings("uninstall", _uninstall, arguments)
 
 
-def _settings_options(name: str, command: Callable[[list[str]], int], arguments: list[str]) -> Any:
+def _change_settings(name: str, command: Callable[[list[str]], int], arguments: list[str]) -> int:
+    """1: the settings could not be changed, and are as they were."""
     parser = _parser(name, command)
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--user", action="store_true", help="your own settings, as if nothing is said")
     where.add_argument("--project", metavar="DIR", help="the settings of the project in this folder")
     where.add_argument("--managed", action="store_true", help=f"the settings of this machine: {_MANAGED_SETTINGS}")
-    return parser.parse_args(arguments)
-
-
-def _change_settings(change: Callable[[Members], None], tell: Callable[[str, bool], None], options: Any) -> int:
-    """1: the settings could not be changed, and are as they were."""
+    options, is_install = parser.parse_args(arguments), name == "install"
     try:
         path = _settings_file(options.project, options.managed)
-        if options.managed and change is _with_hooks:
+        if options.managed and is_install:
             _check_closed(path)
-        changed = _change_file(path, change)
+        changed = _change_file(path, _with_hooks if is_install else _without_hooks)
     except (_Refused, OSError, UnicodeEncodeError) as trouble:
         print(f"Nothing was changed: {trouble}", file=sys.stderr)
         return 1
-    tell(path, changed)
+    (_tell_install if is_install else _tell_uninstall)(path, changed)
     return 0
 
 
@@ -3961,12 +3927,20 @@ def _passed_on() -> set[int]:
     return {getattr(signal, f"SIG{name}") for name in ("TERM", "INT", "HUP", "QUIT", "USR1", "USR2", "WINCH")}
 
 
-def _typed(info: signal.struct_siginfo) -> bool:
-    """Whether a signal came from the keyboard or the window: the terminal has sent it to the command as well."""
+def _next_signal(awaited: set[int]) -> tuple[int, bool]:
+    """A signal, and whether it came from the keyboard or the window: the terminal has sent it to the command as well.
+
+    Where the system does not say from whom it came (macOS), those signals are the terminal's, if there is one.
+    """
     import signal
 
+    of_terminal = (signal.SIGINT, signal.SIGQUIT, signal.SIGWINCH)
+    if not hasattr(signal, "sigwaitinfo"):
+        number = signal.sigwait(awaited)
+        return number, number in of_terminal and os.isatty(0)
+    info = signal.sigwaitinfo(awaited)
     from_kernel = 128  # SI_KERNEL
-    return info.si_code == from_kernel and info.si_signo in (signal.SIGINT, signal.SIGQUIT, signal.SIGWINCH)
+    return info.si_signo, info.si_code == from_kernel and info.si_signo in of_terminal
 
 
 def _wait_for(process: int) -> int:
@@ -3978,10 +3952,10 @@ def _wait_for(process: int) -> int:
 
     awaited = {*_passed_on(), signal.SIGCHLD}
     while True:
-        info = signal.sigwaitinfo(awaited)
-        if info.si_signo != signal.SIGCHLD:
-            if not _typed(info):
-                os.kill(process, info.si_signo)  # not yet reaped, so nobody else has its number
+        number, is_typed = _next_signal(awaited)
+        if number != signal.SIGCHLD:
+            if not is_typed:
+                os.kill(process, number)  # not yet reaped, so nobody else has its number
             continue
         ended = dict(_ended_processes())
         if process in ended:

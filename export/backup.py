@@ -32,6 +32,8 @@ TIME = "%Y%m%dT%H%M%SZ"
 MANIFEST_BYTES = 16 << 20
 """No manifest, of a backup or an archive, is larger: what is, is none."""
 
+sync_content: Callable[[int], None] = getattr(os, "fdatasync", os.fsync)  # a Mac has the second alone
+
 Progress = Callable[[int, int], object]
 """Told how many pages are copied, of how many; true: there is haste. What it raises stops the copying."""
 
@@ -91,7 +93,7 @@ def copy(database: Path, part: Path, progress: Progress) -> int:
 
                 def step(status: int, remaining: int, total: int) -> None:
                     begun = time.monotonic()
-                    os.fdatasync(file.fileno())
+                    sync_content(file.fileno())
                     took = time.monotonic() - begun
                     if not progress(total - remaining, total):
                         time.sleep(took)  # the disk is as long for others

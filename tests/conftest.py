@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import httpx
 import hypothesis
@@ -19,9 +20,30 @@ hypothesis.settings.register_profile("store", deadline=None, max_examples=50)
 hypothesis.settings.load_profile("store")
 
 numbers = count(1)
+DESELECTED = pytest.StashKey[int]()
 
 os.environ.setdefault("SSL_CERT_DIR", tempfile.gettempdir())
 """Where there are no certificates: to read all those of httpx takes each of its clients longer than a request."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Iterator[None]:
+    """How many are left out is said also where others run them, which pytest-xdist forgets."""
+    collected = len(items)
+    yield
+    if hasattr(config, "workeroutput"):
+        config.workeroutput["deselected"] = collected - len(items)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    config: pytest.Config = node.config
+    config.stash[DESELECTED] = getattr(node, "workeroutput", {}).get("deselected", 0)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if left_out := config.stash.get(DESELECTED, 0):
+        terminalreporter.write_line(f"{left_out} deselected: {config.option.markexpr}")
 
 
 @pytest.fixture(scope="module")

@@ -192,7 +192,11 @@ def test_where_no_token_is_needed_everybody_is_admin(appliance: Appliance) -> No
     assert (health["role"], health["tokens"]) == ("admin", False)
 
 
-EVERYBODY = ("GET /health", "GET /", "POST /api/login", "DELETE /api/login")
+AGENTS_FILES = ("GET /hook_agent.py", "GET /hook_agent_langchain.py", "GET /hook_agent.mjs")
+EVERYBODY = (
+    *("GET /health", "GET /", "GET /dashboard/{file}", "POST /api/login", "DELETE /api/login"),
+    *AGENTS_FILES,
+)
 AGENTS_READ = (
     "GET /ready",
     "GET /api/sessions/{session_id}",
@@ -265,7 +269,13 @@ def routes_of_the_app() -> set[str]:
 def path_of(operation: str, session_id: str) -> str:
     path = operation.partition(" ")[2]
     return path.format(
-        session_id=session_id, goal_id="goal-1", agent_id="agent-1", user_id="alice", name="swagger-ui.css", path="any"
+        session_id=session_id,
+        goal_id="goal-1",
+        agent_id="agent-1",
+        user_id="alice",
+        name="swagger-ui.css",
+        path="any",
+        file="main.js",
     )
 
 
@@ -316,6 +326,8 @@ def test_the_table_has_every_route_and_no_other(guarded: Appliance) -> None:
     undocumented = {
         "GET /",
         "GET /ws",
+        "GET /dashboard/{file}",
+        *AGENTS_FILES,
         *(operation for operation in MAY if operation.startswith(("GET /schema", "GET /datasette"))),
     }
     assert documented == set(MAY) - undocumented

@@ -26,7 +26,7 @@ from sessionstore.model.events import depth_of, is_id
 from tests import peers
 from tests.appliance import Appliance
 from tests.peers import Response, ask, dial, eventually, handshake, resident_bytes, response_from, say, sockets_of
-from tests.repeats import repeated
+from tests.repeats import marked, repeated
 
 Document = dict[str, Any]
 HOST = b"Host: 127.0.0.1\r\n"
@@ -137,16 +137,22 @@ DRIPS = {
     "empty lines after an answer": (request("GET", "/health"), b"\r\n"),
     "empty lines after an upgrade that is not taken": (request("GET", "/health", head=UPGRADE), b"\r\n"),
 }
+TAKE_LONG = ("half a body", "no last chunk", "a body that drips")
+"""A body has 30 s, what comes before it 10 s."""
 PATIENCE = 45
 
 
 @pytest.fixture(scope="module", autouse=True)
-def slow(appliance: Appliance, good: None) -> Iterator[dict[str, Future[bytes]]]:
+def slow(request: pytest.FixtureRequest, appliance: Appliance, good: None) -> Iterator[dict[str, Future[bytes]]]:
     """What each of the slow got in the end. They wait from the first test of this file to the last."""
-    with ThreadPoolExecutor(len(SLOW) + len(DRIPS)) as threads:
-        waiting = {name: threads.submit(hold, appliance.port, data, b"") for name, data in SLOW.items()}
-        dripping = {name: threads.submit(hold, appliance.port, data, drip) for name, (data, drip) in DRIPS.items()}
-        yield waiting | dripping
+    awaited = {item.name for item in request.session.items}
+    kinds = {name: (data, b"") for name, data in SLOW.items()} | DRIPS
+    with ThreadPoolExecutor(len(kinds)) as threads:
+        yield {
+            name: threads.submit(hold, appliance.port, data, drip)
+            for name, (data, drip) in kinds.items()
+            if f"test_what_does_not_come_in_time_is_given_up[{name}]" in awaited
+        }
 
 
 def hold(port: int, data: bytes, drip: bytes) -> bytes:
@@ -967,7 +973,7 @@ def cut_off(port: int, data: bytes, chance: random.Random) -> int:
 # ------------------------------------------------------------------- at the end
 
 
-@pytest.mark.parametrize("name", [*SLOW, *DRIPS])
+@pytest.mark.parametrize("name", marked([*SLOW, *DRIPS], long=TAKE_LONG))
 def test_what_does_not_come_in_time_is_given_up(slow: dict[str, Future[bytes]], http: httpx.Client, name: str) -> None:
     """Headers have 10 s, a body 30 s."""
     answer = slow[name].result(PATIENCE)

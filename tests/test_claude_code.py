@@ -529,6 +529,7 @@ def test_a_session_that_was_killed_is_lost_and_comes_back(played: Played) -> Non
     assert back.prompts() == machine.transcript(back.id).prompts() == ["[wait] for me", "[greet] after all"]
 
 
+@pytest.mark.long
 def test_what_was_done_while_the_store_was_away_is_there_once_it_is_back(played: Played) -> None:
     machine, session = played["without_a_store"].result()
     check(machine.transcript(session.id), session)

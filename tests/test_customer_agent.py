@@ -200,6 +200,7 @@ def test_each_tool_call_has_its_result_and_its_specialist(answered: Answered) ->
 # ------------------------------------------- going on, and being without a store
 
 
+@pytest.mark.long
 def test_restart_goes_on_with_what_is_not_answered(desk: Container, http: httpx.Client, tmp_path: Path) -> None:
     session_id = desk.session_id
     with desk.running(PACE_SECONDS="0.5") as program:

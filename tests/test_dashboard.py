@@ -19,7 +19,7 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, WebSocketRoute, expect
 
-from tests.appliance import Appliance
+from tests.appliance import REPOSITORY, Appliance
 from tests.browsing import MISSING, is_missing, launched
 from tests.peers import eventually
 from tests.replay import replay
@@ -122,7 +122,7 @@ def test_a_new_user_makes_a_session_works_in_it_and_removes_it(page: Page, tmp_p
         page.get_by_label("A new goal").fill("Build the API")
         page.get_by_role("button", name="Add goal").click()
         expect(page.locator(".goal")).to_contain_text("Build the API")
-        page.get_by_role("button", name="HighWaterMark completed").click()
+        page.get_by_role("button", name="Mark completed").click()
         expect(page.locator(".goal .chip")).to_have_text("completed")
         expect(page.get_by_role("link", name="Goals 1/1")).to_be_visible()
 
@@ -274,6 +274,7 @@ def test_a_store_that_cannot_serve_says_why(page: Page, tmp_path: Path) -> None:
         expect(page.locator("#connection")).not_to_have_text("Live")
 
 
+@pytest.mark.long
 def test_where_websockets_are_blocked_it_asks_again_and_again(
     page: Page, appliance: Appliance, http: httpx.Client, session_id: str
 ) -> None:
@@ -288,6 +289,7 @@ def test_where_websockets_are_blocked_it_asks_again_and_again(
     expect(page.locator("#groups")).to_contain_text(session_id)
 
 
+@pytest.mark.long
 def test_a_server_that_says_nothing_any_more_is_not_called_live(page: Page, tmp_path: Path) -> None:
     with Appliance(tmp_path) as appliance, httpx.Client(base_url=appliance.url) as http:
         opened(page, appliance)
@@ -475,7 +477,8 @@ def test_the_raw_files_are_what_the_server_has_to_the_letter(
     lines = page.locator(".raw-line")
     expect(lines.filter(has_text='"size": 1.0,')).to_have_count(1)
     expect(lines.filter(has_text=f'"big": {2**60 + 1}')).to_have_count(1)
-    shown = page.evaluate("json => Model.pretty(json)", http.get(f"/api/state/{session_id}").text)
+    pretty = "async json => (await import('/dashboard/model.js')).pretty(json)"
+    shown = page.evaluate(pretty, http.get(f"/api/state/{session_id}").text)
     assert mirrored(appliance.folder / "sessions" / session_id / "state.json", shown) == shown + "\n"
     page.get_by_role("link", name="actions.jsonl").click()
     expect(lines).to_have_count(1)
@@ -992,7 +995,7 @@ def test_nothing_is_wider_than_a_phone(page: Page, appliance: Appliance, told: s
     expect(page.locator(".detail .body")).to_be_visible()
 
 
-@pytest.mark.parametrize("scheme", ["dark", "light"])
+@pytest.mark.parametrize("scheme", ["dark", pytest.param("light", marks=pytest.mark.long)])
 def test_axe_finds_nothing(page: Page, appliance: Appliance, http: httpx.Client, told: str, scheme: Any) -> None:
     waiting = {"reason": "question", "message": "Which one?"}
     log(http, "asks", "", type="elicitation", attention=waiting)
@@ -1149,6 +1152,7 @@ SHOWN = """() => [...document.querySelectorAll(":not(script, style, template)")]
   .concat(document.title).join("\\n")"""
 
 
+@pytest.mark.long
 @pytest.mark.timeout(240)
 def test_nothing_that_was_logged_steers_the_screen(
     page: Page, appliance: Appliance, http: httpx.Client, session_id: str
@@ -1187,14 +1191,15 @@ def test_a_script_that_did_run_would_be_noticed(browser: Browser, appliance: App
 def test_nobody_may_frame_it_and_nothing_comes_from_elsewhere(appliance: Appliance) -> None:
     answer = httpx.get(appliance.url, headers={"accept": "text/html"})
     policy = answer.headers["content-security-policy"]
-    assert "default-src 'none'" in policy
+    assert "default-src 'self'" in policy and "http" not in policy and "*" not in policy
     assert "frame-ancestors 'none'" in policy
     assert "unsafe" not in policy
     assert answer.headers["x-content-type-options"] == "nosniff"
     assert answer.headers["x-frame-options"] == "DENY"
     assert not re.search(r"""(?:src|href)=["']?(?:https?:)?//""", answer.text)
-    assert not re.search(r"""<[^>]+\son[a-z]+=|\sstyle=["']""", answer.text.split("<script id=")[0])
-    assert "innerHTML" not in answer.text
+    assert not re.search(r"""<[^>]+\son[a-z]+=|\sstyle=["']""", answer.text)
+    sources = [path.read_text() for path in (REPOSITORY / "dashboard").rglob("*.js")]
+    assert len(sources) > 20 and not any("innerHTML" in source for source in sources)
 
 
 def test_how_webhooks_go_is_shown(page: Page, folder: Path, tmp_path: Path) -> None:

@@ -315,6 +315,7 @@ def imap_settings(port: int, password: str) -> dict[str, object]:
     return {"IMAP_HOST": "127.0.0.1", "IMAP_PORT": port, "IMAP_TLS": 0, "IMAP_USER": USER, "IMAP_PASSWORD": password}
 
 
+@pytest.mark.long
 def test_mails_of_an_imap_server_are_answered_and_stay_unseen(
     appliance: Appliance, http: httpx.Client, session_id: str, tmp_path: Path
 ) -> None:

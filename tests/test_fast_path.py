@@ -189,7 +189,7 @@ def test_by_the_fast_path_and_the_ordinary_way_every_answer_is_the_same(tmp_path
 def fast(folder: Path) -> FastPath:
     folder.mkdir()
     app = create_app(Settings(directory=folder))
-    return FastPath(app.gate, app.gate, app.store)
+    return FastPath(app.gate, app.gate, app.store, app.traffic)
 
 
 def takes(fast: FastPath, url: str, headers: dict[bytes, bytes]) -> bool:

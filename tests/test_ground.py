@@ -20,6 +20,7 @@ from tests.appliance import REPOSITORY, Appliance, ServerError
 from tests.commands import export, is_done
 from tests.disks import small_disk
 from tests.peers import eventually
+from tests.repeats import marked
 
 STOPPED_SECONDS = 2.0
 
@@ -71,16 +72,16 @@ def replace_by_a_link(folder: Path) -> None:
 
 LOSSES = (
     remove,
+    replace_by_an_empty_one,
+    replace_by_a_copy,
     replace_the_database,
+    remove_the_log,
     remove_the_lock,
-    *(
-        pytest.param(lose, marks=pytest.mark.long)
-        for lose in (replace_by_an_empty_one, replace_by_a_copy, remove_the_log, replace_by_a_link)
-    ),
+    replace_by_a_link,
 )
 
 
-@pytest.mark.parametrize("lose", LOSSES, ids=lambda lose: lose.__name__)
+@pytest.mark.parametrize("lose", marked(LOSSES, long=LOSSES[1:3] + LOSSES[6:]), ids=lambda lose: lose.__name__)
 def test_writes_stop_when_what_is_written_to_has_gone(folder: Path, lose: Callable[[Path], None]) -> None:
     with Appliance(folder) as server:
         assert write(server).status_code == 200
@@ -102,6 +103,7 @@ def test_writes_stop_when_what_is_written_to_has_gone(folder: Path, lose: Callab
     assert "Traceback" not in server.output
 
 
+@pytest.mark.long
 def test_nothing_is_refused_while_nothing_has_gone(folder: Path) -> None:
     with Appliance(folder) as server:
         for _ in range(20):

@@ -17,6 +17,7 @@ import pytest
 
 import hook_agent
 from hook_agent import claude_code_events
+from tests.repeats import marked
 from tests.test_hook_mapping import CORPUS, NATURALLY_KEYED, TABLE, hook, lost, names, rest
 
 Json = dict[str, Any]
@@ -607,7 +608,7 @@ def told_alone(http: httpx.Client, event: Json) -> Json:
     return found | {"cursor": 0, "receivedAt": ""}
 
 
-@pytest.mark.parametrize("name", ODD_BODIES)
+@pytest.mark.parametrize("name", marked(ODD_BODIES, long=("many numbers", "of 20 MB")))
 def test_an_odd_payload_is_the_same_event_by_either_way(http: httpx.Client, session_id: str, name: str) -> None:
     by_hook, by_http = both_ways(http, session_id, ODD_BODIES[name])
     assert by_http == by_hook

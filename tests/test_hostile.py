@@ -325,6 +325,7 @@ def test_half_a_login_makes_room_for_everybody_else(narrow: Appliance) -> None:
         assert response_from(working).status == 200
 
 
+@pytest.mark.long
 def test_half_a_login_has_five_seconds(narrow: Appliance) -> None:
     with closing(dial(narrow.port)) as peer:
         begun = time.monotonic()

@@ -75,6 +75,7 @@ def test_no_way_in_holds_up_others(appliance: Appliance, send: Send, name: str) 
     assert least_wait(appliance, lambda: send(appliance, next(sessions), name)) < STALL
 
 
+@pytest.mark.long
 def test_many_at_once_hold_up_others_little_longer_than_one(appliance: Appliance) -> None:
     def send_all() -> None:
         with ThreadPoolExecutor(8) as pool:

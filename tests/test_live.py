@@ -627,6 +627,7 @@ def test_health_counts_who_listens(appliance: Appliance, http: httpx.Client) -> 
     eventually(lambda: connections(http) == {"totalConnections": 0, "users": 0, "sessions": 0})
 
 
+@pytest.mark.long
 def test_everybody_is_told_when_the_server_ends(folder: Path) -> None:
     with Appliance(folder) as appliance, httpx.Client(base_url=appliance.url) as http, ExitStack() as clients:
         post_batch(http, ["s"], 40, 200_000)
@@ -686,6 +687,7 @@ def test_one_that_never_reads_holds_up_nobody_and_is_let_go(
         assert back.up_to(newest) == list(range(last + 1, newest + 1))
 
 
+@pytest.mark.long
 def test_one_that_takes_too_little_is_told_so(appliance: Appliance, http: httpx.Client, session_id: str) -> None:
     """It wakes up before the kernel gives it up, and finds the close frame behind what it was sent."""
     eventually(lambda: connections(http)["totalConnections"] == 0)

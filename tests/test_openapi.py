@@ -232,7 +232,7 @@ def test_the_server_answers_as_it_is_described(appliance: Appliance, seconds: fl
 
 
 def test_an_untrue_description_is_found_out(appliance: Appliance) -> None:
-    schema = described_by(appliance.url, seconds=2).include(path="/health")
+    schema = described_by(appliance.url, seconds=10).include(path="/health")
     health = schema.raw_schema["paths"]["/health"]["get"]["responses"]["200"]
     health["content"]["application/json"]["schema"] = {"type": "array"}
     assert any("/health" in failure for failure in Tried(schema).failures)

@@ -332,6 +332,7 @@ def metrics_of(appliance: Appliance) -> str:
 # ------------------------------------------------------------------- descriptors
 
 
+@pytest.mark.long
 def test_when_descriptors_run_out_those_who_are_connected_go_on_and_all_heals(folder: Path) -> None:
     """Taken away while the server runs: from the start it would keep some back (tests/test_limits.py)."""
     with Appliance(folder) as appliance, dial(appliance.port) as old:
@@ -409,6 +410,7 @@ def test_a_silent_session_is_lost_and_its_next_word_brings_it_back(folder: Path)
         assert "session_lost" not in types_of(appliance, "waiting") + types_of(appliance, "finished")
 
 
+@pytest.mark.long
 def test_silence_before_the_start_does_not_count(folder: Path) -> None:
     """Nobody could be heard then: every session has its time after the start."""
     with Appliance(folder, {"SESSIONS_LOST_AFTER": "1.5"}) as appliance:

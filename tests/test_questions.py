@@ -408,6 +408,7 @@ def test_nothing_is_left_of_it_when_the_server_ends(tmp_path: Path) -> None:
     assert not [pid for pid in started if Path(f"/proc/{pid}").exists()]
 
 
+@pytest.mark.long
 def test_nothing_is_left_of_it_when_the_server_is_killed(tmp_path: Path) -> None:
     with Appliance(tmp_path) as appliance:
         assert httpx.get(f"{appliance.url}/datasette/", timeout=30).status_code == 200

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -346,16 +347,24 @@ FORGERIES = {
 }
 
 
+@pytest.fixture(scope="module")
+def lived(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a store that has ended, and has the session t-1."""
+    store = Store(tmp_path_factory.mktemp("lived"))
+    with store.appliance:
+        live_through(store, "t-1")
+    return store.folder
+
+
 @pytest.mark.parametrize("name", FORGERIES)
-def test_an_archive_brings_back_its_own_session_and_no_other(store: Store, tmp_path: Path, name: str) -> None:
-    live_through(store, "t-1")
-    store.appliance.stop()
+def test_an_archive_brings_back_its_own_session_and_no_other(lived: Path, tmp_path: Path, name: str) -> None:
+    folder = shutil.copytree(lived, tmp_path / "sessions", symlinks=True)
     content, said = FORGERIES[name]
     good = forged(tmp_path / "good.tar.gz", "o-1", OWN)
-    before = (store.folder / "sessions.db").read_bytes()
-    assert is_refused(store.export("restore", good, forged(tmp_path / "bad.tar.gz", "o-1", content)), said)
-    assert (store.folder / "sessions.db").read_bytes() == before, "not even the good one was written"
-    assert is_done(store.export("restore", good))
+    before = (folder / "sessions.db").read_bytes()
+    assert is_refused(export(folder, "restore", good, forged(tmp_path / "bad.tar.gz", "o-1", content)), said)
+    assert (folder / "sessions.db").read_bytes() == before, "not even the good one was written"
+    assert is_done(export(folder, "restore", good))
 
 
 def test_an_archive_of_two_folders_is_refused(tmp_path: Path) -> None:

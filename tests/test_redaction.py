@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 import time
 from pathlib import Path
 
@@ -22,7 +21,6 @@ from sessionstore.web.logins import make_cookie
 from sessionstore.web.tokens import make_token
 from tests.agents import Json, command, environment, hook, run, spool_in, waiting_in
 from tests.appliance import REPOSITORY, Appliance
-from tests.test_node import node  # noqa: F401
 from tests.test_settings import start
 
 CORPUS = REPOSITORY / "tests/corpus/claude-code-hooks-2.1.330.jsonl"
@@ -523,14 +521,3 @@ def test_a_setting_that_cannot_be_used_is_said_once_and_breaks_nothing(tmp_path:
     with pytest.raises(AssertionError, match="SESSION_REDACT=/nowhere/patterns"):
         run(LOG, env)
     assert GITHUB not in spooled(tmp_path).decode()
-
-
-def test_the_node_agent_spools_no_secret(node: str, tmp_path: Path) -> None:  # noqa: F811
-    code = f"""import {{ logAction, updateState }} from './containers/hook_agent.mjs';
-    await logAction({{ type: 'note', text: 'with {GITHUB}' }});
-    await updateState({{ env: {{ API_TOKEN: 'abcdef' }} }});
-    process.kill(process.pid, 'SIGKILL');"""
-    subprocess.run([node, "--input-type=module", "-e", code], cwd=REPOSITORY, env=environment(tmp_path, NOWHERE))
-    written = "".join(path.read_text() for path in (tmp_path / "spool").rglob("*") if path.is_file())
-    assert "with [redacted:github]" in written and '"API_TOKEN":"[redacted:secret]"' in written
-    assert GITHUB not in written and "abcdef" not in written

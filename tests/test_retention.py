@@ -117,6 +117,7 @@ def test_a_session_is_archived_before_it_is_deleted_and_comes_back_from_there(fo
         assert database.value("SELECT count(*) FROM events WHERE type = 'action'") == 60
 
 
+@pytest.mark.long
 def test_while_the_archive_cannot_be_written_nothing_is_deleted(folder: Path, tmp_path: Path) -> None:
     fill(folder, 3, entries=10, size=20_000)
     with small_disk(tmp_path / "archives", MIB) as archives:

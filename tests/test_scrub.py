@@ -232,6 +232,7 @@ def test_it_is_used_wrongly_without_a_pattern_that_ends(folder: Path, arguments:
     assert export(folder, "scrub", *arguments).returncode == 2
 
 
+@pytest.mark.long
 def test_killed_half_way_it_has_only_to_be_run_again(store: Path) -> None:
     command = [sys.executable, "-m", "export", "scrub", SECRET, "--dir", str(store)]
     begun = time.monotonic()

@@ -295,6 +295,7 @@ def varint(block: bytes) -> int:
     return number
 
 
+@pytest.mark.long
 def test_a_search_says_how_far_behind_it_is_and_a_kill_neither_loses_nor_repeats_a_word(unsearched: Path) -> None:
     with Appliance(unsearched) as appliance:
         answer = httpx.get(f"{appliance.url}/api/query/search", params={"q": "needle"}).json()

@@ -223,6 +223,7 @@ def test_nothing_behind_a_bad_line_is_blocked(
         b"\xff\xfe not even text",
         b'{"sessionId":"' + session_id.encode() + b'","type":"nonsense","data":{}}',
         b'{"sessionId":"../etc","type":"action","data":{"type":"step"}}',
+        b'{"sessionId":"' + session_id.encode() + b'","data":{"type":"step"}}',
         b'{"sessionId":"' + session_id.encode() + b'","type":"session_deleted","data":[1]}',
         b"[" * 5000,
         b'{"sessionId":null,"eventId":"e","timestamp":"t","hook":not json}',
@@ -522,6 +523,59 @@ def test_a_report_whose_answer_is_lost_is_not_made_twice(
     assert link.happened["reset after commit"] > 0
     reports = [entry for entry in entries_of(http, session_id) if entry["type"] == "events_dropped"]
     assert [report["count"] for report in reports] == [100 - len(numbers_of(http, session_id))]
+
+
+# ------------------------------------------------------- what the version before left
+
+KNOWN_BEFORE = {
+    "recent": {},
+    "sessions": {
+        "outer": {
+            "main": "claude-a",
+            "process": "",
+            "isOver": False,
+            "before": [],
+            "lanes": ["claude-b"],
+            "isToldOf": False,
+        }
+    },
+}
+
+
+def spool_of_before(spool: Spool) -> None:
+    """As the version before wrote it: of the first of two segments two lines are delivered, and seven had to go."""
+    first = [line_of(number, "outer") for number in range(5)]
+    prompt = {"session_id": "claude-b", "hook_event_name": "UserPromptSubmit", "prompt": "go"}
+    head = {"sessionId": "outer", "eventId": "01a0", "timestamp": "2026-01-01T00:00:01.000Z", "ppid": 1}
+    hooked = json.dumps({**head, "hook": prompt}, separators=(",", ":")).encode() + b"\n"
+    done = len(b"".join(first[:2]))
+    times = {"from": "2025-12-31T00:00:00.000Z", "to": "2025-12-31T00:00:01.000Z"}
+    files: dict[str, bytes | Any] = {
+        "00000003.ndjson": b"".join(first),
+        "00000004.ndjson": hooked + line_of(5, "outer"),
+        "lock": b"00000004",
+        "position.json": {"segment": 3, "offset": done},
+        "told.json": {"known": [{"place": [3, done], "state": KNOWN_BEFORE}, {"place": [3, 0], "state": {}}]},
+        "dropped.json": {"id": "01a1", "sessions": {"outer": {"count": 7, **times}}},
+        "dead/letters.ndjson": {"at": "x", "status": 422, "reason": "bad", "record": line_of(6, "outer").decode()[:-1]},
+    }
+    os.mkdir(spool.path("dead"))
+    for name, content in files.items():
+        text = content if isinstance(content, bytes) else json.dumps(content).encode()
+        Path(spool.path(name)).write_bytes(text)
+
+
+def test_what_the_version_before_left_is_delivered_whole(
+    appliance: Appliance, http: httpx.Client, tmp_path: Path
+) -> None:
+    spool = spool_in(tmp_path, appliance.url)
+    spool_of_before(spool)
+    assert command("flush", environment(tmp_path, appliance.url), "--dead").returncode == 0
+    assert numbers_of(http, "outer") == [2, 3, 4, 5, 6]
+    events = http.get("/api/sessions/outer/events").json()["items"]
+    assert [event["agentId"] for event in events if event["data"].get("type") == "prompt"] == ["claude-claude-b"]
+    dropped = [event["data"]["count"] for event in events if event["data"].get("type") == "events_dropped"]
+    assert (dropped, spool.segments(), spool.letters()) == ([7], [], 0)
 
 
 # -------------------------------------------------------------------------- token

@@ -105,6 +105,7 @@ def serial_of(server: SecureAppliance) -> str:
     return ssl.get_server_certificate(("127.0.0.1", server.port))
 
 
+@pytest.mark.long
 def test_a_renewed_certificate_is_used_without_a_restart(folder: Path, tmp_path: Path) -> None:
     first, second = make_certificate(tmp_path, "first"), make_certificate(tmp_path, "second")
     used = Certificate(tmp_path / "used.pem", tmp_path / "used.key")

@@ -209,6 +209,7 @@ def flip(database: Path, text: bytes) -> None:
     database.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
 
 
+@pytest.mark.long
 def test_a_byte_that_the_disk_has_changed_is_found_unasked_and_said(folder: Path) -> None:
     with Appliance(folder, {"SESSIONS_VERIFY_EVERY": "1s"}) as server:
         body = {"type": "note", "text": "needle-in-a-text-of-an-event"}

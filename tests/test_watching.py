@@ -13,7 +13,7 @@ import shutil
 import signal
 import sqlite3
 import subprocess
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
@@ -27,6 +27,7 @@ from tests.appliance import REPOSITORY, Appliance
 from tests.commands import export
 from tests.disks import fill, release, small_disk
 from tests.peers import children_of, dial, eventually, handshake, mute_reader, response_from
+from tests.repeats import marked
 from tests.wire import http_request
 
 ALERTS = REPOSITORY / "docs" / "alerts.yaml"
@@ -132,10 +133,6 @@ TAKE_LONG = {
     "Datasette is killed",
 }
 """Those that `provoke_by_who_is_told` provokes."""
-
-
-def each(names: Iterable[str]) -> list[Any]:
-    return [pytest.param(name, marks=[pytest.mark.long] if name in TAKE_LONG else []) for name in names]
 
 
 @pytest.fixture(scope="module")
@@ -267,7 +264,7 @@ def provoke_by_who_is_told(place: Path) -> None:
             assert httpx.get(f"{server.url}/datasette/", timeout=60).status_code == 200
 
 
-@pytest.mark.parametrize("name", each(MOVED))
+@pytest.mark.parametrize("name", marked(MOVED, long=TAKE_LONG))
 def test_a_fault_moves_the_metrics_that_name_it(fault: Fault, name: str) -> None:
     for metric in MOVED[name]:
         before, after = (found.get(metric, 0.0) for found in (fault.before, fault.after))
@@ -342,7 +339,7 @@ def as_series(fault: Fault) -> Iterator[tuple[str, str]]:
         yield name, f"{begin} {'_x40' if after is None else f'{after:g}+0x40'}"
 
 
-@pytest.mark.parametrize("name", each(EXPECTED))
+@pytest.mark.parametrize("name", marked(EXPECTED, long=TAKE_LONG))
 def test_a_fault_sets_off_its_alerts(promtool: str, fault: Fault, name: str, tmp_path: Path) -> None:
     series = list(as_series(fault))
     assert {alert for alert in EXPECTED[name] if fires(promtool, tmp_path, series, alert)} == EXPECTED[name]

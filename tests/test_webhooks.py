@@ -251,6 +251,7 @@ def test_each_is_told_in_order_until_it_takes_it(stack: ExitStack, folder: Path,
     assert 'sessionstore_webhook_failures{target="first"} 0' in metrics
 
 
+@pytest.mark.long
 def test_one_who_does_not_answer_is_asked_again(stack: ExitStack, folder: Path, tmp_path: Path) -> None:
     def drip(posted: Posted) -> None:
         """An answer that would never end, though something comes all the time."""

@@ -75,6 +75,7 @@ def held(writer: Writer) -> Iterator[asyncio.Future[Any]]:
         released.wait(PATIENCE)
 
     holding = writer.submit(wait)
+    writer.hand_over()
     entered.wait(PATIENCE)
     try:
         yield holding

@@ -16,6 +16,7 @@ import secrets
 import sqlite3
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -159,7 +160,8 @@ class Walled:
 
 
 def main() -> None:
-    resource.setrlimit(resource.RLIMIT_AS, (MAX_ADDRESS_SPACE, MAX_ADDRESS_SPACE))
+    with suppress(AttributeError, OSError, ValueError):  # a Mac has no such limit, or does not let it be set
+        resource.setrlimit(resource.RLIMIT_AS, (MAX_ADDRESS_SPACE, MAX_ADDRESS_SPACE))
     walled = Walled(Path(sys.argv[1]))
     serve(Query, walled.answer)
 

@@ -151,7 +151,9 @@ class Writer:
         self.mark = HighWaterMark(path.parent)
         self.at_end = at_end
         """Called once the last write is committed, while the database is still open."""
-        self.jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self.jobs: queue.SimpleQueue[list[Job] | None] = queue.SimpleQueue()
+        self.arrived: list[Job] = []
+        """Those of this turn of the event loop, which the thread is handed at its end, all at once."""
         self.held: list[Job] = []
         """Those that begin a session anew of which something is left, and what came for it after them."""
         self.waiting = 0
@@ -206,6 +208,7 @@ class Writer:
     async def stop(self) -> None:
         """Take no more, finish what was taken, and leave a database with nothing in its log."""
         self.closing = True
+        self.hand_over()
         self.jobs.put(None)
         await self.loop.run_in_executor(None, self.thread.join)
         self.readers.shutdown(wait=False)
@@ -234,7 +237,14 @@ class Writer:
             self.redactor(draft)
         self.waiting += 1
         self.waiting_bytes += job.size
-        self.jobs.put(job)
+        if not self.arrived:
+            self.loop.call_soon(self.hand_over)
+        self.arrived.append(job)
+
+    def hand_over(self) -> None:
+        arrived, self.arrived = self.arrived, []
+        for at in range(0, len(arrived), MAX_GROUP):
+            self.jobs.put(arrived[at : at + MAX_GROUP])
 
     async def append(self, draft: Draft, size: int = 0) -> Appended:
         """Store one draft. Raises Problem."""
@@ -333,11 +343,11 @@ class Writer:
         try:
             while len(group) < most:
                 wait = 0.0 if group else max(QUIET, self.chores_at - time.monotonic())
-                job = self.jobs.get(block=wait > 0, timeout=wait or None)
-                if job is None:
+                jobs = self.jobs.get(block=wait > 0, timeout=wait or None)
+                if jobs is None:
                     self.jobs.put(None)  # the end: found again once what came before it is committed
                     return group or None
-                group.append(job)
+                group += jobs
         except queue.Empty:
             self.emptied_before, self.emptied_at = self.emptied_at, time.monotonic()
         return group

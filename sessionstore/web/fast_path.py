@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import re
+import time
 from typing import Literal, NamedTuple
 
 import msgspec
@@ -21,11 +22,12 @@ from sessionstore.model.folds import Document
 from sessionstore.model.problems import Problem, fault
 from sessionstore.store.appender import Appended, Appender
 from sessionstore.store.writer import LARGE, Append
-from sessionstore.web.asgi import ASGI, Receive, Scope, Send, answer, refuse
+from sessionstore.web.asgi import ASGI, Receive, Scope, Send, answer, problem_headers
 from sessionstore.web.bodies import Body as BodyUnderWay
 from sessionstore.web.gate import Asked, Caller, Gate, asked_in
 from sessionstore.web.health import unsound
 from sessionstore.web.request import check_media_type, read_body
+from sessionstore.web.request_metrics import Traffic
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +59,7 @@ def logged(appended: Appended) -> bytes:
 
 async def stored_batch(body: bytes, caller: Caller, store: Store) -> bytes:
     """Store the lines of a batch; the answer, once all is on disk. Raises Problem."""
-    is_small = len(body) <= LARGE and drafts.lines_of_batch(body) <= MAX_LINES
+    is_small = drafts.lines_of_batch(body) <= MAX_LINES and len(body) <= LARGE
     work, found = (
         batch_in(body, caller, store) if is_small else await store.writer.beside(batch_in, body, caller, store)
     )
@@ -112,6 +114,8 @@ class Batch:
 class Taken(NamedTuple):
     """A request that the fast path answers."""
 
+    begun: float
+
     kind: Literal["batch", "action", "response"]
     session_id: str | None
     asked: Asked
@@ -124,17 +128,17 @@ class Taken(NamedTuple):
 class FastPath:
     """ASGI: answers what is hot, and passes on everything else."""
 
-    def __init__(self, app: ASGI, gate: Gate, store: Store) -> None:
+    def __init__(self, app: ASGI, gate: Gate, store: Store, traffic: Traffic) -> None:
         self.app = app
         self.gate = gate
         self.store = store
+        self.traffic = traffic
         self.max_bytes = min(LARGE, store.settings.max_event_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if (taken := self.take(scope)) is None:
             await self.app(scope, receive, send)
             return
-        scope["path_template"], scope["path_params"] = ROUTES[taken.kind], {"session_id": taken.session_id}
         if self.gate.settings.trusted_proxies:
             scope["client"] = (self.gate.address_of(taken.asked), 0)
         try:
@@ -142,15 +146,18 @@ class FastPath:
             taken.expected.let_go()
             caller = scope["state"]["caller"] = self.gate.admit(taken.asked)
             said = await self.keep(taken, body, caller)
-        except Problem as problem:
-            await refuse(problem, scope, receive, send)
-        except Exception:
-            logger.exception("%s failed", scope["path"])
-            await refuse(fault(), scope, receive, send)
-        else:
-            await answer(send, 200, JSON, said)
+            status, headers = 200, JSON
+        except Exception as error:
+            problem = error if isinstance(error, Problem) else fault()
+            if problem is not error:
+                logger.exception("%s failed", scope["path"])
+            status, headers, said = problem.status, problem_headers(problem), problem.body()
         finally:
             taken.expected.let_go()
+        seconds = time.perf_counter() - taken.begun
+        await answer(send, status, headers, said)
+        scope["path_template"], scope["path_params"] = ROUTES[taken.kind], {"session_id": taken.session_id}
+        self.traffic.note(scope, status, seconds, len(said))
 
     def take(self, scope: Scope) -> Taken | None:
         """None: it is not hot, and goes the ordinary way, as does that of a stranger, whose body nobody waits for."""
@@ -164,7 +171,7 @@ class FastPath:
         if (expected := self.gate.expected(asked, int(length))) is None:
             return None
         kind: Literal["batch", "action", "response"] = "batch" if not hot[1] else "response" if hot[2] else "action"
-        return Taken(kind, hot[1], asked, int(length), expected)
+        return Taken(time.perf_counter(), kind, hot[1], asked, int(length), expected)
 
     async def keep(self, taken: Taken, body: bytes, caller: Caller) -> bytes:
         """Store it; the answer, once all is on disk. Raises Problem."""

@@ -22,14 +22,15 @@ COOKIE = "session_store"
 # ----------------------------------------------------------- which role for what
 
 READS = frozenset({"GET", "HEAD", "OPTIONS"})
-PUBLIC = frozenset({*product(READS, ("/", "/health")), *product(("POST", "DELETE"), ("/api/login",))})
+FILES = ("/hook_agent.py", "/hook_agent_langchain.py", "/hook_agent.mjs")
+PUBLIC = frozenset({*product(READS, ("/", "/health", *FILES)), *product(("POST", "DELETE"), ("/api/login",))})
 AGENT_READS = re.compile(r"/ready|/api/sessions/(?!user/)[^/]+(/resume)?|/api/state/[^/]+")
 """What an agent needs to read: its session, its state, and how to go on."""
 
 
 def roles_for(method: str, path: str) -> tuple[str, ...] | None:
     """The roles that may do this; None: everybody."""
-    if (method, path) in PUBLIC:
+    if (method, path) in PUBLIC or (method in READS and path.startswith("/dashboard/")):
         return None
     if method in READS or path.startswith("/datasette/"):
         return ROLES if AGENT_READS.fullmatch(path) else ("admin", "read")

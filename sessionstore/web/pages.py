@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
-import re
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from litestar import Request, Response, get
 from litestar.openapi import OpenAPIConfig
@@ -20,7 +18,6 @@ from sessionstore import ROOT, __version__
 from sessionstore.model.problems import Problem
 from sessionstore.web.gate import prefix_in
 
-DASHBOARD = ROOT / "dashboard.html"
 ENDPOINTS = {
     "health": "/health",
     "ready": "/ready",
@@ -39,6 +36,8 @@ ENDPOINTS = {
     "websocket": "/ws",
     "datasette": "/datasette/",
     "schema": "/schema",
+    "agent": "/hook_agent.py",
+    "nodeAgent": "/hook_agent.mjs",
 }
 """Where a program finds what; the documentation has the rest."""
 SWAGGER = {
@@ -89,38 +88,70 @@ OPENAPI = OpenAPIConfig(
 )
 
 
-@get("/", include_in_schema=False)
-async def home(request: Request[Any, Any, Any]) -> Response[Any]:
-    """The dashboard for a browser, what there is for anything else."""
-    if "text/html" in request.headers.get("accept", ""):
-        page, policy = dashboard()
-        return Response(page, media_type="text/html; charset=utf-8", headers=page_headers(policy))
-    return Response({"service": "session-store", "version": __version__, "endpoints": ENDPOINTS})
+POLICY = (
+    "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'"
+)
+"""What the page may load and do: its own files, and the API."""
+KINDS = {".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8"}
+AGENTS = {
+    "/hook_agent.py": (ROOT / "hook_agent.py", "text/x-python; charset=utf-8"),
+    "/hook_agent_langchain.py": (ROOT / "containers" / "hook_agent_langchain.py", "text/x-python; charset=utf-8"),
+    "/hook_agent.mjs": (ROOT / "containers" / "hook_agent.mjs", "text/javascript; charset=utf-8"),
+}
+"""What an agent's machine fetches; nothing in them is secret."""
+
+
+class StaticFile(NamedTuple):
+    body: bytes
+    kind: str
+    etag: str
+
+    def answer(self, request: Request[Any, Any, Any], **headers: str) -> Response[bytes]:
+        own = {"etag": self.etag, "cache-control": "no-cache", "x-content-type-options": "nosniff"} | headers
+        if self.etag in request.headers.get("if-none-match", ""):
+            return Response(b"", status_code=304, media_type=self.kind, headers=own)
+        return Response(self.body, media_type=self.kind, headers=own)
+
+
+def static(path: Path, kind: str) -> StaticFile:
+    body = path.read_bytes()
+    return StaticFile(body, kind, f'"{hashlib.sha256(body).hexdigest()[:32]}"')
 
 
 @cache
-def dashboard() -> tuple[str, str]:
-    """The page, and the Content-Security-Policy that lets its own script and style run and no other."""
-    page = DASHBOARD.read_text()
-    return page, (
-        f"default-src 'none'; script-src {hashes(page, 'script')}; style-src {hashes(page, 'style')};"
-        " connect-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    )
+def page_files() -> dict[str, StaticFile]:
+    """The page, by the empty name, and its files: those that are there, and no others."""
+    found = {path: KINDS.get(path.suffix) for path in (ROOT / "dashboard").rglob("*")}
+    files = {str(path.relative_to(ROOT / "dashboard")): static(path, kind) for path, kind in found.items() if kind}
+    return {"": static(ROOT / "dashboard.html", "text/html; charset=utf-8"), **files}
 
 
-def hashes(page: str, element: str) -> str:
-    parts = re.findall(f"<{element}(?: [^>]*)?>(.*?)</{element}>", page, re.DOTALL)
-    return " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(part.encode()).digest()).decode()}'" for part in parts)
+@get("/", include_in_schema=False)
+async def home(request: Request[Any, Any, Any]) -> Response[Any]:
+    """The dashboard for a browser, what there is for anything else."""
+    if "text/html" not in request.headers.get("accept", ""):
+        return Response({"service": "session-store", "version": __version__, "endpoints": ENDPOINTS})
+    headers = {"content-security-policy": POLICY, "x-frame-options": "DENY", "referrer-policy": "no-referrer"}
+    return page_files()[""].answer(request, vary="accept", **headers)
 
 
-def page_headers(policy: str) -> dict[str, str]:
-    return {
-        "content-security-policy": policy,
-        "x-content-type-options": "nosniff",
-        "x-frame-options": "DENY",
-        "referrer-policy": "no-referrer",
-        "cache-control": "no-cache",
-    }
+@get("/dashboard/{file:path}", include_in_schema=False)
+async def page_file(request: Request[Any, Any, Any], file: FromPath[str]) -> Response[bytes]:
+    """The page's modules and its style sheet."""
+    found = page_files().get(file.removeprefix("/") or "none")
+    if found is None:
+        raise Problem(404, f"There is no file {file!r}")
+    return found.answer(request)
+
+
+@get(list(AGENTS), include_in_schema=False)
+async def agent_file(request: Request[Any, Any, Any]) -> Response[bytes]:
+    """The agents' own files, as this version has them."""
+    path, kind = AGENTS[request.scope["path"].rstrip("/")]
+    if not path.is_file():
+        raise Problem(404, f"There is no {path.name} here")
+    return static(path, kind).answer(request, **{"x-version": __version__})
 
 
 @get("/schema/assets/{name:str}", include_in_schema=False)
@@ -139,4 +170,4 @@ def swagger_file(name: str) -> bytes:
     return (Path(spec.submodule_search_locations[0]) / "static" / name).read_bytes()
 
 
-ROUTES = (home, documentation_asset)
+ROUTES = (home, page_file, agent_file, documentation_asset)

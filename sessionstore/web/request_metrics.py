@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from itertools import count
-from typing import Any
 
 from sessionstore.histogram import Histogram
 from sessionstore.log import of_requests
@@ -55,8 +54,13 @@ class Traffic:
                     found[f"{status // 100}xx"] += number
         return found
 
-    def log(self, method: str, route: str, status: int, seconds: float, **fields: Any) -> None:
-        """One entry, where requests are logged."""
+    def note(self, scope: Scope, status: int, seconds: float, size: int) -> None:
+        """A request was answered with so many bytes; it is logged where requests are."""
+        method, route = scope.get("method", "GET"), scope.get("path_template") or OTHER
+        method = method if method in METHODS else OTHER
+        self.of(method, route).note(status, seconds)
+        if not of_requests.isEnabledFor(logging.INFO):
+            return
         of_requests.info(
             "request",
             extra={
@@ -66,14 +70,14 @@ class Traffic:
                     "route": route,
                     "status": status,
                     "duration_ms": round(seconds * 1000, 3),
-                    **fields,
+                    "path": scope["path"],
+                    "client": (scope.get("client") or (None,))[0],
+                    "actor": actor_of(scope.get("state", {}).get("caller")),
+                    "session_id": (scope.get("path_params") or {}).get("session_id"),
+                    "bytes": size,
                 }
             },
         )
-
-
-def logs_requests() -> bool:
-    return of_requests.isEnabledFor(logging.INFO)
 
 
 class Counted:
@@ -114,24 +118,8 @@ class Watched:
         await self.pass_on(message)
 
     def count(self, traffic: Traffic) -> None:
-        scope = self.scope
-        method = scope.get("method", "GET")
-        method = method if method in METHODS else OTHER
-        route = scope.get("path_template") or OTHER
         seconds = self.seconds if self.seconds is not None else time.perf_counter() - self.begun
-        traffic.of(method, route).note(self.status, seconds)
-        if logs_requests():
-            traffic.log(
-                method,
-                route,
-                self.status,
-                time.perf_counter() - self.begun,
-                path=scope["path"],
-                client=(scope.get("client") or (None,))[0],
-                actor=actor_of(scope.get("state", {}).get("caller")),
-                session_id=(scope.get("path_params") or {}).get("session_id"),
-                bytes=self.bytes,
-            )
+        traffic.note(self.scope, self.status, seconds, self.bytes)
 
 
 def actor_of(caller: Caller | None) -> str | None:

@@ -19,7 +19,16 @@ CMD ["python", "/opt/hook_agent.py", "run", "--output-lines", "5", "--", "echo",
 """The Dockerfile that the README shows."""
 OWN_SECONDS = 120.0
 IN_THE_IMAGE = {
-    *("app.py", "hook_agent.py", "healthcheck.py", "dashboard.html", "sessionstore", "export"),
+    *(
+        "app.py",
+        "hook_agent.py",
+        "healthcheck.py",
+        "dashboard.html",
+        "dashboard",
+        "containers",
+        "sessionstore",
+        "export",
+    ),
     *(path.name for path in REPOSITORY.glob("*.sql")),
 }
 

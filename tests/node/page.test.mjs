@@ -1,11 +1,9 @@
-// The page's model, taken out of dashboard.html: `node --test tests/node/page.test.mjs`.
+// The page's model: `node --test tests/node/page.test.mjs`.
 import assert from "node:assert/strict";
-import { readFileSync } from "node:fs";
 import { test } from "node:test";
 
-const page = readFileSync(new URL("../../dashboard.html", import.meta.url), "utf8");
-const [, script] = /<script id="model">([\s\S]*?)<\/script>/.exec(page);
-const Model = new Function(`${script}; return Model;`)();
+import * as Model from "../../dashboard/model.js";
+import vocabulary from "../../dashboard/vocabulary.js";
 
 let cursor = 0;
 const event = (type, data = {}, more = {}) => ({

@@ -99,7 +99,7 @@ export function senderOf(spool) {
 export function sendersOver(spool) {
   return fs.readdirSync('/proc').filter((pid) => {
     try {
-      const isSender = fs.readFileSync(`/proc/${pid}/cmdline`, 'utf8').endsWith('\0flush\0--stay\0');
+      const isSender = fs.readFileSync(`/proc/${pid}/cmdline`, 'utf8').endsWith('hook_agent.mjs\0flush\0');
       return isSender && fs.readFileSync(`/proc/${pid}/environ`, 'utf8').includes(`SESSION_SPOOL_DIR=${spool}`);
     } catch {
       return false; // it has ended since, or is none of ours
@@ -289,9 +289,6 @@ export function begin(lines, env = {}, command = []) {
 const NAMES = ['enter', 'logAction', 'flush', 'close'];
 
 export const run = (lines, env, command) => begin(lines, env, command).done;
-
-/** One of the agent's commands. */
-export const command = (words, env) => started([process.execPath, AGENT, ...words], env).done;
 
 function started([program, ...words], env) {
   const child = spawn(program, words, { env: { ...OUTSIDE, ...env }, stdio: ['ignore', 'pipe', 'pipe'] });

@@ -1,0 +1,39 @@
+/* The page: its views, how they are drawn, and the start. */
+import { analytics } from "./analytics.js";
+import { at, setCurrent } from "./dom.js";
+import { home } from "./home.js";
+import "./keys.js";
+import { live, state } from "./live.js";
+import "./login.js";
+import * as Model from "./model.js";
+import { arrive, drawing, route, schedule, views } from "./route.js";
+import { search } from "./search.js";
+import { session } from "./session/opened.js";
+import { table } from "./sessions.js";
+
+Object.assign(views, { home, sessions: table, session, search, analytics });
+
+drawing.draw = () => {
+  const isOut = !at("login").hidden, waiting = state.stats?.sessions.waiting ?? 0, view = views[route.view];
+  document.body.dataset.out = isOut;
+  for (const name of Object.keys(views)) at(name).hidden = isOut || route.view !== name;
+  for (const a of document.querySelectorAll(".bar nav a")) setCurrent(a, a.dataset.view === route.view, "page");
+  document.title = Model.title(waiting, view.name?.());
+  drawFavicon(waiting);
+  if (!isOut) view.draw?.();
+};
+function drawFavicon(waiting) {
+  if (drawFavicon.shown === waiting) return;
+  drawFavicon.shown = waiting;
+  const badge = waiting ? `<circle cx='17' cy='7' r='7' fill='#f4bd50'/><text x='17' y='10.5' font-size='10' font-weight='700' font-family='sans-serif' text-anchor='middle' fill='#000'>${waiting > 9 ? "9+" : Number(waiting)}</text>` : "";
+  at("favicon").href = `data:image/svg+xml,${encodeURIComponent(`<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 24 24'><rect width='24' height='24' rx='6' fill='#2f6fe0'/><path d='M4.5 13h3l2-6 4 11 2.5-7 1 2h2.500' fill='none' stroke='#fff' stroke-width='1.8'/>${badge}</svg>`)}`;
+}
+
+addEventListener("hashchange", arrive);
+document.addEventListener("visibilitychange", () => {
+  live.check();
+  drawing.anew();
+});
+setInterval(schedule, 5000);
+arrive();
+live.connect();

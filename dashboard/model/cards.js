@@ -1,0 +1,178 @@
+/* The whole store as a fold over its feed: cards of sessions, counts, the newest lines. */
+import vocabulary from "../vocabulary.js";
+import { NAMES, PROMPTS, agentName, endText, face, isMachineMade, named, telling, toolGist, toolName, words } from "./faces.js";
+import { ENDED, FEED, first, isObject, lastPart, oneLine, plain, shortId, spoken, text } from "./words.js";
+
+export const EMPTY = { cursor: null, cards: new Map(), names: new Map(), stats: null, feed: [], missing: 0, stale: false };
+
+/** The state after one more event. An event at or below the cursor changes nothing. */
+export const reduce = (state, event) => reduceAll(state, [event]);
+
+/** The events that the state has not seen yet, each once. */
+export function unseen(state, events) {
+  let seen = state.cursor ?? 0;
+  return events.filter((event) => event.cursor > seen && (seen = event.cursor));
+}
+
+/** The same for many: one copy for all of them. */
+export function reduceAll(state, events) {
+  const fresh = unseen(state, events);
+  if (!fresh.length) return state;
+  const cards = new Map(state.cards), names = fresh.reduce(named, new Map(state.names));
+  for (const event of fresh) foldCard(cards, event);
+  const feed = [...fresh.slice(-FEED).map((event) => feedLine(event, names)).reverse(), ...state.feed].slice(0, FEED);
+  return { ...state, cursor: fresh.at(-1).cursor, cards, names, feed, stats: countedIn(state.stats, fresh), stale: true };
+}
+
+function feedLine(event, names) {
+  const { kind, icon, title, text } = face(event, names);
+  return { cursor: event.cursor, sessionId: event.sessionId, userId: event.userId, type: event.type, time: event.timestamp, kind, icon,
+    title, text: oneLine(text) };
+}
+
+/** What is certain at once; the rest (a status that depends on more) comes with the next answer of the server. */
+function foldCard(cards, event) {
+  if (event.type === "session_deleted") { cards.delete(event.sessionId); return; }
+  const card = cards.get(event.sessionId);
+  if (!card || event.cursor <= card.lastCursor) return;
+  cards.set(event.sessionId,
+    { ...card, lastCursor: event.cursor, updated: event.receivedAt, ...(CARD_FOLDS[event.type]?.(card, event.data, event) ?? {}) });
+}
+const CARD_FOLDS = {
+  __proto__: null,
+  action: (card, data, event) => ({ actions: card.actions + 1, ...heard(card), ...(data.type === "prompt" ? prompted(card, data) : {}),
+    ...attention(card, data, event), ...(vocabulary.noStep.includes(data.type) ? {} : { lastAction: stepOf(data) }) }),
+  response: (card, data, event) => ({ responses: card.responses + 1, ...heard(card), ...answered(card, data, event),
+    ...attention(card, data, event) }),
+  state_updated: (card, data) => ({ phase: text(data.phase) || card.phase, currentStep: text(data.currentStep) || card.currentStep }),
+  metadata_updated: (card, data, event) => attention(card, data, event),
+  session_resumed: () => ({ status: "active", ended: null, attention: null }),
+  session_finalized: (card, data, event) => ({ status: endOf(card, data), ended: event.timestamp, attention: null }),
+  session_lost: () => ({ status: "lost" }),
+};
+const ENDS = { __proto__: null, failed: "failed", cancelled: "cancelled" };
+/** The end of a program of Claude Code's does not say how it went: the server does. */
+const endOf = (card, data) => ENDS[data.status] ?? (data.hook_event_name && !data.status ? card.status : "completed");
+const heard = (card) => card.status === "lost" ? { status: "active" } : {};
+const stepOf = (data) => ({ type: data.type, tool: data.tool ?? null, text: oneLine(toolGist(data.tool, data.input ?? telling(data))) });
+
+/* What a session waits for: one question or several, the oldest first, and of each who asked. It merely sits at its
+   prompt where the reason is `input`. The server has the last word on what is open. */
+
+/** The questions that are open, as the metadata has them. */
+const asksOf = ({ attention }) => !attention || attention.reason === "input" ? []
+  : [attention, ...(Array.isArray(attention.others) ? attention.others.filter(isObject) : [])];
+function waitingFor(card, asked) {
+  const [oldest, ...others] = asked;
+  if (!oldest) return { status: card.status === "waiting" ? "active" : card.status, attention: null };
+  const { others: _, ...own } = oldest;
+  return { status: "waiting", attention: others.length ? { ...own, others } : own };
+}
+/** A person's prompt answers what the main agent asked; a machine's answers nothing. */
+const prompted = (card, data) => isMachineMade(data) ? {}
+  : { ...waitingFor({ status: "waiting" }, asksOf(card).filter((asked) => asked.agentId)), lastPrompt: oneLine(first(data, ...PROMPTS)) };
+const isBy = (asked, agentId) => (asked.agentId ?? null) === (agentId ?? null);
+/** A result answers the oldest question of its call, else of the same agent about the same tool. */
+function answered(card, data, { agentId }) {
+  if (!["tool_result", "tool_error"].includes(data.type) || card.status !== "waiting") return {};
+  const asked = asksOf(card);
+  const fits = asked.find((each) => each.toolUseId && each.toolUseId === data.toolUseId)
+    ?? asked.find((each) => each.tool && each.tool === data.tool && isBy(each, agentId)
+      && (!each.input || !data.input || JSON.stringify(each.input) === JSON.stringify(data.input)));
+  return fits ? waitingFor(card, asked.filter((each) => each !== fits)) : {};
+}
+function attention(card, { attention: said, attentionId, tool, toolUseId, input }, { agentId, eventId, timestamp }) {
+  const asked = asksOf(card);
+  if (said === null) return waitingFor(card, asked.filter((each) => !isBy(each, agentId) || (attentionId && each.id !== attentionId)));
+  if (!isObject(said) || card.ended) return {};
+  if (said.reason === "input") {
+    const others = asked.filter((each) => !isBy(each, agentId));
+    return others.length ? waitingFor(card, others) : { status: "waiting", attention: { since: timestamp, ...said } };
+  }
+  const known = (each) => each.askId === eventId || (isBy(each, agentId) && each.message === said.message);
+  const whole = { since: timestamp, askId: eventId, tool, toolUseId, input, ...(agentId ? { agentId } : {}), ...said };
+  return waitingFor(card, asked.some(known) ? asked : [...asked, whole]);
+}
+
+function countedIn(stats, events) {
+  if (!stats) return stats;
+  const minutes = [...stats.eventsPerMinute];
+  minutes[minutes.length - 1] += events.length;
+  return { ...stats, events: stats.events + events.length, eventsToday: stats.eventsToday + events.length, eventsPerMinute: minutes };
+}
+
+/** The server's answer laid over the state; what an event has told since then stays until the next answer. */
+export function loaded(state, { cards, stats }) {
+  const known = new Map(cards.map((card) => {
+    const held = state.cards.get(card.sessionId);
+    return [card.sessionId, held && held.lastCursor > card.lastCursor ? held : card];
+  }));
+  return { ...state, cards: known, stats, stale: [...known.values()].some((card) => !cards.includes(card)) };
+}
+
+/** Whether it waits for the next prompt only: nothing is held up by that. */
+const isDone = (card) => card.attention?.reason === "input";
+export const lists = (state) => {
+  const cards = [...state.cards.values()];
+  const newest = (a, b) => b.lastCursor - a.lastCursor;
+  return {
+    waiting: cards.filter((card) => card.status === "waiting")
+      .sort((a, b) => isDone(a) - isDone(b) || text(a.attention?.since).localeCompare(text(b.attention?.since))),
+    active: cards.filter((card) => card.status === "active").sort((a, b) => text(b.created).localeCompare(text(a.created))),
+    over: cards.filter((card) => [...ENDED, "lost"].includes(card.status)).sort(newest),
+  };
+};
+export const webhooksLine = ({ status, pending }) => `Webhooks: ${status}${pending ? `, ${pending} waiting` : ""}`;
+/** What a webhook's row says, but for its state. */
+export function webhookRow({ name, place, on, rules, delivered, pending, lastDelivery }) {
+  const quiet = rules.noProgressMinutes && `quiet for ${rules.noProgressMinutes} min`;
+  const same = rules.sameCallTimes && `same call ${rules.sameCallTimes} times`;
+  const told = lastDelivery ? lastDelivery.replace("T", " ").replace(/\.\d+Z$/, " UTC") : "never";
+  return [`${name} (${place})`, [...on, quiet, same].filter(Boolean).join(", "), String(delivered), String(pending), told];
+}
+export const tiles = ({ stats }) => stats && { waiting: stats.sessions.waiting ?? 0, active: stats.sessions.active ?? 0,
+  lost: stats.sessions.lost ?? 0, failed: stats.sessions.failed ?? 0, today: stats.eventsToday };
+export const title = (waiting, name) => `${waiting ? `(${waiting}) ` : ""}${name ? `${oneLine(name)} · ` : ""}Session store`;
+
+/** What a person knows a session by. */
+export const nameOf = (card) => oneLine(first(card, "title", "session_title", "name")) || shortId(card.sessionId);
+/** How a session that waits does so: what it asks, or that it sits at its prompt. */
+const WAITS = { __proto__: null, permission: "asks permission", question: "asks a question", plan: "asks about a plan", input: "waits for input" };
+export function statusWords(card) {
+  if (card.status !== "waiting") return card.status;
+  const asked = asksOf(card).length;
+  return asked > 1 ? `asks ${asked} things` : card.attention?.error ? "stopped by an error" : WAITS[card.attention?.reason] ?? "waiting";
+}
+/** What a session that waits asks, a line for each question, with the agent's name where one of its agents asks. */
+export function askLines(card, names = NAMES) {
+  if (card.status !== "waiting") return [];
+  const asked = asksOf(card), all = asked.length ? asked : [card.attention ?? {}];
+  return all.map(({ agentId, message, reason }) => {
+    const what = plain(message).trim() || `waits for ${spoken(reason) || "input"}`;
+    return agentId ? `${agentName({ agentId, type: names.get(`${card.sessionId} ${agentId}`) })}: ${what}` : what;
+  });
+}
+/** Why a session has failed or was cancelled, as far as its card says. */
+export const endedBy = (card) => ["failed", "cancelled"].includes(card.status) ? endText(isObject(card.end) ? card.end : card) : "";
+/** The folder of the repository, also where one works in a worktree of it. */
+export function project(card) {
+  const [, home] = /^(.*?[^/\\])[/\\](?:\.[^/\\]+[/\\])?\.?worktrees[/\\][^/\\]/.exec(text(card.cwd)) ?? [];
+  return oneLine(card.project) || oneLine(lastPart(home ?? card.cwd));
+}
+/** What it is at; nothing where it asks, for then the question says it. */
+export function step(card) {
+  if (card.status === "waiting" && asksOf(card).length) return "";
+  const { lastAction } = card, phase = card.phase === "initialization" ? "" : oneLine(card.phase);
+  const done = lastAction && [lastAction.tool ? toolName(lastAction.tool) : words(lastAction.type), oneLine(lastAction.text)];
+  return oneLine(card.currentStep) || (done ? done.filter(Boolean).join(": ") : "") || phase;
+}
+
+export const FEED_KINDS = { __proto__: null, "": "Everything", talk: "Prompts, answers", tool: "Tools", wait: "Asks", error: "Errors",
+  session: "Sessions", state: "State, goals, agents" };
+const KINDS = { __proto__: null, talk: ["prompt", "answer", "says"], tool: ["tool", "edit", "agent"], wait: ["wait"], error: ["error"],
+  session: ["session"], state: ["state", "goal", "agent"] };
+export function feedShown(feed, { kind = "", words = "" }) {
+  const sought = words.toLowerCase();
+  return feed.filter((line) => (!KINDS[kind] || KINDS[kind].includes(line.kind))
+    && (!sought || `${line.sessionId} ${line.userId} ${line.title} ${line.text}`.toLowerCase().includes(sought)));
+}

@@ -1,0 +1,256 @@
+/* The session that is open: its document, a piece of its log, and the tab that shows one of them. */
+import { Away, asked, askedText, of, query } from "../api.js";
+import { copy, deleteSession, editTags, finalize, note } from "../doing.js";
+import { at, el, failure, link, setCurrent, slot, template } from "../dom.js";
+import { state } from "../live.js";
+import * as Model from "../model.js";
+import { oneLine, said, text } from "../model.js";
+import { go, route, schedule, sessionHash, turn } from "../route.js";
+import { AgentsTab, agentsIn } from "./agents.js";
+import { GoalsTab } from "./goals.js";
+import { TAB_NAMES, drawHead } from "./head.js";
+import { LogTab } from "./log.js";
+import { RawTab } from "./raw.js";
+import { StateTab } from "./state.js";
+import { TimelineTab } from "./timeline.js";
+
+const TAB_VIEWS = { __proto__: null, timeline: TimelineTab, log: LogTab, state: StateTab, goals: GoalsTab, agents: AgentsTab, raw: RawTab };
+const PAGE = 500;
+
+class Opened {
+  constructor(id) {
+    Object.assign(this, { id, document: null, text: "", error: null, log: Model.NO_EVENTS, rows: [], lanes: null, filter: null,
+      shown: null, why: {}, loading: false, paging: false, missed: 0, tab: null, timer: null, last: 0 });
+    this.root = at("session");
+    this.root.replaceChildren(el("p", "empty", "Loading …"));
+    this.read();
+  }
+  leave() { clearTimeout(this.timer); this.isLeft = true; this.tab?.leave?.(); }
+  name() { return this.document && Model.nameOf(this.document.metadata); }
+
+  // ---- what it knows
+
+  async read() {
+    this.timer = null;
+    try {
+      this.text = await askedText(of(this.id, "?limit=0"));
+      this.document = JSON.parse(this.text);
+      this.error = null;
+      await this.findWhy();
+    } catch (error) { if (!(error instanceof Away && this.document)) this.error = error; }
+    this.last = performance.now();
+    if (!this.isLeft) schedule();
+  }
+  /** What went wrong last in a session that has failed: its end alone may not say it. */
+  async findWhy() {
+    const { status, ended } = this.document.metadata;
+    if (status !== "failed" || this.why.ended === ended) return;
+    const { items } = await asked(`${of(this.id, "/events")}?${query({ brief: "true", errors: "true", order: "desc", limit: 5 })}`);
+    this.why = { ended, words: items.map((event) => Model.errorLine(event) || oneLine(Model.face(event).text)).find(Boolean) ?? "" };
+  }
+  changed() { this.timer ??= setTimeout(() => this.read(), Math.max(120, this.last + 800 - performance.now())); }
+  /** Live events of this session. */
+  take(events) {
+    if (!events.length) return;
+    if (events.some((event) => event.type === "session_deleted")) { note(`The session ${this.id} was deleted.`);
+      go({ view: "home" }, { replace: true }); return; }
+    this.changed();
+    const wanted = events.filter((event) => this.filter && Model.isAskedFor(event, this.filter));
+    if (this.log.ends && this.log.events.length + wanted.length > Model.LOG && this.isReadingBack?.()) this.log = { ...this.log,
+      ends: false };
+    if (!this.log.ends) this.missed += wanted.length;
+    else if (this.filter.errors) this.withCalls(wanted.map(Model.brief), 1).then((all) => { this.put(all); schedule(); }, () => {});
+    else this.put(wanted.map(Model.brief));
+  }
+  put(events, edges) {
+    this.log = Model.withEvents(this.log, events, edges);
+    this.drawRows();
+  }
+  /** The rows anew: of more events, or because the session has come to something that the log does not tell. */
+  drawRows() {
+    const about = this.about();
+    this.rows = Model.rowsOf(this.log, about);
+    this.lanes = null;
+    this.known = JSON.stringify([...about.names, about.over, about.idle]);
+  }
+  about() {
+    const { metadata, state: document } = this.document ?? { metadata: {}, state: {} }, names = new Map();
+    const listed = (list) => (Array.isArray(list) ? list : []).filter(Model.isObject);
+    for (const goal of listed(document.goals)) names.set(`${this.id} ${goal.id}`, said(goal.description));
+    for (const agent of agentsIn(this)) names.set(`${this.id} ${agent.agentId}`, text(agent.type));
+    return { names, over: Boolean(metadata.ended) || metadata.status === "lost", idle: metadata.attention?.reason === "input" };
+  }
+  get choice() { const { show = "", agent = "", errors = "" } = route.query; return { show, agent, errors }; }
+
+  /* A page may be shorter than asked for where its events are large: only an empty one says that there are no more. */
+
+  /** Have the piece of the log that the address asks for: around an entry, or the newest. */
+  async need() {
+    this.isNeeded = true;
+    if (this.loading) return;
+    this.loading = true;
+    this.logError = null;
+    try { while (this.isNeeded && !this.isLeft) { this.isNeeded = false; await this.have(); }
+      } catch (error) { this.logError = error.message; this.shown = null; }
+    this.loading = false;
+    if (!this.isLeft) schedule();
+  }
+  async have() {
+    const choice = route.tab === "timeline" ? {} : this.choice, entry = Number(route.query.entry) || null;
+    if (this.shown !== query(choice)) {
+      this.filter = choice;
+      this.shown = query(choice);
+      this.missed = 0;
+      this.begin();
+      const floor = state.cursor;
+      const newest = await this.events({ order: "desc", limit: PAGE });
+      this.begin();
+      this.put(newest.reverse(), { begins: newest.length === 0, ends: true });
+      if (floor !== state.cursor) await this.catchUp(newest.at(-1)?.cursor ?? 0);
+    }
+    if (entry !== null && this.rowOfEntry(entry) === null && this.notThere !== entry) await this.around(entry);
+  }
+  begin() { this.log = Model.NO_EVENTS; this.rows = []; this.lanes = null; }
+  async around(entry) {
+    const floor = state.cursor;
+    const [before, after] = await Promise.all([this.events({ order: "desc", before: entry + 1, limit: 150 }),
+      this.events({ after: entry, limit: 250 })]);
+    if (before[0]?.cursor !== entry) this.notThere = entry;
+    const isJoined = this.log.events.length > 0 && after.some((event) => event.cursor >= this.log.events[0].cursor);
+    if (!isJoined) { this.begin(); this.missed = 0; }
+    this.put([...before.reverse(), ...after],
+      { begins: this.log.begins || before.length === 0, ends: isJoined ? this.log.ends : after.length === 0 });
+    if (after.length === 0 && floor !== state.cursor) await this.catchUp(entry);
+  }
+  /** What came after a cursor while it was asked for what is up to that; from now on it comes live. */
+  async catchUp(after) {
+    for (const until = state.cursor; after < until;) {
+      const events = await this.events({ after, limit: 1000 });
+      if (!events.length) return;
+      this.put(events);
+      after = events.at(-1).cursor;
+    }
+  }
+  async events(which) {
+    const { items } = await asked(`${of(this.id, "/events")}?${query({ brief: "true", ...Model.askedFor(this.filter), ...which })}`);
+    return this.filter.errors ? this.withCalls(items, which.order === "desc" ? -1 : 1) : items;
+  }
+  /** The failures with the calls that failed, which no list of failures has: looked for before each, not far back. */
+  async withCalls(events, order) {
+    const sought = (event) => event.data.toolUseId && event.data.type === "tool_error" && event.data.input === undefined;
+    const found = new Map();
+    for (const event of events.filter(sought).sort((a, b) => b.cursor - a.cursor).slice(0, CALLS_SOUGHT)) {
+      if (this.log.events.some((call) => isCallOf(call, event)) || [...found.values()].some((call) => isCallOf(call, event))) continue;
+      const { items } = await asked(`${of(this.id, "/events")}?${query({ brief: "true", kind: "tool_call", order: "desc",
+        before: event.cursor, limit: 200 })}`);
+      for (const wanted of events.filter(sought)) {
+        const call = items.find((item) => item.cursor < wanted.cursor && isCallOf(item, wanted));
+        if (call) found.set(call.cursor, call);
+      }
+    }
+    const seen = new Set(events.map((event) => event.cursor));
+    return [...events, ...[...found.values()].filter((call) => !seen.has(call.cursor))].sort((a, b) => order * (a.cursor - b.cursor));
+  }
+  async older() {
+    if (this.log.begins || !this.log.events.length) return;
+    await this.page(async () => {
+      const events = await this.events({ order: "desc", before: this.log.events[0].cursor, limit: PAGE });
+      return [events.reverse(), { begins: events.length === 0 }];
+    });
+  }
+  async newer() {
+    if (this.log.ends || !this.log.events.length) return;
+    const floor = state.cursor, after = this.log.events.at(-1).cursor;
+    await this.page(async () => {
+      const events = await this.events({ after, limit: PAGE });
+      return [events, { ends: events.length === 0 }];
+    });
+    if (this.log.ends) { this.missed = 0; if (floor !== state.cursor) await this.catchUp(after); }
+  }
+  async page(read) {
+    if (this.loading || this.paging) return;
+    const wanted = this.shown;
+    this.paging = true;
+    this.logError = null;
+    try {
+      const [events, edges] = await read();
+      if (this.shown === wanted) this.put(events, edges);
+    } catch (error) {
+      this.logError = error.message;
+      await new Promise((later) => setTimeout(later, 1500));
+    }
+    this.paging = false;
+    if (!this.isLeft) schedule();
+  }
+  toNewest() { this.shown = null; turn({ entry: "" }); this.need(); }
+  rowOfEntry(entry) { return this.rows.find((row) => row.key === entry || row.events.some((event) => event.cursor === entry)) ?? null; }
+  /** The events of a row, whole. */
+  async whole(row) { return Promise.all(row.events
+    .map(async (event) => event.brief ? (await asked(`${of(this.id, "/events")}?${query({ after: event.cursor - 1, limit: 1 })}`)).items[0]
+    ?? event : event)); }
+
+  // ---- what it shows
+
+  arrive() {
+    if (["log", "timeline"].includes(route.tab)) this.need();
+    this.draw();
+  }
+  draw() {
+    if (this.isLeft) return;
+    if (this.error) { this.root.replaceChildren(this.error.status === 404
+      ? el("div", "empty", el("h1", "", `There is no session ${this.id}.`), el("p", "", link("#/sessions", "All sessions")))
+      : failure(this.error.message, () => this.read())); this.frame = null; return; }
+    if (!this.document) return;
+    if (!this.frame) this.build();
+    const { names, over, idle } = this.about();
+    if (this.known !== JSON.stringify([...names, over, idle])) this.drawRows();
+    drawHead(this);
+    if (this.tabName !== route.tab) {
+      this.tab?.leave?.();
+      this.tabName = route.tab;
+      this.tab = new TAB_VIEWS[route.tab](this, slot(this.root, "tab"));
+    }
+    for (const a of slot(this.root, "tabs").children) setCurrent(a, a.dataset.tab === route.tab, "page");
+    this.tab.draw();
+  }
+  build() {
+    this.frame = template("t-session");
+    this.root.replaceChildren(this.frame);
+    this.tabName = null;
+    slot(this.root, "tabs").append(...Model.TABS
+      .map((name) => { const a = link(sessionHash(this.id, name), TAB_NAMES[name]); a.dataset.tab = name; return a; }));
+    slot(this.root, "archive").href = of(this.id, "/archive");
+    slot(this.root, "archive").download = "";
+    const act = { copy: () => copy(this.id), tags: () => editTags(this), finalize: () => finalize(this), delete: () => deleteSession(this)
+      };
+    for (const each of this.root.querySelectorAll("[data-do]")) each.onclick = act[each.dataset.do];
+    for (const name of ["tags", "finalize"]) this.root.querySelector(`[data-do=${name}]`).classList.add("writes");
+    this.root.querySelector("[data-do=delete]").classList.add("deletes");
+  }
+}
+
+const CALLS_SOUGHT = 20;      // questions for the calls of one page of failures
+const isCallOf = (call, { data }) => call.data.type === "tool_call" && call.data.toolUseId === data.toolUseId
+  && (call.data.runId ?? null) === (data.runId ?? null);
+
+let opened = null;
+/** The view: at most one session is open. */
+export const session = {
+  arrive() {
+    if (opened?.id !== route.id) { opened?.leave(); opened = new Opened(route.id); }
+    opened.arrive();
+  },
+  leave() {
+    if (!opened) return;
+    opened.leave();
+    opened = null;
+    at("session").replaceChildren();
+  },
+  forget() { this.leave(); },
+  draw() { opened?.draw(); },
+  name: () => opened?.name() ?? route.id,
+  take(events) { opened?.take(events.filter((event) => event.sessionId === opened.id)); },
+  reconnected() { opened?.changed(); opened?.arrive(); },
+  move(by) { opened?.tab?.move?.(by); },
+  step(by) { opened?.tab?.step?.(by); },
+};

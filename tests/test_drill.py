@@ -37,7 +37,7 @@ def test_wrong_use_is_exit_code_2(tmp_path: Path, events: str) -> None:
 
 
 def test_the_help_of_every_command_says_what_it_does(tmp_path: Path) -> None:
-    listed = re.findall(r"^ {4}([a-z-]+)\s+\S", export(tmp_path, "--help").stdout, re.MULTILINE)
+    listed = re.findall(r"^ {2}([a-z-]+) {2,}\S", export(tmp_path, "--help").stdout, re.MULTILINE)
     assert {"backup", "archive", "restore", "accept-loss", "drill"} <= set(listed)
     for name in listed:
         assert is_done(ended := export(tmp_path, name, "--help"))

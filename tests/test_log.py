@@ -55,7 +55,7 @@ def test_an_entry_is_one_line_of_json_whatever_is_in_it(text: str) -> None:
         line = JsonLines().format(record)
     said = json.loads(line)
     assert line.isascii() and line.isprintable()
-    assert said["level"] == "warning" and said["source"] == "store.writer" and said["event"] == "message"
+    assert said["level"] == "warning" and said["source"] == "writer" and said["event"] == "message"
     assert said["message"] == text or text.startswith(said["message"].removesuffix("…"))
     assert "ValueError" in said["trace"] and len(line) < 200_000
     assert json.loads(JsonLines().format(entry("refused", path=text)))["event"] == "refused"
@@ -66,7 +66,7 @@ def test_as_text_nothing_in_an_entry_begins_a_line_or_steers_a_terminal(text: st
     record = entry(text)
     with raised(text) as record.exc_info:
         first, *trace = TextLines().format(record).split("\n")
-    assert " WARNING store.writer: " in first
+    assert " WARNING writer: " in first
     assert trace and all(line.startswith("    ") for line in trace)
     assert all(line.isprintable() for line in (first, *trace, TextLines().format(entry("refused", path=text))))
 

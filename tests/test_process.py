@@ -307,7 +307,7 @@ def test_what_was_taken_is_finished_and_answered_while_nothing_new_is_let_in(fol
         client = await connect(appliance.port, HttpClient)
         other.execute("BEGIN IMMEDIATE")
         answer = asyncio.ensure_future(client.ask(action("taken")))
-        await asyncio.to_thread(until, lambda: "write_queue_depth 1\n" in metrics_of(appliance))
+        await asyncio.to_thread(until, lambda: "write_queue_depth 1.0\n" in metrics_of(appliance))
         appliance.process.send_signal(signal.SIGTERM)
         await asyncio.to_thread(until, lambda: not is_reached(appliance))
         assert not answer.done()

@@ -5,6 +5,7 @@ bodies           how many bytes of bodies at once
 tokens           who holds which
 logins           what browsers have for a token
 refusal_log      a rate limit of log lines about refusals
+forwarded        whom a proxy speaks for
 gate             who may
 connections      how many, of one address and in all
 request_metrics  every request counted

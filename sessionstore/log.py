@@ -63,7 +63,7 @@ def fields_of(record: logging.LogRecord) -> dict[str, Any]:
         "ts": f"{moment.isoformat(timespec='milliseconds')}Z",
         "level": record.levelname.lower(),
         "event": record.getMessage() if said is not None else "message",
-        "source": record.name.removeprefix("sessionstore."),
+        "source": record.name.rpartition(".")[2] if record.name.startswith("sessionstore.") else record.name,
     }
     if said is None:
         members["message"] = bounded(record.getMessage())

@@ -389,7 +389,10 @@ def moment(text: str) -> str:
 FOLDER = click.Path(path_type=Path)
 
 
-@click.group(epilog="Exit codes: 0 done; 1 something is amiss, and said; 2 used wrongly.")
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit codes: 0 done; 1 something is amiss, and said; 2 used wrongly.",
+)
 def cli() -> None:
     """What goes out of a session store, and comes back."""
 

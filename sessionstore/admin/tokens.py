@@ -204,7 +204,7 @@ def duration(text: str) -> float:
         raise click.BadParameter(str(error)) from None
 
 
-@click.group()
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def cli() -> None:
     """The session store. Without a command the server runs, as the environment says (see README.md)."""
 

@@ -451,12 +451,30 @@ class Server(uvicorn.Server):
                 ws_max_size=65536,
                 ws_per_message_deflate=False,
                 backlog=1024,
-                ssl_context_factory=(lambda *_: certificate.context) if certificate else None,
             )
         )
         logging.getLogger("uvicorn.error").addFilter(is_of_the_server)
         self.certificate = certificate
         self.on_exit = on_exit
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn does it; but a handshake of TLS, which comes before any other bound holds, has one too."""
+        await self.lifespan.startup()
+        if self.lifespan.should_exit:
+            sys.exit(1)
+        protocol = partial(
+            cast(Callable[..., Http], self.config.http_protocol_class),
+            config=self.config,
+            server_state=self.server_state,
+            app_state=self.lifespan.state,
+        )
+        tls: dict[str, Any] = {}
+        if self.certificate:
+            tls = {"ssl": self.certificate.context, "ssl_handshake_timeout": HEADER_SECONDS}
+            tls["ssl_shutdown_timeout"] = LINGER_SECONDS
+        serve = asyncio.get_running_loop().create_server
+        self.servers = [await serve(protocol, sock=one, backlog=self.config.backlog, **tls) for one in sockets or ()]
+        self.started = True
 
     async def on_tick(self, counter: int) -> bool:
         if self.certificate and counter % TICKS_A_SECOND == 0:

@@ -62,7 +62,7 @@ from sessionstore.web.request import (
     store_of,
 )
 
-log = logging.getLogger("sessionstore.web.api")
+logger = logging.getLogger(__name__)
 
 LOGIN_BYTES, LOGIN_SECONDS = 4 << 10, 5.0
 """What the body of a log-in, which anybody may send, may have, and how long it may take."""
@@ -729,7 +729,7 @@ def on_http_exception(request: Call, error: HTTPException) -> Response[bytes]:
 
 def on_failure(request: Call, error: Exception) -> Response[bytes]:
     """A fault of ours: logged whole, told plainly."""
-    log.exception("%s %s failed", request.scope["method"], request.scope["path"], exc_info=error)
+    logger.exception("%s %s failed", request.scope["method"], request.scope["path"], exc_info=error)
     return tell(Problem(500, "The server has a fault: its log says more"))
 
 

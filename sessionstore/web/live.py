@@ -34,7 +34,7 @@ from sessionstore.web.gate import Caller, Gate
 from sessionstore.web.openapi_models import problems
 from sessionstore.web.request import split
 
-log = logging.getLogger("sessionstore.web.live")
+logger = logging.getLogger(__name__)
 
 PATIENCE = 5.0
 """Seconds within which a reader must take most of the piece before, so that the next can be sent."""
@@ -285,7 +285,7 @@ class Listener:
         except Leave as leave:
             self.leave(leave.code, leave.reason)
         except Problem as problem:
-            log.warning("A live feed ended: %s", problem.detail)
+            logger.warning("A live feed ended: %s", problem.detail)
             self.leave(1013, "The database cannot be read now: come back with after")
         except (Gone, OSError):  # uvicorn's ClientDisconnected is an OSError
             pass
@@ -405,7 +405,7 @@ async def watch(gate: Gate, listeners: Listeners) -> None:
         except Exception as error:
             faults["tokens"] += 1
             if said != (said := str(error)):
-                log.exception("A fault while the tokens were looked at")
+                logger.exception("A fault while the tokens were looked at")
 
 
 async def until_first(*coroutines: Coroutine[Any, Any, None]) -> None:
@@ -529,7 +529,7 @@ async def sse(
         except Leave:
             return
         except Problem as problem:
-            log.warning("An event stream ended: %s", problem.detail)
+            logger.warning("An event stream ended: %s", problem.detail)
             return
         for piece in pieces([item for item in items if wanted(item) and (not users or item.user_id in users)]):
             yield b"".join(b"id: %d\ndata: %b\n\n" % (item.cursor, item.text) for item in piece)

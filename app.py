@@ -14,8 +14,9 @@ This file is the map; what it names stands in sessionstore/, in a wing for each 
           ──▶ /ws, /api/events/stream                   tree, backups, retention, webhooks; and once a day
                                                         comparison, in a process that waits for all others
 
-Three kinds of thread: the event loop (everything above), the writer with its chores (search index, purge, checkpoints),
-the followers. `App` builds all of it from the settings, in production and in tests.
+Threads: the event loop (everything above), the writer with its chores (search index, purge, checkpoints), the followers,
+one for each read connection, one that decodes what is large. `App` builds all of it from the settings, in production and
+in tests.
 """
 
 from __future__ import annotations
@@ -118,7 +119,7 @@ class App:
 
 
 def create_app(settings: Settings) -> App:
-    """The whole appliance, for production and tests alike, under any ASGI server."""
+    """The whole appliance, for production and tests alike. Its WebSockets need the protocol of web/server.py."""
     return App(settings)
 
 

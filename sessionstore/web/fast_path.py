@@ -115,7 +115,7 @@ class Taken(NamedTuple):
     """A request that the fast path answers."""
 
     begun: float
-
+    """By time.perf_counter."""
     kind: Literal["batch", "action", "response"]
     session_id: str | None
     asked: Asked

@@ -14,9 +14,9 @@ This file is the map; what it names stands in sessionstore/, in a wing for each 
           ──▶ /ws, /api/events/stream                   tree, backups, retention, webhooks; and once a day
                                                         comparison, in a process that waits for all others
 
-Threads: the event loop (everything above), the writer with its chores (search index, purge, checkpoints), the followers,
-one for each read connection, one that decodes what is large. `App` builds all of it from the settings, in production and
-in tests.
+Threads: the event loop (everything above), the writer with its chores (search index, purge, checkpoints), the
+followers, one for each read connection, one that decodes what is large. `App` builds all of it from the settings, in
+production and in tests.
 """
 
 from __future__ import annotations

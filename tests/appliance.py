@@ -62,6 +62,15 @@ class Server:
         """The end of what it wrote to stdout and stderr, over all its starts."""
         return b"".join(self._lines.copy()).decode(errors="replace")
 
+    def said(self, words: str, within: float = 15.0) -> bool:
+        """True once it has written `words`: its log is written beside what it answers, so an answer may come first."""
+        deadline = time.monotonic() + within
+        while words not in self.output:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(POLL_SECONDS)
+        return True
+
     def __enter__(self) -> Self:
         try:
             self.start()

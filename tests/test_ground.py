@@ -98,7 +98,7 @@ def test_writes_stop_when_what_is_written_to_has_gone(folder: Path, lose: Callab
         time.sleep(1)
         told = [line for line in server.output.splitlines() if str(folder) in line and "Data" not in line]
         assert len(told) <= 3, told
-        assert "while the server runs" in server.output
+        assert server.said("while the server runs")
         server.stop()
     assert "Traceback" not in server.output
 
@@ -122,7 +122,7 @@ def test_a_folder_that_comes_back_as_it_was_is_written_to_again(folder: Path) ->
         eventually(lambda: write(server).status_code == 503)
         folder.with_name("away").rename(folder)
         eventually(lambda: write(server).status_code == 200)
-        assert health(server)["folder"] == "pass" and "writes are taken again" in server.output
+        assert health(server)["folder"] == "pass" and server.said("writes are taken again")
         eventually(lambda: httpx.get(f"{server.url}/health").json()["tree"]["lag"] == 0)
         server.stop()
         assert is_done(export(folder, "verify"))
@@ -217,6 +217,7 @@ def test_what_an_earlier_version_left_open_is_closed_at_the_start_and_said_once(
     lived(folder, tmp_path, SESSIONS_UMASK="022")
     env = {"SESSIONS_BACKUP_DIR": str(tmp_path / "backups")}
     with Appliance(folder, env) as server:
+        assert server.said("Other users")
         (told,) = [line for line in server.output.splitlines() if "Other users" in line]
         assert str(folder) in told and "SESSIONS_UMASK" in told
         at_the_top = [folder, *folder.iterdir(), *(tmp_path / "backups").iterdir()]
@@ -291,13 +292,13 @@ def test_a_shared_file_system_is_refused_unless_it_is_wanted(folder: Path, kind:
     assert kind in str(refused.value) and "SESSIONS_ALLOW_UNSAFE_FS=1" in str(refused.value)
     assert "Traceback" not in str(refused.value) and not folder.exists()
     with mounted_as(kind, folder, SESSIONS_ALLOW_UNSAFE_FS="1") as server:
-        assert kind in server.output and health(server)["folder"] == "warn"
+        assert server.said(kind) and health(server)["folder"] == "warn"
         assert write(server).status_code == 200
 
 
 def test_an_unknown_file_system_is_a_warning(folder: Path) -> None:
     with mounted_as("fuse.something", folder) as server:
-        assert "fuse.something" in server.output and health(server)["folder"] == "warn"
+        assert server.said("fuse.something") and health(server)["folder"] == "warn"
     with mounted_as("ext4", folder) as server:
         assert health(server)["folder"] == "pass"
 

@@ -64,4 +64,4 @@ def test_the_corpus_told_twice_is_stored_once(appliance: Appliance, http: httpx.
 @pytest.mark.parametrize("line", ["Dashboard", "API", "Data", "Access"])
 def test_the_greeting_is_the_one_shown(appliance: Appliance, line: str) -> None:
     assert f"\n  {line} " in (REPOSITORY / "README.md").read_text()
-    assert f"\n  {line} " in appliance.output
+    assert appliance.said(f"\n  {line} ")

@@ -319,7 +319,7 @@ def test_good_values_start_it(folder: Path) -> None:
         "SESSIONS_AUTO_CREATE": "off",
     }
     with Appliance(folder, env) as server:
-        assert "by the tokens that are set" in server.output
-        assert f"Data           {folder}" in server.output
+        assert server.said("by the tokens that are set")
+        assert server.said(f"Data           {folder}")
         assert server.stop().code == 0
     assert (folder / "sessions.db").exists()

@@ -190,7 +190,7 @@ def test_nothing_of_an_unsound_database_is_served_and_the_way_out_is_told(refusi
     health = get(refusing, "/health").json()
     why = health["database"]["error"]
     assert health["status"] == "unavailable" and health["database"]["status"] in ("behind", "damaged")
-    assert "python -m export restore" in why and why in refusing.output
+    assert "python -m export restore" in why and refusing.said(why)
     refused = [
         get(refusing, "/ready"),
         get(refusing, "/api/query/recent"),
@@ -251,7 +251,7 @@ def test_a_mark_that_cannot_be_read_is_made_anew(folder: Path) -> None:
         (folder / mark.NAME).write_bytes(b"\0" * 10)
         appliance.start()
         assert newest(folder) == cursor
-        assert mark.NAME in appliance.output
+        assert appliance.said(mark.NAME)
 
 
 def test_a_database_that_is_gone_is_not_taken_for_a_new_one(folder: Path) -> None:
@@ -277,7 +277,7 @@ def test_where_a_power_cut_may_take_commits_their_loss_is_said_and_no_more(folde
             assert answer.status_code == 503
         else:
             assert answer.json()["cursor"] == cursor + 6, "no cursor is given twice"
-        assert str(cursor + 5) in appliance.output
+        assert appliance.said(str(cursor + 5))
 
 
 def test_what_the_tree_still_has_is_not_given_up_to_a_power_cut(folder: Path) -> None:

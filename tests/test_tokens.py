@@ -102,7 +102,7 @@ def test_a_token_of_each_role_is_made_before_the_first_start(folder: Path) -> No
             "ingest": 403,
         }
         assert [writes_with(server, tokens[role]) for role in ("admin", "read", "ingest")] == [True, False, True]
-        assert "by the tokens that are set" in server.output
+        assert server.said("by the tokens that are set")
 
 
 def test_a_running_server_takes_up_a_token_and_is_open_no_more(folder: Path) -> None:
@@ -424,7 +424,7 @@ def test_tokens_that_the_server_made_are_changed_and_taken_away_too(folder: Path
         shutil.rmtree(shared)
         assert token(folder, "remove", "read", **env).returncode == 0
         eventually(lambda: status_with(server, files["read"]) == 401, NOTICE_SECONDS)
-        assert "SESSIONS_AGENT_TOKEN_FILE" in server.output, "that it could not be written is said, and stops nothing"
+        assert server.said("SESSIONS_AGENT_TOKEN_FILE"), "that it could not be written is said, and stops nothing"
         assert status_with(server, new) == 200
         assert [status_with(server, files[role]) for role in ("admin", "ingest")] == [401, 401]
         assert writes_with(server, ingest)

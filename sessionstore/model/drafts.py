@@ -14,8 +14,10 @@ from msgspec import UNSET, UnsetType
 import hook_agent
 from sessionstore.model import coercion
 from sessionstore.model.events import (
+    BY_ADMIN_ALONE,
     ID_PATTERN,
     LOGS,
+    TOLD_ABOUT,
     USER_PATTERN,
     Draft,
     EventType,
@@ -192,6 +194,7 @@ BODIES: dict[str, type[msgspec.Struct]] = {
     "agent_completed": AgentEnd,
     "session_lost": Body,
     "session_deleted": Body,
+    **dict.fromkeys(TOLD_ABOUT, Body),
 }
 
 KEPT_BY_THE_STORE = frozenset(
@@ -340,6 +343,13 @@ def settle_agent(draft: Draft) -> None:
     agent_id = draft.data.get("agentId") or draft.agent_id
     if agent_id is not None or draft.type != "agent_spawned":
         draft.data["agentId"] = known_id(agent_id, "$.agentId")
+    else:
+        draft.data.pop("agentId", None)  # null is as good as nothing: the store gives one
+
+
+def settle_goal(draft: Draft) -> None:
+    if draft.data.get("id") is None:
+        draft.data.pop("id", None)
 
 
 def settle_metadata(draft: Draft) -> None:
@@ -373,6 +383,7 @@ SETTLED = {
     "action": settle_entry,
     "response": settle_entry,
     "session_finalized": settle_end,
+    "goal_added": settle_goal,
     "goal_updated": settle_goal_change,
     "agent_spawned": settle_agent,
     "agent_updated": settle_agent,
@@ -465,7 +476,7 @@ Redacted = Callable[[Document], Document]
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
-def drafts_of_batch(body: bytes, *, max_event_bytes: int, may_delete: bool, redacted: Redacted) -> Lines:
+def drafts_of_batch(body: bytes, *, max_event_bytes: int, is_admin: bool, redacted: Redacted) -> Lines:
     """The lines of a batch that are not empty, by number from 1."""
     found = Lines([], Rejections())
     for number, line in enumerate(body.removeprefix(BYTE_ORDER_MARK).split(b"\n"), 1):
@@ -473,8 +484,8 @@ def drafts_of_batch(body: bytes, *, max_event_bytes: int, may_delete: bool, reda
             continue
         try:
             draft = draft_in(line, max_event_bytes, redacted)
-            if draft.type == "session_deleted" and not may_delete:
-                raise Problem(403, "Only the role admin may delete a session")
+            if draft.type in BY_ADMIN_ALONE and not is_admin:
+                raise Problem(403, f"Only the role admin may send a {draft.type}")
             found.drafts.append((number, draft))
         except Problem as problem:
             found.rejections.note(number, problem)

@@ -71,7 +71,7 @@ def batch_in(body: bytes, caller: Caller, store: Store) -> tuple[Batch, list[Dra
     lines = drafts.drafts_of_batch(
         body,
         max_event_bytes=store.settings.max_event_bytes,
-        may_delete=caller.role == "admin",
+        is_admin=caller.role == "admin",
         redacted=store.writer.redactor.data,
     )
     found = [draft for _, draft in lines.drafts]

@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 import hook_agent
-from hook_agent import claude_code_events
+from sessionstore.adapters.claude_code import claude_code_events
 from tests.repeats import marked
 from tests.test_hook_mapping import CORPUS, NATURALLY_KEYED, TABLE, hook, lost, names, rest
 

@@ -553,12 +553,12 @@ def events_of_line(line: Document, payload: Any) -> list[Document]:
 
 def unnamed(line: Document, payload: Any) -> Document:
     """What is no payload as an action, if it is known of which session. Raises ValueError."""
-    members = payload if isinstance(payload, dict) else {"payload": payload}
+    members = dict(payload) if isinstance(payload, dict) else {}
     session = line.get("sessionId") or members.get("session_id")
     if not is_one(session):
         claude_code_events(payload)  # which says why
-    data = {"type": "hook"}
-    keep(dict(members), data, ENTRY_HAS)
+    data: Document = {"type": "hook"} if isinstance(payload, dict) else {"type": "hook", "payload": payload}
+    keep(members, data, ENTRY_HAS)
     known = {name: line[name] for name in ("eventId", "timestamp", "userId", "agentId") if line.get(name)}
     return {"type": "action", "sessionId": session, **known, "data": data}
 

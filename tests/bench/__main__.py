@@ -9,6 +9,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from tests.bench import (
     actions,
@@ -28,11 +29,13 @@ from tests.bench import (
     timing,
     tree,
     viewers,
+    write,
 )
 from tests.bench.figures import Figure, raw_numbers, table
 
 BENCHES: dict[str, Callable[[argparse.Namespace], list[Figure]]] = {
     "actions": lambda options: actions.measure(options.rounds),
+    "write": lambda options: write.measure(options.rounds, options.against, options.loads, options.seconds),
     "batches": lambda options: batches.measure(options.rounds),
     "reads": lambda options: reads.measure(options.rounds),
     "search": lambda options: search.measure(options.rounds),
@@ -93,6 +96,16 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
         help="how many hooks to run in each state of the store (default 500)",
     )
     parser.add_argument("--kills", type=int, default=50, metavar="N", help="how often to kill (default 50)")
+    parser.add_argument("--against", type=Path, metavar="PATH", help="compare `write` with this working tree")
+    parser.add_argument(
+        "--loads",
+        nargs="+",
+        choices=write.LOADS,
+        default=[*write.LOADS],
+        metavar="LOAD",
+        help="of `write` (default: all)",
+    )
+    parser.add_argument("--seconds", type=float, default=2.0, metavar="S", help="of each load of `write` (default 2)")
     parser.add_argument("--verbose", action="store_true", help="print the number of every round, too")
     options = parser.parse_args(arguments)
     if unknown := set(options.names) - BENCHES.keys():

@@ -31,7 +31,7 @@ class Figure:
     compared: str
     unit: str
     rounds: Sequence[float]
-    target: Target
+    target: Target | None
     baseline: Sequence[float] = ()
 
     @property
@@ -43,8 +43,9 @@ class Figure:
         return self.median / median(self.baseline) if self.baseline else None
 
     @property
-    def reached(self) -> bool:
-        return self.target.reached(self.median if self.ratio is None else self.ratio)
+    def reached(self) -> bool | None:
+        """None where nothing in particular is wanted."""
+        return self.target and self.target.reached(self.median if self.ratio is None else self.ratio)
 
 
 def table(figures: Iterable[Figure]) -> str:
@@ -58,8 +59,8 @@ def _row(figure: Figure) -> tuple[str, ...]:
     if figure.baseline:
         medians += f" against {_number(median(figure.baseline))}"
     ratio = "" if figure.ratio is None else f"{figure.ratio:.2f}"
-    reached = "yes" if figure.reached else "no"
-    return figure.name, figure.compared, f"{medians} {figure.unit}".strip(), ratio, str(figure.target), reached
+    reached = {True: "yes", False: "no", None: ""}[figure.reached]
+    return figure.name, figure.compared, f"{medians} {figure.unit}".strip(), ratio, str(figure.target or ""), reached
 
 
 def raw_numbers(figure: Figure) -> str:

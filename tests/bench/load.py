@@ -8,12 +8,12 @@ import os
 import time
 from array import array
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from itertools import cycle, repeat
+from itertools import cycle, islice, repeat
 from pathlib import Path
 from typing import NamedTuple
 
@@ -125,10 +125,14 @@ def closed_loop(port: int, requests: Sequence[bytes], connections: int, warm_up:
 NUMBER = b"########"
 
 
+def numbered(requests: Sequence[bytes]) -> Iterator[bytes]:
+    """Each in turn, for ever; the NUMBER in it is another one each time."""
+    return (request.replace(NUMBER, b"%08d" % number) for number, request in enumerate(cycle(requests)))
+
+
 def fresh_loop(port: int, requests: Sequence[bytes], connections: int, seconds: float) -> Throughput:
-    """The same with each of `requests` in turn, whose NUMBER is another one each time, and without a warm-up."""
-    numbered = (request.replace(NUMBER, b"%08d" % number) for number, request in enumerate(cycle(requests)))
-    return uvloop.run(_closed_loop(port, [numbered] * connections, 0.0, seconds))
+    """The same with `numbered` requests, and without a warm-up."""
+    return uvloop.run(_closed_loop(port, [numbered(requests)] * connections, 0.0, seconds))
 
 
 async def _closed_loop(port: int, senders: Sequence[Iterator[bytes]], warm_up: float, seconds: float) -> Throughput:
@@ -187,12 +191,19 @@ class _Written(msgspec.Struct):
     cursor: int
 
 
-def open_loop(port: int, requests: Sequence[bytes], rate: float, connections: int) -> list[Posted]:
+def open_loop(port: int, requests: Iterable[bytes], rate: float, connections: int) -> list[Posted]:
     """Send `rate` requests a second whatever the answers take, as long as one of the connections is free."""
     return uvloop.run(_open_loop(port, requests, rate, connections))
 
 
-async def _open_loop(port: int, requests: Sequence[bytes], rate: float, connections: int) -> list[Posted]:
+def fresh_open_loop(
+    port: int, requests: Sequence[bytes], rate: float, connections: int, seconds: float
+) -> list[Posted]:
+    """As `open_loop`, with `numbered` requests."""
+    return open_loop(port, islice(numbered(requests), round(rate * seconds)), rate, connections)
+
+
+async def _open_loop(port: int, requests: Iterable[bytes], rate: float, connections: int) -> list[Posted]:
     free: asyncio.Queue[HttpClient] = asyncio.Queue()
     for _ in range(connections):
         free.put_nowait(await connect(port, HttpClient))

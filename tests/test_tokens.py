@@ -66,7 +66,7 @@ def listed(folder: Path, **environment: str) -> dict[str, list[str]]:
     ended = token(folder, "list", **environment)
     assert ended.returncode == 0, ended
     head, *rows = [re.split(r" {2,}", line) for line in ended.stdout.splitlines()]
-    assert head == ["NAME", "ROLE", "MADE", "ENDS", "LAST USED", "KEPT IN"]
+    assert head == ["NAME", "ROLE", "MADE", "ENDS", "LAST USED", "KEPT IN", "BOUND TO"]
     return {row[0]: row[1:] for row in rows}
 
 

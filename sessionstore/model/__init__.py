@@ -3,6 +3,7 @@
 problems   every error, as RFC 9457 problem details
 folds      what an event does to a document
 endings    how a session ended
+rights     whose a write is, and the bounds of a token
 events     ids, times, JSON, the event and its draft
 redaction  secrets, taken out before anything is stored
 coercion   a line that is not quite valid, kept as what it can be

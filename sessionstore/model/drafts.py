@@ -48,6 +48,7 @@ Time = Annotated[
 ]
 Tags = list[Annotated[str, msgspec.Meta(max_length=256)]]
 Ended = Literal["completed", "failed", "cancelled"]
+Reason = Literal["person", "retention", "prune", "moved"]
 
 MAX_STEPS = 8
 """How many steps a dotted name in a metadata update may have."""
@@ -143,6 +144,12 @@ class Finalization(Body, kw_only=True):
     cancelled_agents: list[Id] | UnsetType = UNSET
 
 
+class Deletion(Body, kw_only=True):
+    """Why a session goes; who lets it go is known."""
+
+    reason: Reason = "person"
+
+
 class MetadataChange(msgspec.Struct, rename="camel"):
     """Members to set. A dotted name goes into an object; a value "+N" on a number adds."""
 
@@ -207,7 +214,7 @@ BODIES: dict[str, type[msgspec.Struct]] = {
     "agent_updated": AgentChange,
     "agent_completed": AgentEnd,
     "session_lost": Body,
-    "session_deleted": Body,
+    "session_deleted": Deletion,
     **dict.fromkeys(TOLD_ABOUT, Body),
 }
 
@@ -361,6 +368,10 @@ def settle_agent(draft: Draft) -> None:
         draft.data.pop("agentId", None)  # null is as good as nothing: the store gives one
 
 
+def settle_deletion(draft: Draft) -> None:
+    draft.data.pop("by", None)  # the store says it
+
+
 def settle_goal(draft: Draft) -> None:
     if draft.data.get("id") is None:
         draft.data.pop("id", None)
@@ -419,6 +430,7 @@ SETTLED = {
     "action": settle_entry,
     "response": settle_entry,
     "session_finalized": settle_end,
+    "session_deleted": settle_deletion,
     "goal_added": settle_goal,
     "goal_updated": settle_goal_change,
     "agent_spawned": settle_agent,

@@ -9,6 +9,7 @@ search           full-text search, apart from SQL
 schema           opening the file, migrations
 integrity        whether the file can be served, looked at once at the start
 maintenance      purge, search index, checkpoints
+rights           whether a bound token may write to a session, or read it
 appender         one event into the database
 writer           the writer thread: group commit
 broadcaster      the ring buffer of committed events

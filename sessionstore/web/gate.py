@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from sessionstore.log import security
 from sessionstore.model.drafts import Headers
+from sessionstore.model.events import Draft
 from sessionstore.model.problems import Problem
 from sessionstore.settings import Settings, is_loopback_name
 from sessionstore.web.asgi import ASGI, Message, Receive, Scope, Send, answer, refuse
@@ -22,10 +23,15 @@ COOKIE = "session_store"
 # ----------------------------------------------------------- which role for what
 
 READS = frozenset({"GET", "HEAD", "OPTIONS"})
+READERS = ("admin", "control", "read")
 FILES = ("/hook_agent.py", "/hook_agent_langchain.py", "/hook_agent.mjs")
 PUBLIC = frozenset({*product(READS, ("/", "/health", *FILES)), *product(("POST", "DELETE"), ("/api/login",))})
 AGENT_READS = re.compile(r"/ready|/api/sessions/(?!user/)[^/]+(/resume)?|/api/state/[^/]+")
 """What an agent needs to read: its session, its state, and how to go on."""
+NOTES = re.compile(r"/api/sessions/[^/]+/notes")
+"""What whoever reads may add."""
+CONTROLS = re.compile(r"/api/asks/[^/]+/answer|/api/sessions/[^/]+/orders|/api/orders")
+"""Answers and orders."""
 
 
 def roles_for(method: str, path: str) -> tuple[str, ...] | None:
@@ -33,9 +39,13 @@ def roles_for(method: str, path: str) -> tuple[str, ...] | None:
     if (method, path) in PUBLIC or (method in READS and path.startswith("/dashboard/")):
         return None
     if method in READS or path.startswith("/datasette/"):
-        return ROLES if AGENT_READS.fullmatch(path) else ("admin", "read")
+        return ROLES if AGENT_READS.fullmatch(path) else READERS
     if method == "DELETE":
         return ("admin",)
+    if method == "POST" and NOTES.fullmatch(path):
+        return READERS
+    if method == "POST" and CONTROLS.fullmatch(path):
+        return ("admin", "control")
     return ("admin", "ingest")
 
 
@@ -71,6 +81,11 @@ class Caller(NamedTuple):
     login: Login | None = None
     """By which cookie for it."""
     refusal: str = ""
+
+    def sign(self, draft: Draft) -> None:
+        """What he writes says who he is, and comes by his right."""
+        draft.by = self.token
+        draft.actor = "" if self.token is None else self.token.name
 
 
 ANYBODY = Caller("admin")

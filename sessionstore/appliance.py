@@ -9,6 +9,7 @@ import time
 
 from sessionstore.histogram import Histogram
 from sessionstore.model.events import Event, event_ids
+from sessionstore.model.prices import Prices
 from sessionstore.model.redaction import Redactor
 from sessionstore.settings import Settings
 from sessionstore.store.broadcaster import Broadcaster
@@ -49,6 +50,7 @@ class Store:
             disk=self.disk,
             ground=self.ground,
             redactor=Redactor(settings.own_patterns),
+            prices=Prices(settings.prices),
             at_end=self.mirror.stop,
         )
         self.reader = Reader(settings.database)

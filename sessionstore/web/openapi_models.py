@@ -342,6 +342,36 @@ class Ready(Shape, kw_only=True):
     checks: Checks
 
 
+class UsageItem(Shape, kw_only=True):
+    """What was used, and what it cost: `costUsd` is null where nothing is priced, and says nothing of what is not."""
+
+    requests: int
+    input_tokens: int | None
+    output_tokens: int | None
+    cache_read_tokens: int | None
+    cache_write_tokens: int | None
+    cache_write_1h_tokens: int | None = msgspec.field(name="cacheWrite1hTokens")
+    reasoning_tokens: int | None
+    total_tokens: int | None
+    cost_usd: float | None
+    unpriced_requests: int | None
+
+
+class SessionUsage(Shape, kw_only=True):
+    """What a session has used, the dearest first; each item has the model, agent or prompt that it is of."""
+
+    by_model: list[UsageItem]
+    by_agent: list[UsageItem]
+    by_prompt: list[UsageItem]
+    total: UsageItem
+
+
+class UsagePage(Shape, kw_only=True):
+    """What was used, the dearest first; each item has what it was asked by."""
+
+    items: list[UsageItem]
+
+
 class Stats(Shape, kw_only=True):
     """Counts over the whole store."""
 

@@ -9,7 +9,7 @@ import time
 
 from sessionstore.histogram import Histogram
 from sessionstore.model.events import Event, event_ids
-from sessionstore.model.prices import Prices
+from sessionstore.prices import Prices
 from sessionstore.model.redaction import Redactor
 from sessionstore.settings import Settings
 from sessionstore.store.broadcaster import Broadcaster

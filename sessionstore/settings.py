@@ -12,7 +12,7 @@ from typing import Annotated, Any, NamedTuple, get_type_hints
 import msgspec
 
 from hook_agent import own_patterns as patterns
-from sessionstore.model.prices import Own, own_prices
+from sessionstore.prices import Own, own_prices
 from sessionstore.webhook_targets import Target, targets
 
 
@@ -286,8 +286,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     own_patterns: Annotated[tuple[tuple[str, str], ...] | None, Setting("SESSIONS_REDACT", patterns,
         "on: keys, tokens and passwords are taken out before anything is stored; off; or a file of further patterns, "
         "one a line")] = ()
-    prices: Annotated[Own, Setting("SESSIONS_PRICES", prices_in, "File, JSON, of own prices by model, in US dollars for a "
-        "million tokens: {\"model-x\": {\"input\": 3, \"output\": 15}}")] = msgspec.field(default_factory=dict)
+    prices: Annotated[Own, Setting("SESSIONS_PRICES", prices_in, "File, JSON, of own prices by model, in US dollars "
+        "for a million tokens")] = msgspec.field(default_factory=dict)
     webhooks: Annotated[tuple[Target, ...], Setting("SESSIONS_WEBHOOKS", targets, "File, JSON or TOML, that says who "
         "is told by HTTP of sessions that wait, fail or are lost")] = ()
     public_url: Annotated[str | None, Setting("SESSIONS_PUBLIC_URL", url, "Where people find the dashboard, for links "

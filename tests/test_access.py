@@ -218,6 +218,8 @@ READERS_READ = (
     "GET /api/query/recent",
     "GET /api/query/active",
     "GET /api/query/stats",
+    "GET /api/query/usage",
+    "GET /api/sessions/{session_id}/usage",
     "GET /api/query/questions",
     "GET /api/query/search",
     "GET /ws",

@@ -6,6 +6,5 @@ endings    how a session ended
 events     ids, times, JSON, the event and its draft
 redaction  secrets, taken out before anything is stored
 coercion   a line that is not quite valid, kept as what it can be
-prices     what one request to a model costs
 drafts     from what a caller sends to drafts of events
 """

@@ -70,7 +70,7 @@ async def usage_of_session(reader: Reader, session_id: str) -> dict[str, str]:
 
 
 async def usage_by(reader: Reader, by: By, since: str | None, until: str | None) -> str:
-    """The items of GET /api/query/usage, as a JSON array, the dearest first; times in UTC, by the quarter of an hour."""
+    """The items of GET /api/query/usage as a JSON array, the dearest first; times count by the quarter of an hour."""
     rows = (
         f"usage_counted u {JOINED.get(by, '')} WHERE (:since IS NULL OR quarter >= unixepoch(:since) / 900)"
         " AND (:until IS NULL OR quarter < (unixepoch(:until) + 899) / 900)"

@@ -18,7 +18,7 @@ from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
 from sessionstore.histogram import NUMBERS, Histogram
 from sessionstore.model.events import Draft, Event, text_of_time
-from sessionstore.model.prices import Prices
+from sessionstore.prices import Prices
 from sessionstore.model.problems import Problem, fault, unavailable
 from sessionstore.model.redaction import Redactor
 from sessionstore.store.appender import Appended, Appender, EntryRefused, lose_silent

@@ -16,8 +16,6 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from sessionstore.model.folds import Document
-
 PER = 1_000_000
 """Tokens that a price is for."""
 DIGITS = 10
@@ -123,7 +121,7 @@ class Prices:
         usd = listed(tokens, model, provider, at, speed)
         return UNPRICED if usd is None else Price(round(usd, DIGITS), "computed", table())
 
-    def members(self, report: Document, at: str) -> Document:
+    def members(self, report: dict[str, Any], at: str) -> dict[str, Any]:
         """What a usage report that says no cost is completed by: `costUsd`, `costFrom`, `priceTable`."""
         tokens = Tokens(*(report.get(name) or 0 for name in MEMBERS))
         model, provider, speed = (report.get(name) for name in ("model", "provider", "speed"))

@@ -9,8 +9,8 @@ import time
 
 from sessionstore.histogram import Histogram
 from sessionstore.model.events import Event, event_ids
-from sessionstore.prices import Prices
 from sessionstore.model.redaction import Redactor
+from sessionstore.prices import Prices
 from sessionstore.settings import Settings
 from sessionstore.store.broadcaster import Broadcaster
 from sessionstore.store.disk import Disk, size_of

@@ -12,13 +12,21 @@ MOST = 1000
 
 By = Literal["user", "project", "model", "tag", "day", "month", "session"]
 
-FIGURES = """'requests', sum(requests), 'inputTokens', sum(input_tokens), 'outputTokens', sum(output_tokens),
-  'cacheReadTokens', sum(cache_read_tokens), 'cacheWriteTokens', sum(cache_write_tokens),
-  'cacheWrite1hTokens', sum(cache_write_1h_tokens), 'reasoningTokens', sum(reasoning_tokens),
-  'totalTokens', sum(input_tokens + output_tokens + cache_read_tokens + cache_write_tokens + cache_write_1h_tokens),
-  'costUsd', iif(max(cost_from <> 'unpriced'), round(sum(cost_usd), 10), NULL),
-  'unpricedRequests', sum(iif(cost_from = 'unpriced', requests, 0))"""
-"""Members of one item, summed over rows with the columns of `usage_sums`."""
+SUMS = {
+    "requests": "requests",
+    "inputTokens": "input_tokens",
+    "outputTokens": "output_tokens",
+    "cacheReadTokens": "cache_read_tokens",
+    "cacheWriteTokens": "cache_write_tokens",
+    "cacheWrite1hTokens": "cache_write_1h_tokens",
+    "reasoningTokens": "reasoning_tokens",
+    "totalTokens": "input_tokens + output_tokens + cache_read_tokens + cache_write_tokens + cache_write_1h_tokens",
+    "unpricedRequests": "iif(cost_from = 'unpriced', requests, 0)",
+}
+"""Members of an item, as SQL over a row with the columns of `usage_sums`."""
+FIGURES = ", ".join(f"'{name}', coalesce(sum({column}), 0)" for name, column in SUMS.items()) + (
+    ", 'costUsd', iif(max(cost_from <> 'unpriced'), round(sum(cost_usd), 10), NULL)"
+)
 
 DEAREST = f"ORDER BY sum(cost_usd) DESC, sum(input_tokens + output_tokens) DESC LIMIT {MOST}"
 

@@ -18,9 +18,9 @@ from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
 from sessionstore.histogram import NUMBERS, Histogram
 from sessionstore.model.events import Draft, Event, text_of_time
-from sessionstore.prices import Prices
 from sessionstore.model.problems import Problem, fault, unavailable
 from sessionstore.model.redaction import Redactor
+from sessionstore.prices import Prices
 from sessionstore.store.appender import Appended, Appender, EntryRefused, lose_silent
 from sessionstore.store.disk import Disk, in_mib, size_of
 from sessionstore.store.folder import Ground

@@ -346,15 +346,15 @@ class UsageItem(Shape, kw_only=True):
     """What was used, and what it cost: `costUsd` is null where nothing is priced, and says nothing of what is not."""
 
     requests: int
-    input_tokens: int | None
-    output_tokens: int | None
-    cache_read_tokens: int | None
-    cache_write_tokens: int | None
-    cache_write_1h_tokens: int | None = msgspec.field(name="cacheWrite1hTokens")
-    reasoning_tokens: int | None
-    total_tokens: int | None
+    input_tokens: int
+    output_tokens: int
+    cache_read_tokens: int
+    cache_write_tokens: int
+    cache_write_1h_tokens: int = msgspec.field(name="cacheWrite1hTokens")
+    reasoning_tokens: int
+    total_tokens: int
     cost_usd: float | None
-    unpriced_requests: int | None
+    unpriced_requests: int
 
 
 class SessionUsage(Shape, kw_only=True):

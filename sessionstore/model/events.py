@@ -103,6 +103,10 @@ class Event(msgspec.Struct, frozen=True, gc=False):
     kind: str | None
     data: str
 
+    @property
+    def text(self) -> bytes:
+        return self.document().encode()
+
     def document(self) -> str:
         """Its JSON text, to the letter as the view `timeline` has it."""
         data = self.data if self.seq is None else f'{{"seq":{self.seq},{self.data[1:]}'

@@ -52,7 +52,7 @@ class Record(NamedTuple):
 def records(signal: Signal, body: bytes, *, is_json: bool) -> list[Record]:
     """The records of a request. Raises Problem 400 for what cannot be read, 413 for too many."""
     tree = Json(json_of(body)) if is_json else Proto(message_of(signal, body))
-    found = []
+    found: list[Record] = []
     for record in READ[signal](tree):
         if len(found) == MOST:
             raise Problem(413, f"One request may have at most {MOST} records: let the exporter send smaller batches")
@@ -83,6 +83,16 @@ def message_of(signal: Signal, body: bytes) -> Any:
         return kinds[signal].FromString(body)
     except DecodeError as error:
         raise Problem(400, f"The body is no OTLP {signal} request: {error}") from None
+
+
+def partial_success(number: int, why: str) -> bytes:
+    """The answer, in protobuf, where `number` records were not taken; it is the same for all signals."""
+    from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
+
+    response = ExportLogsServiceResponse()
+    response.partial_success.rejected_log_records = number
+    response.partial_success.error_message = why
+    return bytes(response.SerializeToString())
 
 
 # ------------------------------------------------------------- one tree, two clothes

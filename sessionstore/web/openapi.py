@@ -29,6 +29,9 @@ MERGE_PATCH = "application/merge-patch+json"
 NDJSON = "application/x-ndjson"
 
 
+PROTOBUF = "application/x-protobuf"
+
+
 def header(name: str, meaning: str, **schema: Any) -> OpenAPIParameter:
     return OpenAPIParameter(
         name=name,
@@ -92,5 +95,12 @@ def takes(
 LINES = RequestBody(
     content={NDJSON: OpenAPIMediaType(schema=Schema(type=OpenAPIType.STRING))},
     description="Events of the shape that the lists of events have, one a line",
+    required=True,
+)
+
+
+OF_TELEMETRY = RequestBody(
+    content={kind: OpenAPIMediaType(schema=Schema()) for kind in (JSON, PROTOBUF)},
+    description="An export request of OTLP, plain or gzip",
     required=True,
 )

@@ -342,6 +342,12 @@ class Ready(Shape, kw_only=True):
     checks: Checks
 
 
+class Telemetry(Shape, kw_only=True):
+    """Empty where all was taken."""
+
+    partial_success: Document | UnsetType = UNSET
+
+
 class UsageItem(Shape, kw_only=True):
     """What was used, and what it cost: `costUsd` is null where nothing is priced, and says nothing of what is not."""
 

@@ -1,5 +1,6 @@
-"""Foreign protocols: payload in, lines of a batch out. Pure: nothing here opens a file or a socket.
+"""What other programs say in words of their own, as drafts of events or lines of a batch: a payload in, those out. Pure.
 
-otlp       OpenTelemetry's requests, decoded
-telemetry  their records, as events
+claude_code  the payloads of Claude Code's hooks
+otlp         OpenTelemetry's requests, decoded
+telemetry    their records, as lines of a batch
 """

@@ -1,4 +1,4 @@
-"""What other programs say in words of their own, as drafts of events or lines of a batch: a payload in, those out. Pure.
+"""What other programs say in words of their own: a payload in, drafts of events or lines of a batch out. Pure.
 
 claude_code  the payloads of Claude Code's hooks
 otlp         OpenTelemetry's requests, decoded

@@ -23,7 +23,9 @@ async def session_usage(request: Call, session_id: FromPath[str]) -> JSONRespons
 
 
 @get("/api/query/usage", responses=gives(answers.UsagePage, 422), tags=["usage"])
-async def query_usage(request: Call, by: FromQuery[By] = "day", since: Moment = None, until: Moment = None) -> JSONResponse:
+async def query_usage(
+    request: Call, by: FromQuery[By] = "day", since: Moment = None, until: Moment = None
+) -> JSONResponse:
     """What was used, and what it cost, the dearest first. Days and months are those of the server's time zone."""
     times = (text if text is None else utc(text, path) for text, path in ((since, "$.since"), (until, "$.until")))
     return answer(joined({"items": await usage_by(store_of(request).reader, by, *times)}))

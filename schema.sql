@@ -23,7 +23,8 @@ CREATE TABLE events (
   type         TEXT NOT NULL            -- what happened
                CHECK (type IN ('session_created', 'session_resumed', 'metadata_updated', 'session_finalized',
                                'session_lost', 'session_deleted', 'action', 'response', 'state_updated', 'goal_added',
-                               'goal_updated', 'agent_spawned', 'agent_updated', 'agent_completed', 'usage_reported')),
+                               'goal_updated', 'agent_spawned', 'agent_updated', 'agent_completed', 'usage_reported',
+                               'budget_crossed')),
   session_id   TEXT NOT NULL,           -- the session it happened in
   user_id      TEXT NOT NULL,           -- whose session it was at that time
   event_id     TEXT NOT NULL,           -- the caller's name for it, or one made here; a retry is recognised by it
@@ -52,6 +53,8 @@ CREATE INDEX events_by_tool_use ON events (session_id, data ->> '$.toolUseId')
 WHERE kind IN ('tool_call', 'tool_result', 'tool_error');
 CREATE INDEX events_of_prompts ON events (cursor) WHERE kind = 'prompt';
 CREATE INDEX events_of_failures ON events (cursor) WHERE kind = 'tool_error';
+
+CREATE INDEX events_of_budgets ON events (cursor) WHERE type = 'budget_crossed';
 
 ------------------------------------------------------------------------------
 -- Derived: sessions
@@ -161,7 +164,7 @@ INSERT INTO counts
 SELECT 'events', value, 0
 FROM json_each('["session_created", "session_resumed", "metadata_updated", "session_finalized", "session_lost",
                  "session_deleted", "action", "response", "state_updated", "goal_added", "goal_updated",
-                 "agent_spawned", "agent_updated", "agent_completed", "usage_reported"]');
+                 "agent_spawned", "agent_updated", "agent_completed", "usage_reported", "budget_crossed"]');
 
 CREATE TABLE users (
   user_id   TEXT PRIMARY KEY,
@@ -241,6 +244,8 @@ CREATE TABLE usage_sums (
   cost_usd              REAL NOT NULL,
   PRIMARY KEY (session_id, agent_id, family, quarter, model, cost_from)
 ) STRICT, WITHOUT ROWID;
+
+CREATE INDEX usage_sums_by_time ON usage_sums (quarter);
 
 ------------------------------------------------------------------------------
 -- Bookkeeping

@@ -12,6 +12,7 @@ from typing import Annotated, Any, NamedTuple, get_type_hints
 import msgspec
 
 from hook_agent import own_patterns as patterns
+from sessionstore.budget_rules import Budget, budgets
 from sessionstore.prices import Own, own_prices
 from sessionstore.webhook_targets import Target, targets
 
@@ -288,6 +289,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         "one a line")] = ()
     prices: Annotated[Own, Setting("SESSIONS_PRICES", prices_in, "File, JSON, of own prices by model, in US dollars "
         "for a million tokens")] = msgspec.field(default_factory=dict)
+    budgets: Annotated[tuple[Budget, ...], Setting("SESSIONS_BUDGETS", budgets, "File, TOML, of budgets: how much may "
+        "be used before somebody is told")] = ()
     webhooks: Annotated[tuple[Target, ...], Setting("SESSIONS_WEBHOOKS", targets, "File, JSON or TOML, that says who "
         "is told by HTTP of sessions that wait, fail or are lost")] = ()
     public_url: Annotated[str | None, Setting("SESSIONS_PUBLIC_URL", url, "Where people find the dashboard, for links "

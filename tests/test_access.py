@@ -219,6 +219,7 @@ READERS_READ = (
     "GET /api/query/active",
     "GET /api/query/stats",
     "GET /api/query/usage",
+    "GET /api/budgets",
     "GET /api/sessions/{session_id}/usage",
     "GET /api/query/questions",
     "GET /api/query/search",

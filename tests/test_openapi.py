@@ -69,6 +69,7 @@ GET /api/query/recent 200 422
 GET /api/query/active 200
 GET /api/query/stats 200
 GET /api/query/usage 200 422
+GET /api/budgets 200
 GET /api/sessions/{session_id}/usage 200 404
 GET /api/query/questions 200
 GET /api/query/search 200 422

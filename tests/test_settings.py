@@ -50,6 +50,7 @@ DEFAULTS: dict[str, tuple[str, object]] = {
     "SESSIONS_MAX_LISTENERS": ("max_listeners", 1000),
     "SESSIONS_REDACT": ("own_patterns", ()),
     "SESSIONS_PRICES": ("prices", {}),
+    "SESSIONS_BUDGETS": ("budgets", ()),
     "SESSIONS_WEBHOOKS": ("webhooks", ()),
     "SESSIONS_PUBLIC_URL": ("public_url", None),
 }
@@ -198,6 +199,7 @@ BAD = [
     ("SESSIONS_REDACT", "yes"),
     ("SESSIONS_REDACT", "/nowhere/patterns"),
     ("SESSIONS_PRICES", "/nowhere/prices.json"),
+    ("SESSIONS_BUDGETS", "/nowhere/budgets.toml"),
     ("SESSIONS_WEBHOOKS", "/nowhere/webhooks.json"),
     ("SESSIONS_PUBLIC_URL", "sessions.example.com"),
     ("SESSIONS_PUBLIC_URL", "https://me:secret@example.com"),

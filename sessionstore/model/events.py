@@ -31,6 +31,7 @@ EventType = Literal[
     "agent_updated",
     "agent_completed",
     "usage_reported",
+    "budget_crossed",
 ]
 EVENT_TYPES: frozenset[str] = frozenset(get_args(EventType))
 STATE_TYPES = ("state_updated", "goal_added", "goal_updated", "agent_spawned", "agent_updated", "agent_completed")

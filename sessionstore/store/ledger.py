@@ -12,6 +12,7 @@ MOST = 1000
 
 By = Literal["user", "project", "model", "tag", "day", "month", "session"]
 
+TOTAL_TOKENS = "input_tokens + output_tokens + cache_read_tokens + cache_write_tokens + cache_write_1h_tokens"
 SUMS = {
     "requests": "requests",
     "inputTokens": "input_tokens",
@@ -20,7 +21,7 @@ SUMS = {
     "cacheWriteTokens": "cache_write_tokens",
     "cacheWrite1hTokens": "cache_write_1h_tokens",
     "reasoningTokens": "reasoning_tokens",
-    "totalTokens": "input_tokens + output_tokens + cache_read_tokens + cache_write_tokens + cache_write_1h_tokens",
+    "totalTokens": TOTAL_TOKENS,
     "unpricedRequests": "iif(cost_from = 'unpriced', requests, 0)",
 }
 """Members of an item, as SQL over a row with the columns of `usage_sums`."""
@@ -61,6 +62,11 @@ JOINED: dict[By, str] = {
 }
 
 
+def joined_for(by: By | None) -> str:
+    """What `usage_counted u` is joined with so that KEYS[by] is known."""
+    return JOINED.get(by, "") if by else ""
+
+
 def summed(name: str, key: str, rows: str) -> str:
     return f"SELECT json_object('{name}', {key}, {FIGURES}) FROM {rows} GROUP BY {key} {DEAREST}"
 
@@ -80,7 +86,7 @@ async def usage_of_session(reader: Reader, session_id: str) -> dict[str, str]:
 async def usage_by(reader: Reader, by: By, since: str | None, until: str | None) -> str:
     """The items of GET /api/query/usage as a JSON array, the dearest first; times count by the quarter of an hour."""
     rows = (
-        f"usage_counted u {JOINED.get(by, '')} WHERE (:since IS NULL OR quarter >= unixepoch(:since) / 900)"
+        f"usage_counted u {joined_for(by)} WHERE (:since IS NULL OR quarter >= unixepoch(:since) / 900)"
         " AND (:until IS NULL OR quarter < (unixepoch(:until) + 899) / 900)"
     )
     return array_of(await reader.rows(summed(by, KEYS[by], rows), {"since": since, "until": until}))

@@ -378,6 +378,28 @@ class UsagePage(Shape, kw_only=True):
     items: list[UsageItem]
 
 
+class BudgetItem(Shape, kw_only=True):
+    """A budget, and how much of it is used; `key` says by whom, where each has its own."""
+
+    name: str
+    scope: dict[str, str]
+    per: Literal["session", "day", "month"]
+    period: str | None
+    key: str | None
+    unit: Literal["usd", "tokens"]
+    limit: float
+    spent: float
+    share: float
+    status: Literal["ok", "warn", "over"]
+    unpriced_requests: int
+
+
+class Budgets(Shape, kw_only=True):
+    """The budgets of which something is used."""
+
+    items: list[BudgetItem]
+
+
 class Stats(Shape, kw_only=True):
     """Counts over the whole store."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
+import msgspec
 from litestar import get
 from litestar.params import FromPath, FromQuery, QueryParameter
 
@@ -31,4 +32,11 @@ async def query_usage(
     return answer(joined({"items": await usage_by(store_of(request).reader, by, *times)}))
 
 
-ROUTES = (session_usage, query_usage)
+@get("/api/budgets", responses=gives(answers.Budgets), tags=["usage"])
+async def list_budgets(request: Call) -> JSONResponse:
+    """Where each budget stands, for everybody whose it is."""
+    standings = await store_of(request).budgets.standings()
+    return answer(msgspec.json.encode({"items": [standing.document() for standing in standings]}))
+
+
+ROUTES = (session_usage, query_usage, list_budgets)

@@ -127,8 +127,14 @@ class Budgets:
     async def tell(self, standing: Standing, crossing: Crossing) -> None:
         name = hashlib.sha256(repr(crossing).encode()).hexdigest()[:24]
         data = standing.document() | {"status": crossing[-1]}
-        draft = Draft(type="budget_crossed", session_id=standing.session_id, event_id=f"budget-{name}", data=data)
-        draft.names_something = True
+        draft = Draft(
+            type="budget_crossed",
+            session_id=standing.session_id,
+            event_id=f"budget-{name}",
+            actor=f"budget:{standing.budget.name}",
+            names_something=True,
+            data=data,
+        )
         try:
             await self.writer.append(draft)
         except Problem as problem:

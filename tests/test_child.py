@@ -66,6 +66,7 @@ LETTERS = "replace(hex(zeroblob(1200000)),'0','a')"
 UNINTERRUPTIBLE = f"select+instr({LETTERS},substr({LETTERS},1,1000000)||'b')".replace("|", "%7C")
 
 
+@pytest.mark.long
 def test_who_asks_beside_a_question_that_cannot_be_interrupted_is_answered(database: Path) -> None:
     async def test() -> None:
         datasette = DatasetteProcess(database)

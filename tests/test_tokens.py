@@ -448,7 +448,7 @@ def test_the_list_says_when_each_was_last_used_and_tells_no_token(folder: Path) 
     assert sorted(rows) == ["SESSIONS_TOKEN", "unused", "used"]
     assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\dZ", rows["used"][3])
     assert rows["unused"][3] == "-"
-    assert rows["SESSIONS_TOKEN"] == ["admin", "-", "-", "-", "the environment"]
+    assert rows["SESSIONS_TOKEN"] == ["admin", "-", "-", "-", "the environment", "-"]
     said = token(folder, "list", SESSIONS_TOKEN="from-the-environment").stdout
     assert not [text for text in (used, unused, "from-the-environment") if text in said]
 

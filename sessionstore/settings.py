@@ -207,6 +207,22 @@ def prices_in(text: str) -> Own:
         raise ValueError(f"cannot be read: {error.strerror}") from None
 
 
+def header_names(text: str) -> tuple[bytes, ...]:
+    """That of the user, and after a comma, where a proxy says them, that of his groups."""
+    names = items(text.lower())
+    if all(re.fullmatch(r"[a-z0-9-]{1,64}", name) for name in names) and 1 <= len(names) <= 2:
+        return tuple(name.encode() for name in names)
+    raise ValueError("must be the name of a header, and at most one more for groups, such as X-User,X-Groups")
+
+
+def user_roles(text: str) -> tuple[tuple[str, str], ...]:
+    """Pairs of a name, of a user or group, and its role; `*` is everybody."""
+    pairs = [tuple(part.strip() for part in item.rpartition("=")[::2]) for item in items(text)]
+    if pairs and all(name and role in ("admin", "control", "read") for name, role in pairs):
+        return tuple((name, role) for name, role in pairs)
+    raise ValueError("must be such as alice=admin,oncall=control,*=read; the roles are admin, control and read")
+
+
 def items(text: str) -> list[str]:
     return [item.strip() for item in text.split(",") if item.strip()]
 
@@ -278,6 +294,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     trusted_proxies: Annotated[tuple[Network, ...], Setting("SESSIONS_TRUSTED_PROXIES", networks, "Comma-separated "
         "addresses or networks of proxies whose X-Forwarded-For and X-Forwarded-Proto are believed; with one tokens "
         "are needed")] = ()
+    user_header: Annotated[tuple[bytes, ...], Setting("SESSIONS_USER_HEADER", header_names, "Header in which a "
+        "trusted proxy says who its user is, and after a comma that of his groups; with it tokens are needed")] = ()
+    user_roles: Annotated[tuple[tuple[str, str], ...], Setting("SESSIONS_USER_ROLES", user_roles, "What they may: "
+        "names or groups, or * for everybody, and their roles, such as alice=admin,oncall=control,*=read")] = ()
     max_requests: Annotated[int | None, Setting("SESSIONS_MAX_REQUESTS", whole_or_off(1, 1_000_000),
         "Requests a second with one token; off: any number")] = None
     max_connections: Annotated[int, Setting("SESSIONS_MAX_CONNECTIONS", whole(1, 1_000_000), "Connections of one "
@@ -329,6 +349,8 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
                 raise BadSetting(f"{setting.variable}{said}: {error}") from None
     settings = Settings(**values)
     check_tokens_differ(settings)
+    if settings.user_header and not (settings.trusted_proxies and settings.user_roles):
+        raise BadSetting("SESSIONS_USER_HEADER needs SESSIONS_TRUSTED_PROXIES and SESSIONS_USER_ROLES")
     if (settings.tls_certificate is None) != (settings.tls_key is None):
         raise BadSetting("SESSIONS_TLS_CERT, SESSIONS_TLS_KEY: the one needs the other")
     return settings

@@ -36,6 +36,8 @@ VARIABLES = {"SESSIONS_TOKEN": "admin", "SESSIONS_READ_TOKEN": "read", "SESSIONS
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 NAMED = "tokens.json"
 """In the folder of the tokens: those with a name."""
+PROXY = "a proxy"
+"""The place of what is no token, but the right of one whom a trusted proxy names."""
 USED = ".tokens-used.json"
 """Beside the database, for the folder of the tokens may be one that can only be read: when each was last used."""
 LONG_ENOUGH = 20
@@ -159,11 +161,15 @@ def give(path: Path) -> None:
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """While two commands change the files one waits for the other. Raises OSError."""
+def alone(folder: Path, lock: str = "") -> Iterator[None]:
+    """While two change the files one waits for the other. `lock`: a file in the folder, where something else has locked
+    that. Raises OSError."""
     make_folder(folder)
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    kind = os.O_CREAT if lock else os.O_DIRECTORY
+    descriptor = os.open(folder / lock, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | kind, 0o600)
     try:
+        if lock:
+            give(folder / lock)
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:

@@ -269,10 +269,10 @@ class Gate:
     def caller(self, asked: Asked) -> Caller:
         """By a token; or as a trusted proxy says, which may leave there by what it was convinced; or by a cookie."""
         headers, authorization = asked.headers, asked.headers.get(b"authorization")
-        is_bearer = authorization is not None and authorization[:7].lower() == b"bearer "
-        if asked.user is not None and not is_bearer:
+        if asked.user is not None and (authorization is None or authorization[:6].lower() == b"basic "):
             return self.caller_behind(asked.user)
         if authorization is not None:
+            is_bearer = authorization[:7].lower() == b"bearer "
             return self.caller_with(authorization[7:].strip().decode("latin-1") if is_bearer else "")
         if (value := cookie_of(headers)) is not None:
             if held := self.logins.holder(value):

@@ -42,11 +42,11 @@ from sessionstore.settings import BadSetting, Settings, read_settings
 from sessionstore.store.folder import close_to_others, doubt_about
 from sessionstore.store.owner import CannotStart, own_folder
 from sessionstore.store.schema import DatabaseUnusable
-from sessionstore.web import api, datasette_mount, live, pages
-from sessionstore.web.asgi import Heads, Receive, Scope, Send
+from sessionstore.web import api, datasette_mount, live, pages, transcripts
+from sessionstore.web.asgi import Heads, Receive, Scope, Send, Undecoded
 from sessionstore.web.fast_path import FastPath
 from sessionstore.web.forwarded import Forwarded
-from sessionstore.web.gate import Gate
+from sessionstore.web.gate import MATERIAL, Gate
 from sessionstore.web.health import Sound
 from sessionstore.web.request_metrics import Counted, Traffic
 from sessionstore.web.server import Server, certificate_of, listen
@@ -70,7 +70,9 @@ class App:
         self.listeners = live.Listeners()
         self.questions = datasette_mount.Questions(self.store)
         self.litestar = Litestar(
-            route_handlers=[*api.ROUTES, *live.ROUTES, *pages.ROUTES, *datasette_mount.ROUTES],
+            route_handlers=[
+                *(*api.ROUTES, *transcripts.ROUTES, *live.ROUTES, *pages.ROUTES, *datasette_mount.ROUTES),
+            ],
             lifespan=[self.lifespan],
             openapi_config=pages.OPENAPI,
             exception_handlers={
@@ -82,7 +84,7 @@ class App:
         )
         self.gate = Gate(Sound(Heads(self.litestar), self.store), settings, self.tokens)  # type: ignore[arg-type]
         fast_path = FastPath(Counted(self.gate, self.traffic), self.gate, self.store, self.traffic)
-        self.asgi = Forwarded(fast_path, settings)
+        self.asgi = Undecoded(Forwarded(fast_path, settings), *MATERIAL)
         for name in ("store", "listeners", "traffic", "questions", "gate"):
             self.litestar.state[name] = getattr(self, name)
         self.is_prepared = False

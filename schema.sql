@@ -220,6 +220,63 @@ INSERT INTO search (search, rank) VALUES ('automerge', 0);      -- index_search 
 INSERT INTO search (search, rank) VALUES ('crisismerge', 100);
 
 ------------------------------------------------------------------------------
+-- Material: what agents' programs left here to have it back as it was
+------------------------------------------------------------------------------
+
+/* Not made of events, and no event is made of it: nobody searches it, and neither
+   the views nor the file tree show it (sessionstore/store/material.py). Times are
+   milliseconds since 1970. What is deleted is hidden at once, and removed some at a
+   time. */
+
+/* The lines of a conversation, or of a sub-agent in it, as the agent's program wrote them. */
+CREATE TABLE transcripts (
+  transcript      INTEGER PRIMARY KEY,
+  folder          TEXT NOT NULL,               -- the program's own names for it: the Agent SDK's project key,
+  session         TEXT NOT NULL,               --   its session id,
+  subpath         TEXT NOT NULL,               --   and what is beside the conversation itself; empty: that
+  generation      INTEGER NOT NULL,            -- 1, 2, 3 …: the newest counts; older ones are of a file that was replaced
+  source          TEXT NOT NULL CHECK (source IN ('sdk', 'file')),
+  session_id      TEXT,                        -- the session of the store that it belongs to, if any; it may be gone
+  written_by      TEXT,                        -- the name of the token that began it; null where none was needed
+  created         INTEGER NOT NULL,
+  updated         INTEGER NOT NULL,
+  lines           INTEGER NOT NULL DEFAULT 0,
+  bytes           INTEGER NOT NULL DEFAULT 0,  -- of these lines
+  pieces          INTEGER NOT NULL DEFAULT 0,  -- of transcript_pieces count so many, the first; what stands behind is
+                                               --   of a batch that was broken off
+  stored_bytes    INTEGER NOT NULL DEFAULT 0,  -- of its pieces
+  digest          TEXT NOT NULL DEFAULT '',    -- SHA-256 of its bytes, hexadecimal
+  source_bytes    INTEGER NOT NULL DEFAULT 0,  -- of what it was made from, before secrets were taken out
+  source_digest   TEXT,                        -- of that; null: not known
+  summary         TEXT,                        -- what the program folds of a main conversation; a JSON object
+  summary_version INTEGER NOT NULL DEFAULT 0,  -- rises with every change of it
+  summarized      INTEGER,                     -- when it last changed
+  is_deleted      INTEGER NOT NULL DEFAULT 0 CHECK (is_deleted IN (0, 1))
+) STRICT;
+
+CREATE UNIQUE INDEX transcripts_by_key ON transcripts (folder, session, subpath, generation) WHERE NOT is_deleted;
+CREATE INDEX transcripts_by_session ON transcripts (session_id) WHERE session_id IS NOT NULL;
+CREATE INDEX transcripts_deleted    ON transcripts (transcript) WHERE is_deleted;
+
+/* Their bytes one after the other, in pieces that end wherever they are full. */
+CREATE TABLE transcript_pieces (
+  transcript  INTEGER NOT NULL,
+  number      INTEGER NOT NULL,                -- from 0
+  packed      BLOB NOT NULL,                   -- zlib
+  PRIMARY KEY (transcript, number)
+) STRICT;
+
+/* What was taken in already, so that the same again changes nothing. */
+CREATE TABLE transcript_batches (
+  transcript  INTEGER NOT NULL,
+  batch       TEXT NOT NULL,                   -- the caller's name for it
+  part        INTEGER NOT NULL,                -- from 0: a large batch is kept some lines at a time
+  lines       INTEGER NOT NULL,
+  digest      BLOB NOT NULL,                   -- SHA-256 of them as they came
+  PRIMARY KEY (transcript, batch, part)
+) STRICT, WITHOUT ROWID;
+
+------------------------------------------------------------------------------
 -- Folding: log entries
 ------------------------------------------------------------------------------
 
@@ -495,6 +552,7 @@ END;
 CREATE TRIGGER session_deleted INSTEAD OF INSERT ON changes WHEN NEW.type = 'session_deleted' BEGIN
   DELETE FROM sessions WHERE session_id = NEW.session_id;
   INSERT INTO purges VALUES (NEW.session_id, NEW.cursor) ON CONFLICT DO UPDATE SET cursor = excluded.cursor;
+  UPDATE transcripts SET is_deleted = 1 WHERE session_id = NEW.session_id;
 END;
 
 CREATE TRIGGER state_changed INSTEAD OF INSERT ON changes

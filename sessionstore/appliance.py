@@ -14,6 +14,7 @@ from sessionstore.settings import Settings
 from sessionstore.store.broadcaster import Broadcaster
 from sessionstore.store.disk import Disk, size_of
 from sessionstore.store.folder import Ground
+from sessionstore.store.intake import Intake
 from sessionstore.store.integrity import Fault, check_integrity
 from sessionstore.store.reader import Reader
 from sessionstore.store.schema import DatabaseUnusable, open_writer
@@ -52,6 +53,7 @@ class Store:
             at_end=self.mirror.stop,
         )
         self.reader = Reader(settings.database)
+        self.intake = Intake(self.writer, self.reader)
         self.backups = Backups(settings, self.disk, self.ground)
         self.comparison = Comparison(settings, self.ground)
         self.retention = Retention(settings, self.writer)
@@ -103,6 +105,7 @@ class Store:
         await asyncio.to_thread(self.comparison.stop)
         await asyncio.to_thread(self.retention.stop)
         await asyncio.to_thread(self.webhooks.stop)
+        self.intake.stop()
         await self.reader.stop()  # before the writer: whoever closes the database last leaves nothing beside it
         await self.writer.stop()
 

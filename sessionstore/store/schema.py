@@ -121,6 +121,11 @@ def name_status_changes(connection: sqlite3.Connection) -> None:
         create_schema(connection, re.compile(r"^CREATE INDEX status_changes", re.MULTILINE))
 
 
+def keep_material(connection: sqlite3.Connection) -> None:
+    """Tables of their own beside the events."""
+    create_schema(connection, re.compile(r"^CREATE (UNIQUE )?(TABLE|INDEX) (transcript|checkpoint)", re.MULTILINE))
+
+
 MIGRATIONS: tuple[Migration, ...] = (
     find_events_by_their_id_first,
     find_results_prompts_and_failures,
@@ -130,6 +135,7 @@ MIGRATIONS: tuple[Migration, ...] = (
     keep_each_ask,
     find_calls_by_their_id,
     name_status_changes,
+    keep_material,
 )
 """Append-only: what turns the tables of a database of version N, as PRAGMA user_version has it, into those of N + 1,
 from version 1 on. Views and triggers are made anew after them. schema.sql is always the newest version; a database

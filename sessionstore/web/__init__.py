@@ -17,6 +17,7 @@ datasette_mount  /datasette/
 metrics          Prometheus text
 health           /health, /ready, /metrics
 fast_path        the hot routes
+transcripts      the lines of conversations
 api              every other route
 pages            the dashboard, the documentation
 server           the socket, the deadlines, the signals

@@ -26,12 +26,16 @@ FILES = ("/hook_agent.py", "/hook_agent_langchain.py", "/hook_agent.mjs")
 PUBLIC = frozenset({*product(READS, ("/", "/health", *FILES)), *product(("POST", "DELETE"), ("/api/login",))})
 AGENT_READS = re.compile(r"/ready|/api/sessions/(?!user/)[^/]+(/resume)?|/api/state/[^/]+")
 """What an agent needs to read: its session, its state, and how to go on."""
+MATERIAL = ("/api/transcripts/", "/api/checkpoints/")
+"""Below these is what agents' programs left here, to have it back or take it away."""
 
 
 def roles_for(method: str, path: str) -> tuple[str, ...] | None:
     """The roles that may do this; None: everybody."""
     if (method, path) in PUBLIC or (method in READS and path.startswith("/dashboard/")):
         return None
+    if path.startswith(MATERIAL):
+        return ROLES if method in READS else ("admin", "ingest")
     if method in READS or path.startswith("/datasette/"):
         return ROLES if AGENT_READS.fullmatch(path) else ("admin", "read")
     if method == "DELETE":
@@ -113,7 +117,7 @@ class Gate:
         except Problem as problem:
             await refuse(problem, scope, receive, send)
             return
-        body = self.body_of(caller, asked)
+        scope["state"]["body"] = body = self.body_of(caller, asked)
 
         async def receive_bounded() -> Message:
             message = await receive()
@@ -314,7 +318,7 @@ def is_foreign_fetch(asked: Asked) -> bool:
 PREFLIGHT = [
     (b"access-control-allow-methods", b"GET, POST, PUT, PATCH, DELETE"),
     (b"access-control-allow-headers", b"authorization, content-type, idempotency-key, if-match, x-timestamp, "
-     b"x-user-id, last-event-id"),
+     b"x-user-id, x-session-id, last-event-id"),
     (b"access-control-max-age", b"600"),
 ]  # fmt: skip
 

@@ -392,6 +392,40 @@ class LoggedOut(Shape, kw_only=True):
     success: bool
 
 
+class KeptLines(Shape, kw_only=True):
+    """Lines of a conversation that are on disk: of this request, and of a batch that was there before."""
+
+    success: bool
+    count: int
+    duplicates: int
+    lines: int
+    generation: int
+
+
+class KeptSession(Shape, kw_only=True):
+    """A conversation that is kept."""
+
+    session_id: str
+    mtime: int
+    summary: Document | UnsetType | None = UNSET
+    version: int | UnsetType = UNSET
+    summary_mtime: int | UnsetType | None = UNSET
+
+
+class Summarized(Shape, kw_only=True):
+    """A summary that is on disk."""
+
+    success: bool
+    version: int
+
+
+class DeletedMaterial(Shape, kw_only=True):
+    """How much there was."""
+
+    success: bool
+    deleted: int
+
+
 class ProblemShape(Shape, kw_only=True):
     """An error: RFC 9457."""
 

@@ -19,6 +19,7 @@ from websockets.sync.client import connect
 
 from app import create_app
 from sessionstore.settings import BadSetting, Settings
+from sessionstore.web.pages import AGENTS
 from sessionstore.web.refusal_log import REMEMBERED, RefusalLog
 from sessionstore.web.tokens import Tokens
 from tests import commands, peers
@@ -192,7 +193,7 @@ def test_where_no_token_is_needed_everybody_is_admin(appliance: Appliance) -> No
     assert (health["role"], health["tokens"]) == ("admin", False)
 
 
-AGENTS_FILES = ("GET /hook_agent.py", "GET /hook_agent_langchain.py", "GET /hook_agent.mjs")
+AGENTS_FILES = tuple(f"GET {path}" for path in AGENTS)
 EVERYBODY = (
     *("GET /health", "GET /", "GET /dashboard/{file}", "POST /api/login", "DELETE /api/login"),
     *AGENTS_FILES,
@@ -205,6 +206,7 @@ AGENTS_READ = (
 )
 READERS_READ = (
     "GET /api/sessions/{session_id}/archive",
+    "GET /api/transcripts/{folder}",
     "GET /api/webhooks",
     "GET /metrics",
     "GET /api/sessions",
@@ -247,12 +249,19 @@ WRITES: dict[str, dict[str, object]] = {
 """Each with a body that is right; ID stands for the session."""
 DELETES = ("DELETE /api/sessions/{session_id}",)
 
+OWN = "/api/transcripts/{folder}/{session}"
+MATERIAL_READS = (f"GET {OWN}", f"GET {OWN}/subkeys", f"GET {OWN}/summary")
+MATERIAL_WRITES = (f"POST {OWN}", f"PUT {OWN}/summary", f"DELETE {OWN}")
+"""An agent has what it wrote itself."""
+
 MAY: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(EVERYBODY, ("admin", "read", "ingest", "nobody")),
     **dict.fromkeys(AGENTS_READ, ("admin", "read", "ingest")),
     **dict.fromkeys(READERS_READ, ("admin", "read")),
     **dict.fromkeys(WRITES, ("admin", "ingest")),
     **dict.fromkeys(DELETES, ("admin",)),
+    **dict.fromkeys(MATERIAL_READS, ("admin", "read", "ingest")),
+    **dict.fromkeys(MATERIAL_WRITES, ("admin", "ingest")),
 }
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND")
 
@@ -276,6 +285,8 @@ def path_of(operation: str, session_id: str) -> str:
         name="swagger-ui.css",
         path="any",
         file="main.js",
+        folder="folder",
+        session=session_id,
     )
 
 
@@ -286,12 +297,25 @@ def attempt(server: Appliance, operation: str, session_id: str, credentials: Hea
     if operation in WRITES:
         headers |= NDJSON if operation == "POST /api/events" else JSON
         body = json.dumps(WRITES[operation]).replace("ID", session_id)
+    if operation in MATERIAL_READS + MATERIAL_WRITES:
+        writes_lines(server, session_id, credentials)
+        body = "{}"
+        headers |= JSON if operation.startswith("PUT") else NDJSON
     if operation == "POST /api/login":
         headers |= JSON
         body = json.dumps({"token": TOKENS["read"]})
     if operation == "GET /ws":
         headers |= UPGRADE
     return ask(server, operation.partition(" ")[0], path_of(operation, session_id), headers, body)
+
+
+def writes_lines(server: Appliance, session_id: str, credentials: Headers) -> None:
+    """Lines of a conversation and a summary of them, by one who may, else by the admin."""
+    path = path_of(f"POST {OWN}", session_id)
+    for by in (credentials, bearer(TOKENS["admin"])):
+        if ask(server, "POST", path, NDJSON | dict(by), "{}").status == 200:
+            assert ask(server, "PUT", f"{path}/summary", JSON | dict(by), "{}").status == 200
+            return
 
 
 def new_session(server: Appliance) -> str:

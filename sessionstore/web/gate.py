@@ -22,12 +22,14 @@ COOKIE = "session_store"
 # ----------------------------------------------------------- which role for what
 
 READS = frozenset({"GET", "HEAD", "OPTIONS"})
-FILES = ("/hook_agent.py", "/hook_agent_langchain.py", "/hook_agent.mjs")
+FILES = ("/hook_agent.py", "/hook_agent_langchain.py", "/claude_session_store.py", "/hook_agent.mjs")
 PUBLIC = frozenset({*product(READS, ("/", "/health", *FILES)), *product(("POST", "DELETE"), ("/api/login",))})
 AGENT_READS = re.compile(r"/ready|/api/sessions/(?!user/)[^/]+(/resume)?|/api/state/[^/]+")
 """What an agent needs to read: its session, its state, and how to go on."""
 MATERIAL = ("/api/transcripts/", "/api/checkpoints/")
 """Below these is what agents' programs left here, to have it back or take it away."""
+LISTS_MATERIAL = re.compile(r"/api/transcripts/[^/]*")
+"""What shows that of others, too."""
 
 
 def roles_for(method: str, path: str) -> tuple[str, ...] | None:
@@ -35,7 +37,9 @@ def roles_for(method: str, path: str) -> tuple[str, ...] | None:
     if (method, path) in PUBLIC or (method in READS and path.startswith("/dashboard/")):
         return None
     if path.startswith(MATERIAL):
-        return ROLES if method in READS else ("admin", "ingest")
+        if method not in READS:
+            return ("admin", "ingest")
+        return ("admin", "read") if LISTS_MATERIAL.fullmatch(path) else ROLES
     if method in READS or path.startswith("/datasette/"):
         return ROLES if AGENT_READS.fullmatch(path) else ("admin", "read")
     if method == "DELETE":
@@ -302,6 +306,11 @@ def cookie_of(headers: Headers) -> str | None:
 def is_preflight(asked: Asked) -> bool:
     asks = b"origin" in asked.headers and b"access-control-request-method" in asked.headers
     return asks and asked.method == "OPTIONS"
+
+
+def may_have(caller: Caller, written_by: str | None) -> bool:
+    """Whether material that a token of this name wrote is there for one who asks."""
+    return caller.role != "ingest" or (caller.token is not None and caller.token.name == written_by)
 
 
 def is_foreign_fetch(asked: Asked) -> bool:

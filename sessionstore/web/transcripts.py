@@ -23,6 +23,7 @@ from sessionstore.store.material import Key, Said, Transcript
 from sessionstore.web import openapi_models as answers
 from sessionstore.web.asgi import Receive
 from sessionstore.web.bodies import Body
+from sessionstore.web.gate import may_have
 from sessionstore.web.openapi import (
     NDJSON,
     OF_A_SUMMARY,
@@ -53,15 +54,21 @@ Subpath = Annotated[str | None, QueryParameter(description="What is beside the c
 # ----------------------------------------------------------------------- request
 
 
-def decoded_part(name: str, text: str) -> str:
-    """A part of a key as it stands in a path. Raises Problem 422."""
+def decoded(name: str, text: str | bytes) -> str:
+    """What stands percent-encoded in a path or a query. Raises Problem 422."""
     try:
-        return material.checked_key(name, unquote_to_bytes(text).decode())
+        return unquote_to_bytes(text).decode()
     except UnicodeDecodeError:
         raise invalid(f"$.{name}", "must be UTF-8") from None
 
 
-def key_of(folder: str, session: str, subpath: str | None = None) -> Key:
+def decoded_part(name: str, text: str) -> str:
+    """A part of a key as it stands in a path. Raises Problem 422."""
+    return material.checked_key(name, decoded(name, text))
+
+
+def key_of(request: Call, folder: str, session: str, subpath: str | None = None) -> Key:
+    decoded("subpath", request.scope["query_string"])
     beside = "" if subpath is None else material.checked_subpath(subpath)
     return Key(decoded_part("folder", folder), decoded_part("session", session), beside)
 
@@ -123,11 +130,18 @@ def intake_of(request: Call) -> Intake:
 
 
 async def found_at(request: Call, key: Key) -> Transcript:
-    """Raises Problem 404."""
+    """What is there for who asks. Raises Problem 404."""
     found = await intake_of(request).find(key)
-    if found is None or not found.lines:
+    if found is None or not found.lines or not may_have(caller_of(request), found.written_by):
         raise material.nothing_at(key)
     return found
+
+
+async def check_is_not_of_others(request: Call, key: Key) -> None:
+    """Raises Problem 404."""
+    found = await intake_of(request).find(key)
+    if found is not None and not may_have(caller_of(request), found.written_by):
+        raise material.nothing_at(key)
 
 
 # ------------------------------------------------------------------------- routes
@@ -144,8 +158,9 @@ async def append_lines(
     request: Call, folder: FromPath[str], session: FromPath[str], subpath: Subpath = None
 ) -> JSONResponse:
     """Keep lines of a conversation, in order, behind those that are there. The same batch again changes nothing."""
-    key = key_of(folder, session, subpath)
+    key = key_of(request, folder, session, subpath)
     check_media_type(headers_of(request), NDJSON)
+    await check_is_not_of_others(request, key)
     parts = parts_of(request.receive, request.scope["state"]["body"])  # type: ignore[arg-type]
     kept = await intake_of(request).take(key, said_in(request), batch_in(request), parts)
     lines, generation = (kept.transcript.lines, kept.transcript.generation) if kept.transcript else (0, 0)
@@ -163,7 +178,7 @@ async def append_lines(
 )
 async def get_lines(request: Call, folder: FromPath[str], session: FromPath[str], subpath: Subpath = None) -> Stream:
     """The lines of a conversation as they were kept."""
-    found = await found_at(request, key_of(folder, session, subpath))
+    found = await found_at(request, key_of(request, folder, session, subpath))
     headers = {
         "content-length": str(found.bytes),
         "x-lines": str(found.lines),
@@ -180,7 +195,7 @@ async def get_lines(request: Call, folder: FromPath[str], session: FromPath[str]
 
 @delete(
     "/api/transcripts/{folder:str}/{session:str}",
-    responses=gives(answers.DeletedMaterial, 422),
+    responses=gives(answers.DeletedMaterial, 404, 422),
     status_code=200,
     tags=["transcripts"],
 )
@@ -188,7 +203,9 @@ async def delete_lines(
     request: Call, folder: FromPath[str], session: FromPath[str], subpath: Subpath = None
 ) -> JSONResponse:
     """Delete a conversation with all that is beside it, or what is at a subpath alone. None there is no error."""
-    deleted = await intake_of(request).delete(key_of(folder, session, subpath))
+    key = key_of(request, folder, session, subpath)
+    await check_is_not_of_others(request, key)
+    deleted = await intake_of(request).delete(key)
     return answer(msgspec.json.encode({"success": True, "deleted": deleted}))
 
 
@@ -211,9 +228,9 @@ async def list_conversations(
 @get("/api/transcripts/{folder:str}/{session:str}/subkeys", responses=gives(list[str], 422), tags=["transcripts"])
 async def list_subpaths(request: Call, folder: FromPath[str], session: FromPath[str]) -> JSONResponse:
     """The subpaths at which something is beside a conversation."""
-    key = key_of(folder, session)
+    key, caller = key_of(request, folder, session), caller_of(request)
     rows = await store_of(request).reader.rows(material.SUBPATHS, key[:2])
-    return answer(msgspec.json.encode([subpath for (subpath,) in rows]))
+    return answer(msgspec.json.encode([subpath for subpath, written_by in rows if may_have(caller, written_by)]))
 
 
 @get(
@@ -224,7 +241,7 @@ async def list_subpaths(request: Call, folder: FromPath[str], session: FromPath[
 )
 async def get_summary(request: Call, folder: FromPath[str], session: FromPath[str]) -> JSONResponse:
     """The summary of a conversation as it was put."""
-    found = await found_at(request, key_of(folder, session))
+    found = await found_at(request, key_of(request, folder, session))
     if found.summary is None:
         raise Problem(404, "The conversation has no summary", headers={"etag": f'"{found.summary_version}"'})
     return answer(found.summary, headers={"etag": f'"{found.summary_version}"'})
@@ -238,7 +255,8 @@ async def get_summary(request: Call, folder: FromPath[str], session: FromPath[st
 )
 async def put_summary(request: Call, folder: FromPath[str], session: FromPath[str]) -> JSONResponse:
     """Set what the program folds of a conversation: a JSON object, kept as it is."""
-    key, versions = key_of(folder, session), if_match(headers_of(request))
+    key, versions = key_of(request, folder, session), if_match(headers_of(request))
+    await found_at(request, key)
     body = await body_of(request, limit=MAX_SUMMARY)
     version = await intake_of(request).summarize(key, summary_in(body), versions)
     return answer(msgspec.json.encode({"success": True, "version": version}), headers={"etag": f'"{version}"'})

@@ -20,7 +20,10 @@ from sessionstore.model.events import (
     Draft,
     EventType,
     decoded,
+    is_id,
+    is_stored_time,
     is_too_deep,
+    is_user,
     json_object,
     known_id,
     known_user,
@@ -172,6 +175,18 @@ class Line(msgspec.Struct, rename="camel"):
     timestamp: Time | None = None
     received_at: Any = None
     patch: Literal["merge-patch", "replace"] | None = None
+
+
+class EntryLine(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
+    """The same of an entry of a log that has nothing else: so nearly all lines are."""
+
+    type: Literal["action", "response"]
+    session_id: str
+    data: Document
+    user_id: str | None = None
+    event_id: str | None = None
+    agent_id: str | None = None
+    timestamp: str | None = None
 
 
 class Anything(msgspec.Struct):
@@ -482,7 +497,57 @@ def drafts_of_batch(body: bytes, *, max_event_bytes: int, may_delete: bool, reda
 
 
 def draft_in(line: bytes, limit: int, redacted: Redacted) -> Draft:
-    """The draft of a line, which is kept as what it can be.
+    """The draft of a line. Raises Problem 400, 422."""
+    return plain_draft(line, limit) or special_draft(line, limit, redacted)
+
+
+FEW_TEXTS_BYTES = 3 * hook_agent.MOST_TEXTS
+"""A line that is no longer cannot have too many."""
+entry_line = msgspec.json.Decoder(EntryLine).decode
+
+
+def plain_draft(line: bytes, limit: int) -> Draft | None:
+    """The draft of a line that is an entry with nothing special about it, as `special_draft` has it; None: it is not.
+
+    Typed decoding finds most of what is special by itself, all else is looked for here.
+    """
+    if len(line) > limit or len(line) > FEW_TEXTS_BYTES or is_too_deep(line):
+        return None
+    try:
+        entry = entry_line(line)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    data = entry.data
+    if not isinstance(data.get("type"), str) or not data.keys().isdisjoint(SPECIAL) or not is_named_plainly(entry):
+        return None
+    if entry.agent_id is not None:
+        data["agentId"] = entry.agent_id
+    return Draft(
+        type=entry.type,
+        session_id=entry.session_id,
+        data=data,
+        user_id=entry.user_id,
+        event_id=entry.event_id,
+        agent_id=entry.agent_id,
+        timestamp=entry.timestamp,
+        is_lenient=True,
+        is_same_by_id=hook_agent.is_named(entry.event_id, data),
+    )
+
+
+def is_named_plainly(entry: EntryLine) -> bool:
+    """Whether it says whose it is, and when it was, as the store does."""
+    return bool(
+        is_id(entry.session_id)
+        and (entry.event_id is None or is_id(entry.event_id))
+        and (entry.agent_id is None or is_id(entry.agent_id))
+        and (entry.user_id is None or is_user(entry.user_id))
+        and (entry.timestamp is None or is_stored_time(entry.timestamp))
+    )
+
+
+def special_draft(line: bytes, limit: int, redacted: Redacted) -> Draft:
+    """The draft of any line, which is kept as what it can be.
 
     Raises Problem 400 for what cannot be read, 422 where it does not say of what kind it is, and of which session.
     """

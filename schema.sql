@@ -276,6 +276,97 @@ CREATE TABLE transcript_batches (
   PRIMARY KEY (transcript, batch, part)
 ) STRICT, WITHOUT ROWID;
 
+/* A thread of LangGraph: its checkpoints, and the writes of tasks that lead to the next one. What is in them is
+   opaque; it is kept once for the same content within a scope. */
+CREATE TABLE checkpoint_threads (
+  thread_row  INTEGER PRIMARY KEY,
+  thread      TEXT NOT NULL,                   -- the program's own name for it
+  session_id  TEXT,                            -- the session of the store that it belongs to, if any; it may be gone
+  written_by  TEXT,                            -- as of a transcript
+  created     INTEGER NOT NULL,
+  updated     INTEGER NOT NULL,
+  is_deleted  INTEGER NOT NULL DEFAULT 0 CHECK (is_deleted IN (0, 1))
+) STRICT;
+
+CREATE UNIQUE INDEX checkpoint_threads_by_name ON checkpoint_threads (thread) WHERE NOT is_deleted;
+CREATE INDEX checkpoint_threads_by_session ON checkpoint_threads (session_id) WHERE session_id IS NOT NULL;
+CREATE INDEX checkpoint_threads_deleted    ON checkpoint_threads (thread_row) WHERE is_deleted;
+
+CREATE TABLE checkpoints (
+  thread_row  INTEGER NOT NULL,
+  ns          TEXT NOT NULL,                   -- of a graph within the graph; empty: the outermost
+  checkpoint  TEXT NOT NULL,                   -- sorts by time
+  parent      TEXT,
+  run_id      TEXT,
+  created     INTEGER NOT NULL,
+  about       TEXT NOT NULL                    -- for people: source, step …
+              CHECK (json_type(about) = 'object'),
+  versions    TEXT NOT NULL                    -- the version of each channel
+              CHECK (json_type(versions) = 'object'),
+  packed      BLOB NOT NULL,                   -- the checkpoint without values and versions, and its metadata
+  PRIMARY KEY (thread_row, ns, checkpoint)
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX checkpoints_by_run ON checkpoints (run_id) WHERE run_id IS NOT NULL;
+
+CREATE TABLE checkpoint_channels (
+  thread_row  INTEGER NOT NULL,
+  ns          TEXT NOT NULL,
+  channel     TEXT NOT NULL,
+  version     TEXT NOT NULL,                   -- as JSON
+  value       INTEGER NOT NULL,
+  PRIMARY KEY (thread_row, ns, channel, version)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE checkpoint_writes (
+  thread_row  INTEGER NOT NULL,
+  ns          TEXT NOT NULL,
+  checkpoint  TEXT NOT NULL,                   -- which may come later than they
+  task        TEXT NOT NULL,
+  number      INTEGER NOT NULL,                -- negative: of a special kind, of which the last counts
+  path        TEXT NOT NULL,                   -- of the task; they apply in the order of path, task, number
+  channel     TEXT NOT NULL,
+  value       INTEGER NOT NULL,
+  PRIMARY KEY (thread_row, ns, checkpoint, task, number)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE checkpoint_values (
+  value         INTEGER PRIMARY KEY,
+  scope         TEXT NOT NULL,                 -- the session, or the thread that belongs to none
+  digest        BLOB NOT NULL,                 -- SHA-256 of type and content
+  type          TEXT NOT NULL,                 -- how the program reads it
+  pieces        INTEGER NOT NULL DEFAULT 0,    -- 0: it is not all here yet
+  stored_bytes  INTEGER NOT NULL DEFAULT 0,
+  uses          INTEGER NOT NULL DEFAULT 0,    -- by channels and writes
+  touched       INTEGER NOT NULL               -- when it was last sent: what nobody uses goes some time after
+) STRICT;
+
+CREATE UNIQUE INDEX checkpoint_values_by_digest ON checkpoint_values (scope, digest);
+CREATE INDEX checkpoint_values_unused ON checkpoint_values (touched) WHERE uses = 0;
+
+CREATE TABLE checkpoint_pieces (
+  value   INTEGER NOT NULL,
+  number  INTEGER NOT NULL,                    -- from 0
+  packed  BLOB NOT NULL,                       -- zlib
+  PRIMARY KEY (value, number)
+) STRICT;
+
+CREATE TRIGGER checkpoint_channel_made AFTER INSERT ON checkpoint_channels BEGIN
+  UPDATE checkpoint_values SET uses = uses + 1 WHERE value = NEW.value;
+END;
+
+CREATE TRIGGER checkpoint_channel_gone AFTER DELETE ON checkpoint_channels BEGIN
+  UPDATE checkpoint_values SET uses = uses - 1 WHERE value = OLD.value;
+END;
+
+CREATE TRIGGER checkpoint_write_made AFTER INSERT ON checkpoint_writes BEGIN
+  UPDATE checkpoint_values SET uses = uses + 1 WHERE value = NEW.value;
+END;
+
+CREATE TRIGGER checkpoint_write_gone AFTER DELETE ON checkpoint_writes BEGIN
+  UPDATE checkpoint_values SET uses = uses - 1 WHERE value = OLD.value;
+END;
+
 ------------------------------------------------------------------------------
 -- Folding: log entries
 ------------------------------------------------------------------------------
@@ -553,6 +644,7 @@ CREATE TRIGGER session_deleted INSTEAD OF INSERT ON changes WHEN NEW.type = 'ses
   DELETE FROM sessions WHERE session_id = NEW.session_id;
   INSERT INTO purges VALUES (NEW.session_id, NEW.cursor) ON CONFLICT DO UPDATE SET cursor = excluded.cursor;
   UPDATE transcripts SET is_deleted = 1 WHERE session_id = NEW.session_id;
+  UPDATE checkpoint_threads SET is_deleted = 1 WHERE session_id = NEW.session_id;
 END;
 
 CREATE TRIGGER state_changed INSTEAD OF INSERT ON changes

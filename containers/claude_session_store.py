@@ -41,6 +41,8 @@ logger = logging.getLogger("claude_session_store")
 
 KEPT_BYTES = 64 << 20
 """Of what could not be delivered: what is beyond is refused, and the SDK says so."""
+PATIENCE = 15.0
+"""Seconds for which a call tries again while the store cannot be reached, or asks to come back later."""
 MOST_FOLDS = 8
 """How often a summary is folded again because another program was quicker."""
 
@@ -50,8 +52,6 @@ Result = TypeVar("Result")
 # Wire (the same in langgraph_checkpointer.py)
 # ---------------------------------------------------------------------------------------------------------------------
 
-PATIENCE = 15.0
-"""Seconds for which a call tries again while the store cannot be reached, or asks to come back later."""
 ANSWER_SECONDS = 30.0
 PAUSES = (0.05, 0.1, 0.2, 0.4)
 LATER = frozenset({408, 429, 500, 502, 503, 504})

@@ -18,6 +18,7 @@ from sessionstore.store.intake import Intake
 from sessionstore.store.integrity import Fault, check_integrity
 from sessionstore.store.reader import Reader
 from sessionstore.store.schema import DatabaseUnusable, open_writer
+from sessionstore.store.threads import Threads
 from sessionstore.store.writer import Writer
 from sessionstore.upkeep.archives import Archives
 from sessionstore.upkeep.backups import Backups
@@ -54,6 +55,7 @@ class Store:
         )
         self.reader = Reader(settings.database)
         self.intake = Intake(self.writer, self.reader)
+        self.threads = Threads(self.intake)
         self.backups = Backups(settings, self.disk, self.ground)
         self.comparison = Comparison(settings, self.ground)
         self.retention = Retention(settings, self.writer)

@@ -207,6 +207,7 @@ AGENTS_READ = (
 READERS_READ = (
     "GET /api/sessions/{session_id}/archive",
     "GET /api/transcripts/{folder}",
+    "GET /api/checkpoints",
     "GET /api/webhooks",
     "GET /metrics",
     "GET /api/sessions",
@@ -250,9 +251,21 @@ WRITES: dict[str, dict[str, object]] = {
 DELETES = ("DELETE /api/sessions/{session_id}",)
 
 OWN = "/api/transcripts/{folder}/{session}"
-MATERIAL_READS = (f"GET {OWN}", f"GET {OWN}/subkeys", f"GET {OWN}/summary")
-MATERIAL_WRITES = (f"POST {OWN}", f"PUT {OWN}/summary", f"DELETE {OWN}")
-"""An agent has what it wrote itself."""
+THREAD = "/api/checkpoints/{thread}"
+MATERIAL_READS = (f"GET {OWN}", f"GET {OWN}/subkeys", f"GET {OWN}/summary", f"GET {THREAD}/steps")
+MATERIAL_WRITES: dict[str, object] = {
+    f"POST {OWN}": {},
+    f"PUT {OWN}/summary": {},
+    f"DELETE {OWN}": {},
+    f"POST {THREAD}": {},
+    f"GET {THREAD}": {},
+    f"DELETE {THREAD}": {},
+    "DELETE /api/checkpoints": {},
+    f"POST {THREAD}/copy": {"to": "copy-ID"},
+    f"POST {THREAD}/prune": {"keep": {"": ["1"]}},
+}
+"""An agent has what it wrote itself, and of a thread the reader has the steps alone."""
+STEP = {"id": "1", "checkpoint": {"type": "x", "data": ""}, "metadata": {"type": "x", "data": ""}, "versions": {}}
 
 MAY: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(EVERYBODY, ("admin", "read", "ingest", "nobody")),
@@ -287,7 +300,8 @@ def path_of(operation: str, session_id: str) -> str:
         file="main.js",
         folder="folder",
         session=session_id,
-    )
+        thread=session_id,
+    ) + ("?runId=1" if operation == "DELETE /api/checkpoints" else "")
 
 
 def attempt(server: Appliance, operation: str, session_id: str, credentials: Headers) -> Reply:
@@ -297,10 +311,12 @@ def attempt(server: Appliance, operation: str, session_id: str, credentials: Hea
     if operation in WRITES:
         headers |= NDJSON if operation == "POST /api/events" else JSON
         body = json.dumps(WRITES[operation]).replace("ID", session_id)
-    if operation in MATERIAL_READS + MATERIAL_WRITES:
-        writes_lines(server, session_id, credentials)
-        body = "{}"
-        headers |= JSON if operation.startswith("PUT") else NDJSON
+    if operation in (*MATERIAL_READS, *MATERIAL_WRITES):
+        writes_material(server, session_id, credentials)
+        body = json.dumps(MATERIAL_WRITES.get(operation)).replace("ID", session_id)
+        is_lines = operation in (f"POST {OWN}", f"POST {THREAD}")
+        body = json.dumps({"checkpoint": STEP}) if operation == f"POST {THREAD}" else body
+        headers |= NDJSON if is_lines else JSON
     if operation == "POST /api/login":
         headers |= JSON
         body = json.dumps({"token": TOKENS["read"]})
@@ -309,12 +325,13 @@ def attempt(server: Appliance, operation: str, session_id: str, credentials: Hea
     return ask(server, operation.partition(" ")[0], path_of(operation, session_id), headers, body)
 
 
-def writes_lines(server: Appliance, session_id: str, credentials: Headers) -> None:
-    """Lines of a conversation and a summary of them, by one who may, else by the admin."""
-    path = path_of(f"POST {OWN}", session_id)
-    for by in (credentials, bearer(TOKENS["admin"])):
-        if ask(server, "POST", path, NDJSON | dict(by), "{}").status == 200:
-            assert ask(server, "PUT", f"{path}/summary", JSON | dict(by), "{}").status == 200
+def writes_material(server: Appliance, session_id: str, credentials: Headers) -> None:
+    """Lines of a conversation with a summary, and a checkpoint, by one who may, else by the admin."""
+    path, thread = (path_of(f"POST {place}", session_id) for place in (OWN, THREAD))
+    for by in (dict(credentials), bearer(TOKENS["admin"])):
+        if ask(server, "POST", path, NDJSON | by, "{}").status == 200:
+            assert ask(server, "PUT", f"{path}/summary", JSON | by, "{}").status == 200
+            assert ask(server, "POST", thread, NDJSON | by, json.dumps({"checkpoint": STEP})).status == 200
             return
 
 

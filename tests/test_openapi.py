@@ -72,6 +72,14 @@ GET /api/transcripts/{folder} 200 422
 GET /api/transcripts/{folder}/{session}/subkeys 200 422
 GET /api/transcripts/{folder}/{session}/summary 200 404 422
 PUT /api/transcripts/{folder}/{session}/summary 200 400 404 412 413 415 422
+GET /api/checkpoints 200 422
+DELETE /api/checkpoints 200 422
+POST /api/checkpoints/{thread} 200 404 413 415 422
+GET /api/checkpoints/{thread} 200 404 422
+DELETE /api/checkpoints/{thread} 200 404 422
+GET /api/checkpoints/{thread}/steps 200 404 422
+POST /api/checkpoints/{thread}/copy 200 400 404 413 415 422
+POST /api/checkpoints/{thread}/prune 200 400 404 413 415 422
 GET /api/query/recent 200 422
 GET /api/query/active 200
 GET /api/query/stats 200

@@ -51,6 +51,7 @@ def test_the_page_runs_its_own_files_alone(http: httpx.Client) -> None:
         "containers/hook_agent.mjs",
         "containers/hook_agent_langchain.py",
         "containers/claude_session_store.py",
+        "containers/langgraph_checkpointer.py",
     ],
 )
 def test_the_agents_files_are_there_to_be_fetched(appliance: Appliance, name: str) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import sqlite3
 import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
@@ -128,8 +129,7 @@ class Intake:
         found = await self.find(key)
         if found is not None and found.source == said.source and not material.begins_anew(found, said):
             return found
-        begin = partial(material.begin, key=key, said=said, now=now())
-        return await self.submit(lambda appender: begin(appender.connection))
+        return await self.change(partial(material.begin, key=key, said=said, now=now()))
 
     async def write(self, key: Key, said: Said, found: Transcript, part: Part, progress: Progress) -> Transcript:
         """All pieces but the last few first, which do not count until those do."""
@@ -154,6 +154,10 @@ class Intake:
         async with self.turn:
             result: Result = await self.writer.submit(in_transaction, size=size)
         return result
+
+    async def change(self, work: Callable[[sqlite3.Connection], Result], size: int = 0) -> Result:
+        """The same for a plain function of the connection."""
+        return await self.submit(lambda appender: work(appender.connection), size)
 
     async def digests_of(self, found: Transcript, said: Said) -> Digests:
         """Those of a transcript as it is; made anew of what is kept where they are not known."""
@@ -190,11 +194,11 @@ class Intake:
     async def summarize(self, key: Key, summary: str, versions: frozenset[int] | None) -> int:
         """Set it; its new version. Raises Problem 404, 412."""
         work = partial(material.summarize, key=key, summary=summary, versions=versions, now=now())
-        return await self.submit(lambda appender: work(appender.connection), len(summary))
+        return await self.change(work, len(summary))
 
     async def delete(self, key: Key) -> int:
         """How many transcripts there were."""
-        return await self.submit(lambda appender: material.delete(appender.connection, key))
+        return await self.change(partial(material.delete, key=key))
 
 
 def now() -> int:

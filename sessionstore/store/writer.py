@@ -21,11 +21,11 @@ from sessionstore.model.events import Draft, Event, text_of_time
 from sessionstore.model.problems import Problem, fault, unavailable
 from sessionstore.model.redaction import Redactor
 from sessionstore.store.appender import Appended, Appender, EntryRefused, lose_silent
+from sessionstore.store.checkpoints import purge as purge_material
 from sessionstore.store.disk import Disk, in_mib, size_of
 from sessionstore.store.folder import Ground
 from sessionstore.store.high_water_mark import HighWaterMark
 from sessionstore.store.maintenance import checkpoint, empty_log, give_back, index_search, merge_search
-from sessionstore.store.material import purge as purge_material
 from sessionstore.store.schema import DatabaseUnusable, open_writer
 
 logger = logging.getLogger(__name__)
@@ -505,7 +505,9 @@ class Writer:
             self.look_at = time.monotonic() + min(1.0, self.lost_after / 4)
             self.look_at_sessions(appender)
         appender.open_transaction()
-        is_busy = appender.purge() or self.index(appender, INDEX_AT_ONCE) or purge_material(appender.connection)
+        is_busy = (
+            appender.purge() or self.index(appender, INDEX_AT_ONCE) or purge_material(appender.connection, self.clock())
+        )
         events = appender.commit()
         self.note_progress()
         self.count(events)

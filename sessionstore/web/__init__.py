@@ -18,6 +18,7 @@ metrics          Prometheus text
 health           /health, /ready, /metrics
 fast_path        the hot routes
 transcripts      the lines of conversations
+checkpoints      the threads of LangGraph
 api              every other route
 pages            the dashboard, the documentation
 server           the socket, the deadlines, the signals

@@ -22,14 +22,16 @@ COOKIE = "session_store"
 # ----------------------------------------------------------- which role for what
 
 READS = frozenset({"GET", "HEAD", "OPTIONS"})
-FILES = ("/hook_agent.py", "/hook_agent_langchain.py", "/claude_session_store.py", "/hook_agent.mjs")
+FILES = ("/hook_agent.py", "/hook_agent_langchain.py", "/claude_session_store.py", "/langgraph_checkpointer.py", "/hook_agent.mjs")
 PUBLIC = frozenset({*product(READS, ("/", "/health", *FILES)), *product(("POST", "DELETE"), ("/api/login",))})
 AGENT_READS = re.compile(r"/ready|/api/sessions/(?!user/)[^/]+(/resume)?|/api/state/[^/]+")
 """What an agent needs to read: its session, its state, and how to go on."""
-MATERIAL = ("/api/transcripts/", "/api/checkpoints/")
+MATERIAL = ("/api/transcripts/", "/api/checkpoints")
 """Below these is what agents' programs left here, to have it back or take it away."""
-LISTS_MATERIAL = re.compile(r"/api/transcripts/[^/]*")
+LISTS_MATERIAL = re.compile(r"/api/transcripts/[^/]*|/api/checkpoints/?")
 """What shows that of others, too."""
+VALUES_OF_A_THREAD = re.compile(r"/api/checkpoints/[^/]+/?")
+"""What shows more than its steps."""
 
 
 def roles_for(method: str, path: str) -> tuple[str, ...] | None:
@@ -37,7 +39,7 @@ def roles_for(method: str, path: str) -> tuple[str, ...] | None:
     if (method, path) in PUBLIC or (method in READS and path.startswith("/dashboard/")):
         return None
     if path.startswith(MATERIAL):
-        if method not in READS:
+        if method not in READS or VALUES_OF_A_THREAD.fullmatch(path):
             return ("admin", "ingest")
         return ("admin", "read") if LISTS_MATERIAL.fullmatch(path) else ROLES
     if method in READS or path.startswith("/datasette/"):

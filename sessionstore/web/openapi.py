@@ -128,3 +128,11 @@ SUMMARY = RequestBody(
     content={JSON: OpenAPIMediaType(schema=Schema(type=OpenAPIType.OBJECT))}, description="Any object", required=True
 )
 OF_A_SUMMARY = (header("If-Match", "Versions of the summary, as ETag has them; `*` is any"),)
+
+
+CHECKPOINT_LINES = RequestBody(
+    content={NDJSON: OpenAPIMediaType(schema=Schema(type=OpenAPIType.STRING))},
+    description="Lines of JSON, each with a `value`, a `checkpoint` or a `write`; bytes are base64",
+    required=True,
+)
+OF_A_THREAD = (header("X-Session-Id", "The session that it belongs to", pattern=ID_PATTERN),)

@@ -426,6 +426,55 @@ class DeletedMaterial(Shape, kw_only=True):
     deleted: int
 
 
+class Succeeded(Shape, kw_only=True):
+    """It is on disk."""
+
+    success: bool
+
+
+class KeptCheckpoints(Succeeded, kw_only=True):
+    """How many lines are on disk."""
+
+    count: int
+
+
+class Step(Shape, kw_only=True):
+    """A checkpoint of a thread without what is in it."""
+
+    id: str
+    ns: str
+    parent: str | None
+    at: int
+    about: Document
+    channels: list[str]
+    written: list[str]
+    waits: bool
+
+
+class Steps(Shape, kw_only=True):
+    """Some of them, and from where to go on."""
+
+    items: list[Step]
+    next_before: str | None
+
+
+class Thread(Shape, kw_only=True):
+    """A thread that is kept."""
+
+    thread: str
+    session_id: str | None
+    created: int
+    updated: int
+    checkpoints: int
+
+
+class ThreadPage(Shape, kw_only=True):
+    """Some of them, and from where to go on."""
+
+    items: list[Thread]
+    next_after: str | None
+
+
 class ProblemShape(Shape, kw_only=True):
     """An error: RFC 9457."""
 

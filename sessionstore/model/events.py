@@ -37,6 +37,8 @@ LOGS = ("action", "response")
 UNKNOWN_USER = "unknown"
 
 MAX_DEPTH = 64
+ID_LENGTH = 128
+ID_RULE = "1 to 128 of A-Z a-z 0-9 . _ -, the first a letter or digit, without '..'"
 ID_PATTERN = r"^(?!.{0,126}\.\.)[A-Za-z0-9][A-Za-z0-9._-]{0,127}$(?!\n)"
 USER_PATTERN = r"^[^\x00-\x1f\x7f-\x9f]{1,256}$(?!\n)"
 is_id = re.compile(ID_PATTERN).match
@@ -181,7 +183,7 @@ def is_absurd(timestamp: str, moment: str) -> bool:
 def known_id(value: object, path: str) -> str:
     if isinstance(value, str) and is_id(value):
         return value
-    raise invalid(path, "must be 1 to 128 of A-Z a-z 0-9 . _ -, the first a letter or digit, without '..'")
+    raise invalid(path, f"must be {ID_RULE}")
 
 
 def known_user(value: object, path: str = "$.userId") -> str:

@@ -22,7 +22,13 @@ COOKIE = "session_store"
 # ----------------------------------------------------------- which role for what
 
 READS = frozenset({"GET", "HEAD", "OPTIONS"})
-FILES = ("/hook_agent.py", "/hook_agent_langchain.py", "/claude_session_store.py", "/langgraph_checkpointer.py", "/hook_agent.mjs")
+FILES = (
+    "/hook_agent.py",
+    "/hook_agent_langchain.py",
+    "/claude_session_store.py",
+    "/langgraph_checkpointer.py",
+    "/hook_agent.mjs",
+)
 PUBLIC = frozenset({*product(READS, ("/", "/health", *FILES)), *product(("POST", "DELETE"), ("/api/login",))})
 AGENT_READS = re.compile(r"/ready|/api/sessions/(?!user/)[^/]+(/resume)?|/api/state/[^/]+")
 """What an agent needs to read: its session, its state, and how to go on."""

@@ -282,6 +282,30 @@ CREATE TABLE transcript_batches (
   PRIMARY KEY (transcript, batch, part)
 ) STRICT, WITHOUT ROWID;
 
+/* What a session says in its metadata that material of these names is its own: `claude:` and a conversation's id,
+   `langgraph:` and a thread's. The last that says so has it. */
+CREATE TABLE claims (
+  name        TEXT PRIMARY KEY,
+  session_id  TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
+/* How much room material takes. */
+CREATE TABLE material_sizes (
+  scope  TEXT PRIMARY KEY,                     -- a session, or a thread of none; '-': transcripts of none; empty: all
+  bytes  INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TRIGGER transcript_grown AFTER UPDATE OF stored_bytes, session_id ON transcripts BEGIN
+  UPDATE material_sizes SET bytes = bytes - OLD.stored_bytes WHERE scope IN ('', coalesce(OLD.session_id, '-'));
+  INSERT INTO material_sizes VALUES ('', NEW.stored_bytes), (coalesce(NEW.session_id, '-'), NEW.stored_bytes)
+  ON CONFLICT DO UPDATE SET bytes = bytes + excluded.bytes;
+END;
+
+CREATE TRIGGER transcript_gone AFTER DELETE ON transcripts BEGIN
+  UPDATE material_sizes SET bytes = bytes - OLD.stored_bytes WHERE scope IN ('', coalesce(OLD.session_id, '-'));
+  DELETE FROM material_sizes WHERE bytes = 0 AND scope = coalesce(OLD.session_id, '-');
+END;
+
 /* A thread of LangGraph: its checkpoints, and the writes of tasks that lead to the next one. What is in them is
    opaque; it is kept once for the same content within a scope. */
 CREATE TABLE checkpoint_threads (
@@ -356,6 +380,17 @@ CREATE TABLE checkpoint_pieces (
   packed  BLOB NOT NULL,                       -- zlib
   PRIMARY KEY (value, number)
 ) STRICT;
+
+CREATE TRIGGER checkpoint_value_kept AFTER UPDATE OF stored_bytes ON checkpoint_values BEGIN
+  INSERT INTO material_sizes
+  VALUES ('', NEW.stored_bytes - OLD.stored_bytes), (NEW.scope, NEW.stored_bytes - OLD.stored_bytes)
+  ON CONFLICT DO UPDATE SET bytes = bytes + excluded.bytes;
+END;
+
+CREATE TRIGGER checkpoint_value_gone AFTER DELETE ON checkpoint_values BEGIN
+  UPDATE material_sizes SET bytes = bytes - OLD.stored_bytes WHERE scope IN ('', OLD.scope);
+  DELETE FROM material_sizes WHERE bytes = 0 AND scope = OLD.scope;
+END;
 
 CREATE TRIGGER checkpoint_channel_made AFTER INSERT ON checkpoint_channels BEGIN
   UPDATE checkpoint_values SET uses = uses + 1 WHERE value = NEW.value;
@@ -596,6 +631,17 @@ CREATE TRIGGER session_resumed INSTEAD OF INSERT ON changes WHEN NEW.type = 'ses
   DELETE FROM documents WHERE session_id = NEW.session_id AND name = 'final';
 END;
 
+CREATE TRIGGER claimed INSTEAD OF INSERT ON changes
+WHEN json_type(coalesce(NEW.data -> '$.metadata.claims', NEW.data -> '$.claims')) = 'array' BEGIN
+  INSERT OR REPLACE INTO claims
+  SELECT value, NEW.session_id FROM json_each(coalesce(NEW.data -> '$.metadata.claims', NEW.data -> '$.claims'))
+  WHERE type = 'text' AND (value GLOB 'claude:?*' OR value GLOB 'langgraph:?*');
+  UPDATE transcripts SET session_id = NEW.session_id
+  WHERE session_id IS NULL AND 'claude:' || session IN (SELECT name FROM claims WHERE session_id = NEW.session_id);
+  UPDATE checkpoint_threads SET session_id = NEW.session_id
+  WHERE session_id IS NULL AND 'langgraph:' || thread IN (SELECT name FROM claims WHERE session_id = NEW.session_id);
+END;
+
 CREATE TRIGGER metadata_updated INSTEAD OF INSERT ON changes WHEN NEW.type = 'metadata_updated' BEGIN
   UPDATE documents SET version = version + 1,
          document = metadata_after(document, (SELECT metrics FROM counted WHERE session_id = NEW.session_id),
@@ -651,6 +697,7 @@ END;
 CREATE TRIGGER session_deleted INSTEAD OF INSERT ON changes WHEN NEW.type = 'session_deleted' BEGIN
   DELETE FROM sessions WHERE session_id = NEW.session_id;
   INSERT INTO purges VALUES (NEW.session_id, NEW.cursor) ON CONFLICT DO UPDATE SET cursor = excluded.cursor;
+  DELETE FROM claims WHERE session_id = NEW.session_id;
   UPDATE transcripts SET is_deleted = 1 WHERE session_id = NEW.session_id;
   UPDATE checkpoint_threads SET is_deleted = 1 WHERE session_id = NEW.session_id;
 END;

@@ -54,7 +54,8 @@ class Store:
             at_end=self.mirror.stop,
         )
         self.reader = Reader(settings.database)
-        self.intake = Intake(self.writer, self.reader)
+        redaction = self.writer.redactor.redaction if settings.redacts_transcripts else None
+        self.intake = Intake(self.writer, self.reader, redaction, settings.max_material)
         self.threads = Threads(self.intake)
         self.backups = Backups(settings, self.disk, self.ground)
         self.comparison = Comparison(settings, self.ground)
@@ -92,6 +93,7 @@ class Store:
         await self.writer.start()
         self.broadcaster.start(self.writer.cursor)
         await self.reader.start()
+        self.housekeeping = asyncio.create_task(self.intake.keep_house(self.settings.material_days))
         self.backups.start()
         self.comparison.start()
         self.retention.start()
@@ -107,6 +109,7 @@ class Store:
         await asyncio.to_thread(self.comparison.stop)
         await asyncio.to_thread(self.retention.stop)
         await asyncio.to_thread(self.webhooks.stop)
+        self.housekeeping.cancel()
         self.intake.stop()
         await self.reader.stop()  # before the writer: whoever closes the database last leaves nothing beside it
         await self.writer.stop()

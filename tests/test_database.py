@@ -149,7 +149,8 @@ def test_a_database_of_version_one_becomes_like_a_new_one(database: Database) ->
         DROP TABLE asks; DROP TABLE remade; DROP TABLE transcripts; DROP TABLE transcript_pieces;
         DROP TABLE transcript_batches; DROP TABLE checkpoint_threads; DROP TABLE checkpoints;
         DROP TABLE checkpoint_channels; DROP TABLE checkpoint_writes; DROP TABLE checkpoint_values;
-        DROP TABLE checkpoint_pieces; ALTER TABLE sessions ADD COLUMN attention TEXT;
+        DROP TABLE checkpoint_pieces; DROP TABLE material_sizes;
+        DROP TABLE claims; ALTER TABLE sessions ADD COLUMN attention TEXT;
         DROP TABLE status_changes; DROP TABLE search; CREATE VIRTUAL TABLE search USING fts5 (text, content = '');
         INSERT INTO search (rowid, text) VALUES (1, 'x'), (2, 'x'); UPDATE progress SET searched = 2;
         DROP INDEX events_by_tool_use; DROP INDEX events_of_prompts; DROP INDEX events_of_failures;
@@ -179,7 +180,8 @@ def aged(database: Database) -> None:
         DROP TABLE asks; DROP TABLE remade; DROP TABLE transcripts; DROP TABLE transcript_pieces;
         DROP TABLE transcript_batches; DROP TABLE checkpoint_threads; DROP TABLE checkpoints;
         DROP TABLE checkpoint_channels; DROP TABLE checkpoint_writes; DROP TABLE checkpoint_values;
-        DROP TABLE checkpoint_pieces; PRAGMA user_version = 6""")
+        DROP TABLE checkpoint_pieces; DROP TABLE material_sizes;
+        DROP TABLE claims; PRAGMA user_version = 6""")
 
 
 def with_goals_and_a_wait(database: Database) -> tuple[str, str]:

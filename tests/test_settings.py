@@ -49,6 +49,9 @@ DEFAULTS: dict[str, tuple[str, object]] = {
     "SESSIONS_MAX_CONNECTIONS": ("max_connections", 1024),
     "SESSIONS_MAX_LISTENERS": ("max_listeners", 1000),
     "SESSIONS_REDACT": ("own_patterns", ()),
+    "SESSIONS_REDACT_TRANSCRIPTS": ("redacts_transcripts", True),
+    "SESSIONS_MAX_MATERIAL": ("max_material", (1 << 30, None)),
+    "SESSIONS_MATERIAL_DAYS": ("material_days", 30),
     "SESSIONS_WEBHOOKS": ("webhooks", ()),
     "SESSIONS_PUBLIC_URL": ("public_url", None),
 }
@@ -196,6 +199,8 @@ BAD = [
     ("SESSIONS_LOG_REQUESTS", "yes"),
     ("SESSIONS_REDACT", "yes"),
     ("SESSIONS_REDACT", "/nowhere/patterns"),
+    ("SESSIONS_MAX_MATERIAL", "1K"),
+    ("SESSIONS_MAX_MATERIAL", "1G,"),
     ("SESSIONS_WEBHOOKS", "/nowhere/webhooks.json"),
     ("SESSIONS_PUBLIC_URL", "sessions.example.com"),
     ("SESSIONS_PUBLIC_URL", "https://me:secret@example.com"),

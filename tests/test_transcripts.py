@@ -15,9 +15,11 @@ from typing import Any
 import httpx
 import pytest
 
+from sessionstore.store import checkpoints, material
 from sessionstore.store.intake import PART
-from sessionstore.store.material import PIECE
+from sessionstore.store.material import PIECE, Key, Said
 from tests.appliance import Appliance
+from tests.databases import Database, drafted
 from tests.peers import eventually, resident_bytes
 
 names = (f"conversation-{number}" for number in count(1))
@@ -282,3 +284,110 @@ def test_what_is_compressed_is_refused_before_it_is_unpacked(http: httpx.Client,
     for headers in ({"x-source-offset": "-1"}, {"x-source-offset": "x"}, {"idempotency-key": "a b"}):
         assert http.post(path, content=b"x\n", headers=NDJSON | headers).status_code == 422
     assert http.get(path).status_code == 404
+
+
+# ---------------------------------------------------------------------------- bounds, and who reads
+
+KEY = "sk-ant-api03-" + "aB3dE6gH9" * 10 + "AA"
+
+
+def test_secrets_are_taken_out_and_the_source_is_still_known(http: httpx.Client, path: str) -> None:
+    lines = b'{"a": "KEY"}\n{"thinking": "KEY", "signature": "x"}\n{"b": 1}\n'.replace(b"KEY", KEY.encode())
+    kept(http, path, lines, x_source="file", x_source_offset="0")
+    found = http.get(path)
+    assert found.content.count(KEY.encode()) == 1 and b'{"a": "[redacted:' in found.content
+    assert found.headers["x-source-digest"] == sha256(lines) != found.headers["x-kept-digest"]
+    kept(http, path, b"next\n", x_source="file", x_source_offset=f"{len(lines)}")
+    assert http.head(path).headers["x-source-digest"] == sha256(lines + b"next\n")
+
+
+def test_a_file_that_was_written_back_goes_on_behind_what_is_kept(http: httpx.Client, path: str) -> None:
+    kept(http, path, b'{"a": "KEY"}\n'.replace(b"KEY", KEY.encode()), x_source="file", x_source_offset="0")
+    written_back = http.get(path).content
+    kept(http, path, b"next\n", x_source="file", x_source_offset=f"{len(written_back)}")
+    head = http.head(path).headers
+    assert head["x-generation"] == "1" and head["x-lines"] == "2"
+    assert head["x-source-digest"] == head["x-kept-digest"] == sha256(written_back + b"next\n")
+
+
+def test_there_is_a_bound_for_each_session_and_for_all(tmp_path: Path) -> None:
+    settings = {"SESSIONS_MAX_MATERIAL": "1M,2M", "SESSIONS_REDACT_TRANSCRIPTS": "off"}
+    lines = os.urandom(400 << 10).hex().encode() + b"\n"
+    with Appliance(tmp_path / "sessions", settings) as server, httpx.Client(base_url=server.url, timeout=30) as http:
+        told = [post(http, f"/api/transcripts/f/{n}", lines, x_session_id="one").status_code for n in range(4)]
+        assert told == [200, 200, 413, 413]
+        told = [post(http, f"/api/transcripts/f/{n}", lines, x_session_id=f"s{n}").status_code for n in range(4, 9)]
+        assert told == [200, 200, 413, 413, 413]
+        refused = post(http, "/api/transcripts/f/9", lines).json()
+        assert refused["limit"] == 2 << 20 and "SESSIONS_MAX_MATERIAL" in refused["detail"]
+        value = {"channel": "c", "version": 1, "value": {"type": "x", "data": lines.decode()[:400_000]}}
+        body = json.dumps({"value": value}) + "\n"
+        assert http.post("/api/checkpoints/t", content=body, headers=NDJSON).status_code == 413
+        assert post(http, "/api/transcripts/f/0", KEY.encode() + b"\n", x_session_id="new").status_code == 200
+        assert KEY in http.get("/api/transcripts/f/0").text
+        http.delete("/api/transcripts/f/4")
+        eventually(lambda: post(http, "/api/transcripts/f/9", lines, x_session_id="s9").status_code == 200)
+
+
+def test_how_much_there_is_is_told(http: httpx.Client, path: str) -> None:
+    before = http.get("/health").json()["material"]
+    kept(http, path, b"x\ny\n")
+    after = http.get("/health").json()["material"]
+    assert (after["transcripts"], after["lines"]) == (before["transcripts"] + 1, before["lines"] + 2)
+    assert after["bytes"] > before["bytes"]
+    assert f"sessionstore_material_lines {after['lines']}.0" in http.get("/metrics").text
+
+
+def test_what_a_session_has_claimed_is_its_own(http: httpx.Client, session_id: str) -> None:
+    early, late, named = f"{session_id}-early", f"{session_id}-late", f"{session_id}-named"
+    for name in (named, session_id):
+        http.post(f"/api/actions/{name}", json={"type": "x"})
+    kept(http, f"/api/transcripts/f/{early}", b"x\n")
+    http.patch(f"/api/sessions/{session_id}/metadata", json={"claims": [f"claude:{early}", f"claude:{late}", 7]})
+    kept(http, f"/api/transcripts/f/{late}", b"x\n")
+    kept(http, f"/api/transcripts/f/{named}", b"x\n")
+    http.delete(f"/api/sessions/{session_id}")
+    found = [http.get(f"/api/transcripts/f/{name}").status_code for name in (early, late, named)]
+    assert found == [404, 404, 200]
+    http.delete(f"/api/sessions/{named}")
+    assert http.get(f"/api/transcripts/f/{named}").status_code == 404
+
+
+def tables_of_material(server: Appliance) -> list[str]:
+    database = sqlite3.connect(f"file:{server.folder / 'sessions.db'}?mode=ro", uri=True)
+    rows = database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+    database.close()
+    return [name for (name,) in rows if name.startswith(("transcript", "checkpoint", "material", "claims"))]
+
+
+def test_nobody_finds_it_by_sql_search_or_in_the_tree(
+    appliance: Appliance, http: httpx.Client, session_id: str
+) -> None:
+    http.post(f"/api/actions/{session_id}", json={"type": "x", "text": "spoken aloud"})
+    kept(http, f"/api/transcripts/f/{session_id}", b'{"text": "whispered"}\n', x_session_id=session_id)
+    tables = tables_of_material(appliance)
+    assert len(tables) == 11
+    for table in tables:
+        for query in (f"select * from {table}", f"select * from main.{table}", f"select * from sessions.{table}"):
+            answer = http.get("/datasette/sessions.json", params={"sql": query, "_shape": "array"})
+            assert answer.status_code == 400, (query, answer.text)
+    assert http.get("/datasette/sessions.json", params={"sql": "select 1 from sessions"}).status_code == 200
+    assert http.get("/api/query/search?q=whispered").json()["items"] == []
+    eventually(lambda: http.get("/api/query/search?q=aloud").json()["items"] != [])
+    folder = appliance.folder / "sessions" / session_id
+    eventually(lambda: "spoken aloud" in (folder / "events.jsonl").read_text() if folder.exists() else False)
+    assert all("whispered" not in file.read_text() for file in folder.iterdir() if file.is_file())
+
+
+def test_what_belongs_to_no_session_goes_some_time_after_its_last_change(tmp_path: Path) -> None:
+    database = Database(tmp_path / "sessions.db")
+    database.append(drafted("action", "s", {"type": "x"}))
+    connection = database.connection
+    for key, session_id in (("a", None), ("b", "s"), ("c", "gone"), ("d", None)):
+        material.begin(connection, Key("f", key), Said(session_id=session_id), now=2 if key == "d" else 1)
+        checkpoints.begin(connection, key, Said(session_id=session_id), now=2 if key == "d" else 1)
+    assert material.expire(connection, before=2) == 4
+    assert [found is not None for found in (material.find(connection, Key("f", key)) for key in "abcd")] == [
+        *(False, True, False, True)
+    ]
+    database.close()

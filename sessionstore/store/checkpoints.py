@@ -16,7 +16,7 @@ import msgspec
 
 from sessionstore.model.problems import Problem, invalid, unavailable
 from sessionstore.store import material
-from sessionstore.store.material import COMPRESSION, Said, packed
+from sessionstore.store.material import COMPRESSION, Said, owner, packed
 
 UNUSED_MILLISECONDS = 600_000
 """For which a value that nobody uses stays: it may be that what uses it is still on its way."""
@@ -136,7 +136,7 @@ def begin(connection: sqlite3.Connection, thread: str, said: Said, now: int) -> 
     if found is None:
         connection.execute(
             "INSERT INTO checkpoint_threads (thread, session_id, written_by, created, updated) VALUES (?, ?, ?, ?, ?)",
-            (thread, said.session_id, said.written_by, now, now),
+            (thread, said.session_id or owner(connection, f"langgraph:{thread}", thread), said.written_by, now, now),
         )
     else:
         connection.execute(

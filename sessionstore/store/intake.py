@@ -12,11 +12,14 @@ import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 from weakref import WeakValueDictionary
 
 from sessionstore.model.problems import Problem, unavailable
+from sessionstore.model.redaction import Redaction
+from sessionstore.model.verbatim import lines_without_secrets
 from sessionstore.store import material
 from sessionstore.store.appender import Appender
 from sessionstore.store.material import PIECE, Key, Part, Progress, Said, Transcript
@@ -31,7 +34,25 @@ READ_AT_ONCE = 4
 """Pieces."""
 DIGESTS_KNOWN = 1_000
 
+HOUSEKEEPING_SECONDS = 60.0
+SIZES_SECONDS = 0.25
+A_DAY = 86_400.0
+SIZES = """
+SELECT (SELECT count(*) FROM transcripts WHERE NOT is_deleted),
+       (SELECT coalesce(sum(lines), 0) FROM transcripts WHERE NOT is_deleted),
+       (SELECT count(*) FROM checkpoint_threads WHERE NOT is_deleted),
+       coalesce((SELECT bytes FROM material_sizes WHERE scope = ''), 0)"""
+
 Result = TypeVar("Result")
+
+
+class Sizes(NamedTuple):
+    """How much material there is; `stored`: bytes on disk."""
+
+    transcripts: int = 0
+    lines: int = 0
+    threads: int = 0
+    stored: int = 0
 
 
 class Kept(NamedTuple):
@@ -67,17 +88,40 @@ class Packed(NamedTuple):
 class Intake:
     """Takes batches of lines in order, one at a time of each transcript, and gives transcripts back."""
 
-    def __init__(self, writer: Writer, reader: Reader) -> None:
+    def __init__(
+        self, writer: Writer, reader: Reader, redaction: Redaction | None, limits: tuple[int, int | None]
+    ) -> None:
+        """`redaction`: what takes secrets out of lines; None: nothing does. `limits`: the bytes on disk of one session
+        and of all; None: a quarter of the disk."""
+        self.limits = limits
+        self.redaction = redaction
         self.writer = writer
         self.reader = reader
         self.locks: WeakValueDictionary[Key, asyncio.Lock] = WeakValueDictionary()
         self.turn = asyncio.Lock()
+        self.last_sizes = Sizes()
         self.digests: OrderedDict[int, Digests] = OrderedDict()
         """By transcript, the last used last."""
         self.thread = ThreadPoolExecutor(1, "material")
 
     def stop(self) -> None:
         self.thread.shutdown(wait=False)
+
+    async def keep_house(self, days: int | None) -> None:
+        """Every so often delete what is old and belongs to no session, while the clock can be trusted."""
+        drift = self.writer.clock() - time.monotonic()
+        while days is not None:
+            await asyncio.sleep(HOUSEKEEPING_SECONDS)
+            if abs(self.writer.clock() - time.monotonic() - drift) < A_DAY:
+                with suppress(Problem):
+                    await self.change(partial(material.expire, before=int((self.writer.clock() - days * A_DAY) * 1000)))
+
+    async def sizes(self) -> Sizes:
+        """How much there is, or was when it could last be found out in no time."""
+        with suppress(Problem, TimeoutError):
+            async with asyncio.timeout(SIZES_SECONDS):
+                self.last_sizes = Sizes(*await self.reader.row(SIZES))
+        return self.last_sizes
 
     async def beside(self, work: Callable[..., Result], *arguments: Any) -> Result:
         """What it returns; done on the thread that has nothing to do with events."""
@@ -114,9 +158,10 @@ class Intake:
     async def take_part(self, key: Key, said: Said, batch: str | None, number: int, lines: bytes) -> Transcript:
         found = await self.begun(key, said)
         digests = await self.digests_of(found, said)
-        part, after = await self.beside(pack, batch, number, lines, digests)
+        part, after = await self.beside(pack, batch, number, lines, digests, self.redaction)
         source_bytes = len(lines) + (found.bytes if said.offset == found.bytes else found.source_bytes)
         progress = Progress(after.kept.hexdigest(), source_bytes, after.source and after.source.hexdigest())
+        await self.check_room(said.session_id or found.session_id or "-", sum(map(len, part.pieces)))
         kept = await self.write(key, said, found, part, progress)
         self.digests[kept.transcript] = after
         self.digests.move_to_end(kept.transcript)
@@ -143,6 +188,16 @@ class Intake:
             return material.keep(appender.connection, found, part, progress, said, now())
 
         return await self.submit(finish, sum(map(len, groups[-1])))
+
+    async def check_room(self, scope: str, size: int) -> None:
+        """Raises Problem 413 where so much more is too much, for the session or for all of them."""
+        sizes = dict(await self.reader.rows("SELECT scope, bytes FROM material_sizes WHERE scope IN ('', ?)", (scope,)))
+        of_one, of_all = self.limits
+        for scope_, limit in ((scope, None if scope == "-" else of_one), ("", of_all or self.writer.disk.total // 4)):
+            if limit and (has := sizes.get(scope_, 0)) + size > limit:
+                whose = f"of {scope_!r} " if scope_ else ""
+                detail = f"The material {whose}has {has:,} bytes, of {limit:,} at most: see SESSIONS_MAX_MATERIAL"
+                raise Problem(413, detail, limit=limit)
 
     async def submit(self, work: Callable[[Appender], Result], size: int = 0) -> Result:
         """Have it done by the writer, when no other piece waits for it. Raises Problem."""
@@ -193,6 +248,8 @@ class Intake:
 
     async def summarize(self, key: Key, summary: str, versions: frozenset[int] | None) -> int:
         """Set it; its new version. Raises Problem 404, 412."""
+        if self.redaction is not None:
+            summary = (await self.beside(lines_without_secrets, self.redaction, summary.encode())).decode()
         work = partial(material.summarize, key=key, summary=summary, versions=versions, now=now())
         return await self.change(work, len(summary))
 
@@ -211,8 +268,9 @@ def check_same(digest: bytes, lines: bytes) -> None:
         raise Problem(422, "The batch of this Idempotency-Key has other lines: give a new batch a new key")
 
 
-def pack(batch: str | None, number: int, lines: bytes, digests: Digests) -> Packed:
-    kept = lines if lines.endswith(b"\n") else lines + b"\n"
+def pack(batch: str | None, number: int, lines: bytes, digests: Digests, redaction: Redaction | None) -> Packed:
+    kept = lines if redaction is None else lines_without_secrets(redaction, lines)
+    kept = kept if kept.endswith(b"\n") else kept + b"\n"
     digest = hashlib.sha256(lines).digest()
     part = Part(batch, number, kept.count(b"\n"), len(kept), digest, material.packed(kept))
     return Packed(part, digests.after(kept, lines))

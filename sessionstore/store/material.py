@@ -163,6 +163,7 @@ def begin(connection: sqlite3.Connection, key: Key, said: Said, now: int) -> Tra
 
 
 def insert(connection: sqlite3.Connection, key: Key, said: Said, now: int, before: Transcript | None) -> None:
+    known = before.session_id if before else owner(connection, f"claude:{key.session}", key.session)
     connection.execute(
         "INSERT INTO transcripts (folder, session, subpath, generation, source, session_id, written_by, created,"
         " updated) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -170,12 +171,22 @@ def insert(connection: sqlite3.Connection, key: Key, said: Said, now: int, befor
             *key,
             before.generation + 1 if before else 1,
             said.source,
-            said.session_id or (before.session_id if before else None),
+            said.session_id
+            or (before.session_id if before else owner(connection, f"claude:{key.session}", key.session)),
             said.written_by,
             now,
             now,
         ),
     )
+
+
+def owner(connection: sqlite3.Connection, claim: str, name: str) -> str | None:
+    """The session that has claimed what nobody says the session of, or that has its name."""
+    row = connection.execute(
+        "SELECT session_id FROM claims WHERE name = ? UNION ALL SELECT session_id FROM sessions WHERE session_id = ?",
+        (claim, name),
+    ).fetchone()
+    return str(row[0]) if row else None
 
 
 # ------------------------------------------------------------------------ writing
@@ -240,6 +251,18 @@ def nothing_at(key: Key) -> Problem:
 
 
 # ----------------------------------------------------------------------- deleting
+
+OF_NOBODY = (
+    "updated < ? AND NOT is_deleted AND (session_id IS NULL OR session_id NOT IN (SELECT session_id FROM sessions))"
+)
+
+
+def expire(connection: sqlite3.Connection, before: int) -> int:
+    """Delete what belongs to no session, and has not changed since a time; how much."""
+    return sum(
+        connection.execute(f"UPDATE {table} SET is_deleted = 1 WHERE {OF_NOBODY}", (before,)).rowcount
+        for table in ("transcripts", "checkpoint_threads")
+    )
 
 
 def delete(connection: sqlite3.Connection, key: Key) -> int:

@@ -62,6 +62,7 @@ class Threads:
         begun = 0
         async for line in lines:
             one = await self.intake.beside(read, line)
+            await self.intake.check_room(scope, sum(other.size for other in put) + one.size)
             if sum(other.size for other in put) + one.size > TRANSACTION:
                 await self.keep_values(scope, put[begun:] if one.size <= TRANSACTION else [*put[begun:], one])
                 put = [without_pieces(other) for other in put]

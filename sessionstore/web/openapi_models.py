@@ -290,6 +290,15 @@ class WebhookHealth(Shape, kw_only=True):
     pending: int
 
 
+class MaterialHealth(Shape, kw_only=True):
+    """How much material is kept; `bytes`: on disk."""
+
+    transcripts: int
+    lines: int
+    threads: int
+    bytes: int
+
+
 class Health(Shape, kw_only=True):
     """How the server is; what is inside only for who has a token, where one is needed."""
 
@@ -312,6 +321,7 @@ class Health(Shape, kw_only=True):
     retention: RetentionHealth | UnsetType = UNSET
     verify: VerifyHealth | UnsetType = UNSET
     webhooks: WebhookHealth | UnsetType = UNSET
+    material: MaterialHealth | UnsetType | None = UNSET
 
 
 class Webhook(Shape, kw_only=True):

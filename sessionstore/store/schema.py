@@ -121,8 +121,8 @@ def name_status_changes(connection: sqlite3.Connection) -> None:
         create_schema(connection, re.compile(r"^CREATE INDEX status_changes", re.MULTILINE))
 
 
-def say_who(connection: sqlite3.Connection) -> None:
-    """Events have an actor, and more types.
+def say_who_and_keep_material(connection: sqlite3.Connection) -> None:
+    """Events have an actor, and more types; material has tables of its own.
 
     Neither changes a row that is there: a column at the end is null in rows that were written without it. So only the
     text of the table is written anew, which takes as long with ten million events as with none.
@@ -135,6 +135,8 @@ def say_who(connection: sqlite3.Connection) -> None:
     create_schema(connection, re.compile(r"^INSERT INTO counts", re.MULTILINE))
     if not columns_of(connection, "usage"):
         create_schema(connection, re.compile(r"^CREATE (TABLE|INDEX) (usage|events_of_budgets)", re.MULTILINE))
+    tables = re.compile(r"^CREATE (UNIQUE )?(TABLE|INDEX) (transcript|checkpoint|claims|material)", re.MULTILINE)
+    create_schema(connection, tables)
 
 
 def rewrite(connection: sqlite3.Connection, table: str) -> None:
@@ -164,7 +166,7 @@ MIGRATIONS: tuple[Migration, ...] = (
     keep_each_ask,
     find_calls_by_their_id,
     name_status_changes,
-    say_who,
+    say_who_and_keep_material,
 )
 """Append-only: what turns the tables of a database of version N, as PRAGMA user_version has it, into those of N + 1,
 from version 1 on. Views and triggers are made anew after them. schema.sql is always the newest version; a database

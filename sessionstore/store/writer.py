@@ -22,6 +22,7 @@ from sessionstore.model.problems import Problem, fault, unavailable
 from sessionstore.model.redaction import Redactor
 from sessionstore.prices import Prices
 from sessionstore.store.appender import Appended, Appender, EntryRefused, lose_silent
+from sessionstore.store.checkpoints import purge as purge_material
 from sessionstore.store.disk import Disk, in_mib, size_of
 from sessionstore.store.folder import Ground
 from sessionstore.store.high_water_mark import HighWaterMark
@@ -508,7 +509,9 @@ class Writer:
             self.look_at = time.monotonic() + min(1.0, self.lost_after / 4)
             self.look_at_sessions(appender)
         appender.open_transaction()
-        is_busy = appender.purge() or self.index(appender, INDEX_AT_ONCE)
+        is_busy = (
+            appender.purge() or self.index(appender, INDEX_AT_ONCE) or purge_material(appender.connection, self.clock())
+        )
         events = appender.commit()
         self.note_progress()
         self.count(events)

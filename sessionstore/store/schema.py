@@ -122,9 +122,9 @@ def name_status_changes(connection: sqlite3.Connection) -> None:
 
 
 def say_who(connection: sqlite3.Connection) -> None:
-    """Events have an actor, and more types.
+    """Events have an actor, and more types; the full-text index is merged more seldom.
 
-    Neither changes a row that is there: a column at the end is null in rows that were written without it. So only the
+    None changes a row that is there: a column at the end is null in rows that were written without it. So only the
     text of the table is written anew, which takes as long with ten million events as with none.
     https://www.sqlite.org/lang_altertable.html#otheralter
     """
@@ -132,7 +132,7 @@ def say_who(connection: sqlite3.Connection) -> None:
     rewrite(connection, "events")
     if (after := columns_of(connection, "events")) != [*before, "actor"]:
         raise DatabaseUnusable(f"its events have {', '.join(before)}, where version 10 has {', '.join(after)}")
-    create_schema(connection, re.compile(r"^INSERT INTO counts", re.MULTILINE))
+    create_schema(connection, re.compile(r"^INSERT INTO (counts|search .*'usermerge')", re.MULTILINE))
 
 
 def rewrite(connection: sqlite3.Connection, table: str) -> None:

@@ -133,6 +133,8 @@ def say_who(connection: sqlite3.Connection) -> None:
     if (after := columns_of(connection, "events")) != [*before, "actor"]:
         raise DatabaseUnusable(f"its events have {', '.join(before)}, where version 10 has {', '.join(after)}")
     create_schema(connection, re.compile(r"^INSERT INTO (counts|search .*'usermerge')", re.MULTILINE))
+    if not columns_of(connection, "usage"):
+        create_schema(connection, re.compile(r"^CREATE (TABLE|INDEX) (usage|events_of_budgets)", re.MULTILINE))
 
 
 def rewrite(connection: sqlite3.Connection, table: str) -> None:

@@ -45,7 +45,7 @@ async def write(port: int, number: int) -> None:
     for turn in range(ROUNDS):
         session = f"s-{number}-{turn // 20}"
         name = f"{number}-{turn}"
-        body = b'{"eventId":"%s","type":"file_write","text":"%s"}' % (name.encode(), b"x" * (997 * turn % 40_000))
+        body = b'{"eventId":"%s","type":"file_write","text":"%s"}' % (name.encode(), b"x" * (97 * turn % 3000))
         passing = f"passing-{number}-{turn // 10}"
         line = b'{"type":"response","sessionId":"%s","data":{"type":"x"}}\n' % passing.encode()
         requests = [

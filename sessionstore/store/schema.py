@@ -204,7 +204,6 @@ def prepare_writer(connection: sqlite3.Connection, durability: str) -> None:
         f"synchronous = {durability}",
         "foreign_keys = ON",
         "cell_size_check = ON",
-        "wal_autocheckpoint = 2000",
         "journal_size_limit = 67108864",
         "temp_store = MEMORY",
         "cache_size = -65536",

@@ -29,6 +29,9 @@ PIECE_EVENTS = 1024
 """About how much is handed to a listener at once: what it must be able to take before it is given more."""
 TICK = 0.005
 """Seconds for which what is published is gathered, so that a thousand commits do not wake a thousand listeners each."""
+REST = 3
+"""How many times as long as many listeners took is gathered next, so that most of the event loop is left to writes."""
+LONGEST_REST = 0.1
 RECENT = 64
 """Pieces that stay as they were sealed. Many small ones become few when they are older, for who is that far behind."""
 ENVELOPE = 300
@@ -112,6 +115,7 @@ class Broadcaster:
         self.gathered: list[Event] = []
         """What is published, and in no piece yet."""
         self.gathered_since = 0.0
+        self.rests_until = 0.0
         self.head = 0
         """The newest cursor published."""
         self.sealed = 0
@@ -130,7 +134,7 @@ class Broadcaster:
         self.head = events[-1].cursor
         if not self.gathered:
             self.gathered_since = time.monotonic()
-            asyncio.get_running_loop().call_later(TICK, self.wake)
+            asyncio.get_running_loop().call_later(max(TICK, self.rests_until - self.gathered_since), self.wake)
         self.gathered += events
 
     def wake(self) -> None:
@@ -140,6 +144,12 @@ class Broadcaster:
             self.seal(piece)
         awaited, self.published = self.published, asyncio.Event()
         awaited.set()
+        asyncio.get_running_loop().call_soon(self.rest, time.monotonic())
+
+    def rest(self, woken_at: float) -> None:
+        """Called when all who were woken have had their turn."""
+        now = time.monotonic()
+        self.rests_until = now + min(LONGEST_REST, REST * (now - woken_at))
 
     def seal(self, piece: Piece) -> None:
         """Keep it, and forget the oldest for it."""

@@ -164,6 +164,25 @@ def test_many_small_pieces_become_few_once_they_are_old(monkeypatch: pytest.Monk
     assert broadcaster.events == len(events)
 
 
+def test_of_a_deleted_session_only_its_deletion_is_left() -> None:
+    broadcaster = published([event("s-1"), event("s-0")], [event("s-0"), event("s-0")])
+    kept = broadcaster.pieces[0].items[0]
+
+    async def scenario() -> None:
+        last, deletion, again = event("s-0"), event("s-0"), event("s-0")
+        deletion = msgspec.structs.replace(deletion, type="session_deleted")
+        broadcaster.publish([last, deletion, again])
+        found = []
+        for cursor in range(kept.cursor - 1, again.cursor):
+            piece = await broadcaster.after(cursor)
+            assert piece is not None
+            found.append([item for item in piece.items if item.cursor > cursor])
+        assert found == [[kept], *[[deletion, again]] * 5, [again]]
+        assert (broadcaster.events, broadcaster.bytes) == (3, sum(piece.size for piece in broadcaster.pieces))
+
+    asyncio.run(scenario())
+
+
 def test_listeners_whose_turn_took_long_wait_longer_for_the_next() -> None:
     broadcaster = Broadcaster()
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import atexit
 import dataclasses
+import hashlib
 import logging
 import os
 import re
@@ -25,11 +26,8 @@ from typing import TYPE_CHECKING, Any
 from hook_agent import (
     _CUT,
     _ID_LENGTH,
-    _QUOTE_LENGTH,
     _as_id,
     _clean,
-    _content_text,
-    _digest,
     _encoded,
     _end_by,
     _is_id,
@@ -54,11 +52,14 @@ _TASK_LENGTH = 200
 _ITEMS_SHOWN = 100
 _MESSAGES_SHOWN = 10  # the newest of a list of messages
 _LEVELS_SHOWN = 16
+_QUOTE_LENGTH = 300
+_DIGEST_LENGTH = 16  # hex digits
 _TRACEBACK_LINES = 12
 _RUNS_KEPT = 10_000  # that have begun: those that are never said to have ended would pile up
 
 _ROLES = {"human": "user", "HumanMessageChunk": "user", "ai": "assistant", "AIMessageChunk": "assistant"}
 _ASKING_MEMBERS = ("question", "message", "prompt", "description", "query", "task", "action")
+_BLOCKS_UNSHOWN = _names("tool_use tool_call tool_call_chunk function_call thinking reasoning")
 _PAUSING = _names("GraphInterrupt GraphDrained")
 _CANCELLING = _names("CancelledError KeyboardInterrupt GeneratorExit")
 
@@ -68,6 +69,22 @@ _CANCELLING = _names("CancelledError KeyboardInterrupt GeneratorExit")
 # ---------------------------------------------------------------------------------------------------------------------
 
 # Classes are known by what they have, so that nothing need be imported.
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:_DIGEST_LENGTH]
+
+
+def _content_text(content: object) -> str:
+    """The text of a message's content, which is a text or a list of blocks; of an image, [image]."""
+    return "\n".join(filter(None, map(_block_text, content))) if isinstance(content, list) else _text(content)
+
+
+def _block_text(block: object) -> str:
+    if not isinstance(block, dict):
+        return _text(block)
+    kind = _text(block.get("type"))
+    return _text(block.get("text")) or ("" if kind in _BLOCKS_UNSHOWN else f"[{kind}]")
 
 
 def _is_message(value: object) -> bool:
@@ -328,6 +345,7 @@ class _Run:
         self.call_id = self.id
         self.teller: object = None  # the handler that said that it has begun
         self.model: object = None
+        self.provider: object = None
         self.begun = time.monotonic()
 
     def duration(self) -> int:
@@ -691,18 +709,30 @@ class _GraphLog:
 
     def _model_called(self, run: _Run, operation: str, options: Members, messages: list[Any]) -> None:
         about = _model_members(options.get("metadata") or {}, options.get("invocation_params") or {}, run.name)
-        run.model = about["model"]
+        run.model, run.provider = about["model"], about["provider"]
         last = messages[-1] if messages else None
         said = {"runId": run.id, "operation": operation, **about, "messages": len(messages), "lastMessage": last}
         self._say("action", "model_call", run, **said)
 
     def _count_tokens(self, run: _Run, model: object, usage: dict[str, int]) -> None:
-        counts = {"input": "inputTokens", "output": "outputTokens", "total": "totalTokens"}
-        data: Members = {f"tokenUsage.{name}": f"+{usage[it]}" for name, it in counts.items() if usage.get(it, 0) > 0}
+        """A row of the store's ledger, in which input is without cache."""
         if model and model != self._graphs.model:
-            data["model"] = self._graphs.model = model
-        if data:
-            self._record("metadata_updated", data, run)
+            self._graphs.model = model
+            self._record("metadata_updated", {"model": model}, run)
+        if usage:
+            read, written = usage.get("cacheReadTokens", 0), usage.get("cacheCreationTokens", 0)
+            data = {
+                "source": "langchain",
+                "requestKey": run.id,
+                "provider": run.provider,
+                "model": model,
+                "inputTokens": max(0, usage.get("inputTokens", 0) - read - written),
+                "outputTokens": usage.get("outputTokens", 0),
+                "cacheReadTokens": read,
+                "cacheWriteTokens": written,
+                "reasoningTokens": usage.get("reasoningTokens", 0),
+            }
+            self._record("usage_reported", {name: it for name, it in data.items() if it}, run)
 
     # retrievers, what a program says itself, agents of old
 

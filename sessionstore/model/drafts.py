@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 import msgspec
@@ -14,8 +13,10 @@ from msgspec import UNSET, UnsetType
 import hook_agent
 from sessionstore.model import coercion
 from sessionstore.model.events import (
+    BY_ADMIN_ALONE,
     ID_PATTERN,
     LOGS,
+    TOLD_ABOUT,
     USER_PATTERN,
     Draft,
     EventType,
@@ -142,6 +143,31 @@ class Finalization(Body, kw_only=True):
     cancelled_agents: list[Id] | UnsetType = UNSET
 
 
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+Word = Annotated[str, msgspec.Meta(min_length=1, max_length=512)]
+
+
+class UsageReport(Body, kw_only=True):
+    """One request to a model: its tokens, and what it cost. Input is without cache, output with reasoning."""
+
+    source: Word | UnsetType = UNSET
+    request_key: Word | None = None
+    agent_id: Id | None = None
+    prompt_id: Word | None = None
+    provider: Word | None = None
+    model: Word | None = None
+    input_tokens: Count | None = None
+    output_tokens: Count | None = None
+    cache_read_tokens: Count | None = None
+    cache_write_tokens: Count | None = None
+    cache_write_1h_tokens: Count | None = msgspec.field(default=None, name="cacheWrite1hTokens")
+    reasoning_tokens: Count | None = None
+    speed: Word | None = None
+    cost_usd: Annotated[float, msgspec.Meta(ge=0, le=1e9)] | None = None
+    cost_from: Literal["reported", "own", "computed", "unpriced"] | UnsetType = UNSET
+    at: Time | None = None
+
+
 class MetadataChange(msgspec.Struct, rename="camel"):
     """Members to set. A dotted name goes into an object; a value "+N" on a number adds."""
 
@@ -207,6 +233,8 @@ BODIES: dict[str, type[msgspec.Struct]] = {
     "agent_completed": AgentEnd,
     "session_lost": Body,
     "session_deleted": Body,
+    **dict.fromkeys(TOLD_ABOUT, Body),
+    "usage_reported": UsageReport,
 }
 
 KEPT_BY_THE_STORE = frozenset(
@@ -346,6 +374,14 @@ def settle_end(draft: Draft) -> None:
         del draft.data["status"]
 
 
+def settle_usage(draft: Draft) -> None:
+    """Where the report does not say which agent asked, the event's own agentId does. Members that say nothing go."""
+    draft.data = {name: value for name, value in draft.data.items() if value is not None}
+    draft.agent_id = draft.agent_id or draft.data.get("agentId")
+    if "at" in draft.data:
+        draft.data["at"] = utc(draft.data["at"], "$.at")
+
+
 def settle_goal_change(draft: Draft) -> None:
     draft.data["goalId"] = known_id(draft.data.get("goalId"), "$.goalId")
 
@@ -355,6 +391,13 @@ def settle_agent(draft: Draft) -> None:
     agent_id = draft.data.get("agentId") or draft.agent_id
     if agent_id is not None or draft.type != "agent_spawned":
         draft.data["agentId"] = known_id(agent_id, "$.agentId")
+    else:
+        draft.data.pop("agentId", None)  # null is as good as nothing: the store gives one
+
+
+def settle_goal(draft: Draft) -> None:
+    if draft.data.get("id") is None:
+        draft.data.pop("id", None)
 
 
 def settle_metadata(draft: Draft) -> None:
@@ -379,6 +422,28 @@ def why_not_settable(name: str) -> str:
     return ""
 
 
+NAMED = {
+    "PreToolUse": "hook_event_name",
+    "PostToolUse": "hook_event_name",
+    "PostToolUseFailure": "hook_event_name",
+    "PermissionDenied": "hook_event_name",
+    "SubagentStart": "hook_event_name",
+    "TaskCreated": "hook_event_name",
+    "MessageDisplay": "hook_event_name",
+    "Elicitation": "hook_event_name",
+    "ElicitationResult": "hook_event_name",
+    "lg.call": "runId",
+    "lg.result": "runId",
+    "lg.turn": "runId",
+}
+"""What begins an id that was made from what the event is about, and the member that such an event has."""
+
+
+def is_named(event_id: str | None, data: Document) -> bool:
+    """Whether an event's id was made from what it is about: whoever has the id says the same, in whatever words."""
+    return event_id is not None and NAMED.get(event_id.partition("-")[0]) in data
+
+
 DOCUMENTS = ("state_updated", "metadata_updated")
 """Events whose data is the caller's own document: all its members are content."""
 
@@ -388,6 +453,8 @@ SETTLED = {
     "action": settle_entry,
     "response": settle_entry,
     "session_finalized": settle_end,
+    "usage_reported": settle_usage,
+    "goal_added": settle_goal,
     "goal_updated": settle_goal_change,
     "agent_spawned": settle_agent,
     "agent_updated": settle_agent,
@@ -415,7 +482,7 @@ def draft_of_line(event: Document) -> Draft:
     )
     if line.type in LOGS and line.timestamp not in (None, draft.timestamp):
         draft.data.setdefault("timestamp", line.timestamp)
-    draft.is_same_by_id = hook_agent.is_named(draft.event_id, draft.data)
+    draft.is_same_by_id = is_named(draft.event_id, draft.data)
     return draft
 
 
@@ -462,9 +529,9 @@ class Rejections:
 
 
 class Lines(NamedTuple):
-    """A batch: its drafts by line, and the lines that are none."""
+    """A batch: the drafts of each line, which are one but for hooks, and the lines that are none."""
 
-    drafts: list[tuple[int, Draft]]
+    drafts: list[tuple[int, list[Draft]]]
     rejections: Rejections
 
 
@@ -477,28 +544,40 @@ def lines_of_batch(body: bytes) -> int:
 
 
 Redacted = Callable[[Document], Document]
+Adapter = Callable[[bytes], list[Draft]]
+"""What a line stands for that is no event itself. Raises Problem."""
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+HOOK = b'"hook"'
+"""The type of a line whose data is the payload of a hook, as it is."""
+HOOK_LINE = b'{"type":"hook",'
+"""With which our own agents begin it, so that it need not be read twice."""
 
 
-def drafts_of_batch(body: bytes, *, max_event_bytes: int, may_delete: bool, redacted: Redacted) -> Lines:
+def drafts_of_batch(body: bytes, *, max_event_bytes: int, is_admin: bool, redacted: Redacted, hook: Adapter) -> Lines:
     """The lines of a batch that are not empty, by number from 1."""
     found = Lines([], Rejections())
     for number, line in enumerate(body.removeprefix(BYTE_ORDER_MARK).split(b"\n"), 1):
         if not line.strip():
             continue
         try:
-            draft = draft_in(line, max_event_bytes, redacted)
-            if draft.type == "session_deleted" and not may_delete:
-                raise Problem(403, "Only the role admin may delete a session")
-            found.drafts.append((number, draft))
+            drafts = drafts_in(line, max_event_bytes, redacted, hook)
+            if drafts and drafts[0].type in BY_ADMIN_ALONE and not is_admin:
+                raise Problem(403, f"Only the role admin may send a {drafts[0].type}")
+            found.drafts.append((number, drafts))
         except Problem as problem:
             found.rejections.note(number, problem)
     return found
 
 
-def draft_in(line: bytes, limit: int, redacted: Redacted) -> Draft:
-    """The draft of a line. Raises Problem 400, 422."""
-    return plain_draft(line, limit) or special_draft(line, limit, redacted)
+def drafts_in(line: bytes, limit: int, redacted: Redacted, hook: Adapter) -> list[Draft]:
+    """The drafts of a line. Raises Problem 400, 422."""
+    if line.startswith(HOOK_LINE):
+        return hook(line)
+    if draft := plain_draft(line, limit):
+        return [draft]
+    if HOOK in line and event_in(line, limit).get("type") == "hook":
+        return hook(line)
+    return [special_draft(line, limit, redacted)]
 
 
 FEW_TEXTS_BYTES = 3 * hook_agent.MOST_TEXTS
@@ -531,7 +610,7 @@ def plain_draft(line: bytes, limit: int) -> Draft | None:
         agent_id=entry.agent_id,
         timestamp=entry.timestamp,
         is_lenient=True,
-        is_same_by_id=hook_agent.is_named(entry.event_id, data),
+        is_same_by_id=is_named(entry.event_id, data),
     )
 
 
@@ -611,35 +690,3 @@ def object_in(body: bytes) -> Document:
     if hook_agent.may_have_many_texts(body):
         check_texts(value)
     return value
-
-
-def drafts_of_hook(body: bytes, told: Told, *, max_event_bytes: int, redacted: Redacted) -> list[Draft]:
-    """What a payload stands for, cut and cleaned as `hook_agent.py hook` does it. Raises Problem 400, 422."""
-    payload = payload_in(body)
-    if not isinstance(payload, dict):
-        raise invalid("$", "must be a JSON object")
-    try:
-        events = hook_agent.claude_code_events(
-            redacted(payload), event_id=told.event_id, user_id=told.user_id, timestamp=told.timestamp
-        )
-    except ValueError as error:
-        raise Problem(422, str(error)) from None
-    whole = [event | {"data": redacted(hook_agent._Plain().value(event["data"]))} for event in events]
-    if len(body) * GROWTH > hook_agent._EVENT_BYTES:
-        whole = [hook_agent._fit(event) for event in whole]
-    return [draft_of_line(fitted(event, max_event_bytes, redacted)) for event in whole]
-
-
-def is_large(body: bytes) -> bool:
-    return len(body) > hook_agent._EVENT_BYTES or hook_agent.may_have_many_texts(body)
-
-
-def payload_in(body: bytes) -> Any:
-    """Nearly all are as JSON should be, and soon read. Raises Problem 400 for what can by no means be read."""
-    with suppress(msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
-        if not is_large(body) and not is_too_deep(body):
-            return msgspec.json.decode(body)
-    try:
-        return hook_agent._payload(body)
-    except ValueError as error:
-        raise not_json(str(error)) from None

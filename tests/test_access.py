@@ -192,7 +192,10 @@ def test_where_no_token_is_needed_everybody_is_admin(appliance: Appliance) -> No
     assert (health["role"], health["tokens"]) == ("admin", False)
 
 
-AGENTS_FILES = ("GET /hook_agent.py", "GET /hook_agent_langchain.py", "GET /hook_agent.mjs")
+AGENTS_FILES = (
+    *("GET /hook_agent.py", "GET /hook_agent_install.py", "GET /hook_agent_langchain.py", "GET /hook_agent_run.py"),
+    "GET /hook_agent.mjs",
+)
 EVERYBODY = (
     *("GET /health", "GET /", "GET /dashboard/{file}", "POST /api/login", "DELETE /api/login"),
     *AGENTS_FILES,

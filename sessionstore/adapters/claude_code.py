@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, TypeGuard
 import msgspec
 
 import hook_agent
+from sessionstore.model.bounds import decoded_in_part
 from sessionstore.model.drafts import GROWTH, Redacted, Told, draft_of_line, fitted, settled
 from sessionstore.model.events import ID_LENGTH, ID_RULE, Draft, is_id, is_too_deep
 from sessionstore.model.folds import Document
@@ -619,7 +620,7 @@ def document_in(body: bytes) -> tuple[Any, bool]:
         if not is_large(body) and not is_too_deep(body):
             return msgspec.json.decode(body), True
     try:
-        return hook_agent._decoded(body), False
+        return decoded_in_part(body), False
     except ValueError as error:
         raise not_json(str(error)) from None
 

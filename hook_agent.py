@@ -739,18 +739,7 @@ _ATOM = (
     r"\\[\s\S]|\[\^?\]?(?:\\.|[^\]\\])*\]|\(\?(?:P?<\w+>|[a-zA-Z-]*[:)]|<?[=!])|[()|^$]|[*+?][+?]?|"
     r"\{\d*(?:,\d*)?\}[+?]?|[\s\S]"
 )
-_SAMPLES = {
-    r"\d": "0",
-    r"\w": "a",
-    r"\s": " ",
-    r"\n": "\n",
-    r"\t": "\t",
-    r"\r": "\r",
-    r"\D": "-",
-    r"\S": "a",
-    r"\W": "-",
-    ".": "a",
-}
+_SAMPLES = dict(zip((r"\d", r"\w", r"\s", r"\n", r"\t", r"\r", r"\D", r"\S", r"\W", "."), "0a \n\t\r-a-a"))
 _NOWHERE = (r"\b", r"\B", r"\A", r"\Z", "^", "$", "|")
 
 
@@ -1453,15 +1442,7 @@ def _member(line: bytes, name: bytes) -> str:
 # A payload goes to the store as it is, which maps it; beside it stands what only this side knows: `HookNarrator`
 # deduplicates, and attributes each to a program of the session.
 
-_BATCH_MARKS = (
-    b"tool_use_error>",
-    b"user doesn",
-    b"interrupted by",
-    b"rejected",
-    b"ermission",
-    b"approval",
-    b"Auto mode",
-)
+_BATCH_MARKS = b"tool_use_error>|user doesn|interrupted by|rejected|ermission|approval|Auto mode".split(b"|")
 
 
 def tells_something_new(payload: bytes) -> bool:
@@ -1503,14 +1484,14 @@ class HookNarrator:
     def __init__(self, state: Members | None = None) -> None:
         self.state: Members = {"recent": {}, "sessions": {}, **(state or {})}
 
-    def lines(self, record: bytes) -> list[bytes]:
-        """One, or none of what was told already; a record that is an event already stays as it is.
+    def line(self, record: bytes) -> bytes | None:
+        """None of what was told already; a record that is an event already stays as it is.
 
         Raises ValueError if a hook's payload is no JSON.
         """
         head, named, payload = record.partition(b',"hook":')
         if not named or b',"data":' in head or not record.endswith(b"}"):
-            return [record]
+            return record
         known, text = _decoded(head + b"}"), payload[:-1].strip()
         try:
             body = _decoded(text)
@@ -1522,10 +1503,10 @@ class HookNarrator:
         line.update({"userId": user} if (user := _as_user(known.get("userId"))) else {})
         if isinstance(body, dict) and _text(body.get("hook_event_name")) and _is_id(session or body.get("session_id")):
             if self._is_told(known, body, text):
-                return []
+                return None
             line.update(self._known(known, body, session))
         data = _redacted_by(_redaction(), text[len(_BYTE_ORDER_MARK) :] if text.startswith(_BYTE_ORDER_MARK) else text)
-        return [b'%s%s,"data":%s}' % (_HOOK_LINE, _encoded(line)[1:-1], data)]
+        return b'%s%s,"data":%s}' % (_HOOK_LINE, _encoded(line)[1:-1], data)
 
     # Once
 
@@ -1733,7 +1714,7 @@ def _send_at_once(record: bytes) -> None:
 
     def send() -> None:
         with _suppress(Exception):  # there is nobody to tell
-            link.ask("POST", "/api/events", b"\n".join(HookNarrator().lines(record.rstrip(b"\n"))), _AT_ONCE_SECONDS)
+            link.ask("POST", "/api/events", HookNarrator().line(record.rstrip(b"\n")), _AT_ONCE_SECONDS)
 
     sending = threading.Thread(target=send, daemon=True)
     sending.start()
@@ -1897,6 +1878,7 @@ _FAULT_PAUSE_SECONDS = 1.0
 _IDLE_SECONDS = 30.0
 _NDJSON = "application/x-ndjson"
 _KEPT = "What is written is kept until it is let in."
+_RENEW = "renew the store first. What is written is kept until then."
 _PROBLEM = "application/problem+json"
 _TOO_LARGE = 413
 _BAD_REQUEST = (400, _TOO_LARGE, 422)  # what is wrong is in the batch, and need not be in all of it
@@ -1974,27 +1956,25 @@ class _Link:
 
     def token(self) -> str:
         """As it is now: a file may get a new one at any time."""
-        if self.own_token is not None:
-            return self.own_token
-        if token := _setting("SESSION_TOKEN"):
-            return token
-        try:
-            with open(_setting("SESSION_TOKEN_FILE") or "", encoding="utf-8") as file:
-                return file.read().strip()
-        except (OSError, ValueError):
-            return ""
+        return self._token_and_trouble()[0]
 
     def token_trouble(self) -> str:
         """Why there is none, though a file is named; empty if there is one, or none is wanted."""
-        path = _setting("SESSION_TOKEN_FILE")
-        if self.own_token is not None or _setting("SESSION_TOKEN") or not path:
-            return ""
+        return self._token_and_trouble()[1]
+
+    def _token_and_trouble(self) -> tuple[str, str]:
+        token, path = self.own_token, _setting("SESSION_TOKEN_FILE")
+        if token is None:
+            token = _setting("SESSION_TOKEN")
+        if token or self.own_token is not None or not path:
+            return token, ""
         try:
             with open(path, encoding="utf-8") as file:
-                return "" if file.read().strip() else f"The token file {path} is empty."
+                token = file.read().strip()
+            return token, "" if token else f"The token file {path} is empty."
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        return f"The token file {path} cannot be read by uid {os.geteuid()}: {reason}{_owner_of(path)}."
+        return "", f"The token file {path} cannot be read by uid {os.geteuid()}: {reason}{_owner_of(path)}."
 
     def known(self) -> dict[str, str]:
         """What an environment has to have for a link like this one."""
@@ -2105,9 +2085,12 @@ class Sender:
         self._say_word("there")
         return 0.0
 
-    def is_worth_a_try(self) -> bool:
-        """Whether the token that was refused is another now."""
-        return self._refused is not None and self._refused != self.link.token()
+    def rest(self, seconds: float, wait: Callable[[float], object]) -> None:
+        """Until then, or what `wait` waits for has come, or the token that was refused is another."""
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0 and self._refused in (None, self.link.token()):
+            if wait(min(left, _LOOK_SECONDS)):
+                return
 
     def _say_word(self, word: str, trouble: str = "") -> None:
         told = f"{word} {_in_one_line(trouble)}".rstrip()
@@ -2154,12 +2137,12 @@ class Sender:
         narrator = HookNarrator(_decoded(_encoded(self._told)))
         for record in batch.lines:
             try:
-                sent.extend([(record, line) for line in narrator.lines(record)])
+                sent.extend([(record, line)] if (line := narrator.line(record)) else [])
             except Exception as error:  # noqa: PERF203 - whatever it is, it must not hold up what is behind it
                 refused.append((record, None, f"{type(error).__name__}: {error}"))
         for index, status, reason in self._post([line for _, line in sent]) if sent else ():
             record, line = sent[index]
-            refused.append((record if len(record) <= _EVENT_BYTES else line, status, reason))
+            refused.append((_shorter(line) or record, status, reason))
         for letter in refused:
             self.spool.bury(*letter)
         if narrator.state != self._told:
@@ -2183,7 +2166,9 @@ class Sender:
             if status in _TRANSIENT or status >= 500:
                 raise _Unreachable(f"{self.link.service_url} cannot take an event now, {status}: {reason}")
             if reason.startswith("type:") and lines[index].startswith(_HOOK_LINE):
-                raise _Unreachable(f"{self.link.service_url} is older than this file: renew the store first. {_KEPT}")
+                raise _Unreachable(
+                    f"{self.link.service_url} is older than this file, and takes no hooks as they are: {_RENEW}"
+                )
         return rejected
 
     def _answer(self, lines: list[bytes]) -> _Answer:
@@ -2209,10 +2194,8 @@ class Sender:
             for session, known in dropped["sessions"].items()
             if known["count"] > 0
         ]
-        for start in range(0, len(lines), _BATCH_EVENTS):
-            part = lines[start : start + _BATCH_EVENTS]
-            for index, status, reason in self._post(part):
-                self.spool.bury(part[index], status, reason)
+        for index, status, reason in self._post(lines) if lines else ():
+            self.spool.bury(lines[index], status, reason)
         self.spool.told_dropped()
         return True
 
@@ -2255,9 +2238,7 @@ def _send_until_idle(sender: Sender) -> None:
             time.sleep(look)
             look = min(look * 1.5, _LOOK_SECONDS)
             continue
-        until = time.monotonic() + pause
-        while (left := until - time.monotonic()) > 0 and not sender.is_worth_a_try():
-            time.sleep(min(left, _LOOK_SECONDS))
+        sender.rest(pause, time.sleep)
         idle_since, look = time.monotonic(), _FIRST_LOOK_SECONDS
 
 
@@ -2385,10 +2366,7 @@ class _Outlet:
                 self.work.wait(_LOOK_SECONDS)  # not for ever: other processes write to the spool, too
                 self.work.clear()
                 continue
-            until = time.monotonic() + pause
-            while (left := until - time.monotonic()) > 0 and not self.sender.is_worth_a_try():
-                if self.hurry.wait(min(left, _LOOK_SECONDS)):
-                    break
+            self.sender.rest(pause, self.hurry.wait)
             self.hurry.clear()
 
     def _step(self) -> float | None:
@@ -2836,17 +2814,9 @@ class SessionHookAgent:
         self._record = self.sync._record
         self.langchain_handler = self.sync.langchain_handler
 
-    @property
-    def session_id(self) -> str:
-        return self.sync.session_id
-
-    @property
-    def service_url(self) -> str:
-        return self.sync.service_url
-
-    @property
-    def user_id(self) -> str:
-        return self.sync.user_id
+    session_id = property(lambda self: self.sync.session_id)
+    service_url = property(lambda self: self.sync.service_url)
+    user_id = property(lambda self: self.sync.user_id)
 
     async def test_connection(self) -> bool:
         return await _awaited(self.sync._testing())
@@ -2971,29 +2941,27 @@ def _hook(arguments: list[str]) -> int:
     hook()
 
 
-def _install(arguments: list[str]) -> int:
-    """put the hooks into Claude Code's settings, and keep what is there; safe to repeat"""
-    return int(_beside("hook_agent_install", "install").install(arguments))
+def _further(name: str, file: str, doc: str) -> Callable[[list[str]], int]:
+    """A command that another file has."""
+
+    def command(arguments: list[str]) -> int:
+        return int(getattr(_beside(file, name), name)(arguments))
+
+    command.__doc__ = doc
+    return command
 
 
-def _uninstall(arguments: list[str]) -> int:
-    """take the hooks out of Claude Code's settings again"""
-    return int(_beside("hook_agent_install", "uninstall").uninstall(arguments))
-
-
-def _run(arguments: list[str]) -> int:
-    """run a program as a session of its own: run [--output-lines N] -- COMMAND …"""
-    return int(_beside("hook_agent_run", "run").run(arguments))
-
-
+_INSTALL = "put the hooks into Claude Code's settings, and keep what is there; safe to repeat"
+_UNINSTALL = "take the hooks out of Claude Code's settings again"
+_RUN = "run a program as a session of its own: run [--output-lines N] -- COMMAND …"
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "hook": _hook,
     "test": _test,
     "flush": _flush,
     "status": _status,
-    "install": _install,
-    "uninstall": _uninstall,
-    "run": _run,
+    "install": _further("install", "hook_agent_install", _INSTALL),
+    "uninstall": _further("uninstall", "hook_agent_install", _UNINSTALL),
+    "run": _further("run", "hook_agent_run", _RUN),
 }
 
 

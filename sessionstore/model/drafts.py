@@ -13,8 +13,10 @@ from msgspec import UNSET, UnsetType
 import hook_agent
 from sessionstore.model import bounds, coercion
 from sessionstore.model.events import (
+    BY_ADMIN_ALONE,
     ID_PATTERN,
     LOGS,
+    TOLD_ABOUT,
     USER_PATTERN,
     Draft,
     EventType,
@@ -141,6 +143,31 @@ class Finalization(Body, kw_only=True):
     cancelled_agents: list[Id] | UnsetType = UNSET
 
 
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+Word = Annotated[str, msgspec.Meta(min_length=1, max_length=512)]
+
+
+class UsageReport(Body, kw_only=True):
+    """One request to a model: its tokens, and what it cost. Input is without cache, output with reasoning."""
+
+    source: Word | UnsetType = UNSET
+    request_key: Word | None = None
+    agent_id: Id | None = None
+    prompt_id: Word | None = None
+    provider: Word | None = None
+    model: Word | None = None
+    input_tokens: Count | None = None
+    output_tokens: Count | None = None
+    cache_read_tokens: Count | None = None
+    cache_write_tokens: Count | None = None
+    cache_write_1h_tokens: Count | None = msgspec.field(default=None, name="cacheWrite1hTokens")
+    reasoning_tokens: Count | None = None
+    speed: Word | None = None
+    cost_usd: Annotated[float, msgspec.Meta(ge=0, le=1e9)] | None = None
+    cost_from: Literal["reported", "own", "computed", "unpriced"] | UnsetType = UNSET
+    at: Time | None = None
+
+
 class MetadataChange(msgspec.Struct, rename="camel"):
     """Members to set. A dotted name goes into an object; a value "+N" on a number adds."""
 
@@ -206,6 +233,8 @@ BODIES: dict[str, type[msgspec.Struct]] = {
     "agent_completed": AgentEnd,
     "session_lost": Body,
     "session_deleted": Body,
+    **dict.fromkeys(TOLD_ABOUT, Body),
+    "usage_reported": UsageReport,
 }
 
 KEPT_BY_THE_STORE = frozenset(
@@ -345,6 +374,14 @@ def settle_end(draft: Draft) -> None:
         del draft.data["status"]
 
 
+def settle_usage(draft: Draft) -> None:
+    """Where the report does not say which agent asked, the event's own agentId does. Members that say nothing go."""
+    draft.data = {name: value for name, value in draft.data.items() if value is not None}
+    draft.agent_id = draft.agent_id or draft.data.get("agentId")
+    if "at" in draft.data:
+        draft.data["at"] = utc(draft.data["at"], "$.at")
+
+
 def settle_goal_change(draft: Draft) -> None:
     draft.data["goalId"] = known_id(draft.data.get("goalId"), "$.goalId")
 
@@ -354,6 +391,13 @@ def settle_agent(draft: Draft) -> None:
     agent_id = draft.data.get("agentId") or draft.agent_id
     if agent_id is not None or draft.type != "agent_spawned":
         draft.data["agentId"] = known_id(agent_id, "$.agentId")
+    else:
+        draft.data.pop("agentId", None)  # null is as good as nothing: the store gives one
+
+
+def settle_goal(draft: Draft) -> None:
+    if draft.data.get("id") is None:
+        draft.data.pop("id", None)
 
 
 def settle_metadata(draft: Draft) -> None:
@@ -409,6 +453,8 @@ SETTLED = {
     "action": settle_entry,
     "response": settle_entry,
     "session_finalized": settle_end,
+    "usage_reported": settle_usage,
+    "goal_added": settle_goal,
     "goal_updated": settle_goal_change,
     "agent_spawned": settle_agent,
     "agent_updated": settle_agent,
@@ -507,7 +553,7 @@ HOOK_LINE = b'{"type":"hook",'
 """With which our own agents begin it, so that it need not be read twice."""
 
 
-def drafts_of_batch(body: bytes, *, max_event_bytes: int, may_delete: bool, redacted: Redacted, hook: Adapter) -> Lines:
+def drafts_of_batch(body: bytes, *, max_event_bytes: int, is_admin: bool, redacted: Redacted, hook: Adapter) -> Lines:
     """The lines of a batch that are not empty, by number from 1."""
     found = Lines([], Rejections())
     for number, line in enumerate(body.removeprefix(BYTE_ORDER_MARK).split(b"\n"), 1):
@@ -515,8 +561,8 @@ def drafts_of_batch(body: bytes, *, max_event_bytes: int, may_delete: bool, reda
             continue
         try:
             drafts = drafts_in(line, max_event_bytes, redacted, hook)
-            if drafts and drafts[0].type == "session_deleted" and not may_delete:
-                raise Problem(403, "Only the role admin may delete a session")
+            if drafts and drafts[0].type in BY_ADMIN_ALONE and not is_admin:
+                raise Problem(403, f"Only the role admin may send a {drafts[0].type}")
             found.drafts.append((number, drafts))
         except Problem as problem:
             found.rejections.note(number, problem)

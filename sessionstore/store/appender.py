@@ -17,7 +17,17 @@ from typing import Annotated, NamedTuple
 import msgspec
 
 from sessionstore.model import coercion, endings, folds
-from sessionstore.model.events import LOGS, NEW_SESSIONS, STATE_TYPES, UNKNOWN_USER, Draft, Event, is_absurd, known_id
+from sessionstore.model.events import (
+    LOGS,
+    NEW_SESSIONS,
+    STATE_TYPES,
+    STORE,
+    UNKNOWN_USER,
+    Draft,
+    Event,
+    is_absurd,
+    known_id,
+)
 from sessionstore.model.folds import DONE, METRICS, Document, encode
 from sessionstore.model.problems import Problem, fault, invalid, invalid_value, no_session
 from sessionstore.store.maintenance import purge
@@ -64,6 +74,7 @@ ADDED = {
     "session_deleted": ("sessionId",),
     "session_finalized": ("status", "outcome", "cancelledAgents"),
     "metadata_updated": ("cancelledAgents",),
+    "usage_reported": ("costUsd", "costFrom", "priceTable"),
     "goal_added": ("id", "description", "priority", "status"),
     "agent_spawned": ("agentId", "type", "task", "status", "spawnedAt", "subsession", "completedAt", "endedBy"),
     "agent_updated": ("completedAt", "endedBy"),
@@ -150,6 +161,7 @@ class Appender:
         auto_create: bool = True,
         used: int = 0,
         redacted: Callable[[Document], Document] = lambda data: data,
+        priced: Callable[[Document, str], Document] = lambda data, moment: {},
         tally: Counter[str] | None = None,
     ) -> None:
         self.connection = connection
@@ -160,6 +172,8 @@ class Appender:
         """Cursors up to here are never given, though the database may end below: what had them is lost."""
         self.redacted = redacted
         """What becomes of data that is stored now; it was stored as it came if that was before secrets were removed."""
+        self.priced = priced
+        """What a request to a model costs, as members of its report, which was told at a moment."""
         self.tally: Counter[str] = Counter() if tally is None else tally
         """Drafts that were not stored: `duplicate`, or the status of what was wrong with them."""
         self.untold: Counter[str] = Counter()
@@ -494,6 +508,14 @@ class Appender:
         )
         return fit_for_metadata(folds.decode(document), folds.decode(metrics), event_type, draft)
 
+    def price(self, draft: Draft, session: KnownSession) -> Draft:
+        """A report that does not say what the request cost is completed by that; one that was stored before is not."""
+        if draft.received_at is not None or "costFrom" in draft.data:
+            return draft
+        if "costUsd" in draft.data:
+            return replace(draft, data=draft.data | {"costFrom": "reported"})
+        return replace(draft, data=draft.data | self.priced(draft.data, draft.timestamp or self.received_at))
+
     def add_goal(self, draft: Draft, session: KnownSession) -> Draft:
         goal_id = draft.data.get("id")
         if goal_id is None:
@@ -592,6 +614,7 @@ class Appender:
             draft.agent_id,
             draft.timestamp or received_at,
             received_at,
+            draft.actor,
             draft.patch,
             seq,
             None if seq is None else draft.data["type"],
@@ -668,6 +691,7 @@ def creation_of(draft: Draft) -> Draft:
         user_id=draft.user_id,
         timestamp=draft.timestamp,
         received_at=draft.received_at,
+        actor=draft.actor,
         data={"initial": {}, "implicit": True},
     )
 
@@ -744,9 +768,15 @@ def lose_silent(appender: Appender, heard_before: str) -> list[Event]:
     silent = appender.connection.execute(SILENT, (heard_before,)).fetchall()
     return [
         appender.append(
-            Draft(type="session_finalized", session_id=session_id, timestamp=last, data=dict(COMPLETED_IN_SILENCE))
+            Draft(
+                type="session_finalized",
+                session_id=session_id,
+                timestamp=last,
+                actor=STORE,
+                data=dict(COMPLETED_IN_SILENCE),
+            )
             if has_completed and not endings.agents_at_work(appender.connection, session_id)
-            else Draft(type="session_lost", session_id=session_id, data={})
+            else Draft(type="session_lost", session_id=session_id, actor=STORE, data={})
         ).event
         for session_id, last, has_completed in silent
     ]
@@ -782,6 +812,7 @@ DECISIONS: dict[str, Decision] = {
     "session_resumed": Appender.resume,
     "metadata_updated": Appender.update_metadata,
     "session_finalized": Appender.finalize,
+    "usage_reported": Appender.price,
     "goal_added": Appender.add_goal,
     "goal_updated": Appender.change_goal,
     "agent_spawned": Appender.spawn_agent,

@@ -23,13 +23,18 @@ COOKIE = "session_store"
 
 READS = frozenset({"GET", "HEAD", "OPTIONS"})
 FILES = (
-    "/hook_agent.py",
-    "/hook_agent_langchain.py",
-    "/claude_session_store.py",
-    "/langgraph_checkpointer.py",
-    "/hook_agent.mjs",
+    "hook_agent.py",
+    "hook_agent_install.py",
+    "hook_agent_run.py",
+    "hook_agent_langchain.py",
+    "claude_session_store.py",
+    "langgraph_checkpointer.py",
+    "hook_agent.mjs",
 )
-PUBLIC = frozenset({*product(READS, ("/", "/health", *FILES)), *product(("POST", "DELETE"), ("/api/login",))})
+"""What an agent's machine fetches; nothing in them is secret."""
+PUBLIC = frozenset(
+    {*product(READS, ("/", "/health", *(f"/{name}" for name in FILES))), *product(("POST", "DELETE"), ("/api/login",))}
+)
 AGENT_READS = re.compile(r"/ready|/api/sessions/(?!user/)[^/]+(/resume)?|/api/state/[^/]+")
 """What an agent needs to read: its session, its state, and how to go on."""
 MATERIAL = ("/api/transcripts/", "/api/checkpoints")

@@ -12,7 +12,7 @@ import pytest
 from sessionstore import __version__
 from sessionstore.model.events import LOGS, EventType
 from sessionstore.store.reader import BRIEF, BRIEF_DEPTH, BRIEF_ITEMS, BRIEF_MEMBERS, DETAILS
-from sessionstore.web.gate import FILES
+from sessionstore.web import gate
 from sessionstore.web.openapi_models import Status
 from tests.appliance import REPOSITORY, Appliance
 
@@ -49,7 +49,7 @@ TOP = ("hook_agent.py",)
 """Not in containers/."""
 
 
-@pytest.mark.parametrize("name", [*TOP, *(f"containers/{name}" for name in FILES if name not in TOP)])
+@pytest.mark.parametrize("name", [*TOP, *(f"containers/{name}" for name in gate.FILES if name not in TOP)])
 def test_the_agents_files_are_there_to_be_fetched(appliance: Appliance, name: str) -> None:
     path = REPOSITORY / name
     answer = httpx.get(f"{appliance.url}/{Path(name).name}")

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from sessionstore.log import security
 from sessionstore.model.drafts import Headers
+from sessionstore.model.events import Draft
 from sessionstore.model.problems import Problem
 from sessionstore.settings import Settings, is_loopback_name
 from sessionstore.web.asgi import ASGI, Message, Receive, Scope, Send, answer, refuse
@@ -22,6 +23,7 @@ COOKIE = "session_store"
 # ----------------------------------------------------------- which role for what
 
 READS = frozenset({"GET", "HEAD", "OPTIONS"})
+READERS = ("admin", "control", "read")
 FILES = (
     "hook_agent.py",
     "hook_agent_install.py",
@@ -43,6 +45,10 @@ LISTS_MATERIAL = re.compile(r"/api/transcripts/[^/]*|/api/checkpoints/?")
 """What shows that of others, too."""
 VALUES_OF_A_THREAD = re.compile(r"/api/checkpoints/[^/]+/?")
 """What shows more than its steps."""
+NOTES = re.compile(r"/api/sessions/[^/]+/notes")
+"""What whoever reads may add."""
+CONTROLS = re.compile(r"/api/asks/[^/]+/answer|/api/sessions/[^/]+/orders|/api/orders")
+"""Answers and orders."""
 
 
 def roles_for(method: str, path: str) -> tuple[str, ...] | None:
@@ -52,11 +58,15 @@ def roles_for(method: str, path: str) -> tuple[str, ...] | None:
     if path.startswith(MATERIAL):
         if method not in READS or VALUES_OF_A_THREAD.fullmatch(path):
             return ("admin", "ingest")
-        return ("admin", "read") if LISTS_MATERIAL.fullmatch(path) else ROLES
+        return READERS if LISTS_MATERIAL.fullmatch(path) else ROLES
     if method in READS or path.startswith("/datasette/"):
-        return ROLES if AGENT_READS.fullmatch(path) else ("admin", "read")
+        return ROLES if AGENT_READS.fullmatch(path) else READERS
     if method == "DELETE":
         return ("admin",)
+    if method == "POST" and NOTES.fullmatch(path):
+        return READERS
+    if method == "POST" and CONTROLS.fullmatch(path):
+        return ("admin", "control")
     return ("admin", "ingest")
 
 
@@ -92,6 +102,11 @@ class Caller(NamedTuple):
     login: Login | None = None
     """By which cookie for it."""
     refusal: str = ""
+
+    def sign(self, draft: Draft) -> None:
+        """What he writes says who he is, and comes by his right."""
+        draft.by = self.token
+        draft.actor = "" if self.token is None else self.token.name
 
 
 ANYBODY = Caller("admin")

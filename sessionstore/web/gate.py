@@ -19,6 +19,8 @@ from sessionstore.web.refusal_log import RefusalLog
 from sessionstore.web.tokens import ROLES, Token, Tokens
 
 COOKIE = "session_store"
+BEARER = re.compile(rb"bearer(?: |%20)", re.IGNORECASE)
+"""Exporters of telemetry send what stands in OTEL_EXPORTER_OTLP_HEADERS as it stands there."""
 
 # ----------------------------------------------------------- which role for what
 
@@ -282,8 +284,8 @@ class Gate:
     def caller(self, headers: Headers) -> Caller:
         authorization = headers.get(b"authorization")
         if authorization is not None:
-            is_bearer = authorization[:7].lower() == b"bearer "
-            return self.caller_with(authorization[7:].strip().decode("latin-1") if is_bearer else "")
+            bearer = BEARER.match(authorization)
+            return self.caller_with(authorization[bearer.end() :].strip().decode("latin-1") if bearer else "")
         if (value := cookie_of(headers)) is not None:
             if held := self.logins.holder(value):
                 return Caller(held[0].role, *held)

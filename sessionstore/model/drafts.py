@@ -11,7 +11,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 import hook_agent
-from sessionstore.model import coercion
+from sessionstore.model import bounds, coercion
 from sessionstore.model.events import (
     BY_ADMIN_ALONE,
     ID_PATTERN,
@@ -683,7 +683,7 @@ def fitting(event: Document, line: bytes, limit: int, redacted: Redacted) -> Doc
 def bounded(line: bytes) -> bytes:
     """The line without what would take more memory than it is worth, or cannot be read. Raises Problem 400."""
     try:
-        return hook_agent._bounded(line.decode()).encode()
+        return bounds.bounded(line.decode()).encode()
     except UnicodeDecodeError:
         raise not_json("it is not UTF-8") from None
 

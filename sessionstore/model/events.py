@@ -251,9 +251,9 @@ def decoded(body: bytes, kind: Any = Any) -> Any:
     return decoded(whole, kind)
 
 
-def is_too_deep(body: bytes) -> bool:
-    """Whether JSON is nested deeper than 64."""
-    return body.count(b"[") + body.count(b"{") > MAX_DEPTH and depth_of(body) > MAX_DEPTH
+def is_too_deep(body: bytes, most: int = MAX_DEPTH) -> bool:
+    """Whether JSON is nested deeper than 64, or `most`."""
+    return body.count(b"[") + body.count(b"{") > most and depth_of(body) > most
 
 
 STEPS = bytes({ord("["): 1, ord("{"): 1, ord("]"): 255, ord("}"): 255}.get(byte, 0) for byte in range(256))

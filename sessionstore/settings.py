@@ -221,11 +221,23 @@ def header_names(text: str) -> tuple[bytes, ...]:
     raise ValueError("must be the name of a header, and at most one more for groups, such as X-User,X-Groups")
 
 
+def agents(text: str) -> tuple[tuple[str, str], ...]:
+    """Pairs of the name of a token and the user whose sessions it has."""
+    pairs = tuple((name.strip(), user.strip()) for name, _, user in (item.partition("=") for item in items(text)))
+    names = {name for name, _ in pairs}
+    is_right = all(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", name) and user for name, user in pairs)
+    if is_right and len(names) == len(pairs) and names.isdisjoint(("admin", "control", "read", "ingest", "store")):
+        return pairs
+    raise ValueError(
+        "must be such as solver=alice,builder=bob: names of tokens, each once and none of a role, and users"
+    )
+
+
 def user_roles(text: str) -> tuple[tuple[str, str], ...]:
     """Pairs of a name, of a user or group, and its role; `*` is everybody."""
-    pairs = [tuple(part.strip() for part in item.rpartition("=")[::2]) for item in items(text)]
-    if pairs and all(name and role in ("admin", "control", "read") for name, role in pairs):
-        return tuple((name, role) for name, role in pairs)
+    pairs = tuple((name.strip(), role.strip()) for name, _, role in (item.rpartition("=") for item in items(text)))
+    if all(name and role in ("admin", "control", "read") for name, role in pairs):
+        return pairs
     raise ValueError("must be such as alice=admin,oncall=control,*=read; the roles are admin, control and read")
 
 
@@ -256,6 +268,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     agent_token_file: Annotated[Path | None, Setting("SESSIONS_AGENT_TOKEN_FILE", path_of, "File into which "
         "the token of the role ingest is copied at the start, for every user to read: agents in other "
         "containers")] = None
+    agent_tokens: Annotated[tuple[tuple[str, str], ...], Setting("SESSIONS_AGENT_TOKENS", agents, "Tokens of the role "
+        "ingest, by name, each bound to a user, such as solver=alice: made at the first start, each in a folder of its "
+        "name beside SESSIONS_AGENT_TOKEN_FILE, as NAME/token")] = ()
     max_event_bytes: Annotated[int, Setting("SESSIONS_MAX_EVENT_BYTES", whole(1024, 1 << 26), "Largest single "
         "event")] = 1 << 20
     max_batch_bytes: Annotated[int, Setting("SESSIONS_MAX_BATCH_BYTES", whole(1024, 1 << 28), "Largest batch of "
@@ -362,6 +377,8 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
                 raise BadSetting(f"{setting.variable}{said}: {error}") from None
     settings = Settings(**values)
     check_tokens_differ(settings)
+    if settings.agent_tokens and not settings.agent_token_file:
+        raise BadSetting("SESSIONS_AGENT_TOKENS needs SESSIONS_AGENT_TOKEN_FILE")
     if settings.user_header and not (settings.trusted_proxies and settings.user_roles):
         raise BadSetting("SESSIONS_USER_HEADER needs SESSIONS_TRUSTED_PROXIES and SESSIONS_USER_ROLES")
     if (settings.tls_certificate is None) != (settings.tls_key is None):

@@ -1,6 +1,7 @@
 """What the words of the contract mean: pure, nothing here opens a file or a socket.
 
 problems   every error, as RFC 9457 problem details
+names      what people know a session by: title, project
 folds      what an event does to a document
 endings    how a session ended
 events     ids, times, JSON, the event and its draft

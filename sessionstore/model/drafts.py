@@ -12,7 +12,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 import hook_agent
-from sessionstore.model import coercion
+from sessionstore.model import coercion, names
 from sessionstore.model.events import (
     ID_PATTERN,
     LOGS,
@@ -276,6 +276,14 @@ def take_timestamp(draft: Draft) -> None:
         draft.timestamp = utc(given)
     if given is None or draft.type not in LOGS:
         draft.data.pop("timestamp", None)
+
+
+def claim_title(draft: Draft, source: str, most: str) -> None:
+    """Note beside a title who gave it: who asks decides that, not the body."""
+    if draft.type == "metadata_updated":
+        draft.data = names.claimed(draft.data, source, most)
+    elif draft.type in coercion.BEGINNINGS and (said := draft.data.get("metadata")):
+        draft.data = draft.data | {"metadata": names.claimed(said, source, most)}
 
 
 class Told(NamedTuple):

@@ -11,6 +11,7 @@ integrity        whether the file can be served, looked at once at the start
 maintenance      purge, search index, checkpoints
 appender         one event into the database
 writer           the writer thread: group commit
+selection        which sessions are asked for, as SQL
 broadcaster      the ring buffer of committed events
 reader           read-only connections and every query of the API
 """

@@ -681,6 +681,8 @@ def is_same(draft: Draft, event: Event) -> bool:
         return False
     stored, added = folds.decode(event.data), ADDED.get(event.type, ())
     given, kept = (coercion.in_metadata(event.type, data) for data in (draft.data, stored))
+    for members in (given, kept):
+        members.pop("titleFrom", None)  # the store's, too
     if event.type in coercion.BEGINNINGS and "continues" not in given:
         kept.pop("continues", None)  # the store's
     return is_same_data(draft.data, stored, added) or (

@@ -121,6 +121,18 @@ def name_status_changes(connection: sqlite3.Connection) -> None:
         create_schema(connection, re.compile(r"^CREATE INDEX status_changes", re.MULTILINE))
 
 
+def find_sessions_by_their_names(connection: sqlite3.Connection) -> None:
+    """Projects, branches, hosts, pins and tags are found without a look at each session."""
+    for table in ("labels", "tags"):
+        connection.execute(f"DROP TABLE IF EXISTS {table}")
+    create_schema(connection, re.compile(r"^CREATE (TABLE|INDEX) (labels|tags)", re.MULTILINE))
+    create_schema(connection, re.compile(r"^CREATE VIEW (labelled|tagged) ", re.MULTILINE))
+    connection.execute("INSERT INTO labels SELECT * FROM labelled")
+    connection.execute("INSERT INTO tags SELECT * FROM tagged")
+    connection.execute("DROP VIEW labelled")
+    connection.execute("DROP VIEW tagged")
+
+
 MIGRATIONS: tuple[Migration, ...] = (
     find_events_by_their_id_first,
     find_results_prompts_and_failures,
@@ -130,6 +142,7 @@ MIGRATIONS: tuple[Migration, ...] = (
     keep_each_ask,
     find_calls_by_their_id,
     name_status_changes,
+    find_sessions_by_their_names,
 )
 """Append-only: what turns the tables of a database of version N, as PRAGMA user_version has it, into those of N + 1,
 from version 1 on. Views and triggers are made anew after them. schema.sql is always the newest version; a database

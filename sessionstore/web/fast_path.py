@@ -77,6 +77,7 @@ def batch_in(body: bytes, caller: Caller, store: Store) -> tuple[Batch, list[Dra
     found = [draft for _, draft in lines.drafts]
     for draft in found:
         draft.by = caller.token
+        drafts.claim_title(draft, "caller", "person" if caller.role == "admin" else "caller")
         store.writer.redactor(draft)
     return Batch(lines), found
 

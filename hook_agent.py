@@ -7,7 +7,7 @@ first, and from there to the store in order, each event once.
     Events                  what is said: ids, times, and JSON that the store can take
     Redaction               what is taken out of it: keys, tokens, passwords
     Spool                   the folder in which events wait, shared by all processes of the container
-    Claude Code's hooks     the pure mapping: one hook payload becomes one event of the store
+    Claude Code's hooks     what only this side knows of a payload, which the store maps
     The hook command        one payload from stdin into the spool, as quickly as Python starts
     Sender                  from the spool to the store
     Client                  SessionHookAgent, its plain twin `.sync`, and `hook_agent`, which reads the environment
@@ -40,9 +40,6 @@ if TYPE_CHECKING:
     Rejection = tuple[int, int, str]
     T = TypeVar("T")
     Waiting = Generator[None, None, T]
-    # Takes what it renames out of the members that are left of a payload, and knows Claude Code's own session id where
-    # the session has another (else ""). None: the payload does not name what the event needs.
-    Builder = Callable[[Members, str], "tuple[str, Members] | None"]
 
 
 class _Os:
@@ -73,7 +70,6 @@ def _setting(name: str) -> str:
 # Serialization: ids, timestamps, and any value as JSON within the limits of the store, which cuts and says so, too.
 
 _ID_ALPHABET = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-")
-_ID_RULE = "1 to 128 of A-Z a-z 0-9 . _ -, the first a letter or digit, no '..'"
 _ID_LENGTH = 128
 _USER_LENGTH = 256
 _EVENT_BYTES = (1 << 20) - 4096  # the store takes 1 MiB of data; the rest is for what stands around it
@@ -1456,474 +1452,8 @@ def _member(line: bytes, name: bytes) -> str:
 # Claude Code's hooks
 # ---------------------------------------------------------------------------------------------------------------------
 
-# Adapter: hook payloads in, events out; `HookNarrator` deduplicates, and attributes each to a program of the session.
-
-
-_DIGEST_LENGTH = 16  # hex digits: enough to tell apart the payloads of one session
-
-# What the store gives an entry or a record, or reads a meaning into: no leftover member may pose as one of these.
-_ENTRY_HAS = _names(
-    """type seq cursor receivedAt timestamp eventId sessionId agentId userId attention attentionId machineMade rejected
-    refused payload"""
-)
-_AGENT_HAS = _names("task status result spawnedAt completedAt parentAgentId subsession")
-_GOAL_HAS = _names("id goalId description details priority status completedAt")
-_RECORD_HAS = {
-    "agent_spawned": _AGENT_HAS,
-    "agent_completed": _AGENT_HAS,
-    "goal_added": _GOAL_HAS,
-    "goal_updated": _GOAL_HAS,
-    "session_finalized": _names("status outcome response exitCode error"),
-}
-_METADATA_HAS = _names(
-    """$schema sessionId sandboxId userId created updated status yoloMode tokenUsage metrics tags parentSession
-    subsessions phase currentStep attention goals agents actions responses ended duration resumes lastCursor payload"""
-)
-
-_ASKING_NOTIFICATIONS = {
-    "permission_prompt": "permission",
-    "idle_prompt": "input",
-    "agent_needs_input": "input",
-    "elicitation_dialog": "question",
-    "elicitation_url_dialog": "question",
-}
-# What clients say that name no type, the first that fits.
-_ASKING_WORDS = (
-    ("approval for the plan", "plan"),
-    ("your permission", "permission"),
-    ("your approval", "permission"),
-    ("has a question", "question"),
-    ("waiting for your input", "input"),
-    ("needs your input", "input"),
-    ("needs your attention", "input"),
-)
-_UNSAID = {
-    "permission": "Claude asks for permission",
-    "input": "Claude is done and waits for the next prompt",
-    "question": "Claude has a question",
-    "plan": "Claude has a plan to be approved",
-}
-_ENDED_TASKS = _names("completed failed killed stopped cancelled")  # of background tasks: any other status runs on
-_OWN_WORDS = (  # with which a program begins what it says as if a person had typed it
-    "<task-notification>",
-    "<command-name>",
-    "<command-message>",
-    "<local-command-",
-    "<system-reminder>",
-    "<teammate-message",
-    "<bash-",
-)
-_PEOPLE = ("user", "sdk")  # sources of a prompt
-# With which Claude Code begins the result of a call that a person said no to, or interrupted.
-_REJECTION_WORDS = (
-    "The user doesn't want to ",
-    "[Request interrupted by user",
-    "Request interrupted by user",
-    "Tool use rejected",
-    "User rejected",
-)
-_CHANGES_OF_CONVERSATION = ("clear", "resume")  # of SessionEnd: the process goes on with another session id
-_TELLING_INPUTS = ("command", "file_path", "notebook_path", "path", "url", "pattern", "query", "description", "prompt")
-_BLOCKS_UNSHOWN = _names("tool_use tool_call tool_call_chunk function_call thinking reasoning")
-_GIST_LENGTH = 200
-_QUOTE_LENGTH = 300
-_OPTIONS_SHOWN = 20
-_ASKED_LENGTH = 1000  # of a question or a plan, of which a person wants to know more
-
-
-def snake_case(name: str) -> str:
-    """A hook's name as the type of an entry, never empty: PreCompact is pre_compact."""
-    import re
-
-    parted = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name)
-    return re.sub(r"\W+", "_", parted).strip("_").lower() or "hook"
-
-
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else ""
-
-
-def _content_text(content: object) -> str:
-    """The text of a message's content, which is a text or a list of blocks; of an image, [image]."""
-    return "\n".join(filter(None, map(_block_text, content))) if isinstance(content, list) else _text(content)
-
-
-def _block_text(block: object) -> str:
-    if not isinstance(block, dict):
-        return _text(block)
-    kind = _text(block.get("type"))
-    return _text(block.get("text")) or ("" if kind in _BLOCKS_UNSHOWN else f"[{kind}]")
-
-
-def _digest(text: str) -> str:
-    import hashlib  # here, because a hook that brings its own event id never gets this far
-
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:_DIGEST_LENGTH]
-
-
-def _renamed(left: Members, **names: str) -> Members:
-    return {new: left.pop(old) for old, new in names.items() if old in left}
-
-
-def _renamed_texts(left: Members, **names: str) -> Members:
-    """As `_renamed`, for members that the store takes only as text: anything else stays left."""
-    return _renamed(left, **{old: new for old, new in names.items() if _text(left.get(old))})
-
-
-def _keep(left: Members, home: Members, reserved: Iterable[str]) -> None:
-    """Moves all that is left into `home`, as it is; what would pose as something else goes together under `payload`."""
-    taken = frozenset(home).union(reserved)
-    aside = {name: left.pop(name) for name in list(left) if name in taken}
-    home.update(left)
-    if aside:
-        home["payload"] = aside
-    left.clear()
-
-
-# For whom or what the session waits
-
-
-def _attention(reason: str, message: object, **more: Any) -> Members:
-    said = _text(message) if _text(message).strip() else _UNSAID[reason]
-    return {"attention": {"reason": reason, "message": said, **{name: it for name, it in more.items() if it}}}
-
-
-def _gist(tool_input: object) -> str:
-    """The text in a tool's input that tells a person most, on one line; empty if there is none."""
-    if not isinstance(tool_input, dict):
-        return ""
-    values = [tool_input.get(name) for name in _TELLING_INPUTS] + list(tool_input.values())
-    words = next(filter(None, (_text(value).split() for value in values)), [])
-    return " ".join(words)[:_GIST_LENGTH]
-
-
-def _asks_by_tool(left: Members) -> Members:
-    """Of the tools that are themselves a question to a person."""
-    tool, given = _text(left.get("tool_name")), left.get("tool_input")
-    given = given if isinstance(given, dict) else {}
-    if tool == "ExitPlanMode":
-        return _attention("plan", _text(given.get("plan"))[:_ASKED_LENGTH], tool=tool)
-    if tool == "AskUserQuestion":
-        return _attention("question", _asked(given)[:_ASKED_LENGTH], tool=tool, options=_options(given))
-    return {}
-
-
-def _questions(given: Members) -> list[Members]:
-    questions = given.get("questions")
-    return [it for it in questions if isinstance(it, dict)] if isinstance(questions, list) else []
-
-
-def _asked(given: Members) -> str:
-    return " / ".join(filter(None, (_text(it.get("question")) for it in _questions(given))))
-
-
-def _options(given: Members) -> list[str]:
-    """What there is to choose from, where one thing is asked."""
-    questions = _questions(given)
-    options = questions[0].get("options") if len(questions) == 1 else None
-    labels = [it.get("label") if isinstance(it, dict) else it for it in options] if isinstance(options, list) else []
-    return [_text(label)[:_GIST_LENGTH] for label in labels[:_OPTIONS_SHOWN] if _text(label)]
-
-
-def _asks_permission(left: Members) -> Members:
-    tool = _text(left.get("tool_name"))
-    message = ": ".join(filter(None, (tool, _gist(left.get("tool_input")))))
-    return _asks_by_tool(left) or _attention("permission", message, tool=tool)
-
-
-def _asks_if_so_notified(left: Members) -> Members:
-    kind, message = left.get("notification_type"), _text(left.get("message"))
-    reason = _ASKING_NOTIFICATIONS.get(_text(kind), "")
-    if kind is None:
-        reason = next((reason for words, reason in _ASKING_WORDS if words in message.lower()), "")
-    if kind == "agent_needs_input" and left.get("agent_id"):
-        reason = "question"
-    if not reason:
-        return {}
-    _, _, tool = message.partition("permission to use ") if reason == "permission" else ("", "", "")
-    return _attention(reason, message, tool=tool if tool.isidentifier() else "")
-
-
-def _is_answered(left: Members) -> Members:
-    return {"attention": None, **({"attentionId": _elicitation(left)} if _elicitation(left) else {})}
-
-
-def _elicitation(left: Members) -> str:
-    """A form has no id; its server asks one thing at a time."""
-    return _text(left.get("elicitation_id")) or _text(left.get("mcp_server_name"))
-
-
-def _asks_next_prompt(left: Members) -> Members:
-    if _works_on(left):
-        return {}
-    return _attention("input", _text(left.get("last_assistant_message"))[:_QUOTE_LENGTH])
-
-
-def _works_on(left: Members) -> bool:
-    """Whether something runs in the background, or is to wake it up."""
-    tasks = left.get("background_tasks")
-    running = (
-        [it for it in tasks if isinstance(it, dict) and it.get("status") not in _ENDED_TASKS]
-        if isinstance(tasks, list)
-        else []
-    )
-    return bool(running or left.get("session_crons"))
-
-
-def _asks_what_to_do_about_it(left: Members) -> Members:
-    members = [_text(left.get(name)) for name in ("last_assistant_message", "error_details", "error")]
-    return _attention("input", next(filter(str.strip, members), "Claude has failed")[:_QUOTE_LENGTH], error=members[2])
-
-
-# Who said it, and how it went
-
-
-def _is_by_machine(left: Members) -> Members:
-    source, prompt = left.get("source"), _text(left.get("prompt")).lstrip()
-    is_own = prompt.startswith(_OWN_WORDS) or (isinstance(source, str) and source not in _PEOPLE)
-    return {"machineMade": True} if is_own else {}
-
-
-def _is_rejected(left: Members) -> Members:
-    return {"rejected": True} if left.get("is_interrupt") is True or _says_no(_text(left.get("error"))) else {}
-
-
-def _says_no(result: str) -> bool:
-    return result.replace("\u2019", "'").lstrip().startswith(_REJECTION_WORDS)
-
-
-# One builder for each kind of event
-
-
-def _logs(
-    event_type: str, entry_type: str, more: Callable[[Members], Members] = lambda left: {}, /, **renamed: str
-) -> Builder:
-    def build(left: Members, claude_id: str) -> tuple[str, Members]:
-        said = more(left)
-        return event_type, {"type": entry_type, **_renamed(left, **renamed), **said}
-
-    return build
-
-
-def _named_action(left: Members, claude_id: str) -> tuple[str, Members]:
-    return "action", {"type": snake_case(left["hook_event_name"])}
-
-
-def _session_created(left: Members, claude_id: str) -> tuple[str, Members]:
-    initial: Members = {"source": "claude-code"}
-    reserved = {*_METADATA_HAS, *(name for name in left if "." in name)}  # a dotted name would reach into an object
-    if isinstance(left.get("model"), str):
-        initial["config"] = {"model": left["model"]}
-    else:
-        reserved.add("model")
-    metadata = {"claudeSessionId": claude_id} if claude_id else {}
-    _keep(left, metadata, reserved)
-    return "session_created", {"initial": initial, "metadata": metadata}
-
-
-def _session_finalized(left: Members, claude_id: str) -> tuple[str, Members] | None:
-    """A conversation that another takes the place of is not the end of a session that holds both."""
-    if claude_id and left.get("reason") in _CHANGES_OF_CONVERSATION:
-        return None
-    return "session_finalized", {}  # how it ended follows from what was said before
-
-
-def _agent(event_type: str, kind: str, **more: str) -> Builder:
-    def build(left: Members, claude_id: str) -> tuple[str, Members] | None:
-        if not _is_id(left.get("agent_id")):
-            return None
-        named = {**_renamed(left, agent_id="agentId"), **_renamed_texts(left, agent_type="type")}
-        result = _renamed(left, last_assistant_message="result") if event_type == "agent_completed" else {}
-        return event_type, {"type": kind, **named, **more, **result}
-
-    return build
-
-
-def _goal_id(task_id: str, claude_id: str) -> str:
-    """Claude Code counts tasks from 1 in each of its sessions, and several of those may share one of the store's."""
-    import re
-
-    named = "-".join(filter(None, ("task", claude_id[:8], task_id)))
-    safe = re.sub(r"[^A-Za-z0-9._-]|(?<=\.)\.", "-", named)
-    if len(safe) <= _ID_LENGTH:
-        return safe
-    return f"{safe[: _ID_LENGTH - _DIGEST_LENGTH - 1]}-{_digest(named)}"
-
-
-def _goal(event_type: str, id_name: str, **more: str) -> Builder:
-    def build(left: Members, claude_id: str) -> tuple[str, Members] | None:
-        task_id = _text(left.get("task_id"))
-        if not task_id:
-            return None
-        told = {**_renamed_texts(left, task_subject="description"), **_renamed(left, task_description="details")}
-        default = {"description": task_id} if event_type == "goal_added" else {}
-        return event_type, {id_name: _goal_id(task_id, claude_id), **default, **more, **told}
-
-    return build
-
-
-# The mapping
-
-_TOOL = {"tool_name": "tool", "tool_input": "input"}
-_CALL = {"tool_use_id": "toolUseId", **_TOOL}
-_ENDED_CALL = {**_CALL, "duration_ms": "durationMs"}
-
-# Members that keep their name (prompt, error, message, reason …) need no mention: whatever is left is kept.
-_BUILDERS: dict[str, Builder] = {
-    "SessionStart": _session_created,
-    "UserPromptSubmit": _logs("action", "prompt", _is_by_machine),
-    "PreToolUse": _logs("action", "tool_call", _asks_by_tool, **_CALL),
-    "PostToolUse": _logs("response", "tool_result", tool_response="output", **_ENDED_CALL),
-    "PostToolUseFailure": _logs("response", "tool_error", _is_rejected, **_ENDED_CALL),
-    "PermissionRequest": _logs("action", "permission_request", _asks_permission, **_TOOL),
-    "PermissionDenied": _logs("action", "permission_denied", **_CALL),
-    "Notification": _logs("action", "notification", _asks_if_so_notified, notification_type="notificationType"),
-    "Elicitation": _logs(
-        "action", "elicitation", lambda left: _attention("question", left.get("message"), id=_elicitation(left))
-    ),
-    "ElicitationResult": _logs("action", "elicitation_result", _is_answered),
-    "Stop": _logs("response", "assistant_message", _asks_next_prompt, last_assistant_message="message"),
-    "StopFailure": _logs(
-        "response", "error", _asks_what_to_do_about_it, error_details="errorDetails", last_assistant_message="message"
-    ),
-    "SubagentStart": _agent("agent_spawned", "subagent"),
-    "SubagentStop": _agent("agent_completed", "internal", status="completed"),
-    "TaskCreated": _goal("goal_added", "id"),
-    "TaskCompleted": _goal("goal_updated", "goalId", status="completed"),
-    "SessionEnd": _session_finalized,
-}
-
-
-def _typed_data(payload: Members, claude_id: str, lane: str | None) -> tuple[str, Members]:
-    left, hook = dict(payload), payload["hook_event_name"]
-    if lane is None:
-        built = _BUILDERS.get(hook, _named_action)(left, claude_id)
-    else:
-        built = _built_in_lane(left, claude_id, lane)
-    event_type, data = built or _named_action(left, claude_id)
-    if event_type in ("action", "response") and _agent_of(payload, lane):
-        if (data.get("attention") or {}).get("reason") == "input":  # an agent at its prompt waits for no person,
-            del data["attention"]
-        if data.get("type") == "prompt":  # and it is another agent that prompts it
-            data["machineMade"] = True
-    _keep(left, data, _ENTRY_HAS | _RECORD_HAS.get(event_type, frozenset()))
-    return event_type, data
-
-
-def _agent_of(payload: Members, lane: str | None) -> str | None:
-    """Who said it; None: the agent that the session is about."""
-    agent_id = payload.get("agent_id")
-    return agent_id if _is_id(agent_id) else lane or None
-
-
-def _built_in_lane(left: Members, claude_id: str, lane: str) -> tuple[str, Members] | None:
-    """What another program of Claude Code does in a session that is not about it: it is an agent there.
-
-    The lane "" is for one that is over, and that another has taken the place of.
-    """
-    hook = left["hook_event_name"]
-    if hook == "SessionEnd":
-        return ("agent_completed", {"agentId": lane, "type": "claude", "status": "completed"}) if lane else None
-    if hook == "SessionStart" and lane:
-        if left.get("source") == "compact":  # it has begun before
-            return None
-        return "agent_spawned", {"agentId": lane, "type": "claude"}
-    built = _BUILDERS.get(hook, _named_action)(left, claude_id)
-    if built and built[0] == "agent_spawned" and lane:
-        built[1]["parentAgentId"] = lane
-    return built
-
-
-# What names the one thing that a payload is about, so that the same told again is recognised, whatever else it says.
-_NATURAL_KEYS = {
-    "PreToolUse": ("tool_use_id",),
-    "PostToolUse": ("tool_use_id",),
-    "PostToolUseFailure": ("tool_use_id",),
-    "PermissionDenied": ("tool_use_id",),
-    "SubagentStart": ("agent_id",),
-    "TaskCreated": ("task_id",),
-    "MessageDisplay": ("message_id", "index"),
-    "Elicitation": ("elicitation_id",),
-    "ElicitationResult": ("elicitation_id",),
-}
-# What tells apart those that have one id because ids begin anew (`call_0` with each reply, an agent that is resumed).
-_TELLING_APART = ("prompt_id", "tool_name", "tool_input", "task_subject", "message", "action")
-_UNIQUE_LENGTH = 12  # characters, with a digit among them, that nobody counts up to
-
-
-def _is_unique(key: str) -> bool:
-    """Whether an id is one of those that are made up, and not counted."""
-    parts = key.replace("-", "_").split("_")
-    return any(len(part) >= _UNIQUE_LENGTH and not part.isalpha() for part in parts) or len("".join(parts)) >= 32
-
-
-def _natural_key(payload: Members) -> str | None:
-    """The id of the event that a payload stands for, made from what it names; None where it names nothing."""
-    hook: str = payload["hook_event_name"]
-    parts = [payload.get(name) for name in _NATURAL_KEYS.get(hook, ())]
-    if not parts or not all(isinstance(part, (str, int)) and part != "" for part in parts):
-        return None
-    key = "-".join([hook, *map(str, parts)])
-    if _is_id(key) and _is_unique(str(parts[0])) and hook != "SubagentStart":
-        return key
-    import json
-
-    try:
-        digest = _digest(json.dumps([parts, *map(payload.get, _TELLING_APART)], sort_keys=True))
-    except RecursionError:  # nested deeper than the store takes anyway
-        return None
-    key = f"{key}-{digest}"
-    return key if _is_id(key) else f"{hook}-{digest}"
-
-
-_NAMED_RUNS = _names("lg.call lg.result lg.turn")  # of graphs: what begins the ids of their events
-
-
-def is_named(event_id: str | None, data: Members) -> bool:
-    """Whether an event's id was made from what it is about: whoever has the id says the same, in whatever words."""
-    kind = (event_id or "").partition("-")[0]
-    return (kind in _NATURAL_KEYS and "hook_event_name" in data) or (kind in _NAMED_RUNS and "runId" in data)
-
-
-def claude_code_events(
-    payload: object,
-    *,
-    session_id: str | None = None,
-    user_id: str | None = None,
-    event_id: str | None = None,
-    timestamp: str | None = None,
-    lane: str | None = None,
-) -> list[dict[str, Any]]:
-    """The events, as lines of a batch, that one Claude Code hook payload (decoded JSON) stands for: exactly one.
-
-    `session_id` replaces Claude Code's own. Without `event_id` a payload that names one thing gets an id made from it.
-    `lane` is the agent that the payload's program is there, where the session is about another program.
-    Raises ValueError, naming the field, if the payload is not an object, or its hook or its session is not named.
-    """
-    if not isinstance(payload, dict):
-        raise ValueError("payload must be a JSON object")
-    if not _text(payload.get("hook_event_name")):
-        raise ValueError("hook_event_name must be a non-empty string")
-    session = payload.get("session_id") if session_id is None else session_id
-    if not isinstance(session, str):
-        raise ValueError("session_id must be a string")
-    if not _is_id(session):
-        raise ValueError(f"session_id must be {_ID_RULE}: {session!r:.80}")
-    own = _text(payload.get("session_id"))
-    event_type, data = _typed_data(payload, "" if own == session else own, lane)
-    event = {
-        "type": event_type,
-        "sessionId": session,
-        "eventId": _natural_key(payload) if event_id is None else event_id,
-        "userId": user_id,
-        "agentId": _agent_of(payload, lane),
-        "timestamp": timestamp,
-        "data": data,
-    }
-    return [{name: value for name, value in event.items() if value is not None}]
-
-
-# What is known of calls only when all of a reply are through
+# A payload goes to the store as it is, which maps it; beside it stands what only this side knows: `HookNarrator`
+# deduplicates, and attributes each to a program of the session.
 
 _BATCH_MARKS = (
     b"tool_use_error>",
@@ -1933,13 +1463,6 @@ _BATCH_MARKS = (
     b"ermission",
     b"approval",
     b"Auto mode",
-)
-_DENIAL_WORDS = (
-    "Permission to use ",
-    "Claude requested permissions to ",
-    "This command requires approval",
-    "This Bash command contains multiple operations. The following part",
-    "Auto mode is unavailable: ",
 )
 
 
@@ -1954,35 +1477,20 @@ def tells_something_new(payload: bytes) -> bool:
     return any(mark in rest for mark in _BATCH_MARKS)
 
 
-def _told_by_batch(payload: Members) -> Iterator[tuple[Members, Members]]:
-    """The payloads that hooks would have had for the calls that none ran for, and what their entries have besides."""
-    calls = payload.get("tool_calls")
-    common = {name: it for name, it in payload.items() if name != "tool_calls"}
-    for call in calls if isinstance(calls, list) else ():
-        if not isinstance(call, dict):
-            continue
-        error = _content_text(call.get("tool_response")) or _text(call.get("tool_response"))
-        about = {name: it for name, it in call.items() if name in _CALL}
-        failed = {**common, **about, "hook_event_name": "PostToolUseFailure", "error": error}
-        if error.startswith("<tool_use_error>"):  # before any hook ran
-            failed["error"] = error[len("<tool_use_error>") :].replace("</tool_use_error>", "")
-            begun = {name: it for name, it in failed.items() if name != "error"}
-            yield {**begun, "hook_event_name": "PreToolUse"}, {"refused": True}
-            yield failed, {"refused": True}
-        elif _says_no(error):
-            yield failed, {}
-        elif error.startswith(_DENIAL_WORDS):  # by a rule
-            yield failed, {"refused": True}
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
 
-
-# The hooks of a session together
 
 _SAME_MILLISECONDS = 2000  # in which several hooks tell of one happening
 _SESSIONS_KNOWN = 200
 _PROGRAMS_KNOWN = 100
+_DIGEST_LENGTH = 16  # hex digits: enough to tell apart the payloads of one session
+_ERROR_LENGTH = 1000
 _TRANSCRIPT_BYTES = 256 << 10  # of a transcript's end
 # Claude Code waits for all who are told of one of these, before another comes.
 _IN_TURN = _names("SessionStart UserPromptSubmit Stop StopFailure SessionEnd")
+_HOOK_LINE = b'{"type":"hook",'
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 class HookNarrator:
@@ -1998,40 +1506,25 @@ class HookNarrator:
         self.state: Members = {"recent": {}, "sessions": {}, **(state or {})}
 
     def lines(self, record: bytes) -> list[bytes]:
-        """None, one, or several; a record that is an event already stays as it is.
+        """One, or none of what was told already; a record that is an event already stays as it is.
 
-        Raises ValueError if a hook's payload is not one.
+        Raises ValueError if a hook's payload is no JSON.
         """
         head, named, payload = record.partition(b',"hook":')
         if not named or b',"data":' in head or not record.endswith(b"}"):
             return [record]
-        known, body = _decoded(head + b"}"), _payload(payload[:-1])
-        plain = _Plain()
-        return [_line({**it, "data": plain.value(it["data"])}) for it in self._events(known, body, payload)]
-
-    def _events(self, known: Members, payload: Any, text: bytes) -> list[Members]:
-        given = {
-            "session_id": _as_id(known["sessionId"], "session") if known["sessionId"] else None,
-            "user_id": _as_user(known.get("userId")),
-            "timestamp": known["timestamp"],
-        }
-        claude_code_events(payload, **given)  # raises before anything is noted of it
-        if self._is_told(known, payload, text):
-            return []
-        session = given["session_id"] or payload["session_id"]
-        lane = self._lane(session, payload, _process(known.get("ppid"))) if given["session_id"] else None
-        if payload["hook_event_name"] == "PostToolBatch":
-            return list(self._told_late(payload, known, lane=lane, **given))
-        (event,) = claude_code_events(payload, **given, lane=lane, event_id=_own_key(payload) or known["eventId"])
-        self._complete(event, payload, known)
-        return [event]
-
-    def _told_late(self, payload: Members, known: Members, **given: Any) -> Iterator[Members]:
-        for number, (told, more) in enumerate(_told_by_batch(payload)):
-            event_id = _own_key(told) or f"{known['eventId']}-{number}"
-            (event,) = claude_code_events(told, **given, event_id=event_id)
-            event["data"].update(more, hook_event_name=payload["hook_event_name"])
-            yield event
+        known, text = _decoded(head + b"}"), payload[:-1].strip()
+        body = _decoded(text)
+        session = _as_id(known["sessionId"], "session") if known["sessionId"] else None
+        line = {"eventId": known["eventId"], "timestamp": known["timestamp"]}
+        line.update({"sessionId": session} if session else {})
+        line.update({"userId": user} if (user := _as_user(known.get("userId"))) else {})
+        if isinstance(body, dict) and _text(body.get("hook_event_name")) and _is_id(session or body.get("session_id")):
+            if self._is_told(known, body, text):
+                return []
+            line.update(self._known(known, body, session))
+        data = _redacted_by(_redaction(), text[len(_BYTE_ORDER_MARK) :] if text.startswith(_BYTE_ORDER_MARK) else text)
+        return [b'%s%s,"data":%s}' % (_HOOK_LINE, _encoded(line)[1:-1], data)]
 
     # Once
 
@@ -2059,9 +1552,9 @@ class HookNarrator:
         it: Members = sessions.setdefault(session, new)
         return it
 
-    def _lane(self, session: str, payload: Members, process: str) -> str | None:
+    def _lane(self, it: Members, payload: Members, process: str) -> str | None:
         """None: the program that the session is about; "": one that was that before; else the agent that it is."""
-        it, claude = self._session(session), _text(payload.get("session_id"))
+        claude = _text(payload.get("session_id"))
         hook, starts = payload["hook_event_name"], payload["hook_event_name"] == "SessionStart"
         if claude != it["main"] and self._takes_over(it, claude, payload, process):
             it["before"] = [*it["before"], *filter(None, [it["main"]])][-_PROGRAMS_KNOWN:]
@@ -2088,31 +1581,22 @@ class HookNarrator:
         goes_on = starts and source in ("resume", "fork", "compact") and _pid(process) == _pid(it["process"]) != ""
         return goes_on or _is_gone(it["process"])
 
-    # Why it ended
+    # What the payload does not say
 
-    def _complete(self, event: Members, payload: Members, known: Members) -> None:
-        kind, data = event["type"], event["data"]
-        if kind == "session_created":
-            data.update(_origin(known.get("parentSession"), known.get("tags")))
-        if "agentId" in event:
-            return
-        about = self._session(event["sessionId"])
-        if payload["hook_event_name"] in ("UserPromptSubmit", "StopFailure"):
-            about["isToldOf"] = payload["hook_event_name"] == "StopFailure"
-        if kind == "session_finalized" and known.get("isWithin"):
-            event.update(type="action", data={**data, "type": "program_ended"})
-        if kind == "session_finalized":
+    def _known(self, known: Members, payload: Members, session: str | None) -> Members:
+        hook, about = payload["hook_event_name"], self._session(session or payload["session_id"])
+        lane = self._lane(about, payload, _process(known.get("ppid"))) if session else None
+        told: Members = {"isReplaced": True} if lane == "" else {"agentId": lane} if lane else {}
+        if hook == "SessionStart":
+            told.update(_origin(known.get("parentSession"), known.get("tags")))
+        if lane or _is_id(payload.get("agent_id")):
+            return told
+        if hook in ("UserPromptSubmit", "StopFailure"):
+            about["isToldOf"] = hook == "StopFailure"
+        if hook == "SessionEnd":
             error = "" if about["isToldOf"] else _last_api_error(_text(payload.get("transcript_path")))
-            event["data"].update({"error": error} if error else {})
-
-
-def _own_key(payload: Members) -> str | None:
-    """The natural key of what a hook's record tells, where it needs no digest: other records have ids of their own."""
-    if payload["hook_event_name"] == "SubagentStart":
-        return None
-    key = _natural_key(payload)
-    id_name = _NATURAL_KEYS.get(payload["hook_event_name"], ("",))[0]
-    return key if key and _is_unique(str(payload.get(id_name))) else None
+            told.update({"error": error} if error else {}, **({"isWithin": True} if known.get("isWithin") else {}))
+        return told
 
 
 def _milliseconds(timestamp: str) -> int:
@@ -2192,8 +1676,11 @@ def _api_error(entry: Members) -> str:
         return ""
     message = entry.get("message")
     said = message.get("content") if isinstance(message, dict) else ""
-    text = _text(said) or _content_text(said) or _text(entry.get("error")) or "API Error"
-    return _clean(text[:_ASKED_LENGTH])
+    parts = said if isinstance(said, list) else [said]
+    texts = filter(None, (_text(part.get("text") if isinstance(part, dict) else part) for part in parts))
+    text = _clean(("\n".join(texts) or _text(entry.get("error")) or "API Error")[:_ERROR_LENGTH])
+    redaction = _redaction()
+    return redaction.text(text) if redaction is not None else text
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -2682,6 +2169,8 @@ class Sender:
     def _post(self, lines: list[bytes]) -> list[Rejection]:
         """The store has the lines, but for those that are returned: refused for good. Raises _Unreachable."""
         answer = self._answer(lines)
+        if answer.status == _TOO_LARGE and len(lines) == 1 and len(lines[0]) > _EVENT_BYTES:
+            return self._post([_encoded(_fit(_decoded(lines[0])))])
         if answer.status != 200 and len(lines) == 1:
             return [(0, answer.status, answer.body[:1000].decode(errors="replace"))]
         rejected = answer.rejections() if answer.status == 200 else None
@@ -2689,9 +2178,11 @@ class Sender:
             middle = (len(lines) + 1) // 2
             first = self._post(lines[:middle])
             return first + [(middle + index, status, why) for index, status, why in self._post(lines[middle:])]
-        for _, status, reason in rejected:
+        for index, status, reason in rejected:
             if status in _TRANSIENT or status >= 500:
                 raise _Unreachable(f"{self.link.service_url} cannot take an event now, {status}: {reason}")
+            if reason.startswith("type:") and lines[index].startswith(_HOOK_LINE):
+                raise _Unreachable(f"{self.link.service_url} is older than this file: renew the store first. {_KEPT}")
         return rejected
 
     def _answer(self, lines: list[bytes]) -> _Answer:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import atexit
 import dataclasses
+import hashlib
 import logging
 import os
 import re
@@ -25,11 +26,8 @@ from typing import TYPE_CHECKING, Any
 from hook_agent import (
     _CUT,
     _ID_LENGTH,
-    _QUOTE_LENGTH,
     _as_id,
     _clean,
-    _content_text,
-    _digest,
     _encoded,
     _end_by,
     _is_id,
@@ -54,11 +52,14 @@ _TASK_LENGTH = 200
 _ITEMS_SHOWN = 100
 _MESSAGES_SHOWN = 10  # the newest of a list of messages
 _LEVELS_SHOWN = 16
+_QUOTE_LENGTH = 300
+_DIGEST_LENGTH = 16  # hex digits
 _TRACEBACK_LINES = 12
 _RUNS_KEPT = 10_000  # that have begun: those that are never said to have ended would pile up
 
 _ROLES = {"human": "user", "HumanMessageChunk": "user", "ai": "assistant", "AIMessageChunk": "assistant"}
 _ASKING_MEMBERS = ("question", "message", "prompt", "description", "query", "task", "action")
+_BLOCKS_UNSHOWN = _names("tool_use tool_call tool_call_chunk function_call thinking reasoning")
 _PAUSING = _names("GraphInterrupt GraphDrained")
 _CANCELLING = _names("CancelledError KeyboardInterrupt GeneratorExit")
 
@@ -68,6 +69,22 @@ _CANCELLING = _names("CancelledError KeyboardInterrupt GeneratorExit")
 # ---------------------------------------------------------------------------------------------------------------------
 
 # Classes are known by what they have, so that nothing need be imported.
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:_DIGEST_LENGTH]
+
+
+def _content_text(content: object) -> str:
+    """The text of a message's content, which is a text or a list of blocks; of an image, [image]."""
+    return "\n".join(filter(None, map(_block_text, content))) if isinstance(content, list) else _text(content)
+
+
+def _block_text(block: object) -> str:
+    if not isinstance(block, dict):
+        return _text(block)
+    kind = _text(block.get("type"))
+    return _text(block.get("text")) or ("" if kind in _BLOCKS_UNSHOWN else f"[{kind}]")
 
 
 def _is_message(value: object) -> bool:

@@ -4,6 +4,7 @@ text, webhook_targets, settings, log, histogram  what every wing may use
 model/        events, documents, drafts, problems, redaction: pure
 store/        the file: schema and migrations, appender, writer, reader, search, broadcaster, integrity, folder
 upkeep/       what follows the writer: tree, backups, comparison, retention, archives, webhooks
+adapters/     what other programs say in words of their own: Claude Code's hooks
 analytics/    canned queries, and Datasette beside the server
 appliance     all of these as one thing, opened at the start and closed at the end
 web/          ASGI: gate, fast path, routes, live feed, page, metrics, documentation

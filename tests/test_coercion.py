@@ -199,6 +199,7 @@ envelopes = st.fixed_dictionaries(
     },
 )
 numbers = count()
+TAKEN: Json = {"max_event_bytes": LIMIT, "may_delete": True, "redacted": lambda data: data, "hook": lambda line: []}
 
 
 def leaves(value: Any) -> Iterator[Any]:
@@ -237,9 +238,7 @@ def test_no_event_with_a_kind_and_a_session_is_rejected_and_again_it_is_the_same
 @given(envelopes)
 def test_nothing_of_an_event_is_lost(event: Json) -> None:
     line = json.dumps(event | {"sessionId": "s"}).encode()
-    ((_, draft),), rejections = drafts_of_batch(
-        line, max_event_bytes=LIMIT, may_delete=True, redacted=lambda data: data
-    )
+    ((_, (draft,)),), rejections = drafts_of_batch(line, **TAKEN)
     assert rejections.statuses == {}
     kept = [draft.event_id, draft.user_id, draft.agent_id, draft.type, draft.patch, *leaves(draft.data)]
     data = event.get("data")
@@ -260,7 +259,7 @@ def test_what_has_become_of_a_line_stays_as_it_is(event: Json) -> None:
     line = json.dumps(event | {"sessionId": "s"}).encode()
     drafts = []
     for _ in range(2):
-        ((_, draft),), _ = drafts_of_batch(line, max_event_bytes=LIMIT, may_delete=True, redacted=lambda data: data)
+        ((_, (draft,)),), _ = drafts_of_batch(line, **TAKEN)
         drafts.append(draft)
         line = json.dumps(
             {

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hook_agent import claude_code_events, snake_case
+from sessionstore.adapters.claude_code import claude_code_events, snake_case
 
 Json = dict[str, Any]
 

@@ -16,7 +16,8 @@ import httpx
 import pytest
 
 import hook_agent
-from hook_agent import claude_code_events
+from sessionstore.adapters import claude_code
+from sessionstore.adapters.claude_code import claude_code_events
 from tests.repeats import marked
 from tests.test_hook_mapping import CORPUS, NATURALLY_KEYED, TABLE, hook, lost, names, rest
 
@@ -592,19 +593,21 @@ def both_ways(http: httpx.Client, name: str, body: bytes) -> tuple[Json, Json]:
     """What the store has of a payload that came by the hook command, and of the same posted."""
     payload = body.replace(b"SESSION", name.encode())
     (line,) = hook_agent.HookNarrator().lines(hook_agent._hook_record(payload).removesuffix(b"\n"))
-    event = json.loads(line)
-    headers = {"x-timestamp": event["timestamp"], "idempotency-key": event["eventId"]}
-    post_batch(http, line.decode())
-    by_hook = told_alone(http, event)
+    answer = http.post("/api/events", content=line, headers=NDJSON).raise_for_status().json()
+    assert (answer["accepted"], answer["rejected"]) == (1, [])
+    by_hook = told_alone(http, name)
+    headers = {"x-timestamp": by_hook["timestamp"], "idempotency-key": by_hook["eventId"]}
     answer = http.post(HOOKS, content=payload, headers={"content-type": "application/json"} | headers)
     assert answer.status_code == 200, answer.text
-    return by_hook, told_alone(http, event)
+    return by_hook, told_alone(http, name)
 
 
-def told_alone(http: httpx.Client, event: Json) -> Json:
-    """What the store has of an event, whose session is then deleted."""
-    (found,) = (one for one in events_of(http, event["sessionId"]) if one["eventId"] == event["eventId"])
-    http.delete(f"/api/sessions/{event['sessionId']}").raise_for_status()
+def told_alone(http: httpx.Client, session_id: str) -> Json:
+    """The event that the store has of a session, apart from its beginning; the session is then deleted."""
+    events = events_of(http, session_id)
+    found = events[0] if len(events) == 1 else events[1]
+    assert len(events) == 1 or "implicit" in events[0]["data"]
+    http.delete(f"/api/sessions/{session_id}").raise_for_status()
     return found | {"cursor": 0, "receivedAt": ""}
 
 
@@ -648,6 +651,117 @@ def test_a_batch_of_the_client_tells_the_same(http: httpx.Client, replayed: list
     assert (again["accepted"], again["rejected"], again["cursor"]) == (0, [], answer["cursor"])
     for once, batched in zip(by_session(replayed), by_session(deliveries), strict=True):
         assert comparable(http, batched, "batch-") == comparable(http, once, "once-")
+
+
+# ------------------------------------------------------------- as lines of a batch
+
+
+def hook_line(event_id: str, payload: object, **known: object) -> str:
+    return json.dumps(
+        {"type": "hook", "eventId": event_id, "timestamp": "2026-02-13T20:59:12Z", **known, "data": payload}
+    )
+
+
+def test_hooks_in_a_batch_are_what_they_are_when_posted(http: httpx.Client, replayed: list[Delivery]) -> None:
+    """Also told again, in another form, and with what other events there are before and after, in order."""
+    named = {
+        (d.payload["session_id"], claude_code.own_key(d.payload) or d.key): d
+        for d in reversed(corpus("lines-"))
+        if d.payload["hook_event_name"] != "PostToolBatch"  # of which a line tells only what no other hook has told
+    }
+    ids = {d.key: event_id for (_, event_id), d in reversed(named.items())}
+    deliveries = list(reversed(named.values()))
+    lines = [hook_line(d.key, d.payload, timestamp=d.timestamp, userId="unknown") for d in deliveries]
+    step = '{"type":"action","sessionId":"lines-step","eventId":"step-%d","data":{"type":"step"}}'
+    answer = post_batch(http, "\n".join(f"{step % number}\n{line}" for number, line in enumerate(lines)))
+    assert (answer["accepted"], answer["duplicates"], answer["rejected"]) == (2 * len(lines), 0, [])
+    packed = [json.dumps(json.loads(line), separators=(",", ":")) for line in lines]
+    assert packed[0].startswith('{"type":"hook",') and not lines[0].startswith('{"type":"hook",')
+    again = post_batch(http, "\n".join(packed))
+    assert (again["accepted"], again["duplicates"], again["rejected"]) == (0, len(lines), [])
+    stored = {event["eventId"]: event for session in by_session(deliveries) for event in events_of(http, session)}
+    steps = [event["cursor"] for event in http.get("/api/events?sessionId=lines-step&limit=1000").json()["items"]]
+    order = [cursor for pair in zip(steps[1:], map(stored.get, ids.values()), strict=True) for cursor in pair]
+    cursors = [it if isinstance(it, int) else it["cursor"] for it in order if it]
+    assert len(cursors) == 2 * len(lines) and cursors == sorted(cursors)
+    for session in by_session(replayed):
+        for event in events_of(http, session):
+            if event["eventId"] in ids:
+                by_line = stored[ids[event["eventId"]]]
+                assert told_in(by_line, "lines-") == told_in(event, "once-")
+
+
+def told_in(event: Json, prefix: str) -> Json:
+    """What of an event is the same by whichever way it came."""
+    told = {name: event[name] for name in ("type", "agentId", "timestamp", "userId")}
+    told["data"] = rest(event["data"], "seq")
+    without_prefix: Json = json.loads(json.dumps(told).replace(prefix, ""))
+    return without_prefix
+
+
+def test_a_batch_of_calls_is_what_no_other_hook_has_told(http: httpx.Client, session_id: str) -> None:
+    refused = {"tool_name": "Grep", "tool_use_id": "call_0", "tool_response": "<tool_use_error>No</tool_use_error>"}
+    told = {"tool_name": "Bash", "tool_use_id": "call_1", "tool_response": "fine"}
+    payload = hook("PostToolBatch", tool_calls=[told, refused]) | {"session_id": session_id}
+    lines = hook_line("batch-1", payload), hook_line("batch-2", {**payload, "tool_calls": [told]})
+    answer = post_batch(http, "\n".join(lines))
+    assert (answer["accepted"], answer["duplicates"], answer["rejected"]) == (1, 1, [])
+    assert [event["eventId"] for event in events_of(http, session_id)[1:]] == ["batch-1-0", "batch-1-1"]
+    again = post_batch(http, lines[0])
+    assert (again["accepted"], again["duplicates"], again["cursor"]) == (0, 1, answer["cursor"])
+
+
+def test_a_hook_that_comes_again_is_known_by_its_id_whatever_becomes_of_it_now(
+    http: httpx.Client, session_id: str
+) -> None:
+    """The store may have been renewed in between, and map it otherwise."""
+    payload = hook("UserPromptSubmit", prompt="go") | {"session_id": session_id}
+    post_batch(http, hook_line("p-1", payload))
+    again = post_batch(http, hook_line("p-1", payload, agentId="claude-2"))
+    assert (again["duplicates"], again["rejected"]) == (1, [])
+
+
+@pytest.mark.parametrize(
+    ("payload", "kept"),
+    [
+        ({"hook_event_name": 7, "text": "a"}, {"hook_event_name": 7, "text": "a"}),
+        ({"text": "a", "type": "odd"}, {"text": "a", "payload": {"type": "odd"}}),
+        ([1, {"a": 2}], {"payload": [1, {"a": 2}]}),
+        ("Stop", {"payload": "Stop"}),
+        (None, {"payload": None}),
+    ],
+)
+def test_what_is_no_payload_is_kept_where_its_session_is_known(
+    http: httpx.Client, session_id: str, payload: object, kept: Json
+) -> None:
+    answer = post_batch(http, hook_line("odd-1", payload, sessionId=session_id, userId="u" * 300, timestamp="soon"))
+    assert (answer["accepted"], answer["rejected"]) == (1, [])
+    (entry,) = session_of(http, session_id)["actions"]
+    assert entry["type"] == "hook" and {name: entry[name] for name in kept} == kept
+    rejected = post_batch(http, hook_line("odd-1", payload))["rejected"]
+    assert [line["status"] for line in rejected] == [422]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"type":"hook","sessionId":"%b","eventId":"e","data":{"hook_event_name":"Odd","session_id":"x","t":"caf\xe9"}}',
+        b'{"type":"hook","sessionId":"%b","data":{"hook_event_name":"Odd","session_id":"x","t":'
+        + b"[" * 900
+        + b"]" * 900
+        + b"}}",
+        b'{"type":"hook","sessionId":"%b","data":{"hook_event_name":"Odd","session_id":"x","t":"'
+        + b"x" * (2 << 20)
+        + b'"}}',
+        b'\xef\xbb\xbf{"data":{"hook_event_name":"Odd","session_id":"x","t":"\\ud800"},"sessionId":"%b","type":"hook"}',
+    ],
+    ids=["not UTF-8", "deep", "large", "byte-order mark"],
+)
+def test_no_line_of_a_hook_is_refused_for_its_form(http: httpx.Client, session_id: str, line: bytes) -> None:
+    answer = http.post("/api/events", content=line.replace(b"%b", session_id.encode()), headers=NDJSON).json()
+    assert (answer["accepted"], answer["rejected"]) == (1, [])
+    (entry,) = session_of(http, session_id)["actions"]
+    assert entry["type"] == "odd" and len(entry["t"]) > 0
 
 
 @pytest.mark.parametrize("seed", SEEDS)

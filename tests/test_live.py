@@ -440,7 +440,7 @@ def test_readers_join_while_writers_write(
         async with asyncio.timeout(peers.SECONDS):
             async with writing(port, [f"{session_id}-{n}" for n in range(WRITERS)]):
                 while len(readers) < 20:
-                    await asyncio.sleep(chance.uniform(0, 0.06))
+                    await asyncio.sleep(chance.uniform(0, 0.03))
                     after = chance.randint(oldest, await newest_cursor(port))
                     reader = read_until(end, reading, port, after, stay)
                     readers.append((after, asyncio.create_task(reader)))
@@ -452,6 +452,63 @@ def test_readers_join_while_writers_write(
     for after, heard in readers:
         assert heard == list(range(after + 1, after + 1 + len(heard)))
         assert heard[-1] > end > oldest
+
+
+async def subscriber(
+    end: asyncio.Future[int], port: int, chance: random.Random, oldest: int, names: list[str]
+) -> tuple[dict[str, int], list[int]]:
+    """Names one session after another, until each has said something beyond the end.
+
+    Since when it wants each; and the cursors that it heard.
+    """
+    after = chance.randint(oldest, await newest_cursor(port))
+    since = dict.fromkeys(chance.sample(names, 2), after)
+    heard: list[int] = []
+    newest: dict[str, int] = {}
+    moments = {chance.randrange(1, 200) for _ in range(4)}
+    url = f"ws://127.0.0.1:{port}/ws?after={after}&session=" + "&session=".join(since)
+    async with connect(url, proxy=None, max_size=None, compression=None, close_timeout=0.1) as client:
+        await client.recv()
+        while not end.done() or min(newest.get(name, 0) for name in since) <= end.result():
+            event = json.loads(await client.recv())
+            heard.append(event["cursor"])
+            newest[event["sessionId"]] = event["cursor"]
+            if len(heard) in moments:
+                name, after = chance.choice(names), chance.randint(oldest, max(heard))
+                since[name] = min(after, since.get(name, after))
+                await client.send(json.dumps({"type": "subscribe", "session": name, "after": after}))
+        await client.send('{"type":"ping"}')
+        while (message := json.loads(await client.recv())) != {"type": "pong"}:
+            heard.append(message["cursor"])
+    return since, heard
+
+
+def test_who_subscribes_at_any_moment_gets_each_event_once(
+    appliance: Appliance, http: httpx.Client, session_id: str
+) -> None:
+    chance = random.Random(5)
+    oldest, names = head(http), [f"{session_id}-{n}" for n in range(WRITERS)]
+
+    async def scenario() -> list[tuple[dict[str, int], list[int]]]:
+        end: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        async with asyncio.timeout(peers.SECONDS):
+            async with writing(appliance.port, names):
+                readers = []
+                for _ in range(25):
+                    await asyncio.sleep(0.02)
+                    reader = subscriber(end, appliance.port, chance, oldest, names)
+                    readers.append(asyncio.create_task(reader))
+            end.set_result(await newest_cursor(appliance.port))
+            for name in names:
+                await write_word(appliance.port, name)
+            return [await reader for reader in readers]
+
+    readers = asyncio.run(scenario())
+    stored = [(event["cursor"], event["sessionId"]) for event in events_after(http, oldest)]
+    for since, heard in readers:
+        assert sorted(heard) == [cursor for cursor, name in stored if name in since and cursor > since[name]]
+    assert sum(len(since) for since, _ in readers) > 3 * len(readers)
+    assert any(heard != sorted(heard) for _, heard in readers), "some asked for what was before"
 
 
 async def newest_cursor(port: int) -> int:

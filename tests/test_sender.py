@@ -456,14 +456,57 @@ def test_what_hooks_have_told_is_known_to_the_next_who_delivers(
             sender.resign()
             sender.link.close()
     events = [json.loads(line) for body in store.posted for line in body.splitlines()]
-    told = [(event["type"], event.get("agentId"), event["data"].get("prompt")) for event in events]
+    assert {event["type"] for event in events} == {"hook"}
+    told = [(event["data"]["hook_event_name"], event.get("agentId"), event["data"].get("prompt")) for event in events]
     lane = "claude-claude-b"
     assert told == [
-        ("session_created", None, None),
-        ("agent_spawned", lane, None),
-        ("action", lane, "go"),
-        ("action", lane, "on"),
+        ("SessionStart", None, None),
+        ("SessionStart", lane, None),
+        ("UserPromptSubmit", lane, "go"),
+        ("UserPromptSubmit", lane, "on"),
     ]
+
+
+def test_an_older_store_that_does_not_know_hooks_loses_nothing_by_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes what else is in the batch; all of it waits, and is told again to the store that comes in its place."""
+
+    def as_before(posted: Posted) -> None:
+        refused = [number for number, line in enumerate(posted.lines, 1) if b'"type":"hook"' in line]
+        detail = "type: invalid enum value 'hook'"
+        posted.tell(2 - len(refused), [{"line": line, "status": 422, "detail": detail} for line in refused])
+
+    is_old = True
+    with Fake(lambda posted: as_before(posted) if is_old else posted.accept()) as store:
+        sender = sender_to(store.url, tmp_path)
+        sender.spool.append(record_of(monkeypatch, START))
+        fill(sender.spool, range(1))
+        assert sender.take_charge()
+        pauses = [sender.step() for _ in range(3)]
+        assert None not in pauses and "is older than this file" in sender.spool.trouble()
+        assert (len(waiting_in(sender.spool)), sender.spool.letters()) == (2, 0)
+        is_old = False
+        deliver_all(sender)
+        sender.resign()
+        sender.link.close()
+    assert (sender.spool.segments(), len(store.posted)) == ([], 4)
+
+
+def test_a_hook_that_is_larger_than_what_the_store_takes_is_cut(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    payload = {"session_id": "large", "hook_event_name": "Odd", "text": "x" * (3 << 20), "cwd": "/w"}
+    with (
+        Appliance(folder, {"SESSIONS_MAX_BATCH_BYTES": f"{1 << 20}"}) as appliance,
+        httpx.Client(base_url=appliance.url) as http,
+    ):
+        sender = sender_to(appliance.url, tmp_path)
+        sender.spool.append(record_of(monkeypatch, payload))
+        deliver_all(sender)
+        sender.link.close()
+        (entry,) = entries_of(http, "large")
+    assert (entry["cwd"], entry["truncated"]["bytes"] > 3 << 20, sender.spool.letters()) == ("/w", True, 0)
 
 
 def test_who_reads_hooks_again_begins_with_what_was_known_before_them(

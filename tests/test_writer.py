@@ -616,8 +616,9 @@ def test_a_silent_session_is_lost_and_published(folder: Path) -> None:
     async def test() -> None:
         async with store_in(folder, lost_after=0.2) as store:
             appended = await store.writer.append(word())
-            items = await store.broadcaster.after(appended.event.cursor)
-            assert [(item.type, item.session_id) for item in items] == [("session_lost", "s")]
+            piece = await store.broadcaster.after(appended.event.cursor)
+            assert piece is not None
+            assert [(item.type, item.session_id) for item in piece.items] == [("session_lost", "s")]
             assert store.writer.cursor == appended.event.cursor + 1
 
     run(test)

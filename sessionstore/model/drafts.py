@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 import msgspec
@@ -20,7 +19,10 @@ from sessionstore.model.events import (
     Draft,
     EventType,
     decoded,
+    is_id,
+    is_stored_time,
     is_too_deep,
+    is_user,
     json_object,
     known_id,
     known_user,
@@ -172,6 +174,18 @@ class Line(msgspec.Struct, rename="camel"):
     timestamp: Time | None = None
     received_at: Any = None
     patch: Literal["merge-patch", "replace"] | None = None
+
+
+class EntryLine(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
+    """The same of an entry of a log that has nothing else: so nearly all lines are."""
+
+    type: Literal["action", "response"]
+    session_id: str
+    data: Document
+    user_id: str | None = None
+    event_id: str | None = None
+    agent_id: str | None = None
+    timestamp: str | None = None
 
 
 class Anything(msgspec.Struct):
@@ -372,6 +386,28 @@ def why_not_settable(name: str) -> str:
     return ""
 
 
+NAMED = {
+    "PreToolUse": "hook_event_name",
+    "PostToolUse": "hook_event_name",
+    "PostToolUseFailure": "hook_event_name",
+    "PermissionDenied": "hook_event_name",
+    "SubagentStart": "hook_event_name",
+    "TaskCreated": "hook_event_name",
+    "MessageDisplay": "hook_event_name",
+    "Elicitation": "hook_event_name",
+    "ElicitationResult": "hook_event_name",
+    "lg.call": "runId",
+    "lg.result": "runId",
+    "lg.turn": "runId",
+}
+"""What begins an id that was made from what the event is about, and the member that such an event has."""
+
+
+def is_named(event_id: str | None, data: Document) -> bool:
+    """Whether an event's id was made from what it is about: whoever has the id says the same, in whatever words."""
+    return event_id is not None and NAMED.get(event_id.partition("-")[0]) in data
+
+
 DOCUMENTS = ("state_updated", "metadata_updated")
 """Events whose data is the caller's own document: all its members are content."""
 
@@ -408,7 +444,7 @@ def draft_of_line(event: Document) -> Draft:
     )
     if line.type in LOGS and line.timestamp not in (None, draft.timestamp):
         draft.data.setdefault("timestamp", line.timestamp)
-    draft.is_same_by_id = hook_agent.is_named(draft.event_id, draft.data)
+    draft.is_same_by_id = is_named(draft.event_id, draft.data)
     return draft
 
 
@@ -455,9 +491,9 @@ class Rejections:
 
 
 class Lines(NamedTuple):
-    """A batch: its drafts by line, and the lines that are none."""
+    """A batch: the drafts of each line, which are one but for hooks, and the lines that are none."""
 
-    drafts: list[tuple[int, Draft]]
+    drafts: list[tuple[int, list[Draft]]]
     rejections: Rejections
 
 
@@ -470,27 +506,89 @@ def lines_of_batch(body: bytes) -> int:
 
 
 Redacted = Callable[[Document], Document]
+Adapter = Callable[[bytes], list[Draft]]
+"""What a line stands for that is no event itself. Raises Problem."""
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+HOOK = b'"hook"'
+"""The type of a line whose data is the payload of a hook, as it is."""
+HOOK_LINE = b'{"type":"hook",'
+"""With which our own agents begin it, so that it need not be read twice."""
 
 
-def drafts_of_batch(body: bytes, *, max_event_bytes: int, may_delete: bool, redacted: Redacted) -> Lines:
+def drafts_of_batch(body: bytes, *, max_event_bytes: int, may_delete: bool, redacted: Redacted, hook: Adapter) -> Lines:
     """The lines of a batch that are not empty, by number from 1."""
     found = Lines([], Rejections())
     for number, line in enumerate(body.removeprefix(BYTE_ORDER_MARK).split(b"\n"), 1):
         if not line.strip():
             continue
         try:
-            draft = draft_in(line, max_event_bytes, redacted)
-            if draft.type == "session_deleted" and not may_delete:
+            drafts = drafts_in(line, max_event_bytes, redacted, hook)
+            if drafts and drafts[0].type == "session_deleted" and not may_delete:
                 raise Problem(403, "Only the role admin may delete a session")
-            found.drafts.append((number, draft))
+            found.drafts.append((number, drafts))
         except Problem as problem:
             found.rejections.note(number, problem)
     return found
 
 
-def draft_in(line: bytes, limit: int, redacted: Redacted) -> Draft:
-    """The draft of a line, which is kept as what it can be.
+def drafts_in(line: bytes, limit: int, redacted: Redacted, hook: Adapter) -> list[Draft]:
+    """The drafts of a line. Raises Problem 400, 422."""
+    if line.startswith(HOOK_LINE):
+        return hook(line)
+    if draft := plain_draft(line, limit):
+        return [draft]
+    if HOOK in line and event_in(line, limit).get("type") == "hook":
+        return hook(line)
+    return [special_draft(line, limit, redacted)]
+
+
+FEW_TEXTS_BYTES = 3 * hook_agent.MOST_TEXTS
+"""A line that is no longer cannot have too many."""
+entry_line = msgspec.json.Decoder(EntryLine).decode
+
+
+def plain_draft(line: bytes, limit: int) -> Draft | None:
+    """The draft of a line that is an entry with nothing special about it, as `special_draft` has it; None: it is not.
+
+    Typed decoding finds most of what is special by itself, all else is looked for here.
+    """
+    if len(line) > limit or len(line) > FEW_TEXTS_BYTES or is_too_deep(line):
+        return None
+    try:
+        entry = entry_line(line)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    data = entry.data
+    if not isinstance(data.get("type"), str) or not data.keys().isdisjoint(SPECIAL) or not is_named_plainly(entry):
+        return None
+    if entry.agent_id is not None:
+        data["agentId"] = entry.agent_id
+    return Draft(
+        type=entry.type,
+        session_id=entry.session_id,
+        data=data,
+        user_id=entry.user_id,
+        event_id=entry.event_id,
+        agent_id=entry.agent_id,
+        timestamp=entry.timestamp,
+        is_lenient=True,
+        is_same_by_id=is_named(entry.event_id, data),
+    )
+
+
+def is_named_plainly(entry: EntryLine) -> bool:
+    """Whether it says whose it is, and when it was, as the store does."""
+    return bool(
+        is_id(entry.session_id)
+        and (entry.event_id is None or is_id(entry.event_id))
+        and (entry.agent_id is None or is_id(entry.agent_id))
+        and (entry.user_id is None or is_user(entry.user_id))
+        and (entry.timestamp is None or is_stored_time(entry.timestamp))
+    )
+
+
+def special_draft(line: bytes, limit: int, redacted: Redacted) -> Draft:
+    """The draft of any line, which is kept as what it can be.
 
     Raises Problem 400 for what cannot be read, 422 where it does not say of what kind it is, and of which session.
     """
@@ -554,35 +652,3 @@ def object_in(body: bytes) -> Document:
     if hook_agent.may_have_many_texts(body):
         check_texts(value)
     return value
-
-
-def drafts_of_hook(body: bytes, told: Told, *, max_event_bytes: int, redacted: Redacted) -> list[Draft]:
-    """What a payload stands for, cut and cleaned as `hook_agent.py hook` does it. Raises Problem 400, 422."""
-    payload = payload_in(body)
-    if not isinstance(payload, dict):
-        raise invalid("$", "must be a JSON object")
-    try:
-        events = hook_agent.claude_code_events(
-            redacted(payload), event_id=told.event_id, user_id=told.user_id, timestamp=told.timestamp
-        )
-    except ValueError as error:
-        raise Problem(422, str(error)) from None
-    whole = [event | {"data": redacted(hook_agent._Plain().value(event["data"]))} for event in events]
-    if len(body) * GROWTH > hook_agent._EVENT_BYTES:
-        whole = [hook_agent._fit(event) for event in whole]
-    return [draft_of_line(fitted(event, max_event_bytes, redacted)) for event in whole]
-
-
-def is_large(body: bytes) -> bool:
-    return len(body) > hook_agent._EVENT_BYTES or hook_agent.may_have_many_texts(body)
-
-
-def payload_in(body: bytes) -> Any:
-    """Nearly all are as JSON should be, and soon read. Raises Problem 400 for what can by no means be read."""
-    with suppress(msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
-        if not is_large(body) and not is_too_deep(body):
-            return msgspec.json.decode(body)
-    try:
-        return hook_agent._payload(body)
-    except ValueError as error:
-        raise not_json(str(error)) from None

@@ -37,11 +37,15 @@ LOGS = ("action", "response")
 UNKNOWN_USER = "unknown"
 
 MAX_DEPTH = 64
-ID_PATTERN = r"^[A-Za-z0-9](?:[A-Za-z0-9_-]|\.(?!\.)){0,127}$(?!\n)"
+ID_LENGTH = 128
+ID_RULE = "1 to 128 of A-Z a-z 0-9 . _ -, the first a letter or digit, without '..'"
+ID_PATTERN = r"^(?!.{0,126}\.\.)[A-Za-z0-9][A-Za-z0-9._-]{0,127}$(?!\n)"
 USER_PATTERN = r"^[^\x00-\x1f\x7f-\x9f]{1,256}$(?!\n)"
 is_id = re.compile(ID_PATTERN).match
 is_user = re.compile(USER_PATTERN).match
 TIME = re.compile(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d):(\d\d)(\.\d+)?([Zz]|[+-]\d\d:\d\d)\Z", re.ASCII)
+PLAIN_TIME = re.compile(r"\d{4}-\d\d-\d\dT(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d\.\d{3}Z", re.ASCII)
+"""As the store writes one."""
 
 
 NEW_SESSIONS = 100
@@ -100,6 +104,10 @@ class Event(msgspec.Struct, frozen=True, gc=False):
     kind: str | None
     data: str
 
+    @property
+    def text(self) -> bytes:
+        return self.document().encode()
+
     def document(self) -> str:
         """Its JSON text, to the letter as the view `timeline` has it."""
         data = self.data if self.seq is None else f'{{"seq":{self.seq},{self.data[1:]}'
@@ -138,6 +146,8 @@ def in_milliseconds(moment: datetime) -> str:
 
 def utc(text: object, path: str = "$.timestamp") -> str:
     """Any RFC 3339 time in UTC, milliseconds, `Z`. Raises Problem 422 with `path` for anything else."""
+    if isinstance(text, str) and is_stored_time(text):
+        return text
     match = TIME.match(text) if isinstance(text, str) else None
     if not match:
         raise invalid(path, "must be an RFC 3339 time such as 2026-02-13T20:59:12.345Z")
@@ -152,6 +162,17 @@ def utc(text: object, path: str = "$.timestamp") -> str:
     return in_milliseconds(moment)
 
 
+def is_stored_time(text: str) -> bool:
+    """Whether it is a time as the store writes it."""
+    if not PLAIN_TIME.fullmatch(text):
+        return False
+    try:
+        datetime.fromisoformat(text)
+    except ValueError:
+        return False
+    return True
+
+
 def is_absurd(timestamp: str, moment: str) -> bool:
     """Whether a time cannot be that of anything that was told at this moment: before 1970, or more than a day later."""
     if EPOCH <= timestamp <= moment:
@@ -162,7 +183,7 @@ def is_absurd(timestamp: str, moment: str) -> bool:
 def known_id(value: object, path: str) -> str:
     if isinstance(value, str) and is_id(value):
         return value
-    raise invalid(path, "must be 1 to 128 of A-Z a-z 0-9 . _ -, the first a letter or digit, without '..'")
+    raise invalid(path, f"must be {ID_RULE}")
 
 
 def known_user(value: object, path: str = "$.userId") -> str:

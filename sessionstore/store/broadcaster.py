@@ -1,8 +1,9 @@
 """A ring buffer of committed events, from which every listener reads at its own cursor.
 
-A listener has no queue of its own: it knows the cursor that it has seen, and
-reads on from there. So publishing costs the same for one listener and for a
-thousand, and one that stops reading costs nobody anything.
+What is published within a tick is sealed into pieces. A piece is rendered once, for all who read it, and knows where
+in it each session's and user's events are, so that one that filters takes just its own. A listener has no queue: it
+knows the cursor that it has seen. So publishing costs the same for one listener and for a thousand, and one that stops
+reading costs nobody anything.
 """
 
 from __future__ import annotations
@@ -10,24 +11,32 @@ from __future__ import annotations
 import asyncio
 import time
 from bisect import bisect_right
-from collections import deque
-from collections.abc import Iterator
-from itertools import islice
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from itertools import chain
 from typing import NamedTuple
+
+from websockets.frames import Frame, Opcode
 
 from sessionstore.model.events import Event
 
 MAX_EVENTS = 8192
-MAX_BYTES = 32 << 20
+MAX_BYTES = 16 << 20
+"""Of the events in the ring; what they are rendered as may be twice as much beside it."""
 PIECE_BYTES = 128 << 10
 PIECE_EVENTS = 1024
 """About how much is handed to a listener at once: what it must be able to take before it is given more."""
 TICK = 0.005
 """Seconds for which what is published is gathered, so that a thousand commits do not wake a thousand listeners each."""
+RECENT = 64
+"""Pieces that stay as they were sealed. Many small ones become few when they are older, for who is that far behind."""
+ENVELOPE = 300
+"""About how many bytes an event's text has beside its data."""
 
 
 class Item(NamedTuple):
-    """An event as listeners get it."""
+    """An event as listeners get it, read from the database."""
 
     cursor: int
     type: str
@@ -36,85 +45,134 @@ class Item(NamedTuple):
     text: bytes
 
 
-def item_of(event: Event) -> Item:
-    return Item(event.cursor, event.type, event.session_id, event.user_id, event.document().encode())
+class Piece:
+    """Some events in cursor order, for all listeners; what is made of them is made when first asked for."""
+
+    def __init__(self, items: Sequence[Event | Item], published_at: float = 0.0) -> None:
+        self.items = items
+        self.last = items[-1].cursor
+        self.published_at = published_at
+        """`time.monotonic()` of the first of them, while it is recent."""
+
+    @cached_property
+    def size(self) -> int:
+        return sum(map(size_of, self.items))
+
+    @cached_property
+    def frames(self) -> list[bytes]:
+        """Each as a text frame of RFC 6455."""
+        return [Frame(Opcode.TEXT, item.text).serialize(mask=False) for item in self.items]
+
+    @cached_property
+    def messages(self) -> list[bytes]:
+        """Each as a server-sent event."""
+        return [b"id: %d\ndata: %b\n\n" % (item.cursor, item.text) for item in self.items]
+
+    @cached_property
+    def by_session(self) -> Mapping[str, list[int]]:
+        """Where in the piece the events of each session are."""
+        return places_by(item.session_id for item in self.items)
+
+    @cached_property
+    def by_user(self) -> Mapping[str, list[int]]:
+        return places_by(item.user_id for item in self.items)
+
+
+def places_by(names: Iterable[str]) -> Mapping[str, list[int]]:
+    places = defaultdict(list)
+    for place, name in enumerate(names):
+        places[name].append(place)
+    return places
+
+
+def size_of(item: Event | Item) -> int:
+    """About the bytes of its text."""
+    return len(item.data) + ENVELOPE if isinstance(item, Event) else len(item.text)
+
+
+def pieces(items: Sequence[Event | Item], published_at: float = 0.0) -> Iterator[Piece]:
+    """All of them, about PIECE_BYTES in each."""
+    begin = size = 0
+    for end, item in enumerate(items):
+        if size > PIECE_BYTES or end - begin == PIECE_EVENTS:
+            yield Piece(items[begin:end], published_at)
+            begin, size = end, 0
+        size += size_of(item)
+    if items:
+        yield Piece(items[begin:], published_at)
 
 
 class Broadcaster:
     """The newest committed events, in cursor order."""
 
     def __init__(self) -> None:
-        self.events: deque[Event] = deque()
-        self.bytes = 0
-        """Of the data of the events in the ring."""
+        self.pieces: list[Piece] = []
+        self.events = self.bytes = 0
+        """In the pieces."""
+        self.gathered: list[Event] = []
+        """What is published, and in no piece yet."""
+        self.gathered_since = 0.0
         self.head = 0
         """The newest cursor published."""
+        self.sealed = 0
+        """The newest cursor that is, or was, in a piece."""
         self.forgotten = 0
         """The newest cursor that the ring does not hold any more."""
-        self.piece_of = (0, 0)
-        self.piece: list[Item] = []
+        self.seals = 0
         self.published = asyncio.Event()
-        self.is_waking = False
-        self.published_at = 0.0
-        """`time.monotonic()` of the first of what was gathered last."""
         self.closing = False
 
     def start(self, head: int) -> None:
-        self.head = self.forgotten = head
+        self.head = self.sealed = self.forgotten = head
 
     def publish(self, events: list[Event]) -> None:
         """Called on the event loop, in the order of the commits."""
         self.head = events[-1].cursor
-        self.events.extend(events)
-        self.bytes += sum(len(event.data) for event in events)
-        while len(self.events) > MAX_EVENTS or self.bytes > MAX_BYTES:
-            oldest = self.events.popleft()
-            self.bytes -= len(oldest.data)
-            self.forgotten = oldest.cursor
-        if not self.is_waking:
-            self.is_waking = True
-            self.published_at = time.monotonic()
+        if not self.gathered:
+            self.gathered_since = time.monotonic()
             asyncio.get_running_loop().call_later(TICK, self.wake)
+        self.gathered += events
 
     def wake(self) -> None:
-        self.is_waking = False
+        """Let listeners have what was gathered."""
+        gathered, self.gathered = self.gathered, []
+        for piece in pieces(gathered, self.gathered_since):
+            self.seal(piece)
         awaited, self.published = self.published, asyncio.Event()
         awaited.set()
+
+    def seal(self, piece: Piece) -> None:
+        """Keep it, and forget the oldest for it."""
+        self.pieces.append(piece)
+        self.sealed = piece.last
+        self.events += len(piece.items)
+        self.bytes += piece.size
+        self.seals += 1
+        if self.seals % RECENT == 0:
+            self.join_small()
+        while self.events > MAX_EVENTS or self.bytes > MAX_BYTES:
+            oldest = self.pieces.pop(0)
+            self.events -= len(oldest.items)
+            self.bytes -= oldest.size
+            self.forgotten = oldest.last
+
+    def join_small(self) -> None:
+        older = slice(-2 * RECENT, -RECENT)
+        items = list(chain.from_iterable(piece.items for piece in self.pieces[older]))
+        self.pieces[older] = pieces(items)
 
     def close(self) -> None:
         """Let every listener go."""
         self.closing = True
         self.wake()
 
-    async def after(self, cursor: int) -> list[Item]:
-        """What came after `cursor`: at once if there is something, else when there is.
+    async def after(self, cursor: int) -> Piece | None:
+        """The next piece with something after `cursor`: at once if there is one, else when there is.
 
-        At most about PIECE_BYTES of it. Empty, if the server closes, or if `cursor` has been forgotten: then the
-        database has it.
+        None, if the server closes, or if `cursor` has been forgotten: then the database has it.
         """
-        while cursor >= self.head and not self.closing:
+        while cursor >= self.sealed and not self.closing:
             await self.published.wait()
         if self.closing or cursor < self.forgotten:
-            return []
-        if (cursor, self.head) != self.piece_of:  # most listeners ask for the same piece
-            missing = len(self.events) - bisect_right(self.events, cursor, key=cursor_of)
-            self.piece_of = cursor, self.head
-            events = list(islice(reversed(self.events), missing))[::-1]
-            self.piece = next(pieces([item_of(event) for event in events[:PIECE_EVENTS]]))
-        return self.piece
-
-
-def cursor_of(event: Event) -> int:
-    return event.cursor
-
-
-def pieces(items: list[Item]) -> Iterator[list[Item]]:
-    """The items in lists of about PIECE_BYTES; a list that is not longer as it is."""
-    begin = size = 0
-    for end, item in enumerate(items):
-        if size > PIECE_BYTES:
-            yield items[begin:end]
-            begin, size = end, 0
-        size += len(item.text)
-    if begin < len(items):
-        yield items[begin:] if begin else items
+            return None
+        return self.pieces[bisect_right(self.pieces, cursor, key=lambda piece: piece.last)]

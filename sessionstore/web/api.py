@@ -15,6 +15,7 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath, FromQuery, QueryParameter
 from litestar.response import Stream
 
+from sessionstore.adapters import claude_code
 from sessionstore.analytics.catalogue import questions
 from sessionstore.model import drafts as requests
 from sessionstore.model import folds
@@ -608,8 +609,9 @@ async def claude_code_hook(request: Call) -> Response[bytes]:
     told = requests.told_in(headers_of(request))
 
     def read() -> list[Draft]:
-        redactor, most = store.writer.redactor, store.settings.max_event_bytes
-        drafts = requests.drafts_of_hook(body, told, max_event_bytes=most, redacted=redactor.data)
+        redactor = store.writer.redactor
+        bounds = claude_code.Bounds(store.settings.max_event_bytes, redactor.data)
+        drafts = claude_code.drafts_of_payload(body, told, bounds)
         for draft in drafts:
             redactor(draft)
         return drafts

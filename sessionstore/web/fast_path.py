@@ -10,10 +10,12 @@ from __future__ import annotations
 import logging
 import re
 import time
+from functools import partial
 from typing import Literal, NamedTuple
 
 import msgspec
 
+from sessionstore.adapters import claude_code
 from sessionstore.appliance import Store
 from sessionstore.model import drafts
 from sessionstore.model.drafts import Headers, entry_draft, object_in
@@ -68,13 +70,15 @@ async def stored_batch(body: bytes, caller: Caller, store: Store) -> bytes:
 
 def batch_in(body: bytes, caller: Caller, store: Store) -> tuple[Batch, list[Draft]]:
     """What is to be stored of a batch, without secrets. Raises Problem."""
+    bounds = claude_code.Bounds(store.settings.max_event_bytes, store.writer.redactor.data)
     lines = drafts.drafts_of_batch(
         body,
-        max_event_bytes=store.settings.max_event_bytes,
+        max_event_bytes=bounds.max_event_bytes,
         may_delete=caller.role == "admin",
-        redacted=store.writer.redactor.data,
+        redacted=bounds.redacted,
+        hook=partial(claude_code.drafts_of_line, bounds=bounds),
     )
-    found = [draft for _, draft in lines.drafts]
+    found = [draft for _, those in lines.drafts for draft in those]
     for draft in found:
         draft.by = caller.token
         drafts.claim_title(draft, "caller", "person" if caller.role == "admin" else "caller")
@@ -83,7 +87,7 @@ def batch_in(body: bytes, caller: Caller, store: Store) -> tuple[Batch, list[Dra
 
 
 class Batch:
-    """Work for the writer: the lines of one batch, each for itself."""
+    """Work for the writer: the lines of one batch, each for itself. A line is a duplicate if it says nothing new."""
 
     def __init__(self, lines: drafts.Lines) -> None:
         self.lines = lines
@@ -91,12 +95,12 @@ class Batch:
     def __call__(self, appender: Appender) -> Document:
         accepted = duplicates = 0
         refused = drafts.Rejections()
-        for number, draft in self.lines.drafts:
+        for number, drafts_of_line in self.lines.drafts:
             try:
-                if appender.append(draft).duplicate:
-                    duplicates += 1
-                else:
+                if sum(not appender.append(draft).duplicate for draft in drafts_of_line):
                     accepted += 1
+                else:
+                    duplicates += 1
             except Problem as problem:
                 refused.note(number, problem)
         unread = self.lines.rejections

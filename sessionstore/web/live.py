@@ -11,9 +11,10 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing
-from functools import partial
+from functools import cached_property, partial
+from itertools import chain
 from typing import Annotated, Any, Literal, Protocol
 
 import msgspec
@@ -26,9 +27,9 @@ from websockets.frames import Frame, Opcode
 from sessionstore.appliance import Store
 from sessionstore.histogram import Histogram
 from sessionstore.log import faults
-from sessionstore.model.events import decoded, now
+from sessionstore.model.events import Event, decoded, now
 from sessionstore.model.problems import Problem, invalid, unavailable
-from sessionstore.store.broadcaster import Item, pieces
+from sessionstore.store.broadcaster import Item, Piece, pieces
 from sessionstore.web.asgi import refuse
 from sessionstore.web.gate import Caller, Gate
 from sessionstore.web.openapi_models import problems
@@ -64,28 +65,45 @@ class Gone(Exception):
     """The reader went away."""
 
 
-class Wanted(msgspec.Struct, frozen=True):
+class Wanted(msgspec.Struct, frozen=True, dict=True):
     """Which events a reader asked for: everything, or of some sessions and some users; each since which cursor."""
 
     everything: int | None = None
     sessions: dict[str, int] = {}
     users: dict[str, int] = {}
     types: frozenset[str] = frozenset()
+    """Of these alone, if any are named."""
+    only_of: frozenset[str] = frozenset()
+    """Of these users alone, if any are named."""
 
     @classmethod
-    def of(cls, sessions: Iterable[str], users: Iterable[str], since: int, types: Iterable[str] = ()) -> Wanted:
+    def of(cls, sessions: Iterable[str], users: Iterable[str], since: int) -> Wanted:
         """What matches either; no names at all: everything."""
-        named = cls(None, known(sessions, since), known(users, since), frozenset(types))
+        named = cls(None, known(sessions, since), known(users, since))
         return msgspec.structs.replace(named, everything=since) if named.is_nothing else named
 
-    def __call__(self, item: Item) -> bool:
-        if self.types and item.type not in self.types:
+    def __call__(self, item: Event | Item) -> bool:
+        if (self.types and item.type not in self.types) or (self.only_of and item.user_id not in self.only_of):
             return False
         since = earliest(self.everything, self.sessions.get(item.session_id), self.users.get(item.user_id))
         return since is not None and since < item.cursor
 
-    def is_all_after(self, cursor: int) -> bool:
-        return self.everything is not None and self.everything <= cursor and not self.types
+    def places(self, piece: Piece, after: int) -> Sequence[int]:
+        """Where in a piece the events are that are wanted, of those after a cursor."""
+        named = range(len(piece.items)) if self.everything is not None else self.places_of_names(piece)
+        if self.latest <= after < piece.items[0].cursor and not self.types and not self.only_of:
+            return named
+        return [place for place in named if after < piece.items[place].cursor and self(piece.items[place])]
+
+    def places_of_names(self, piece: Piece) -> list[int]:
+        """Looks at as many names as the reader or the piece has, whichever has less."""
+        found = (*common(self.sessions, piece.by_session), *common(self.users, piece.by_user))
+        return sorted({*chain(*found)})
+
+    @cached_property
+    def latest(self) -> int:
+        """After which cursor the names alone decide."""
+        return max(self.everything or 0, *self.sessions.values(), *self.users.values(), 0)
 
     @property
     def names(self) -> int:
@@ -98,22 +116,29 @@ class Wanted(msgspec.Struct, frozen=True):
     def plus(self, named: Wanted) -> Wanted:
         """What either wants; but one that wanted everything wants only what is named now."""
         if named.everything is not None:
-            return Wanted(earliest(named.everything, self.everything))
+            return self.for_names(earliest(named.everything, self.everything), {}, {})
 
         def joined(mine: dict[str, int], more: dict[str, int]) -> dict[str, int]:
             return mine | {name: earliest(since, mine.get(name), self.everything) or 0 for name, since in more.items()}
 
-        return Wanted(None, joined(self.sessions, named.sessions), joined(self.users, named.users))
+        return self.for_names(None, joined(self.sessions, named.sessions), joined(self.users, named.users))
 
     def minus(self, named: Wanted) -> Wanted:
         """What is left without what is named; one that wants everything can only be without everything."""
         if named.everything is not None:
-            return Wanted()
-        return msgspec.structs.replace(
-            self,
-            sessions={name: since for name, since in self.sessions.items() if name not in named.sessions},
-            users={name: since for name, since in self.users.items() if name not in named.users},
-        )
+            return self.for_names(None, {}, {})
+
+        def left(mine: dict[str, int], less: dict[str, int]) -> dict[str, int]:
+            return {name: since for name, since in mine.items() if name not in less}
+
+        return self.for_names(self.everything, left(self.sessions, named.sessions), left(self.users, named.users))
+
+    def for_names(self, everything: int | None, sessions: dict[str, int], users: dict[str, int]) -> Wanted:
+        return msgspec.structs.replace(self, everything=everything, sessions=sessions, users=users)
+
+
+def common(wanted: Mapping[str, int], places: Mapping[str, list[int]]) -> Iterator[list[int]]:
+    return (places[name] for name in wanted.keys() & places.keys())
 
 
 def known(names: Iterable[str], since: int) -> dict[str, int]:
@@ -135,22 +160,22 @@ async def beginning(store: Store, after: int | None) -> int:
     return min(after, max(head, await store.reader.head()))
 
 
-async def following(store: Store, wanted: Wanted, after: int) -> tuple[list[Item], int]:
+async def following(store: Store, wanted: Wanted, after: int) -> tuple[Iterable[Piece], int]:
     """The next events after a cursor, at least those that are wanted, and how far that goes; waits until there are any.
 
     Raises Leave when the server closes, Problem where the database cannot be read.
     """
-    if after >= store.broadcaster.forgotten and (items := await store.broadcaster.after(after)):
-        return items, items[-1].cursor
+    if after >= store.broadcaster.forgotten and (piece := await store.broadcaster.after(after)):
+        return (piece,), piece.last
     if store.draining:
         raise Leave(1001, "The server is shutting down")
     return await stored(store, wanted, after)
 
 
-async def stored(store: Store, wanted: Wanted, after: int) -> tuple[list[Item], int]:
-    """The same from the database; it may find nothing in one piece of the store, and yet go on."""
+async def stored(store: Store, wanted: Wanted, after: int) -> tuple[Iterable[Piece], int]:
+    """The same from the database; it may find nothing in one part of the store, and yet go on."""
     if wanted.is_nothing:
-        return [], max(after, store.broadcaster.head)
+        return (), max(after, store.broadcaster.head)
     page = await store.reader.items(
         after=after,
         limit=PAGE,
@@ -158,7 +183,7 @@ async def stored(store: Store, wanted: Wanted, after: int) -> tuple[list[Item], 
         session_ids=[*wanted.sessions],
         user_ids=[*wanted.users],
     )
-    return page.items, page.following
+    return pieces(page.items), page.following
 
 
 # ---------------------------------------------------------------------- WebSocket
@@ -174,22 +199,6 @@ class Wire(Protocol):
     def hang_up(self, code: int, reason: str) -> None: ...
 
 
-class Frames:
-    """Events as WebSocket frames. Most readers want the broadcaster's newest piece as it is: that one is kept."""
-
-    def __init__(self) -> None:
-        self.piece: list[Item] = []
-        self.bytes = b""
-
-    def of(self, piece: list[Item], *, is_shared: bool) -> bytes:
-        if piece is self.piece:
-            return self.bytes
-        frames = b"".join(frame(item.text) for item in piece)
-        if is_shared:
-            self.piece, self.bytes = piece, frames
-        return frames
-
-
 def frame(text: bytes) -> bytes:
     return Frame(Opcode.TEXT, text).serialize(mask=False)
 
@@ -201,7 +210,6 @@ class Listeners:
         self.all: set[Listener] = set()
         self.streams = 0
         """Server-sent events beside them."""
-        self.frames = Frames()
         self.closed: Counter[int] = Counter()
         """Those that the server has closed, by code."""
         self.unsent = 0
@@ -324,22 +332,20 @@ class Listener:
     async def speak(self) -> None:
         while True:
             wanted = self.wanted
-            items, cursor = await following(self.store, wanted, self.cursor)
-            is_fresh, since = items is self.store.broadcaster.piece, self.store.broadcaster.published_at
+            found, cursor = await following(self.store, wanted, self.cursor)
             async with self.sending:
                 if self.wanted is not wanted:
                     continue  # and look again: what was read may lack what is wanted by now
-                takes_all = wanted.is_all_after(self.cursor)
-                mine = items if takes_all else [item for item in items if wanted(item)]
-                await self.send(mine)
+                for piece in found:
+                    await self.send(piece, wanted.places(piece, self.cursor))
                 self.cursor = cursor
-            if is_fresh and mine:
-                self.listeners.fanout.note(time.monotonic() - since)
 
-    async def send(self, items: list[Item]) -> None:
-        for piece in pieces(items):
-            is_shared = piece is self.store.broadcaster.piece
-            await self.write(self.listeners.frames.of(piece, is_shared=is_shared))
+    async def send(self, piece: Piece, places: Sequence[int]) -> None:
+        if not places:
+            return
+        await self.write(b"".join([piece.frames[place] for place in places]))
+        if piece.last == self.store.broadcaster.sealed and piece.published_at:
+            self.listeners.fanout.note(time.monotonic() - piece.published_at)
 
     async def write(self, frames: bytes) -> None:
         """Raises Leave where the client takes nothing."""
@@ -389,8 +395,11 @@ class Listener:
         had = self.wanted
         self.want(had.plus(named))
         while since < self.cursor:
-            items, since = await stored(self.store, named, since)
-            await self.send([item for item in items if item.cursor <= self.cursor and not had(item)])
+            found, last = await stored(self.store, named, since)
+            for piece in found:
+                places = (place for place in named.places(piece, since) if not had(piece.items[place]))
+                await self.send(piece, [place for place in places if piece.items[place].cursor <= self.cursor])
+            since = last
 
 
 async def watch(gate: Gate, listeners: Listeners) -> None:
@@ -499,20 +508,20 @@ async def stream_events(
     sessions, users = frozenset(session_id or ()), frozenset(user_id or ())
     if len(sessions) + len(users) > MAX_NAMES:
         raise invalid("$.sessionId", f"at most {MAX_NAMES} sessions and users may be named")
-    wanted = Wanted.of(sessions, () if sessions else users, cursor, split(types))
+    wanted = msgspec.structs.replace(
+        Wanted.of(sessions, () if sessions else users, cursor), types=frozenset(split(types)), only_of=users
+    )
     gate: Gate = request.app.state.gate
     is_welcome = partial(gate.still_lets_in, request.scope["state"]["caller"])
     return Stream(
-        listeners.streaming(sse(store, wanted, users, cursor, is_welcome)),
+        listeners.streaming(sse(store, wanted, cursor, is_welcome)),
         media_type="text/event-stream",
         headers={"cache-control": "no-store", "x-accel-buffering": "no"},
     )
 
 
-async def sse(
-    store: Store, wanted: Wanted, users: frozenset[str], after: int, is_welcome: Callable[[], bool]
-) -> AsyncGenerator[bytes]:
-    """What is wanted, and of one of these users, if any are named.
+async def sse(store: Store, wanted: Wanted, after: int, is_welcome: Callable[[], bool]) -> AsyncGenerator[bytes]:
+    """What is wanted.
 
     Ends when the server closes, where the database cannot be read, and within a heartbeat of the reader's token: an
     EventSource comes back by itself.
@@ -520,10 +529,11 @@ async def sse(
     yield b": connected\n\n"
     due = time.monotonic() + HEARTBEAT
     while is_welcome():
-        items: list[Item] = []
+        found: Iterable[Piece] = ()
+        cursor = after
         try:
             async with asyncio.timeout(due - time.monotonic()):
-                items, after = await following(store, wanted, after)
+                found, cursor = await following(store, wanted, after)
         except TimeoutError:
             pass
         except Leave:
@@ -531,9 +541,11 @@ async def sse(
         except Problem as problem:
             logger.warning("An event stream ended: %s", problem.detail)
             return
-        for piece in pieces([item for item in items if wanted(item) and (not users or item.user_id in users)]):
-            yield b"".join(b"id: %d\ndata: %b\n\n" % (item.cursor, item.text) for item in piece)
-            due = time.monotonic() + HEARTBEAT
+        for piece in found:
+            if places := wanted.places(piece, after):
+                yield b"".join([piece.messages[place] for place in places])
+                due = time.monotonic() + HEARTBEAT
+        after = cursor
         if time.monotonic() >= due:
             yield b": still here\n\n"
             due = time.monotonic() + HEARTBEAT

@@ -157,7 +157,7 @@ def of_listeners(store: Store, listeners: Listeners) -> Iterator[Sample]:
     yield "ws_dropped_messages_total", Counter, "Events that those too slow had not had", {}, listeners.unsent
     yield "ws_queue_max", Gauge, "Events that the slowest has yet to be sent", {}, listeners.most_behind()
     yield "ws_fanout_duration_seconds", Distribution, "From a commit to a client's socket", {}, listeners.fanout
-    yield "broadcast_events", Gauge, "Events in the broadcaster's ring", {}, len(store.broadcaster.events)
+    yield "broadcast_events", Gauge, "Events in the broadcaster's ring", {}, store.broadcaster.events
 
 
 def of_questions(questions: Questions) -> Iterator[Sample]:

@@ -91,6 +91,9 @@ def takes(
 
 LINES = RequestBody(
     content={NDJSON: OpenAPIMediaType(schema=Schema(type=OpenAPIType.STRING))},
-    description="Events of the shape that the lists of events have, one a line",
+    description=(
+        "Events of the shape that the lists of events have, one a line; or, of the type `hook`, the payload of a hook "
+        "as `data`, with `eventId`, `timestamp`, `userId`, `sessionId`, and what docs/api.md lists besides"
+    ),
     required=True,
 )

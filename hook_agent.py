@@ -484,7 +484,9 @@ _COOKIE_LENGTH = 64
 _IDS_END = ("Id", "_id")
 _IDS = ("id", "parentSession", "subsession", "timestamp", "type", "hook_event_name")
 _CUSTOM = "custom"
-_HINT_SPAN = 400
+_HINT_SPAN = 4_000  # of the two parts of a hint, in JSON text; between those of a URL stand at most 304 characters
+_URL_SPAN = 400
+_ASSIGNED_SPAN = 17  # of a word and its `=` in JSON text, where a quote, a tab or a backslash is two letters
 _PIECE = 1 << 15  # of a long text: while `re` searches, no other thread of the program runs
 _OVERLAP = 1 << 13  # what matches an own pattern is no longer, or it begins and ends within one piece
 _BESIDE = 200  # how far what a pattern looks at goes beyond what it matches
@@ -527,22 +529,30 @@ def _is_hinted(text: str, hint: str) -> bool:
     if hint[-1] == "=":
         return _is_assigned(text, hint[:-1])
     first, _, last = hint.partition("*")
-    at = text.find(first)
-    while last and at >= 0 and text.find(last, at, at + _HINT_SPAN) < 0:
-        at = text.find(first, at + 1)
+    at, span = text.find(first), _URL_SPAN if first == "://" else _HINT_SPAN
+    while last and at >= 0:
+        end = text.find(last, at)
+        if end <= at + span:
+            return end >= 0
+        at = text.find(first, max(at + 1, end - span))
     return at >= 0
 
 
 def _begins_word(text: str, word: str) -> bool:
     at = text.find(word)
-    while at > 0 and text[at - 1].isalnum() and text[at - 1].isascii() and text[at - 2] != "\\":
+    while at > 0 and text[at - 1].isalnum() and text[at - 1].isascii() and not _is_escape(text[max(0, at - 6) : at]):
         at = text.find(word, at + 1)
     return at >= 0
 
 
+def _is_escape(before: str) -> bool:
+    """Whether the end of JSON text is a character that it does not have as it is: `\\n`, `\\u001b`."""
+    return before[-2:-1] == "\\" or (len(before) == 6 and before.startswith("\\u"))
+
+
 def _is_assigned(text: str, word: str) -> bool:
     at = text.find(word)
-    while at >= 0 and text[at + len(word) : at + len(word) + 9].lstrip("\"'\\ \t")[:1] not in (":", "="):
+    while at >= 0 and text[at + len(word) : at + len(word) + _ASSIGNED_SPAN].lstrip("\"'\\ \tt")[:1] not in (":", "="):
         at = text.find(word, at + 1)
     return at >= 0
 
@@ -590,11 +600,15 @@ class Redaction:
     def text(self, text: str) -> str:
         """The text without secrets."""
         lower = _lower(text)
-        if has_reason(lower):
-            text = _table().without_secrets(text, lower)
+        if words := self.words_in(lower):
+            text = _table().without_secrets(text, lower, words)
         for marker, regex in self._own:
             text = _without_own(text, regex, marker)
         return text
+
+    def words_in(self, lower: str) -> Iterable[str]:
+        """What secrets begin with of that which is in a text, in lower case."""
+        return [word for word in _table().words if word in lower] if has_reason(lower) else ()
 
 
 # Most texts hold none, and are let through by one look at them; in those that may, each row of the table is tried where
@@ -640,8 +654,8 @@ class _Table:
         self.reason = re.compile(_search_for({hint for _, hints, _ in SECRETS for hint in hints}))
         self.auth = re.compile(_BASE64_AUTH)
 
-    def without_secrets(self, text: str, lower: str) -> str:
-        for index in sorted({index for word, rows in self.words.items() if word in lower for index in rows}):
+    def without_secrets(self, text: str, lower: str, words: Iterable[str]) -> str:
+        for index in sorted({index for word in words for index in self.words[word]}):
             if index not in self.rows:
                 self.rows[index] = _Row(*SECRETS[index])
             redacted = self.rows[index].replaced(text, lower)
@@ -652,7 +666,11 @@ class _Table:
 
 def _words(hints: tuple[str, ...]) -> set[str]:
     """What a match begins with, in lower case."""
-    return {hint.partition("*")[0].strip("^=").lower() for hint in hints}
+    return {_word_of(hint) for hint in hints}
+
+
+def _word_of(hint: str) -> str:
+    return hint.partition("*")[0].strip("^=").lower()
 
 
 class _Row:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import re
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import hook_agent
 from hook_agent import Redaction, has_reason
+from sessionstore.model import redaction
 from sessionstore.model.folds import decode, encode
 from sessionstore.model.redaction import Redactor
 from sessionstore.web.gate import COOKIE
@@ -219,12 +221,61 @@ def test_quick_ways_find_what_the_patterns_find(text: str) -> None:
     assert Redactor(()).data({"a": text}) == {"a": redacted}
 
 
+ODD = [
+    *map(chr, range(32)),
+    " ",
+    '"',
+    "'",
+    "\\",
+    "/",
+    "=",
+    ":",
+    "é",
+    "中",
+    "😀",
+    "\x7f",
+    "\u2028",
+    "\\n",
+    '\\"',
+    "x" * 350,
+]
+
+
+@settings(deadline=None, max_examples=1000)
+@given(
+    st.sampled_from([text for text, _ in FOUND]) | st.lists(st.sampled_from(NEAR), max_size=8).map("".join),
+    st.lists(st.tuples(st.floats(0, 1), st.sampled_from(ODD)), max_size=4),
+)
+@example("\x1b" + AWS, [])
+@example("password\\\\\\'\t\t\t\t=hunter2", [])
+@example("curl" + f" {'x' * 90}" * 10 + " -u user:pw https://x", [])
+def test_none_is_missed_whatever_is_around_it(text: str, odd: list[tuple[float, str]]) -> None:
+    """By the look at JSON that spares most of it the closer one, which is the same in the agents and in the server."""
+    for where, inserted in odd:
+        at = round(where * len(text))
+        text = text[:at] + inserted + text[at:]
+    data = {"a": text}
+    redacted = hook_agent.Redaction().data(data)
+    assert Redactor(()).data(data) == redacted
+    assert Redactor(()).text(text) == redacted["a"]
+    if redacted != data:
+        assert all(Redaction().concerns(json.dumps(data, ensure_ascii=is_ascii)) for is_ascii in (True, False))
+
+
 @settings(deadline=None, max_examples=100)
 @given(st.lists(st.sampled_from(NEAR), max_size=60).map("".join), st.sampled_from([16, 48, 500]))
 def test_long_texts_are_searched_in_pieces_that_overlap(text: str, piece: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(hook_agent, "_PIECE", piece)
-        assert Redaction().text(text) == replaced_one_after_the_other(text)
+        patch.setattr(redaction, "PIECE", piece)
+        assert Redaction().text(text) == Redactor(()).text(text) == replaced_one_after_the_other(text)
+
+
+def test_no_word_is_missed_between_two_pieces() -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(redaction, "PIECE", 16)
+        for at in range(40):
+            assert Redactor(()).text("." * at + GITHUB) == "." * at + "[redacted:github]"
 
 
 OWN = ["ACME-[0-9]{4}", r"\bk-[a-z]{3,}\b", r"(?<=id=)\d{3,9}", "x[a-z]{0,20}$", "^ab+", "a(?!b)", "q[a-z-]{4,25}(?= )"]
@@ -276,13 +327,27 @@ def test_whatever_is_redacted_is_worth_a_closer_look() -> None:
 @pytest.mark.parametrize("unit", UNENDING)
 def test_time_grows_with_the_length_and_not_with_its_square(unit: str) -> None:
     opening = "token=1aaaaaaaa ://@ bearer PRIVATE KEY AKIA eyJ sk- "  # so that every pattern is tried
+    agents, server = Redaction(), Redactor(())
+    assert_time_grows_with_the_length(agents.text, opening, unit)
+    assert_time_grows_with_the_length(server.text, opening, unit)
+    assert_time_grows_with_the_length(agents.concerns, "", unit)
+    assert_time_grows_with_the_length(lambda text: server.data({"a": text}), "", unit)
 
+
+@pytest.mark.parametrize("hint", [hint for _, hints, _ in hook_agent.SECRETS for hint in hints if "*" in hint])
+def test_so_does_a_look_at_a_hint(hint: str) -> None:
+    first, _, last = hint.partition("*")
+    for text in (first, f"{first}{'x' * 5_000}{last}"):
+        assert_time_grows_with_the_length(lambda text: hook_agent._is_hinted(text, hint), "", text)
+
+
+def assert_time_grows_with_the_length(look: Callable[[str], object], opening: str, unit: str) -> None:
     def seconds(length: int) -> float:
         text = (opening + unit * (length // len(unit) + 1))[:length]
         took = []
         for _ in range(3):
             begun = time.thread_time()
-            Redaction().text(text)
+            look(text)
             took.append(time.thread_time() - begun)
         return min(took)
 

@@ -1489,10 +1489,12 @@ def tells_something_new(payload: bytes) -> bool:
 
     For the hook command, which decodes nothing: true where it is not sure.
     """
+    return not _is_of(b'"PostToolBatch"', payload) or any(mark in payload for mark in _BATCH_MARKS)
+
+
+def _is_of(hook: bytes, payload: bytes) -> bool:
     _, _, rest = payload.partition(b'"hook_event_name"')
-    if not rest.lstrip(b" \t\r\n:").startswith(b'"PostToolBatch"'):
-        return True
-    return any(mark in rest for mark in _BATCH_MARKS)
+    return rest.lstrip(b" \t\r\n:").startswith(hook)
 
 
 def _text(value: object) -> str:
@@ -1607,6 +1609,7 @@ class HookNarrator:
         told: Members = {"isReplaced": True} if lane == "" else {"agentId": lane} if lane else {}
         if hook == "SessionStart":
             told.update(_origin(known.get("parentSession"), known.get("tags")))
+            told.update({"where": known["where"]} if known.get("where") else {})
         if lane or _is_id(payload.get("agent_id")):
             return told
         if hook in ("UserPromptSubmit", "StopFailure"):
@@ -1702,6 +1705,170 @@ def _api_error(entry: Members) -> str:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
+# Where it runs
+# ---------------------------------------------------------------------------------------------------------------------
+
+# Resource detection, once a session: host, container, checkout, CI run, as the environment and small files say it. No
+# process is started, nothing is imported, and of an address no credentials are taken.
+
+_PLACE_LENGTH = 300
+_SMALL_BYTES = 64 << 10
+_PACKED_BYTES = 8 << 20
+_GIT_DEPTH = 64  # folders above the one at work
+_ID_DIGITS = 64  # of a container
+_POD_NAMESPACE = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
+_IMAGES = ("SESSION_IMAGE", "CONTAINER_IMAGE", "IMAGE_NAME")
+_NODES = ("SESSION_HOST", "NODE_NAME", "K8S_NODE_NAME", "KUBERNETES_NODE_NAME")
+_CI_RUNS = ("CI_JOB_URL", "CI_PIPELINE_URL", "BUILDKITE_BUILD_URL", "BUILD_URL")  # GitLab, Buildkite, Jenkins
+_CI_BRANCHES = ("GITHUB_HEAD_REF", "GITHUB_REF_NAME", "CI_COMMIT_REF_NAME", "BUILDKITE_BRANCH", "BRANCH_NAME")
+_CI_COMMITS = ("GITHUB_SHA", "CI_COMMIT_SHA", "BUILDKITE_COMMIT", "GIT_COMMIT")
+
+
+def where_it_runs() -> dict[str, str]:
+    """`host` `container` `image` `cwd` `repository` `branch` `commit` `ci`, as far as they are known. Never raises."""
+    found = _ci()
+    for more in (_checkout(), _machine()):
+        found.update({name: text for name, text in more.items() if text})
+    return {name: _in_one_line(text)[:_PLACE_LENGTH] for name, text in found.items() if text}
+
+
+def _first_setting(names: Iterable[str]) -> str:
+    return next(filter(None, map(_setting, names)), "")
+
+
+def _file_text(path: str, most: int = _SMALL_BYTES) -> str:
+    """The beginning of a file; empty where there is none."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(most).decode("utf-8", "replace")
+    except (OSError, ValueError):
+        return ""
+
+
+def _machine() -> dict[str, str]:
+    host = posix.uname().nodename
+    return {"host": _first_setting(_NODES) or host, "container": _own_container(host), "image": _image()}
+
+
+def _own_container(host: str) -> str:
+    """Of a pod its name, of any other container its id; a host has none."""
+    if _setting("KUBERNETES_SERVICE_HOST"):
+        namespace = _setting("POD_NAMESPACE") or _file_text(_POD_NAMESPACE).strip()
+        return "/".join(filter(None, (namespace, _setting("POD_NAME") or host)))
+    groups = _file_text("/proc/self/cgroup").replace("-", "/").replace(".", "/")
+    mounts = (line.split() for line in _file_text("/proc/self/mountinfo", 1 << 20).splitlines())
+    own = "/".join(parts[3] for parts in mounts if len(parts) > 4 and parts[4] in ("/etc/hostname", "/etc/hosts"))
+    if found := _container_id(groups) or _container_id(own):
+        return found
+    is_one = bool(_file_text("/run/.containerenv")) or any(map(_is_there, ("/.dockerenv", "/run/.containerenv")))
+    return host if is_one else ""
+
+
+def _container_id(path: str) -> str:
+    digits = "0123456789abcdef"
+    return next((part for part in path.split("/") if len(part.strip()) == _ID_DIGITS and not part.strip(digits)), "")
+
+
+def _image() -> str:
+    """As the environment says it, or Podman."""
+    _, _, after = _file_text("/run/.containerenv").partition('\nimage="')
+    return _first_setting(_IMAGES) or after.partition('"')[0]
+
+
+def _is_there(path: str) -> bool:
+    try:
+        posix.stat(path)
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+# Git's files: https://git-scm.com/docs/gitrepository-layout
+
+
+def _checkout() -> dict[str, str]:
+    try:
+        folder = posix.getcwd()
+    except OSError:  # it is gone
+        return {}
+    git = _git_folder(folder)
+    if not git:
+        return {"cwd": folder}
+    common = _beside(git, _file_text(f"{git}/commondir").strip() or ".")  # of a worktree: that of its repository
+    head = _file_text(f"{git}/HEAD").strip()
+    branch = head[len("ref: refs/heads/") :] if head.startswith("ref: refs/heads/") else ""
+    commit = _commit(git, common, head[len("ref: ") :]) if head.startswith("ref: ") else head
+    branch = "" if branch == ".invalid" else branch  # its refs are in no files: reftable
+    return {"cwd": folder, "repository": _remote(f"{common}/config"), "branch": branch, "commit": commit}
+
+
+def _git_folder(folder: str) -> str:
+    """Of the checkout that a folder is in. In a worktree and in a submodule `.git` is a file that names it."""
+    for _ in range(_GIT_DEPTH):
+        git = f"{folder.rstrip('/')}/.git"
+        if _is_there(f"{git}/HEAD"):
+            return git
+        text = _file_text(git)
+        if text.startswith("gitdir: "):
+            return _beside(folder, text[len("gitdir: ") :].strip())
+        if folder in ("", "/"):
+            return ""
+        folder = folder.rpartition("/")[0] or "/"
+    return ""
+
+
+def _beside(folder: str, path: str) -> str:
+    return path if path.startswith("/") else f"{folder}/{path}"
+
+
+def _commit(git: str, common: str, ref: str) -> str:
+    for folder in (git, common):
+        if found := _file_text(f"{folder}/{ref}").strip():
+            return found if not found.startswith("ref: ") else ""
+    packed = _file_text(f"{common}/packed-refs", _PACKED_BYTES)
+    before, named, _ = packed.partition(f" {ref}\n")
+    return before.rpartition("\n")[2] if named else ""
+
+
+def _remote(config: str) -> str:
+    """The address of `origin`, else of the first remote."""
+    section, found = "", ""
+    for line in map(str.strip, _file_text(config).splitlines()):
+        name, _, value = line.partition("=")
+        if line.startswith("["):
+            section = line
+        elif section.startswith("[remote ") and name.strip().lower() == "url":
+            address = _without_credentials(value.strip().strip('"'))
+            if section == '[remote "origin"]':
+                return address
+            found = found or address
+    return found
+
+
+def _without_credentials(address: str) -> str:
+    scheme, is_url, rest = address.partition("://")
+    if not is_url:
+        return address
+    place, slash, path = rest.partition("/")
+    return f"{scheme}://{place.rpartition('@')[2]}{slash}{path.partition('?')[0]}"
+
+
+def _ci() -> dict[str, str]:
+    """The run, and what of the checkout its files do not say: in a run the head is often detached."""
+    run = _first_setting(_CI_RUNS) if _setting("CI") or _setting("JENKINS_URL") else ""
+    if _setting("GITHUB_ACTIONS"):
+        parts = map(_setting, ("GITHUB_SERVER_URL", "GITHUB_REPOSITORY", "GITHUB_RUN_ID"))
+        run = "{}/{}/actions/runs/{}".format(*parts)
+    if not run:
+        return {}
+    return {
+        "ci": _without_credentials(run),
+        "branch": _first_setting(_CI_BRANCHES),
+        "commit": _first_setting(_CI_COMMITS),
+    }
+
+
+# ---------------------------------------------------------------------------------------------------------------------
 # The hook command
 # ---------------------------------------------------------------------------------------------------------------------
 
@@ -1784,8 +1951,11 @@ def _hook_record(payload: bytes, is_within: bool = False) -> bytes:
         "eventId": _event_id(),
         "timestamp": _now(_BEGUN),
     }
-    told = (f'"{name}":{_quoted(text)}' for name, text in known.items() if text or name == "sessionId")
+    told = [f'"{name}":{_quoted(text)}' for name, text in known.items() if text or name == "sessionId"]
     process = _setting("CLAUDE_PID")
+    if _is_of(b'"SessionStart"', payload):
+        place = ",".join(f'"{name}":{_quoted(text)}' for name, text in where_it_runs().items())
+        told.append(f'"where":{{{place}}}')
     head = ",".join(
         [*told, f'"ppid":{process if process.isdecimal() else posix.getppid()}'] + ['"isWithin":true'] * is_within
     )
@@ -2619,7 +2789,8 @@ class SyncSessionHookAgent:
         self._is_entered, self._is_finalized = True, False
         parent = self._parent_session or _setting("SESSION_PARENT_ID")
         tags = self._tags or _setting("SESSION_TAGS")
-        return self._told("session_created", {"initial": self._initial or {}, **_origin(parent, tags)})
+        began = {"initial": self._initial or {}, **_origin(parent, tags), "metadata": {"where": where_it_runs()}}
+        return self._told("session_created", began)
 
     def log_action(self, action: Any = None, /, **members: Any) -> Members:
         """Something that the agent does or asks for: {"type": …, …}."""

@@ -48,7 +48,8 @@ RECORD_HAS = {
 }
 METADATA_HAS = names(
     """$schema sessionId sandboxId userId created updated status yoloMode tokenUsage metrics tags parentSession
-    subsessions phase currentStep attention goals agents actions responses ended duration resumes lastCursor payload"""
+    subsessions phase currentStep attention goals agents actions responses ended duration resumes lastCursor title
+    titleFrom project projectFrom pinned where asks cost context given payload"""
 )
 
 ASKING_NOTIFICATIONS = {
@@ -291,6 +292,8 @@ def session_created(left: Document, claude_id: str) -> tuple[str, Document]:
     else:
         reserved.add("model")
     metadata = {"claudeSessionId": claude_id} if claude_id else {}
+    if title := text_in(left.get("session_title")):
+        metadata.update(title=title, titleFrom="agent")
     keep(left, metadata, reserved)
     return "session_created", {"initial": initial, "metadata": metadata}
 
@@ -530,7 +533,7 @@ def events_of_line(line: Document, payload: Any) -> list[Document]:
 
     That is `eventId` `timestamp` `userId`, and `sessionId` in the place of Claude Code's own; `agentId`: whom a program
     is in a session about another; `isReplaced`: another has taken its place; `isWithin`: one that has begun the session
-    goes on, and is to end it; `parentSession` `tags`: of a session that begins; `error`: with which it ended.
+    goes on, and is to end it; `parentSession` `tags` `where`: of a session that begins; `error`: with which it ended.
     Raises ValueError for what names no session.
     """
     lane = "" if line.get("isReplaced") is True else line.get("agentId")
@@ -575,6 +578,7 @@ def complete(event: Document, line: Document) -> None:
     data = event["data"]
     if event["type"] == "session_created":
         data.update({name: line[name] for name in ("parentSession", "tags") if line.get(name)})
+        data["metadata"].update({"where": line["where"]} if isinstance(line.get("where"), dict) else {})
     if event["type"] == "session_finalized":
         data.update({"error": line["error"]} if isinstance(line.get("error"), str) else {})
         if line.get("isWithin") is True:

@@ -1708,26 +1708,29 @@ def _api_error(entry: Members) -> str:
 # Where it runs
 # ---------------------------------------------------------------------------------------------------------------------
 
-# Resource detection, once a session: host, container, checkout, CI run, as the environment and small files say it. No
-# process is started, nothing is imported, and of an address no credentials are taken.
+# Resource detection, once a session, of the environment and of small files: no process is started, nothing imported, no
+# credentials are taken of an address. Git's files: https://git-scm.com/docs/gitrepository-layout
 
 _PLACE_LENGTH = 300
-_SMALL_BYTES = 64 << 10
-_PACKED_BYTES = 8 << 20
+_SMALL_BYTES, _PACKED_BYTES = 64 << 10, 8 << 20
 _GIT_DEPTH = 64  # folders above the one at work
-_ID_DIGITS = 64  # of a container
+_HEX, _ID_DIGITS = "0123456789abcdef", 64  # of the id of a container
 _POD_NAMESPACE = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
-_IMAGES = ("SESSION_IMAGE", "CONTAINER_IMAGE", "IMAGE_NAME")
-_NODES = ("SESSION_HOST", "NODE_NAME", "K8S_NODE_NAME", "KUBERNETES_NODE_NAME")
-_CI_RUNS = ("CI_JOB_URL", "CI_PIPELINE_URL", "BUILDKITE_BUILD_URL", "BUILD_URL")  # GitLab, Buildkite, Jenkins
+_NODES, _IMAGES = ("NODE_NAME", "K8S_NODE_NAME"), ("CONTAINER_IMAGE", "IMAGE_NAME")
+_CI_RUNS = ("CI_JOB_URL", "BUILDKITE_BUILD_URL", "BUILD_URL")  # GitLab, Buildkite, Jenkins
 _CI_BRANCHES = ("GITHUB_HEAD_REF", "GITHUB_REF_NAME", "CI_COMMIT_REF_NAME", "BUILDKITE_BRANCH", "BRANCH_NAME")
 _CI_COMMITS = ("GITHUB_SHA", "CI_COMMIT_SHA", "BUILDKITE_COMMIT", "GIT_COMMIT")
 
 
 def where_it_runs() -> dict[str, str]:
     """`host` `container` `image` `cwd` `repository` `branch` `commit` `ci`, as far as they are known. Never raises."""
-    found = _ci()
-    for more in (_checkout(), _machine()):
+    found, host = _ci(), posix.uname().nodename
+    machine = {
+        "host": _first_setting(_NODES) or host,
+        "container": _own_container(host),
+        "image": _first_setting(_IMAGES),
+    }
+    for more in (_checkout(), machine):
         found.update({name: text for name, text in more.items() if text})
     return {name: _in_one_line(text)[:_PLACE_LENGTH] for name, text in found.items() if text}
 
@@ -1740,50 +1743,23 @@ def _file_text(path: str, most: int = _SMALL_BYTES) -> str:
     """The beginning of a file; empty where there is none."""
     try:
         with open(path, "rb") as file:
-            return file.read(most).decode("utf-8", "replace")
+            return file.read(most).decode("utf-8", "replace").strip()
     except (OSError, ValueError):
         return ""
-
-
-def _machine() -> dict[str, str]:
-    host = posix.uname().nodename
-    return {"host": _first_setting(_NODES) or host, "container": _own_container(host), "image": _image()}
 
 
 def _own_container(host: str) -> str:
     """Of a pod its name, of any other container its id; a host has none."""
     if _setting("KUBERNETES_SERVICE_HOST"):
-        namespace = _setting("POD_NAMESPACE") or _file_text(_POD_NAMESPACE).strip()
+        namespace = _setting("POD_NAMESPACE") or _file_text(_POD_NAMESPACE)
         return "/".join(filter(None, (namespace, _setting("POD_NAME") or host)))
-    groups = _file_text("/proc/self/cgroup").replace("-", "/").replace(".", "/")
-    mounts = (line.split() for line in _file_text("/proc/self/mountinfo", 1 << 20).splitlines())
-    own = "/".join(parts[3] for parts in mounts if len(parts) > 4 and parts[4] in ("/etc/hostname", "/etc/hosts"))
-    if found := _container_id(groups) or _container_id(own):
-        return found
-    is_one = bool(_file_text("/run/.containerenv")) or any(map(_is_there, ("/.dockerenv", "/run/.containerenv")))
-    return host if is_one else ""
-
-
-def _container_id(path: str) -> str:
-    digits = "0123456789abcdef"
-    return next((part for part in path.split("/") if len(part.strip()) == _ID_DIGITS and not part.strip(digits)), "")
-
-
-def _image() -> str:
-    """As the environment says it, or Podman."""
-    _, _, after = _file_text("/run/.containerenv").partition('\nimage="')
-    return _first_setting(_IMAGES) or after.partition('"')[0]
-
-
-def _is_there(path: str) -> bool:
-    try:
-        posix.stat(path)
-    except (OSError, ValueError):
-        return False
-    return True
-
-
-# Git's files: https://git-scm.com/docs/gitrepository-layout
+    mounts = (line.split() for line in _file_text("/proc/self/mountinfo", _PACKED_BYTES).splitlines())
+    own = [parts[3] for parts in mounts if len(parts) > 4 and parts[4] in ("/etc/hostname", "/etc/hosts")]
+    paths = "/".join([_file_text("/proc/self/cgroup"), *own]).replace("-", "/").replace(".", "/").split()
+    for part in "/".join(paths).split("/"):
+        if len(part) == _ID_DIGITS and not part.strip(_HEX):
+            return part
+    return host if posix.access("/.dockerenv", 0) or posix.access("/run/.containerenv", 0) else ""
 
 
 def _checkout() -> dict[str, str]:
@@ -1794,11 +1770,12 @@ def _checkout() -> dict[str, str]:
     git = _git_folder(folder)
     if not git:
         return {"cwd": folder}
-    common = _beside(git, _file_text(f"{git}/commondir").strip() or ".")  # of a worktree: that of its repository
-    head = _file_text(f"{git}/HEAD").strip()
-    branch = head[len("ref: refs/heads/") :] if head.startswith("ref: refs/heads/") else ""
-    commit = _commit(git, common, head[len("ref: ") :]) if head.startswith("ref: ") else head
-    branch = "" if branch == ".invalid" else branch  # its refs are in no files: reftable
+    common = _beside(git, _file_text(f"{git}/commondir") or ".")  # of a worktree: that of its repository
+    _, is_ref, ref = _file_text(f"{git}/HEAD").rpartition("ref: ")
+    commit = _commit(git, common, ref) if is_ref else ref
+    branch = (
+        ref[len("refs/heads/") :] if ref.startswith("refs/heads/") and ref != "refs/heads/.invalid" else ""
+    )  # reftable
     return {"cwd": folder, "repository": _remote(f"{common}/config"), "branch": branch, "commit": commit}
 
 
@@ -1806,13 +1783,11 @@ def _git_folder(folder: str) -> str:
     """Of the checkout that a folder is in. In a worktree and in a submodule `.git` is a file that names it."""
     for _ in range(_GIT_DEPTH):
         git = f"{folder.rstrip('/')}/.git"
-        if _is_there(f"{git}/HEAD"):
+        if _file_text(f"{git}/HEAD"):
             return git
-        text = _file_text(git)
-        if text.startswith("gitdir: "):
-            return _beside(folder, text[len("gitdir: ") :].strip())
-        if folder in ("", "/"):
-            return ""
+        _, is_named, named = _file_text(git).partition("gitdir: ")
+        if is_named or folder in ("", "/"):
+            return _beside(folder, named) if named else ""
         folder = folder.rpartition("/")[0] or "/"
     return ""
 
@@ -1822,43 +1797,36 @@ def _beside(folder: str, path: str) -> str:
 
 
 def _commit(git: str, common: str, ref: str) -> str:
-    for folder in (git, common):
-        if found := _file_text(f"{folder}/{ref}").strip():
-            return found if not found.startswith("ref: ") else ""
-    packed = _file_text(f"{common}/packed-refs", _PACKED_BYTES)
-    before, named, _ = packed.partition(f" {ref}\n")
-    return before.rpartition("\n")[2] if named else ""
+    loose = _file_text(f"{git}/{ref}") or _file_text(f"{common}/{ref}")
+    packed = _file_text(f"{common}/packed-refs", _PACKED_BYTES) + "\n"
+    before, is_packed, _ = packed.partition(f" {ref}\n")
+    return loose or (before.rpartition("\n")[2] if is_packed else "")
 
 
 def _remote(config: str) -> str:
     """The address of `origin`, else of the first remote."""
-    section, found = "", ""
+    found: dict[str, str] = {}
+    section = ""
     for line in map(str.strip, _file_text(config).splitlines()):
         name, _, value = line.partition("=")
-        if line.startswith("["):
-            section = line
-        elif section.startswith("[remote ") and name.strip().lower() == "url":
-            address = _without_credentials(value.strip().strip('"'))
-            if section == '[remote "origin"]':
-                return address
-            found = found or address
-    return found
+        section = line if line.startswith("[") else section
+        if section.startswith("[remote ") and name.strip().lower() == "url":
+            found.setdefault(section, _without_credentials(value.strip().strip('"')))
+    return found.get('[remote "origin"]') or next(iter(found.values()), "")
 
 
 def _without_credentials(address: str) -> str:
     scheme, is_url, rest = address.partition("://")
-    if not is_url:
-        return address
     place, slash, path = rest.partition("/")
-    return f"{scheme}://{place.rpartition('@')[2]}{slash}{path.partition('?')[0]}"
+    return f"{scheme}://{place.rpartition('@')[2]}{slash}{path.partition('?')[0]}" if is_url else address
 
 
 def _ci() -> dict[str, str]:
     """The run, and what of the checkout its files do not say: in a run the head is often detached."""
     run = _first_setting(_CI_RUNS) if _setting("CI") or _setting("JENKINS_URL") else ""
     if _setting("GITHUB_ACTIONS"):
-        parts = map(_setting, ("GITHUB_SERVER_URL", "GITHUB_REPOSITORY", "GITHUB_RUN_ID"))
-        run = "{}/{}/actions/runs/{}".format(*parts)
+        server, repository, number = map(_setting, ("GITHUB_SERVER_URL", "GITHUB_REPOSITORY", "GITHUB_RUN_ID"))
+        run = f"{server}/{repository}/actions/runs/{number}"
     if not run:
         return {}
     return {

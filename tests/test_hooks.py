@@ -607,6 +607,7 @@ def told_alone(http: httpx.Client, session_id: str) -> Json:
     events = events_of(http, session_id)
     found = events[0] if len(events) == 1 else events[1]
     assert len(events) == 1 or "implicit" in events[0]["data"]
+    found["data"].get("metadata", {}).pop("where", None)  # the command alone knows it
     http.delete(f"/api/sessions/{session_id}").raise_for_status()
     return found | {"cursor": 0, "receivedAt": ""}
 

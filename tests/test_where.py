@@ -69,9 +69,11 @@ def test_a_worktree_has_a_branch_of_its_own(checkout: Path) -> None:
     git(worktree, "commit", "-q", "--allow-empty", "-m", "Mend the cart")
     wanted = ("https://example.org/team/shop.git", "fix/cart", git(worktree, "rev-parse", "HEAD"))
     assert of_git(where(worktree)) == wanted
-    git(checkout, "pack-refs", "--all")
-    assert not (checkout / ".git/refs/heads/fix/cart").exists()
-    assert of_git(where(worktree)) == wanted
+    for branch in ("fix/cart", "zoo"):  # in the middle, and last in the file
+        git(worktree, "checkout", "-q", "-B", branch)
+        git(checkout, "pack-refs", "--all")
+        assert not (checkout / f".git/refs/heads/{branch}").exists()
+        assert of_git(where(worktree)) == (wanted[0], branch, wanted[2])
 
 
 def test_a_submodule_is_a_repository_of_its_own(checkout: Path) -> None:

@@ -34,8 +34,9 @@ class ServerError(Exception):
 class Server:
     """A program that serves HTTP at 127.0.0.1:PORT. Use it in a `with`: it is started there, and gone afterwards."""
 
-    def __init__(self, command: Sequence[str], env: Mapping[str, str]) -> None:
+    def __init__(self, command: Sequence[str], env: Mapping[str, str], root: Path = REPOSITORY) -> None:
         self._command = command
+        self._root = root
         self._reservation = _reserve_port()
         self.port: int = self._reservation.getsockname()[1]
         self._env = {**env, "PORT": str(self.port)}
@@ -97,7 +98,7 @@ class Server:
         begun = time.monotonic()
         self._process = subprocess.Popen(
             self._command,
-            cwd=REPOSITORY,
+            cwd=self._root,
             env=self._env,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -160,13 +161,19 @@ class Server:
 class Appliance(Server):
     """`python app.py` over `folder`; only the settings given here reach it, none from the environment of the caller.
 
-    `under`: a command that starts the one after it in its own place, such as `prlimit`.
+    `under`: a command that starts the one after it in its own place, such as `prlimit`. `root`: of which version.
     """
 
-    def __init__(self, folder: Path, env: Mapping[str, str] | None = None, under: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        env: Mapping[str, str] | None = None,
+        under: Sequence[str] = (),
+        root: Path = REPOSITORY,
+    ) -> None:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("SESSIONS_")}
         settings = {"SESSIONS_DIR": str(folder), "SESSIONS_HOST": "127.0.0.1", "SESSIONS_DURABILITY": "full"}
-        super().__init__([*under, sys.executable, "app.py"], {**inherited, **settings, **(env or {})})
+        super().__init__([*under, sys.executable, "app.py"], {**inherited, **settings, **(env or {})}, root)
         self.folder = folder
 
 

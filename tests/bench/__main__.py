@@ -9,6 +9,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from tests.bench import (
     actions,
@@ -28,11 +29,13 @@ from tests.bench import (
     timing,
     tree,
     viewers,
+    write,
 )
 from tests.bench.figures import Figure, raw_numbers, table
 
 BENCHES: dict[str, Callable[[argparse.Namespace], list[Figure]]] = {
     "actions": lambda options: actions.measure(options.rounds),
+    "write": lambda options: write.measure(options.rounds, options),
     "batches": lambda options: batches.measure(options.rounds),
     "reads": lambda options: reads.measure(options.rounds),
     "search": lambda options: search.measure(options.rounds),
@@ -93,6 +96,12 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
         help="how many hooks to run in each state of the store (default 500)",
     )
     parser.add_argument("--kills", type=int, default=50, metavar="N", help="how often to kill (default 50)")
+    of_write = parser.add_argument_group("of `write`")
+    of_write.add_argument("--against", type=Path, metavar="PATH", help="compare with the server of this working tree")
+    loads = f"which loads: {', '.join(write.LOADS)} (default: all)"
+    of_write.add_argument("--loads", nargs="+", choices=write.LOADS, default=[*write.LOADS], metavar="LOAD", help=loads)
+    of_write.add_argument("--seconds", type=float, default=2.0, metavar="S", help="of each load (default 2)")
+    of_write.add_argument("--paced-seconds", type=float, default=10.0, metavar="S", help="for the lags (default 10)")
     parser.add_argument("--verbose", action="store_true", help="print the number of every round, too")
     options = parser.parse_args(arguments)
     if unknown := set(options.names) - BENCHES.keys():

@@ -48,26 +48,28 @@ class Figure:
 
 
 def table(figures: Iterable[Figure]) -> str:
-    head: tuple[str, ...] = ("figure", "what is compared", "median", "ratio", "target", "reached")
-    rows = [head, ("---",) * len(head), *map(_row, figures)]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return rows_of(("figure", "what is compared", "median", "ratio", "target", "reached"), map(_row, figures))
+
+
+def rows_of(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ("---",) * len(head), *rows))
 
 
 def _row(figure: Figure) -> tuple[str, ...]:
-    medians = _number(figure.median)
+    medians = number_of(figure.median)
     if figure.baseline:
-        medians += f" against {_number(median(figure.baseline))}"
+        medians += f" against {number_of(median(figure.baseline))}"
     ratio = "" if figure.ratio is None else f"{figure.ratio:.2f}"
     reached = "yes" if figure.reached else "no"
     return figure.name, figure.compared, f"{medians} {figure.unit}".strip(), ratio, str(figure.target), reached
 
 
 def raw_numbers(figure: Figure) -> str:
-    lines = [f"{figure.name}, {figure.compared}: {' '.join(map(_number, figure.rounds))}"]
+    lines = [f"{figure.name}, {figure.compared}: {' '.join(map(number_of, figure.rounds))}"]
     if figure.baseline:
-        lines.append(f"    what it is compared with: {' '.join(map(_number, figure.baseline))}")
+        lines.append(f"    what it is compared with: {' '.join(map(number_of, figure.baseline))}")
     return "\n".join(lines)
 
 
-def _number(value: float) -> str:
+def number_of(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

@@ -8,10 +8,12 @@ import os
 import time
 from array import array
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from itertools import cycle, islice, repeat
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,8 +33,21 @@ def own_process() -> ProcessPoolExecutor:
 
 def cpu_seconds(pid: int) -> float:
     """User and system time of all threads of a process so far (Linux)."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    fields = stat_of(pid)
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def cpu_of_all(pid: int) -> float:
+    """The same of a process and of those that it has started, as far as they run."""
+    parents = {int(other.name): int(stat_of(int(other.name))[1]) for other in Path("/proc").glob("[0-9]*")}
+    return cpu_seconds(pid) + sum(cpu_of_all(child) for child, parent in parents.items() if parent == pid)
+
+
+def stat_of(pid: int) -> list[str]:
+    """From its state on; of one that is gone, nothing but zeros."""
+    with suppress(FileNotFoundError, ProcessLookupError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return ["0"] * 20
 
 
 def percentile(values: Sequence[float], share: float) -> float:
@@ -67,18 +82,18 @@ class _Tally:
 
 
 class _Caller(HttpConnection):
-    """Sends the same request again as soon as it has the answer."""
+    """Sends the next request as soon as it has the answer."""
 
-    def __init__(self, request: bytes, tally: _Tally) -> None:
+    def __init__(self, requests: Iterator[bytes], tally: _Tally) -> None:
         super().__init__()
-        self._request = request
+        self._requests = requests
         self._tally = tally
         self._sent = 0.0
 
     def call(self) -> None:
         self._tally.open += 1
         self._sent = time.perf_counter()
-        self.send(self._request)
+        self.send(next(self._requests))
 
     def answered(self, status: int, body: bytes) -> None:
         tally = self._tally
@@ -91,7 +106,7 @@ class _Caller(HttpConnection):
             self.close()
             return
         self._sent = now
-        self.send(self._request)
+        self.send(next(self._requests))
 
     def lost(self, error: Exception) -> None:
         self._tally.open -= 1
@@ -103,15 +118,27 @@ class _Caller(HttpConnection):
 
 def closed_loop(port: int, requests: Sequence[bytes], connections: int, warm_up: float, seconds: float) -> Throughput:
     """Each connection sends one of `requests` over and over; raises Unsound if any answer is not 200."""
-    return uvloop.run(_closed_loop(port, requests, connections, warm_up, seconds))
+    senders = [repeat(requests[number % len(requests)]) for number in range(connections)]
+    return uvloop.run(_closed_loop(port, senders, warm_up, seconds))
 
 
-async def _closed_loop(
-    port: int, requests: Sequence[bytes], connections: int, warm_up: float, seconds: float
-) -> Throughput:
+NUMBER = b"########"
+
+
+def numbered(requests: Sequence[bytes]) -> Iterator[bytes]:
+    """Each in turn, for ever; the NUMBER in it is another one each time."""
+    return (request.replace(NUMBER, b"%08d" % number) for number, request in enumerate(cycle(requests)))
+
+
+def fresh_loop(port: int, requests: Sequence[bytes], connections: int, seconds: float) -> Throughput:
+    """The same with `numbered` requests, and without a warm-up."""
+    return uvloop.run(_closed_loop(port, [numbered(requests)] * connections, 0.0, seconds))
+
+
+async def _closed_loop(port: int, senders: Sequence[Iterator[bytes]], warm_up: float, seconds: float) -> Throughput:
     tally = _Tally()
-    for number in range(connections):
-        caller = await connect(port, partial(_Caller, requests[number % len(requests)], tally))
+    for requests in senders:
+        caller = await connect(port, partial(_Caller, requests, tally))
         caller.call()
     await asyncio.sleep(warm_up)
     begun, cpu = time.perf_counter(), time.process_time()
@@ -164,12 +191,19 @@ class _Written(msgspec.Struct):
     cursor: int
 
 
-def open_loop(port: int, requests: Sequence[bytes], rate: float, connections: int) -> list[Posted]:
+def open_loop(port: int, requests: Iterable[bytes], rate: float, connections: int) -> list[Posted]:
     """Send `rate` requests a second whatever the answers take, as long as one of the connections is free."""
     return uvloop.run(_open_loop(port, requests, rate, connections))
 
 
-async def _open_loop(port: int, requests: Sequence[bytes], rate: float, connections: int) -> list[Posted]:
+def fresh_open_loop(
+    port: int, requests: Sequence[bytes], rate: float, connections: int, seconds: float
+) -> list[Posted]:
+    """As `open_loop`, with `numbered` requests."""
+    return open_loop(port, islice(numbered(requests), round(rate * seconds)), rate, connections)
+
+
+async def _open_loop(port: int, requests: Iterable[bytes], rate: float, connections: int) -> list[Posted]:
     free: asyncio.Queue[HttpClient] = asyncio.Queue()
     for _ in range(connections):
         free.put_nowait(await connect(port, HttpClient))

@@ -1506,7 +1506,7 @@ _SESSIONS_KNOWN = 200
 _PROGRAMS_KNOWN = 100
 _DIGEST_LENGTH = 16  # hex digits: enough to tell apart the payloads of one session
 _ERROR_LENGTH = 1000
-_TRANSCRIPT_BYTES = 256 << 10  # of a transcript's end
+_TRANSCRIPT_BYTES = 256 << 10  # of a transcript's end, and of its beginning
 # Claude Code waits for all who are told of one of these, before another comes.
 _IN_TURN = _names("SessionStart UserPromptSubmit Stop StopFailure SessionEnd")
 _HOOK_LINE = b'{"type":"hook",'
@@ -1614,6 +1614,10 @@ class HookNarrator:
             return told
         if hook in ("UserPromptSubmit", "StopFailure"):
             about["isToldOf"] = hook == "StopFailure"
+        if hook in ("Stop", "StopFailure", "SessionEnd"):
+            before = about.get("facts", {})
+            about["facts"] = {**before, **_facts_of(_text(payload.get("transcript_path")))}
+            told.update({"metadata": about["facts"]} if about["facts"] != before else {})
         if hook == "SessionEnd":
             error = "" if about["isToldOf"] else _last_api_error(_text(payload.get("transcript_path")))
             told.update({"error": error} if error else {}, **({"isWithin": True} if known.get("isWithin") else {}))
@@ -1661,23 +1665,43 @@ def _is_gone(process: str) -> bool:
     return bool(began) and _began(int(pid)) not in ("", began)
 
 
-def _last_api_error(path: str) -> str:
-    """What a transcript says of the error that the conversation ended with; empty where it did not."""
+def _transcript(path: str, is_end: bool = True) -> list[bytes]:
+    """The lines at the end of a transcript, or at its beginning; none of what is no plain file."""
     import stat
 
     if not path.endswith(".jsonl"):
-        return ""
+        return []
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         with open(descriptor, "rb") as file:
             about = os.fstat(descriptor)
             if not stat.S_ISREG(about.st_mode):
-                return ""
-            file.seek(max(0, about.st_size - _TRANSCRIPT_BYTES))
-            lines = file.read(_TRANSCRIPT_BYTES).split(b"\n")
+                return []
+            file.seek(max(0, about.st_size - _TRANSCRIPT_BYTES) if is_end else 0)
+            return file.read(_TRANSCRIPT_BYTES).split(b"\n")
     except (OSError, ValueError):
-        return ""
-    return next((_api_error(entry) for entry in map(_entry_in, reversed(lines)) if entry), "")
+        return []
+
+
+def _facts_of(path: str) -> dict[str, str]:
+    """Claude Code's title of the conversation, its own version, and of what other conversation this is a fork."""
+    found: dict[str, str] = {}
+    for line in [*_transcript(path, is_end=False), *_transcript(path)]:
+        if b'"type":"custom-title"' in line or b'"type":"ai-title"' in line:
+            with _suppress(ValueError, AttributeError):
+                title = _decoded(line)
+                found["custom"] = _text(title.get("customTitle")) or found.get("custom", "")
+                found["title"] = _text(title.get("aiTitle")) or found.get("title", "")
+        _, _, origin = line.partition(b'"forkedFrom":{')
+        found["forkedFrom"] = found.get("forkedFrom") or _member(origin, b'"sessionId":"')
+        found["claudeCodeVersion"] = found.get("claudeCodeVersion") or _member(line, b'"version":"')
+    found["title"] = found.pop("custom", "") or found.get("title", "")
+    return {name: text[:_ERROR_LENGTH] for name, text in found.items() if text}
+
+
+def _last_api_error(path: str) -> str:
+    """What a transcript says of the error that the conversation ended with; empty where it did not."""
+    return next((_api_error(entry) for entry in map(_entry_in, reversed(_transcript(path))) if entry), "")
 
 
 def _entry_in(line: bytes) -> Members | None:

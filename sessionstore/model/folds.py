@@ -181,9 +181,18 @@ def state_after(document: str, event_type: str, patch: str | None, data: str, ti
 
 def next_state(state: Document, event_type: str, patch: str | None, data: str, timestamp: str) -> Document:
     if event_type == "session_created":
-        return decode(NEW_STATE) | {"timestamp": timestamp}  # type: ignore[no-any-return]
+        return new_state(decode(data), timestamp)
     changed = STATE_FOLDS[event_type](state, decode(data), patch, timestamp)
     return changed | {"version": state["version"] + 1, "timestamp": timestamp}
+
+
+def new_state(said: Document, timestamp: str) -> Document:
+    """The state that a session begins with: its folder is the one that its creation says it is in."""
+    state: Document = decode(NEW_STATE) | {"timestamp": timestamp}
+    where = (said.get("metadata") or {}).get("where")
+    if isinstance(where, dict) and isinstance(cwd := where.get("cwd"), str):
+        state["workspace"] |= {"cwd": cwd}
+    return state
 
 
 def state_at(events: Iterable[tuple[str, str | None, str, str]]) -> Document:

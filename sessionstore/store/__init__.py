@@ -12,6 +12,7 @@ maintenance      purge, search index, checkpoints
 appender         one event into the database
 writer           the writer thread: group commit
 selection        which sessions are asked for, as SQL
+resumption       the state that a new container is given
 broadcaster      the ring buffer of committed events
 reader           read-only connections and every query of the API
 """

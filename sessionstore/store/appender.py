@@ -16,7 +16,7 @@ from typing import Annotated, NamedTuple
 
 import msgspec
 
-from sessionstore.model import coercion, endings, folds
+from sessionstore.model import coercion, delegations, endings, folds
 from sessionstore.model.events import LOGS, NEW_SESSIONS, STATE_TYPES, UNKNOWN_USER, Draft, Event, is_absurd, known_id
 from sessionstore.model.folds import DONE, METRICS, Document, encode
 from sessionstore.model.problems import Problem, fault, invalid, invalid_value, no_session
@@ -65,7 +65,9 @@ ADDED = {
     "session_finalized": ("status", "outcome", "cancelledAgents"),
     "metadata_updated": ("cancelledAgents",),
     "goal_added": ("id", "description", "priority", "status"),
-    "agent_spawned": ("agentId", "type", "task", "status", "spawnedAt", "subsession", "completedAt", "endedBy"),
+    "agent_spawned": (
+        *("agentId", "type", "task", "status", "spawnedAt", "subsession", "completedAt", "endedBy", "toolUseId"),
+    ),
     "agent_updated": ("completedAt", "endedBy"),
 }
 """The members that the store adds to the data where the caller left them out."""
@@ -518,6 +520,8 @@ class Appender:
             if draft.must_be_new:
                 raise Problem(409, f"There is an agent {agent_id!r} in this session already")
             return self.end_late(replace(draft, data={"spawnedAt": moment} | draft.data))
+        if draft.data.get("hook_event_name") == "SubagentStart" and draft.received_at is None:
+            draft = replace(draft, data=delegations.found(self.connection, draft.session_id, draft.data) | draft.data)
         agent = {
             "agentId": agent_id,
             "type": draft.data.get("type"),
@@ -661,14 +665,20 @@ def changed_record(event: Event) -> tuple[str, str]:
 
 
 def creation_of(draft: Draft) -> Draft:
-    """What creates a session by its first word."""
+    """What creates a session by its first word; a hook says in each of its words where it is."""
+    cwd = draft.data.get("cwd")
+    begun = (
+        {"metadata": {"cwd": cwd, "where": {"cwd": cwd}}}
+        if isinstance(cwd, str) and "hook_event_name" in draft.data
+        else {}
+    )
     return Draft(
         type="session_created",
         session_id=draft.session_id,
         user_id=draft.user_id,
         timestamp=draft.timestamp,
         received_at=draft.received_at,
-        data={"initial": {}, "implicit": True},
+        data={"initial": {}, "implicit": True, **begun},
     )
 
 

@@ -18,6 +18,7 @@ from sessionstore.model.events import LOGS, now
 from sessionstore.model.problems import Problem, invalid, no_session, unavailable
 from sessionstore.store import search
 from sessionstore.store.broadcaster import Item
+from sessionstore.store.resumption import ERRORS, FILES, KNOWN, completed
 from sessionstore.store.schema import CHANGES_STATE, STATE_EVENTS
 from sessionstore.store.search import Narrowed
 from sessionstore.store.selection import ACTIVE, DETAILS, SESSIONS, Which, conditions, either, groups, one_of
@@ -176,10 +177,12 @@ class Reader:
 
     async def resume(self, session_id: str) -> dict[str, str]:
         members = await self.session(session_id, 20)
+        about: dict[str, object] = {"id": session_id}
+        files, errors, known = [await self.rows(query, about) for query in (FILES, ERRORS, KNOWN)]
         return {
             "metadata": members["metadata"],
             "initial": members["initial"],
-            "state": members["state"],
+            "state": completed(members["state"], members["metadata"], files, errors, known[0]),
             "lastActions": members["actions"],
             "lastResponses": members["responses"],
         }

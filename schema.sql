@@ -23,7 +23,9 @@ CREATE TABLE events (
   type         TEXT NOT NULL            -- what happened
                CHECK (type IN ('session_created', 'session_resumed', 'metadata_updated', 'session_finalized',
                                'session_lost', 'session_deleted', 'action', 'response', 'state_updated', 'goal_added',
-                               'goal_updated', 'agent_spawned', 'agent_updated', 'agent_completed')),
+                               'goal_updated', 'agent_spawned', 'agent_updated', 'agent_completed', 'note_added',
+                               'usage_reported', 'budget_crossed', 'answered', 'ask_closed', 'ordered',
+                               'order_delivered', 'order_closed')),
   session_id   TEXT NOT NULL,           -- the session it happened in
   user_id      TEXT NOT NULL,           -- whose session it was at that time
   event_id     TEXT NOT NULL,           -- the caller's name for it, or one made here; a retry is recognised by it
@@ -37,7 +39,9 @@ CREATE TABLE events (
   kind         TEXT                     -- action, response: the `type` that its data has
                CHECK ((kind IS NULL) = (seq IS NULL)),
   data         TEXT NOT NULL            -- what the caller said, a JSON object
-               CHECK (json_type(data) = 'object')
+               CHECK (json_type(data) = 'object'),
+  actor        TEXT                     -- who caused it: the name of a token or person, budget:NAME, rule:NAME, store;
+                                        -- empty: nobody is known; null: written before version 10 of this schema
 ) STRICT;
 
 CREATE UNIQUE INDEX events_by_event_id ON events (event_id, session_id);
@@ -186,7 +190,9 @@ INSERT INTO counts
 SELECT 'events', value, 0
 FROM json_each('["session_created", "session_resumed", "metadata_updated", "session_finalized", "session_lost",
                  "session_deleted", "action", "response", "state_updated", "goal_added", "goal_updated",
-                 "agent_spawned", "agent_updated", "agent_completed"]');
+                 "agent_spawned", "agent_updated", "agent_completed", "note_added", "usage_reported", "budget_crossed",
+                 "answered", "ask_closed", "ordered", "order_delivered", "order_closed"]')
+WHERE true ON CONFLICT DO NOTHING;
 
 CREATE TABLE users (
   user_id   TEXT PRIMARY KEY,
@@ -418,9 +424,11 @@ CREATE VIEW changes AS SELECT * FROM events WHERE seq IS NULL;
 CREATE TRIGGER change_folded AFTER INSERT ON events WHEN NEW.seq IS NULL BEGIN
   UPDATE sessions SET updated = NEW.received_at, last_cursor = NEW.cursor WHERE session_id = NEW.session_id;
   UPDATE sessions SET heard = NEW.received_at
-  WHERE session_id = NEW.session_id AND NEW.type NOT IN ('metadata_updated', 'session_lost');
+  WHERE session_id = NEW.session_id AND NEW.type NOT IN (        -- none of these is a word of the agent
+    'metadata_updated', 'session_lost', 'note_added', 'usage_reported', 'budget_crossed', 'answered', 'ask_closed',
+    'ordered', 'order_delivered', 'order_closed');
   INSERT INTO changes VALUES (NEW.cursor, NEW.type, NEW.session_id, NEW.user_id, NEW.event_id, NEW.agent_id,
-                              NEW.timestamp, NEW.received_at, NEW.patch, NULL, NULL, NEW.data);
+                              NEW.timestamp, NEW.received_at, NEW.patch, NULL, NULL, NEW.data, NEW.actor);
   UPDATE counts SET number = number + 1 WHERE what = 'events' AND name = NEW.type;
   INSERT INTO minutes VALUES (substr(NEW.received_at, 1, 16), 1) ON CONFLICT DO UPDATE SET events = events + 1;
 END;
@@ -750,7 +758,8 @@ CREATE VIEW timeline AS
 SELECT cursor, session_id, user_id, type, agent_id, timestamp, received_at,
        '{"cursor":' || cursor || ',"type":"' || type || '","sessionId":"' || session_id || '","userId":'
        || json_quote(user_id) || ',"eventId":"' || event_id || '","agentId":' || json_quote(agent_id)
-       || ',"timestamp":"' || timestamp || '","receivedAt":"' || received_at || '","data":'
+       || ',"timestamp":"' || timestamp || '","receivedAt":"' || received_at
+       || CASE WHEN actor IS NULL THEN '"' ELSE '","actor":' || json_quote(nullif(actor, '')) END || ',"data":'
        || CASE WHEN seq IS NULL THEN data ELSE '{"seq":' || seq || ',' || substr(data, 2) END
        || CASE WHEN patch IS NULL THEN '' ELSE ',"patch":"' || patch || '"' END || '}' AS document
 FROM events

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import tempfile
 from collections.abc import Iterator
@@ -10,9 +11,9 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from sessionstore.model.events import Draft, text_of_time
+from sessionstore.model.events import TOLD_ABOUT, Draft, text_of_time
 from sessionstore.store.appender import Appended, Appender
-from sessionstore.store.schema import open_writer
+from sessionstore.store.schema import drop_views_and_triggers, open_writer
 
 MIDNIGHT = 1_771_027_200.0  # 2026-02-14T00:00:00Z
 SECONDS_A_TICK = 7.5
@@ -104,6 +105,13 @@ class Database:
 
     def close(self) -> None:
         self.connection.close()
+
+
+def without_actors(connection: sqlite3.Connection) -> None:
+    """Take the events back to what they were before version 10."""
+    drop_views_and_triggers(connection)
+    connection.execute("ALTER TABLE events DROP COLUMN actor")
+    connection.execute("DELETE FROM counts WHERE name IN (SELECT value FROM json_each(?))", (json.dumps(TOLD_ABOUT),))
 
 
 @contextmanager

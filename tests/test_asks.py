@@ -254,7 +254,7 @@ def test_spaces_in_the_text_of_an_event_change_nothing(database: Database) -> No
     """As another program may write it; the fold reads JSON, not the text of it."""
     row = "3, 'action', 's', 'u', 'e', NULL, '2027-01-01T00:00:00.000Z', '2027-01-01T00:00:00.000Z', NULL, 1, 'x'"
     spaced = json.dumps({"type": "x", "attention": {"reason": "permission", "message": "May I?"}}, indent=2)
-    database.connection.execute(f"INSERT INTO events VALUES ({row}, ?)", (spaced,))
+    database.connection.execute(f"INSERT INTO events VALUES ({row}, ?, NULL)", (spaced,))
     assert messages(database) == ["May I?"]
 
 

@@ -34,7 +34,7 @@ numbers = count(1)
 def event(session: str = "s-0", data: str = '{"type":"x"}') -> Event:
     cursor = next(numbers)
     user = SESSIONS.get(session, "u")
-    return Event(cursor, "action", session, user, f"e-{cursor}", None, "t", "t", None, 1, "x", data)
+    return Event(cursor, "action", session, user, f"e-{cursor}", None, "t", "t", None, None, 1, "x", data)
 
 
 class Sort(NamedTuple):

@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from hook_agent import MOST_TEXTS, number_of_texts
@@ -199,7 +199,7 @@ envelopes = st.fixed_dictionaries(
     },
 )
 numbers = count()
-TAKEN: Json = {"max_event_bytes": LIMIT, "may_delete": True, "redacted": lambda data: data, "hook": lambda line: []}
+TAKEN: Json = {"max_event_bytes": LIMIT, "is_admin": True, "redacted": lambda data: data, "hook": lambda line: []}
 
 
 def leaves(value: Any) -> Iterator[Any]:
@@ -217,6 +217,7 @@ def leaves(value: Any) -> Iterator[Any]:
 
 @settings(max_examples=400)
 @given(st.lists(envelopes, max_size=30))
+@example([{"type": "agent_spawned", "data": {"agentId": None}}, {"type": "goal_added", "data": {"id": None}}])
 def test_no_event_with_a_kind_and_a_session_is_rejected_and_again_it_is_the_same(
     http: httpx.Client, events: list[Json]
 ) -> None:

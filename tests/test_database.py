@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sessionstore.model.drafts import draft_of
+from sessionstore.model.events import TOLD_ABOUT
 from sessionstore.model.problems import Problem
 from sessionstore.store.appender import RECORD_EVENTS, STATE_VERSION, lose_silent
 from sessionstore.store.maintenance import index_search, purge
@@ -31,7 +32,7 @@ from sessionstore.store.schema import (
     statements,
 )
 from tests.appliance import REPOSITORY, Appliance
-from tests.databases import DERIVED, Database, drafted, temporary_database
+from tests.databases import DERIVED, Database, drafted, temporary_database, without_actors
 from tests.peers import descriptors_of, eventually
 from tests.trees import apply, ids, statuses, write
 
@@ -143,6 +144,7 @@ def schema_of(connection: sqlite3.Connection) -> set[tuple[str, str]]:
 def test_a_database_of_version_one_becomes_like_a_new_one(database: Database) -> None:
     database.append(drafted("action", "s", {"type": "x"}, event_id="once"))
     wanted = schema_of(database.connection)
+    without_actors(database.connection)
     database.connection.executescript("""
         DROP TABLE asks; DROP TABLE remade; ALTER TABLE sessions ADD COLUMN attention TEXT;
         DROP TABLE status_changes; DROP TABLE search; CREATE VIRTUAL TABLE search USING fts5 (text, content = '');
@@ -150,7 +152,7 @@ def test_a_database_of_version_one_becomes_like_a_new_one(database: Database) ->
         DROP INDEX events_by_tool_use; DROP INDEX events_of_prompts; DROP INDEX events_of_failures;
         DROP INDEX events_of_documents;
         DROP INDEX events_by_event_id; CREATE UNIQUE INDEX events_by_event_id ON events (session_id, event_id);
-        DROP TRIGGER entry_logged; DROP VIEW timeline; CREATE VIEW timeline AS SELECT 1 AS old;
+        CREATE VIEW timeline AS SELECT 1 AS old;
         PRAGMA user_version = 1""")
     assert schema_of(database.connection) != wanted
     migrate(database.connection)
@@ -164,6 +166,7 @@ def test_a_database_of_version_one_becomes_like_a_new_one(database: Database) ->
 
 def aged(database: Database) -> None:
     """As version 6 has it: one slot for what a session waits for, and goals by their ids."""
+    without_actors(database.connection)
     database.connection.executescript("""
         ALTER TABLE sessions ADD COLUMN attention TEXT;
         UPDATE sessions SET attention = '{"reason":"permission"}' WHERE status = 'waiting';
@@ -347,6 +350,31 @@ def test_without_auto_create_an_unknown_session_is_not_found(tmp_path: Path) -> 
         strict.append(drafted("action", "s", {"type": "x"}))
     assert (refused.value.status, strict.value("SELECT count(*) FROM events")) == (404, 0)
     strict.close()
+
+
+# ------------------------------------------------------------- told about a session
+
+
+@pytest.mark.parametrize("event_type", TOLD_ABOUT)
+@pytest.mark.parametrize("end", [None, "session_finalized", "session_lost"])
+def test_what_is_told_about_a_session_is_no_word_of_its_agent(
+    database: Database, event_type: str, end: str | None
+) -> None:
+    database.append(drafted("action", "s", {"type": "x"}))
+    if end:
+        database.append(drafted(end, "s"))
+    before = database.rows(AS_IT_IS)
+    database.append(drafted(event_type, "s", {"text": "t", "status": "active", "attention": {"reason": "plan"}}))
+    assert database.rows(AS_IT_IS) == before
+    assert database.value("SELECT last_cursor FROM sessions") == database.value("SELECT max(cursor) FROM events")
+    assert database.kept() == database.recounted()
+    database.append(drafted("action", "s", {"type": "x"}))  # which a word does
+    assert database.rows(AS_IT_IS) != before
+
+
+AS_IT_IS = """
+SELECT status, heard, ended, actions, responses, goals, agents, phase,
+       (SELECT group_concat(name || version || document) FROM documents), (SELECT count(*) FROM asks) FROM sessions"""
 
 
 # ------------------------------------------------------------------ idempotency

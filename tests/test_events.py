@@ -423,7 +423,8 @@ def test_every_event_has_the_shape_of_the_contract(http: httpx.Client, session_i
     live_a_life(http, session_id)
     for event in events_of(http, session_id):
         assert set(event) - {"patch"} == {
-            "cursor", "type", "sessionId", "userId", "eventId", "agentId", "timestamp", "receivedAt", "data",
+            "cursor", "type", "sessionId", "userId", "eventId", "agentId", "timestamp", "receivedAt",
+            "actor", "data",
         }  # fmt: skip
         assert type(event["cursor"]) is int
         assert (event["sessionId"], event["userId"]) == (session_id, "Zoë")

@@ -156,6 +156,6 @@ def test_a_line_that_may_have_too_many_texts_goes_the_long_way() -> None:
     )
     assert len(line) > FEW_TEXTS_BYTES and plain_draft(line.encode(), 1 << 20) is None
     ((_, (draft,)),), _ = drafts_of_batch(
-        line.encode(), max_event_bytes=1 << 20, may_delete=False, redacted=redacted, hook=lambda line: []
+        line.encode(), max_event_bytes=1 << 20, is_admin=False, redacted=redacted, hook=lambda line: []
     )
     assert draft.data["truncated"]["texts"] == 20_002, "the type is not counted"

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, note
 from hypothesis import strategies as st
 
-from sessionstore.model.events import STATE_TYPES, Draft, Event, EventType, text_of_time
+from sessionstore.model.events import STATE_TYPES, TOLD_ABOUT, Draft, Event, EventType, text_of_time
 from sessionstore.model.folds import state_at
 from sessionstore.model.problems import Problem
 from sessionstore.store.appender import COLUMNS, lose_silent
@@ -198,6 +198,8 @@ DATA: dict[str, st.SearchStrategy[dict[str, Any]]] = {
     "agent_spawned": st.fixed_dictionaries({"type": texts}, optional={"agentId": agent_ids}),
     "agent_updated": st.fixed_dictionaries({"agentId": agent_ids, "status": statuses}),
     "agent_completed": st.fixed_dictionaries({"agentId": agent_ids}),
+    **dict.fromkeys(TOLD_ABOUT, st.fixed_dictionaries({}, optional={
+        "text": texts, "status": statuses, "attention": asked, "error": values, "askId": ids})),
 }  # fmt: skip
 
 drafts = st.sampled_from(sorted(DATA)).flatmap(
@@ -208,6 +210,7 @@ drafts = st.sampled_from(sorted(DATA)).flatmap(
         data=DATA[event_type],
         user_id=st.sampled_from([None, "alice", "bob"]),
         event_id=st.none() | st.sampled_from(["once", "twice"]),
+        actor=st.sampled_from([None, "", "mail-agent", 'budget:team \u00fc "x"']),
         agent_id=st.none() | agent_ids,
         timestamp=st.none() | st.sampled_from([text_of_time(MIDNIGHT + seconds) for seconds in (-60, 0, 60)]),
         patch=st.sampled_from([None, "merge-patch", "replace"]) if event_type == "state_updated" else st.none(),

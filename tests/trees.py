@@ -18,7 +18,7 @@ from export.layout import open_reader
 from export.tree import Tree
 from export.verify import Verification
 from sessionstore.model.drafts import draft_of
-from sessionstore.model.events import Draft
+from sessionstore.model.events import TOLD_ABOUT, Draft
 from sessionstore.model.problems import Problem
 from sessionstore.store.appender import Appended
 from sessionstore.store.maintenance import purge
@@ -135,6 +135,7 @@ def write(event_type: str, bodies: st.SearchStrategy[dict[str, Any]], **members:
 
 
 statuses = st.sampled_from(["pending", "in_progress", "completed", "failed", "cancelled"])
+actors = st.sampled_from([None, "", "someone", "budget:\u00fc"])
 kinds = st.sampled_from(["tool_call", "file_write", "prompt", "tool_result", "x\ny"])
 beginnings = body(
     initial=own,
@@ -159,7 +160,8 @@ writes = st.one_of(
     write("agent_completed", st.builds(lambda rest, name: rest | {"agentId": name}, own, ids)),
     write("session_finalized", body(outcome=values, status=st.sampled_from(["success", "failed"]))),
     write("session_lost", st.just({})),
-    write("session_deleted", st.just({})),
+    write("session_deleted", st.just({}), actor=actors),
+    st.tuples(st.sampled_from(TOLD_ABOUT), sessions, body(text=texts), st.fixed_dictionaries({"actor": actors})),
 )
 histories = st.lists(st.one_of(writes, st.sampled_from(["follow", "step", "purge"])), max_size=25)
 """Writes, and between them what happens to the tree and in the background."""
@@ -178,6 +180,7 @@ def apply(database: Database, written: tuple[str, str, dict[str, Any], dict[str,
             agent_id=checked.agent_id,
             timestamp=checked.timestamp,
             patch=members.get("patch"),
+            actor=members.get("actor", ""),
             event_id=checked.event_id,
         )
         return database.append(draft)

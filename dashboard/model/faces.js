@@ -134,6 +134,14 @@ const FACES = {
   agent_completed: (data, known, event) => isCompaction(event)
     ? { kind: "other", icon: "state", title: "Compaction", text: oneLine(summaryText(data.result)) }
     : { kind: "agent", icon: "agent", title: `${agentOf(data, known, event)} ${spoken(data.status) || "completed"}`, text: readable(data.result) },
+  note_added: (data) => ({ kind: "session", icon: "session", title: "Note", text: gist(data.text) }),
+  usage_reported: (data) => ({ kind: "session", icon: "session", title: "Usage", text: said(data) }),
+  budget_crossed: (data) => ({ kind: "error", icon: "error", title: "Budget crossed", text: said(data) }),
+  answered: (data) => ({ kind: "session", icon: "session", title: "Answered", text: gist(data.message ?? data.decision) }),
+  ask_closed: (data) => ({ kind: "session", icon: "session", title: "Ask closed", text: said(data) }),
+  ordered: (data) => ({ kind: "session", icon: "session", title: "Order", text: said(data) }),
+  order_delivered: (data) => ({ kind: "session", icon: "session", title: "Order delivered", text: said(data) }),
+  order_closed: (data) => ({ kind: "session", icon: "session", title: "Order closed", text: said(data) }),
 };
 const AGENT_WORDS = { __proto__: null, running: "begins again", paused: "pauses" };
 const agentOf = (data, known, event) => agentName({ agentId: data.agentId ?? event.agentId, type: data.type ?? known(data.agentId ?? event.agentId) });

@@ -116,7 +116,8 @@ def append_all(appender: Appender, events: Iterator[tuple[TreeLine, bytes]]) -> 
     appender.begin()
     try:
         for event, line in events:
-            appender.append(msgspec.structs.replace(draft_of_line(json_object(line)), received_at=event.received_at))
+            draft = draft_of_line(json_object(line))
+            appender.append(msgspec.structs.replace(draft, received_at=event.received_at, actor=event.by))
         return len(appender.commit())
     except BaseException:
         appender.rollback()

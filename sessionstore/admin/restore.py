@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import msgspec
-from msgspec import structs
+from msgspec import UNSET, UnsetType, structs
 
 from export.folders import Folder, InTheWay, lines_of, open_folder, pieces_of
 from export.layout import DELETED, EVENTS, INDEX, SESSIONS, open_reader
@@ -60,7 +60,13 @@ class TreeLine(msgspec.Struct, rename="camel"):
     timestamp: str
     received_at: str
     data: msgspec.Raw
+    actor: str | UnsetType | None = UNSET
     patch: str | None = None
+
+    @property
+    def by(self) -> str | None:
+        """Its actor as an event has it."""
+        return None if self.actor is UNSET else self.actor or ""
 
 
 class Restored(msgspec.Struct):
@@ -358,6 +364,8 @@ def check(line: TreeLine) -> None:
             raise ValueError(f"{name!r} is no id")
     if not is_user(line.user_id):
         raise ValueError(f"{line.user_id!r} is no userId")
+    if line.by and not is_user(line.by):
+        raise ValueError(f"{line.by!r} is no actor")
     for time in (line.timestamp, line.received_at):
         if not TIME.fullmatch(time):
             raise ValueError(f"{time!r} is no time in UTC and milliseconds")
@@ -380,6 +388,7 @@ def event_of(line: TreeLine) -> Event:
         line.agent_id,
         line.timestamp,
         line.received_at,
+        line.by,
         line.patch,
         seq,
         kind,

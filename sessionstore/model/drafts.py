@@ -13,8 +13,10 @@ from msgspec import UNSET, UnsetType
 import hook_agent
 from sessionstore.model import coercion, names
 from sessionstore.model.events import (
+    BY_ADMIN_ALONE,
     ID_PATTERN,
     LOGS,
+    TOLD_ABOUT,
     USER_PATTERN,
     Draft,
     EventType,
@@ -206,6 +208,7 @@ BODIES: dict[str, type[msgspec.Struct]] = {
     "agent_completed": AgentEnd,
     "session_lost": Body,
     "session_deleted": Body,
+    **dict.fromkeys(TOLD_ABOUT, Body),
 }
 
 KEPT_BY_THE_STORE = frozenset(
@@ -362,6 +365,13 @@ def settle_agent(draft: Draft) -> None:
     agent_id = draft.data.get("agentId") or draft.agent_id
     if agent_id is not None or draft.type != "agent_spawned":
         draft.data["agentId"] = known_id(agent_id, "$.agentId")
+    else:
+        draft.data.pop("agentId", None)  # null is as good as nothing: the store gives one
+
+
+def settle_goal(draft: Draft) -> None:
+    if draft.data.get("id") is None:
+        draft.data.pop("id", None)
 
 
 def settle_metadata(draft: Draft) -> None:
@@ -417,6 +427,7 @@ SETTLED = {
     "action": settle_entry,
     "response": settle_entry,
     "session_finalized": settle_end,
+    "goal_added": settle_goal,
     "goal_updated": settle_goal_change,
     "agent_spawned": settle_agent,
     "agent_updated": settle_agent,
@@ -515,7 +526,7 @@ HOOK_LINE = b'{"type":"hook",'
 """With which our own agents begin it, so that it need not be read twice."""
 
 
-def drafts_of_batch(body: bytes, *, max_event_bytes: int, may_delete: bool, redacted: Redacted, hook: Adapter) -> Lines:
+def drafts_of_batch(body: bytes, *, max_event_bytes: int, is_admin: bool, redacted: Redacted, hook: Adapter) -> Lines:
     """The lines of a batch that are not empty, by number from 1."""
     found = Lines([], Rejections())
     for number, line in enumerate(body.removeprefix(BYTE_ORDER_MARK).split(b"\n"), 1):
@@ -523,8 +534,8 @@ def drafts_of_batch(body: bytes, *, max_event_bytes: int, may_delete: bool, reda
             continue
         try:
             drafts = drafts_in(line, max_event_bytes, redacted, hook)
-            if drafts and drafts[0].type == "session_deleted" and not may_delete:
-                raise Problem(403, "Only the role admin may delete a session")
+            if drafts and drafts[0].type in BY_ADMIN_ALONE and not is_admin:
+                raise Problem(403, f"Only the role admin may send a {drafts[0].type}")
             found.drafts.append((number, drafts))
         except Problem as problem:
             found.rejections.note(number, problem)

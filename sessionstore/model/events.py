@@ -30,10 +30,25 @@ EventType = Literal[
     "agent_spawned",
     "agent_updated",
     "agent_completed",
+    "note_added",
+    "usage_reported",
+    "budget_crossed",
+    "answered",
+    "ask_closed",
+    "ordered",
+    "order_delivered",
+    "order_closed",
 ]
 EVENT_TYPES: frozenset[str] = frozenset(get_args(EventType))
 STATE_TYPES = ("state_updated", "goal_added", "goal_updated", "agent_spawned", "agent_updated", "agent_completed")
 LOGS = ("action", "response")
+SAID_BY_THE_STORE = ("budget_crossed", "answered", "ask_closed", "ordered", "order_delivered", "order_closed")
+TOLD_ABOUT = ("note_added", "usage_reported", *SAID_BY_THE_STORE)
+"""What is told about a session, and is no word of its agent: it revives nothing."""
+BY_ADMIN_ALONE = frozenset(["session_deleted", *SAID_BY_THE_STORE])
+"""What a line of a batch may be only if it is an admin's: nobody else says it but the store."""
+STORE = "store"
+"""The actor of what the store does of its own accord."""
 UNKNOWN_USER = "unknown"
 
 MAX_DEPTH = 64
@@ -72,6 +87,9 @@ class Draft(msgspec.Struct, kw_only=True):
     patch: str | None = None
     received_at: str | None = None
     """Only for a restore, which keeps the times at which events were first committed."""
+    actor: str | None = ""
+    """Who causes it, by whom the request is made and never by what it says; empty: nobody is known; None: only for a
+    restore, of an event that was written before there were actors."""
     names_something: bool = False
     """What it changes must be there already (404), as for most REST calls; a batch line or a hook never fails so."""
     must_be_new: bool = False
@@ -99,6 +117,8 @@ class Event(msgspec.Struct, frozen=True, gc=False):
     agent_id: str | None
     timestamp: str
     received_at: str
+    actor: str | None
+    """Empty: nobody is known; None: it was written before there were actors."""
     patch: str | None
     seq: int | None
     kind: str | None
@@ -112,10 +132,11 @@ class Event(msgspec.Struct, frozen=True, gc=False):
         """Its JSON text, to the letter as the view `timeline` has it."""
         data = self.data if self.seq is None else f'{{"seq":{self.seq},{self.data[1:]}'
         patch = "" if self.patch is None else f',"patch":"{self.patch}"'
+        actor = "" if self.actor is None else f',"actor":{encode(self.actor or None)}'
         return (
             f'{{"cursor":{self.cursor},"type":"{self.type}","sessionId":"{self.session_id}",'
             f'"userId":{encode(self.user_id)},"eventId":"{self.event_id}","agentId":{encode(self.agent_id)},'
-            f'"timestamp":"{self.timestamp}","receivedAt":"{self.received_at}","data":{data}{patch}}}'
+            f'"timestamp":"{self.timestamp}","receivedAt":"{self.received_at}"{actor},"data":{data}{patch}}}'
         )
 
 

@@ -17,7 +17,17 @@ from typing import Annotated, NamedTuple
 import msgspec
 
 from sessionstore.model import coercion, delegations, endings, folds
-from sessionstore.model.events import LOGS, NEW_SESSIONS, STATE_TYPES, UNKNOWN_USER, Draft, Event, is_absurd, known_id
+from sessionstore.model.events import (
+    LOGS,
+    NEW_SESSIONS,
+    STATE_TYPES,
+    STORE,
+    UNKNOWN_USER,
+    Draft,
+    Event,
+    is_absurd,
+    known_id,
+)
 from sessionstore.model.folds import DONE, METRICS, Document, encode
 from sessionstore.model.problems import Problem, fault, invalid, invalid_value, no_session
 from sessionstore.store.maintenance import purge
@@ -596,6 +606,7 @@ class Appender:
             draft.agent_id,
             draft.timestamp or received_at,
             received_at,
+            draft.actor,
             draft.patch,
             seq,
             None if seq is None else draft.data["type"],
@@ -678,6 +689,7 @@ def creation_of(draft: Draft) -> Draft:
         user_id=draft.user_id,
         timestamp=draft.timestamp,
         received_at=draft.received_at,
+        actor=draft.actor,
         data={"initial": {}, "implicit": True, **begun},
     )
 
@@ -756,9 +768,15 @@ def lose_silent(appender: Appender, heard_before: str) -> list[Event]:
     silent = appender.connection.execute(SILENT, (heard_before,)).fetchall()
     return [
         appender.append(
-            Draft(type="session_finalized", session_id=session_id, timestamp=last, data=dict(COMPLETED_IN_SILENCE))
+            Draft(
+                type="session_finalized",
+                session_id=session_id,
+                timestamp=last,
+                actor=STORE,
+                data=dict(COMPLETED_IN_SILENCE),
+            )
             if has_completed and not endings.agents_at_work(appender.connection, session_id)
-            else Draft(type="session_lost", session_id=session_id, data={})
+            else Draft(type="session_lost", session_id=session_id, actor=STORE, data={})
         ).event
         for session_id, last, has_completed in silent
     ]

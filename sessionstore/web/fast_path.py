@@ -74,7 +74,7 @@ def batch_in(body: bytes, caller: Caller, store: Store) -> tuple[Batch, list[Dra
     lines = drafts.drafts_of_batch(
         body,
         max_event_bytes=bounds.max_event_bytes,
-        may_delete=caller.role == "admin",
+        is_admin=caller.role == "admin",
         redacted=bounds.redacted,
         hook=partial(claude_code.drafts_of_line, bounds=bounds),
     )

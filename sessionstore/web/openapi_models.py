@@ -144,6 +144,7 @@ class EventShape(Shape, kw_only=True):
     agent_id: str | None
     timestamp: str
     received_at: str
+    actor: str | UnsetType | None = UNSET
     data: Document
     patch: Literal["merge-patch", "replace"] | UnsetType = UNSET
     brief: bool | UnsetType = UNSET

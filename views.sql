@@ -37,6 +37,11 @@ CREATE TEMP VIEW sessions (
   tokens_output,      -- tokens that its models wrote
   resumes,            -- how often it was taken up again
   tags,               -- its tags, with commas
+  title,              -- what it is called
+  project,            -- as it was said, else the name of its repository, else of its folder
+  branch,             -- the branch that it works on
+  host,               -- the machine that it runs on
+  pinned,             -- 1: a person wants to keep it in sight
   parent_session,     -- the session that started it
   last_cursor         -- its newest event
 ) AS
@@ -56,12 +61,15 @@ SELECT s.session_id, s.user_id, s.status, i.document ->> '$.input', m.document -
        s.agents, s.goals,
        (SELECT count(*) FROM main.goals g WHERE g.session_id = s.session_id AND g.status = 'completed'),
        m.document ->> '$.tokenUsage.input', m.document ->> '$.tokenUsage.output', s.resumes,
-       (SELECT group_concat(value, ', ') FROM json_each(m.document, '$.tags')), s.parent_session, s.last_cursor
+       (SELECT group_concat(value, ', ') FROM json_each(m.document, '$.tags')),
+       iif(json_type(m.document, '$.title') = 'text', m.document ->> '$.title', NULL), l.project, l.branch, l.host,
+       coalesce(l.is_pinned, 0), s.parent_session, s.last_cursor
 FROM (SELECT *, (SELECT a.cursor FROM main.asks a CROSS JOIN main.events e ON e.cursor = a.told
                  WHERE a.session_id = sessions.session_id
                  ORDER BY coalesce(e.data ->> '$.attention.reason', 'input') = 'input', a.cursor LIMIT 1) AS first_ask
       FROM main.sessions) s
 CROSS JOIN main.documents m ON m.session_id = s.session_id AND m.name = 'metadata'
+LEFT JOIN main.labels l ON l.session_id = s.session_id
 LEFT JOIN main.documents i ON i.session_id = s.session_id AND i.name = 'initial'
 LEFT JOIN main.documents f ON f.session_id = s.session_id AND f.name = 'final';
 
@@ -276,6 +284,22 @@ SELECT cursor, session_id, user_id, coalesce(iif(type GLOB 'agent_*', data ->> '
        iif(type <> 'state_updated', data ->> '$.status', NULL), patch, timestamp, data
 FROM main.events
 WHERE type IN ('state_updated', 'goal_added', 'goal_updated', 'agent_spawned', 'agent_updated', 'agent_completed')
+  AND NOT EXISTS (SELECT 1 FROM main.purges p WHERE p.session_id = events.session_id AND events.cursor < p.cursor);
+
+/* What people noted about sessions and their events. */
+CREATE TEMP VIEW notes (
+  cursor,             -- its place in the whole store
+  session_id,         -- the session
+  user_id,            -- whose session it was
+  about,              -- the cursor of the event that it is about; null: the session
+  text,               -- what was noted
+  actor,              -- who noted it
+  timestamp,          -- when
+  data                -- all that was said
+) AS
+SELECT cursor, session_id, user_id, data ->> '$.at', data ->> '$.text', nullif(actor, ''), timestamp, data
+FROM main.events
+WHERE type = 'note_added'
   AND NOT EXISTS (SELECT 1 FROM main.purges p WHERE p.session_id = events.session_id AND events.cursor < p.cursor);
 
 /* How much came in, minute by minute; what was deleted later is counted, too. */

@@ -314,3 +314,46 @@ def test_what_a_session_is_found_by_follows_its_metadata(tmp_path: Path) -> None
     database.append(drafted("session_deleted", "s"))
     assert database.rows("SELECT * FROM labels") == database.rows("SELECT * FROM tags") == []
     database.close()
+
+
+# -------------------------------------------------------------------------- notes
+
+
+def noted(http: httpx.Client, session_id: str, **body: Any) -> httpx.Response:
+    return http.post(f"/api/sessions/{session_id}/notes", json=body)
+
+
+def test_a_note_is_an_event_and_no_word_of_the_agent(http: httpx.Client, session_id: str) -> None:
+    cursor = act(http, session_id, type="x")["cursor"]
+    http.post(f"/api/sessions/{session_id}/finalize", json={}).raise_for_status()
+    before = metadata(http, session_id)
+    answer = noted(http, session_id, text="Look at this", at=cursor, colour="red").raise_for_status().json()
+    assert answer["success"] is True
+    event = http.get(f"/api/sessions/{session_id}/events?order=desc&limit=1").json()["items"][0]
+    assert (event["type"], event["cursor"]) == ("note_added", answer["cursor"])
+    assert event["data"] == {"text": "Look at this", "at": cursor, "colour": "red"}
+    after = metadata(http, session_id)
+    changed = {"updated": after["updated"], "lastCursor": answer["cursor"]}
+    assert after == before | changed and after["status"] == "completed"
+
+
+def test_a_note_can_be_told_again(http: httpx.Client, session_id: str) -> None:
+    act(http, session_id, type="x")
+    answers = [noted(http, session_id, text="Once", eventId="note-1").raise_for_status().json() for _ in range(2)]
+    assert answers[0] == answers[1]
+
+
+def test_a_note_that_is_none_is_refused(http: httpx.Client, session_id: str) -> None:
+    assert_problem(noted(http, session_id, text="Nobody is there"), 404)
+    other = act(http, f"{session_id}-other", type="x")["cursor"]
+    act(http, session_id, type="x")
+    for body, path in (
+        ({}, "$.text"),
+        ({"text": ""}, "$.text"),
+        ({"text": "x", "at": 0}, "$.at"),
+        ({"text": 5}, "$.text"),
+    ):
+        assert_problem(noted(http, session_id, **body), 422, path)
+    assert_problem(noted(http, session_id, text="x", at=other), 422, "$.at")
+    line = {"type": "note_added", "sessionId": session_id, "data": {"text": "x", "at": other}}
+    assert batch(http, line)["accepted"] == 1

@@ -143,6 +143,13 @@ class Finalization(Body, kw_only=True):
     cancelled_agents: list[Id] | UnsetType = UNSET
 
 
+class Note(Body, kw_only=True):
+    """What a person has to say about a session, or about an event of it."""
+
+    text: Annotated[str, msgspec.Meta(min_length=1, examples=["Look at this again"])]
+    at: Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1, description="The cursor of the event")] | None = None
+
+
 class MetadataChange(msgspec.Struct, rename="camel"):
     """Members to set. A dotted name goes into an object; a value "+N" on a number adds."""
 
@@ -209,6 +216,7 @@ BODIES: dict[str, type[msgspec.Struct]] = {
     "session_lost": Body,
     "session_deleted": Body,
     **dict.fromkeys(TOLD_ABOUT, Body),
+    "note_added": Note,
 }
 
 KEPT_BY_THE_STORE = frozenset(

@@ -420,7 +420,7 @@ class Appender:
         creation = self.event("cursor = (SELECT created_cursor FROM sessions WHERE session_id = ?)", draft.session_id)
         return creation if creation and is_same(draft, creation) and draft.user_id == session.user_id else None
 
-    def event(self, condition: str, *values: str) -> Event | None:
+    def event(self, condition: str, *values: str | int) -> Event | None:
         row = self.connection.execute(f"SELECT {COLUMNS} FROM events WHERE {condition}", values).fetchone()
         return Event(*row) if row else None
 
@@ -494,6 +494,17 @@ class Appender:
             return draft
         at_work = endings.agents_at_work(self.connection, draft.session_id)
         return replace(draft, data=draft.data | {"cancelledAgents": at_work}) if at_work else draft
+
+    def add_note(self, draft: Draft, session: KnownSession) -> Draft:
+        """Raises Problem 422 for a note about what is no event of this session; a batch line is kept as it is."""
+        at = draft.data.get("at")
+        if (
+            draft.names_something
+            and at is not None
+            and not self.event("session_id = ? AND cursor = ?", draft.session_id, at)
+        ):
+            raise invalid("$.at", "must be the cursor of an event of this session")
+        return draft
 
     def fit_for_metadata(self, draft: Draft, event_type: str) -> Draft:
         """The draft, if callers make nothing else of the metadata than what it is. Raises as the function."""
@@ -817,4 +828,5 @@ DECISIONS: dict[str, Decision] = {
     "agent_spawned": Appender.spawn_agent,
     "agent_updated": Appender.change_agent,
     "agent_completed": Appender.change_agent,
+    "note_added": Appender.add_note,
 }

@@ -136,8 +136,8 @@ def find_sessions_by_their_names(connection: sqlite3.Connection) -> None:
 def say_who(connection: sqlite3.Connection) -> None:
     """Events have an actor, and more types; sessions are found by their names.
 
-    Neither of the first changes a row that is there: a column at the end is null in rows that were written without it. So only the
-    text of the table is written anew, which takes as long with ten million events as with none.
+    Neither of the first changes a row that is there: a column at the end is null in rows that were written without it.
+    So only the text of the table is written anew, which takes as long with ten million events as with none.
     https://www.sqlite.org/lang_altertable.html#otheralter
     """
     before = columns_of(connection, "events")

@@ -221,6 +221,21 @@ async def update_metadata(request: Call, session_id: FromPath[str]) -> JSONRespo
 
 
 @post(
+    "/api/sessions/{session_id:str}/notes",
+    operation_class=takes(requests.Note),
+    responses=gives(answers.Done, 400, 404, 413, 415, 422),
+    status_code=200,
+    tags=["sessions"],
+)
+async def add_note(request: Call, session_id: FromPath[str]) -> JSONResponse:
+    """Note something about a session, or about one of its events: for people, it is no word of the agent."""
+    session_id = session_in_path(session_id)
+    body = await object_of(request)
+    draft = draft_of("note_added", session_id, body, headers_of(request), names_something=True)
+    return done(await append(request, draft))
+
+
+@post(
     "/api/sessions/{session_id:str}/finalize",
     operation_class=takes(requests.Finalization, is_required=False),
     responses=gives(answers.Done, 400, 404, 413, 415, 422),
@@ -767,6 +782,7 @@ ROUTES = (
     get_session,
     list_sessions_of_user,
     update_metadata,
+    add_note,
     finalize_session,
     delete_session,
     resume_session,

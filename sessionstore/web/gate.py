@@ -27,11 +27,15 @@ PUBLIC = frozenset({*product(READS, ("/", "/health", *FILES)), *product(("POST",
 AGENT_READS = re.compile(r"/ready|/api/sessions/(?!user/)[^/]+(/resume)?|/api/state/[^/]+")
 """What an agent needs to read: its session, its state, and how to go on."""
 
+NOTES = re.compile(r"/api/sessions/[^/]+/notes")
+
 
 def roles_for(method: str, path: str) -> tuple[str, ...] | None:
     """The roles that may do this; None: everybody."""
     if (method, path) in PUBLIC or (method in READS and path.startswith("/dashboard/")):
         return None
+    if method == "POST" and NOTES.fullmatch(path):
+        return ("admin", "read")
     if method in READS or path.startswith("/datasette/"):
         return ROLES if AGENT_READS.fullmatch(path) else ("admin", "read")
     if method == "DELETE":

@@ -42,7 +42,7 @@ from sessionstore.settings import BadSetting, Settings, read_settings
 from sessionstore.store.folder import close_to_others, doubt_about
 from sessionstore.store.owner import CannotStart, own_folder
 from sessionstore.store.schema import DatabaseUnusable
-from sessionstore.web import api, datasette_mount, live, pages
+from sessionstore.web import api, datasette_mount, live, pages, telemetry, usage
 from sessionstore.web.asgi import Heads, Receive, Scope, Send
 from sessionstore.web.fast_path import FastPath
 from sessionstore.web.forwarded import Forwarded
@@ -70,7 +70,14 @@ class App:
         self.listeners = live.Listeners()
         self.questions = datasette_mount.Questions(self.store)
         self.litestar = Litestar(
-            route_handlers=[*api.ROUTES, *live.ROUTES, *pages.ROUTES, *datasette_mount.ROUTES],
+            route_handlers=[
+                *api.ROUTES,
+                *usage.ROUTES,
+                *telemetry.ROUTES,
+                *live.ROUTES,
+                *pages.ROUTES,
+                *datasette_mount.ROUTES,
+            ],
             lifespan=[self.lifespan],
             openapi_config=pages.OPENAPI,
             exception_handlers={

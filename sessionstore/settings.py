@@ -12,6 +12,8 @@ from typing import Annotated, Any, NamedTuple, get_type_hints
 import msgspec
 
 from hook_agent import own_patterns as patterns
+from sessionstore.budget_rules import Budget, budgets
+from sessionstore.prices import Own, own_prices
 from sessionstore.webhook_targets import Target, targets
 
 
@@ -197,6 +199,14 @@ def url(text: str) -> str:
     raise ValueError("must be an http or https URL without user, query and fragment")
 
 
+def prices_in(text: str) -> Own:
+    """The prices in a file."""
+    try:
+        return own_prices(path_of(text).read_text())
+    except OSError as error:
+        raise ValueError(f"cannot be read: {error.strerror}") from None
+
+
 def items(text: str) -> list[str]:
     return [item.strip() for item in text.split(",") if item.strip()]
 
@@ -277,6 +287,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     own_patterns: Annotated[tuple[tuple[str, str], ...] | None, Setting("SESSIONS_REDACT", patterns,
         "on: keys, tokens and passwords are taken out before anything is stored; off; or a file of further patterns, "
         "one a line")] = ()
+    prices: Annotated[Own, Setting("SESSIONS_PRICES", prices_in, "File, JSON, of own prices by model, in US dollars "
+        "for a million tokens")] = msgspec.field(default_factory=dict)
+    budgets: Annotated[tuple[Budget, ...], Setting("SESSIONS_BUDGETS", budgets, "File, TOML, of budgets: how much may "
+        "be used before somebody is told")] = ()
     webhooks: Annotated[tuple[Target, ...], Setting("SESSIONS_WEBHOOKS", targets, "File, JSON or TOML, that says who "
         "is told by HTTP of sessions that wait, fail or are lost")] = ()
     public_url: Annotated[str | None, Setting("SESSIONS_PUBLIC_URL", url, "Where people find the dashboard, for links "

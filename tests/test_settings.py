@@ -49,6 +49,8 @@ DEFAULTS: dict[str, tuple[str, object]] = {
     "SESSIONS_MAX_CONNECTIONS": ("max_connections", 1024),
     "SESSIONS_MAX_LISTENERS": ("max_listeners", 1000),
     "SESSIONS_REDACT": ("own_patterns", ()),
+    "SESSIONS_PRICES": ("prices", {}),
+    "SESSIONS_BUDGETS": ("budgets", ()),
     "SESSIONS_WEBHOOKS": ("webhooks", ()),
     "SESSIONS_PUBLIC_URL": ("public_url", None),
 }
@@ -196,6 +198,8 @@ BAD = [
     ("SESSIONS_LOG_REQUESTS", "yes"),
     ("SESSIONS_REDACT", "yes"),
     ("SESSIONS_REDACT", "/nowhere/patterns"),
+    ("SESSIONS_PRICES", "/nowhere/prices.json"),
+    ("SESSIONS_BUDGETS", "/nowhere/budgets.toml"),
     ("SESSIONS_WEBHOOKS", "/nowhere/webhooks.json"),
     ("SESSIONS_PUBLIC_URL", "sessions.example.com"),
     ("SESSIONS_PUBLIC_URL", "https://me:secret@example.com"),

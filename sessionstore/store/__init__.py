@@ -15,4 +15,5 @@ selection        which sessions are asked for, as SQL
 resumption       the state that a new container is given
 broadcaster      the ring buffer of committed events
 reader           read-only connections and every query of the API
+ledger           queries of what was used and what it cost
 """

@@ -146,6 +146,8 @@ def say_who(connection: sqlite3.Connection) -> None:
         raise DatabaseUnusable(f"its events have {', '.join(before)}, where version 10 has {', '.join(after)}")
     create_schema(connection, re.compile(r"^INSERT INTO counts", re.MULTILINE))
     find_sessions_by_their_names(connection)
+    if not columns_of(connection, "usage"):
+        create_schema(connection, re.compile(r"^CREATE (TABLE|INDEX) (usage|events_of_budgets)", re.MULTILINE))
 
 
 def rewrite(connection: sqlite3.Connection, table: str) -> None:

@@ -128,8 +128,9 @@ def groups(by: str, where: str) -> str:
     return f"""
 SELECT json_object('key', key, 'sessions', count(*), 'active', sum(status = 'active'),
                    'waiting', sum(status = 'waiting'), 'failed', sum(status = 'failed'), 'lost', sum(status = 'lost'),
-                   'costUsd', NULL)
-FROM (SELECT {key} AS key, s.status FROM sessions s LEFT JOIN {table} WHERE {where})
+                   'costUsd', round(sum(cost), 10))
+FROM (SELECT {key} AS key, s.status, (SELECT p.cost ->> '$.usd' FROM spent p WHERE p.session_id = s.session_id) AS cost
+      FROM sessions s LEFT JOIN {table} WHERE {where})
 GROUP BY key
 ORDER BY sum(status IN ('failed', 'lost')) DESC, sum(status = 'waiting') DESC, sum(status = 'active') DESC,
          count(*) DESC, key LIMIT {MOST_GROUPS}"""

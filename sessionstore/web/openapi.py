@@ -29,6 +29,9 @@ MERGE_PATCH = "application/merge-patch+json"
 NDJSON = "application/x-ndjson"
 
 
+PROTOBUF = "application/x-protobuf"
+
+
 def header(name: str, meaning: str, **schema: Any) -> OpenAPIParameter:
     return OpenAPIParameter(
         name=name,
@@ -95,5 +98,12 @@ LINES = RequestBody(
         "Events of the shape that the lists of events have, one a line; or, of the type `hook`, the payload of a hook "
         "as `data`, with `eventId`, `timestamp`, `userId`, `sessionId`, and what docs/api.md lists besides"
     ),
+    required=True,
+)
+
+
+OF_TELEMETRY = RequestBody(
+    content={kind: OpenAPIMediaType(schema=Schema()) for kind in (JSON, PROTOBUF)},
+    description="An export request of OTLP, plain or gzip",
     required=True,
 )

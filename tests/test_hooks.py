@@ -161,7 +161,7 @@ def test_every_payload_becomes_the_event_that_the_contract_says(http: httpx.Clie
     assert {event["type"] for event in tasks} == {"agent_updated"}
     assert all(event["eventId"].endswith("-task") and event["data"]["task"] for event in tasks)
     began_otherwise = [s for s in by_session(replayed).values() if s[0]["hook_event_name"] != "SessionStart"]
-    assert len(stored) == len(began_otherwise) > 0
+    assert len(begun) == len(began_otherwise) > 0
 
 
 @pytest.mark.parametrize("seed", SEEDS[:2])

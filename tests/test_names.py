@@ -348,7 +348,7 @@ def test_a_note_that_is_none_is_refused(http: httpx.Client, session_id: str) -> 
     other = act(http, f"{session_id}-other", type="x")["cursor"]
     act(http, session_id, type="x")
     for body, path in (
-        ({}, "$.text"),
+        ({}, "$"),
         ({"text": ""}, "$.text"),
         ({"text": "x", "at": 0}, "$.at"),
         ({"text": 5}, "$.text"),

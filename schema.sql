@@ -272,6 +272,8 @@ CREATE TABLE usage_sums (
   cache_write_1h_tokens INTEGER NOT NULL,
   reasoning_tokens      INTEGER NOT NULL,
   cost_usd              REAL NOT NULL,
+  is_best               INTEGER NOT NULL DEFAULT 1 -- 1: no better family tells of what this agent did
+                        CHECK (is_best IN (0, 1)),
   PRIMARY KEY (session_id, agent_id, family, quarter, model, cost_from)
 ) STRICT, WITHOUT ROWID;
 
@@ -754,7 +756,7 @@ CREATE TRIGGER usage_summed INSTEAD OF INSERT ON usage_signed WHEN NOT NEW.is_co
   SELECT NEW.session_id, coalesce(NEW.agent_id, ''), NEW.family, unixepoch(NEW.at) / 900, coalesce(NEW.model, ''),
          NEW.cost_from, NEW.sign, NEW.sign * NEW.input_tokens, NEW.sign * NEW.output_tokens,
          NEW.sign * NEW.cache_read_tokens, NEW.sign * NEW.cache_write_tokens, NEW.sign * NEW.cache_write_1h_tokens,
-         NEW.sign * NEW.reasoning_tokens, NEW.sign * coalesce(NEW.cost_usd, 0.0)
+         NEW.sign * NEW.reasoning_tokens, NEW.sign * coalesce(NEW.cost_usd, 0.0), 1
   WHERE EXISTS (SELECT 1 FROM sessions WHERE session_id = NEW.session_id)
   ON CONFLICT DO UPDATE SET
     requests = requests + excluded.requests, input_tokens = input_tokens + excluded.input_tokens,
@@ -763,6 +765,20 @@ CREATE TRIGGER usage_summed INSTEAD OF INSERT ON usage_signed WHEN NOT NEW.is_co
     cache_write_tokens = cache_write_tokens + excluded.cache_write_tokens,
     cache_write_1h_tokens = cache_write_1h_tokens + excluded.cache_write_1h_tokens,
     reasoning_tokens = reasoning_tokens + excluded.reasoning_tokens, cost_usd = cost_usd + excluded.cost_usd;
+END;
+
+CREATE TRIGGER sum_begun AFTER INSERT ON usage_sums BEGIN
+  UPDATE usage_sums SET is_best = NOT is_best
+  WHERE session_id = NEW.session_id AND agent_id = NEW.agent_id AND is_best <> (family = (
+    SELECT min(o.family) FROM usage_sums o
+    WHERE o.session_id = NEW.session_id AND o.agent_id = NEW.agent_id AND o.requests > 0));
+END;
+
+CREATE TRIGGER sum_emptied AFTER UPDATE OF requests ON usage_sums WHEN (NEW.requests = 0) <> (OLD.requests = 0) BEGIN
+  UPDATE usage_sums SET is_best = NOT is_best
+  WHERE session_id = NEW.session_id AND agent_id = NEW.agent_id AND is_best <> (family = (
+    SELECT coalesce(min(o.family), NEW.family) FROM usage_sums o
+    WHERE o.session_id = NEW.session_id AND o.agent_id = NEW.agent_id AND o.requests > 0));
 END;
 
 CREATE TRIGGER usage_added AFTER INSERT ON usage BEGIN
@@ -881,9 +897,8 @@ FROM (
 
 /* The sums that count: of each agent those of its best family. */
 CREATE VIEW usage_counted AS
-SELECT * FROM usage_sums u
-WHERE requests > 0 AND family = (SELECT min(o.family) FROM usage_sums o
-                                 WHERE o.session_id = u.session_id AND o.agent_id = u.agent_id AND o.requests > 0);
+SELECT *, iif(cost_from = 'unpriced', requests, 0) AS unpriced, cost_from <> 'unpriced' AS is_priced
+FROM usage_sums WHERE is_best AND requests > 0;
 
 /* What a session has used, and what that cost; the totals are of all tokens but those of reasoning, which are of the
    output. `from` is where the figures come from, the least certain of them: unpriced requests are counted apart. */
@@ -892,8 +907,7 @@ SELECT session_id, sum(requests) AS requests, sum(input_tokens) AS input, sum(ou
        sum(cache_read_tokens) AS cache_read, sum(cache_write_tokens + cache_write_1h_tokens) AS cache_write,
        sum(reasoning_tokens) AS reasoning,
        sum(input_tokens + output_tokens + cache_read_tokens + cache_write_tokens + cache_write_1h_tokens) AS total,
-       json_object('usd', iif(max(cost_from <> 'unpriced'), round(sum(cost_usd), 10), NULL),
-                   'unpricedRequests', sum(iif(cost_from = 'unpriced', requests, 0)),
+       json_object('usd', iif(max(is_priced), round(sum(cost_usd), 10), NULL), 'unpricedRequests', sum(unpriced),
                    'from', CASE WHEN max(cost_from = 'computed') THEN 'computed' WHEN max(cost_from = 'own') THEN 'own'
                                 WHEN max(cost_from = 'reported') THEN 'reported' ELSE 'unpriced' END) AS cost
 FROM usage_counted GROUP BY session_id;

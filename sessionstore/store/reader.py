@@ -21,7 +21,18 @@ from sessionstore.store.broadcaster import Item
 from sessionstore.store.resumption import ERRORS, FILES, KNOWN, completed
 from sessionstore.store.schema import CHANGES_STATE, STATE_EVENTS
 from sessionstore.store.search import Narrowed
-from sessionstore.store.selection import ACTIVE, DETAILS, SESSIONS, Which, conditions, either, groups, one_of
+from sessionstore.store.selection import (
+    ACTIVE,
+    ALONG_CHANGES,
+    COMMON,
+    DETAILS,
+    SESSIONS,
+    Which,
+    conditions,
+    either,
+    groups,
+    one_of,
+)
 from sessionstore.text import for_people, shortened
 
 CONNECTIONS = 3
@@ -286,10 +297,11 @@ class Reader:
 
     async def sessions(self, which: Which, *, limit: int, before: int | None = None, details: bool = False) -> Page:
         """Metadata, newest change first; what follows is the cursor of the last one's newest event."""
-        where, values = conditions(*which.terms(), ("s.last_cursor < ?", before))
-        rows = await self.some(
-            SESSIONS.format(what=DETAILS if details else "m.document", where=where), [*values, limit + 1]
-        )
+        counts = await self.row(*which.counted()) if which.labels() else ()
+        where, values = conditions(*which.terms(counts), ("s.last_cursor < ?", before))
+        index = ALONG_CHANGES if counts and min(counts) == COMMON else ""
+        query = SESSIONS.format(what=DETAILS if details else "m.document", where=where, index=index)
+        rows = await self.some(query, [*values, limit + 1])
         page = rows.page(limit)
         return Page(list(map(fit_card, page.documents)), page.following) if details else page
 

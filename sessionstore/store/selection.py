@@ -46,20 +46,35 @@ class Which(NamedTuple):
     since: str | None = None
     until: str | None = None
 
-    def terms(self) -> Iterator[tuple[str, Any]]:
-        """The conditions on a session s."""
+    def terms(self, counts: Sequence[int] = ()) -> Iterator[tuple[str, Any]]:
+        """The conditions on a session s; `counts`: how many have each of the labels, up to COMMON."""
         yield one_of("s.status", self.statuses)
         yield "s.user_id = ?", self.user_id
         yield "s.parent_session = ?", self.parent
         yield "s.updated >= ?", self.since
         yield "s.created < ?", self.until
-        yield "s.session_id IN (SELECT session_id FROM tags WHERE tag = ?)", self.tag
-        for column in ("project", "branch", "host", "origin"):
-            yield f"s.session_id IN (SELECT session_id FROM labels WHERE {column} = ?)", getattr(self, column)
+        rarest = min(counts, default=COMMON)
+        for number, (table, column, value) in enumerate(self.labels()):
+            if rarest < COMMON and counts[number] == rarest:
+                yield f"s.session_id IN (SELECT session_id FROM {table} WHERE {column} = ?)", value
+            else:
+                yield f"EXISTS (SELECT 1 FROM {table} l WHERE l.session_id = s.session_id AND l.{column} = ?)", value
         is_pinned = "s.session_id IN (SELECT session_id FROM labels WHERE is_pinned)"
         yield f"{'' if self.is_pinned else 'NOT '}{is_pinned}", None if self.is_pinned is None else []
         in_metadata = "SELECT 1 FROM metadata m WHERE m.session_id = s.session_id"
         yield f"EXISTS ({in_metadata} AND instr(lower(m.document), lower(?)))", self.text
+
+    def labels(self) -> list[tuple[str, str, str]]:
+        """Those that are asked for: the table, the column, the value."""
+        named = [("tags", "tag", self.tag)]
+        named += [("labels", column, getattr(self, column)) for column in ("project", "branch", "host", "origin")]
+        return [(table, column, value) for table, column, value in named if value is not None]
+
+    def counted(self) -> tuple[str, list[str]]:
+        """A query for how many sessions have each of the labels, up to COMMON."""
+        labels = self.labels()
+        each = (f"(SELECT count(*) FROM (SELECT 1 FROM {t} WHERE {c} = ? LIMIT {COMMON}))" for t, c, _ in labels)
+        return f"SELECT {', '.join(each)}", [value for _, _, value in labels]
 
 
 # --------------------------------------------------------- what is said of them
@@ -93,9 +108,14 @@ substr(m.document, 1, length(m.document) - 1) || ',' || substr(json_object(
                    AND s.ended IS NULL AND w.status NOT IN ('completed', 'failed', 'cancelled'))), 2)"""
 """The metadata of a session (s, and m in the view) and what it is at. What was long ago is not looked for."""
 
+COMMON = 500
+"""Of sessions that have a label: more are soon found among the newest changes, fewer are looked for one by one."""
+ALONG_CHANGES = "INDEXED BY sessions_by_change"
+
 SESSIONS = """
 SELECT {what}, s.last_cursor
-FROM (SELECT s.session_id AS chosen, s.last_cursor AS place FROM sessions s WHERE {where} ORDER BY place DESC LIMIT ?)
+FROM (SELECT s.session_id AS chosen, s.last_cursor AS place FROM sessions s {index} WHERE {where}
+      ORDER BY place DESC LIMIT ?)
 CROSS JOIN sessions s ON s.session_id = chosen CROSS JOIN metadata m ON m.session_id = chosen ORDER BY place DESC"""
 """Which they are is settled first, of what indexes have: their documents are made after that."""
 
@@ -129,8 +149,9 @@ def groups(by: str, where: str) -> str:
 SELECT json_object('key', key, 'sessions', count(*), 'active', sum(status = 'active'),
                    'waiting', sum(status = 'waiting'), 'failed', sum(status = 'failed'), 'lost', sum(status = 'lost'),
                    'costUsd', round(sum(cost), 10))
-FROM (SELECT {key} AS key, s.status, (SELECT p.cost ->> '$.usd' FROM spent p WHERE p.session_id = s.session_id) AS cost
-      FROM sessions s LEFT JOIN {table} WHERE {where})
+FROM (SELECT {key} AS key, s.status,
+             (SELECT sum(u.cost_usd) FROM usage_counted u WHERE u.session_id = s.session_id AND u.is_priced) AS cost
+      FROM sessions s NOT INDEXED LEFT JOIN {table} WHERE {where})
 GROUP BY key
 ORDER BY sum(status IN ('failed', 'lost')) DESC, sum(status = 'waiting') DESC, sum(status = 'active') DESC,
          count(*) DESC, key LIMIT {MOST_GROUPS}"""

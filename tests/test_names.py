@@ -357,3 +357,122 @@ def test_a_note_that_is_none_is_refused(http: httpx.Client, session_id: str) -> 
     assert_problem(noted(http, session_id, text="x", at=other), 422, "$.at")
     line = {"type": "note_added", "sessionId": session_id, "data": {"text": "x", "at": other}}
     assert batch(http, line)["accepted"] == 1
+
+
+# ----------------------------------------------------------------- sub-agents' tasks
+
+
+def hooked(database: Database, name: str, **data: Any) -> Any:
+    """An event as the adapter makes it of a hook."""
+    event_type = {"call": "action", "result": "response", "start": "agent_spawned"}[name]
+    return database.append(drafted(event_type, "s", {"hook_event_name": f"Hook{name}", **data})).event
+
+
+def call_agent(database: Database, use: str, description: str, kind: str = "Explore") -> None:
+    given = {"description": description, "subagent_type": kind}
+    hooked(database, "call", type="tool_call", tool="Agent", toolUseId=use, input=given)
+
+
+def start_agent(database: Database, agent_id: str, kind: str = "Explore", **data: Any) -> Any:
+    start = {"hook_event_name": "SubagentStart", "agentId": agent_id, "type": kind, **data}
+    database.append(drafted("agent_spawned", "s", start))
+    record = json.loads(database.value("SELECT record FROM agents WHERE agent_id = ?", agent_id))
+    return record.get("task"), record.get("toolUseId")
+
+
+def test_a_sub_agent_has_the_task_of_the_oldest_call_that_fits(tmp_path: Path) -> None:
+    database = Database(tmp_path / "sessions.db")
+    assert start_agent(database, "before") == (None, None)
+    call_agent(database, "use-1", "Review cart.py")
+    call_agent(database, "use-2", "Plan it", "Plan")
+    call_agent(database, "use-3", "Check payments")
+    assert start_agent(database, "a") == ("Review cart.py", "use-1")
+    assert start_agent(database, "b") == ("Check payments", "use-3")
+    assert start_agent(database, "c") == (None, None)
+    assert start_agent(database, "d", "Plan", task="Said by itself") == ("Said by itself", "use-2")
+    database.close()
+
+
+def test_a_call_that_is_over_is_of_no_other_agent(tmp_path: Path) -> None:
+    database = Database(tmp_path / "sessions.db")
+    call_agent(database, "use-1", "Refused")
+    hooked(database, "result", type="tool_error", toolUseId="use-1", error="no")
+    call_agent(database, "use-2", "Another's")
+    hooked(database, "result", type="tool_result", toolUseId="use-2", output={"agentId": "other"})
+    call_agent(database, "use-3", "Its own")
+    hooked(database, "result", type="tool_result", toolUseId="use-3", output={"agentId": "a"})
+    call_agent(database, "use-4", "Still open")
+    assert start_agent(database, "a") == ("Its own", "use-3")
+    database.close()
+
+
+# --------------------------------------------------------------------- resumption
+
+
+def resumed(http: httpx.Client, session_id: str) -> Any:
+    return http.get(f"/api/sessions/{session_id}/resume").raise_for_status().json()["state"]
+
+
+def write(http: httpx.Client, session_id: str, use: str, path: str, kind: str | None = "update") -> None:
+    act(http, session_id, type="tool_call", tool="Write", toolUseId=use, input={"file_path": path})
+    if kind:
+        result = {"type": "tool_result", "toolUseId": use, "output": {"type": kind}}
+        http.post(f"/api/actions/{session_id}/responses", json=result).raise_for_status()
+
+
+def test_a_new_container_is_told_what_the_log_knows(http: httpx.Client, session_id: str) -> None:
+    where = {"cwd": "/srv/shop", "branch": "main", "commit": "c0ffee", "repository": "git@example.org:a/shop"}
+    enter(http, session_id, metadata={"where": where})
+    responses = f"/api/actions/{session_id}/responses"
+    write(http, session_id, "1", "/srv/shop/new.py", "create")
+    write(http, session_id, "2", "/srv/shop/old.py")
+    write(http, session_id, "3", "/srv/shop/new.py")
+    write(http, session_id, "4", "/srv/shop/open.py", None)
+    act(http, session_id, type="file_edit", path="by-api.py")
+    http.post(responses, json={"type": "tool_error", "tool": "Bash", "error": "boom"}).raise_for_status()
+    http.post(responses, json={"type": "tool_error", "error": "no", "rejected": True}).raise_for_status()
+    http.post(responses, json={"type": "assistant_message", "message": "Half done"}).raise_for_status()
+    state = resumed(http, session_id)
+    assert state["workspace"] == {
+        "cwd": "/srv/shop",
+        "filesCreated": ["/srv/shop/new.py"],
+        "filesModified": ["/srv/shop/old.py", "by-api.py"],
+        "gitStatus": {"repository": where["repository"], "branch": "main", "commit": "c0ffee"},
+    }
+    assert [(error["type"], error["tool"], error["message"]) for error in state["errors"]] == [
+        ("tool_error", "Bash", "boom")
+    ]
+    assert state["lastAnswer"] == "Half done"
+    kept = http.get(f"/api/state/{session_id}").json()
+    assert (kept["version"], kept["errors"]) == (state["version"], [])
+    assert kept["workspace"]["cwd"] == "/srv/shop"
+
+
+def test_what_the_agent_itself_said_stays(http: httpx.Client, session_id: str) -> None:
+    enter(http, session_id, metadata={"where": {"cwd": "/srv/shop"}})
+    said = {"workspace": {"cwd": "/own", "filesModified": ["own.py"]}, "errors": ["own"], "lastAnswer": 1}
+    http.patch(f"/api/state/{session_id}", json=said).raise_for_status()
+    write(http, session_id, "1", "/srv/shop/new.py", "create")
+    state = resumed(http, session_id)
+    assert {name: state[name] for name in ("errors", "lastAnswer")} == {"errors": ["own"], "lastAnswer": 1}
+    assert state["workspace"] == {
+        "cwd": "/own", "filesCreated": ["/srv/shop/new.py"], "filesModified": ["own.py"], "gitStatus": {},
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("state", [{"workspace": 5, "errors": {}}, {}, {"workspace": []}], ids=str)
+def test_a_state_of_another_shape_is_given_as_it_is(http: httpx.Client, session_id: str, state: Any) -> None:
+    enter(http, session_id, metadata={"where": 5})
+    line = {"type": "state_updated", "sessionId": session_id, "patch": "replace", "data": state}
+    assert batch(http, line)["accepted"] == 1
+    write(http, session_id, "1", "x.py", "create")
+    given = resumed(http, session_id)
+    assert given["version"] == 2
+    assert given.get("errors") == state.get("errors")
+    assert given.get("workspace") == state.get("workspace", {"filesCreated": ["x.py"]})
+
+
+def test_a_new_state_has_what_old_clients_read(http: httpx.Client, session_id: str) -> None:
+    enter(http, session_id)
+    state = resumed(http, session_id)
+    assert (state, state["workspace"]["cwd"]) == (http.get(f"/api/state/{session_id}").json(), "/workspace")

@@ -1507,6 +1507,7 @@ _PROGRAMS_KNOWN = 100
 _DIGEST_LENGTH = 16  # hex digits: enough to tell apart the payloads of one session
 _ERROR_LENGTH = 1000
 _TRANSCRIPT_BYTES = 256 << 10  # of a transcript's end, and of its beginning
+_SIBLINGS = 50  # the newest transcripts of a folder, among which is the one that a fork was made of
 # Claude Code waits for all who are told of one of these, before another comes.
 _IN_TURN = _names("SessionStart UserPromptSubmit Stop StopFailure SessionEnd")
 _HOOK_LINE = b'{"type":"hook",'
@@ -1610,13 +1611,16 @@ class HookNarrator:
         if hook == "SessionStart":
             told.update(_origin(known.get("parentSession"), known.get("tags")))
             told.update({"where": known["where"]} if known.get("where") else {})
+            about["isFork"] = payload.get("source") == "fork"
         if lane or _is_id(payload.get("agent_id")):
             return told
         if hook in ("UserPromptSubmit", "StopFailure"):
             about["isToldOf"] = hook == "StopFailure"
         if hook in ("Stop", "StopFailure", "SessionEnd"):
-            before = about.get("facts", {})
-            about["facts"] = {**before, **_facts_of(_text(payload.get("transcript_path")))}
+            before, path = about.get("facts", {}), _text(payload.get("transcript_path"))
+            about["facts"] = {**before, **_facts_of(path)}
+            if about.pop("isFork", False) and not session and "forkedFrom" not in about["facts"]:
+                about["facts"].update({"forkedFrom": origin} if (origin := _origin_of(path)) else {})
             told.update({"metadata": about["facts"]} if about["facts"] != before else {})
         if hook == "SessionEnd":
             error = "" if about["isToldOf"] else _last_api_error(_text(payload.get("transcript_path")))
@@ -1697,6 +1701,21 @@ def _facts_of(path: str) -> dict[str, str]:
         found["claudeCodeVersion"] = found.get("claudeCodeVersion") or _member(line, b'"version":"')
     found["title"] = found.pop("custom", "") or found.get("title", "")
     return {name: text[:_ERROR_LENGTH] for name, text in found.items() if text}
+
+
+def _origin_of(path: str) -> str:
+    """The conversation that a fork was made of, which nothing names: that of whose lines it has copied most."""
+    found: dict[str, int] = {}
+    own = {_member(line, b'"uuid":"') for line in _transcript(path, is_end=False)} - {""}
+    with _suppress(OSError, ValueError):
+        others = [
+            it for it in os.scandir(os.path.dirname(path)) if it.is_file(follow_symlinks=False) and it.path != path
+        ]
+        for other in sorted(others, key=lambda it: it.stat().st_mtime)[-_SIBLINGS:]:
+            lines = _transcript(other.path, is_end=False)
+            found[other.name[: -len(".jsonl")]] = sum(_member(line, b'"uuid":"') in own for line in lines)
+    origin = max(found, key=lambda name: found[name], default="")
+    return origin if found.get(origin) else ""
 
 
 def _last_api_error(path: str) -> str:

@@ -232,7 +232,7 @@ class Store:
     def __init__(self, http: httpx.Client) -> None:
         self._http = http
 
-    def get(self, path: str, **query: int) -> Any:
+    def get(self, path: str, **query: int | str) -> Any:
         return self._http.get(path, params=query).raise_for_status().json()
 
     def session(self, session_id: str) -> Stored:
@@ -285,7 +285,7 @@ def a_conversation(world: World) -> tuple[Machine, dict[str, Stored]]:
     cleared = machine.claude("/clear", "--resume", first)
     world.store.wait_for(cleared, "completed")  # which is the last word of all, and they come in their order
     resumed = world.store.get(f"/api/sessions/{first}/resume")
-    origins = world.store.get(f"/api/sessions?origin={first}")["items"]
+    origins = world.store.get("/api/sessions", origin=first)["items"]
     assert {item["sessionId"] for item in origins} == {forked, cleared}
     machine.resumed = resumed
     return machine, {

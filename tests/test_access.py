@@ -19,6 +19,7 @@ from websockets.sync.client import connect
 
 from app import create_app
 from sessionstore.settings import BadSetting, Settings
+from sessionstore.web.pages import AGENTS
 from sessionstore.web.refusal_log import REMEMBERED, RefusalLog
 from sessionstore.web.tokens import Tokens
 from tests import commands, peers
@@ -192,7 +193,7 @@ def test_where_no_token_is_needed_everybody_is_admin(appliance: Appliance) -> No
     assert (health["role"], health["tokens"]) == ("admin", False)
 
 
-AGENTS_FILES = ("GET /hook_agent.py", "GET /hook_agent_langchain.py", "GET /hook_agent.mjs")
+AGENTS_FILES = tuple(f"GET {path}" for path in AGENTS)
 EVERYBODY = (
     *("GET /health", "GET /", "GET /dashboard/{file}", "POST /api/login", "DELETE /api/login"),
     *AGENTS_FILES,
@@ -205,6 +206,8 @@ AGENTS_READ = (
 )
 READERS_READ = (
     "GET /api/sessions/{session_id}/archive",
+    "GET /api/transcripts/{folder}",
+    "GET /api/checkpoints",
     "GET /api/webhooks",
     "GET /metrics",
     "GET /api/sessions",
@@ -266,6 +269,23 @@ NOTES: dict[str, dict[str, object]] = {"POST /api/sessions/{session_id}/notes": 
 """Each with a body that is right; ID stands for the session."""
 DELETES = ("DELETE /api/sessions/{session_id}",)
 
+OWN = "/api/transcripts/{folder}/{session}"
+THREAD = "/api/checkpoints/{thread}"
+MATERIAL_READS = (f"GET {OWN}", f"GET {OWN}/subkeys", f"GET {OWN}/summary", f"GET {THREAD}/steps")
+MATERIAL_WRITES: dict[str, object] = {
+    f"POST {OWN}": {},
+    f"PUT {OWN}/summary": {},
+    f"DELETE {OWN}": {},
+    f"POST {THREAD}": {},
+    f"GET {THREAD}": {},
+    f"DELETE {THREAD}": {},
+    "DELETE /api/checkpoints": {},
+    f"POST {THREAD}/copy": {"to": "copy-ID"},
+    f"POST {THREAD}/prune": {"keep": {"": ["1"]}},
+}
+"""An agent has what it wrote itself, and of a thread the reader has the steps alone."""
+STEP = {"id": "1", "checkpoint": {"type": "x", "data": ""}, "metadata": {"type": "x", "data": ""}, "versions": {}}
+
 MAY: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(EVERYBODY, ("admin", "read", "ingest", "nobody")),
     **dict.fromkeys(AGENTS_READ, ("admin", "read", "ingest")),
@@ -273,6 +293,8 @@ MAY: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(WRITES, ("admin", "ingest")),
     **dict.fromkeys(NOTES, ("admin", "read")),
     **dict.fromkeys(DELETES, ("admin",)),
+    **dict.fromkeys(MATERIAL_READS, ("admin", "read", "ingest")),
+    **dict.fromkeys(MATERIAL_WRITES, ("admin", "ingest")),
 }
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND")
 
@@ -296,7 +318,10 @@ def path_of(operation: str, session_id: str) -> str:
         name="swagger-ui.css",
         path="any",
         file="main.js",
-    )
+        folder="folder",
+        session=session_id,
+        thread=session_id,
+    ) + ("?runId=1" if operation == "DELETE /api/checkpoints" else "")
 
 
 def attempt(server: Appliance, operation: str, session_id: str, credentials: Headers) -> Reply:
@@ -306,12 +331,28 @@ def attempt(server: Appliance, operation: str, session_id: str, credentials: Hea
     if operation in WRITES | NOTES:
         headers |= NDJSON if operation == "POST /api/events" else JSON
         body = json.dumps((WRITES | NOTES)[operation]).replace("ID", session_id)
+    if operation in (*MATERIAL_READS, *MATERIAL_WRITES):
+        writes_material(server, session_id, credentials)
+        body = json.dumps(MATERIAL_WRITES.get(operation)).replace("ID", session_id)
+        is_lines = operation in (f"POST {OWN}", f"POST {THREAD}")
+        body = json.dumps({"checkpoint": STEP}) if operation == f"POST {THREAD}" else body
+        headers |= NDJSON if is_lines else JSON
     if operation == "POST /api/login":
         headers |= JSON
         body = json.dumps({"token": TOKENS["read"]})
     if operation == "GET /ws":
         headers |= UPGRADE
     return ask(server, operation.partition(" ")[0], path_of(operation, session_id), headers, body)
+
+
+def writes_material(server: Appliance, session_id: str, credentials: Headers) -> None:
+    """Lines of a conversation with a summary, and a checkpoint, by one who may, else by the admin."""
+    path, thread = (path_of(f"POST {place}", session_id) for place in (OWN, THREAD))
+    for by in (dict(credentials), bearer(TOKENS["admin"])):
+        if ask(server, "POST", path, NDJSON | by, "{}").status == 200:
+            assert ask(server, "PUT", f"{path}/summary", JSON | by, "{}").status == 200
+            assert ask(server, "POST", thread, NDJSON | by, json.dumps({"checkpoint": STEP})).status == 200
+            return
 
 
 def new_session(server: Appliance) -> str:

@@ -45,7 +45,16 @@ def test_the_page_runs_its_own_files_alone(http: httpx.Client) -> None:
     assert not re.search(r"<style|<script>| style=| on[a-z]+=", page.text)
 
 
-@pytest.mark.parametrize("name", ["hook_agent.py", "containers/hook_agent.mjs", "containers/hook_agent_langchain.py"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "hook_agent.py",
+        "containers/hook_agent.mjs",
+        "containers/hook_agent_langchain.py",
+        "containers/claude_session_store.py",
+        "containers/langgraph_checkpointer.py",
+    ],
+)
 def test_the_agents_files_are_there_to_be_fetched(appliance: Appliance, name: str) -> None:
     path = REPOSITORY / name
     answer = httpx.get(f"{appliance.url}/{Path(name).name}")

@@ -7,6 +7,7 @@ endings      how a session ended
 delegations  which call a sub-agent is of
 events       ids, times, JSON, the event and its draft
 redaction    secrets, taken out before anything is stored
+verbatim     the same of JSON that is kept as it was written
 coercion     a line that is not quite valid, kept as what it can be
 drafts       from what a caller sends to drafts of events
 """

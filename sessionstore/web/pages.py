@@ -98,6 +98,8 @@ KINDS = {".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf
 AGENTS = {
     "/hook_agent.py": (Path(hook_agent.__file__), "text/x-python; charset=utf-8"),
     "/hook_agent_langchain.py": (ROOT / "containers" / "hook_agent_langchain.py", "text/x-python; charset=utf-8"),
+    "/claude_session_store.py": (ROOT / "containers" / "claude_session_store.py", "text/x-python; charset=utf-8"),
+    "/langgraph_checkpointer.py": (ROOT / "containers" / "langgraph_checkpointer.py", "text/x-python; charset=utf-8"),
     "/hook_agent.mjs": (ROOT / "containers" / "hook_agent.mjs", "text/javascript; charset=utf-8"),
 }
 """What an agent's machine fetches; nothing in them is secret."""

@@ -22,18 +22,19 @@ SUMS = {
     "cacheWrite1hTokens": "cache_write_1h_tokens",
     "reasoningTokens": "reasoning_tokens",
     "totalTokens": TOTAL_TOKENS,
-    "unpricedRequests": "iif(cost_from = 'unpriced', requests, 0)",
+    "unpricedRequests": "unpriced",
 }
-"""Members of an item, as SQL over a row with the columns of `usage_sums`."""
+"""Members of an item, as SQL over a row of `usage_counted`."""
+SUMMED = [*(column for column in SUMS.values() if column != TOTAL_TOKENS), "cost_usd"]
 FIGURES = ", ".join(f"'{name}', coalesce(sum({column}), 0)" for name, column in SUMS.items()) + (
-    ", 'costUsd', iif(max(cost_from <> 'unpriced'), round(sum(cost_usd), 10), NULL)"
+    ", 'costUsd', iif(max(is_priced), round(sum(cost_usd), 10), NULL)"
 )
 
 DEAREST = f"ORDER BY sum(cost_usd) DESC, sum(input_tokens + output_tokens) DESC LIMIT {MOST}"
 
 OF_SESSION = "usage_counted WHERE session_id = ?"
 REQUESTS_OF_SESSION = """(
-  SELECT *, 1 AS requests FROM usage u
+  SELECT *, 1 AS requests, cost_from = 'unpriced' AS unpriced, cost_from <> 'unpriced' AS is_priced FROM usage u
   WHERE session_id = ? AND NOT is_copy AND family = (
     SELECT min(family) FROM usage_sums o
     WHERE o.session_id = u.session_id AND o.agent_id = coalesce(u.agent_id, '') AND o.requests > 0))"""
@@ -54,12 +55,20 @@ KEYS: dict[By, str] = {
     "session": "u.session_id",
 }
 """By what usage is asked for, as SQL; days and months are those of the server's time zone."""
+METADATA = "JOIN documents d ON d.session_id = u.session_id AND d.name = 'metadata'"
 JOINED: dict[By, str] = {
     "user": "JOIN sessions s USING (session_id)",
-    "project": "JOIN documents d ON d.session_id = u.session_id AND d.name = 'metadata'",
-    "tag": "JOIN documents d ON d.session_id = u.session_id AND d.name = 'metadata'"
-    " JOIN json_each(d.document, '$.tags') t",
+    "project": METADATA,
+    "tag": f"{METADATA} JOIN json_each(d.document, '$.tags') t",
 }
+IN_TIME = (
+    "(:since IS NULL OR quarter >= unixepoch(:since) / 900)"
+    " AND (:until IS NULL OR quarter < (unixepoch(:until) + 899) / 900)"
+)
+BY_SESSION = f"""(
+  SELECT session_id, {", ".join(f"sum({column}) AS {column}" for column in SUMMED)}, max(is_priced) AS is_priced
+  FROM usage_counted WHERE {IN_TIME} GROUP BY session_id) u"""
+"""What depends on the session alone is looked up once for each."""
 
 
 def joined_for(by: By | None) -> str:
@@ -85,10 +94,7 @@ async def usage_of_session(reader: Reader, session_id: str) -> dict[str, str]:
 
 async def usage_by(reader: Reader, by: By, since: str | None, until: str | None) -> str:
     """The items of GET /api/query/usage as a JSON array, the dearest first; times count by the quarter of an hour."""
-    rows = (
-        f"usage_counted u {joined_for(by)} WHERE (:since IS NULL OR quarter >= unixepoch(:since) / 900)"
-        " AND (:until IS NULL OR quarter < (unixepoch(:until) + 899) / 900)"
-    )
+    rows = f"{BY_SESSION} {JOINED[by]}" if by in JOINED else f"usage_counted u WHERE {IN_TIME}"
     return array_of(await reader.rows(summed(by, KEYS[by], rows), {"since": since, "until": until}))
 
 

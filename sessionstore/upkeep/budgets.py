@@ -177,7 +177,7 @@ def spending(budget: Budget, since: int) -> tuple[str, dict[str, object]]:
     query = f"""
 SELECT key, session_id, amount, unpriced FROM (
   SELECT {key} AS key, u.session_id, max(quarter), {amount} AS amount,
-         sum(iif(cost_from = 'unpriced', requests, 0)) AS unpriced
+         sum(unpriced) AS unpriced
   FROM usage_counted u {joined_for(by)} WHERE quarter >= :since {where} GROUP BY 1)
 WHERE amount > 0"""
     return query, {"since": since, "name": name}

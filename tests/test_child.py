@@ -75,7 +75,7 @@ def test_one_that_has_become_large_is_replaced_when_nobody_asks(
             answers = await asyncio.gather(*(ask(datasette) for _ in range(4)))
             assert all(b'"rows": [[1]]' in answer for answer in answers)
             async with asyncio.timeout(SECONDS):
-                while datasette.process is not None:
+                while datasette.process is not None:  # noqa: ASYNC110
                     await asyncio.sleep(0)
             assert datasette.starts == number + 1
         assert datasette.failures == 0

@@ -19,6 +19,8 @@ from sessionstore.web.refusal_log import RefusalLog
 from sessionstore.web.tokens import ROLES, Token, Tokens
 
 COOKIE = "session_store"
+BEARER = re.compile(rb"bearer(?: |%20)", re.IGNORECASE)
+"""Exporters of telemetry send what stands in OTEL_EXPORTER_OTLP_HEADERS as it stands there."""
 
 # ----------------------------------------------------------- which role for what
 
@@ -50,11 +52,15 @@ NOTES = re.compile(r"/api/sessions/[^/]+/notes")
 CONTROLS = re.compile(r"/api/asks/[^/]+/answer|/api/sessions/[^/]+/orders|/api/orders")
 """Answers and orders."""
 
+NOTES = re.compile(r"/api/sessions/[^/]+/notes")
+
 
 def roles_for(method: str, path: str) -> tuple[str, ...] | None:
     """The roles that may do this; None: everybody."""
     if (method, path) in PUBLIC or (method in READS and path.startswith("/dashboard/")):
         return None
+    if method == "POST" and NOTES.fullmatch(path):
+        return ("admin", "read")
     if path.startswith(MATERIAL):
         if method not in READS or VALUES_OF_A_THREAD.fullmatch(path):
             return ("admin", "ingest")
@@ -282,8 +288,8 @@ class Gate:
     def caller(self, headers: Headers) -> Caller:
         authorization = headers.get(b"authorization")
         if authorization is not None:
-            is_bearer = authorization[:7].lower() == b"bearer "
-            return self.caller_with(authorization[7:].strip().decode("latin-1") if is_bearer else "")
+            bearer = BEARER.match(authorization)
+            return self.caller_with(authorization[bearer.end() :].strip().decode("latin-1") if bearer else "")
         if (value := cookie_of(headers)) is not None:
             if held := self.logins.holder(value):
                 return Caller(held[0].role, *held)

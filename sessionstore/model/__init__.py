@@ -4,8 +4,10 @@ problems   every error, as RFC 9457 problem details
 bounds     JSON that is too deep or too much, as far as it can be read
 folds      what an event does to a document
 endings    how a session ended
+rights     whose a write is, and the bounds of a token
 events     ids, times, JSON, the event and its draft
 redaction  secrets, taken out before anything is stored
+verbatim   the same of JSON that is kept as it was written
 coercion   a line that is not quite valid, kept as what it can be
 drafts     from what a caller sends to drafts of events
 """

@@ -53,7 +53,9 @@ class Body:
         self.bodies.count(self.who, size)
         self.size += size
 
-    def let_go(self) -> None:
-        if self.size:
-            self.bodies.count(self.who, -self.size)
-            self.size = 0
+    def let_go(self, size: int | None = None) -> None:
+        """So much of it, or all, is held no longer."""
+        size = self.size if size is None else min(size, self.size)
+        if size:
+            self.bodies.count(self.who, -size)
+            self.size -= size

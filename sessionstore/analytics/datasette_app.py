@@ -72,6 +72,7 @@ SHOWN_FIRST: dict[str, dict[str, Any]] = {
     "goals": {"facets": ["status", "session_status"]},
     "agents": {"sort_desc": "spawned_at", "facets": ["status", "type"]},
     "state_changes": {"sort_desc": "cursor", "facets": ["type"]},
+    "notes": {"sort_desc": "cursor", "facets": ["actor"]},
     "minutes": {"sort_desc": "minute"},
 }
 """How the page of a view begins."""

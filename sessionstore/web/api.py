@@ -26,6 +26,7 @@ from sessionstore.model.problems import MEDIA_TYPE, Problem, invalid
 from sessionstore.store.appender import DeleteUnchanged
 from sessionstore.store.reader import Page
 from sessionstore.store.search import Narrowed
+from sessionstore.store.selection import Which
 from sessionstore.store.writer import LARGE
 from sessionstore.web import openapi_models as answers
 from sessionstore.web.fast_path import entry, logged, stored_batch
@@ -78,6 +79,10 @@ Kinds = Annotated[list[str] | None, QueryParameter(name="kind", description="Onl
 AgentId = Annotated[str | None, QueryParameter(name="agentId")]
 SessionId = Annotated[str | None, QueryParameter(name="sessionId")]
 UserId = Annotated[str | None, QueryParameter(name="userId")]
+GroupBy = Annotated[
+    Literal["project", "user", "branch", "host", "tag"] | None,
+    QueryParameter(name="groupBy", description="Answers `groups` instead: how many sessions of each status each has"),
+]
 
 # ------------------------------------------------------------- request and answer
 
@@ -152,19 +157,35 @@ async def list_sessions(
     tag: FromQuery[str | None] = None,
     parent: FromQuery[str | None] = None,
     q: Annotated[str | None, QueryParameter(description="Text anywhere in the metadata", max_length=1000)] = None,
+    project: FromQuery[str | None] = None,
+    branch: FromQuery[str | None] = None,
+    host: FromQuery[str | None] = None,
+    pinned: FromQuery[bool | None] = None,
+    origin: Annotated[str | None, QueryParameter(description="Only what goes on from this session")] = None,
+    since: Annotated[str | None, QueryParameter(description="Not those that were over by then, RFC 3339")] = None,
+    until: Annotated[str | None, QueryParameter(description="Only those that had begun before this time")] = None,
     details: Annotated[bool, QueryParameter(description="Also what each is at, as /api/query/active says it")] = False,
+    group_by: GroupBy = None,
 ) -> JSONResponse:
-    """Sessions, newest change first."""
-    page = await store_of(request).reader.sessions(
-        limit=limit,
-        before=cursor,
+    """Sessions, newest change first; or how many there are of each project, user …, those with most trouble first."""
+    reader = store_of(request).reader
+    which = Which(
         statuses=status or (),
         user_id=user_id,
         tag=tag,
         parent=parent,
+        origin=origin,
         text=q,
-        details=details,
+        project=project,
+        branch=branch,
+        host=host,
+        is_pinned=pinned,
+        since=since if since is None else utc(since, "$.since"),
+        until=until if until is None else utc(until, "$.until"),
     )
+    if group_by is not None:
+        return answer(joined({"groups": (await reader.groups(group_by, which)).array()}))
+    page = await reader.sessions(which, limit=limit, before=cursor, details=details)
     return answer(joined({"items": page.array(), "nextCursor": folds.encode(page.following)}))
 
 
@@ -196,6 +217,21 @@ async def update_metadata(request: Call, session_id: FromPath[str]) -> JSONRespo
     session_id = session_in_path(session_id)
     body = await object_of(request)
     draft = draft_of("metadata_updated", session_id, body, headers_of(request), names_something=True)
+    return done(await append(request, draft))
+
+
+@post(
+    "/api/sessions/{session_id:str}/notes",
+    operation_class=takes(requests.Note),
+    responses=gives(answers.Done, 400, 404, 413, 415, 422),
+    status_code=200,
+    tags=["sessions"],
+)
+async def add_note(request: Call, session_id: FromPath[str]) -> JSONResponse:
+    """Note something about a session, or about one of its events: for people, it is no word of the agent."""
+    session_id = session_in_path(session_id)
+    body = await object_of(request)
+    draft = draft_of("note_added", session_id, body, headers_of(request), names_something=True)
     return done(await append(request, draft))
 
 
@@ -609,7 +645,7 @@ async def claude_code_hook(request: Call) -> Response[bytes]:
 @get("/api/query/recent", responses=gives(list[answers.Metadata], 422), tags=["queries"])
 async def recent_sessions(request: Call, limit: Annotated[int, QueryParameter(ge=1, le=500)] = 10) -> JSONResponse:
     """Sessions, newest change first."""
-    return answer((await store_of(request).reader.sessions(limit=limit)).array())
+    return answer((await store_of(request).reader.sessions(Which(), limit=limit)).array())
 
 
 @get("/api/query/active", responses=gives(list[answers.Active], 422), tags=["queries"])
@@ -748,6 +784,7 @@ ROUTES = (
     get_session,
     list_sessions_of_user,
     update_metadata,
+    add_note,
     finalize_session,
     delete_session,
     resume_session,

@@ -199,6 +199,8 @@ BAD = [
     ("SESSIONS_LOG_REQUESTS", "yes"),
     ("SESSIONS_REDACT", "yes"),
     ("SESSIONS_REDACT", "/nowhere/patterns"),
+    ("SESSIONS_REDACT_TRANSCRIPTS", "yes"),
+    ("SESSIONS_MATERIAL_DAYS", "0"),
     ("SESSIONS_MAX_MATERIAL", "1K"),
     ("SESSIONS_MAX_MATERIAL", "1G,"),
     ("SESSIONS_WEBHOOKS", "/nowhere/webhooks.json"),

@@ -171,8 +171,7 @@ def insert(connection: sqlite3.Connection, key: Key, said: Said, now: int, befor
             *key,
             before.generation + 1 if before else 1,
             said.source,
-            said.session_id
-            or (before.session_id if before else owner(connection, f"claude:{key.session}", key.session)),
+            said.session_id or known,
             said.written_by,
             now,
             now,

@@ -42,7 +42,7 @@ from sessionstore.settings import BadSetting, Settings, read_settings
 from sessionstore.store.folder import close_to_others, doubt_about
 from sessionstore.store.owner import CannotStart, own_folder
 from sessionstore.store.schema import DatabaseUnusable
-from sessionstore.web import api, checkpoints, datasette_mount, live, pages, transcripts
+from sessionstore.web import api, checkpoints, datasette_mount, live, pages, telemetry, transcripts, usage
 from sessionstore.web.asgi import Heads, Receive, Scope, Send, Undecoded
 from sessionstore.web.fast_path import FastPath
 from sessionstore.web.forwarded import Forwarded
@@ -71,8 +71,14 @@ class App:
         self.questions = datasette_mount.Questions(self.store)
         self.litestar = Litestar(
             route_handlers=[
-                *(*api.ROUTES, *transcripts.ROUTES, *checkpoints.ROUTES),
-                *(*live.ROUTES, *pages.ROUTES, *datasette_mount.ROUTES),
+                *api.ROUTES,
+                *transcripts.ROUTES,
+                *checkpoints.ROUTES,
+                *usage.ROUTES,
+                *telemetry.ROUTES,
+                *live.ROUTES,
+                *pages.ROUTES,
+                *datasette_mount.ROUTES,
             ],
             lifespan=[self.lifespan],
             openapi_config=pages.OPENAPI,

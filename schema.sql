@@ -57,6 +57,8 @@ WHERE kind IN ('tool_call', 'tool_result', 'tool_error');
 CREATE INDEX events_of_prompts ON events (cursor) WHERE kind = 'prompt';
 CREATE INDEX events_of_failures ON events (cursor) WHERE kind = 'tool_error';
 
+CREATE INDEX events_of_budgets ON events (cursor) WHERE type = 'budget_crossed';
+
 ------------------------------------------------------------------------------
 -- Derived: sessions
 ------------------------------------------------------------------------------
@@ -187,6 +189,70 @@ CREATE TABLE minutes (
   minute  TEXT PRIMARY KEY,                    -- 2026-02-13T20:59, of received_at
   events  INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
+
+------------------------------------------------------------------------------
+-- Derived: what it cost
+------------------------------------------------------------------------------
+
+/* The ledger: one row is one request to a model, whoever told of it, and as the best
+   of them did. Several may tell of the same: a transcript and the telemetry of one
+   program name a request alike, while a span, or the sum that a metric is, cannot
+   say which it means. So of what one agent did only its best family counts. */
+CREATE TABLE usage (
+  session_id            TEXT NOT NULL REFERENCES sessions ON DELETE CASCADE,
+  request_key           TEXT NOT NULL,             -- what sources call the request
+  cursor                INTEGER NOT NULL,          -- of the event that told of its tokens
+  agent_id              TEXT,                      -- who asked the model; null for the main agent
+  prompt_id             TEXT,                      -- what it was about
+  source                TEXT NOT NULL,             -- transcript, sdk, otlp_logs, otlp_spans, otlp_metrics, or a caller's word
+  grade                 INTEGER NOT NULL,          -- of the source: 1 transcript, sdk; 2 logs; 3 others; 4 spans; 5 metrics
+  family                INTEGER NOT NULL           -- of sources with a key in common: 1 transcript, sdk, logs; else the grade
+                        GENERATED ALWAYS AS (iif(grade < 3, 1, grade)),
+  provider              TEXT,
+  model                 TEXT,
+  input_tokens          INTEGER NOT NULL,          -- without what the cache gave or took
+  output_tokens         INTEGER NOT NULL,          -- with reasoning
+  cache_read_tokens     INTEGER NOT NULL,
+  cache_write_tokens    INTEGER NOT NULL,          -- without those that are kept for an hour
+  cache_write_1h_tokens INTEGER NOT NULL,
+  reasoning_tokens      INTEGER NOT NULL,          -- of the output
+  total_tokens          INTEGER NOT NULL
+                        GENERATED ALWAYS AS (input_tokens + output_tokens + cache_read_tokens + cache_write_tokens
+                                             + cache_write_1h_tokens),
+  cost_usd              REAL                       -- null: nobody knows
+                        CHECK ((cost_usd IS NULL) = (cost_from = 'unpriced')),
+  cost_from             TEXT NOT NULL              -- the client's own figure, the operator's prices, a price table
+                        CHECK (cost_from IN ('reported', 'own', 'computed', 'unpriced')),
+  at                    TEXT NOT NULL,             -- when the model answered
+  is_copy               INTEGER NOT NULL DEFAULT 0 -- 1: it counts in another session, whose words this one has copied
+                        CHECK (is_copy IN (0, 1)),
+  PRIMARY KEY (session_id, request_key)
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX usage_by_request ON usage (request_key, at);
+
+/* Sums of the ledger, few enough to be added up again by whatever is asked for. */
+CREATE TABLE usage_sums (
+  session_id            TEXT NOT NULL REFERENCES sessions ON DELETE CASCADE,
+  agent_id              TEXT NOT NULL,             -- empty for the main agent
+  family                INTEGER NOT NULL,
+  quarter               INTEGER NOT NULL,          -- of an hour, since 1970: days are those of the reader's time zone
+  model                 TEXT NOT NULL,             -- empty where nobody said
+  cost_from             TEXT NOT NULL,
+  requests              INTEGER NOT NULL,
+  input_tokens          INTEGER NOT NULL,
+  output_tokens         INTEGER NOT NULL,
+  cache_read_tokens     INTEGER NOT NULL,
+  cache_write_tokens    INTEGER NOT NULL,
+  cache_write_1h_tokens INTEGER NOT NULL,
+  reasoning_tokens      INTEGER NOT NULL,
+  cost_usd              REAL NOT NULL,
+  is_best               INTEGER NOT NULL DEFAULT 1 -- 1: no better family tells of what this agent did
+                        CHECK (is_best IN (0, 1)),
+  PRIMARY KEY (session_id, agent_id, family, quarter, model, cost_from)
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX usage_sums_by_time ON usage_sums (quarter);
 
 ------------------------------------------------------------------------------
 -- Bookkeeping
@@ -749,6 +815,118 @@ WHEN NEW.name = 'state' AND NEW.document -> '$.agents' IS NOT OLD.document -> '$
 END;
 
 ------------------------------------------------------------------------------
+-- Folding: what it cost
+------------------------------------------------------------------------------
+
+/* A usage_reported as a row of the ledger. */
+CREATE VIEW reports AS
+SELECT cursor, session_id, coalesce(data ->> '$.requestKey', event_id) AS request_key,
+       coalesce(data ->> '$.agentId', agent_id) AS agent_id, data ->> '$.promptId' AS prompt_id,
+       coalesce(data ->> '$.source', 'caller') AS source,
+       CASE data ->> '$.source' WHEN 'transcript' THEN 1 WHEN 'sdk' THEN 1 WHEN 'otlp_logs' THEN 2
+                                WHEN 'otlp_spans' THEN 4 WHEN 'otlp_metrics' THEN 5 ELSE 3 END AS grade,
+       data ->> '$.provider' AS provider, data ->> '$.model' AS model,
+       coalesce(data ->> '$.inputTokens', 0) AS input_tokens, coalesce(data ->> '$.outputTokens', 0) AS output_tokens,
+       coalesce(data ->> '$.cacheReadTokens', 0) AS cache_read_tokens,
+       coalesce(data ->> '$.cacheWriteTokens', 0) AS cache_write_tokens,
+       coalesce(data ->> '$.cacheWrite1hTokens', 0) AS cache_write_1h_tokens,
+       coalesce(data ->> '$.reasoningTokens', 0) AS reasoning_tokens, data ->> '$.costUsd' AS cost_usd,
+       iif(data ->> '$.costUsd' IS NULL, 'unpriced', coalesce(data ->> '$.costFrom', 'reported')) AS cost_from,
+       coalesce(data ->> '$.at', timestamp) AS at, json_type(data, '$.at') IS NOT NULL AS is_dated
+FROM events WHERE type = 'usage_reported';
+
+/* Of one request the better source is believed, and of the same source whoever says
+   more, as a stream does line after line, or says it last, as a new price does. What
+   it cost is the client's own figure, whichever source has it. What a fork or a
+   resumed file has copied, time and all, counts in the older session alone. */
+CREATE TRIGGER usage_reported INSTEAD OF INSERT ON changes WHEN NEW.type = 'usage_reported' BEGIN
+  UPDATE usage SET
+    (cursor, source, grade, input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, cache_write_1h_tokens,
+     reasoning_tokens, at, agent_id, prompt_id, provider, model) = (
+      SELECT r.cursor, r.source, r.grade, r.input_tokens, r.output_tokens, r.cache_read_tokens, r.cache_write_tokens,
+             r.cache_write_1h_tokens, r.reasoning_tokens, r.at, coalesce(r.agent_id, usage.agent_id),
+             coalesce(r.prompt_id, usage.prompt_id), coalesce(r.provider, usage.provider), coalesce(r.model, usage.model)
+      FROM reports r WHERE r.cursor = NEW.cursor)
+  WHERE session_id = NEW.session_id AND request_key = coalesce(NEW.data ->> '$.requestKey', NEW.event_id) AND EXISTS (
+    SELECT 1 FROM reports r WHERE r.cursor = NEW.cursor AND (
+      r.grade < usage.grade OR r.grade = usage.grade AND total_tokens <= r.input_tokens + r.output_tokens
+        + r.cache_read_tokens + r.cache_write_tokens + r.cache_write_1h_tokens));
+  UPDATE usage SET (cost_usd, cost_from) = (SELECT r.cost_usd, r.cost_from FROM reports r WHERE r.cursor = NEW.cursor)
+  WHERE session_id = NEW.session_id AND request_key = coalesce(NEW.data ->> '$.requestKey', NEW.event_id) AND EXISTS (
+    SELECT 1 FROM reports r WHERE r.cursor = NEW.cursor AND CASE 'reported'
+      WHEN r.cost_from THEN usage.cost_from <> 'reported' OR usage.cursor = NEW.cursor
+      WHEN usage.cost_from THEN 0
+      ELSE usage.cursor = NEW.cursor END);
+  INSERT INTO usage (session_id, request_key, cursor, agent_id, prompt_id, source, grade, provider, model, input_tokens,
+                     output_tokens, cache_read_tokens, cache_write_tokens, cache_write_1h_tokens, reasoning_tokens,
+                     cost_usd, cost_from, at, is_copy)
+  SELECT session_id, request_key, cursor, agent_id, prompt_id, source, grade, provider, model, input_tokens,
+         output_tokens, cache_read_tokens, cache_write_tokens, cache_write_1h_tokens, reasoning_tokens,
+         cost_usd, cost_from, at,
+         is_dated AND EXISTS (SELECT 1 FROM usage o WHERE o.request_key = r.request_key AND o.at = r.at
+                              AND o.session_id <> r.session_id AND NOT o.is_copy)
+  FROM reports r WHERE cursor = NEW.cursor
+  ON CONFLICT DO NOTHING;
+END;
+
+/* A row of the ledger that comes (sign 1) or goes (-1). What counts elsewhere counts here not at all. */
+CREATE VIEW usage_signed AS SELECT 1 AS sign, * FROM usage;
+
+CREATE TRIGGER usage_summed INSTEAD OF INSERT ON usage_signed WHEN NOT NEW.is_copy BEGIN
+  INSERT INTO usage_sums
+  SELECT NEW.session_id, coalesce(NEW.agent_id, ''), NEW.family, unixepoch(NEW.at) / 900, coalesce(NEW.model, ''),
+         NEW.cost_from, NEW.sign, NEW.sign * NEW.input_tokens, NEW.sign * NEW.output_tokens,
+         NEW.sign * NEW.cache_read_tokens, NEW.sign * NEW.cache_write_tokens, NEW.sign * NEW.cache_write_1h_tokens,
+         NEW.sign * NEW.reasoning_tokens, NEW.sign * coalesce(NEW.cost_usd, 0.0), 1
+  WHERE EXISTS (SELECT 1 FROM sessions WHERE session_id = NEW.session_id)
+  ON CONFLICT DO UPDATE SET
+    requests = requests + excluded.requests, input_tokens = input_tokens + excluded.input_tokens,
+    output_tokens = output_tokens + excluded.output_tokens,
+    cache_read_tokens = cache_read_tokens + excluded.cache_read_tokens,
+    cache_write_tokens = cache_write_tokens + excluded.cache_write_tokens,
+    cache_write_1h_tokens = cache_write_1h_tokens + excluded.cache_write_1h_tokens,
+    reasoning_tokens = reasoning_tokens + excluded.reasoning_tokens, cost_usd = cost_usd + excluded.cost_usd;
+END;
+
+CREATE TRIGGER sum_begun AFTER INSERT ON usage_sums BEGIN
+  UPDATE usage_sums SET is_best = NOT is_best
+  WHERE session_id = NEW.session_id AND agent_id = NEW.agent_id AND is_best <> (family = (
+    SELECT min(o.family) FROM usage_sums o
+    WHERE o.session_id = NEW.session_id AND o.agent_id = NEW.agent_id AND o.requests > 0));
+END;
+
+CREATE TRIGGER sum_emptied AFTER UPDATE OF requests ON usage_sums WHEN (NEW.requests = 0) <> (OLD.requests = 0) BEGIN
+  UPDATE usage_sums SET is_best = NOT is_best
+  WHERE session_id = NEW.session_id AND agent_id = NEW.agent_id AND is_best <> (family = (
+    SELECT coalesce(min(o.family), NEW.family) FROM usage_sums o
+    WHERE o.session_id = NEW.session_id AND o.agent_id = NEW.agent_id AND o.requests > 0));
+END;
+
+CREATE TRIGGER usage_added AFTER INSERT ON usage BEGIN
+  INSERT INTO usage_signed SELECT 1, * FROM usage WHERE session_id = NEW.session_id AND request_key = NEW.request_key;
+END;
+
+CREATE TRIGGER usage_changing BEFORE UPDATE ON usage BEGIN
+  INSERT INTO usage_signed SELECT -1, * FROM usage WHERE session_id = OLD.session_id AND request_key = OLD.request_key;
+END;
+
+CREATE TRIGGER usage_changed AFTER UPDATE ON usage BEGIN
+  INSERT INTO usage_signed SELECT 1, * FROM usage WHERE session_id = NEW.session_id AND request_key = NEW.request_key;
+END;
+
+CREATE TRIGGER usage_going BEFORE DELETE ON usage BEGIN
+  INSERT INTO usage_signed SELECT -1, * FROM usage WHERE session_id = OLD.session_id AND request_key = OLD.request_key;
+END;
+
+/* What counted in a session that is deleted counts in the one that copied it. */
+CREATE TRIGGER usage_gone AFTER DELETE ON usage WHEN NOT OLD.is_copy BEGIN
+  UPDATE usage SET is_copy = 0
+  WHERE (session_id, request_key) = (
+    SELECT session_id, request_key FROM usage o
+    WHERE o.request_key = OLD.request_key AND o.at = OLD.at AND o.is_copy ORDER BY o.cursor LIMIT 1);
+END;
+
+------------------------------------------------------------------------------
 -- Folding: counts
 ------------------------------------------------------------------------------
 
@@ -838,6 +1016,23 @@ FROM (
       ORDER BY a.cursor)) AS asks
   FROM sessions s);
 
+/* The sums that count: of each agent those of its best family. */
+CREATE VIEW usage_counted AS
+SELECT *, iif(cost_from = 'unpriced', requests, 0) AS unpriced, cost_from <> 'unpriced' AS is_priced
+FROM usage_sums WHERE is_best AND requests > 0;
+
+/* What a session has used, and what that cost; the totals are of all tokens but those of reasoning, which are of the
+   output. `from` is where the figures come from, the least certain of them: unpriced requests are counted apart. */
+CREATE VIEW spent AS
+SELECT session_id, sum(requests) AS requests, sum(input_tokens) AS input, sum(output_tokens) AS output,
+       sum(cache_read_tokens) AS cache_read, sum(cache_write_tokens + cache_write_1h_tokens) AS cache_write,
+       sum(reasoning_tokens) AS reasoning,
+       sum(input_tokens + output_tokens + cache_read_tokens + cache_write_tokens + cache_write_1h_tokens) AS total,
+       json_object('usd', iif(max(is_priced), round(sum(cost_usd), 10), NULL), 'unpricedRequests', sum(unpriced),
+                   'from', CASE WHEN max(cost_from = 'computed') THEN 'computed' WHEN max(cost_from = 'own') THEN 'own'
+                                WHEN max(cost_from = 'reported') THEN 'reported' ELSE 'unpriced' END) AS cost
+FROM usage_counted GROUP BY session_id;
+
 /* metadata.json, as GET /api/sessions/ID has it too. */
 CREATE VIEW metadata AS
 SELECT s.session_id, s.user_id, s.status, s.created, s.parent_session, s.created_cursor, s.last_cursor,
@@ -852,7 +1047,17 @@ SELECT s.session_id, s.user_id, s.status, s.created, s.parent_session, s.created
          'subsessions', json(c.subsessions), 'ended', s.ended,
          'duration', max(0, CAST(round((julianday(s.ended) - julianday(s.created)) * 86400000) AS INTEGER)),
          'resumes', s.resumes, 'lastCursor', s.last_cursor), '}')
-       || ',' || substr(json_remove(d.document, '$.metrics'), 2) AS document
+       || ',' || substr(coalesce((
+            SELECT json_set(json_remove(d.document, '$.metrics'), '$.cost', json(p.cost), '$.tokenUsage', json_patch(
+                     d.document -> '$.tokenUsage', json_object(
+                       'input', p.input + coalesce(d.document ->> '$.tokenUsage.input', 0),
+                       'output', p.output + coalesce(d.document ->> '$.tokenUsage.output', 0),
+                       'cacheRead', p.cache_read + coalesce(d.document ->> '$.tokenUsage.cacheRead', 0),
+                       'cacheWrite', p.cache_write + coalesce(d.document ->> '$.tokenUsage.cacheWrite', 0),
+                       'reasoning', p.reasoning + coalesce(d.document ->> '$.tokenUsage.reasoning', 0),
+                       'total', p.total + coalesce(d.document ->> '$.tokenUsage.total', 0))))
+            FROM spent p WHERE p.session_id = s.session_id AND p.requests > 0),
+          json_remove(d.document, '$.metrics')), 2) AS document
 FROM sessions s CROSS JOIN documents d ON d.session_id = s.session_id AND d.name = 'metadata'
 CROSS JOIN counted c ON c.session_id = s.session_id;
 

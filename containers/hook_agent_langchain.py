@@ -345,6 +345,7 @@ class _Run:
         self.call_id = self.id
         self.teller: object = None  # the handler that said that it has begun
         self.model: object = None
+        self.provider: object = None
         self.begun = time.monotonic()
 
     def duration(self) -> int:
@@ -708,18 +709,30 @@ class _GraphLog:
 
     def _model_called(self, run: _Run, operation: str, options: Members, messages: list[Any]) -> None:
         about = _model_members(options.get("metadata") or {}, options.get("invocation_params") or {}, run.name)
-        run.model = about["model"]
+        run.model, run.provider = about["model"], about["provider"]
         last = messages[-1] if messages else None
         said = {"runId": run.id, "operation": operation, **about, "messages": len(messages), "lastMessage": last}
         self._say("action", "model_call", run, **said)
 
     def _count_tokens(self, run: _Run, model: object, usage: dict[str, int]) -> None:
-        counts = {"input": "inputTokens", "output": "outputTokens", "total": "totalTokens"}
-        data: Members = {f"tokenUsage.{name}": f"+{usage[it]}" for name, it in counts.items() if usage.get(it, 0) > 0}
+        """A row of the store's ledger, in which input is without cache."""
         if model and model != self._graphs.model:
-            data["model"] = self._graphs.model = model
-        if data:
-            self._record("metadata_updated", data, run)
+            self._graphs.model = model
+            self._record("metadata_updated", {"model": model}, run)
+        if usage:
+            read, written = usage.get("cacheReadTokens", 0), usage.get("cacheCreationTokens", 0)
+            data = {
+                "source": "langchain",
+                "requestKey": run.id,
+                "provider": run.provider,
+                "model": model,
+                "inputTokens": max(0, usage.get("inputTokens", 0) - read - written),
+                "outputTokens": usage.get("outputTokens", 0),
+                "cacheReadTokens": read,
+                "cacheWriteTokens": written,
+                "reasoningTokens": usage.get("reasoningTokens", 0),
+            }
+            self._record("usage_reported", {name: it for name, it in data.items() if it}, run)
 
     # retrievers, what a program says itself, agents of old
 

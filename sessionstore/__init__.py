@@ -1,10 +1,10 @@
 """The server behind app.py, a wing for each concern: decode, validate, append, commit, publish.
 
-text, webhook_targets, settings, log, histogram  what every wing may use
+text, prices, budget_rules, webhook_targets, settings, log, histogram  what every wing may use
 model/        events, documents, drafts, problems, redaction: pure
 store/        the file: schema and migrations, appender, writer, reader, search, broadcaster, integrity, folder
 upkeep/       what follows the writer: tree, backups, comparison, retention, archives, webhooks
-adapters/     what other programs say in words of their own: Claude Code's hooks
+adapters/     what other programs say in words of their own: Claude Code's hooks, OpenTelemetry
 analytics/    canned queries, and Datasette beside the server
 appliance     all of these as one thing, opened at the start and closed at the end
 web/          ASGI: gate, fast path, routes, live feed, page, metrics, documentation

@@ -10,6 +10,7 @@ import time
 from sessionstore.histogram import Histogram
 from sessionstore.model.events import Event, event_ids
 from sessionstore.model.redaction import Redactor
+from sessionstore.prices import Prices
 from sessionstore.settings import Settings
 from sessionstore.store.broadcaster import Broadcaster
 from sessionstore.store.disk import Disk, size_of
@@ -22,6 +23,7 @@ from sessionstore.store.threads import Threads
 from sessionstore.store.writer import Writer
 from sessionstore.upkeep.archives import Archives
 from sessionstore.upkeep.backups import Backups
+from sessionstore.upkeep.budgets import Budgets
 from sessionstore.upkeep.comparison import Comparison
 from sessionstore.upkeep.retention import Retention
 from sessionstore.upkeep.tree import Mirror
@@ -51,6 +53,7 @@ class Store:
             disk=self.disk,
             ground=self.ground,
             redactor=Redactor(settings.own_patterns),
+            prices=Prices(settings.prices),
             at_end=self.mirror.stop,
         )
         self.reader = Reader(settings.database)
@@ -61,6 +64,7 @@ class Store:
         self.comparison = Comparison(settings, self.ground)
         self.retention = Retention(settings, self.writer)
         self.webhooks = Webhooks(settings)
+        self.budgets = Budgets(settings.budgets, self.reader, self.writer)
         self.archives = Archives(settings.database)
         self.finding: Fault | None = None
         """Why the database is not served; nothing of it is open then, so that it stays as it was found."""
@@ -99,12 +103,14 @@ class Store:
         self.retention.start()
         self.mirror.start(self.writer.cursor)
         self.webhooks.start(self.writer.cursor)
+        await self.budgets.start()
 
     async def stop(self) -> None:
         self.drain()
         self.watching.cancel()
         if self.finding:
             return
+        await self.budgets.stop()
         await asyncio.to_thread(self.backups.stop)
         await asyncio.to_thread(self.comparison.stop)
         await asyncio.to_thread(self.retention.stop)
@@ -125,6 +131,7 @@ class Store:
         self.broadcaster.publish(events)
         self.mirror.wake(events[-1].cursor)
         self.webhooks.wake(events[-1].cursor)
+        self.budgets.wake(events)
 
     def drain(self) -> None:
         """Take no more writes, and let every listener go; what was taken is finished by `stop`."""

@@ -12,6 +12,8 @@ from typing import Annotated, Any, NamedTuple, get_type_hints
 import msgspec
 
 from hook_agent import own_patterns as patterns
+from sessionstore.budget_rules import Budget, budgets
+from sessionstore.prices import Own, own_prices
 from sessionstore.webhook_targets import Target, targets
 
 
@@ -203,6 +205,14 @@ def url(text: str) -> str:
     raise ValueError("must be an http or https URL without user, query and fragment")
 
 
+def prices_in(text: str) -> Own:
+    """The prices in a file."""
+    try:
+        return own_prices(path_of(text).read_text())
+    except OSError as error:
+        raise ValueError(f"cannot be read: {error.strerror}") from None
+
+
 def items(text: str) -> list[str]:
     return [item.strip() for item in text.split(",") if item.strip()]
 
@@ -290,6 +300,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         "disk, if not said")] = (1 << 30, None)
     material_days: Annotated[int | None, Setting("SESSIONS_MATERIAL_DAYS", days, "Days after its last change after "
         "which material goes that belongs to no session; off: never")] = 30
+    prices: Annotated[Own, Setting("SESSIONS_PRICES", prices_in, "File, JSON, of own prices by model, in US dollars "
+        "for a million tokens")] = msgspec.field(default_factory=dict)
+    budgets: Annotated[tuple[Budget, ...], Setting("SESSIONS_BUDGETS", budgets, "File, TOML, of budgets: how much may "
+        "be used before somebody is told")] = ()
     webhooks: Annotated[tuple[Target, ...], Setting("SESSIONS_WEBHOOKS", targets, "File, JSON or TOML, that says who "
         "is told by HTTP of sessions that wait, fail or are lost")] = ()
     public_url: Annotated[str | None, Setting("SESSIONS_PUBLIC_URL", url, "Where people find the dashboard, for links "

@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-Occasion = Literal["waiting", "lost", "failed"]
+Occasion = Literal["waiting", "lost", "failed", "budget"]
 MAX_TARGETS = 32
 
 
@@ -42,7 +42,7 @@ class Target(msgspec.Struct, rename="camel", forbid_unknown_fields=True, frozen=
     secret: Annotated[str, msgspec.Meta(min_length=8)] | None = None
     """`whsec_` and base64, or any text."""
     secret_file: str | None = None
-    on: tuple[Occasion, ...] = ("waiting", "lost", "failed")
+    on: tuple[Occasion, ...] = ("waiting", "lost", "failed", "budget")
     rules: Rules = Rules()
     format: Literal["json", "slack"] = "json"
     timeout_seconds: Annotated[float, msgspec.Meta(ge=0.1, le=60)] = 10.0

@@ -221,6 +221,9 @@ READERS_READ = (
     "GET /api/query/recent",
     "GET /api/query/active",
     "GET /api/query/stats",
+    "GET /api/query/usage",
+    "GET /api/budgets",
+    "GET /api/sessions/{session_id}/usage",
     "GET /api/query/questions",
     "GET /api/query/search",
     "GET /ws",
@@ -231,6 +234,16 @@ READERS_READ = (
     "GET /schema/{path}",
     "GET /schema/oauth2-redirect.html",
 )
+OPERATION = {"key": "gen_ai.operation.name", "value": {"stringValue": "execute_tool"}}
+KIND = {"key": "type", "value": {"stringValue": "input"}}
+
+
+def exported(signal: str, items: str, **item: Any) -> dict[str, Any]:
+    """A request of OTLP with one item, of the session ID."""
+    resource = {"attributes": [{"key": "session_id", "value": {"stringValue": "ID"}}]}
+    return {f"resource{signal}": [{"resource": resource, f"scope{signal}": [{items: [item]}]}]}
+
+
 WRITES: dict[str, dict[str, object]] = {
     "POST /api/sessions": {"sessionId": "ID-new", "userId": "alice", "initial": {}},
     "PUT /api/sessions/{session_id}": {"userId": "alice"},
@@ -245,6 +258,11 @@ WRITES: dict[str, dict[str, object]] = {
     "PATCH /api/state/{session_id}/agents/{agent_id}": {"status": "running"},
     "POST /api/state/{session_id}/agents/{agent_id}/complete": {"result": "done"},
     "POST /api/events": {"type": "action", "sessionId": "ID", "data": {"type": "note"}},
+    "POST /v1/logs": exported("Logs", "logRecords", attributes=[{"key": "event.name", "value": {"stringValue": "x"}}]),
+    "POST /v1/traces": exported("Spans", "spans", spanId="ab", attributes=[OPERATION]),
+    "POST /v1/metrics": exported(
+        "Metrics", "metrics", name="claude_code.token.usage", sum={"dataPoints": [{"asInt": 5, "attributes": [KIND]}]}
+    ),
     "POST /api/hooks/claude-code": {"session_id": "ID", "hook_event_name": "UserPromptSubmit", "prompt": "Go"},
 }
 """Each with a body that is right; ID stands for the session."""

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from sessionstore.analytics import sandbox
 from sessionstore.analytics.catalogue import questions, views
-from sessionstore.analytics.sandbox import Query, Walled
+from sessionstore.analytics.sandbox import Walls
 from tests.appliance import REPOSITORY
 from tests.databases import Database, drafted
 from tests.hostile import LOOKS_BEHIND_THE_VIEWS
@@ -21,22 +22,19 @@ class Asked:
 
     def __init__(self, path: Path) -> None:
         self.database = Database(path)
-        self.walled = Walled(path)
+        self.connection = sqlite3.connect(":memory:", uri=True)
+        self.walls = Walls(self.connection, path)
 
     def happens(self, event_type: str, session: str = "s", data: dict[str, Any] | None = None, **more: Any) -> int:
         return self.database.append(drafted(event_type, session, data or {}, **more)).event.cursor
 
     def rows(self, sql: str, **parameters: Any) -> list[list[Any]]:
-        found = self.walled.answer(Query(sql, parameters, 10.0, 1000))
-        assert not found.error, found.error
-        return found.rows
+        return [list(row) for row in self.connection.execute(sql, parameters)]
 
     def question(self, name: str, **parameters: Any) -> list[dict[str, Any]]:
         question = questions()[name]
         values = dict.fromkeys(question.parameters, "") | parameters
-        found = self.walled.answer(Query(question.sql, values, 10.0, 1000))
-        assert not found.error, found.error
-        return [dict(zip(found.columns, row, strict=True)) for row in found.rows]
+        return [dict(row) for row in self.connection.execute(question.sql, values)]
 
     def calls(self, name: str, outcome: str | None = "tool_result", tool: str = "Bash", **more: Any) -> int:
         """A tool call and what came of it; the cursor of the call."""
@@ -51,7 +49,7 @@ class Asked:
 def asked(tmp_path: Path) -> Iterator[Asked]:
     made = Asked(tmp_path / "sessions.db")
     yield made
-    made.walled.connection.close()
+    made.connection.close()
     made.database.close()
 
 
@@ -60,8 +58,8 @@ def asked(tmp_path: Path) -> Iterator[Asked]:
 
 @pytest.mark.parametrize("name", list(views()))
 def test_every_column_of_a_view_is_described(asked: Asked, name: str) -> None:
-    found = asked.walled.answer(Query(f"SELECT * FROM {name}", [], 1.0, 1))
-    assert found.columns == list(views()[name].columns)
+    found = asked.connection.execute(f"SELECT * FROM {name}")
+    assert [name for name, *_ in found.description] == list(views()[name].columns)
     assert views()[name].description.endswith(".")
 
 
@@ -412,7 +410,7 @@ def is_answered(connection: sqlite3.Connection, sql: str) -> bool:
 
 @pytest.mark.parametrize("form", ["EXPLAIN QUERY PLAN SELECT * FROM sessions", "EXPLAIN SELECT * FROM events"])
 def test_the_name_under_which_the_database_is_attached_stays_secret(asked: Asked, form: str) -> None:
-    assert asked.rows(f"SELECT count(*) FROM {asked.walled.store}.documents") == [[0]], "who knew it could read all"
+    assert asked.rows(f"SELECT count(*) FROM {asked.walls.store}.documents") == [[0]], "who knew it could read all"
     assert "store_" not in str(asked.rows(form))
 
 
@@ -422,11 +420,30 @@ def test_a_query_names_its_parts_as_it_likes(asked: Asked) -> None:
     assert asked.rows(f"{named} SELECT n, (SELECT count(*) FROM total) FROM total") == [[1, 1]]
 
 
-def test_an_answer_is_cut_where_it_has_enough_rows_or_bytes(asked: Asked) -> None:
-    numbers = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n)"
-    found = asked.walled.answer(Query(f"{numbers} SELECT i FROM n", [], 5.0, 10))
-    assert (len(found.rows), found.is_cut) == (10, True)
-    found = asked.walled.answer(Query(f"{numbers} SELECT hex(zeroblob(1000000)) FROM n", [], 5.0, 10))
-    assert (len(found.rows), found.is_cut) == (4, True)
-    found = asked.walled.answer(Query("SELECT 1", [], 5.0, 10))
-    assert (found.rows, found.is_cut) == ([[1]], False)
+def test_an_answer_that_is_too_large_is_refused(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sandbox, "MAX_BYTES", 10_000)
+    for _ in range(3):
+        assert len(asked.rows("SELECT hex(zeroblob(2000)) FROM json_each('[1, 2]')")) == 2
+    with pytest.raises(sqlite3.OperationalError, match="too large"):
+        asked.rows("SELECT hex(zeroblob(2000)) FROM json_each('[1, 2, 3]')")
+
+
+def test_nobody_is_kept_from_the_log_by_an_answer_that_was_given(asked: Asked) -> None:
+    """A cursor that is remembered would hold its read transaction open, and the log could not be taken back."""
+    for is_kept in (True, False):
+        asked.happens("action", data={"type": "note"})
+        cursor = asked.connection.execute("SELECT cursor FROM events")
+        cursor.fetchone()
+        kept = [cursor] if is_kept else []
+        del cursor
+        asked.happens("action", data={"type": "note"})
+        (_, pages, taken_back) = asked.database.rows("PRAGMA wal_checkpoint(PASSIVE)")[0]
+        assert (taken_back < pages) == is_kept
+        kept.clear()
+
+
+def test_the_list_of_views_is_that_of_views_sql(asked: Asked) -> None:
+    listed = asked.rows("SELECT type, name, sql FROM sqlite_master ORDER BY rowid")
+    assert [(kind, name) for kind, name, _ in listed] == [("view", name) for name in views()]
+    for _, name, sql in listed:
+        assert sql.partition("VIEW")[2] in views()[name].sql

@@ -1,4 +1,4 @@
-"""A process of our own that is asked and answers: what becomes of a question where none can be started."""
+"""Datasette's process: what becomes of a question where none can be started, and of those that hold it up."""
 
 from __future__ import annotations
 
@@ -9,15 +9,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import msgspec
 import pytest
 
-from sessionstore.analytics.datasette_app import WALLS, Interrupted, Walls
-from sessionstore.analytics.sandbox import Found, Query
-from sessionstore.analytics.worker_process import Child, Gone
+from sessionstore.analytics.datasette_process import DatasetteProcess
+from sessionstore.model.problems import Problem
 from sessionstore.store.schema import open_writer
-
-ONE = Query("SELECT 1 AS one", {}, 1.0, 10)
 
 
 @contextmanager
@@ -38,43 +34,50 @@ def no_more_descriptors() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
+async def ask(datasette: DatasetteProcess, sql: str = "select+1+as+one") -> bytes:
+    """Head and body."""
+    request = b"GET /sessions.json?_shape=arrays&sql=%s HTTP/1.1\r\nconnection: close\r\n\r\n" % sql.encode()
+    async with datasette.asked(request) as (head, body):
+        return head + await body.read()
+
+
 @pytest.fixture
-def database(tmp_path: Path) -> str:
+def database(tmp_path: Path) -> Path:
     path = tmp_path / "sessions.db"
     open_writer(path, durability="normal").close()
-    return str(path)
+    return path
 
 
-def test_who_asks_a_process_that_cannot_be_started_is_told_so(database: str) -> None:
+def test_who_asks_a_process_that_cannot_be_started_is_told_so(database: Path) -> None:
     async def test() -> None:
-        child = Child("sessionstore.analytics.sandbox", database)
+        datasette = DatasetteProcess(database)
         with no_more_descriptors():
             for _ in range(3):
-                with pytest.raises(Gone, match="could not be started: Too many open files"):
-                    await child.ask(ONE, 1.0)
-        assert msgspec.msgpack.decode(await child.ask(ONE, 5.0), type=Found).rows == [[1]]
-        await child.end()
+                with pytest.raises(Problem, match="could not be started: Too many open files"):
+                    await ask(datasette)
+        assert b'"rows": [[1]]' in await ask(datasette)
+        assert datasette.failures == 3
+        await datasette.stop()
 
     asyncio.run(test())
 
 
-def test_a_worker_that_cannot_be_started_is_not_lost(database: str) -> None:
-    """After as many such moments as there are workers, every question was one too many."""
+LETTERS = "replace(hex(zeroblob(1200000)),'0','a')"
+UNINTERRUPTIBLE = f"select+instr({LETTERS},substr({LETTERS},1,1000000)||'b')".replace("|", "%7C")
 
+
+@pytest.mark.long
+def test_who_asks_beside_a_question_that_cannot_be_interrupted_is_answered(database: Path) -> None:
     async def test() -> None:
-        walls = Walls(database)
-        await walls.open()
-        assert (await walls.find(ONE)).rows == [[1]]
-        for child in walls.children:
-            child.kill()
-        with no_more_descriptors():
-            for _ in range(2 * WALLS):
-                with pytest.raises(Interrupted, match="could not be started"):
-                    await walls.find(ONE)
-        for _ in range(2 * WALLS):
-            assert (await walls.find(ONE)).rows == [[1]]
-        await asyncio.gather(*walls.tasks)
-        assert walls.free.qsize() == WALLS
-        await walls.stop()
+        datasette = DatasetteProcess(database)
+        endless = asyncio.create_task(ask(datasette, UNINTERRUPTIBLE))
+        others = []
+        while not endless.done():
+            others.append(await ask(datasette))
+        with pytest.raises(Problem, match="took too long"):
+            await endless
+        assert datasette.starts > 1, "it had to be ended"
+        assert len(others) > 5 and all(b'"rows": [[1]]' in other for other in others)
+        await datasette.stop()
 
     asyncio.run(test())

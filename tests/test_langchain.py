@@ -223,6 +223,7 @@ def test_graph_is_told_of_in_the_order_in_which_it_happens(watched: Watched, run
         "agent model_call",
         "agent model_result",
         "agent metadata_updated",
+        "agent usage_reported",
         "agent completed",
         "tools running",
         "tools state_updated",
@@ -233,7 +234,7 @@ def test_graph_is_told_of_in_the_order_in_which_it_happens(watched: Watched, run
         "agent state_updated",
         "agent model_call",
         "agent model_result",
-        "agent metadata_updated",
+        "agent usage_reported",
         "agent completed",
         "- completed",
         "- state_updated",
@@ -281,7 +282,9 @@ def test_tokens_of_all_model_calls_add_up_in_the_metadata(watched: Watched) -> N
     graph = agent_graph(says("", calls("add", "call-1", a=1, b=2)), says("It is 3"))
     graph.invoke({"messages": [HumanMessage("What is 1 + 2?")]}, watched.configured("t"))
     metadata = watched.get()["metadata"]
-    assert metadata["tokenUsage"] == {"input": 60, "output": 24, "total": 84}
+    usage = {"input": 20, "output": 24, "cacheRead": 40, "cacheWrite": 0, "reasoning": 10, "total": 84}
+    assert metadata["tokenUsage"] == usage
+    assert metadata["cost"] == {"usd": None, "unpricedRequests": 2, "from": "unpriced"}
     assert (metadata["model"], metadata["metrics"]["toolCalls"]) == ("fake-1", 1)
 
 
@@ -301,7 +304,8 @@ def test_text_models_of_old_are_told_of_with_their_tokens(watched: Watched) -> N
     assert (asked["operation"], asked["lastMessage"], asked["name"]) == ("text_completion", "Tell a tale", "Writer")
     assert (result["text"], result["finishReason"], result["model"]) == ("Once", "length", "writer-1")
     assert result["usage"] == {"inputTokens": 3, "outputTokens": 4, "totalTokens": 7}
-    assert watched.get()["metadata"]["tokenUsage"] == {"input": 3, "output": 4, "total": 7}
+    usage = watched.get()["metadata"]["tokenUsage"]
+    assert (usage["input"], usage["output"], usage["total"]) == (3, 4, 7)
 
 
 def test_state_says_where_the_graph_is_and_in_the_end_what_it_gave(watched: Watched) -> None:
@@ -735,7 +739,7 @@ def test_streamed_tokens_are_no_events(watched: Watched) -> None:
     assert len(streamed) >= 4, "the model was not streamed"
     (result,) = watched.entries("responses", "model_result")
     assert (result["text"].strip(), result["usage"]["totalTokens"]) == ("one two three four", 42)
-    assert len(watched.events()) == 10
+    assert len(watched.events()) == 11
 
 
 def test_stream_that_is_left_early_is_cancelled(watched: Watched) -> None:
@@ -754,6 +758,7 @@ def test_chain_without_a_graph_is_told_of_as_well(watched: Watched) -> None:
         "- model_call",
         "- model_result",
         "- metadata_updated",
+        "- usage_reported",
         "- completed",
         "- state_updated",
     ]

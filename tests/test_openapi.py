@@ -83,8 +83,14 @@ POST /api/checkpoints/{thread}/prune 200 400 404 413 415 422
 GET /api/query/recent 200 422
 GET /api/query/active 200
 GET /api/query/stats 200
+GET /api/query/usage 200 422
+GET /api/budgets 200
+GET /api/sessions/{session_id}/usage 200 404
 GET /api/query/questions 200
 GET /api/query/search 200 422
+POST /v1/logs 200 400 413 415
+POST /v1/traces 200 400 413 415
+POST /v1/metrics 200 400 413 415
 POST /api/hooks/claude-code 200 400 413 415 422
 POST /api/login 200 400 401 413 415 422
 DELETE /api/login 200

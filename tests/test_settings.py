@@ -52,6 +52,8 @@ DEFAULTS: dict[str, tuple[str, object]] = {
     "SESSIONS_REDACT_TRANSCRIPTS": ("redacts_transcripts", True),
     "SESSIONS_MAX_MATERIAL": ("max_material", (1 << 30, None)),
     "SESSIONS_MATERIAL_DAYS": ("material_days", 30),
+    "SESSIONS_PRICES": ("prices", {}),
+    "SESSIONS_BUDGETS": ("budgets", ()),
     "SESSIONS_WEBHOOKS": ("webhooks", ()),
     "SESSIONS_PUBLIC_URL": ("public_url", None),
 }
@@ -203,6 +205,8 @@ BAD = [
     ("SESSIONS_MATERIAL_DAYS", "0"),
     ("SESSIONS_MAX_MATERIAL", "1K"),
     ("SESSIONS_MAX_MATERIAL", "1G,"),
+    ("SESSIONS_PRICES", "/nowhere/prices.json"),
+    ("SESSIONS_BUDGETS", "/nowhere/budgets.toml"),
     ("SESSIONS_WEBHOOKS", "/nowhere/webhooks.json"),
     ("SESSIONS_PUBLIC_URL", "sessions.example.com"),
     ("SESSIONS_PUBLIC_URL", "https://me:secret@example.com"),

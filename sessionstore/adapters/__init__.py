@@ -1,4 +1,6 @@
-"""What other programs say in words of their own, as drafts of events: a payload in, drafts out. Pure.
+"""What other programs say in words of their own: a payload in, drafts of events or lines of a batch out. Pure.
 
 claude_code  the payloads of Claude Code's hooks
+otlp         OpenTelemetry's requests, decoded
+telemetry    their records, as lines of a batch
 """

@@ -1,7 +1,7 @@
 """Ad-hoc SQL over the views for people, beside the server.
 
-catalogue       the canned queries and the views
-worker_process  a process of our own that is asked and answers
-sandbox         runs untrusted, read-only SQL
-datasette_app   Datasette over it
+catalogue          the canned queries and the views
+sandbox            SQLite's authorizer and limits: the views can be read, and nothing else
+datasette_process  starts and asks it
+datasette_app      stock Datasette, and what is ours by its hooks
 """

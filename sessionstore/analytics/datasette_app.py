@@ -1,55 +1,61 @@
-"""Datasette over the views for people: a process of its own, `python -m sessionstore.analytics.datasette_app FILE`.
+"""Datasette over the views for people: a process of its own, `python -m sessionstore.analytics.datasette_app FILE FD`.
 
-It never opens the database. Each of its queries goes to one of a few processes
-behind walls, which are killed when they do not answer in time.
+It is Datasette as it comes, with what is ours by its hooks. It answers HTTP at the
+socket that it is given, without any guard: who asks is the parent's business.
 """
 
 from __future__ import annotations
 
-import asyncio
 import base64
+import csv
 import hashlib
+import io
+import os
 import re
+import resource
+import shutil
+import socket
 import sqlite3
 import sys
+import threading
+import traceback
+from collections.abc import Callable
 from contextlib import suppress
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, unquote
+from urllib.parse import quote
 
 import datasette
-import msgspec
-from datasette import hookimpl
+import uvicorn
+from datasette import Response, hookimpl
 from datasette.app import Datasette
-from datasette.database import Database, QueryInterrupted, Results
+from datasette.database import Database, Results
 from datasette.plugins import pm
-from datasette.utils import Column
-from datasette.utils.asgi import BadRequest, Forbidden
+from datasette.utils.asgi import Base400
 from datasette.views.base import DatasetteError
 from markupsafe import Markup
 
 from sessionstore.analytics.catalogue import DATABASE, questions, views
-from sessionstore.analytics.sandbox import Found, Query
-from sessionstore.analytics.worker_process import Child, Gone, serve_many
+from sessionstore.analytics.datasette_process import STUCK
+from sessionstore.analytics.sandbox import Walls
 from sessionstore.text import for_people, shortened
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"
 TEMPLATES_OF_DATASETTE = Path(datasette.__file__).parent / "templates"
-WALLS = 5
-"""How many questions are answered at the same time."""
-WAIT_SECONDS = 1.0
-"""How long a question may wait for its turn."""
+MAX_ADDRESS_SPACE = 512 << 20
 QUERY_SECONDS = 1.2
 COUNT_SECONDS = 0.3
-GRACE_SECONDS = 0.2
+GRACE_SECONDS = 0.3
 """How much longer one step of SQLite may take, which cannot be interrupted."""
+AT_ONCE = 20
+"""How many questions are answered or wait; one more is refused."""
 SETTINGS: dict[str, Any] = {
     "base_url": "/datasette/",
     "sql_time_limit_ms": int(QUERY_SECONDS * 1000),
     "facet_time_limit_ms": 200,
     "max_returned_rows": 1000,
-    "num_sql_threads": 0,
+    "num_sql_threads": 5,
     "default_cache_ttl": 0,
     "allow_download": False,
     "allow_csv_stream": False,
@@ -70,215 +76,48 @@ SHOWN_FIRST: dict[str, dict[str, Any]] = {
 }
 """How the page of a view begins."""
 
-
-class Request(msgspec.Struct):
-    """What the person's browser asks, below /datasette."""
-
-    method: str
-    path: bytes
-    query: bytes
-    headers: list[tuple[bytes, bytes]]
-    prefix: str = ""
-    """The path below which a proxy shows the store."""
-
-    @property
-    def is_for_csv(self) -> bool:
-        return self.path.endswith(b".csv")
-
-    @property
-    def is_for_view(self) -> bool:
-        return self.path.count(b"/") > 1
+prefix: ContextVar[str] = ContextVar("prefix", default="")
+"""The path below which a proxy shows the store to who asks at the moment."""
 
 
-asked: ContextVar[Request] = ContextVar("asked")
-"""What the query is for that Datasette makes at the moment."""
+class Views(Database):  # type: ignore[misc]
+    """An empty database in memory, with the views for people in it."""
 
+    async def execute(self, sql: str, params: Any = None, truncate: bool = False, **options: Any) -> Results:
+        """A page is of use without the count of all rows; and what people ask wrongly is not for the log."""
+        if sql.startswith("select count(*) from ") and not truncate:
+            options["custom_time_limit"] = COUNT_SECONDS * 1000
+        return await super().execute(sql, params, truncate, **{**options, "log_sql_errors": False})
 
-class Response(msgspec.Struct):
-    status: int = 500
-    headers: list[tuple[bytes, bytes]] = []
-    body: bytes = b""
+    async def execute_fn(self, fn: Callable[[sqlite3.Connection], Any]) -> Any:
+        """The process ends where that takes too long: nothing else stops a single step of SQLite."""
 
+        def watched(connection: sqlite3.Connection) -> Any:
+            alarm = threading.Timer(QUERY_SECONDS + GRACE_SECONDS, os._exit, [STUCK])
+            alarm.start()
+            try:
+                return fn(connection)
+            finally:
+                alarm.cancel()
 
-# ------------------------------------------------------------------------ asking
-
-
-class Interrupted(QueryInterrupted, sqlite3.OperationalError):  # type: ignore[misc]
-    """Datasette knows the first as what took too long, and shows the second as what it says."""
-
-    def __init__(self, reason: str, query: Query) -> None:
-        super().__init__(reason, query.sql, query.parameters)
-        self.reason = reason
-
-    def __str__(self) -> str:
-        return self.reason
-
-
-class Walls:
-    """The processes that answer, each one question at a time; those that are free are ready."""
-
-    def __init__(self, database: str) -> None:
-        self.children = [Child("sessionstore.analytics.sandbox", database) for _ in range(WALLS)]
-        self.free: asyncio.LifoQueue[Child] = asyncio.LifoQueue()
-        self.tasks: set[asyncio.Task[None]] = set()
-
-    async def open(self) -> None:
-        """Have them started, and wait for the first."""
-        for child in self.children:
-            self.prepare(child)
-        await asyncio.wait(self.tasks, return_when=asyncio.FIRST_COMPLETED)
-
-    def prepare(self, child: Child) -> None:
-        task = asyncio.create_task(self.free_when_ready(child))
-        self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
-
-    async def free_when_ready(self, child: Child) -> None:
-        """Whatever comes of it: one that could not be started is started by the next question."""
-        try:
-            with suppress(Gone):
-                await child.ready()
-        finally:
-            self.free.put_nowait(child)
-
-    async def find(self, query: Query) -> Found:
-        """Raises Interrupted past the time that it has, sqlite3.OperationalError for what cannot be answered."""
-        try:
-            child = await asyncio.wait_for(self.free.get(), WAIT_SECONDS)
-        except TimeoutError:
-            raise Interrupted("Too many questions at once: ask again in a moment", query) from None
-        try:
-            found = msgspec.msgpack.decode(await child.ask(query, query.seconds + GRACE_SECONDS), type=Found)
-        except Gone as gone:
-            raise Interrupted(f"The question was given up: {gone}", query) from None
-        finally:
-            self.prepare(child)
-        if found.has_grown:
-            child.kill()
-        if found.error == "interrupted":
-            raise Interrupted(f"The question took longer than {query.seconds:g} seconds, and was given up", query)
-        if found.error:
-            raise sqlite3.OperationalError(found.error)
-        return found
-
-    async def stop(self) -> None:
-        for task in self.tasks:
-            task.cancel()
-        await asyncio.gather(*(child.end() for child in self.children))
-
-
-class Row(tuple[Any, ...]):
-    """A row as Datasette expects it: by place, and by the names that its class has."""
-
-    names: dict[str, int]
-
-    def __getitem__(self, key: Any) -> Any:
-        return super().__getitem__(self.names[key] if isinstance(key, str) else key)
-
-    def keys(self) -> list[str]:
-        return list(self.names)
-
-
-class People(Database):  # type: ignore[misc]
-    """The database as people are to see it: views, and nothing besides."""
-
-    def __init__(self, explorer: Datasette, path: str) -> None:
-        super().__init__(explorer, path=path, is_mutable=True)
-        self.walls = Walls(path)
-
-    async def execute(
-        self,
-        sql: str,
-        params: Any = None,
-        truncate: bool = False,
-        custom_time_limit: int | None = None,
-        page_size: int | None = None,
-        log_sql_errors: bool = True,
-    ) -> Results:
-        seconds = min(QUERY_SECONDS, (custom_time_limit or 60_000) / 1000)
-        if asked.get().is_for_view and sql.startswith("select count(*) from "):
-            seconds = COUNT_SECONDS  # the page is of use without it
-        parameters = dict(params) if isinstance(params, dict) else list(params or ())
-        query = Query(sql, parameters, seconds, self.ds.max_returned_rows)
-        try:
-            found = await self.walls.find(query)
-        except sqlite3.OperationalError as error:
-            if asked.get().is_for_csv:  # of which Datasette would make an empty table
-                raise DatasetteError(str(error), title="Invalid SQL", status=400) from error
-            raise
-        names = {name: place for place, name in reversed(list(enumerate(found.columns)))}
-        row = type("Row", (Row,), {"names": {name: names[name] for name in found.columns}})
-        if asked.get().is_for_csv:
-            found.columns, *found.rows = ([*map(for_spreadsheet, cells)] for cells in (found.columns, *found.rows))
-        return Results(list(map(row, found.rows)), found.is_cut, [(name,) for name in found.columns])
-
-    async def execute_fn(self, fn: Any) -> Any:
-        raise Forbidden("Nothing but queries")
-
-    def connect(self, write: bool = False) -> Any:
-        raise Forbidden("Nothing but queries")
-
-    async def attached_databases(self) -> list[Any]:
-        return []
-
-    async def table_exists(self, table: str) -> bool:
-        return False
-
-    async def table_names(self) -> list[str]:
-        return []
-
-    async def hidden_table_names(self) -> list[str]:
-        return []
-
-    async def view_names(self) -> list[str]:
-        return list(views())
-
-    async def table_columns(self, table: str) -> list[str]:
-        return list(views()[table].columns) if table in views() else []
-
-    async def table_column_details(self, table: str) -> list[Column]:
-        return [Column(place, name, "", 0, None, 0, 0) for place, name in enumerate(await self.table_columns(table))]
-
-    async def primary_keys(self, table: str) -> list[str]:
-        return []
-
-    async def fts_table(self, table: str) -> None:
-        return None
-
-    async def foreign_keys_for_table(self, table: str) -> list[Any]:
-        return []
-
-    async def get_all_foreign_keys(self) -> dict[str, Any]:
-        return {}
-
-    async def get_table_definition(self, table: str, type_: str = "view") -> str | None:
-        return views()[table].sql.strip() if type_ == "view" and table in views() else None
+        return await super().execute_fn(watched)
 
 
 class Explorer(Datasette):  # type: ignore[misc]
-    """Datasette with that database alone."""
+    """Datasette with that database alone; its links are as whoever asks needs them."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, store: Path) -> None:
+        self.store = store
         super().__init__(settings=SETTINGS, metadata=metadata(), template_dir=str(TEMPLATES))
-        for name in ("_memory", "_internal"):
-            self.remove_database(name)
-        self.people = People(self, path)
-        self.add_database(self.people, name=DATABASE)
-
-    async def refresh_schemas(self) -> None:
-        """They are not looked up: views.sql has them."""
+        self.remove_database("_memory")
+        self.add_database(Views(self, is_memory=True), name=DATABASE)
 
     def setting(self, key: str) -> Any:
-        """All of Datasette's links begin with its base_url, which depends on who asks."""
-        return prefix() + SETTINGS["base_url"] if key == "base_url" else super().setting(key)
+        return f"{prefix.get()}/datasette/" if key == "base_url" else super().setting(key)
 
     def absolute_url(self, request: Any, path: str) -> str:
         """None is absolute: only a proxy knows how people reach us."""
         return path
-
-    async def permission_allowed(self, actor: Any, action: str, resource: Any = None, default: bool = False) -> bool:
-        """Who gets here may read; nobody may do anything else."""
-        return action in ("view-instance", "view-database", "view-table", "view-query", "execute-sql")
 
 
 # ----------------------------------------------------------------------- showing
@@ -307,28 +146,40 @@ def metadata() -> dict[str, Any]:
     }
 
 
-def prefix() -> str:
-    request = asked.get(None)
-    return request.prefix if request else ""
-
-
 RUN_BY_SPREADSHEETS = tuple("=+-@\t\r\uff1d\uff0b\uff0d\uff20")
 """What a text begins with that Excel and others take for a formula, as https://owasp.org/www-community/attacks/CSV_Injection
 has it."""
 
 
 def for_spreadsheet(cell: Any) -> Any:
+    if isinstance(cell, bytes):
+        return cell.hex()
     if not isinstance(cell, str):
         return cell
     text = for_people(cell)
     return f"'{text}" if text.startswith(RUN_BY_SPREADSHEETS) else text
 
 
+def csv_of(columns: list[str], rows: list[Any], data: dict[str, Any], request: Any) -> Response:
+    """Datasette's own CSV has no hook."""
+    if data.get("error"):
+        return Response.text(data["error"], status=400)
+    text = io.StringIO()
+    csv.writer(text).writerows(map(for_spreadsheet, cells) for cells in (columns, *rows))
+    attached = {"content-disposition": f'attachment; filename="{data.get("table") or DATABASE}.csv"'}
+    is_download = bool(request.args.get("_dl"))
+    return Response(
+        text.getvalue(),
+        headers=attached if is_download else {},
+        content_type=f"text/{'csv' if is_download else 'plain'}; charset=utf-8",
+    )
+
+
 def link_to_dashboard(row: Any, column: str, value: Any) -> str | None:
     """Where the dashboard shows what a cell names."""
     if not isinstance(value, str | int) or value == "":
         return None
-    text, home = quote(str(value), safe=""), f"{prefix()}/"
+    text, home = quote(str(value), safe=""), f"{prefix.get()}/"
     session = row["session_id"] if "session_id" in row.keys() else None  # noqa: SIM118
     if column.endswith("session_id") or column in ("parent_session", "subsession", "last_session"):
         return f"{home}#/session/{text}/log"
@@ -342,35 +193,70 @@ def link_to_dashboard(row: Any, column: str, value: Any) -> str | None:
     return f"{log}?agent={text}" if column == "agent_id" else None
 
 
-class Hooks:
-    """What is ours in Datasette's pages."""
+def told(error: Exception) -> tuple[int, str]:
+    """The status for an error, and what to say of it: an address that makes no sense is no fault of Datasette's."""
+    if isinstance(error, MemoryError):
+        return 400, "There is not enough memory for this question"
+    if isinstance(error, DatasetteError) and error.message_is_html:
+        return 400, f"The question took longer than {QUERY_SECONDS:g} seconds, and was given up"
+    if isinstance(error, Base400 | DatasetteError) and error.status != 500:
+        return error.status, str(error)
+    if isinstance(error, ValueError | KeyError | OverflowError | sqlite3.Error | DatasetteError):
+        return 400, f"This address cannot be understood: {error}"
+    traceback.print_exception(error)
+    return 500, "Datasette cannot answer this"
 
-    @staticmethod
-    @hookimpl  # type: ignore[untyped-decorator]
-    def render_cell(row: Any, value: Any, column: str) -> Markup | None:
-        shown = for_people(value) if isinstance(value, str) else value
-        if link := link_to_dashboard(row, column, value):
-            return Markup('<a href="{}">{}</a>').format(link, shown)
-        if shown == value:
-            return None
-        return Markup.escape(shortened(shown, SETTINGS["truncate_cells_html"])) or Markup("&nbsp;")
 
-    @staticmethod
-    @hookimpl  # type: ignore[untyped-decorator]
-    def extra_template_vars() -> dict[str, Any]:
-        return {"home": f"{prefix()}/"}
+# ------------------------------------------------------- what is ours in its pages and connections
 
-    @staticmethod
-    @hookimpl  # type: ignore[untyped-decorator]
-    def handle_exception(datasette: Any, request: Any, exception: Exception) -> Any:
-        """An address that makes no sense is 400: Datasette would take some of them for faults of its own."""
-        if (
-            not isinstance(exception, ValueError | KeyError | DatasetteError)
-            or getattr(exception, "status", 500) != 500
-        ):
-            return None
-        said = getattr(exception, "message", "") or f"This address cannot be understood: {exception}"
-        return pm.get_plugin("datasette.handle_exception").handle_exception(datasette, request, BadRequest(said))
+
+@hookimpl  # type: ignore[untyped-decorator]
+def prepare_connection(conn: sqlite3.Connection, database: str, datasette: Any) -> None:
+    if database == DATABASE:
+        Walls(conn, datasette.store)
+
+
+@hookimpl  # type: ignore[untyped-decorator]
+def render_cell(row: Any, value: Any, column: str) -> Markup | None:
+    shown = for_people(value) if isinstance(value, str) else value
+    if link := link_to_dashboard(row, column, value):
+        return Markup('<a href="{}">{}</a>').format(link, shown)
+    if shown == value:
+        return None
+    return Markup.escape(shortened(shown, SETTINGS["truncate_cells_html"])) or Markup("&nbsp;")
+
+
+@hookimpl  # type: ignore[untyped-decorator]
+def extra_template_vars() -> dict[str, Any]:
+    return {"home": f"{prefix.get()}/"}
+
+
+@hookimpl  # type: ignore[untyped-decorator]
+def register_output_renderer() -> dict[str, Any]:
+    return {"extension": CSV, "render": csv_of, "can_render": lambda: False}
+
+
+@hookimpl  # type: ignore[untyped-decorator]
+def handle_exception(datasette: Any, request: Any, exception: Exception) -> Any:
+    async def answer() -> Response:
+        status, said = told(exception)
+        document = {"ok": False, "error": said, "status": status, "title": None}
+        if request.path.endswith(".json"):
+            return Response.json(document, status=status)
+        return Response.html(await datasette.render_template("error.html", document), status=status)
+
+    return answer
+
+
+@hookimpl  # type: ignore[untyped-decorator]
+def asgi_wrapper() -> type[Answers]:
+    return Answers
+
+
+# --------------------------------------------------------------------- answering
+
+CSV = "cells"
+"""The ending by which Datasette knows our CSV."""
 
 
 def scripts() -> list[str]:
@@ -392,15 +278,11 @@ def policy() -> str:
     )
 
 
-# --------------------------------------------------------------------- answering
+class Answers:
+    """ASGI: knows the prefix of who asks, and sends what is whole with its length, so that a part is known as one."""
 
-
-class Pages:
-    """Answers requests with what Datasette makes of them."""
-
-    def __init__(self, path: str) -> None:
-        self.explorer = Explorer(path)
-        self.app = self.explorer.app()
+    def __init__(self, app: Any) -> None:
+        self.app = app
         self.headers = [
             (b"content-security-policy", policy().encode()),
             (b"x-content-type-options", b"nosniff"),
@@ -408,49 +290,48 @@ class Pages:
             (b"referrer-policy", b"no-referrer"),
         ]
 
-    async def answer(self, request: Request) -> Response:
-        asked.set(request)
-        response = Response()
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        prefix.set(dict(scope["headers"]).get(b"x-forwarded-prefix", b"").decode())
+        if scope["raw_path"].endswith(b".csv"):
+            scope["raw_path"] = scope["raw_path"].removesuffix(b"csv") + CSV.encode()
+            scope["query_string"] += b"&_nofacet=1&_nocount=1"
+        head: dict[str, Any] = {}
 
-        async def receive() -> dict[str, Any]:
-            return {"type": "http.request", "body": b"", "more_body": False}
-
-        async def send(message: dict[str, Any]) -> None:
+        async def send_whole(message: dict[str, Any]) -> None:
+            nonlocal head
             if message["type"] == "http.response.start":
-                response.status, response.headers = message["status"], [*message["headers"], *self.headers]
-            else:
-                response.body += message.get("body", b"")
+                head = {**message, "headers": [*message["headers"], *self.headers]}
+                return
+            if head:
+                if not any(name.lower() == b"content-length" for name, _ in head["headers"]):
+                    head["headers"].append((b"content-length", str(len(message["body"])).encode()))
+                await send(head)
+                head = {}
+            await send(message)
 
-        await self.app(scope_of(request), receive, send)
-        return response
-
-
-def scope_of(request: Request) -> dict[str, Any]:
-    """The path without the prefix, which Datasette would write twice into its links."""
-    return {
-        "type": "http",
-        "asgi": {"version": "3.0"},
-        "http_version": "1.1",
-        "method": request.method,
-        "scheme": "http",
-        "path": unquote(request.path.decode("latin-1")),
-        "raw_path": request.path,
-        "query_string": request.query,
-        "root_path": "",
-        "headers": request.headers,
-    }
+        await self.app(scope, receive, send_whole)
 
 
-async def run(path: str) -> None:
-    # it would print every refused query with all that stands in memory around it
-    pm.get_plugin("datasette.handle_exception").rich = None
-    pm.register(Hooks, name="sessionstore")
-    pages = Pages(path)
-    await pages.explorer.invoke_startup()
-    await pages.explorer.people.walls.open()
-    await serve_many(Request, pages.answer)
-    await pages.explorer.people.walls.stop()
+def end_with_parent(listener: socket.socket) -> None:
+    """Our stdin ends with it; nobody else takes the folder of the socket away."""
+    os.read(0, 1)
+    shutil.rmtree(Path(listener.getsockname()).parent, ignore_errors=True)
+    os._exit(0)
+
+
+def main(path: str, descriptor: str) -> None:
+    with suppress(AttributeError, OSError, ValueError):  # a Mac has no such limit, or does not let it be set
+        resource.setrlimit(resource.RLIMIT_AS, (MAX_ADDRESS_SPACE, MAX_ADDRESS_SPACE))
+    listener = socket.socket(fileno=int(descriptor))
+    threading.Thread(target=end_with_parent, args=[listener], daemon=True).start()
+    pm.unregister(name="datasette.handle_exception")  # which prints what stands in memory around a refused query
+    pm.register(sys.modules[__name__], name="sessionstore")
+    config = uvicorn.Config(Explorer(Path(path)).app(), limit_concurrency=AT_ONCE, log_level="error", ws="none")
+    uvicorn.Server(config).run([listener])
 
 
 if __name__ == "__main__":
-    asyncio.run(run(sys.argv[1]))
+    main(*sys.argv[1:])

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from functools import cache
+from math import isfinite
 from typing import Any
 
 import msgspec
@@ -40,6 +42,8 @@ TYPED = frozenset(("model", "yoloMode", "tokenUsage", "metrics", "tags"))
 """Members of the metadata that cannot be anything."""
 MOST_TYPED = 100
 """Of one event, that are looked at one by one."""
+COUNTS = ("inputTokens", "outputTokens", "cacheReadTokens", "cacheWriteTokens", "cacheWrite1hTokens", "reasoningTokens")
+"""Members of a usage report that are numbers of tokens."""
 WELL = frozenset(["success", "succeeded", "successful", "completed", "complete", "done", "ok", "finished"])
 CANCELLED = frozenset(["cancelled", "canceled", "cancel", "aborted", "interrupted"])
 
@@ -169,7 +173,7 @@ def sifted(members: Document, checks: Mapping[str, Check], event_type: str) -> t
 def checks_of(shape: Shape) -> Mapping[str, Check]:
     """What the members of a shape must be, each for itself, by their names on the wire."""
     checks = {field.encode_name: check_of(field.type) for field in msgspec.structs.fields(shape)}
-    return checks | ({"timestamp": is_time} if "timestamp" in checks else {})
+    return checks | {name: is_time for name in ("timestamp", "at") if name in checks}
 
 
 def checks_of_data(event_type: str, body: Shape | None) -> Mapping[str, Check]:
@@ -233,6 +237,14 @@ def user_of(value: Any) -> str:
     return "".join(letter for letter in text[: 4 * LONGEST_USER] if is_user(letter))[:LONGEST_USER]
 
 
+def number_of(value: Any) -> int | float | None:
+    """The number that a text is, or a whole one that came as a float; what is not finite is none."""
+    with suppress(ValueError, TypeError, OverflowError):
+        number = float(value)
+        return int(number) if number.is_integer() else number if isfinite(number) else None
+    return None
+
+
 def tags_of(value: Any) -> list[str]:
     return [text_of(tag)[:LONGEST_TEXT] for tag in (value if isinstance(value, list) else [value])]
 
@@ -254,6 +266,9 @@ WAYS: dict[str, tuple[Callable[[Any], Any], ...]] = {
     "userId": (user_of,),
     "tags": (tags_of,),
     "cancelledAgents": (ids_of,),
+    **dict.fromkeys(("source", "requestKey", "promptId", "provider", "model", "speed"), (text_of,)),
+    **dict.fromkeys(COUNTS, (number_of,)),
+    "costUsd": (number_of,),
 }
 """By its name, what may come nearest to a member."""
 STATUSES: dict[str, tuple[Callable[[Any], Any], ...]] = {

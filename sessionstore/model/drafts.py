@@ -143,6 +143,31 @@ class Finalization(Body, kw_only=True):
     cancelled_agents: list[Id] | UnsetType = UNSET
 
 
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+Word = Annotated[str, msgspec.Meta(min_length=1, max_length=512)]
+
+
+class UsageReport(Body, kw_only=True):
+    """One request to a model: its tokens, and what it cost. Input is without cache, output with reasoning."""
+
+    source: Word | UnsetType = UNSET
+    request_key: Word | None = None
+    agent_id: Id | None = None
+    prompt_id: Word | None = None
+    provider: Word | None = None
+    model: Word | None = None
+    input_tokens: Count | None = None
+    output_tokens: Count | None = None
+    cache_read_tokens: Count | None = None
+    cache_write_tokens: Count | None = None
+    cache_write_1h_tokens: Count | None = msgspec.field(default=None, name="cacheWrite1hTokens")
+    reasoning_tokens: Count | None = None
+    speed: Word | None = None
+    cost_usd: Annotated[float, msgspec.Meta(ge=0, le=1e9)] | None = None
+    cost_from: Literal["reported", "own", "computed", "unpriced"] | UnsetType = UNSET
+    at: Time | None = None
+
+
 class MetadataChange(msgspec.Struct, rename="camel"):
     """Members to set. A dotted name goes into an object; a value "+N" on a number adds."""
 
@@ -209,6 +234,7 @@ BODIES: dict[str, type[msgspec.Struct]] = {
     "session_lost": Body,
     "session_deleted": Body,
     **dict.fromkeys(TOLD_ABOUT, Body),
+    "usage_reported": UsageReport,
 }
 
 KEPT_BY_THE_STORE = frozenset(
@@ -348,6 +374,14 @@ def settle_end(draft: Draft) -> None:
         del draft.data["status"]
 
 
+def settle_usage(draft: Draft) -> None:
+    """Where the report does not say which agent asked, the event's own agentId does. Members that say nothing go."""
+    draft.data = {name: value for name, value in draft.data.items() if value is not None}
+    draft.agent_id = draft.agent_id or draft.data.get("agentId")
+    if "at" in draft.data:
+        draft.data["at"] = utc(draft.data["at"], "$.at")
+
+
 def settle_goal_change(draft: Draft) -> None:
     draft.data["goalId"] = known_id(draft.data.get("goalId"), "$.goalId")
 
@@ -419,6 +453,7 @@ SETTLED = {
     "action": settle_entry,
     "response": settle_entry,
     "session_finalized": settle_end,
+    "usage_reported": settle_usage,
     "goal_added": settle_goal,
     "goal_updated": settle_goal_change,
     "agent_spawned": settle_agent,

@@ -17,4 +17,5 @@ broadcaster      the ring buffer of committed events
 reader           read-only connections and every query of the API
 intake           material by bounded pieces, in and out
 threads          checkpoints likewise
+ledger           queries of what was used and what it cost
 """

@@ -74,6 +74,7 @@ ADDED = {
     "session_deleted": ("sessionId",),
     "session_finalized": ("status", "outcome", "cancelledAgents"),
     "metadata_updated": ("cancelledAgents",),
+    "usage_reported": ("costUsd", "costFrom", "priceTable"),
     "goal_added": ("id", "description", "priority", "status"),
     "agent_spawned": ("agentId", "type", "task", "status", "spawnedAt", "subsession", "completedAt", "endedBy"),
     "agent_updated": ("completedAt", "endedBy"),
@@ -160,6 +161,7 @@ class Appender:
         auto_create: bool = True,
         used: int = 0,
         redacted: Callable[[Document], Document] = lambda data: data,
+        priced: Callable[[Document, str], Document] = lambda data, moment: {},
         tally: Counter[str] | None = None,
     ) -> None:
         self.connection = connection
@@ -170,6 +172,8 @@ class Appender:
         """Cursors up to here are never given, though the database may end below: what had them is lost."""
         self.redacted = redacted
         """What becomes of data that is stored now; it was stored as it came if that was before secrets were removed."""
+        self.priced = priced
+        """What a request to a model costs, as members of its report, which was told at a moment."""
         self.tally: Counter[str] = Counter() if tally is None else tally
         """Drafts that were not stored: `duplicate`, or the status of what was wrong with them."""
         self.untold: Counter[str] = Counter()
@@ -504,6 +508,14 @@ class Appender:
         )
         return fit_for_metadata(folds.decode(document), folds.decode(metrics), event_type, draft)
 
+    def price(self, draft: Draft, session: KnownSession) -> Draft:
+        """A report that does not say what the request cost is completed by that; one that was stored before is not."""
+        if draft.received_at is not None or "costFrom" in draft.data:
+            return draft
+        if "costUsd" in draft.data:
+            return replace(draft, data=draft.data | {"costFrom": "reported"})
+        return replace(draft, data=draft.data | self.priced(draft.data, draft.timestamp or self.received_at))
+
     def add_goal(self, draft: Draft, session: KnownSession) -> Draft:
         goal_id = draft.data.get("id")
         if goal_id is None:
@@ -800,6 +812,7 @@ DECISIONS: dict[str, Decision] = {
     "session_resumed": Appender.resume,
     "metadata_updated": Appender.update_metadata,
     "session_finalized": Appender.finalize,
+    "usage_reported": Appender.price,
     "goal_added": Appender.add_goal,
     "goal_updated": Appender.change_goal,
     "agent_spawned": Appender.spawn_agent,

@@ -135,6 +135,8 @@ def say_who_and_keep_material(connection: sqlite3.Connection) -> None:
     create_schema(connection, re.compile(r"^INSERT INTO counts", re.MULTILINE))
     tables = re.compile(r"^CREATE (UNIQUE )?(TABLE|INDEX) (transcript|checkpoint|claims|material)", re.MULTILINE)
     create_schema(connection, tables)
+    if not columns_of(connection, "usage"):
+        create_schema(connection, re.compile(r"^CREATE (TABLE|INDEX) (usage|events_of_budgets)", re.MULTILINE))
 
 
 def rewrite(connection: sqlite3.Connection, table: str) -> None:

@@ -20,6 +20,7 @@ from sessionstore.histogram import NUMBERS, Histogram
 from sessionstore.model.events import Draft, Event, text_of_time
 from sessionstore.model.problems import Problem, fault, unavailable
 from sessionstore.model.redaction import Redactor
+from sessionstore.prices import Prices
 from sessionstore.store.appender import Appended, Appender, EntryRefused, lose_silent
 from sessionstore.store.checkpoints import purge as purge_material
 from sessionstore.store.disk import Disk, in_mib, size_of
@@ -136,6 +137,7 @@ class Writer:
         disk: Disk | None = None,
         ground: Ground | None = None,
         redactor: Redactor = UNREDACTED,
+        prices: Prices | None = None,
         at_end: Callable[[], None] = lambda: None,
     ) -> None:
         self.path = path
@@ -149,6 +151,7 @@ class Writer:
         self.ground = ground or Ground(path.parent)
         self.log_path = path.with_name(f"{path.name}-wal")
         self.redactor = redactor
+        self.prices = prices or Prices()
         self.mark = HighWaterMark(path.parent)
         self.at_end = at_end
         """Called once the last write is committed, while the database is still open."""
@@ -314,6 +317,7 @@ class Writer:
             auto_create=self.auto_create,
             used=self.mark.cursor,
             redacted=self.redactor.data,
+            priced=self.prices.members,
             tally=self.tally,
         )
 

@@ -2,6 +2,7 @@
 
 tree        the file tree, kept up with the database
 backups     copies of the database, made unasked
+budgets     what was used, held against budgets
 comparison  database and tree held against each other, once a day
 retention   what leaves the store unasked, archived first
 archives    one session as a download

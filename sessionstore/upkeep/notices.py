@@ -29,6 +29,9 @@ TURNS = f"""
 SELECT t.cursor, t.session_id, t.status, e.user_id, e.timestamp, e.data
 FROM status_changes t JOIN events e USING (cursor)
 WHERE t.cursor > ? AND t.status IN (SELECT value FROM json_each(?)) ORDER BY t.cursor LIMIT {AT_ONCE}"""
+CROSSINGS = f"""
+SELECT cursor, session_id, user_id, timestamp, data FROM events
+WHERE type = 'budget_crossed' AND cursor > ? AND cursor <= ? ORDER BY cursor LIMIT {AT_ONCE}"""
 PENDING = "SELECT count(*) FROM status_changes WHERE cursor > ? AND status IN (SELECT value FROM json_each(?))"
 CALL = f"""
 SELECT cursor, session_id, coalesce(agent_id, ''), user_id, timestamp, coalesce(data ->> '$.tool', kind),
@@ -82,6 +85,24 @@ def turn_notice(row: tuple[Any, ...]) -> Notice:
     )
 
 
+def budget_notice(row: tuple[Any, ...]) -> Notice:
+    """A budget of which so much was used that somebody is to know."""
+    cursor, session_id, user_id, timestamp, text = row
+    said = decode(text)
+    amounts = (said["spent"], said["limit"])
+    spent, limit = (f"${amount:,.2f}" if said["unit"] == "usd" else f"{amount:,.0f} tokens" for amount in amounts)
+    whose = f" of {said['key']}" if said["key"] else ""
+    return Notice(
+        cursor=cursor,
+        type="budget.crossed",
+        session_id=session_id,
+        user_id=user_id,
+        timestamp=timestamp,
+        message=readable(f"The budget {said['name']}{whose}: {spent} of {limit} used"),
+        details={name: said[name] for name in ("name", "key", "period", "status", "unit", "spent", "limit")},
+    )
+
+
 def readable(value: Any) -> str:
     text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
     return shortened(for_people(text), MESSAGE_LENGTH)
@@ -115,6 +136,7 @@ class Watch:
 
     def __init__(self, target: Target) -> None:
         self.on = msgspec.json.encode(target.on).decode()
+        self.hears_of_budgets = "budget" in target.on
         self.quiet_minutes = target.rules.no_progress_minutes
         self.times = target.rules.same_call_times
         self.runs: dict[tuple[str, str], Run] = {}
@@ -128,9 +150,12 @@ class Watch:
         """The next notices in order, and how far the events have been looked through with them."""
         rows = database.execute(TURNS, (cursor, self.on)).fetchall()
         until = rows[-1][0] if len(rows) == AT_ONCE else head
+        crossings = database.execute(CROSSINGS, (cursor, until)).fetchall() if self.hears_of_budgets else []
+        until = crossings[-1][0] if len(crossings) == AT_ONCE else until
         repeats, until = self.repeats(database, cursor, until) if self.times else ([], until)
-        turns = [turn_notice(row) for row in rows if row[0] <= until]
-        return sorted([*turns, *repeats], key=lambda notice: notice.cursor), until
+        told = [turn_notice(row) for row in rows if row[0] <= until]
+        told += [budget_notice(row) for row in crossings if row[0] <= until]
+        return sorted([*told, *repeats], key=lambda notice: notice.cursor), until
 
     def repeats(self, database: sqlite3.Connection, cursor: int, until: int) -> tuple[list[Notice], int]:
         """Calls that were made once too often, and how far the events have been looked through for them."""

@@ -61,11 +61,17 @@ def logged(appended: Appended) -> bytes:
 
 async def stored_batch(body: bytes, caller: Caller, store: Store) -> bytes:
     """Store the lines of a batch; the answer, once all is on disk. Raises Problem."""
+    return msgspec.json.encode(await stored_lines(body, caller, store))
+
+
+async def stored_lines(body: bytes, caller: Caller, store: Store) -> Document:
+    """The members of the same."""
     is_small = drafts.lines_of_batch(body) <= MAX_LINES and len(body) <= LARGE
     work, found = (
         batch_in(body, caller, store) if is_small else await store.writer.beside(batch_in, body, caller, store)
     )
-    return msgspec.json.encode(await store.writer.submit(work, found, len(body)))
+    members: Document = await store.writer.submit(work, found, len(body))
+    return members
 
 
 def batch_in(body: bytes, caller: Caller, store: Store) -> tuple[Batch, list[Draft]]:

@@ -176,8 +176,8 @@ def of_listeners(store: Store, listeners: Listeners) -> Iterator[Sample]:
 
 
 def of_questions(questions: Questions) -> Iterator[Sample]:
-    yield "datasette_starts_total", Counter, "Starts of Datasette's process", {}, questions.explorer.starts
-    yield "datasette_failures_total", Counter, "Questions to which it gave no answer", {}, questions.failures
+    yield "datasette_starts_total", Counter, "Starts of Datasette's process", {}, questions.datasette.starts
+    yield "datasette_failures_total", Counter, "Questions to which it gave no answer", {}, questions.datasette.failures
 
 
 def of_tree(store: Store) -> Iterator[Sample]:

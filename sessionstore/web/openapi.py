@@ -29,6 +29,9 @@ MERGE_PATCH = "application/merge-patch+json"
 NDJSON = "application/x-ndjson"
 
 
+PROTOBUF = "application/x-protobuf"
+
+
 def header(name: str, meaning: str, **schema: Any) -> OpenAPIParameter:
     return OpenAPIParameter(
         name=name,
@@ -139,3 +142,10 @@ CHECKPOINT_LINES = RequestBody(
     required=True,
 )
 OF_A_THREAD = (header("X-Session-Id", "The session that it belongs to", pattern=ID_PATTERN),)
+
+
+OF_TELEMETRY = RequestBody(
+    content={kind: OpenAPIMediaType(schema=Schema()) for kind in (JSON, PROTOBUF)},
+    description="An export request of OTLP, plain or gzip",
+    required=True,
+)

@@ -353,6 +353,64 @@ class Ready(Shape, kw_only=True):
     checks: Checks
 
 
+class Telemetry(Shape, kw_only=True):
+    """Empty where all was taken."""
+
+    partial_success: Document | UnsetType = UNSET
+
+
+class UsageItem(Shape, kw_only=True):
+    """What was used, and what it cost: `costUsd` is null where nothing is priced, and says nothing of what is not."""
+
+    requests: int
+    input_tokens: int
+    output_tokens: int
+    cache_read_tokens: int
+    cache_write_tokens: int
+    cache_write_1h_tokens: int = msgspec.field(name="cacheWrite1hTokens")
+    reasoning_tokens: int
+    total_tokens: int
+    cost_usd: float | None
+    unpriced_requests: int
+
+
+class SessionUsage(Shape, kw_only=True):
+    """What a session has used, the dearest first; each item has the model, agent or prompt that it is of."""
+
+    by_model: list[UsageItem]
+    by_agent: list[UsageItem]
+    by_prompt: list[UsageItem]
+    total: UsageItem
+
+
+class UsagePage(Shape, kw_only=True):
+    """What was used, the dearest first; each item has what it was asked by."""
+
+    items: list[UsageItem]
+
+
+class BudgetItem(Shape, kw_only=True):
+    """A budget, and how much of it is used; `key` says by whom, where each has its own."""
+
+    name: str
+    scope: dict[str, str]
+    per: Literal["session", "day", "month"]
+    period: str | None
+    key: str | None
+    unit: Literal["usd", "tokens"]
+    limit: float
+    spent: float
+    share: float
+    status: Literal["ok", "warn", "over"]
+    unpriced_requests: int
+
+
+class Budgets(Shape, kw_only=True):
+    """The budgets of which something is used."""
+
+    items: list[BudgetItem]
+
+
 class Stats(Shape, kw_only=True):
     """Counts over the whole store."""
 

@@ -1,0 +1,293 @@
+"""OpenTelemetry as events: what Claude Code tells of itself, and spans by any of the names that agents' have.
+
+Names are those of the GenAI conventions (of today and before), OpenInference, OpenLLMetry and LangSmith, the newest
+first. Each event has an id that follows from its record, so that a request that is sent again changes nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from sessionstore.adapters.otlp import Record, Signal
+from sessionstore.model.coercion import id_of, user_of
+from sessionstore.model.folds import Document, decode, encode
+
+SESSION = (
+    "session_id",
+    "session.id",
+    "gen_ai.conversation.id",
+    "conversation.id",
+    "traceloop.association.properties.session_id",
+    "langsmith.trace.session_id",
+    "langsmith.metadata.session_id",
+    "traceloop.association.properties.thread_id",
+    "langsmith.metadata.thread_id",
+    "thread_id",
+)
+"""What says which session a record is of; the first, from OTEL_RESOURCE_ATTRIBUTES, is the container's own."""
+USER = ("user_id", "user.email", "enduser.id", "user.account_uuid", "user.id", "gen_ai.user.id")
+MODEL = ("gen_ai.response.model", "gen_ai.request.model", "llm.model_name", "llm.request.model_name", "model")
+PROVIDER = ("gen_ai.provider.name", "llm.provider", "gen_ai.system", "llm.system")
+OPERATION = ("gen_ai.operation.name", "openinference.span.kind", "traceloop.span.kind", "langsmith.span.kind")
+AGENT = ("gen_ai.agent.name", "agent.name", "graph.node.id", "traceloop.entity.name", "gen_ai.workflow.name")
+TASK = ("gen_ai.agent.description", "traceloop.entity.input", "input.value")
+TOOL = ("gen_ai.tool.name", "tool.name", "tool_call.function.name", "tool_name", "traceloop.entity.name")
+CALL = ("gen_ai.tool.call.id", "tool_call.id", "tool_use_id")
+GIVEN = ("gen_ai.tool.call.arguments", "tool_call.function.arguments", "traceloop.entity.input", "input.value")
+RETURNED = ("gen_ai.tool.call.result", "traceloop.entity.output", "output.value")
+COST = ("cost_usd", "llm.cost.total", "operation.cost")
+TOKENS = {
+    "inputTokens": ("gen_ai.usage.input_tokens", "gen_ai.usage.prompt_tokens", "llm.token_count.prompt"),
+    "outputTokens": ("gen_ai.usage.output_tokens", "gen_ai.usage.completion_tokens", "llm.token_count.completion"),
+    "cacheReadTokens": (
+        "gen_ai.usage.cache_read.input_tokens",
+        "gen_ai.usage.cache_read_input_tokens",
+        "llm.token_count.prompt_details.cache_read",
+        "gen_ai.usage.details.cache_read_tokens",
+    ),
+    "cacheWriteTokens": (
+        "gen_ai.usage.cache_write.input_tokens",
+        "gen_ai.usage.cache_creation.input_tokens",
+        "gen_ai.usage.cache_creation_input_tokens",
+        "llm.token_count.prompt_details.cache_write",
+        "gen_ai.usage.details.cache_write_tokens",
+    ),
+    "reasoningTokens": ("gen_ai.usage.reasoning.output_tokens", "llm.token_count.completion_details.reasoning"),
+}
+"""Input by these names has the cache in it, which the ledger's has not."""
+PLAIN_TOKENS = {
+    "inputTokens": "input_tokens",
+    "outputTokens": "output_tokens",
+    "cacheReadTokens": "cache_read_tokens",
+    "cacheWriteTokens": "cache_creation_tokens",
+}
+"""Claude Code's own names, by which input has no cache in it."""
+ASKS_A_MODEL = frozenset(
+    ["chat", "text_completion", "generate_content", "completion", "embeddings", "llm", "embedding"]
+)
+CALLS_A_TOOL = frozenset(["execute_tool", "tool"])
+IS_AN_AGENT = frozenset(["invoke_agent", "create_agent", "invoke_workflow", "agent", "workflow", "chain", "task"])
+LONGEST = 10_000
+"""Characters of a text that a span gives or returns."""
+
+
+def first(attributes: Document, names: Iterable[str]) -> Any:
+    return next((attributes[name] for name in names if attributes.get(name) not in (None, "")), None)
+
+
+def number(value: Any) -> int | float:
+    """A number, also one that came as text; 0 for anything else, and for what is not finite."""
+    try:
+        found = float(value)
+    except (TypeError, ValueError):
+        return 0
+    return int(found) if found.is_integer() else found if abs(found) < float("inf") else 0
+
+
+def session_of(record: Record) -> str:
+    """The session that it names, else its trace, else its program."""
+    named = id_of(first(record.attributes, SESSION))
+    if named or record.trace_id:
+        return named or f"trace-{record.trace_id}"
+    return id_of(f"otel-{first(record.attributes, ('service.instance.id', 'service.name')) or 'unknown'}")
+
+
+def event(record: Record, event_type: str, what: str, data: Document, *, at: str | None = None) -> Document:
+    """The line of a batch; `what` tells the events of one record apart."""
+    known = {name: value for name, value in data.items() if value is not None}
+    own = record.span_id and f"{record.trace_id}-{record.span_id}"
+    unique = own or hashlib.sha256(encode([record.name, record.at, record.attributes]).encode()).hexdigest()[:32]
+    line = {
+        "type": event_type,
+        "sessionId": session_of(record),
+        "eventId": f"otel-{unique}-{what}"[:128],
+        "data": known,
+    }
+    user, moment = first(record.attributes, USER), at or record.at
+    return line | ({"timestamp": moment} if moment else {}) | ({"userId": user_of(user)} if user is not None else {})
+
+
+# ----------------------------------------------------------------------------- logs
+
+
+def events_of_logs(found: Iterable[Record]) -> Iterator[Document]:
+    """What a hook cannot tell: requests to the model. All else Claude Code's hooks tell better, and others' logs are
+    kept as they are."""
+    for record in found:
+        is_claude = record.scope.startswith("com.anthropic.claude_code")
+        name = str(record.attributes.get("event.name") or record.name).removeprefix("claude_code.")
+        if is_claude and name == "api_request":
+            yield usage_of_request(record)
+        elif first(record.attributes, TOKENS["inputTokens"]) is not None:
+            yield usage_of_span(record, "otlp_logs")
+        elif not is_claude:
+            data = {"type": "log", "name": name, "text": record.body, "attributes": record.attributes}
+            yield event(record, "action", "log", data)
+
+
+def usage_of_request(record: Record) -> Document:
+    """Claude Code's api_request, which has the same name for a request as its transcript."""
+    said = record.attributes
+    hour, minutes = number(said.get("cache_creation_1h_tokens")), said.get("cache_creation_5m_tokens")
+    written = number(said.get("cache_creation_tokens"))
+    data = {name: number(said.get(own)) for name, own in PLAIN_TOKENS.items()} | {
+        "source": "otlp_logs",
+        "requestKey": first(said, ("request_id", "client_request_id")),
+        "provider": "anthropic",
+        "model": said.get("model"),
+        "promptId": said.get("prompt.id"),
+        "agentId": said.get("agent_id"),
+        "cacheWriteTokens": number(minutes) if minutes is not None else max(0, written - hour),
+        "cacheWrite1hTokens": hour,
+        "costUsd": number(said["cost_usd"]) if "cost_usd" in said else None,
+        "speed": said.get("speed"),
+        "durationMs": number(said.get("duration_ms")),
+        "at": record.at,
+    }
+    return event(record, "usage_reported", "usage", data)
+
+
+# ---------------------------------------------------------------------------- spans
+
+
+def events_of_spans(found: list[Record]) -> Iterator[Document]:
+    """Agents, tool calls and their results, and requests to models; other spans say nothing of agents."""
+    by_id = {record.span_id: record for record in found}
+    for record in sorted(found, key=lambda record: record.began or ""):
+        operation = str(first(record.attributes, OPERATION) or record.attributes.get("span.type") or "").lower()
+        if operation in CALLS_A_TOOL:
+            yield from tool_call(record, agent_above(record, by_id))
+        elif operation in IS_AN_AGENT:
+            yield from agent(record, agent_above(record, by_id))
+        elif operation in ASKS_A_MODEL or operation == "llm_request":
+            yield usage_of_span(record, "otlp_spans", agent_above(record, by_id))
+
+
+def agent_above(record: Record, by_id: dict[str, Record]) -> str | None:
+    """The nearest agent that a span is in, as far as the request says; None: the session itself."""
+    seen = {record.span_id}
+    while (above := by_id.get(record.parent_id)) and above.span_id not in seen:
+        seen.add(above.span_id)
+        record = above
+        if str(first(record.attributes, OPERATION)).lower() in IS_AN_AGENT:
+            return agent_id_of(record)
+    named = record.attributes.get("agent_id")
+    return id_of(named) or None
+
+
+def agent_id_of(record: Record) -> str:
+    return id_of(f"{first(record.attributes, AGENT) or record.name or 'agent'}"[:100]) + f"-{record.span_id[:16]}"
+
+
+def agent(record: Record, above: str | None) -> Iterator[Document]:
+    agent_id = agent_id_of(record)
+    name = first(record.attributes, AGENT) or record.name
+    begins = {"agentId": agent_id, "type": name, "task": cut(first(record.attributes, TASK)), "parentAgentId": above}
+    yield event(record, "agent_spawned", "spawned", begins, at=record.began)
+    ends = {
+        "agentId": agent_id,
+        "status": "completed" if record.error is None else "failed",
+        "result": cut(record.error or first(record.attributes, RETURNED)),
+    }
+    yield event(record, "agent_completed", "completed", ends)
+
+
+def tool_call(record: Record, above: str | None) -> Iterator[Document]:
+    said = record.attributes
+    call = {
+        "toolUseId": first(said, CALL) or record.span_id,
+        "tool": first(said, TOOL) or record.name,
+        "agentId": above,
+    }
+    given = structured(first(said, GIVEN))
+    yield event(record, "action", "call", {"type": "tool_call", **call, "input": given}, at=record.began)
+    took = None if record.milliseconds is None else round(record.milliseconds)
+    back = {"output": cut(first(said, RETURNED))} if record.error is None else {"error": cut(record.error)}
+    kind = "tool_result" if record.error is None else "tool_error"
+    yield event(record, "response", "result", {"type": kind, **call, "durationMs": took, **back})
+
+
+def usage_of_span(record: Record, source: str, above: str | None = None) -> Document:
+    said = record.attributes
+    is_plain = "input_tokens" in said
+    names: dict[str, Any] = {name: (own,) for name, own in PLAIN_TOKENS.items()} if is_plain else TOKENS
+    tokens = {name: number(first(said, own)) for name, own in names.items()}
+    if not is_plain:
+        tokens["inputTokens"] = max(0, tokens["inputTokens"] - tokens["cacheReadTokens"] - tokens["cacheWriteTokens"])
+    cost = first(said, COST)
+    data = tokens | {
+        "source": source,
+        "requestKey": first(said, ("request_id",)) or f"{record.trace_id}/{record.span_id}",
+        "provider": first(said, PROVIDER),
+        "model": first(said, MODEL),
+        "agentId": above,
+        "costUsd": None if cost is None else number(cost),
+        "durationMs": None if record.milliseconds is None else round(record.milliseconds),
+        "error": record.error,
+        "at": record.at,
+    }
+    return event(record, "usage_reported", "usage", data)
+
+
+def structured(value: Any) -> Any:
+    """What a text of JSON says; else the text."""
+    if not isinstance(value, str) or len(value) > LONGEST or value[:1] not in ("{", "["):
+        return cut(value)
+    try:
+        return decode(value)
+    except ValueError:
+        return value
+
+
+def cut(value: Any) -> Any:
+    return value[:LONGEST] if isinstance(value, str) else value
+
+
+# -------------------------------------------------------------------------- metrics
+
+
+METRICS: dict[str, dict[str, str]] = {
+    "claude_code.token.usage": {
+        "input": "inputTokens",
+        "output": "outputTokens",
+        "cacheRead": "cacheReadTokens",
+        "cacheCreation": "cacheWriteTokens",
+    },
+    "gen_ai.client.token.usage": {"input": "inputTokens", "output": "outputTokens"},
+    "gen_ai.client.inference.usage.input_tokens": {"": "inputTokens"},
+    "gen_ai.client.inference.usage.output_tokens": {"": "outputTokens"},
+    "gen_ai.client.inference.usage.cache_read.input_tokens": {"": "cacheReadTokens"},
+    "gen_ai.client.inference.usage.cache_write.input_tokens": {"": "cacheWriteTokens"},
+    "gen_ai.client.inference.usage.reasoning.output_tokens": {"": "reasoningTokens"},
+    "claude_code.cost.usage": {"": "costUsd"},
+}
+"""Metrics of tokens and money, and which member each kind of theirs is."""
+KIND = ("type", "gen_ai.token.type")
+
+
+def events_of_metrics(found: Iterable[Record]) -> Iterator[Document]:
+    """One report for all points of one model, of the same time; of a sum so far, since it began."""
+    reports: dict[str, tuple[Record, Document]] = {}
+    for point in found:
+        kinds = METRICS.get(point.name, {})
+        member = kinds.get(str(first(point.attributes, KIND) or ""), kinds.get(""))
+        if member is None:
+            continue
+        model, who = first(point.attributes, MODEL), first(point.attributes, ("query_source", "agent_id", "agent.name"))
+        since = point.began if point.is_sum_so_far else point.at
+        key = encode(["metric", session_of(point), model, who, since])
+        _, data = reports.setdefault(key, (point, {"source": "otlp_metrics", "requestKey": key[:512], "model": model}))
+        data[member] = data.get(member, 0) + number(point.body)
+        data["at"] = point.at
+    for point, data in reports.values():
+        yield event(point._replace(attributes=point.attributes | {"": data}), "usage_reported", "usage", data)
+
+
+EVENTS: dict[Signal, Callable[[list[Record]], Iterator[Document]]] = {
+    "logs": events_of_logs,
+    "traces": events_of_spans,
+    "metrics": events_of_metrics,
+}
+"""What the records of a request become, as lines of a batch."""

@@ -1,0 +1,313 @@
+"""The OTLP receiver: OpenTelemetry's own exporters, in protobuf and JSON, and what nobody should send."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from itertools import count
+from typing import Any
+
+import httpx
+import pytest
+from opentelemetry.exporter.otlp.proto.http import Compression
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.trace import Status, StatusCode
+
+from tests.appliance import Appliance
+from tests.peers import resident_bytes
+from tests.problems import assert_problem
+from tests.test_events import events_of
+from tests.test_usage import metadata_of, usage_of
+
+numbers = count(1)
+NANO = 10**9
+NOON = 1_796_040_000 * NANO
+
+
+@pytest.fixture
+def session() -> str:
+    return f"told-{next(numbers)}"
+
+
+def value(given: Any) -> Any:
+    if isinstance(given, bool):
+        return {"boolValue": given}
+    if isinstance(given, int):
+        return {"intValue": str(given)}
+    if isinstance(given, float):
+        return {"doubleValue": given}
+    if isinstance(given, list):
+        return {"arrayValue": {"values": [value(item) for item in given]}}
+    if isinstance(given, dict):
+        return {"kvlistValue": {"values": pairs(given)}}
+    return {"stringValue": given}
+
+
+def pairs(attributes: dict[str, Any]) -> list[Any]:
+    return [{"key": name, "value": value(given)} for name, given in attributes.items()]
+
+
+def logs(*records: dict[str, Any], scope: str = "com.anthropic.claude_code.events", **resource: Any) -> Any:
+    items = [
+        {"timeUnixNano": str(NOON), "body": value(attributes.get("event.name", "")), "attributes": pairs(attributes)}
+        for attributes in records
+    ]
+    scoped = {"scope": {"name": scope}, "logRecords": items}
+    return {"resourceLogs": [{"resource": {"attributes": pairs(resource)}, "scopeLogs": [scoped]}]}
+
+
+def request_of(session_id: str, number: int = 1, **more: Any) -> dict[str, Any]:
+    """A request to a model, as Claude Code tells of it."""
+    return {
+        "event.name": "api_request",
+        "session.id": session_id,
+        "prompt.id": "p1",
+        "model": "claude-sonnet-4-5-20250929",
+        "input_tokens": 10,
+        "output_tokens": 20,
+        "cache_read_tokens": 300,
+        "cache_creation_tokens": 40,
+        "cost_usd": 0.125,
+        "request_id": f"req_{session_id}_{number}",
+    } | more
+
+
+def post(http: httpx.Client, signal: str, body: Any, **headers: str) -> httpx.Response:
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return http.post(f"/v1/{signal}", content=content, headers={"content-type": "application/json"} | headers)
+
+
+def spans(*items: dict[str, Any], **resource: Any) -> Any:
+    trace_id = f"{next(numbers):032x}"
+    items = tuple(item | {"traceId": trace_id} for item in items)
+    scoped = {"scope": {"name": "mine"}, "spans": list(items)}
+    return {"resourceSpans": [{"resource": {"attributes": pairs(resource)}, "scopeSpans": [scoped]}]}
+
+
+def span(number: int, name: str, parent: int | None = None, **attributes: Any) -> dict[str, Any]:
+    named = {name.replace("__", "."): given for name, given in attributes.items()}
+    above = {} if parent is None else {"parentSpanId": f"{parent:016x}"}
+    times = {"startTimeUnixNano": str(NOON + number * NANO), "endTimeUnixNano": str(NOON + (number + 1) * NANO)}
+    ids = {"spanId": f"{number:016x}"}
+    return ids | above | times | {"name": name, "attributes": pairs(named)}
+
+
+# --------------------------------------------------------------------------- logs
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_claude_codes_requests_are_in_the_ledger(http: httpx.Client, session: str, packed: bool) -> None:
+    body = json.dumps(logs(request_of(session), request_of(session, 2, cache_creation_1h_tokens=15))).encode()
+    headers = {"content-encoding": "gzip"} if packed else {}
+    for _ in range(2):  # the answer was lost, and the exporter tries again
+        answer = post(http, "logs", gzip.compress(body) if packed else body, **headers)
+        assert (answer.status_code, answer.json()) == (200, {}), answer.text
+    usage = usage_of(http, session)
+    assert usage["total"] | {"totalTokens": 740, "costUsd": 0.25, "requests": 2} == usage["total"]
+    assert (usage["total"]["cacheWriteTokens"], usage["total"]["cacheWrite1hTokens"]) == (65, 15)
+    assert [item["promptId"] for item in usage["byPrompt"]] == ["p1"]
+    assert metadata_of(http, session)["cost"]["from"] == "reported"
+
+
+def test_the_containers_own_session_and_user_come_first(http: httpx.Client, session: str) -> None:
+    body = logs(request_of("claude-own-id"), session_id=session, user_id="ann")
+    assert post(http, "logs", body).status_code == 200
+    assert metadata_of(http, session)["userId"] == "ann"
+    assert http.get("/api/sessions/claude-own-id").status_code == 404
+
+
+def test_numbers_may_come_as_text_and_as_numbers(http: httpx.Client, session: str) -> None:
+    told = request_of(session, input_tokens="10", output_tokens=20.0, cost_usd="0.125")
+    body = logs(told)
+    for pair in body["resourceLogs"][0]["scopeLogs"][0]["logRecords"][0]["attributes"]:
+        if "intValue" in pair["value"]:
+            pair["value"]["intValue"] = int(pair["value"]["intValue"])  # as Claude Code sends it
+    assert post(http, "logs", body).status_code == 200
+    assert usage_of(http, session)["total"]["totalTokens"] == 370
+
+
+def test_what_hooks_tell_is_not_told_again(http: httpx.Client, session: str) -> None:
+    told = [{"event.name": name, "session.id": session} for name in ("user_prompt", "tool_result", "api_request")]
+    assert post(http, "logs", logs(*told)).status_code == 200
+    assert {event["type"] for event in events_of(http, session)} == {"session_created", "usage_reported"}
+
+
+def test_the_logs_of_others_are_kept(http: httpx.Client, session: str) -> None:
+    body = logs({"event.name": "deployed", "session.id": session, "deep": {"a": [1, {"b": "c"}]}}, scope="mine")
+    assert post(http, "logs", body).status_code == 200
+    (entry,) = http.get(f"/api/actions/{session}").json()
+    assert entry["type"] == "log" and entry["attributes"]["deep"] == {"a": [1, {"b": "c"}]}
+
+
+# -------------------------------------------------------------------------- spans
+
+
+def test_the_official_exporter_is_taken(appliance: Appliance, http: httpx.Client, session: str) -> None:
+    exporter = OTLPSpanExporter(f"{appliance.url}/v1/traces", compression=Compression.Gzip)
+    provider = TracerProvider(resource=Resource.create({"session_id": session, "user_id": "bob"}))
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    tracer = provider.get_tracer("test")
+    with tracer.start_as_current_span("invoke_agent researcher") as agent:
+        agent.set_attributes({"gen_ai.operation.name": "invoke_agent", "gen_ai.agent.name": "researcher"})
+        with tracer.start_as_current_span("chat gpt-5") as chat:
+            chat.set_attributes({"gen_ai.operation.name": "chat", "gen_ai.request.model": "gpt-5"})
+            chat.set_attributes({"gen_ai.usage.input_tokens": 100, "gen_ai.usage.output_tokens": 5})
+            chat.set_attribute("gen_ai.usage.cache_read.input_tokens", 60)
+        with tracer.start_as_current_span("execute_tool search") as tool:
+            tool.set_attributes({"gen_ai.operation.name": "execute_tool", "gen_ai.tool.name": "search"})
+            tool.set_attributes({"gen_ai.tool.call.id": "call-1", "gen_ai.tool.call.arguments": '{"q": "x"}'})
+            tool.set_status(Status(StatusCode.ERROR, "no network"))
+    provider.shutdown()
+    (call,) = http.get(f"/api/actions/{session}").json()
+    assert (call["type"], call["tool"], call["toolUseId"], call["input"]) == (
+        "tool_call",
+        "search",
+        "call-1",
+        {"q": "x"},
+    )
+    (result,) = http.get(f"/api/actions/{session}/responses").json()
+    assert (result["type"], result["error"], result["toolUseId"]) == ("tool_error", "no network", "call-1")
+    (agent_record,) = http.get(f"/api/state/{session}").json()["agents"]["spawned"]
+    assert (agent_record["type"], agent_record["status"]) == ("researcher", "completed")
+    total = usage_of(http, session)["total"]
+    assert (total["inputTokens"], total["cacheReadTokens"], total["totalTokens"]) == (40, 60, 105)
+    assert total["costUsd"] and metadata_of(http, session)["userId"] == "bob"
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {"gen_ai__operation__name": "chat", "gen_ai__usage__input_tokens": 9, "gen_ai__usage__output_tokens": 1},
+        {"gen_ai__operation__name": "chat", "gen_ai__usage__prompt_tokens": 9, "gen_ai__usage__completion_tokens": 1},
+        {"openinference__span__kind": "LLM", "llm__token_count__prompt": 9, "llm__token_count__completion": 1},
+        {"traceloop__span__kind": "llm", "gen_ai__usage__input_tokens": "9", "gen_ai__usage__output_tokens": "1"},
+        {"span__type": "llm_request", "input_tokens": 9, "output_tokens": 1},
+    ],
+)
+def test_a_request_to_a_model_is_known_by_any_of_its_names(
+    http: httpx.Client, session: str, attributes: dict[str, Any]
+) -> None:
+    assert post(http, "traces", spans(span(1, "request", **attributes), session_id=session)).status_code == 200
+    assert usage_of(http, session)["total"]["totalTokens"] == 10
+
+
+def test_sums_that_a_parent_repeats_are_not_counted_again(http: httpx.Client, session: str) -> None:
+    used: dict[str, Any] = {"gen_ai__usage__input_tokens": 9, "gen_ai__usage__output_tokens": 1}
+    parent = span(1, "run", gen_ai__operation__name="invoke_agent", gen_ai__agent__name="a", **used)
+    child = span(2, "chat", 1, gen_ai__operation__name="chat", **used)
+    assert post(http, "traces", spans(child, parent, session_id=session)).status_code == 200
+    assert usage_of(http, session)["total"]["totalTokens"] == 10
+
+
+def test_a_program_that_names_no_session_is_one_by_its_trace(http: httpx.Client) -> None:
+    body = spans(span(1, "execute_tool x", gen_ai__operation__name="execute_tool"), service__name="app")
+    (one,) = body["resourceSpans"][0]["scopeSpans"][0]["spans"]
+    assert post(http, "traces", body).status_code == 200
+    assert len(http.get(f"/api/actions/trace-{one['traceId']}").json()) == 1
+
+
+def test_a_span_that_is_odd_is_taken_as_what_it_can_be(http: httpx.Client, session: str) -> None:
+    backwards = span(1, "execute_tool a", gen_ai__operation__name="execute_tool")
+    backwards["endTimeUnixNano"] = "1"
+    orphan = span(2, "execute_tool b", 99, gen_ai__operation__name="execute_tool")
+    itself = span(3, "execute_tool c", 3, gen_ai__operation__name="execute_tool")
+    timeless = span(4, "execute_tool d", gen_ai__operation__name="execute_tool")
+    timeless |= {"startTimeUnixNano": "never", "endTimeUnixNano": str(10**40)}
+    wide = span(5, "execute_tool e", gen_ai__operation__name="execute_tool", **{f"k{n}": n for n in range(10_000)})
+    strange = span(6, "chat", gen_ai__operation__name="chat", gen_ai__usage__input_tokens="inf", operation__cost="x")
+    answer = post(http, "traces", spans(backwards, orphan, itself, timeless, wide, strange, session_id=session))
+    assert (answer.status_code, answer.json()) == (200, {})
+    assert len(http.get(f"/api/actions/{session}").json()) == 5
+
+
+# ------------------------------------------------------------------------- metrics
+
+
+def metric(name: str, temporality: int, *points: tuple[dict[str, Any], float, int]) -> Any:
+    data = [
+        {
+            "attributes": pairs(attributes),
+            "asDouble": number,
+            "startTimeUnixNano": str(NOON),
+            "timeUnixNano": str(NOON + at * NANO),
+        }
+        for attributes, number, at in points
+    ]
+    return {"name": name, "sum": {"aggregationTemporality": temporality, "isMonotonic": True, "dataPoints": data}}
+
+
+def metrics(*items: Any) -> Any:
+    return {"resourceMetrics": [{"scopeMetrics": [{"scope": {"name": "x"}, "metrics": list(items)}]}]}
+
+
+@pytest.mark.parametrize(("temporality", "total"), [(1, 36), (2, 29)])
+def test_metrics_count_where_nobody_has_told_better(
+    http: httpx.Client, session: str, temporality: int, total: int
+) -> None:
+    """1: what has come since the last point; 2: what has come since the beginning."""
+    said = {"session.id": session, "model": "m"}
+
+    def points(at: int, more: int) -> Any:
+        return metric(
+            "claude_code.token.usage",
+            temporality,
+            (said | {"type": "input"}, 5 + more, at),
+            (said | {"type": "output"}, 2 + more, at),
+        )
+
+    cost = metric("claude_code.cost.usage", temporality, (said, 0.5, 1))
+    for body in (metrics(points(1, 0), cost), metrics(points(1, 0), cost), metrics(points(2, 11), cost)):
+        assert post(http, "metrics", body).status_code == 200
+    assert usage_of(http, session)["total"]["totalTokens"] == total
+    assert post(http, "logs", logs(request_of(session))).status_code == 200
+    assert usage_of(http, session)["total"]["totalTokens"] == 370, "the better source alone"
+
+
+# ----------------------------------------------------------------------- bad input
+
+
+@pytest.mark.parametrize("signal", ["logs", "traces", "metrics"])
+@pytest.mark.parametrize(
+    ("body", "headers", "status"),
+    [
+        (b"{", {}, 400),
+        (b"[]", {}, 400),
+        (b"\xff", {}, 400),
+        (b"[" * 100_000, {}, 400),
+        (b'{"resourceLogs":' + b'{"a":' * 100 + b"1" + b"}" * 101, {}, 400),
+        (b"\x0a\xff\xff\xff\xff\x0f", {"content-type": "application/x-protobuf"}, 400),
+        (b"not gzip", {"content-encoding": "gzip"}, 400),
+        (gzip.compress(b"{}")[:-4], {"content-encoding": "gzip"}, 400),
+        (b"{}", {"content-encoding": "br"}, 415),
+        (b"{}", {"content-type": "application/grpc"}, 415),
+        (b"{}", {"content-type": "text/plain"}, 415),
+    ],
+)
+def test_what_cannot_be_read_is_refused_by_name(
+    http: httpx.Client, signal: str, body: bytes, headers: dict[str, str], status: int
+) -> None:
+    assert_problem(post(http, signal, body, **headers), status)
+
+
+@pytest.mark.parametrize("body", [b"{}", b'{"resourceLogs":null}', b'{"resourceSpans":[1,{"scopeSpans":7}]}'])
+def test_what_is_empty_or_unknown_is_passed_over(http: httpx.Client, body: bytes) -> None:
+    for signal in ("logs", "traces", "metrics"):
+        assert post(http, signal, body).status_code == 200
+
+
+def test_protobuf_is_answered_in_protobuf(http: httpx.Client) -> None:
+    answer = post(http, "logs", b"", **{"content-type": "application/x-protobuf"})
+    assert (answer.status_code, answer.content) == (200, b"")
+    assert answer.headers["content-type"].startswith("application/x-protobuf")
+
+
+def test_a_bomb_is_refused_and_leaves_no_memory_behind(appliance: Appliance, http: httpx.Client) -> None:
+    bomb = gzip.compress(b" " * (64 << 20), 9)
+    post(http, "logs", gzip.compress(b" " * (31 << 20)), **{"content-encoding": "gzip"})
+    before = resident_bytes(appliance.process.pid)
+    for _ in range(5):
+        assert_problem(post(http, "logs", bomb, **{"content-encoding": "gzip"}), 413)
+    assert resident_bytes(appliance.process.pid) < before + (64 << 20)

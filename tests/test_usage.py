@@ -1,0 +1,332 @@
+"""The usage ledger: each request once, as its best source tells it, and what it cost."""
+
+from __future__ import annotations
+
+import json
+import random
+import sqlite3
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from sessionstore.prices import MEMBERS, Prices, Tokens, own_prices
+from sessionstore.store.schema import open_writer
+from tests.appliance import Appliance, ServerError
+from tests.test_events import batch, events_of, line
+
+SONNET = "claude-sonnet-4-5-20250929"
+numbers = count(1)
+
+
+@pytest.fixture
+def session() -> str:
+    return f"spends-{next(numbers)}"
+
+
+def report(session_id: str, event_id: str | None = None, **data: Any) -> Any:
+    named = {} if event_id is None else {"eventId": event_id}
+    return line(session_id, "usage_reported", data=data, userId="ann", **named)
+
+
+def usage_of(http: httpx.Client, session_id: str) -> Any:
+    answer = http.get(f"/api/sessions/{session_id}/usage")
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def metadata_of(http: httpx.Client, session_id: str) -> Any:
+    return http.get(f"/api/sessions/{session_id}").json()["metadata"]
+
+
+def total_of(http: httpx.Client, session_id: str) -> Any:
+    total = usage_of(http, session_id)["total"]
+    return total["requests"], total["totalTokens"], total["costUsd"], total["unpricedRequests"]
+
+
+# ------------------------------------------------------------------------ prices
+
+
+def priced(*tokens: int, model: str = SONNET, provider: str | None = None, speed: str | None = None) -> float | None:
+    at = "2026-11-01T12:00:00.000Z"
+    return Prices().of(Tokens(*tokens), model, provider=provider, at=at, speed=speed).usd
+
+
+@pytest.mark.parametrize(
+    ("model", "provider"),
+    [
+        (SONNET, None),
+        ("claude-sonnet-4-5", "anthropic"),
+        ("claude-sonnet-4-5[1m]", None),
+        ("anthropic/claude-sonnet-4-5", None),
+        ("openrouter/anthropic/claude-sonnet-4.5", None),
+        ("claude-sonnet-4-5@20250929", "vertex_ai"),
+        ("claude-sonnet-4-5", "a-gateway-that-nobody-knows"),
+    ],
+)
+def test_a_model_is_known_by_what_gateways_call_it(model: str, provider: str | None) -> None:
+    assert priced(1000, 100, model=model, provider=provider) == pytest.approx(1000 * 3e-6 + 100 * 15e-6)
+
+
+@pytest.mark.parametrize("model", ["model-x", "claude-sonnet-9", "<other>", "x" * 500, "gpt", "a.b.c/d", "🦜"])
+def test_what_no_table_knows_is_unpriced_and_not_free(model: str) -> None:
+    assert priced(1000, 100, model=model) is None
+    assert priced(0, 0, model=model) == 0
+
+
+def test_each_kind_of_token_has_its_price() -> None:
+    one = 1000
+    assert priced(one) == pytest.approx(one * 3e-6)
+    assert priced(0, one) == pytest.approx(one * 15e-6)
+    assert priced(0, 0, one) == pytest.approx(one * 0.3e-6)
+    assert priced(0, 0, 0, one) == pytest.approx(one * 3.75e-6), "kept for five minutes"
+    assert priced(0, 0, 0, 0, one) == pytest.approx(one * 6e-6), "kept for an hour"
+    long = priced(300_000) or 0
+    assert long > 300_000 * 3e-6, "a long prompt costs more a token, so requests are priced one by one"
+
+
+def test_what_is_sent_fast_costs_what_fast_costs() -> None:
+    fast, slow = (priced(1000, 100, model="claude-opus-4-6", speed=speed) for speed in ("fast", None))
+    assert fast and slow and fast >= slow
+
+
+def test_own_prices_come_first() -> None:
+    own = own_prices('{"model-x": {"input": 1, "output": 2}, "gate/claude-sonnet-4-5": {"input": 4, "output": 5}}')
+    prices = Prices(own)
+
+    def of(model: str, provider: str | None = None) -> Any:
+        return prices.of(Tokens(10, 10, 10), model, provider=provider, at="2026-11-01T00:00:00.000Z", speed=None)
+
+    assert of("model-x") == (pytest.approx(40e-6), "own", "SESSIONS_PRICES"), "a cache costs what input costs"
+    assert of("claude-sonnet-4-5", "gate").source == "own"
+    assert of("claude-sonnet-4-5").source == "computed"
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [("{", "truncated"), ("[]", "object"), ('{"m": {"input": -1, "output": 1}}', "from 0"), ('{"m": {"in": 1}}', "in")],
+)
+def test_a_bad_file_of_prices_stops_the_start_and_is_named(tmp_path: Path, text: str, why: str) -> None:
+    (tmp_path / "prices.json").write_text(text)
+    with (
+        pytest.raises(ServerError) as refused,
+        Appliance(tmp_path / "f", {"SESSIONS_PRICES": str(tmp_path / "prices.json")}),
+    ):
+        pass
+    assert "SESSIONS_PRICES" in str(refused.value) and why in str(refused.value)
+    assert "Traceback" not in str(refused.value)
+
+
+# ----------------------------------------------------------------- what is counted
+
+
+def test_a_request_is_priced_and_stands_in_the_metadata(http: httpx.Client, session: str) -> None:
+    said: dict[str, Any] = {"requestKey": "req_1", "source": "transcript", "model": SONNET, "promptId": "p1"}
+    tokens: dict[str, Any] = {"inputTokens": 100, "outputTokens": 20, "cacheReadTokens": 3000, "reasoningTokens": 7}
+    batch(http, report(session, **said, **tokens))
+    cost = 100 * 3e-6 + 20 * 15e-6 + 3000 * 0.3e-6
+    metadata = metadata_of(http, session)
+    usage = {"input": 100, "output": 20, "cacheRead": 3000, "cacheWrite": 0, "reasoning": 7, "total": 3120}
+    assert metadata["tokenUsage"] == usage
+    assert metadata["cost"] == {"usd": pytest.approx(cost), "unpricedRequests": 0, "from": "computed"}
+    (stored,) = [event["data"] for event in events_of(http, session, type="usage_reported")]
+    assert stored["costUsd"] == pytest.approx(cost) and stored["costFrom"] == "computed"
+    assert stored["priceTable"].startswith("genai-prices ")
+    found = usage_of(http, session)
+    assert [item["model"] for item in found["byModel"]] == [SONNET]
+    assert [item["agentId"] for item in found["byAgent"]] == [None]
+    assert [(item["promptId"], item["totalTokens"]) for item in found["byPrompt"]] == [("p1", 3120)]
+
+
+def test_what_callers_add_themselves_is_added(http: httpx.Client, session: str) -> None:
+    batch(http, report(session, inputTokens=5, outputTokens=1, model="m"))
+    http.patch(f"/api/sessions/{session}/metadata", json={"tokenUsage.input": "+10", "tokenUsage.total": "+10"})
+    assert metadata_of(http, session)["tokenUsage"]["input"] == 15
+    assert metadata_of(http, session)["tokenUsage"]["total"] == 16
+
+
+def test_unpriced_is_said_beside_what_is_known(http: httpx.Client, session: str) -> None:
+    batch(
+        http,
+        report(session, requestKey="a", inputTokens=1000, model=SONNET),
+        report(session, requestKey="b", inputTokens=1000, model="model-x"),
+    )
+    assert total_of(http, session) == (2, 2000, pytest.approx(0.003), 1)
+    assert metadata_of(http, session)["cost"]["unpricedRequests"] == 1
+    only = f"{session}-only"
+    batch(http, report(only, inputTokens=1000, model="model-x"))
+    assert metadata_of(http, only)["cost"] == {"usd": None, "unpricedRequests": 1, "from": "unpriced"}
+
+
+def test_usage_that_grows_within_a_request_is_counted_once_and_whole(http: httpx.Client, session: str) -> None:
+    grown = [report(session, requestKey="r", source="transcript", inputTokens=10, outputTokens=n) for n in (1, 40, 30)]
+    batch(http, *grown)
+    assert total_of(http, session)[:2] == (1, 50)
+
+
+def test_the_better_source_wins_whoever_comes_first_and_the_clients_own_figure_is_kept(
+    http: httpx.Client, session: str
+) -> None:
+    told: list[dict[str, Any]] = [
+        {"source": "transcript", "inputTokens": 10, "outputTokens": 5, "model": SONNET},
+        {"source": "otlp_logs", "inputTokens": 11, "outputTokens": 6, "model": SONNET, "costUsd": 0.25},
+    ]
+    for number, order in enumerate((told, told[::-1])):
+        name = f"{session}-{number}"
+        batch(http, *(report(name, requestKey="req_9", **said) for said in order))
+        assert total_of(http, name) == (1, 15, 0.25, 0)
+
+
+def test_of_sources_without_a_key_in_common_only_the_best_of_an_agent_counts(http: httpx.Client, session: str) -> None:
+    worker: dict[str, Any] = {"agentId": "worker"}
+    reports = [
+        report(session, requestKey="metric", source="otlp_metrics", inputTokens=900),
+        report(session, requestKey="span-1", source="otlp_spans", inputTokens=500),
+        report(session, requestKey="req_1", source="otlp_logs", inputTokens=100),
+        report(session, requestKey="req_2", source="transcript", inputTokens=10),
+        report(session, requestKey="span-2", source="otlp_spans", inputTokens=7, **worker),
+    ]
+    random.Random(3).shuffle(reports)
+    batch(http, *reports)
+    assert {item["agentId"]: item["totalTokens"] for item in usage_of(http, session)["byAgent"]} == {
+        None: 110,
+        "worker": 7,
+    }
+
+
+def test_what_a_fork_has_copied_counts_in_the_older_session_until_that_is_deleted(
+    http: httpx.Client, session: str
+) -> None:
+    fork, at = f"{session}-fork", {"at": "2026-11-30T08:00:00Z"}
+    said: dict[str, Any] = {"requestKey": f"req_{session}", "source": "transcript", "inputTokens": 100}
+    batch(
+        http,
+        report(session, **said, **at),
+        report(fork, **said, **at),
+        report(fork, requestKey="own", source="transcript", inputTokens=1),
+    )
+    assert (total_of(http, session)[1], total_of(http, fork)[1]) == (100, 1)
+    assert http.delete(f"/api/sessions/{session}").status_code == 200
+    assert total_of(http, fork)[1] == 101
+
+
+def test_the_same_key_at_another_time_is_another_request(http: httpx.Client, session: str) -> None:
+    for name in (session, f"{session}-other"):
+        batch(http, report(name, requestKey="constant", inputTokens=100))
+        assert total_of(http, name)[1] == 100
+
+
+def test_a_retry_changes_nothing_and_usage_revives_nothing(http: httpx.Client, session: str) -> None:
+    batch(http, line(session, data={"type": "prompt"}))
+    assert http.post(f"/api/sessions/{session}/finalize", json={}).status_code == 200
+    once = report(session, "usage-1", requestKey="r", inputTokens=5, model=SONNET)
+    assert batch(http, once)["accepted"] == 1
+    assert batch(http, once)["duplicates"] == 1
+    assert total_of(http, session)[:2] == (1, 5)
+    assert metadata_of(http, session)["status"] == "completed"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"inputTokens": "12", "outputTokens": 3.0},
+        {"inputTokens": 12, "outputTokens": 3, "costUsd": "not a number", "model": 7},
+        {"inputTokens": 12, "outputTokens": 3, "cacheReadTokens": -5, "agentId": "../x", "at": "yesterday"},
+        {"inputTokens": 12, "outputTokens": 3, "cacheWriteTokens": 1e300, "requestKey": "x" * 10_000},
+        {"inputTokens": 12, "outputTokens": 3, "costFrom": "guessed", "source": ["a"], "costUsd": -1},
+    ],
+)
+def test_a_report_that_is_not_quite_valid_is_kept_as_what_it_can_be(
+    http: httpx.Client, session: str, said: dict[str, Any]
+) -> None:
+    assert batch(http, report(session, **said))["rejected"] == []
+    assert total_of(http, session)[:2] == (1, 15)
+    (stored,) = [event["data"] for event in events_of(http, session, type="usage_reported")]
+    assert stored["given"], "what was said is not lost"
+
+
+def test_usage_is_asked_for_by_whom_and_what_and_when(http: httpx.Client, session: str) -> None:
+    http.put(f"/api/sessions/{session}", json={"userId": f"u-{session}", "tags": [f"t-{session}", "shared"]})
+    batch(
+        http, report(session, requestKey="1", model=f"m-{session}", inputTokens=9, costUsd=2, at="2024-03-09T12:00:00Z")
+    )
+
+    def of(by: str, **query: str) -> Any:
+        answer = http.get("/api/query/usage", params={"by": by} | query)
+        assert answer.status_code == 200, answer.text
+        return {item[by]: (item["totalTokens"], item["costUsd"]) for item in answer.json()["items"]}
+
+    for by, key in (("user", f"u-{session}"), ("tag", f"t-{session}"), ("model", f"m-{session}"), ("session", session)):
+        assert of(by)[key] == (9, 2)
+    narrow = {"since": "2024-03-09T00:00:00Z", "until": "2024-03-10T00:00:00Z"}
+    assert of("day", **narrow) == {"2024-03-09": (9, 2)} or len(of("day", **narrow)) == 1
+    assert of("month", **narrow) == {"2024-03": (9, 2)}
+    assert of("month", since="2024-04-01T00:00:00Z").get("2024-03") is None
+    assert http.get("/api/query/usage", params={"by": "colour"}).status_code in (400, 422)
+
+
+def test_days_are_those_of_the_time_zone(folder: Path) -> None:
+    with Appliance(folder, {"TZ": "Pacific/Auckland"}) as server, httpx.Client(base_url=server.url) as http:
+        batch(http, report("s", inputTokens=1, at="2026-11-30T11:30:00Z"))
+        items = http.get("/api/query/usage", params={"by": "day"}).json()["items"]
+        assert [item["day"] for item in items] == ["2026-12-01"]
+
+
+# --------------------------------------------------------------- sums and their rows
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[sqlite3.Connection]:
+    connection = open_writer(tmp_path / "sessions.db")
+    yield connection
+    connection.close()
+
+
+RECOUNTED = """
+SELECT session_id, coalesce(agent_id, ''), family, unixepoch(at) / 900, coalesce(model, ''), cost_from, count(*),
+       sum(input_tokens), sum(output_tokens), sum(cache_read_tokens), sum(cache_write_tokens),
+       sum(cache_write_1h_tokens), sum(reasoning_tokens), round(sum(coalesce(cost_usd, 0.0)), 6)
+FROM usage WHERE NOT is_copy GROUP BY 1, 2, 3, 4, 5, 6 ORDER BY 1, 2, 3, 4, 5, 6"""
+SUMS = """
+SELECT session_id, agent_id, family, quarter, model, cost_from, requests, input_tokens, output_tokens,
+       cache_read_tokens, cache_write_tokens, cache_write_1h_tokens, reasoning_tokens, abs(round(cost_usd, 6))
+FROM usage_sums WHERE requests <> 0 ORDER BY 1, 2, 3, 4, 5, 6"""
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_sums_are_what_a_recount_finds(database: sqlite3.Connection, seed: int) -> None:
+    dice, cursors = random.Random(seed), count(1)
+    alive = {"a", "b", "c"}
+
+    def tell(event_type: str, session_id: str, data: dict[str, Any]) -> None:
+        cursor, moment = next(cursors), f"2026-11-30T0{dice.randrange(3)}:00:00.000Z"
+        database.execute(
+            "INSERT INTO events (cursor, type, session_id, user_id, event_id, timestamp, received_at, data)"
+            " VALUES (?, ?, ?, 'u', ?, ?, ?, ?)",
+            (cursor, event_type, session_id, f"e{cursor}", moment, moment, json.dumps(data)),
+        )
+
+    for name in sorted(alive):
+        tell("session_created", name, {"sessionId": name})
+    for number in range(400):
+        name = dice.choice(sorted(alive))
+        data: dict[str, Any] = {member: dice.randrange(100) for member in dice.sample(MEMBERS, 3)}
+        data |= {"requestKey": f"r{dice.randrange(20)}", "at": f"2026-11-30T0{dice.randrange(2)}:00:00.000Z"}
+        data |= {"source": dice.choice(["transcript", "otlp_logs", "otlp_spans", "mine"]), "model": dice.choice("xy")}
+        if dice.random() < 0.7:
+            data |= {"costUsd": dice.random(), "costFrom": dice.choice(["reported", "own", "computed"])}
+        if dice.random() < 0.3:
+            data["agentId"] = dice.choice(["w1", "w2"])
+        tell("usage_reported", name, data)
+        if number in (150, 300):
+            tell("session_deleted", name, {})
+            tell("session_created", name, {"sessionId": name})
+    rows = database.execute(RECOUNTED).fetchall()
+    assert database.execute(SUMS).fetchall() == rows
+    assert len(rows) > 10
+    twice = "SELECT request_key, at, count(*) FROM usage WHERE NOT is_copy GROUP BY 1, 2 HAVING count(*) > 1"
+    assert all(len(row) == 3 for row in database.execute(twice))
+    assert database.execute("PRAGMA foreign_key_check").fetchall() == []

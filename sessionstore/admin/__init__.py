@@ -7,6 +7,7 @@ legacy_tree  reading a tree of the earlier service
 restore      a database from a tree
 recovery     a backup, or archives, back into a store
 prune        what is archived leaves the store
+scrub_material  the same of material
 scrub        what should not have been stored leaves it
 compact      the database written anew
 drill        whether all that comes back, tried out

@@ -348,8 +348,8 @@ CREATE TABLE transcript_batches (
   PRIMARY KEY (transcript, batch, part)
 ) STRICT, WITHOUT ROWID;
 
-/* What a session says in its metadata that material of these names is its own: `claude:` and a conversation's id,
-   `langgraph:` and a thread's. The last that says so has it. */
+/* Material of these names belongs to this session: `claude:` and a conversation's id, `langgraph:` and a thread's. It
+   says so in its metadata, or by running a graph in that thread; the last that says so has it. */
 CREATE TABLE claims (
   name        TEXT PRIMARY KEY,
   session_id  TEXT NOT NULL
@@ -706,6 +706,14 @@ WHEN json_type(coalesce(NEW.data -> '$.metadata.claims', NEW.data -> '$.claims')
   WHERE session_id IS NULL AND 'claude:' || session IN (SELECT name FROM claims WHERE session_id = NEW.session_id);
   UPDATE checkpoint_threads SET session_id = NEW.session_id
   WHERE session_id IS NULL AND 'langgraph:' || thread IN (SELECT name FROM claims WHERE session_id = NEW.session_id);
+END;
+
+/* LangChain's handler says in which thread a graph runs. */
+CREATE TRIGGER thread_claimed AFTER INSERT ON events
+WHEN NEW.kind = 'graph_start' AND json_type(NEW.data, '$.threadId') = 'text' BEGIN
+  INSERT OR REPLACE INTO claims VALUES ('langgraph:' || (NEW.data ->> '$.threadId'), NEW.session_id);
+  UPDATE checkpoint_threads SET session_id = NEW.session_id
+  WHERE session_id IS NULL AND NOT is_deleted AND thread = NEW.data ->> '$.threadId';
 END;
 
 CREATE TRIGGER metadata_updated INSTEAD OF INSERT ON changes WHEN NEW.type = 'metadata_updated' BEGIN

@@ -22,6 +22,7 @@ from langgraph.checkpoint.conformance import checkpointer_test, validate
 from langgraph.graph import START, StateGraph
 
 from containers.langgraph_checkpointer import SessionStoreSaver
+from hook_agent import SyncSessionHookAgent
 from tests.appliance import REPOSITORY, Appliance
 from tests.peers import eventually
 
@@ -221,6 +222,23 @@ def test_a_thread_goes_with_the_session_that_it_belongs_to(
     assert listed[thread]["sessionId"] == session_id
     http.delete(f"/api/sessions/{session_id}")
     assert saver.get_tuple(config) is None
+
+
+def test_handler_and_saver_agree_on_the_session_of_a_thread(
+    appliance: Appliance, saver: SessionStoreSaver, http: httpx.Client, session_id: str, tmp_path: Path
+) -> None:
+    early, late = next(threads), next(threads)
+    put(saver, config_of(early), a=1)
+    with SyncSessionHookAgent(session_id, appliance.url, "alice", spool_dir=tmp_path / "spool") as agent:
+        builder = StateGraph(State)
+        builder.add_node("node", lambda state: {"log": [1]})
+        builder.add_edge(START, "node")
+        graph = builder.compile(checkpointer=saver)
+        for thread in (early, late):
+            graph.invoke({"log": []}, config_of(thread) | {"callbacks": [agent.langchain_handler()]})
+        assert agent.flush(20)
+    listed: Any = {one["thread"]: one for one in http.get("/api/checkpoints?limit=1000").json()["items"]}
+    assert [listed[thread]["sessionId"] for thread in (early, late)] == [session_id, session_id]
 
 
 # ------------------------------------------------------------------------------------- bad input

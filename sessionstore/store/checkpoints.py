@@ -18,7 +18,7 @@ from sessionstore.model.problems import Problem, invalid, unavailable
 from sessionstore.store import material
 from sessionstore.store.material import COMPRESSION, Said, owner, packed
 
-UNUSED_MILLISECONDS = 600_000
+UNUSED_MILLISECONDS = 60_000
 """For which a value that nobody uses stays: it may be that what uses it is still on its way."""
 ROWS_AT_ONCE = 200
 """Rows that one chore removes, or one step of a copy makes."""

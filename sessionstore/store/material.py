@@ -251,6 +251,13 @@ def nothing_at(key: Key) -> Problem:
 
 # ----------------------------------------------------------------------- deleting
 
+
+def delete_of_session(connection: sqlite3.Connection, session_id: str) -> None:
+    """All that belongs to a session."""
+    for table in ("transcripts", "checkpoint_threads"):
+        connection.execute(f"UPDATE {table} SET is_deleted = 1 WHERE session_id = ? AND NOT is_deleted", (session_id,))
+
+
 OF_NOBODY = (
     "updated < ? AND NOT is_deleted AND (session_id IS NULL OR session_id NOT IN (SELECT session_id FROM sessions))"
 )

@@ -293,6 +293,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     own_patterns: Annotated[tuple[tuple[str, str], ...] | None, Setting("SESSIONS_REDACT", patterns,
         "on: keys, tokens and passwords are taken out before anything is stored; off; or a file of further patterns, "
         "one a line")] = ()
+    prices: Annotated[Own, Setting("SESSIONS_PRICES", prices_in, "File, JSON, of own prices by model, in US dollars "
+        "for a million tokens")] = msgspec.field(default_factory=dict)
+    budgets: Annotated[tuple[Budget, ...], Setting("SESSIONS_BUDGETS", budgets, "File, TOML, of budgets: how much may "
+        "be used before somebody is told")] = ()
     redacts_transcripts: Annotated[bool, Setting("SESSIONS_REDACT_TRANSCRIPTS", switch, "on: they are taken out of "
         "the lines of conversations as well, but for what is signed; off: these stay as they came")] = True
     max_material: Annotated[tuple[int, int | None], Setting("SESSIONS_MAX_MATERIAL", two_sizes, "Bytes on disk that "
@@ -300,10 +304,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         "disk, if not said")] = (1 << 30, None)
     material_days: Annotated[int | None, Setting("SESSIONS_MATERIAL_DAYS", days, "Days after its last change after "
         "which material goes that belongs to no session; off: never")] = 30
-    prices: Annotated[Own, Setting("SESSIONS_PRICES", prices_in, "File, JSON, of own prices by model, in US dollars "
-        "for a million tokens")] = msgspec.field(default_factory=dict)
-    budgets: Annotated[tuple[Budget, ...], Setting("SESSIONS_BUDGETS", budgets, "File, TOML, of budgets: how much may "
-        "be used before somebody is told")] = ()
     webhooks: Annotated[tuple[Target, ...], Setting("SESSIONS_WEBHOOKS", targets, "File, JSON or TOML, that says who "
         "is told by HTTP of sessions that wait, fail or are lost")] = ()
     public_url: Annotated[str | None, Setting("SESSIONS_PUBLIC_URL", url, "Where people find the dashboard, for links "

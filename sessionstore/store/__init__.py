@@ -15,7 +15,7 @@ appender         one event into the database
 writer           the writer thread: group commit
 broadcaster      the ring buffer of committed events
 reader           read-only connections and every query of the API
+ledger           queries of what was used and what it cost
 intake           material by bounded pieces, in and out
 threads          checkpoints likewise
-ledger           queries of what was used and what it cost
 """

@@ -133,10 +133,10 @@ def say_who_and_keep_material(connection: sqlite3.Connection) -> None:
     if (after := columns_of(connection, "events")) != [*before, "actor"]:
         raise DatabaseUnusable(f"its events have {', '.join(before)}, where version 10 has {', '.join(after)}")
     create_schema(connection, re.compile(r"^INSERT INTO counts", re.MULTILINE))
-    tables = re.compile(r"^CREATE (UNIQUE )?(TABLE|INDEX) (transcript|checkpoint|claims|material)", re.MULTILINE)
-    create_schema(connection, tables)
     if not columns_of(connection, "usage"):
         create_schema(connection, re.compile(r"^CREATE (TABLE|INDEX) (usage|events_of_budgets)", re.MULTILINE))
+    tables = re.compile(r"^CREATE (UNIQUE )?(TABLE|INDEX) (transcript|checkpoint|claims|material)", re.MULTILINE)
+    create_schema(connection, tables)
 
 
 def rewrite(connection: sqlite3.Connection, table: str) -> None:

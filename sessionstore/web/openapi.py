@@ -102,6 +102,11 @@ LINES = RequestBody(
 )
 
 
+OF_TELEMETRY = RequestBody(
+    content={kind: OpenAPIMediaType(schema=Schema()) for kind in (JSON, PROTOBUF)},
+    description="An export request of OTLP, plain or gzip",
+    required=True,
+)
 TRANSCRIPT = RequestBody(
     content={NDJSON: OpenAPIMediaType(schema=Schema(type=OpenAPIType.STRING))},
     description="Lines of a conversation, kept as they are",
@@ -142,10 +147,3 @@ CHECKPOINT_LINES = RequestBody(
     required=True,
 )
 OF_A_THREAD = (header("X-Session-Id", "The session that it belongs to", pattern=ID_PATTERN),)
-
-
-OF_TELEMETRY = RequestBody(
-    content={kind: OpenAPIMediaType(schema=Schema()) for kind in (JSON, PROTOBUF)},
-    description="An export request of OTLP, plain or gzip",
-    required=True,
-)

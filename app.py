@@ -48,6 +48,7 @@ from sessionstore.web.fast_path import FastPath
 from sessionstore.web.forwarded import Forwarded
 from sessionstore.web.gate import MATERIAL, Gate
 from sessionstore.web.health import Sound
+from sessionstore.web.request import check_bounds
 from sessionstore.web.request_metrics import Counted, Traffic
 from sessionstore.web.server import Server, certificate_of, listen
 from sessionstore.web.tokens import Tokens
@@ -76,6 +77,7 @@ class App:
         self.litestar = Litestar(
             route_handlers=[route for room in ROOMS for route in room.ROUTES],
             lifespan=[self.lifespan],
+            guards=[check_bounds],
             openapi_config=pages.OPENAPI,
             exception_handlers={
                 Problem: api.on_problem,

@@ -290,6 +290,7 @@ CREATE VIRTUAL TABLE search USING fts5 (
 );
 INSERT INTO search (search, rank) VALUES ('automerge', 0);      -- index_search merges, a little with every call
 INSERT INTO search (search, rank) VALUES ('crisismerge', 100);
+INSERT INTO search (search, rank) VALUES ('usermerge', 8);      -- so many pieces become one
 
 ------------------------------------------------------------------------------
 -- Material: what agents' programs left here to have it back as it was

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import socket
 import subprocess
 import sys
@@ -384,6 +385,22 @@ def test_every_command_is_in_the_help_and_has_help_of_its_own(tmp_path: Path, na
         own = command(name, env, "--help")
         assert own.returncode == 0
         assert f"hook_agent.py {name}" in own.stdout
+
+
+@pytest.mark.parametrize(("name", "file"), [("install", "install"), ("uninstall", "install"), ("run", "run")])
+def test_a_command_whose_file_is_missing_says_which_to_copy(tmp_path: Path, name: str, file: str) -> None:
+    agent = shutil.copy(hook_agent.__file__, tmp_path)
+
+    def ran() -> subprocess.CompletedProcess[str]:
+        arguments = [sys.executable, agent, name, "--help"]
+        return subprocess.run(arguments, env=environment(tmp_path, NOWHERE), capture_output=True, text=True)
+
+    said = f"{name} needs another file: copy containers/hook_agent_{file}.py, or {NOWHERE}/hook_agent_{file}.py, to "
+    missing = ran()
+    assert (missing.returncode, missing.stdout) == (1, "")
+    assert missing.stderr == f"hook_agent.py: {said}{tmp_path}\n"
+    shutil.copy(REPOSITORY / f"containers/hook_agent_{file}.py", tmp_path)
+    assert (ran().returncode, ran().stderr) == (0, "")
 
 
 def test_a_command_that_there_is_not_is_used_wrongly(tmp_path: Path) -> None:

@@ -592,7 +592,7 @@ ODD_BODIES = {
 def both_ways(http: httpx.Client, name: str, body: bytes) -> tuple[Json, Json]:
     """What the store has of a payload that came by the hook command, and of the same posted."""
     payload = body.replace(b"SESSION", name.encode())
-    (line,) = hook_agent.HookNarrator().lines(hook_agent._hook_record(payload).removesuffix(b"\n"))
+    line = hook_agent.HookNarrator().line(hook_agent._hook_record(payload).removesuffix(b"\n"))
     answer = http.post("/api/events", content=line, headers=NDJSON).raise_for_status().json()
     assert (answer["accepted"], answer["rejected"]) == (1, [])
     by_hook = told_alone(http, name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -296,6 +297,13 @@ def test_what_cannot_be_read_is_refused_by_name(
 def test_what_is_empty_or_unknown_is_passed_over(http: httpx.Client, body: bytes) -> None:
     for signal in ("logs", "traces", "metrics"):
         assert post(http, signal, body).status_code == 200
+
+
+def test_a_token_may_come_as_exporters_write_it(folder: Path) -> None:
+    token = "a-token-of-more-than-20"
+    with Appliance(folder, {"SESSIONS_INGEST_TOKEN": token}) as server, httpx.Client(base_url=server.url) as http:
+        for said, status in (("Bearer%20", 200), ("Bearer ", 200), ("Bearer%2", 401), ("", 401)):
+            assert post(http, "logs", {}, authorization=f"{said}{token}").status_code == status, said
 
 
 def test_protobuf_is_answered_in_protobuf(http: httpx.Client) -> None:

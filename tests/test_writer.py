@@ -23,7 +23,7 @@ from sessionstore.store.maintenance import index_search
 from sessionstore.store.schema import open_writer
 from sessionstore.store.search import Narrowed
 from sessionstore.store.writer import Work, Writer
-from tests.databases import drafted
+from tests.databases import Database, drafted
 
 PATIENCE = 30.0
 LITTLE_PATIENCE = 100
@@ -582,17 +582,17 @@ def test_stopping_in_the_middle_of_trouble_ends(folder: Path, tmp_path: Path) ->
 def test_a_chore_that_fails_is_tried_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     faults = iter([ValueError("never thought of"), sqlite3.OperationalError("disk I/O error")])
 
-    def fails_twice(connection: sqlite3.Connection, *, limit: int) -> tuple[int, bool]:
+    def fails_twice(connection: sqlite3.Connection, *, limit: int, size: int) -> tuple[int, bool]:
         for fault in faults:
             raise fault
-        return index_search(connection, limit=limit)
+        return index_search(connection, limit=limit, size=size)
 
     monkeypatch.setattr(writing, "index_search", fails_twice)
 
     async def test() -> None:
         async with store_in(folder) as store:
-            await until(lambda: store.writer.failures == 2)
             appended = await store.writer.append(word())
+            await until(lambda: store.writer.failures == 2)
             await until(lambda: store.writer.searched == appended.event.cursor)
             assert store.why_not_ready() is None
 
@@ -608,6 +608,49 @@ def test_search_catches_up_behind_the_writing_and_on_demand(folder: Path) -> Non
             assert (await store.reader.search("needle", Narrowed(), limit=1000)).total == 300
             appended = await store.writer.append(word(text="another"))
             await until(lambda: store.writer.searched == appended.event.cursor)
+
+    run(test)
+
+
+@pytest.mark.parametrize("is_kept_up", [True, False], ids=["kept up", "not kept up"])
+def test_search_is_never_further_behind_than_a_few_groups(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, is_kept_up: bool
+) -> None:
+    """However much comes: whoever writes waits for it."""
+    if not is_kept_up:
+        monkeypatch.setattr(Writer, "keep_up", lambda writer: False)
+    batch, connections, rounds = 50, 8, 5
+
+    def many(appender: Appender) -> None:
+        for _ in range(batch):
+            appender.append(word(text="needle"))
+
+    async def test() -> None:
+        async with store_in(folder) as store:
+            behind = []
+            for _ in range(rounds):
+                await answers([store.writer.submit(many) for _ in range(connections)])
+                behind.append(store.writer.search_lag)
+            assert (max(behind) < batch * connections + 2 * writing.INDEX_AT_ONCE) is is_kept_up, behind
+
+    run(test)
+
+
+def test_nobody_waits_for_the_index_of_long_ago(folder: Path) -> None:
+    """What a store of an older version owes is made up for beside the writing, a little with every write."""
+    folder.mkdir()
+    database = Database(folder / "sessions.db")
+    with database.transaction() as appender:
+        for _ in range(20 * writing.INDEX_AT_ONCE):
+            appender.append(word())
+    database.close()
+
+    async def test() -> None:
+        async with store_in(folder) as store:
+            behind = store.writer.search_lag
+            await store.writer.append(word())
+            assert store.writer.search_lag > behind // 2
+            await until(lambda: store.writer.search_lag == 0)
 
     run(test)
 

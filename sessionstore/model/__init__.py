@@ -1,8 +1,10 @@
 """What the words of the contract mean: pure, nothing here opens a file or a socket.
 
 problems   every error, as RFC 9457 problem details
+bounds     JSON that is too deep or too much, as far as it can be read
 folds      what an event does to a document
 endings    how a session ended
+rights     whose a write is, and the bounds of a token
 events     ids, times, JSON, the event and its draft
 redaction  secrets, taken out before anything is stored
 verbatim   the same of JSON that is kept as it was written

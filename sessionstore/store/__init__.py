@@ -11,6 +11,7 @@ integrity        whether the file can be served, looked at once at the start
 material         conversations' lines, as functions of a connection
 checkpoints      LangGraph's checkpoints, likewise
 maintenance      purge, search index, checkpoints
+rights           whether a bound token may write to a session, or read it
 appender         one event into the database
 writer           the writer thread: group commit
 broadcaster      the ring buffer of committed events

@@ -30,6 +30,7 @@ from sessionstore.model.events import (
 )
 from sessionstore.model.folds import DONE, METRICS, Document, encode
 from sessionstore.model.problems import Problem, fault, invalid, invalid_value, no_session
+from sessionstore.store import rights
 from sessionstore.store.maintenance import purge
 from sessionstore.store.schema import OF_STATE
 
@@ -71,7 +72,7 @@ ORDER BY cursor"""
 
 ADDED = {
     "session_created": ("sessionId",),
-    "session_deleted": ("sessionId",),
+    "session_deleted": ("sessionId", "by", "reason"),
     "session_finalized": ("status", "outcome", "cancelledAgents"),
     "metadata_updated": ("cancelledAgents",),
     "usage_reported": ("costUsd", "costFrom", "priceTable"),
@@ -280,8 +281,12 @@ class Appender:
 
     def append_draft(self, draft: Draft) -> Appended:
         session = self.session(draft.session_id)
+        if draft.by is not None and draft.by.bounds is not None:
+            rights.check_writable(self.connection, draft)
         if earlier := self.duplicate_of(draft, session):
             return self.replay(draft, earlier)
+        if draft.type in coercion.BEGINNINGS:
+            rights.stay_within(self.connection, draft)
         if session is None and draft.type != "session_created":
             return self.append_first_word(draft)
         return self.append_to(session, draft)
@@ -327,7 +332,9 @@ class Appender:
         cursor, length = self.cursor, len(self.fresh)
         self.connection.execute("SAVEPOINT first_word")
         try:
-            self.insert(self.doubt(creation_of(draft)), None)
+            creation = self.doubt(creation_of(draft))
+            rights.stay_within(self.connection, creation)
+            self.insert(creation, None)
             appended = self.append_to(self.session(draft.session_id), draft)
             self.insert_entries()
         except BaseException:
@@ -477,6 +484,8 @@ class Appender:
             return draft
         moment, user_id = draft.timestamp or self.received_at, draft.user_id or UNKNOWN_USER
         found = endings.cleared_before(self.connection, draft.session_id, user_id, moment, start)
+        if found and not rights.is_within(self.connection, draft.by, found):
+            return draft
         return replace(draft, data=draft.data | {"metadata": start | {"continues": found}}) if found else draft
 
     def update_metadata(self, draft: Draft, session: KnownSession) -> Draft:
@@ -595,6 +604,8 @@ class Appender:
             self.finish_purge(draft.session_id)
         if draft.type in ("session_created", "session_deleted"):
             draft = replace(draft, data={"sessionId": draft.session_id} | draft.data)
+        if draft.type == "session_deleted":
+            draft = replace(draft, data={"reason": "person"} | draft.data | {"by": draft.actor or None})
         keeps_user = session is not None and draft.type != "session_resumed"
         event = self.event_of(draft, session.user_id if session and keeps_user else draft.user_id or UNKNOWN_USER)
         self.connection.execute(INSERTS[1], values_of(event))
@@ -692,6 +703,7 @@ def creation_of(draft: Draft) -> Draft:
         timestamp=draft.timestamp,
         received_at=draft.received_at,
         actor=draft.actor,
+        by=draft.by,
         data={"initial": {}, "implicit": True},
     )
 
@@ -705,8 +717,12 @@ def is_same(draft: Draft, event: Event) -> bool:
         return False
     stored, added = folds.decode(event.data), ADDED.get(event.type, ())
     given, kept = (coercion.in_metadata(event.type, data) for data in (draft.data, stored))
-    if event.type in coercion.BEGINNINGS and "continues" not in given:
-        kept.pop("continues", None)  # the store's
+    if event.type in coercion.BEGINNINGS:
+        for name in ("continues", "project"):  # what the store may have added
+            if name not in given:
+                kept.pop(name, None)
+        if not kept and "metadata" not in draft.data:
+            stored.pop("metadata", None)
     return is_same_data(draft.data, stored, added) or (
         draft.is_lenient
         and is_same_data(coercion.told(draft.type, draft.data), coercion.told(draft.type, stored), added)

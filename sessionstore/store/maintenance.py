@@ -41,10 +41,11 @@ def purge(connection: sqlite3.Connection, *, session_id: str | None = None, limi
     return True
 
 
-def index_search(connection: sqlite3.Connection, *, limit: int) -> tuple[int, bool]:
-    """Bring the full-text index forward by some events: how far it is then, and whether there is more."""
+def index_search(connection: sqlite3.Connection, *, limit: int, size: int = SEARCHED_AT_ONCE) -> tuple[int, bool]:
+    """Bring the full-text index forward by some events, of so many characters: how far it is then, and whether there is
+    more."""
     (searched,) = connection.execute("SELECT searched FROM progress").fetchone()
-    coming, has_more = some_of(connection, "cursor > ?", searched, limit=limit)
+    coming, has_more = some_of(connection, "cursor > ?", searched, limit=limit, size=size)
     if not coming:
         return searched, False
     connection.executemany(
@@ -61,16 +62,17 @@ def pages_of(events: list[Any]) -> int:
     return MERGED_AT_LEAST + sum(len(event[-1]) for event in events) // CHARACTERS_PER_PAGE
 
 
-def some_of(connection: sqlite3.Connection, which: str, *values: object, limit: int) -> tuple[list[Any], bool]:
+def some_of(
+    connection: sqlite3.Connection, which: str, *values: object, limit: int, size: int = SEARCHED_AT_ONCE
+) -> tuple[list[Any], bool]:
     """Events for `search.entry`, at most `limit`, fewer where they are large; and whether there may be more."""
     some: list[Any] = []
-    size = 0
     query = f"SELECT {search.EVENT} FROM events WHERE {which} ORDER BY cursor LIMIT ?"
     with closing(connection.execute(query, (*values, limit))) as events:
         for event in events:
             some.append(event)
-            size += len(event[-1])
-            if size > SEARCHED_AT_ONCE:
+            size -= len(event[-1])
+            if size < 0:
                 return some, True
     return some, len(some) == limit
 

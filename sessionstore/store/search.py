@@ -45,17 +45,8 @@ def entry(
 ) -> tuple[int, str, str, str]:
     """The row of the index for an event; taking it out again needs the same values."""
     text = text_of(data)
-    marks = [mark("type", event_type), mark("session", session_id), mark("user", user_id)]
-    marks += [mark("day", timestamp[:length]) for length in (4, 7, 10)]
-    if kind is not None:
-        marks.append(mark("kind", kind))
-    if agent_id is not None:
-        marks.append(mark("agent", agent_id))
-    if timestamp[:10] > received_at[:10]:
-        marks.append(LATER)
-    if timestamp < EARLIEST:
-        marks.append(EARLIER)
-    return cursor, spaced(text), "\n".join(map(parts_of, sorted(names_in(text)))), " ".join(marks)
+    marks = marks_of(event_type, kind, session_id, user_id, agent_id, timestamp[:10], received_at[:10])
+    return cursor, spaced(text), "\n".join(map(parts_of, sorted(names_in(text)))), marks
 
 
 def text_of(data: str) -> str:
@@ -79,6 +70,24 @@ def leaves(value: Any) -> Iterator[str]:
 LATER, EARLIER, EARLIEST = "later", "earlier", "2000-01-01"
 """Marks of events that say they happened on a later day than they were received, or in another century."""
 NOT_OF_A_WORD = re.compile(r"[\W_]+")
+
+
+@lru_cache(16_384)
+def marks_of(
+    event_type: str, kind: str | None, session_id: str, user_id: str, agent_id: str | None, day: str, received_day: str
+) -> str:
+    """What narrows a search to an event."""
+    marks = [mark("type", event_type), mark("session", session_id), mark("user", user_id)]
+    marks += [mark("day", day[:length]) for length in (4, 7, 10)]
+    if kind is not None:
+        marks.append(mark("kind", kind))
+    if agent_id is not None:
+        marks.append(mark("agent", agent_id))
+    if day > received_day:
+        marks.append(LATER)
+    if day < EARLIEST:
+        marks.append(EARLIER)
+    return " ".join(marks)
 
 
 def mark(what: str, value: str) -> str:

@@ -26,7 +26,14 @@ from sessionstore.store.checkpoints import purge as purge_material
 from sessionstore.store.disk import Disk, in_mib, size_of
 from sessionstore.store.folder import Ground
 from sessionstore.store.high_water_mark import HighWaterMark
-from sessionstore.store.maintenance import checkpoint, empty_log, give_back, index_search, merge_search
+from sessionstore.store.maintenance import (
+    SEARCHED_AT_ONCE,
+    checkpoint,
+    empty_log,
+    give_back,
+    index_search,
+    merge_search,
+)
 from sessionstore.store.schema import DatabaseUnusable, open_writer
 
 logger = logging.getLogger(__name__)
@@ -39,7 +46,8 @@ MAX_WAITING_BYTES = 128 << 20
 MAX_SEARCH_CATCH_UP, SEARCH_WAITS = 5_000, 1.0
 """How many events that are not in the index yet a search waits for, and how many seconds at most."""
 INDEX_AT_ONCE = 100
-"""How many events one chore brings into the index: what a write may have to wait for."""
+"""How many events are brought into the index at once, beside those that have been written since the last time: what a
+write may have to wait for. From so many new ones on they are not put off."""
 CHORE_INTERVAL = 0.25
 """Seconds between looks at what is to do besides writing, while there is nothing."""
 A_JUMP = 1.0
@@ -47,9 +55,7 @@ A_JUMP = 1.0
 QUIET = 0.01
 """Seconds for which nobody must have written before a chore goes on."""
 PUT_OFF = 0.05
-"""Seconds for which writing may put a chore off: so the index keeps up with what is a steady load."""
-CROWD, CROWDED_PUT_OFF = 32, 0.5
-"""The same where so many wait for their writes: they go first, and the index catches up later."""
+"""Seconds for which writing may put a chore off."""
 PAGES_AT_ONCE = 128
 """Pages, of 4 KiB, that one chore returns to the file system: what a write may have to wait for."""
 INDEX_PAGES_AT_ONCE = 64
@@ -183,6 +189,8 @@ class Writer:
         """When the queue was last seen empty, and the time before: what waits has come since then."""
         self.searched = 0
         """What full-text search finds: everything at or below this cursor."""
+        self.indexed_at = (0, 0)
+        """The newest cursor, and the characters stored, when the index was last brought forward."""
         self.chores_at = 0.0
         self.synchronise_at = 0.0
         self.empty_log_at = 0.0
@@ -207,6 +215,7 @@ class Writer:
         self.disk.look_if_due()
         self.appender = await self.loop.run_in_executor(None, self.open)
         self.note_progress()
+        self.indexed_at = self.cursor, self.accepted_bytes
         self.thread.start()
 
     async def stop(self) -> None:
@@ -325,13 +334,18 @@ class Writer:
         while (group := self.next_group()) is not None:
             if group:
                 self.commit(group)
-            if not group or time.monotonic() > self.chores_at + self.put_off():
-                self.do_chores()
+            if not group or time.monotonic() > self.chores_at + PUT_OFF:
+                self.attempt(self.do_chores)
+            elif self.cursor - self.indexed_at[0] >= INDEX_AT_ONCE and not self.trouble:
+                self.attempt(self.keep_up)
         self.at_end()
         self.close()
 
-    def put_off(self) -> float:
-        return PUT_OFF if self.waiting < CROWD else CROWDED_PUT_OFF
+    def attempt(self, chore: Callable[[], object]) -> None:
+        try:
+            chore()
+        except Exception as error:  # whatever it is, the one thread that writes goes on
+            self.fail([], error)
 
     def close(self) -> None:
         try:
@@ -458,18 +472,13 @@ class Writer:
         """What is done while nobody writes, a little at a time; after trouble, first a look whether it is over."""
         self.disk.look_if_due()
         self.ground.look_if_due()
-        if self.ground.why:
-            self.chores_at = time.monotonic() + CHORE_INTERVAL
-            return
-        try:
+        is_busy = False
+        if not self.ground.why:
             if self.trouble:
                 self.recover()
             self.bound_log()
             is_busy = self.chore() or self.make_room()
             self.synchronise_mark()
-        except Exception as error:
-            self.fail([], error)
-            return
         self.chores_at = time.monotonic() + (QUIET if is_busy else CHORE_INTERVAL)
 
     def synchronise_mark(self) -> None:
@@ -509,14 +518,28 @@ class Writer:
             self.look_at = time.monotonic() + min(1.0, self.lost_after / 4)
             self.look_at_sessions(appender)
         appender.open_transaction()
-        is_busy = (
-            appender.purge() or self.index(appender, INDEX_AT_ONCE) or purge_material(appender.connection, self.clock())
-        )
+        is_purging = appender.purge() or purge_material(appender.connection, self.clock())
         events = appender.commit()
         self.note_progress()
         self.count(events)
         self.loop.call_soon_threadsafe(self.settle, [], events)
-        return is_busy
+        return self.keep_up() or is_purging
+
+    def keep_up(self) -> bool:
+        """Bring the index forward by as much as has been written since the last time, and a little more: whoever
+        writes waits for it, so that what is owed only becomes less, however much comes. False: nothing is owed.
+
+        Synced as all else: what is not would be lost with a sync that fails, and with it all that comes after it.
+        """
+        appender, (cursor, characters) = self.begin(), self.indexed_at
+        self.indexed_at = self.cursor, self.accepted_bytes
+        if not self.search_lag:
+            return False
+        events = INDEX_AT_ONCE + self.cursor - cursor
+        is_behind = self.index(appender, events, SEARCHED_AT_ONCE + self.accepted_bytes - characters)
+        appender.commit()
+        self.note_progress()
+        return is_behind
 
     def look_at_sessions(self, appender: Appender) -> None:
         """Find those that are lost. Silence counts from the start of this process at the earliest: before, nobody could
@@ -544,8 +567,8 @@ class Writer:
         before, self.clock_drift = self.clock_drift, now - time.monotonic()
         return abs(self.clock_drift - before) > A_JUMP
 
-    def index(self, appender: Appender, limit: int) -> bool:
+    def index(self, appender: Appender, limit: int, size: int = SEARCHED_AT_ONCE) -> bool:
         appender.insert_entries()
         appender.open_transaction()
-        appender.searched, is_behind = index_search(appender.connection, limit=limit)
+        appender.searched, is_behind = index_search(appender.connection, limit=limit, size=size)
         return is_behind

@@ -27,6 +27,8 @@ PAUSE = 0.4
 """Seconds from the beginning of one look to that of the next, so that what comes meanwhile is written as one."""
 REST = 3.0
 """How long it rests after a look, in times what the look took: writers go first."""
+MOST_REST, LATE_REST = 1.0, 0.5
+"""Seconds at most, and where a look was not enough: so it keeps up with whatever comes."""
 STEP_SECONDS = 1.0
 """How long it may hold one state of the database: the log grows meanwhile."""
 RETRY_SECONDS = 1.0
@@ -121,7 +123,8 @@ class Mirror:
             took = time.monotonic() - begun
             if not is_level:
                 self.awake.set()
-            self.stopping.wait(max(PAUSE - took, REST * took, RETRY_SECONDS if self.error else 0.0))
+            rest = min(REST * took, MOST_REST if is_level else LATE_REST)
+            self.stopping.wait(max(PAUSE - took, rest, RETRY_SECONDS if self.error else 0.0))
         while not self.look() and time.monotonic() < self.stop_at and not self.error:
             pass
         self.let_go()

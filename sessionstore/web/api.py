@@ -227,12 +227,14 @@ async def delete_session(
     last_cursor: Annotated[
         int | None, QueryParameter(name="lastCursor", ge=0, le=MAX_CURSOR, description="Only if this is its newest")
     ] = None,
+    reason: Annotated[requests.Reason, QueryParameter(description="Why: the event says it")] = "person",
 ) -> JSONResponse:
     """Delete a session and all that was logged in it; its sub-sessions stay."""
     session_id = session_in_path(session_id)
-    draft = draft_of("session_deleted", session_id, {}, headers_of(request))
+    draft = draft_of("session_deleted", session_id, {"reason": reason}, headers_of(request))
     if last_cursor is None:
         return done(await append(request, draft))
+    caller_of(request).sign(draft)
     return done(await store_of(request).writer.submit(DeleteUnchanged(draft, last_cursor), (draft,)))
 
 
@@ -327,7 +329,7 @@ async def log_to(request: Call, name: str, session_id: str) -> JSONResponse:
     body = await read_body(request.receive, store.settings.max_event_bytes)  # type: ignore[arg-type]
     read = partial(entry, name, session_in_path(session_id), headers_of(request), body)
     draft = read() if len(body) <= LARGE else await store.writer.beside(read)
-    draft.by = caller_of(request).token
+    caller_of(request).sign(draft)
     return answer(logged(await store.writer.append(draft, len(body))))
 
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from sessionstore.log import security
 from sessionstore.model.drafts import Headers
+from sessionstore.model.events import Draft
 from sessionstore.model.problems import Problem
 from sessionstore.settings import Settings, is_loopback_name
 from sessionstore.web.asgi import ASGI, Message, Receive, Scope, Send, answer, refuse
@@ -18,18 +19,26 @@ from sessionstore.web.refusal_log import RefusalLog
 from sessionstore.web.tokens import ROLES, Token, Tokens
 
 COOKIE = "session_store"
+BEARER = re.compile(rb"bearer(?: |%20)", re.IGNORECASE)
+"""Exporters of telemetry send what stands in OTEL_EXPORTER_OTLP_HEADERS as it stands there."""
 
 # ----------------------------------------------------------- which role for what
 
 READS = frozenset({"GET", "HEAD", "OPTIONS"})
+READERS = ("admin", "control", "read")
 FILES = (
-    "/hook_agent.py",
-    "/hook_agent_langchain.py",
-    "/claude_session_store.py",
-    "/langgraph_checkpointer.py",
-    "/hook_agent.mjs",
+    "hook_agent.py",
+    "hook_agent_install.py",
+    "hook_agent_run.py",
+    "hook_agent_langchain.py",
+    "claude_session_store.py",
+    "langgraph_checkpointer.py",
+    "hook_agent.mjs",
 )
-PUBLIC = frozenset({*product(READS, ("/", "/health", *FILES)), *product(("POST", "DELETE"), ("/api/login",))})
+"""What an agent's machine fetches; nothing in them is secret."""
+PUBLIC = frozenset(
+    {*product(READS, ("/", "/health", *(f"/{name}" for name in FILES))), *product(("POST", "DELETE"), ("/api/login",))}
+)
 AGENT_READS = re.compile(r"/ready|/api/sessions/(?!user/)[^/]+(/resume)?|/api/state/[^/]+")
 """What an agent needs to read: its session, its state, and how to go on."""
 MATERIAL = ("/api/transcripts/", "/api/checkpoints")
@@ -38,6 +47,10 @@ LISTS_MATERIAL = re.compile(r"/api/transcripts/[^/]*|/api/checkpoints/?")
 """What shows that of others, too."""
 VALUES_OF_A_THREAD = re.compile(r"/api/checkpoints/[^/]+/?")
 """What shows more than its steps."""
+NOTES = re.compile(r"/api/sessions/[^/]+/notes")
+"""What whoever reads may add."""
+CONTROLS = re.compile(r"/api/asks/[^/]+/answer|/api/sessions/[^/]+/orders|/api/orders")
+"""Answers and orders."""
 
 
 def roles_for(method: str, path: str) -> tuple[str, ...] | None:
@@ -47,11 +60,15 @@ def roles_for(method: str, path: str) -> tuple[str, ...] | None:
     if path.startswith(MATERIAL):
         if method not in READS or VALUES_OF_A_THREAD.fullmatch(path):
             return ("admin", "ingest")
-        return ("admin", "read") if LISTS_MATERIAL.fullmatch(path) else ROLES
+        return READERS if LISTS_MATERIAL.fullmatch(path) else ROLES
     if method in READS or path.startswith("/datasette/"):
-        return ROLES if AGENT_READS.fullmatch(path) else ("admin", "read")
+        return ROLES if AGENT_READS.fullmatch(path) else READERS
     if method == "DELETE":
         return ("admin",)
+    if method == "POST" and NOTES.fullmatch(path):
+        return READERS
+    if method == "POST" and CONTROLS.fullmatch(path):
+        return ("admin", "control")
     return ("admin", "ingest")
 
 
@@ -87,6 +104,11 @@ class Caller(NamedTuple):
     login: Login | None = None
     """By which cookie for it."""
     refusal: str = ""
+
+    def sign(self, draft: Draft) -> None:
+        """What he writes says who he is, and comes by his right."""
+        draft.by = self.token
+        draft.actor = "" if self.token is None else self.token.name
 
 
 ANYBODY = Caller("admin")
@@ -262,8 +284,8 @@ class Gate:
     def caller(self, headers: Headers) -> Caller:
         authorization = headers.get(b"authorization")
         if authorization is not None:
-            is_bearer = authorization[:7].lower() == b"bearer "
-            return self.caller_with(authorization[7:].strip().decode("latin-1") if is_bearer else "")
+            bearer = BEARER.match(authorization)
+            return self.caller_with(authorization[bearer.end() :].strip().decode("latin-1") if bearer else "")
         if (value := cookie_of(headers)) is not None:
             if held := self.logins.holder(value):
                 return Caller(held[0].role, *held)

@@ -9,5 +9,5 @@ import app
 from sessionstore.store.writer import Writer
 
 if __name__ == "__main__":
-    with mock.patch.object(Writer, "index", lambda writer, appender, limit: False):
+    with mock.patch.object(Writer, "index", lambda writer, *_: False):
         sys.exit(app.serve())

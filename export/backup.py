@@ -191,8 +191,8 @@ def name_for(moment: datetime) -> str:
 
 
 def superfluous(names: Iterable[str], halvings: int = 0) -> list[str]:
-    """Of the names in a folder of copies, those that may go, each copy before its manifest; with `halvings`, for want of
-    room, half as many stay of each kind, a quarter …
+    """Of the names in a folder of copies, those that may go, each copy before its manifest. For want of room
+    half as many stay of each kind, after two `halvings` a quarter.
 
     What is not named as `name_for` names it is somebody else's, and is never among
     them. Time is what the names say: a clock that jumps deletes nothing.

@@ -132,9 +132,13 @@ class Backups:
     def make_room(self, folder: Path) -> None:
         """Where there is none for one more copy, older ones go, and fewer are kept."""
         for halvings in range(1, MOST_HALVINGS + 1):
-            if self.free_in(folder) >= size_of(self.database):
+            if self.free_in(folder) >= self.needed():
                 return
             thin_out(folder, None, halvings)
+
+    def needed(self) -> int:
+        """Bytes that a copy has at the most: what is in the log may be new."""
+        return size_of(self.database) + size_of(self.log_path)
 
     def free_in(self, folder: Path) -> float:
         """Bytes, without what is kept in reserve for the database."""
@@ -145,7 +149,7 @@ class Backups:
 
     def check_room(self, folder: Path) -> None:
         """Raises BackupFailed where a copy would take what is kept in reserve for the database."""
-        size, free = size_of(self.database), self.free_in(folder)
+        size, free = self.needed(), self.free_in(folder)
         if free < size:
             raise BackupFailed(
                 f"There is no room in {folder} for a copy of {in_mib(size)}: {in_mib(max(0, int(free)))} are free"

@@ -134,9 +134,10 @@ def begin(connection: sqlite3.Connection, thread: str, said: Said, now: int) -> 
     """The thread that is written to, made if it is not there."""
     found = find(connection, thread)
     if found is None:
+        known = said.session_id or owner(connection, f"langgraph:{thread}", thread, said.written_by)
         connection.execute(
             "INSERT INTO checkpoint_threads (thread, session_id, written_by, created, updated) VALUES (?, ?, ?, ?, ?)",
-            (thread, said.session_id or owner(connection, f"langgraph:{thread}", thread), said.written_by, now, now),
+            (thread, known, said.written_by, now, now),
         )
     else:
         connection.execute(

@@ -1038,19 +1038,8 @@ CREATE VIEW usage_counted AS
 SELECT *, iif(cost_from = 'unpriced', requests, 0) AS unpriced, cost_from <> 'unpriced' AS is_priced
 FROM usage_sums WHERE is_best AND requests > 0;
 
-/* What a session has used, and what that cost; the totals are of all tokens but those of reasoning, which are of the
-   output. `from` is where the figures come from, the least certain of them: unpriced requests are counted apart. */
-CREATE VIEW spent AS
-SELECT session_id, sum(requests) AS requests, sum(input_tokens) AS input, sum(output_tokens) AS output,
-       sum(cache_read_tokens) AS cache_read, sum(cache_write_tokens + cache_write_1h_tokens) AS cache_write,
-       sum(reasoning_tokens) AS reasoning,
-       sum(input_tokens + output_tokens + cache_read_tokens + cache_write_tokens + cache_write_1h_tokens) AS total,
-       json_object('usd', iif(max(is_priced), round(sum(cost_usd), 10), NULL), 'unpricedRequests', sum(unpriced),
-                   'from', CASE WHEN max(cost_from = 'computed') THEN 'computed' WHEN max(cost_from = 'own') THEN 'own'
-                                WHEN max(cost_from = 'reported') THEN 'reported' ELSE 'unpriced' END) AS cost
-FROM usage_counted GROUP BY session_id;
-
-/* metadata.json, as GET /api/sessions/ID has it too. */
+/* metadata.json, as GET /api/sessions/ID has it too. What was used is the ledger's sum and what callers added
+   themselves; `from` says where its price is from, of several the least certain. */
 CREATE VIEW metadata AS
 SELECT s.session_id, s.user_id, s.status, s.created, s.parent_session, s.created_cursor, s.last_cursor,
        d.document -> '$.tags' AS tags,
@@ -1073,7 +1062,17 @@ SELECT s.session_id, s.user_id, s.status, s.created, s.parent_session, s.created
                        'cacheWrite', p.cache_write + coalesce(d.document ->> '$.tokenUsage.cacheWrite', 0),
                        'reasoning', p.reasoning + coalesce(d.document ->> '$.tokenUsage.reasoning', 0),
                        'total', p.total + coalesce(d.document ->> '$.tokenUsage.total', 0))))
-            FROM spent p WHERE p.session_id = s.session_id AND p.requests > 0),
+            FROM (SELECT sum(requests) AS requests, sum(input_tokens) AS input, sum(output_tokens) AS output,
+                         sum(cache_read_tokens) AS cache_read, sum(reasoning_tokens) AS reasoning,
+                         sum(cache_write_tokens + cache_write_1h_tokens) AS cache_write,
+                         sum(input_tokens + output_tokens + cache_read_tokens + cache_write_tokens
+                             + cache_write_1h_tokens) AS total,
+                         json_object('usd', iif(max(is_priced), round(sum(cost_usd), 10), NULL),
+                                     'unpricedRequests', sum(unpriced),
+                                     'from', CASE WHEN max(cost_from = 'computed') THEN 'computed'
+                                                  WHEN max(cost_from = 'own') THEN 'own'
+                                                  WHEN max(is_priced) THEN 'reported' ELSE 'unpriced' END) AS cost
+                  FROM usage_counted u WHERE u.session_id = s.session_id) p WHERE p.requests > 0),
           json_remove(d.document, '$.metrics')), 2) AS document
 FROM sessions s CROSS JOIN documents d ON d.session_id = s.session_id AND d.name = 'metadata'
 CROSS JOIN counted c ON c.session_id = s.session_id;

@@ -29,6 +29,8 @@ from tests.peers import eventually
 threads = (f"thread-{number}" for number in count(1))
 CHECKS = 81
 NDJSON = {"content-type": "application/x-ndjson"}
+WRITE = b"""\
+{"write": {"checkpoint": "1", "task": "t", "number": NUMBER, "channel": "c", "value": {"type": "x", "data": ""}}}"""
 
 
 @pytest.fixture
@@ -264,6 +266,8 @@ def test_bytes_that_are_no_msgpack_are_kept_as_they_are(http: httpx.Client, thre
         (b'{"value": {"channel": "c", "version": 1, "value": {"type": "x", "data": "no base64!"}}}', 422),
         (b'{"value": {"channel": "a\\u0000", "version": 1, "value": {"type": "x", "data": ""}}}', 422),
         (b'{"other": 1}', 422),
+        (b'{"value": {"channel": "c", "version": true, "value": {"type": "x", "data": ""}}}', 422),
+        (WRITE.replace(b"NUMBER", b"9223372036854775808"), 422),
         (b'{"value": {"channel": "\\ud800", "version": 1, "value": {"type": "x", "data": ""}}}', 400),
     ],
 )

@@ -68,7 +68,7 @@ class Write(msgspec.Struct, forbid_unknown_fields=True):
 
     checkpoint: Name
     task: Name
-    number: int
+    number: Annotated[int, msgspec.Meta(ge=-(2**31), lt=2**31)]
     channel: Name
     value: Typed
     path: Annotated[str, msgspec.Meta(max_length=4096)] = ""

@@ -9,8 +9,8 @@
    Times are text, RFC 3339, UTC, milliseconds, Z: 2026-02-13T20:59:12.345Z, so
    that they sort as they stand. JSON is text, and checked. Ids are 1 to 128 of
    A-Z a-z 0-9 . _ - and case-sensitive; the server checks them before they come
-   here. The connection that writes has three functions of sessionstore/model/folds.py
-   registered: initial_document, metadata_after and state_after. */
+   here. The connection that writes has four functions of sessionstore/model/folds.py
+   registered: initial_document, metadata_after, metadata_with_prompt and state_after. */
 
 PRAGMA application_id = 1399157617;   /* "Sesq", which marks the file as a session store */
 
@@ -107,6 +107,31 @@ CREATE TABLE documents (
   document    TEXT NOT NULL CHECK (json_type(document) = 'object'),
   PRIMARY KEY (session_id, name)
 ) STRICT;
+
+/* By what sessions are looked for and grouped: of their metadata what is text, apart from their rows, which are written
+   again with every event. */
+CREATE TABLE labels (
+  session_id  TEXT PRIMARY KEY REFERENCES sessions ON DELETE CASCADE,
+  project     TEXT,
+  branch      TEXT,
+  host        TEXT,
+  origin      TEXT,                            -- the session that it goes on from: it was cleared, or forked off that
+  is_pinned   INTEGER NOT NULL DEFAULT 0 CHECK (is_pinned IN (0, 1))
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX labels_by_project ON labels (project) WHERE project IS NOT NULL;
+CREATE INDEX labels_by_branch  ON labels (branch)  WHERE branch IS NOT NULL;
+CREATE INDEX labels_by_host    ON labels (host)    WHERE host IS NOT NULL;
+CREATE INDEX labels_by_origin  ON labels (origin)  WHERE origin IS NOT NULL;
+CREATE INDEX labels_of_pinned  ON labels (session_id) WHERE is_pinned;
+
+CREATE TABLE tags (
+  tag         TEXT NOT NULL,
+  session_id  TEXT NOT NULL REFERENCES sessions ON DELETE CASCADE,
+  PRIMARY KEY (tag, session_id)
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX tags_by_session ON tags (session_id);
 
 /* One row is something that a person is waited for: an open ask, or (reason
    input) that the main agent sits at its prompt. A session waits as long as it has
@@ -832,6 +857,57 @@ WHEN NEW.name = 'state' AND NEW.document -> '$.agents' IS NOT OLD.document -> '$
 END;
 
 ------------------------------------------------------------------------------
+-- Folding: what sessions are called
+------------------------------------------------------------------------------
+
+/* The metadata by what of it sessions are looked for. */
+CREATE VIEW labelled AS
+SELECT session_id,
+       iif(json_type(document, '$.project') = 'text', document ->> '$.project', NULL) AS project,
+       iif(json_type(document, '$.where.branch') = 'text', document ->> '$.where.branch', NULL) AS branch,
+       iif(json_type(document, '$.where.host') = 'text', document ->> '$.where.host', NULL) AS host,
+       CASE 'text' WHEN json_type(document, '$.continues') THEN document ->> '$.continues'
+                   WHEN json_type(document, '$.forkedFrom') THEN document ->> '$.forkedFrom' END AS origin,
+       json_type(document, '$.pinned') IS 'true' AS is_pinned
+FROM documents WHERE name = 'metadata';
+
+CREATE VIEW tagged AS
+SELECT DISTINCT t.value AS tag, d.session_id
+FROM documents d, json_each(d.document, '$.tags') t WHERE d.name = 'metadata' AND t.type = 'text';
+
+CREATE TRIGGER labels_begun AFTER INSERT ON documents WHEN NEW.name = 'metadata' BEGIN
+  INSERT INTO labels SELECT * FROM labelled WHERE session_id = NEW.session_id;
+  INSERT INTO tags SELECT * FROM tagged WHERE session_id = NEW.session_id;
+END;
+
+CREATE TRIGGER labels_changed AFTER UPDATE OF document ON documents WHEN NEW.name = 'metadata' BEGIN
+  INSERT INTO labels SELECT * FROM labelled WHERE session_id = NEW.session_id
+  ON CONFLICT DO UPDATE SET (project, branch, host, origin, is_pinned)
+     = (excluded.project, excluded.branch, excluded.host, excluded.origin, excluded.is_pinned);
+END;
+
+CREATE TRIGGER tags_changed AFTER UPDATE OF document ON documents
+WHEN NEW.name = 'metadata' AND NEW.document -> '$.tags' IS NOT OLD.document -> '$.tags' BEGIN
+  DELETE FROM tags WHERE session_id = NEW.session_id;
+  INSERT INTO tags SELECT * FROM tagged WHERE session_id = NEW.session_id;
+END;
+
+/* The first thing that a person asked for names a session that has no name; Claude Code may say its own with any
+   prompt. It is not looked for far into the log: a session of an earlier version keeps its ways. */
+CREATE TRIGGER prompt_names AFTER INSERT ON events
+WHEN NEW.kind = 'prompt' AND NEW.type = 'action' AND NEW.agent_id IS NULL
+ AND (NEW.seq <= 200 OR json_type(NEW.data, '$.session_title') = 'text') BEGIN
+  UPDATE documents SET version = version + 1,
+         document = metadata_with_prompt(document, NEW.data, NEW.seq <= 200 AND NOT EXISTS (
+           SELECT 1 FROM events e CROSS JOIN words w ON w.cursor = e.cursor
+           WHERE e.session_id = NEW.session_id AND e.type = 'action' AND e.seq < NEW.seq AND e.kind = 'prompt'
+             AND e.agent_id IS NULL AND NOT w.is_machine_made))
+  WHERE session_id = NEW.session_id AND name = 'metadata'
+    AND (json_type(NEW.data, '$.session_title') = 'text'
+         OR document ->> '$.title' IS NULL AND NOT (SELECT is_machine_made FROM words WHERE cursor = NEW.cursor));
+END;
+
+------------------------------------------------------------------------------
 -- Folding: what it cost
 ------------------------------------------------------------------------------
 
@@ -1053,7 +1129,7 @@ SELECT s.session_id, s.user_id, s.status, s.created, s.parent_session, s.created
          'subsessions', json(c.subsessions), 'ended', s.ended,
          'duration', max(0, CAST(round((julianday(s.ended) - julianday(s.created)) * 86400000) AS INTEGER)),
          'resumes', s.resumes, 'lastCursor', s.last_cursor), '}')
-       || ',' || substr(coalesce((
+       || ',' || substr(json_replace(coalesce((
             SELECT json_set(json_remove(d.document, '$.metrics'), '$.cost', json(p.cost), '$.tokenUsage', json_patch(
                      d.document -> '$.tokenUsage', json_object(
                        'input', p.input + coalesce(d.document ->> '$.tokenUsage.input', 0),
@@ -1073,7 +1149,8 @@ SELECT s.session_id, s.user_id, s.status, s.created, s.parent_session, s.created
                                                   WHEN max(cost_from = 'own') THEN 'own'
                                                   WHEN max(is_priced) THEN 'reported' ELSE 'unpriced' END) AS cost
                   FROM usage_counted u WHERE u.session_id = s.session_id) p WHERE p.requests > 0),
-          json_remove(d.document, '$.metrics')), 2) AS document
+          json_remove(d.document, '$.metrics')), '$.asks', iif(s.status = 'waiting', (
+            SELECT count(*) FROM asks a WHERE a.session_id = s.session_id AND a.reason <> 'input'), 0)), 2) AS document
 FROM sessions s CROSS JOIN documents d ON d.session_id = s.session_id AND d.name = 'metadata'
 CROSS JOIN counted c ON c.session_id = s.session_id;
 

@@ -11,7 +11,7 @@ from litestar import Request, Response
 from litestar.connection import ASGIConnection
 
 from sessionstore.appliance import Store
-from sessionstore.model.drafts import Headers, object_in
+from sessionstore.model.drafts import Headers, claim_title, object_in
 from sessionstore.model.events import Draft, is_id
 from sessionstore.model.folds import Document
 from sessionstore.model.problems import Problem, no_session
@@ -134,8 +134,16 @@ def joined(members: dict[str, str]) -> str:
     return "{" + ",".join(f'"{name}":{value}' for name, value in members.items()) + "}"
 
 
+def is_person(request: Call) -> bool:
+    """Whether a person asks: by a log-in or, where nobody needs one, from the page."""
+    caller = caller_of(request)
+    return caller.login is not None or (caller.token is None and b"origin" in headers_of(request))
+
+
 async def append(request: Call, draft: Draft) -> Appended:
     caller_of(request).sign(draft)
+    source = "person" if is_person(request) else "caller"
+    claim_title(draft, source, source)
     return await store_of(request).writer.append(draft, request.scope["state"].get("bytes", 0))
 
 

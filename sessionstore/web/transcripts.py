@@ -23,7 +23,6 @@ from sessionstore.store.material import Key, Said, Transcript
 from sessionstore.web import openapi_models as answers
 from sessionstore.web.asgi import Receive
 from sessionstore.web.bodies import Body
-from sessionstore.web.gate import may_have
 from sessionstore.web.openapi import (
     NDJSON,
     OF_A_SUMMARY,
@@ -40,9 +39,12 @@ from sessionstore.web.request import (
     answer,
     body_of,
     caller_of,
+    check_may_belong,
+    check_may_list,
     check_media_type,
     headers_of,
     if_match,
+    may_have,
     store_of,
 )
 
@@ -132,7 +134,7 @@ def intake_of(request: Call) -> Intake:
 async def found_at(request: Call, key: Key) -> Transcript:
     """What is there for who asks. Raises Problem 404."""
     found = await intake_of(request).find(key)
-    if found is None or not found.lines or not may_have(caller_of(request), found.written_by):
+    if found is None or not found.lines or not await may_have(request, found.written_by, found.session_id):
         raise material.nothing_at(key)
     return found
 
@@ -140,7 +142,7 @@ async def found_at(request: Call, key: Key) -> Transcript:
 async def check_is_not_of_others(request: Call, key: Key) -> None:
     """Raises Problem 404."""
     found = await intake_of(request).find(key)
-    if found is not None and not may_have(caller_of(request), found.written_by):
+    if found is not None and not await may_have(request, found.written_by, found.session_id):
         raise material.nothing_at(key)
 
 
@@ -162,7 +164,9 @@ async def append_lines(
     check_media_type(headers_of(request), NDJSON)
     await check_is_not_of_others(request, key)
     parts = parts_of(request.receive, request.scope["state"]["body"])  # type: ignore[arg-type]
-    kept = await intake_of(request).take(key, said_in(request), batch_in(request), parts)
+    said = said_in(request)
+    await check_may_belong(request, said.session_id)
+    kept = await intake_of(request).take(key, said, batch_in(request), parts)
     lines, generation = (kept.transcript.lines, kept.transcript.generation) if kept.transcript else (0, 0)
     members = {"success": True, "count": kept.lines, "duplicates": kept.duplicates}
     return answer(msgspec.json.encode(members | {"lines": lines, "generation": generation}))
@@ -216,7 +220,9 @@ async def list_conversations(
     summaries: Annotated[bool, QueryParameter(description="With the summary of each, as it was put")] = False,
 ) -> JSONResponse:
     """The conversations in a folder, and when each last changed (milliseconds since 1970)."""
-    rows = await store_of(request).reader.rows(material.SESSIONS, (decoded_part("folder", folder),))
+    check_may_list(request)
+    all_rows = await store_of(request).reader.rows(material.SESSIONS, (decoded_part("folder", folder),))
+    rows = [row for *row, written_by, session_id in all_rows if await may_have(request, written_by, session_id)]
     items: list[dict[str, Any]] = [{"sessionId": session, "mtime": updated} for session, updated, *_ in rows]
     if summaries:
         for item, (_, _, summary, version, summarized) in zip(items, rows, strict=True):
@@ -228,9 +234,10 @@ async def list_conversations(
 @get("/api/transcripts/{folder:str}/{session:str}/subkeys", responses=gives(list[str], 422), tags=["transcripts"])
 async def list_subpaths(request: Call, folder: FromPath[str], session: FromPath[str]) -> JSONResponse:
     """The subpaths at which something is beside a conversation."""
-    key, caller = key_of(request, folder, session), caller_of(request)
+    key = key_of(request, folder, session)
     rows = await store_of(request).reader.rows(material.SUBPATHS, key[:2])
-    return answer(msgspec.json.encode([subpath for subpath, written_by in rows if may_have(caller, written_by)]))
+    own = [subpath for subpath, *whose in rows if await may_have(request, *whose)]
+    return answer(msgspec.json.encode(own))
 
 
 @get(

@@ -13,9 +13,10 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath, QueryParameter
 from litestar.response import Stream
 
+from sessionstore.adapters.transcripts import event_of, reports_in
 from sessionstore.model.drafts import unquoted
 from sessionstore.model.events import known_id
-from sessionstore.model.folds import decode
+from sessionstore.model.folds import Document, decode
 from sessionstore.model.problems import Problem, invalid
 from sessionstore.store import material
 from sessionstore.store.intake import PART, Intake
@@ -23,6 +24,7 @@ from sessionstore.store.material import Key, Said, Transcript
 from sessionstore.web import openapi_models as answers
 from sessionstore.web.asgi import Receive
 from sessionstore.web.bodies import Body
+from sessionstore.web.fast_path import stored_lines
 from sessionstore.web.openapi import (
     NDJSON,
     OF_A_SUMMARY,
@@ -50,6 +52,9 @@ from sessionstore.web.request import (
 
 MAX_LINE = 32 << 20
 MAX_SUMMARY = 1 << 20
+AT_ONCE = 1000
+"""Reports of usage."""
+IS_THERE = "SELECT 1 FROM sessions WHERE session_id = ?"
 
 Subpath = Annotated[str | None, QueryParameter(description="What is beside the conversation, such as a sub-agent's")]
 
@@ -146,6 +151,28 @@ async def check_is_not_of_others(request: Call, key: Key) -> None:
         raise material.nothing_at(key)
 
 
+class Ledger:
+    """What the lines of a request say of requests to models. Told again after a crash in between it is the same."""
+
+    def __init__(self, request: Call) -> None:
+        self.request = request
+        self.reports: list[Document] = []
+
+    async def reads(self, parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        """The same parts, which have been looked through."""
+        async for lines in parts:
+            self.reports += await intake_of(self.request).beside(reports_in, lines)
+            yield lines
+
+    async def keep(self, transcript: Transcript | None) -> None:
+        """Of a conversation that belongs to a session that there is."""
+        store, session_id = store_of(self.request), transcript.session_id if transcript else None
+        if self.reports and session_id and await store.reader.rows(IS_THERE, (session_id,)):
+            for begin in range(0, len(self.reports), AT_ONCE):
+                lines = (event_of(report, session_id) for report in self.reports[begin : begin + AT_ONCE])
+                await stored_lines(b"\n".join(lines), caller_of(self.request), store)
+
+
 # ------------------------------------------------------------------------- routes
 
 
@@ -164,9 +191,10 @@ async def append_lines(
     check_media_type(headers_of(request), NDJSON)
     await check_is_not_of_others(request, key)
     parts = parts_of(request.receive, request.scope["state"]["body"])  # type: ignore[arg-type]
-    said = said_in(request)
+    said, ledger = said_in(request), Ledger(request)
     await check_may_belong(request, said.session_id)
-    kept = await intake_of(request).take(key, said, batch_in(request), parts)
+    kept = await intake_of(request).take(key, said, batch_in(request), ledger.reads(parts))
+    await ledger.keep(kept.transcript)
     lines, generation = (kept.transcript.lines, kept.transcript.generation) if kept.transcript else (0, 0)
     members = {"success": True, "count": kept.lines, "duplicates": kept.duplicates}
     return answer(msgspec.json.encode(members | {"lines": lines, "generation": generation}))

@@ -90,13 +90,14 @@ CREATE TEMP VIEW events (
   seq,                -- of an action or response: 1, 2, 3 … within its log
   timestamp,          -- when it happened, as the agent said
   received_at,        -- when it was stored
+  actor,              -- who caused it: a token, a person, the store; null where nobody is known
   delay_s,            -- seconds from one to the other; null where the agent's clock is ahead
   failed,             -- 1: it tells of something that went wrong
   bytes,              -- how long its data is, in characters
   event_id,           -- the name by which a retry is recognised
   data                -- what was said
 ) AS
-SELECT cursor, type, kind, session_id, user_id, agent_id, seq, timestamp, received_at,
+SELECT cursor, type, kind, session_id, user_id, agent_id, seq, timestamp, received_at, nullif(actor, ''),
        iif(received_at >= timestamp, round((julianday(received_at) - julianday(timestamp)) * 86400, 3), NULL),
        (SELECT is_failed FROM main.verdicts v WHERE v.cursor = events.cursor), length(data), event_id, data
 FROM main.events

@@ -213,6 +213,34 @@ def prices_in(text: str) -> Own:
         raise ValueError(f"cannot be read: {error.strerror}") from None
 
 
+def header_names(text: str) -> tuple[bytes, ...]:
+    """That of the user, and after a comma, where a proxy says them, that of his groups."""
+    names = items(text.lower())
+    if all(re.fullmatch(r"[a-z0-9-]{1,64}", name) for name in names) and 1 <= len(names) <= 2:
+        return tuple(name.encode() for name in names)
+    raise ValueError("must be the name of a header, and at most one more for groups, such as X-User,X-Groups")
+
+
+def agents(text: str) -> tuple[tuple[str, str], ...]:
+    """Pairs of the name of a token and the user whose sessions it has."""
+    pairs = tuple((name.strip(), user.strip()) for name, _, user in (item.partition("=") for item in items(text)))
+    names = {name for name, _ in pairs}
+    is_right = all(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", name) and user for name, user in pairs)
+    if is_right and len(names) == len(pairs) and names.isdisjoint(("admin", "control", "read", "ingest", "store")):
+        return pairs
+    raise ValueError(
+        "must be such as solver=alice,builder=bob: names of tokens, each once and none of a role, and users"
+    )
+
+
+def user_roles(text: str) -> tuple[tuple[str, str], ...]:
+    """Pairs of a name, of a user or group, and its role; `*` is everybody."""
+    pairs = tuple((name.strip(), role.strip()) for name, _, role in (item.rpartition("=") for item in items(text)))
+    if all(name and role in ("admin", "control", "read") for name, role in pairs):
+        return pairs
+    raise ValueError("must be such as alice=admin,oncall=control,*=read; the roles are admin, control and read")
+
+
 def items(text: str) -> list[str]:
     return [item.strip() for item in text.split(",") if item.strip()]
 
@@ -240,6 +268,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     agent_token_file: Annotated[Path | None, Setting("SESSIONS_AGENT_TOKEN_FILE", path_of, "File into which "
         "the token of the role ingest is copied at the start, for every user to read: agents in other "
         "containers")] = None
+    agent_tokens: Annotated[tuple[tuple[str, str], ...], Setting("SESSIONS_AGENT_TOKENS", agents, "Tokens of the role "
+        "ingest, by name, each bound to a user, such as solver=alice: made at the first start, each in a folder of its "
+        "name beside SESSIONS_AGENT_TOKEN_FILE, as NAME/token")] = ()
     max_event_bytes: Annotated[int, Setting("SESSIONS_MAX_EVENT_BYTES", whole(1024, 1 << 26), "Largest single "
         "event")] = 1 << 20
     max_batch_bytes: Annotated[int, Setting("SESSIONS_MAX_BATCH_BYTES", whole(1024, 1 << 28), "Largest batch of "
@@ -284,6 +315,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     trusted_proxies: Annotated[tuple[Network, ...], Setting("SESSIONS_TRUSTED_PROXIES", networks, "Comma-separated "
         "addresses or networks of proxies whose X-Forwarded-For and X-Forwarded-Proto are believed; with one tokens "
         "are needed")] = ()
+    user_header: Annotated[tuple[bytes, ...], Setting("SESSIONS_USER_HEADER", header_names, "Header in which a "
+        "trusted proxy says who its user is, and after a comma that of his groups; with it tokens are needed")] = ()
+    user_roles: Annotated[tuple[tuple[str, str], ...], Setting("SESSIONS_USER_ROLES", user_roles, "What they may: "
+        "names or groups, or * for everybody, and their roles, such as alice=admin,oncall=control,*=read")] = ()
     max_requests: Annotated[int | None, Setting("SESSIONS_MAX_REQUESTS", whole_or_off(1, 1_000_000),
         "Requests a second with one token; off: any number")] = None
     max_connections: Annotated[int, Setting("SESSIONS_MAX_CONNECTIONS", whole(1, 1_000_000), "Connections of one "
@@ -342,6 +377,10 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
                 raise BadSetting(f"{setting.variable}{said}: {error}") from None
     settings = Settings(**values)
     check_tokens_differ(settings)
+    if settings.agent_tokens and not settings.agent_token_file:
+        raise BadSetting("SESSIONS_AGENT_TOKENS needs SESSIONS_AGENT_TOKEN_FILE")
+    if settings.user_header and not (settings.trusted_proxies and settings.user_roles):
+        raise BadSetting("SESSIONS_USER_HEADER needs SESSIONS_TRUSTED_PROXIES and SESSIONS_USER_ROLES")
     if (settings.tls_certificate is None) != (settings.tls_key is None):
         raise BadSetting("SESSIONS_TLS_CERT, SESSIONS_TLS_KEY: the one needs the other")
     return settings

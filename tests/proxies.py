@@ -44,7 +44,7 @@ def make_certificate(folder: Path, name: str = "localhost") -> Certificate:
 def answers(port: int, path: str, trust: ssl.SSLContext) -> bool:
     connection = http.client.HTTPSConnection("localhost", port, timeout=5.0, context=trust)
     try:
-        connection.request("GET", path)
+        connection.request("GET", path, headers={"authorization": "Bearer nobody"})  # for one that asks people
         return connection.getresponse().status == 200
     except (OSError, http.client.HTTPException):
         return False
@@ -72,9 +72,12 @@ class Proxy(Server):
 
     program: str
 
-    def __init__(self, folder: Path, appliance: Appliance, certificate: Certificate) -> None:
+    def __init__(
+        self, folder: Path, appliance: Appliance, certificate: Certificate, *, knows_people: bool = False
+    ) -> None:
         folder.mkdir()
         self.folder = folder
+        self.knows_people = knows_people
         self.certificate = certificate
         super().__init__(self.command(), {"PATH": PATH, "HOME": str(folder), "XDG_DATA_HOME": str(folder)})
         self.configure(appliance)
@@ -93,6 +96,17 @@ class Proxy(Server):
         return answers(self.port, path, self.certificate.trust)
 
 
+USER, PASSWORD = "alice", "a-password"
+
+
+def people_in(text: str, *beginnings: str) -> str:
+    """The file with these lines, each of which is a comment there."""
+    for beginning in beginnings:
+        assert f"# {beginning}" in text, beginning
+        text = text.replace(f"# {beginning}", beginning)
+    return text
+
+
 def replaced(name: str, replacements: Mapping[str, str]) -> str:
     """A file of docs/ as it is, but for these addresses and files, each of which it must have."""
     text = (REPOSITORY / "docs" / name).read_text()
@@ -102,6 +116,10 @@ def replaced(name: str, replacements: Mapping[str, str]) -> str:
     return text
 
 
+HASH = "$2b$04$abcdefghijklmnopqrstuurp8gIuTR7jNLYUS2oWqlo53RjDCp7f6"
+"""Of the password, by bcrypt at its least cost."""
+
+
 class Nginx(Proxy):
     program = "nginx"
 
@@ -109,17 +127,21 @@ class Nginx(Proxy):
         return ["nginx", "-p", str(self.folder), "-e", "stderr", "-c", str(self.folder / "nginx.conf")]
 
     def configure(self, appliance: Appliance) -> None:
-        (self.folder / "store.conf").write_text(
-            replaced(
-                "nginx.conf",
-                {
-                    "listen 443 ssl": f"listen 127.0.0.1:{self.port} ssl",
-                    "server 127.0.0.1:9000": f"server 127.0.0.1:{appliance.port}",
-                    "/etc/ssl/sessions.example.com.pem": str(self.certificate.file),
-                    "/etc/ssl/sessions.example.com.key": str(self.certificate.key),
-                },
-            )
+        passwords = self.folder / "passwords"
+        passwords.write_text(f"{USER}:{{PLAIN}}{PASSWORD}\n")
+        text = replaced(
+            "nginx.conf",
+            {
+                "listen 443 ssl": f"listen 127.0.0.1:{self.port} ssl",
+                "server 127.0.0.1:9000": f"server 127.0.0.1:{appliance.port}",
+                "/etc/ssl/sessions.example.com.pem": str(self.certificate.file),
+                "/etc/ssl/sessions.example.com.key": str(self.certificate.key),
+                "/etc/nginx/session-store.htpasswd": str(passwords),
+            },
         )
+        if self.knows_people:
+            text = people_in(text, "auth_basic  ", "auth_basic_user_file", "proxy_set_header     X-User")
+        (self.folder / "store.conf").write_text(text)
         temporary = "".join(
             f"{kind}_temp_path {self.folder}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
         )
@@ -142,8 +164,11 @@ class Caddy(Proxy):
                 "sessions.example.com {": f"https://localhost:{self.port} {{\n"
                 f"\tbind 127.0.0.1\n\ttls {self.certificate.file} {self.certificate.key}",
                 "127.0.0.1:9000": f"127.0.0.1:{appliance.port}",
+                "alice HASH": f"alice {HASH}",
             },
         )
+        if self.knows_people:
+            text = people_in(text, "@people", "basicauth", "\talice", "}", "header_up X-User")
         (self.folder / "Caddyfile").write_text(f"{{\n\tadmin off\n\tauto_https disable_redirects\n}}\n{text}")
 
 

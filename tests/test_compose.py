@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from sessionstore.settings import agents
 from tests.appliance import REPOSITORY
 
 Json = dict[str, Any]
@@ -78,11 +79,21 @@ def test_agents_are_asked_for_and_wait_for_a_healthy_store() -> None:
 
 
 def test_agents_read_their_token_and_nothing_else_of_the_store() -> None:
+    """Each its own, which has the sessions of its user and no others."""
     shared = {volume.split(":")[0] for volume in SERVICES[STORE]["volumes"]}
+    bound = dict(agents(SERVICES[STORE]["environment"]["SESSIONS_AGENT_TOKENS"]))
+    assert Path(SERVICES[STORE]["environment"]["SESSIONS_AGENT_TOKEN_FILE"]) == Path("/run/session-store/token")
     for name, service in SERVICES.items():
-        if name != STORE:
-            of_the_store = [volume for volume in service.get("volumes", ()) if volume.split(":")[0] in shared]
-            assert of_the_store in ([], ["agent-token:/run/session-store:ro"])
+        mounts = service.get("volumes", ())
+        of_the_store = [mount for mount in mounts if isinstance(mount, dict) or mount.split(":")[0] in shared]
+        if name == "scripted-model":
+            assert of_the_store == []
+        elif name != STORE:
+            (mount,) = of_the_store
+            assert (mount["source"], mount["target"], mount["read_only"]) == ("agent-token", "/run/session-store", True)
+            assert bound.pop(mount["volume"]["subpath"]) == service["environment"]["SESSION_USER_ID"]
+            assert service["environment"]["SESSION_TOKEN_FILE"] == "/run/session-store/token"
+    assert bound == {}
 
 
 def copied_by(dockerfile: Path) -> set[str]:

@@ -19,7 +19,17 @@ from websockets.sync.client import connect
 from tests import agents
 from tests.appliance import Appliance
 from tests.peers import eventually
-from tests.proxies import Caddy, Certificate, Nginx, Proxy, SecureAppliance, is_missing, make_certificate
+from tests.proxies import (
+    PASSWORD,
+    USER,
+    Caddy,
+    Certificate,
+    Nginx,
+    Proxy,
+    SecureAppliance,
+    is_missing,
+    make_certificate,
+)
 from tests.test_process import is_refused_plainly, start_and_end
 
 ADMIN = "canary-admin-5f0c2b7e"
@@ -235,6 +245,35 @@ def test_behind_a_proxy_all_is_as_without_one(
         assert appliance.said("token_refused client=127.0.0.5")
         assert "client=127.0.0.9" not in appliance.output
         assert "canary" not in appliance.output
+
+
+@pytest.mark.parametrize("kind", PROXIES)
+def test_behind_a_proxy_that_knows_people_they_need_no_token(
+    folder: Path, tmp_path: Path, certificate: Certificate, kind: type[Proxy]
+) -> None:
+    env = {
+        "SESSIONS_TOKEN": ADMIN,
+        "SESSIONS_TRUSTED_PROXIES": "127.0.0.1",
+        "SESSIONS_USER_HEADER": "X-User",
+        "SESSIONS_USER_ROLES": f"{USER}=admin,*=read",
+    }
+    with (
+        Appliance(folder, env) as appliance,
+        kind(tmp_path / "proxy", appliance, certificate, knows_people=True) as proxy,
+        client_of(proxy) as client,
+    ):
+        lie = {"X-User": USER}
+        for authorization in ("", "Basic YWxpY2U6eA==", "Bearerx x", "Bearer", "Bearer canary", "Digest x"):
+            sent = lie | ({"Authorization": authorization} if authorization else {})
+            assert client.get("/api/events", headers=sent).status_code == 401, authorization
+        assert client.get("/health", headers=lie | TOKEN).json()["role"] == "admin"
+        person = httpx.BasicAuth(USER, PASSWORD)
+        wrote = client.post("/api/actions/theirs", json={"type": "x"}, auth=person, headers={"X-User": "mallory"})
+        assert wrote.status_code == 200
+        events = client.get("/api/sessions/theirs/events", auth=person).json()["items"]
+        assert [event["actor"] for event in events] == [USER, USER]
+        foreign = {"Origin": "https://evil.example"}
+        assert client.post("/api/actions/theirs", json={"type": "x"}, auth=person, headers=foreign).status_code == 403
 
 
 guesses = count(1)

@@ -19,7 +19,8 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
 from sessionstore.admin import tokens as commands
-from sessionstore.settings import Settings
+from sessionstore.model.rights import Bounds
+from sessionstore.settings import BadSetting, Settings, read_settings
 from sessionstore.web import logins
 from sessionstore.web.tokens import Token, Tokens
 from tests.appliance import Appliance, ServerError
@@ -485,3 +486,52 @@ def test_a_server_does_not_start_on_a_file_that_cannot_be_read(folder: Path, con
     (folder / "tokens" / "tokens.json").write_text(content, errors="surrogateescape")
     with pytest.raises(ServerError, match=r"SESSIONS_TOKENS_DIR: .*tokens\.json cannot be read"), Appliance(folder):
         pass
+
+
+# ------------------------------------------------------------------- bound tokens
+
+
+def test_a_token_is_bound_when_it_is_added_and_stays_so(folder: Path) -> None:
+    made(folder, "add", "boss", "--role", "admin")
+    made(folder, "add", "a", "--role", "ingest", "--user", "alice", "--user", "bob", "--project", "web")
+    assert token(folder, "add", "r", "--role", "read", "--session", "s").returncode == 1
+    assert token(folder, "add", "i", "--role", "ingest", "--session", "no/id").returncode == 2
+    assert token(folder, "add", "store", "--role", "read").returncode == 2  # which is the actor of what the store does
+    made(folder, "rotate", "a")
+    assert listed(folder)["a"][-1] == "user alice, user bob, project web"
+    assert listed(folder)["boss"][-1] == "-"
+
+
+def test_agents_find_bound_tokens_in_folders_of_their_own(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    settings = read_settings(
+        {
+            "SESSIONS_DIR": str(tmp_path / "data"),
+            "SESSIONS_HOST": "0.0.0.0",
+            "SESSIONS_AGENT_TOKEN_FILE": str(tmp_path / "run" / "token"),
+            "SESSIONS_AGENT_TOKENS": "solver=alice, builder=bob",
+        }
+    )
+    (tmp_path / "data").mkdir()
+    texts: list[dict[str, str]] = []
+    for _ in range(2):
+        tokens = Tokens(settings)
+        tokens.prepare()
+        texts.append({name: (tmp_path / "run" / name / "token").read_text().strip() for name in ("solver", "builder")})
+    assert texts[0] == texts[1]
+    held = {name: tokens.holder(text) for name, text in texts[0].items()}
+    for name, user in (("solver", "alice"), ("builder", "bob")):
+        one = held[name]
+        assert one is not None and (one.name, one.role, one.bounds) == (name, "ingest", Bounds(users=(user,)))
+        assert (tmp_path / "run" / name / "token").stat().st_mode & 0o777 == 0o444
+    (tmp_path / "run" / "solver" / "token").unlink()
+    tokens.refresh()
+    assert tokens.holder(texts[0]["solver"]) is None and tokens.holder(texts[0]["builder"]) is not None
+
+
+@pytest.mark.parametrize("said", ["solver", "=alice", "read=alice", "a=x,a=y", "a b=x", "a:b=x"])
+def test_agents_tokens_that_cannot_be_are_refused(said: str) -> None:
+    with pytest.raises(BadSetting, match="SESSIONS_AGENT_TOKENS"):
+        read_settings({"SESSIONS_AGENT_TOKENS": said, "SESSIONS_AGENT_TOKEN_FILE": "/x/token"})
+    with pytest.raises(BadSetting, match="needs SESSIONS_AGENT_TOKEN_FILE"):
+        read_settings({"SESSIONS_AGENT_TOKENS": "solver=alice"})

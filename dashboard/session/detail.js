@@ -64,6 +64,7 @@ function pairsOf(session, row, events) {
     ["Agent", inner ?? ""], ["Call", text(data.toolUseId)], ["Mode", text(data.permission_mode)],
       ["Cursor", events.map((event) => event.cursor).join(", ")],
       ["Seq", data.seq ? events.map((event) => event.data.seq).filter(Boolean).join(", ") : ""],
+      ["By", [...new Set(events.map((event) => text(event.actor)).filter(Boolean))].join(", ")],
       ["Event", events.length === 1 ? last.eventId : ""]];
   return el("dl", "pairs", ...pairs.filter(([, value]) => value !== "")
     .map(([name, value]) => el("div", "", el("dt", "", name), el("dd", "mono", value))));

@@ -16,6 +16,8 @@ from sessionstore.model.events import STORE, is_id, is_user
 from sessionstore.model.rights import Bounds
 from sessionstore.settings import BadSetting, Settings, interval, read_settings
 from sessionstore.text import for_people
+from sessionstore.web.logins import FILE as LOGINS
+from sessionstore.web.logins import read_logins, revoke
 from sessionstore.web.tokens import (
     MADE,
     NAME,
@@ -33,6 +35,8 @@ from sessionstore.web.tokens import (
     write_secret,
 )
 
+SHORT = 12
+"""Characters of the hash of a cookie by which a log-in is told from others."""
 DONE, REFUSED = 0, 1
 """Exit codes; 2, which click gives: used wrongly."""
 
@@ -159,13 +163,31 @@ def list_tokens(settings: Settings, options: SimpleNamespace) -> None:
     rows += [(one.name, one.role, moment(one.created), "over", moment(None), NAMED, "-") for one in over]
     idle = [role for role in MADE if not tokens.keeps_roles and read_kept(tokens.folder / role)]
     rows += [(role, role, moment(None), moment(None), moment(tokens.used.get(role)), role, "-") for role in idle]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        show("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+    show_table(rows)
     if idle:
         tell(f"{', '.join(idle)}: made by the server; they count while SESSIONS_HOST is an address that others reach.")
     if not tokens:
         tell("No token is needed: the store is open to this machine.")
+
+
+def list_logins(settings: Settings, options: SimpleNamespace) -> None:
+    """The log-ins of the dashboard that last: which token each is of, and when it ends by itself, in UTC."""
+    tokens = known(settings)
+    logins = [one for one in read_logins(settings.directory / LOGINS, []) if one.ends > time.time()]
+    rows = [("ID", "TOKEN", "ENDS")]
+    rows += [(one.cookie[:SHORT], one.name, moment(one.ends)) for one in logins if one.name in tokens.by_name]
+    show_table(rows)
+
+
+def log_out(settings: Settings, options: SimpleNamespace) -> None:
+    """End log-ins of the dashboard: one by its ID, as `logins` shows it, or all of a token by its name.
+
+    The cookie is refused, and its live feeds end, within a second or two.
+    """
+    path, which = settings.directory / LOGINS, options.which
+    if not revoke(path, lambda one: which in (one.name, one.cookie[:SHORT])):
+        raise Refused(f"There is no log-in {which}: `token logins` lists them")
+    tell(f"The log-ins {which} have ended.")
 
 
 def known(settings: Settings) -> Tokens:
@@ -193,6 +215,12 @@ def unknown(settings: Settings, name: str) -> Refused:
 def show(text: str) -> None:
     """What a script takes."""
     print(for_people(text))
+
+
+def show_table(rows: Sequence[Sequence[str]]) -> None:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        show("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
 
 
 def tell(text: str) -> None:
@@ -275,5 +303,7 @@ add_command(
     click.Option(["--session"], type=ID_OF, multiple=True, metavar="ID", help="bound to this session; may repeat"),
 )
 add_command("list", list_tokens)
+add_command("logins", list_logins)
+add_command("logout", log_out, click.Argument(["which"], metavar="ID|NAME"))
 add_command("rotate", rotate, click.Argument(["name"], metavar="NAME"))
 add_command("remove", remove, click.Argument(["name"], metavar="NAME"))

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable
-from typing import Any
+from typing import Any, NamedTuple
 
+from sessionstore.model.drafts import header_text
+from sessionstore.model.events import STORE, is_user
 from sessionstore.settings import Settings, plain_address
 from sessionstore.web.asgi import ASGI, Receive, Scope, Send
 
@@ -32,12 +34,15 @@ class Forwarded:
 
     def look_behind(self, scope: Scope) -> None:
         state = scope.setdefault("state", {})
-        said = [(name, value) for name, value in scope["headers"] if name in FORWARDED]
+        told = FORWARDED.union(self.settings.user_header)
+        said = [(name, value) for name, value in scope["headers"] if name in told]
         if not said:
             return
         headers = dict(said)
         peer = (scope.get("client") or ("",))[0]
         is_proxy = is_trusted(peer, self.settings)
+        if is_proxy and self.settings.user_header:
+            state["user"] = user_of(said, self.settings.user_header)
         if is_proxy or is_of_this_machine(peer):
             state["prefix"] = prefix_of(headers)
         if is_proxy:
@@ -45,6 +50,22 @@ class Forwarded:
             scope["client"] = (client_of(chain, peer, self.settings), 0)
             if (scheme := headers.get(b"x-forwarded-proto", b"").rpartition(b",")[2].strip().lower()) in HTTP:
                 scope["scheme"] = SCHEMES[scope["type"]][scheme == b"https"]
+
+
+class ProxyUser(NamedTuple):
+    """Whom a trusted proxy has let in."""
+
+    name: str
+    groups: frozenset[str]
+
+
+def user_of(said: list[tuple[bytes, bytes]], header: tuple[bytes, ...]) -> ProxyUser | None:
+    """None: the proxy names nobody, or two, or one whose name nobody can have: a colon is the store's own."""
+    names = [value.strip() for name, value in said if name == header[0]]
+    if len(names) != 1 or not is_user(name := header_text(names[0])) or ":" in name or name == STORE:
+        return None
+    groups = (part.strip() for other, value in said if other in header[1:] for part in header_text(value).split(","))
+    return ProxyUser(name, frozenset(filter(None, groups)))
 
 
 HTTP = (b"http", b"https")

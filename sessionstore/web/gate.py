@@ -14,11 +14,14 @@ from sessionstore.model.problems import Problem
 from sessionstore.settings import Settings, is_loopback_name
 from sessionstore.web.asgi import ASGI, Message, Receive, Scope, Send, answer, refuse
 from sessionstore.web.bodies import Bodies, Body
+from sessionstore.web.forwarded import ProxyUser
 from sessionstore.web.logins import Login, Logins
 from sessionstore.web.refusal_log import RefusalLog
-from sessionstore.web.tokens import ROLES, Token, Tokens
+from sessionstore.web.tokens import PROXY, ROLES, Token, Tokens
 
 COOKIE = "session_store"
+MOST_USERS = 10_000
+"""Of a proxy, that are known at once."""
 BEARER = re.compile(rb"bearer(?: |%20)", re.IGNORECASE)
 """Exporters of telemetry send what stands in OTEL_EXPORTER_OTLP_HEADERS as it stands there."""
 
@@ -85,12 +88,15 @@ class Asked(NamedTuple):
     address: str = ""
     """Of who asks, without a port."""
     scheme: str = "http"
+    user: ProxyUser | None = None
+    """Whom a trusted proxy says it speaks for."""
 
 
 def asked_in(scope: Scope) -> Asked:
     given = scope["headers"]
     address = (scope.get("client") or ("",))[0]
-    return Asked(scope.get("method", "GET"), scope["path"], given, dict(given), address, scope["scheme"])
+    user = scope["state"].get("user")
+    return Asked(scope.get("method", "GET"), scope["path"], given, dict(given), address, scope["scheme"], user)
 
 
 class Caller(NamedTuple):
@@ -127,6 +133,8 @@ class Gate:
         self.settings = settings
         self.tokens = tokens
         self.logins = Logins(settings, tokens)
+        self.users: dict[tuple[str, str], Token] = {}
+        """By name and role: those whom a proxy has named."""
         self.refused = dict.fromkeys(REASONS, 0)
         self.hosts: tuple[dict[bytes, bool], dict[bytes, bool]] = ({}, {})
         """Which are answered to: while no token is needed, and while one is."""
@@ -167,7 +175,7 @@ class Gate:
 
     def expected(self, asked: Asked, size: int) -> Body | None:
         """What is about to come of a request of somebody known, counted already; None: of a stranger, or too much."""
-        caller = self.caller(asked.headers) if self.tokens else ANYBODY
+        caller = self.caller(asked) if self.tokens else ANYBODY
         body = self.body_of(caller, asked)
         if caller.role is None or not self.bodies.has_room(body.who, size):
             return None
@@ -249,7 +257,7 @@ class Gate:
         """Who asks. Raises Problem 401 for no token that is known, 403 for a role that may not, 429 for too much."""
         if not self.tokens:
             return ANYBODY
-        caller = self.caller(asked.headers)
+        caller = self.caller(asked)
         roles = roles_for(asked.method, asked.path)
         if caller.token is None:
             if roles is not None:
@@ -277,8 +285,11 @@ class Gate:
         self.tell_refusal("token", address, reason=caller.refusal)
         return unknown_caller(caller.refusal, "invalid_token")
 
-    def caller(self, headers: Headers) -> Caller:
-        authorization = headers.get(b"authorization")
+    def caller(self, asked: Asked) -> Caller:
+        """By a token; or as a trusted proxy says, which may leave there by what it was convinced; or by a cookie."""
+        headers, authorization = asked.headers, asked.headers.get(b"authorization")
+        if asked.user is not None and (authorization is None or authorization[:6].lower() == b"basic "):
+            return self.caller_behind(asked.user)
         if authorization is not None:
             bearer = BEARER.match(authorization)
             return self.caller_with(authorization[bearer.end() :].strip().decode("latin-1") if bearer else "")
@@ -288,8 +299,21 @@ class Gate:
             return Caller(None, refusal="The log-in is not valid any more: log in again")
         return NOBODY
 
+    def caller_behind(self, user: ProxyUser) -> Caller:
+        """With the strongest role that is his by name or group; of whom nothing is said, with that of `*`."""
+        own = [role for name, role in self.settings.user_roles if name == user.name or name in user.groups]
+        role = min(own, key=ROLES.index) if own else dict(self.settings.user_roles).get("*")
+        if role is None:
+            return Caller(None, refusal="No role is given to that user: see SESSIONS_USER_ROLES")
+        if len(self.users) >= MOST_USERS:
+            self.users.clear()
+        token = self.users.setdefault((user.name, role), Token(user.name, role, b"", place=PROXY))
+        return Caller(role, token)
+
     def still_lets_in(self, caller: Caller) -> bool:
         """Whether who was let in so still would be."""
+        if caller.token is not None and caller.token.place == PROXY:
+            return True
         return self.tokens.holds(caller.token) and (caller.login is None or self.logins.lasts(caller.login))
 
     def caller_with(self, text: str) -> Caller:

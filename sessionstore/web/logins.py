@@ -7,19 +7,25 @@ import hmac
 import secrets
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
 from sessionstore.settings import Settings
-from sessionstore.web.tokens import Hash, Token, Tokens, digest, write_secret
+from sessionstore.web.tokens import Hash, Token, Tokens, alone, digest, state_of, write_secret
 
 FILE = ".log-ins.json"
 """Beside the database, for the folder of the tokens may be one that can only be read."""
+LOCK = ".log-ins.lock"
 SECONDS = 30 * 86_400
 MOST = 1000
 """Of one token: beyond, the oldest ends."""
+
+
+Otherwise = TypeVar("Otherwise", list["Login"], None)
 
 
 class Login(msgspec.Struct, frozen=True):
@@ -49,9 +55,12 @@ class Logins:
     def __init__(self, settings: Settings, tokens: Tokens) -> None:
         self.path = settings.directory / FILE
         self.tokens = tokens
-        self.by_cookie = {login.cookie: login for login in read_logins(self.path)}
+        self.by_cookie = {login.cookie: login for login in read_logins(self.path, [])}  # else people log in again
         self.is_new = False
         """Whether there is something that the file does not have."""
+        self.seen = state_of(self.path)
+        self.saved = frozenset(self.by_cookie)
+        """Those that the file had when it was last looked at: one that it lacks since then was revoked."""
         self.saving = threading.Lock()
 
     def begin(self, token: Token) -> tuple[str, int]:
@@ -87,18 +96,47 @@ class Logins:
 
     def save(self) -> None:
         """Called on any thread, each second. Without room they last as long as the process."""
-        with self.saving:
-            if not self.is_new:
-                return
-            self.is_new = False
-            try:
-                write_secret(self.path, msgspec.json.encode(list(self.by_cookie.values())))
-            except OSError:
-                self.is_new = True
+        if not self.is_new and state_of(self.path) == self.seen:
+            return
+        with self.saving, suppress(OSError), alone(self.path.parent, LOCK):
+            self.drop_revoked()
+            if self.is_new:
+                self.is_new = False
+                logins = list(self.by_cookie.values())
+                try:
+                    write_logins(self.path, logins)
+                except OSError:
+                    self.is_new = True
+                    raise
+                self.saved = frozenset(login.cookie for login in logins)
+            self.seen = state_of(self.path)
+
+    def drop_revoked(self) -> None:
+        """Those that a command has taken out of the file since it was last looked at. A file that is gone, or cannot be
+        read, takes nobody out."""
+        if state_of(self.path) in (self.seen, ()) or (kept := read_logins(self.path, None)) is None:
+            return
+        for cookie in self.saved.difference(login.cookie for login in kept):
+            self.by_cookie.pop(cookie, None)
+        self.saved = frozenset(login.cookie for login in kept)
 
 
-def read_logins(path: Path) -> list[Login]:
-    """None of them where the file cannot be read: people log in again."""
+def read_logins(path: Path, otherwise: Otherwise) -> list[Login] | Otherwise:
+    """`otherwise` where the file cannot be read."""
     with suppress(OSError, msgspec.MsgspecError, UnicodeError):
         return msgspec.json.decode(path.read_bytes(), type=list[Login])
-    return []
+    return otherwise
+
+
+def write_logins(path: Path, logins: list[Login]) -> None:
+    write_secret(path, msgspec.json.encode(logins))
+
+
+def revoke(path: Path, is_meant: Callable[[Login], bool]) -> int:
+    """Take log-ins out of the file, whether a server runs or not; how many. Raises OSError."""
+    with alone(path.parent, LOCK):
+        logins = read_logins(path, [])
+        left = [login for login in logins if not is_meant(login)]
+        if len(left) < len(logins):
+            write_logins(path, left)
+        return len(logins) - len(left)

@@ -36,6 +36,8 @@ VARIABLES = {"SESSIONS_TOKEN": "admin", "SESSIONS_READ_TOKEN": "read", "SESSIONS
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 NAMED = "tokens.json"
 """In the folder of the tokens: those with a name."""
+PROXY = "a proxy"
+"""The place of what is no token, but the right of one whom a trusted proxy names."""
 USED = ".tokens-used.json"
 """Beside the database, for the folder of the tokens may be one that can only be read: when each was last used."""
 LONG_ENOUGH = 20
@@ -159,11 +161,15 @@ def give(path: Path) -> None:
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """While two commands change the files one waits for the other. Raises OSError."""
+def alone(folder: Path, lock: str = "") -> Iterator[None]:
+    """While two change the files one waits for the other. `lock`: a file in the folder, where something else has locked
+    that. Raises OSError."""
     make_folder(folder)
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    kind = os.O_CREAT if lock else os.O_DIRECTORY
+    descriptor = os.open(folder / lock, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | kind, 0o600)
     try:
+        if lock:
+            give(folder / lock)
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
@@ -236,6 +242,8 @@ class Tokens:
         ]
         self.given_ingest = settings.ingest_token
         self.handed_out = settings.agent_token_file
+        self.bound = settings.agent_tokens
+        """Names and users of those that agents find in folders of their own."""
         self.keeps_roles = not settings.is_private and not self.given
         self.is_required = not settings.is_private or bool(self.given)
         self.by_digest: dict[bytes, Token] = {}
@@ -260,6 +268,7 @@ class Tokens:
                 raise BadSetting(
                     f"SESSIONS_TOKENS_DIR: no tokens can be kept in {self.folder}: {error.strerror}"
                 ) from None
+        self.make_bound()
         self.seen = self.state_of_files()
         self.load()
         self.warn_of_short()
@@ -299,7 +308,8 @@ class Tokens:
 
     def state_of_files(self) -> list[tuple[int, ...]]:
         """Changes when a file does. Only asked of the file system, each second."""
-        return [state_of(self.folder / name) for name in (NAMED, *(MADE if self.keeps_roles else ()))]
+        files = [self.folder / name for name in (NAMED, *(MADE if self.keeps_roles else ()))]
+        return [*map(state_of, files), *(state_of(self.place_of(name)) for name, _ in self.bound)]
 
     def made(self, role: str) -> Path | None:
         """Where the token of a role can be read that the server made; None: there is none."""
@@ -336,7 +346,28 @@ class Tokens:
         except OSError as error:
             raise BadSetting(f"SESSIONS_AGENT_TOKEN_FILE={str(path)!r} cannot be written: {error.strerror}") from None
 
+    def make_bound(self) -> None:
+        """Those that are not there yet. Raises BadSetting."""
+        for name, _ in self.bound:
+            path = self.place_of(name)
+            if read_kept(path) is None:
+                try:
+                    path.parent.mkdir(mode=0o755, exist_ok=True)
+                    path.parent.chmod(0o755)  # whatever the umask is: whoever mounts it is another user
+                    write_secret(path, make_token().encode() + b"\n", 0o444)
+                except OSError as error:
+                    raise BadSetting(f"SESSIONS_AGENT_TOKENS: {path} cannot be written: {error.strerror}") from None
+
+    def place_of(self, name: str) -> Path:
+        """A folder of its own, so that an agent can be shown this token and no other."""
+        assert self.handed_out is not None  # the settings see to it
+        return self.handed_out.parent / name / "token"
+
     def kept(self) -> Iterator[Token]:
+        for name, user in self.bound:
+            if text := read_kept(self.place_of(name)):
+                place = str(self.place_of(name))
+                yield Token(name, "ingest", digest(text), place=place, bounds=Bounds(users=(user,)))
         for role in MADE if self.keeps_roles else ():
             if text := read_kept(self.folder / role):
                 yield Token.of(role, role, text, role)

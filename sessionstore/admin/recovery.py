@@ -15,8 +15,8 @@ from export.folders import lines_of
 from export.layout import EVENTS
 from sessionstore.admin.offline import appending
 from sessionstore.admin.restore import LINE, PART, Restored, TreeLine, check, check_empty, put_beside, put_in_place
-from sessionstore.model.drafts import draft_of_line, longest_line
 from sessionstore.model.events import json_object
+from sessionstore.model.lines import draft_of_line, longest_line
 from sessionstore.model.problems import Problem
 from sessionstore.settings import Settings
 from sessionstore.store.appender import Appender

@@ -24,8 +24,8 @@ from export.tree import Tree, TreeAhead, TreeBusy, progress_of
 from export.verify import Verification
 from sessionstore.admin import compact, drill, loss, offline, prune, recovery, scrub
 from sessionstore.admin.restore import NotEmpty, restore
-from sessionstore.model.drafts import longest_line
 from sessionstore.model.events import utc
+from sessionstore.model.lines import longest_line
 from sessionstore.model.problems import Problem
 from sessionstore.settings import BadSetting, Settings, read_settings
 from sessionstore.store.integrity import check_integrity

@@ -17,8 +17,8 @@ from export.layout import EVENTS
 from sessionstore.admin.material_back import Taken, bring_back_material
 from sessionstore.admin.offline import appending
 from sessionstore.admin.restore import LINE, PART, Restored, TreeLine, check, check_empty, put_beside, put_in_place
-from sessionstore.model.drafts import draft_of_line, longest_line
 from sessionstore.model.events import json_object
+from sessionstore.model.lines import draft_of_line, longest_line
 from sessionstore.model.problems import Problem
 from sessionstore.settings import Settings
 from sessionstore.store.appender import Appender

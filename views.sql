@@ -38,6 +38,11 @@ CREATE TEMP VIEW sessions (
   cost_usd,           -- what they cost, in US dollars, as far as that is known
   resumes,            -- how often it was taken up again
   tags,               -- its tags, with commas
+  title,              -- what it is called
+  project,            -- as it was said, else the name of its repository, else of its folder
+  branch,             -- the branch that it works on
+  host,               -- the machine that it runs on
+  pinned,             -- 1: a person wants to keep it in sight
   parent_session,     -- the session that started it
   last_cursor         -- its newest event
 ) AS
@@ -62,12 +67,15 @@ SELECT s.session_id, s.user_id, s.status, i.document ->> '$.input', m.document -
          SELECT sum(u.output_tokens) FROM main.usage_counted u WHERE u.session_id = s.session_id), 0),
        (SELECT round(sum(u.cost_usd), 10) FROM main.usage_counted u WHERE u.session_id = s.session_id AND u.is_priced),
        s.resumes,
-       (SELECT group_concat(value, ', ') FROM json_each(m.document, '$.tags')), s.parent_session, s.last_cursor
+       (SELECT group_concat(value, ', ') FROM json_each(m.document, '$.tags')),
+       iif(json_type(m.document, '$.title') = 'text', m.document ->> '$.title', NULL), l.project, l.branch, l.host,
+       coalesce(l.is_pinned, 0), s.parent_session, s.last_cursor
 FROM (SELECT *, (SELECT a.cursor FROM main.asks a CROSS JOIN main.events e ON e.cursor = a.told
                  WHERE a.session_id = sessions.session_id
                  ORDER BY coalesce(e.data ->> '$.attention.reason', 'input') = 'input', a.cursor LIMIT 1) AS first_ask
       FROM main.sessions) s
 CROSS JOIN main.documents m ON m.session_id = s.session_id AND m.name = 'metadata'
+LEFT JOIN main.labels l ON l.session_id = s.session_id
 LEFT JOIN main.documents i ON i.session_id = s.session_id AND i.name = 'initial'
 LEFT JOIN main.documents f ON f.session_id = s.session_id AND f.name = 'final';
 
@@ -284,6 +292,22 @@ FROM main.events
 WHERE type IN ('state_updated', 'goal_added', 'goal_updated', 'agent_spawned', 'agent_updated', 'agent_completed')
   AND NOT EXISTS (SELECT 1 FROM main.purges p WHERE p.session_id = events.session_id AND events.cursor < p.cursor);
 
+/* What people noted about sessions and their events. */
+CREATE TEMP VIEW notes (
+  cursor,             -- its place in the whole store
+  session_id,         -- the session
+  user_id,            -- whose session it was
+  about,              -- the cursor of the event that it is about; null: the session
+  text,               -- what was noted
+  actor,              -- who noted it
+  timestamp,          -- when
+  data                -- all that was said
+) AS
+SELECT cursor, session_id, user_id, data ->> '$.at', data ->> '$.text', nullif(actor, ''), timestamp, data
+FROM main.events
+WHERE type = 'note_added'
+  AND NOT EXISTS (SELECT 1 FROM main.purges p WHERE p.session_id = events.session_id AND events.cursor < p.cursor);
+
 /* How much came in, minute by minute; what was deleted later is counted, too. */
 CREATE TEMP VIEW minutes (
   minute,             -- 2026-02-13T20:59
@@ -314,11 +338,11 @@ CREATE TEMP VIEW usage (
   request_key,        -- what sources call the request
   cursor              -- of the event that told of it
 ) AS
-SELECT u.at, u.session_id, s.user_id, d.document ->> '$.project', u.agent_id, u.prompt_id, u.provider, u.model, u.source,
+SELECT u.at, u.session_id, s.user_id, l.project, u.agent_id, u.prompt_id, u.provider, u.model, u.source,
        u.input_tokens, u.output_tokens, u.cache_read_tokens, u.cache_write_tokens, u.cache_write_1h_tokens,
        u.reasoning_tokens, u.total_tokens, u.cost_usd, u.cost_from, u.request_key, u.cursor
 FROM main.usage u JOIN main.sessions s USING (session_id)
-JOIN main.documents d ON d.session_id = u.session_id AND d.name = 'metadata'
+LEFT JOIN main.labels l ON l.session_id = u.session_id
 WHERE NOT u.is_copy AND EXISTS (
   SELECT 1 FROM main.usage_sums b WHERE b.session_id = u.session_id AND b.agent_id = coalesce(u.agent_id, '')
                                     AND b.family = u.family AND b.is_best);
@@ -341,9 +365,9 @@ CREATE TEMP VIEW costs (
   unpriced            -- how many requests nobody can price
 ) AS
 SELECT strftime('%Y-%m-%dT%H:%M:00.000Z', u.quarter * 900, 'unixepoch'), u.session_id, s.user_id,
-       d.document ->> '$.project', nullif(u.agent_id, ''), nullif(u.model, ''), u.requests, u.input_tokens,
+       l.project, nullif(u.agent_id, ''), nullif(u.model, ''), u.requests, u.input_tokens,
        u.output_tokens, u.cache_read_tokens, u.cache_write_tokens + u.cache_write_1h_tokens,
        iif(u.cost_from = 'unpriced', NULL, u.cost_usd), u.cost_from, iif(u.cost_from = 'unpriced', u.requests, 0)
 FROM main.usage_sums u JOIN main.sessions s USING (session_id)
-JOIN main.documents d ON d.session_id = u.session_id AND d.name = 'metadata'
+LEFT JOIN main.labels l ON l.session_id = u.session_id
 WHERE u.is_best AND u.requests > 0;

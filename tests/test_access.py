@@ -265,6 +265,7 @@ WRITES: dict[str, dict[str, object]] = {
     ),
     "POST /api/hooks/claude-code": {"session_id": "ID", "hook_event_name": "UserPromptSubmit", "prompt": "Go"},
 }
+NOTES: dict[str, dict[str, object]] = {"POST /api/sessions/{session_id}/notes": {"text": "Look at this"}}
 """Each with a body that is right; ID stands for the session."""
 DELETES = ("DELETE /api/sessions/{session_id}",)
 
@@ -290,8 +291,9 @@ MAY: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(AGENTS_READ, ROLES),
     **dict.fromkeys(READERS_READ, ("admin", "control", "read")),
     **dict.fromkeys(WRITES, ("admin", "ingest")),
+    **dict.fromkeys(NOTES, ("admin", "control", "read")),
     **dict.fromkeys(DELETES, ("admin",)),
-    **dict.fromkeys(MATERIAL_READS, ("admin", "read", "ingest")),
+    **dict.fromkeys(MATERIAL_READS, ("admin", "control", "read", "ingest")),
     **dict.fromkeys(MATERIAL_WRITES, ("admin", "ingest")),
 }
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND")
@@ -326,9 +328,9 @@ def attempt(server: Appliance, operation: str, session_id: str, credentials: Hea
     """The operation as its callers do it, on this session."""
     headers = {**credentials}
     body = ""
-    if operation in WRITES:
+    if operation in WRITES | NOTES:
         headers |= NDJSON if operation == "POST /api/events" else JSON
-        body = json.dumps(WRITES[operation]).replace("ID", session_id)
+        body = json.dumps((WRITES | NOTES)[operation]).replace("ID", session_id)
     if operation in (*MATERIAL_READS, *MATERIAL_WRITES):
         writes_material(server, session_id, credentials)
         body = json.dumps(MATERIAL_WRITES.get(operation)).replace("ID", session_id)
@@ -429,7 +431,7 @@ def test_a_role_may_do_what_the_table_says_and_nothing_else(
     expected = {"POST /api/sessions": 201, "GET /ws": 101, "GET /datasette": 307, "GET /schema/{path}": 404}.get(
         operation, 200
     )
-    changes = operation in WRITES or operation in DELETES
+    changes = operation in WRITES | NOTES or operation in DELETES
     for credentials in (bearer(named.good[role]), *([bearer(TOKENS[role]), cookies[role]] if role in TOKENS else [])):
         session_id = new_session(guarded)
         before, cursor = whole(guarded, session_id), cursor_of(guarded)
@@ -1107,12 +1109,12 @@ FORM_TYPES = (
 )
 
 
-@pytest.mark.parametrize("operation", [*WRITES, "POST /api/login"])
+@pytest.mark.parametrize("operation", [*WRITES, *NOTES, "POST /api/login"])
 def test_a_form_of_another_site_is_never_taken_for_json(appliance: Appliance, operation: str) -> None:
     session_id = new_session(appliance)
     before, cursor = whole(appliance, session_id), cursor_of(appliance)
     method, path = operation.partition(" ")[0], path_of(operation, session_id)
-    body = json.dumps(WRITES.get(operation, {"token": "whatever"})).replace("ID", session_id)
+    body = json.dumps((WRITES | NOTES).get(operation, {"token": "whatever"})).replace("ID", session_id)
     for form_type in FORM_TYPES:
         reply = ask(appliance, method, path, {"Content-Type": form_type}, body)
         assert reply.status == 415, (form_type, reply)

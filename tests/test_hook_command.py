@@ -55,6 +55,7 @@ def events_of(http: httpx.Client, session: str) -> list[Json]:
 def said(event: Json) -> str:
     """What of an event does not depend on when it was stored, and by which way it came."""
     data = {name: value for name, value in event["data"].items() if name not in ("seq", "spawnedAt")}
+    data.get("metadata", {}).pop("where", None)
     return json.dumps([event["type"], event["sessionId"], event["agentId"], data], sort_keys=True)
 
 
@@ -95,6 +96,8 @@ def test_a_hook_says_when_it_was_and_who_it_is(appliance: Appliance, http: httpx
     metadata = http.get("/api/sessions/claude-origin").json()["metadata"]
     assert event["timestamp"] < event["receivedAt"]
     assert (metadata["userId"], metadata["parentSession"], metadata["tags"]) == ("Zoë", "mother", ["a", "b"])
+    assert metadata["where"]["host"] == os.uname().nodename
+    assert Path(metadata["where"]["cwd"]).is_absolute()
 
 
 @pytest.mark.parametrize("session", ["own", 'my "own" session', "ünï"])

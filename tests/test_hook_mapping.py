@@ -78,7 +78,8 @@ def rest(payload: Json, *renamed: str) -> Json:
 
 def started(p: Json) -> tuple[str, Json]:
     config = {"config": {"model": p["model"]}} if "model" in p else {}
-    return "session_created", {"initial": {"source": "claude-code", **config}, "metadata": p}
+    there = {"where": {"cwd": p["cwd"]}}
+    return "session_created", {"initial": {"source": "claude-code", **config}, "metadata": {**there, **p}}
 
 
 def called(p: Json) -> Json:
@@ -514,6 +515,16 @@ def test_the_session_of_the_container_wins_and_claudes_own_goes_into_the_metadat
             "model": "claude-opus-5-5",
         },
     }
+
+
+def test_claude_codes_own_title_is_the_agents() -> None:
+    metadata = data_of(hook("SessionStart", session_title="Mend the cart", title="Forged", cwd="/srv/shop"))["metadata"]
+    assert (metadata["title"], metadata["titleFrom"], metadata["where"]) == (
+        "Mend the cart",
+        "agent",
+        {"cwd": "/srv/shop"},
+    )
+    assert (metadata["session_title"], metadata["payload"]) == ("Mend the cart", {"title": "Forged"})
 
 
 def test_the_same_session_id_from_both_is_no_override() -> None:

@@ -339,3 +339,42 @@ def test_a_transcript_is_a_file_and_only_its_end_is_read(told: Told, tmp_path: P
     assert "error" not in told.one("SessionEnd", reason="other", transcript_path=long)["data"]
     whole = transcript(tmp_path / "whole.jsonl", {"type": "x", "text": "x" * (300 << 10)}, api_error("late"))
     assert told.one("SessionEnd", reason="other", transcript_path=whole)["data"]["error"] == "late"
+
+
+# ------------------------------------------------------ what only a transcript says
+
+
+def compact(path: Path, *entries: Any) -> str:
+    """As Claude Code writes it."""
+    path.write_text("".join(json.dumps(entry, separators=(",", ":")) + "\n" for entry in entries))
+    return str(path)
+
+
+def facts(told: Told, hook: str, path: str) -> list[Json]:
+    return [e["data"] for e in told.tell(hook, transcript_path=path) if e["type"] == "metadata_updated"]
+
+
+def test_the_title_of_a_transcript_is_told_when_it_is_new(told: Told, tmp_path: Path) -> None:
+    said: list[Json] = [{"type": "user", "version": "2.1.330", "forkedFrom": {"sessionId": OTHER, "messageUuid": "m"}}]
+    path = compact(tmp_path / "t.jsonl", *said)
+    assert facts(told, "UserPromptSubmit", path) == []
+    assert facts(told, "Stop", path) == [{"claudeCodeVersion": "2.1.330", "forkedFrom": OTHER}]
+    assert facts(told, "Stop", path) == []
+    said.append({"type": "ai-title", "aiTitle": 'Mend the "cart"'})
+    path = compact(tmp_path / "t.jsonl", *said)
+    (new,) = facts(told, "Stop", path)
+    assert (new["title"], new["titleFrom"]) == ('Mend the "cart"', "agent")
+    said += [{"type": "custom-title", "customTitle": "By /rename"}, {"type": "ai-title", "aiTitle": "Later"}]
+    (new,) = facts(told, "SessionEnd", compact(tmp_path / "t.jsonl", *said))
+    assert new["title"] == "By /rename"
+
+
+@pytest.mark.parametrize("entry", [{"type": "user", "message": '{"type":"ai-title","aiTitle":"No"}'}, ["ai-title"], 5])
+def test_what_is_said_in_a_transcript_is_no_title(told: Told, tmp_path: Path, entry: Any) -> None:
+    assert facts(told, "Stop", compact(tmp_path / "t.jsonl", entry)) == []
+
+
+def test_a_transcript_has_no_title_where_there_is_none(told: Told, tmp_path: Path) -> None:
+    (tmp_path / "t.jsonl").write_text('{"type":"ai-title","aiTitle":\n{"type":"ai-title"}\n[]')
+    assert facts(told, "Stop", str(tmp_path / "t.jsonl")) == []
+    assert facts(told, "Stop", "/dev/zero.jsonl") == []

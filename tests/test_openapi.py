@@ -45,6 +45,7 @@ GET /api/sessions 200 422
 GET /api/sessions/{session_id} 200 404 422
 GET /api/sessions/user/{user_id} 200
 PATCH /api/sessions/{session_id}/metadata 200 400 404 413 415 422
+POST /api/sessions/{session_id}/notes 200 400 404 413 415 422
 POST /api/sessions/{session_id}/finalize 200 400 404 413 415 422
 DELETE /api/sessions/{session_id} 200 404
 GET /api/sessions/{session_id}/resume 200 404

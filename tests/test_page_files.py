@@ -11,7 +11,8 @@ import pytest
 
 from sessionstore import __version__
 from sessionstore.model.events import LOGS, EventType
-from sessionstore.store.reader import BRIEF, BRIEF_DEPTH, BRIEF_ITEMS, BRIEF_MEMBERS, DETAILS
+from sessionstore.store.reader import BRIEF, BRIEF_DEPTH, BRIEF_ITEMS, BRIEF_MEMBERS
+from sessionstore.store.selection import DETAILS
 from sessionstore.web import gate
 from sessionstore.web.openapi_models import Status
 from tests.appliance import REPOSITORY, Appliance

@@ -49,7 +49,8 @@ RECORD_HAS = {
 }
 METADATA_HAS = names(
     """$schema sessionId sandboxId userId created updated status yoloMode tokenUsage metrics tags parentSession
-    subsessions phase currentStep attention goals agents actions responses ended duration resumes lastCursor payload"""
+    subsessions phase currentStep attention goals agents actions responses ended duration resumes lastCursor title
+    titleFrom project projectFrom pinned where asks cost context given payload"""
 )
 
 ASKING_NOTIFICATIONS = {
@@ -291,7 +292,11 @@ def session_created(left: Document, claude_id: str) -> tuple[str, Document]:
         initial["config"] = {"model": left["model"]}
     else:
         reserved.add("model")
-    metadata = {"claudeSessionId": claude_id} if claude_id else {}
+    metadata: Document = {"claudeSessionId": claude_id} if claude_id else {}
+    if title := text_in(left.get("session_title")):
+        metadata.update(title=title, titleFrom="agent")
+    if cwd := text_in(left.get("cwd")):
+        metadata["where"] = {"cwd": cwd}
     keep(left, metadata, reserved)
     return "session_created", {"initial": initial, "metadata": metadata}
 
@@ -338,6 +343,7 @@ def goal(event_type: str, id_name: str, **more: str) -> Builder:
 
 # The mapping
 
+AGENT_TOOLS = ("Agent", "Task")
 TOOL = {"tool_name": "tool", "tool_input": "input"}
 CALL = {"tool_use_id": "toolUseId", **TOOL}
 ENDED_CALL = {**CALL, "duration_ms": "durationMs"}
@@ -537,7 +543,8 @@ def events_of_line(line: Document, payload: Any) -> list[Document]:
 
     That is `eventId` `timestamp` `userId`, and `sessionId` in the place of Claude Code's own; `agentId`: whom a program
     is in a session about another; `isReplaced`: another has taken its place; `isWithin`: one that has begun the session
-    goes on, and is to end it; `parentSession` `tags`: of a session that begins; `error`: with which it ended.
+    goes on, and is to end it; `parentSession` `tags` `where`: of a session that begins; `metadata`: what a transcript
+    says of it; `error`: with which it ended.
     Raises ValueError for what names no session.
     """
     lane = "" if line.get("isReplaced") is True else line.get("agentId")
@@ -555,7 +562,27 @@ def events_of_line(line: Document, payload: Any) -> list[Document]:
         return list(told_late(payload, line.get("eventId"), **given))
     (event,) = claude_code_events(payload, **given, event_id=own_key(payload) or line.get("eventId"))
     complete(event, line)
-    return [event]
+    return [event, *found_out(event, payload, line)]
+
+
+FACTS = ("title", "claudeCodeVersion", "forkedFrom")
+
+
+def found_out(event: Document, payload: Document, line: Document) -> Iterator[Document]:
+    """What else follows: what the agent's side has found in the transcript; and for what an agent was called, which its
+    start does not say, but the result of the call."""
+    head = {name: event[name] for name in ("sessionId", "userId", "timestamp") if name in event}
+    event_id, found = event.get("eventId"), line.get("metadata")
+    facts = {name: text for name in FACTS if (text := text_in(found.get(name)))} if isinstance(found, dict) else {}
+    if facts and event_id:
+        source = {"titleFrom": "agent"} if "title" in facts else {}
+        yield head | {"type": "metadata_updated", "eventId": f"{event_id}-facts", "data": facts | source}
+    called, result = payload.get("tool_input"), payload.get("tool_response")
+    if event["type"] == "response" and isinstance(called, dict) and isinstance(result, dict):
+        agent_id, task = result.get("agentId"), text_in(called.get("description"))
+        if payload.get("tool_name") in AGENT_TOOLS and is_one(agent_id) and task and event_id:
+            data = {"agentId": agent_id, "task": task, "toolUseId": payload.get("tool_use_id")}
+            yield head | {"type": "agent_updated", "eventId": f"{event_id}-task", "data": data}
 
 
 def unnamed(line: Document, payload: Any) -> Document:
@@ -582,6 +609,7 @@ def complete(event: Document, line: Document) -> None:
     data = event["data"]
     if event["type"] == "session_created":
         data.update({name: line[name] for name in ("parentSession", "tags") if line.get(name)})
+        data["metadata"].update({"where": line["where"]} if isinstance(line.get("where"), dict) else {})
     if event["type"] == "session_finalized":
         data.update({"error": line["error"]} if isinstance(line.get("error"), str) else {})
         if line.get("isWithin") is True:
@@ -624,7 +652,12 @@ def drafts_of_payload(body: bytes, told: Told, bounds: Bounds) -> list[Draft]:
     if not isinstance(payload, dict):
         raise invalid("$", "must be a JSON object")
     known = {"event_id": told.event_id, "user_id": told.user_id, "timestamp": told.timestamp}
-    return drafts_of(payload, lambda payload: claude_code_events(payload, **known), body, is_plain, bounds)
+    return drafts_of(payload, lambda payload: events_of_payload(payload, **known), body, is_plain, bounds)
+
+
+def events_of_payload(payload: Document, **known: Any) -> list[Document]:
+    (event,) = claude_code_events(payload, **known)
+    return [event, *found_out(event, payload, {})]
 
 
 def document_in(body: bytes) -> tuple[Any, bool]:

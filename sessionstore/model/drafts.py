@@ -11,7 +11,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 import hook_agent
-from sessionstore.model import bounds, coercion
+from sessionstore.model import bounds, coercion, names
 from sessionstore.model.events import (
     BY_ADMIN_ALONE,
     ID_PATTERN,
@@ -150,6 +150,13 @@ class Deletion(Body, kw_only=True):
     reason: Reason = "person"
 
 
+class Note(Body, kw_only=True):
+    """What a person has to say about a session, or about an event of it."""
+
+    text: Annotated[str, msgspec.Meta(min_length=1, examples=["Look at this again"])]
+    at: Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1, description="The cursor of the event")] | None = None
+
+
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 Word = Annotated[str, msgspec.Meta(min_length=1, max_length=512)]
 
@@ -159,6 +166,7 @@ class UsageReport(Body, kw_only=True):
 
     source: Word | UnsetType = UNSET
     request_key: Word | None = None
+    message_id: Word | None = None
     agent_id: Id | None = None
     prompt_id: Word | None = None
     provider: Word | None = None
@@ -241,6 +249,7 @@ BODIES: dict[str, type[msgspec.Struct]] = {
     "session_lost": Body,
     "session_deleted": Deletion,
     **dict.fromkeys(TOLD_ABOUT, Body),
+    "note_added": Note,
     "usage_reported": UsageReport,
 }
 
@@ -326,6 +335,14 @@ def take_timestamp(draft: Draft) -> None:
         draft.timestamp = utc(given)
     if given is None or draft.type not in LOGS:
         draft.data.pop("timestamp", None)
+
+
+def claim_title(draft: Draft, source: str, most: str) -> None:
+    """Note beside a title who gave it: who asks decides that, not the body."""
+    if draft.type == "metadata_updated":
+        draft.data = names.claimed(draft.data, source, most)
+    elif draft.type in coercion.BEGINNINGS and (said := draft.data.get("metadata")):
+        draft.data = draft.data | {"metadata": names.claimed(said, source, most)}
 
 
 class Told(NamedTuple):

@@ -14,6 +14,8 @@ maintenance      purge, search index, checkpoints
 rights           whether a bound token may write to a session, or read it
 appender         one event into the database
 writer           the writer thread: group commit
+selection        which sessions are asked for, as SQL
+resumption       the state that a new container is given
 broadcaster      the ring buffer of committed events
 reader           read-only connections and every query of the API
 ledger           queries of what was used and what it cost

@@ -16,7 +16,7 @@ from typing import Annotated, NamedTuple
 
 import msgspec
 
-from sessionstore.model import coercion, endings, folds
+from sessionstore.model import coercion, delegations, endings, folds
 from sessionstore.model.events import (
     LOGS,
     NEW_SESSIONS,
@@ -77,7 +77,9 @@ ADDED = {
     "metadata_updated": ("cancelledAgents",),
     "usage_reported": ("costUsd", "costFrom", "priceTable"),
     "goal_added": ("id", "description", "priority", "status"),
-    "agent_spawned": ("agentId", "type", "task", "status", "spawnedAt", "subsession", "completedAt", "endedBy"),
+    "agent_spawned": (
+        *("agentId", "type", "task", "status", "spawnedAt", "subsession", "completedAt", "endedBy", "toolUseId"),
+    ),
     "agent_updated": ("completedAt", "endedBy"),
 }
 """The members that the store adds to the data where the caller left them out."""
@@ -429,7 +431,7 @@ class Appender:
         creation = self.event("cursor = (SELECT created_cursor FROM sessions WHERE session_id = ?)", draft.session_id)
         return creation if creation and is_same(draft, creation) and draft.user_id == session.user_id else None
 
-    def event(self, condition: str, *values: str) -> Event | None:
+    def event(self, condition: str, *values: str | int) -> Event | None:
         row = self.connection.execute(f"SELECT {COLUMNS} FROM events WHERE {condition}", values).fetchone()
         return Event(*row) if row else None
 
@@ -506,6 +508,17 @@ class Appender:
         at_work = endings.agents_at_work(self.connection, draft.session_id)
         return replace(draft, data=draft.data | {"cancelledAgents": at_work}) if at_work else draft
 
+    def add_note(self, draft: Draft, session: KnownSession) -> Draft:
+        """Raises Problem 422 for a note about what is no event of this session; a batch line is kept as it is."""
+        at = draft.data.get("at")
+        if (
+            draft.names_something
+            and at is not None
+            and not self.event("session_id = ? AND cursor = ?", draft.session_id, at)
+        ):
+            raise invalid("$.at", "must be the cursor of an event of this session")
+        return draft
+
     def fit_for_metadata(self, draft: Draft, event_type: str) -> Draft:
         """The draft, if callers make nothing else of the metadata than what it is. Raises as the function."""
         (document,), (metrics,) = (
@@ -549,6 +562,8 @@ class Appender:
             if draft.must_be_new:
                 raise Problem(409, f"There is an agent {agent_id!r} in this session already")
             return self.end_late(replace(draft, data={"spawnedAt": moment} | draft.data))
+        if draft.data.get("hook_event_name") == "SubagentStart" and draft.received_at is None:
+            draft = replace(draft, data=delegations.found(self.connection, draft.session_id, draft.data) | draft.data)
         agent = {
             "agentId": agent_id,
             "type": draft.data.get("type"),
@@ -695,7 +710,13 @@ def changed_record(event: Event) -> tuple[str, str]:
 
 
 def creation_of(draft: Draft) -> Draft:
-    """What creates a session by its first word."""
+    """What creates a session by its first word; a hook says in each of its words where it is."""
+    cwd = draft.data.get("cwd")
+    begun = (
+        {"metadata": {"cwd": cwd, "where": {"cwd": cwd}}}
+        if isinstance(cwd, str) and "hook_event_name" in draft.data
+        else {}
+    )
     return Draft(
         type="session_created",
         session_id=draft.session_id,
@@ -704,7 +725,7 @@ def creation_of(draft: Draft) -> Draft:
         received_at=draft.received_at,
         actor=draft.actor,
         by=draft.by,
-        data={"initial": {}, "implicit": True},
+        data={"initial": {}, "implicit": True, **begun},
     )
 
 
@@ -717,6 +738,8 @@ def is_same(draft: Draft, event: Event) -> bool:
         return False
     stored, added = folds.decode(event.data), ADDED.get(event.type, ())
     given, kept = (coercion.in_metadata(event.type, data) for data in (draft.data, stored))
+    for members in (given, kept):
+        members.pop("titleFrom", None)  # the store's
     if event.type in coercion.BEGINNINGS:
         for name in ("continues", "project"):  # what the store may have added
             if name not in given:
@@ -834,4 +857,5 @@ DECISIONS: dict[str, Decision] = {
     "agent_spawned": Appender.spawn_agent,
     "agent_updated": Appender.change_agent,
     "agent_completed": Appender.change_agent,
+    "note_added": Appender.add_note,
 }

@@ -121,11 +121,25 @@ def name_status_changes(connection: sqlite3.Connection) -> None:
         create_schema(connection, re.compile(r"^CREATE INDEX status_changes", re.MULTILINE))
 
 
+def find_sessions_by_their_names(connection: sqlite3.Connection) -> None:
+    """Projects, branches, hosts, pins and tags are found without a look at each session."""
+    for table in ("labels", "tags"):
+        connection.execute(f"DROP TABLE IF EXISTS {table}")
+    create_schema(connection, re.compile(r"^CREATE (TABLE|INDEX) (labels|tags)", re.MULTILINE))
+    create_schema(connection, re.compile(r"^CREATE VIEW (labelled|tagged) ", re.MULTILINE))
+    connection.execute("INSERT INTO labels SELECT * FROM labelled")
+    connection.execute("INSERT INTO tags SELECT * FROM tagged")
+    connection.execute("DROP VIEW labelled")
+    connection.execute("DROP VIEW tagged")
+
+
 def give_back_what_was_taken_in(connection: sqlite3.Connection) -> None:
-    """Events have an actor, and more types; there are a ledger of usage, conversations and checkpoints."""
+    """Events have an actor, and more types; there are a ledger of usage, conversations and checkpoints;
+    sessions are found by their names."""
     say_who(connection)
     create_missing(connection, "usage", "(TABLE|INDEX) (usage|events_of_budgets)")
     create_missing(connection, "transcripts", "(UNIQUE )?(TABLE|INDEX) (transcript|checkpoint|claims|material)")
+    find_sessions_by_their_names(connection)
 
 
 def say_who(connection: sqlite3.Connection) -> None:

@@ -87,6 +87,7 @@ def batch_in(body: bytes, caller: Caller, store: Store) -> tuple[Batch, list[Dra
     found = [draft for _, those in lines.drafts for draft in those]
     for draft in found:
         caller.sign(draft)
+        drafts.claim_title(draft, "caller", "person" if caller.role == "admin" else "caller")
         store.writer.redactor(draft)
     return Batch(lines), found
 

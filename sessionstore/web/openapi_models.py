@@ -59,6 +59,12 @@ class Metadata(Shape, kw_only=True):
     duration: int | None
     resumes: int
     last_cursor: int
+    title: str | UnsetType | None = UNSET
+    title_from: Literal["person", "caller", "agent", "prompt"] | UnsetType | None = UNSET
+    project: str | UnsetType | None = UNSET
+    pinned: bool | UnsetType = UNSET
+    where: Document | UnsetType = UNSET
+    asks: int | UnsetType = UNSET
 
 
 class Active(Metadata, kw_only=True):
@@ -176,11 +182,24 @@ class Resume(Shape, kw_only=True):
     last_responses: list[Entry]
 
 
-class SessionPage(Shape, kw_only=True):
-    """Some sessions; `nextCursor` as `cursor` gives the next."""
+class Group(Shape, kw_only=True):
+    """How many sessions have a project, user, branch, host or tag in common; `key` is null for those without one."""
 
-    items: list[Metadata]
-    next_cursor: int | None
+    key: str | None
+    sessions: int
+    active: int
+    waiting: int
+    failed: int
+    lost: int
+    cost_usd: float | None
+
+
+class SessionPage(Shape, kw_only=True):
+    """Some sessions; `nextCursor` as `cursor` gives the next. With `groupBy` there are only `groups`, at most 1,000."""
+
+    items: list[Metadata] | UnsetType = UNSET
+    next_cursor: int | UnsetType | None = UNSET
+    groups: list[Group] | UnsetType = UNSET
 
 
 class SessionOfUser(Shape, kw_only=True):

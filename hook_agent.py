@@ -2836,7 +2836,17 @@ def _test(arguments: list[str]) -> int:
         print(f"{link.service_url} answers {answer.status}: {answer.said()}", file=sys.stderr)
         return 1
     print(f"{link.service_url} is there and takes what is sent.")
+    _tell_missing("hook_agent_facts", "to tell repository and branch")
+    if _setting("SESSION_REDACT") not in ("", "on", "off"):
+        _tell_missing("hook_agent_patterns", "to refuse slow patterns")
     return 0
+
+
+def _tell_missing(name: str, wanted: str) -> None:
+    try:
+        _beside(name, wanted)
+    except ImportError as missing:
+        print(missing)
 
 
 def _flush(arguments: list[str]) -> int:

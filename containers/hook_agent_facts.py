@@ -75,7 +75,7 @@ def _checkout() -> dict[str, str]:
     git = _git_folder(folder)
     if not git:
         return {"cwd": folder}
-    common = _below(git, _file_text(f"{git}/commondir") or ".")  # of a worktree: that of its repository
+    common = _resolved(git, _file_text(f"{git}/commondir") or ".")  # of a worktree: that of its repository
     _, is_ref, ref = _file_text(f"{git}/HEAD").rpartition("ref: ")
     commit = _commit(git, common, ref) if is_ref else ref
     branch = (
@@ -92,12 +92,12 @@ def _git_folder(folder: str) -> str:
             return git
         _, is_named, named = _file_text(git).partition("gitdir: ")
         if is_named or folder in ("", "/"):
-            return _below(folder, named) if named else ""
+            return _resolved(folder, named) if named else ""
         folder = folder.rpartition("/")[0] or "/"
     return ""
 
 
-def _below(folder: str, path: str) -> str:
+def _resolved(folder: str, path: str) -> str:
     return path if path.startswith("/") else f"{folder}/{path}"
 
 

@@ -54,15 +54,11 @@ NOTES = re.compile(r"/api/sessions/[^/]+/notes")
 CONTROLS = re.compile(r"/api/asks/[^/]+/answer|/api/sessions/[^/]+/orders|/api/orders")
 """Answers and orders."""
 
-NOTES = re.compile(r"/api/sessions/[^/]+/notes")
-
 
 def roles_for(method: str, path: str) -> tuple[str, ...] | None:
     """The roles that may do this; None: everybody."""
     if (method, path) in PUBLIC or (method in READS and path.startswith("/dashboard/")):
         return None
-    if method == "POST" and NOTES.fullmatch(path):
-        return ("admin", "read")
     if path.startswith(MATERIAL):
         if method not in READS or VALUES_OF_A_THREAD.fullmatch(path):
             return ("admin", "ingest")

@@ -7,7 +7,6 @@ Unix. Git's files: https://git-scm.com/docs/gitrepository-layout
 
 from __future__ import annotations
 
-import os
 import posix
 
 from hook_agent import _ERROR_LENGTH, _decoded, _in_one_line, _member, _setting, _suppress, _text, _transcript
@@ -171,6 +170,8 @@ def _said_in(path: str) -> dict[str, str]:
 
 def _origin_of(path: str) -> str:
     """The conversation that a fork was made of, which nothing names: that of whose lines it has copied most."""
+    import os
+
     found: dict[str, int] = {}
     own = {_member(line, b'"uuid":"') for line in _transcript(path, is_end=False)} - {""}
     with _suppress(OSError, ValueError):

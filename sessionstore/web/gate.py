@@ -31,7 +31,9 @@ READS = frozenset({"GET", "HEAD", "OPTIONS"})
 READERS = ("admin", "control", "read")
 FILES = (
     "hook_agent.py",
+    "hook_agent_facts.py",
     "hook_agent_install.py",
+    "hook_agent_patterns.py",
     "hook_agent_run.py",
     "hook_agent_langchain.py",
     "claude_session_store.py",

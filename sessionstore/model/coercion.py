@@ -32,6 +32,7 @@ NEEDED: dict[str, Document] = {
     "action": {"type": "action"},
     "response": {"type": "response"},
     "goal_added": {"description": ""},
+    "note_added": {"text": ""},
     "agent_spawned": {"type": "agent"},
 }
 """What stands for a member without which there is no such event."""
@@ -261,7 +262,7 @@ def end_of(value: Any) -> str:
 
 
 WAYS: dict[str, tuple[Callable[[Any], Any], ...]] = {
-    **dict.fromkeys(("type", "description", "priority"), (text_of,)),
+    **dict.fromkeys(("type", "description", "priority", "text"), (text_of,)),
     **dict.fromkeys(("agentId", "goalId", "id", "parentAgentId", "parentSession", "subsession"), (id_of,)),
     "userId": (user_of,),
     "tags": (tags_of,),

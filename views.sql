@@ -338,11 +338,11 @@ CREATE TEMP VIEW usage (
   request_key,        -- what sources call the request
   cursor              -- of the event that told of it
 ) AS
-SELECT u.at, u.session_id, s.user_id, d.document ->> '$.project', u.agent_id, u.prompt_id, u.provider, u.model, u.source,
+SELECT u.at, u.session_id, s.user_id, l.project, u.agent_id, u.prompt_id, u.provider, u.model, u.source,
        u.input_tokens, u.output_tokens, u.cache_read_tokens, u.cache_write_tokens, u.cache_write_1h_tokens,
        u.reasoning_tokens, u.total_tokens, u.cost_usd, u.cost_from, u.request_key, u.cursor
 FROM main.usage u JOIN main.sessions s USING (session_id)
-JOIN main.documents d ON d.session_id = u.session_id AND d.name = 'metadata'
+LEFT JOIN main.labels l ON l.session_id = u.session_id
 WHERE NOT u.is_copy AND EXISTS (
   SELECT 1 FROM main.usage_sums b WHERE b.session_id = u.session_id AND b.agent_id = coalesce(u.agent_id, '')
                                     AND b.family = u.family AND b.is_best);
@@ -365,9 +365,9 @@ CREATE TEMP VIEW costs (
   unpriced            -- how many requests nobody can price
 ) AS
 SELECT strftime('%Y-%m-%dT%H:%M:00.000Z', u.quarter * 900, 'unixepoch'), u.session_id, s.user_id,
-       d.document ->> '$.project', nullif(u.agent_id, ''), nullif(u.model, ''), u.requests, u.input_tokens,
+       l.project, nullif(u.agent_id, ''), nullif(u.model, ''), u.requests, u.input_tokens,
        u.output_tokens, u.cache_read_tokens, u.cache_write_tokens + u.cache_write_1h_tokens,
        iif(u.cost_from = 'unpriced', NULL, u.cost_usd), u.cost_from, iif(u.cost_from = 'unpriced', u.requests, 0)
 FROM main.usage_sums u JOIN main.sessions s USING (session_id)
-JOIN main.documents d ON d.session_id = u.session_id AND d.name = 'metadata'
+LEFT JOIN main.labels l ON l.session_id = u.session_id
 WHERE u.is_best AND u.requests > 0;

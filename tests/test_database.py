@@ -641,6 +641,8 @@ ALLOWED = (
     ("integrity.py", "(folder / PROGRESS).read_bytes()"),
     ("owner.py", 'os.open(folder / ".lock", '),
     ("webhook_targets.py", ".read_text()"),  # the file of webhooks, and that of a secret
+    ("budget_rules.py", "path.read_text()"),  # the file of budgets
+    ("settings.py", "own_prices(path_of(text).read_text())"),
     ("webhooks.py", "self.path.read_bytes()"),  # a file beside the database
     ("webhooks.py", "open(part, "),
     ("webhooks.py", "os.open(path, flags, "),

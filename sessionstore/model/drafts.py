@@ -144,17 +144,17 @@ class Finalization(Body, kw_only=True):
     cancelled_agents: list[Id] | UnsetType = UNSET
 
 
+class Deletion(Body, kw_only=True):
+    """Why a session goes; who lets it go is known."""
+
+    reason: Reason = "person"
+
+
 class Note(Body, kw_only=True):
     """What a person has to say about a session, or about an event of it."""
 
     text: Annotated[str, msgspec.Meta(examples=["Look at this again"])]
     at: Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1, description="The cursor of the event")] | None = None
-
-
-class Deletion(Body, kw_only=True):
-    """Why a session goes; who lets it go is known."""
-
-    reason: Reason = "person"
 
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
@@ -166,6 +166,7 @@ class UsageReport(Body, kw_only=True):
 
     source: Word | UnsetType = UNSET
     request_key: Word | None = None
+    message_id: Word | None = None
     agent_id: Id | None = None
     prompt_id: Word | None = None
     provider: Word | None = None

@@ -741,7 +741,7 @@ def is_same(draft: Draft, event: Event) -> bool:
     stored, added = folds.decode(event.data), ADDED.get(event.type, ())
     given, kept = (coercion.in_metadata(event.type, data) for data in (draft.data, stored))
     for members in (given, kept):
-        members.pop("titleFrom", None)  # the store's, too
+        members.pop("titleFrom", None)  # the store's
     if event.type in coercion.BEGINNINGS:
         for name in ("continues", "project"):  # what the store may have added
             if name not in given:

@@ -84,15 +84,6 @@ GroupBy = Annotated[
     QueryParameter(name="groupBy", description="Answers `groups` instead: how many sessions of each status each has"),
 ]
 
-# ------------------------------------------------------------- request and answer
-
-
-# ------------------------------------------------------------------ documentation
-
-
-# ------------------------------------------------------------------------- health
-
-
 # ----------------------------------------------------------------------- sessions
 
 
@@ -288,8 +279,9 @@ async def resume_session(request: Call, session_id: FromPath[str]) -> JSONRespon
     tags=["sessions"],
 )
 async def archive_session(request: Call, session_id: FromPath[str]) -> Stream:
-    """A session as one compressed tar: its folder of the file tree, and a manifest."""
-    download = await store_of(request).archives.download(session_in_path(session_id))
+    """A session as one compressed tar: its folder of the file tree, and a manifest; for admin with its material."""
+    with_material = caller_of(request).role == "admin"
+    download = await store_of(request).archives.download(session_in_path(session_id), with_material=with_material)
     headers = {"content-disposition": f'attachment; filename="{download.file_name}"', "cache-control": "no-store"}
     return Stream(download.pieces(), media_type="application/gzip", headers=headers)
 
@@ -335,46 +327,38 @@ def event_page(page: Page, order: Order, after: int) -> str:
 # --------------------------------------------------------------------------- logs
 
 
+LOGS = ["/api/actions/{session_id:str}", "/api/actions/{session_id:str}/responses"]
+
+
+def log_in_path(request: Call) -> str:
+    """Of which of the two logs the path is."""
+    return "response" if request.scope["path_template"].endswith("/responses") else "action"
+
+
 @post(
-    "/api/actions/{session_id:str}",
+    LOGS,
     operation_class=takes(requests.LogEntry),
     responses=gives(answers.Logged, 400, 404, 413, 415, 422),
     status_code=200,
     tags=["logs"],
 )
-async def log_action(request: Call, session_id: FromPath[str]) -> JSONResponse:
-    """Log something that the agent did or asked for. The first word of an unknown session creates it."""
-    return await log_to(request, "action", session_id)
-
-
-@post(
-    "/api/actions/{session_id:str}/responses",
-    operation_class=takes(requests.LogEntry),
-    responses=gives(answers.Logged, 400, 404, 413, 415, 422),
-    status_code=200,
-    tags=["logs"],
-)
-async def log_response(request: Call, session_id: FromPath[str]) -> JSONResponse:
-    """Log what came back."""
-    return await log_to(request, "response", session_id)
-
-
-async def log_to(request: Call, name: str, session_id: str) -> JSONResponse:
+async def log_entry(request: Call, session_id: FromPath[str]) -> JSONResponse:
+    """Log what the agent did or asked for, or what came back. The first word of an unknown session creates it."""
     store = store_of(request)
     body = await read_body(request.receive, store.settings.max_event_bytes)  # type: ignore[arg-type]
-    read = partial(entry, name, session_in_path(session_id), headers_of(request), body)
+    read = partial(entry, log_in_path(request), session_in_path(session_id), headers_of(request), body)
     draft = read() if len(body) <= LARGE else await store.writer.beside(read)
     caller_of(request).sign(draft)
     return answer(logged(await store.writer.append(draft, len(body))))
 
 
 @get(
-    "/api/actions/{session_id:str}",
+    LOGS,
     operation_class=described(Link='The page after this one, as rel="next", where there is one'),
     responses=gives(list[answers.Entry], 404, 422),
     tags=["logs"],
 )
-async def list_actions(
+async def list_entries(
     request: Call,
     session_id: FromPath[str],
     after: OptionalCursor = None,
@@ -384,44 +368,10 @@ async def list_actions(
     types: Types = None,
     agent_id: AgentId = None,
 ) -> JSONResponse:
-    """The action log, by seq. The header Link has rel="next" where there is more."""
-    return await log_page(request, "action", session_id, after, before, limit, order, types, agent_id)
-
-
-@get(
-    "/api/actions/{session_id:str}/responses",
-    operation_class=described(Link='The page after this one, as rel="next", where there is one'),
-    responses=gives(list[answers.Entry], 404, 422),
-    tags=["logs"],
-)
-async def list_responses(
-    request: Call,
-    session_id: FromPath[str],
-    after: OptionalCursor = None,
-    before: OptionalCursor = None,
-    limit: Annotated[int, QueryParameter(ge=1, le=10000)] = 1000,
-    order: FromQuery[Order] = "asc",
-    types: Types = None,
-    agent_id: AgentId = None,
-) -> JSONResponse:
-    """The response log, by seq. The header Link has rel="next" where there is more."""
-    return await log_page(request, "response", session_id, after, before, limit, order, types, agent_id)
-
-
-async def log_page(
-    request: Call,
-    name: str,
-    session_id: str,
-    after: int | None,
-    before: int | None,
-    limit: int,
-    order: Order,
-    types: list[str] | None,
-    agent_id: str | None,
-) -> JSONResponse:
+    """The log of actions, or of what came back, by seq. The header Link has rel="next" where there is more."""
     page = await store_of(request).reader.entries(
         session_in_path(session_id),
-        name,
+        log_in_path(request),
         limit=limit,
         after=after,
         before=before,
@@ -790,10 +740,8 @@ ROUTES = (
     resume_session,
     archive_session,
     list_session_events,
-    log_action,
-    log_response,
-    list_actions,
-    list_responses,
+    log_entry,
+    list_entries,
     get_state,
     update_state,
     list_state_history,

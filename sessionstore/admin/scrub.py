@@ -190,6 +190,21 @@ UPDATE asks SET (reason, message, own_id, tool_use_id, tool, input) = (
 WHERE session_id = ?"""
 
 
+TITLED_ANEW = """
+UPDATE documents SET document = metadata_with_prompt(
+  json_set(document, '$.title', NULL, '$.titleFrom', NULL), coalesce(
+    (SELECT json_object('prompt', iif(json_type(i.document, '$.input') = 'object', coalesce(
+              i.document ->> '$.input.prompt', i.document ->> '$.input.text', i.document ->> '$.input.content'),
+              i.document ->> '$.input'))
+     FROM documents i WHERE i.session_id = ?1 AND i.name = 'initial'
+       AND json_type(i.document, '$.input') IN ('text', 'object') AND i.document -> '$.input' NOT IN ('{}', '""')),
+    (SELECT e.data FROM events e CROSS JOIN words w ON w.cursor = e.cursor
+     WHERE e.session_id = ?1 AND e.type = 'action' AND e.kind = 'prompt' AND e.agent_id IS NULL
+       AND NOT w.is_machine_made ORDER BY e.seq LIMIT 1), '{}'), 1)
+WHERE session_id = ?1 AND name = 'metadata' AND document ->> '$.titleFrom' = 'prompt'"""
+"""A title that was cut may end within what is looked for."""
+
+
 def scrub_session(database: sqlite3.Connection, scrubber: Scrubber, session_id: str) -> None:
     """What is derived from its events. The lists of the state follow by their triggers."""
     for name, document in database.execute(
@@ -205,6 +220,7 @@ def scrub_session(database: sqlite3.Connection, scrubber: Scrubber, session_id: 
                 "UPDATE documents SET document = ? WHERE session_id = ? AND name = ?", (changed, session_id, name)
             )
     database.execute(ASKED_ANEW, (session_id,))
+    database.execute(TITLED_ANEW, (session_id,))
     for (user_id,) in database.execute("SELECT user_id FROM sessions WHERE session_id = ?", (session_id,)).fetchall():
         database.execute("UPDATE sessions SET user_id = ? WHERE session_id = ?", (scrubber.text(user_id), session_id))
 

@@ -143,7 +143,7 @@ class Deletion(Body, kw_only=True):
 class Note(Body, kw_only=True):
     """What a person has to say about a session, or about an event of it."""
 
-    text: Annotated[str, msgspec.Meta(min_length=1, examples=["Look at this again"])]
+    text: Annotated[str, msgspec.Meta(examples=["Look at this again"])]
     at: Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1, description="The cursor of the event")] | None = None
 
 

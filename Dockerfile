@@ -23,7 +23,9 @@ WORKDIR /app
 COPY app.py schema.sql views.sql queries.sql dashboard.html hook_agent.py healthcheck.py ./
 COPY sessionstore ./sessionstore
 COPY dashboard ./dashboard
-COPY containers/hook_agent.mjs containers/hook_agent_langchain.py ./containers/
+COPY containers/hook_agent.mjs containers/hook_agent_install.py containers/hook_agent_langchain.py \
+    containers/hook_agent_run.py containers/claude_session_store.py containers/langgraph_checkpointer.py \
+    ./containers/
 COPY export ./export
 # Nothing can be compiled later: the image runs with a file system that cannot be written, as a user who may not.
 RUN python -m compileall -q -j 0 /venv/lib /app

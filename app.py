@@ -42,12 +42,13 @@ from sessionstore.settings import BadSetting, Settings, read_settings
 from sessionstore.store.folder import close_to_others, doubt_about
 from sessionstore.store.owner import CannotStart, own_folder
 from sessionstore.store.schema import DatabaseUnusable
-from sessionstore.web import api, datasette_mount, live, pages, telemetry, usage
-from sessionstore.web.asgi import Heads, Receive, Scope, Send
+from sessionstore.web import api, checkpoints, datasette_mount, live, pages, telemetry, transcripts, usage
+from sessionstore.web.asgi import Heads, Receive, Scope, Send, Undecoded
 from sessionstore.web.fast_path import FastPath
 from sessionstore.web.forwarded import Forwarded
-from sessionstore.web.gate import Gate
+from sessionstore.web.gate import MATERIAL, Gate
 from sessionstore.web.health import Sound
+from sessionstore.web.request import check_bounds
 from sessionstore.web.request_metrics import Counted, Traffic
 from sessionstore.web.server import Server, certificate_of, listen
 from sessionstore.web.tokens import Tokens
@@ -57,6 +58,10 @@ GARBAGE_THRESHOLD = 20_000
 SWITCH_INTERVAL = 0.0005
 """Seconds for which the event loop may keep the interpreter while the writer, between two statements, waits for it.
 With Python's 0.005 a commit takes 12 ms under load, nearly all of it waiting."""
+
+
+ROOMS = (api, transcripts, checkpoints, telemetry, usage, live, pages, datasette_mount)
+"""Of the routes."""
 
 
 class App:
@@ -70,15 +75,9 @@ class App:
         self.listeners = live.Listeners()
         self.questions = datasette_mount.Questions(self.store)
         self.litestar = Litestar(
-            route_handlers=[
-                *api.ROUTES,
-                *usage.ROUTES,
-                *telemetry.ROUTES,
-                *live.ROUTES,
-                *pages.ROUTES,
-                *datasette_mount.ROUTES,
-            ],
+            route_handlers=[route for room in ROOMS for route in room.ROUTES],
             lifespan=[self.lifespan],
+            guards=[check_bounds],
             openapi_config=pages.OPENAPI,
             exception_handlers={
                 Problem: api.on_problem,
@@ -89,7 +88,7 @@ class App:
         )
         self.gate = Gate(Sound(Heads(self.litestar), self.store), settings, self.tokens)  # type: ignore[arg-type]
         fast_path = FastPath(Counted(self.gate, self.traffic), self.gate, self.store, self.traffic)
-        self.asgi = Forwarded(fast_path, settings)
+        self.asgi = Undecoded(Forwarded(fast_path, settings), *MATERIAL)
         for name in ("store", "listeners", "traffic", "questions", "gate"):
             self.litestar.state[name] = getattr(self, name)
         self.is_prepared = False

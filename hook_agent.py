@@ -11,8 +11,9 @@ first, and from there to the store in order, each event once.
     The hook command        one payload from stdin into the spool, as quickly as Python starts
     Sender                  from the spool to the store
     Client                  SessionHookAgent, its plain twin `.sync`, and `hook_agent`, which reads the environment
-    Claude Code's settings  where the hooks are put in, and taken out again
     Commands                python hook_agent.py hook, test, flush, status, install, uninstall, run
+
+What only some need stands in files beside this one: hook_agent_install.py, hook_agent_run.py, hook_agent_langchain.py.
 """
 
 from __future__ import annotations
@@ -76,8 +77,6 @@ _EVENT_BYTES = (1 << 20) - 4096  # the store takes 1 MiB of data; the rest is fo
 _DEPTH = 60  # the store takes 64 levels, of which the event itself is one
 _PARTS = 600_000  # of one event: more would not fit; what has a part many times over is not to be unfolded for ever
 _MARKS = 1_200_000  # of JSON: its brackets, commas and texts
-_DEEPEST = 100  # what is deeper is not even read
-_LONGEST_NUMBER = 100  # digits
 MOST_TEXTS = 20_000  # of one event, ids beside its type not counted: what is beyond would take long to look through
 _LARGEST = 1 << 63
 _SHORTEST_CUT = 16
@@ -196,49 +195,23 @@ def _encoded(value: object) -> bytes:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
 
 
+class _TooMuch(ValueError):
+    """JSON that is too deep, or has too many parts, to be looked into here."""
+
+
 def _decoded(text: bytes) -> Any:
-    """Raises ValueError for what is not JSON. What is not UTF-8 is replaced, what is too deep or too much left out."""
+    """Raises ValueError for what is not JSON, and _TooMuch. What is not UTF-8 is replaced."""
     import json
 
     said = text.decode("utf-8-sig", errors="replace")
     if len(said) > _MARKS and sum(map(said.count, ",[{")) > _MARKS:
-        said = _bounded(said)
+        raise _TooMuch("it has too many parts")
     try:
         return json.loads(said, strict=False)
     except json.JSONDecodeError:
         raise
-    except (RecursionError, ValueError):  # the second: a number of thousands of digits
-        whole_number: Any = lambda digits: int(digits) if len(digits) < _LONGEST_NUMBER else digits  # noqa: E731
-        return json.loads(_bounded(said), strict=False, parse_int=whole_number)
-
-
-def _bounded(text: str) -> str:
-    """JSON text without what is nested deeper than any event is, and only its beginning where it has too many parts."""
-    import re
-
-    kept: list[str] = []
-    closing, depth, start = "", 0, 0
-    beginning = 0, 0, 0, ""  # at the last comma: the pieces by then, what has come after them, and what is open
-    for parts, mark in enumerate(re.finditer(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[{\]},]', text, re.DOTALL)):
-        if parts > _MARKS:
-            pieces, start, end, closing = beginning
-            return "".join([*kept[:pieces], text[start:end], closing])
-        if mark[0] in "[{":
-            depth += 1
-            if depth < _DEEPEST:
-                closing = "]}"[mark[0] == "{"] + closing
-            elif depth == _DEEPEST:
-                kept.append(text[start : mark.start()])
-        elif mark[0] in "]}":
-            if depth == _DEEPEST:
-                kept.append(f'"{_CUT}"')
-                start = mark.end()
-            elif depth < _DEEPEST:
-                closing = closing[1:]
-            depth -= 1
-        elif mark[0] == "," and depth < _DEEPEST:
-            beginning = len(kept), start, mark.start(), closing
-    return "".join([*kept, text[start:]]) if depth < _DEEPEST else ""
+    except (RecursionError, ValueError) as error:  # the second: a number of thousands of digits
+        raise _TooMuch(str(error)) from None
 
 
 def _line(event: Members) -> bytes:
@@ -252,6 +225,13 @@ def _line(event: Members) -> bytes:
         event = {**event, "data": redaction.data(event["data"])}
         line = _encoded(event)
     return line if len(line) <= _EVENT_BYTES else _encoded(_fit(event))
+
+
+def _shorter(line: bytes) -> bytes:
+    """A line that the store finds too large, cut; empty where it cannot be."""
+    with _suppress(Exception):  # whatever it is, it must not hold up what is behind it
+        return _encoded(_fit(_Plain().value(_decoded(line)))) if len(line) > _EVENT_BYTES else b""
+    return b""
 
 
 def _fit(event: Members) -> Members:
@@ -759,18 +739,7 @@ _ATOM = (
     r"\\[\s\S]|\[\^?\]?(?:\\.|[^\]\\])*\]|\(\?(?:P?<\w+>|[a-zA-Z-]*[:)]|<?[=!])|[()|^$]|[*+?][+?]?|"
     r"\{\d*(?:,\d*)?\}[+?]?|[\s\S]"
 )
-_SAMPLES = {
-    r"\d": "0",
-    r"\w": "a",
-    r"\s": " ",
-    r"\n": "\n",
-    r"\t": "\t",
-    r"\r": "\r",
-    r"\D": "-",
-    r"\S": "a",
-    r"\W": "-",
-    ".": "a",
-}
+_SAMPLES = dict(zip((r"\d", r"\w", r"\s", r"\n", r"\t", r"\r", r"\D", r"\S", r"\W", "."), "0a \n\t\r-a-a"))
 _NOWHERE = (r"\b", r"\B", r"\A", r"\Z", "^", "$", "|")
 
 
@@ -1473,15 +1442,7 @@ def _member(line: bytes, name: bytes) -> str:
 # A payload goes to the store as it is, which maps it; beside it stands what only this side knows: `HookNarrator`
 # deduplicates, and attributes each to a program of the session.
 
-_BATCH_MARKS = (
-    b"tool_use_error>",
-    b"user doesn",
-    b"interrupted by",
-    b"rejected",
-    b"ermission",
-    b"approval",
-    b"Auto mode",
-)
+_BATCH_MARKS = b"tool_use_error>|user doesn|interrupted by|rejected|ermission|approval|Auto mode".split(b"|")
 
 
 def tells_something_new(payload: bytes) -> bool:
@@ -1489,10 +1450,12 @@ def tells_something_new(payload: bytes) -> bool:
 
     For the hook command, which decodes nothing: true where it is not sure.
     """
+    return not _is_of(b'"PostToolBatch"', payload) or any(mark in payload for mark in _BATCH_MARKS)
+
+
+def _is_of(hook: bytes, payload: bytes) -> bool:
     _, _, rest = payload.partition(b'"hook_event_name"')
-    if not rest.lstrip(b" \t\r\n:").startswith(b'"PostToolBatch"'):
-        return True
-    return any(mark in rest for mark in _BATCH_MARKS)
+    return rest.lstrip(b" \t\r\n:").startswith(hook)
 
 
 def _text(value: object) -> str:
@@ -1504,7 +1467,8 @@ _SESSIONS_KNOWN = 200
 _PROGRAMS_KNOWN = 100
 _DIGEST_LENGTH = 16  # hex digits: enough to tell apart the payloads of one session
 _ERROR_LENGTH = 1000
-_TRANSCRIPT_BYTES = 256 << 10  # of a transcript's end
+_TRANSCRIPT_BYTES = 256 << 10  # of a transcript's end, and of its beginning
+_SIBLINGS = 50  # the newest transcripts of a folder, among which is the one that a fork was made of
 # Claude Code waits for all who are told of one of these, before another comes.
 _IN_TURN = _names("SessionStart UserPromptSubmit Stop StopFailure SessionEnd")
 _HOOK_LINE = b'{"type":"hook",'
@@ -1523,26 +1487,29 @@ class HookNarrator:
     def __init__(self, state: Members | None = None) -> None:
         self.state: Members = {"recent": {}, "sessions": {}, **(state or {})}
 
-    def lines(self, record: bytes) -> list[bytes]:
-        """One, or none of what was told already; a record that is an event already stays as it is.
+    def line(self, record: bytes) -> bytes | None:
+        """None of what was told already; a record that is an event already stays as it is.
 
         Raises ValueError if a hook's payload is no JSON.
         """
         head, named, payload = record.partition(b',"hook":')
         if not named or b',"data":' in head or not record.endswith(b"}"):
-            return [record]
+            return record
         known, text = _decoded(head + b"}"), payload[:-1].strip()
-        body = _decoded(text)
+        try:
+            body = _decoded(text)
+        except _TooMuch:
+            body = None
         session = _as_id(known["sessionId"], "session") if known["sessionId"] else None
         line = {"eventId": known["eventId"], "timestamp": known["timestamp"]}
         line.update({"sessionId": session} if session else {})
         line.update({"userId": user} if (user := _as_user(known.get("userId"))) else {})
         if isinstance(body, dict) and _text(body.get("hook_event_name")) and _is_id(session or body.get("session_id")):
             if self._is_told(known, body, text):
-                return []
+                return None
             line.update(self._known(known, body, session))
         data = _redacted_by(_redaction(), text[len(_BYTE_ORDER_MARK) :] if text.startswith(_BYTE_ORDER_MARK) else text)
-        return [b'%s%s,"data":%s}' % (_HOOK_LINE, _encoded(line)[1:-1], data)]
+        return b'%s%s,"data":%s}' % (_HOOK_LINE, _encoded(line)[1:-1], data)
 
     # Once
 
@@ -1607,10 +1574,18 @@ class HookNarrator:
         told: Members = {"isReplaced": True} if lane == "" else {"agentId": lane} if lane else {}
         if hook == "SessionStart":
             told.update(_origin(known.get("parentSession"), known.get("tags")))
+            told.update({"where": known["where"]} if known.get("where") else {})
+            about["isFork"] = payload.get("source") == "fork"
         if lane or _is_id(payload.get("agent_id")):
             return told
         if hook in ("UserPromptSubmit", "StopFailure"):
             about["isToldOf"] = hook == "StopFailure"
+        if hook in ("Stop", "StopFailure", "SessionEnd"):
+            before, path = about.get("facts", {}), _text(payload.get("transcript_path"))
+            about["facts"] = {**before, **_facts_of(path)}
+            if about.pop("isFork", False) and not session and "forkedFrom" not in about["facts"]:
+                about["facts"].update({"forkedFrom": origin} if (origin := _origin_of(path)) else {})
+            told.update({"metadata": about["facts"]} if about["facts"] != before else {})
         if hook == "SessionEnd":
             error = "" if about["isToldOf"] else _last_api_error(_text(payload.get("transcript_path")))
             told.update({"error": error} if error else {}, **({"isWithin": True} if known.get("isWithin") else {}))
@@ -1658,23 +1633,58 @@ def _is_gone(process: str) -> bool:
     return bool(began) and _began(int(pid)) not in ("", began)
 
 
-def _last_api_error(path: str) -> str:
-    """What a transcript says of the error that the conversation ended with; empty where it did not."""
+def _transcript(path: str, is_end: bool = True) -> list[bytes]:
+    """The lines at the end of a transcript, or at its beginning; none of what is no plain file."""
     import stat
 
     if not path.endswith(".jsonl"):
-        return ""
+        return []
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         with open(descriptor, "rb") as file:
             about = os.fstat(descriptor)
             if not stat.S_ISREG(about.st_mode):
-                return ""
-            file.seek(max(0, about.st_size - _TRANSCRIPT_BYTES))
-            lines = file.read(_TRANSCRIPT_BYTES).split(b"\n")
+                return []
+            file.seek(max(0, about.st_size - _TRANSCRIPT_BYTES) if is_end else 0)
+            return file.read(_TRANSCRIPT_BYTES).split(b"\n")
     except (OSError, ValueError):
-        return ""
-    return next((_api_error(entry) for entry in map(_entry_in, reversed(lines)) if entry), "")
+        return []
+
+
+def _facts_of(path: str) -> dict[str, str]:
+    """Claude Code's title of the conversation, its own version, and of what other conversation this is a fork."""
+    found: dict[str, str] = {}
+    for line in [*_transcript(path, is_end=False), *_transcript(path)]:
+        if b'"type":"custom-title"' in line or b'"type":"ai-title"' in line:
+            with _suppress(ValueError, AttributeError):
+                title = _decoded(line)
+                found["custom"] = _text(title.get("customTitle")) or found.get("custom", "")
+                found["title"] = _text(title.get("aiTitle")) or found.get("title", "")
+        _, _, origin = line.partition(b'"forkedFrom":{')
+        found["forkedFrom"] = found.get("forkedFrom") or _member(origin, b'"sessionId":"')
+        found["claudeCodeVersion"] = found.get("claudeCodeVersion") or _member(line, b'"version":"')
+    found["title"] = found.pop("custom", "") or found.get("title", "")
+    return {name: text[:_ERROR_LENGTH] for name, text in found.items() if text}
+
+
+def _origin_of(path: str) -> str:
+    """The conversation that a fork was made of, which nothing names: that of whose lines it has copied most."""
+    found: dict[str, int] = {}
+    own = {_member(line, b'"uuid":"') for line in _transcript(path, is_end=False)} - {""}
+    with _suppress(OSError, ValueError):
+        others = [
+            it for it in os.scandir(os.path.dirname(path)) if it.is_file(follow_symlinks=False) and it.path != path
+        ]
+        for other in sorted(others, key=lambda it: it.stat().st_mtime)[-_SIBLINGS:]:
+            lines = _transcript(other.path, is_end=False)
+            found[other.name[: -len(".jsonl")]] = sum(_member(line, b'"uuid":"') in own for line in lines)
+    origin = max(found, key=lambda name: found[name], default="")
+    return origin if found.get(origin) else ""
+
+
+def _last_api_error(path: str) -> str:
+    """What a transcript says of the error that the conversation ended with; empty where it did not."""
+    return next((_api_error(entry) for entry in map(_entry_in, reversed(_transcript(path))) if entry), "")
 
 
 def _entry_in(line: bytes) -> Members | None:
@@ -1699,6 +1709,138 @@ def _api_error(entry: Members) -> str:
     text = _clean(("\n".join(texts) or _text(entry.get("error")) or "API Error")[:_ERROR_LENGTH])
     redaction = _redaction()
     return redaction.text(text) if redaction is not None else text
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Where it runs
+# ---------------------------------------------------------------------------------------------------------------------
+
+# Resource detection, once a session, of the environment and of small files: no process is started, nothing imported, no
+# credentials are taken of an address. Git's files: https://git-scm.com/docs/gitrepository-layout
+
+_PLACE_LENGTH = 300
+_SMALL_BYTES, _PACKED_BYTES = 64 << 10, 8 << 20
+_GIT_DEPTH = 64  # folders above the one at work
+_HEX, _ID_DIGITS = "0123456789abcdef", 64  # of the id of a container
+_POD_NAMESPACE = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
+_NODES, _IMAGES = ("NODE_NAME", "K8S_NODE_NAME"), ("CONTAINER_IMAGE", "IMAGE_NAME")
+_CI_RUNS = ("CI_JOB_URL", "BUILDKITE_BUILD_URL", "BUILD_URL")  # GitLab, Buildkite, Jenkins
+_CI_BRANCHES = ("GITHUB_HEAD_REF", "GITHUB_REF_NAME", "CI_COMMIT_REF_NAME", "BUILDKITE_BRANCH", "BRANCH_NAME")
+_CI_COMMITS = ("GITHUB_SHA", "CI_COMMIT_SHA", "BUILDKITE_COMMIT", "GIT_COMMIT")
+
+
+def where_it_runs() -> dict[str, str]:
+    """`host` `container` `image` `cwd` `repository` `branch` `commit` `ci`, as far as they are known. Never raises."""
+    found, host = _ci(), posix.uname().nodename
+    machine = {
+        "host": _first_setting(_NODES) or host,
+        "container": _own_container(host),
+        "image": _first_setting(_IMAGES),
+    }
+    for more in (_checkout(), machine):
+        found.update({name: text for name, text in more.items() if text})
+    return {name: _in_one_line(text)[:_PLACE_LENGTH] for name, text in found.items() if text}
+
+
+def _first_setting(names: Iterable[str]) -> str:
+    return next(filter(None, map(_setting, names)), "")
+
+
+def _file_text(path: str, most: int = _SMALL_BYTES) -> str:
+    """The beginning of a file; empty where there is none."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(most).decode("utf-8", "replace").strip()
+    except (OSError, ValueError):
+        return ""
+
+
+def _own_container(host: str) -> str:
+    """Of a pod its name, of any other container its id; a host has none."""
+    if _setting("KUBERNETES_SERVICE_HOST"):
+        namespace = _setting("POD_NAMESPACE") or _file_text(_POD_NAMESPACE)
+        return "/".join(filter(None, (namespace, _setting("POD_NAME") or host)))
+    mounts = (line.split() for line in _file_text("/proc/self/mountinfo", _PACKED_BYTES).splitlines())
+    own = [parts[3] for parts in mounts if len(parts) > 4 and parts[4] in ("/etc/hostname", "/etc/hosts")]
+    paths = "/".join([_file_text("/proc/self/cgroup"), *own]).replace("-", "/").replace(".", "/").split()
+    for part in "/".join(paths).split("/"):
+        if len(part) == _ID_DIGITS and not part.strip(_HEX):
+            return part
+    return host if posix.access("/.dockerenv", 0) or posix.access("/run/.containerenv", 0) else ""
+
+
+def _checkout() -> dict[str, str]:
+    try:
+        folder = posix.getcwd()
+    except OSError:  # it is gone
+        return {}
+    git = _git_folder(folder)
+    if not git:
+        return {"cwd": folder}
+    common = _resolved(git, _file_text(f"{git}/commondir") or ".")  # of a worktree: that of its repository
+    _, is_ref, ref = _file_text(f"{git}/HEAD").rpartition("ref: ")
+    commit = _commit(git, common, ref) if is_ref else ref
+    branch = (
+        ref[len("refs/heads/") :] if ref.startswith("refs/heads/") and ref != "refs/heads/.invalid" else ""
+    )  # reftable
+    return {"cwd": folder, "repository": _remote(f"{common}/config"), "branch": branch, "commit": commit}
+
+
+def _git_folder(folder: str) -> str:
+    """Of the checkout that a folder is in. In a worktree and in a submodule `.git` is a file that names it."""
+    for _ in range(_GIT_DEPTH):
+        git = f"{folder.rstrip('/')}/.git"
+        if _file_text(f"{git}/HEAD"):
+            return git
+        _, is_named, named = _file_text(git).partition("gitdir: ")
+        if is_named or folder in ("", "/"):
+            return _resolved(folder, named) if named else ""
+        folder = folder.rpartition("/")[0] or "/"
+    return ""
+
+
+def _resolved(folder: str, path: str) -> str:
+    return path if path.startswith("/") else f"{folder}/{path}"
+
+
+def _commit(git: str, common: str, ref: str) -> str:
+    loose = _file_text(f"{git}/{ref}") or _file_text(f"{common}/{ref}")
+    packed = _file_text(f"{common}/packed-refs", _PACKED_BYTES) + "\n"
+    before, is_packed, _ = packed.partition(f" {ref}\n")
+    return loose or (before.rpartition("\n")[2] if is_packed else "")
+
+
+def _remote(config: str) -> str:
+    """The address of `origin`, else of the first remote."""
+    found: dict[str, str] = {}
+    section = ""
+    for line in map(str.strip, _file_text(config).splitlines()):
+        name, _, value = line.partition("=")
+        section = line if line.startswith("[") else section
+        if section.startswith("[remote ") and name.strip().lower() == "url":
+            found.setdefault(section, _without_credentials(value.strip().strip('"')))
+    return found.get('[remote "origin"]') or next(iter(found.values()), "")
+
+
+def _without_credentials(address: str) -> str:
+    scheme, is_url, rest = address.partition("://")
+    place, slash, path = rest.partition("/")
+    return f"{scheme}://{place.rpartition('@')[2]}{slash}{path.partition('?')[0]}" if is_url else address
+
+
+def _ci() -> dict[str, str]:
+    """The run, and what of the checkout its files do not say: in a run the head is often detached."""
+    run = _first_setting(_CI_RUNS) if _setting("CI") or _setting("JENKINS_URL") else ""
+    if _setting("GITHUB_ACTIONS"):
+        server, repository, number = map(_setting, ("GITHUB_SERVER_URL", "GITHUB_REPOSITORY", "GITHUB_RUN_ID"))
+        run = f"{server}/{repository}/actions/runs/{number}"
+    if not run:
+        return {}
+    return {
+        "ci": _without_credentials(run),
+        "branch": _first_setting(_CI_BRANCHES),
+        "commit": _first_setting(_CI_COMMITS),
+    }
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -1750,7 +1892,7 @@ def _send_at_once(record: bytes) -> None:
 
     def send() -> None:
         with _suppress(Exception):  # there is nobody to tell
-            link.ask("POST", "/api/events", b"\n".join(HookNarrator().lines(record.rstrip(b"\n"))), _AT_ONCE_SECONDS)
+            link.ask("POST", "/api/events", HookNarrator().line(record.rstrip(b"\n")), _AT_ONCE_SECONDS)
 
     sending = threading.Thread(target=send, daemon=True)
     sending.start()
@@ -1784,8 +1926,11 @@ def _hook_record(payload: bytes, is_within: bool = False) -> bytes:
         "eventId": _event_id(),
         "timestamp": _now(_BEGUN),
     }
-    told = (f'"{name}":{_quoted(text)}' for name, text in known.items() if text or name == "sessionId")
+    told = [f'"{name}":{_quoted(text)}' for name, text in known.items() if text or name == "sessionId"]
     process = _setting("CLAUDE_PID")
+    if _is_of(b'"SessionStart"', payload):
+        place = ",".join(f'"{name}":{_quoted(text)}' for name, text in where_it_runs().items())
+        told.append(f'"where":{{{place}}}')
     head = ",".join(
         [*told, f'"ppid":{process if process.isdecimal() else posix.getppid()}'] + ['"isWithin":true'] * is_within
     )
@@ -1914,6 +2059,7 @@ _FAULT_PAUSE_SECONDS = 1.0
 _IDLE_SECONDS = 30.0
 _NDJSON = "application/x-ndjson"
 _KEPT = "What is written is kept until it is let in."
+_RENEW = "renew the store first. What is written is kept until then."
 _PROBLEM = "application/problem+json"
 _TOO_LARGE = 413
 _BAD_REQUEST = (400, _TOO_LARGE, 422)  # what is wrong is in the batch, and need not be in all of it
@@ -1991,27 +2137,25 @@ class _Link:
 
     def token(self) -> str:
         """As it is now: a file may get a new one at any time."""
-        if self.own_token is not None:
-            return self.own_token
-        if token := _setting("SESSION_TOKEN"):
-            return token
-        try:
-            with open(_setting("SESSION_TOKEN_FILE") or "", encoding="utf-8") as file:
-                return file.read().strip()
-        except (OSError, ValueError):
-            return ""
+        return self._token_and_trouble()[0]
 
     def token_trouble(self) -> str:
         """Why there is none, though a file is named; empty if there is one, or none is wanted."""
-        path = _setting("SESSION_TOKEN_FILE")
-        if self.own_token is not None or _setting("SESSION_TOKEN") or not path:
-            return ""
+        return self._token_and_trouble()[1]
+
+    def _token_and_trouble(self) -> tuple[str, str]:
+        token, path = self.own_token, _setting("SESSION_TOKEN_FILE")
+        if token is None:
+            token = _setting("SESSION_TOKEN")
+        if token or self.own_token is not None or not path:
+            return token, ""
         try:
             with open(path, encoding="utf-8") as file:
-                return "" if file.read().strip() else f"The token file {path} is empty."
+                token = file.read().strip()
+            return token, "" if token else f"The token file {path} is empty."
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        return f"The token file {path} cannot be read by uid {os.geteuid()}: {reason}{_owner_of(path)}."
+        return "", f"The token file {path} cannot be read by uid {os.geteuid()}: {reason}{_owner_of(path)}."
 
     def known(self) -> dict[str, str]:
         """What an environment has to have for a link like this one."""
@@ -2122,9 +2266,12 @@ class Sender:
         self._say_word("there")
         return 0.0
 
-    def is_worth_a_try(self) -> bool:
-        """Whether the token that was refused is another now."""
-        return self._refused is not None and self._refused != self.link.token()
+    def rest(self, seconds: float, wait: Callable[[float], object]) -> None:
+        """Until then, or what `wait` waits for has come, or the token that was refused is another."""
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0 and self._refused in (None, self.link.token()):
+            if wait(min(left, _LOOK_SECONDS)):
+                return
 
     def _say_word(self, word: str, trouble: str = "") -> None:
         told = f"{word} {_in_one_line(trouble)}".rstrip()
@@ -2171,12 +2318,12 @@ class Sender:
         narrator = HookNarrator(_decoded(_encoded(self._told)))
         for record in batch.lines:
             try:
-                sent.extend([(record, line) for line in narrator.lines(record)])
+                sent.extend([(record, line)] if (line := narrator.line(record)) else [])
             except Exception as error:  # noqa: PERF203 - whatever it is, it must not hold up what is behind it
                 refused.append((record, None, f"{type(error).__name__}: {error}"))
         for index, status, reason in self._post([line for _, line in sent]) if sent else ():
             record, line = sent[index]
-            refused.append((record if len(record) <= _EVENT_BYTES else line, status, reason))
+            refused.append((_shorter(line) or record, status, reason))
         for letter in refused:
             self.spool.bury(*letter)
         if narrator.state != self._told:
@@ -2187,8 +2334,8 @@ class Sender:
     def _post(self, lines: list[bytes]) -> list[Rejection]:
         """The store has the lines, but for those that are returned: refused for good. Raises _Unreachable."""
         answer = self._answer(lines)
-        if answer.status == _TOO_LARGE and len(lines) == 1 and len(lines[0]) > _EVENT_BYTES:
-            return self._post([_encoded(_fit(_decoded(lines[0])))])
+        if answer.status == _TOO_LARGE and len(lines) == 1 and (shorter := _shorter(lines[0])):
+            return self._post([shorter])
         if answer.status != 200 and len(lines) == 1:
             return [(0, answer.status, answer.body[:1000].decode(errors="replace"))]
         rejected = answer.rejections() if answer.status == 200 else None
@@ -2200,7 +2347,9 @@ class Sender:
             if status in _TRANSIENT or status >= 500:
                 raise _Unreachable(f"{self.link.service_url} cannot take an event now, {status}: {reason}")
             if reason.startswith("type:") and lines[index].startswith(_HOOK_LINE):
-                raise _Unreachable(f"{self.link.service_url} is older than this file: renew the store first. {_KEPT}")
+                raise _Unreachable(
+                    f"{self.link.service_url} is older than this file, and takes no hooks as they are: {_RENEW}"
+                )
         return rejected
 
     def _answer(self, lines: list[bytes]) -> _Answer:
@@ -2226,10 +2375,8 @@ class Sender:
             for session, known in dropped["sessions"].items()
             if known["count"] > 0
         ]
-        for start in range(0, len(lines), _BATCH_EVENTS):
-            part = lines[start : start + _BATCH_EVENTS]
-            for index, status, reason in self._post(part):
-                self.spool.bury(part[index], status, reason)
+        for index, status, reason in self._post(lines) if lines else ():
+            self.spool.bury(lines[index], status, reason)
         self.spool.told_dropped()
         return True
 
@@ -2272,9 +2419,7 @@ def _send_until_idle(sender: Sender) -> None:
             time.sleep(look)
             look = min(look * 1.5, _LOOK_SECONDS)
             continue
-        until = time.monotonic() + pause
-        while (left := until - time.monotonic()) > 0 and not sender.is_worth_a_try():
-            time.sleep(min(left, _LOOK_SECONDS))
+        sender.rest(pause, time.sleep)
         idle_since, look = time.monotonic(), _FIRST_LOOK_SECONDS
 
 
@@ -2290,7 +2435,6 @@ _TEST_SECONDS = 5.0
 _FLUSH_POLL_SECONDS = 0.005
 _MEMORY_BYTES = 8 << 20  # for what the spool does not take
 _RANDOM_BYTES = 4
-_LANGCHAIN = "hook_agent_langchain"
 
 
 class _Outlet:
@@ -2403,10 +2547,7 @@ class _Outlet:
                 self.work.wait(_LOOK_SECONDS)  # not for ever: other processes write to the spool, too
                 self.work.clear()
                 continue
-            until = time.monotonic() + pause
-            while (left := until - time.monotonic()) > 0 and not self.sender.is_worth_a_try():
-                if self.hurry.wait(min(left, _LOOK_SECONDS)):
-                    break
+            self.sender.rest(pause, self.hurry.wait)
             self.hurry.clear()
 
     def _step(self) -> float | None:
@@ -2619,7 +2760,8 @@ class SyncSessionHookAgent:
         self._is_entered, self._is_finalized = True, False
         parent = self._parent_session or _setting("SESSION_PARENT_ID")
         tags = self._tags or _setting("SESSION_TAGS")
-        return self._told("session_created", {"initial": self._initial or {}, **_origin(parent, tags)})
+        began = {"initial": self._initial or {}, **_origin(parent, tags), "metadata": {"where": where_it_runs()}}
+        return self._told("session_created", began)
 
     def log_action(self, action: Any = None, /, **members: Any) -> Members:
         """Something that the agent does or asks for: {"type": …, …}."""
@@ -2759,28 +2901,30 @@ class SyncSessionHookAgent:
     def langchain_handler(self, agent_id: str | None = None) -> Any:
         """A callback handler for LangChain and LangGraph, for any number of runs; where `agent_id` is given, those work
         for that agent. ImportError, if there is no LangChain, or hook_agent_langchain.py is missing."""
-        return _langchain().handler_for(self, agent_id)
+        return _beside("hook_agent_langchain", "langchain_handler()").handler_for(self, agent_id)
 
     def _leave(self, kind: type[BaseException] | None, error: BaseException | None) -> None:
         if not self._is_finalized:
             self.finalize(_end_by(kind, error))
 
 
-def _langchain() -> Any:
-    """The module beside this one; in a checkout it lies with the containers. Raises ImportError."""
+def _beside(name: str, wanted: str) -> Any:
+    """The module in a file beside this one; in a checkout it lies with the containers. Raises ImportError."""
     import importlib.util
 
     sys.modules.setdefault("hook_agent", sys.modules[__name__])
     folder = os.path.dirname(os.path.abspath(__file__))
     for place in (folder, f"{folder}/containers"):
-        if _LANGCHAIN not in sys.modules and os.path.exists(path := f"{place}/{_LANGCHAIN}.py"):
-            spec: Any = importlib.util.spec_from_file_location(_LANGCHAIN, path)
+        if name not in sys.modules and os.path.exists(path := f"{place}/{name}.py"):
+            spec: Any = importlib.util.spec_from_file_location(name, path)
             module = importlib.util.module_from_spec(spec)
             spec.loader.exec_module(module)
-            sys.modules[_LANGCHAIN] = module
-    if _LANGCHAIN not in sys.modules:
-        raise ImportError(f"langchain_handler() needs another file: copy containers/{_LANGCHAIN}.py to {folder}")
-    return sys.modules[_LANGCHAIN]
+            sys.modules[name] = module
+    if name not in sys.modules:
+        raise ImportError(
+            f"{wanted} needs another file: copy containers/{name}.py, or {_service_url()}/{name}.py, to {folder}"
+        )
+    return sys.modules[name]
 
 
 def _own_id(given: object, noun: str) -> str:
@@ -2852,17 +2996,9 @@ class SessionHookAgent:
         self._record = self.sync._record
         self.langchain_handler = self.sync.langchain_handler
 
-    @property
-    def session_id(self) -> str:
-        return self.sync.session_id
-
-    @property
-    def service_url(self) -> str:
-        return self.sync.service_url
-
-    @property
-    def user_id(self) -> str:
-        return self.sync.user_id
+    session_id = property(lambda self: self.sync.session_id)
+    service_url = property(lambda self: self.sync.service_url)
+    user_id = property(lambda self: self.sync.user_id)
 
     async def test_connection(self) -> bool:
         return await _awaited(self.sync._testing())
@@ -2889,330 +3025,10 @@ hook_agent = SessionHookAgent()
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Claude Code's settings
-# ---------------------------------------------------------------------------------------------------------------------
-
-# Installer: read, modify and write of settings.json under Claude Code's own lock, with a second look before the rename.
-
-# Not among them: WorktreeCreate (a hook there replaces git's worktrees), FileChanged (wants names of files),
-# PreModelSwitch (its timeout blocks) and MessageDisplay (what is shown waits for it).
-_HOOKED = """
-    SessionStart Setup InstructionsLoaded UserPromptSubmit UserPromptExpansion PreToolUse PermissionRequest
-    PermissionDenied PostToolUse PostToolUseFailure PostToolBatch Notification SubagentStart SubagentStop TaskCreated
-    TaskCompleted Stop StopFailure TeammateIdle ConfigChange CwdChanged DirectoryAdded WorktreeRemove PreCompact
-    PostCompact PostModelSwitch Elicitation ElicitationResult SessionEnd
-"""
-# Claude Code waits for these alone: what begins, so that it comes first, and what ends, because at the end of `-p` it
-# kills whatever still runs. While it waits for the last ones, those that have begun before come to their end.
-_WAITED_FOR = _names("SessionStart Setup UserPromptSubmit Stop StopFailure SubagentStop SessionEnd")
-_LOOKED_INTO = {"PostToolBatch": _BATCH_MARKS}  # by the shell: seldom does it tell something new
-_HOOK_SECONDS = 5
-_END_SECONDS = 10
-_ASIDE_SECONDS = 60  # nobody waits
-_END_BUDGET = "CLAUDE_CODE_SESSIONEND_HOOKS_TIMEOUT_MS"  # without it, older clients end all of SessionEnd after 1.5 s
-_END_BUDGET_MS = "10500"  # a little more than the hook has, and a number that nobody else writes: so we know it again
-_LOCKED_SECONDS = 15.0  # Claude Code holds its lock for milliseconds, and takes one of this age for left behind:
-_STALE_SECONDS = 10.0
-_LOCKED_POLL_SECONDS = 0.02
-_LOOK_AGAIN_SECONDS = 0.02
-_CHANGING_SECONDS = 8.0  # less than what makes a lock an old one
-_TRIES_TO_READ = 5  # of what is no JSON, which may be half of what somebody is just writing
-_MANAGED_SETTINGS = "/etc/claude-code/managed-settings.d/50-session-store.json"
-_OUR_COMMAND = r"\bhook_agent(\.hook\(\)|\.py['\"]? hook\b)"
-
-
-class _Refused(Exception):
-    """The settings are left as they are. The message says why, and where."""
-
-
-def _interpreter() -> str:
-    """One that outlives a virtual environment."""
-    return sys.executable if sys.prefix == sys.base_prefix else os.path.realpath(sys.executable)
-
-
-def _hook_command(marks: Iterable[bytes] = (), *, is_aside: bool = False) -> str:
-    """The shell command of a hook: silent and 0 whatever happens, also when the interpreter or this file is gone.
-
-    A module is compiled once and a script each time, so this file is imported. Its folder comes last in the path:
-    what else lies there must not take the place of the standard library. With `marks`, the shell passes over payloads
-    that have none of them, which costs a fifth of Python's start. Where nobody waits for the hook, the shell takes
-    the payload at once and ends, and what it leaves behind goes on: at the end of `-p` Claude Code kills the hooks
-    that it knows of.
-    """
-    import json
-    import shlex
-
-    folder = json.dumps(os.path.dirname(os.path.abspath(__file__)), ensure_ascii=False)
-    code = f"import sys; sys.path.append({folder}); import hook_agent; hook_agent.hook()"
-    command = f"{shlex.quote(_interpreter())} -I -S -c {shlex.quote(code)}"
-    if not is_aside:
-        return f"{command} >/dev/null 2>&1 || :"
-    command = f'printf %s "$p" | {command}'
-    if has_mark := "|".join(f"*{shlex.quote(mark.decode())}*" for mark in marks):
-        command = f"case ${{p#*hook_event_name}} in {has_mark}) {command};; esac"
-    return f"exec 3<&0; {{ p=$(cat <&3); {command}; }} >/dev/null 2>&1 & :"  # for of a job 0 is /dev/null
-
-
-# What install puts into it, and uninstall takes out
-
-
-def _is_ours(hook: object) -> bool:
-    import re
-
-    return isinstance(hook, dict) and bool(re.search(_OUR_COMMAND, _text(hook.get("command"))))
-
-
-def _our_hooks() -> dict[str, Members]:
-    hooks: dict[str, Members] = {}
-    for event in _HOOKED.split():
-        if event in _WAITED_FOR:
-            hooks[event] = {"type": "command", "command": _hook_command(), "timeout": _HOOK_SECONDS}
-        else:
-            aside = _hook_command(_LOOKED_INTO.get(event, ()), is_aside=True)
-            hooks[event] = {"type": "command", "command": aside, "timeout": _ASIDE_SECONDS, "async": True}
-    hooks["SessionEnd"]["timeout"] = _END_SECONDS
-    return hooks
-
-
-def _with_hooks(settings: Members) -> None:
-    """Put our hooks in, in place of older ones. Raises _Refused."""
-    hooks = _container(settings, "hooks", {})
-    for event, hook in _our_hooks().items():
-        groups = _container(hooks, event, [])
-        older = [(there, index) for there in _hooks_in(groups) for index, it in enumerate(there) if _is_ours(it)]
-        for there, index in older:
-            there[index] = hook
-        if not older:
-            groups.append({"hooks": [hook]})
-    _container(settings, "env", {}).setdefault(_END_BUDGET, _END_BUDGET_MS)
-
-
-def _without_hooks(settings: Members) -> None:
-    """Take them out again, with the containers that were made for them."""
-    hooks, env = settings.get("hooks"), settings.get("env")
-    for event, groups in list(hooks.items()) if isinstance(hooks, dict) else ():
-        for there in _hooks_in(groups):
-            if any(map(_is_ours, there)):
-                there[:] = [hook for hook in there if not _is_ours(hook)]
-                groups[:] = [group for group in groups if group != {"hooks": []}]
-                _tidy(hooks, event)
-                _tidy(settings, "hooks")
-    if isinstance(env, dict) and env.get(_END_BUDGET) == _END_BUDGET_MS:
-        del env[_END_BUDGET]
-        _tidy(settings, "env")
-
-
-def _container(parent: Members, name: str, new: Any) -> Any:
-    """The member, which is made if need be. Raises _Refused where it is of another kind."""
-    found = parent.setdefault(name, new)
-    if type(found) is not type(new):
-        raise _Refused(f'"{name}" should be {"an object" if new == {} else "an array"}')
-    return found
-
-
-def _hooks_in(groups: object) -> list[list[Any]]:
-    """The hooks of each group of an event."""
-    hooks = [it.get("hooks") for it in groups if isinstance(it, dict)] if isinstance(groups, list) else []
-    return [it for it in hooks if isinstance(it, list)]
-
-
-def _tidy(parent: Any, name: str) -> None:
-    if not parent.get(name):
-        parent.pop(name, None)
-
-
-# The file of the settings
-
-
-def _settings_file(project: str | None = None, managed: bool = False) -> str:
-    """The file of the user's own settings, of a project's or of the machine's, as Claude Code names it."""
-    if managed:
-        return _MANAGED_SETTINGS
-    if project is None:
-        folder = os.environ.get("CLAUDE_CONFIG_DIR") or os.path.join(os.path.expanduser("~"), ".claude")
-    elif os.path.isdir(project):
-        folder = os.path.join(project, ".claude")
-    else:
-        raise _Refused(f"there is no folder {project}")
-    return os.path.abspath(os.path.join(folder, "settings.json"))
-
-
-def _text_in(path: str) -> str | None:
-    """None: there is no such file. Raises _Refused."""
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            return file.read()
-    except FileNotFoundError:
-        return None
-    except UnicodeDecodeError as error:
-        raise _Refused(f"it is not JSON: {error}") from None
-
-
-def _settings_in(text: str | None) -> Members:
-    """Raises _Refused where they are no JSON object."""
-    import json
-
-    try:
-        settings = {} if text is None else json.loads(text)
-    except json.JSONDecodeError as error:
-        raise _Refused(f"line {error.lineno} column {error.colno} is not JSON: {error.msg}") from None
-    except RecursionError as error:
-        raise _Refused(f"it is not JSON: {error}") from None
-    if not isinstance(settings, dict):
-        raise _Refused("the settings should be an object")
-    return settings
-
-
-class _SettingsLock:
-    """Claude Code's own lock of a file of settings: a folder beside it. One that is old is left from a crash."""
-
-    def __init__(self, path: str) -> None:
-        self._folder = f"{path}.lock"
-
-    def __enter__(self) -> None:
-        deadline = time.monotonic() + _LOCKED_SECONDS
-        while not self._is_made():
-            if time.monotonic() > deadline:
-                raise _Refused(f"somebody else is changing these settings: {self._folder} is there")
-            time.sleep(_LOCKED_POLL_SECONDS)
-
-    def _is_made(self) -> bool:
-        try:
-            os.mkdir(self._folder)
-        except FileExistsError:
-            with _suppress(OSError):
-                if time.time() - os.stat(self._folder).st_mtime > _STALE_SECONDS:
-                    os.rmdir(self._folder)
-            return False
-        return True
-
-    def __exit__(self, *_: object) -> None:
-        with _suppress(OSError):
-            os.rmdir(self._folder)
-
-
-def _change_file(path: str, change: Callable[[Members], None]) -> bool:
-    """Whether that changed anything. Where nothing is to be changed, nothing is touched."""
-    try:
-        if not _changed(path, change):
-            return False
-        os.makedirs(os.path.dirname(os.path.realpath(path)), exist_ok=True)
-        with _SettingsLock(path):
-            return _change_until_it_stays(path, change)
-    except _Refused as reason:
-        raise _Refused(f"{path}: {reason}") from None
-
-
-def _change_until_it_stays(path: str, change: Callable[[Members], None]) -> bool:
-    """Whoever does not heed the lock may write at any moment: so it is looked again before the change and after it."""
-    has_changed, until = False, time.monotonic() + _CHANGING_SECONDS
-    while time.monotonic() < until:
-        changed = _changed(path, change)
-        if not changed:
-            return has_changed
-        has_changed |= _put_settings(path, *changed)
-        time.sleep(_LOOK_AGAIN_SECONDS)
-    raise _Refused("it is changed by somebody else again and again")
-
-
-def _changed(
-    path: str, change: Callable[[Members], None], tries: int = _TRIES_TO_READ
-) -> tuple[str | None, str] | None:
-    """The text as it is and as it is to be, empty where nothing is left; None: there is nothing to change."""
-    import json
-
-    text = _text_in(path)
-    try:
-        settings, before = _settings_in(text), _settings_in(text)
-    except _Refused:
-        if not tries:
-            raise
-        time.sleep(_LOOK_AGAIN_SECONDS)
-        return _changed(path, change, tries - 1)
-    change(settings)
-    if settings == before:
-        return None
-    is_file = bool(settings) or os.path.islink(path)
-    return text, f"{json.dumps(settings, indent=2, ensure_ascii=False)}\n" if is_file else ""
-
-
-def _put_settings(path: str, old: str | None, new: str) -> bool:
-    """Put the new text in place of the old at one instant, with its mode and owner; False: it is not there any more."""
-    place = os.path.realpath(path)
-    unfinished = f"{place}.{os.getpid()}.tmp"
-    try:
-        with open(unfinished, "x", encoding="utf-8") as file:
-            file.write(new)
-            file.flush()
-            os.fsync(file.fileno())
-            _take_after(path, file.fileno())
-        if _text_in(path) != old:
-            return False
-        if new:
-            os.replace(unfinished, place)
-        else:
-            os.unlink(place)
-        return True
-    finally:
-        with _suppress(FileNotFoundError):
-            os.unlink(unfinished)
-
-
-def _take_after(path: str, descriptor: int) -> None:
-    try:
-        old = os.stat(path)
-    except FileNotFoundError:
-        return
-    if (old.st_uid, old.st_gid) != (os.geteuid(), os.getegid()):
-        os.fchown(descriptor, old.st_uid, old.st_gid)
-    os.fchmod(descriptor, old.st_mode & 0o7777)
-
-
-def _open_to_others(path: str) -> str:
-    """The file or the folder above it that others than root and this user can write; empty if there is none."""
-    import stat
-
-    while True:
-        found = os.stat(path)
-        is_sticky = stat.S_ISDIR(found.st_mode) and found.st_mode & stat.S_ISVTX  # others may add, not replace
-        by_group = found.st_mode & stat.S_IWGRP and found.st_gid != 0
-        if found.st_uid not in (0, os.geteuid()) or ((by_group or found.st_mode & stat.S_IWOTH) and not is_sticky):
-            return path
-        if path == "/":
-            return ""
-        path = os.path.dirname(path)
-
-
-def _check_closed(path: str) -> None:
-    """Whoever can write what each user's Claude Code is to run can run anything as each of them. Raises _Refused."""
-    for needed in (os.path.abspath(__file__), _interpreter(), path):
-        while not os.path.exists(needed):
-            needed = os.path.dirname(needed)
-        if found := _open_to_others(os.path.realpath(needed)):
-            raise _Refused(
-                f"{found} can be written by others than root, who could then run anything as anybody who starts "
-                "Claude Code here. Let it be root's alone (chown root, chmod go-w), or put this file elsewhere"
-            )
-
-
-def _compile() -> str:
-    """Compiles this file, so that also the first hook finds it compiled; why that could not be, else empty."""
-    import py_compile
-
-    source = os.path.abspath(__file__)
-    name = f"hook_agent.{sys.implementation.cache_tag}.pyc"
-    try:
-        py_compile.compile(source, os.path.join(os.path.dirname(source), "__pycache__", name), doraise=True)
-    except OSError as error:
-        return str(error)
-    return ""
-
-
-# ---------------------------------------------------------------------------------------------------------------------
 # Commands
 # ---------------------------------------------------------------------------------------------------------------------
 
-# Command line; `run` supervises a process: exit codes, signals, orphans, its last lines.
+# Command line. What only some need is a further file: hook_agent_install.py, hook_agent_run.py.
 
 
 def _own_spool() -> Spool:
@@ -3307,284 +3123,27 @@ def _hook(arguments: list[str]) -> int:
     hook()
 
 
-def _install(arguments: list[str]) -> int:
-    """put the hooks into Claude Code's settings, and keep what is there; safe to repeat"""
-    return _change_settings("install", _install, arguments)
+def _further(name: str, file: str, doc: str) -> Callable[[list[str]], int]:
+    """A command that another file has."""
+
+    def command(arguments: list[str]) -> int:
+        return int(getattr(_beside(file, name), name)(arguments))
+
+    command.__doc__ = doc
+    return command
 
 
-def _uninstall(arguments: list[str]) -> int:
-    """take the hooks out of Claude Code's settings again"""
-    return _change_settings("uninstall", _uninstall, arguments)
-
-
-def _change_settings(name: str, command: Callable[[list[str]], int], arguments: list[str]) -> int:
-    """1: the settings could not be changed, and are as they were."""
-    parser = _parser(name, command)
-    where = parser.add_mutually_exclusive_group()
-    where.add_argument("--user", action="store_true", help="your own settings, as if nothing is said")
-    where.add_argument("--project", metavar="DIR", help="the settings of the project in this folder")
-    where.add_argument("--managed", action="store_true", help=f"the settings of this machine: {_MANAGED_SETTINGS}")
-    options, is_install = parser.parse_args(arguments), name == "install"
-    try:
-        path = _settings_file(options.project, options.managed)
-        if options.managed and is_install:
-            _check_closed(path)
-        changed = _change_file(path, _with_hooks if is_install else _without_hooks)
-    except (_Refused, OSError, UnicodeEncodeError) as trouble:
-        print(f"Nothing was changed: {trouble}", file=sys.stderr)
-        return 1
-    (_tell_install if is_install else _tell_uninstall)(path, changed)
-    return 0
-
-
-def _tell_install(path: str, changed: bool) -> None:
-    trouble = _compile()
-    if changed:
-        print(f"{len(_HOOKED.split())} hooks are in {path} now; all else there is as it was. Each of them runs\n")
-        print(f"    {_hook_command()}\n")
-    else:
-        print(f"The hooks are in {path} already.")
-    if trouble:
-        print(f"This file could not be compiled beforehand, which makes each hook a little slower: {trouble}")
-    print(
-        "From its next start on, what Claude Code does goes to the store that its environment names:\n"
-        f"SESSION_SERVICE_URL (here {_service_url()}), SESSION_TOKEN or SESSION_TOKEN_FILE, SESSION_USER_ID.\n"
-        "Say `test` in place of `install` to learn whether that store can be reached from here."
-    )
-
-
-def _tell_uninstall(path: str, changed: bool) -> None:
-    if not changed:
-        print(f"Nothing to do: there are no hooks of ours in {path}.")
-    elif os.path.exists(path):
-        print(f"The hooks are no longer in {path}; all else there is as it was.")
-    else:
-        print(f"{path} is gone: there were only our hooks in it.")
-
-
-# `run`
-
-
-class _Output:
-    """What a command writes: passed on byte for byte, while its last lines are kept."""
-
-    _LINE_BYTES = 4096
-    _SECONDS = 1.0  # how long to wait for the end of what is written once the command is gone: its children may go on
-
-    def __init__(self, lines: int) -> None:
-        import collections
-
-        self._lines: collections.deque[bytes] = collections.deque(maxlen=lines)
-        self._threads: list[threading.Thread] = []
-        self._writing: list[int] = []
-
-    def redirections(self) -> list[tuple[int, int, int]]:
-        """What posix_spawn has to do so that the command writes here."""
-        return [self._redirection(1), self._redirection(2)] if self._lines.maxlen else []
-
-    def _redirection(self, to: int) -> tuple[int, int, int]:
-        import threading
-
-        reading, writing = os.pipe()
-        self._writing.append(writing)
-        self._threads.append(threading.Thread(target=self._pass_on, args=(reading, to), daemon=True))
-        self._threads[-1].start()
-        return os.POSIX_SPAWN_DUP2, writing, to
-
-    def command_has_it(self) -> None:
-        """Only the command, and whom it lets, writes here from now on."""
-        for writing in self._writing:
-            os.close(writing)
-
-    def _pass_on(self, reading: int, to: int) -> None:
-        line = b""
-        try:
-            while piece := os.read(reading, 1 << 16):
-                _write_all(to, piece)
-                *whole, line = (line + piece).split(b"\n")
-                self._lines.extend(text[: self._LINE_BYTES] for text in whole)
-                line = line[: self._LINE_BYTES]
-        except OSError:  # nobody reads it any more, and so the command gets SIGPIPE as it would without us
-            pass
-        finally:
-            os.close(reading)
-            if line:
-                self._lines.append(line)
-
-    def last_lines(self) -> str | None:
-        """The last lines of a command that has ended; None if they are not kept."""
-        deadline = time.monotonic() + self._SECONDS
-        for thread in self._threads:
-            thread.join(max(0.0, deadline - time.monotonic()))
-        return b"\n".join(self._lines).decode(errors="replace") if self._lines.maxlen else None
-
-
-def _write_all(to: int, data: bytes) -> None:
-    import contextlib
-    import select
-
-    while data:
-        select.select([], [to], [])  # whoever shares it with us may have made it one that does not block
-        with contextlib.suppress(BlockingIOError):
-            data = data[os.write(to, data) :]
-
-
-def _passed_on() -> set[int]:
-    """The signals that are meant for the command."""
-    import signal
-
-    return {getattr(signal, f"SIG{name}") for name in ("TERM", "INT", "HUP", "QUIT", "USR1", "USR2", "WINCH")}
-
-
-def _next_signal(awaited: set[int]) -> tuple[int, bool]:
-    """A signal, and whether it came from the keyboard or the window: the terminal has sent it to the command as well.
-
-    Where the system does not say from whom it came (macOS), those signals are the terminal's, if there is one.
-    """
-    import signal
-
-    of_terminal = (signal.SIGINT, signal.SIGQUIT, signal.SIGWINCH)
-    if not hasattr(signal, "sigwaitinfo"):
-        number = signal.sigwait(awaited)
-        return number, number in of_terminal and os.isatty(0)
-    info = signal.sigwaitinfo(awaited)
-    from_kernel = 128  # SI_KERNEL
-    return info.si_signo, info.si_code == from_kernel and info.si_signo in of_terminal
-
-
-def _wait_for(process: int) -> int:
-    """Waits for the end of a process and passes signals on to it until then: its exit code, negative if by a signal.
-
-    Reaps whatever else ends: as process 1 of a container there is nobody else to do it. Needs the signals blocked.
-    """
-    import signal
-
-    awaited = {*_passed_on(), signal.SIGCHLD}
-    while True:
-        number, is_typed = _next_signal(awaited)
-        if number != signal.SIGCHLD:
-            if not is_typed:
-                os.kill(process, number)  # not yet reaped, so nobody else has its number
-            continue
-        ended = dict(_ended_processes())
-        if process in ended:
-            return os.waitstatus_to_exitcode(ended[process])
-
-
-def _ended_processes() -> Iterator[tuple[int, int]]:
-    """The number and the wait status of each child that has ended."""
-    try:
-        while (ended := os.waitpid(-1, os.WNOHANG))[0]:
-            yield ended
-    except ChildProcessError:
-        return
-
-
-def _start(command: list[str], session_id: str, output: _Output, mask: Iterable[int]) -> int:
-    """Starts a command with the signal mask and handlers that we were started with. Raises OSError."""
-    import signal
-
-    try:
-        return os.posix_spawnp(
-            command[0],
-            command,
-            {**os.environ, "SESSION_ID": session_id},
-            file_actions=output.redirections(),
-            setsigmask=mask,
-            setsigdef=(signal.SIGPIPE, signal.SIGXFSZ),  # Python itself ignores these two
-        )
-    finally:
-        output.command_has_it()
-
-
-def _run_to_its_end(
-    command: list[str], session_id: str, output: _Output, mask: Iterable[int]
-) -> tuple[int, str | None]:
-    """Runs a command: the exit code as a shell gives it, and what went wrong."""
-    import signal
-
-    try:
-        code = _wait_for(_start(command, session_id, output, mask))
-    except OSError as error:
-        reason = f"{command[0]}: {error.strerror}"
-        print(f"hook_agent.py run: {reason}", file=sys.stderr)
-        return 127 if isinstance(error, FileNotFoundError) else 126, reason
-    if code < 0:
-        return 128 - code, f"killed by signal {-code}: {signal.strsignal(-code)}"
-    return code, f"exit code {code}" if code else None
-
-
-def _run(arguments: list[str]) -> int:
-    """run a program as a session of its own: run [--output-lines N] -- COMMAND …"""
-    parser = _parser("run", _run)
-    parser.add_argument("--output-lines", type=int, default=0, metavar="N", help="keep the last N lines that it writes")
-    parser.add_argument("command", nargs="+", metavar="-- COMMAND …")
-    options = parser.parse_args(arguments)
-    return _run_as_session(options.command, options.output_lines)
-
-
-def _run_as_session(command: list[str], output_lines: int) -> int:
-    """The exit code of the command, whether or not the store is there."""
-    import signal
-
-    # First of all, so that none is missed, and so that threads which begin later have them blocked as well.
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {*_passed_on(), signal.SIGCHLD})
-    initial = {"source": "run", "command": command, "cwd": _folder(), "host": os.uname().nodename, "start": _now()}
-    output = _Output(max(0, output_lines))
-    with SessionHookAgent(initial=initial).sync as session:
-        killed_before = _killed_for_memory()
-        code, outcome = _run_to_its_end(command, session.session_id, output, mask)
-        killed = _killed_for_memory() - killed_before
-        for number in _passed_on():
-            signal.signal(number, lambda *_: None)  # they are for the command, which is gone
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        if killed > 0:
-            told = f"the kernel killed {killed} of its processes for want of memory"
-            outcome = f"{outcome}; {told}" if outcome else told
-        end = {"status": "failed" if code else "success", "outcome": outcome, "exitCode": code}
-        session.finalize({**end, "response": output.last_lines()})
-    return code
-
-
-def _killed_for_memory() -> int:
-    """How many processes of this control group were killed for want of memory until now; 0 where nobody can tell."""
-    for path in _memory_files():
-        with _suppress(OSError, ValueError), open(path, encoding="ascii") as file:
-            counts = dict(line.split() for line in file)
-            return int(counts["oom_kill"]) if "oom_kill" in counts else 0
-    return 0
-
-
-def _memory_files() -> Iterator[str]:
-    """Of either version of control groups. Inside a container its own group may stand at the root."""
-    try:
-        with open("/proc/self/cgroup", encoding="utf-8") as file:
-            groups = [line.rstrip("\n").split(":", 2) for line in file]
-    except (OSError, ValueError):
-        return
-    for number, controllers, group in groups:
-        if "memory" in controllers.split(","):
-            yield from (f"/sys/fs/cgroup/memory{place}/memory.oom_control" for place in (group.rstrip("/"), ""))
-        if number == "0":
-            for mount in ("/sys/fs/cgroup", "/sys/fs/cgroup/unified"):
-                yield from (f"{mount}{place}/memory.events" for place in (group.rstrip("/"), ""))
-
-
-def _folder() -> str | None:
-    try:
-        return os.getcwd()
-    except OSError:  # it is gone: no reason for the command not to run
-        return None
-
-
+_INSTALL = "put the hooks into Claude Code's settings, and keep what is there; safe to repeat"
+_UNINSTALL = "take the hooks out of Claude Code's settings again"
+_RUN = "run a program as a session of its own: run [--output-lines N] -- COMMAND …"
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "hook": _hook,
     "test": _test,
     "flush": _flush,
     "status": _status,
-    "install": _install,
-    "uninstall": _uninstall,
-    "run": _run,
+    "install": _further("install", "hook_agent_install", _INSTALL),
+    "uninstall": _further("uninstall", "hook_agent_install", _UNINSTALL),
+    "run": _further("run", "hook_agent_run", _RUN),
 }
 
 
@@ -3592,7 +3151,11 @@ def main(arguments: list[str] | None = None) -> int:
     """0; 1 if it was not as it should be; 2 if used wrongly."""
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments and arguments[0] in COMMANDS:
-        return COMMANDS[arguments[0]](arguments[1:])
+        try:
+            return COMMANDS[arguments[0]](arguments[1:])
+        except ImportError as error:
+            print(f"hook_agent.py: {error}", file=sys.stderr)
+            return 1
     wants_help = bool(arguments) and arguments[0] in ("-h", "--help")
     lines = [f"  {name:10} {command.__doc__}" for name, command in COMMANDS.items()]
     text = "\n".join(["usage: python hook_agent.py COMMAND …", "", *lines, "", "COMMAND --help says more."])

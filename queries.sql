@@ -356,3 +356,71 @@ WHERE created >= coalesce(nullif(:from, ''), '0') AND created < coalesce(nullif(
 GROUP BY 1
 ORDER BY sessions DESC
 LIMIT 100;
+
+/* costs-by-day: What it costs, by day and user
+   By the quarters of an hour of the ledger, in UTC. `user`: only theirs; `days`: so far back (30). */
+SELECT substr(at, 1, 10) AS day, user_id, sum(requests) AS requests, sum(input_tokens) AS input_tokens,
+       sum(output_tokens) AS output_tokens, sum(cache_read_tokens) AS cache_read_tokens, round(sum(cost_usd), 4) AS cost_usd,
+       sum(unpriced) AS unpriced
+FROM costs
+WHERE at >= strftime('%Y-%m-%d', 'now', '-' || coalesce(nullif(:days, ''), 30) || ' days')
+  AND user_id = coalesce(nullif(:user, ''), user_id)
+GROUP BY day, user_id
+ORDER BY day DESC, cost_usd DESC;
+
+/* costs-by-model: What each model costs
+   With how much of the input came from the cache. `user`: only theirs; `days`: so far back (30). */
+SELECT model, sum(requests) AS requests, sum(input_tokens) AS input_tokens, sum(output_tokens) AS output_tokens,
+       round(1.0 * sum(cache_read_tokens) / nullif(sum(input_tokens + cache_read_tokens + cache_write_tokens), 0), 3)
+         AS cache_hits,
+       round(sum(cost_usd), 4) AS cost_usd, sum(unpriced) AS unpriced
+FROM costs
+WHERE at >= strftime('%Y-%m-%d', 'now', '-' || coalesce(nullif(:days, ''), 30) || ' days')
+  AND user_id = coalesce(nullif(:user, ''), user_id)
+GROUP BY model
+ORDER BY cost_usd DESC;
+
+/* dearest-sessions: Sessions that cost most
+   And how much of it sub-agents used. `user`: only theirs. */
+SELECT c.session_id, c.user_id, sum(c.requests) AS requests, round(sum(c.cost_usd), 4) AS cost_usd,
+       round(sum(iif(c.agent_id IS NULL, 0, c.cost_usd)), 4) AS of_agents, sum(c.unpriced) AS unpriced
+FROM costs c
+WHERE c.user_id = coalesce(nullif(:user, ''), c.user_id)
+GROUP BY c.session_id
+ORDER BY cost_usd DESC
+LIMIT 100;
+
+/* dearest-prompts: Prompts that cost most
+   All the requests that one prompt has led to, of the session `session`. */
+SELECT u.prompt_id, (SELECT substr(a.text, 1, 200) FROM actions a
+                     WHERE a.session_id = u.session_id AND a.kind = 'prompt'
+                       AND a.data ->> '$.prompt_id' = u.prompt_id LIMIT 1) AS text,
+       count(*) AS requests, sum(u.total_tokens) AS tokens, round(sum(u.cost_usd), 4) AS cost_usd
+FROM usage u
+WHERE u.session_id = :session
+GROUP BY u.prompt_id
+ORDER BY cost_usd DESC
+LIMIT 100;
+
+/* dear-outliers: Sessions that cost more than twice their project's mean
+   Of the sessions that have a price. */
+WITH spent AS (
+  SELECT session_id, user_id, project, sum(cost_usd) AS cost_usd FROM costs
+  GROUP BY session_id HAVING sum(cost_usd) > 0
+), means AS (
+  SELECT project, avg(cost_usd) AS mean, count(*) AS sessions FROM spent GROUP BY project
+)
+SELECT s.session_id, s.user_id, s.project, round(s.cost_usd, 4) AS cost_usd, round(m.mean, 4) AS mean_usd
+FROM spent s JOIN means m ON m.project IS s.project
+WHERE s.cost_usd > 2 * m.mean
+ORDER BY s.cost_usd DESC
+LIMIT 100;
+
+/* unpriced-models: Models that nobody can price
+   SESSIONS_PRICES is where to say what they cost. */
+SELECT model, sum(unpriced) AS requests, count(DISTINCT session_id) AS sessions, sum(input_tokens) AS input_tokens,
+       sum(output_tokens) AS output_tokens
+FROM costs
+WHERE cost_from = 'unpriced'
+GROUP BY model
+ORDER BY requests DESC;

@@ -9,8 +9,8 @@
    Times are text, RFC 3339, UTC, milliseconds, Z: 2026-02-13T20:59:12.345Z, so
    that they sort as they stand. JSON is text, and checked. Ids are 1 to 128 of
    A-Z a-z 0-9 . _ - and case-sensitive; the server checks them before they come
-   here. The connection that writes has three functions of sessionstore/model/folds.py
-   registered: initial_document, metadata_after and state_after. */
+   here. The connection that writes has four functions of sessionstore/model/folds.py
+   registered: initial_document, metadata_after, metadata_with_prompt and state_after. */
 
 PRAGMA application_id = 1399157617;   /* "Sesq", which marks the file as a session store */
 
@@ -107,6 +107,31 @@ CREATE TABLE documents (
   document    TEXT NOT NULL CHECK (json_type(document) = 'object'),
   PRIMARY KEY (session_id, name)
 ) STRICT;
+
+/* By what sessions are looked for and grouped: of their metadata what is text, apart from their rows, which are written
+   again with every event. */
+CREATE TABLE labels (
+  session_id  TEXT PRIMARY KEY REFERENCES sessions ON DELETE CASCADE,
+  project     TEXT,
+  branch      TEXT,
+  host        TEXT,
+  origin      TEXT,                            -- the session that it goes on from: it was cleared, or forked off that
+  is_pinned   INTEGER NOT NULL DEFAULT 0 CHECK (is_pinned IN (0, 1))
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX labels_by_project ON labels (project) WHERE project IS NOT NULL;
+CREATE INDEX labels_by_branch  ON labels (branch)  WHERE branch IS NOT NULL;
+CREATE INDEX labels_by_host    ON labels (host)    WHERE host IS NOT NULL;
+CREATE INDEX labels_by_origin  ON labels (origin)  WHERE origin IS NOT NULL;
+CREATE INDEX labels_of_pinned  ON labels (session_id) WHERE is_pinned;
+
+CREATE TABLE tags (
+  tag         TEXT NOT NULL,
+  session_id  TEXT NOT NULL REFERENCES sessions ON DELETE CASCADE,
+  PRIMARY KEY (tag, session_id)
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX tags_by_session ON tags (session_id);
 
 /* One row is something that a person is waited for: an open ask, or (reason
    input) that the main agent sits at its prompt. A session waits as long as it has
@@ -291,6 +316,189 @@ CREATE VIRTUAL TABLE search USING fts5 (
 INSERT INTO search (search, rank) VALUES ('automerge', 0);      -- index_search merges, a little with every call
 INSERT INTO search (search, rank) VALUES ('crisismerge', 100);
 INSERT INTO search (search, rank) VALUES ('usermerge', 8);      -- so many pieces become one
+
+------------------------------------------------------------------------------
+-- Material: what agents' programs left here to have it back as it was
+------------------------------------------------------------------------------
+
+/* Not made of events, and no event is made of it: nobody searches it, and neither
+   the views nor the file tree show it (sessionstore/store/material.py). Times are
+   milliseconds since 1970. What is deleted is hidden at once, and removed some at a
+   time. */
+
+/* The lines of a conversation, or of a sub-agent in it, as the agent's program wrote them. */
+CREATE TABLE transcripts (
+  transcript      INTEGER PRIMARY KEY,
+  folder          TEXT NOT NULL,               -- the program's own names for it: the Agent SDK's project key,
+  session         TEXT NOT NULL,               --   its session id,
+  subpath         TEXT NOT NULL,               --   and what is beside the conversation itself; empty: that
+  generation      INTEGER NOT NULL,            -- 1, 2, 3 …: the newest counts; older ones are of a file that was replaced
+  source          TEXT NOT NULL CHECK (source IN ('sdk', 'file')),
+  session_id      TEXT,                        -- the session of the store that it belongs to, if any; it may be gone
+  written_by      TEXT,                        -- the name of the token that began it; null where none was needed
+  created         INTEGER NOT NULL,
+  updated         INTEGER NOT NULL,
+  lines           INTEGER NOT NULL DEFAULT 0,
+  bytes           INTEGER NOT NULL DEFAULT 0,  -- of these lines
+  pieces          INTEGER NOT NULL DEFAULT 0,  -- of transcript_pieces count so many, the first; what stands behind is
+                                               --   of a batch that was broken off
+  stored_bytes    INTEGER NOT NULL DEFAULT 0,  -- of its pieces
+  digest          TEXT NOT NULL DEFAULT '',    -- SHA-256 of its bytes, hexadecimal
+  source_bytes    INTEGER NOT NULL DEFAULT 0,  -- of what it was made from, before secrets were taken out
+  source_digest   TEXT,                        -- of that; null: not known
+  summary         TEXT,                        -- what the program folds of a main conversation; a JSON object
+  summary_version INTEGER NOT NULL DEFAULT 0,  -- rises with every change of it
+  summarized      INTEGER,                     -- when it last changed
+  is_deleted      INTEGER NOT NULL DEFAULT 0 CHECK (is_deleted IN (0, 1))
+) STRICT;
+
+CREATE UNIQUE INDEX transcripts_by_key ON transcripts (folder, session, subpath, generation) WHERE NOT is_deleted;
+CREATE INDEX transcripts_by_session ON transcripts (session_id) WHERE session_id IS NOT NULL;
+CREATE INDEX transcripts_deleted    ON transcripts (transcript) WHERE is_deleted;
+
+/* Their bytes one after the other, in pieces that end wherever they are full. */
+CREATE TABLE transcript_pieces (
+  transcript  INTEGER NOT NULL,
+  number      INTEGER NOT NULL,                -- from 0
+  packed      BLOB NOT NULL,                   -- zlib
+  PRIMARY KEY (transcript, number)
+) STRICT;
+
+/* What was taken in already, so that the same again changes nothing. */
+CREATE TABLE transcript_batches (
+  transcript  INTEGER NOT NULL,
+  batch       TEXT NOT NULL,                   -- the caller's name for it
+  part        INTEGER NOT NULL,                -- from 0: a large batch is kept some lines at a time
+  lines       INTEGER NOT NULL,
+  digest      BLOB NOT NULL,                   -- SHA-256 of them as they came
+  PRIMARY KEY (transcript, batch, part)
+) STRICT, WITHOUT ROWID;
+
+/* What a session says in its metadata that material of these names is its own: `claude:` and a conversation's id,
+   `langgraph:` and a thread's. The last that says so has it. */
+CREATE TABLE claims (
+  name        TEXT PRIMARY KEY,
+  session_id  TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
+/* How much room material takes. */
+CREATE TABLE material_sizes (
+  scope  TEXT PRIMARY KEY,                     -- a session, or a thread of none; '-': transcripts of none; empty: all
+  bytes  INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TRIGGER transcript_grown AFTER UPDATE OF stored_bytes, session_id ON transcripts BEGIN
+  UPDATE material_sizes SET bytes = bytes - OLD.stored_bytes WHERE scope IN ('', coalesce(OLD.session_id, '-'));
+  INSERT INTO material_sizes VALUES ('', NEW.stored_bytes), (coalesce(NEW.session_id, '-'), NEW.stored_bytes)
+  ON CONFLICT DO UPDATE SET bytes = bytes + excluded.bytes;
+END;
+
+CREATE TRIGGER transcript_gone AFTER DELETE ON transcripts BEGIN
+  UPDATE material_sizes SET bytes = bytes - OLD.stored_bytes WHERE scope IN ('', coalesce(OLD.session_id, '-'));
+  DELETE FROM material_sizes WHERE bytes = 0 AND scope = coalesce(OLD.session_id, '-');
+END;
+
+/* A thread of LangGraph: its checkpoints, and the writes of tasks that lead to the next one. What is in them is
+   opaque; it is kept once for the same content within a scope. */
+CREATE TABLE checkpoint_threads (
+  thread_row  INTEGER PRIMARY KEY,
+  thread      TEXT NOT NULL,                   -- the program's own name for it
+  session_id  TEXT,                            -- the session of the store that it belongs to, if any; it may be gone
+  written_by  TEXT,                            -- as of a transcript
+  created     INTEGER NOT NULL,
+  updated     INTEGER NOT NULL,
+  is_deleted  INTEGER NOT NULL DEFAULT 0 CHECK (is_deleted IN (0, 1))
+) STRICT;
+
+CREATE UNIQUE INDEX checkpoint_threads_by_name ON checkpoint_threads (thread) WHERE NOT is_deleted;
+CREATE INDEX checkpoint_threads_by_session ON checkpoint_threads (session_id) WHERE session_id IS NOT NULL;
+CREATE INDEX checkpoint_threads_deleted    ON checkpoint_threads (thread_row) WHERE is_deleted;
+
+CREATE TABLE checkpoints (
+  thread_row  INTEGER NOT NULL,
+  ns          TEXT NOT NULL,                   -- of a graph within the graph; empty: the outermost
+  checkpoint  TEXT NOT NULL,                   -- sorts by time
+  parent      TEXT,
+  run_id      TEXT,
+  created     INTEGER NOT NULL,
+  about       TEXT NOT NULL                    -- for people: source, step …
+              CHECK (json_type(about) = 'object'),
+  versions    TEXT NOT NULL                    -- the version of each channel
+              CHECK (json_type(versions) = 'object'),
+  packed      BLOB NOT NULL,                   -- the checkpoint without values and versions, and its metadata
+  PRIMARY KEY (thread_row, ns, checkpoint)
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX checkpoints_by_run ON checkpoints (run_id) WHERE run_id IS NOT NULL;
+
+CREATE TABLE checkpoint_channels (
+  thread_row  INTEGER NOT NULL,
+  ns          TEXT NOT NULL,
+  channel     TEXT NOT NULL,
+  version     TEXT NOT NULL,                   -- as JSON
+  value       INTEGER NOT NULL,
+  PRIMARY KEY (thread_row, ns, channel, version)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE checkpoint_writes (
+  thread_row  INTEGER NOT NULL,
+  ns          TEXT NOT NULL,
+  checkpoint  TEXT NOT NULL,                   -- which may come later than they
+  task        TEXT NOT NULL,
+  number      INTEGER NOT NULL,                -- negative: of a special kind, of which the last counts
+  path        TEXT NOT NULL,                   -- of the task; they apply in the order of path, task, number
+  channel     TEXT NOT NULL,
+  value       INTEGER NOT NULL,
+  PRIMARY KEY (thread_row, ns, checkpoint, task, number)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE checkpoint_values (
+  value         INTEGER PRIMARY KEY,
+  scope         TEXT NOT NULL,                 -- the session, or the thread that belongs to none
+  digest        BLOB NOT NULL,                 -- SHA-256 of type and content
+  type          TEXT NOT NULL,                 -- how the program reads it
+  pieces        INTEGER NOT NULL DEFAULT 0,    -- 0: it is not all here yet
+  stored_bytes  INTEGER NOT NULL DEFAULT 0,
+  uses          INTEGER NOT NULL DEFAULT 0,    -- by channels and writes
+  touched       INTEGER NOT NULL               -- when it was last sent: what nobody uses goes some time after
+) STRICT;
+
+CREATE UNIQUE INDEX checkpoint_values_by_digest ON checkpoint_values (scope, digest);
+CREATE INDEX checkpoint_values_unused ON checkpoint_values (touched) WHERE uses = 0;
+
+CREATE TABLE checkpoint_pieces (
+  value   INTEGER NOT NULL,
+  number  INTEGER NOT NULL,                    -- from 0
+  packed  BLOB NOT NULL,                       -- zlib
+  PRIMARY KEY (value, number)
+) STRICT;
+
+CREATE TRIGGER checkpoint_value_kept AFTER UPDATE OF stored_bytes ON checkpoint_values BEGIN
+  INSERT INTO material_sizes
+  VALUES ('', NEW.stored_bytes - OLD.stored_bytes), (NEW.scope, NEW.stored_bytes - OLD.stored_bytes)
+  ON CONFLICT DO UPDATE SET bytes = bytes + excluded.bytes;
+END;
+
+CREATE TRIGGER checkpoint_value_gone AFTER DELETE ON checkpoint_values BEGIN
+  UPDATE material_sizes SET bytes = bytes - OLD.stored_bytes WHERE scope IN ('', OLD.scope);
+  DELETE FROM material_sizes WHERE bytes = 0 AND scope = OLD.scope;
+END;
+
+CREATE TRIGGER checkpoint_channel_made AFTER INSERT ON checkpoint_channels BEGIN
+  UPDATE checkpoint_values SET uses = uses + 1 WHERE value = NEW.value;
+END;
+
+CREATE TRIGGER checkpoint_channel_gone AFTER DELETE ON checkpoint_channels BEGIN
+  UPDATE checkpoint_values SET uses = uses - 1 WHERE value = OLD.value;
+END;
+
+CREATE TRIGGER checkpoint_write_made AFTER INSERT ON checkpoint_writes BEGIN
+  UPDATE checkpoint_values SET uses = uses + 1 WHERE value = NEW.value;
+END;
+
+CREATE TRIGGER checkpoint_write_gone AFTER DELETE ON checkpoint_writes BEGIN
+  UPDATE checkpoint_values SET uses = uses - 1 WHERE value = OLD.value;
+END;
 
 ------------------------------------------------------------------------------
 -- Folding: log entries
@@ -515,6 +723,17 @@ CREATE TRIGGER session_resumed INSTEAD OF INSERT ON changes WHEN NEW.type = 'ses
   DELETE FROM documents WHERE session_id = NEW.session_id AND name = 'final';
 END;
 
+CREATE TRIGGER claimed INSTEAD OF INSERT ON changes
+WHEN json_type(coalesce(NEW.data -> '$.metadata.claims', NEW.data -> '$.claims')) = 'array' BEGIN
+  INSERT OR REPLACE INTO claims
+  SELECT value, NEW.session_id FROM json_each(coalesce(NEW.data -> '$.metadata.claims', NEW.data -> '$.claims'))
+  WHERE type = 'text' AND (value GLOB 'claude:?*' OR value GLOB 'langgraph:?*');
+  UPDATE transcripts SET session_id = NEW.session_id
+  WHERE session_id IS NULL AND 'claude:' || session IN (SELECT name FROM claims WHERE session_id = NEW.session_id);
+  UPDATE checkpoint_threads SET session_id = NEW.session_id
+  WHERE session_id IS NULL AND 'langgraph:' || thread IN (SELECT name FROM claims WHERE session_id = NEW.session_id);
+END;
+
 CREATE TRIGGER metadata_updated INSTEAD OF INSERT ON changes WHEN NEW.type = 'metadata_updated' BEGIN
   UPDATE documents SET version = version + 1,
          document = metadata_after(document, (SELECT metrics FROM counted WHERE session_id = NEW.session_id),
@@ -570,6 +789,9 @@ END;
 CREATE TRIGGER session_deleted INSTEAD OF INSERT ON changes WHEN NEW.type = 'session_deleted' BEGIN
   DELETE FROM sessions WHERE session_id = NEW.session_id;
   INSERT INTO purges VALUES (NEW.session_id, NEW.cursor) ON CONFLICT DO UPDATE SET cursor = excluded.cursor;
+  DELETE FROM claims WHERE session_id = NEW.session_id;
+  UPDATE transcripts SET is_deleted = 1 WHERE session_id = NEW.session_id;
+  UPDATE checkpoint_threads SET is_deleted = 1 WHERE session_id = NEW.session_id;
 END;
 
 CREATE TRIGGER state_changed INSTEAD OF INSERT ON changes
@@ -616,6 +838,57 @@ WHEN NEW.name = 'state' AND NEW.document -> '$.agents' IS NOT OLD.document -> '$
   ON CONFLICT DO NOTHING;
   UPDATE sessions SET agents = (SELECT count(*) FROM agents WHERE session_id = NEW.session_id)
   WHERE session_id = NEW.session_id;
+END;
+
+------------------------------------------------------------------------------
+-- Folding: what sessions are called
+------------------------------------------------------------------------------
+
+/* The metadata by what of it sessions are looked for. */
+CREATE VIEW labelled AS
+SELECT session_id,
+       iif(json_type(document, '$.project') = 'text', document ->> '$.project', NULL) AS project,
+       iif(json_type(document, '$.where.branch') = 'text', document ->> '$.where.branch', NULL) AS branch,
+       iif(json_type(document, '$.where.host') = 'text', document ->> '$.where.host', NULL) AS host,
+       CASE 'text' WHEN json_type(document, '$.continues') THEN document ->> '$.continues'
+                   WHEN json_type(document, '$.forkedFrom') THEN document ->> '$.forkedFrom' END AS origin,
+       json_type(document, '$.pinned') IS 'true' AS is_pinned
+FROM documents WHERE name = 'metadata';
+
+CREATE VIEW tagged AS
+SELECT DISTINCT t.value AS tag, d.session_id
+FROM documents d, json_each(d.document, '$.tags') t WHERE d.name = 'metadata' AND t.type = 'text';
+
+CREATE TRIGGER labels_begun AFTER INSERT ON documents WHEN NEW.name = 'metadata' BEGIN
+  INSERT INTO labels SELECT * FROM labelled WHERE session_id = NEW.session_id;
+  INSERT INTO tags SELECT * FROM tagged WHERE session_id = NEW.session_id;
+END;
+
+CREATE TRIGGER labels_changed AFTER UPDATE OF document ON documents WHEN NEW.name = 'metadata' BEGIN
+  INSERT INTO labels SELECT * FROM labelled WHERE session_id = NEW.session_id
+  ON CONFLICT DO UPDATE SET (project, branch, host, origin, is_pinned)
+     = (excluded.project, excluded.branch, excluded.host, excluded.origin, excluded.is_pinned);
+END;
+
+CREATE TRIGGER tags_changed AFTER UPDATE OF document ON documents
+WHEN NEW.name = 'metadata' AND NEW.document -> '$.tags' IS NOT OLD.document -> '$.tags' BEGIN
+  DELETE FROM tags WHERE session_id = NEW.session_id;
+  INSERT INTO tags SELECT * FROM tagged WHERE session_id = NEW.session_id;
+END;
+
+/* The first thing that a person asked for names a session that has no name; Claude Code may say its own with any
+   prompt. It is not looked for far into the log: a session of an earlier version keeps its ways. */
+CREATE TRIGGER prompt_names AFTER INSERT ON events
+WHEN NEW.kind = 'prompt' AND NEW.type = 'action' AND NEW.agent_id IS NULL
+ AND (NEW.seq <= 200 OR json_type(NEW.data, '$.session_title') = 'text') BEGIN
+  UPDATE documents SET version = version + 1,
+         document = metadata_with_prompt(document, NEW.data, NEW.seq <= 200 AND NOT EXISTS (
+           SELECT 1 FROM events e CROSS JOIN words w ON w.cursor = e.cursor
+           WHERE e.session_id = NEW.session_id AND e.type = 'action' AND e.seq < NEW.seq AND e.kind = 'prompt'
+             AND e.agent_id IS NULL AND NOT w.is_machine_made))
+  WHERE session_id = NEW.session_id AND name = 'metadata'
+    AND (json_type(NEW.data, '$.session_title') = 'text'
+         OR document ->> '$.title' IS NULL AND NOT (SELECT is_machine_made FROM words WHERE cursor = NEW.cursor));
 END;
 
 ------------------------------------------------------------------------------
@@ -825,19 +1098,8 @@ CREATE VIEW usage_counted AS
 SELECT *, iif(cost_from = 'unpriced', requests, 0) AS unpriced, cost_from <> 'unpriced' AS is_priced
 FROM usage_sums WHERE is_best AND requests > 0;
 
-/* What a session has used, and what that cost; the totals are of all tokens but those of reasoning, which are of the
-   output. `from` is where the figures come from, the least certain of them: unpriced requests are counted apart. */
-CREATE VIEW spent AS
-SELECT session_id, sum(requests) AS requests, sum(input_tokens) AS input, sum(output_tokens) AS output,
-       sum(cache_read_tokens) AS cache_read, sum(cache_write_tokens + cache_write_1h_tokens) AS cache_write,
-       sum(reasoning_tokens) AS reasoning,
-       sum(input_tokens + output_tokens + cache_read_tokens + cache_write_tokens + cache_write_1h_tokens) AS total,
-       json_object('usd', iif(max(is_priced), round(sum(cost_usd), 10), NULL), 'unpricedRequests', sum(unpriced),
-                   'from', CASE WHEN max(cost_from = 'computed') THEN 'computed' WHEN max(cost_from = 'own') THEN 'own'
-                                WHEN max(cost_from = 'reported') THEN 'reported' ELSE 'unpriced' END) AS cost
-FROM usage_counted GROUP BY session_id;
-
-/* metadata.json, as GET /api/sessions/ID has it too. */
+/* metadata.json, as GET /api/sessions/ID has it too. What was used is the ledger's sum and what callers added
+   themselves; `from` says where its price is from, of several the least certain. */
 CREATE VIEW metadata AS
 SELECT s.session_id, s.user_id, s.status, s.created, s.parent_session, s.created_cursor, s.last_cursor,
        d.document -> '$.tags' AS tags,
@@ -851,7 +1113,7 @@ SELECT s.session_id, s.user_id, s.status, s.created, s.parent_session, s.created
          'subsessions', json(c.subsessions), 'ended', s.ended,
          'duration', max(0, CAST(round((julianday(s.ended) - julianday(s.created)) * 86400000) AS INTEGER)),
          'resumes', s.resumes, 'lastCursor', s.last_cursor), '}')
-       || ',' || substr(coalesce((
+       || ',' || substr(json_replace(coalesce((
             SELECT json_set(json_remove(d.document, '$.metrics'), '$.cost', json(p.cost), '$.tokenUsage', json_patch(
                      d.document -> '$.tokenUsage', json_object(
                        'input', p.input + coalesce(d.document ->> '$.tokenUsage.input', 0),
@@ -860,8 +1122,19 @@ SELECT s.session_id, s.user_id, s.status, s.created, s.parent_session, s.created
                        'cacheWrite', p.cache_write + coalesce(d.document ->> '$.tokenUsage.cacheWrite', 0),
                        'reasoning', p.reasoning + coalesce(d.document ->> '$.tokenUsage.reasoning', 0),
                        'total', p.total + coalesce(d.document ->> '$.tokenUsage.total', 0))))
-            FROM spent p WHERE p.session_id = s.session_id AND p.requests > 0),
-          json_remove(d.document, '$.metrics')), 2) AS document
+            FROM (SELECT sum(requests) AS requests, sum(input_tokens) AS input, sum(output_tokens) AS output,
+                         sum(cache_read_tokens) AS cache_read, sum(reasoning_tokens) AS reasoning,
+                         sum(cache_write_tokens + cache_write_1h_tokens) AS cache_write,
+                         sum(input_tokens + output_tokens + cache_read_tokens + cache_write_tokens
+                             + cache_write_1h_tokens) AS total,
+                         json_object('usd', iif(max(is_priced), round(sum(cost_usd), 10), NULL),
+                                     'unpricedRequests', sum(unpriced),
+                                     'from', CASE WHEN max(cost_from = 'computed') THEN 'computed'
+                                                  WHEN max(cost_from = 'own') THEN 'own'
+                                                  WHEN max(is_priced) THEN 'reported' ELSE 'unpriced' END) AS cost
+                  FROM usage_counted u WHERE u.session_id = s.session_id) p WHERE p.requests > 0),
+          json_remove(d.document, '$.metrics')), '$.asks', iif(s.status = 'waiting', (
+            SELECT count(*) FROM asks a WHERE a.session_id = s.session_id AND a.reason <> 'input'), 0)), 2) AS document
 FROM sessions s CROSS JOIN documents d ON d.session_id = s.session_id AND d.name = 'metadata'
 CROSS JOIN counted c ON c.session_id = s.session_id;
 

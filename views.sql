@@ -35,8 +35,14 @@ CREATE TEMP VIEW sessions (
   goals_completed,    -- how many of them are completed
   tokens_input,       -- tokens that its models read, as far as it was said
   tokens_output,      -- tokens that its models wrote
+  cost_usd,           -- what they cost, in US dollars, as far as that is known
   resumes,            -- how often it was taken up again
   tags,               -- its tags, with commas
+  title,              -- what it is called
+  project,            -- as it was said, else the name of its repository, else of its folder
+  branch,             -- the branch that it works on
+  host,               -- the machine that it runs on
+  pinned,             -- 1: a person wants to keep it in sight
   parent_session,     -- the session that started it
   last_cursor         -- its newest event
 ) AS
@@ -55,13 +61,21 @@ SELECT s.session_id, s.user_id, s.status, i.document ->> '$.input', m.document -
        s.bash_commands + coalesce(m.document ->> '$.metrics.bashCommands', 0),
        s.agents, s.goals,
        (SELECT count(*) FROM main.goals g WHERE g.session_id = s.session_id AND g.status = 'completed'),
-       m.document ->> '$.tokenUsage.input', m.document ->> '$.tokenUsage.output', s.resumes,
-       (SELECT group_concat(value, ', ') FROM json_each(m.document, '$.tags')), s.parent_session, s.last_cursor
+       m.document ->> '$.tokenUsage.input' + coalesce((
+         SELECT sum(u.input_tokens) FROM main.usage_counted u WHERE u.session_id = s.session_id), 0),
+       m.document ->> '$.tokenUsage.output' + coalesce((
+         SELECT sum(u.output_tokens) FROM main.usage_counted u WHERE u.session_id = s.session_id), 0),
+       (SELECT round(sum(u.cost_usd), 10) FROM main.usage_counted u WHERE u.session_id = s.session_id AND u.is_priced),
+       s.resumes,
+       (SELECT group_concat(value, ', ') FROM json_each(m.document, '$.tags')),
+       iif(json_type(m.document, '$.title') = 'text', m.document ->> '$.title', NULL), l.project, l.branch, l.host,
+       coalesce(l.is_pinned, 0), s.parent_session, s.last_cursor
 FROM (SELECT *, (SELECT a.cursor FROM main.asks a CROSS JOIN main.events e ON e.cursor = a.told
                  WHERE a.session_id = sessions.session_id
                  ORDER BY coalesce(e.data ->> '$.attention.reason', 'input') = 'input', a.cursor LIMIT 1) AS first_ask
       FROM main.sessions) s
 CROSS JOIN main.documents m ON m.session_id = s.session_id AND m.name = 'metadata'
+LEFT JOIN main.labels l ON l.session_id = s.session_id
 LEFT JOIN main.documents i ON i.session_id = s.session_id AND i.name = 'initial'
 LEFT JOIN main.documents f ON f.session_id = s.session_id AND f.name = 'final';
 
@@ -278,9 +292,82 @@ FROM main.events
 WHERE type IN ('state_updated', 'goal_added', 'goal_updated', 'agent_spawned', 'agent_updated', 'agent_completed')
   AND NOT EXISTS (SELECT 1 FROM main.purges p WHERE p.session_id = events.session_id AND events.cursor < p.cursor);
 
+/* What people noted about sessions and their events. */
+CREATE TEMP VIEW notes (
+  cursor,             -- its place in the whole store
+  session_id,         -- the session
+  user_id,            -- whose session it was
+  about,              -- the cursor of the event that it is about; null: the session
+  text,               -- what was noted
+  actor,              -- who noted it
+  timestamp,          -- when
+  data                -- all that was said
+) AS
+SELECT cursor, session_id, user_id, data ->> '$.at', data ->> '$.text', nullif(actor, ''), timestamp, data
+FROM main.events
+WHERE type = 'note_added'
+  AND NOT EXISTS (SELECT 1 FROM main.purges p WHERE p.session_id = events.session_id AND events.cursor < p.cursor);
+
 /* How much came in, minute by minute; what was deleted later is counted, too. */
 CREATE TEMP VIEW minutes (
   minute,             -- 2026-02-13T20:59
   events              -- how many events were stored in it
 ) AS
 SELECT minute, events FROM main.minutes;
+
+/* Requests to models, one row each, as the best source tells of it; those that count, so that a sum is the sum. */
+CREATE TEMP VIEW usage (
+  at,                 -- when the model answered
+  session_id,         -- the session
+  user_id,            -- whose session it is
+  project,            -- what it works on, where that was said
+  agent_id,           -- the agent that asked; null for the session itself
+  prompt_id,          -- the prompt that it was about
+  provider,           -- whose model it is
+  model,              -- the model
+  source,             -- who told of it: transcript, sdk, otlp_logs, otlp_spans, otlp_metrics, langchain …
+  input_tokens,       -- without what the cache gave or took
+  output_tokens,      -- with reasoning
+  cache_read_tokens,  -- what the cache gave
+  cache_write_tokens, -- what the cache took, for five minutes
+  cache_write_1h_tokens, -- what it took for an hour
+  reasoning_tokens,   -- of the output
+  total_tokens,       -- all of these but reasoning
+  cost_usd,           -- US dollars; null where nobody knows
+  cost_from,          -- reported by the client, own prices, computed by a price table, or unpriced
+  request_key,        -- what sources call the request
+  cursor              -- of the event that told of it
+) AS
+SELECT u.at, u.session_id, s.user_id, l.project, u.agent_id, u.prompt_id, u.provider, u.model, u.source,
+       u.input_tokens, u.output_tokens, u.cache_read_tokens, u.cache_write_tokens, u.cache_write_1h_tokens,
+       u.reasoning_tokens, u.total_tokens, u.cost_usd, u.cost_from, u.request_key, u.cursor
+FROM main.usage u JOIN main.sessions s USING (session_id)
+LEFT JOIN main.labels l ON l.session_id = u.session_id
+WHERE NOT u.is_copy AND EXISTS (
+  SELECT 1 FROM main.usage_sums b WHERE b.session_id = u.session_id AND b.agent_id = coalesce(u.agent_id, '')
+                                    AND b.family = u.family AND b.is_best);
+
+/* The same summed by session, agent, model and quarter of an hour: few rows, however many requests. */
+CREATE TEMP VIEW costs (
+  at,                 -- the beginning of the quarter of an hour
+  session_id,         -- the session
+  user_id,            -- whose session it is
+  project,            -- what it works on, where that was said
+  agent_id,           -- the agent that asked; null for the session itself
+  model,              -- the model
+  requests,           -- how many
+  input_tokens,       -- without what the cache gave or took
+  output_tokens,      -- with reasoning
+  cache_read_tokens,  -- what the cache gave
+  cache_write_tokens, -- what the cache took
+  cost_usd,           -- US dollars, of the requests that have a price
+  cost_from,          -- reported, own, computed or unpriced
+  unpriced            -- how many requests nobody can price
+) AS
+SELECT strftime('%Y-%m-%dT%H:%M:00.000Z', u.quarter * 900, 'unixepoch'), u.session_id, s.user_id,
+       l.project, nullif(u.agent_id, ''), nullif(u.model, ''), u.requests, u.input_tokens,
+       u.output_tokens, u.cache_read_tokens, u.cache_write_tokens + u.cache_write_1h_tokens,
+       iif(u.cost_from = 'unpriced', NULL, u.cost_usd), u.cost_from, iif(u.cost_from = 'unpriced', u.requests, 0)
+FROM main.usage_sums u JOIN main.sessions s USING (session_id)
+LEFT JOIN main.labels l ON l.session_id = u.session_id
+WHERE u.is_best AND u.requests > 0;

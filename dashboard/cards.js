@@ -17,16 +17,17 @@ export function drawAsks(place, card, names) {
 }
 export function drawCard(element, card) {
   element.dataset.status = card.status;
+  element.dataset.pinned = card.pinned === true;
   const name = slot(element, "name");
   name.href = sessionHash(card.sessionId);
   name.title = card.sessionId;
   const done = card.goalsCompleted ?? 0;
   fill(element, {
-    status: statusWords(card), name: Model.nameOf(card), age: card.status === "waiting"
+    status: statusWords(card), name: Model.nameOf(card), id: Model.idOf(card), age: card.status === "waiting"
       ? waitsSince(card)
       : `${since(card.updated)}${ago(clock.now() - millis(card.updated)) === "now" ? "" : " ago"}`,
     prompt: promptOf(card), "prompt-line": promptOf(card) ? true : null, step: Model.step(card), "step-line": Model.step(card) ? true : null,
-    who: card.userId === "unknown" ? "" : card.userId, where: [Model.project(card), text(card.model)].filter(Boolean).join(" · "),
+    who: card.userId === "unknown" ? "" : card.userId, where: [Model.project(card), Model.branchOf(card), Model.hostOf(card), text(card.model)].filter(Boolean).join(" · "),
       agents: agentsOf(card) ? `${Math.min(card.agentsActive ?? 0, agentsOf(card))} of ${few(agentsOf(card), "agent")} working` : "",
     "goals-line": card.goals ? true : null, goals: card.goals ? `${done} of ${few(card.goals, "goal")}` : "",
       entries: few(card.actions + card.responses, "entry", "entries"),
@@ -42,9 +43,10 @@ const agentsOf = (card) => Math.min(card.agents ?? 0, card.metrics?.agentsSpawne
 export function drawEnded(element, card) {
   element.firstElementChild.href = sessionHash(card.sessionId);
   element.firstElementChild.title = card.sessionId;
+  element.dataset.pinned = card.pinned === true;
   slot(element, "status").dataset.status = card.status;
   const why = Model.endedBy(card);
-  fill(element, { status: card.status, name: Model.nameOf(card), prompt: why || promptOf(card) || Model.project(card) || " ",
+  fill(element, { status: card.status, name: Model.nameOf(card), id: Model.idOf(card), prompt: why || promptOf(card) || Model.project(card) || " ",
     who: card.userId === "unknown" ? "" : card.userId,
     age: `${since(card.updated)}${ago(clock.now() - millis(card.updated)) === "now" ? "" : " ago"}` });
   slot(element, "prompt").classList.toggle("bad", card.status === "failed" && why !== "");

@@ -64,12 +64,27 @@ export async function finalize(session) {
   if (said && await attempt(() => asked(of(session.id, "/finalize"), { method: "POST", body: said }),
     "The session was ended.")) session.read();
 }
+const setMetadata = async (session, body, done) => {
+  if (await attempt(() => asked(of(session.id, "/metadata"), { method: "PATCH", body }), done)) session.read();
+};
+export async function rename(session) {
+  const { title } = session.document.metadata;
+  const said = await askPerson({ title: "Rename this session", words: "A name that a person gave stays, whatever the agent calls itself.",
+    yes: "Rename", fields: [{ name: "title", label: "Name", value: typeof title === "string" ? title : "" }] });
+  if (said) await setMetadata(session, { title: said.title.trim() || null }, "The name was saved.");
+}
+export const pin = (session) => setMetadata(session, { pinned: session.document.metadata.pinned !== true });
+export async function addNote(session) {
+  const said = await askPerson({ title: "Add a note", words: "For people who look at this session; the agent does not see it.", yes: "Add",
+    fields: [{ name: "text", label: "Note" }] });
+  if (said?.text.trim()) await attempt(() => asked(of(session.id, "/notes"), { method: "POST", body: said }), "The note was added.");
+}
 export async function editTags(session) {
   const said = await askPerson({ title: "Tags", words: "With commas between them.", yes: "Save",
     fields: [{ name: "tags", label: "Tags", value: (session.document.metadata.tags ?? []).join(", ") }] });
   if (!said) return;
   const tags = [...new Set(said.tags.split(",").map((tag) => tag.trim()).filter(Boolean))];
-  if (await attempt(() => asked(of(session.id, "/metadata"), { method: "PATCH", body: { tags } }), "The tags were saved.")) session.read();
+  await setMetadata(session, { tags }, "The tags were saved.");
 }
 export async function deleteSession(session) {
   const { actions, responses } = session.document.metadata;

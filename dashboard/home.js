@@ -143,16 +143,19 @@ export const home = {
   },
 };
 
+/** What a session is called, where it is one of those that are shown. */
+const nameHere = (id) => Model.nameOf(state.cards.get(id) ?? { sessionId: id });
 const feedList = new LongList(at("feed").parentElement, at("feed"), {
   key: (line) => line.cursor, height: () => 30, sticks: "top", create: () => make("t-feed"),
   update(row, line) {
-    if (row.dataset.key === String(line.cursor)) return;
-    row.dataset.key = line.cursor;
+    const key = `${line.cursor} ${nameHere(line.sessionId)}`;
+    if (row.dataset.key === key) return;
+    row.dataset.key = key;
     row.dataset.kind = line.kind;
     icon(row, line.icon);
     row.firstElementChild.href = Model.hashOf({ view: "session", id: line.sessionId, tab: "log", query: { entry: line.cursor } });
     row.firstElementChild.title = `${line.sessionId}  ${line.time}`;
-    fill(row, { time: timeText(line.time), who: Model.shortId(line.sessionId), text: line.text ? `${line.title}: ${line.text}` : line.title
+    fill(row, { time: timeText(line.time), who: nameHere(line.sessionId), text: line.text ? `${line.title}: ${line.text}` : line.title
       });
   },
 });

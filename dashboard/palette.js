@@ -49,7 +49,7 @@ const COMMANDS = [
 ];
 const commandsFor = (sought) => COMMANDS.filter(([name]) => name.toLowerCase().includes(sought)).map(([name, act]) => ({ name, act, what: "do" }));
 const searchFor = (words) => ({ name: `Search for “${words}”`, what: "find", act: () => go({ view: "search", query: { q: words } }) });
-const itemOf = (card) => ({ name: [Model.nameOf(card), Model.project(card), card.userId].filter(Boolean).join("  ·  "), what: card.status,
+const itemOf = (card) => ({ name: [...new Set([Model.nameOf(card), Model.project(card), card.userId, Model.idOf(card)])].filter(Boolean).join("  ·  "), what: card.status,
   act: () => go({ view: "session", id: card.sessionId, tab: "log" }) });
 
 at("palette").querySelector("input").oninput = (event) => palette.fill(event.target.value);

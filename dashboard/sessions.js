@@ -11,7 +11,7 @@ export const table = {
   items: [], next: null, asking: null, shown: "",
   async arrive() {
     const form = at("sessions-filter");
-    for (const name of ["status", "userId", "tag", "q"]) if (document.activeElement !== form[name]) form[name].value = route.query[name]
+    for (const name of ["status", "userId", "project", "tag", "q"]) if (document.activeElement !== form[name]) form[name].value = route.query[name]
       ?? "";
     if (this.shown === query(route.query) && this.items.length) return;
     this.shown = query(route.query);
@@ -62,8 +62,10 @@ const tableList = new LongList(at("table").parentElement, at("table"), {
   update(row, card) {
     row.firstElementChild.href = sessionHash(card.sessionId);
     slot(row, "status").dataset.status = card.status;
+    row.dataset.pinned = card.pinned === true;
     const took = card.duration ?? (Model.ENDED.includes(card.status) ? NaN : millis(card.updated) - millis(card.created));
-    fill(row, { status: card.status, name: [Model.nameOf(card), Model.project(card)].filter(Boolean).join("  ·  "), user: card.userId,
+    fill(row, { status: card.status, name: Model.nameOf(card), user: card.userId,
+      project: card.title ? Model.project(card) : "", id: Model.idOf(card),
       at: Model.askLines(card).map(oneLine).join(" · ") || Model.endedBy(card) || promptOf(card) || Model.step(card) || " ",
       entries: count(card.actions + card.responses), took: lasting(took) || " ", age: since(card.updated) });
   },

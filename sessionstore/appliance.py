@@ -15,9 +15,11 @@ from sessionstore.settings import Settings
 from sessionstore.store.broadcaster import Broadcaster
 from sessionstore.store.disk import Disk, size_of
 from sessionstore.store.folder import Ground
+from sessionstore.store.intake import Intake
 from sessionstore.store.integrity import Fault, check_integrity
 from sessionstore.store.reader import Reader
 from sessionstore.store.schema import DatabaseUnusable, open_writer
+from sessionstore.store.threads import Threads
 from sessionstore.store.writer import Writer
 from sessionstore.upkeep.archives import Archives
 from sessionstore.upkeep.backups import Backups
@@ -55,6 +57,9 @@ class Store:
             at_end=self.mirror.stop,
         )
         self.reader = Reader(settings.database)
+        redaction = self.writer.redactor.redaction if settings.redacts_transcripts else None
+        self.intake = Intake(self.writer, self.reader, redaction, settings.max_material)
+        self.threads = Threads(self.intake)
         self.backups = Backups(settings, self.disk, self.ground)
         self.comparison = Comparison(settings, self.ground)
         self.retention = Retention(settings, self.writer)
@@ -92,6 +97,7 @@ class Store:
         await self.writer.start()
         self.broadcaster.start(self.writer.cursor)
         await self.reader.start()
+        self.housekeeping = asyncio.create_task(self.intake.keep_house(self.settings.material_days))
         self.backups.start()
         self.comparison.start()
         self.retention.start()
@@ -109,6 +115,8 @@ class Store:
         await asyncio.to_thread(self.comparison.stop)
         await asyncio.to_thread(self.retention.stop)
         await asyncio.to_thread(self.webhooks.stop)
+        self.housekeeping.cancel()
+        self.intake.stop()
         await self.reader.stop()  # before the writer: whoever closes the database last leaves nothing beside it
         await self.writer.stop()
 

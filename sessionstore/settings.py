@@ -124,6 +124,12 @@ def optional_size(low: int, none: str) -> Callable[[str], int | None]:
     return lambda text: None if text == none else size(low)(text)
 
 
+def two_sizes(text: str) -> tuple[int, int | None]:
+    """One, or two with a comma."""
+    one, comma, all_together = text.partition(",")
+    return size(1 << 20)(one.strip()), size(1 << 20)(all_together.strip()) if comma else None
+
+
 def one_of(*choices: str) -> Callable[[str], str]:
     def read(text: str) -> str:
         if text in choices:
@@ -291,6 +297,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         "for a million tokens")] = msgspec.field(default_factory=dict)
     budgets: Annotated[tuple[Budget, ...], Setting("SESSIONS_BUDGETS", budgets, "File, TOML, of budgets: how much may "
         "be used before somebody is told")] = ()
+    redacts_transcripts: Annotated[bool, Setting("SESSIONS_REDACT_TRANSCRIPTS", switch, "on: they are taken out of "
+        "the lines of conversations as well, but for what is signed; off: these stay as they came")] = True
+    max_material: Annotated[tuple[int, int | None], Setting("SESSIONS_MAX_MATERIAL", two_sizes, "Bytes on disk that "
+        "the material of one session may take, and all of it together, such as 1G or 1G,50G; in all a quarter of the "
+        "disk, if not said")] = (1 << 30, None)
+    material_days: Annotated[int | None, Setting("SESSIONS_MATERIAL_DAYS", days, "Days after its last change after "
+        "which material goes that belongs to no session; off: never")] = 30
     webhooks: Annotated[tuple[Target, ...], Setting("SESSIONS_WEBHOOKS", targets, "File, JSON or TOML, that says who "
         "is told by HTTP of sessions that wait, fail or are lost")] = ()
     public_url: Annotated[str | None, Setting("SESSIONS_PUBLIC_URL", url, "Where people find the dashboard, for links "

@@ -19,8 +19,9 @@ from websockets.sync.client import connect
 
 from app import create_app
 from sessionstore.settings import BadSetting, Settings
+from sessionstore.web.pages import AGENTS
 from sessionstore.web.refusal_log import REMEMBERED, RefusalLog
-from sessionstore.web.tokens import Tokens
+from sessionstore.web.tokens import ROLES, Tokens
 from tests import commands, peers
 from tests.appliance import Appliance
 from tests.peers import eventually
@@ -129,7 +130,7 @@ def named(home: Path) -> Named:
 
     over, removed = made("over", "admin", "--expires", "1s"), made("removed", "admin")
     assert commands.token(home, "remove", "removed").returncode == 0
-    good = {role: made(f"a-{role}", role) for role in TOKENS}
+    good = {role: made(f"a-{role}", role) for role in ROLES}
     eventually(lambda: re.search("^over .* over ", commands.token(home, "list").stdout, re.MULTILINE))
     return Named(good, over, removed)
 
@@ -192,7 +193,7 @@ def test_where_no_token_is_needed_everybody_is_admin(appliance: Appliance) -> No
     assert (health["role"], health["tokens"]) == ("admin", False)
 
 
-AGENTS_FILES = ("GET /hook_agent.py", "GET /hook_agent_langchain.py", "GET /hook_agent.mjs")
+AGENTS_FILES = tuple(f"GET {path}" for path in AGENTS)
 EVERYBODY = (
     *("GET /health", "GET /", "GET /dashboard/{file}", "POST /api/login", "DELETE /api/login"),
     *AGENTS_FILES,
@@ -205,6 +206,8 @@ AGENTS_READ = (
 )
 READERS_READ = (
     "GET /api/sessions/{session_id}/archive",
+    "GET /api/transcripts/{folder}",
+    "GET /api/checkpoints",
     "GET /api/webhooks",
     "GET /metrics",
     "GET /api/sessions",
@@ -262,15 +265,36 @@ WRITES: dict[str, dict[str, object]] = {
     ),
     "POST /api/hooks/claude-code": {"session_id": "ID", "hook_event_name": "UserPromptSubmit", "prompt": "Go"},
 }
+NOTES: dict[str, dict[str, object]] = {"POST /api/sessions/{session_id}/notes": {"text": "Look at this"}}
 """Each with a body that is right; ID stands for the session."""
 DELETES = ("DELETE /api/sessions/{session_id}",)
 
+OWN = "/api/transcripts/{folder}/{session}"
+THREAD = "/api/checkpoints/{thread}"
+MATERIAL_READS = (f"GET {OWN}", f"GET {OWN}/subkeys", f"GET {OWN}/summary", f"GET {THREAD}/steps")
+MATERIAL_WRITES: dict[str, object] = {
+    f"POST {OWN}": {},
+    f"PUT {OWN}/summary": {},
+    f"DELETE {OWN}": {},
+    f"POST {THREAD}": {},
+    f"GET {THREAD}": {},
+    f"DELETE {THREAD}": {},
+    "DELETE /api/checkpoints": {},
+    f"POST {THREAD}/copy": {"to": "copy-ID"},
+    f"POST {THREAD}/prune": {"keep": {"": ["1"]}},
+}
+"""An agent has what it wrote itself, and of a thread the reader has the steps alone."""
+STEP = {"id": "1", "checkpoint": {"type": "x", "data": ""}, "metadata": {"type": "x", "data": ""}, "versions": {}}
+
 MAY: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(EVERYBODY, ("admin", "read", "ingest", "nobody")),
-    **dict.fromkeys(AGENTS_READ, ("admin", "read", "ingest")),
-    **dict.fromkeys(READERS_READ, ("admin", "read")),
+    **dict.fromkeys(EVERYBODY, (*ROLES, "nobody")),
+    **dict.fromkeys(AGENTS_READ, ROLES),
+    **dict.fromkeys(READERS_READ, ("admin", "control", "read")),
     **dict.fromkeys(WRITES, ("admin", "ingest")),
+    **dict.fromkeys(NOTES, ("admin", "control", "read")),
     **dict.fromkeys(DELETES, ("admin",)),
+    **dict.fromkeys(MATERIAL_READS, ("admin", "read", "ingest")),
+    **dict.fromkeys(MATERIAL_WRITES, ("admin", "ingest")),
 }
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND")
 
@@ -294,22 +318,41 @@ def path_of(operation: str, session_id: str) -> str:
         name="swagger-ui.css",
         path="any",
         file="main.js",
-    )
+        folder="folder",
+        session=session_id,
+        thread=session_id,
+    ) + ("?runId=1" if operation == "DELETE /api/checkpoints" else "")
 
 
 def attempt(server: Appliance, operation: str, session_id: str, credentials: Headers) -> Reply:
     """The operation as its callers do it, on this session."""
     headers = {**credentials}
     body = ""
-    if operation in WRITES:
+    if operation in WRITES | NOTES:
         headers |= NDJSON if operation == "POST /api/events" else JSON
-        body = json.dumps(WRITES[operation]).replace("ID", session_id)
+        body = json.dumps((WRITES | NOTES)[operation]).replace("ID", session_id)
+    if operation in (*MATERIAL_READS, *MATERIAL_WRITES):
+        writes_material(server, session_id, credentials)
+        body = json.dumps(MATERIAL_WRITES.get(operation)).replace("ID", session_id)
+        is_lines = operation in (f"POST {OWN}", f"POST {THREAD}")
+        body = json.dumps({"checkpoint": STEP}) if operation == f"POST {THREAD}" else body
+        headers |= NDJSON if is_lines else JSON
     if operation == "POST /api/login":
         headers |= JSON
         body = json.dumps({"token": TOKENS["read"]})
     if operation == "GET /ws":
         headers |= UPGRADE
     return ask(server, operation.partition(" ")[0], path_of(operation, session_id), headers, body)
+
+
+def writes_material(server: Appliance, session_id: str, credentials: Headers) -> None:
+    """Lines of a conversation with a summary, and a checkpoint, by one who may, else by the admin."""
+    path, thread = (path_of(f"POST {place}", session_id) for place in (OWN, THREAD))
+    for by in (dict(credentials), bearer(TOKENS["admin"])):
+        if ask(server, "POST", path, NDJSON | by, "{}").status == 200:
+            assert ask(server, "PUT", f"{path}/summary", JSON | by, "{}").status == 200
+            assert ask(server, "POST", thread, NDJSON | by, json.dumps({"checkpoint": STEP})).status == 200
+            return
 
 
 def new_session(server: Appliance) -> str:
@@ -380,7 +423,7 @@ def test_who_has_no_token_or_a_bad_one_is_turned_away(guarded: Appliance, named:
     assert (whole(guarded, session_id), cursor_of(guarded)) == (before, cursor)
 
 
-@pytest.mark.parametrize("role", TOKENS)
+@pytest.mark.parametrize("role", ROLES)
 @pytest.mark.parametrize("operation", MAY)
 def test_a_role_may_do_what_the_table_says_and_nothing_else(
     guarded: Appliance, named: Named, cookies: dict[str, dict[str, str]], operation: str, role: str
@@ -388,8 +431,8 @@ def test_a_role_may_do_what_the_table_says_and_nothing_else(
     expected = {"POST /api/sessions": 201, "GET /ws": 101, "GET /datasette": 307, "GET /schema/{path}": 404}.get(
         operation, 200
     )
-    changes = operation in WRITES or operation in DELETES
-    for credentials in (bearer(TOKENS[role]), bearer(named.good[role]), cookies[role]):
+    changes = operation in WRITES | NOTES or operation in DELETES
+    for credentials in (bearer(named.good[role]), *([bearer(TOKENS[role]), cookies[role]] if role in TOKENS else [])):
         session_id = new_session(guarded)
         before, cursor = whole(guarded, session_id), cursor_of(guarded)
         reply = attempt(guarded, operation, session_id, credentials)
@@ -1066,12 +1109,12 @@ FORM_TYPES = (
 )
 
 
-@pytest.mark.parametrize("operation", [*WRITES, "POST /api/login"])
+@pytest.mark.parametrize("operation", [*WRITES, *NOTES, "POST /api/login"])
 def test_a_form_of_another_site_is_never_taken_for_json(appliance: Appliance, operation: str) -> None:
     session_id = new_session(appliance)
     before, cursor = whole(appliance, session_id), cursor_of(appliance)
     method, path = operation.partition(" ")[0], path_of(operation, session_id)
-    body = json.dumps(WRITES.get(operation, {"token": "whatever"})).replace("ID", session_id)
+    body = json.dumps((WRITES | NOTES).get(operation, {"token": "whatever"})).replace("ID", session_id)
     for form_type in FORM_TYPES:
         reply = ask(appliance, method, path, {"Content-Type": form_type}, body)
         assert reply.status == 415, (form_type, reply)

@@ -6,6 +6,7 @@ import asyncio
 import json
 import random
 import re
+import time
 from contextlib import aclosing
 from functools import partial
 from itertools import count
@@ -161,3 +162,43 @@ def test_many_small_pieces_become_few_once_they_are_old(monkeypatch: pytest.Monk
     assert all(len(piece.items) == 1 for piece in broadcaster.pieces[-sharing.RECENT :])
     assert [item for piece in broadcaster.pieces for item in piece.items] == events
     assert broadcaster.events == len(events)
+
+
+def test_of_a_deleted_session_only_its_deletion_is_left() -> None:
+    broadcaster = published([event("s-1"), event("s-0")], [event("s-0"), event("s-0")])
+    kept = broadcaster.pieces[0].items[0]
+
+    async def scenario() -> None:
+        last, deletion, again = event("s-0"), event("s-0"), event("s-0")
+        deletion = msgspec.structs.replace(deletion, type="session_deleted")
+        broadcaster.publish([last, deletion, again])
+        found = []
+        for cursor in range(kept.cursor - 1, again.cursor):
+            piece = await broadcaster.after(cursor)
+            assert piece is not None
+            found.append([item for item in piece.items if item.cursor > cursor])
+        assert found == [[kept], *[[deletion, again]] * 5, [again]]
+        assert (broadcaster.events, broadcaster.bytes) == (3, sum(piece.size for piece in broadcaster.pieces))
+
+    asyncio.run(scenario())
+
+
+def test_listeners_whose_turn_took_long_wait_longer_for_the_next() -> None:
+    broadcaster = Broadcaster()
+
+    async def waits(turn: float) -> float:
+        """For what is published right after a turn that took so many seconds of the event loop."""
+        broadcaster.publish([event()])
+        await broadcaster.after(broadcaster.sealed)
+        time.sleep(turn)  # noqa: ASYNC251 (it is the loop's time)
+        await asyncio.sleep(0)
+        begun = time.monotonic()
+        broadcaster.publish([event()])
+        await broadcaster.after(broadcaster.sealed)
+        return time.monotonic() - begun
+
+    async def scenario() -> None:
+        assert await waits(0.02) > 2 * 0.02
+        assert min([await waits(0) for _ in range(5)]) < 2 * 0.02
+
+    asyncio.run(scenario())

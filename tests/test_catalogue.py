@@ -447,3 +447,35 @@ def test_the_list_of_views_is_that_of_views_sql(asked: Asked) -> None:
     assert [(kind, name) for kind, name, _ in listed] == [("view", name) for name in views()]
     for _, name, sql in listed:
         assert sql.partition("VIEW")[2] in views()[name].sql
+
+
+def test_what_was_used_is_asked_by_day_model_session_and_prompt(asked: Asked) -> None:
+    asked.happens("session_created", user_id="alice", data={"metadata": {"project": "shop"}})
+    asked.happens("action", data={"type": "prompt", "prompt": "Build it", "prompt_id": "p1"})
+    told: dict[str, Any] = {"source": "transcript", "model": "m", "inputTokens": 100, "cacheReadTokens": 300}
+    each: list[dict[str, Any]] = [{"costUsd": 2, "promptId": "p1"}, {"costUsd": 3, "agentId": "w"}, {"model": "x"}]
+    for number, more in enumerate(each):
+        data = told | {"requestKey": f"r{number}", "costFrom": "unpriced"} | more
+        asked.happens("usage_reported", data=data | ({"costFrom": "reported"} if "costUsd" in more else {}))
+    asked.happens(
+        "usage_reported", data={"source": "otlp_spans", "inputTokens": 10**6, "requestKey": "the same by a span"}
+    )
+    asked.happens("usage_reported", "cheap", {"costUsd": 0.5, "costFrom": "own"})
+    (row,) = asked.rows("SELECT tokens_input, cost_usd FROM sessions WHERE session_id = 's'")
+    assert row == [300, 5.0]
+    assert asked.rows("SELECT count(*), sum(total_tokens), sum(cost_usd) FROM usage WHERE session_id = 's'") == [
+        [3, 1200, 5]
+    ]
+    day = asked.question("costs-by-day", days="100000", user="alice")
+    assert [(row["requests"], row["cost_usd"], row["unpriced"]) for row in day] == [(3, 5, 1)]
+    models = {row["model"]: row["cache_hits"] for row in asked.question("costs-by-model", days="100000")}
+    assert models["m"] == models["x"] == 0.75
+    dearest = asked.question("dearest-sessions")
+    assert [(row["session_id"], row["cost_usd"], row["of_agents"]) for row in dearest] == [
+        ("s", 5, 3),
+        ("cheap", 0.5, 0),
+    ]
+    prompts = asked.question("dearest-prompts", session="s")
+    assert ("p1", "Build it", 2) in [(row["prompt_id"], row["text"], row["cost_usd"]) for row in prompts]
+    assert [row["model"] for row in asked.question("unpriced-models")] == ["x"]
+    assert asked.question("dear-outliers") == []

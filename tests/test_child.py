@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from sessionstore.analytics import datasette_process
 from sessionstore.analytics.datasette_process import DatasetteProcess
 from sessionstore.model.problems import Problem
 from sessionstore.store.schema import open_writer
+from tests.peers import SECONDS
 
 
 @contextmanager
@@ -57,6 +59,26 @@ def test_who_asks_a_process_that_cannot_be_started_is_told_so(database: Path) ->
                     await ask(datasette)
         assert b'"rows": [[1]]' in await ask(datasette)
         assert datasette.failures == 3
+        await datasette.stop()
+
+    asyncio.run(test())
+
+
+def test_one_that_has_become_large_is_replaced_when_nobody_asks(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def test() -> None:
+        datasette = DatasetteProcess(database)
+        await ask(datasette)
+        monkeypatch.setattr(datasette_process, "MAX_RESIDENT_BYTES", 1 << 20)
+        for number in range(2):
+            answers = await asyncio.gather(*(ask(datasette) for _ in range(4)))
+            assert all(b'"rows": [[1]]' in answer for answer in answers)
+            async with asyncio.timeout(SECONDS):
+                while datasette.process is not None:  # noqa: ASYNC110
+                    await asyncio.sleep(0)
+            assert datasette.starts == number + 1
+        assert datasette.failures == 0
         await datasette.stop()
 
     asyncio.run(test())

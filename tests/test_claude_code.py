@@ -33,6 +33,7 @@ from tests.peers import eventually
 Json = dict[str, Any]
 
 CLAUDE = Path(str(distribution("claude-agent-sdk").locate_file("claude_agent_sdk/_bundled/claude")))
+IDENTITY = ("-c", "user.name=t", "-c", "user.email=t@example.org")
 COMMAND = (str(CLAUDE), "-p", "--dangerously-skip-permissions")
 SECONDS = 60.0
 LOST_AFTER_SECONDS = 12
@@ -92,6 +93,19 @@ class Machine:
             "SESSION_USER_ID": "alice",
         }
         self.agent("install")
+        self.resumed: Json = {}
+
+    def move_to_worktree(self) -> None:
+        """From now on it works in a worktree of a repository whose remote has a password in its address."""
+        repository, self.project = self.home.parent / "shop", self.home.parent / "fix"
+        remote = "https://user:secret-of-the-remote@example.org/team/shop.git"
+        for command in (
+            ["init", "-q", str(repository)],
+            ["-C", str(repository), "remote", "add", "origin", remote],
+            ["-C", str(repository), *IDENTITY, "commit", "-q", "--allow-empty", "-m", "First"],
+            ["-C", str(repository), "worktree", "add", "-q", "-b", "fix/cart", str(self.project)],
+        ):
+            subprocess.run(["git", *command], check=True, env=self._env)
 
     def agent(self, *arguments: str, **env: str) -> str:
         """What a command of hook_agent.py says; it has to end well."""
@@ -218,7 +232,7 @@ class Store:
     def __init__(self, http: httpx.Client) -> None:
         self._http = http
 
-    def get(self, path: str, **query: int) -> Any:
+    def get(self, path: str, **query: int | str) -> Any:
         return self._http.get(path, params=query).raise_for_status().json()
 
     def session(self, session_id: str) -> Stored:
@@ -261,14 +275,19 @@ class World:
 
 
 def a_conversation(world: World) -> tuple[Machine, dict[str, Stored]]:
-    """Work, taken up again, forked, compacted and cleared."""
+    """Work in a worktree, taken up again, forked, compacted and cleared."""
     machine = world.machine("conversation")
+    machine.move_to_worktree()
     first = machine.claude("[work] please")
     machine.claude("[greet] again", "--resume", first)
     forked = machine.claude("[greet] apart", "--resume", first, "--fork-session")
     machine.claude("/compact", "--resume", first)
     cleared = machine.claude("/clear", "--resume", first)
     world.store.wait_for(cleared, "completed")  # which is the last word of all, and they come in their order
+    resumed = world.store.get(f"/api/sessions/{first}/resume")
+    origins = world.store.get("/api/sessions", origin=first)["items"]
+    assert {item["sessionId"] for item in origins} == {forked, cleared}
+    machine.resumed = resumed
     return machine, {
         name: world.store.session(session_id)
         for name, session_id in (("first", first), ("forked", forked), ("cleared", cleared))
@@ -485,11 +504,43 @@ def test_an_agent_has_a_start_an_end_and_a_result(played: Played) -> None:
     _, sessions = played["a_conversation"].result()
     agent, *internal = sessions["first"].state["agents"]["spawned"]
     assert (agent["type"], agent["status"], agent["result"]) == ("general-purpose", "completed", "It is naïve")
+    assert agent["task"] == "Look"
     assert agent["spawnedAt"] < agent["completedAt"]
     inside = [event["data"]["type"] for event in sessions["first"].events if event["agentId"] == agent["agentId"]]
     assert sorted(inside[1:-1]) == ["tool_call", "tool_result"]
     assert {other["type"] for other in internal} == {"internal"}  # of the compaction
     assert sessions["first"].state["agents"]["active"] == []
+
+
+def test_a_session_says_where_it_ran_and_what_it_is_called(played: Played) -> None:
+    machine, sessions = played["a_conversation"].result()
+    made = sessions["first"].metadata
+    where = made["where"]
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=machine.project, capture_output=True, text=True).stdout
+    assert (where["cwd"], where["branch"], where["commit"]) == (str(machine.project), "fix/cart", head.strip())
+    assert (where["repository"], made["project"]) == ("https://example.org/team/shop.git", "shop")
+    assert where["host"] == os.uname().nodename
+    assert (made["title"], made["titleFrom"]) == ("[work] please", "prompt")
+    assert made["claudeCodeVersion"][:1].isdigit()
+    assert "secret-of-the-remote" not in json.dumps(sessions["first"].events)
+
+
+def test_a_session_knows_what_it_goes_on_from(played: Played) -> None:
+    _, sessions = played["a_conversation"].result()
+    first = sessions["first"].id
+    assert sessions["cleared"].metadata["continues"] == first
+    assert sessions["forked"].metadata["forkedFrom"] == first
+
+
+def test_a_new_container_is_told_what_the_hooks_said(played: Played) -> None:
+    machine, sessions = played["a_conversation"].result()
+    state = machine.resumed["state"]
+    workspace = state["workspace"]
+    assert (workspace["cwd"], workspace["gitStatus"]["branch"]) == (str(machine.project), "fix/cart")
+    assert (workspace["filesCreated"], workspace["filesModified"]) == ([str(machine.project / "note.txt")], [])
+    assert [(error["tool"], error["message"]) for error in state["errors"]] == [("Bash", "Exit code 3\nboom")]
+    assert state["lastAnswer"] == "Hello"
+    assert sessions["first"].state["workspace"]["cwd"] == str(machine.project)
 
 
 def test_a_session_counts_when_it_was_resumed_and_not_when_it_was_compacted(played: Played) -> None:

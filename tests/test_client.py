@@ -710,7 +710,7 @@ assert (ran.returncode, ran.stdout, ran.stderr) == (0, b"said\\n", b""), ran
 ran = subprocess.run([sys.executable, hook_agent.__file__, "flush", "--timeout", "20"], stdout=-1, stderr=-1)
 assert (ran.returncode, ran.stderr) == (0, b""), ran
 """
-COPIED = [Path(hook_agent.__file__), REPOSITORY / "containers" / "hook_agent_langchain.py"]
+COPIED = [Path(hook_agent.__file__), *sorted((REPOSITORY / "containers").glob("hook_agent_*.py"))]
 
 
 def pythons() -> dict[str, str]:

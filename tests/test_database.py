@@ -146,7 +146,11 @@ def test_a_database_of_version_one_becomes_like_a_new_one(database: Database) ->
     wanted = schema_of(database.connection)
     without_actors(database.connection)
     database.connection.executescript("""
-        DROP TABLE asks; DROP TABLE remade; ALTER TABLE sessions ADD COLUMN attention TEXT;
+        DROP TABLE asks; DROP TABLE remade; DROP TABLE transcripts; DROP TABLE transcript_pieces;
+        DROP TABLE transcript_batches; DROP TABLE checkpoint_threads; DROP TABLE checkpoints;
+        DROP TABLE checkpoint_channels; DROP TABLE checkpoint_writes; DROP TABLE checkpoint_values;
+        DROP TABLE checkpoint_pieces; DROP TABLE material_sizes;
+        DROP TABLE claims; ALTER TABLE sessions ADD COLUMN attention TEXT;
         DROP TABLE status_changes; DROP TABLE search; CREATE VIRTUAL TABLE search USING fts5 (text, content = '');
         INSERT INTO search (rowid, text) VALUES (1, 'x'), (2, 'x'); UPDATE progress SET searched = 2;
         DROP INDEX events_by_tool_use; DROP INDEX events_of_prompts; DROP INDEX events_of_failures;
@@ -173,7 +177,11 @@ def aged(database: Database) -> None:
         UPDATE documents SET document = json_set(document, '$.goalsAchieved', (
             SELECT json_group_array(value ->> '$.id') FROM json_each(document, '$.goalsAchieved')))
         WHERE name = 'final';
-        DROP TABLE asks; DROP TABLE remade; PRAGMA user_version = 6""")
+        DROP TABLE asks; DROP TABLE remade; DROP TABLE transcripts; DROP TABLE transcript_pieces;
+        DROP TABLE transcript_batches; DROP TABLE checkpoint_threads; DROP TABLE checkpoints;
+        DROP TABLE checkpoint_channels; DROP TABLE checkpoint_writes; DROP TABLE checkpoint_values;
+        DROP TABLE checkpoint_pieces; DROP TABLE material_sizes;
+        DROP TABLE claims; PRAGMA user_version = 6""")
 
 
 def with_goals_and_a_wait(database: Database) -> tuple[str, str]:
@@ -633,6 +641,8 @@ ALLOWED = (
     ("integrity.py", "(folder / PROGRESS).read_bytes()"),
     ("owner.py", 'os.open(folder / ".lock", '),
     ("webhook_targets.py", ".read_text()"),  # the file of webhooks, and that of a secret
+    ("budget_rules.py", "path.read_text()"),  # the file of budgets
+    ("settings.py", "own_prices(path_of(text).read_text())"),
     ("webhooks.py", "self.path.read_bytes()"),  # a file beside the database
     ("webhooks.py", "open(part, "),
     ("webhooks.py", "os.open(path, flags, "),

@@ -22,6 +22,7 @@ from sessionstore.model.folds import (
     state_at,
     with_members,
 )
+from sessionstore.model.names import UNNAMED
 
 THEN = "2026-02-13T20:59:12.345Z"
 LATER = "2026-02-13T21:00:00.000Z"
@@ -152,6 +153,7 @@ def test_new_metadata_has_its_members() -> None:
         "tokenUsage": {"input": 0, "output": 0, "total": 0},
         "tags": ["x", "y"],
         "metrics": {},
+        **UNNAMED,
         "team": "red",
     }
 

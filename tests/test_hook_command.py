@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import socket
 import subprocess
 import sys
@@ -54,6 +55,7 @@ def events_of(http: httpx.Client, session: str) -> list[Json]:
 def said(event: Json) -> str:
     """What of an event does not depend on when it was stored, and by which way it came."""
     data = {name: value for name, value in event["data"].items() if name not in ("seq", "spawnedAt")}
+    data.get("metadata", {}).pop("where", None)
     return json.dumps([event["type"], event["sessionId"], event["agentId"], data], sort_keys=True)
 
 
@@ -94,6 +96,8 @@ def test_a_hook_says_when_it_was_and_who_it_is(appliance: Appliance, http: httpx
     metadata = http.get("/api/sessions/claude-origin").json()["metadata"]
     assert event["timestamp"] < event["receivedAt"]
     assert (metadata["userId"], metadata["parentSession"], metadata["tags"]) == ("Zoë", "mother", ["a", "b"])
+    assert metadata["where"]["host"] == os.uname().nodename
+    assert Path(metadata["where"]["cwd"]).is_absolute()
 
 
 @pytest.mark.parametrize("session", ["own", 'my "own" session', "ünï"])
@@ -384,6 +388,22 @@ def test_every_command_is_in_the_help_and_has_help_of_its_own(tmp_path: Path, na
         own = command(name, env, "--help")
         assert own.returncode == 0
         assert f"hook_agent.py {name}" in own.stdout
+
+
+@pytest.mark.parametrize(("name", "file"), [("install", "install"), ("uninstall", "install"), ("run", "run")])
+def test_a_command_whose_file_is_missing_says_which_to_copy(tmp_path: Path, name: str, file: str) -> None:
+    agent = shutil.copy(hook_agent.__file__, tmp_path)
+
+    def ran() -> subprocess.CompletedProcess[str]:
+        arguments = [sys.executable, agent, name, "--help"]
+        return subprocess.run(arguments, env=environment(tmp_path, NOWHERE), capture_output=True, text=True)
+
+    said = f"{name} needs another file: copy containers/hook_agent_{file}.py, or {NOWHERE}/hook_agent_{file}.py, to "
+    missing = ran()
+    assert (missing.returncode, missing.stdout) == (1, "")
+    assert missing.stderr == f"hook_agent.py: {said}{tmp_path}\n"
+    shutil.copy(REPOSITORY / f"containers/hook_agent_{file}.py", tmp_path)
+    assert (ran().returncode, ran().stderr) == (0, "")
 
 
 def test_a_command_that_there_is_not_is_used_wrongly(tmp_path: Path) -> None:

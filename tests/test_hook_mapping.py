@@ -17,7 +17,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sessionstore.adapters.claude_code import claude_code_events, snake_case
+from sessionstore.adapters.claude_code import NATURAL_KEYS, Bounds, claude_code_events, drafts_of_line, snake_case
+from sessionstore.model.drafts import NAMED
+from sessionstore.model.problems import Problem
 
 Json = dict[str, Any]
 
@@ -76,7 +78,8 @@ def rest(payload: Json, *renamed: str) -> Json:
 
 def started(p: Json) -> tuple[str, Json]:
     config = {"config": {"model": p["model"]}} if "model" in p else {}
-    return "session_created", {"initial": {"source": "claude-code", **config}, "metadata": p}
+    there = {"where": {"cwd": p["cwd"]}}
+    return "session_created", {"initial": {"source": "claude-code", **config}, "metadata": {**there, **p}}
 
 
 def called(p: Json) -> Json:
@@ -514,6 +517,16 @@ def test_the_session_of_the_container_wins_and_claudes_own_goes_into_the_metadat
     }
 
 
+def test_claude_codes_own_title_is_the_agents() -> None:
+    metadata = data_of(hook("SessionStart", session_title="Mend the cart", title="Forged", cwd="/srv/shop"))["metadata"]
+    assert (metadata["title"], metadata["titleFrom"], metadata["where"]) == (
+        "Mend the cart",
+        "agent",
+        {"cwd": "/srv/shop"},
+    )
+    assert (metadata["session_title"], metadata["payload"]) == ("Mend the cart", {"title": "Forged"})
+
+
 def test_the_same_session_id_from_both_is_no_override() -> None:
     data = data_of(hook("SessionStart"), session_id="5f2c")
     assert "claudeSessionId" not in data["metadata"]
@@ -804,6 +817,45 @@ def test_a_refused_payload_is_told_which_field(payload: object, field: str) -> N
 def test_a_given_session_id_is_held_to_the_same_rule() -> None:
     with pytest.raises(ValueError, match=r"^session_id must be"):
         claude_code_events(hook("Stop"), session_id="../up")
+
+
+# Lines of a batch
+
+
+LINE_MEMBERS = st.dictionaries(
+    st.sampled_from(
+        names(
+            "eventId timestamp userId agentId isReplaced isWithin parentSession tags error sessionId type cursor patch"
+        )
+    ),
+    LIKELY_TEXT | ANY_JSON,
+    max_size=8,
+)
+BOUNDS = Bounds(1 << 20, lambda data: data)
+
+
+@settings(max_examples=400, deadline=None)
+@given(LINE_MEMBERS, HOSTILE | ANY_JSON)
+def test_no_line_is_refused_that_names_a_session(members: Json, payload: Any) -> None:
+    line = json.dumps({**members, "sessionId": "build-7", "data": payload}).encode()
+    drafts = drafts_of_line(line, BOUNDS)
+    assert drafts == drafts_of_line(line, BOUNDS)  # whatever it has become, a retry is the same
+    assert {draft.session_id for draft in drafts} <= {"build-7"}
+    if not isinstance(payload, dict) or payload.get("hook_event_name") != "PostToolBatch":
+        assert len(drafts) == 1
+
+
+@settings(max_examples=200, deadline=None)
+@given(LINE_MEMBERS, HOSTILE | ANY_JSON)
+def test_a_line_is_refused_by_a_problem_alone(members: Json, payload: Any) -> None:
+    try:
+        drafts_of_line(json.dumps({**members, "data": payload}).encode(), BOUNDS)
+    except Problem as problem:
+        assert problem.status == 422
+
+
+def test_what_is_known_by_its_id_is_what_has_one_made_from_it() -> None:
+    assert set(NATURAL_KEYS) == {kind for kind, member in NAMED.items() if member == "hook_event_name"}
 
 
 # The file

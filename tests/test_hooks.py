@@ -17,7 +17,7 @@ import pytest
 
 import hook_agent
 from sessionstore.adapters import claude_code
-from sessionstore.adapters.claude_code import claude_code_events
+from sessionstore.adapters.claude_code import claude_code_events, events_of_payload
 from tests.repeats import marked
 from tests.test_hook_mapping import CORPUS, NATURALLY_KEYED, TABLE, hook, lost, names, rest
 
@@ -97,7 +97,7 @@ def lines_of(deliveries: Iterable[Delivery], **given: str) -> str:
     return "".join(
         json.dumps(event) + "\n"
         for key, timestamp, payload in deliveries
-        for event in claude_code_events(payload, event_id=key, timestamp=timestamp, **given)
+        for event in events_of_payload(payload, event_id=key, timestamp=timestamp, **given)
     )
 
 
@@ -151,10 +151,17 @@ def test_every_payload_becomes_the_event_that_the_contract_says(http: httpx.Clie
         assert (event["sessionId"], event["timestamp"]) == (payload["session_id"], timestamp)
         assert event["agentId"] == payload.get("agent_id")
         assert lost(payload, event) == []
-    first_words = [rest(event["data"], "sessionId") for event in stored.values()]
-    assert [data for data in first_words if data != {"initial": {}, "implicit": True}] == []
+    begun = [event["data"] for event in stored.values() if event["type"] == "session_created"]
+    assert [data for data in begun if rest(data, "sessionId", "metadata") != {"initial": {}, "implicit": True}] == []
+    assert all(
+        data["metadata"] == {"cwd": data["metadata"]["cwd"], "where": {"cwd": data["metadata"]["cwd"]}}
+        for data in begun
+    )
+    tasks = [event for event in stored.values() if event["type"] != "session_created"]
+    assert {event["type"] for event in tasks} == {"agent_updated"}
+    assert all(event["eventId"].endswith("-task") and event["data"]["task"] for event in tasks)
     began_otherwise = [s for s in by_session(replayed).values() if s[0]["hook_event_name"] != "SessionStart"]
-    assert len(stored) == len(began_otherwise) > 0
+    assert len(begun) == len(began_otherwise) > 0
 
 
 @pytest.mark.parametrize("seed", SEEDS[:2])
@@ -592,7 +599,7 @@ ODD_BODIES = {
 def both_ways(http: httpx.Client, name: str, body: bytes) -> tuple[Json, Json]:
     """What the store has of a payload that came by the hook command, and of the same posted."""
     payload = body.replace(b"SESSION", name.encode())
-    (line,) = hook_agent.HookNarrator().lines(hook_agent._hook_record(payload).removesuffix(b"\n"))
+    line = hook_agent.HookNarrator().line(hook_agent._hook_record(payload).removesuffix(b"\n"))
     answer = http.post("/api/events", content=line, headers=NDJSON).raise_for_status().json()
     assert (answer["accepted"], answer["rejected"]) == (1, [])
     by_hook = told_alone(http, name)
@@ -607,6 +614,7 @@ def told_alone(http: httpx.Client, session_id: str) -> Json:
     events = events_of(http, session_id)
     found = events[0] if len(events) == 1 else events[1]
     assert len(events) == 1 or "implicit" in events[0]["data"]
+    found["data"].get("metadata", {}).pop("where", None)  # the command alone knows it
     http.delete(f"/api/sessions/{session_id}").raise_for_status()
     return found | {"cursor": 0, "receivedAt": ""}
 
@@ -646,8 +654,8 @@ def test_a_batch_of_the_client_tells_the_same(http: httpx.Client, replayed: list
     deliveries = corpus("batch-")
     lines = lines_of(deliveries, user_id="unknown")
     answer = post_batch(http, lines)
-    assert (answer["accepted"], answer["duplicates"], answer["rejected"]) == (len(deliveries), 0, [])
-    assert (again := post_batch(http, lines))["duplicates"] == len(deliveries)
+    assert (answer["accepted"], answer["duplicates"], answer["rejected"]) == (lines.count("\n"), 0, [])
+    assert (again := post_batch(http, lines))["duplicates"] == lines.count("\n")
     assert (again["accepted"], again["rejected"], again["cursor"]) == (0, [], answer["cursor"])
     for once, batched in zip(by_session(replayed), by_session(deliveries), strict=True):
         assert comparable(http, batched, "batch-") == comparable(http, once, "once-")
@@ -694,7 +702,7 @@ def test_hooks_in_a_batch_are_what_they_are_when_posted(http: httpx.Client, repl
 def told_in(event: Json, prefix: str) -> Json:
     """What of an event is the same by whichever way it came."""
     told = {name: event[name] for name in ("type", "agentId", "timestamp", "userId")}
-    told["data"] = rest(event["data"], "seq")
+    told["data"] = rest(event["data"], "seq", "task", "toolUseId" if event["type"] == "agent_spawned" else "seq")
     without_prefix: Json = json.loads(json.dumps(told).replace(prefix, ""))
     return without_prefix
 
@@ -767,8 +775,9 @@ def test_no_line_of_a_hook_is_refused_for_its_form(http: httpx.Client, session_i
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_shuffled_batch_is_taken_whole(http: httpx.Client, seed: int) -> None:
     deliveries = shuffled(corpus(f"mixed-{seed}-"), seed)
-    answer = post_batch(http, lines_of(deliveries, user_id="alice"))
-    assert (answer["accepted"], answer["rejected"]) == (len(deliveries), [])
+    lines = lines_of(deliveries, user_id="alice")
+    answer = post_batch(http, lines)
+    assert (answer["accepted"], answer["rejected"]) == (lines.count("\n"), [])
 
 
 def resumes_of(payloads: Iterable[Json]) -> int:
@@ -785,8 +794,9 @@ def resumes_of(payloads: Iterable[Json]) -> int:
 
 def test_all_of_it_fits_into_the_one_session_of_a_container(http: httpx.Client, session_id: str) -> None:
     deliveries = corpus("contained-")
-    answer = post_batch(http, lines_of(deliveries, session_id=session_id))
-    assert (answer["accepted"], answer["rejected"]) == (len(deliveries), [])
+    lines = lines_of(deliveries, session_id=session_id)
+    answer = post_batch(http, lines)
+    assert (answer["accepted"], answer["rejected"]) == (lines.count("\n"), [])
     metadata = metadata_of(http, session_id)
     starts = [d.payload for d in deliveries if d.payload["hook_event_name"] == "SessionStart"]
     assert metadata["claudeSessionId"] == starts[-1]["session_id"]

@@ -25,6 +25,8 @@ from tests.test_hook_mapping import names
 
 Json = dict[str, Any]
 
+installer: Any = hook_agent._beside("hook_agent_install", "install")
+
 SAFE = names(
     """SessionStart Setup InstructionsLoaded UserPromptSubmit UserPromptExpansion PreToolUse PermissionRequest
     PermissionDenied PostToolUse PostToolUseFailure PostToolBatch Notification SubagentStart SubagentStop
@@ -74,7 +76,8 @@ class Place:
         self.settings = self.home / ".claude" / "settings.json"
         self.home.mkdir()
         self.agent.parent.mkdir()
-        shutil.copy(REPOSITORY / "hook_agent.py", self.agent)
+        for file in ("hook_agent.py", "containers/hook_agent_install.py"):
+            shutil.copy(REPOSITORY / file, self.agent.parent)
 
     def run(self, *arguments: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, str(self.agent), *arguments]
@@ -364,15 +367,15 @@ def test_any_settings_are_refused_or_keep_what_they_have(value: Any) -> None:
     settings = {"x": value, "hooks": value}
     text = json.dumps(settings)
     try:
-        hook_agent._with_hooks(installed := json.loads(text))
-    except hook_agent._Refused:
+        installer._with_hooks(installed := json.loads(text))
+    except installer._Refused:
         assert not isinstance(value, dict) or any(not isinstance(groups, list) for groups in value.values())
         return
     assert installed["x"] == value
-    hook_agent._with_hooks(again := json.loads(json.dumps(installed)))
+    installer._with_hooks(again := json.loads(json.dumps(installed)))
     assert again == installed
     assert {len(ours({"hooks": {e: installed["hooks"][e][-1:]}})[e]) for e in SAFE} == {1}
-    hook_agent._without_hooks(installed)
+    installer._without_hooks(installed)
     assert left_of(json.dumps(installed)) == left_of(text)
 
 
@@ -456,14 +459,14 @@ def test_a_project_has_settings_of_its_own(place: Place) -> None:
 
 def test_managed_settings_are_a_file_of_ours_alone(place: Place) -> None:
     there = place.home / "etc" / "claude-code" / "managed-settings.d" / "50-session-store.json"
-    elsewhere = f"hook_agent._MANAGED_SETTINGS = {str(there)!r}"
+    elsewhere = f"import hook_agent_install; hook_agent_install._MANAGED_SETTINGS = {str(there)!r}"
     code = f"import hook_agent, sys; {elsewhere}; sys.exit(hook_agent.main(sys.argv[1:]))"
     for command in ("install", "uninstall"):
         env = {"PYTHONPATH": str(place.agent.parent)}
         done = place.run_command([sys.executable, "-c", code, command, "--managed"], env)
         assert (done.returncode, done.stderr) == (0, "")
         assert there.exists() == (command == "install")
-    assert hook_agent._MANAGED_SETTINGS == "/etc/claude-code/managed-settings.d/50-session-store.json"
+    assert installer._MANAGED_SETTINGS == "/etc/claude-code/managed-settings.d/50-session-store.json"
 
 
 def test_a_new_file_goes_again(place: Place) -> None:
@@ -535,14 +538,14 @@ def test_nothing_that_others_write_meanwhile_is_lost(place: Place, kind: str) ->
     writer = Writer(place.settings, kind, 0.0 if kind == "locks" else 0.05)
     writer.start()
     while len(writer.written) < 10:
-        has_changed = [hook_agent._change_file(str(place.settings), hook_agent._with_hooks)]
+        has_changed = [installer._change_file(str(place.settings), installer._with_hooks)]
         if kind == "locks":
             assert len(ours(settings_of(place.settings))) == len(SAFE)
-        has_changed.append(hook_agent._change_file(str(place.settings), hook_agent._without_hooks))
+        has_changed.append(installer._change_file(str(place.settings), installer._without_hooks))
         assert has_changed == [True, True] or kind != "locks"
     writer.is_done.set()
     writer.join()
-    hook_agent._change_file(str(place.settings), hook_agent._without_hooks)  # which the other may have put back
+    installer._change_file(str(place.settings), installer._without_hooks)  # which the other may have put back
     assert list(settings_of(place.settings)) == ["model", *writer.written]
     assert sorted(path.name for path in place.settings.parent.iterdir()) == ["settings.json"]
 
@@ -553,9 +556,9 @@ def test_what_is_written_while_the_change_is_prepared_stays(
 ) -> None:
     settings: Json = {"model": "opus"}
     if verb == "uninstall":
-        hook_agent._with_hooks(settings)
+        installer._with_hooks(settings)
     place.write(json.dumps(settings))
-    real = hook_agent._take_after
+    real = installer._take_after
     wrote: list[int] = []
 
     def prepare(*arguments: Any) -> None:
@@ -563,9 +566,9 @@ def test_what_is_written_while_the_change_is_prepared_stays(
         if not wrote:
             wrote.append(place.settings.write_text(place.settings.read_text().replace("opus", "sonnet")))
 
-    monkeypatch.setattr(hook_agent, "_take_after", prepare)
-    change = hook_agent._with_hooks if verb == "install" else hook_agent._without_hooks
-    assert hook_agent._change_file(str(place.settings), change)
+    monkeypatch.setattr(installer, "_take_after", prepare)
+    change = installer._with_hooks if verb == "install" else installer._without_hooks
+    assert installer._change_file(str(place.settings), change)
     settings = settings_of(place.settings)
     assert settings["model"] == "sonnet"
     assert len(ours(settings)) == len(SAFE) if verb == "install" else "hooks" not in settings
@@ -600,11 +603,11 @@ def test_a_lock_that_is_held_is_waited_for_and_one_that_was_left_is_not(place: P
 
 def test_a_lock_that_is_never_given_back_is_said(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     place.write("{}")
-    monkeypatch.setattr(hook_agent, "_LOCKED_SECONDS", 0.1)
+    monkeypatch.setattr(installer, "_LOCKED_SECONDS", 0.1)
     lock = Path(f"{place.settings}.lock")
     lock.mkdir()
-    with pytest.raises(hook_agent._Refused, match=r"settings\.json\.lock is there"):
-        hook_agent._change_file(str(place.settings), hook_agent._with_hooks)
+    with pytest.raises(installer._Refused, match=r"settings\.json\.lock is there"):
+        installer._change_file(str(place.settings), installer._with_hooks)
     assert (place.settings.read_text(), lock.exists()) == ("{}", True)
 
 
@@ -628,7 +631,7 @@ def test_managed_settings_do_not_name_what_others_can_write(place: Place, troubl
         pytest.skip("needs root")
     os.chown(path, *owner)
     path.chmod(mode)
-    elsewhere = f"hook_agent._MANAGED_SETTINGS = {str(there)!r}"
+    elsewhere = f"import hook_agent_install; hook_agent_install._MANAGED_SETTINGS = {str(there)!r}"
     code = f"import hook_agent, sys; {elsewhere}; sys.exit(hook_agent.main(['install', '--managed']))"
     done = place.run_command([sys.executable, "-c", code], {"PYTHONPATH": str(folder)})
     assert done.returncode == 1

@@ -1222,7 +1222,7 @@ def test_the_file_beside_the_agent_is_found_and_named_where_it_is_missing(tmp_pa
         shutil.copy(REPOSITORY / file, tmp_path)
     command = [sys.executable, "-c", IN_A_CONTAINER]
     ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
-    copy = f"copy containers/hook_agent_langchain.py to {tmp_path}"
+    copy = f"copy containers/hook_agent_langchain.py, or http://localhost:9000/hook_agent_langchain.py, to {tmp_path}"
     said = "SessionCallbackHandler" if is_copied else f"langchain_handler() needs another file: {copy}"
     assert ran.stdout == f"{said}\n"
 

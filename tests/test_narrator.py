@@ -41,8 +41,9 @@ class Told:
     def tell(self, name: str, claude: str = MAIN, at: float | None = None, **members: object) -> list[Json]:
         known = {"ppid": members.pop("ppid")} if "ppid" in members else {}
         payload = {"session_id": claude, "cwd": "/work", "hook_event_name": name, **members}
-        lines = [json.loads(line) for line in self.narrator.lines(self.record(payload, at, **known))]
-        return [event for line in lines for event in events_of_line(line, line.pop("data"))]
+        told = self.narrator.line(self.record(payload, at, **known))
+        line: Json = json.loads(told or "{}")
+        return events_of_line(line, line.pop("data")) if line else []
 
     def one(self, name: str, claude: str = MAIN, **members: Any) -> Json:
         (event,) = self.tell(name, claude, **members)
@@ -102,8 +103,8 @@ def test_what_comes_again_after_another_turn_is_not_the_same(told: Told) -> None
 
 def test_the_same_record_again_is_the_same_event_and_not_a_second_hooks(told: Told) -> None:
     record = told.record({"session_id": MAIN, "hook_event_name": "UserPromptSubmit", "prompt": "go"})
-    (first,) = told.narrator.lines(record)
-    assert told.narrator.lines(record) == [first]
+    first = told.narrator.line(record)
+    assert first and told.narrator.line(record) == first
 
 
 def test_a_call_with_an_id_of_its_own_has_the_id_of_its_event_from_it(told: Told) -> None:
@@ -122,9 +123,9 @@ def test_calls_whose_ids_begin_anew_are_calls_of_their_own(told: Told) -> None:
 
 def test_what_is_no_hooks_record_stays_as_it_is(told: Told) -> None:
     line = b'{"type":"action","sessionId":"s","data":{"type":"x","hook":1}}'
-    assert told.narrator.lines(line) == [line]
+    assert told.narrator.line(line) == line
     with pytest.raises(ValueError, match="Extra data"):
-        told.narrator.lines(told.record({})[:-1] + b',"sessionId":{}}')
+        told.narrator.line(told.record({})[:-1] + b',"sessionId":{}}')
 
 
 def test_the_state_is_json_and_all_that_is_known(shared: Told) -> None:
@@ -338,3 +339,42 @@ def test_a_transcript_is_a_file_and_only_its_end_is_read(told: Told, tmp_path: P
     assert "error" not in told.one("SessionEnd", reason="other", transcript_path=long)["data"]
     whole = transcript(tmp_path / "whole.jsonl", {"type": "x", "text": "x" * (300 << 10)}, api_error("late"))
     assert told.one("SessionEnd", reason="other", transcript_path=whole)["data"]["error"] == "late"
+
+
+# ------------------------------------------------------ what only a transcript says
+
+
+def compact(path: Path, *entries: Any) -> str:
+    """As Claude Code writes it."""
+    path.write_text("".join(json.dumps(entry, separators=(",", ":")) + "\n" for entry in entries))
+    return str(path)
+
+
+def facts(told: Told, hook: str, path: str) -> list[Json]:
+    return [e["data"] for e in told.tell(hook, transcript_path=path) if e["type"] == "metadata_updated"]
+
+
+def test_the_title_of_a_transcript_is_told_when_it_is_new(told: Told, tmp_path: Path) -> None:
+    said: list[Json] = [{"type": "user", "version": "2.1.330", "forkedFrom": {"sessionId": OTHER, "messageUuid": "m"}}]
+    path = compact(tmp_path / "t.jsonl", *said)
+    assert facts(told, "UserPromptSubmit", path) == []
+    assert facts(told, "Stop", path) == [{"claudeCodeVersion": "2.1.330", "forkedFrom": OTHER}]
+    assert facts(told, "Stop", path) == []
+    said.append({"type": "ai-title", "aiTitle": 'Mend the "cart"'})
+    path = compact(tmp_path / "t.jsonl", *said)
+    (new,) = facts(told, "Stop", path)
+    assert (new["title"], new["titleFrom"]) == ('Mend the "cart"', "agent")
+    said += [{"type": "custom-title", "customTitle": "By /rename"}, {"type": "ai-title", "aiTitle": "Later"}]
+    (new,) = facts(told, "SessionEnd", compact(tmp_path / "t.jsonl", *said))
+    assert new["title"] == "By /rename"
+
+
+@pytest.mark.parametrize("entry", [{"type": "user", "message": '{"type":"ai-title","aiTitle":"No"}'}, ["ai-title"], 5])
+def test_what_is_said_in_a_transcript_is_no_title(told: Told, tmp_path: Path, entry: Any) -> None:
+    assert facts(told, "Stop", compact(tmp_path / "t.jsonl", entry)) == []
+
+
+def test_a_transcript_has_no_title_where_there_is_none(told: Told, tmp_path: Path) -> None:
+    (tmp_path / "t.jsonl").write_text('{"type":"ai-title","aiTitle":\n{"type":"ai-title"}\n[]')
+    assert facts(told, "Stop", str(tmp_path / "t.jsonl")) == []
+    assert facts(told, "Stop", "/dev/zero.jsonl") == []

@@ -45,6 +45,7 @@ GET /api/sessions 200 422
 GET /api/sessions/{session_id} 200 404 422
 GET /api/sessions/user/{user_id} 200
 PATCH /api/sessions/{session_id}/metadata 200 400 404 413 415 422
+POST /api/sessions/{session_id}/notes 200 400 404 413 415 422
 POST /api/sessions/{session_id}/finalize 200 400 404 413 415 422
 DELETE /api/sessions/{session_id} 200 404
 GET /api/sessions/{session_id}/resume 200 404
@@ -65,6 +66,21 @@ POST /api/state/{session_id}/agents/{agent_id}/complete 200 400 404 413 415 422
 POST /api/events 200 413 415
 GET /api/events 200 422
 GET /api/events/stream 200
+POST /api/transcripts/{folder}/{session} 200 404 409 412 413 415 422
+GET /api/transcripts/{folder}/{session} 200 404 422
+DELETE /api/transcripts/{folder}/{session} 200 404 422
+GET /api/transcripts/{folder} 200 422
+GET /api/transcripts/{folder}/{session}/subkeys 200 422
+GET /api/transcripts/{folder}/{session}/summary 200 404 422
+PUT /api/transcripts/{folder}/{session}/summary 200 400 404 412 413 415 422
+GET /api/checkpoints 200 422
+DELETE /api/checkpoints 200 422
+POST /api/checkpoints/{thread} 200 404 413 415 422
+GET /api/checkpoints/{thread} 200 404 422
+DELETE /api/checkpoints/{thread} 200 404 422
+GET /api/checkpoints/{thread}/steps 200 404 422
+POST /api/checkpoints/{thread}/copy 200 400 404 413 415 422
+POST /api/checkpoints/{thread}/prune 200 400 404 413 415 422
 GET /api/query/recent 200 422
 GET /api/query/active 200
 GET /api/query/stats 200

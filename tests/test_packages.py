@@ -22,6 +22,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import sessionstore
+from sessionstore.web.gate import FILES
 from tests.appliance import REPOSITORY, Server
 
 OWN = {"app", "export", "sessionstore"}
@@ -163,7 +164,7 @@ def test_the_installed_store_serves_exports_and_knows_its_tokens(installed: Envi
     with Server([str(installed.bin / "session-store"), "serve"], installed.env) as server:
         said = httpx.post(f"{server.url}/api/actions/s", json={"type": "note"}, timeout=30)
         assert said.json()["seq"] == 1
-        files = ("/hook_agent.py", "/hook_agent_langchain.py", "/hook_agent.mjs", "/dashboard/main.js")
+        files = (*(f"/{name}" for name in FILES), "/dashboard/main.js")
         for path in ("/", "/schema", "/datasette/", "/api/query/questions", *files):
             assert httpx.get(f"{server.url}{path}", timeout=30, follow_redirects=True).status_code == 200
         assert "has the database up to" in installed.run("session-store", "export", "backup", "backup.db")

@@ -11,7 +11,9 @@ import pytest
 
 from sessionstore import __version__
 from sessionstore.model.events import LOGS, EventType
-from sessionstore.store.reader import BRIEF, BRIEF_DEPTH, BRIEF_ITEMS, BRIEF_MEMBERS, DETAILS
+from sessionstore.store.reader import BRIEF, BRIEF_DEPTH, BRIEF_ITEMS, BRIEF_MEMBERS
+from sessionstore.store.selection import DETAILS
+from sessionstore.web import gate
 from sessionstore.web.openapi_models import Status
 from tests.appliance import REPOSITORY, Appliance
 
@@ -44,7 +46,11 @@ def test_the_page_runs_its_own_files_alone(http: httpx.Client) -> None:
     assert not re.search(r"<style|<script>| style=| on[a-z]+=", page.text)
 
 
-@pytest.mark.parametrize("name", ["hook_agent.py", "containers/hook_agent.mjs", "containers/hook_agent_langchain.py"])
+TOP = ("hook_agent.py",)
+"""Not in containers/."""
+
+
+@pytest.mark.parametrize("name", [*TOP, *(f"containers/{name}" for name in gate.FILES if name not in TOP)])
 def test_the_agents_files_are_there_to_be_fetched(appliance: Appliance, name: str) -> None:
     path = REPOSITORY / name
     answer = httpx.get(f"{appliance.url}/{Path(name).name}")

@@ -407,7 +407,7 @@ def test_that_a_process_was_killed_for_memory_is_noted(
     script = f"sed -i 's/oom_kill 2/oom_kill 3/' {counts}; exit {code}"
     program = f"""
 import sys; sys.path.append({str(REPOSITORY)!r}); import hook_agent
-hook_agent._memory_files = lambda: iter({files!r})
+hook_agent._beside("hook_agent_run", "run")._memory_files = lambda: iter({files!r})
 sys.exit(hook_agent.main(["run", "--", "sh", "-c", {script!r}]))
 """
     assert subprocess.run([sys.executable, "-c", program], env=runner.env, timeout=SECONDS).returncode == code
@@ -419,7 +419,7 @@ def test_the_files_of_either_version_are_found(monkeypatch: pytest.MonkeyPatch) 
     def found(text: str) -> list[str]:
         opened = io.StringIO(text)
         monkeypatch.setattr("builtins.open", lambda *_, **__: opened)
-        return list(hook_agent._memory_files())
+        return list(hook_agent._beside("hook_agent_run", "run")._memory_files())
 
     assert found("4:cpu,memory:/docker/abc\n1:name=systemd:/x\n") == [
         "/sys/fs/cgroup/memory/docker/abc/memory.oom_control",

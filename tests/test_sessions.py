@@ -558,14 +558,14 @@ def test_metadata_takes_members_and_dotted_names(http: httpx.Client, session_id:
 
 
 def test_a_plus_adds_to_a_number_only(http: httpx.Client, session_id: str) -> None:
-    create(http, session_id, metadata={"cost": 1.5, "note": "text"})
+    create(http, session_id, metadata={"price": 1.5, "note": "text"})
     for _ in range(2):
-        members = {"tokenUsage.input": "+5", "metrics.toolCalls": "+1", "cost": "+2", "note": "+3", "new": "+4"}
+        members = {"tokenUsage.input": "+5", "metrics.toolCalls": "+1", "price": "+2", "note": "+3", "new": "+4"}
         assert_done(set_metadata(http, session_id, members))
     made = metadata(http, session_id)
     assert made["tokenUsage"]["input"] == 10
     assert made["metrics"]["toolCalls"] == 2
-    assert made["cost"] == 5.5
+    assert made["price"] == 5.5
     assert (made["note"], made["new"]) == ("+3", "+4")
 
 

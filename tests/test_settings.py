@@ -51,6 +51,9 @@ DEFAULTS: dict[str, tuple[str, object]] = {
     "SESSIONS_REDACT": ("own_patterns", ()),
     "SESSIONS_PRICES": ("prices", {}),
     "SESSIONS_BUDGETS": ("budgets", ()),
+    "SESSIONS_REDACT_TRANSCRIPTS": ("redacts_transcripts", True),
+    "SESSIONS_MAX_MATERIAL": ("max_material", (1 << 30, None)),
+    "SESSIONS_MATERIAL_DAYS": ("material_days", 30),
     "SESSIONS_WEBHOOKS": ("webhooks", ()),
     "SESSIONS_PUBLIC_URL": ("public_url", None),
 }
@@ -200,6 +203,8 @@ BAD = [
     ("SESSIONS_REDACT", "/nowhere/patterns"),
     ("SESSIONS_PRICES", "/nowhere/prices.json"),
     ("SESSIONS_BUDGETS", "/nowhere/budgets.toml"),
+    ("SESSIONS_MAX_MATERIAL", "1K"),
+    ("SESSIONS_MAX_MATERIAL", "1G,"),
     ("SESSIONS_WEBHOOKS", "/nowhere/webhooks.json"),
     ("SESSIONS_PUBLIC_URL", "sessions.example.com"),
     ("SESSIONS_PUBLIC_URL", "https://me:secret@example.com"),

@@ -66,7 +66,7 @@ def listed(folder: Path, **environment: str) -> dict[str, list[str]]:
     ended = token(folder, "list", **environment)
     assert ended.returncode == 0, ended
     head, *rows = [re.split(r" {2,}", line) for line in ended.stdout.splitlines()]
-    assert head == ["NAME", "ROLE", "MADE", "ENDS", "LAST USED", "KEPT IN"]
+    assert head == ["NAME", "ROLE", "MADE", "ENDS", "LAST USED", "KEPT IN", "BOUND TO"]
     return {row[0]: row[1:] for row in rows}
 
 
@@ -448,7 +448,7 @@ def test_the_list_says_when_each_was_last_used_and_tells_no_token(folder: Path) 
     assert sorted(rows) == ["SESSIONS_TOKEN", "unused", "used"]
     assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\dZ", rows["used"][3])
     assert rows["unused"][3] == "-"
-    assert rows["SESSIONS_TOKEN"] == ["admin", "-", "-", "-", "the environment"]
+    assert rows["SESSIONS_TOKEN"] == ["admin", "-", "-", "-", "the environment", "-"]
     said = token(folder, "list", SESSIONS_TOKEN="from-the-environment").stdout
     assert not [text for text in (used, unused, "from-the-environment") if text in said]
 

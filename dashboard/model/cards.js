@@ -114,11 +114,12 @@ export function loaded(state, { cards, stats }) {
 const isDone = (card) => card.attention?.reason === "input";
 export const lists = (state) => {
   const cards = [...state.cards.values()];
-  const newest = (a, b) => b.lastCursor - a.lastCursor;
+  const isPinned = (card) => card.pinned === true, newest = (a, b) => isPinned(b) - isPinned(a) || b.lastCursor - a.lastCursor;
   return {
     waiting: cards.filter((card) => card.status === "waiting")
       .sort((a, b) => isDone(a) - isDone(b) || text(a.attention?.since).localeCompare(text(b.attention?.since))),
-    active: cards.filter((card) => card.status === "active").sort((a, b) => text(b.created).localeCompare(text(a.created))),
+    active: cards.filter((card) => card.status === "active")
+      .sort((a, b) => isPinned(b) - isPinned(a) || text(b.created).localeCompare(text(a.created))),
     over: cards.filter((card) => [...ENDED, "lost"].includes(card.status)).sort(newest),
   };
 };
@@ -134,8 +135,14 @@ export const tiles = ({ stats }) => stats && { waiting: stats.sessions.waiting ?
   lost: stats.sessions.lost ?? 0, failed: stats.sessions.failed ?? 0, today: stats.eventsToday };
 export const title = (waiting, name) => `${waiting ? `(${waiting}) ` : ""}${name ? `${oneLine(name)} · ` : ""}Session store`;
 
-/** What a person knows a session by. */
-export const nameOf = (card) => oneLine(first(card, "title", "session_title", "name")) || shortId(card.sessionId);
+/** What a person knows a session by, the same everywhere: its title, else the project and the user, else its id. */
+export const nameOf = (card) => oneLine(first(card, "title", "session_title", "name"))
+  || (project(card) ? [project(card), card.userId === "unknown" ? "" : oneLine(card.userId)].filter(Boolean).join(" · ") : shortId(card.sessionId));
+/** The id beside the name, small; nothing where it is the name. */
+export const idOf = (card) => nameOf(card) === shortId(card.sessionId) ? "" : shortId(card.sessionId);
+/** Where it runs, of what is known of that. */
+export const branchOf = (card) => oneLine(card.where?.branch);
+export const hostOf = ({ where }) => oneLine(first(where, "container")).slice(0, 12) || oneLine(first(where, "host"));
 /** How a session that waits does so: what it asks, or that it sits at its prompt. */
 const WAITS = { __proto__: null, permission: "asks permission", question: "asks a question", plan: "asks about a plan", input: "waits for input" };
 export function statusWords(card) {

@@ -88,8 +88,9 @@ export const summaryText = (value) => text(value).replace(/<analysis>[^]*?<\/ana
 /** Whether an agent is none that anybody spawned: Claude Code's own, which compacts a conversation. */
 export const isInternal = (agent) => agent.type === "internal" || agent.type === "";
 export const isCompaction = ({ type, data }) => type === "agent_completed" && isInternal(data);
-/** An agent's name: its type where that says something; else the last part of its id, as a node of a graph has it. */
-export const agentName = ({ agentId, type }) => ["", "agent", "subagent"].includes(text(type))
+/** An agent's name: the task of one of Claude Code's, which says in a few words what it is for; its type where that says
+    something; else the last part of its id, as a node of a graph has it. */
+export const agentName = ({ agentId, type, task, hook_event_name: hook }) => hook && text(task).trim() ? oneLine(task) : ["", "agent", "subagent"].includes(text(type))
   ? shortId(text(agentId)).split(".").at(-1).replace(/^([0-9a-f]{8})[0-9a-f]{6,}$/, "$1") || "agent" : said(type);
 
 /** What is known of agents and goals by their ids; `of` gives what others have said of one. */
@@ -97,7 +98,7 @@ export const NAMES = new Map();
 /** The names with those that an event tells. A goal's update does not say what the goal is, nor an agent's end whose. */
 export function named(names, { type, sessionId, data }) {
   const id = type.startsWith("goal") ? data.id ?? data.goalId : type.startsWith("agent") ? data.agentId : null;
-  const name = id === null ? "" : type.startsWith("goal") ? gist(data.description) : text(data.type);
+  const name = id === null ? "" : type.startsWith("goal") ? gist(data.description) : data.agentId && text(data.task).trim() && data.hook_event_name ? agentName(data) : text(data.type);
   const key = `${sessionId} ${id}`;
   if (name && names.get(key) !== name) { names.set(key, name); if (names.size > 2000) names.delete(names.keys().next().value); }
   return names;
@@ -126,7 +127,8 @@ const FACES = {
   goal_added: (data) => ({ kind: "goal", icon: "goal", title: "Goal", text: gist(data.description) }),
   goal_updated: (data, known) => ({ kind: "goal", icon: "goal", title: `Goal ${spoken(data.status) || "changed"}`,
     text: gist(data.description) || known(data.goalId) || "" }),
-  agent_spawned: (data) => ({ kind: "agent", icon: "agent", title: `${agentName(data)} begins`, text: readable(data.task) }),
+  agent_spawned: (data) => ({ kind: "agent", icon: "agent", title: `${agentName(data)} begins`,
+    text: data.hook_event_name ? text(data.type) : readable(data.task) }),
   agent_updated: (data, known, event) => ({ kind: "agent", icon: "agent", text: readable(data.task ?? data.result),
     title: `${agentOf(data, known, event)} ${AGENT_WORDS[data.status] ?? (spoken(data.status) || "changed")}` }),
   agent_completed: (data, known, event) => isCompaction(event)

@@ -17,7 +17,10 @@ export function drawHead(session) {
   drawAsks(slot(root, "asks-line"), metadata, session.about().names);
   root.querySelector("[data-do=finalize]").hidden = metadata.ended !== null;
   drawTabs(session);
-  drawFacts(slot(root, "facts"), factsOf(metadata));
+  slot(root, "name").dataset.from = text(metadata.titleFrom);
+  root.dataset.pinned = metadata.pinned === true;
+  root.querySelector("[data-do=pin]").textContent = metadata.pinned === true ? "Unpin" : "Pin";
+  drawFacts(slot(root, "facts"), factsOf(metadata, session.successors));
 }
 /** How it went, in a failed one what went wrong last. */
 function endOf({ document, why }) {
@@ -46,11 +49,13 @@ function drawFacts(place, facts) {
 }
 
 const END_WORDS = { __proto__: null, failed: "Failed", cancelled: "Cancelled" };
-function factsOf(metadata) {
+function factsOf(metadata, successors) {
+  const where = Model.isObject(metadata.where) ? metadata.where : {};
   const took = metadata.duration ?? (metadata.status === "lost" ? millis(metadata.updated) : clock.now()) - millis(metadata.created);
-  const container = text(metadata.sandboxId) || text(metadata.container) || text(metadata.hostname);
+  const container = text(where.container).slice(0, 12) || text(metadata.sandboxId) || text(metadata.container) || text(metadata.hostname);
   const tokens = metadata.tokenUsage?.total || (metadata.tokenUsage?.input ?? 0) + (metadata.tokenUsage?.output ?? 0);
   const toSession = (id) => link(sessionHash(id), Model.shortId(id));
+  const toAll = (name, value) => value ? [link(Model.hashOf({ view: "sessions", query: { [name]: value } }), value)] : "";
   const continued = text(metadata.continues) || (metadata.source === "clear" ? metadata.parentSession : null);   // Claude Code's /clear
   return [
     ["User", [link(Model.hashOf({ view: "sessions", query: { userId: metadata.userId } }), metadata.userId)]],
@@ -59,11 +64,17 @@ function factsOf(metadata) {
     [metadata.ended ? "Took" : "Runs for", ago(took) === "now" ? lasting(took) : metadata.ended ? lasting(took) : ago(took)],
     ["Phase", text(metadata.phase) === "initialization" ? "" : text(metadata.phase)],
     ["At", text(metadata.currentStep)],
+    ["Project", toAll("project", Model.project(metadata))],
+    ["Branch", [toAll("branch", text(where.branch)), text(where.commit).slice(0, 7)].flat().filter(Boolean)],
+    ["Host", toAll("host", text(where.host))],
     ["Container", container],
-    ["Folder", text(metadata.cwd)],
+    ["CI run", text(where.ci)],
+    ["Folder", text(where.cwd) || text(metadata.cwd)],
     ["Tokens", tokens ? count(tokens) : ""],
     ["Resumed", metadata.resumes ? few(metadata.resumes, "time") : ""],
     ["Continues", continued ? [toSession(continued)] : ""],
+    ["Forked from", text(metadata.forkedFrom) ? [toSession(metadata.forkedFrom)] : ""],
+    ["Goes on in", successors.map((card) => link(sessionHash(card.sessionId), Model.nameOf(card)))],
     ["Parent", metadata.parentSession && metadata.parentSession !== continued ? [toSession(metadata.parentSession)] : ""],
     ["Sub-sessions", metadata.subsessions?.length
       ? [...metadata.subsessions.slice(0, 6).map(toSession),

@@ -1,6 +1,6 @@
 /* The session that is open: its document, a piece of its log, and the tab that shows one of them. */
 import { Away, asked, askedText, of, query } from "../api.js";
-import { copy, deleteSession, editTags, finalize, note } from "../doing.js";
+import { addNote, copy, deleteSession, editTags, finalize, note, pin, rename } from "../doing.js";
 import { at, el, failure, link, setCurrent, slot, template } from "../dom.js";
 import { state } from "../live.js";
 import * as Model from "../model.js";
@@ -20,7 +20,7 @@ const PAGE = 500;
 class Opened {
   constructor(id) {
     Object.assign(this, { id, document: null, text: "", error: null, log: Model.NO_EVENTS, rows: [], lanes: null, filter: null,
-      shown: null, why: {}, loading: false, paging: false, missed: 0, tab: null, timer: null, last: 0 });
+      shown: null, why: {}, loading: false, paging: false, missed: 0, tab: null, timer: null, last: 0, successors: [] });
     this.root = at("session");
     this.root.replaceChildren(el("p", "empty", "Loading …"));
     this.read();
@@ -37,6 +37,7 @@ class Opened {
       this.document = JSON.parse(this.text);
       this.error = null;
       await this.findWhy();
+      this.successors = (await asked(`api/sessions?${query({ origin: this.id, limit: 6 })}`)).items;
     } catch (error) { if (!(error instanceof Away && this.document)) this.error = error; }
     this.last = performance.now();
     if (!this.isLeft) schedule();
@@ -221,10 +222,10 @@ class Opened {
       .map((name) => { const a = link(sessionHash(this.id, name), TAB_NAMES[name]); a.dataset.tab = name; return a; }));
     slot(this.root, "archive").href = of(this.id, "/archive");
     slot(this.root, "archive").download = "";
-    const act = { copy: () => copy(this.id), tags: () => editTags(this), finalize: () => finalize(this), delete: () => deleteSession(this)
+    const act = { copy: () => copy(this.id), rename: () => rename(this), pin: () => pin(this), note: () => addNote(this), tags: () => editTags(this), finalize: () => finalize(this), delete: () => deleteSession(this)
       };
     for (const each of this.root.querySelectorAll("[data-do]")) each.onclick = act[each.dataset.do];
-    for (const name of ["tags", "finalize"]) this.root.querySelector(`[data-do=${name}]`).classList.add("writes");
+    for (const name of ["rename", "pin", "tags", "finalize"]) this.root.querySelector(`[data-do=${name}]`).classList.add("writes");
     this.root.querySelector("[data-do=delete]").classList.add("deletes");
   }
 }

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, TypeGuard
 import msgspec
 
 import hook_agent
+from sessionstore.model.bounds import decoded_in_part
 from sessionstore.model.drafts import GROWTH, Redacted, Told, draft_of_line, fitted, settled
 from sessionstore.model.events import ID_LENGTH, ID_RULE, Draft, is_id, is_too_deep
 from sessionstore.model.folds import Document
@@ -48,7 +49,8 @@ RECORD_HAS = {
 }
 METADATA_HAS = names(
     """$schema sessionId sandboxId userId created updated status yoloMode tokenUsage metrics tags parentSession
-    subsessions phase currentStep attention goals agents actions responses ended duration resumes lastCursor payload"""
+    subsessions phase currentStep attention goals agents actions responses ended duration resumes lastCursor title
+    titleFrom project projectFrom pinned where asks cost context given payload"""
 )
 
 ASKING_NOTIFICATIONS = {
@@ -290,7 +292,11 @@ def session_created(left: Document, claude_id: str) -> tuple[str, Document]:
         initial["config"] = {"model": left["model"]}
     else:
         reserved.add("model")
-    metadata = {"claudeSessionId": claude_id} if claude_id else {}
+    metadata: Document = {"claudeSessionId": claude_id} if claude_id else {}
+    if title := text_in(left.get("session_title")):
+        metadata.update(title=title, titleFrom="agent")
+    if cwd := text_in(left.get("cwd")):
+        metadata["where"] = {"cwd": cwd}
     keep(left, metadata, reserved)
     return "session_created", {"initial": initial, "metadata": metadata}
 
@@ -337,6 +343,7 @@ def goal(event_type: str, id_name: str, **more: str) -> Builder:
 
 # The mapping
 
+AGENT_TOOLS = ("Agent", "Task")
 TOOL = {"tool_name": "tool", "tool_input": "input"}
 CALL = {"tool_use_id": "toolUseId", **TOOL}
 ENDED_CALL = {**CALL, "duration_ms": "durationMs"}
@@ -467,15 +474,7 @@ def claude_code_events(
     `lane` is the agent that the payload's program is there, where the session is about another program.
     Raises ValueError, naming the field, if the payload is not an object, or its hook or its session is not named.
     """
-    if not isinstance(payload, dict):
-        raise ValueError("payload must be a JSON object")
-    if not text_in(payload.get("hook_event_name")):
-        raise ValueError("hook_event_name must be a non-empty string")
-    session = payload.get("session_id") if session_id is None else session_id
-    if not isinstance(session, str):
-        raise ValueError("session_id must be a string")
-    if not is_one(session):
-        raise ValueError(f"session_id must be {ID_RULE}: {session!r:.80}")
+    payload, session = named(payload, session_id)
     own = text_in(payload.get("session_id"))
     event_type, data = typed_data(payload, "" if own == session else own, lane)
     event = {
@@ -488,6 +487,20 @@ def claude_code_events(
         "data": data,
     }
     return [{name: value for name, value in event.items() if value is not None}]
+
+
+def named(payload: object, session: object = None) -> tuple[Document, str]:
+    """The payload, and the session that it is of. Raises ValueError, naming the field."""
+    if not isinstance(payload, dict):
+        raise ValueError("payload must be a JSON object")
+    if not text_in(payload.get("hook_event_name")):
+        raise ValueError("hook_event_name must be a non-empty string")
+    session = payload.get("session_id") if session is None else session
+    if not isinstance(session, str):
+        raise ValueError("session_id must be a string")
+    if not is_one(session):
+        raise ValueError(f"session_id must be {ID_RULE}: {session!r:.80}")
+    return payload, session
 
 
 # What is known of calls only when all of a reply are through
@@ -530,7 +543,8 @@ def events_of_line(line: Document, payload: Any) -> list[Document]:
 
     That is `eventId` `timestamp` `userId`, and `sessionId` in the place of Claude Code's own; `agentId`: whom a program
     is in a session about another; `isReplaced`: another has taken its place; `isWithin`: one that has begun the session
-    goes on, and is to end it; `parentSession` `tags`: of a session that begins; `error`: with which it ended.
+    goes on, and is to end it; `parentSession` `tags` `where`: of a session that begins; `metadata`: what a transcript
+    says of it; `error`: with which it ended.
     Raises ValueError for what names no session.
     """
     lane = "" if line.get("isReplaced") is True else line.get("agentId")
@@ -541,14 +555,34 @@ def events_of_line(line: Document, payload: Any) -> list[Document]:
         "lane": lane if is_one(lane) or lane == "" else None,
     }
     try:
-        claude_code_events(payload, **given)
+        named(payload, given["session_id"])
     except ValueError:
         return [unnamed(line, payload)]
     if payload["hook_event_name"] == "PostToolBatch":
         return list(told_late(payload, line.get("eventId"), **given))
     (event,) = claude_code_events(payload, **given, event_id=own_key(payload) or line.get("eventId"))
     complete(event, line)
-    return [event]
+    return [event, *found_out(event, payload, line)]
+
+
+FACTS = ("title", "claudeCodeVersion", "forkedFrom")
+
+
+def found_out(event: Document, payload: Document, line: Document) -> Iterator[Document]:
+    """What else follows: what the agent's side has found in the transcript; and for what an agent was called, which its
+    start does not say, but the result of the call."""
+    head = {name: event[name] for name in ("sessionId", "userId", "timestamp") if name in event}
+    event_id, found = event.get("eventId"), line.get("metadata")
+    facts = {name: text for name in FACTS if (text := text_in(found.get(name)))} if isinstance(found, dict) else {}
+    if facts and event_id:
+        source = {"titleFrom": "agent"} if "title" in facts else {}
+        yield head | {"type": "metadata_updated", "eventId": f"{event_id}-facts", "data": facts | source}
+    called, result = payload.get("tool_input"), payload.get("tool_response")
+    if event["type"] == "response" and isinstance(called, dict) and isinstance(result, dict):
+        agent_id, task = result.get("agentId"), text_in(called.get("description"))
+        if payload.get("tool_name") in AGENT_TOOLS and is_one(agent_id) and task and event_id:
+            data = {"agentId": agent_id, "task": task, "toolUseId": payload.get("tool_use_id")}
+            yield head | {"type": "agent_updated", "eventId": f"{event_id}-task", "data": data}
 
 
 def unnamed(line: Document, payload: Any) -> Document:
@@ -556,7 +590,7 @@ def unnamed(line: Document, payload: Any) -> Document:
     members = dict(payload) if isinstance(payload, dict) else {}
     session = line.get("sessionId") or members.get("session_id")
     if not is_one(session):
-        claude_code_events(payload)  # which says why
+        named(payload)  # which says why
     data: Document = {"type": "hook"} if isinstance(payload, dict) else {"type": "hook", "payload": payload}
     keep(members, data, ENTRY_HAS)
     known = {name: line[name] for name in ("eventId", "timestamp", "userId", "agentId") if line.get(name)}
@@ -575,6 +609,7 @@ def complete(event: Document, line: Document) -> None:
     data = event["data"]
     if event["type"] == "session_created":
         data.update({name: line[name] for name in ("parentSession", "tags") if line.get(name)})
+        data["metadata"].update({"where": line["where"]} if isinstance(line.get("where"), dict) else {})
     if event["type"] == "session_finalized":
         data.update({"error": line["error"]} if isinstance(line.get("error"), str) else {})
         if line.get("isWithin") is True:
@@ -582,6 +617,13 @@ def complete(event: Document, line: Document) -> None:
 
 
 # Drafts
+
+
+SHALLOW = 50
+"""Levels of a payload that make an event of none too many, whatever is put around it."""
+DIGITS = bytes(ord("0") if chr(byte).isdigit() and byte < 128 else ord(" ") for byte in range(256))
+LARGE_NUMBER = b"0" * 19
+"""What digits are translated to, and so many of them: a number may be more than 64 bits have room for."""
 
 
 class Bounds(NamedTuple):
@@ -597,7 +639,7 @@ def drafts_of_line(body: bytes, bounds: Bounds) -> list[Draft]:
     if not isinstance(line, dict):
         raise invalid("$", "must be a JSON object")
     payload = line.pop("data", None)
-    line = {name: it for name, it in line.items() if it is not None}
+    line = {name: it if is_plain else hook_agent._Plain().value(it) for name, it in line.items() if it is not None}
     found = drafts_of(payload, lambda payload: events_of_line(line, payload), body, is_plain, bounds)
     for draft in found:
         draft.is_same_by_id = draft.is_same_by_id or "eventId" in line
@@ -610,16 +652,21 @@ def drafts_of_payload(body: bytes, told: Told, bounds: Bounds) -> list[Draft]:
     if not isinstance(payload, dict):
         raise invalid("$", "must be a JSON object")
     known = {"event_id": told.event_id, "user_id": told.user_id, "timestamp": told.timestamp}
-    return drafts_of(payload, lambda payload: claude_code_events(payload, **known), body, is_plain, bounds)
+    return drafts_of(payload, lambda payload: events_of_payload(payload, **known), body, is_plain, bounds)
+
+
+def events_of_payload(payload: Document, **known: Any) -> list[Document]:
+    (event,) = claude_code_events(payload, **known)
+    return [event, *found_out(event, payload, {})]
 
 
 def document_in(body: bytes) -> tuple[Any, bool]:
-    """The JSON, and whether it is as JSON should be, as nearly all is, and soon read. Raises Problem 400."""
+    """The JSON, and whether it is as JSON should be: nearly all is, and need not be cleaned. Raises Problem 400."""
     with suppress(msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
-        if not is_large(body) and not is_too_deep(body):
+        if not is_large(body) and not is_too_deep(body, SHALLOW) and LARGE_NUMBER not in body.translate(DIGITS):
             return msgspec.json.decode(body), True
     try:
-        return hook_agent._decoded(body), False
+        return decoded_in_part(body), False
     except ValueError as error:
         raise not_json(str(error)) from None
 
@@ -642,14 +689,16 @@ def drafts_of(
         events = events_of(payload)
     except ValueError as error:
         raise Problem(422, str(error)) from None
+    for event in events:
+        if not is_plain:
+            event["data"] = hook_agent._Plain().value(event["data"])
     return [draft_of(event, len(body), bounds) for event in events]
 
 
 def draft_of(event: Document, size: int, bounds: Bounds) -> Draft:
-    event |= {"data": bounds.redacted(hook_agent._Plain().value(event["data"]))}
-    if size * GROWTH > hook_agent._EVENT_BYTES:
-        event = hook_agent._fit(event)
-    event = fitted(event, bounds.max_event_bytes, bounds.redacted)
+    if size * GROWTH > min(hook_agent._EVENT_BYTES, bounds.max_event_bytes):
+        event = hook_agent._fit(event | {"data": bounds.redacted(event["data"])})
+        event = fitted(event, bounds.max_event_bytes, bounds.redacted)
     try:
         return draft_of_line(event)
     except Problem:

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from export.folders import Folder, InTheWay
-from sessionstore.model.events import MAX_DEPTH, UNKNOWN_USER, Draft, is_id, is_user, utc
+from sessionstore.model.events import MAX_DEPTH, STORE, UNKNOWN_USER, Draft, is_id, is_user, utc
 from sessionstore.model.folds import Document
 from sessionstore.model.problems import Problem
 
@@ -102,6 +102,7 @@ class Reading:
     def received(self, draft: Draft) -> Draft:
         draft.user_id = self.user_id
         draft.received_at = draft.timestamp
+        draft.actor = STORE
         return draft
 
     # ------------------------------------------------------------------- files

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from export.layout import PROGRESS, TreeSession, open_reader
 from export.tree import Tree
 from sessionstore.admin.offline import appending
-from sessionstore.model.events import Draft
+from sessionstore.model.events import STORE, Draft
 from sessionstore.model.problems import Problem
 from sessionstore.settings import Settings
 from sessionstore.store.appender import Appender, DeleteUnchanged
@@ -51,7 +51,8 @@ def prune(settings: Settings, sessions: list[TreeSession], url: str | None, repo
 def delete(appender: Appender, session: TreeSession, report: Callable[[str], None]) -> bool:
     appender.begin()
     try:
-        draft = Draft(type="session_deleted", session_id=session.session_id, data={})
+        why = {"reason": "prune"}
+        draft = Draft(type="session_deleted", session_id=session.session_id, actor=STORE, data=why)
         DeleteUnchanged(draft, session.last_cursor)(appender)
     except Problem as problem:
         report(f"{session.session_id} stays: {problem.detail}")
@@ -104,10 +105,9 @@ def ask_server(settings: Settings, sessions: list[TreeSession], url: str | None,
 def ask(connection: http.client.HTTPConnection, session: TreeSession, token: str | None) -> tuple[int, str]:
     """The status, and the detail of what is wrong. Raises NotPruned where there is no use in asking again."""
     headers = {"authorization": f"Bearer {token}"} if token else {}
+    path = f"/api/sessions/{session.session_id}?lastCursor={session.last_cursor}&reason=prune"
     try:
-        connection.request(
-            "DELETE", f"/api/sessions/{session.session_id}?lastCursor={session.last_cursor}", headers=headers
-        )
+        connection.request("DELETE", path, headers=headers)
         answer = connection.getresponse()
         document = json.loads(answer.read())
     except (OSError, http.client.HTTPException, ValueError) as error:

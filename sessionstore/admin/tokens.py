@@ -12,9 +12,12 @@ from typing import Any, NoReturn
 
 import click
 
+from sessionstore.model.events import STORE, is_id, is_user
+from sessionstore.model.rights import Bounds
 from sessionstore.settings import BadSetting, Settings, interval, read_settings
 from sessionstore.text import for_people
 from sessionstore.web.tokens import (
+    MADE,
     NAME,
     NAMED,
     ROLES,
@@ -63,9 +66,11 @@ def code_of(command: Callable[[Settings, SimpleNamespace], None], options: Simpl
 def add(settings: Settings, options: SimpleNamespace) -> None:
     """Make a token and print it on stdout. It is not shown again.
 
-    NAME has letters, digits and . _ -; at most 64.
+    NAME has letters, digits and . _ -; at most 64. --user, --project and --session bind a token of the role ingest: it
+    writes to sessions that are of one of these users, and of one of these projects, and of these ids, and reads them
+    back; what it names nothing of is not bounded. All others are to it as if they were not there.
     """
-    folder = tokens_folder(settings)
+    folder, bounds = tokens_folder(settings), bounds_in(options)
     with alone(folder):
         named = read_named(folder)
         if options.name in [one.name for one in named or ()]:
@@ -77,11 +82,21 @@ def add(settings: Settings, options: SimpleNamespace) -> None:
             )
         token = make_token()
         expires = int(time.time() + options.expires) if options.expires else None
-        write_named(folder, [*(named or ()), Named.of(options.name, options.role, token, expires)])
+        added = Named.of(options.name, options.role, token, expires, bounds)
+        write_named(folder, [*(named or ()), added])
     show(token)
-    tell(f"{options.name} has the role {options.role}. The token is shown only now; its hash is in {folder / NAMED}.")
+    bound = f", bound to {bounds.said()}" if bounds else ""
+    tell(f"{options.name} has the role {options.role}{bound}.")
+    tell(f"The token is shown only now; its hash is in {folder / NAMED}.")
     if named is None and not Tokens(settings).is_required:
         tell("The store was open to this machine. From now on it needs a token, and so does the dashboard.")
+
+
+def bounds_in(options: SimpleNamespace) -> Bounds | None:
+    bounds = Bounds(users=options.user, projects=options.project, sessions=options.session)
+    if bounds and options.role != "ingest":
+        raise Refused("Only a token of the role ingest can be bound: the others see the whole store")
+    return bounds or None
 
 
 def rotate(settings: Settings, options: SimpleNamespace) -> None:
@@ -105,7 +120,8 @@ def rotate(settings: Settings, options: SimpleNamespace) -> None:
 
 def renewed(one: Named, token: str) -> Named:
     """For as long again, if it was to end."""
-    return Named.of(one.name, one.role, token, one.expires and int(time.time()) + one.expires - one.created)
+    expires = one.expires and int(time.time()) + one.expires - one.created
+    return Named.of(one.name, one.role, token, expires, one.bounds)
 
 
 def remove(settings: Settings, options: SimpleNamespace) -> None:
@@ -134,14 +150,15 @@ def list_tokens(settings: Settings, options: SimpleNamespace) -> None:
     tokens = known(settings)
     named = {one.name: one for one in read_named(tokens.folder) or ()}
     over = [one for one in named.values() if one.expires is not None and one.expires <= time.time()]
-    rows = [("NAME", "ROLE", "MADE", "ENDS", "LAST USED", "KEPT IN")]
+    rows = [("NAME", "ROLE", "MADE", "ENDS", "LAST USED", "KEPT IN", "BOUND TO")]
     for token in tokens.by_digest.values():
         made = named[token.name].created if token.place == NAMED else None
         used = tokens.used.get(token.name)
-        rows.append((token.name, token.role, moment(made), moment(token.expires), moment(used), token.place))
-    rows += [(one.name, one.role, moment(one.created), "over", moment(None), NAMED) for one in over]
-    idle = [role for role in ROLES if not tokens.keeps_roles and read_kept(tokens.folder / role)]
-    rows += [(role, role, moment(None), moment(None), moment(tokens.used.get(role)), role) for role in idle]
+        bound = token.bounds.said() if token.bounds else "-"
+        rows.append((token.name, token.role, moment(made), moment(token.expires), moment(used), token.place, bound))
+    rows += [(one.name, one.role, moment(one.created), "over", moment(None), NAMED, "-") for one in over]
+    idle = [role for role in MADE if not tokens.keeps_roles and read_kept(tokens.folder / role)]
+    rows += [(role, role, moment(None), moment(None), moment(tokens.used.get(role)), role, "-") for role in idle]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         show("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
@@ -160,7 +177,7 @@ def known(settings: Settings) -> Tokens:
 def is_kept(settings: Settings, name: str) -> bool:
     """Whether it is one of those that the server made, and knows."""
     tokens = Tokens(settings)
-    return tokens.keeps_roles and name in ROLES and read_kept(tokens.folder / name) is not None
+    return tokens.keeps_roles and name in MADE and read_kept(tokens.folder / name) is not None
 
 
 def unknown(settings: Settings, name: str) -> Refused:
@@ -192,9 +209,20 @@ def moment(seconds: float | None) -> str:
 
 
 def name(text: str) -> str:
-    if NAME.fullmatch(text) and text not in ROLES and text not in VARIABLES:
+    if NAME.fullmatch(text) and text not in ROLES and text not in VARIABLES and text != STORE:
         return text
-    raise click.BadParameter(f"{text!r}: a name has letters, digits and . _ -, at most 64, and is not that of a role")
+    raise click.BadParameter(
+        f"{text!r}: a name has letters, digits and . _ -, at most 64, and is not that of a role, nor {STORE}"
+    )
+
+
+def text_like(is_right: Callable[[str], object], meaning: str) -> Callable[[str], str]:
+    def read(text: str) -> str:
+        if is_right(text):
+            return text
+        raise click.BadParameter(f"{text!r}: {meaning}")
+
+    return read
 
 
 def duration(text: str) -> float:
@@ -202,6 +230,10 @@ def duration(text: str) -> float:
         return interval(text)
     except ValueError as error:
         raise click.BadParameter(str(error)) from None
+
+
+NAME_OF = text_like(is_user, "must have 1 to 256 characters, and no control characters")
+ID_OF = text_like(is_id, "is no id that a session can have")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -231,8 +263,16 @@ add_command(
     "add",
     add,
     click.Argument(["name"], type=name, metavar="NAME"),
-    click.Option(["--role"], required=True, type=click.Choice(ROLES), help="ingest: agents; read: people; admin: both"),
+    click.Option(
+        ["--role"],
+        required=True,
+        type=click.Choice(ROLES),
+        help="ingest: agents; read: people; control: people who also answer and give orders; admin: all of it",
+    ),
     click.Option(["--expires"], type=duration, metavar="TIME", help="it ends after so long, such as 12h or 30d"),
+    click.Option(["--user"], type=NAME_OF, multiple=True, metavar="USER", help="bound to this user's; may repeat"),
+    click.Option(["--project"], type=NAME_OF, multiple=True, metavar="P", help="bound to this project's; may repeat"),
+    click.Option(["--session"], type=ID_OF, multiple=True, metavar="ID", help="bound to this session; may repeat"),
 )
 add_command("list", list_tokens)
 add_command("rotate", rotate, click.Argument(["name"], metavar="NAME"))

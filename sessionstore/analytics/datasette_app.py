@@ -37,7 +37,7 @@ from datasette.views.base import DatasetteError
 from markupsafe import Markup
 
 from sessionstore.analytics.catalogue import DATABASE, questions, views
-from sessionstore.analytics.datasette_process import STUCK
+from sessionstore.analytics.datasette_process import STUCK, STUCK_SECONDS
 from sessionstore.analytics.sandbox import Walls
 from sessionstore.text import for_people, shortened
 
@@ -46,8 +46,6 @@ TEMPLATES_OF_DATASETTE = Path(datasette.__file__).parent / "templates"
 MAX_ADDRESS_SPACE = 512 << 20
 QUERY_SECONDS = 1.2
 COUNT_SECONDS = 0.3
-GRACE_SECONDS = 0.3
-"""How much longer one step of SQLite may take, which cannot be interrupted."""
 AT_ONCE = 20
 """How many questions are answered or wait; one more is refused."""
 SETTINGS: dict[str, Any] = {
@@ -72,6 +70,7 @@ SHOWN_FIRST: dict[str, dict[str, Any]] = {
     "goals": {"facets": ["status", "session_status"]},
     "agents": {"sort_desc": "spawned_at", "facets": ["status", "type"]},
     "state_changes": {"sort_desc": "cursor", "facets": ["type"]},
+    "notes": {"sort_desc": "cursor", "facets": ["actor"]},
     "minutes": {"sort_desc": "minute"},
 }
 """How the page of a view begins."""
@@ -93,7 +92,7 @@ class Views(Database):  # type: ignore[misc]
         """The process ends where that takes too long: nothing else stops a single step of SQLite."""
 
         def watched(connection: sqlite3.Connection) -> Any:
-            alarm = threading.Timer(QUERY_SECONDS + GRACE_SECONDS, os._exit, [STUCK])
+            alarm = threading.Timer(STUCK_SECONDS, os._exit, [STUCK])
             alarm.start()
             try:
                 return fn(connection)

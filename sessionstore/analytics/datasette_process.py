@@ -10,6 +10,7 @@ import asyncio
 import os
 import socket
 import sys
+import time
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -23,11 +24,13 @@ NICENESS = 10
 """Besides that of its parent; 19 is the most there is."""
 ANSWER_SECONDS = 30.0
 """More than Datasette ever takes, its start included."""
+END_SECONDS = 1.0
 IDLE_SECONDS = 600.0
 MAX_RESIDENT_BYTES = 256 << 20
 MAX_HEAD_BYTES = 1 << 20
-STUCK = 3
-"""Its exit code where one step of a query takes too long, and cannot be interrupted."""
+STUCK, STUCK_SECONDS = 3, 1.5
+"""Its exit code where a query takes so long, because a single step of it cannot be interrupted."""
+TRIES = 3
 
 Answer = tuple[bytes, asyncio.StreamReader, asyncio.StreamWriter]
 
@@ -37,7 +40,11 @@ class Gone(Exception):
 
 
 class Stuck(Gone):
-    """It has ended itself, because a query did not."""
+    """It has ended itself, because a query did not: perhaps of this question, for it is as old."""
+
+
+class Bystander(Gone):
+    """The same, but of another question."""
 
 
 class DatasetteProcess:
@@ -50,6 +57,7 @@ class DatasetteProcess:
         self.starting = asyncio.Lock()
         self.asking = 0
         self.idle: asyncio.TimerHandle | None = None
+        self.ending: asyncio.Task[None] | None = None
         self.starts = 0
         self.failures = 0
         """Questions without an answer."""
@@ -69,13 +77,12 @@ class DatasetteProcess:
             self.rest()
 
     async def ask_again(self, request: bytes) -> Answer:
-        """Ask once more if it was stuck, and perhaps by another question."""
+        """Ask anew where another question than this ended the process."""
         try:
-            with suppress(Stuck):
-                return await self.ask(request)
-            if self.asking == 1:
-                raise Stuck
-            return await self.ask(request)
+            for _ in range(TRIES):
+                with suppress(Bystander):
+                    return await self.ask(request)
+            raise Gone("its process has ended")
         except Stuck:
             raise Problem(400, "The question, or another at the same time, took too long, and was given up") from None
         except Gone as gone:
@@ -85,17 +92,21 @@ class DatasetteProcess:
     async def ask(self, request: bytes) -> Answer:
         """Raises Gone."""
         process, writer = await self.running(), None
+        begun = time.monotonic()
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
                 reader, writer = await asyncio.open_unix_connection(self.address, limit=MAX_HEAD_BYTES)
                 writer.write(request)
                 return await reader.readuntil(b"\r\n\r\n"), reader, writer
         except (OSError, EOFError) as error:
+            seconds = time.monotonic() - begun
             if writer is not None:
                 writer.close()
+            with suppress(TimeoutError):  # what is killed as it ends by itself has no exit code
+                await asyncio.wait_for(process.wait(), END_SECONDS)
             await end(process)
             if process.returncode == STUCK:
-                raise Stuck from None
+                raise Stuck if seconds >= STUCK_SECONDS else Bystander from None
             raise Gone("it took too long" if isinstance(error, TimeoutError) else "its process has ended") from None
 
     async def running(self) -> Process:
@@ -143,12 +154,13 @@ class DatasetteProcess:
 
     def end_if_idle(self) -> None:
         if self.process is not None and not self.asking:
-            with suppress(ProcessLookupError):
-                self.process.kill()
+            self.ending, self.process = asyncio.create_task(end(self.process)), None
 
     async def stop(self) -> None:
         if self.idle is not None:
             self.idle.cancel()
+        if self.ending is not None:
+            await self.ending
         if self.process is not None:
             await end(self.process)
         if self.folder is not None:

@@ -17,7 +17,7 @@ from typing import Any
 
 from sessionstore.analytics.catalogue import views
 
-MAX_BYTES = 32 << 20
+MAX_BYTES = 16 << 20
 """About how much one answer holds."""
 MAX_HEAP = 192 << 20
 """What SQLite takes in the whole process."""

@@ -1,10 +1,15 @@
 """What the words of the contract mean: pure, nothing here opens a file or a socket.
 
-problems   every error, as RFC 9457 problem details
-folds      what an event does to a document
-endings    how a session ended
-events     ids, times, JSON, the event and its draft
-redaction  secrets, taken out before anything is stored
-coercion   a line that is not quite valid, kept as what it can be
-drafts     from what a caller sends to drafts of events
+problems     every error, as RFC 9457 problem details
+bounds       JSON that is too deep or too much, as far as it can be read
+names        what people know a session by: title, project
+folds        what an event does to a document
+endings      how a session ended
+delegations  which call a sub-agent is of
+rights       whose a write is, and the bounds of a token
+events       ids, times, JSON, the event and its draft
+redaction    secrets, taken out before anything is stored
+verbatim     the same of JSON that is kept as it was written
+coercion     a line that is not quite valid, kept as what it can be
+drafts       from what a caller sends to drafts of events
 """

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 import hook_agent
-from sessionstore.model import coercion
+from sessionstore.model import bounds, coercion, names
 from sessionstore.model.events import (
     BY_ADMIN_ALONE,
     ID_PATTERN,
@@ -48,6 +48,7 @@ Time = Annotated[
 ]
 Tags = list[Annotated[str, msgspec.Meta(max_length=256)]]
 Ended = Literal["completed", "failed", "cancelled"]
+Reason = Literal["person", "retention", "prune", "moved"]
 
 MAX_STEPS = 8
 """How many steps a dotted name in a metadata update may have."""
@@ -143,6 +144,19 @@ class Finalization(Body, kw_only=True):
     cancelled_agents: list[Id] | UnsetType = UNSET
 
 
+class Deletion(Body, kw_only=True):
+    """Why a session goes; who lets it go is known."""
+
+    reason: Reason = "person"
+
+
+class Note(Body, kw_only=True):
+    """What a person has to say about a session, or about an event of it."""
+
+    text: Annotated[str, msgspec.Meta(min_length=1, examples=["Look at this again"])]
+    at: Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1, description="The cursor of the event")] | None = None
+
+
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 Word = Annotated[str, msgspec.Meta(min_length=1, max_length=512)]
 
@@ -232,8 +246,9 @@ BODIES: dict[str, type[msgspec.Struct]] = {
     "agent_updated": AgentChange,
     "agent_completed": AgentEnd,
     "session_lost": Body,
-    "session_deleted": Body,
+    "session_deleted": Deletion,
     **dict.fromkeys(TOLD_ABOUT, Body),
+    "note_added": Note,
     "usage_reported": UsageReport,
 }
 
@@ -321,6 +336,14 @@ def take_timestamp(draft: Draft) -> None:
         draft.data.pop("timestamp", None)
 
 
+def claim_title(draft: Draft, source: str, most: str) -> None:
+    """Note beside a title who gave it: who asks decides that, not the body."""
+    if draft.type == "metadata_updated":
+        draft.data = names.claimed(draft.data, source, most)
+    elif draft.type in coercion.BEGINNINGS and (said := draft.data.get("metadata")):
+        draft.data = draft.data | {"metadata": names.claimed(said, source, most)}
+
+
 class Told(NamedTuple):
     """What the headers of a write say."""
 
@@ -395,6 +418,10 @@ def settle_agent(draft: Draft) -> None:
         draft.data.pop("agentId", None)  # null is as good as nothing: the store gives one
 
 
+def settle_deletion(draft: Draft) -> None:
+    draft.data.pop("by", None)  # the store says it
+
+
 def settle_goal(draft: Draft) -> None:
     if draft.data.get("id") is None:
         draft.data.pop("id", None)
@@ -453,6 +480,7 @@ SETTLED = {
     "action": settle_entry,
     "response": settle_entry,
     "session_finalized": settle_end,
+    "session_deleted": settle_deletion,
     "usage_reported": settle_usage,
     "goal_added": settle_goal,
     "goal_updated": settle_goal_change,
@@ -671,7 +699,7 @@ def fitting(event: Document, line: bytes, limit: int, redacted: Redacted) -> Doc
 def bounded(line: bytes) -> bytes:
     """The line without what would take more memory than it is worth, or cannot be read. Raises Problem 400."""
     try:
-        return hook_agent._bounded(line.decode()).encode()
+        return bounds.bounded(line.decode()).encode()
     except UnicodeDecodeError:
         raise not_json("it is not UTF-8") from None
 

@@ -8,12 +8,13 @@ import time
 from array import array
 from datetime import UTC, datetime, timedelta
 from itertools import accumulate, count
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, get_args
 
 import msgspec
 
 from sessionstore.model.folds import Document, decode, encode
 from sessionstore.model.problems import Problem, invalid, not_json
+from sessionstore.model.rights import Right
 
 EventType = Literal[
     "session_created",
@@ -67,12 +68,6 @@ NEW_SESSIONS = 100
 """A second, that one token may begin: each is ten files of the tree, and a loop that makes ids is soon a million."""
 
 
-class Quota(Protocol):
-    """Whose token a draft came with: it may begin only so many sessions a second."""
-
-    def may_create(self, second: str) -> bool: ...
-
-
 class Draft(msgspec.Struct, kw_only=True):
     """An event that somebody wants stored: checked as far as that goes without looking at the database."""
 
@@ -102,7 +97,7 @@ class Draft(msgspec.Struct, kw_only=True):
     """Whether its data has been looked through for secrets."""
     is_same_by_id: bool = False
     """Whether its id was made from what it is about, so that what has that id says the same, in whatever words."""
-    by: Quota | None = None
+    by: Right | None = None
     """By which right it came; None where none is needed, or the store says it itself."""
 
 
@@ -256,9 +251,9 @@ def decoded(body: bytes, kind: Any = Any) -> Any:
     return decoded(whole, kind)
 
 
-def is_too_deep(body: bytes) -> bool:
-    """Whether JSON is nested deeper than 64."""
-    return body.count(b"[") + body.count(b"{") > MAX_DEPTH and depth_of(body) > MAX_DEPTH
+def is_too_deep(body: bytes, most: int = MAX_DEPTH) -> bool:
+    """Whether JSON is nested deeper than 64, or `most`."""
+    return body.count(b"[") + body.count(b"{") > most and depth_of(body) > most
 
 
 STEPS = bytes({ord("["): 1, ord("{"): 1, ord("]"): 255, ord("}"): 255}.get(byte, 0) for byte in range(256))

@@ -14,6 +14,8 @@ from typing import Any
 
 import msgspec
 
+from sessionstore.model import names
+
 Document = dict[str, Any]
 
 LARGE = 64 << 10
@@ -98,7 +100,8 @@ def metadata_shown(metadata: Document, metrics: Document, event_type: str, said:
     if event_type == "metadata_updated":
         return with_members(metadata | {"metrics": metrics}, said)
     if event_type == "session_created":
-        metadata = new_metadata(said.get("initial") or {}) | changed_metadata(metadata)
+        initial = said.get("initial") or {}
+        metadata = names.with_input(new_metadata(initial) | changed_metadata(metadata), initial)
     tags = list(dict.fromkeys([*metadata["tags"], *(said.get("tags") or [])]))
     return with_members(metadata | {"tags": tags, "metrics": metrics}, said.get("metadata") or {})
 
@@ -114,6 +117,7 @@ def new_metadata(initial: Document) -> Document:
         "tokenUsage": {"input": 0, "output": 0, "total": 0},
         "tags": [],
         "metrics": {},
+        **names.UNNAMED,
     }
 
 
@@ -133,9 +137,14 @@ def own_metrics(before: Document, counted: Document, shown: Document) -> Documen
 def with_members(metadata: Document, members: Document) -> Document:
     """`metadata` with `members` set: `a.b` goes into an object, `"+N"` on a number adds."""
     for name, value in members.items():
-        if name not in OF_THE_TRIGGERS:
-            metadata = with_member(metadata, path_of(name), value)
-    return metadata
+        if name not in OF_THE_TRIGGERS and (path := names.place(path_of(name), value)):
+            metadata = with_member(metadata, path, value)
+    return names.settled(metadata, members)
+
+
+def metadata_with_prompt(document: str, data: str, is_first: int) -> str:
+    """The metadata after a prompt, which may name the session."""
+    return encode(names.with_prompt(decode(document), decode(data), is_first == 1))
 
 
 def path_of(name: str) -> list[str]:
@@ -172,9 +181,18 @@ def state_after(document: str, event_type: str, patch: str | None, data: str, ti
 
 def next_state(state: Document, event_type: str, patch: str | None, data: str, timestamp: str) -> Document:
     if event_type == "session_created":
-        return decode(NEW_STATE) | {"timestamp": timestamp}  # type: ignore[no-any-return]
+        return new_state(decode(data), timestamp)
     changed = STATE_FOLDS[event_type](state, decode(data), patch, timestamp)
     return changed | {"version": state["version"] + 1, "timestamp": timestamp}
+
+
+def new_state(said: Document, timestamp: str) -> Document:
+    """The state that a session begins with: its folder is the one that its creation says it is in."""
+    state: Document = decode(NEW_STATE) | {"timestamp": timestamp}
+    where = (said.get("metadata") or {}).get("where")
+    if isinstance(where, dict) and isinstance(cwd := where.get("cwd"), str):
+        state["workspace"] |= {"cwd": cwd}
+    return state
 
 
 def state_at(events: Iterable[tuple[str, str | None, str, str]]) -> Document:
@@ -358,4 +376,5 @@ def register(connection: sqlite3.Connection) -> None:
     """Make the functions that the triggers call known to the connection that writes."""
     connection.create_function("initial_document", 2, initial_document, deterministic=True)
     connection.create_function("metadata_after", 4, metadata_after, deterministic=True)
+    connection.create_function("metadata_with_prompt", 3, metadata_with_prompt, deterministic=True)
     connection.create_function("state_after", 5, state_after, deterministic=True)

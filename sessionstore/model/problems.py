@@ -21,12 +21,15 @@ class Problem(Exception):
         *,
         path: str | None = None,
         headers: dict[str, str] | None = None,
+        limit: int | None = None,
     ) -> None:
         super().__init__(detail)
         self.status = status
         self.detail = bounded(detail)
         self.path = path and bounded(path)
         self.headers = headers or {}
+        self.limit = limit
+        """Bytes that there may be, where there were more."""
 
     def document(self) -> dict[str, Any]:
         """The members of the problem document; `error` repeats `detail` for older clients."""
@@ -39,6 +42,8 @@ class Problem(Exception):
         }
         if self.path is not None:
             document["errors"] = [{"path": self.path, "message": self.detail}]
+        if self.limit is not None:
+            document["limit"] = self.limit
         return document
 
     def body(self) -> bytes:

@@ -39,7 +39,7 @@ class Redaction(hook_agent.Redaction):
         self.longest = max(map(len, self.words))
 
     def words_in(self, lower: str) -> set[str]:
-        return self.words_in_bytes(lower.encode())
+        return self.words_in_bytes(lower.encode(errors="replace"))
 
     def words_in_bytes(self, lower: bytes) -> set[str]:
         """What secrets begin with of that which is in UTF-8, in lower case; words may be within others."""

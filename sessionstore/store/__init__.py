@@ -8,10 +8,17 @@ high_water_mark  the newest cursor, beside the database
 search           full-text search, apart from SQL
 schema           opening the file, migrations
 integrity        whether the file can be served, looked at once at the start
+material         conversations' lines, as functions of a connection
+checkpoints      LangGraph's checkpoints, likewise
 maintenance      purge, search index, checkpoints
+rights           whether a bound token may write to a session, or read it
 appender         one event into the database
 writer           the writer thread: group commit
+selection        which sessions are asked for, as SQL
+resumption       the state that a new container is given
 broadcaster      the ring buffer of committed events
 reader           read-only connections and every query of the API
 ledger           queries of what was used and what it cost
+intake           material by bounded pieces, in and out
+threads          checkpoints likewise
 """

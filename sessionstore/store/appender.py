@@ -16,7 +16,7 @@ from typing import Annotated, NamedTuple
 
 import msgspec
 
-from sessionstore.model import coercion, endings, folds
+from sessionstore.model import coercion, delegations, endings, folds
 from sessionstore.model.events import (
     LOGS,
     NEW_SESSIONS,
@@ -30,6 +30,7 @@ from sessionstore.model.events import (
 )
 from sessionstore.model.folds import DONE, METRICS, Document, encode
 from sessionstore.model.problems import Problem, fault, invalid, invalid_value, no_session
+from sessionstore.store import rights
 from sessionstore.store.maintenance import purge
 from sessionstore.store.schema import OF_STATE
 
@@ -71,12 +72,14 @@ ORDER BY cursor"""
 
 ADDED = {
     "session_created": ("sessionId",),
-    "session_deleted": ("sessionId",),
+    "session_deleted": ("sessionId", "by", "reason"),
     "session_finalized": ("status", "outcome", "cancelledAgents"),
     "metadata_updated": ("cancelledAgents",),
     "usage_reported": ("costUsd", "costFrom", "priceTable"),
     "goal_added": ("id", "description", "priority", "status"),
-    "agent_spawned": ("agentId", "type", "task", "status", "spawnedAt", "subsession", "completedAt", "endedBy"),
+    "agent_spawned": (
+        *("agentId", "type", "task", "status", "spawnedAt", "subsession", "completedAt", "endedBy", "toolUseId"),
+    ),
     "agent_updated": ("completedAt", "endedBy"),
 }
 """The members that the store adds to the data where the caller left them out."""
@@ -280,8 +283,12 @@ class Appender:
 
     def append_draft(self, draft: Draft) -> Appended:
         session = self.session(draft.session_id)
+        if draft.by is not None and draft.by.bounds is not None:
+            rights.check_writable(self.connection, draft)
         if earlier := self.duplicate_of(draft, session):
             return self.replay(draft, earlier)
+        if draft.type in coercion.BEGINNINGS:
+            rights.stay_within(self.connection, draft)
         if session is None and draft.type != "session_created":
             return self.append_first_word(draft)
         return self.append_to(session, draft)
@@ -327,7 +334,9 @@ class Appender:
         cursor, length = self.cursor, len(self.fresh)
         self.connection.execute("SAVEPOINT first_word")
         try:
-            self.insert(self.doubt(creation_of(draft)), None)
+            creation = self.doubt(creation_of(draft))
+            rights.stay_within(self.connection, creation)
+            self.insert(creation, None)
             appended = self.append_to(self.session(draft.session_id), draft)
             self.insert_entries()
         except BaseException:
@@ -422,7 +431,7 @@ class Appender:
         creation = self.event("cursor = (SELECT created_cursor FROM sessions WHERE session_id = ?)", draft.session_id)
         return creation if creation and is_same(draft, creation) and draft.user_id == session.user_id else None
 
-    def event(self, condition: str, *values: str) -> Event | None:
+    def event(self, condition: str, *values: str | int) -> Event | None:
         row = self.connection.execute(f"SELECT {COLUMNS} FROM events WHERE {condition}", values).fetchone()
         return Event(*row) if row else None
 
@@ -477,6 +486,8 @@ class Appender:
             return draft
         moment, user_id = draft.timestamp or self.received_at, draft.user_id or UNKNOWN_USER
         found = endings.cleared_before(self.connection, draft.session_id, user_id, moment, start)
+        if found and not rights.is_within(self.connection, draft.by, found):
+            return draft
         return replace(draft, data=draft.data | {"metadata": start | {"continues": found}}) if found else draft
 
     def update_metadata(self, draft: Draft, session: KnownSession) -> Draft:
@@ -496,6 +507,17 @@ class Appender:
             return draft
         at_work = endings.agents_at_work(self.connection, draft.session_id)
         return replace(draft, data=draft.data | {"cancelledAgents": at_work}) if at_work else draft
+
+    def add_note(self, draft: Draft, session: KnownSession) -> Draft:
+        """Raises Problem 422 for a note about what is no event of this session; a batch line is kept as it is."""
+        at = draft.data.get("at")
+        if (
+            draft.names_something
+            and at is not None
+            and not self.event("session_id = ? AND cursor = ?", draft.session_id, at)
+        ):
+            raise invalid("$.at", "must be the cursor of an event of this session")
+        return draft
 
     def fit_for_metadata(self, draft: Draft, event_type: str) -> Draft:
         """The draft, if callers make nothing else of the metadata than what it is. Raises as the function."""
@@ -540,6 +562,8 @@ class Appender:
             if draft.must_be_new:
                 raise Problem(409, f"There is an agent {agent_id!r} in this session already")
             return self.end_late(replace(draft, data={"spawnedAt": moment} | draft.data))
+        if draft.data.get("hook_event_name") == "SubagentStart" and draft.received_at is None:
+            draft = replace(draft, data=delegations.found(self.connection, draft.session_id, draft.data) | draft.data)
         agent = {
             "agentId": agent_id,
             "type": draft.data.get("type"),
@@ -595,6 +619,8 @@ class Appender:
             self.finish_purge(draft.session_id)
         if draft.type in ("session_created", "session_deleted"):
             draft = replace(draft, data={"sessionId": draft.session_id} | draft.data)
+        if draft.type == "session_deleted":
+            draft = replace(draft, data={"reason": "person"} | draft.data | {"by": draft.actor or None})
         keeps_user = session is not None and draft.type != "session_resumed"
         event = self.event_of(draft, session.user_id if session and keeps_user else draft.user_id or UNKNOWN_USER)
         self.connection.execute(INSERTS[1], values_of(event))
@@ -684,7 +710,13 @@ def changed_record(event: Event) -> tuple[str, str]:
 
 
 def creation_of(draft: Draft) -> Draft:
-    """What creates a session by its first word."""
+    """What creates a session by its first word; a hook says in each of its words where it is."""
+    cwd = draft.data.get("cwd")
+    begun = (
+        {"metadata": {"cwd": cwd, "where": {"cwd": cwd}}}
+        if isinstance(cwd, str) and "hook_event_name" in draft.data
+        else {}
+    )
     return Draft(
         type="session_created",
         session_id=draft.session_id,
@@ -692,7 +724,8 @@ def creation_of(draft: Draft) -> Draft:
         timestamp=draft.timestamp,
         received_at=draft.received_at,
         actor=draft.actor,
-        data={"initial": {}, "implicit": True},
+        by=draft.by,
+        data={"initial": {}, "implicit": True, **begun},
     )
 
 
@@ -705,8 +738,14 @@ def is_same(draft: Draft, event: Event) -> bool:
         return False
     stored, added = folds.decode(event.data), ADDED.get(event.type, ())
     given, kept = (coercion.in_metadata(event.type, data) for data in (draft.data, stored))
-    if event.type in coercion.BEGINNINGS and "continues" not in given:
-        kept.pop("continues", None)  # the store's
+    for members in (given, kept):
+        members.pop("titleFrom", None)  # the store's
+    if event.type in coercion.BEGINNINGS:
+        for name in ("continues", "project"):  # what the store may have added
+            if name not in given:
+                kept.pop(name, None)
+        if not kept and "metadata" not in draft.data:
+            stored.pop("metadata", None)
     return is_same_data(draft.data, stored, added) or (
         draft.is_lenient
         and is_same_data(coercion.told(draft.type, draft.data), coercion.told(draft.type, stored), added)
@@ -818,4 +857,5 @@ DECISIONS: dict[str, Decision] = {
     "agent_spawned": Appender.spawn_agent,
     "agent_updated": Appender.change_agent,
     "agent_completed": Appender.change_agent,
+    "note_added": Appender.add_note,
 }

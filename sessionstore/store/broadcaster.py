@@ -15,7 +15,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import chain
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from websockets.frames import Frame, Opcode
 
@@ -29,6 +29,9 @@ PIECE_EVENTS = 1024
 """About how much is handed to a listener at once: what it must be able to take before it is given more."""
 TICK = 0.005
 """Seconds for which what is published is gathered, so that a thousand commits do not wake a thousand listeners each."""
+REST = 3
+"""How many times as long as many listeners took is gathered next, so that most of the event loop is left to writes."""
+LONGEST_REST = 0.1
 RECENT = 64
 """Pieces that stay as they were sealed. Many small ones become few when they are older, for who is that far behind."""
 ENVELOPE = 300
@@ -43,6 +46,9 @@ class Item(NamedTuple):
     session_id: str
     user_id: str
     text: bytes
+
+
+Told = TypeVar("Told", Event, Item, Event | Item)
 
 
 class Piece:
@@ -102,6 +108,11 @@ def pieces(items: Sequence[Event | Item], published_at: float = 0.0) -> Iterator
         yield Piece(items[begin:], published_at)
 
 
+def without(gone: Mapping[str, int], items: Sequence[Told]) -> list[Told]:
+    """Those that are not of deleted sessions: by session, the cursor of its deletion."""
+    return [item for item in items if item.cursor >= gone.get(item.session_id, 0)]
+
+
 class Broadcaster:
     """The newest committed events, in cursor order."""
 
@@ -112,10 +123,11 @@ class Broadcaster:
         self.gathered: list[Event] = []
         """What is published, and in no piece yet."""
         self.gathered_since = 0.0
+        self.rests_until = 0.0
         self.head = 0
         """The newest cursor published."""
         self.sealed = 0
-        """The newest cursor that is, or was, in a piece."""
+        """The newest cursor in a piece."""
         self.forgotten = 0
         """The newest cursor that the ring does not hold any more."""
         self.seals = 0
@@ -130,16 +142,28 @@ class Broadcaster:
         self.head = events[-1].cursor
         if not self.gathered:
             self.gathered_since = time.monotonic()
-            asyncio.get_running_loop().call_later(TICK, self.wake)
+            asyncio.get_running_loop().call_later(max(TICK, self.rests_until - self.gathered_since), self.wake)
         self.gathered += events
+        if gone := {event.session_id: event.cursor for event in events if event.type == "session_deleted"}:
+            self.take_out(gone)
 
     def wake(self) -> None:
         """Let listeners have what was gathered."""
         gathered, self.gathered = self.gathered, []
         for piece in pieces(gathered, self.gathered_since):
             self.seal(piece)
+        self.let_go()
+        asyncio.get_running_loop().call_soon(self.rest, time.monotonic())
+
+    def let_go(self) -> None:
+        """All who wait."""
         awaited, self.published = self.published, asyncio.Event()
         awaited.set()
+
+    def rest(self, woken_at: float) -> None:
+        """Called when all who were woken have had their turn."""
+        now = time.monotonic()
+        self.rests_until = now + min(LONGEST_REST, REST * (now - woken_at))
 
     def seal(self, piece: Piece) -> None:
         """Keep it, and forget the oldest for it."""
@@ -156,6 +180,18 @@ class Broadcaster:
             self.bytes -= oldest.size
             self.forgotten = oldest.last
 
+    def take_out(self, gone: Mapping[str, int]) -> None:
+        """What is deleted is gone for those, too, who come later."""
+        self.gathered = without(gone, self.gathered)
+        left: list[Piece] = []
+        for piece in self.pieces:
+            is_touched = gone.keys() & piece.by_session.keys()
+            left += pieces(without(gone, piece.items), piece.published_at) if is_touched else [piece]
+        self.pieces = left
+        self.sealed = left[-1].last if left else self.forgotten
+        self.events = sum(len(piece.items) for piece in left)
+        self.bytes = sum(piece.size for piece in left)
+
     def join_small(self) -> None:
         older = slice(-2 * RECENT, -RECENT)
         items = list(chain.from_iterable(piece.items for piece in self.pieces[older]))
@@ -164,7 +200,7 @@ class Broadcaster:
     def close(self) -> None:
         """Let every listener go."""
         self.closing = True
-        self.wake()
+        self.let_go()
 
     async def after(self, cursor: int) -> Piece | None:
         """The next piece with something after `cursor`: at once if there is one, else when there is.

@@ -47,19 +47,18 @@ PARTS = {
 
 KEYS: dict[By, str] = {
     "user": "s.user_id",
-    "project": "d.document ->> '$.project'",
+    "project": "l.project",
     "model": "nullif(u.model, '')",
-    "tag": "t.value",
+    "tag": "t.tag",
     "day": "date(u.quarter * 900, 'unixepoch', 'localtime')",
     "month": "strftime('%Y-%m', u.quarter * 900, 'unixepoch', 'localtime')",
     "session": "u.session_id",
 }
 """By what usage is asked for, as SQL; days and months are those of the server's time zone."""
-METADATA = "JOIN documents d ON d.session_id = u.session_id AND d.name = 'metadata'"
 JOINED: dict[By, str] = {
     "user": "JOIN sessions s USING (session_id)",
-    "project": METADATA,
-    "tag": f"{METADATA} JOIN json_each(d.document, '$.tags') t",
+    "project": "JOIN labels l USING (session_id)",
+    "tag": "JOIN tags t USING (session_id)",
 }
 IN_TIME = (
     "(:since IS NULL OR quarter >= unixepoch(:since) / 900)"

@@ -6,7 +6,7 @@ import asyncio
 import re
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,8 +18,21 @@ from sessionstore.model.events import LOGS, now
 from sessionstore.model.problems import Problem, invalid, no_session, unavailable
 from sessionstore.store import search
 from sessionstore.store.broadcaster import Item
+from sessionstore.store.resumption import ERRORS, FILES, KNOWN, completed
 from sessionstore.store.schema import CHANGES_STATE, STATE_EVENTS
 from sessionstore.store.search import Narrowed
+from sessionstore.store.selection import (
+    ACTIVE,
+    ALONG_CHANGES,
+    COMMON,
+    DETAILS,
+    SESSIONS,
+    Which,
+    conditions,
+    either,
+    groups,
+    one_of,
+)
 from sessionstore.text import for_people, shortened
 
 CONNECTIONS = 3
@@ -175,10 +188,12 @@ class Reader:
 
     async def resume(self, session_id: str) -> dict[str, str]:
         members = await self.session(session_id, 20)
+        about: dict[str, object] = {"id": session_id}
+        files, errors, known = [await self.rows(query, about) for query in (FILES, ERRORS, KNOWN)]
         return {
             "metadata": members["metadata"],
             "initial": members["initial"],
-            "state": members["state"],
+            "state": completed(members["state"], members["metadata"], files, errors, known[0]),
             "lastActions": members["actions"],
             "lastResponses": members["responses"],
         }
@@ -280,35 +295,21 @@ class Reader:
 
     # ------------------------------------------------------------ all sessions
 
-    async def sessions(
-        self,
-        *,
-        limit: int,
-        before: int | None = None,
-        statuses: Sequence[str] = (),
-        user_id: str | None = None,
-        tag: str | None = None,
-        parent: str | None = None,
-        text: str | None = None,
-        details: bool = False,
-    ) -> Page:
+    async def sessions(self, which: Which, *, limit: int, before: int | None = None, details: bool = False) -> Page:
         """Metadata, newest change first; what follows is the cursor of the last one's newest event."""
-        where, values = conditions(
-            ("m.last_cursor < ?", before),
-            one_of("m.status", statuses),
-            ("m.user_id = ?", user_id),
-            ("m.parent_session = ?", parent),
-            ("EXISTS (SELECT 1 FROM json_each(m.tags) WHERE value = ?)", tag),
-            ("instr(lower(m.document), lower(?))", text),
-        )
-        what = f"{DETAILS}, m.last_cursor FROM metadata m JOIN sessions s ON s.session_id = m.session_id"
-        rows = await self.some(
-            f"SELECT {what if details else 'm.document, m.last_cursor FROM metadata m'}"
-            f" WHERE {where} ORDER BY m.last_cursor DESC LIMIT ?",
-            [*values, limit + 1],
-        )
+        counts = await self.row(*which.counted()) if which.labels() else ()
+        where, values = conditions(*which.terms(counts), ("s.last_cursor < ?", before))
+        index = ALONG_CHANGES if counts and min(counts) == COMMON else ""
+        query = SESSIONS.format(what=DETAILS if details else "m.document", where=where, index=index)
+        rows = await self.some(query, [*values, limit + 1])
         page = rows.page(limit)
         return Page(list(map(fit_card, page.documents)), page.following) if details else page
+
+    async def groups(self, by: str, which: Which) -> Page:
+        """How many sessions each project, user, branch, host or tag has, by status, those with the most trouble first;
+        `key` is null for what has none."""
+        where, values = conditions(*which.terms())
+        return Page([row[0] for row in await self.rows(groups(by, where), values)], None)
 
     async def sessions_of_user(self, user_id: str) -> Page:
         rows = await self.rows(
@@ -458,27 +459,6 @@ class Deadlined:
 # ------------------------------------------------------------ pieces of queries
 
 
-def conditions(*terms: tuple[str, Any]) -> tuple[str, list[Any]]:
-    """The terms that have a value, joined by AND, and their values."""
-    given = [(term, value) for term, value in terms if value is not None]
-    values: list[Any] = []
-    for _, value in given:
-        values.extend(value if isinstance(value, list) else [value])
-    return " AND ".join(term for term, _ in given) or "1", values
-
-
-def one_of(column: str, names: Iterable[str]) -> tuple[str, list[str] | None]:
-    wanted = list(names)
-    return f"{column} IN ({', '.join('?' for _ in wanted)})", wanted or None
-
-
-def either(*filters: tuple[str, Sequence[str]]) -> tuple[str, list[str]]:
-    """What matches any of the filters that name something; all, where none does."""
-    given = [one_of(column, names) for column, names in filters if names]
-    values = [name for _, names in given for name in names or ()]
-    return f"({' OR '.join(term for term, _ in given) or '1'})", values
-
-
 def best_first(documents: list[str], sought: Sequence[search.Term], limit: int) -> list[str]:
     """The best of some events, each with the piece of it that was asked for."""
     texts = map(text_of_event, documents)
@@ -550,46 +530,6 @@ NEWEST = "SELECT document FROM entries WHERE session_id = ? AND log = ? ORDER BY
 
 IS_ERROR = "(SELECT is_failed FROM verdicts v WHERE v.cursor = e.cursor)"
 """What went wrong."""
-
-DETAILS = """
-substr(m.document, 1, length(m.document) - 1) || ',' || substr(json_object(
-  'lastPrompt', coalesce(
-     (SELECT substr(coalesce(p.data ->> '$.prompt', p.data ->> '$.text', p.data ->> '$.content'), 1, 300)
-      FROM events p WHERE p.session_id = s.session_id AND p.type = 'action' AND p.kind = 'prompt'
-        AND p.seq > s.actions - 200 AND NOT (SELECT is_machine_made FROM words w WHERE w.cursor = p.cursor)
-      ORDER BY p.seq DESC LIMIT 1),
-     (SELECT iif(json_type(i.document, '$.input') = 'text', substr(i.document ->> '$.input', 1, 300), NULL)
-      FROM documents i WHERE i.session_id = s.session_id AND i.name = 'initial')),
-  'lastAction', (SELECT json_object('type', a.kind, 'tool', a.data ->> '$.tool', 'text', substr(coalesce(
-        a.data ->> '$.input.description', a.data ->> '$.input.command', a.data ->> '$.input.file_path',
-        a.data ->> '$.input.pattern', a.data ->> '$.input.url', a.data ->> '$.input.query', a.data ->> '$.path',
-        a.data ->> '$.command', a.data ->> '$.text', a.data ->> '$.message'), 1, 300))
-      FROM events a WHERE a.session_id = s.session_id AND a.type = 'action' AND a.seq > s.actions - 50
-        AND a.kind NOT IN ('prompt', 'message_display', 'notification', 'post_tool_batch', 'instructions_loaded')
-      ORDER BY a.seq DESC LIMIT 1),
-  'end', iif(s.status IN ('failed', 'cancelled'), (
-     SELECT json_object('outcome', f.data -> '$.outcome', 'reason', f.data -> '$.reason',
-       'exitCode', f.data -> '$.exitCode', 'error', coalesce(substr(f.data ->> '$.error', 1, 300), (
-        SELECT substr(coalesce(x.data ->> '$.message', x.data ->> '$.errorDetails', x.data ->> '$.error'), 1, 300)
-        FROM events x WHERE x.session_id = s.session_id AND x.type = 'response' AND x.kind = 'error'
-          AND x.seq > s.responses - 5 ORDER BY x.seq DESC LIMIT 1)))
-     FROM events f WHERE f.session_id = s.session_id AND f.seq IS NULL AND f.type = 'session_finalized'
-     ORDER BY f.cursor DESC LIMIT 1), NULL),
-  'goalsCompleted', (SELECT count(*) FROM goals g WHERE g.session_id = s.session_id AND g.status = 'completed'),
-  'agentsActive', (SELECT count(*) FROM agents w WHERE w.session_id = s.session_id
-                   AND s.ended IS NULL AND w.status NOT IN ('completed', 'failed', 'cancelled'))), 2)"""
-"""The metadata of a session (s, and m in the view) and what it is at. What was long ago is not looked for."""
-
-ACTIVE = f"""
-SELECT {DETAILS}
-FROM (SELECT session_id, row_number() OVER (
-        ORDER BY status = 'waiting' DESC,
-                 iif(status = 'waiting', (SELECT since FROM attention a WHERE a.session_id = o.session_id), NULL),
-                 last_cursor DESC) AS place
-      FROM sessions o WHERE status IN ('active', 'waiting') ORDER BY place LIMIT :limit) chosen
-CROSS JOIN sessions s ON s.session_id = chosen.session_id
-CROSS JOIN metadata m ON m.session_id = s.session_id ORDER BY chosen.place"""
-"""Which they are is settled first, so that only those that are shown are looked into."""
 
 STATS = """
 WITH RECURSIVE

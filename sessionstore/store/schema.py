@@ -121,8 +121,29 @@ def name_status_changes(connection: sqlite3.Connection) -> None:
         create_schema(connection, re.compile(r"^CREATE INDEX status_changes", re.MULTILINE))
 
 
+def find_sessions_by_their_names(connection: sqlite3.Connection) -> None:
+    """Projects, branches, hosts, pins and tags are found without a look at each session."""
+    for table in ("labels", "tags"):
+        connection.execute(f"DROP TABLE IF EXISTS {table}")
+    create_schema(connection, re.compile(r"^CREATE (TABLE|INDEX) (labels|tags)", re.MULTILINE))
+    create_schema(connection, re.compile(r"^CREATE VIEW (labelled|tagged) ", re.MULTILINE))
+    connection.execute("INSERT INTO labels SELECT * FROM labelled")
+    connection.execute("INSERT INTO tags SELECT * FROM tagged")
+    connection.execute("DROP VIEW labelled")
+    connection.execute("DROP VIEW tagged")
+
+
+def give_back_what_was_taken_in(connection: sqlite3.Connection) -> None:
+    """Events have an actor, and more types; there are a ledger of usage, conversations and checkpoints;
+    sessions are found by their names."""
+    say_who(connection)
+    create_missing(connection, "usage", "(TABLE|INDEX) (usage|events_of_budgets)")
+    create_missing(connection, "transcripts", "(UNIQUE )?(TABLE|INDEX) (transcript|checkpoint|claims|material)")
+    find_sessions_by_their_names(connection)
+
+
 def say_who(connection: sqlite3.Connection) -> None:
-    """Events have an actor, and more types; the full-text index is merged more seldom.
+    """The full-text index is merged more seldom, too.
 
     None changes a row that is there: a column at the end is null in rows that were written without it. So only the
     text of the table is written anew, which takes as long with ten million events as with none.
@@ -133,8 +154,12 @@ def say_who(connection: sqlite3.Connection) -> None:
     if (after := columns_of(connection, "events")) != [*before, "actor"]:
         raise DatabaseUnusable(f"its events have {', '.join(before)}, where version 10 has {', '.join(after)}")
     create_schema(connection, re.compile(r"^INSERT INTO (counts|search .*'usermerge')", re.MULTILINE))
-    if not columns_of(connection, "usage"):
-        create_schema(connection, re.compile(r"^CREATE (TABLE|INDEX) (usage|events_of_budgets)", re.MULTILINE))
+
+
+def create_missing(connection: sqlite3.Connection, table: str, what: str) -> None:
+    """What schema.sql creates of this kind, unless there is the table already."""
+    if not columns_of(connection, table):
+        create_schema(connection, re.compile(rf"^CREATE {what}", re.MULTILINE))
 
 
 def rewrite(connection: sqlite3.Connection, table: str) -> None:
@@ -164,7 +189,7 @@ MIGRATIONS: tuple[Migration, ...] = (
     keep_each_ask,
     find_calls_by_their_id,
     name_status_changes,
-    say_who,
+    give_back_what_was_taken_in,
 )
 """Append-only: what turns the tables of a database of version N, as PRAGMA user_version has it, into those of N + 1,
 from version 1 on. Views and triggers are made anew after them. schema.sql is always the newest version; a database

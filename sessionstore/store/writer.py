@@ -22,6 +22,7 @@ from sessionstore.model.problems import Problem, fault, unavailable
 from sessionstore.model.redaction import Redactor
 from sessionstore.prices import Prices
 from sessionstore.store.appender import Appended, Appender, EntryRefused, lose_silent
+from sessionstore.store.checkpoints import purge as purge_material
 from sessionstore.store.disk import Disk, in_mib, size_of
 from sessionstore.store.folder import Ground
 from sessionstore.store.high_water_mark import HighWaterMark
@@ -520,7 +521,7 @@ class Writer:
             self.look_at = time.monotonic() + min(1.0, self.lost_after / 4)
             self.look_at_sessions(appender)
         appender.open_transaction()
-        is_purging = appender.purge()
+        is_purging = appender.purge() or purge_material(appender.connection, self.clock())
         events = appender.commit()
         self.note_progress()
         self.count(events)

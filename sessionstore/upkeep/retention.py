@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from export import archive
 from export.layout import open_reader
-from sessionstore.model.events import Draft, text_of_time
+from sessionstore.model.events import STORE, Draft, text_of_time
 from sessionstore.model.problems import Problem
 from sessionstore.settings import Settings
 from sessionstore.store.appender import Appended, DeleteUnchanged
@@ -213,7 +213,8 @@ class Retention:
         self.delete(ended)
 
     def delete(self, ended: Ended) -> None:
-        draft = Draft(type="session_deleted", session_id=ended.session_id, data={})
+        why = {"reason": "retention"}
+        draft = Draft(type="session_deleted", session_id=ended.session_id, actor=STORE, data=why)
         work = DeleteUnchanged(draft, ended.last_cursor)
         answer: Future[Appended] = asyncio.run_coroutine_threadsafe(self.submit(work), self.loop)
         try:

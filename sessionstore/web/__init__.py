@@ -19,6 +19,8 @@ health           /health, /ready, /metrics
 fast_path        the hot routes
 telemetry        OTLP/HTTP: /v1/logs, /v1/metrics, /v1/traces
 usage            routes of what was used and what it cost
+transcripts      the lines of conversations
+checkpoints      the threads of LangGraph
 api              every other route
 pages            the dashboard, the documentation
 server           the socket, the deadlines, the signals

@@ -26,6 +26,7 @@ from sessionstore.model.problems import MEDIA_TYPE, Problem, invalid
 from sessionstore.store.appender import DeleteUnchanged
 from sessionstore.store.reader import Page
 from sessionstore.store.search import Narrowed
+from sessionstore.store.selection import Which
 from sessionstore.store.writer import LARGE
 from sessionstore.web import openapi_models as answers
 from sessionstore.web.fast_path import entry, logged, stored_batch
@@ -78,15 +79,10 @@ Kinds = Annotated[list[str] | None, QueryParameter(name="kind", description="Onl
 AgentId = Annotated[str | None, QueryParameter(name="agentId")]
 SessionId = Annotated[str | None, QueryParameter(name="sessionId")]
 UserId = Annotated[str | None, QueryParameter(name="userId")]
-
-# ------------------------------------------------------------- request and answer
-
-
-# ------------------------------------------------------------------ documentation
-
-
-# ------------------------------------------------------------------------- health
-
+GroupBy = Annotated[
+    Literal["project", "user", "branch", "host", "tag"] | None,
+    QueryParameter(name="groupBy", description="Answers `groups` instead: how many sessions of each status each has"),
+]
 
 # ----------------------------------------------------------------------- sessions
 
@@ -152,19 +148,35 @@ async def list_sessions(
     tag: FromQuery[str | None] = None,
     parent: FromQuery[str | None] = None,
     q: Annotated[str | None, QueryParameter(description="Text anywhere in the metadata", max_length=1000)] = None,
+    project: FromQuery[str | None] = None,
+    branch: FromQuery[str | None] = None,
+    host: FromQuery[str | None] = None,
+    pinned: FromQuery[bool | None] = None,
+    origin: Annotated[str | None, QueryParameter(description="Only what goes on from this session")] = None,
+    since: Annotated[str | None, QueryParameter(description="Not those that were over by then, RFC 3339")] = None,
+    until: Annotated[str | None, QueryParameter(description="Only those that had begun before this time")] = None,
     details: Annotated[bool, QueryParameter(description="Also what each is at, as /api/query/active says it")] = False,
+    group_by: GroupBy = None,
 ) -> JSONResponse:
-    """Sessions, newest change first."""
-    page = await store_of(request).reader.sessions(
-        limit=limit,
-        before=cursor,
+    """Sessions, newest change first; or how many there are of each project, user …, those with most trouble first."""
+    reader = store_of(request).reader
+    which = Which(
         statuses=status or (),
         user_id=user_id,
         tag=tag,
         parent=parent,
+        origin=origin,
         text=q,
-        details=details,
+        project=project,
+        branch=branch,
+        host=host,
+        is_pinned=pinned,
+        since=since if since is None else utc(since, "$.since"),
+        until=until if until is None else utc(until, "$.until"),
     )
+    if group_by is not None:
+        return answer(joined({"groups": (await reader.groups(group_by, which)).array()}))
+    page = await reader.sessions(which, limit=limit, before=cursor, details=details)
     return answer(joined({"items": page.array(), "nextCursor": folds.encode(page.following)}))
 
 
@@ -200,6 +212,21 @@ async def update_metadata(request: Call, session_id: FromPath[str]) -> JSONRespo
 
 
 @post(
+    "/api/sessions/{session_id:str}/notes",
+    operation_class=takes(requests.Note),
+    responses=gives(answers.Done, 400, 404, 413, 415, 422),
+    status_code=200,
+    tags=["sessions"],
+)
+async def add_note(request: Call, session_id: FromPath[str]) -> JSONResponse:
+    """Note something about a session, or about one of its events: for people, it is no word of the agent."""
+    session_id = session_in_path(session_id)
+    body = await object_of(request)
+    draft = draft_of("note_added", session_id, body, headers_of(request), names_something=True)
+    return done(await append(request, draft))
+
+
+@post(
     "/api/sessions/{session_id:str}/finalize",
     operation_class=takes(requests.Finalization, is_required=False),
     responses=gives(answers.Done, 400, 404, 413, 415, 422),
@@ -227,12 +254,14 @@ async def delete_session(
     last_cursor: Annotated[
         int | None, QueryParameter(name="lastCursor", ge=0, le=MAX_CURSOR, description="Only if this is its newest")
     ] = None,
+    reason: Annotated[requests.Reason, QueryParameter(description="Why: the event says it")] = "person",
 ) -> JSONResponse:
     """Delete a session and all that was logged in it; its sub-sessions stay."""
     session_id = session_in_path(session_id)
-    draft = draft_of("session_deleted", session_id, {}, headers_of(request))
+    draft = draft_of("session_deleted", session_id, {"reason": reason}, headers_of(request))
     if last_cursor is None:
         return done(await append(request, draft))
+    caller_of(request).sign(draft)
     return done(await store_of(request).writer.submit(DeleteUnchanged(draft, last_cursor), (draft,)))
 
 
@@ -297,46 +326,38 @@ def event_page(page: Page, order: Order, after: int) -> str:
 # --------------------------------------------------------------------------- logs
 
 
+LOGS = ["/api/actions/{session_id:str}", "/api/actions/{session_id:str}/responses"]
+
+
+def log_in_path(request: Call) -> str:
+    """Of which of the two logs the path is."""
+    return "response" if request.scope["path_template"].endswith("/responses") else "action"
+
+
 @post(
-    "/api/actions/{session_id:str}",
+    LOGS,
     operation_class=takes(requests.LogEntry),
     responses=gives(answers.Logged, 400, 404, 413, 415, 422),
     status_code=200,
     tags=["logs"],
 )
-async def log_action(request: Call, session_id: FromPath[str]) -> JSONResponse:
-    """Log something that the agent did or asked for. The first word of an unknown session creates it."""
-    return await log_to(request, "action", session_id)
-
-
-@post(
-    "/api/actions/{session_id:str}/responses",
-    operation_class=takes(requests.LogEntry),
-    responses=gives(answers.Logged, 400, 404, 413, 415, 422),
-    status_code=200,
-    tags=["logs"],
-)
-async def log_response(request: Call, session_id: FromPath[str]) -> JSONResponse:
-    """Log what came back."""
-    return await log_to(request, "response", session_id)
-
-
-async def log_to(request: Call, name: str, session_id: str) -> JSONResponse:
+async def log_entry(request: Call, session_id: FromPath[str]) -> JSONResponse:
+    """Log what the agent did or asked for, or what came back. The first word of an unknown session creates it."""
     store = store_of(request)
     body = await read_body(request.receive, store.settings.max_event_bytes)  # type: ignore[arg-type]
-    read = partial(entry, name, session_in_path(session_id), headers_of(request), body)
+    read = partial(entry, log_in_path(request), session_in_path(session_id), headers_of(request), body)
     draft = read() if len(body) <= LARGE else await store.writer.beside(read)
-    draft.by = caller_of(request).token
+    caller_of(request).sign(draft)
     return answer(logged(await store.writer.append(draft, len(body))))
 
 
 @get(
-    "/api/actions/{session_id:str}",
+    LOGS,
     operation_class=described(Link='The page after this one, as rel="next", where there is one'),
     responses=gives(list[answers.Entry], 404, 422),
     tags=["logs"],
 )
-async def list_actions(
+async def list_entries(
     request: Call,
     session_id: FromPath[str],
     after: OptionalCursor = None,
@@ -346,44 +367,10 @@ async def list_actions(
     types: Types = None,
     agent_id: AgentId = None,
 ) -> JSONResponse:
-    """The action log, by seq. The header Link has rel="next" where there is more."""
-    return await log_page(request, "action", session_id, after, before, limit, order, types, agent_id)
-
-
-@get(
-    "/api/actions/{session_id:str}/responses",
-    operation_class=described(Link='The page after this one, as rel="next", where there is one'),
-    responses=gives(list[answers.Entry], 404, 422),
-    tags=["logs"],
-)
-async def list_responses(
-    request: Call,
-    session_id: FromPath[str],
-    after: OptionalCursor = None,
-    before: OptionalCursor = None,
-    limit: Annotated[int, QueryParameter(ge=1, le=10000)] = 1000,
-    order: FromQuery[Order] = "asc",
-    types: Types = None,
-    agent_id: AgentId = None,
-) -> JSONResponse:
-    """The response log, by seq. The header Link has rel="next" where there is more."""
-    return await log_page(request, "response", session_id, after, before, limit, order, types, agent_id)
-
-
-async def log_page(
-    request: Call,
-    name: str,
-    session_id: str,
-    after: int | None,
-    before: int | None,
-    limit: int,
-    order: Order,
-    types: list[str] | None,
-    agent_id: str | None,
-) -> JSONResponse:
+    """The log of actions, or of what came back, by seq. The header Link has rel="next" where there is more."""
     page = await store_of(request).reader.entries(
         session_in_path(session_id),
-        name,
+        log_in_path(request),
         limit=limit,
         after=after,
         before=before,
@@ -607,7 +594,7 @@ async def claude_code_hook(request: Call) -> Response[bytes]:
 @get("/api/query/recent", responses=gives(list[answers.Metadata], 422), tags=["queries"])
 async def recent_sessions(request: Call, limit: Annotated[int, QueryParameter(ge=1, le=500)] = 10) -> JSONResponse:
     """Sessions, newest change first."""
-    return answer((await store_of(request).reader.sessions(limit=limit)).array())
+    return answer((await store_of(request).reader.sessions(Which(), limit=limit)).array())
 
 
 @get("/api/query/active", responses=gives(list[answers.Active], 422), tags=["queries"])
@@ -746,15 +733,14 @@ ROUTES = (
     get_session,
     list_sessions_of_user,
     update_metadata,
+    add_note,
     finalize_session,
     delete_session,
     resume_session,
     archive_session,
     list_session_events,
-    log_action,
-    log_response,
-    list_actions,
-    list_responses,
+    log_entry,
+    list_entries,
     get_state,
     update_state,
     list_state_history,

@@ -22,6 +22,19 @@ Send = Callable[[Message], Awaitable[None]]
 ASGI = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
+class Undecoded:
+    """ASGI: below some paths names may be of any characters, so a path there is split before it is decoded."""
+
+    def __init__(self, app: ASGI, *prefixes: str) -> None:
+        self.app = app
+        self.prefixes = tuple(prefix.encode() for prefix in prefixes)
+
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        if scope.get("raw_path", b"").startswith(self.prefixes):
+            scope["path"] = scope["raw_path"].decode("latin-1")
+        return self.app(scope, receive, send)
+
+
 async def answer(send: Send, status: int, headers: list[tuple[bytes, bytes]], body: bytes = b"") -> None:
     """One whole plain ASGI response."""
     length = [] if status == 204 else [(b"content-length", str(len(body)).encode())]

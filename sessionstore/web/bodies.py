@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Hashable
 
 from sessionstore.model.problems import unavailable
@@ -22,16 +21,16 @@ class Bodies:
         self.most = max(MAX_BYTES, largest)
         self.most_of_one = max(MAX_BYTES // SHARE, largest + PIECE)
         self.bytes = 0
-        self.of: Counter[Hashable] = Counter()
+        self.of: dict[Hashable, int] = {}
 
     def has_room(self, who: Hashable, size: int) -> bool:
-        return self.bytes + size <= self.most and self.of[who] + size <= self.most_of_one
+        return self.bytes + size <= self.most and self.of.get(who, 0) + size <= self.most_of_one
 
     def count(self, who: Hashable, size: int) -> None:
         self.bytes += size
-        self.of[who] += size
-        if not self.of[who]:
-            del self.of[who]
+        held = self.of.pop(who, 0) + size
+        if held:
+            self.of[who] = held
 
 
 class Body:
@@ -53,7 +52,9 @@ class Body:
         self.bodies.count(self.who, size)
         self.size += size
 
-    def let_go(self) -> None:
-        if self.size:
-            self.bodies.count(self.who, -self.size)
-            self.size = 0
+    def let_go(self, size: int | None = None) -> None:
+        """So much of it, or all, is held no longer."""
+        size = self.size if size is None else min(size, self.size)
+        if size:
+            self.bodies.count(self.who, -size)
+            self.size -= size

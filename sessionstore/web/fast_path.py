@@ -86,7 +86,8 @@ def batch_in(body: bytes, caller: Caller, store: Store) -> tuple[Batch, list[Dra
     )
     found = [draft for _, those in lines.drafts for draft in those]
     for draft in found:
-        draft.by = caller.token
+        caller.sign(draft)
+        drafts.claim_title(draft, "caller", "person" if caller.role == "admin" else "caller")
         store.writer.redactor(draft)
     return Batch(lines), found
 
@@ -190,5 +191,5 @@ class FastPath:
             check_media_type(headers, NDJSON)
             return await stored_batch(body, caller, store)
         draft = entry(taken.kind, taken.session_id, headers, body)
-        draft.by = caller.token
+        caller.sign(draft)
         return logged(await store.writer.submit(Append(draft), (draft,), len(body)))

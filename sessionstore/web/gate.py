@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from sessionstore.log import security
 from sessionstore.model.drafts import Headers
+from sessionstore.model.events import Draft
 from sessionstore.model.problems import Problem
 from sessionstore.settings import Settings, is_loopback_name
 from sessionstore.web.asgi import ASGI, Message, Receive, Scope, Send, answer, refuse
@@ -18,24 +19,56 @@ from sessionstore.web.refusal_log import RefusalLog
 from sessionstore.web.tokens import ROLES, Token, Tokens
 
 COOKIE = "session_store"
+BEARER = re.compile(rb"bearer(?: |%20)", re.IGNORECASE)
+"""Exporters of telemetry send what stands in OTEL_EXPORTER_OTLP_HEADERS as it stands there."""
 
 # ----------------------------------------------------------- which role for what
 
 READS = frozenset({"GET", "HEAD", "OPTIONS"})
-FILES = ("/hook_agent.py", "/hook_agent_langchain.py", "/hook_agent.mjs")
-PUBLIC = frozenset({*product(READS, ("/", "/health", *FILES)), *product(("POST", "DELETE"), ("/api/login",))})
+READERS = ("admin", "control", "read")
+FILES = (
+    "hook_agent.py",
+    "hook_agent_install.py",
+    "hook_agent_run.py",
+    "hook_agent_langchain.py",
+    "claude_session_store.py",
+    "langgraph_checkpointer.py",
+    "hook_agent.mjs",
+)
+"""What an agent's machine fetches; nothing in them is secret."""
+PUBLIC = frozenset(
+    {*product(READS, ("/", "/health", *(f"/{name}" for name in FILES))), *product(("POST", "DELETE"), ("/api/login",))}
+)
 AGENT_READS = re.compile(r"/ready|/api/sessions/(?!user/)[^/]+(/resume)?|/api/state/[^/]+")
 """What an agent needs to read: its session, its state, and how to go on."""
+MATERIAL = ("/api/transcripts/", "/api/checkpoints")
+"""Below these is what agents' programs left here, to have it back or take it away."""
+LISTS_MATERIAL = re.compile(r"/api/transcripts/[^/]*|/api/checkpoints/?")
+"""What shows that of others, too."""
+VALUES_OF_A_THREAD = re.compile(r"/api/checkpoints/[^/]+/?")
+"""What shows more than its steps."""
+NOTES = re.compile(r"/api/sessions/[^/]+/notes")
+"""What whoever reads may add."""
+CONTROLS = re.compile(r"/api/asks/[^/]+/answer|/api/sessions/[^/]+/orders|/api/orders")
+"""Answers and orders."""
 
 
 def roles_for(method: str, path: str) -> tuple[str, ...] | None:
     """The roles that may do this; None: everybody."""
     if (method, path) in PUBLIC or (method in READS and path.startswith("/dashboard/")):
         return None
+    if path.startswith(MATERIAL):
+        if method not in READS or VALUES_OF_A_THREAD.fullmatch(path):
+            return ("admin", "ingest")
+        return READERS if LISTS_MATERIAL.fullmatch(path) else ROLES
     if method in READS or path.startswith("/datasette/"):
-        return ROLES if AGENT_READS.fullmatch(path) else ("admin", "read")
+        return ROLES if AGENT_READS.fullmatch(path) else READERS
     if method == "DELETE":
         return ("admin",)
+    if method == "POST" and NOTES.fullmatch(path):
+        return READERS
+    if method == "POST" and CONTROLS.fullmatch(path):
+        return ("admin", "control")
     return ("admin", "ingest")
 
 
@@ -71,6 +104,11 @@ class Caller(NamedTuple):
     login: Login | None = None
     """By which cookie for it."""
     refusal: str = ""
+
+    def sign(self, draft: Draft) -> None:
+        """What he writes says who he is, and comes by his right."""
+        draft.by = self.token
+        draft.actor = "" if self.token is None else self.token.name
 
 
 ANYBODY = Caller("admin")
@@ -113,7 +151,7 @@ class Gate:
         except Problem as problem:
             await refuse(problem, scope, receive, send)
             return
-        body = self.body_of(caller, asked)
+        scope["state"]["body"] = body = self.body_of(caller, asked)
 
         async def receive_bounded() -> Message:
             message = await receive()
@@ -246,8 +284,8 @@ class Gate:
     def caller(self, headers: Headers) -> Caller:
         authorization = headers.get(b"authorization")
         if authorization is not None:
-            is_bearer = authorization[:7].lower() == b"bearer "
-            return self.caller_with(authorization[7:].strip().decode("latin-1") if is_bearer else "")
+            bearer = BEARER.match(authorization)
+            return self.caller_with(authorization[bearer.end() :].strip().decode("latin-1") if bearer else "")
         if (value := cookie_of(headers)) is not None:
             if held := self.logins.holder(value):
                 return Caller(held[0].role, *held)
@@ -300,6 +338,11 @@ def is_preflight(asked: Asked) -> bool:
     return asks and asked.method == "OPTIONS"
 
 
+def may_have(caller: Caller, written_by: str | None) -> bool:
+    """Whether material that a token of this name wrote is there for one who asks."""
+    return caller.role != "ingest" or (caller.token is not None and caller.token.name == written_by)
+
+
 def is_foreign_fetch(asked: Asked) -> bool:
     """Whether a page elsewhere asks for this without naming its origin, as for an image or a script.
 
@@ -314,7 +357,7 @@ def is_foreign_fetch(asked: Asked) -> bool:
 PREFLIGHT = [
     (b"access-control-allow-methods", b"GET, POST, PUT, PATCH, DELETE"),
     (b"access-control-allow-headers", b"authorization, content-type, idempotency-key, if-match, x-timestamp, "
-     b"x-user-id, last-event-id"),
+     b"x-user-id, x-session-id, last-event-id"),
     (b"access-control-max-age", b"600"),
 ]  # fmt: skip
 

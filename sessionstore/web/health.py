@@ -54,7 +54,15 @@ async def health(request: Call) -> JSONResponse:
     if caller_of(request).role is None:
         del said["tree"]["error"]  # it may name a path
         return answer(msgspec.json.encode(said))
-    return answer(msgspec.json.encode(said | health_inside(store)))
+    return answer(msgspec.json.encode(said | health_inside(store) | {"material": await material_health(store)}))
+
+
+async def material_health(store: Store) -> Document | None:
+    """How much there is of it; None where the database is not served."""
+    if store.finding:
+        return None
+    sizes = await store.intake.sizes()
+    return {"transcripts": sizes.transcripts, "lines": sizes.lines, "threads": sizes.threads, "bytes": sizes.stored}
 
 
 def health_inside(store: Store) -> Document:
@@ -151,6 +159,8 @@ async def metrics(request: Call) -> Response[bytes]:
     from sessionstore.web.metrics import prometheus  # with the first scrape: its library takes time to import
 
     state = request.app.state
+    if not store_of(request).finding:
+        await store_of(request).intake.sizes()
     text = prometheus(store_of(request), state.listeners, state.gate, state.traffic, state.questions)
     return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 

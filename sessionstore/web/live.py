@@ -11,10 +11,9 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from contextlib import aclosing
 from functools import cached_property, partial
-from itertools import chain
 from typing import Annotated, Any, Literal, Protocol
 
 import msgspec
@@ -91,14 +90,23 @@ class Wanted(msgspec.Struct, frozen=True, dict=True):
     def places(self, piece: Piece, after: int) -> Sequence[int]:
         """Where in a piece the events are that are wanted, of those after a cursor."""
         named = range(len(piece.items)) if self.everything is not None else self.places_of_names(piece)
-        if self.latest <= after < piece.items[0].cursor and not self.types and not self.only_of:
+        if not self.is_narrowed and self.latest <= after < piece.items[0].cursor:
             return named
         return [place for place in named if after < piece.items[place].cursor and self(piece.items[place])]
 
     def places_of_names(self, piece: Piece) -> list[int]:
         """Looks at as many names as the reader or the piece has, whichever has less."""
-        found = (*common(self.sessions, piece.by_session), *common(self.users, piece.by_user))
-        return sorted({*chain(*found)})
+        found: set[int] = set()
+        for name in self.sessions.keys() & piece.by_session.keys():
+            found.update(piece.by_session[name])
+        for name in self.users.keys() & piece.by_user.keys():
+            found.update(piece.by_user[name])
+        return sorted(found)
+
+    @property
+    def is_narrowed(self) -> bool:
+        """Whether more decides than names and cursors."""
+        return bool(self.types or self.only_of)
 
     @cached_property
     def latest(self) -> int:
@@ -135,10 +143,6 @@ class Wanted(msgspec.Struct, frozen=True, dict=True):
 
     def for_names(self, everything: int | None, sessions: dict[str, int], users: dict[str, int]) -> Wanted:
         return msgspec.structs.replace(self, everything=everything, sessions=sessions, users=users)
-
-
-def common(wanted: Mapping[str, int], places: Mapping[str, list[int]]) -> Iterator[list[int]]:
-    return (places[name] for name in wanted.keys() & places.keys())
 
 
 def known(names: Iterable[str], since: int) -> dict[str, int]:

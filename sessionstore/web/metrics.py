@@ -67,6 +67,7 @@ def samples(store: Store, listeners: Listeners, gate: Gate, traffic: Traffic, qu
     yield "ready", Gauge, "1 while writes are taken", {}, int(store.why_not_ready() is None)
     yield from of_ingest(store)
     yield from of_sqlite(store)
+    yield from of_material(store)
     yield from of_disk(store)
     yield from of_requests(traffic)
     yield from of_refusals(gate.refused)
@@ -114,6 +115,20 @@ def of_sqlite(store: Store) -> Iterator[Sample]:
     yield "checkpoint_busy_total", Counter, "Times that readers kept the log from being emptied", {}, writer.busy_logs
     yield "reader_oldest_seconds", Gauge, "The query under way for longest", {}, round(store.reader.oldest(), 3)
     yield "search_lag_events", Gauge, "Events that full-text search does not find yet", {}, writer.search_lag
+
+
+def of_material(store: Store) -> Iterator[Sample]:
+    sizes = store.intake.last_sizes
+    yield (
+        "material_transcripts",
+        Gauge,
+        "Whose lines are kept, of conversations and beside them",
+        {},
+        sizes.transcripts,
+    )
+    yield "material_lines", Gauge, "Their lines", {}, sizes.lines
+    yield "material_threads", Gauge, "Threads whose checkpoints are kept", {}, sizes.threads
+    yield "material_bytes", Gauge, "What all that takes on disk", {}, sizes.stored
 
 
 def of_disk(store: Store) -> Iterator[Sample]:

@@ -107,3 +107,43 @@ OF_TELEMETRY = RequestBody(
     description="An export request of OTLP, plain or gzip",
     required=True,
 )
+TRANSCRIPT = RequestBody(
+    content={NDJSON: OpenAPIMediaType(schema=Schema(type=OpenAPIType.STRING))},
+    description="Lines of a conversation, kept as they are",
+    required=True,
+)
+
+
+OF_A_TRANSCRIPT = (
+    header("Idempotency-Key", "A name for this batch: the same again changes nothing", pattern=KEY_PATTERN),
+    header("X-Source", "Who keeps this conversation: one of both", enum=["sdk", "file"]),
+    header("X-Session-Id", "The session that it belongs to", pattern=ID_PATTERN),
+    header(
+        "X-Source-Offset",
+        "Where in its source the first line stands; 0 begins a new generation",
+        pattern="^[0-9]{1,18}$",
+    ),
+)
+
+
+OF_TRANSCRIPT_LINES = {
+    "X-Lines": "How many lines there are",
+    "X-Source-Bytes": "How many bytes of its source have been taken",
+    "X-Source-Digest": "SHA-256 of these, where it is known",
+    "X-Kept-Digest": "SHA-256 of the lines",
+    "X-Generation": "Rises when the source was replaced",
+}
+
+
+SUMMARY = RequestBody(
+    content={JSON: OpenAPIMediaType(schema=Schema(type=OpenAPIType.OBJECT))}, description="Any object", required=True
+)
+OF_A_SUMMARY = (header("If-Match", "Versions of the summary, as ETag has them; `*` is any"),)
+
+
+CHECKPOINT_LINES = RequestBody(
+    content={NDJSON: OpenAPIMediaType(schema=Schema(type=OpenAPIType.STRING))},
+    description="Lines of JSON, each with a `value`, a `checkpoint` or a `write`; bytes are base64",
+    required=True,
+)
+OF_A_THREAD = (header("X-Session-Id", "The session that it belongs to", pattern=ID_PATTERN),)

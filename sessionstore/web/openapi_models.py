@@ -59,6 +59,12 @@ class Metadata(Shape, kw_only=True):
     duration: int | None
     resumes: int
     last_cursor: int
+    title: str | UnsetType | None = UNSET
+    title_from: Literal["person", "caller", "agent", "prompt"] | UnsetType | None = UNSET
+    project: str | UnsetType | None = UNSET
+    pinned: bool | UnsetType = UNSET
+    where: Document | UnsetType = UNSET
+    asks: int | UnsetType = UNSET
 
 
 class Active(Metadata, kw_only=True):
@@ -176,11 +182,24 @@ class Resume(Shape, kw_only=True):
     last_responses: list[Entry]
 
 
-class SessionPage(Shape, kw_only=True):
-    """Some sessions; `nextCursor` as `cursor` gives the next."""
+class Group(Shape, kw_only=True):
+    """How many sessions have a project, user, branch, host or tag in common; `key` is null for those without one."""
 
-    items: list[Metadata]
-    next_cursor: int | None
+    key: str | None
+    sessions: int
+    active: int
+    waiting: int
+    failed: int
+    lost: int
+    cost_usd: float | None
+
+
+class SessionPage(Shape, kw_only=True):
+    """Some sessions; `nextCursor` as `cursor` gives the next. With `groupBy` there are only `groups`, at most 1,000."""
+
+    items: list[Metadata] | UnsetType = UNSET
+    next_cursor: int | UnsetType | None = UNSET
+    groups: list[Group] | UnsetType = UNSET
 
 
 class SessionOfUser(Shape, kw_only=True):
@@ -290,6 +309,15 @@ class WebhookHealth(Shape, kw_only=True):
     pending: int
 
 
+class MaterialHealth(Shape, kw_only=True):
+    """How much material is kept; `bytes`: on disk."""
+
+    transcripts: int
+    lines: int
+    threads: int
+    bytes: int
+
+
 class Health(Shape, kw_only=True):
     """How the server is; what is inside only for who has a token, where one is needed."""
 
@@ -312,6 +340,7 @@ class Health(Shape, kw_only=True):
     retention: RetentionHealth | UnsetType = UNSET
     verify: VerifyHealth | UnsetType = UNSET
     webhooks: WebhookHealth | UnsetType = UNSET
+    material: MaterialHealth | UnsetType | None = UNSET
 
 
 class Webhook(Shape, kw_only=True):
@@ -449,6 +478,89 @@ class LoggedOut(Shape, kw_only=True):
     """The cookie is gone."""
 
     success: bool
+
+
+class KeptLines(Shape, kw_only=True):
+    """Lines of a conversation that are on disk: of this request, and of a batch that was there before."""
+
+    success: bool
+    count: int
+    duplicates: int
+    lines: int
+    generation: int
+
+
+class KeptSession(Shape, kw_only=True):
+    """A conversation that is kept."""
+
+    session_id: str
+    mtime: int
+    summary: Document | UnsetType | None = UNSET
+    version: int | UnsetType = UNSET
+    summary_mtime: int | UnsetType | None = UNSET
+
+
+class Summarized(Shape, kw_only=True):
+    """A summary that is on disk."""
+
+    success: bool
+    version: int
+
+
+class DeletedMaterial(Shape, kw_only=True):
+    """How much there was."""
+
+    success: bool
+    deleted: int
+
+
+class Succeeded(Shape, kw_only=True):
+    """It is on disk."""
+
+    success: bool
+
+
+class KeptCheckpoints(Succeeded, kw_only=True):
+    """How many lines are on disk."""
+
+    count: int
+
+
+class Step(Shape, kw_only=True):
+    """A checkpoint of a thread without what is in it."""
+
+    id: str
+    ns: str
+    parent: str | None
+    at: int
+    about: Document
+    channels: list[str]
+    written: list[str]
+    waits: bool
+
+
+class Steps(Shape, kw_only=True):
+    """Some of them, and from where to go on."""
+
+    items: list[Step]
+    next_before: str | None
+
+
+class Thread(Shape, kw_only=True):
+    """A thread that is kept."""
+
+    thread: str
+    session_id: str | None
+    created: int
+    updated: int
+    checkpoints: int
+
+
+class ThreadPage(Shape, kw_only=True):
+    """Some of them, and from where to go on."""
+
+    items: list[Thread]
+    next_after: str | None
 
 
 class ProblemShape(Shape, kw_only=True):

@@ -18,6 +18,7 @@ import hook_agent
 from sessionstore import ROOT, __version__
 from sessionstore.model.problems import Problem
 from sessionstore.web.forwarded import prefix_in
+from sessionstore.web.gate import FILES
 
 ENDPOINTS = {
     "health": "/health",
@@ -95,12 +96,7 @@ POLICY = (
 )
 """What the page may load and do: its own files, and the API."""
 KINDS = {".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8"}
-AGENTS = {
-    "/hook_agent.py": (Path(hook_agent.__file__), "text/x-python; charset=utf-8"),
-    "/hook_agent_langchain.py": (ROOT / "containers" / "hook_agent_langchain.py", "text/x-python; charset=utf-8"),
-    "/hook_agent.mjs": (ROOT / "containers" / "hook_agent.mjs", "text/javascript; charset=utf-8"),
-}
-"""What an agent's machine fetches; nothing in them is secret."""
+AGENTS = {f"/{name}": ROOT / "containers" / name for name in FILES} | {"/hook_agent.py": Path(hook_agent.__file__)}
 
 
 class StaticFile(NamedTuple):
@@ -149,7 +145,8 @@ async def page_file(request: Request[Any, Any, Any], file: FromPath[str]) -> Res
 @get(list(AGENTS), include_in_schema=False)
 async def agent_file(request: Request[Any, Any, Any]) -> Response[bytes]:
     """The agents' own files, as this version has them."""
-    path, kind = AGENTS[request.scope["path"].rstrip("/")]
+    path = AGENTS[request.scope["path"].rstrip("/")]
+    kind = "text/x-python; charset=utf-8" if path.suffix == ".py" else KINDS[".js"]
     if not path.is_file():
         raise Problem(404, f"There is no {path.name} here")
     return static(path, kind).answer(request, **{"x-version": __version__})

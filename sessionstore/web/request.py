@@ -8,16 +8,18 @@ from typing import Any
 
 import msgspec
 from litestar import Request, Response
+from litestar.connection import ASGIConnection
 
 from sessionstore.appliance import Store
-from sessionstore.model.drafts import Headers, object_in
+from sessionstore.model.drafts import Headers, claim_title, object_in
 from sessionstore.model.events import Draft, is_id
 from sessionstore.model.folds import Document
 from sessionstore.model.problems import Problem, no_session
 from sessionstore.store.appender import Appended
+from sessionstore.store.rights import OWNER, check_readable
 from sessionstore.store.writer import LARGE
 from sessionstore.web.asgi import Receive
-from sessionstore.web.gate import Caller
+from sessionstore.web.gate import READS, Caller
 from sessionstore.web.openapi import JSON
 
 
@@ -89,7 +91,7 @@ def store_of(request: Call) -> Store:
     return store
 
 
-def caller_of(request: Call) -> Caller:
+def caller_of(request: ASGIConnection[Any, Any, Any, Any]) -> Caller:
     caller: Caller = request.scope["state"]["caller"]
     return caller
 
@@ -132,9 +134,30 @@ def joined(members: dict[str, str]) -> str:
     return "{" + ",".join(f'"{name}":{value}' for name, value in members.items()) + "}"
 
 
+def is_person(request: Call) -> bool:
+    """Whether a person asks: by a log-in or, where nobody needs one, from the page."""
+    caller = caller_of(request)
+    return caller.login is not None or (caller.token is None and b"origin" in headers_of(request))
+
+
 async def append(request: Call, draft: Draft) -> Appended:
-    draft.by = caller_of(request).token
+    caller_of(request).sign(draft)
+    source = "person" if is_person(request) else "caller"
+    claim_title(draft, source, source)
     return await store_of(request).writer.append(draft, request.scope["state"].get("bytes", 0))
+
+
+async def check_bounds(connection: ASGIConnection[Any, Any, Any, Any], _: object) -> None:
+    """A guard of every route: what a bound token may not read is not there. What it writes the writer looks at.
+
+    Raises Problem 404.
+    """
+    token = caller_of(connection).token
+    session_id = connection.path_params.get("session_id")
+    if token is None or token.bounds is None or session_id is None or connection.scope.get("method") not in READS:
+        return
+    store: Store = connection.app.state.store
+    check_readable(token.bounds, session_id, await store.reader.row(OWNER, (session_id,)))
 
 
 async def optional_object_of(request: Call) -> Document:

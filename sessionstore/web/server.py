@@ -30,7 +30,7 @@ from sessionstore.settings import Settings
 from sessionstore.store.owner import CannotStart
 from sessionstore.web.asgi import Scope, problem_headers
 from sessionstore.web.connections import Connections, Rest
-from sessionstore.web.gate import Caller, Gate
+from sessionstore.web.gate import MATERIAL, Caller, Gate
 from sessionstore.web.request_metrics import OTHER, Traffic
 
 logger = logging.getLogger(__name__)
@@ -39,8 +39,11 @@ HEADER_SECONDS = 10.0
 MUTE_SECONDS = 1.0
 """After which one that has said nothing makes room for others before those do that have."""
 BODY_SECONDS = 30.0
+MATERIAL_PIECE = 1 << 20
+"""Of material, which may be of any size and is kept as it comes, so much has to come within BODY_SECONDS."""
 MAX_HEAD_BYTES = 64 << 10
 """Of a request's target and headers together."""
+MATERIAL_URLS = tuple(path.encode() for path in MATERIAL)
 TICKS_A_SECOND = 10
 """Of uvicorn."""
 DRAIN_SECONDS = 8
@@ -172,6 +175,7 @@ class Http(HttpToolsProtocol):
     """The same for the timer that runs."""
     deadline: TimerHandle | None = None
     head_bytes = 0
+    piece_bytes = 0
     is_lost = False
     """Whether what comes cannot be read any more; what came before is still answered."""
 
@@ -241,6 +245,13 @@ class Http(HttpToolsProtocol):
         if len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers) > MAX_HEAD_BYTES:
             raise head_too_large()
         super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        super().on_body(body)
+        self.piece_bytes += len(body)
+        if self.piece_bytes >= MATERIAL_PIECE and self.url.startswith(MATERIAL_URLS):
+            self.piece_bytes = 0
+            self.set_deadline()
 
     def on_message_complete(self) -> None:
         self.allowed = None

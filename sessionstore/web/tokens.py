@@ -23,12 +23,15 @@ import msgspec
 
 from sessionstore.log import faults
 from sessionstore.model.events import NEW_SESSIONS
+from sessionstore.model.rights import Bounds
 from sessionstore.settings import BadSetting, Settings, secret
 
 logger = logging.getLogger("sessionstore.web.tokens")
 
-ROLES = ("admin", "read", "ingest")
-Role = Literal["admin", "read", "ingest"]
+ROLES = ("admin", "control", "read", "ingest")
+Role = Literal["admin", "control", "read", "ingest"]
+MADE = ("admin", "read", "ingest")
+"""The roles of which the server makes a token where none is set."""
 VARIABLES = {"SESSIONS_TOKEN": "admin", "SESSIONS_READ_TOKEN": "read", "SESSIONS_INGEST_TOKEN": "ingest"}
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 NAMED = "tokens.json"
@@ -48,10 +51,21 @@ def digest(text: str) -> bytes:
 class Token:
     """One token while the server runs: not what it reads, only whose it is."""
 
-    def __init__(self, name: str, role: str, token: bytes, *, place: str = NAMED, expires: float | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        role: str,
+        token: bytes,
+        *,
+        place: str = NAMED,
+        expires: float | None = None,
+        bounds: Bounds | None = None,
+    ) -> None:
         self.name = name
         self.role = role
         self.digest = token
+        self.bounds = bounds
+        """None: it is not bound."""
         self.place = place
         """Where it is kept: a file in the folder, or the environment."""
         self.expires = expires
@@ -74,7 +88,8 @@ class Token:
         return token
 
     def is_as(self, other: Token | None) -> bool:
-        return other is not None and (self.name, self.role, self.expires) == (other.name, other.role, other.expires)
+        members = ("name", "role", "expires", "bounds")
+        return other is not None and all(getattr(self, member) == getattr(other, member) for member in members)
 
     @property
     def is_over(self) -> bool:
@@ -109,12 +124,16 @@ class Named(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     """SHA-256 of the token: made of 192 random bits, it wants neither salt nor stretching."""
     created: int
     expires: int | None = None
+    bounds: Bounds | None = None
     cookie: Hash | None = None
     """Of an earlier version, which had one cookie for a token."""
 
     @classmethod
-    def of(cls, name: str, role: Role, text: str, expires: int | None = None) -> Named:
-        return cls(name, role, digest(text).hex(), int(time.time()), expires)
+    def of(cls, name: str, role: Role, text: str, expires: int | None = None, bounds: Bounds | None = None) -> Named:
+        return cls(name, role, digest(text).hex(), int(time.time()), expires, bounds)
+
+    def held(self) -> Token:
+        return Token(self.name, self.role, bytes.fromhex(self.token), expires=self.expires, bounds=self.bounds)
 
 
 def tokens_folder(settings: Settings) -> Path:
@@ -234,7 +253,7 @@ class Tokens:
         if self.keeps_roles and not (self.folder / NAMED).exists():
             try:
                 make_folder(self.folder)
-                for role in ROLES:
+                for role in MADE:
                     if read_kept(self.folder / role) is None:
                         write_secret(self.folder / role, make_token().encode() + b"\n")
             except OSError as error:
@@ -280,7 +299,7 @@ class Tokens:
 
     def state_of_files(self) -> list[tuple[int, ...]]:
         """Changes when a file does. Only asked of the file system, each second."""
-        return [state_of(self.folder / name) for name in (NAMED, *(ROLES if self.keeps_roles else ()))]
+        return [state_of(self.folder / name) for name in (NAMED, *(MADE if self.keeps_roles else ()))]
 
     def made(self, role: str) -> Path | None:
         """Where the token of a role can be read that the server made; None: there is none."""
@@ -290,7 +309,7 @@ class Tokens:
         """Raises BadSetting, and then leaves all as it was."""
         named = read_named(self.folder)
         tokens = [*self.given, *self.kept()]
-        tokens += [Token(one.name, one.role, bytes.fromhex(one.token), expires=one.expires) for one in named or ()]
+        tokens += [one.held() for one in named or ()]
         if named is not None:
             self.is_required = True
         elif not self.given and not self.keeps_roles:
@@ -318,7 +337,7 @@ class Tokens:
             raise BadSetting(f"SESSIONS_AGENT_TOKEN_FILE={str(path)!r} cannot be written: {error.strerror}") from None
 
     def kept(self) -> Iterator[Token]:
-        for role in ROLES if self.keeps_roles else ():
+        for role in MADE if self.keeps_roles else ():
             if text := read_kept(self.folder / role):
                 yield Token.of(role, role, text, role)
 

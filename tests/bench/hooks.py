@@ -16,11 +16,11 @@ from importlib.metadata import PackageNotFoundError, distribution
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import httpx
 
 import hook_agent
-from hook_agent import _hook_command
 from tests.agents import environment, hook, numbers_of, remove_spools, run, spool_in, stop_senders
 from tests.appliance import Appliance
 from tests.badlink import BadLink, Fake
@@ -28,6 +28,8 @@ from tests.bench.figures import Figure, Target, Unsound
 from tests.bench.load import percentile
 from tests.claude_stub import ClaudeStub, calls, says
 from tests.peers import eventually
+
+installer: Any = hook_agent._beside("hook_agent_install", "install")
 
 PAYLOAD = (
     b'{"session_id":"5f2c","hook_event_name":"PreToolUse","tool_name":"Bash","tool_use_id":"toolu_01","cwd":"/workspace",'
@@ -84,7 +86,7 @@ def _hook_costs(folder: Path, runs: int) -> Iterator[Figure]:
             env = environment(folder, url)
             hooks, starts = [], []
             for number in range(runs):
-                hooks.append(_milliseconds(["sh", "-c", _hook_command()], env))
+                hooks.append(_milliseconds(["sh", "-c", installer._hook_command()], env))
                 starts.append(_milliseconds([_interpreter(), "-S", "-c", "pass"], env))
                 if number % CHECKED_SHARE == 0:
                     checked += 1

@@ -1,0 +1,1 @@
+../../../containers/claude_session_store.py

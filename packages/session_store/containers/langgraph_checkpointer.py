@@ -1,0 +1,1 @@
+../../../containers/langgraph_checkpointer.py

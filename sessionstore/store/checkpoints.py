@@ -1,0 +1,390 @@
+"""Checkpoints of LangGraph in the database, as plain functions of a connection; all that is in them is opaque.
+
+A value is kept once for the same content within a scope, in compressed pieces, and goes some time after nobody uses it
+any more. A channel of a thread has a value for each of its versions, and a checkpoint names the version of each.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+import zlib
+from collections.abc import Iterable, Sequence
+from typing import Annotated, Any, NamedTuple
+
+import msgspec
+
+from sessionstore.model.problems import Problem, invalid, unavailable
+from sessionstore.store import material
+from sessionstore.store.material import COMPRESSION, Said, owner, packed
+
+UNUSED_MILLISECONDS = 600_000
+"""For which a value that nobody uses stays: it may be that what uses it is still on its way."""
+ROWS_AT_ONCE = 200
+"""Rows that one chore removes, or one step of a copy makes."""
+VALUES_AT_ONCE = 16
+
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=512, pattern=r"^[^\x00]*$")]
+Namespace = Annotated[str, msgspec.Meta(max_length=512, pattern=r"^[^\x00]*$")]
+Version = str | int | float
+
+# ---------------------------------------------------------------- what a program sends
+
+
+class Typed(msgspec.Struct, forbid_unknown_fields=True):
+    """Opaque bytes, and how the program reads them. In JSON the bytes are base64."""
+
+    type: Name
+    data: bytes
+
+    @property
+    def digest(self) -> bytes:
+        return hashlib.sha256(self.type.encode() + b"\0" + self.data).digest()
+
+
+class Value(msgspec.Struct, forbid_unknown_fields=True):
+    """A channel's value at a version."""
+
+    channel: Name
+    version: Version
+    value: Typed
+    ns: Namespace = ""
+
+
+class Checkpoint(msgspec.Struct, forbid_unknown_fields=True):
+    id: Name
+    checkpoint: Typed
+    """Without its values and versions."""
+    metadata: Typed
+    versions: dict[str, Version]
+    parent: Name | None = None
+    about: dict[str, Any] = {}
+    """What of the metadata people may read."""
+    ns: Namespace = ""
+
+
+class Write(msgspec.Struct, forbid_unknown_fields=True):
+    """What a task wrote to a channel, after a checkpoint and before the next."""
+
+    checkpoint: Name
+    task: Name
+    number: int
+    channel: Name
+    value: Typed
+    path: Annotated[str, msgspec.Meta(max_length=4096)] = ""
+    ns: Namespace = ""
+
+
+class Line(msgspec.Struct, forbid_unknown_fields=True):
+    """One of these."""
+
+    value: Value | None = None
+    checkpoint: Checkpoint | None = None
+    write: Write | None = None
+
+
+class Packed(NamedTuple):
+    """A line, and its value in pieces."""
+
+    line: Value | Checkpoint | Write
+    digest: bytes
+    type: str
+    pieces: list[bytes]
+
+    @property
+    def size(self) -> int:
+        return sum(map(len, self.pieces))
+
+
+def packed_line(line: Line) -> Packed:
+    """Raises Problem 422."""
+    found = line.value or line.checkpoint or line.write
+    if found is None:
+        raise invalid("$", "must have a value, a checkpoint or a write")
+    if isinstance(found, Checkpoint):
+        both = msgspec.msgpack.encode([found.checkpoint, found.metadata])
+        return Packed(found, b"", "", [zlib.compress(both, COMPRESSION)])
+    return Packed(found, found.value.digest, found.value.type, packed(found.value.data) or [zlib.compress(b"")])
+
+
+# --------------------------------------------------------------------------- threads
+
+
+class Thread(NamedTuple):
+    """A row of checkpoint_threads."""
+
+    thread_row: int
+    session_id: str | None
+    written_by: str | None
+
+
+THREAD = "SELECT thread_row, session_id, written_by FROM checkpoint_threads WHERE thread = ? AND NOT is_deleted"
+THREADS = """
+SELECT t.thread, t.session_id, t.created, t.updated, t.written_by,
+       (SELECT count(*) FROM checkpoints c WHERE c.thread_row = t.thread_row)
+FROM checkpoint_threads t WHERE NOT t.is_deleted AND t.thread > ? ORDER BY t.thread LIMIT ?"""
+
+
+def find(connection: sqlite3.Connection, thread: str) -> Thread | None:
+    row = connection.execute(THREAD, (thread,)).fetchone()
+    return Thread(*row) if row else None
+
+
+def begin(connection: sqlite3.Connection, thread: str, said: Said, now: int) -> Thread:
+    """The thread that is written to, made if it is not there."""
+    found = find(connection, thread)
+    if found is None:
+        connection.execute(
+            "INSERT INTO checkpoint_threads (thread, session_id, written_by, created, updated) VALUES (?, ?, ?, ?, ?)",
+            (thread, said.session_id or owner(connection, f"langgraph:{thread}", thread), said.written_by, now, now),
+        )
+    else:
+        connection.execute(
+            "UPDATE checkpoint_threads SET updated = max(?, updated), session_id = coalesce(?, session_id)"
+            " WHERE thread_row = ?",
+            (now, said.session_id, found.thread_row),
+        )
+    found = find(connection, thread)
+    assert found is not None
+    return found
+
+
+def no_thread(thread: str) -> Problem:
+    return Problem(404, f"There are no checkpoints of a thread {thread!r}")
+
+
+# --------------------------------------------------------------------------- writing
+
+
+def value_of(connection: sqlite3.Connection, scope: str, one: Packed, now: int) -> tuple[int, int]:
+    """The number of a value, made if it is not there, and how many pieces of it count."""
+    connection.execute(
+        "INSERT INTO checkpoint_values (scope, digest, type, touched) VALUES (?, ?, ?, ?)"
+        " ON CONFLICT DO UPDATE SET touched = excluded.touched",
+        (scope, one.digest, one.type, now),
+    )
+    value, pieces = connection.execute(
+        "SELECT value, pieces FROM checkpoint_values WHERE scope = ? AND digest = ?", (scope, one.digest)
+    ).fetchone()
+    return value, pieces
+
+
+def put_pieces(connection: sqlite3.Connection, value: int, first: int, pieces: Iterable[bytes]) -> None:
+    """Write pieces of a value, which count once `complete` says so."""
+    connection.executemany(
+        "INSERT OR REPLACE INTO checkpoint_pieces (value, number, packed) VALUES (?, ?, ?)",
+        ((value, number, piece) for number, piece in enumerate(pieces, first)),
+    )
+
+
+def complete(connection: sqlite3.Connection, value: int, one: Packed) -> None:
+    connection.execute(
+        "UPDATE checkpoint_values SET pieces = ?, stored_bytes = ? WHERE value = ?", (len(one.pieces), one.size, value)
+    )
+
+
+def keep_value(connection: sqlite3.Connection, scope: str, one: Packed, now: int) -> int:
+    """The number of a value that is there then. Raises Problem 503 where it was, and is not any more."""
+    value, pieces = value_of(connection, scope, one, now)
+    if not pieces:
+        if not one.pieces:
+            raise unavailable("A value has gone meanwhile: the same again is taken now")
+        put_pieces(connection, value, 0, one.pieces)
+        complete(connection, value, one)
+    return value
+
+
+def put(connection: sqlite3.Connection, thread: Thread, scope: str, one: Packed, now: int) -> None:
+    """One line. The same again changes nothing."""
+    if isinstance(one.line, Checkpoint):
+        put_checkpoint(connection, thread, one.line, one.pieces[0], now)
+    elif isinstance(one.line, Value):
+        put_value(connection, thread, one.line, keep_value(connection, scope, one, now))
+    else:
+        put_write(connection, thread, one.line, keep_value(connection, scope, one, now))
+
+
+def put_checkpoint(connection: sqlite3.Connection, thread: Thread, line: Checkpoint, both: bytes, now: int) -> None:
+    run_id = line.about.get("run_id")
+    connection.execute(
+        "INSERT OR REPLACE INTO checkpoints (thread_row, ns, checkpoint, parent, run_id, created, about, versions,"
+        " packed) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            thread.thread_row,
+            line.ns,
+            line.id,
+            line.parent,
+            run_id if isinstance(run_id, str) else None,
+            now,
+            json_of(line.about),
+            json_of(line.versions),
+            both,
+        ),
+    )
+
+
+def put_value(connection: sqlite3.Connection, thread: Thread, line: Value, value: int) -> None:
+    key = (thread.thread_row, line.ns, line.channel, json_of(line.version))
+    which = "thread_row = ? AND ns = ? AND channel = ? AND version = ?"
+    connection.execute(f"DELETE FROM checkpoint_channels WHERE {which} AND value <> ?", (*key, value))
+    connection.execute("INSERT OR IGNORE INTO checkpoint_channels VALUES (?, ?, ?, ?, ?)", (*key, value))
+
+
+def put_write(connection: sqlite3.Connection, thread: Thread, line: Write, value: int) -> None:
+    """Of a special kind the last counts, of all others the first."""
+    key = (thread.thread_row, line.ns, line.checkpoint, line.task, line.number)
+    if line.number < 0:
+        which = "thread_row = ? AND ns = ? AND checkpoint = ? AND task = ? AND number = ?"
+        connection.execute(f"DELETE FROM checkpoint_writes WHERE {which}", key)
+    connection.execute(
+        "INSERT OR IGNORE INTO checkpoint_writes VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        (*key, line.path, line.channel, value),
+    )
+
+
+def json_of(value: object) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+# --------------------------------------------------------------------------- reading
+
+CHECKPOINTS = """
+SELECT ns, checkpoint, parent, created, about, versions, packed FROM checkpoints
+WHERE thread_row = :thread AND (:ns IS NULL OR ns = :ns) AND (:id IS NULL OR checkpoint = :id)
+  AND (:before IS NULL OR checkpoint < :before)
+ORDER BY checkpoint DESC, ns LIMIT :limit"""
+CHANNELS = """
+SELECT c.channel, c.value FROM json_each(?) wanted JOIN checkpoint_channels c
+  ON c.thread_row = ? AND c.ns = ? AND c.channel = wanted.value ->> 0 AND c.version = wanted.value ->> 1"""
+WRITES = """
+SELECT task, channel, number, path, value FROM checkpoint_writes
+WHERE thread_row = ? AND ns = ? AND checkpoint = ? ORDER BY path, task, number"""
+VALUE = "SELECT type, pieces FROM checkpoint_values WHERE value = ?"
+PIECES = "SELECT packed FROM checkpoint_pieces WHERE value = ? AND number >= ? AND number < ? ORDER BY number"
+
+
+def wanted(versions: dict[str, Version]) -> str:
+    """What CHANNELS looks for."""
+    return json_of([[channel, json_of(version)] for channel, version in versions.items()])
+
+
+# -------------------------------------------------------- copying, pruning, deleting
+
+
+def copy(
+    connection: sqlite3.Connection, source: Thread, target: Thread, after: tuple[str, str]
+) -> tuple[str, str] | None:
+    """Some checkpoints of a thread with their writes, and where to go on; None: that was all. Values are shared."""
+    rows = connection.execute(
+        "SELECT ns, checkpoint FROM checkpoints WHERE thread_row = ? AND (ns, checkpoint) > (?, ?)"
+        " ORDER BY ns, checkpoint LIMIT ?",
+        (source.thread_row, *after, ROWS_AT_ONCE),
+    ).fetchall()
+    for row in rows:
+        for table, columns in (
+            ("checkpoints", "parent, run_id, created, about, versions, packed"),
+            ("checkpoint_writes", "task, number, path, channel, value"),
+        ):
+            connection.execute(
+                f"INSERT OR IGNORE INTO {table} (thread_row, ns, checkpoint, {columns})"
+                f" SELECT ?, ns, checkpoint, {columns} FROM {table} WHERE thread_row = ? AND ns = ? AND checkpoint = ?",
+                (target.thread_row, source.thread_row, *row),
+            )
+    return rows[-1] if len(rows) == ROWS_AT_ONCE else None
+
+
+def copy_channels(connection: sqlite3.Connection, source: Thread, target: Thread) -> None:
+    connection.execute(
+        "INSERT OR IGNORE INTO checkpoint_channels (thread_row, ns, channel, version, value)"
+        " SELECT ?, ns, channel, version, value FROM checkpoint_channels WHERE thread_row = ?",
+        (target.thread_row, source.thread_row),
+    )
+
+
+def prune(connection: sqlite3.Connection, thread: Thread, ns: str, keep: Sequence[str]) -> int:
+    """Remove the checkpoints of a namespace that are older than the newest of `keep`, and none of them, with their
+    writes and with the values that no other names. How many there were."""
+    which = "thread_row = ? AND ns = ? AND checkpoint < ? AND checkpoint NOT IN (SELECT value FROM json_each(?))"
+    values = (thread.thread_row, ns, max(keep), json_of(list(keep)))
+    connection.execute(f"DELETE FROM checkpoint_writes WHERE {which}", values)
+    gone = connection.execute(f"DELETE FROM checkpoints WHERE {which}", values).rowcount
+    forget_channels(connection, thread, ns)
+    return gone
+
+
+def forget_channels(connection: sqlite3.Connection, thread: Thread, ns: str) -> None:
+    """Remove the values of versions that no checkpoint of the namespace names: all those of one are put together."""
+    left = connection.execute(
+        "SELECT versions FROM checkpoints WHERE thread_row = ? AND ns = ?", (thread.thread_row, ns)
+    )
+    named = {(channel, json_of(version)) for (text,) in left for channel, version in msgspec.json.decode(text).items()}
+    there = connection.execute(
+        "SELECT channel, version FROM checkpoint_channels WHERE thread_row = ? AND ns = ?", (thread.thread_row, ns)
+    ).fetchall()
+    connection.executemany(
+        "DELETE FROM checkpoint_channels WHERE thread_row = ? AND ns = ? AND channel = ? AND version = ?",
+        ((thread.thread_row, ns, *one) for one in there if one not in named),
+    )
+
+
+def delete_runs(connection: sqlite3.Connection, threads: Sequence[int], run_ids: Sequence[str]) -> int:
+    """Remove what these runs made in some threads. How many checkpoints there were."""
+    which = "run_id IN (SELECT value FROM json_each(?)) AND thread_row IN (SELECT value FROM json_each(?))"
+    values = (json_of(list(run_ids)), json_of(list(threads)))
+    found = connection.execute(f"SELECT thread_row, ns, checkpoint FROM checkpoints WHERE {which}", values).fetchall()
+    for table in ("checkpoint_writes", "checkpoints"):
+        connection.executemany(f"DELETE FROM {table} WHERE thread_row = ? AND ns = ? AND checkpoint = ?", found)
+    for thread_row, ns in {(thread_row, ns) for thread_row, ns, _ in found}:
+        forget_channels(connection, Thread(thread_row, None, None), ns)
+    return len(found)
+
+
+RUNS = """
+SELECT DISTINCT t.thread_row, t.written_by, t.session_id FROM checkpoints c JOIN checkpoint_threads t USING (thread_row)
+WHERE c.run_id IN (SELECT value FROM json_each(?)) AND NOT t.is_deleted"""
+
+
+def delete(connection: sqlite3.Connection, thread: str) -> int:
+    done = connection.execute(
+        "UPDATE checkpoint_threads SET is_deleted = 1 WHERE thread = ? AND NOT is_deleted", (thread,)
+    )
+    return done.rowcount
+
+
+def purge(connection: sqlite3.Connection, seconds: float) -> bool:
+    """Remove some material that is deleted, or used by nobody, at this time. False: nothing of it is left."""
+    milliseconds = int(seconds * 1000)
+    return material.purge(connection) or purge_thread(connection) or purge_values(connection, milliseconds)
+
+
+def purge_thread(connection: sqlite3.Connection) -> bool:
+    row = connection.execute("SELECT thread_row FROM checkpoint_threads WHERE is_deleted LIMIT 1").fetchone()
+    if row is None:
+        return False
+    for table, key in KEYS.items():
+        some = f"SELECT {key} FROM {table} WHERE thread_row = ? LIMIT {ROWS_AT_ONCE}"
+        if connection.execute(f"DELETE FROM {table} WHERE ({key}) IN ({some})", row).rowcount:
+            return True
+    connection.execute("DELETE FROM checkpoint_threads WHERE thread_row = ?", row)
+    return True
+
+
+KEYS = {
+    "checkpoint_writes": "thread_row, ns, checkpoint, task, number",
+    "checkpoint_channels": "thread_row, ns, channel, version",
+    "checkpoints": "thread_row, ns, checkpoint",
+}
+
+
+def purge_values(connection: sqlite3.Connection, now: int) -> bool:
+    rows = connection.execute(
+        "SELECT value, pieces FROM checkpoint_values WHERE uses = 0 AND touched < ? LIMIT ?",
+        (now - UNUSED_MILLISECONDS, VALUES_AT_ONCE),
+    ).fetchall()
+    for value, _ in rows:
+        some = f"SELECT rowid FROM checkpoint_pieces WHERE value = ? LIMIT {VALUES_AT_ONCE}"
+        gone = connection.execute(f"DELETE FROM checkpoint_pieces WHERE rowid IN ({some})", (value,)).rowcount
+        if gone == VALUES_AT_ONCE:
+            return True
+        connection.execute("DELETE FROM checkpoint_values WHERE value = ?", (value,))
+    return bool(rows)

@@ -1,0 +1,211 @@
+"""Threads of checkpoints in and out of the store, by the same bounded pieces as other material."""
+
+from __future__ import annotations
+
+import base64
+import sqlite3
+from collections.abc import AsyncIterator, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import msgspec
+
+from sessionstore.model.problems import invalid_value, not_json
+from sessionstore.store import checkpoints, material
+from sessionstore.store.checkpoints import Checkpoint, Line, Packed, Thread, Version
+from sessionstore.store.intake import READ_AT_ONCE, TRANSACTION, Intake, grouped, now
+from sessionstore.store.material import Said
+
+CHECKPOINTS_AT_ONCE = 20
+
+
+class Found(NamedTuple):
+    """A row of CHECKPOINTS."""
+
+    ns: str
+    checkpoint: str
+    parent: str | None
+    created: int
+    about: str
+    versions: str
+    packed: bytes
+
+
+class Chosen(NamedTuple):
+    """Which checkpoints of a thread, the newest first."""
+
+    ns: str | None = None
+    id: str | None = None
+    before: str | None = None
+    limit: int = 1
+
+
+class Threads:
+    """Takes what a saver sends, and gives it back."""
+
+    def __init__(self, intake: Intake) -> None:
+        self.intake = intake
+        self.reader = intake.reader
+
+    async def find(self, thread: str) -> Thread | None:
+        row = await self.reader.row(checkpoints.THREAD, (thread,))
+        return Thread(*row) if row else None
+
+    # ---------------------------------------------------------------------- in
+
+    async def take(self, thread: str, said: Said, lines: AsyncIterator[bytes]) -> int:
+        """Keep what lines of JSON say, all of it or nothing; how many there were. Raises Problem 400, 422.
+
+        Only the values of what is large go in before the rest: nobody uses them until that is there."""
+        scope = await self.scope_of(thread, said)
+        put: list[Packed] = []
+        begun = 0
+        async for line in lines:
+            one = await self.intake.beside(read, line)
+            await self.intake.check_room(scope, sum(other.size for other in put) + one.size)
+            if sum(other.size for other in put) + one.size > TRANSACTION:
+                await self.keep_values(scope, put[begun:] if one.size <= TRANSACTION else [*put[begun:], one])
+                put = [without_pieces(other) for other in put]
+                one = without_pieces(one) if one.size > TRANSACTION else one
+                begun = len(put)
+            put.append(one)
+        if not put:
+            return 0
+
+        def keep(connection: sqlite3.Connection) -> None:
+            moment = now()
+            found = checkpoints.begin(connection, thread, said, moment)
+            for one in put:
+                checkpoints.put(connection, found, scope, one, moment)
+
+        await self.intake.change(keep, sum(one.size for one in put))
+        return len(put)
+
+    async def scope_of(self, thread: str, said: Said) -> str:
+        """Within which a value is kept once."""
+        found = await self.find(thread)
+        return said.session_id or (found.session_id if found else None) or f"thread {thread}"
+
+    async def keep_values(self, scope: str, some: Sequence[Packed]) -> None:
+        for one in some:
+            if isinstance(one.line, Checkpoint):
+                continue
+            value, pieces = await self.intake.change(partial(checkpoints.value_of, scope=scope, one=one, now=now()))
+            first = 0
+            for group in [] if pieces else grouped(one.pieces):
+                put = partial(checkpoints.put_pieces, value=value, first=first, pieces=group)
+                await self.intake.change(put, sum(map(len, group)))
+                first += len(group)
+            await self.intake.change(partial(checkpoints.complete, value=value, one=one))
+
+    # --------------------------------------------------------------------- out
+
+    async def checkpoints(self, thread: Thread, chosen: Chosen) -> AsyncIterator[bytes]:
+        """Lines of JSON: each checkpoint behind the values that it names and the lines before have not had."""
+        sent: set[int] = set()
+        before, left = chosen.before, chosen.limit
+        while left > 0:
+            page = await self.page(thread, chosen._replace(before=before, limit=min(left, CHECKPOINTS_AT_ONCE)))
+            for found in page:
+                async for line in self.whole(thread, found, sent):
+                    yield line
+            if len(page) < min(left, CHECKPOINTS_AT_ONCE):
+                return
+            before, left = page[-1].checkpoint, left - len(page)
+
+    async def page(self, thread: Thread, chosen: Chosen) -> list[Found]:
+        values = {"thread": thread.thread_row, **chosen._asdict()}
+        return [Found(*row) for row in await self.reader.rows(checkpoints.CHECKPOINTS, values)]
+
+    async def whole(self, thread: Thread, found: Found, sent: set[int]) -> AsyncIterator[bytes]:
+        versions: dict[str, Version] = msgspec.json.decode(found.versions)
+        named = checkpoints.wanted(versions)
+        async with self.reader.lend() as connection:
+            channels = await connection.rows(checkpoints.CHANNELS, (named, thread.thread_row, found.ns))
+            writes = await connection.rows(checkpoints.WRITES, (thread.thread_row, found.ns, found.checkpoint))
+        for value in [row[-1] for row in (*channels, *writes)]:
+            if value not in sent:
+                sent.add(value)
+                yield await self.value(value)
+        checkpoint, metadata = msgspec.msgpack.decode(
+            await self.intake.beside(material.unpacked, [found.packed]), type=list[checkpoints.Typed]
+        )
+        yield encoded(
+            checkpoint={
+                "ns": found.ns,
+                "id": found.checkpoint,
+                "parent": found.parent,
+                "checkpoint": checkpoint,
+                "metadata": metadata,
+                "versions": msgspec.Raw(found.versions.encode()),
+                "values": dict(channels),
+                "writes": [[task, channel, number, path, value] for task, channel, number, path, value in writes],
+            }
+        )
+
+    async def value(self, number: int) -> bytes:
+        """Ends with an error where it has gone meanwhile, so that a half is not taken for all."""
+        row = await self.reader.row(checkpoints.VALUE, (number,))
+        parts: list[bytes] = []
+        for first in range(0, row[1] if row else 0, READ_AT_ONCE):
+            end = min(first + READ_AT_ONCE, row[1])
+            rows = await self.reader.rows(checkpoints.PIECES, (number, first, end))
+            parts.append(await self.intake.beside(material.unpacked, [packed for (packed,) in rows]))
+        if row is None or not parts:
+            raise ConnectionAbortedError(f"value {number} was deleted while its thread was read")
+        return await self.intake.beside(encoded_value, number, row[0], parts)
+
+    # ------------------------------------------------------ copying, pruning, deleting
+
+    async def copy(self, source: Thread, target: str, said: Said) -> None:
+        """All that a thread has, into another, some at a time. Values are shared."""
+        to = await self.intake.change(partial(checkpoints.begin, thread=target, said=said, now=now()))
+        await self.intake.change(partial(checkpoints.copy_channels, source=source, target=to))
+        after: tuple[str, str] | None = ("", "")
+        while after is not None:
+            step = partial(checkpoints.copy, source=source, target=to, after=after)
+            after = await self.intake.change(step)
+
+    async def prune(self, thread: Thread, keep: dict[str, list[str]]) -> int:
+        """Remove all that is older than the newest of what is kept, in each namespace; how many checkpoints."""
+        gone = 0
+        for ns, ids in keep.items():
+            step = partial(checkpoints.prune, thread=thread, ns=ns, keep=ids)
+            gone += await self.intake.change(step)
+        return gone
+
+    async def delete(self, thread: str) -> int:
+        return await self.intake.change(partial(checkpoints.delete, thread=thread))
+
+    async def delete_runs(self, threads: list[int], run_ids: list[str]) -> int:
+        return await self.intake.change(partial(checkpoints.delete_runs, threads=threads, run_ids=run_ids))
+
+
+def read(line: bytes) -> Packed:
+    """Raises Problem 400, 422."""
+    try:
+        return checkpoints.packed_line(LINES.decode(line))
+    except msgspec.ValidationError as error:
+        raise invalid_value(error) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise not_json(str(error)) from None
+
+
+LINES = msgspec.json.Decoder(Line)
+
+
+def without_pieces(one: Packed) -> Packed:
+    """What is left to do once a value is there."""
+    if isinstance(one.line, Checkpoint):
+        return one
+    bare = checkpoints.Typed(one.line.value.type, b"")
+    return one._replace(pieces=[], line=msgspec.structs.replace(one.line, value=bare))
+
+
+def encoded(**members: Any) -> bytes:
+    return msgspec.json.encode(members) + b"\n"
+
+
+def encoded_value(number: int, kind: str, parts: list[bytes]) -> bytes:
+    data = base64.b64encode(b"".join(parts)).decode()
+    return encoded(value={"number": number, "type": kind, "data": data})

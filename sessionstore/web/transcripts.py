@@ -1,0 +1,277 @@
+"""The lines of conversations over HTTP: kept in order as they came, and given back."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
+from urllib.parse import unquote_to_bytes
+
+import msgspec
+from litestar import delete, get, post, put
+from litestar.openapi.datastructures import ResponseSpec
+from litestar.params import FromPath, QueryParameter
+from litestar.response import Stream
+
+from sessionstore.model.drafts import unquoted
+from sessionstore.model.events import known_id
+from sessionstore.model.folds import decode
+from sessionstore.model.problems import Problem, invalid
+from sessionstore.store import material
+from sessionstore.store.intake import PART, Intake
+from sessionstore.store.material import Key, Said, Transcript
+from sessionstore.web import openapi_models as answers
+from sessionstore.web.asgi import Receive
+from sessionstore.web.bodies import Body
+from sessionstore.web.gate import may_have
+from sessionstore.web.openapi import (
+    NDJSON,
+    OF_A_SUMMARY,
+    OF_A_TRANSCRIPT,
+    OF_TRANSCRIPT_LINES,
+    SUMMARY,
+    TRANSCRIPT,
+    described,
+)
+from sessionstore.web.openapi_models import gives, problems
+from sessionstore.web.request import (
+    Call,
+    JSONResponse,
+    answer,
+    body_of,
+    caller_of,
+    check_media_type,
+    headers_of,
+    if_match,
+    store_of,
+)
+
+MAX_LINE = 32 << 20
+MAX_SUMMARY = 1 << 20
+
+Subpath = Annotated[str | None, QueryParameter(description="What is beside the conversation, such as a sub-agent's")]
+
+# ----------------------------------------------------------------------- request
+
+
+def decoded(name: str, text: str | bytes) -> str:
+    """What stands percent-encoded in a path or a query. Raises Problem 422."""
+    try:
+        return unquote_to_bytes(text).decode()
+    except UnicodeDecodeError:
+        raise invalid(f"$.{name}", "must be UTF-8") from None
+
+
+def decoded_part(name: str, text: str) -> str:
+    """A part of a key as it stands in a path. Raises Problem 422."""
+    return material.checked_key(name, decoded(name, text))
+
+
+def key_of(request: Call, folder: str, session: str, subpath: str | None = None) -> Key:
+    decoded("subpath", request.scope["query_string"])
+    beside = "" if subpath is None else material.checked_subpath(subpath)
+    return Key(decoded_part("folder", folder), decoded_part("session", session), beside)
+
+
+def batch_in(request: Call) -> str | None:
+    said = headers_of(request).get(b"idempotency-key")
+    return None if said is None else known_id(unquoted(said.decode("latin-1")), "Idempotency-Key")
+
+
+def said_in(request: Call) -> Said:
+    """Raises Problem 422."""
+    headers, token = headers_of(request), caller_of(request).token
+    source = headers.get(b"x-source", b"sdk").decode("latin-1")
+    if source not in ("sdk", "file"):
+        raise invalid("X-Source", "must be sdk or file")
+    offset = headers.get(b"x-source-offset")
+    if offset is not None and not re.fullmatch(rb"[0-9]{1,18}", offset):
+        raise invalid("X-Source-Offset", "must be a number of bytes")
+    session_id = headers.get(b"x-session-id")
+    return Said(
+        source,
+        None if session_id is None else known_id(session_id.decode("latin-1"), "X-Session-Id"),
+        token.name if token else None,
+        None if offset is None else int(offset),
+    )
+
+
+async def parts_of(receive: Receive, body: Body) -> AsyncIterator[bytes]:
+    """The body in parts that end with a line, each at the first that ends at PART bytes or later: however it comes, it
+    has the same parts. What is given counts no longer as under way. Raises Problem 400, 413."""
+    buffer, looked = bytearray(), PART - 1
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise Problem(400, "The request ended before its body did")
+        buffer += message.get("body", b"")
+        while (end := buffer.find(b"\n", looked) + 1) > 0:
+            check_line(buffer, end)
+            yield bytes(memoryview(buffer)[:end])
+            del buffer[:end]
+            body.let_go(end)
+            looked = PART - 1
+        looked = max(looked, len(buffer))
+        check_line(buffer, len(buffer))
+        if not message.get("more_body", False):
+            break
+    if buffer:
+        yield bytes(buffer)
+
+
+def check_line(buffer: bytearray, end: int) -> None:
+    """The last line before `end`: others are shorter than a part. Raises Problem 413."""
+    if end - buffer.rfind(b"\n", 0, min(end, PART) - 1) > MAX_LINE + 2:
+        raise Problem(413, f"A line may have at most {MAX_LINE} bytes", limit=MAX_LINE)
+
+
+def intake_of(request: Call) -> Intake:
+    return store_of(request).intake
+
+
+async def found_at(request: Call, key: Key) -> Transcript:
+    """What is there for who asks. Raises Problem 404."""
+    found = await intake_of(request).find(key)
+    if found is None or not found.lines or not may_have(caller_of(request), found.written_by):
+        raise material.nothing_at(key)
+    return found
+
+
+async def check_is_not_of_others(request: Call, key: Key) -> None:
+    """Raises Problem 404."""
+    found = await intake_of(request).find(key)
+    if found is not None and not may_have(caller_of(request), found.written_by):
+        raise material.nothing_at(key)
+
+
+# ------------------------------------------------------------------------- routes
+
+
+@post(
+    "/api/transcripts/{folder:str}/{session:str}",
+    operation_class=described(TRANSCRIPT, OF_A_TRANSCRIPT),
+    responses=gives(answers.KeptLines, 404, 409, 412, 413, 415, 422),
+    status_code=200,
+    tags=["transcripts"],
+)
+async def append_lines(
+    request: Call, folder: FromPath[str], session: FromPath[str], subpath: Subpath = None
+) -> JSONResponse:
+    """Keep lines of a conversation, in order, behind those that are there. The same batch again changes nothing."""
+    key = key_of(request, folder, session, subpath)
+    check_media_type(headers_of(request), NDJSON)
+    await check_is_not_of_others(request, key)
+    parts = parts_of(request.receive, request.scope["state"]["body"])  # type: ignore[arg-type]
+    kept = await intake_of(request).take(key, said_in(request), batch_in(request), parts)
+    lines, generation = (kept.transcript.lines, kept.transcript.generation) if kept.transcript else (0, 0)
+    members = {"success": True, "count": kept.lines, "duplicates": kept.duplicates}
+    return answer(msgspec.json.encode(members | {"lines": lines, "generation": generation}))
+
+
+@get(
+    "/api/transcripts/{folder:str}/{session:str}",
+    operation_class=described(None, (), **OF_TRANSCRIPT_LINES),
+    media_type=NDJSON,
+    responses=problems(401, 404, 422, 503)
+    | {200: ResponseSpec(bytes, description="The lines", media_type=NDJSON, generate_examples=False)},
+    tags=["transcripts"],
+)
+async def get_lines(request: Call, folder: FromPath[str], session: FromPath[str], subpath: Subpath = None) -> Stream:
+    """The lines of a conversation as they were kept."""
+    found = await found_at(request, key_of(request, folder, session, subpath))
+    headers = {
+        "content-length": str(found.bytes),
+        "x-lines": str(found.lines),
+        "x-source-bytes": str(found.source_bytes),
+        "x-kept-digest": found.digest,
+        "x-generation": str(found.generation),
+        "x-source": found.source,
+        "cache-control": "no-store",
+    }
+    if found.source_digest:
+        headers["x-source-digest"] = found.source_digest
+    return Stream(intake_of(request).bytes_of(found), media_type=NDJSON, headers=headers)
+
+
+@delete(
+    "/api/transcripts/{folder:str}/{session:str}",
+    responses=gives(answers.DeletedMaterial, 404, 422),
+    status_code=200,
+    tags=["transcripts"],
+)
+async def delete_lines(
+    request: Call, folder: FromPath[str], session: FromPath[str], subpath: Subpath = None
+) -> JSONResponse:
+    """Delete a conversation with all that is beside it, or what is at a subpath alone. None there is no error."""
+    key = key_of(request, folder, session, subpath)
+    await check_is_not_of_others(request, key)
+    deleted = await intake_of(request).delete(key)
+    return answer(msgspec.json.encode({"success": True, "deleted": deleted}))
+
+
+@get("/api/transcripts/{folder:str}", responses=gives(list[answers.KeptSession], 422), tags=["transcripts"])
+async def list_conversations(
+    request: Call,
+    folder: FromPath[str],
+    summaries: Annotated[bool, QueryParameter(description="With the summary of each, as it was put")] = False,
+) -> JSONResponse:
+    """The conversations in a folder, and when each last changed (milliseconds since 1970)."""
+    rows = await store_of(request).reader.rows(material.SESSIONS, (decoded_part("folder", folder),))
+    items: list[dict[str, Any]] = [{"sessionId": session, "mtime": updated} for session, updated, *_ in rows]
+    if summaries:
+        for item, (_, _, summary, version, summarized) in zip(items, rows, strict=True):
+            item |= {"summary": summary and msgspec.Raw(summary.encode()), "version": version}
+            item["summaryMtime"] = summarized
+    return answer(msgspec.json.encode(items))
+
+
+@get("/api/transcripts/{folder:str}/{session:str}/subkeys", responses=gives(list[str], 422), tags=["transcripts"])
+async def list_subpaths(request: Call, folder: FromPath[str], session: FromPath[str]) -> JSONResponse:
+    """The subpaths at which something is beside a conversation."""
+    key, caller = key_of(request, folder, session), caller_of(request)
+    rows = await store_of(request).reader.rows(material.SUBPATHS, key[:2])
+    return answer(msgspec.json.encode([subpath for subpath, written_by in rows if may_have(caller, written_by)]))
+
+
+@get(
+    "/api/transcripts/{folder:str}/{session:str}/summary",
+    operation_class=described(ETag="The version of the summary, for If-Match"),
+    responses=gives(dict[str, Any], 404, 422),
+    tags=["transcripts"],
+)
+async def get_summary(request: Call, folder: FromPath[str], session: FromPath[str]) -> JSONResponse:
+    """The summary of a conversation as it was put."""
+    found = await found_at(request, key_of(request, folder, session))
+    if found.summary is None:
+        raise Problem(404, "The conversation has no summary", headers={"etag": f'"{found.summary_version}"'})
+    return answer(found.summary, headers={"etag": f'"{found.summary_version}"'})
+
+
+@put(
+    "/api/transcripts/{folder:str}/{session:str}/summary",
+    operation_class=described(SUMMARY, OF_A_SUMMARY),
+    responses=gives(answers.Summarized, 400, 404, 412, 413, 415, 422),
+    tags=["transcripts"],
+)
+async def put_summary(request: Call, folder: FromPath[str], session: FromPath[str]) -> JSONResponse:
+    """Set what the program folds of a conversation: a JSON object, kept as it is."""
+    key, versions = key_of(request, folder, session), if_match(headers_of(request))
+    await found_at(request, key)
+    body = await body_of(request, limit=MAX_SUMMARY)
+    version = await intake_of(request).summarize(key, summary_in(body), versions)
+    return answer(msgspec.json.encode({"success": True, "version": version}), headers={"etag": f'"{version}"'})
+
+
+def summary_in(body: bytes) -> str:
+    """Raises Problem 400, 422."""
+    try:
+        text = body.decode()
+        is_object = isinstance(decode(text), dict)
+    except (UnicodeDecodeError, ValueError) as error:
+        raise Problem(400, f"The body is not JSON that can be taken: {error}") from None
+    if not is_object:
+        raise invalid("$", "must be an object")
+    return text
+
+
+ROUTES = (append_lines, get_lines, delete_lines, list_conversations, list_subpaths, get_summary, put_summary)

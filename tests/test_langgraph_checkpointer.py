@@ -1,0 +1,279 @@
+"""LangGraph's checkpointer over HTTP against a real server: the official suite, and what it leaves out."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import operator
+import os
+import sqlite3
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from itertools import count
+from pathlib import Path
+from typing import Annotated, Any, TypedDict
+
+import httpx
+import pytest
+from langgraph.checkpoint.base import empty_checkpoint
+from langgraph.checkpoint.conformance import checkpointer_test, validate
+from langgraph.graph import START, StateGraph
+
+from containers.langgraph_checkpointer import SessionStoreSaver
+from tests.appliance import REPOSITORY, Appliance
+from tests.peers import eventually
+
+threads = (f"thread-{number}" for number in count(1))
+CHECKS = 81
+NDJSON = {"content-type": "application/x-ndjson"}
+
+
+@pytest.fixture
+def thread() -> str:
+    """One that nobody has used."""
+    return next(threads)
+
+
+@pytest.fixture
+def saver(appliance: Appliance) -> SessionStoreSaver:
+    return SessionStoreSaver(appliance.url)
+
+
+def config_of(thread: str, **more: str) -> Any:
+    return {"configurable": {"thread_id": thread, "checkpoint_ns": "", **more}}
+
+
+def put(saver: SessionStoreSaver, config: Any, **values: Any) -> Any:
+    """A checkpoint with these values, all of them new; the configuration that names it."""
+    checkpoint = empty_checkpoint()
+    versions: Any = {name: saver.get_next_version(None, None) for name in values}
+    checkpoint |= {"channel_values": values, "channel_versions": versions}
+    return saver.put(config, checkpoint, {"source": "loop", "step": 1}, versions)
+
+
+def typed(data: bytes = b"x", kind: str = "msgpack") -> dict[str, str]:
+    return {"type": kind, "data": base64.b64encode(data).decode()}
+
+
+# --------------------------------------------------------------------------- the official suite
+
+
+def test_it_passes_every_check_of_the_official_suite(appliance: Appliance) -> None:
+    @checkpointer_test(name="SessionStoreSaver")
+    async def savers() -> AsyncIterator[SessionStoreSaver]:
+        yield SessionStoreSaver(appliance.url)
+
+    report = asyncio.run(validate(savers))
+    results = report.results.values()
+    assert [failure for result in results for failure in result.failures] == []
+    assert all(result.detected and not result.tests_skipped for result in results)
+    assert sum(result.tests_passed for result in results) == CHECKS
+
+
+# ---------------------------------------------------------------------------- killed, and resumed
+
+
+def test_a_graph_that_was_killed_goes_on_in_another_process(
+    appliance: Appliance, http: httpx.Client, thread: str, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-m", "tests.killed_graph", appliance.url, thread, str(tmp_path)]
+    steps = f"/api/checkpoints/{thread}/steps"
+
+    def ran() -> list[str]:
+        return (tmp_path / "ran").read_text().split() if (tmp_path / "ran").exists() else []
+
+    def newest() -> Any:
+        answer = http.get(steps)
+        return answer.json()["items"][0] if answer.status_code == 200 else {"written": []}
+
+    def went_on(*answer: str) -> str:
+        return subprocess.run([*command, *answer], cwd=REPOSITORY, check=True, capture_output=True, text=True).stdout
+
+    first = subprocess.Popen(command, cwd=REPOSITORY)
+    try:
+        eventually(lambda: "said" in newest()["written"] and set(ran()) == {"fast", "slow"}, within=60.0)
+    finally:
+        first.kill()
+        first.wait()
+    (tmp_path / "go").touch()
+    assert "__interrupt__" in went_on()
+    assert sorted(ran()) == ["fast", "slow", "slow"]  # fast had finished, and did not run again
+    assert newest()["waits"] is True
+    assert "['begin', 'fast', 'slow', 'yes']" in went_on("yes")
+    assert sorted(ran()) == ["fast", "slow", "slow"]
+    assert newest()["waits"] is False
+
+
+class State(TypedDict):
+    log: Annotated[list[int], operator.add]
+
+
+def test_a_graph_on_an_event_loop_has_its_history(saver: SessionStoreSaver, thread: str) -> None:
+    builder = StateGraph(State)
+    builder.add_node("node", lambda state: {"log": [len(state["log"])]})
+    builder.add_edge(START, "node")
+    graph = builder.compile(checkpointer=saver)
+
+    async def run() -> list[Any]:
+        for _ in range(2):
+            await graph.ainvoke({"log": []}, config_of(thread))
+        return [state async for state in graph.aget_state_history(config_of(thread))]
+
+    history = asyncio.run(run())
+    assert history[0].values == {"log": [0, 1]}
+    fork = graph.update_state(history[2].config, {"log": [7]})
+    assert graph.get_state(fork).values["log"][-1] == 7
+    assert graph.get_state(history[0].config).values == {"log": [0, 1]}
+
+
+# ------------------------------------------------------------------------------------------ room
+
+
+def pages_of(server: Appliance) -> int:
+    """Bytes of the database that are used."""
+    with sqlite3.connect(f"file:{server.folder / 'sessions.db'}?mode=ro", uri=True) as database:
+        ((used,),) = database.execute(
+            "SELECT (page_count - freelist_count) * page_size"
+            " FROM pragma_page_count, pragma_freelist_count, pragma_page_size"
+        )
+    database.close()
+    return int(used)
+
+
+def test_a_step_costs_what_has_changed_in_it(appliance: Appliance, saver: SessionStoreSaver, thread: str) -> None:
+    large = {f"channel-{number}": os.urandom(5_000) for number in range(10)}
+    config = put(saver, config_of(thread), **large)
+    saved = saver.get_tuple(config)
+    assert saved is not None
+    before, steps = pages_of(appliance), 100
+    for _ in range(steps):
+        checkpoint = empty_checkpoint()
+        versions: Any = saved.checkpoint["channel_versions"] | {"small": saver.get_next_version(None, None)}
+        values = {**large, "small": os.urandom(1_000)}
+        checkpoint |= {"channel_values": values, "channel_versions": versions}
+        config = saver.put(config, checkpoint, {"step": 1}, {"small": versions["small"]})
+        saver.put_writes(config, [("small", values["small"])], "task")
+    assert (pages_of(appliance) - before) / steps < 4_000
+    again = saver.get_tuple(config)
+    assert again is not None and again.checkpoint["channel_values"] == values
+
+
+def test_a_copy_shares_its_values(appliance: Appliance, saver: SessionStoreSaver, thread: str) -> None:
+    config = put(saver, config_of(thread), large=os.urandom(1 << 20))
+    before = pages_of(appliance)
+    saver.copy_thread(thread, f"{thread}-copy")
+    assert pages_of(appliance) - before < 1 << 18
+    saver.delete_thread(thread)
+    assert saver.get_tuple(config) is None
+    copied = saver.get_tuple(config_of(f"{thread}-copy"))
+    assert copied is not None and len(copied.checkpoint["channel_values"]["large"]) == 1 << 20
+
+
+def values_of(server: Appliance, scope: str) -> list[int]:
+    with sqlite3.connect(f"file:{server.folder / 'sessions.db'}?mode=ro", uri=True) as database:
+        rows = database.execute("SELECT uses FROM checkpoint_values WHERE scope = ?", (f"thread {scope}",)).fetchall()
+    database.close()
+    return sorted(uses for (uses,) in rows)
+
+
+def test_prune_leaves_nothing_of_what_nobody_names(appliance: Appliance, saver: SessionStoreSaver, thread: str) -> None:
+    config = config_of(thread)
+    for number in range(4):
+        config = put(saver, config, own=number, same="same")
+    assert values_of(appliance, thread) == [1, 1, 1, 1, 4]
+    saver.prune([thread])
+    assert values_of(appliance, thread) == [0, 0, 0, 1, 1]
+    last = saver.get_tuple(config_of(thread))
+    assert last is not None and last.checkpoint["channel_values"] == {"own": 3, "same": "same"}
+
+
+def test_prune_keeps_what_a_delta_channel_is_rebuilt_from(saver: SessionStoreSaver, thread: str) -> None:
+    config = put(saver, config_of(thread), other=0)
+    config = whole = put(saver, config, delta="whole")
+    for number in range(3):
+        checkpoint = empty_checkpoint()
+        checkpoint["channel_versions"] = {"delta": f"{number}"}
+        config = saver.put(config, checkpoint, {"counters_since_delta_snapshot": {"delta": (1, 1)}}, {})
+    saver.prune([thread])
+    kept = [one.checkpoint["id"] for one in saver.list(config_of(thread))]
+    assert len(kept) == 4 and kept[-1] == whole["configurable"]["checkpoint_id"]
+
+
+def test_a_value_may_have_twenty_mebibytes(saver: SessionStoreSaver, thread: str) -> None:
+    large = os.urandom(20 << 20)
+    config = put(saver, config_of(thread), large=large, small=1)
+    found = saver.get_tuple(config)
+    assert found is not None and found.checkpoint["channel_values"] == {"large": large, "small": 1}
+
+
+# ----------------------------------------------------------------------------------- whose it is
+
+
+def test_a_thread_goes_with_the_session_that_it_belongs_to(
+    saver: SessionStoreSaver, http: httpx.Client, thread: str, session_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    http.post(f"/api/actions/{session_id}", json={"type": "x"})
+    monkeypatch.setenv("SESSION_ID", session_id)
+    config = put(saver, config_of(thread), a=1)
+    listed: Any = {one["thread"]: one for one in http.get("/api/checkpoints?limit=1000").json()["items"]}
+    assert listed[thread]["sessionId"] == session_id
+    http.delete(f"/api/sessions/{session_id}")
+    assert saver.get_tuple(config) is None
+
+
+# ------------------------------------------------------------------------------------- bad input
+
+
+def test_bytes_that_are_no_msgpack_are_kept_as_they_are(http: httpx.Client, thread: str) -> None:
+    value = {"channel": "c", "version": 1, "value": typed(b"\xc1 no msgpack")}
+    step = {"id": "1", "checkpoint": typed(b"\xff"), "metadata": typed(b""), "versions": {"c": 1}}
+    body = "".join(json.dumps(line) + "\n" for line in ({"value": value}, {"checkpoint": step}))
+    answer = http.post(f"/api/checkpoints/{thread}", content=body, headers=NDJSON)
+    assert answer.json() == {"success": True, "count": 2}
+    given, found = map(json.loads, http.get(f"/api/checkpoints/{thread}").text.splitlines())
+    assert base64.b64decode(given["value"]["data"]) == b"\xc1 no msgpack"
+    assert found["checkpoint"]["checkpoint"] == typed(b"\xff")
+
+
+@pytest.mark.parametrize(
+    ("line", "status"),
+    [
+        (b"\x82\xa1a no json", 400),
+        (b"{}", 422),
+        (b'{"value": {"channel": "c", "version": 1}}', 422),
+        (b'{"value": {"channel": "c", "version": 1, "value": {"type": "x", "data": "no base64!"}}}', 422),
+        (b'{"value": {"channel": "a\\u0000", "version": 1, "value": {"type": "x", "data": ""}}}', 422),
+        (b'{"other": 1}', 422),
+        (b'{"value": {"channel": "\\ud800", "version": 1, "value": {"type": "x", "data": ""}}}', 400),
+    ],
+)
+def test_a_line_that_cannot_be_kept_takes_the_others_with_it(
+    http: httpx.Client, thread: str, line: bytes, status: int
+) -> None:
+    good = json.dumps({"write": {"checkpoint": "1", "task": "t", "number": 0, "channel": "c", "value": typed()}})
+    answer = http.post(f"/api/checkpoints/{thread}", content=good.encode() + b"\n" + line + b"\n", headers=NDJSON)
+    assert answer.status_code == status
+    assert http.get(f"/api/checkpoints/{thread}/steps").status_code == 404
+
+
+def test_what_is_not_there_is_told_so(http: httpx.Client, thread: str) -> None:
+    for path in ("", "/steps"):
+        assert http.get(f"/api/checkpoints/{thread}{path}").status_code == 404
+    assert http.post(f"/api/checkpoints/{thread}/prune", json={"keep": {"": ["1"]}}).status_code == 404
+    assert http.post(f"/api/checkpoints/{thread}/copy", json={"to": "x"}).status_code == 404
+    assert http.delete(f"/api/checkpoints/{thread}").json()["deleted"] == 0
+    for name in ("%00", "%2E%2E", "x" * 513, "%ff"):
+        assert http.get(f"/api/checkpoints/{name}").status_code == 422
+    assert http.post(f"/api/checkpoints/{thread}", content=b"{}", headers={"content-type": "text/x"}).status_code == 415
+
+
+def test_both_files_speak_to_the_store_in_the_same_way() -> None:
+    """Each is copied alone, so each has it."""
+    texts = [
+        (REPOSITORY / "containers" / name).read_text()
+        for name in ("claude_session_store.py", "langgraph_checkpointer.py")
+    ]
+    wires = [text[text.index("ANSWER_SECONDS") : text.index("def quoted")] for text in texts]
+    assert wires[0] == wires[1] and len(wires[0]) > 2000

@@ -293,7 +293,7 @@ MAY: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(WRITES, ("admin", "ingest")),
     **dict.fromkeys(NOTES, ("admin", "control", "read")),
     **dict.fromkeys(DELETES, ("admin",)),
-    **dict.fromkeys(MATERIAL_READS, ("admin", "read", "ingest")),
+    **dict.fromkeys(MATERIAL_READS, ("admin", "control", "read", "ingest")),
     **dict.fromkeys(MATERIAL_WRITES, ("admin", "ingest")),
 }
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND")

@@ -25,6 +25,7 @@ from export.tree import Tree
 from hook_agent import Redaction, names_something
 from sessionstore.admin.offline import Unsound
 from sessionstore.admin.recovery import GZIP_HEAD, SQLITE_HEAD
+from sessionstore.admin.scrub_material import look_at_material, scrub_material
 from sessionstore.model import folds
 from sessionstore.model.folds import Document, decode, encode
 from sessionstore.settings import Settings
@@ -144,7 +145,8 @@ def rows_of(database: sqlite3.Connection, step: Step) -> Iterator[StoredRow]:
 
 def look(database: sqlite3.Connection, replace: Replace, step: Step = lambda number: None) -> SecretFound:
     """What would be replaced. Changes nothing."""
-    return go_through(database, Scrubber(replace), lambda row, data, user_id: None, step)
+    found = go_through(database, Scrubber(replace), lambda row, data, user_id: None, step)
+    return found._replace(texts=found.texts + look_at_material(database, lambda text: replace("", text)))
 
 
 def go_through(
@@ -178,7 +180,8 @@ def scrub_rows(database: sqlite3.Connection, replace: Replace, step: Step) -> Se
             scrub_session(database, Scrubber(replace), session_id)
         if found.events:
             index_anew(database)
-    return found
+        in_material = scrub_material(database, lambda text: replace("", text))
+    return found._replace(texts=found.texts + in_material)
 
 
 ASKED_ANEW = """

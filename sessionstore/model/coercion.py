@@ -266,7 +266,7 @@ WAYS: dict[str, tuple[Callable[[Any], Any], ...]] = {
     "userId": (user_of,),
     "tags": (tags_of,),
     "cancelledAgents": (ids_of,),
-    **dict.fromkeys(("source", "requestKey", "promptId", "provider", "model", "speed"), (text_of,)),
+    **dict.fromkeys(("source", "requestKey", "messageId", "promptId", "provider", "model", "speed"), (text_of,)),
     **dict.fromkeys(COUNTS, (number_of,)),
     "costUsd": (number_of,),
 }

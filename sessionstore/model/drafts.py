@@ -166,6 +166,7 @@ class UsageReport(Body, kw_only=True):
 
     source: Word | UnsetType = UNSET
     request_key: Word | None = None
+    message_id: Word | None = None
     agent_id: Id | None = None
     prompt_id: Word | None = None
     provider: Word | None = None

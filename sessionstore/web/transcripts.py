@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Annotated, Any
 from urllib.parse import unquote_to_bytes
 
@@ -144,9 +145,8 @@ async def found_at(request: Call, key: Key) -> Transcript:
     return found
 
 
-async def check_is_not_of_others(request: Call, key: Key) -> None:
+async def check_is_not_of_others(request: Call, key: Key, found: Transcript | None) -> None:
     """Raises Problem 404."""
-    found = await intake_of(request).find(key)
     if found is not None and not await may_have(request, found.written_by, found.session_id):
         raise material.nothing_at(key)
 
@@ -189,11 +189,11 @@ async def append_lines(
     """Keep lines of a conversation, in order, behind those that are there. The same batch again changes nothing."""
     key = key_of(request, folder, session, subpath)
     check_media_type(headers_of(request), NDJSON)
-    await check_is_not_of_others(request, key)
     parts = parts_of(request.receive, request.scope["state"]["body"])  # type: ignore[arg-type]
     said, ledger = said_in(request), Ledger(request)
     await check_may_belong(request, said.session_id)
-    kept = await intake_of(request).take(key, said, batch_in(request), ledger.reads(parts))
+    check = partial(check_is_not_of_others, request, key)
+    kept = await intake_of(request).take(key, said, batch_in(request), ledger.reads(parts), check)
     await ledger.keep(kept.transcript)
     lines, generation = (kept.transcript.lines, kept.transcript.generation) if kept.transcript else (0, 0)
     members = {"success": True, "count": kept.lines, "duplicates": kept.duplicates}
@@ -236,7 +236,7 @@ async def delete_lines(
 ) -> JSONResponse:
     """Delete a conversation with all that is beside it, or what is at a subpath alone. None there is no error."""
     key = key_of(request, folder, session, subpath)
-    await check_is_not_of_others(request, key)
+    await check_is_not_of_others(request, key, await intake_of(request).find(key))
     deleted = await intake_of(request).delete(key)
     return answer(msgspec.json.encode({"success": True, "deleted": deleted}))
 

@@ -32,7 +32,6 @@ NEEDED: dict[str, Document] = {
     "action": {"type": "action"},
     "response": {"type": "response"},
     "goal_added": {"description": ""},
-    "note_added": {"text": ""},
     "agent_spawned": {"type": "agent"},
     "note_added": {"text": "note"},
 }

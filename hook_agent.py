@@ -13,7 +13,8 @@ first, and from there to the store in order, each event once.
     Client                  SessionHookAgent, its plain twin `.sync`, and `hook_agent`, which reads the environment
     Commands                python hook_agent.py hook, test, flush, status, install, uninstall, run
 
-What only some need stands in files beside this one: hook_agent_install.py, hook_agent_run.py, hook_agent_langchain.py.
+What only some need stands in files beside this one: hook_agent_install.py, _run.py, _langchain.py; _facts.py and
+_patterns.py, without which it knows less of where it runs, and takes patterns of one's own for quick ones.
 """
 
 from __future__ import annotations
@@ -729,78 +730,10 @@ def _checked_pattern(pattern: str) -> Any:
     return regex
 
 
-# A pattern of one's own could take for ever: `(a+)+x` twice as long for each a more, `[A-Z]+-x` with the square of a
-# text of capitals. Whether one does is not read off it but tried, with texts made of it: what comes before each of its
-# parentheses and repetitions, then, over and over, what may repeat there, and last something that ends no match.
-
-_TRIED_LENGTH = 8_000
-_TRY_SECONDS, _TRY_SECONDS_A_LETTER = 0.0005, 1e-6
-_ATOM = (
-    r"\\[\s\S]|\[\^?\]?(?:\\.|[^\]\\])*\]|\(\?(?:P?<\w+>|[a-zA-Z-]*[:)]|<?[=!])|[()|^$]|[*+?][+?]?|"
-    r"\{\d*(?:,\d*)?\}[+?]?|[\s\S]"
-)
-_SAMPLES = dict(zip((r"\d", r"\w", r"\s", r"\n", r"\t", r"\r", r"\D", r"\S", r"\W", "."), "0a \n\t\r-a-a"))
-_NOWHERE = (r"\b", r"\B", r"\A", r"\Z", "^", "$", "|")
-
-
-def _refuse_slow(pattern: str) -> None:
-    """Raises ValueError where a text of 8,000 letters takes it longer than it should."""
-    import re
-
-    search = re.compile(pattern).search
-    for before, unit in _hostile_texts(pattern):
-        length = 16
-        while length <= _TRIED_LENGTH:
-            text = f"{before}{unit * (length // len(unit))}\x01"
-            bound = _TRY_SECONDS + _TRY_SECONDS_A_LETTER * len(text)
-            if _search_seconds(search, text) > bound and _search_seconds(search, text) > bound:
-                raise ValueError(
-                    f"{pattern!r} would take very long for {f'{before}{unit * 3}'!r}, if that went on: "
-                    "put bounds to what repeats, such as {1,100}, and repeat nothing that repeats"
-                )
-            length += length // 2
-
-
-def _search_seconds(search: Callable[[str], object], text: str) -> float:
-    begun = time.thread_time()
-    search(text)
-    return time.thread_time() - begun
-
-
-def _hostile_texts(pattern: str) -> Iterator[tuple[str, str]]:
-    """What comes first, and what then over and over: samples of what the pattern is made of."""
-    import re
-
-    sample, last, places = "", "", {0}
-    for atom in re.findall(_ATOM, pattern):
-        if atom[0] in "(*+?{" and atom != "{":
-            places.add(len(sample) - len(last) * (atom[0] != "("))
-            times = int("0" + atom[1:].partition(",")[0].rstrip("}+?")) if atom[0] == "{" else 1
-            sample, last = sample + last * (min(times, 50) - 1), "" if atom[0] == "(" else last
-        else:
-            last = _sample_of(atom)
-            sample += last
-    letters = {letter for letter in f"{pattern}a0 -" if letter.isalnum() or letter in " -_./:,"}
-    for place in sorted(places):
-        units = letters | {sample[place : place + length] for length in range(2, 8)}
-        yield from ((sample[:place], unit) for unit in sorted(units) if unit)
-
-
-def _sample_of(atom: str) -> str:
-    """One character that it matches, as far as that is easily said."""
-    if atom in _NOWHERE or atom == ")":
-        return ""
-    if atom[0] != "[" or len(atom) < 3:
-        return _SAMPLES.get(atom, atom[-1])
-    if atom[1] == "^":
-        return next((letter for letter in "a0 -" if letter not in atom), "a")
-    return _SAMPLES.get(atom[1:3], atom[1])
-
-
 def own_patterns(setting: str, *, is_hasty: bool = False) -> tuple[tuple[str, str], ...] | None:
     """What `on` (none), `off` (None) or the path of a file with further patterns stands for. Raises ValueError.
 
-    That some pattern would take long is not found out by one who `is_hasty`.
+    That some pattern would take long is not found out by one who `is_hasty`, or has no hook_agent_patterns.py.
 
     Each line of the file is a regular expression, before which may stand a name: `acme: ACME-[0-9a-f]{32}`. Empty
     lines and those that begin with # say nothing.
@@ -819,8 +752,8 @@ def own_patterns(setting: str, *, is_hasty: bool = False) -> tuple[tuple[str, st
         if line.strip() and not line.startswith("#"):
             try:
                 own.append(_named_pattern(line.strip()))
-                if not is_hasty:
-                    _refuse_slow(own[-1][1])
+                if not is_hasty and (checks := _beside_or_none("hook_agent_patterns")):
+                    checks.refuse_slow(own[-1][1])
             except ValueError as error:
                 raise ValueError(f"line {number} of {setting}: {error}") from None
     return tuple(own)
@@ -1468,7 +1401,6 @@ _PROGRAMS_KNOWN = 100
 _DIGEST_LENGTH = 16  # hex digits: enough to tell apart the payloads of one session
 _ERROR_LENGTH = 1000
 _TRANSCRIPT_BYTES = 256 << 10  # of a transcript's end, and of its beginning
-_SIBLINGS = 50  # the newest transcripts of a folder, among which is the one that a fork was made of
 # Claude Code waits for all who are told of one of these, before another comes.
 _IN_TURN = _names("SessionStart UserPromptSubmit Stop StopFailure SessionEnd")
 _HOOK_LINE = b'{"type":"hook",'
@@ -1580,11 +1512,9 @@ class HookNarrator:
             return told
         if hook in ("UserPromptSubmit", "StopFailure"):
             about["isToldOf"] = hook == "StopFailure"
-        if hook in ("Stop", "StopFailure", "SessionEnd"):
-            before, path = about.get("facts", {}), _text(payload.get("transcript_path"))
-            about["facts"] = {**before, **_facts_of(path)}
-            if about.pop("isFork", False) and not session and "forkedFrom" not in about["facts"]:
-                about["facts"].update({"forkedFrom": origin} if (origin := _origin_of(path)) else {})
+        if hook in ("Stop", "StopFailure", "SessionEnd") and (further := _beside_or_none("hook_agent_facts")):
+            before, is_fork = about.get("facts", {}), about.pop("isFork", False) and not session
+            about["facts"] = further.facts_of(_text(payload.get("transcript_path")), before, is_fork)
             told.update({"metadata": about["facts"]} if about["facts"] != before else {})
         if hook == "SessionEnd":
             error = "" if about["isToldOf"] else _last_api_error(_text(payload.get("transcript_path")))
@@ -1651,37 +1581,6 @@ def _transcript(path: str, is_end: bool = True) -> list[bytes]:
         return []
 
 
-def _facts_of(path: str) -> dict[str, str]:
-    """Claude Code's title of the conversation, its own version, and of what other conversation this is a fork."""
-    found: dict[str, str] = {}
-    for line in [*_transcript(path, is_end=False), *_transcript(path)]:
-        if b'"type":"custom-title"' in line or b'"type":"ai-title"' in line:
-            with _suppress(ValueError, AttributeError):
-                title = _decoded(line)
-                found["custom"] = _text(title.get("customTitle")) or found.get("custom", "")
-                found["title"] = _text(title.get("aiTitle")) or found.get("title", "")
-        _, _, origin = line.partition(b'"forkedFrom":{')
-        found["forkedFrom"] = found.get("forkedFrom") or _member(origin, b'"sessionId":"')
-        found["claudeCodeVersion"] = found.get("claudeCodeVersion") or _member(line, b'"version":"')
-    found["title"] = found.pop("custom", "") or found.get("title", "")
-    return {name: text[:_ERROR_LENGTH] for name, text in found.items() if text}
-
-
-def _origin_of(path: str) -> str:
-    """The conversation that a fork was made of, which nothing names: that of whose lines it has copied most."""
-    found: dict[str, int] = {}
-    own = {_member(line, b'"uuid":"') for line in _transcript(path, is_end=False)} - {""}
-    with _suppress(OSError, ValueError):
-        others = [
-            it for it in os.scandir(os.path.dirname(path)) if it.is_file(follow_symlinks=False) and it.path != path
-        ]
-        for other in sorted(others, key=lambda it: it.stat().st_mtime)[-_SIBLINGS:]:
-            lines = _transcript(other.path, is_end=False)
-            found[other.name[: -len(".jsonl")]] = sum(_member(line, b'"uuid":"') in own for line in lines)
-    origin = max(found, key=lambda name: found[name], default="")
-    return origin if found.get(origin) else ""
-
-
 def _last_api_error(path: str) -> str:
     """What a transcript says of the error that the conversation ended with; empty where it did not."""
     return next((_api_error(entry) for entry in map(_entry_in, reversed(_transcript(path))) if entry), "")
@@ -1709,138 +1608,6 @@ def _api_error(entry: Members) -> str:
     text = _clean(("\n".join(texts) or _text(entry.get("error")) or "API Error")[:_ERROR_LENGTH])
     redaction = _redaction()
     return redaction.text(text) if redaction is not None else text
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Where it runs
-# ---------------------------------------------------------------------------------------------------------------------
-
-# Resource detection, once a session, of the environment and of small files: no process is started, nothing imported, no
-# credentials are taken of an address. Git's files: https://git-scm.com/docs/gitrepository-layout
-
-_PLACE_LENGTH = 300
-_SMALL_BYTES, _PACKED_BYTES = 64 << 10, 8 << 20
-_GIT_DEPTH = 64  # folders above the one at work
-_HEX, _ID_DIGITS = "0123456789abcdef", 64  # of the id of a container
-_POD_NAMESPACE = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
-_NODES, _IMAGES = ("NODE_NAME", "K8S_NODE_NAME"), ("CONTAINER_IMAGE", "IMAGE_NAME")
-_CI_RUNS = ("CI_JOB_URL", "BUILDKITE_BUILD_URL", "BUILD_URL")  # GitLab, Buildkite, Jenkins
-_CI_BRANCHES = ("GITHUB_HEAD_REF", "GITHUB_REF_NAME", "CI_COMMIT_REF_NAME", "BUILDKITE_BRANCH", "BRANCH_NAME")
-_CI_COMMITS = ("GITHUB_SHA", "CI_COMMIT_SHA", "BUILDKITE_COMMIT", "GIT_COMMIT")
-
-
-def where_it_runs() -> dict[str, str]:
-    """`host` `container` `image` `cwd` `repository` `branch` `commit` `ci`, as far as they are known. Never raises."""
-    found, host = _ci(), posix.uname().nodename
-    machine = {
-        "host": _first_setting(_NODES) or host,
-        "container": _own_container(host),
-        "image": _first_setting(_IMAGES),
-    }
-    for more in (_checkout(), machine):
-        found.update({name: text for name, text in more.items() if text})
-    return {name: _in_one_line(text)[:_PLACE_LENGTH] for name, text in found.items() if text}
-
-
-def _first_setting(names: Iterable[str]) -> str:
-    return next(filter(None, map(_setting, names)), "")
-
-
-def _file_text(path: str, most: int = _SMALL_BYTES) -> str:
-    """The beginning of a file; empty where there is none."""
-    try:
-        with open(path, "rb") as file:
-            return file.read(most).decode("utf-8", "replace").strip()
-    except (OSError, ValueError):
-        return ""
-
-
-def _own_container(host: str) -> str:
-    """Of a pod its name, of any other container its id; a host has none."""
-    if _setting("KUBERNETES_SERVICE_HOST"):
-        namespace = _setting("POD_NAMESPACE") or _file_text(_POD_NAMESPACE)
-        return "/".join(filter(None, (namespace, _setting("POD_NAME") or host)))
-    mounts = (line.split() for line in _file_text("/proc/self/mountinfo", _PACKED_BYTES).splitlines())
-    own = [parts[3] for parts in mounts if len(parts) > 4 and parts[4] in ("/etc/hostname", "/etc/hosts")]
-    paths = "/".join([_file_text("/proc/self/cgroup"), *own]).replace("-", "/").replace(".", "/").split()
-    for part in "/".join(paths).split("/"):
-        if len(part) == _ID_DIGITS and not part.strip(_HEX):
-            return part
-    return host if posix.access("/.dockerenv", 0) or posix.access("/run/.containerenv", 0) else ""
-
-
-def _checkout() -> dict[str, str]:
-    try:
-        folder = posix.getcwd()
-    except OSError:  # it is gone
-        return {}
-    git = _git_folder(folder)
-    if not git:
-        return {"cwd": folder}
-    common = _resolved(git, _file_text(f"{git}/commondir") or ".")  # of a worktree: that of its repository
-    _, is_ref, ref = _file_text(f"{git}/HEAD").rpartition("ref: ")
-    commit = _commit(git, common, ref) if is_ref else ref
-    branch = (
-        ref[len("refs/heads/") :] if ref.startswith("refs/heads/") and ref != "refs/heads/.invalid" else ""
-    )  # reftable
-    return {"cwd": folder, "repository": _remote(f"{common}/config"), "branch": branch, "commit": commit}
-
-
-def _git_folder(folder: str) -> str:
-    """Of the checkout that a folder is in. In a worktree and in a submodule `.git` is a file that names it."""
-    for _ in range(_GIT_DEPTH):
-        git = f"{folder.rstrip('/')}/.git"
-        if _file_text(f"{git}/HEAD"):
-            return git
-        _, is_named, named = _file_text(git).partition("gitdir: ")
-        if is_named or folder in ("", "/"):
-            return _resolved(folder, named) if named else ""
-        folder = folder.rpartition("/")[0] or "/"
-    return ""
-
-
-def _resolved(folder: str, path: str) -> str:
-    return path if path.startswith("/") else f"{folder}/{path}"
-
-
-def _commit(git: str, common: str, ref: str) -> str:
-    loose = _file_text(f"{git}/{ref}") or _file_text(f"{common}/{ref}")
-    packed = _file_text(f"{common}/packed-refs", _PACKED_BYTES) + "\n"
-    before, is_packed, _ = packed.partition(f" {ref}\n")
-    return loose or (before.rpartition("\n")[2] if is_packed else "")
-
-
-def _remote(config: str) -> str:
-    """The address of `origin`, else of the first remote."""
-    found: dict[str, str] = {}
-    section = ""
-    for line in map(str.strip, _file_text(config).splitlines()):
-        name, _, value = line.partition("=")
-        section = line if line.startswith("[") else section
-        if section.startswith("[remote ") and name.strip().lower() == "url":
-            found.setdefault(section, _without_credentials(value.strip().strip('"')))
-    return found.get('[remote "origin"]') or next(iter(found.values()), "")
-
-
-def _without_credentials(address: str) -> str:
-    scheme, is_url, rest = address.partition("://")
-    place, slash, path = rest.partition("/")
-    return f"{scheme}://{place.rpartition('@')[2]}{slash}{path.partition('?')[0]}" if is_url else address
-
-
-def _ci() -> dict[str, str]:
-    """The run, and what of the checkout its files do not say: in a run the head is often detached."""
-    run = _first_setting(_CI_RUNS) if _setting("CI") or _setting("JENKINS_URL") else ""
-    if _setting("GITHUB_ACTIONS"):
-        server, repository, number = map(_setting, ("GITHUB_SERVER_URL", "GITHUB_REPOSITORY", "GITHUB_RUN_ID"))
-        run = f"{server}/{repository}/actions/runs/{number}"
-    if not run:
-        return {}
-    return {
-        "ci": _without_credentials(run),
-        "branch": _first_setting(_CI_BRANCHES),
-        "commit": _first_setting(_CI_COMMITS),
-    }
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -1897,6 +1664,14 @@ def _send_at_once(record: bytes) -> None:
     sending = threading.Thread(target=send, daemon=True)
     sending.start()
     sending.join(_AT_ONCE_SECONDS)
+
+
+def where_it_runs() -> dict[str, str]:
+    """`host` and `cwd`, and what else the file beside this one finds. Never raises."""
+    try:
+        return dict(_beside("hook_agent_facts", "this").where_it_runs())
+    except Exception:  # whatever it is, who is watched is not to suffer from it
+        return {"host": posix.uname().nodename, "cwd": _setting("PWD") or "/"}
 
 
 def _service_url() -> str:
@@ -2909,22 +2684,32 @@ class SyncSessionHookAgent:
 
 
 def _beside(name: str, wanted: str) -> Any:
-    """The module in a file beside this one; in a checkout it lies with the containers. Raises ImportError."""
-    import importlib.util
+    """The module in a file beside this one; in a checkout it lies with the containers. Raises ImportError.
 
+    Loaded as this one was: importlib.util would take a hook half the time again.
+    """
     sys.modules.setdefault("hook_agent", sys.modules[__name__])
-    folder = os.path.dirname(os.path.abspath(__file__))
-    for place in (folder, f"{folder}/containers"):
-        if name not in sys.modules and os.path.exists(path := f"{place}/{name}.py"):
-            spec: Any = importlib.util.spec_from_file_location(name, path)
-            module = importlib.util.module_from_spec(spec)
-            spec.loader.exec_module(module)
-            sys.modules[name] = module
+    folder = __file__.rpartition("/")[0] or "."
+    for path in (f"{folder}/{name}.py", f"{folder}/containers/{name}.py"):
+        if name not in sys.modules and posix.access(path, posix.R_OK):
+            sys.modules[name] = module = type(sys)(name)
+            module.__file__ = path
+            try:
+                type(globals()["__loader__"])(name, path).exec_module(module)
+            except BaseException:
+                del sys.modules[name]
+                raise
     if name not in sys.modules:
-        raise ImportError(
-            f"{wanted} needs another file: copy containers/{name}.py, or {_service_url()}/{name}.py, to {folder}"
-        )
+        folder, url = os.path.abspath(folder), f"{_service_url()}/{name}.py"
+        raise ImportError(f"{wanted} needs another file: copy containers/{name}.py, or {url}, to {folder}")
     return sys.modules[name]
+
+
+def _beside_or_none(name: str) -> Any:
+    """The same, for what can be done without."""
+    with _suppress(ImportError):
+        return _beside(name, "this")
+    return None
 
 
 def _own_id(given: object, noun: str) -> str:
@@ -3055,7 +2840,17 @@ def _test(arguments: list[str]) -> int:
         print(f"{link.service_url} answers {answer.status}: {answer.said()}", file=sys.stderr)
         return 1
     print(f"{link.service_url} is there and takes what is sent.")
+    _tell_missing("hook_agent_facts", "to tell repository and branch")
+    if _setting("SESSION_REDACT") not in ("", "on", "off"):
+        _tell_missing("hook_agent_patterns", "to refuse slow patterns")
     return 0
+
+
+def _tell_missing(name: str, wanted: str) -> None:
+    try:
+        _beside(name, wanted)
+    except ImportError as missing:
+        print(missing)
 
 
 def _flush(arguments: list[str]) -> int:

@@ -226,6 +226,7 @@ CREATE TABLE minutes (
 CREATE TABLE usage (
   session_id            TEXT NOT NULL REFERENCES sessions ON DELETE CASCADE,
   request_key           TEXT NOT NULL,             -- what sources call the request
+  message_id            TEXT,                      -- of the answer: gateways call each request the same
   cursor                INTEGER NOT NULL,          -- of the event that told of its tokens
   agent_id              TEXT,                      -- who asked the model; null for the main agent
   prompt_id             TEXT,                      -- what it was about
@@ -374,11 +375,14 @@ CREATE TABLE transcript_batches (
   PRIMARY KEY (transcript, batch, part)
 ) STRICT, WITHOUT ROWID;
 
-/* What a session says in its metadata that material of these names is its own: `claude:` and a conversation's id,
-   `langgraph:` and a thread's. The last that says so has it. */
+/* Material of these names belongs to this session: `claude:` and a conversation's id, `langgraph:` and a thread's. It
+   says so in its metadata, or by running a graph in that thread; the last that says so has it. */
 CREATE TABLE claims (
-  name        TEXT PRIMARY KEY,
-  session_id  TEXT NOT NULL
+  name        TEXT NOT NULL,
+  claimed_by  TEXT NOT NULL,                   -- the token that said so, which has to have written the material as well;
+                                               --   empty: none was needed
+  session_id  TEXT NOT NULL,
+  PRIMARY KEY (name, claimed_by)
 ) STRICT, WITHOUT ROWID;
 
 /* How much room material takes. */
@@ -726,12 +730,25 @@ END;
 CREATE TRIGGER claimed INSTEAD OF INSERT ON changes
 WHEN json_type(coalesce(NEW.data -> '$.metadata.claims', NEW.data -> '$.claims')) = 'array' BEGIN
   INSERT OR REPLACE INTO claims
-  SELECT value, NEW.session_id FROM json_each(coalesce(NEW.data -> '$.metadata.claims', NEW.data -> '$.claims'))
+  SELECT value, coalesce(NEW.actor, ''), NEW.session_id
+  FROM json_each(coalesce(NEW.data -> '$.metadata.claims', NEW.data -> '$.claims'))
   WHERE type = 'text' AND (value GLOB 'claude:?*' OR value GLOB 'langgraph:?*');
   UPDATE transcripts SET session_id = NEW.session_id
-  WHERE session_id IS NULL AND 'claude:' || session IN (SELECT name FROM claims WHERE session_id = NEW.session_id);
+  WHERE session_id IS NULL AND coalesce(written_by, '') = coalesce(NEW.actor, '')
+    AND 'claude:' || session IN (SELECT name FROM claims WHERE session_id = NEW.session_id);
   UPDATE checkpoint_threads SET session_id = NEW.session_id
-  WHERE session_id IS NULL AND 'langgraph:' || thread IN (SELECT name FROM claims WHERE session_id = NEW.session_id);
+  WHERE session_id IS NULL AND coalesce(written_by, '') = coalesce(NEW.actor, '')
+    AND 'langgraph:' || thread IN (SELECT name FROM claims WHERE session_id = NEW.session_id);
+END;
+
+/* LangChain's handler says in which thread a graph runs. */
+CREATE TRIGGER thread_claimed AFTER INSERT ON events
+WHEN NEW.kind = 'graph_start' AND json_type(NEW.data, '$.threadId') = 'text' BEGIN
+  INSERT OR REPLACE INTO claims
+  VALUES ('langgraph:' || (NEW.data ->> '$.threadId'), coalesce(NEW.actor, ''), NEW.session_id);
+  UPDATE checkpoint_threads SET session_id = NEW.session_id
+  WHERE session_id IS NULL AND NOT is_deleted AND thread = NEW.data ->> '$.threadId'
+    AND coalesce(written_by, '') = coalesce(NEW.actor, '');
 END;
 
 CREATE TRIGGER metadata_updated INSTEAD OF INSERT ON changes WHEN NEW.type = 'metadata_updated' BEGIN
@@ -895,22 +912,29 @@ END;
 -- Folding: what it cost
 ------------------------------------------------------------------------------
 
-/* A usage_reported as a row of the ledger. */
+/* A usage_reported as a row of the ledger. Where one source tells of two answers to what it calls the same request, a
+   gateway has one name for all of them, and the answer's own is added to it. */
 CREATE VIEW reports AS
-SELECT cursor, session_id, coalesce(data ->> '$.requestKey', event_id) AS request_key,
-       coalesce(data ->> '$.agentId', agent_id) AS agent_id, data ->> '$.promptId' AS prompt_id,
-       coalesce(data ->> '$.source', 'caller') AS source,
-       CASE data ->> '$.source' WHEN 'transcript' THEN 1 WHEN 'sdk' THEN 1 WHEN 'otlp_logs' THEN 2
-                                WHEN 'otlp_spans' THEN 4 WHEN 'otlp_metrics' THEN 5 ELSE 3 END AS grade,
-       data ->> '$.provider' AS provider, data ->> '$.model' AS model,
-       coalesce(data ->> '$.inputTokens', 0) AS input_tokens, coalesce(data ->> '$.outputTokens', 0) AS output_tokens,
-       coalesce(data ->> '$.cacheReadTokens', 0) AS cache_read_tokens,
-       coalesce(data ->> '$.cacheWriteTokens', 0) AS cache_write_tokens,
-       coalesce(data ->> '$.cacheWrite1hTokens', 0) AS cache_write_1h_tokens,
-       coalesce(data ->> '$.reasoningTokens', 0) AS reasoning_tokens, data ->> '$.costUsd' AS cost_usd,
-       iif(data ->> '$.costUsd' IS NULL, 'unpriced', coalesce(data ->> '$.costFrom', 'reported')) AS cost_from,
-       coalesce(data ->> '$.at', timestamp) AS at, json_type(data, '$.at') IS NOT NULL AS is_dated
-FROM events WHERE type = 'usage_reported';
+SELECT r.*, r.request_name || CASE WHEN r.message_id IS NOT NULL AND EXISTS (
+              SELECT 1 FROM usage u WHERE u.session_id = r.session_id AND u.request_key = r.request_name
+                                      AND u.grade = r.grade AND u.message_id <> r.message_id)
+            THEN '/' || r.message_id ELSE '' END AS request_key
+FROM (SELECT cursor, session_id, coalesce(data ->> '$.requestKey', event_id) AS request_name,
+             data ->> '$.messageId' AS message_id,
+             coalesce(data ->> '$.agentId', agent_id) AS agent_id, data ->> '$.promptId' AS prompt_id,
+             coalesce(data ->> '$.source', 'caller') AS source,
+             CASE data ->> '$.source' WHEN 'transcript' THEN 1 WHEN 'sdk' THEN 1 WHEN 'otlp_logs' THEN 2
+                                      WHEN 'otlp_spans' THEN 4 WHEN 'otlp_metrics' THEN 5 ELSE 3 END AS grade,
+             data ->> '$.provider' AS provider, data ->> '$.model' AS model,
+             coalesce(data ->> '$.inputTokens', 0) AS input_tokens,
+             coalesce(data ->> '$.outputTokens', 0) AS output_tokens,
+             coalesce(data ->> '$.cacheReadTokens', 0) AS cache_read_tokens,
+             coalesce(data ->> '$.cacheWriteTokens', 0) AS cache_write_tokens,
+             coalesce(data ->> '$.cacheWrite1hTokens', 0) AS cache_write_1h_tokens,
+             coalesce(data ->> '$.reasoningTokens', 0) AS reasoning_tokens, data ->> '$.costUsd' AS cost_usd,
+             iif(data ->> '$.costUsd' IS NULL, 'unpriced', coalesce(data ->> '$.costFrom', 'reported')) AS cost_from,
+             coalesce(data ->> '$.at', timestamp) AS at, json_type(data, '$.at') IS NOT NULL AS is_dated
+      FROM events WHERE type = 'usage_reported') r;
 
 /* Of one request the better source is believed, and of the same source whoever says
    more, as a stream does line after line, or says it last, as a new price does. What
@@ -918,27 +942,30 @@ FROM events WHERE type = 'usage_reported';
    resumed file has copied, time and all, counts in the older session alone. */
 CREATE TRIGGER usage_reported INSTEAD OF INSERT ON changes WHEN NEW.type = 'usage_reported' BEGIN
   UPDATE usage SET
-    (cursor, source, grade, input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, cache_write_1h_tokens,
-     reasoning_tokens, at, agent_id, prompt_id, provider, model) = (
-      SELECT r.cursor, r.source, r.grade, r.input_tokens, r.output_tokens, r.cache_read_tokens, r.cache_write_tokens,
-             r.cache_write_1h_tokens, r.reasoning_tokens, r.at, coalesce(r.agent_id, usage.agent_id),
-             coalesce(r.prompt_id, usage.prompt_id), coalesce(r.provider, usage.provider), coalesce(r.model, usage.model)
+    (cursor, message_id, source, grade, input_tokens, output_tokens, cache_read_tokens, cache_write_tokens,
+     cache_write_1h_tokens, reasoning_tokens, at, agent_id, prompt_id, provider, model) = (
+      SELECT r.cursor, coalesce(r.message_id, usage.message_id), r.source, r.grade, r.input_tokens, r.output_tokens,
+             r.cache_read_tokens, r.cache_write_tokens, r.cache_write_1h_tokens, r.reasoning_tokens, r.at,
+             coalesce(r.agent_id, usage.agent_id), coalesce(r.prompt_id, usage.prompt_id),
+             coalesce(r.provider, usage.provider), coalesce(r.model, usage.model)
       FROM reports r WHERE r.cursor = NEW.cursor)
-  WHERE session_id = NEW.session_id AND request_key = coalesce(NEW.data ->> '$.requestKey', NEW.event_id) AND EXISTS (
-    SELECT 1 FROM reports r WHERE r.cursor = NEW.cursor AND (
-      r.grade < usage.grade OR r.grade = usage.grade AND total_tokens <= r.input_tokens + r.output_tokens
-        + r.cache_read_tokens + r.cache_write_tokens + r.cache_write_1h_tokens));
+  WHERE (session_id, request_key) = (SELECT r.session_id, r.request_key FROM reports r WHERE r.cursor = NEW.cursor)
+    AND EXISTS (
+      SELECT 1 FROM reports r WHERE r.cursor = NEW.cursor AND (
+        r.grade < usage.grade OR r.grade = usage.grade AND total_tokens <= r.input_tokens + r.output_tokens
+          + r.cache_read_tokens + r.cache_write_tokens + r.cache_write_1h_tokens));
   UPDATE usage SET (cost_usd, cost_from) = (SELECT r.cost_usd, r.cost_from FROM reports r WHERE r.cursor = NEW.cursor)
-  WHERE session_id = NEW.session_id AND request_key = coalesce(NEW.data ->> '$.requestKey', NEW.event_id) AND EXISTS (
-    SELECT 1 FROM reports r WHERE r.cursor = NEW.cursor AND CASE 'reported'
-      WHEN r.cost_from THEN usage.cost_from <> 'reported' OR usage.cursor = NEW.cursor
-      WHEN usage.cost_from THEN 0
-      ELSE usage.cursor = NEW.cursor END);
-  INSERT INTO usage (session_id, request_key, cursor, agent_id, prompt_id, source, grade, provider, model, input_tokens,
-                     output_tokens, cache_read_tokens, cache_write_tokens, cache_write_1h_tokens, reasoning_tokens,
-                     cost_usd, cost_from, at, is_copy)
-  SELECT session_id, request_key, cursor, agent_id, prompt_id, source, grade, provider, model, input_tokens,
-         output_tokens, cache_read_tokens, cache_write_tokens, cache_write_1h_tokens, reasoning_tokens,
+  WHERE (session_id, request_key) = (SELECT r.session_id, r.request_key FROM reports r WHERE r.cursor = NEW.cursor)
+    AND EXISTS (
+      SELECT 1 FROM reports r WHERE r.cursor = NEW.cursor AND CASE 'reported'
+        WHEN r.cost_from THEN usage.cost_from <> 'reported' OR usage.cursor = NEW.cursor
+        WHEN usage.cost_from THEN 0
+        ELSE usage.cursor = NEW.cursor END);
+  INSERT INTO usage (session_id, request_key, message_id, cursor, agent_id, prompt_id, source, grade, provider, model,
+                     input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, cache_write_1h_tokens,
+                     reasoning_tokens, cost_usd, cost_from, at, is_copy)
+  SELECT session_id, request_key, message_id, cursor, agent_id, prompt_id, source, grade, provider, model,
+         input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, cache_write_1h_tokens, reasoning_tokens,
          cost_usd, cost_from, at,
          is_dated AND EXISTS (SELECT 1 FROM usage o WHERE o.request_key = r.request_key AND o.at = r.at
                               AND o.session_id <> r.session_id AND NOT o.is_copy)

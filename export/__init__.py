@@ -4,6 +4,7 @@ folders      file work that never leaves the folder it is given, whatever has be
 layout       what stands in the tree: every file's bytes, as the database has them
 tree         the tree on disk, brought up to the database and kept there
 backup       a consistent copy of the live database, checked
+material     conversations and checkpoints of a session, as lines
 archive      one session as one compressed tar
 drilled      what a drill leaves for the metrics of a server
 verify       where tree and database differ

@@ -24,8 +24,8 @@ from export.tree import Tree, TreeAhead, TreeBusy, progress_of
 from export.verify import Verification
 from sessionstore.admin import compact, drill, loss, offline, prune, recovery, scrub
 from sessionstore.admin.restore import NotEmpty, restore
-from sessionstore.model.drafts import longest_line
 from sessionstore.model.events import utc
+from sessionstore.model.lines import longest_line
 from sessionstore.model.problems import Problem
 from sessionstore.settings import BadSetting, Settings, read_settings
 from sessionstore.store.integrity import check_integrity
@@ -187,16 +187,16 @@ def bring_back(options: SimpleNamespace) -> int:
     if (options.newer and kinds != {"tree"}) or (options.force and kinds == {"archive"}):
         raise WrongUse("--newer is for trees, --force for trees and backups")
     if kinds == {"archive"}:
-        return restore_archives(options.sources, store_settings(options, into))
+        return restore_archives(options.sources, store_settings(options, into), not options.without_material)
     code = restore_tree(options, into) if kinds == {"tree"} else restore_backup(options, into)
     if finding := check_integrity(store_settings(options, into)):
         say(f"The server will not serve this yet. {finding.detail}")
     return code
 
 
-def restore_archives(sources: list[Path], settings: Settings) -> int:
+def restore_archives(sources: list[Path], settings: Settings, with_material: bool) -> int:
     progress = Progress("events")
-    restored = recovery.bring_back(sources, settings, progress)
+    restored = recovery.bring_back(sources, settings, progress, with_material=with_material)
     progress.end()
     for odd in restored.odd:
         print(for_people(odd))
@@ -241,6 +241,8 @@ def archive_old(options: SimpleNamespace) -> int:
     What is there already is read and not written again. With --prune, sessions whose archives have been read back and
     are what the database has are deleted from the store, by its server where one runs.
     """
+    if options.prune and options.without_material:
+        raise WrongUse("--prune deletes the material, too: it is to be in the archives")
     options.to.mkdir(parents=True, exist_ok=True)
     kept, written, failed = [], 0, 0
     progress = Progress("sessions")
@@ -248,7 +250,9 @@ def archive_old(options: SimpleNamespace) -> int:
         for number, session_id in enumerate(archive.old_sessions(database, options.before), 1):
             progress(number)
             try:
-                session, is_new = archive.keep(database, session_id, options.to)
+                session, is_new = archive.keep(
+                    database, session_id, options.to, with_material=not options.without_material
+                )
             except archive.ArchiveFailed as error:
                 say(f"export: {error}")
                 failed += 1
@@ -432,6 +436,7 @@ add_command(
     option("--into", "the folder of the database (default: SESSIONS_DIR)"),
     switch("--force", "put a database that is there beside the new one"),
     switch("--newer", "keep the database, and add what only the tree has"),
+    switch("--without-material", "leave conversations and checkpoints in the archives out"),
 )
 add_command("backup", back_up_now, click.Argument(["file"], type=FOLDER, metavar="FILE"))
 add_command(
@@ -440,6 +445,7 @@ add_command(
     option("--before", "such as 2026-02-13; UTC", type=moment, required=True, metavar="DATE"),
     option("--to", "where the archives are", required=True),
     switch("--prune", "delete from the store what is archived"),
+    switch("--without-material", "leave conversations and checkpoints out"),
     option("--url", "where its server is (default: this machine, at PORT)", type=str, metavar="URL"),
 )
 add_command("accept-loss", accept_loss)

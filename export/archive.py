@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from export import layout
+from export import layout, material
 from export.backup import MANIFEST_BYTES, synchronise
 from export.layout import LOGS, METADATA, SUBSESSIONS, Log, TreeSession
 
@@ -81,13 +81,15 @@ class Taken(NamedTuple):
         return f"{self.session.session_id}@{self.session.last_cursor}.tar.gz"
 
 
-def take(database: sqlite3.Connection, session_id: str) -> Taken:
+def take(database: sqlite3.Connection, session_id: str, *, with_material: bool = True) -> Taken:
     """No snapshot is held afterwards: what a log has up to its last line does not change. Raises NoSession."""
     with layout.snapshot(database):
         session = layout.session(database, session_id)
         if session is None:
             raise NoSession(f"There is no session {session_id!r}")
         contents = [*documents(database, session), *logs(database, session)]
+        if with_material and (size := sum(map(len, material.lines(database, session_id)))):
+            contents.append(Content(material.NAME, size, material.lines(database, session_id)))
         return Taken(session, sorted(contents), layout.subsessions(database, session_id))
 
 
@@ -177,22 +179,25 @@ def old_sessions(database: sqlite3.Connection, before: str) -> list[str]:
     return [session_id for (session_id,) in rows]
 
 
-def keep(database: sqlite3.Connection, session_id: str, folder: Path) -> tuple[TreeSession, bool]:
+def keep(
+    database: sqlite3.Connection, session_id: str, folder: Path, *, with_material: bool = True
+) -> tuple[TreeSession, bool]:
     """Have the archive of a session in a folder: the session as it is there, and whether the archive is new.
 
-    Either way it has been read back, and is what the database has. Raises ArchiveFailed, OSError.
+    Either way it has been read back, and is what the database has. Material changes without an event: then the archive
+    is made anew. Raises ArchiveFailed, OSError.
     """
-    taken = take(database, session_id)
+    taken = take(database, session_id, with_material=with_material)
     path = folder / taken.file_name
-    if path.exists():
-        check(path, database, taken.session)
+    if path.exists() and {*check(path, database, taken.session, with_material)} != {material.NAME}:
         return taken.session, False
     part = folder / f".{path.name}.part"
     try:
         with open(part, "wb") as file:
             file.writelines(compressed(tar_of(taken)))
         synchronise(part)
-        check(part, database, taken.session)
+        if check(part, database, taken.session, with_material):
+            raise ArchiveFailed(f"The material of the session {session_id} has changed meanwhile")
         part.rename(path)
     finally:
         part.unlink(missing_ok=True)
@@ -200,16 +205,19 @@ def keep(database: sqlite3.Connection, session_id: str, folder: Path) -> tuple[T
     return taken.session, True
 
 
-def check(path: Path, database: sqlite3.Connection, session: TreeSession) -> None:
+def check(path: Path, database: sqlite3.Connection, session: TreeSession, with_material: bool) -> list[str]:
     """Raises ArchiveFailed unless a file, read back whole, holds what the database has of a session.
 
-    Only in metadata.json it may differ, and in its links: these tell of other
-    sessions, which come and go without a change to this one.
+    Only in metadata.json it may differ, and in its links: these tell of other sessions, which come and go without a
+    change to this one. Material that is another is what is answered.
     """
     archived = manifest_in(path).files
-    files = {content.name: packed(content) for content in take(database, session.session_id).contents}
-    if archived.keys() != files.keys() or any(archived[name] != files[name] for name in files if name != METADATA):
+    taken = take(database, session.session_id, with_material=with_material)
+    files = {content.name: packed(content) for content in taken.contents}
+    other = [name for name in {*archived, *files} if archived.get(name) != files.get(name) and name != METADATA]
+    if not {*other} <= {material.NAME} or METADATA not in archived:
         raise ArchiveFailed(f"{path} is something else than the session {session.session_id} as it is now")
+    return other
 
 
 def packed(content: Content) -> Packed:

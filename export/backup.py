@@ -190,8 +190,9 @@ def name_for(moment: datetime) -> str:
     return f"sessions-{moment.astimezone(UTC):{TIME}}.db"
 
 
-def superfluous(names: Iterable[str]) -> list[str]:
-    """Of the names in a folder of copies, those that may go, each copy before its manifest.
+def superfluous(names: Iterable[str], halvings: int = 0) -> list[str]:
+    """Of the names in a folder of copies, those that may go, each copy before its manifest. For want of room
+    half as many stay of each kind, after two `halvings` a quarter.
 
     What is not named as `name_for` names it is somebody else's, and is never among
     them. Time is what the names say: a clock that jumps deletes nothing.
@@ -200,7 +201,7 @@ def superfluous(names: Iterable[str]) -> list[str]:
     kept: set[datetime] = set()
     for period, number in KEPT.items():
         newest = {moment.strftime(period): moment for moment in times.values()}
-        kept.update(sorted(newest.values())[-number:])
+        kept.update(sorted(newest.values())[-(max(1, number >> halvings)) :])
     return [name for name, moment in times.items() if moment not in kept]
 
 
@@ -213,8 +214,8 @@ def time_of(name: str) -> datetime | None:
         return None
 
 
-def thin_out(folder: Path, made: Path) -> None:
+def thin_out(folder: Path, made: Path | None, halvings: int = 0) -> None:
     """Delete what is superfluous in a folder of copies, but not the one just made: its clock may have been set back."""
-    for name in superfluous(os.listdir(folder)):
-        if name not in (made.name, manifest_of(made).name):
+    for name in superfluous(os.listdir(folder), halvings):
+        if made is None or name not in (made.name, manifest_of(made).name):
             (folder / name).unlink()

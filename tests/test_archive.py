@@ -16,10 +16,13 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
+from langgraph.checkpoint.base import empty_checkpoint
 
+from containers.langgraph_checkpointer import SessionStoreSaver
 from export import archive, layout
 from tests.appliance import REPOSITORY, Appliance
 from tests.commands import export, is_done, is_refused
@@ -395,3 +398,69 @@ def test_memory_does_not_grow_with_the_session(client: httpx.Client, folder: Pat
         pieces = archive.tar_of(archive.take(database, "big"))
         sizes = [len(piece) for piece in pieces]
     assert sum(sizes) > 80e6 and max(sizes) < 4e6
+
+
+# ------------------------------------------------------------------------------------ material
+
+LINES = b'{"a": 1}\nno json \xff\n' * 1000
+NDJSON = {"content-type": "application/x-ndjson"}
+
+
+def with_material(http: httpx.Client, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A session that has ended, with a conversation, what is beside it, and a thread of checkpoints."""
+    enter(http, "s")
+    of_s = NDJSON | {"x-session-id": "s", "idempotency-key": "k"}
+    for path in ("/api/transcripts/f/c", "/api/transcripts/f/c?subpath=a%2Fb"):
+        assert http.post(path, content=LINES, headers=of_s).status_code == 200
+    assert http.put("/api/transcripts/f/c/summary", json={"n": 1}).status_code == 200
+    monkeypatch.setenv("SESSION_ID", "s")
+    saver, place = SessionStoreSaver(url), {"configurable": {"thread_id": "t", "checkpoint_ns": ""}}
+    checkpoint: Any = empty_checkpoint() | {"channel_values": {"c": "x" * 1000}, "channel_versions": {"c": "1"}}
+    stored = saver.put(place, checkpoint, {"step": 1}, {"c": "1"})  # type: ignore[arg-type]
+    saver.put_writes(stored, [("c", "x" * 1000)], "task")
+
+
+def material_of(http: httpx.Client) -> list[Any]:
+    """All of it, as it is given back."""
+    lines = [http.get(path).content for path in ("/api/transcripts/f/c", "/api/transcripts/f/c?subpath=a%2Fb")]
+    summary = http.get("/api/transcripts/f/c/summary")
+    parts = [json.loads(line) for line in http.get("/api/checkpoints/t").text.splitlines()]
+    values = {part["value"]["number"]: part["value"]["data"] for part in parts if "value" in part}
+    found = [part["checkpoint"] for part in parts if "checkpoint" in part]
+    return [lines, summary.json(), sorted(values.values()), [(step["id"], step["metadata"]) for step in found]]
+
+
+def test_material_goes_into_the_archive_and_comes_back(
+    tmp_path: Path, archives: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second, bare = (tmp_path / name for name in ("first", "second", "bare"))
+    with Appliance(first) as server, httpx.Client(base_url=server.url, timeout=30) as http:
+        with_material(http, server.url, monkeypatch)
+        before = material_of(http)
+        assert "1 of them new" in export(first, "archive", "--before", FAR, "--to", archives).stdout
+        assert "0 of them new" in export(first, "archive", "--before", FAR, "--to", archives).stdout
+        http.post("/api/transcripts/f/c", content=b"more\n", headers=NDJSON)  # no event tells of it
+        assert "1 of them new" in export(first, "archive", "--before", FAR, "--to", archives).stdout
+        assert "s/material.jsonl" in members(fetch(http, "s"))
+        is_done(export(first, "archive", "--before", FAR, "--to", bare, "--without-material"))
+        lossy = export(first, "archive", "--before", FAR, "--to", bare, "--without-material", "--prune")
+        assert lossy.returncode == 2 and "deletes the material" in lossy.stderr
+    (packed,), (without,) = archives.glob("*.tar.gz"), bare.glob("*.tar.gz")
+    assert without.stat().st_size < packed.stat().st_size
+    with Appliance(second):
+        pass
+    is_done(export(second, "restore", packed))
+    with Appliance(second) as server, httpx.Client(base_url=server.url, timeout=30) as http:
+        after = material_of(http)
+        assert after[0] == [before[0][0] + b"more\n", before[0][1]] and after[1:] == before[1:]
+        again = http.post("/api/transcripts/f/c", content=LINES, headers=NDJSON | {"idempotency-key": "k"})
+        assert again.json()["duplicates"] == 2000
+        monkeypatch.setenv("SESSION_ID", "s")
+        assert http.get("/health").json()["material"]["bytes"] > 0
+        http.delete("/api/sessions/s")
+        assert http.get("/api/transcripts/f/c").status_code == http.get("/api/checkpoints/t").status_code == 404
+        eventually(lambda: http.get("/health").json()["material"]["transcripts"] == 0)
+    told = export(second, "restore", without)
+    assert told.returncode == 0, told
+    told = export(second, "restore", packed)
+    assert "there is a session s already" in told.stdout

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from sessionstore.model.drafts import draft_of_line
+from sessionstore.model.lines import draft_of_line
 from sessionstore.store.appender import lose_silent
 from sessionstore.upkeep.notices import Watch
 from sessionstore.webhook_targets import Target

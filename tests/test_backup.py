@@ -356,6 +356,7 @@ def test_a_copy_for_which_the_log_grows_too_large_is_given_up_and_said(
             backups = backups_of(folder, tmp_path / "backups")
             with monkeypatch.context() as patched:
                 patched.setattr(copying, "MAX_LOG_BYTES", 1)
+                patched.setattr(copying, "LOG_SHARE", 1 << 40)
                 await asyncio.to_thread(backups.make)
             assert "is tried again" in (backups.error or "") and backups.failures == 1
             assert list((tmp_path / "backups").iterdir()) == []
@@ -375,5 +376,22 @@ def test_a_copy_that_has_no_room_is_not_begun(folder: Path, tmp_path: Path) -> N
                 await asyncio.to_thread(backups.make)
                 assert "There is no room in " in (backups.error or "")
                 assert list(to.iterdir()) == []
+
+    run(test)
+
+
+def test_where_there_is_no_room_for_one_more_copy_fewer_are_kept(folder: Path, tmp_path: Path) -> None:
+    async def test() -> None:
+        async with store_in(folder, tree=False) as store:
+            await written(store, 4_000_000)
+            until(lambda: store.settings.database.stat().st_size > 2 << 20)
+            with small_disk(tmp_path / "backups", 16 << 20) as to:
+                backups = backups_of(folder, to)
+                for hour in range(10, 18):
+                    (to / f"sessions-20260101T{hour}0000Z.db").write_bytes(b"x" * (2 << 20))
+                await asyncio.to_thread(backups.make)
+                assert backups.error is None
+                old = sorted(path.name for path in to.glob("sessions-20260101T*.db"))
+                assert 0 < len(old) < 7 and old[-1] == "sessions-20260101T170000Z.db"
 
     run(test)

@@ -20,6 +20,7 @@ from tests.test_access import (
     MATERIAL_WRITES,
     MAY,
     NDJSON,
+    STEP,
     WRITES,
     Reply,
     ask,
@@ -107,6 +108,66 @@ def is_not_there(reply: Reply, session_id: str) -> bool:
     return bool(reply.problem["detail"] == f"There is no session {session_id!r}")
 
 
+OWN, THREAD = "/api/transcripts/folder/{}", "/api/checkpoints/{}"
+LISTS = ("GET /api/transcripts/{folder}", "GET /api/checkpoints")
+OF_MATERIAL = (*MATERIAL_READS, *MATERIAL_WRITES, *LISTS)
+"""What is there for who has written it, or for whose session it belongs to."""
+
+
+def keeps(store: Appliance, who: str, name: str, session_id: str | None) -> list[int]:
+    """Lines of a conversation and a checkpoint of this name, that belong to a session."""
+    belongs = {"X-Session-Id": session_id} if session_id else {}
+    headers = secret_of(who) | NDJSON | belongs
+    bodies = {OWN: "{}", THREAD: json.dumps({"checkpoint": STEP})}
+    return [ask(store, "POST", path.format(name), headers, body).status for path, body in bodies.items()]
+
+
+def tries(store: Appliance, who: str, name: str) -> set[int]:
+    """What somebody is answered who wants it."""
+    reads = [f"GET {OWN}", f"HEAD {OWN}", f"GET {OWN}/summary", f"GET {THREAD}", f"GET {THREAD}/steps"]
+    operations = [*reads, f"DELETE {OWN}", f"DELETE {THREAD}"]
+    found = {send(store, who, operation.format(name)).status for operation in operations}
+    found.add(send(store, who, f"PUT {OWN}/summary".format(name), {"a": 1}).status)
+    found.add(send(store, who, f"POST {THREAD}/copy".format(name), {"to": ids()}).status)
+    found.add(send(store, who, f"POST {THREAD}/prune".format(name), {"keep": {"": ["1"]}}).status)
+    found.update(keeps(store, who, name, None))
+    return found
+
+
+def listed(store: Appliance, who: str, name: str) -> bool:
+    lists = ("GET /api/transcripts/folder", "GET /api/checkpoints?limit=1000")
+    return any(f'"{name}"'.encode() in send(store, who, operation).body for operation in lists)
+
+
+@pytest.mark.parametrize("belongs", [True, False])
+def test_of_anothers_material_nothing_is_read_written_or_learned(store: Appliance, belongs: bool) -> None:
+    theirs = begun(store, "bob")
+    assert keeps(store, "of-bob", theirs, theirs if belongs else None) == [200, 200]
+    before = send(store, "boss", f"GET {OWN}".format(theirs)).body
+    for who in ("of-alice", "of-web", "of-one", "agents"):
+        assert tries(store, who, theirs) == {404}, who
+        assert json.loads(send(store, who, f"GET {OWN}/subkeys".format(theirs)).body) == []
+        assert who == "agents" or not listed(store, who, theirs)
+    assert {send(store, "agents", operation).status for operation in ("GET /api/checkpoints", *LISTS[:1])} == {403}
+    assert keeps(store, "of-alice", ids(), theirs) == [404, 404]
+    mine = begun(store, "alice")
+    claims = {"claims": [f"claude:{theirs}", f"langgraph:{theirs}"]}
+    assert send(store, "of-alice", f"PATCH /api/sessions/{mine}/metadata", claims).status == 200
+    assert tries(store, "of-alice", theirs) == {404}
+    assert send(store, "boss", f"GET {OWN}".format(theirs)).body == before
+    assert listed(store, "of-bob", theirs)
+
+
+def test_material_of_ones_own_sessions_is_there_whoever_wrote_it(store: Appliance) -> None:
+    mine, name = begun(store, "alice"), ids()
+    assert keeps(store, "boss", name, mine) == [200, 200]
+    assert send(store, "of-alice", f"GET {OWN}".format(name)).body == b"{}\n"
+    assert listed(store, "of-alice", name) and not listed(store, "of-bob", name)
+    assert keeps(store, "of-alice", name, None) == [200, 200]
+    assert keeps(store, "of-alice", ids(), ids()) == [200, 200]  # of a session that is still to come
+    assert 200 in tries(store, "of-alice", name)
+
+
 # ------------------------------------------------------------ each way, each other's
 
 
@@ -128,7 +189,7 @@ def test_by_no_way_anything_of_another_is_read_written_or_learned(
     theirs, absent = begun(store, user, project), ids()
     before, cursor = whole(store, theirs), cursor_of(store)
     for operation in MAY:
-        if operation in (*EVERYBODY, *MATERIAL_READS, *MATERIAL_WRITES, "POST /api/sessions"):
+        if operation in EVERYBODY or operation == "POST /api/sessions" or operation in OF_MATERIAL:
             continue
         reply = attempt(store, operation, theirs, secret_of(who))
         assert b"canary" not in reply.body, operation

@@ -78,6 +78,8 @@ def test_one_that_has_become_large_is_replaced_when_nobody_asks(
                 while datasette.process is not None:  # noqa: ASYNC110
                     await asyncio.sleep(0)
             assert datasette.starts == number + 1
+            assert datasette.folder is not None
+            datasette.folder.cleanup()  # as those do that tidy /tmp
         assert datasette.failures == 0
         await datasette.stop()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import threading
 from functools import partial
 from itertools import count
@@ -12,10 +13,18 @@ from typing import Any
 
 import httpx
 import pytest
+from claude_agent_sdk import (
+    ClaudeAgentOptions,
+    ResultMessage,
+    get_session_messages_from_store,
+    list_sessions_from_store,
+    query,
+)
 from claude_agent_sdk.testing import run_session_store_conformance
 
 from containers.claude_session_store import Answer, SessionStorageStore, StoreRefused, StoreUnavailable, Wire
 from tests.appliance import Appliance
+from tests.claude_stub import ClaudeStub, says
 
 prefixes = (f"store-{number}-" for number in count(1))
 KILLS = 8
@@ -181,3 +190,43 @@ def test_a_summary_that_was_not_folded_is_made_up_for(store: SessionStorageStore
     asyncio.run(store.append(key_of(), [{"type": "x"}]))
     (summary,) = asyncio.run(store.list_session_summaries("p"))
     assert summary["data"]["custom_title"] == "unfolded"
+
+
+# ------------------------------------------------------------------------------- the real program
+
+
+@pytest.mark.long
+def test_a_conversation_goes_on_under_another_home(appliance: Appliance, tmp_path: Path) -> None:
+    """The SDK with its own Claude Code, which is given nothing but what the store has."""
+    work, prefix = tmp_path / "work", next(prefixes)
+    work.mkdir()
+
+    async def say(stub: ClaudeStub, home: str, prompt: str, resume: str | None = None) -> ResultMessage:
+        env = {
+            "ANTHROPIC_BASE_URL": stub.url,
+            "ANTHROPIC_API_KEY": "none",
+            "HOME": str(tmp_path / home),
+            "CLAUDE_CONFIG_DIR": str(tmp_path / home),
+            "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
+            "DISABLE_AUTOUPDATER": "1",
+        }
+        store = SessionStorageStore(appliance.url, prefix=prefix)
+        options = ClaudeAgentOptions(session_store=store, resume=resume, env=env, cwd=str(work))
+        (result,) = [one async for one in query(prompt=prompt, options=options) if isinstance(one, ResultMessage)]
+        return result
+
+    async def converse() -> list[Any]:
+        with ClaudeStub({"one": [[says("The first answer")]], "two": [[says("The second answer")]]}) as stub:
+            first = await say(stub, "a", "[one] Begin")
+            shutil.rmtree(tmp_path / "a", ignore_errors=True)
+            second = await say(stub, "b", "[two] Go on", resume=first.session_id)
+        assert (first.result, second.result) == ("The first answer", "The second answer")
+        assert second.session_id == first.session_id
+        store = SessionStorageStore(appliance.url, prefix=prefix)
+        (listed,) = await list_sessions_from_store(store, directory=str(work))
+        assert (listed.session_id, listed.first_prompt) == (first.session_id, "[one] Begin")
+        return await get_session_messages_from_store(store, first.session_id, directory=str(work))
+
+    messages = json.dumps([message.message for message in asyncio.run(converse())])
+    told = ("[one] Begin", "The first answer", "[two] Go on", "The second answer")
+    assert sorted(messages.index(text) for text in told) == [messages.index(text) for text in told]

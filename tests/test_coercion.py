@@ -13,8 +13,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from hook_agent import MOST_TEXTS, number_of_texts
-from sessionstore.model.drafts import BODIES, drafts_of_batch
+from sessionstore.model.drafts import BODIES
 from sessionstore.model.events import EVENT_TYPES
+from sessionstore.model.lines import drafts_of_batch
 from tests.test_events import batch, events_of, line
 
 Json = dict[str, Any]

@@ -433,7 +433,7 @@ def test_the_timeline_has_a_lane_for_each_agent_and_leads_to_the_entry(
     page: Page, appliance: Appliance, told: str
 ) -> None:
     opened(page, appliance, f"session/{told}/timeline")
-    expect(page.locator(".lane-names li")).to_contain_text(["session", "general-purpose"])
+    expect(page.locator(".lane-names li")).to_contain_text(["session", "Look at note"])
     bars = page.locator("rect.mark[data-kind=tool]")
     expect(bars.first).to_be_visible()
     before = page.locator(".chart svg").bounding_box()

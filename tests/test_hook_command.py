@@ -406,6 +406,26 @@ def test_a_command_whose_file_is_missing_says_which_to_copy(tmp_path: Path, name
     assert (ran().returncode, ran().stderr) == (0, "")
 
 
+def test_without_what_is_found_out_a_session_has_host_and_folder_and_own_patterns_are_taken_out(
+    appliance: Appliance, http: httpx.Client, tmp_path: Path
+) -> None:
+    agent = shutil.copy(hook_agent.__file__, tmp_path)
+    (tmp_path / "patterns").write_text("acme: ACME-[0-9]{4}\n")
+    env = environment(tmp_path, appliance.url, PYTHONPATH=str(tmp_path), SESSION_REDACT=str(tmp_path / "patterns"))
+    env |= {"SESSION_ID": "alone", "PWD": str(tmp_path)}
+    start = b'{"session_id":"c","hook_event_name":"SessionStart","source":"startup"}'
+    program = "import hook_agent as it; it.SessionHookAgent().sync.log_action('note', text='ACME-1234')"
+    for words, given in (([agent, "hook"], start), (["-c", program], b"")):
+        ran = subprocess.run([sys.executable, *words], env=env, cwd=tmp_path, input=given, capture_output=True)
+        assert (ran.returncode, ran.stdout, ran.stderr) == SILENT
+    eventually(lambda: entries_of(http, "alone"))
+    where = http.get("/api/sessions/alone").json()["metadata"]["where"]
+    assert where == {"host": os.uname().nodename, "cwd": str(tmp_path)}
+    assert entries_of(http, "alone")[0]["text"] == "[redacted:acme]"
+    said = subprocess.run([sys.executable, agent, "test"], env=env, capture_output=True, text=True).stdout
+    assert "copy containers/hook_agent_facts.py" in said and "copy containers/hook_agent_patterns.py" in said
+
+
 def test_a_command_that_there_is_not_is_used_wrongly(tmp_path: Path) -> None:
     for arguments in ([], ["nonsense"]):
         ran = subprocess.run(

@@ -22,12 +22,15 @@ from langgraph.checkpoint.conformance import checkpointer_test, validate
 from langgraph.graph import START, StateGraph
 
 from containers.langgraph_checkpointer import SessionStoreSaver
+from hook_agent import SyncSessionHookAgent
 from tests.appliance import REPOSITORY, Appliance
 from tests.peers import eventually
 
 threads = (f"thread-{number}" for number in count(1))
 CHECKS = 81
 NDJSON = {"content-type": "application/x-ndjson"}
+WRITE = b"""\
+{"write": {"checkpoint": "1", "task": "t", "number": NUMBER, "channel": "c", "value": {"type": "x", "data": ""}}}"""
 
 
 @pytest.fixture
@@ -223,6 +226,23 @@ def test_a_thread_goes_with_the_session_that_it_belongs_to(
     assert saver.get_tuple(config) is None
 
 
+def test_handler_and_saver_agree_on_the_session_of_a_thread(
+    appliance: Appliance, saver: SessionStoreSaver, http: httpx.Client, session_id: str, tmp_path: Path
+) -> None:
+    early, late = next(threads), next(threads)
+    put(saver, config_of(early), a=1)
+    with SyncSessionHookAgent(session_id, appliance.url, "alice", spool_dir=tmp_path / "spool") as agent:
+        builder = StateGraph(State)
+        builder.add_node("node", lambda state: {"log": [1]})
+        builder.add_edge(START, "node")
+        graph = builder.compile(checkpointer=saver)
+        for thread in (early, late):
+            graph.invoke({"log": []}, config_of(thread) | {"callbacks": [agent.langchain_handler()]})
+        assert agent.flush(20)
+    listed: Any = {one["thread"]: one for one in http.get("/api/checkpoints?limit=1000").json()["items"]}
+    assert [listed[thread]["sessionId"] for thread in (early, late)] == [session_id, session_id]
+
+
 # ------------------------------------------------------------------------------------- bad input
 
 
@@ -246,6 +266,8 @@ def test_bytes_that_are_no_msgpack_are_kept_as_they_are(http: httpx.Client, thre
         (b'{"value": {"channel": "c", "version": 1, "value": {"type": "x", "data": "no base64!"}}}', 422),
         (b'{"value": {"channel": "a\\u0000", "version": 1, "value": {"type": "x", "data": ""}}}', 422),
         (b'{"other": 1}', 422),
+        (b'{"value": {"channel": "c", "version": true, "value": {"type": "x", "data": ""}}}', 422),
+        (WRITE.replace(b"NUMBER", b"9223372036854775808"), 422),
         (b'{"value": {"channel": "\\ud800", "version": 1, "value": {"type": "x", "data": ""}}}', 400),
     ],
 )

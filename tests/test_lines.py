@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from sessionstore.model.drafts import FEW_TEXTS_BYTES, drafts_of_batch, plain_draft, special_draft
 from sessionstore.model.events import Draft
 from sessionstore.model.folds import encode
+from sessionstore.model.lines import FEW_TEXTS_BYTES, drafts_of_batch, plain_draft, special_draft
 from sessionstore.model.problems import Problem
 from sessionstore.model.redaction import Redactor
 from tests.repeats import repeated

@@ -99,6 +99,7 @@ def test_the_event_of_an_entry_is_the_one_of_the_contract(http: httpx.Client, se
         "userId": "ünï",
         "eventId": answer["eventId"],
         "agentId": None,
+        "actor": None,
         "data": {"seq": 1, "type": "file_write", "path": "src/server.js"},
     }
 

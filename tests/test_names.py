@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
+from sessionstore.admin.scrub import pattern, scrub_rows
 from sessionstore.model.names import TITLE_LENGTH, UNNAMED, first_sentence, folder_name, repository_name
 from tests.databases import Database, drafted
 from tests.problems import assert_problem
@@ -357,6 +358,22 @@ def test_a_note_that_is_none_is_refused(http: httpx.Client, session_id: str) -> 
     assert_problem(noted(http, session_id, text="x", at=other), 422, "$.at")
     line = {"type": "note_added", "sessionId": session_id, "data": {"text": "x", "at": other}}
     assert batch(http, line)["accepted"] == 1
+
+
+@pytest.mark.parametrize("begun", [{}, {"input": "INPUT"}, {"input": {"prompt": "INPUT"}}], ids=str)
+def test_a_title_has_no_part_of_a_secret_that_was_taken_out(tmp_path: Path, begun: dict[str, Any]) -> None:
+    """Though it was cut in the middle of it."""
+    database = Database(tmp_path / "sessions.db")
+    said = f"{'a ' * 33}password-1234567890-1234567890"
+    initial = json.loads(json.dumps(begun).replace("INPUT", said))
+    database.append(drafted("session_created", "s", {"initial": initial}))
+    database.append(drafted("action", "s", {"type": "prompt", "prompt": said}))
+    assert "password-" in json.loads(database.document("s", "metadata"))["title"]
+    scrub_rows(database.connection, pattern(r"password-[0-9]{10}-[0-9]{10}"), lambda number: None)
+    made = json.loads(database.document("s", "metadata"))
+    assert "password" not in made["title"]
+    assert (made["title"][:5], made["titleFrom"]) == ("a a a", "prompt")
+    database.close()
 
 
 # ----------------------------------------------------------------- sub-agents' tasks

@@ -89,7 +89,7 @@ def test_after_a_start_with_a_clock_that_is_years_ahead_nothing_leaves_for_its_a
 
 
 def test_for_their_size_sessions_leave_by_any_clock(folder: Path) -> None:
-    fill(folder, 4, entries=20, size=20_000, days_ago=400)
+    fill(folder, 4, entries=20, size=15_000, days_ago=400)
     with kept_by(folder, RETENTION_DAYS="30", RETENTION_BYTES="1M", TREE="off") as server:
         eventually(lambda: len(sessions_in(server)) < 3, within=60)
         eventually(lambda: bytes_used(folder / "sessions.db") < MIB, within=60)
@@ -157,6 +157,22 @@ def test_a_database_that_is_too_large_loses_its_oldest_sessions_and_gives_the_sp
         deleted = retention(server)["deleted"]
         assert left == ["going-on", *(f"s{number:03}" for number in range(deleted, 40))], "the oldest went"
         assert bytes_used(path) > 12 * MIB, "and not more than had to"
+
+
+def test_of_a_database_that_is_too_large_material_goes_first(folder: Path, tmp_path: Path) -> None:
+    fill(folder, 2, entries=5)
+    lines, archives = random.Random(1).randbytes(4 * MIB), tmp_path / "archives"
+    with Appliance(folder) as server, httpx.Client(base_url=server.url, timeout=30) as http:
+        for session in ("s000", "s001"):
+            headers = {"content-type": "application/x-ndjson", "x-session-id": session}
+            assert http.post(f"/api/transcripts/f/{session}", content=lines, headers=headers).status_code == 200
+    with kept_by(folder, RETENTION_BYTES="7M", ARCHIVE_DIR=str(archives), TREE="off") as server:
+        eventually(lambda: bytes_used(folder / "sessions.db") < 7 * MIB, within=60)
+        assert sessions_in(server) == ["s000", "s001"]
+        found = [httpx.get(f"{server.url}/api/transcripts/f/{name}").status_code for name in ("s000", "s001")]
+        assert found == [404, 200]
+    (packed,) = archives.iterdir()
+    assert packed.stat().st_size > 4 * MIB
 
 
 def test_a_database_that_is_too_large_with_nothing_ended_says_so(folder: Path) -> None:

@@ -291,7 +291,7 @@ asyncio.run(main())
 
 def ends_of(http: httpx.Client, session: str) -> list[tuple[str, int | None]]:
     """The ends that were told, in order, each with its exit code."""
-    events = http.get(f"/api/sessions/{session}/events?limit=1000").json()["items"]
+    events = http.get(f"/api/sessions/{session}/events?limit=1000").json().get("items", [])
     told = [(event["data"].get("type", event["type"]), event["data"].get("exitCode")) for event in events]
     return [(kind, code) for kind, code in told if kind in ENDS]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -13,7 +14,9 @@ from pathlib import Path
 
 import httpx
 import pytest
+from langgraph.checkpoint.base import empty_checkpoint
 
+from containers.langgraph_checkpointer import SessionStoreSaver
 from tests.agents import Json
 from tests.appliance import REPOSITORY, Appliance
 from tests.commands import export, is_done, is_refused
@@ -246,3 +249,28 @@ def test_killed_half_way_it_has_only_to_be_run_again(store: Path) -> None:
     assert export(store, "scrub", SECRET).returncode == 0
     assert has(store, SECRET) == [] and is_done(export(store, "verify", "--full"))
     all_of(store)
+
+
+def test_it_leaves_conversations_and_checkpoints_too(folder: Path) -> None:
+    signed = {"type": "thinking", "thinking": f"the {SECRET}", "signature": "x"}
+    lines = "".join(json.dumps(line) + "\n" for line in ({"a": f"one {SECRET} two"}, {"b": "kept"}, [signed]))
+    lines += f"no json: {SECRET}\n" + "x" * 600_000 + f"{SECRET}\n"
+    place: Json = {"configurable": {"thread_id": "t", "checkpoint_ns": ""}}
+    checkpoint = empty_checkpoint() | {"channel_values": {"c": [SECRET, "kept"]}, "channel_versions": {"c": "1"}}
+    with Appliance(folder, UNREDACTED) as server, httpx.Client(base_url=server.url) as http:
+        http.post("/api/transcripts/f/s", content=lines, headers={"content-type": "application/x-ndjson"})
+        http.put("/api/transcripts/f/s/summary", json={"data": SECRET})
+        saver = SessionStoreSaver(server.url)
+        stored = saver.put(place, checkpoint, {"source": "loop", "note": SECRET}, {"c": "1"})  # type: ignore
+    counted = export(folder, "scrub", SECRET, "--literal", "--dry-run").stdout
+    assert counted.startswith("3 texts in 0 sessions")
+    assert export(folder, "scrub", SECRET, "--literal").stdout.split(" are ")[0] == counted.split(" would ")[0]
+    assert has(folder, SECRET) == []
+    with Appliance(folder, UNREDACTED) as server, httpx.Client(base_url=server.url) as http:
+        found = http.get("/api/transcripts/f/s")
+        assert SECRET not in found.text and found.text.count(MARK) == 4
+        assert found.headers["x-kept-digest"] == hashlib.sha256(found.content).hexdigest()
+        assert http.get("/api/transcripts/f/s/summary").json() == {"data": MARK}
+        step = SessionStoreSaver(server.url).get_tuple(stored)
+        assert step is not None and step.checkpoint["channel_values"] == {"c": ["*" * len(SECRET), "kept"]}
+        assert step.metadata["note"] == "*" * len(SECRET)  # type: ignore[typeddict-item]

@@ -275,6 +275,75 @@ def test_days_are_those_of_the_time_zone(folder: Path) -> None:
         assert [item["day"] for item in items] == ["2026-12-01"]
 
 
+# ------------------------------------------------------------------- from transcripts
+
+
+def answer_of(tag: str, number: int, *, message: str | None = None, output: int = 20, **more: Any) -> dict[str, Any]:
+    """A line of a conversation with what a model answered."""
+    usage = {"input_tokens": 10, "output_tokens": output, "cache_read_input_tokens": number}
+    cache = {"cache_creation_input_tokens": 30, "cache_creation": {"ephemeral_1h_input_tokens": 20}}
+    said = {"id": message or f"msg_{tag}_{number}", "role": "assistant", "model": SONNET, "usage": usage | cache}
+    time = {"timestamp": f"2026-11-30T08:00:{number:02d}.000Z"}
+    return {"type": "assistant", "requestId": f"req_{tag}_{number}", "promptId": "p1", "message": said} | time | more
+
+
+def ship(http: httpx.Client, session_id: str, *lines: Any, name: str = "") -> None:
+    content = b"\n".join(json.dumps(line).encode() for line in lines)
+    headers = {"content-type": "application/x-ndjson", "x-session-id": session_id, "x-source": "file"}
+    posted = http.post(f"/api/transcripts/-work/{name or session_id}", content=content, headers=headers)
+    assert posted.status_code == 200, posted.text
+
+
+@pytest.fixture
+def shipping(http: httpx.Client, session: str) -> str:
+    """A session that a hook has told of."""
+    batch(http, line(session, data={"type": "prompt"}))
+    return session
+
+
+def test_what_a_conversation_says_of_requests_is_in_the_ledger(http: httpx.Client, shipping: str) -> None:
+    grown = [answer_of(shipping, 1, output=output) for output in (1, 20, 20)]
+    odd: list[Any] = [{"type": "user", "usage": 5}, {"message": {"usage": {}, "model": "<synthetic>"}}, ["usage"], "x"]
+    ship(http, shipping, *odd, *grown, answer_of(shipping, 2, agentId="w1", requestId="req_two"))
+    usage = usage_of(http, shipping)
+    assert usage["total"]["requests"] == 2
+    assert usage["total"]["totalTokens"] == 10 + 20 + 1 + 30 + 10 + 20 + 2 + 30
+    assert (usage["total"]["cacheWriteTokens"], usage["total"]["cacheWrite1hTokens"]) == (20, 40)
+    assert {item["agentId"] for item in usage["byAgent"]} == {None, "w1"}
+    assert usage["total"]["costUsd"] and usage["total"]["unpricedRequests"] == 0
+    kinds = {event["type"] for event in events_of(http, shipping)}
+    assert kinds == {"session_created", "action", "usage_reported"}, "and nothing else"
+
+
+@pytest.mark.parametrize("request_id", [None, "", "the-same-for-all"])
+def test_gateways_that_call_each_request_the_same_or_nothing_are_counted_right(
+    http: httpx.Client, shipping: str, request_id: str | None
+) -> None:
+    lines = [
+        answer_of(shipping, number, requestId=request_id and f"{request_id}-{shipping}", output=output)
+        for number in (1, 2, 3)
+        for output in (5, 20)
+    ]
+    ship(http, shipping, *lines)
+    assert usage_of(http, shipping)["total"]["requests"] == 3
+    assert usage_of(http, shipping)["total"]["outputTokens"] == 60
+
+
+def test_a_gateway_that_calls_each_answer_the_same_is_counted_right(http: httpx.Client, shipping: str) -> None:
+    ship(
+        http,
+        shipping,
+        *(answer_of(shipping, number, requestId=None, message=f"constant-{shipping}") for number in (1, 1, 2, 3)),
+    )
+    assert usage_of(http, shipping)["total"]["requests"] == 3
+
+
+def test_a_conversation_that_is_shipped_again_is_counted_once(http: httpx.Client, shipping: str) -> None:
+    for name in ("one", "again"):
+        ship(http, shipping, answer_of(shipping, 1), answer_of(shipping, 2), name=f"{shipping}-{name}")
+    assert usage_of(http, shipping)["total"]["requests"] == 2
+
+
 # --------------------------------------------------------------- sums and their rows
 
 

@@ -636,6 +636,32 @@ def test_search_is_never_further_behind_than_a_few_groups(
     run(test)
 
 
+def test_what_comes_into_the_index_with_writes_that_are_committed_again_is_not_lost(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(writing, "PUT_OFF", PATIENCE)
+
+    async def test() -> None:
+        async with store_in(folder) as store:
+            await store.writer.append(word())
+            store.writer.appender.connection.execute(
+                "CREATE TEMP TRIGGER refuses BEFORE INSERT ON events WHEN NEW.kind = 'bad'"
+                " BEGIN SELECT RAISE(ABORT, 'no'); END"
+            )
+            store.writer.appender.connection.set_trace_callback(lambda statement: said.append(statement[:18]))
+            drafts = [*(word(text="needle") for _ in range(writing.MAX_GROUP)), word(type="bad")]
+            with held(store.writer):
+                futures = [store.writer.submit(writes(draft)) for draft in drafts]
+            assert failures(await answers(futures)) == [422]
+            await until(lambda: store.writer.search_lag == 0)
+            assert (await store.reader.search("needle", Narrowed(), limit=1)).total == writing.MAX_GROUP
+
+    run(test)
+    undone = said[: said.index("ROLLBACK")]
+    assert "INSERT INTO search" in undone[len(undone) - undone[::-1].index("BEGIN IMMEDIATE") :]
+
+
 def test_nobody_waits_for_the_index_of_long_ago(folder: Path) -> None:
     """What a store of an older version owes is made up for beside the writing, a little with every write."""
     folder.mkdir()

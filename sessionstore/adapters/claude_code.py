@@ -17,9 +17,10 @@ import msgspec
 
 import hook_agent
 from sessionstore.model.bounds import decoded_in_part
-from sessionstore.model.drafts import GROWTH, Redacted, Told, draft_of_line, fitted, settled
+from sessionstore.model.drafts import Told
 from sessionstore.model.events import ID_LENGTH, ID_RULE, Draft, is_id, is_too_deep
 from sessionstore.model.folds import Document
+from sessionstore.model.lines import GROWTH, Redacted, draft_of_line, fitted, settled
 from sessionstore.model.problems import Problem, invalid, not_json
 
 Builder = Callable[[Document, str], tuple[str, Document] | None]

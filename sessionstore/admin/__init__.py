@@ -5,8 +5,10 @@ loss         a database that has fallen behind is taken as it is
 offline      appending while no server runs
 legacy_tree  reading a tree of the earlier service
 restore      a database from a tree
+material_back  material out of archives
 recovery     a backup, or archives, back into a store
 prune        what is archived leaves the store
+scrub_material  the same of material
 scrub        what should not have been stored leaves it
 compact      the database written anew
 drill        whether all that comes back, tried out

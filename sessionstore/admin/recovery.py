@@ -5,18 +5,20 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
 
-from export import archive, backup
+from export import archive, backup, material
 from export.folders import lines_of
 from export.layout import EVENTS
+from sessionstore.admin.material_back import Taken, bring_back_material
 from sessionstore.admin.offline import appending
 from sessionstore.admin.restore import LINE, PART, Restored, TreeLine, check, check_empty, put_beside, put_in_place
-from sessionstore.model.drafts import draft_of_line, longest_line
 from sessionstore.model.events import json_object
+from sessionstore.model.lines import draft_of_line, longest_line
 from sessionstore.model.problems import Problem
 from sessionstore.settings import Settings
 from sessionstore.store.appender import Appender
@@ -24,6 +26,7 @@ from sessionstore.store.owner import own_folder
 
 SQLITE_HEAD = b"SQLite format 3\0"
 GZIP_HEAD = b"\x1f\x8b"
+LONGEST_ROW = 64 << 20
 
 
 class Unknown(Exception):
@@ -80,7 +83,13 @@ def check_is_same(part: Path, manifest: backup.BackupManifest) -> None:
 # --------------------------------------------------------------------- archives
 
 
-def bring_back(archives: list[Path], settings: Settings, step: Callable[[int], None] = lambda number: None) -> Restored:
+def bring_back(
+    archives: list[Path],
+    settings: Settings,
+    step: Callable[[int], None] = lambda number: None,
+    *,
+    with_material: bool = True,
+) -> Restored:
     """Append the sessions in archives to a store, with their times and event ids.
 
     They get new cursors: what has the old ones are the sessions as they were before
@@ -99,6 +108,9 @@ def bring_back(archives: list[Path], settings: Settings, step: Callable[[int], N
                 restored.events += append_all(appender, events_in(path, manifest.session_id, longest))
             except Problem as problem:
                 restored.odd.append(f"{path}: is left out: {problem.detail}")
+                continue
+            if with_material and (why := material_left_out(appender, path, manifest.session_id)):
+                restored.odd.append(f"{path}: the material is left out: {why}")
             step(restored.events)
     return restored
 
@@ -122,6 +134,29 @@ def append_all(appender: Appender, events: Iterator[tuple[TreeLine, bytes]]) -> 
     except BaseException:
         appender.rollback()
         raise
+
+
+def material_left_out(appender: Appender, path: Path, session_id: str) -> str:
+    """Bring the material of an archived session back, wholly or not at all; why not, if so."""
+    appender.begin()
+    appender.open_transaction()
+    try:
+        bring_back_material(appender.connection, session_id, material_in(path))
+    except (Taken, ValueError, KeyError, sqlite3.Error, msgspec.MsgspecError) as error:
+        appender.rollback()
+        return f"{error}"
+    appender.commit()
+    return ""
+
+
+def material_in(path: Path) -> Iterator[bytes]:
+    """Its lines. Raises ValueError for one that is too long."""
+    for _, name, pieces in archive.files_in(path):
+        if name == material.NAME:
+            for line in lines_of(pieces, LONGEST_ROW):
+                if line is None:
+                    raise ValueError(f"a line has more than {LONGEST_ROW:,} bytes")
+                yield line
 
 
 def events_in(path: Path, session_id: str, longest: int) -> Iterator[tuple[TreeLine, bytes]]:

@@ -22,9 +22,9 @@ from msgspec import UNSET, UnsetType, structs
 from export.folders import Folder, InTheWay, lines_of, open_folder, pieces_of
 from export.layout import DELETED, EVENTS, INDEX, SESSIONS, open_reader
 from sessionstore.admin.legacy_tree import DOCUMENT_BYTES, Reading
-from sessionstore.model.drafts import longest_line
 from sessionstore.model.events import EVENT_TYPES, LOGS, Draft, Event, is_id, is_user, now
 from sessionstore.model.folds import Document, decode, encode
+from sessionstore.model.lines import longest_line
 from sessionstore.model.problems import Problem
 from sessionstore.store.appender import INSERTS, Appender, is_of_the_disk, values_of
 from sessionstore.store.maintenance import checkpoint, purge

@@ -25,6 +25,7 @@ from export.tree import Tree
 from hook_agent import Redaction, names_something
 from sessionstore.admin.offline import Unsound
 from sessionstore.admin.recovery import GZIP_HEAD, SQLITE_HEAD
+from sessionstore.admin.scrub_material import look_at_material, scrub_material
 from sessionstore.model import folds
 from sessionstore.model.folds import Document, decode, encode
 from sessionstore.settings import Settings
@@ -144,7 +145,8 @@ def rows_of(database: sqlite3.Connection, step: Step) -> Iterator[StoredRow]:
 
 def look(database: sqlite3.Connection, replace: Replace, step: Step = lambda number: None) -> SecretFound:
     """What would be replaced. Changes nothing."""
-    return go_through(database, Scrubber(replace), lambda row, data, user_id: None, step)
+    found = go_through(database, Scrubber(replace), lambda row, data, user_id: None, step)
+    return found._replace(texts=found.texts + look_at_material(database, lambda text: replace("", text)))
 
 
 def go_through(
@@ -178,13 +180,29 @@ def scrub_rows(database: sqlite3.Connection, replace: Replace, step: Step) -> Se
             scrub_session(database, Scrubber(replace), session_id)
         if found.events:
             index_anew(database)
-    return found
+        in_material = scrub_material(database, lambda text: replace("", text))
+    return found._replace(texts=found.texts + in_material)
 
 
 ASKED_ANEW = """
 UPDATE asks SET (reason, message, own_id, tool_use_id, tool, input) = (
   SELECT reason, message, own_id, tool_use_id, tool, input FROM words WHERE words.cursor = asks.told)
 WHERE session_id = ?"""
+
+
+TITLED_ANEW = """
+UPDATE documents SET document = metadata_with_prompt(
+  json_set(document, '$.title', NULL, '$.titleFrom', NULL), coalesce(
+    (SELECT json_object('prompt', iif(json_type(i.document, '$.input') = 'object', coalesce(
+              i.document ->> '$.input.prompt', i.document ->> '$.input.text', i.document ->> '$.input.content'),
+              i.document ->> '$.input'))
+     FROM documents i WHERE i.session_id = ?1 AND i.name = 'initial'
+       AND json_type(i.document, '$.input') IN ('text', 'object') AND i.document -> '$.input' NOT IN ('{}', '""')),
+    (SELECT e.data FROM events e CROSS JOIN words w ON w.cursor = e.cursor
+     WHERE e.session_id = ?1 AND e.type = 'action' AND e.kind = 'prompt' AND e.agent_id IS NULL
+       AND NOT w.is_machine_made ORDER BY e.seq LIMIT 1), '{}'), 1)
+WHERE session_id = ?1 AND name = 'metadata' AND document ->> '$.titleFrom' = 'prompt'"""
+"""A title that was cut may end within what is looked for."""
 
 
 def scrub_session(database: sqlite3.Connection, scrubber: Scrubber, session_id: str) -> None:
@@ -202,6 +220,7 @@ def scrub_session(database: sqlite3.Connection, scrubber: Scrubber, session_id: 
                 "UPDATE documents SET document = ? WHERE session_id = ? AND name = ?", (changed, session_id, name)
             )
     database.execute(ASKED_ANEW, (session_id,))
+    database.execute(TITLED_ANEW, (session_id,))
     for (user_id,) in database.execute("SELECT user_id FROM sessions WHERE session_id = ?", (session_id,)).fetchall():
         database.execute("UPDATE sessions SET user_id = ? WHERE session_id = ?", (scrubber.text(user_id), session_id))
 

@@ -122,7 +122,9 @@ class DatasetteProcess:
 
     async def start(self) -> Process:
         """It has the socket from its parent, so it can be asked at once."""
-        self.folder = self.folder or TemporaryDirectory(prefix="session-store-")
+        if self.folder is not None:
+            self.folder.cleanup()  # also one that somebody has taken away
+        self.folder = TemporaryDirectory(prefix="session-store-", ignore_cleanup_errors=True)
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("SESSIONS_")}
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(self.address)
@@ -143,7 +145,7 @@ class DatasetteProcess:
     def address(self) -> str:
         """Of the socket, in a folder that nobody else can enter."""
         assert self.folder is not None
-        return f"{self.folder.name}/{self.starts}"
+        return f"{self.folder.name}/socket"
 
     def rest(self) -> None:
         """It ends when nobody has asked for long, or at once if it has become large, and nobody asks."""

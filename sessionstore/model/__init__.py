@@ -12,4 +12,5 @@ redaction    secrets, taken out before anything is stored
 verbatim     the same of JSON that is kept as it was written
 coercion     a line that is not quite valid, kept as what it can be
 drafts       from what a caller sends to drafts of events
+lines        the same of the lines of a batch
 """

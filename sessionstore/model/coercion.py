@@ -33,6 +33,7 @@ NEEDED: dict[str, Document] = {
     "response": {"type": "response"},
     "goal_added": {"description": ""},
     "agent_spawned": {"type": "agent"},
+    "note_added": {"text": "note"},
 }
 """What stands for a member without which there is no such event."""
 NAMED_BY = {"goal_updated": "goalId", "agent_updated": "agentId", "agent_completed": "agentId"}
@@ -261,12 +262,12 @@ def end_of(value: Any) -> str:
 
 
 WAYS: dict[str, tuple[Callable[[Any], Any], ...]] = {
-    **dict.fromkeys(("type", "description", "priority"), (text_of,)),
+    **dict.fromkeys(("type", "description", "priority", "text"), (text_of,)),
     **dict.fromkeys(("agentId", "goalId", "id", "parentAgentId", "parentSession", "subsession"), (id_of,)),
     "userId": (user_of,),
     "tags": (tags_of,),
     "cancelledAgents": (ids_of,),
-    **dict.fromkeys(("source", "requestKey", "promptId", "provider", "model", "speed"), (text_of,)),
+    **dict.fromkeys(("source", "requestKey", "messageId", "promptId", "provider", "model", "speed"), (text_of,)),
     **dict.fromkeys(COUNTS, (number_of,)),
     "costUsd": (number_of,),
 }

@@ -509,8 +509,10 @@ class Appender:
         return replace(draft, data=draft.data | {"cancelledAgents": at_work}) if at_work else draft
 
     def add_note(self, draft: Draft, session: KnownSession) -> Draft:
-        """Raises Problem 422 for a note about what is no event of this session; a batch line is kept as it is."""
+        """Raises Problem 422 for an empty note, or one about no event of this session; a batch line is as it is."""
         at = draft.data.get("at")
+        if draft.names_something and not draft.data["text"].strip():
+            raise invalid("$.text", "must say something")
         if (
             draft.names_something
             and at is not None

@@ -18,7 +18,7 @@ from sessionstore.model.problems import Problem, invalid, unavailable
 from sessionstore.store import material
 from sessionstore.store.material import COMPRESSION, Said, owner, packed
 
-UNUSED_MILLISECONDS = 600_000
+UNUSED_MILLISECONDS = 60_000
 """For which a value that nobody uses stays: it may be that what uses it is still on its way."""
 ROWS_AT_ONCE = 200
 """Rows that one chore removes, or one step of a copy makes."""
@@ -68,7 +68,7 @@ class Write(msgspec.Struct, forbid_unknown_fields=True):
 
     checkpoint: Name
     task: Name
-    number: int
+    number: Annotated[int, msgspec.Meta(ge=-(2**31), lt=2**31)]
     channel: Name
     value: Typed
     path: Annotated[str, msgspec.Meta(max_length=4096)] = ""
@@ -134,9 +134,10 @@ def begin(connection: sqlite3.Connection, thread: str, said: Said, now: int) -> 
     """The thread that is written to, made if it is not there."""
     found = find(connection, thread)
     if found is None:
+        known = said.session_id or owner(connection, f"langgraph:{thread}", thread, said.written_by)
         connection.execute(
             "INSERT INTO checkpoint_threads (thread, session_id, written_by, created, updated) VALUES (?, ?, ?, ?, ?)",
-            (thread, said.session_id or owner(connection, f"langgraph:{thread}", thread), said.written_by, now, now),
+            (thread, known, said.written_by, now, now),
         )
     else:
         connection.execute(

@@ -10,7 +10,7 @@ import hashlib
 import sqlite3
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
@@ -32,7 +32,8 @@ TRANSACTION = PIECE
 """Compressed bytes that one commit may hold, or one piece of more."""
 READ_AT_ONCE = 4
 """Pieces."""
-DIGESTS_KNOWN = 1_000
+DIGESTS_KNOWN = SCOPES_KNOWN = 1_000
+ROOM_SECONDS, PLENTY = 5.0, 64 << 20
 
 HOUSEKEEPING_SECONDS = 60.0
 SIZES_SECONDS = 0.25
@@ -53,6 +54,14 @@ class Sizes(NamedTuple):
     lines: int = 0
     threads: int = 0
     stored: int = 0
+
+
+Check = Callable[[Transcript | None], Awaitable[None]]
+"""Raises Problem where what is there is not to be touched."""
+
+
+async def anything(_: Transcript | None) -> None:
+    pass
 
 
 class Kept(NamedTuple):
@@ -100,6 +109,8 @@ class Intake:
         self.locks: WeakValueDictionary[Key, asyncio.Lock] = WeakValueDictionary()
         self.turn = asyncio.Lock()
         self.last_sizes = Sizes()
+        self.room: dict[str, tuple[float, int]] = {}
+        """By scope: until when it is known, and how many bytes of it are left."""
         self.digests: OrderedDict[int, Digests] = OrderedDict()
         """By transcript, the last used last."""
         self.thread = ThreadPoolExecutor(1, "material")
@@ -129,24 +140,28 @@ class Intake:
 
     # ---------------------------------------------------------------------- in
 
-    async def take(self, key: Key, said: Said, batch: str | None, parts: AsyncIterator[bytes]) -> Kept:
-        """Keep the lines of a batch, which come in parts. Raises Problem; the parts before it are kept then."""
+    async def take(
+        self, key: Key, said: Said, batch: str | None, parts: AsyncIterator[bytes], check: Check = anything
+    ) -> Kept:
+        """Keep the lines of a batch, which come in parts, if what is there passes the check. Raises Problem; the parts
+        before it are kept then."""
         lock = self.locks.setdefault(key, asyncio.Lock())
         async with lock:
+            found = await self.find(key)
+            await check(found)
             before = await self.parts_of(key, batch)
             count = duplicates = number = 0
-            found = None
             async for lines in parts:
                 if number in before:
                     known, digest = before[number]
                     check_same(digest, lines)
                     duplicates += known
                 else:
-                    found = await self.take_part(key, said, batch, number, lines)
+                    found = await self.take_part(key, said, batch, number, lines, found)
                     said = said._replace(offset=None)
                     count += lines.count(b"\n") + (not lines.endswith(b"\n"))
                 number += 1
-            return Kept(count, duplicates, found or await self.find(key))
+            return Kept(count, duplicates, found)
 
     async def parts_of(self, key: Key, batch: str | None) -> dict[int, tuple[int, bytes]]:
         """The parts of a batch that are kept already: their lines and digests."""
@@ -155,8 +170,10 @@ class Intake:
         rows = await self.reader.rows(material.PARTS, (*key, batch))
         return {number: (lines, digest) for number, lines, digest in rows}
 
-    async def take_part(self, key: Key, said: Said, batch: str | None, number: int, lines: bytes) -> Transcript:
-        found = await self.begun(key, said)
+    async def take_part(
+        self, key: Key, said: Said, batch: str | None, number: int, lines: bytes, found: Transcript | None
+    ) -> Transcript:
+        found = await self.begun(key, said, found)
         digests = await self.digests_of(found, said)
         part, after = await self.beside(pack, batch, number, lines, digests, self.redaction)
         source_bytes = len(lines) + (found.bytes if said.offset == found.bytes else found.source_bytes)
@@ -169,9 +186,8 @@ class Intake:
             self.digests.popitem(last=False)
         return kept
 
-    async def begun(self, key: Key, said: Said) -> Transcript:
+    async def begun(self, key: Key, said: Said, found: Transcript | None) -> Transcript:
         """The transcript that goes on: as it is, where it can."""
-        found = await self.find(key)
         if found is not None and found.source == said.source and not material.begins_anew(found, said):
             return found
         return await self.change(partial(material.begin, key=key, said=said, now=now()))
@@ -190,14 +206,25 @@ class Intake:
         return await self.submit(finish, sum(map(len, groups[-1])))
 
     async def check_room(self, scope: str, size: int) -> None:
-        """Raises Problem 413 where so much more is too much, for the session or for all of them."""
+        """Raises Problem 413 where so much more is too much, for the session or for all of them. Where there was plenty
+        of room a moment ago, nobody looks."""
+        until, left = self.room.get(scope, (0.0, 0))
+        if time.monotonic() < until and (left := left - size) > PLENTY:
+            self.room[scope] = until, left
+            return
         sizes = dict(await self.reader.rows("SELECT scope, bytes FROM material_sizes WHERE scope IN ('', ?)", (scope,)))
         of_one, of_all = self.limits
+        lefts = [1 << 60]
         for scope_, limit in ((scope, None if scope == "-" else of_one), ("", of_all or self.writer.disk.total // 4)):
-            if limit and (has := sizes.get(scope_, 0)) + size > limit:
+            has = sizes.get(scope_, 0)
+            if limit and has + size > limit:
                 whose = f"of {scope_!r} " if scope_ else ""
                 detail = f"The material {whose}has {has:,} bytes, of {limit:,} at most: see SESSIONS_MAX_MATERIAL"
                 raise Problem(413, detail, limit=limit)
+            lefts.append(limit - has if limit else 1 << 60)
+        if len(self.room) > SCOPES_KNOWN:
+            self.room.clear()
+        self.room[scope] = time.monotonic() + ROOM_SECONDS, min(lefts) - size
 
     async def submit(self, work: Callable[[Appender], Result], size: int = 0) -> Result:
         """Have it done by the writer, when no other piece waits for it. Raises Problem."""

@@ -78,12 +78,12 @@ NEWEST = f"""
 SELECT {COLUMNS} FROM transcripts WHERE folder = ? AND session = ? AND subpath = ? AND NOT is_deleted
 ORDER BY generation DESC LIMIT 1"""
 SESSIONS = """
-SELECT session, updated, summary, summary_version, summarized FROM transcripts t
+SELECT session, updated, summary, summary_version, summarized, written_by, session_id FROM transcripts t
 WHERE folder = ? AND subpath = '' AND lines > 0 AND NOT is_deleted
   AND generation = (SELECT max(generation) FROM transcripts n WHERE n.folder = t.folder AND n.session = t.session
                       AND n.subpath = '' AND NOT n.is_deleted)"""
 SUBPATHS = """
-SELECT subpath, max(written_by) FROM transcripts
+SELECT subpath, max(written_by), max(session_id) FROM transcripts
 WHERE folder = ? AND session = ? AND subpath > '' AND lines > 0 AND NOT is_deleted
 GROUP BY subpath ORDER BY subpath"""
 PIECES = "SELECT packed FROM transcript_pieces WHERE transcript = ? AND number >= ? AND number < ? ORDER BY number"
@@ -163,7 +163,7 @@ def begin(connection: sqlite3.Connection, key: Key, said: Said, now: int) -> Tra
 
 
 def insert(connection: sqlite3.Connection, key: Key, said: Said, now: int, before: Transcript | None) -> None:
-    known = before.session_id if before else owner(connection, f"claude:{key.session}", key.session)
+    known = before.session_id if before else owner(connection, f"claude:{key.session}", key.session, said.written_by)
     connection.execute(
         "INSERT INTO transcripts (folder, session, subpath, generation, source, session_id, written_by, created,"
         " updated) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -179,13 +179,17 @@ def insert(connection: sqlite3.Connection, key: Key, said: Said, now: int, befor
     )
 
 
-def owner(connection: sqlite3.Connection, claim: str, name: str) -> str | None:
-    """The session that has claimed what nobody says the session of, or that has its name."""
-    row = connection.execute(
-        "SELECT session_id FROM claims WHERE name = ? UNION ALL SELECT session_id FROM sessions WHERE session_id = ?",
-        (claim, name),
-    ).fetchone()
-    return str(row[0]) if row else None
+OWNER = """
+SELECT session_id FROM claims WHERE name = :claim AND claimed_by = :by
+UNION ALL
+SELECT s.session_id FROM sessions s JOIN events e ON e.cursor = s.created_cursor
+WHERE s.session_id = :name AND coalesce(e.actor, '') = :by"""
+
+
+def owner(connection: sqlite3.Connection, claim: str, name: str, written_by: str | None) -> str | None:
+    """The session that has claimed what nobody says the session of, or that has its name, by the same token."""
+    found = connection.execute(OWNER, {"claim": claim, "name": name, "by": written_by or ""}).fetchone()
+    return str(found[0]) if found else None
 
 
 # ------------------------------------------------------------------------ writing
@@ -250,6 +254,13 @@ def nothing_at(key: Key) -> Problem:
 
 
 # ----------------------------------------------------------------------- deleting
+
+
+def delete_of_session(connection: sqlite3.Connection, session_id: str) -> None:
+    """All that belongs to a session."""
+    for table in ("transcripts", "checkpoint_threads"):
+        connection.execute(f"UPDATE {table} SET is_deleted = 1 WHERE session_id = ? AND NOT is_deleted", (session_id,))
+
 
 OF_NOBODY = (
     "updated < ? AND NOT is_deleted AND (session_id IS NULL OR session_id NOT IN (SELECT session_id FROM sessions))"

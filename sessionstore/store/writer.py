@@ -337,7 +337,9 @@ class Writer:
             if not group or time.monotonic() > self.chores_at + PUT_OFF:
                 self.attempt(self.do_chores)
             elif self.cursor - self.indexed_at[0] >= INDEX_AT_ONCE and not self.trouble:
-                self.attempt(self.keep_up)
+                self.attempt(self.index_ahead)
+        if not self.ground.why:
+            self.attempt(self.conclude)
         self.at_end()
         self.close()
 
@@ -476,6 +478,7 @@ class Writer:
         if not self.ground.why:
             if self.trouble:
                 self.recover()
+            self.conclude()
             self.bound_log()
             is_busy = self.chore() or self.make_room()
             self.synchronise_mark()
@@ -523,23 +526,34 @@ class Writer:
         self.note_progress()
         self.count(events)
         self.loop.call_soon_threadsafe(self.settle, [], events)
-        return self.keep_up() or is_purging
+        is_behind = self.keep_up()
+        self.conclude()
+        return is_behind or is_purging
+
+    def index_ahead(self) -> None:
+        """Keep the index up, in the transaction of those who write next: one sync serves both."""
+        self.keep_up()
+        if self.jobs.empty():
+            self.conclude()
+
+    def conclude(self) -> None:
+        """Commit what has come into the index, if it is not committed."""
+        if self.appender.is_open and not self.trouble:
+            self.appender.commit()
+            self.note_progress()
 
     def keep_up(self) -> bool:
         """Bring the index forward by as much as has been written since the last time, and a little more: whoever
         writes waits for it, so that what is owed only becomes less, however much comes. False: nothing is owed.
 
-        Synced as all else: what is not would be lost with a sync that fails, and with it all that comes after it.
+        It is synced as all else: what is not could be lost with a sync that fails, and with it all that comes after.
         """
         appender, (cursor, characters) = self.begin(), self.indexed_at
         self.indexed_at = self.cursor, self.accepted_bytes
         if not self.search_lag:
             return False
         events = INDEX_AT_ONCE + self.cursor - cursor
-        is_behind = self.index(appender, events, SEARCHED_AT_ONCE + self.accepted_bytes - characters)
-        appender.commit()
-        self.note_progress()
-        return is_behind
+        return self.index(appender, events, SEARCHED_AT_ONCE + self.accepted_bytes - characters)
 
     def look_at_sessions(self, appender: Appender) -> None:
         """Find those that are lost. Silence counts from the start of this process at the earliest: before, nobody could

@@ -22,11 +22,11 @@ class Archives:
         self.database = database
         self.open: set[Download] = set()
 
-    async def download(self, session_id: str) -> Download:
+    async def download(self, session_id: str, *, with_material: bool) -> Download:
         """Raises Problem 404, and 503 where too many are being taken."""
         if len(self.open) >= AT_ONCE:
             raise unavailable(f"{AT_ONCE} archives are being taken already", retry_after=5)
-        download = Download(self)
+        download = Download(self, with_material)
         try:
             await download.begin(session_id)
         except BaseException as error:
@@ -40,7 +40,8 @@ class Archives:
 class Download:
     """One archive. Its connection is used on its own thread alone, and holds no snapshot between two pieces."""
 
-    def __init__(self, archives: Archives) -> None:
+    def __init__(self, archives: Archives, with_material: bool) -> None:
+        self.with_material = with_material
         self.archives = archives
         self.thread = ThreadPoolExecutor(1, "archive")
         self.database: sqlite3.Connection | None = None
@@ -52,7 +53,7 @@ class Download:
 
     def take(self, session_id: str) -> None:
         self.database = layout.open_reader(self.archives.database)
-        taken = archive.take(self.database, session_id)
+        taken = archive.take(self.database, session_id, with_material=self.with_material)
         self.file_name = taken.file_name
         self.packed = archive.compressed(archive.tar_of(taken))
 

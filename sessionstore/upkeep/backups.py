@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import threading
 import time
@@ -26,6 +27,12 @@ HASTE_BYTES = 64 << 20
 """A copy is of one moment, and the log is kept from then on: once that has grown so large, the copying goes faster."""
 MAX_LOG_BYTES = 192 << 20
 """Once it has grown so large, the copy is given up."""
+LOG_SHARE = 16
+"""Or, of a database so large that its copy takes long, to one part of so many of it."""
+MOST_HALVINGS = 3
+"""How often the number of copies that are kept is halved, where there is no room for all."""
+TIME_SHARE = 4
+"""One part of so many of the time goes into copying, at the most."""
 NICENESS = 10
 """The copying waits for whoever answers agents."""
 
@@ -97,7 +104,8 @@ class Backups:
         if self.last is None:
             return 0.0
         made = datetime.fromisoformat(self.last.manifest.made_at).timestamp()
-        return min(max(0.0, made + self.every - self.clock()), self.every)
+        every = max(self.every, (self.last.seconds or 0.0) * TIME_SHARE)
+        return min(max(0.0, made + every - self.clock()), every)
 
     def make(self) -> None:
         """One copy. What goes wrong is said, and tried again; nothing is thinned out then."""
@@ -107,6 +115,7 @@ class Backups:
             self.ground.check()
             self.folder.mkdir(parents=True, exist_ok=True)
             remove_remains(self.folder)
+            self.make_room(self.folder)
             self.check_room(self.folder)
             target = self.folder / name_for(datetime.fromtimestamp(self.clock(), UTC))
             manifest = back_up(self.database, target, self.go_on)
@@ -120,21 +129,37 @@ class Backups:
             return
         self.last, self.error = Last(manifest, time.monotonic() - begun), None
 
-    def check_room(self, folder: Path) -> None:
-        """Raises BackupFailed where a copy would take what is kept in reserve for the database."""
+    def make_room(self, folder: Path) -> None:
+        """Where there is none for one more copy, older ones go, and fewer are kept."""
+        for halvings in range(1, MOST_HALVINGS + 1):
+            if self.free_in(folder) >= self.needed():
+                return
+            thin_out(folder, None, halvings)
+
+    def needed(self) -> int:
+        """Bytes that a copy has at the most: what is in the log may be new."""
+        return size_of(self.database) + size_of(self.log_path)
+
+    def free_in(self, folder: Path) -> float:
+        """Bytes, without what is kept in reserve for the database."""
         disk = os.statvfs(folder)
         is_shared = folder.stat().st_dev == self.database.stat().st_dev
         free = disk.f_bavail * disk.f_frsize - (self.disk.reserve if is_shared else 0)
-        if disk.f_blocks and free < (size := size_of(self.database)):
+        return free if disk.f_blocks else math.inf
+
+    def check_room(self, folder: Path) -> None:
+        """Raises BackupFailed where a copy would take what is kept in reserve for the database."""
+        size, free = self.needed(), self.free_in(folder)
+        if free < size:
             raise BackupFailed(
-                f"There is no room in {folder} for a copy of {in_mib(size)}: {in_mib(max(0, free))} are free"
+                f"There is no room in {folder} for a copy of {in_mib(size)}: {in_mib(max(0, int(free)))} are free"
             )
 
     def go_on(self, done: int, total: int) -> bool:
         if self.stopping.is_set():
             raise Stopping
         size = size_of(self.log_path)
-        if size > MAX_LOG_BYTES:
+        if size > max(MAX_LOG_BYTES, size_of(self.database) // LOG_SHARE):
             raise BackupFailed(
                 f"So much was written during the copying that the log has {in_mib(size)}: it is tried again"
             )

@@ -24,8 +24,9 @@ from export.layout import open_reader
 from sessionstore.model.events import STORE, Draft, text_of_time
 from sessionstore.model.problems import Problem
 from sessionstore.settings import Settings
-from sessionstore.store.appender import Appended, DeleteUnchanged
+from sessionstore.store.appender import Appended, Appender, DeleteUnchanged
 from sessionstore.store.folder import Moved
+from sessionstore.store.material import delete_of_session
 from sessionstore.store.writer import Writer
 
 logger = logging.getLogger(__name__)
@@ -51,6 +52,17 @@ OLD = """
 SELECT session_id, last_cursor FROM sessions WHERE ended IS NOT NULL AND updated < ? ORDER BY last_cursor LIMIT ?"""
 OLDEST = """
 SELECT session_id, last_cursor FROM sessions WHERE ended IS NOT NULL ORDER BY last_cursor LIMIT ?"""
+BEING_PURGED = """
+SELECT 1 FROM purges UNION ALL SELECT 1 FROM transcripts WHERE is_deleted
+UNION ALL SELECT 1 FROM checkpoint_threads WHERE is_deleted LIMIT 1"""
+UNUSED = "SELECT coalesce(sum(stored_bytes), 0) FROM checkpoint_values WHERE uses = 0"
+WITH_MATERIAL = """
+SELECT s.session_id, m.bytes FROM sessions s JOIN material_sizes m ON m.scope = s.session_id
+WHERE s.ended IS NOT NULL AND m.bytes > 0
+  AND (EXISTS (SELECT 1 FROM transcripts t WHERE t.session_id = s.session_id AND NOT t.is_deleted)
+       OR EXISTS (SELECT 1 FROM checkpoint_threads t WHERE t.session_id = s.session_id AND NOT t.is_deleted))
+ORDER BY s.last_cursor LIMIT ?"""
+"""What of it is not deleted yet."""
 NEWEST = "SELECT received_at FROM events ORDER BY cursor DESC LIMIT 1"
 
 
@@ -151,7 +163,7 @@ class Retention:
 
     def delete_some(self, database: sqlite3.Connection) -> bool:
         """Raises what keeps it from going on."""
-        if self.writer.merge or database.execute("SELECT 1 FROM purges").fetchone():
+        if self.writer.merge or database.execute(BEING_PURGED).fetchone():
             return False  # what is deleted already goes first: only then it shows how large the database is
         old, too_many, doubt = self.old(database), list(self.too_many(database)), self.doubt()
         for ended in dict.fromkeys(old + too_many):
@@ -196,10 +208,37 @@ class Retention:
                 f"The database has {used:,} bytes, {limit:,} at most are wanted, and no session has ended"
             )
         excess = used - limit * (1 - SLACK)
+        if database.execute(UNUSED).fetchone()[0] > excess:
+            return  # that goes by itself
+        if freed := self.let_material_go(database, excess):
+            logger.warning("The material of sessions that have ended was deleted: %s bytes", f"{freed:,}")
+            return
         for ended in oldest:
             if excess > 0:
                 yield ended
                 excess -= held_bytes(database, ended.session_id) * BYTES_A_BYTE
+
+    def let_material_go(self, database: sqlite3.Connection, excess: float) -> int:
+        """Delete the material of sessions that ended first, of at least so many bytes, if there is any: it goes before
+        their events. How many bytes."""
+        freed = 0
+        for session_id, size in database.execute(WITH_MATERIAL, (AT_ONCE,)).fetchall():
+            if freed < excess and not self.stopping.is_set():
+                if self.folder is not None:
+                    self.folder.mkdir(parents=True, exist_ok=True)
+                    self.archived += archive.keep(database, session_id, self.folder)[1]
+                work = asyncio.run_coroutine_threadsafe(self.submit_material(session_id), self.loop)
+                work.result(WAIT_SECONDS)
+                freed += size
+        return freed
+
+    async def submit_material(self, session_id: str) -> None:
+        def work(appender: Appender) -> None:
+            appender.insert_entries()
+            appender.open_transaction()
+            delete_of_session(appender.connection, session_id)
+
+        await self.writer.submit(work)
 
     def let_go(self, database: sqlite3.Connection, ended: Ended) -> None:
         """Archive one session, if there is a folder for that, and have it deleted, unless it has moved on."""

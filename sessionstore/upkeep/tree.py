@@ -1,4 +1,4 @@
-"""The follower that exports the file tree: on a thread and a connection of its own, a second behind at most.
+"""The follower that exports the file tree: on a thread and a connection of its own, a second behind, three at most.
 
 It never holds anybody up: it is told of the newest cursor and looks for itself,
 many events at a time, so that however much comes, a file is written anew at most
@@ -25,9 +25,9 @@ logger = logging.getLogger(__name__)
 
 PAUSE = 0.4
 """Seconds from the beginning of one look to that of the next, so that what comes meanwhile is written as one."""
-REST = 3.0
+REST = 6.0
 """How long it rests after a look, in times what the look took: writers go first."""
-MOST_REST, LATE_REST = 1.0, 0.5
+MOST_REST, LATE_REST = 0.7, 0.5
 """Seconds at most, and where a look was not enough: so it keeps up with whatever comes."""
 STEP_SECONDS = 1.0
 """How long it may hold one state of the database: the log grows meanwhile."""

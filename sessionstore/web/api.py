@@ -279,8 +279,9 @@ async def resume_session(request: Call, session_id: FromPath[str]) -> JSONRespon
     tags=["sessions"],
 )
 async def archive_session(request: Call, session_id: FromPath[str]) -> Stream:
-    """A session as one compressed tar: its folder of the file tree, and a manifest."""
-    download = await store_of(request).archives.download(session_in_path(session_id))
+    """A session as one compressed tar: its folder of the file tree, and a manifest; for admin with its material."""
+    with_material = caller_of(request).role == "admin"
+    download = await store_of(request).archives.download(session_in_path(session_id), with_material=with_material)
     headers = {"content-disposition": f'attachment; filename="{download.file_name}"', "cache-control": "no-store"}
     return Stream(download.pieces(), media_type="application/gzip", headers=headers)
 

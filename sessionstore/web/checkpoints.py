@@ -18,7 +18,6 @@ from sessionstore.store.threads import Chosen, Found, Threads
 from sessionstore.web import openapi_models as answers
 from sessionstore.web.asgi import Receive
 from sessionstore.web.bodies import Body
-from sessionstore.web.gate import may_have
 from sessionstore.web.openapi import CHECKPOINT_LINES, NDJSON, OF_A_THREAD, described, takes
 from sessionstore.web.openapi_models import gives, problems
 from sessionstore.web.request import (
@@ -26,9 +25,11 @@ from sessionstore.web.request import (
     JSONResponse,
     answer,
     body_of,
-    caller_of,
+    check_may_belong,
+    check_may_list,
     check_media_type,
     headers_of,
+    may_have,
     split,
     store_of,
 )
@@ -70,7 +71,7 @@ def threads_of(request: Call) -> Threads:
 async def found_at(request: Call, thread: str) -> Thread:
     """What is there for who asks. Raises Problem 404."""
     found = await threads_of(request).find(thread)
-    if found is None or not may_have(caller_of(request), found.written_by):
+    if found is None or not await may_have(request, found.written_by, found.session_id):
         raise checkpoints.no_thread(thread)
     return found
 
@@ -78,7 +79,7 @@ async def found_at(request: Call, thread: str) -> Thread:
 async def check_is_not_of_others(request: Call, thread: str) -> None:
     """Raises Problem 404."""
     found = await threads_of(request).find(thread)
-    if found is not None and not may_have(caller_of(request), found.written_by):
+    if found is not None and not await may_have(request, found.written_by, found.session_id):
         raise checkpoints.no_thread(thread)
 
 
@@ -94,8 +95,10 @@ async def put_checkpoints(request: Call, thread: FromPath[str]) -> JSONResponse:
     name = decoded_part("thread", thread)
     check_media_type(headers_of(request), NDJSON)
     await check_is_not_of_others(request, name)
+    said = said_in(request)
+    await check_may_belong(request, said.session_id)
     lines = lines_of(request.receive, request.scope["state"]["body"])  # type: ignore[arg-type]
-    count = await threads_of(request).take(name, said_in(request), lines)
+    count = await threads_of(request).take(name, said, lines)
     return answer(msgspec.json.encode({"success": True, "count": count}))
 
 
@@ -161,10 +164,12 @@ async def list_threads(
     limit: Annotated[int, QueryParameter(ge=1, le=1000)] = 100,
 ) -> JSONResponse:
     """The threads that are kept, by name."""
+    check_may_list(request)
     rows = await store_of(request).reader.rows(checkpoints.THREADS, (after, limit))
     items = [
         {"thread": thread, "sessionId": session_id, "created": created, "updated": updated, "checkpoints": number}
-        for thread, session_id, created, updated, _, number in rows
+        for thread, session_id, created, updated, written_by, number in rows
+        if await may_have(request, written_by, session_id)
     ]
     following = rows[-1][0] if len(rows) == limit else None
     return answer(msgspec.json.encode({"items": items, "nextAfter": following}))
@@ -189,9 +194,9 @@ async def delete_runs(
     run_ids: Annotated[list[str], QueryParameter(name="runId", description="May repeat", min_items=1)],
 ) -> JSONResponse:
     """Delete the checkpoints that some runs made, in all threads that are there for who asks."""
-    names, caller = split(run_ids), caller_of(request)
+    names = split(run_ids)
     rows = await store_of(request).reader.rows(checkpoints.RUNS, (checkpoints.json_of(names),))
-    own = [thread_row for thread_row, written_by, _ in rows if may_have(caller, written_by)]
+    own = [thread_row for thread_row, *whose in rows if await may_have(request, *whose)]
     return deleted(await threads_of(request).delete_runs(own, names))
 
 
@@ -218,6 +223,7 @@ async def copy_thread(request: Call, thread: FromPath[str]) -> JSONResponse:
     target = decoded(await body_of(request), Copy).to
     await check_is_not_of_others(request, target)
     said = said_in(request)
+    await check_may_belong(request, said.session_id)
     await threads_of(request).copy(found, target, said._replace(session_id=said.session_id or found.session_id))
     return answer(b'{"success":true}')
 

@@ -17,8 +17,8 @@ import msgspec
 
 from sessionstore.adapters import claude_code
 from sessionstore.appliance import Store
-from sessionstore.model import drafts
-from sessionstore.model.drafts import Headers, entry_draft, object_in
+from sessionstore.model import lines as batches
+from sessionstore.model.drafts import Headers, claim_title, entry_draft, object_in
 from sessionstore.model.events import Draft, is_id
 from sessionstore.model.folds import Document
 from sessionstore.model.problems import Problem, fault
@@ -66,7 +66,7 @@ async def stored_batch(body: bytes, caller: Caller, store: Store) -> bytes:
 
 async def stored_lines(body: bytes, caller: Caller, store: Store) -> Document:
     """The members of the same."""
-    is_small = drafts.lines_of_batch(body) <= MAX_LINES and len(body) <= LARGE
+    is_small = batches.lines_of_batch(body) <= MAX_LINES and len(body) <= LARGE
     work, found = (
         batch_in(body, caller, store) if is_small else await store.writer.beside(batch_in, body, caller, store)
     )
@@ -77,7 +77,7 @@ async def stored_lines(body: bytes, caller: Caller, store: Store) -> Document:
 def batch_in(body: bytes, caller: Caller, store: Store) -> tuple[Batch, list[Draft]]:
     """What is to be stored of a batch, without secrets. Raises Problem."""
     bounds = claude_code.Bounds(store.settings.max_event_bytes, store.writer.redactor.data)
-    lines = drafts.drafts_of_batch(
+    lines = batches.drafts_of_batch(
         body,
         max_event_bytes=bounds.max_event_bytes,
         is_admin=caller.role == "admin",
@@ -87,7 +87,7 @@ def batch_in(body: bytes, caller: Caller, store: Store) -> tuple[Batch, list[Dra
     found = [draft for _, those in lines.drafts for draft in those]
     for draft in found:
         caller.sign(draft)
-        drafts.claim_title(draft, "caller", "person" if caller.role == "admin" else "caller")
+        claim_title(draft, "caller", "person" if caller.role == "admin" else "caller")
         store.writer.redactor(draft)
     return Batch(lines), found
 
@@ -95,12 +95,12 @@ def batch_in(body: bytes, caller: Caller, store: Store) -> tuple[Batch, list[Dra
 class Batch:
     """Work for the writer: the lines of one batch, each for itself. A line is a duplicate if it says nothing new."""
 
-    def __init__(self, lines: drafts.Lines) -> None:
+    def __init__(self, lines: batches.Lines) -> None:
         self.lines = lines
 
     def __call__(self, appender: Appender) -> Document:
         accepted = duplicates = 0
-        refused = drafts.Rejections()
+        refused = batches.Rejections()
         for number, drafts_of_line in self.lines.drafts:
             try:
                 if sum(not appender.append(draft).duplicate for draft in drafts_of_line):

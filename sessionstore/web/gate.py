@@ -31,7 +31,9 @@ READS = frozenset({"GET", "HEAD", "OPTIONS"})
 READERS = ("admin", "control", "read")
 FILES = (
     "hook_agent.py",
+    "hook_agent_facts.py",
     "hook_agent_install.py",
+    "hook_agent_patterns.py",
     "hook_agent_run.py",
     "hook_agent_langchain.py",
     "claude_session_store.py",
@@ -46,8 +48,6 @@ AGENT_READS = re.compile(r"/ready|/api/sessions/(?!user/)[^/]+(/resume)?|/api/st
 """What an agent needs to read: its session, its state, and how to go on."""
 MATERIAL = ("/api/transcripts/", "/api/checkpoints")
 """Below these is what agents' programs left here, to have it back or take it away."""
-LISTS_MATERIAL = re.compile(r"/api/transcripts/[^/]*|/api/checkpoints/?")
-"""What shows that of others, too."""
 VALUES_OF_A_THREAD = re.compile(r"/api/checkpoints/[^/]+/?")
 """What shows more than its steps."""
 NOTES = re.compile(r"/api/sessions/[^/]+/notes")
@@ -63,7 +63,7 @@ def roles_for(method: str, path: str) -> tuple[str, ...] | None:
     if path.startswith(MATERIAL):
         if method not in READS or VALUES_OF_A_THREAD.fullmatch(path):
             return ("admin", "ingest")
-        return READERS if LISTS_MATERIAL.fullmatch(path) else ROLES
+        return ROLES
     if method in READS or path.startswith("/datasette/"):
         return ROLES if AGENT_READS.fullmatch(path) else READERS
     if method == "DELETE":
@@ -270,9 +270,7 @@ class Gate:
             self.check_rate(caller.token)
             return caller
         self.note_refusal("role", asked, actor=caller.token.name)
-        scheme = 'Bearer realm="session store", error="insufficient_scope"'
-        detail = f"The role {caller.role} may not do this; it takes {' or '.join(roles)}"
-        raise Problem(403, detail, headers={"www-authenticate": scheme})
+        raise beyond_role(caller, roles)
 
     def check_rate(self, token: Token) -> None:
         """Raises Problem 429 for more requests in this second than one token may make."""
@@ -326,6 +324,13 @@ class Gate:
         return Caller(token.role, token) if token else Caller(None, refusal="That token is not known here")
 
 
+def beyond_role(caller: Caller, roles: Sequence[str]) -> Problem:
+    """403, as RFC 6750 has it."""
+    scheme = 'Bearer realm="session store", error="insufficient_scope"'
+    detail = f"The role {caller.role} may not do this; it takes {' or '.join(roles)}"
+    return Problem(403, detail, headers={"www-authenticate": scheme})
+
+
 def check_single(given: Sequence[tuple[bytes, bytes]]) -> None:
     """Raises Problem 400 for several of a header by which somebody is let in: a proxy may look at another than we."""
     for header in (b"host", b"authorization", b"origin"):
@@ -360,11 +365,6 @@ def cookie_of(headers: Headers) -> str | None:
 def is_preflight(asked: Asked) -> bool:
     asks = b"origin" in asked.headers and b"access-control-request-method" in asked.headers
     return asks and asked.method == "OPTIONS"
-
-
-def may_have(caller: Caller, written_by: str | None) -> bool:
-    """Whether material that a token of this name wrote is there for one who asks."""
-    return caller.role != "ingest" or (caller.token is not None and caller.token.name == written_by)
 
 
 def is_foreign_fetch(asked: Asked) -> bool:

@@ -8,6 +8,7 @@ import msgspec
 from litestar.openapi.datastructures import ResponseSpec
 from msgspec import UNSET, UnsetType
 
+from sessionstore.analytics.catalogue import CannedQuery
 from sessionstore.model.events import EventType
 from sessionstore.model.folds import Document
 from sessionstore.model.problems import MEDIA_TYPE, title
@@ -450,21 +451,10 @@ class Stats(Shape, kw_only=True):
     database_bytes: int
 
 
-class Question(Shape, kw_only=True):
-    """What people often ask in SQL. `path` answers it as a page, `path`.json and `path`.csv for programs."""
-
-    name: str
-    title: str
-    description: str
-    path: str
-    parameters: list[str]
-    sql: str
-
-
 class Questions(Shape, kw_only=True):
     """All of them, in their order."""
 
-    items: list[Question]
+    items: list[CannedQuery]
 
 
 class LoggedIn(Shape, kw_only=True):

@@ -19,7 +19,7 @@ from sessionstore.store.appender import Appended
 from sessionstore.store.rights import OWNER, check_readable
 from sessionstore.store.writer import LARGE
 from sessionstore.web.asgi import Receive
-from sessionstore.web.gate import READS, Caller
+from sessionstore.web.gate import READERS, READS, Caller, beyond_role
 from sessionstore.web.openapi import JSON
 
 
@@ -158,6 +158,39 @@ async def check_bounds(connection: ASGIConnection[Any, Any, Any, Any], _: object
         return
     store: Store = connection.app.state.store
     check_readable(token.bounds, session_id, await store.reader.row(OWNER, (session_id,)))
+
+
+# Material: an agent has what its own token wrote, and, if that is bound, what belongs to sessions that are its own.
+
+
+async def may_have(request: Call, written_by: str | None, session_id: str | None) -> bool:
+    """Whether material that a token of this name wrote, and that belongs to this session, is there for who asks."""
+    caller = caller_of(request)
+    if caller.role != "ingest" or caller.token is None or caller.token.name == written_by:
+        return True
+    bounds = caller.token.bounds
+    if bounds is None or session_id is None:
+        return False
+    owner = await store_of(request).reader.row(OWNER, (session_id,))
+    return owner is not None and bounds.hold(session_id, *owner)
+
+
+async def check_may_belong(request: Call, session_id: str | None) -> None:
+    """Whether he may say that material belongs to this session, which may be still to come. Raises Problem 404."""
+    token = caller_of(request).token
+    if session_id is None or token is None or (bounds := token.bounds) is None:
+        return
+    own = (next(iter(bounds.users), None), next(iter(bounds.projects), None))
+    owner = await store_of(request).reader.row(OWNER, (session_id,))
+    if not bounds.hold(session_id, *(owner or own)):
+        raise no_session(session_id)
+
+
+def check_may_list(request: Call) -> None:
+    """Raises Problem 403 for an agent that is not bound: it has no list of others' material."""
+    caller = caller_of(request)
+    if caller.role == "ingest" and caller.token is not None and caller.token.bounds is None:
+        raise beyond_role(caller, (*READERS, "ingest, bound"))
 
 
 async def optional_object_of(request: Call) -> Document:

@@ -12,8 +12,8 @@ from litestar import Response, post
 
 from sessionstore.adapters.otlp import Signal, partial_success, records
 from sessionstore.adapters.telemetry import EVENTS
-from sessionstore.model.drafts import MAX_LINES
 from sessionstore.model.folds import Document
+from sessionstore.model.lines import MAX_LINES
 from sessionstore.model.problems import Problem
 from sessionstore.web import openapi_models as answers
 from sessionstore.web.fast_path import stored_lines

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Annotated, Any
 from urllib.parse import unquote_to_bytes
 
@@ -13,9 +14,10 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath, QueryParameter
 from litestar.response import Stream
 
+from sessionstore.adapters.transcripts import event_of, reports_in
 from sessionstore.model.drafts import unquoted
 from sessionstore.model.events import known_id
-from sessionstore.model.folds import decode
+from sessionstore.model.folds import Document, decode
 from sessionstore.model.problems import Problem, invalid
 from sessionstore.store import material
 from sessionstore.store.intake import PART, Intake
@@ -23,7 +25,7 @@ from sessionstore.store.material import Key, Said, Transcript
 from sessionstore.web import openapi_models as answers
 from sessionstore.web.asgi import Receive
 from sessionstore.web.bodies import Body
-from sessionstore.web.gate import may_have
+from sessionstore.web.fast_path import stored_lines
 from sessionstore.web.openapi import (
     NDJSON,
     OF_A_SUMMARY,
@@ -40,14 +42,20 @@ from sessionstore.web.request import (
     answer,
     body_of,
     caller_of,
+    check_may_belong,
+    check_may_list,
     check_media_type,
     headers_of,
     if_match,
+    may_have,
     store_of,
 )
 
 MAX_LINE = 32 << 20
 MAX_SUMMARY = 1 << 20
+AT_ONCE = 1000
+"""Reports of usage."""
+IS_THERE = "SELECT 1 FROM sessions WHERE session_id = ?"
 
 Subpath = Annotated[str | None, QueryParameter(description="What is beside the conversation, such as a sub-agent's")]
 
@@ -132,16 +140,37 @@ def intake_of(request: Call) -> Intake:
 async def found_at(request: Call, key: Key) -> Transcript:
     """What is there for who asks. Raises Problem 404."""
     found = await intake_of(request).find(key)
-    if found is None or not found.lines or not may_have(caller_of(request), found.written_by):
+    if found is None or not found.lines or not await may_have(request, found.written_by, found.session_id):
         raise material.nothing_at(key)
     return found
 
 
-async def check_is_not_of_others(request: Call, key: Key) -> None:
+async def check_is_not_of_others(request: Call, key: Key, found: Transcript | None) -> None:
     """Raises Problem 404."""
-    found = await intake_of(request).find(key)
-    if found is not None and not may_have(caller_of(request), found.written_by):
+    if found is not None and not await may_have(request, found.written_by, found.session_id):
         raise material.nothing_at(key)
+
+
+class Ledger:
+    """What the lines of a request say of requests to models. Told again after a crash in between it is the same."""
+
+    def __init__(self, request: Call) -> None:
+        self.request = request
+        self.reports: list[Document] = []
+
+    async def reads(self, parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        """The same parts, which have been looked through."""
+        async for lines in parts:
+            self.reports += await intake_of(self.request).beside(reports_in, lines)
+            yield lines
+
+    async def keep(self, transcript: Transcript | None) -> None:
+        """Of a conversation that belongs to a session that there is."""
+        store, session_id = store_of(self.request), transcript.session_id if transcript else None
+        if self.reports and session_id and await store.reader.rows(IS_THERE, (session_id,)):
+            for begin in range(0, len(self.reports), AT_ONCE):
+                lines = (event_of(report, session_id) for report in self.reports[begin : begin + AT_ONCE])
+                await stored_lines(b"\n".join(lines), caller_of(self.request), store)
 
 
 # ------------------------------------------------------------------------- routes
@@ -160,9 +189,12 @@ async def append_lines(
     """Keep lines of a conversation, in order, behind those that are there. The same batch again changes nothing."""
     key = key_of(request, folder, session, subpath)
     check_media_type(headers_of(request), NDJSON)
-    await check_is_not_of_others(request, key)
     parts = parts_of(request.receive, request.scope["state"]["body"])  # type: ignore[arg-type]
-    kept = await intake_of(request).take(key, said_in(request), batch_in(request), parts)
+    said, ledger = said_in(request), Ledger(request)
+    await check_may_belong(request, said.session_id)
+    check = partial(check_is_not_of_others, request, key)
+    kept = await intake_of(request).take(key, said, batch_in(request), ledger.reads(parts), check)
+    await ledger.keep(kept.transcript)
     lines, generation = (kept.transcript.lines, kept.transcript.generation) if kept.transcript else (0, 0)
     members = {"success": True, "count": kept.lines, "duplicates": kept.duplicates}
     return answer(msgspec.json.encode(members | {"lines": lines, "generation": generation}))
@@ -204,7 +236,7 @@ async def delete_lines(
 ) -> JSONResponse:
     """Delete a conversation with all that is beside it, or what is at a subpath alone. None there is no error."""
     key = key_of(request, folder, session, subpath)
-    await check_is_not_of_others(request, key)
+    await check_is_not_of_others(request, key, await intake_of(request).find(key))
     deleted = await intake_of(request).delete(key)
     return answer(msgspec.json.encode({"success": True, "deleted": deleted}))
 
@@ -216,7 +248,9 @@ async def list_conversations(
     summaries: Annotated[bool, QueryParameter(description="With the summary of each, as it was put")] = False,
 ) -> JSONResponse:
     """The conversations in a folder, and when each last changed (milliseconds since 1970)."""
-    rows = await store_of(request).reader.rows(material.SESSIONS, (decoded_part("folder", folder),))
+    check_may_list(request)
+    all_rows = await store_of(request).reader.rows(material.SESSIONS, (decoded_part("folder", folder),))
+    rows = [row for *row, written_by, session_id in all_rows if await may_have(request, written_by, session_id)]
     items: list[dict[str, Any]] = [{"sessionId": session, "mtime": updated} for session, updated, *_ in rows]
     if summaries:
         for item, (_, _, summary, version, summarized) in zip(items, rows, strict=True):
@@ -228,9 +262,10 @@ async def list_conversations(
 @get("/api/transcripts/{folder:str}/{session:str}/subkeys", responses=gives(list[str], 422), tags=["transcripts"])
 async def list_subpaths(request: Call, folder: FromPath[str], session: FromPath[str]) -> JSONResponse:
     """The subpaths at which something is beside a conversation."""
-    key, caller = key_of(request, folder, session), caller_of(request)
+    key = key_of(request, folder, session)
     rows = await store_of(request).reader.rows(material.SUBPATHS, key[:2])
-    return answer(msgspec.json.encode([subpath for subpath, written_by in rows if may_have(caller, written_by)]))
+    own = [subpath for subpath, *whose in rows if await may_have(request, *whose)]
+    return answer(msgspec.json.encode(own))
 
 
 @get(

@@ -156,7 +156,7 @@ class Bench:
         self.server = server
         self.generator = generator
         self.readers = readers
-        self.client = httpx.Client(base_url=server.url, trust_env=False)
+        self.client = httpx.Client(base_url=server.url, trust_env=False, timeout=PATIENCE)
 
     def run(self, load: Load, readers: int, seconds: float) -> Measured:
         before, cpu = self.begin(), cpu_of_all(self.server.process.pid)

@@ -38,6 +38,7 @@ BOUND = {
     "of-alice-in-web": Bounds(users=("alice",), projects=("web",)),
 }
 OTHERS: dict[str, Role] = {"boss": "admin", "agents": "ingest", "controller": "control"}
+NOTE: dict[str, Any] = {"type": "note_added", "actor": "store", "data": {"text": "x"}}
 numbers = count(1)
 
 
@@ -322,11 +323,11 @@ def test_what_is_begun_again_is_the_same(store: Appliance) -> None:
 def test_who_wrote_an_event_follows_from_the_token_alone(store: Appliance) -> None:
     session_id = begun(store, "alice")
     forged = {"type": "action", "sessionId": session_id, "actor": "boss", "data": {"type": "x", "actor": "boss"}}
-    batch(store, "of-alice", forged, {"type": "note_added", "sessionId": session_id, "actor": "store"})
+    batch(store, "of-alice", forged, NOTE | {"sessionId": session_id})
     send(store, "agents", f"PATCH /api/state/{session_id}", {"actor": "boss"})
     ask(store, "POST", "/api/hooks/claude-code", cookie_for(store, "canary-agents-0123456789") | JSON,
         json.dumps({"session_id": session_id, "hook_event_name": "Stop", "actor": "boss"}))  # fmt: skip
-    batch(store, "boss", {"type": "note_added", "sessionId": session_id, "actor": "store"})
+    batch(store, "boss", NOTE | {"sessionId": session_id})
     actors = [event["actor"] for event in events_of(store, session_id)[4:]]
     assert actors == ["of-alice", "of-alice", "agents", "agents", "boss"]
     (entry,) = [action for action in whole(store, session_id)["actions"] if action["type"] == "x"]

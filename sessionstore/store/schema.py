@@ -143,9 +143,9 @@ def give_back_what_was_taken_in(connection: sqlite3.Connection) -> None:
 
 
 def say_who(connection: sqlite3.Connection) -> None:
-    """The full-text index is merged more seldom, too.
+    """Events have an actor, and more types; the full-text index is merged more seldom.
 
-    None changes a row that is there: a column at the end is null in rows that were written without it. So only the
+    None of it changes a row that is there: a column at the end is null in rows that were written without it. Only the
     text of the table is written anew, which takes as long with ten million events as with none.
     https://www.sqlite.org/lang_altertable.html#otheralter
     """

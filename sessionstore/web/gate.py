@@ -97,7 +97,7 @@ class Asked(NamedTuple):
 def asked_in(scope: Scope) -> Asked:
     given = scope["headers"]
     address = (scope.get("client") or ("",))[0]
-    user = scope["state"].get("user")
+    user = scope.get("state", {}).get("user")
     return Asked(scope.get("method", "GET"), scope["path"], given, dict(given), address, scope["scheme"], user)
 
 

@@ -57,8 +57,6 @@ WHERE kind IN ('tool_call', 'tool_result', 'tool_error');
 CREATE INDEX events_of_prompts ON events (cursor) WHERE kind = 'prompt';
 CREATE INDEX events_of_failures ON events (cursor) WHERE kind = 'tool_error';
 
-CREATE INDEX events_of_budgets ON events (cursor) WHERE type = 'budget_crossed';
-
 ------------------------------------------------------------------------------
 -- Derived: sessions
 ------------------------------------------------------------------------------
@@ -279,6 +277,12 @@ CREATE TABLE usage_sums (
 ) STRICT, WITHOUT ROWID;
 
 CREATE INDEX usage_sums_by_time ON usage_sums (quarter);
+
+/* What was told of a budget, so that it is told once. */
+CREATE TABLE budget_crossings (
+  cursor  INTEGER PRIMARY KEY,                     -- of the budget_crossed
+  data    TEXT NOT NULL CHECK (json_type(data) = 'object')
+) STRICT;
 
 ------------------------------------------------------------------------------
 -- Bookkeeping
@@ -971,6 +975,10 @@ CREATE TRIGGER usage_reported INSTEAD OF INSERT ON changes WHEN NEW.type = 'usag
                               AND o.session_id <> r.session_id AND NOT o.is_copy)
   FROM reports r WHERE cursor = NEW.cursor
   ON CONFLICT DO NOTHING;
+END;
+
+CREATE TRIGGER budget_crossed INSTEAD OF INSERT ON changes WHEN NEW.type = 'budget_crossed' BEGIN
+  INSERT INTO budget_crossings VALUES (NEW.cursor, NEW.data);
 END;
 
 /* A row of the ledger that comes (sign 1) or goes (-1). What counts elsewhere counts here not at all. */

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from sessionstore.model.lines import draft_of_line
-from sessionstore.store.appender import lose_silent
+from sessionstore.store.closing import lose_silent
 from sessionstore.upkeep.notices import Watch
 from sessionstore.webhook_targets import Target
 from tests.databases import Database, drafted

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from sessionstore.model.drafts import draft_of
 from sessionstore.model.events import TOLD_ABOUT
 from sessionstore.model.problems import Problem
-from sessionstore.store.appender import RECORD_EVENTS, STATE_VERSION, lose_silent
+from sessionstore.store.appender import RECORD_EVENTS, STATE_VERSION
+from sessionstore.store.closing import lose_silent
 from sessionstore.store.maintenance import index_search, purge
 from sessionstore.store.reader import CONNECTIONS
 from sessionstore.store.schema import (

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from sessionstore.model.events import STATE_TYPES, TOLD_ABOUT, Draft, Event, EventType, text_of_time
 from sessionstore.model.folds import state_at
 from sessionstore.model.problems import Problem
-from sessionstore.store.appender import COLUMNS, lose_silent
+from sessionstore.store.appender import COLUMNS
+from sessionstore.store.closing import lose_silent
 from sessionstore.store.maintenance import index_search, purge
 from sessionstore.store.schema import STATE_EVENTS
 from tests.databases import DERIVED, MIDNIGHT, Database, drafted, temporary_database, view

@@ -15,7 +15,8 @@ from sessionstore.admin.offline import appending
 from sessionstore.model.events import STORE, Draft
 from sessionstore.model.problems import Problem
 from sessionstore.settings import Settings
-from sessionstore.store.appender import Appender, DeleteUnchanged
+from sessionstore.store.appender import Appender
+from sessionstore.store.closing import DeleteUnchanged
 from sessionstore.store.maintenance import purge
 from sessionstore.store.owner import CannotStart
 from sessionstore.web.tokens import tokens_folder

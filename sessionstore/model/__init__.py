@@ -11,6 +11,8 @@ events       ids, times, JSON, the event and its draft
 redaction    secrets, taken out before anything is stored
 verbatim     the same of JSON that is kept as it was written
 coercion     a line that is not quite valid, kept as what it can be
+metadata     what callers may make of that of a session
+retries      whether what comes again says the same
 drafts       from what a caller sends to drafts of events
 lines        the same of the lines of a batch
 """

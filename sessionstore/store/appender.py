@@ -12,7 +12,7 @@ import logging
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from typing import Annotated, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
@@ -21,26 +21,22 @@ from sessionstore.model.events import (
     LOGS,
     NEW_SESSIONS,
     STATE_TYPES,
-    STORE,
     UNKNOWN_USER,
     Draft,
     Event,
     is_absurd,
     known_id,
 )
-from sessionstore.model.folds import DONE, METRICS, Document, encode
-from sessionstore.model.problems import Problem, fault, invalid, invalid_value, no_session
+from sessionstore.model.folds import DONE, Document, encode
+from sessionstore.model.metadata import fit_for_metadata
+from sessionstore.model.problems import Problem, fault, invalid, no_session
+from sessionstore.model.retries import is_same
 from sessionstore.store import rights
 from sessionstore.store.maintenance import purge
 from sessionstore.store.schema import OF_STATE
 
 logger = logging.getLogger(__name__)
 
-
-# --------------------------------------------------------------------- opening
-
-
-# ------------------------------------------------------------------- appending
 
 COLUMNS = ", ".join(Event.__struct_fields__)
 ROW = f"({', '.join('?' for _ in Event.__struct_fields__)})"
@@ -70,21 +66,6 @@ ORDER BY cursor"""
 }
 """Those of them that have to do with one goal or agent; values: session id, cursor, its id, and again."""
 
-ADDED = {
-    "session_created": ("sessionId",),
-    "session_deleted": ("sessionId", "by", "reason"),
-    "session_finalized": ("status", "outcome", "cancelledAgents"),
-    "metadata_updated": ("cancelledAgents",),
-    "usage_reported": ("costUsd", "costFrom", "priceTable"),
-    "goal_added": ("id", "description", "priority", "status"),
-    "agent_spawned": (
-        *("agentId", "type", "task", "status", "spawnedAt", "subsession", "completedAt", "endedBy", "toolUseId"),
-    ),
-    "agent_updated": ("completedAt", "endedBy"),
-}
-"""The members that the store adds to the data where the caller left them out."""
-
-MAX_COUNT = 2**53
 MAX_DOCUMENT = 4 << 20
 """Characters of a session's state or metadata beyond which they take no change."""
 
@@ -729,121 +710,6 @@ def creation_of(draft: Draft) -> Draft:
         by=draft.by,
         data={"initial": {}, "implicit": True, **begun},
     )
-
-
-def is_same(draft: Draft, event: Event) -> bool:
-    """Whether a draft says what is stored, apart from what the store added to it."""
-    kinds = {"session_resumed": "session_created"}
-    if kinds.get(draft.type, draft.type) != kinds.get(event.type, event.type):
-        return False
-    if (draft.patch, draft.agent_id) != (event.patch, event.agent_id):
-        return False
-    stored, added = folds.decode(event.data), ADDED.get(event.type, ())
-    given, kept = (coercion.in_metadata(event.type, data) for data in (draft.data, stored))
-    for members in (given, kept):
-        members.pop("titleFrom", None)  # the store's
-    if event.type in coercion.BEGINNINGS:
-        for name in ("continues", "project"):  # what the store may have added
-            if name not in given:
-                kept.pop(name, None)
-        if not kept and "metadata" not in draft.data:
-            stored.pop("metadata", None)
-    return is_same_data(draft.data, stored, added) or (
-        draft.is_lenient
-        and is_same_data(coercion.told(draft.type, draft.data), coercion.told(draft.type, stored), added)
-    )
-
-
-def is_same_data(given: Document, stored: Document, added: Iterable[str]) -> bool:
-    return given == {name: value for name, value in stored.items() if name in given or name not in added}
-
-
-class MetadataMembers(msgspec.Struct, rename="camel"):
-    """What callers may make of a session's metadata."""
-
-    model: str | None
-    yolo_mode: bool
-    token_usage: dict[str, Annotated[int, msgspec.Meta(ge=-MAX_COUNT, le=MAX_COUNT)]]
-    metrics: dict[str, int | float]
-    tags: list[str]
-
-
-def fit_for_metadata(document: Document, metrics: Document, event_type: str, draft: Draft) -> Draft:
-    """The draft; a lenient one has beside the metadata what it cannot hold. Raises Problem 422 for any other such."""
-
-    def is_fit(said: Document) -> bool:
-        try:
-            check_metadata(document, metrics, event_type, said)
-        except Problem:
-            return False
-        return True
-
-    if not draft.is_lenient:
-        check_metadata(document, metrics, event_type, draft.data)
-        return draft
-    return draft if is_fit(draft.data) else replace(draft, data=coercion.holdable(event_type, draft.data, is_fit))
-
-
-def check_metadata(document: Document, metrics: Document, event_type: str, said: Document) -> None:
-    """Raises Problem 422 where what is said would make something else of the metadata than what it is."""
-    shown = folds.metadata_shown(document, metrics, event_type, said)
-    try:
-        msgspec.convert(shown, MetadataMembers)
-    except msgspec.ValidationError as error:
-        raise invalid_value(error) from None
-    for name in METRICS:
-        number = shown["metrics"].get(name, 0)
-        if not isinstance(number, int) or abs(number) > MAX_COUNT:
-            raise invalid(f"$.metrics.{name}", f"must be a whole number of at most {MAX_COUNT}")
-
-
-# ---------------------------------------------------------------- housekeeping
-
-
-def lose_silent(appender: Appender, heard_before: str) -> list[Event]:
-    """HighWaterMark the active sessions lost whose last word came before `heard_before`; their events.
-
-    One that waits for a person is silent for a good reason, and stays as it is. One whose graph has come to its end,
-    and in which nobody is at work, has ended with its last word.
-    """
-    silent = appender.connection.execute(SILENT, (heard_before,)).fetchall()
-    return [
-        appender.append(
-            Draft(
-                type="session_finalized",
-                session_id=session_id,
-                timestamp=last,
-                actor=STORE,
-                data=dict(COMPLETED_IN_SILENCE),
-            )
-            if has_completed and not endings.agents_at_work(appender.connection, session_id)
-            else Draft(type="session_lost", session_id=session_id, actor=STORE, data={})
-        ).event
-        for session_id, last, has_completed in silent
-    ]
-
-
-SILENT = """
-SELECT s.session_id, e.timestamp, s.phase IS 'completed'
-FROM sessions s CROSS JOIN events e ON e.cursor = s.last_cursor WHERE s.status = 'active' AND s.heard < ?"""
-COMPLETED_IN_SILENCE = {"status": "success", "reason": "Its phase was completed, and nothing came after it"}
-
-
-class DeleteUnchanged:
-    """Work: delete a session unless it has moved on; then Problem 412, and it stays."""
-
-    def __init__(self, draft: Draft, last_cursor: int) -> None:
-        self.draft = draft
-        self.last_cursor = last_cursor
-
-    def __call__(self, appender: Appender) -> Appended:
-        appender.insert_entries()
-        row = appender.connection.execute(
-            "SELECT last_cursor FROM sessions WHERE session_id = ?", (self.draft.session_id,)
-        ).fetchone()
-        if row and row[0] != self.last_cursor:
-            raise Problem(412, f"The session has moved on: its last cursor is {row[0]} now")
-        return appender.append(self.draft)
 
 
 Decision = Callable[[Appender, Draft, KnownSession], Draft]

@@ -137,7 +137,7 @@ def give_back_what_was_taken_in(connection: sqlite3.Connection) -> None:
     """Events have an actor, and more types; there are a ledger of usage, conversations and checkpoints;
     sessions are found by their names."""
     say_who(connection)
-    create_missing(connection, "usage", "(TABLE|INDEX) (usage|events_of_budgets)")
+    create_missing(connection, "usage", "(TABLE|INDEX) (usage|budget)")
     create_missing(connection, "transcripts", "(UNIQUE )?(TABLE|INDEX) (transcript|checkpoint|claims|material)")
     find_sessions_by_their_names(connection)
 

@@ -21,8 +21,9 @@ from sessionstore.model.events import Draft, Event, text_of_time
 from sessionstore.model.problems import Problem, fault, unavailable
 from sessionstore.model.redaction import Redactor
 from sessionstore.prices import Prices
-from sessionstore.store.appender import Appended, Appender, EntryRefused, lose_silent
+from sessionstore.store.appender import Appended, Appender, EntryRefused
 from sessionstore.store.checkpoints import purge as purge_material
+from sessionstore.store.closing import lose_silent
 from sessionstore.store.disk import Disk, in_mib, size_of
 from sessionstore.store.folder import Ground
 from sessionstore.store.high_water_mark import HighWaterMark

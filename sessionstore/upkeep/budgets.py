@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 PAUSE = 1.0
 """Seconds from one look to the next, however much is used."""
-TOLD = "SELECT data FROM events WHERE type = 'budget_crossed' ORDER BY cursor DESC LIMIT 100000"
+TOLD = "SELECT data FROM budget_crossings"
 QUARTER = 900
 """Seconds."""
 

@@ -30,8 +30,8 @@ SELECT t.cursor, t.session_id, t.status, e.user_id, e.timestamp, e.data
 FROM status_changes t JOIN events e USING (cursor)
 WHERE t.cursor > ? AND t.status IN (SELECT value FROM json_each(?)) ORDER BY t.cursor LIMIT {AT_ONCE}"""
 CROSSINGS = f"""
-SELECT cursor, session_id, user_id, timestamp, data FROM events
-WHERE type = 'budget_crossed' AND cursor > ? AND cursor <= ? ORDER BY cursor LIMIT {AT_ONCE}"""
+SELECT e.cursor, e.session_id, e.user_id, e.timestamp, e.data FROM budget_crossings b JOIN events e USING (cursor)
+WHERE b.cursor > ? AND b.cursor <= ? ORDER BY b.cursor LIMIT {AT_ONCE}"""
 PENDING = "SELECT count(*) FROM status_changes WHERE cursor > ? AND status IN (SELECT value FROM json_each(?))"
 CALL = f"""
 SELECT cursor, session_id, coalesce(agent_id, ''), user_id, timestamp, coalesce(data ->> '$.tool', kind),

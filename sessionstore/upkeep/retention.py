@@ -24,7 +24,8 @@ from export.layout import open_reader
 from sessionstore.model.events import STORE, Draft, text_of_time
 from sessionstore.model.problems import Problem
 from sessionstore.settings import Settings
-from sessionstore.store.appender import Appended, Appender, DeleteUnchanged
+from sessionstore.store.appender import Appended, Appender
+from sessionstore.store.closing import DeleteUnchanged
 from sessionstore.store.folder import Moved
 from sessionstore.store.material import delete_of_session
 from sessionstore.store.writer import Writer

@@ -23,7 +23,7 @@ from sessionstore.model.drafts import draft_of, object_in
 from sessionstore.model.events import Draft, is_id, now, utc
 from sessionstore.model.folds import Document
 from sessionstore.model.problems import MEDIA_TYPE, Problem, invalid
-from sessionstore.store.appender import DeleteUnchanged
+from sessionstore.store.closing import DeleteUnchanged
 from sessionstore.store.reader import Page
 from sessionstore.store.search import Narrowed
 from sessionstore.store.selection import Which

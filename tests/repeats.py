@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 
-def repeated(name: str, *, few: float, many: float, variable: str) -> pytest.MarkDecorator:
-    """Run a test with `few` and, marked as long, with `many`, or as many as the environment says in `variable`."""
-    often = type(many)(os.environ.get(variable, many))
-    return pytest.mark.parametrize(name, [pytest.param(few, id="few"), pytest.param(often, id="many", marks=LONG)])
+def repeated(name: str, *, few: float | None = None, many: float, variable: str) -> pytest.MarkDecorator:
+    """Run a test with `few`, if that is worth its time, and, marked as long, with `many`, or as many as the environment
+    says in `variable`."""
+    often = pytest.param(type(many)(os.environ.get(variable, many)), id="many", marks=LONG)
+    return pytest.mark.parametrize(name, [often] if few is None else [pytest.param(few, id="few"), often])
 
 
 def marked(values: Iterable[Any], *, long: Container[Any]) -> list[Any]:

@@ -1227,7 +1227,7 @@ def test_how_webhooks_go_is_shown(page: Page, folder: Path, tmp_path: Path) -> N
         page.locator("#webhooks summary", has_text="Webhooks: failing, 1 waiting").click()
         row = page.locator("#webhooks tbody tr")
         expect(row).to_contain_text("ops (http://127.0.0.1:9)")
-        expect(row).to_contain_text("waiting, lost, failed, same call 5 times")
+        expect(row).to_contain_text("waiting, lost, failed, budget, same call 5 times")
         expect(row).to_contain_text("it cannot be reached: ConnectionRefusedError")
         assert "path" not in page.locator("#webhooks").inner_text()
 

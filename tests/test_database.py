@@ -439,6 +439,7 @@ state_writes = st.lists(
 
 @settings(max_examples=200)
 @given(state_writes)
+@pytest.mark.long
 def test_of_any_change_of_a_state_a_retry_hears_what_was_heard_the_first_time(written: list[Any]) -> None:
     with temporary_database() as database:
         heard = [appended for one in written if (appended := apply(database, (one[0], "s", *one[2:])))]

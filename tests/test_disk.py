@@ -93,7 +93,7 @@ def is_read(client: httpx.Client) -> bool:
     return [path for path in READS if client.get(path).status_code != 200] == []
 
 
-@repeated("rounds", few=2, many=20, variable="DISK_ROUNDS")
+@repeated("rounds", many=20, variable="DISK_ROUNDS")
 def test_however_often_full_it_loses_nothing_is_read_all_the_while_and_heals_within_seconds(
     disk: Path, rounds: int
 ) -> None:

@@ -452,6 +452,7 @@ def test_an_event_says_what_was_given_completed_by_the_store(http: httpx.Client,
 # -------------------------------------------------------------------- large answers
 
 
+@pytest.mark.long
 def test_an_answer_holds_a_bounded_number_of_bytes_and_says_how_to_go_on(folder: Path, session_id: str) -> None:
     text = "x" * (MEBIBYTE - 4096)
     large = [{"type": "note", "text": text} for _ in range(80)]

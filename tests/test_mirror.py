@@ -108,7 +108,7 @@ def test_the_database_is_opened_by_nobody_but_sqlite(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------ kills
 
 
-@repeated("kills", few=2, many=10, variable="TREE_KILLS")
+@repeated("kills", many=10, variable="TREE_KILLS")
 def test_a_tree_outlives_kills_in_the_middle_of_it(tmp_path: Path, kills: int) -> None:
     moments = random.Random(7)
     with Appliance(tmp_path / "store") as server:

@@ -25,6 +25,7 @@ import pytest
 from sessionstore.store import high_water_mark as mark
 from tests.appliance import Appliance
 from tests.commands import export, is_done, is_refused
+from tests.repeats import marked
 
 FAR = "2999-01-01"
 COMMAND = re.compile(r"`python -m export ([^`]*)`")
@@ -94,7 +95,10 @@ def spoil_database(store: Store) -> None:
 # ------------------------------------------------------- the ways out of a finding
 
 
-@pytest.mark.parametrize("harm", [remove_database, spoil_database])
+HARMS = pytest.mark.parametrize("harm", marked([spoil_database, remove_database], long=[remove_database]))
+
+
+@HARMS
 def test_the_way_out_that_is_named_brings_all_back_from_the_tree(store: Store, harm: Any) -> None:
     store.log(number=30)
     events = store.events()
@@ -110,7 +114,7 @@ def test_the_way_out_that_is_named_brings_all_back_from_the_tree(store: Store, h
     assert store.log() == events[-1]["cursor"] + 1
 
 
-@pytest.mark.parametrize("harm", [remove_database, spoil_database])
+@HARMS
 def test_the_way_out_that_is_named_brings_back_what_a_backup_has(without_tree: Store, harm: Any) -> None:
     store = without_tree
     store.log(number=30)
@@ -196,7 +200,7 @@ def test_a_database_that_is_there_is_put_beside_and_only_when_told(store: Store)
     assert not list(store.folder.glob("*.part*"))
 
 
-@pytest.mark.parametrize("offset", [100, 60_000])
+@pytest.mark.parametrize("offset", marked([100, 60_000], long=[60_000]))
 def test_a_backup_that_has_changed_is_not_restored(store: Store, tmp_path: Path, offset: int) -> None:
     store.log(number=100)
     copy = tmp_path / "copy.db"

@@ -146,6 +146,7 @@ def test_an_archive_that_is_damaged_deletes_nothing(folder: Path, tmp_path: Path
         assert sessions_in(server) == ["s000"]
 
 
+@pytest.mark.long
 def test_a_database_that_is_too_large_loses_its_oldest_sessions_and_gives_the_space_back(folder: Path) -> None:
     fill(folder, 40, entries=50, size=20_000)
     path = folder / "sessions.db"

@@ -187,7 +187,7 @@ class Soak:
 
 
 @pytest.mark.timeout(180 + 120 * MINUTES)
-@repeated("minutes", few=0.15, many=MINUTES, variable="SOAK_MINUTES")
+@repeated("minutes", many=MINUTES, variable="SOAK_MINUTES")
 def test_a_mixed_load_with_everything_going_wrong(tmp_path: Path, minutes: float) -> None:
     with Appliance(tmp_path) as server:
         for number in range(SESSIONS):

@@ -294,6 +294,7 @@ def test_what_the_tree_still_has_is_not_given_up_to_a_power_cut(folder: Path) ->
     assert "--newer" in finding.detail
 
 
+@pytest.mark.long
 def test_a_loss_that_was_accepted_is_no_finding_and_its_cursors_are_not_given_again(folder: Path) -> None:
     with Appliance(folder) as appliance:
         cursor = post(appliance, "/api/actions/s", {"type": "x"}).json()["cursor"]

@@ -142,7 +142,7 @@ def dies(kind, at):
     prepare_writer(connection, "full")
     os._exit(0)
 
-for kind, step in (("statement", 5), ("byte", 3000)):
+for kind, step in (("statement", 9), ("byte", 8000)):
     at = 1 if kind == "statement" else 33_000
     while dies(kind, at):
         at += step

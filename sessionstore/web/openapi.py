@@ -108,7 +108,7 @@ OF_TELEMETRY = RequestBody(
     required=True,
 )
 TRANSCRIPT = RequestBody(
-    content={NDJSON: OpenAPIMediaType(schema=Schema(type=OpenAPIType.STRING))},
+    content={NDJSON: OpenAPIMediaType(schema=Schema())},
     description="Lines of a conversation, kept as they are",
     required=True,
 )

@@ -185,7 +185,7 @@ def the_dashboard_shows_them(scene: Scene) -> str:
         for session_id in scene.sessions.values():
             expect(page.get_by_text(session_id).first).to_be_visible()
         page.goto(f"{scene.world.url}/#/session/{scene.sessions['claude']}/agents")
-        expect(page.get_by_text("safety-reviewer").locator("visible=true").first).to_be_visible()
+        expect(page.get_by_text("Review the rule").locator("visible=true").first).to_be_visible()
         must(not errors, f"the page says {errors}")
     return "all three, and the reviewer of Claude Code"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from .composed import IMAGES, PROJECT, SERVICES, STORE, TAG, Composed
 from .worlds import eventually
 
 OWN = """FROM python:3.12-slim
-COPY hook_agent.py /opt/
+COPY hook_agent.py containers/hook_agent_run.py /opt/
 ENV SESSION_SERVICE_URL=http://session-storage:9000 SESSION_TOKEN_FILE=/run/session-store/token
 CMD ["python", "/opt/hook_agent.py", "run", "--output-lines", "5", "--", "echo", "hello"]
 """
@@ -71,7 +72,9 @@ def a_container_of_ones_own_is_a_session(scene: Scene) -> str:
     image = f"{PROJECT}-own"
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "Dockerfile").write_text(OWN)
-        (Path(folder) / "hook_agent.py").write_text((REPOSITORY / "hook_agent.py").read_text())
+        (Path(folder) / "containers").mkdir()
+        for file in ("hook_agent.py", "containers/hook_agent_run.py"):
+            shutil.copy(REPOSITORY / file, Path(folder) / file)
         world.docker("build", "--quiet", "--tag", image, folder, within=OWN_SECONDS)
     try:
         network, token = f"{PROJECT}_sessions", f"{PROJECT}_agent-token:/run/session-store:ro"

@@ -22,7 +22,13 @@ from .worlds import AGENTS, Failed, command
 
 CONTAINERS = REPOSITORY / "containers"
 FOLDERS = {"customer": "fly_achensee_customer", "email": "email_solver"}
-CLAUDE_FILES = ("hook_agent.py", "containers/hook_agent.mjs", "containers/fly_achensee_claude/session.mjs")
+CLAUDE_FILES = (
+    "hook_agent.py",
+    "containers/hook_agent_facts.py",
+    "containers/hook_agent_install.py",
+    "containers/hook_agent.mjs",
+    "containers/fly_achensee_claude/session.mjs",
+)
 SECONDS = 60.0
 
 

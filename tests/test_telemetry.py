@@ -18,7 +18,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.trace import Status, StatusCode
 
 from tests.appliance import Appliance
-from tests.peers import resident_bytes
+from tests.peers import most_resident_bytes, resident_bytes
 from tests.problems import assert_problem
 from tests.test_events import events_of
 from tests.test_usage import metadata_of, usage_of
@@ -313,9 +313,47 @@ def test_protobuf_is_answered_in_protobuf(http: httpx.Client) -> None:
     assert answer.headers["content-type"].startswith("application/x-protobuf")
 
 
+def within(tag: int, body: bytes) -> bytes:
+    """A message of protobuf as a member of another."""
+    size, head = len(body), bytearray([tag])
+    while size > 127:
+        head.append(size & 127 | 128)
+        size >>= 7
+    return bytes(head) + bytes([size]) + body
+
+
+NEARLY_ALL = (4 << 20) - 100
+RECORDS = within(0x0A, within(0x12, b"\x12\x00" * (NEARLY_ALL // 2)))
+ATTRIBUTES = within(0x0A, within(0x12, within(0x12, b"\x32\x00" * (NEARLY_ALL // 2))))
+ARRAY = within(0x0A, within(0x12, within(0x12, within(0x2A, within(0x2A, b"\x0a\x00" * (NEARLY_ALL // 2))))))
+OBJECTS = b'{"resourceLogs":[' + b"{}," * (NEARLY_ALL // 3) + b"{}]}"
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "status"),
+    [
+        (RECORDS, "application/x-protobuf", 413),
+        (ATTRIBUTES, "application/x-protobuf", 200),
+        (ARRAY, "application/x-protobuf", 200),
+        (OBJECTS, "application/json", 200),
+        (OBJECTS + b" " * 200, "application/json", 413),
+    ],
+    ids=["records", "attributes", "array", "objects", "too large"],
+)
+def test_the_widest_that_may_come_takes_bounded_memory(
+    appliance: Appliance, http: httpx.Client, body: bytes, kind: str, status: int
+) -> None:
+    post(http, "logs", b"", **{"content-type": "application/x-protobuf"})
+    before = most_resident_bytes(appliance.process.pid)
+    answer = post(http, "logs", gzip.compress(body, 1), **{"content-type": kind, "content-encoding": "gzip"})
+    assert answer.status_code == status, answer.text
+    assert http.get("/health").status_code == 200
+    assert most_resident_bytes(appliance.process.pid) < before + (350 << 20)
+
+
 def test_a_bomb_is_refused_and_leaves_no_memory_behind(appliance: Appliance, http: httpx.Client) -> None:
     bomb = gzip.compress(b" " * (64 << 20), 9)
-    post(http, "logs", gzip.compress(b" " * (31 << 20)), **{"content-encoding": "gzip"})
+    post(http, "logs", gzip.compress(b" " * (3 << 20)), **{"content-encoding": "gzip"})
     before = resident_bytes(appliance.process.pid)
     for _ in range(5):
         assert_problem(post(http, "logs", bomb, **{"content-encoding": "gzip"}), 413)

@@ -315,6 +315,13 @@ def test_what_a_conversation_says_of_requests_is_in_the_ledger(http: httpx.Clien
     assert kinds == {"session_created", "action", "usage_reported"}, "and nothing else"
 
 
+def test_a_line_that_is_odd_or_very_wide_says_what_it_used(http: httpx.Client, shipping: str) -> None:
+    wide = answer_of(shipping, 2, toolUseResult=[{}] * 500_000)
+    half = answer_of(shipping, 1, text="half a character: \ud83d")
+    ship(http, shipping, half, wide, answer_of(shipping, 3, requestId=7), {"message": "usage"})
+    assert usage_of(http, shipping)["total"]["requests"] == 2
+
+
 @pytest.mark.parametrize("request_id", [None, "", "the-same-for-all"])
 def test_gateways_that_call_each_request_the_same_or_nothing_are_counted_right(
     http: httpx.Client, shipping: str, request_id: str | None

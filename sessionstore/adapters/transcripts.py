@@ -1,27 +1,56 @@
 """Lines of a conversation, as Claude Code and the Agent SDK write them: what their requests to models used.
 
 One answer of a model is several lines, a content block each, with the same id and the same or growing usage. The format
-is Claude Code's own and may change: what is not known is passed over.
+is Claude Code's own and may change: what is not known is passed over, and is not even built: a line may have 32 MiB.
 """
 
 from __future__ import annotations
 
 import hashlib
-from typing import Any
 
 import msgspec
 
 from sessionstore.model.coercion import id_of
-from sessionstore.model.folds import Document, decode, encode
+from sessionstore.model.events import decoded
+from sessionstore.model.folds import Document, encode
+from sessionstore.model.problems import Problem
 
 SYNTHETIC = "<synthetic>"
 """The model of what Claude Code says itself."""
-TOKENS = {
-    "inputTokens": "input_tokens",
-    "outputTokens": "output_tokens",
-    "cacheReadTokens": "cache_read_input_tokens",
-    "cacheWriteTokens": "cache_creation_input_tokens",
-}
+
+
+class CacheWrites(msgspec.Struct):
+    ephemeral_1h_input_tokens: int | None = None
+
+
+class OutputDetails(msgspec.Struct):
+    thinking_tokens: int | None = None
+
+
+class MessageUsage(msgspec.Struct):
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cache_read_input_tokens: int | None = None
+    cache_creation_input_tokens: int | None = None
+    cache_creation: CacheWrites | None = None
+    output_tokens_details: OutputDetails | None = None
+    speed: str | None = None
+
+
+class ModelMessage(msgspec.Struct):
+    model: str | None = None
+    id: str | None = None
+    usage: MessageUsage | None = None
+
+
+class AssistantLine(msgspec.Struct, rename="camel"):
+    """Of a line of a conversation what says what a request used."""
+
+    message: ModelMessage
+    request_id: str | None = None
+    agent_id: str | None = None
+    prompt_id: str | None = None
+    timestamp: str | None = None
 
 
 def reports_in(lines: bytes) -> list[Document]:
@@ -36,43 +65,38 @@ def reports_in(lines: bytes) -> list[Document]:
 def report_in(line: bytes) -> Document | None:
     """What a line says of a request to a model; None: nothing."""
     try:
-        said = decode(line)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        said: AssistantLine = decoded(line, AssistantLine)
+    except (Problem, msgspec.ValidationError, RecursionError):
         return None
-    message = said.get("message") if isinstance(said, dict) else None
-    usage = message.get("usage") if isinstance(message, dict) else None
-    if not isinstance(message, dict) or not isinstance(usage, dict) or message.get("model") in (None, SYNTHETIC):
+    message, usage = said.message, said.message.usage
+    key = said.request_id or message.id
+    if usage is None or not key or message.model in (None, SYNTHETIC):
         return None
-    tokens = {name: count(usage.get(own)) for name, own in TOKENS.items()}
-    request, answer = said.get("requestId"), message.get("id")
-    own = f"{answer}" if request else f"{answer}:{tokens['inputTokens']}:{tokens['cacheReadTokens']}"
-    of_an_hour = count(member(usage, "cache_creation", "ephemeral_1h_input_tokens"))
-    report = tokens | {
+    into, read = count(usage.input_tokens), count(usage.cache_read_input_tokens)
+    of_an_hour = count(usage.cache_creation.ephemeral_1h_input_tokens) if usage.cache_creation else 0
+    details = usage.output_tokens_details
+    report = {
         "source": "transcript",
-        "requestKey": request or answer,
-        "messageId": own,
+        "requestKey": key,
+        "messageId": f"{message.id}" if said.request_id else f"{message.id}:{into}:{read}",
         "provider": "anthropic",
-        "model": message.get("model"),
-        "agentId": id_of(said.get("agentId")) or None,
-        "promptId": said.get("promptId"),
-        "cacheWriteTokens": max(0, tokens["cacheWriteTokens"] - of_an_hour),
+        "model": message.model,
+        "agentId": id_of(said.agent_id) or None,
+        "promptId": said.prompt_id,
+        "inputTokens": into,
+        "outputTokens": count(usage.output_tokens),
+        "cacheReadTokens": read,
+        "cacheWriteTokens": max(0, count(usage.cache_creation_input_tokens) - of_an_hour),
         "cacheWrite1hTokens": of_an_hour,
-        "reasoningTokens": count(member(usage, "output_tokens_details", "thinking_tokens")),
-        "speed": "fast" if usage.get("speed") == "fast" else None,
-        "at": said.get("timestamp"),
+        "reasoningTokens": count(details.thinking_tokens) if details else 0,
+        "speed": "fast" if usage.speed == "fast" else None,
+        "at": said.timestamp,
     }
-    return {name: value for name, value in report.items() if value is not None} if report["requestKey"] else None
+    return {name: value for name, value in report.items() if value is not None}
 
 
-def member(owner: Document, *names: str) -> Any:
-    found: Any = owner
-    for name in names:
-        found = found.get(name) if isinstance(found, dict) else None
-    return found
-
-
-def count(value: Any) -> int:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
+def count(value: int | None) -> int:
+    return max(0, value or 0)
 
 
 def event_of(report: Document, session_id: str) -> bytes:

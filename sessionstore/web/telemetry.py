@@ -22,6 +22,8 @@ from sessionstore.web.openapi_models import gives
 from sessionstore.web.request import Call, caller_of, check_media_type, headers_of, read_body, store_of
 
 CODING = b"content-encoding"
+MAX_BYTES = 4 << 20
+"""Of a request, unpacked: of the smallest records that there are it takes 70 times as much memory to read."""
 REJECTED = {"logs": "rejectedLogRecords", "traces": "rejectedSpans", "metrics": "rejectedDataPoints"}
 
 
@@ -40,35 +42,35 @@ async def receive_telemetry(request: Call) -> Response[bytes]:
     signal = PATHS[request.scope["path"].rstrip("/")]
     store, headers = store_of(request), headers_of(request)
     media_type = check_media_type({name: value for name, value in headers.items() if name != CODING}, JSON, PROTOBUF)
-    body = await read_body(request.receive, limit := store.settings.max_batch_bytes)  # type: ignore[arg-type]
+    body = await read_body(request.receive, MAX_BYTES)  # type: ignore[arg-type]
     coding = headers.get(CODING, b"identity").lower()
-    lines = await store.writer.beside(lines_of, signal, body, coding, limit, media_type == JSON)
+    lines = await store.writer.beside(lines_of, signal, body, coding, media_type == JSON)
     said = await stored_lines(lines, caller_of(request), store) if lines else {}
     return told(signal, said, media_type)
 
 
-def lines_of(signal: Signal, body: bytes, coding: bytes, limit: int, is_json: bool) -> bytes:
+def lines_of(signal: Signal, body: bytes, coding: bytes, is_json: bool) -> bytes:
     """The lines of a batch that the records of a request become. Raises Problem 400, 413, 415."""
-    found = EVENTS[signal](records(signal, unpacked(body, coding, limit), is_json=is_json))
+    found = EVENTS[signal](records(signal, unpacked(body, coding), is_json=is_json))
     lines = [msgspec.json.encode(line) for line in found]
     if len(lines) > MAX_LINES:
         raise Problem(413, f"A request may become at most {MAX_LINES} events: let the exporter send smaller batches")
     return b"\n".join(lines)
 
 
-def unpacked(body: bytes, coding: bytes, limit: int) -> bytes:
-    """Raises Problem 400 for what is no gzip, 413 for what would be more than `limit` bytes, 415 for other codings."""
+def unpacked(body: bytes, coding: bytes) -> bytes:
+    """Raises Problem 400 for what is no gzip, 413 for what would be more than MAX_BYTES, 415 for other codings."""
     if coding == b"identity":
         return body
     if coding != b"gzip":
         raise Problem(415, "The body must be sent as it is, or as gzip", headers={"accept-encoding": "gzip, identity"})
     unzip = zlib.decompressobj(wbits=31)
     try:
-        plain = unzip.decompress(body, limit + 1)
+        plain = unzip.decompress(body, MAX_BYTES + 1)
     except zlib.error as error:
         raise Problem(400, f"The body is no gzip: {error}") from None
-    if len(plain) > limit:
-        raise Problem(413, f"The body may have at most {limit} bytes when it is unpacked")
+    if len(plain) > MAX_BYTES:
+        raise Problem(413, f"The body may have at most {MAX_BYTES} bytes when it is unpacked: send smaller batches")
     if not unzip.eof:
         raise Problem(400, "The body is no gzip: it ends too soon")
     return plain

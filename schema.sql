@@ -173,7 +173,9 @@ CREATE TABLE ended_asks (
   reason      TEXT NOT NULL,
   tool_use_id TEXT,
   deadline    TEXT,
-  ended       INTEGER NOT NULL                 -- cursor of the event that ended it: an `answered`, or a word of the agent
+  ended       INTEGER NOT NULL,                -- cursor of the event that ended it
+  status      TEXT NOT NULL                    -- closed: by a word of the agent, its end, or the deadline
+              CHECK (status IN ('answered', 'closed'))
 ) STRICT;
 
 CREATE INDEX ended_asks_by_session ON ended_asks (session_id, cursor);
@@ -723,7 +725,8 @@ END;
 
 CREATE TRIGGER ask_closed AFTER DELETE ON asks BEGIN
   INSERT INTO ended_asks
-  SELECT OLD.cursor, OLD.session_id, OLD.told, OLD.agent_id, OLD.reason, OLD.tool_use_id, OLD.deadline, last_cursor
+  SELECT OLD.cursor, OLD.session_id, OLD.told, OLD.agent_id, OLD.reason, OLD.tool_use_id, OLD.deadline, last_cursor,
+         iif((SELECT type FROM events WHERE cursor = last_cursor) = 'answered', 'answered', 'closed')
   FROM sessions WHERE session_id = OLD.session_id AND OLD.reason <> 'input';
   UPDATE sessions SET status = 'active'
   WHERE session_id = OLD.session_id AND status = 'waiting'

@@ -21,6 +21,7 @@ telemetry        OTLP/HTTP: /v1/logs, /v1/metrics, /v1/traces
 usage            routes of what was used and what it cost
 transcripts      the lines of conversations
 checkpoints      the threads of LangGraph
+control          what agents ask, what people answer and order
 api              every other route
 pages            the dashboard, the documentation
 server           the socket, the deadlines, the signals

@@ -146,6 +146,8 @@ def facts(settings: Settings, port: int, tokens: Tokens) -> dict[str, str]:
         )
     elif tokens:
         access = "by the tokens that are set"
+    elif controls := tokens.made("control"):
+        access += f"; who answers and orders needs the token in {controls}"
     if short := tokens.short():
         access += f"; too short, and may be guessed: {', '.join(short)}"
     return {"Dashboard": dashboard, "API": f"{at}/schema", "Data": str(settings.directory), "Access": access}

@@ -153,11 +153,15 @@ class Outbox:
 
     # ---- a poll
 
-    async def poll(self, session_id: str, poll: Poll) -> list[Document]:
-        """What there is to carry out; nothing, where there is none for as long as the poll waits."""
+    async def changed(self, session_id: str, seconds: float) -> None:
+        """Until something was committed in a session, or the time is over."""
+        line = self.lines.setdefault(session_id, Line())
+        await line.changed(line.changes, seconds)
+
+    async def poll(self, session_id: str, poll: Poll, until: float) -> list[Document]:
+        """What there is to carry out; nothing, where there is none until then, by time.monotonic."""
         line = self.lines.setdefault(session_id, Line())
         line.polled = time.monotonic()
-        until = line.polled + poll.wait
         with waiting_for(line) as wait_for:
             while True:
                 since = line.changes

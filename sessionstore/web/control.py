@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -14,7 +15,7 @@ from sessionstore.appliance import Store
 from sessionstore.model import control
 from sessionstore.model.drafts import checked, told_in
 from sessionstore.model.events import Draft
-from sessionstore.model.folds import encode
+from sessionstore.model.folds import Document, encode
 from sessionstore.model.problems import Problem, no_session
 from sessionstore.store import control as stored
 from sessionstore.store.selection import conditions, one_of
@@ -32,6 +33,9 @@ from sessionstore.web.request import (
     session_in_path,
     store_of,
 )
+
+LOOK_SECONDS = 1.0
+"""How often it is looked whether a session that was not there has come."""
 
 AskStatus = Literal["open", "answered", "closed"]
 
@@ -125,27 +129,35 @@ async def poll_control(request: Call, session_id: FromPath[str]) -> Response[Any
     """What there is for an agent to carry out, for its own side: of the token that wrote the session. 204: nothing."""
     session_id = session_in_path(session_id)
     poll = checked(await object_of(request), control.Poll)
-    outbox = store_of(request).outbox
-    await check_own(request, session_id)
     more = {name: value for name, value in (("at", poll.at), ("agentId", poll.agent_id)) if value is not None}
     drafts = stored.settlements(session_id, poll.done, poll.refused, more, caller_of(request).sign)
-    await outbox.settle(drafts)
-    items = await while_connected(request, outbox.poll(session_id, poll))
+    items = await while_connected(request, offered(request, session_id, poll, drafts))
     if not items:
         return Response(None, status_code=204)
     return answer(msgspec.json.encode({"items": items}))
 
 
-async def check_own(request: Call, session_id: str) -> None:
-    """Raises Problem 404 for a session that is not there, or that another token writes."""
+async def offered(request: Call, session_id: str, poll: control.Poll, drafts: list[Draft]) -> list[Document]:
+    """Raises Problem 404 where the session is not there, or another token's, for as long as the poll waits."""
+    outbox, until = store_of(request).outbox, time.monotonic() + poll.wait
+    while not await is_own(request, session_id):
+        left = until - time.monotonic()
+        if left <= 0 or outbox.is_closed:
+            raise no_session(session_id)
+        await outbox.changed(session_id, min(left, LOOK_SECONDS))
+    await outbox.settle(drafts)
+    return await outbox.poll(session_id, poll, until)
+
+
+async def is_own(request: Call, session_id: str) -> bool:
+    """Whether there is this session, and it is one that this token has written."""
     caller = caller_of(request)
     values: dict[str, object] = {"id": session_id, "actor": "" if caller.token is None else caller.token.name}
     row = await store_of(request).reader.row(stored.WRITTEN_BY, values)
     bounds = caller.token and caller.token.bounds
     if row is None or (bounds and not bounds.hold(*row[:3])):
-        raise no_session(session_id)
-    if caller.role == "ingest" and not bounds and not row[3]:
-        raise no_session(session_id)
+        return False
+    return caller.role != "ingest" or bool(bounds or row[3])
 
 
 async def while_connected(request: Call, work: Any) -> Any:

@@ -540,6 +540,15 @@ class LoggedIn(Shape, kw_only=True):
     role: str
 
 
+class LoginState(Shape, kw_only=True):
+    """As whom a browser comes; `pageToken`: null for who sends a token with each request."""
+
+    role: str | None
+    name: str | None
+    can_control: bool
+    page_token: str | None
+
+
 class LoggedOut(Shape, kw_only=True):
     """The cookie is gone."""
 

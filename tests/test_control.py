@@ -252,7 +252,7 @@ def test_only_control_answers_and_an_agent_has_what_its_own_token_wrote(
 def test_a_cookie_answers_from_our_own_page_alone_and_from_a_fresh_one(server: Appliance, agent: Side) -> None:
     ask = agent.ask()
     with httpx.Client(base_url=server.url) as browser:
-        assert browser.get("/api/login").json() == {"role": None, "name": None, "canControl": False, "pageToken": None}
+        assert browser.get("/api/login").status_code == 401
         browser.post("/api/login", json={"token": PEOPLE["carol"]}).raise_for_status()
         known = browser.get("/api/login").json()
         assert (known["role"], known["name"], known["canControl"]) == ("control", "carol", True)
@@ -280,7 +280,8 @@ def test_where_all_is_open_answers_are_not(tmp_path: Path) -> None:
         assert agent.answer(ask).status_code == 401 and "tokens/control" in agent.answer(ask).json()["detail"]
         path = tmp_path / "tokens" / "control"
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
-        assert browser.post("/api/login", json={"token": "another-that-is-long"}).status_code == 401
+        browser.post("/api/login", json={"token": "another"}).raise_for_status()
+        assert browser.get("/api/login").json() == {"role": None, "name": None, "canControl": False, "pageToken": None}
         browser.post("/api/login", json={"token": path.read_text().strip()}).raise_for_status()
         fresh = {"Origin": server.url, "X-Page-Token": browser.get("/api/login").json()["pageToken"]}
         agent.poll(ask=ask)
@@ -304,7 +305,7 @@ def test_where_all_is_open_answers_are_not(tmp_path: Path) -> None:
         ({"decision": "deny", "input": {}}, 422, "$.input"),
         ({"decision": "allow", "input": []}, 422, "$.input"),
         ({"decision": "allow", "input": {"command": "x" * 70_000}}, 422, "$.input"),
-        ({"decision": "allow", "input": {"command": "curl -H 'Authorization: Bearer abcdefghijklmnop12'"}}, 422, "$.input"),
+        ({"decision": "allow", "input": {"command": "curl -H 'Authorization: Bearer abcdefghijkl12'"}}, 422, "$.input"),
         ({"decision": "allow", "input": {"command": "echo [redacted:bearer]"}}, 422, "$.input"),
         ({"decision": "allow", "eventId": "../x"}, 422, "$.eventId"),
     ],

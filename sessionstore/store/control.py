@@ -65,6 +65,12 @@ LISTED = f"{DOCUMENT} AS document, a.cursor, a.session_id, a.status, a.reason"
 NAMED = "SELECT ask FROM named_asks WHERE event_id = :name AND (:session IS NULL OR session_id = :session)"
 FOUND = asks(STANDING, f"a.cursor IN ({NAMED})")
 """The asks that an event of this name, in this session or any, has told of: rows of Ask."""
+AWAITED = asks(
+    STANDING,
+    f"""a.cursor IN ({NAMED} UNION SELECT cursor FROM asks WHERE session_id = :session AND tool_use_id = :at
+                UNION SELECT cursor FROM ended_asks WHERE session_id = :session AND tool_use_id = :at)""",
+)
+"""The same of one that waits in a session, and may also say of which call."""
 
 
 class Ask(NamedTuple):

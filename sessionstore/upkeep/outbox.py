@@ -19,7 +19,7 @@ from sessionstore.model.control import Poll
 from sessionstore.model.events import STORE, Draft, Event, now
 from sessionstore.model.folds import Document, encode
 from sessionstore.model.problems import Problem
-from sessionstore.store.control import DUE, FOUND, OPEN_ITEMS, Ask, Item, Settle
+from sessionstore.store.control import AWAITED, DUE, OPEN_ITEMS, Ask, Item, Settle
 from sessionstore.store.reader import Reader
 from sessionstore.store.writer import Writer
 
@@ -182,8 +182,8 @@ class Outbox:
         async with self.reader.lend() as connection:
             ask = None
             if poll.ask is not None:
-                found = await connection.rows(FOUND, {"name": poll.ask, "session": session_id})
-                ask = Ask(*found[0]) if found else None
+                found = await connection.rows(AWAITED, {"name": poll.ask, "session": session_id, "at": poll.at})
+                ask = max((Ask(*row) for row in found), key=lambda ask: ask.cursor, default=None)
             rows = await connection.rows(OPEN_ITEMS, values | {"ask": None if ask is None else ask.cursor})
         items = [Item(*row) for row in rows]
         settled = {*poll.done, *poll.refused}

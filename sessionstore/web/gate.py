@@ -43,13 +43,10 @@ FILES = (
 )
 """What an agent's machine fetches; nothing in them is secret."""
 PUBLIC = frozenset(
-    {
-        *product(READS, ("/", "/health", *(f"/{name}" for name in FILES))),
-        *product((*READS, "POST", "DELETE"), ("/api/login",)),
-    }
+    {*product(READS, ("/", "/health", *(f"/{name}" for name in FILES))), *product(("POST", "DELETE"), ("/api/login",))}
 )
-AGENT_READS = re.compile(r"/ready|/api/sessions/(?!user/)[^/]+(/resume)?|/api/state/[^/]+")
-"""What an agent needs to read: its session, its state, and how to go on."""
+AGENT_READS = re.compile(r"/ready|/api/login|/api/sessions/(?!user/)[^/]+(/resume)?|/api/state/[^/]+")
+"""What an agent needs to read: its session, its state, and how to go on; and who it is."""
 MATERIAL = ("/api/transcripts/", "/api/checkpoints")
 """Below these is what agents' programs left here, to have it back or take it away."""
 VALUES_OF_A_THREAD = re.compile(r"/api/checkpoints/[^/]+/?")

@@ -55,6 +55,7 @@ class Store:
             ground=self.ground,
             redactor=Redactor(settings.own_patterns),
             prices=Prices(settings.prices),
+            spared=lambda: self.outbox.reachable(),
             at_end=self.mirror.stop,
         )
         self.reader = Reader(settings.database)

@@ -212,6 +212,8 @@ READERS_READ = (
     "GET /api/checkpoints",
     "GET /api/webhooks",
     "GET /api/asks",
+    "GET /api/orders",
+    "GET /api/sessions/{session_id}/orders",
     "GET /metrics",
     "GET /api/sessions",
     "GET /api/sessions/user/{user_id}",
@@ -271,7 +273,11 @@ WRITES: dict[str, dict[str, object]] = {
 NOTES: dict[str, dict[str, object]] = {"POST /api/sessions/{session_id}/notes": {"text": "Look at this"}}
 """Each with a body that is right; ID stands for the session."""
 POLL = "POST /api/sessions/{session_id}/control"
-CONTROLS: dict[str, dict[str, object]] = {"POST /api/asks/{ask_id}/answer": {"decision": "deny"}}
+CONTROLS: dict[str, dict[str, object]] = {
+    "POST /api/asks/{ask_id}/answer": {"decision": "deny"},
+    "POST /api/sessions/{session_id}/orders": {"order": "pause"},
+    "POST /api/orders": {"order": "say", "text": "Well done", "userId": "alice"},
+}
 BODIES = WRITES | NOTES | CONTROLS | {POLL: {"ask": "ask-ID"}}
 DELETES = ("DELETE /api/sessions/{session_id}",)
 
@@ -455,6 +461,8 @@ def test_a_role_may_do_what_the_table_says_and_nothing_else(
         "GET /datasette": 307,
         "GET /schema/{path}": 404,
         POLL: 204,
+        "POST /api/sessions/{session_id}/orders": 201,
+        "POST /api/orders": 201,
     }.get(operation, 200)
     changes = operation in WRITES | NOTES | CONTROLS or operation in DELETES
     for credentials in (bearer(named.good[role]), *([bearer(TOKENS[role]), cookies[role]] if role in TOKENS else [])):

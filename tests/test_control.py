@@ -348,3 +348,112 @@ def test_a_poll_that_is_none_is_refused(agent: Side, body: Json, path: str) -> N
     agent.act("note")
     reply = agent.http.post(f"/api/sessions/{agent.session}/control", json=body)
     assert (reply.status_code, reply.json()["errors"][0]["path"]) == (422, path), reply.text
+
+
+# ------------------------------------------------------------------------ orders
+
+
+def order(person: Side, agent: Side, kind: str, **body: Any) -> str:
+    reply = person.http.post(f"/api/sessions/{agent.session}/orders", json={"order": kind, **body})
+    assert reply.status_code == 201, reply.text
+    return str(reply.json()["orderId"])
+
+
+def fate(person: Side, agent: Side) -> list[tuple[str, str, str | None]]:
+    """Of each order, the oldest first: what was ordered, what became of it, and at which call or why."""
+    items = person.http.get(f"/api/sessions/{agent.session}/orders").raise_for_status().json()["items"]
+    return [(item["order"], item["status"], item["at"] or item["why"]) for item in reversed(items)]
+
+
+def test_orders_reach_an_agent_that_asks_for_them_and_their_fate_is_told(agent: Side, carol: Side) -> None:
+    agent.act("note")
+    path = f"/api/sessions/{agent.session}/orders"
+    unheard = carol.http.post(path, json={"order": "stop", "text": "Enough"})
+    assert (unheard.status_code, unheard.json()["reach"]) == (409, "none")
+    assert carol.http.get(path).json()["reach"] == {"reachable": False, "lastPoll": None}
+    with agent.waiting() as items:
+        eventually(lambda: carol.http.get(path).json()["reach"]["reachable"])
+        say = order(carol, agent, "say", text="Mind the tests")
+    assert items == [
+        {"id": say, "kind": "order", "order": "say", "text": "Mind the tests", "expires": None, "by": "carol"}
+    ]
+    stop = order(carol, agent, "stop", text="Enough", agentId="a1")
+    assert agent.poll(agentId="a2") == [], "it is leased, or for another"
+    (offered,) = agent.poll(agentId="a1", done=[say], at="toolu_1")
+    assert (offered["id"], offered["agentId"]) == (stop, "a1")
+    assert agent.poll(refused={stop: "It has ended"}) == []
+    assert fate(carol, agent) == [("say", "delivered", "toolu_1"), ("stop", "refused", "It has ended")]
+    order(carol, agent, "say", text="Too late", expires=0.001)
+    order(carol, agent, "say", text="Never")
+    assert [item["text"] for item in agent.poll()] == ["Never"]
+    eventually(lambda: fate(carol, agent)[2][1:] == ("expired", "expired"))
+    agent.http.post(f"/api/sessions/{agent.session}/finalize", json={}).raise_for_status()
+    assert fate(carol, agent)[3][1:] == ("expired", "session_finalized")
+    assert carol.http.post(path, json={"order": "pause"}).json()["reach"] == "none"
+
+
+def test_a_release_frees_exactly_what_its_pause_holds(agent: Side, carol: Side) -> None:
+    agent.act("note")
+    agent.poll()
+    first, second = order(carol, agent, "pause"), order(carol, agent, "pause", text="Wait", agentId="a2")
+    offered = agent.poll(at="t1")
+    assert [item["id"] for item in offered] == [first, second]
+    held = [{"done": [first], "at": f"t{number}"} for number in (1, 2)]
+    with agent.waiting(agentId="a1", **held[0]) as one, agent.waiting(agentId="a1", **held[1]) as two:
+        eventually(lambda: fate(carol, agent)[0][1] == "delivered")
+        release = order(carol, agent, "release", orderId=first)
+    for items in (one, two):
+        assert [(item["id"], item["releases"]) for item in items] == [(release, first)], "each call that is held"
+    assert agent.poll(done=[release], at="t4", agentId="a2")[0]["id"] == second, "the other still holds"
+    assert agent.poll(done=[first, release], at="t3", agentId="a1") == []
+    path = f"/api/sessions/{agent.session}/orders"
+    assert carol.http.post(path, json={"order": "release", "orderId": first}).status_code == 409
+    assert carol.http.post(path, json={"order": "release", "orderId": release}).status_code == 404
+
+
+def test_orders_to_many_say_whom_they_reach_and_one_release_frees_them_all(server: Appliance, carol: Side) -> None:
+    project, agents = f"p{next(numbers)}", []
+    with httpx.Client(base_url=server.url, headers=bearer(TOKENS["ingest"])) as http:
+        for number in range(3):
+            agents.append(side := Side(http, f"{project}-{number}"))
+            body = {"userId": "ann", "metadata": {"project": project}}
+            http.put(f"/api/sessions/{side.session}", json=body).raise_for_status()
+            if number < 2:
+                side.poll()
+        told = carol.http.post("/api/orders", json={"order": "pause", "project": project}).json()
+        assert (told["ordered"], told["unreachable"]) == (2, [f"{project}-2"])
+        assert [[item["id"] for item in side.poll(at="t")] for side in agents] == [[told["orderId"]]] * 2 + [[]]
+        other = order(carol, agents[0], "pause")
+        freed = carol.http.post("/api/orders", json={"order": "release", "orderId": told["orderId"]}).json()
+        assert freed["ordered"] == 2
+        listed = carol.http.get("/api/orders", params={"project": project, "status": "waiting"}).json()["items"]
+        assert {(item["order"], item["sessionId"], item["isOpen"]) for item in listed} == {
+            *(("release", side.session, True) for side in agents[:2]),
+            ("pause", agents[0].session, True),
+        }
+        assert other in {item["orderId"] for item in listed}
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "member"),
+    [
+        ("/api/sessions/ID/orders", {"order": "run"}, "$.order"),
+        ("/api/sessions/ID/orders", {"order": "say"}, "$.text"),
+        ("/api/sessions/ID/orders", {"order": "stop", "text": " "}, "$.text"),
+        ("/api/sessions/ID/orders", {"order": "release"}, "$.orderId"),
+        ("/api/sessions/ID/orders", {"order": "pause", "orderId": "x"}, "$.orderId"),
+        ("/api/sessions/ID/orders", {"order": "pause", "expires": 0}, "$.expires"),
+        ("/api/sessions/ID/orders", {"order": "pause", "expires": 700_000}, "$.expires"),
+        ("/api/orders", {"order": "pause"}, "$.all"),
+        ("/api/orders", {"order": "pause", "all": "yes"}, "$.all"),
+        ("/api/orders", {"order": "pause", "userId": ""}, "$.userId"),
+    ],
+    ids=str,
+)
+def test_an_order_that_is_none_is_refused(agent: Side, carol: Side, path: str, body: Json, member: str) -> None:
+    agent.act("note")
+    agent.poll()
+    reply = carol.http.post(path.replace("ID", agent.session), json=body)
+    assert (reply.status_code, reply.json()["errors"][0]["path"]) == (422, member), reply.text
+    assert fate(carol, agent) == []
+    assert carol.http.post("/api/sessions/nowhere/orders", json={"order": "pause"}).status_code == 404

@@ -49,6 +49,10 @@ PATCH /api/sessions/{session_id}/metadata 200 400 404 413 415 422
 POST /api/sessions/{session_id}/notes 200 400 404 413 415 422
 GET /api/asks 200 422
 POST /api/asks/{ask_id}/answer 200 400 404 409 413 415 422
+GET /api/orders 200 422
+POST /api/orders 201 400 413 415 422
+GET /api/sessions/{session_id}/orders 200 404 422
+POST /api/sessions/{session_id}/orders 201 400 404 409 413 415 422
 POST /api/sessions/{session_id}/control 200 204 400 404 413 415 422
 POST /api/sessions/{session_id}/finalize 200 400 404 413 415 422
 DELETE /api/sessions/{session_id} 200 404

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import Literal, NamedTuple
 
 from sessionstore.model.control import Answer, answered, check_answer
 from sessionstore.model.events import Draft
 from sessionstore.model.folds import Document, decode, encode
-from sessionstore.model.problems import Problem, invalid
+from sessionstore.model.problems import Problem, invalid, no_session
 from sessionstore.model.redaction import Redactor
 from sessionstore.store.appender import Appended, Appender
 
@@ -103,19 +104,13 @@ def one_ask(found: Sequence[Ask], ask_id: str) -> Ask:
     return is_open[0] if is_open else max(found, key=lambda ask: ask.cursor)
 
 
-class AlreadyAnswered(Problem):
-    """409: somebody was faster; who, and when."""
-
-    def __init__(self, ask: Ask) -> None:
-        by = f"{ask.actor or 'somebody'} has answered it" if ask.status == "answered" else "it is not asked any more"
-        super().__init__(409, f"The ask {ask.ask_id!r} is not open: {by}")
-        self.ask = ask
-
-    def document(self) -> Document:
-        how = (
-            {"answeredBy": self.ask.actor or None} if self.ask.status == "answered" else {"endedBy": self.ask.ended_by}
-        )
-        return super().document() | {"askStatus": self.ask.status} | how | {"at": self.ask.ended_at}
+def not_open(ask: Ask) -> Problem:
+    """409: somebody was faster, who, and when; or it is not asked any more."""
+    if ask.status == "answered":
+        members = {"answeredBy": ask.actor or None, "at": ask.ended_at}
+        return Problem(409, f"{ask.actor or 'Somebody'} has answered the ask {ask.ask_id!r} already", members=members)
+    members = {"endedBy": ask.ended_by, "at": ask.ended_at}
+    return Problem(409, f"The ask {ask.ask_id!r} is not open any more: {ask.ended_by}", members=members)
 
 
 class GiveAnswer:
@@ -131,15 +126,11 @@ class GiveAnswer:
 
     def __call__(self, appender: Appender) -> Appended:
         appender.insert_entries()
-        if not self.is_known(appender):
+        if not is_known(appender, self.draft):
             ask = one_ask(asks_named(appender.connection, self.ask.ask_id, self.ask.session_id), self.ask.ask_id)
             if ask.status != "open":
-                raise AlreadyAnswered(ask)
+                raise not_open(ask)
         return appender.append(self.draft)
-
-    def is_known(self, appender: Appender) -> bool:
-        session_id, event_id = self.draft.session_id, self.draft.event_id
-        return bool(event_id and appender.event("session_id = ? AND event_id = ?", session_id, event_id))
 
 
 def check_whole(data: Document, redactor: Redactor) -> None:
@@ -150,6 +141,78 @@ def check_whole(data: Document, redactor: Redactor) -> None:
             raise invalid(f"$.{name}", "holds what looks like a secret: it is not stored, and so not handed on")
         if "[redacted:" in encode(part):
             raise invalid(f"$.{name}", "holds what stands for a secret that was not stored: the agent said another")
+
+
+# ------------------------------------------------------------------------ orders
+
+ORDER = """
+SELECT json_object('orderId', r.order_id, 'sessionId', r.session_id, 'userId', s.user_id, 'order', r.kind,
+                   'text', x.data ->> '$.text', 'agentId', r.agent_id, 'releases', x.data ->> '$.releases',
+                   'expires', r.expires, 'by', nullif(x.actor, ''), 'since', x.timestamp, 'status', r.status,
+                   'isOpen', json(iif(r.is_open, 'true', 'false')), 'settledAt', f.timestamp,
+                   'at', f.data ->> '$.at', 'why', coalesce(f.data ->> '$.reason', f.data ->> '$.why', iif(
+                     r.status IN ('waiting', 'delivered'), NULL, f.type))), r.cursor
+FROM orders r CROSS JOIN events x ON x.cursor = r.cursor LEFT JOIN events f ON f.cursor = r.settled
+CROSS JOIN sessions s ON s.session_id = r.session_id CROSS JOIN labels l ON l.session_id = r.session_id
+WHERE r.kind <> 'answer' AND {where} ORDER BY r.cursor DESC LIMIT ?"""
+"""The newest first: the document, the cursor."""
+STATUS = "SELECT status FROM sessions WHERE session_id = ?"
+PAUSE = "SELECT is_open FROM orders WHERE session_id = ? AND order_id = ? AND kind = 'pause'"
+PAUSED = "SELECT session_id FROM orders WHERE order_id = ? AND kind = 'pause' AND is_open"
+OVER = ("completed", "failed", "cancelled", "lost")
+
+
+class GiveOrder:
+    """Work: order something of a session. Raises Problem 404, and 409 where it is over, or nothing is released."""
+
+    def __init__(self, draft: Draft) -> None:
+        self.draft = draft
+
+    def __call__(self, appender: Appender) -> Appended:
+        appender.insert_entries()
+        if not is_known(appender, self.draft):
+            self.check(appender.connection)
+        return appender.append(self.draft)
+
+    def check(self, connection: sqlite3.Connection) -> None:
+        session_id, releases = self.draft.session_id, self.draft.data.get("releases")
+        row = connection.execute(STATUS, (session_id,)).fetchone()
+        if row is None:
+            raise no_session(session_id)
+        if row[0] in OVER:
+            raise unreachable(f"The session {session_id!r} is {row[0]}")
+        if releases is not None:
+            pause = connection.execute(PAUSE, (session_id, releases)).fetchone()
+            if pause is None:
+                raise Problem(404, f"There is no pause {releases!r} in this session")
+            if not pause[0]:
+                raise Problem(409, f"The pause {releases!r} is released already, or has expired")
+
+
+class GiveOrders:
+    """Work: the same of many sessions; which of them take it."""
+
+    def __init__(self, drafts: Sequence[Draft]) -> None:
+        self.drafts = drafts
+
+    def __call__(self, appender: Appender) -> list[str]:
+        taken = []
+        for draft in self.drafts:
+            with suppress(Problem):
+                GiveOrder(draft)(appender)
+                taken.append(draft.session_id)
+        return taken
+
+
+def unreachable(why: str) -> Problem:
+    return Problem(409, f"{why}: an order would not reach it", members={"reach": "none"})
+
+
+def is_known(appender: Appender, draft: Draft) -> bool:
+    """Whether this is said again."""
+    if draft.event_id is None:
+        return False
+    return appender.event("session_id = ? AND event_id = ?", draft.session_id, draft.event_id) is not None
 
 
 # ------------------------------------------------------------------------- poll

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import time
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -14,11 +16,11 @@ from litestar.params import FromPath, QueryParameter
 from sessionstore.appliance import Store
 from sessionstore.model import control
 from sessionstore.model.drafts import checked, told_in
-from sessionstore.model.events import Draft
+from sessionstore.model.events import Draft, text_of_time
 from sessionstore.model.folds import Document, encode
-from sessionstore.model.problems import Problem, no_session
+from sessionstore.model.problems import Problem, invalid, no_session
 from sessionstore.store import control as stored
-from sessionstore.store.selection import conditions, one_of
+from sessionstore.store.selection import Which, conditions, one_of
 from sessionstore.web import openapi_models as answers
 from sessionstore.web.openapi import takes
 from sessionstore.web.openapi_models import gives
@@ -37,19 +39,23 @@ from sessionstore.web.request import (
 LOOK_SECONDS = 1.0
 """How often it is looked whether a session that was not there has come."""
 
+Limit = Annotated[int, QueryParameter(ge=1, le=500)]
+Cursor = Annotated[int | None, QueryParameter(ge=0, le=2**63 - 1)]
+UserId = Annotated[str | None, QueryParameter(name="userId")]
+Project = Annotated[str | None, QueryParameter()]
 AskStatus = Literal["open", "answered", "closed"]
 
 
 @get("/api/asks", responses=gives(answers.AskPage, 422), tags=["control"])
 async def list_asks(
     request: Call,
-    limit: Annotated[int, QueryParameter(ge=1, le=500)] = 100,
-    cursor: Annotated[int | None, QueryParameter(ge=0, le=2**63 - 1)] = None,
+    limit: Limit = 100,
+    cursor: Cursor = None,
     status: Annotated[list[AskStatus] | None, QueryParameter(description="Open ones, else; may repeat")] = None,
     ask_id: Annotated[str | None, QueryParameter(name="askId", description="This one, whatever its status")] = None,
     session_id: Annotated[str | None, QueryParameter(name="sessionId")] = None,
-    user_id: Annotated[str | None, QueryParameter(name="userId")] = None,
-    project: Annotated[str | None, QueryParameter()] = None,
+    user_id: UserId = None,
+    project: Project = None,
 ) -> JSONResponse:
     """What agents want from people, the oldest first. `canAnswer`: somebody waits who will hand the answer on."""
     store = store_of(request)
@@ -114,6 +120,129 @@ async def named_asks(request: Call, ask_id: str, session_id: str | None) -> list
     return [stored.Ask(*row) for row in rows]
 
 
+# ------------------------------------------------------------------------- orders
+
+OrderStatus = Literal["waiting", "delivered", "expired", "refused"]
+AT_ONCE = 100
+"""Orders that the writer is given at once."""
+MOST_SESSIONS = 10_000
+MOST_LISTED = 1_000
+"""Sessions that could not be reached, as the answer lists them."""
+
+
+@post(
+    "/api/sessions/{session_id:str}/orders",
+    operation_class=takes(control.Order),
+    responses=gives(answers.Ordered, 400, 404, 409, 413, 415, 422, status=201),
+    tags=["control"],
+)
+async def order_session(request: Call, session_id: FromPath[str]) -> JSONResponse:
+    """Stop, pause, release, or tell something to a session, or one agent of it. 409 where it cannot be reached."""
+    session_id, store = session_in_path(session_id), store_of(request)
+    said = checked(await object_of(request), control.Order)
+    draft = order_draft(request, session_id, said)
+    if said.order != "release" and not store.outbox.is_reachable(session_id):
+        await store.reader.known(session_id)
+        raise stored.unreachable(f"Nobody has asked for orders of the session {session_id!r} within 60 s")
+    appended = await store.writer.submit(stored.GiveOrder(draft), (draft,))
+    event = appended.event
+    members = {"success": True, "orderId": event.event_id, "cursor": event.cursor, "eventId": event.event_id}
+    return answer(encode(members), 201)
+
+
+def order_draft(request: Call, session_id: str, said: control.Order, event_id: str | None = None) -> Draft:
+    """Raises Problem 422."""
+    control.check_order(said)
+    expires = None if said.expires is None else text_of_time(time.time() + said.expires)
+    draft = Draft(type="ordered", session_id=session_id, data=control.ordered(said, expires), names_something=True)
+    draft.event_id = event_id or said.event_id or told_in(headers_of(request)).event_id
+    draft.is_same_by_id = True  # its expiry is counted from when it is said
+    caller_of(request).sign(draft)
+    return draft
+
+
+@post(
+    "/api/orders",
+    operation_class=takes(control.FleetOrder),
+    responses=gives(answers.OrderedAll, 400, 413, 415, 422, status=201),
+    tags=["control"],
+)
+async def order_sessions(request: Call) -> JSONResponse:
+    """The same to all active sessions that match; a release to all that the order with `orderId` has paused."""
+    store = store_of(request)
+    said = checked(await object_of(request), control.FleetOrder)
+    order_id = said.event_id or told_in(headers_of(request)).event_id or f"order-{secrets.token_hex(8)}"
+    order_draft(request, "any", said, order_id)
+    matching = await sessions_for(store, said)
+    reached = [one for one in matching if said.order == "release" or store.outbox.is_reachable(one)]
+    taken: list[str] = []
+    for at in range(0, len(reached), AT_ONCE):
+        drafts = [order_draft(request, one, said, order_id) for one in reached[at : at + AT_ONCE]]
+        taken += await store.writer.submit(stored.GiveOrders(drafts), drafts)
+    left = sorted({*matching}.difference(taken))
+    members = {"ordered": len(taken), "unreachable": left[:MOST_LISTED], "unreachableTotal": len(left)}
+    return answer(encode({"success": True, "orderId": order_id, **members}), 201)
+
+
+async def sessions_for(store: Store, said: control.FleetOrder) -> list[str]:
+    """Those that are meant. Raises Problem 422 where that is not said."""
+    named = said.user_id is not None or said.project is not None or said.tag is not None
+    if not named and not said.all and said.order != "release":
+        raise invalid("$.all", "say userId, project or tag, or that all sessions are meant")
+    which = Which(statuses=("active", "waiting"), user_id=said.user_id, project=said.project, tag=said.tag)
+    where, values = conditions(*which.terms())
+    if said.order == "release":
+        where, values = f"s.session_id IN ({stored.PAUSED}) AND {where}", [said.order_id, *values]
+    query = f"SELECT s.session_id FROM sessions s WHERE {where} ORDER BY s.session_id LIMIT {MOST_SESSIONS}"
+    return [session_id for (session_id,) in await store.reader.rows(query, values)]
+
+
+Statuses = Annotated[list[OrderStatus] | None, QueryParameter(description="Only of these; may repeat")]
+OrderId = Annotated[str | None, QueryParameter(name="orderId")]
+
+
+@get("/api/orders", responses=gives(answers.OrderPage, 422), tags=["control"])
+async def list_orders(
+    request: Call,
+    limit: Limit = 100,
+    cursor: Cursor = None,
+    status: Statuses = None,
+    order_id: OrderId = None,
+    user_id: UserId = None,
+    project: Project = None,
+) -> JSONResponse:
+    """Orders of all sessions and what became of them, the newest first."""
+    narrowed = ("r.order_id = ?", order_id), ("s.user_id = ?", user_id), ("l.project = ?", project)
+    return answer(joined(await orders(store_of(request), limit, cursor, status, *narrowed)))
+
+
+@get("/api/sessions/{session_id:str}/orders", responses=gives(answers.OrderPage, 404, 422), tags=["control"])
+async def list_session_orders(
+    request: Call, session_id: FromPath[str], limit: Limit = 100, cursor: Cursor = None, status: Statuses = None
+) -> JSONResponse:
+    """The same of a session, and whether orders reach it."""
+    store, session_id = store_of(request), session_in_path(session_id)
+    await store.reader.known(session_id)
+    members = await orders(store, limit, cursor, status, ("r.session_id = ?", session_id))
+    return answer(joined(members | {"reach": encode(reach(store, session_id))}))
+
+
+async def orders(
+    store: Store, limit: int, before: int | None, statuses: Iterable[str] | None, *terms: tuple[str, Any]
+) -> dict[str, str]:
+    where, values = conditions(("r.cursor < ?", before), one_of("r.status", statuses or ()), *terms)
+    found = await store.reader.some(stored.ORDER.format(where=where), [*values, limit + 1])
+    page = found.page(limit)
+    return {"items": page.array(), "nextCursor": encode(page.following)}
+
+
+def reach(store: Store, session_id: str) -> Document:
+    """Whether orders reach a session: somebody has asked for them lately."""
+    ago = store.outbox.last_poll(session_id)
+    last = None if ago is None else text_of_time(time.time() - ago)
+    return {"reachable": store.outbox.is_reachable(session_id), "lastPoll": last}
+
+
 # -------------------------------------------------------------------- agents' side
 
 
@@ -176,4 +305,4 @@ async def gone(request: Call) -> None:
         pass
 
 
-ROUTES = (list_asks, answer_ask, poll_control)
+ROUTES = (list_asks, answer_ask, order_session, order_sessions, list_orders, list_session_orders, poll_control)

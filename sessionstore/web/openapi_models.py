@@ -483,6 +483,50 @@ class Answered(Shape, kw_only=True):
     ask_id: str
 
 
+class Ordered(Done, kw_only=True):
+    """An order that is on disk, and on its way to the agent."""
+
+    order_id: str
+
+
+class OrderedAll(Shape, kw_only=True):
+    """An order to many sessions: how many, and which of those that are meant cannot be reached."""
+
+    success: bool
+    order_id: str
+    ordered: int
+    unreachable: list[str]
+    unreachable_total: int
+
+
+class OrderItem(Shape, kw_only=True):
+    """An order and what became of it: `at` which call, or `why` not. A pause is open until it is released."""
+
+    order_id: str
+    session_id: str
+    user_id: str
+    order: Literal["stop", "pause", "release", "say"]
+    text: str | None
+    agent_id: str | None
+    releases: str | None
+    expires: str | None
+    by: str | None
+    since: str
+    status: Literal["waiting", "delivered", "expired", "refused"]
+    is_open: bool
+    settled_at: str | None
+    at: str | None
+    why: str | None
+
+
+class OrderPage(Shape, kw_only=True):
+    """Some orders, the newest first; `nextCursor` as `cursor` gives the next."""
+
+    items: list[OrderItem]
+    next_cursor: int | None
+    reach: Document | UnsetType = UNSET
+
+
 class ControlItem(Shape, kw_only=True):
     """What an agent's side is to carry out: an answer, an order; or that an ask is not open any more."""
 

@@ -1095,9 +1095,9 @@ CREATE TRIGGER context_told AFTER INSERT ON events WHEN CASE
   SELECT session_id, source, at, tokens, token_limit, compactions FROM contexts_told WHERE cursor = NEW.cursor
   ON CONFLICT DO UPDATE SET
     compactions = compactions + excluded.compactions,
-    (at, tokens, token_limit) = (
-      SELECT excluded.at, excluded.tokens, coalesce(excluded.token_limit, token_limit) WHERE excluded.at >= at
-      UNION ALL SELECT at, tokens, token_limit LIMIT 1);
+    token_limit = iif(excluded.at >= at, coalesce(excluded.token_limit, token_limit),
+                      coalesce(token_limit, excluded.token_limit)),
+    tokens = iif(excluded.at >= at, excluded.tokens, tokens), at = max(excluded.at, at);
 END;
 
 ------------------------------------------------------------------------------
@@ -1195,6 +1195,16 @@ CREATE VIEW usage_counted AS
 SELECT *, iif(cost_from = 'unpriced', requests, 0) AS unpriced, cost_from <> 'unpriced' AS is_priced
 FROM usage_sums WHERE is_best AND requests > 0;
 
+/* How full the context is, as who said so last has it: what is more than the limit shows that the limit is another. */
+CREATE VIEW context AS
+SELECT s.session_id, (
+  SELECT json_object('tokens', tokens, 'limit', iif(most >= coalesce(tokens, 0), most, NULL), 'compactions', number)
+  FROM (SELECT tokens, (SELECT max(y.compactions) FROM contexts y WHERE y.session_id = x.session_id) AS number,
+               (SELECT y.token_limit FROM contexts y WHERE y.session_id = x.session_id AND y.token_limit IS NOT NULL
+                ORDER BY y.at DESC LIMIT 1) AS most
+        FROM contexts x WHERE x.session_id = s.session_id ORDER BY x.tokens IS NULL, x.at DESC LIMIT 1)) AS document
+FROM sessions s;
+
 /* metadata.json, as GET /api/sessions/ID has it too. What was used is the ledger's sum and what callers added
    themselves; `from` says where its price is from, of several the least certain. */
 CREATE VIEW metadata AS
@@ -1210,7 +1220,7 @@ SELECT s.session_id, s.user_id, s.status, s.created, s.parent_session, s.created
          'subsessions', json(c.subsessions), 'ended', s.ended,
          'duration', max(0, CAST(round((julianday(s.ended) - julianday(s.created)) * 86400000) AS INTEGER)),
          'resumes', s.resumes, 'lastCursor', s.last_cursor), '}')
-       || ',' || substr(json_set(coalesce((
+       || coalesce(',"context":' || x.document, '') || ',' || substr(json_remove(json_replace(coalesce((
             SELECT json_set(json_remove(d.document, '$.metrics'), '$.cost', json(p.cost), '$.tokenUsage', json_patch(
                      d.document -> '$.tokenUsage', json_object(
                        'input', p.input + coalesce(d.document ->> '$.tokenUsage.input', 0),
@@ -1231,17 +1241,10 @@ SELECT s.session_id, s.user_id, s.status, s.created, s.parent_session, s.created
                                                   WHEN max(is_priced) THEN 'reported' ELSE 'unpriced' END) AS cost
                   FROM usage_counted u WHERE u.session_id = s.session_id) p WHERE p.requests > 0),
           json_remove(d.document, '$.metrics')), '$.asks', iif(s.status = 'waiting', (
-            SELECT count(*) FROM asks a WHERE a.session_id = s.session_id AND a.reason <> 'input'), 0),
-          '$.context', json(coalesce((
-            SELECT json_object('tokens', tokens, 'limit', iif(most >= coalesce(tokens, 0), most, NULL), 'compactions', n)
-            FROM (SELECT tokens,
-                         (SELECT max(compactions) FROM contexts y WHERE y.session_id = x.session_id) AS n,
-                         (SELECT token_limit FROM contexts y WHERE y.session_id = x.session_id
-                          AND token_limit IS NOT NULL ORDER BY at DESC LIMIT 1) AS most
-                  FROM contexts x WHERE session_id = s.session_id ORDER BY tokens IS NULL, at DESC LIMIT 1)),
-          d.document -> '$.context', 'null'))), 2) AS document
+            SELECT count(*) FROM asks a WHERE a.session_id = s.session_id AND a.reason <> 'input'), 0)),
+          iif(x.document IS NULL, '$.metrics', '$.context')), 2) AS document
 FROM sessions s CROSS JOIN documents d ON d.session_id = s.session_id AND d.name = 'metadata'
-CROSS JOIN counted c ON c.session_id = s.session_id;
+CROSS JOIN counted c ON c.session_id = s.session_id CROSS JOIN context x ON x.session_id = s.session_id;
 
 /* What an event says of itself. Rejected is what a person said no to, or broke off;
    failed is what went wrong, in the words that agents have for it. */

@@ -38,6 +38,8 @@ TOOL = ("gen_ai.tool.name", "tool.name", "tool_call.function.name", "tool_name",
 CALL = ("gen_ai.tool.call.id", "tool_call.id", "tool_use_id")
 GIVEN = ("gen_ai.tool.call.arguments", "tool_call.function.arguments", "traceloop.entity.input", "input.value")
 RETURNED = ("gen_ai.tool.call.result", "traceloop.entity.output", "output.value")
+CLAUDE = "com.anthropic.claude_code"
+"""What the scopes of Claude Code's own telemetry begin with."""
 MAIN = ("sdk", "repl_main_thread")
 """What Claude Code says of a request of its main agent, or begins with that."""
 COST = ("cost_usd", "llm.cost.total", "operation.cost")
@@ -100,7 +102,7 @@ def session_of(record: Record) -> str:
 def event(record: Record, event_type: str, what: str, data: Document, *, at: str | None = None) -> Document:
     """The line of a batch; `what` tells the events of one record apart."""
     known = {name: value for name, value in data.items() if value is not None}
-    own = record.span_id and f"{record.trace_id}-{record.span_id}"
+    own = f"{record.trace_id}-{record.span_id}" if record.is_span and record.span_id else ""
     unique = own or hashlib.sha256(encode([record.name, record.at, record.attributes]).encode()).hexdigest()[:32]
     line = {
         "type": event_type,
@@ -119,7 +121,7 @@ def events_of_logs(found: Iterable[Record]) -> Iterator[Document]:
     """What a hook cannot tell: requests to the model. All else Claude Code's hooks tell better, and others' logs are
     kept as they are."""
     for record in found:
-        is_claude = record.scope.startswith("com.anthropic.claude_code")
+        is_claude = record.scope.startswith(CLAUDE)
         name = str(record.attributes.get("event.name") or record.name).removeprefix("claude_code.")
         if is_claude and name == "api_request":
             yield usage_of_request(record)
@@ -174,11 +176,15 @@ def compaction(record: Record) -> Iterator[Document]:
 
 
 def events_of_spans(found: list[Record]) -> Iterator[Document]:
-    """Agents, tool calls and their results, and requests to models; other spans say nothing of agents."""
+    """Agents, tool calls and their results, and requests to models; other spans say nothing of agents. Of Claude Code's
+    own the requests: all else its hooks tell better."""
     by_id = {record.span_id: record for record in found}
     for record in sorted(found, key=lambda record: record.began or ""):
         operation = str(first(record.attributes, OPERATION) or record.attributes.get("span.type") or "").lower()
-        if operation in CALLS_A_TOOL:
+        if record.scope.startswith(CLAUDE):
+            if operation == "llm_request":
+                yield usage_of_span(record, "otlp_spans", id_of(record.attributes.get("agent_id")) or None)
+        elif operation in CALLS_A_TOOL:
             yield from tool_call(record, agent_above(record, by_id))
         elif operation in IS_AN_AGENT:
             yield from agent(record, agent_above(record, by_id))

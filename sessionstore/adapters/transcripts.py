@@ -97,7 +97,7 @@ def compaction(said: Line) -> Document | None:
 def request(said: Line) -> Document | None:
     """A line that used nothing is a copy that a fork has made of what was made smaller."""
     message, usage = said.message, said.message and said.message.usage
-    key = said.request_id or message and message.id
+    key = said.request_id or (message and message.id)
     if not message or not usage or not key or message.model in (None, SYNTHETIC):
         return None
     into, read = count(usage.input_tokens), count(usage.cache_read_input_tokens)
@@ -105,7 +105,9 @@ def request(said: Line) -> Document | None:
     details = usage.output_tokens_details
     tokens = into + count(usage.output_tokens) + read + count(usage.cache_creation_input_tokens)
     is_main = not said.agent_id and not said.is_sidechain
-    return tokens and {
+    if not tokens:
+        return None
+    return {
         "source": "transcript",
         "requestKey": key,
         "messageId": f"{message.id}" if said.request_id else f"{message.id}:{into}:{read}",

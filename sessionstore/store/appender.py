@@ -521,7 +521,9 @@ class Appender:
         data = draft.data
         if "costFrom" not in data:
             is_said = "costUsd" in data
-            data = data | ({"costFrom": "reported"} if is_said else self.prices.members(data, draft.timestamp or self.received_at))
+            data = data | (
+                {"costFrom": "reported"} if is_said else self.prices.members(data, draft.timestamp or self.received_at)
+            )
         if "contextTokens" in data and "contextLimit" not in data and (limit := self.prices.limit(data)):
             data = data | {"contextLimit": limit}
         return replace(draft, data=data)

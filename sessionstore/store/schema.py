@@ -146,6 +146,10 @@ def note_contexts(connection: sqlite3.Connection) -> None:
     """How full a context is, from what hooks have said of it; a report of usage says so from now on."""
     create_missing(connection, "contexts", "TABLE contexts")
     connection.execute(COMPACTIONS)
+    connection.execute(
+        "INSERT OR IGNORE INTO remade SELECT max(last_cursor) FROM sessions JOIN contexts USING (session_id)"
+        " HAVING count(*) > 0"
+    )
 
 
 COMPACTIONS = """

@@ -49,15 +49,20 @@ class Compacted(msgspec.Struct, rename="camel"):
     post_tokens: int | None = None
 
 
-class Line(msgspec.Struct, rename="camel"):
-    """Of a line of a conversation what says what a request used, or that the context was made smaller."""
+class Envelope(msgspec.Struct, rename="camel"):
+    """Of a line what says when it was written, and about what."""
 
-    message: ModelMessage | None = None
     request_id: str | None = None
     agent_id: str | None = None
     is_sidechain: bool = False
     prompt_id: str | None = None
     timestamp: str | None = None
+
+
+class UsageLine(Envelope, rename="camel", kw_only=True):
+    """Of a line of a conversation what says what a request used, or that the context was made smaller."""
+
+    message: ModelMessage | None = None
     uuid: str | None = None
     compact_metadata: Compacted | None = None
 
@@ -74,14 +79,14 @@ def reports_in(lines: bytes) -> list[Document]:
 def report_in(line: bytes) -> Document | None:
     """What a line says of a request to a model, or of the context; None: nothing."""
     try:
-        said: Line = decoded(line, Line)
+        said: UsageLine = decoded(line, UsageLine)
     except (Problem, msgspec.ValidationError, RecursionError):
         return None
-    report = compaction(said) if said.compact_metadata else request(said)
+    report = compaction(said) if said.compact_metadata else said.message and report_of(said, said.message)
     return report and {name: value for name, value in report.items() if value is not None}
 
 
-def compaction(said: Line) -> Document | None:
+def compaction(said: UsageLine) -> Document | None:
     done = said.compact_metadata
     if done is None or not said.uuid or said.agent_id or said.is_sidechain:
         return None
@@ -94,11 +99,12 @@ def compaction(said: Line) -> Document | None:
     }
 
 
-def request(said: Line) -> Document | None:
-    """A line that used nothing is a copy that a fork has made of what was made smaller."""
-    message, usage = said.message, said.message and said.message.usage
-    key = said.request_id or (message and message.id)
-    if not message or not usage or not key or message.model in (None, SYNTHETIC):
+def report_of(said: Envelope, message: ModelMessage) -> Document | None:
+    """What an answer of a model says of its request; None: nothing. A line that used nothing is a copy that a fork has
+    made of what was compacted."""
+    usage = message.usage
+    key = said.request_id or message.id
+    if usage is None or not key or message.model in (None, SYNTHETIC):
         return None
     into, read = count(usage.input_tokens), count(usage.cache_read_input_tokens)
     of_an_hour = count(usage.cache_creation.ephemeral_1h_input_tokens) if usage.cache_creation else 0

@@ -82,7 +82,7 @@ def report_in(line: bytes) -> Document | None:
         said: UsageLine = decoded(line, UsageLine)
     except (Problem, msgspec.ValidationError, RecursionError):
         return None
-    report = compaction(said) if said.compact_metadata else said.message and report_of(said, said.message)
+    report = report_of(said, said.message) if said.message else compaction(said)
     return report and {name: value for name, value in report.items() if value is not None}
 
 

@@ -23,7 +23,7 @@ from tests.test_access import SETTINGS, TOKENS, bearer
 
 Json = dict[str, Any]
 PEOPLE = {name: f"canary-{name}-0123456789abcdef" for name in ("carol", "dave")}
-AT_ONCE = 20
+AT_ONCE = 100
 """Agents."""
 
 

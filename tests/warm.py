@@ -112,7 +112,7 @@ def umask() -> int:
 
 
 def serve(peer: socket.socket) -> dict[str, Any]:
-    """Fork whenever it is asked to. Returns in the fork, with what that is to run. Ends with its peer, and all forks too."""
+    """Fork whenever it is asked to; returns in the fork, with what that is to run. With its peer all of them end."""
     poll, running = select.poll(), dict[int, tuple[int, int]]()
     poll.register(peer, select.POLLIN)
     asked_for = 0

@@ -269,6 +269,7 @@ WRITES: dict[str, dict[str, object]] = {
 NOTES: dict[str, dict[str, object]] = {"POST /api/sessions/{session_id}/notes": {"text": "Look at this"}}
 """Each with a body that is right; ID stands for the session."""
 DELETES = ("DELETE /api/sessions/{session_id}",)
+FOR_ADMIN: dict[str, object] = {"POST /api/import": {"type": "mode"}}
 
 OWN = "/api/transcripts/{folder}/{session}"
 THREAD = "/api/checkpoints/{thread}"
@@ -293,10 +294,11 @@ MAY: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(READERS_READ, ("admin", "control", "read")),
     **dict.fromkeys(WRITES, ("admin", "ingest")),
     **dict.fromkeys(NOTES, ("admin", "control", "read")),
-    **dict.fromkeys(DELETES, ("admin",)),
+    **dict.fromkeys((*DELETES, *FOR_ADMIN), ("admin",)),
     **dict.fromkeys(MATERIAL_READS, ("admin", "control", "read", "ingest")),
     **dict.fromkeys(MATERIAL_WRITES, ("admin", "ingest")),
 }
+QUERIES = {"DELETE /api/checkpoints": "?runId=1", "POST /api/import": "?folder=f&session={}"}
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND")
 
 
@@ -322,7 +324,7 @@ def path_of(operation: str, session_id: str) -> str:
         folder="folder",
         session=session_id,
         thread=session_id,
-    ) + ("?runId=1" if operation == "DELETE /api/checkpoints" else "")
+    ) + QUERIES.get(operation, "").format(session_id)
 
 
 def attempt(server: Appliance, operation: str, session_id: str, credentials: Headers) -> Reply:
@@ -332,6 +334,9 @@ def attempt(server: Appliance, operation: str, session_id: str, credentials: Hea
     if operation in WRITES | NOTES:
         headers |= NDJSON if operation == "POST /api/events" else JSON
         body = json.dumps((WRITES | NOTES)[operation]).replace("ID", session_id)
+    if operation in FOR_ADMIN:
+        headers |= NDJSON if operation == "POST /api/import" else JSON
+        body = json.dumps(FOR_ADMIN[operation])
     if operation in (*MATERIAL_READS, *MATERIAL_WRITES):
         writes_material(server, session_id, credentials)
         body = json.dumps(MATERIAL_WRITES.get(operation)).replace("ID", session_id)

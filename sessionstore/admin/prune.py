@@ -7,11 +7,11 @@ import json
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from export.layout import PROGRESS, TreeSession, open_reader
 from export.tree import Tree
 from sessionstore.admin.offline import appending
+from sessionstore.admin.server_call import connection_to, credentials
 from sessionstore.model.events import STORE, Draft
 from sessionstore.model.problems import Problem
 from sessionstore.settings import Settings
@@ -19,7 +19,6 @@ from sessionstore.store.appender import Appender
 from sessionstore.store.closing import DeleteUnchanged
 from sessionstore.store.maintenance import purge
 from sessionstore.store.owner import CannotStart
-from sessionstore.web.tokens import tokens_folder
 
 SECONDS = 60.0
 """How long the server may take for one deletion."""
@@ -89,23 +88,16 @@ def follow(folder: Path) -> None:
 
 
 def ask_server(settings: Settings, sessions: list[TreeSession], url: str | None, report: Callable[[str], None]) -> int:
-    host, scheme = (
-        settings.host if settings.is_loopback else "127.0.0.1",
-        "https" if settings.tls_certificate else "http",
-    )
-    at = urlsplit(url or f"{scheme}://{host}:{settings.port}")
-    kind = http.client.HTTPSConnection if at.scheme == "https" else http.client.HTTPConnection
-    with closing(kind(at.hostname or "", at.port, timeout=SECONDS)) as connection:
-        answers = [ask(connection, session, admin_token(settings)) for session in sessions]
+    with closing(connection_to(settings, url, SECONDS)) as connection:
+        answers = [ask(connection, session, credentials(settings)) for session in sessions]
     for session, (status, detail) in zip(sessions, answers, strict=True):
         if status not in GONE:
             report(f"{session.session_id} stays: {detail}")
     return sum(status in GONE for status, _ in answers)
 
 
-def ask(connection: http.client.HTTPConnection, session: TreeSession, token: str | None) -> tuple[int, str]:
+def ask(connection: http.client.HTTPConnection, session: TreeSession, headers: dict[str, str]) -> tuple[int, str]:
     """The status, and the detail of what is wrong. Raises NotPruned where there is no use in asking again."""
-    headers = {"authorization": f"Bearer {token}"} if token else {}
     path = f"/api/sessions/{session.session_id}?lastCursor={session.last_cursor}&reason=prune"
     try:
         connection.request("DELETE", path, headers=headers)
@@ -119,11 +111,3 @@ def ask(connection: http.client.HTTPConnection, session: TreeSession, token: str
     if answer.status in (401, 403):
         raise NotPruned(f"The server does not let this be deleted: set SESSIONS_TOKEN ({document['detail']})")
     return answer.status, document.get("detail", "")
-
-
-def admin_token(settings: Settings) -> str | None:
-    """The one that is set, or that the server made."""
-    if settings.admin_token:
-        return settings.admin_token
-    made = tokens_folder(settings) / "admin"
-    return made.read_text().strip() if made.exists() else None

@@ -328,4 +328,4 @@ def test_the_command_says_what_is_wrong(appliance: Appliance, tmp_path: Path, cl
     assert is_refused(export(folder, "import", tmp_path / "none"), "There is no")
     assert is_refused(export(folder, "import", tmp_path), "There is no conversation in")
     (tmp_path / f"{claude_id}.jsonl").write_bytes(jsonl(conversation(claude_id)))
-    assert is_refused(export(folder, "import", tmp_path, "--url", "http://127.0.0.1:9"), "cannot be sent", "--url")
+    assert is_refused(export(folder, "import", tmp_path, "--url", "http://127.0.0.1:9"), "cannot be reached", "--url")

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import http.client
-import json
 import os
 import stat
 import tarfile
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
 from sessionstore.adapters.import_paths import file_at
-from sessionstore.admin.server_call import connection_to, credentials
+from sessionstore.admin.served import Served, served
+from sessionstore.model.folds import Document
 from sessionstore.settings import Settings
 
-SECONDS = 600.0
-"""How long the server may take for one file."""
 AT_ONCE = 1 << 20
 END = bytes(2 * tarfile.BLOCKSIZE)
 
@@ -57,44 +53,31 @@ def bring_in(
     report: Callable[[str], None],
     step: Callable[[int], None],
 ) -> Counter[str]:
-    """How much of each was new. What is wrong with a file is reported. Raises NotImported where none can go."""
+    """How much of each was new. What is wrong with a file is reported. Raises NotServed where none can go."""
     counts: Counter[str] = Counter()
-    with closing(connection_to(settings, url, SECONDS)) as connection:
-        headers = credentials(settings) | {"content-type": "application/x-tar"}
-        for number, path in enumerate(files, 1):
-            step(number)
-            told = send(connection, path, f"/api/import?{urlencode({'userId': user_id})}", headers)
-            for refused in told.pop("refused"):
-                counts["refused"] += 1
-                report(f"{path}: {refused['why']}")
-            counts.update({name: count for name, count in told.items() if name != "success"})
+    for number, path in enumerate(files, 1):
+        step(number)
+        with served(settings, url) as server:
+            said = send(server, path, f"/api/import?{urlencode({'userId': user_id})}")
+        for refused in said.pop("refused"):
+            counts["refused"] += 1
+            report(f"{path}: {refused['why']}")
+        counts.update({name: count for name, count in said.items() if name != "success"})
     return counts
 
 
-def send(connection: http.client.HTTPConnection, path: Path, target: str, headers: dict[str, str]) -> dict[str, Any]:
-    """What the server answers. Raises NotImported."""
+def send(server: Served, path: Path, target: str) -> Document:
+    """What the server answers. Raises NotServed."""
     try:
         with path.open("rb") as file:
             info = tarfile.TarInfo(path.as_posix().lstrip("/"))
             info.size = os.fstat(file.fileno()).st_size
             head = info.tobuf(tarfile.PAX_FORMAT)
             size = len(head) + info.size + -info.size % tarfile.BLOCKSIZE + len(END)
-            with suppress(BrokenPipeError, ConnectionResetError):  # it has refused it already, and says why
-                parts = packed(file, head, info.size)
-                connection.request("POST", target, parts, headers | {"content-length": str(size)})
-        answer = connection.getresponse()
-        told: dict[str, Any] = json.loads(answer.read())
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        where = f"{connection.host}:{connection.port}"
-        raise NotImported(
-            f"{path} cannot be sent to the server at {where} ({error}): say with --url where it is"
-        ) from None
-    if answer.status in (401, 403):
-        raise NotImported(f"The server does not let this in: set SESSIONS_TOKEN ({told['detail']})")
-    if answer.status != 200:
-        connection.close()
-        return {"refused": [{"why": told["detail"]}]}
-    return told
+            status, said = server.ask("POST", target, packed(file, head, info.size), "application/x-tar", size)
+    except OSError as error:
+        return {"refused": [{"why": str(error)}]}
+    return said if status == 200 else {"refused": [{"why": said["detail"]}]}
 
 
 def packed(file: Any, head: bytes, size: int) -> Iterator[bytes]:

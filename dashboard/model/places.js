@@ -18,17 +18,17 @@ function isAbove(nodes, node, other) {
 
 // ---- where one is: the address's hash
 
-export const TABS = ["timeline", "log", "state", "goals", "agents", "raw"];
+export const TABS = ["conversation", "changes", "usage", "timeline", "log", "state", "goals", "agents", "raw"];
 /** #/session/ID/log?entry=7 as {view, id, tab, query}; what is not known is home. */
 export function routeOf(hash) {
   const [path, search = ""] = hash.replace(/^#\/?/, "").split(/\?(.*)/s);
   const [view, id, tab] = path.split("/").map((part) => { try { return decodeURIComponent(part); } catch { return part; } });
   const query = Object.fromEntries(new URLSearchParams(search));
-  if (view === "session" && id) return { view, id, tab: TABS.includes(tab) ? tab : "log", query };
+  if (view === "session" && id) return { view, id, tab: TABS.includes(tab) ? tab : "conversation", query };
   return { view: ["sessions", "search", "analytics"].includes(view) ? view : "home", query };
 }
 export function hashOf({ view = "home", id, tab, query = {} }) {
-  const path = view === "home" ? "" : view === "session" ? `session/${encodeURIComponent(id)}/${tab ?? "log"}` : view;
+  const path = view === "home" ? "" : view === "session" ? `session/${encodeURIComponent(id)}/${tab ?? "conversation"}` : view;
   const search = new URLSearchParams(Object.entries(query)
     .filter(([, value]) => value !== "" && value !== null && value !== undefined)).toString();
   return `#/${path}${search ? `?${search}` : ""}`;

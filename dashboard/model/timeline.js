@@ -52,7 +52,7 @@ export function packed(marks) {
 const FOLD = 34;        // px that a folded gap takes
 /** Time to x and back: the pieces in which something goes on share `width`, idle gaps between them are folded. */
 export function scaleOf(marks, { width, fold = true }) {
-  if (!marks.length) return { pieces: [], width, x: () => 0, step: 1000 };
+  if (!marks.length) return { pieces: [], width, x: () => 0, time: () => 0, step: 1000 };
   const spans = marks.map(({ from, to }) => [from, to]).sort((a, b) => a[0] - b[0]);
   const merged = [[...spans[0]]];
   const whole = Math.max(...spans.map(([, to]) => to)) - spans[0][0];
@@ -82,7 +82,11 @@ export function scaleOf(marks, { width, fold = true }) {
     return piece.x + part * piece.size;
   };
   const perPixel = busy / room;
-  return { pieces, width: x + pad, x: at, step: STEPS.find((step) => step / perPixel >= 90) ?? STEPS.at(-1) };
+  const time = (x) => {
+    const { from, to, x: left, size } = pieces.find((each) => x <= each.x + each.size) ?? pieces.at(-1);
+    return from + Math.min(1, Math.max(0, (x - left) / size)) * (to - from);
+  };
+  return { pieces, width: x + pad, x: at, time, step: STEPS.find((step) => step / perPixel >= 90) ?? STEPS.at(-1) };
 }
 const STEPS = [10, 50, 100, 250, 500, 1000, 2000, 5000, 10_000, 30_000, 60_000, 120_000, 300_000, 600_000, 1_800_000, 3_600_000, 7_200_000,
   21_600_000, 86_400_000];

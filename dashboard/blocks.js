@@ -67,6 +67,7 @@ const codeBlock = (value, language) => {
 };
 export const block = (heading, ...content) => el("section", "block", ...(heading ? [el("h3", "", heading)] : []), ...content);
 export const prose = (value) => markdown(value, codeBlock);
+const numbered = (value, start = 1) => linesOf(value.replace(/\n$/, "").split("\n").map((line, i) => ({ number: start + i, text: line })));
 /** What there is to see of a call of a tool and its result, as blocks. */
 export function toolBlocks(tool, input, output, error) {
   const known = TOOL_VIEWS[tool]?.(Model.isObject(input) ? input : {}, output, error);

@@ -1,4 +1,4 @@
-/* What came of a session: its edits put together to files, its tests, commits and pull requests; and money in words. */
+/* What came of it: edits put together to files, tests, commits, pull requests; failures that are alike; money in words. */
 import { diffLines, patchLines } from "./documents.js";
 import { count, isObject, lastPart, oneLine, text } from "./words.js";
 
@@ -55,7 +55,7 @@ function edited(file, { input, tool }, output) {
 }
 function netOf(file) {
   const { before, now } = file, isKnown = !file.unread && before !== undefined && now !== undefined;
-  const parts = isKnown ? [near(diffLines(before, now))] : file.parts, lines = parts.flat();
+  const parts = isKnown ? [near(diffLines(...[before, now].map((each) => each.replace(/\n$/, ""))))] : file.parts, lines = parts.flat();
   return { ...file, parts, added: lines.filter((line) => line.sign === "+").length, removed: lines.filter((line) => line.sign === "-").length };
 }
 /** Of the lines of a diff those that changed, and three around them. */
@@ -63,6 +63,17 @@ function near(lines) {
   const keep = new Set(lines.flatMap((line, place) => line.sign === " " ? [] : [-3, -2, -1, 0, 1, 2, 3].map((by) => place + by)));
   return lines.flatMap((line, place) => !keep.has(place) ? [] : keep.has(place - 1) || place === 0 ? [line]
     : [{ sign: "@", text: `line ${line.new ?? line.old}`, old: null, new: null }, line]);
+}
+
+/** Failures whose first lines differ in numbers, ids and quoted names only, put together; the most often first. */
+export function alike(rows) {
+  const same = ({ kind, line }) => `${kind} ${text(line).replace(/0x[0-9a-f]+|[0-9a-f]{8,}|\d+/gi, "#").replace(/(["'`])[^"'`]{1,200}\1/g, "'…'").replace(/(?:\/[\w.#-]+){2,}/g, "/…")}`;
+  const names = (own, name) => [...new Set(own.flatMap((row) => text(row[name]).split(",")))];
+  return [...Map.groupBy(rows, same).values()].map((own) => {
+    const newest = own.reduce((a, b) => a.cursor > b.cursor ? a : b);
+    return { ...newest, times: own.reduce((all, row) => all + row.times, 0), sessions: names(own, "session_ids").length, users: names(own, "users"),
+      first: own.map((row) => row.first).sort()[0] };
+  }).sort((a, b) => b.times - a.times || b.cursor - a.cursor);
 }
 
 /** What something costs; what has no price is said, and is never nothing. */

@@ -34,6 +34,9 @@ export function hashOf({ view = "home", id, tab, query = {} }) {
   return `#/${path}${search ? `?${search}` : ""}`;
 }
 
+/** Whether a moment is within the span that an address names: "from-to", in milliseconds. */
+export function isWithin({ span = "" }, when) { const [from, to] = span.split("-").map(Number); return !span || (when >= from && when <= to); }
+
 // ---- a span of time, for analytics
 
 const DAY = 86_400_000;
@@ -42,11 +45,17 @@ const BARS = [60, 300, 900, 3600, 10_800, 86_400, 604_800];   // seconds that on
 /** What the address says of a span as the times of its ends, "" for none, and the seconds of one of about 60 bars. Days
     are those of UTC, as all that the queries group by is. */
 export function spanOf({ range = "day", from = "", to = "" }, now) {
-  const ends = range === "days" ? [Date.parse(from), Date.parse(to) + DAY] : [now - SPANS[range], NaN];
+  const ends = range === "from" ? [Date.parse(from), Date.parse(to)] : range === "days" ? [Date.parse(from), Date.parse(to) + DAY] : [now - SPANS[range], NaN];
   const said = (when) => Number.isFinite(when) ? new Date(when).toISOString() : "";
   const seconds = ((Number.isFinite(ends[1]) ? ends[1] : now) - ends[0]) / 1000;
   const step = Number.isFinite(seconds) ? BARS.find((bar) => bar * 62 >= seconds) ?? BARS.at(-1) : 86_400;
   return { from: said(ends[0]), to: said(ends[1]), step };
+}
+/** A span as long, right before that; null before everything. */
+export function spanBefore({ from, to, step }, now) {
+  if (!from) return null;
+  const begin = Date.parse(from), long = (to ? Date.parse(to) : now) - begin;
+  return { from: new Date(begin - long).toISOString(), to: from, step };
 }
 /** A number for each step of the span, 0 where nothing happened, oldest first; at most the newest 400. */
 export function seriesOf(rows, { from, to, step }, now, name) {

@@ -1,7 +1,7 @@
 /* The timeline: lanes, a scale that folds idle time, and what a person asks of a whole log. */
 import { agentName, isCompaction } from "./faces.js";
 import { runsOf } from "./log.js";
-import { oneLine } from "./words.js";
+import { oneLine, shortId } from "./words.js";
 
 /** [{id, name, depth, spans, marks}]: the session itself first, then its agents in the order of their coming. An agent has
     a span for each of its runs. */
@@ -26,7 +26,8 @@ export function lanesOf(rows, agents, now) {
   }
   const runs = runsOf(rows.flatMap((row) => row.events).filter((event) => event.type.startsWith("agent_")));
   for (const { id, spans, marks } of lanes.values()) if (id) spans.push(...spansOf(runs.get(id) ?? [], marks));
-  return [...lanes.values()].map((each) => ({ ...each, ...packed(each.marks) }));
+  const all = [...lanes.values()], isTwice = ({ name }) => all.filter((each) => each.name === name).length > 1;
+  return all.map((each) => ({ ...each, name: isTwice(each) && each.id ? `${each.name} ${shortId(each.id)}` : each.name, ...packed(each.marks) }));
 }
 
 /** The runs of an agent as spans of time; where none began in this piece of the log, all that it did is one. */

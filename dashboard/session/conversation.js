@@ -7,6 +7,7 @@ import * as Model from "../model.js";
 import { count, few, isObject, lasting, millis, oneLine, text } from "../model.js";
 import { route, schedule, sessionHash, turn } from "../route.js";
 import { nameOfAgent } from "./agents.js";
+import { spanChip } from "./head.js";
 import { Minimap } from "./minimap.js";
 
 const CHUNK = 12, FIRST = 60, PAGE = 500, MOST = 20_000;      // messages
@@ -88,7 +89,7 @@ export class ConversationTab {
     const { messages, more, from } = this.pages, shown = this.chunks.reduce((sum, chunk) => sum + chunk.messages.length, 0);
     this.on("said").textContent = this.asking && !messages.length ? "Loading …" : `${shown === messages.length ? "" : `${count(shown)} of `}${few(messages.length, "message")}${
       more && !this.asking ? ", and more" : ""}${from === "events" ? ", as far as hooks and events tell" : ""}`;
-    this.on("agent").replaceChildren(...(agent ? [el("span", "tag", nameOfAgent(this.session, agent)), button("All", () => turn({ agent: "" }))] : []));
+    this.on("agent").replaceChildren(...spanChip(), ...(agent ? [el("span", "tag", nameOfAgent(this.session, agent)), button("All", () => turn({ agent: "" }))] : []));
     this.on("none").replaceChildren(...(this.error ? [failure(this.error.message, () => this.more())] : shown || this.asking ? []
       : [el("p", "empty", messages.length ? "No message is like that." : "Nothing was said yet. ", link(sessionHash(this.session.id, "log"), "The log has what was logged."))]));
     this.map.draw();
@@ -97,8 +98,8 @@ export class ConversationTab {
   // ---- chunks
 
   isShown(message) {
-    const { show, span = "" } = route.query, [from, to] = span.split("-").map(Number), at = millis(message.at);
-    if (span && !(at >= from && at <= to)) return false;
+    const { show } = route.query;
+    if (!Model.isWithin(route.query, millis(message.at))) return false;
     return !show || (show === "talk" ? message.blocks.some((block) => block.type === "text" || block.type === "image") && !message.isMachineMade
       : message.isError || message.blocks.some((block) => (block.result ?? block).isError));
   }

@@ -1,9 +1,9 @@
 /* What stands above the tabs of a session: its status, what it asks, how it ended, and facts about it. */
 import { drawAsks, waitsSince } from "../cards.js";
-import { clock, el, fill, link, slot, timeText } from "../dom.js";
+import { button, clock, el, fill, link, slot, timeText } from "../dom.js";
 import * as Model from "../model.js";
 import { ago, count, few, lasting, millis, said, statusWords, text } from "../model.js";
-import { sessionHash } from "../route.js";
+import { route, sessionHash, turn } from "../route.js";
 import { agentsIn } from "./agents.js";
 import { signs, sumOf } from "./changes.js";
 
@@ -41,6 +41,7 @@ function drawTabs(session) {
   for (const a of slot(session.root, "tabs").children) {
     const { tab } = a.dataset, words = numbers[tab] ? `${TAB_NAMES[tab]} ${numbers[tab]}` : TAB_NAMES[tab];
     if (a.textContent !== words) a.textContent = words;
+    a.href = Model.hashOf({ view: "session", id: session.id, tab, query: { span: route.query.span } });
   }
 }
 function drawFacts(place, facts) {
@@ -51,6 +52,11 @@ function drawFacts(place, facts) {
   place.replaceChildren(...facts.map(([name, value]) => el("div", "", el("dt", "", name), el("dd", "row", ...[value].flat()))));
 }
 
+/** The time that was chosen, to be let go of. */
+export function spanChip() {
+  const [from, to] = (route.query.span ?? "").split("-").map(Number);
+  return to ? [button(`${timeText(from)} – ${timeText(to)} ×`, () => turn({ span: "" }))] : [];
+}
 /** What it costs, how full its context is, its plan, and what has changed. */
 function figuresOf({ id, document: { metadata, state }, work }) {
   const { tokenUsage: tokens = {}, context } = metadata, goals = (Array.isArray(state.goals) ? state.goals : []).filter(Model.isObject);

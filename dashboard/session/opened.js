@@ -210,7 +210,7 @@ class Opened {
   // ---- what it shows
 
   arrive() {
-    if (["conversation", "changes", "log", "timeline"].includes(route.tab)) this.need();
+    this.need();
     this.draw();
   }
   draw() {

@@ -71,7 +71,7 @@ export class StateTab {
 
   /** The version that the address names, and what was other before it; else how it is now. */
   async show() {
-    const cursor = Number(route.query.at) || null, key = `${cursor} ${cursor === null ? this.session.document.state.version : ""}`;
+    const cursor = Number(route.query.at) || null, key = `${cursor} ${cursor === null ? `${this.session.document.state.version} ${this.items[0]?.cursor}` : ""}`;
     if (this.shown === key) return;
     this.shown = key;
     try {
@@ -81,18 +81,28 @@ export class StateTab {
   }
   async versions(cursor) {
     const { session } = this, path = stateOf(session.id);
-    if (cursor === null) return [session.document.state, null];
+    if (cursor === null) return [session.document.state, this.items[0] ? await asked(`${path}?at=${this.items[0].cursor - 1}`).catch(() => ({})) : null];
     return Promise.all([asked(`${path}?at=${cursor}`), asked(`${path}?at=${cursor - 1}`).catch(() => ({}))]);
   }
   drawDocument(cursor, now, before) {
     fill(this.place, { at: `Version ${now.version}${cursor === null ? ", now" : ""}`, said: cursor === null ? "" : timeText(now.timestamp) });
     const found = before === null ? [] : Model.changes(before, now).filter(({ path }) => !["version", "timestamp"].includes(path));
-    const heading = found.length ? `What changed (${found.length === 200 ? "200 or more" : found.length})` : "Nothing changed";
+    const { rest, empty } = withoutEmpty(now), heading = found.length ? `What changed (${found.length === 200 ? "200 or more" : found.length})` : "Nothing changed";
     this.on("document").replaceChildren(...(before === null ? [] : [block(heading, changesView(found))]),
-      treeOf(now, { open: 2, changed: new Set(found.map(({ path }) => path)) }));
+      treeOf(rest, { open: 2, changed: new Set(found.map(({ path }) => path)) }), ...(empty.length ? [el("p", "faint", `Empty: ${empty.join(", ")}`)] : []));
   }
 }
 
+/** A document without its members in which nothing is, and the names of those. */
+function withoutEmpty(value, path = "", empty = []) {
+  if (!Model.isObject(value)) return { rest: value, empty };
+  const rest = {};
+  for (const [name, member] of Object.entries(value)) {
+    const where = path ? `${path}.${name}` : name, own = Model.isNothing(member) && member !== false ? undefined : withoutEmpty(member, where, empty).rest;
+    if (own === undefined || (Model.isObject(own) && !Object.keys(own).length)) { if (own === undefined) empty.push(where); } else rest[name] = own;
+  }
+  return { rest, empty };
+}
 function changesView(found) {
   const box = el("div", "changes");
   const show = (value) => value === undefined ? "" : upTo(JSON.stringify(value), 400);

@@ -1,6 +1,7 @@
 /* What a session has used, by model, agent and prompt; the arithmetic stands behind each figure. */
 import { asked, of, query } from "../api.js";
 import { el, failure, link } from "../dom.js";
+import { figures } from "../figures.js";
 import * as Model from "../model.js";
 import { count, few, gist, oneLine, shortId, text } from "../model.js";
 import { sessionHash } from "../route.js";
@@ -47,22 +48,10 @@ export class UsageTab {
     return [el("div", "figures-line", ...figures.map(([figure, words]) => el("div", "panel tile", el("b", "", figure), el("span", "", words))))];
   }
 }
-function tableOf(title, name, items, naming) {
-  const most = Math.max(...items.map((item) => item.totalTokens), 1);
-  const rows = items.map((item) => {
-    const fill = el("i"), money = el("td", "right", Model.money(item));
-    fill.style.width = `${100 * item.totalTokens / most}%`;
-    money.title = arithmetic(item);
-    const tokens = el("td", "right", count(item.totalTokens));
-    tokens.title = money.title;
-    return el("tr", "", el("td", "", naming(item)), el("td", "bar-cell", el("span", "meter", fill)), el("td", "right", count(item.requests)),
-      el("td", "right", count(item.inputTokens)), el("td", "right", count(item.cacheReadTokens)), el("td", "right", count(item.cacheWriteTokens + item.cacheWrite1hTokens)),
-      el("td", "right", count(item.outputTokens)), tokens, money);
-  });
-  const heads = [name, "", "Requests", "Input", "Cache read", "Cache write", "Output", "Tokens", "Cost"];
-  return el("section", "panel", el("h2", "", title), el("div", "scroll-x", el("table", "figures", el("thead", "", el("tr", "",
-    ...heads.map((words, place) => el(words ? "th" : "td", place > 1 ? "right" : "", words)))), el("tbody", "", ...rows))));
-}
+const tableOf = (title, name, items, naming) => el("section", "panel", el("h2", "", title), el("div", "scroll-x", figures("totalTokens", {
+  name: [name, null, (_, item) => naming(item)], requests: ["Requests", count], inputTokens: ["Input", count], cacheReadTokens: ["Cache read", count],
+  cacheWriteTokens: ["Cache write", (n, item) => count(n + item.cacheWrite1hTokens)], outputTokens: ["Output", count],
+  totalTokens: ["Tokens", count, null, arithmetic], costUsd: ["Cost", (_, item) => Model.money(item), null, arithmetic] })(items)));
 /** How a sum came to be, in a line for each part. */
 function arithmetic(item) {
   const parts = Object.entries(TOKENS).filter(([name]) => item[name]).map(([name, words]) => `${count(item[name])} ${words}`);

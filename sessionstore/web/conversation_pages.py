@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Any, NamedTuple, Protocol
 
 from sessionstore.adapters.claude_code import AGENT_TOOLS
-from sessionstore.adapters.conversation import call_in_metadata, message_of_event, message_of_line
+from sessionstore.adapters.conversation import facts_in, message_of_event, message_of_line
 from sessionstore.appliance import Store
 from sessionstore.model.conversation import Agent, Joined, Message, calls_in
 from sessionstore.model.folds import Document, encode
@@ -23,14 +23,18 @@ from sessionstore.store.reader import Reader
 
 PAGE_BYTES = 4 << 20
 """Of lines or events, as they are kept, that one page is made of, and as much more as the last of them has."""
+PAGE_MESSAGES, WRITTEN_BYTES = 100, 1 << 20
+"""Of a page that is written out, one after the other."""
 PIECES = 64
 """Pieces that are read for one page: what says nothing to people may be long."""
 AT_ONCE = 4
 ROWS_AT_ONCE, ROWS_AT_MOST = 500, 10_000
+MOST_ASKED = 500
 FOLDED, DEEPEST, MOST_FOLDED = 50, 4, 100
 """Messages of a sub-agent that stand in the page of the one that called it; levels of these; sub-agents of one page."""
 
-OF_AGENT = re.compile(r"(?:.*/)?agent-(.+)")
+OF_AGENT = re.compile(r"(?:.*/)?agent-(.+?)(\.meta\.json)?")
+"""What the program says of an agent beside its conversation is a file of its own."""
 AGENTS = """
 SELECT agent_id, record ->> '$.type', record ->> '$.task', record ->> '$.toolUseId' FROM agents
 WHERE session_id = ? ORDER BY position"""
@@ -80,6 +84,12 @@ class Source(Protocol):
     async def find_callers(self) -> None:
         """Find out of which calls agents are, where that is known of none."""
 
+    def check(self, agent_id: str | None) -> None:
+        """Raises Problem 404 for an agent that has no conversation of its own."""
+
+    def lines(self, agent_id: str | None) -> AsyncIterator[bytes]:
+        """What it is made of, as it is kept: lines of JSON."""
+
 
 async def source_of(store: Store, session_id: str) -> Source:
     """Raises Problem 404."""
@@ -106,16 +116,26 @@ class FromTranscripts:
 
     def __init__(self, intake: Intake, transcripts: list[Transcript], known: Mapping[str, Known]) -> None:
         self.intake = intake
+        self.asked: set[str] = set()
+        """Agents of whose calls it was asked already."""
         self.main = [transcript for transcript in transcripts if not transcript.subpath]
-        self.beside = {match[1]: one for one in transcripts if (match := OF_AGENT.fullmatch(one.subpath))}
+        named = [(match, one) for one in transcripts if (match := OF_AGENT.fullmatch(one.subpath))]
+        self.beside = {match[1]: one for match, one in named if not match[2]}
+        self.metas = {match[1]: one for match, one in named if match[2]}
         self.agents = {agent_id: known.get(agent_id, Known(agent_id)) for agent_id in self.beside}
 
-    def those_of(self, agent_id: str | None) -> list[Transcript]:
-        if agent_id is None:
-            return self.main
-        if agent_id not in self.beside:
+    def check(self, agent_id: str | None) -> None:
+        if agent_id is not None and agent_id not in self.beside:
             raise no_agent(agent_id)
-        return [self.beside[agent_id]]
+
+    def those_of(self, agent_id: str | None) -> list[Transcript]:
+        self.check(agent_id)
+        return self.main if agent_id is None else [self.beside[agent_id]]
+
+    async def lines(self, agent_id: str | None) -> AsyncIterator[bytes]:
+        for transcript in self.those_of(agent_id):
+            async for lines in self.intake.bytes_of(transcript):
+                yield lines
 
     async def page(self, agent_id: str | None, after: str | None, limit: int, most: int = PAGE_BYTES) -> Page:
         transcripts = self.those_of(agent_id)
@@ -142,13 +162,24 @@ class FromTranscripts:
         return made.page(str(place), made.is_full, is_anew)
 
     async def find_callers(self) -> None:
-        """It stands among the first lines of each."""
-        for agent_id, known in self.agents.items():
-            if known.tool_use_id is None:
-                lines = Lines(self.beside[agent_id], Place(self.beside[agent_id].transcript))
-                packed = await lines.fetch(self.intake, 1)
-                found = next(filter(None, map(call_in_metadata, lines.cut(packed))), None)
-                self.agents[agent_id] = known._replace(tool_use_id=found)
+        """It stands beside each, or among its first lines."""
+        unknown = [
+            agent for agent in self.agents.values() if agent.tool_use_id is None and agent.agent_id not in self.asked
+        ]
+        for known in unknown[:MOST_ASKED]:
+            self.asked.add(known.agent_id)
+            meta = self.metas.get(known.agent_id)
+            transcript = meta or self.beside[known.agent_id]
+            lines = Lines(transcript, Place(transcript.transcript))
+            all_lines = [*lines.cut(await lines.fetch(self.intake, 1))]
+            documents = [b"\n".join(all_lines)] if meta else all_lines
+            found = next(filter(None, (facts_in(one, is_line=meta is None) for one in documents)), None)
+            if found:
+                self.agents[known.agent_id] = known._replace(
+                    agent_type=known.agent_type or found.agent_type,
+                    task=known.task or found.task,
+                    tool_use_id=found.tool_use_id,
+                )
 
 
 class Making:
@@ -201,9 +232,23 @@ class FromEvents:
         self.session_id = session_id
         self.agents = {agent_id: agent for agent_id, agent in known.items() if agent.tool_use_id}
 
-    async def page(self, agent_id: str | None, after: str | None, limit: int, most: int = PAGE_BYTES) -> Page:
+    def check(self, agent_id: str | None) -> None:
         if agent_id is not None and agent_id not in self.agents:
             raise no_agent(agent_id)
+
+    async def lines(self, agent_id: str | None) -> AsyncIterator[bytes]:
+        after = 0
+        while True:
+            page = await self.reader.session_events(
+                self.session_id, limit=ROWS_AT_ONCE, after=after, before=None, order="asc", agent_id=agent_id
+            )
+            if not page.documents:
+                return
+            yield "".join(f"{document}\n" for document in page.documents).encode()
+            after = page.following or after
+
+    async def page(self, agent_id: str | None, after: str | None, limit: int, most: int = PAGE_BYTES) -> Page:
+        self.check(agent_id)
         number = int(after) if after and re.fullmatch("[0-9]{1,18}", after) else None
         made, looked = Making(limit, most), 0
         made.place = number or 0
@@ -256,3 +301,13 @@ class Folding:
         self.more -= 1
         agent.messages, agent.next_after, agent.more = page.messages, page.next_after, page.more
         await self.fold(page.messages, depth + 1)
+
+
+async def pages(source: Source, agent_id: str | None) -> AsyncIterator[list[Message]]:
+    """All of a conversation, each call with the agent that it was for."""
+    after, more, folding = None, True, Folding(source, depth=0)
+    while more:
+        page = await source.page(agent_id, after, PAGE_MESSAGES, WRITTEN_BYTES)
+        await folding.fold(page.messages)
+        yield page.messages
+        after, more = page.next_after, page.more

@@ -9,7 +9,7 @@ import { go, route, turn } from "./route.js";
 const sessionsWith = (name) => (value) => value ? link(Model.hashOf({ view: "sessions", query: { [name]: value } }), value) : "unknown";
 const minutes = (n) => lasting(60_000 * n);
 const MEASURES = { requests: ["Requests", count], inputTokens: ["Input", count], cacheReadTokens: ["From cache", count], outputTokens: ["Output", count],
-  totalTokens: ["Tokens", count], costUsd: ["Cost", (_, row) => Model.money(row)] };
+  totalTokens: ["Tokens", count], costUsd: ["Cost", (_, row) => Model.price(row)] };
 const BY = { project: "project", user: "userId", model: "", tag: "tag", day: "", session: "" };
 /** What the page shows: the canned queries of Datasette, as anybody can ask them, so that each can be looked into. */
 const PANELS = [
@@ -96,8 +96,8 @@ function drawActivity(rows, span, rowsBefore, before) {
 
 function drawFailures(rows) {
   const groups = Model.alike(rows), table = figures("times", { line: ["Failure", null, (line, row) => el("div", "", el("b", "", row.kind), el("span", "bad", ` ${line || "without a word"}`))], times: ["Times", count],
-    sessions: ["Sessions", count], users: ["Users", (users) => users.slice(0, 3).join(", ") + (users.length > 3 ? ` and ${users.length - 3} more` : "")], first: ["Since", timeText], last: ["Last", (last) => `${since(last)} ago`.replace("now ago", "now")],
-    cursor: ["", (_, row) => link(Model.hashOf({ view: "session", id: row.session_id, tab: "log", query: { entry: row.cursor } }), "Newest")] })(groups.slice(0, 50));
+    sessions: ["Sessions", count], users: ["Users", (users) => users.slice(0, 3).join(", ") + (users.length > 3 ? ` and ${users.length - 3} more` : "")], first: ["Since", timeText], last: ["Last",
+    (last, row) => link(Model.hashOf({ view: "session", id: row.session_id, tab: "log", query: { entry: row.cursor } }), `${since(last)} ago`.replace("now ago", "now"))] })(groups.slice(0, 50));
   return el("div", "", el("p", "dim", `${few(sum(groups, "times"), "failure")} of ${few(groups.length, "kind")}, in ${few(new Set(rows.flatMap((row) => row.session_ids.split(","))).size, "session")}`), table);
 }
 
@@ -112,7 +112,7 @@ function drawUsage({ by, items }, before) {
   choice.setAttribute("aria-label", "Tokens and cost by");
   choice.onchange = () => turn({ by: choice.value });
   const [usd, tokens] = ["costUsd", "totalTokens"].map((name) => sum(items, name)), unpriced = sum(items, "unpricedRequests");
-  const total = `${Model.money({ costUsd: items.some((item) => item.costUsd !== null) ? usd : null, unpricedRequests: unpriced, requests: sum(items, "requests") })}, ${few(tokens, "token")}${
+  const total = `${Model.price({ costUsd: items.some((item) => item.costUsd !== null) ? usd : null, unpricedRequests: unpriced, requests: sum(items, "requests") })}, ${few(tokens, "token")}${
     before ? `; ${against(usd || tokens, sum(before.items, usd ? "costUsd" : "totalTokens"))}` : ""}`;
   const shown = by === "session" ? (id) => link(Model.hashOf({ view: "session", id, tab: "usage" }), Model.shortId(id)) : BY[by] ? sessionsWith(BY[by]) : undefined;
   const rows = by === "day" ? [...items].sort((a, b) => b.day < a.day ? -1 : 1) : items;

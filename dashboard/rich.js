@@ -7,7 +7,7 @@ const LONGEST = 200_000, SPANS = 20_000, DEEP = 8;      // characters of a text,
 
 // ---- code
 
-const WORDS = "abstract and as assert async await break case catch class const continue def default defer delete do elif else enum except export extends false False finally fn for from func function go if impl import in interface is lambda let match mut new nil None not null of or package pass private pub public raise return self static struct super switch this throw true True try type use var void while with yield SELECT FROM WHERE INSERT UPDATE CREATE";
+const WORDS = "as async await break case class const continue def default elif else except export extends false False finally fn for from func function if import in interface is let new nil None not null or package private public raise return self static struct switch this throw true True try type use var while with yield SELECT FROM WHERE";
 const CODE = new RegExp([`(?<c>(?<!:)//.*|/\\*.*?(?:\\*/|$)|(?<![\\S])(?:#|--)\\s.*|^#.*)`,
   `(?<s>"(?:\\\\.|[^"\\\\])*"|'(?:\\\\.|[^'\\\\])*'|\`[^\`]*\`)`, "(?<n>\\b\\d[\\w.]*)",
   `(?<k>\\b(?:${WORDS.replaceAll(" ", "|")})\\b)`].join("|"), "g");

@@ -76,8 +76,16 @@ export function alike(rows) {
   }).sort((a, b) => b.times - a.times || b.cursor - a.cursor);
 }
 
+/** What one types to go on with a session of Claude Code: in its container, if it has one, else in its folder. */
+export function resumeLine({ sessionId, where, cwd }) {
+  const quoted = (value) => /^[\w./@:-]+$/.test(value) ? value : `'${oneLine(value).replaceAll("'", "'\\''")}'`;
+  const folder = text(where?.cwd) || text(cwd), container = text(where?.container), line = `claude --resume ${quoted(text(sessionId))}`;
+  if (container) return `docker exec -it ${folder ? `-w ${quoted(folder)} ` : ""}${quoted(container.slice(0, 64))} ${line}`;
+  return folder ? `cd ${quoted(folder)} && ${line}` : line;
+}
+
 /** What something costs; what has no price is said, and is never nothing. */
-export function money({ costUsd, usd = costUsd, unpricedRequests: unpriced = 0, requests }) {
+export function price({ costUsd, usd = costUsd, unpricedRequests: unpriced = 0, requests }) {
   const is = typeof usd === "number", sum = is ? `$${usd >= 100 ? count(Math.round(usd)) : usd.toFixed(usd && usd < 0.1 ? 4 : 2)}` : "";
   if (!is) return unpriced || requests ? "unpriced" : "";
   return unpriced ? `${sum} + ${count(unpriced)} unpriced` : sum;

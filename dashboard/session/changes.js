@@ -3,38 +3,12 @@ import { linesOf } from "../blocks.js";
 import { el, link, timeText } from "../dom.js";
 import * as Model from "../model.js";
 import { count, few, lasting, oneLine } from "../model.js";
-import { schedule } from "../route.js";
-import { MANY } from "./agents.js";
+import { MANY } from "./who.js";
+import { signs, sumOf } from "./work.js";
 
 const WHOLE = 200;      // edits that are read whole
 
-/** What came of a session, of the rows that it has; its newest edits are read whole. */
-export class Work {
-  constructor(session) { Object.assign(this, { session, rows: null, whole: new Map(), asking: false, read: 0 }); }
-  /** Of what the whole log is known, not a choice of it. */
-  look(most) {
-    const { session } = this;
-    if (session.rows !== this.rows && !session.isChosen()) { this.rows = session.rows; this.found = Model.workOf(this.rows); this.read++; }
-    if (this.found && !this.asking) this.have(most);
-    return this.found;
-  }
-  async have(most) {
-    const { edits, tests } = this.found, wanted = [...edits.slice(-most), ...(tests ? [tests] : [])].filter((row) => this.whole.get(row.key)?.length !== row.events.length);
-    if (!wanted.length) return;
-    this.asking = true;
-    for (const row of wanted) try { this.whole.set(row.key, await this.session.whole(row)); } catch { this.whole.set(row.key, row.events); }
-    this.asking = false;
-    this.read++;
-    schedule();
-  }
-  files() {
-    if (this.filesOf !== this.read) { this.filesOf = this.read; this.all = Model.filesOf(this.found.edits.map((row) => [row, this.whole.get(row.key) ?? null])); }
-    return this.all;
-  }
-}
-export const sumOf = (files) => ["added", "removed"].map((name) => files.reduce((all, file) => all + file[name], 0));
-
-export class ChangesTab {
+export default class ChangesTab {
   constructor(session, place) { Object.assign(this, { session, place, shown: null }); }
   draw() {
     const { session } = this, { log, work } = session;
@@ -64,7 +38,6 @@ export class ChangesTab {
     box.scrollTop = scrollTop;
   }
 }
-export const signs = (added, removed) => [el("span", "good", `+${count(added)}`), " ", el("span", "bad", `−${count(removed)}`)];
 function fileOf(file) {
   const box = el("details", "", el("summary", "row", el("b", "mono", file.name), ...signs(file.added, file.removed), el("span", "dim", few(file.edits, "edit")),
     ...(file.isNew ? [el("span", "tag", "new")] : []), ...(file.failed ? [el("span", "bad", `${count(file.failed)} failed`)] : []), ...(file.unread ? [el("span", "faint", `${few(file.unread, "edit")} unknown`)] : [])));

@@ -6,7 +6,7 @@ import { button, clock, el, failure, fullDays, link, make, slot, svg, template, 
 import * as Model from "../model.js";
 import { count, few, isObject, lasting, millis, oneLine, text } from "../model.js";
 import { route, schedule, sessionHash, turn } from "../route.js";
-import { nameOfAgent } from "./agents.js";
+import { nameOfAgent } from "./who.js";
 import { spanChip } from "./head.js";
 import { Minimap } from "./minimap.js";
 
@@ -28,8 +28,8 @@ class Pages {
   take(message) {
     const last = this.messages.at(-1), blocks = message.blocks ?? [];
     if (message.role === "results") {
-      const [joined, left] = [blocks.filter((block) => this.calls.has(block.toolUseId)), blocks.filter((block) => !this.calls.has(block.toolUseId))];
-      const changed = joined.map((result) => { const [call, owner] = this.calls.get(result.toolUseId); call.result ??= result; return owner; });
+      const left = blocks.filter((block) => !this.calls.has(block.toolUseId));
+      const changed = blocks.filter((block) => !left.includes(block)).map((result) => { const [call, owner] = this.calls.get(result.toolUseId); call.result ??= result; return owner; });
       return left.length ? [...changed, this.put({ ...message, blocks: left })] : changed;
     }
     if (last && message.id && message.id === last.id && message.role === last.role) {
@@ -44,7 +44,7 @@ class Pages {
   note(message) { for (const block of message.blocks) if (block.type === "call" && block.toolUseId) this.calls.set(block.toolUseId, [block, message]); }
 }
 
-export class ConversationTab {
+export default class ConversationTab {
   constructor(session, place) {
     Object.assign(this, { session, place, pages: null, until: -1, shown: null, chunks: [], made: new Map() });
     place.replaceChildren(template("t-conversation"));
@@ -106,6 +106,7 @@ export class ConversationTab {
   rebuild() {
     this.sight.disconnect();
     this.made.clear();
+    this.chunkOf = new Map();
     this.chunks = [];
     this.list.replaceChildren();
     this.put(this.pages.messages);
@@ -113,16 +114,13 @@ export class ConversationTab {
   put(messages) {
     for (const message of new Set(messages)) {
       const old = this.made.get(message);
-      if (old) { const fresh = messageOf(this.session, message); this.made.set(message, fresh); old.replaceWith(fresh); }
-      else if (!message.place && this.isShown(message)) this.add(message);
-      message.place ??= 0;
+      if (old) old.replaceWith(this.make(message)); else if (this.isShown(message)) this.add(message);
     }
-    for (const message of messages) delete message.place;
     if (this.isAtEnd) this.toEnd();
   }
   add(message) {
+    if (this.chunkOf.has(message)) return;
     let chunk = this.chunks.at(-1);
-    if (chunk?.messages.includes(message)) return;
     if (!chunk || chunk.messages.length >= CHUNK) {
       chunk = { messages: [], tall: 0, element: el("section", "") };
       chunk.element.chunk = chunk;
@@ -131,15 +129,16 @@ export class ConversationTab {
       this.sight.observe(chunk.element);
     }
     chunk.messages.push(message);
-    if (chunk.isFilled) { this.append(chunk, message); return; }
+    this.chunkOf.set(message, chunk);
+    if (chunk.isFilled) { chunk.element.append(this.make(message)); return; }
     chunk.tall += 40 + message.blocks.reduce((sum, block) => sum + (block.type === "text" ? 24 * Math.ceil(block.text.length / 100) : 34), 0);
     chunk.element.style.minHeight = `${Math.min(chunk.tall, 20_000)}px`;
   }
-  append({ element }, message) { const made = messageOf(this.session, message); this.made.set(message, made); element.append(made); }
+  make(message) { const made = messageOf(this.session, message); this.made.set(message, made); return made; }
   fillChunk({ chunk }) {
     if (chunk.isFilled) return;
     chunk.isFilled = true;
-    for (const message of chunk.messages) this.append(chunk, message);
+    chunk.element.append(...chunk.messages.map((message) => this.make(message)));
     chunk.element.style.minHeight = "";
     if (this.isAtEnd) this.toEnd();
   }
@@ -148,20 +147,19 @@ export class ConversationTab {
     this.scroller.scrollTop = this.scroller.scrollHeight;
   }
 
+  all() { return [...this.chunkOf.keys()]; }
+
   // ---- places in it
 
   toMessage(message) {
-    const chunk = this.chunks.find((each) => each.messages.includes(message));
-    if (!chunk) return;
     this.isAtEnd = false;
-    this.fillChunk(chunk.element);
+    this.fillChunk(this.chunkOf.get(message).element);
     const element = this.made.get(message);
     element.scrollIntoView({ block: "start" });
     element.focus({ preventScroll: true });
   }
   toTime(time) {
-    const all = this.chunks.flatMap((chunk) => chunk.messages);
-    const found = all.findLast((message) => millis(message.at) <= time) ?? all[0];
+    const all = this.all(), found = all.findLast((message) => millis(message.at) <= time) ?? all[0];
     if (found) this.toMessage(found);
   }
   inSight() {
@@ -177,7 +175,7 @@ export class ConversationTab {
   }
   /** The keyboard goes to the next or previous prompt, or answer with text. */
   move(by) {
-    const all = this.chunks.flatMap((chunk) => chunk.messages).filter((message) => message.blocks.some((block) => block.type === "text"));
+    const all = this.all().filter((message) => message.blocks.some((block) => block.type === "text"));
     const from = all.findIndex((message) => this.made.get(message)?.contains(document.activeElement));
     const next = all[Math.min(all.length - 1, Math.max(0, from < 0 ? (by > 0 ? 0 : all.length - 1) : from + by))];
     if (next) this.toMessage(next);
@@ -242,7 +240,7 @@ function callOf(call, session, message) {
   const why = ["error", "rejected"].includes(state) ? Model.errorLine({ data: { error: output } }) : "";
   const box = lazily([svg("svg", { class: "icon", "aria-hidden": "true" }, svg("use", { href: `#i-${row.icon}` })), el("b", "title", row.title),
     el("span", "mono cut dim text", oneLine(row.text)), ...(why ? [el("span", "why cut", why)] : []), ...(agent?.messages?.length ? [el("span", "tag", few(agent.messages.length, "message"))] : []),
-    ...(images.length ? [el("span", "tag", few(images.length, "image"))] : []), el("span", "took", STATE[state] ?? lasting(took))], "call entry", () => [
+    ...(images.length ? [el("span", "tag", few(images.length, "image"))] : []), el("span", "took", STATE[state] ?? lasting(took))], "call", () => [
     ...toolBlocks(tool, input, result && !result.isError ? output : undefined, result?.isError ? output : undefined), ...images.map(imageOf), ...leftOut(call),
     ...(agent ? [nested(session, agent)] : [])]);
   box.dataset.state = state;

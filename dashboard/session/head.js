@@ -4,8 +4,8 @@ import { button, clock, el, fill, link, slot, timeText } from "../dom.js";
 import * as Model from "../model.js";
 import { ago, count, few, lasting, millis, said, statusWords, text } from "../model.js";
 import { route, sessionHash, turn } from "../route.js";
-import { agentsIn } from "./agents.js";
-import { signs, sumOf } from "./changes.js";
+import { agentsIn } from "./who.js";
+import { signs, sumOf } from "./work.js";
 
 export const TAB_NAMES = { conversation: "Conversation", changes: "Changes", usage: "Usage", timeline: "Timeline", log: "Log", state: "State", goals: "Goals", agents: "Agents", raw: "Raw" };
 
@@ -62,7 +62,7 @@ function figuresOf({ id, document: { metadata, state }, work }) {
   const { tokenUsage: tokens = {}, context } = metadata, goals = (Array.isArray(state.goals) ? state.goals : []).filter(Model.isObject);
   const next = goals.find((goal) => goal.status === "in_progress") ?? goals.find((goal) => !Model.ENDED.includes(goal.status));
   const found = work.look(FILES), files = found?.edits.length ? work.files() : [];
-  const sum = tokens.total || (tokens.input ?? 0) + (tokens.output ?? 0), money = Model.isObject(metadata.cost) ? Model.money(metadata.cost) : "";
+  const sum = tokens.total || (tokens.input ?? 0) + (tokens.output ?? 0), money = Model.isObject(metadata.cost) ? Model.price(metadata.cost) : "";
   return [["Cost", money || sum ? [link(sessionHash(id, "usage"), [money, sum ? `${count(sum)} tokens` : ""].filter(Boolean).join(" · "))] : ""],
     ["Context", context?.tokens ? `${context.limit ? `${Math.round(100 * context.tokens / context.limit)} %` : count(context.tokens)}${context.compactions ? ` ⟳${context.compactions}` : ""}` : ""],
     ["Plan", goals.length ? [`${goals.filter((goal) => goal.status === "completed").length}/${goals.length}`, ...(next ? [el("span", "dim", said(next.description))] : [])] : ""],

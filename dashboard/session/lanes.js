@@ -47,10 +47,9 @@ function* backdrop(scale, tall, left, right) {
   for (const piece of scale.pieces) {
     if (piece.x + piece.size < left || piece.x > right) continue;
     if (piece.folded) {
-      yield svg("rect", { class: "fold", x: piece.x + 4, y: TOP, width: piece.size - 8, height: tall - TOP, rx: 4 });
       const x = piece.x + piece.size / 2, y = (TOP + tall) / 2, words = `${lasting(piece.to - piece.from)} idle`;
+      yield svg("rect", { class: "fold", x: piece.x + 4, y: TOP, width: piece.size - 8, height: tall - TOP, rx: 4 }, svg("title", {}, words));
       if (words.length * 6 < tall - TOP) yield svg("text", { class: "fold-text", x, y, transform: `rotate(-90 ${x} ${y})`, "dominant-baseline": "middle" }, words);
-      else yield svg("title", {}, words);
       continue;
     }
     const begin = Math.ceil(piece.from / scale.step) * scale.step;

@@ -4,11 +4,11 @@ import { LongList } from "../long_list.js";
 import * as Model from "../model.js";
 import { ago, count, lasting, oneLine, text } from "../model.js";
 import { route, turn } from "../route.js";
-import { agentsIn, nameOfAgent } from "./agents.js";
+import { agentsIn, nameOfAgent } from "./who.js";
 import { Detail } from "./detail.js";
 import { spanChip } from "./head.js";
 
-export class LogTab {
+export default class LogTab {
   constructor(session, place) {
     Object.assign(this, { session, place, revealed: null, isNew: true, isFirst: true, offered: null });
     place.replaceChildren(template("t-log"));

@@ -2,7 +2,7 @@
 import { clock, el } from "../dom.js";
 import * as Model from "../model.js";
 import { route, turn } from "../route.js";
-import { agentsIn } from "./agents.js";
+import { agentsIn } from "./who.js";
 
 const LINE = 7, LANES = 7;
 

@@ -6,18 +6,13 @@ import { state } from "../live.js";
 import * as Model from "../model.js";
 import { oneLine, said, text } from "../model.js";
 import { go, route, schedule, sessionHash, turn } from "../route.js";
-import { AgentsTab, agentsIn } from "./agents.js";
-import { ChangesTab, Work } from "./changes.js";
-import { ConversationTab } from "./conversation.js";
-import { GoalsTab } from "./goals.js";
+import { agentsIn } from "./who.js";
+import ConversationTab from "./conversation.js";
 import { TAB_NAMES, drawHead } from "./head.js";
-import { LogTab } from "./log.js";
-import { RawTab } from "./raw.js";
-import { StateTab } from "./state.js";
-import { TimelineTab } from "./timeline.js";
-import { UsageTab } from "./usage.js";
+import { Work } from "./work.js";
 
-const TAB_VIEWS = { __proto__: null, conversation: ConversationTab, changes: ChangesTab, usage: UsageTab, timeline: TimelineTab, log: LogTab, state: StateTab, goals: GoalsTab, agents: AgentsTab, raw: RawTab };
+/** The tab that most people open; the others are fetched when they are. */
+const TAB_VIEWS = { __proto__: null, conversation: ConversationTab };
 const PAGE = 500;
 
 class Opened {
@@ -223,12 +218,17 @@ class Opened {
     const { names, over, idle } = this.about();
     if (this.known !== JSON.stringify([...names, over, idle])) this.drawRows();
     drawHead(this);
-    if (this.tabName !== route.tab) {
-      this.tab?.leave?.();
-      this.tabName = route.tab;
-      this.tab = new TAB_VIEWS[route.tab](this, slot(this.root, "tab"));
-    }
-    for (const a of slot(this.root, "tabs").children) setCurrent(a, a.dataset.tab === route.tab, "page");
+    if (this.tabName !== route.tab) this.turnTo(route.tab); else this.tab?.draw();
+  }
+  async turnTo(name) {
+    const place = slot(this.root, "tab");
+    this.tab?.leave?.();
+    Object.assign(this, { tab: null, tabName: name });
+    try { TAB_VIEWS[name] ??= (await import(`./${name}.js`)).default;
+      } catch { place.replaceChildren(failure("The server does not answer", () => { this.tabName = null; this.draw(); })); return; }
+    if (this.isLeft || this.tabName !== name) return;
+    this.tab = new TAB_VIEWS[name](this, place);
+    for (const a of slot(this.root, "tabs").children) setCurrent(a, a.dataset.tab === name, "page");
     this.tab.draw();
   }
   build() {
@@ -237,10 +237,12 @@ class Opened {
     this.tabName = null;
     slot(this.root, "tabs").append(...Model.TABS
       .map((name) => { const a = link(sessionHash(this.id, name), TAB_NAMES[name]); a.dataset.tab = name; return a; }));
-    slot(this.root, "archive").href = of(this.id, "/archive");
-    slot(this.root, "archive").download = "";
-    const act = { copy: () => copy(this.id), rename: () => rename(this), pin: () => pin(this), note: () => addNote(this), tags: () => editTags(this), finalize: () => finalize(this), delete: () => deleteSession(this)
-      };
+    for (const [name, path] of Object.entries({ archive: "/archive", markdown: "/conversation?format=markdown", html: "/conversation?format=html" })) slot(this.root, name).href = of(this.id, path);
+    const menu = this.root.querySelector(".menu");
+    menu.addEventListener("click", ({ target }) => { if (target.closest(".panel")) menu.open = false; });
+    menu.addEventListener("keydown", (event) => { if (event.key === "Escape" && menu.open) { menu.open = false; menu.firstElementChild.focus(); event.stopPropagation(); } });
+    menu.addEventListener("focusout", ({ relatedTarget }) => { if (relatedTarget && !menu.contains(relatedTarget)) menu.open = false; });
+    const act = { copy: () => copy(this.id), rename: () => rename(this), pin: () => pin(this), note: () => addNote(this), tags: () => editTags(this), finalize: () => finalize(this), delete: () => deleteSession(this), share: async () => (await import("./shares.js")).share(this), resume: () => copy(Model.resumeLine(this.document.metadata)) };
     for (const each of this.root.querySelectorAll("[data-do]")) each.onclick = act[each.dataset.do];
     for (const name of ["rename", "pin", "tags", "finalize"]) this.root.querySelector(`[data-do=${name}]`).classList.add("writes");
     this.root.querySelector("[data-do=delete]").classList.add("deletes");

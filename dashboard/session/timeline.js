@@ -3,7 +3,7 @@ import { clock, el, fill, icon, make, slot, svg, template, timeText } from "../d
 import * as Model from "../model.js";
 import { count, few, lasting, oneLine } from "../model.js";
 import { route, schedule, turn } from "../route.js";
-import { MANY, agentsIn } from "./agents.js";
+import { MANY, agentsIn } from "./who.js";
 import { Detail } from "./detail.js";
 import { drawLanes } from "./lanes.js";
 import { whyOf } from "./log.js";
@@ -11,7 +11,7 @@ import { whyOf } from "./log.js";
 const STEPS = { __proto__: null, ArrowRight: 1, ArrowLeft: -1, Home: -Infinity, End: Infinity };
 const CALM = 400;               // milliseconds between two drawings of what streams in
 
-export class TimelineTab {
+export default class TimelineTab {
   constructor(session, place) {
     Object.assign(this, { session, place, drawn: "", drawnAt: 0, seen: null, later: null, focus: null, closed: new Set() });
     place.replaceChildren(template("t-timeline"));

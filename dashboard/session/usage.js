@@ -5,12 +5,12 @@ import { figures } from "../figures.js";
 import * as Model from "../model.js";
 import { count, few, gist, oneLine, shortId, text } from "../model.js";
 import { sessionHash } from "../route.js";
-import { nameOfAgent } from "./agents.js";
+import { nameOfAgent } from "./who.js";
 
 const TOKENS = { inputTokens: "input", cacheReadTokens: "read from the cache", cacheWriteTokens: "written to the cache",
   cacheWrite1hTokens: "to the cache for an hour", outputTokens: "output" };
 
-export class UsageTab {
+export default class UsageTab {
   constructor(session, place) { Object.assign(this, { session, place, until: null, prompts: new Map() }); }
   draw() {
     const { session } = this, { lastCursor } = session.document.metadata;
@@ -41,7 +41,7 @@ export class UsageTab {
     const { context } = this.session.document.metadata;
     if (!total.requests) return [el("p", "empty", "No request to a model was reported. ", link(sessionHash(this.session.id, "log"), "The log"))];
     const share = context?.limit ? Math.round(100 * context.tokens / context.limit) : null;
-    const figures = [[Model.money(total), "cost"], [count(total.totalTokens), "tokens"], [count(total.requests), "requests"],
+    const figures = [[Model.price(total), "cost"], [count(total.totalTokens), "tokens"], [count(total.requests), "requests"],
       [`${Math.round(100 * total.cacheReadTokens / ((total.totalTokens - total.outputTokens) || 1))} %`, "of input from the cache"],
       ...(context?.tokens ? [[share === null ? count(context.tokens) : `${share} %`, share === null ? "tokens in context" : `of ${count(context.limit)} in context`]] : []),
       ...(context?.compactions ? [[count(context.compactions), "compactions"]] : [])];
@@ -51,7 +51,7 @@ export class UsageTab {
 const tableOf = (title, name, items, naming) => el("section", "panel", el("h2", "", title), el("div", "scroll-x", figures("totalTokens", {
   name: [name, null, (_, item) => naming(item)], requests: ["Requests", count], inputTokens: ["Input", count], cacheReadTokens: ["Cache read", count],
   cacheWriteTokens: ["Cache write", (n, item) => count(n + item.cacheWrite1hTokens)], outputTokens: ["Output", count],
-  totalTokens: ["Tokens", count, null, arithmetic], costUsd: ["Cost", (_, item) => Model.money(item), null, arithmetic] })(items)));
+  totalTokens: ["Tokens", count, null, arithmetic], costUsd: ["Cost", (_, item) => Model.price(item), null, arithmetic] })(items)));
 /** How a sum came to be, in a line for each part. */
 function arithmetic(item) {
   const parts = Object.entries(TOKENS).filter(([name]) => item[name]).map(([name, words]) => `${count(item[name])} ${words}`);

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import re
 import sqlite3
@@ -22,7 +23,7 @@ from export import archive, backup, drilled, layout
 from export.folders import open_folder
 from export.tree import Tree, TreeAhead, TreeBusy, progress_of
 from export.verify import Verification
-from sessionstore.admin import compact, drill, loss, offline, prune, recovery, scrub
+from sessionstore.admin import compact, drill, importing, loss, offline, prune, recovery, reprice, scrub, served
 from sessionstore.admin.restore import NotEmpty, restore
 from sessionstore.model.events import utc
 from sessionstore.model.lines import longest_line
@@ -268,6 +269,25 @@ def archive_old(options: SimpleNamespace) -> int:
     return FOUND if failed else DONE
 
 
+def bring_conversations(options: SimpleNamespace) -> int:
+    """Have the server take in conversations from before there was a store, or from where it could not be reached.
+
+    PATH is a whole `projects` folder of Claude Code (~/.claude/projects), a file in one, or the execution file of a CI
+    action. Each becomes events, as far as no hook has told them, its tokens and cost, and the conversation itself.
+    What is there already changes nothing: what was broken off is simply started again.
+    """
+    settings = store_settings(options)
+    files = importing.files_in(options.paths)
+    progress = Progress(f"of {len(files):,} files")
+    counts = importing.bring_in(settings, files, options.url, options.user or getpass.getuser(), say, progress)
+    progress.end()
+    print(
+        f"{len(files):,} files: {counts['lines']:,} lines, {counts['events']:,} events and {counts['usage']:,} reports "
+        "of usage are new"
+    )
+    return FOUND if counts["refused"] else DONE
+
+
 def accept_loss(options: SimpleNamespace) -> int:
     """Have the server start again with a database that has lost its newest events.
 
@@ -340,6 +360,24 @@ def tell_what_is_left(options: SimpleNamespace, found: scrub.SecretFound, replac
     return FOUND if left or copies or found.named else DONE
 
 
+def price_anew(options: SimpleNamespace) -> int:
+    """Make costs anew by the prices of today, and say what has changed.
+
+    What the client itself has said of a cost stays. Each change is an event; a second time there is none. The prices
+    are those that SESSIONS_PRICES names, and behind them the table of genai-prices. Also while a server runs.
+    """
+    progress = Progress("requests")
+    with closing(reader_of(options.dir)) as database:
+        changes = reprice.reprice(store_settings(options), database, options.url, progress)
+    progress.end()
+    for model, cost in sorted(changes.by_model.items()):
+        print(f"{model}: {cost.requests:,} requests, {reprice.dollars(cost.before)} -> {reprice.dollars(cost.after)}")
+    for model, number in sorted(changes.unpriced.items()):
+        print(f"{model}: {number:,} requests that nobody can price")
+    print(f"{changes.changed:,} of {changes.looked_at:,} requests cost something else by {reprice.tables()}")
+    return DONE
+
+
 def try_out(options: SimpleNamespace) -> int:
     """Try out whether all comes back: a server of its own, a backup, a kill, its database gone, and all restored.
 
@@ -361,8 +399,9 @@ FAILURES = (
     archive.ArchiveFailed,
     backup.BackupFailed,
     drill.DrillFailed,
+    importing.NotImported,
     loss.NothingLost,
-    prune.NotPruned,
+    served.NotServed,
     offline.Unsound,
     recovery.Unknown,
     NoStore,
@@ -448,8 +487,20 @@ add_command(
     switch("--without-material", "leave conversations and checkpoints out"),
     option("--url", "where its server is (default: this machine, at PORT)", type=str, metavar="URL"),
 )
+add_command(
+    "import",
+    bring_conversations,
+    click.Argument(["paths"], type=FOLDER, metavar="PATH...", nargs=-1, required=True),
+    option("--user", "whose the sessions are that are new (default: you)", type=str, metavar="USER"),
+    option("--url", "where the server is (default: this machine, at PORT)", type=str, metavar="URL"),
+)
 add_command("accept-loss", accept_loss)
 add_command("compact", write_anew)
+add_command(
+    "reprice",
+    price_anew,
+    option("--url", "where its server is (default: this machine, at PORT)", type=str, metavar="URL"),
+)
 add_command(
     "scrub",
     take_out,

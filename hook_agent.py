@@ -13,8 +13,8 @@ first, and from there to the store in order, each event once.
     Client                  SessionHookAgent, its plain twin `.sync`, and `hook_agent`, which reads the environment
     Commands                python hook_agent.py hook, test, flush, status, install, uninstall, run
 
-What only some need stands in files beside this one: hook_agent_install.py, _run.py, _langchain.py; _facts.py and
-_patterns.py, without which it knows less of where it runs, and takes patterns of one's own for quick ones.
+What only some need stands in files beside this one: hook_agent_install.py, _run.py, _langchain.py, _control.py;
+_facts.py and _patterns.py, without which it knows less of where it runs, and takes own patterns for quick ones.
 """
 
 from __future__ import annotations
@@ -1638,7 +1638,14 @@ def hook() -> NoReturn:
         posix._exit(0)  # also with an exception under way, which is then not shown
 
 
-def _keep_or_send(payload: bytes) -> None:
+def control(longest: int) -> None:
+    """The same, with a reply where a person has given one: by hook_agent_control.py, which may wait so many seconds."""
+    further = _beside_or_none("hook_agent_control")
+    further.hook(longest) if further else hook()
+
+
+def _keep_or_send(payload: bytes) -> tuple[Spool, bytes]:
+    """Where it was kept, and as what."""
     spool = Spool(_service_url(), limit=_spool_limit())
     session = _setting("SESSION_ID")
     is_within = b'"SessionEnd"' in payload and bool(session) and spool.has_program(_as_id(session, "session"))
@@ -1649,6 +1656,7 @@ def _keep_or_send(payload: bytes) -> None:
         _send_at_once(record)
     else:
         _ensure_sender(spool)
+    return spool, record
 
 
 def _send_at_once(record: bytes) -> None:
@@ -2003,6 +2011,7 @@ class Sender:
         self._word = "there"
         self._refused: str | None = None
         self._told: Members | None = None  # what the narrator knew at the place up to which all is delivered
+        self._watcher: Any = None
 
     def take_charge(self) -> int | None:
         """The lock, if it is this one that delivers. Raises OSError."""
@@ -2014,13 +2023,23 @@ class Sender:
         return self.lock
 
     def resign(self) -> None:
+        if self._watcher is not None:
+            self._watcher.is_over, self._watcher = True, None
         if self.lock is not None:
             os.close(self.lock)
             self.lock = None
 
     def step(self) -> float | None:
         """Deliver one batch. How many seconds to wait before the next, or None: nothing waits."""
+        self.watches_orders()
         return self._tried(self._step)
+
+    def watches_orders(self) -> bool:
+        """See to it that orders are known here; whether any agent may be given some."""
+        if self._watcher is None and posix.access(self.spool.path("control"), posix.F_OK):
+            further = _beside_or_none("hook_agent_control")
+            self._watcher = further.Watcher(self.spool, self.link) if further else None
+        return self._watcher is not None and bool(self._watcher.look())
 
     def send(self, lines: list[bytes]) -> float | None:
         """The same for lines that are in no spool: 0 if they are delivered."""
@@ -2191,6 +2210,7 @@ def _send_until_idle(sender: Sender) -> None:
     while time.monotonic() < idle_since + _IDLE_SECONDS and os.path.isdir(sender.spool.folder):
         pause = sender.step()
         if pause is None:
+            idle_since = time.monotonic() if sender.watches_orders() else idle_since
             time.sleep(look)
             look = min(look * 1.5, _LOOK_SECONDS)
             continue

@@ -31,6 +31,7 @@ READS = frozenset({"GET", "HEAD", "OPTIONS"})
 READERS = ("admin", "control", "read")
 FILES = (
     "hook_agent.py",
+    "hook_agent_control.py",
     "hook_agent_facts.py",
     "hook_agent_install.py",
     "hook_agent_patterns.py",

@@ -666,29 +666,28 @@ class Watcher:
 
     def _watch(self, session: str) -> None:
         known = Known(self._spool, session)
-        link, telling = (_Link(self._link.service_url, self._link.own_token) for _ in range(2))
+        asking, telling = (_Link(self._link.service_url, self._link.own_token) for _ in range(2))
         while not self._is_left(session):
-            try:
-                said = ask(
-                    link,
-                    session,
-                    {"wait": _WATCH_SECONDS, **known.held()},
-                    _WATCH_SECONDS + _SLACK_SECONDS,
-                    lambda: self._tell(known, telling) or self._is_left(session),
-                )
-                known.hear(said or [])
-            except Unknown:  # noqa: PERF203
-                with _suppress(OSError):
-                    known.hear([])
-                time.sleep(_LEAST_SECONDS)
-            except Exception:  # the store is away, or the spool: both are tried again
-                link.close()
-                time.sleep(2 * _LEAST_SECONDS)
-        link.close()
-        telling.close()
+            self._ask(known, asking, telling)
+        for link in (asking, telling):
+            link.close()
         with _suppress(OSError):
             if not self.is_over and not known.report():
                 _forget(self._spool, session)
+
+    def _ask(self, known: Known, link: _Link, telling: _Link) -> None:
+        body = {"wait": _WATCH_SECONDS, **known.held()}
+        wait = _WATCH_SECONDS + _SLACK_SECONDS
+        try:
+            is_over = lambda: self._tell(known, telling) or self._is_left(known.session)  # noqa: E731
+            known.hear(ask(link, known.session, body, wait, is_over) or [])
+        except Unknown:
+            with _suppress(OSError):
+                known.hear([])
+            time.sleep(_LEAST_SECONDS)
+        except Exception:  # the store is away, or the spool: both are tried again
+            link.close()
+            time.sleep(2 * _LEAST_SECONDS)
 
     def _tell(self, known: Known, link: _Link) -> bool:
         """What was carried out; False, so that the question goes on: an order may be on its way to it."""

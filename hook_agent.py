@@ -1437,7 +1437,9 @@ class HookNarrator:
         line.update({"sessionId": session} if session else {})
         line.update({"userId": user} if (user := _as_user(known.get("userId"))) else {})
         if isinstance(body, dict) and _text(body.get("hook_event_name")) and _is_id(session or body.get("session_id")):
-            if self._is_told(known, body, text):
+            if known.get("waits"):
+                line["waits"] = True  # it is an ask of its own, however alike another is
+            elif self._is_told(known, body, text):
                 return None
             line.update(self._known(known, body, session))
         data = _redacted_by(_redaction(), text[len(_BYTE_ORDER_MARK) :] if text.startswith(_BYTE_ORDER_MARK) else text)
@@ -1644,12 +1646,12 @@ def control(longest: int) -> None:
     further.hook(longest) if further else hook()
 
 
-def _keep_or_send(payload: bytes) -> tuple[Spool, bytes]:
-    """Where it was kept, and as what."""
+def _keep_or_send(payload: bytes, waits: bool = False) -> tuple[Spool, bytes]:
+    """Where it was kept, and as what. `waits`: the hook waits for what a person says to it."""
     spool = Spool(_service_url(), limit=_spool_limit())
     session = _setting("SESSION_ID")
     is_within = b'"SessionEnd"' in payload and bool(session) and spool.has_program(_as_id(session, "session"))
-    record = _hook_record(payload, is_within)
+    record = _hook_record(payload, is_within, waits)
     try:
         spool.append(record)
     except OSError:  # there is no folder, or no room in it
@@ -1696,7 +1698,7 @@ def _standard_input() -> bytes:
     return b"".join(parts)
 
 
-def _hook_record(payload: bytes, is_within: bool = False) -> bytes:
+def _hook_record(payload: bytes, is_within: bool = False, waits: bool = False) -> bytes:
     """The payload as it came, but for secrets, last in a line with what it does not say itself.
 
     `is_within`: a program that has begun the session, and is to end it, goes on.
@@ -1714,9 +1716,8 @@ def _hook_record(payload: bytes, is_within: bool = False) -> bytes:
     if _is_of(b'"SessionStart"', payload):
         place = ",".join(f'"{name}":{_quoted(text)}' for name, text in where_it_runs().items())
         told.append(f'"where":{{{place}}}')
-    head = ",".join(
-        [*told, f'"ppid":{process if process.isdecimal() else posix.getppid()}'] + ['"isWithin":true'] * is_within
-    )
+    flags = ['"isWithin":true'] * is_within + ['"waits":true'] * waits
+    head = ",".join([*told, f'"ppid":{process if process.isdecimal() else posix.getppid()}', *flags])
     body = _redacted(payload).translate(_ONE_LINE)
     return b'{%s,"hook":%s}\n' % (head.encode(), body)
 
@@ -2950,7 +2951,7 @@ def _further(name: str, file: str, doc: str) -> Callable[[list[str]], int]:
 
 _INSTALL = "put the hooks into Claude Code's settings, and keep what is there; safe to repeat"
 _UNINSTALL = "take the hooks out of Claude Code's settings again"
-_RUN = "run a program as a session of its own: run [--output-lines N] -- COMMAND …"
+_RUN = "run a program as a session of its own: run [--output-lines N] [--control] -- COMMAND …"
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "hook": _hook,
     "test": _test,

@@ -113,7 +113,10 @@ class Known:
     def __init__(self, spool: Spool, session: str) -> None:
         self.spool = spool
         self.session = session
-        self.path = spool.path(f"orders/{session}")
+
+    @property
+    def path(self) -> str:
+        return self.spool.path(f"orders/{self.session}")
 
     def is_quiet(self) -> bool:
         """Whether nothing is ordered, as was said just now: one look at a file."""
@@ -181,6 +184,10 @@ class Known:
 
     def _change(self, **members: Any) -> None:
         self.spool._write(f"control/{self.session}", {**self._state(), **members})
+
+    def process(self) -> str:
+        """Whose hooks carry out what is ordered; empty where nobody's do yet."""
+        return _text(self._state().get("process"))
 
     def enter(self, process: str) -> None:
         """Be watched from now on, in place of what the same process was in before."""
@@ -470,12 +477,12 @@ def _without_store(payload: bytes) -> Members | None:
 
 def _reply_to(payload: bytes, seconds: float) -> Members | None:
     spool, record = Spool(_service_url(), limit=_spool_limit()), b""
+    asks = _is_of(b'"PermissionRequest"', payload)
     if tells_something_new(payload):
-        spool, record = _keep_or_send(payload)
+        spool, record = _keep_or_send(payload, waits=asks)
     if not spool.folder:
         spool.settle()
     session = _setting("SESSION_ID") or _member(payload, b'"session_id":"')
-    asks = _is_of(b'"PermissionRequest"', payload)
     if session and not asks and Known(spool, _as_id(session, "session")).is_quiet():
         return None
     if insecure(_service_url()):
@@ -512,9 +519,9 @@ class _Call:
         if not is_asked and (reply := _without_store(_encoded({"hook_event_name": self.event}))):
             return reply
         while True:
+            if stop := self._stopped():
+                return stop
             items = [it for it in self.known.items() if self._concerns(it)]
-            if stop := next((it for it in items if it["order"] in ("stop", "stopped")), None):
-                return self._stop(stop)
             pause = next((it for it in items if it["order"] == "pause"), None)
             if pause is None or self.event != "PreToolUse":
                 return self._say([it for it in items if it["order"] == "say"])
@@ -560,7 +567,7 @@ class _Call:
         if item["order"] == "stopped":
             return stopping(self.event, item["text"])
         reason = _stop_reason(item)
-        if bool(item.get("agentId")) == bool(self.agent) or item.get("agentId"):
+        if item.get("agentId") or not self.agent:
             self.known.begin(item["id"], self.at)
             self.known.drop(item["id"])
             if not item.get("agentId"):
@@ -585,7 +592,7 @@ class _Call:
             begun, wait = time.monotonic(), min(_POLL_SECONDS, int(left) or 1)
             body = {"wait": wait, "ask": ask_id, **({"agentId": self.agent} if self.agent else {})}
             try:
-                said = ask(link, self.session, body, wait + _SLACK_SECONDS, _nobody_reads)
+                said = ask(link, self.session, body, wait + _SLACK_SECONDS, self._is_over)
                 since, has_answered = time.monotonic(), True
             except Unknown:
                 said = []
@@ -597,7 +604,7 @@ class _Call:
                 if not has_answered or time.monotonic() - since > _AWAY_SECONDS:
                     break
             if said is None:
-                return None
+                return self._stopped()
             if said and ((reply := self._answer(ask_id, said)) or any(it["kind"] == "closed" for it in said)):
                 return reply
             time.sleep(max(0.0, min(_LEAST_SECONDS - (time.monotonic() - begun), left)))
@@ -612,8 +619,19 @@ class _Call:
             refused = "" if reply else "it does not answer what is asked"
             if self.known.begin(item["id"], refused=refused) and reply:
                 return reply
-        stop = [it for it in self.known.items() if it["order"] in ("stop", "stopped") and self._concerns(it)]
-        return self._stop(stop[0]) if stop else None
+        return self._stopped()
+
+    def _is_over(self) -> bool:
+        """Whether nobody waits for an answer any more: also because whoever watches has heard of a stop."""
+        return _nobody_reads() or (not self.known.is_quiet() and self._stop_order() is not None)
+
+    def _stopped(self) -> Members | None:
+        stop = self._stop_order()
+        return self._stop(stop) if stop else None
+
+    def _stop_order(self) -> Members | None:
+        items = (it for it in self.known.items() if it["order"] in ("stop", "stopped"))
+        return next(filter(self._concerns, items), None)
 
 
 def _ask_once(link: _Link, session: str, body: Members) -> list[Members]:

@@ -20,6 +20,7 @@ from tests.agents import remove_spools
 from tests.appliance import REPOSITORY, Appliance
 from tests.badlink import Fake
 from tests.peers import eventually
+from tests.repeats import marked
 from tests.steered import Installed, Person, person, reply_of
 
 Json = dict[str, Any]
@@ -32,6 +33,7 @@ QUESTIONS = [
 CHOICE: Json = {"tool_name": "AskUserQuestion", "tool_input": {"questions": QUESTIONS}}
 PLAN: Json = {"tool_name": "ExitPlanMode", "tool_input": {"plan": "First this, then that"}}
 NOWHERE = "http://127.0.0.1:9"
+STORES = ("away", "hangs", "answers 500", "answers nonsense", "answers html")
 numbers = count(1)
 
 
@@ -137,8 +139,10 @@ def test_what_is_answered_elsewhere_is_not_waited_for(claude: Installed, alice: 
 def test_a_hook_that_nobody_reads_ends(claude: Installed, alice: Person, session: str) -> None:
     hook = claude.start("PermissionRequest", session, **BASH)
     alice.asked(session)
-    assert hook.stdout
+    assert hook.stdout and hook.stderr
     hook.stdout.close()
+    assert hook.stderr.read() == b""
+    hook.stderr.close()
     assert hook.wait(10) == 0
 
 
@@ -245,10 +249,10 @@ def test_where_nothing_is_ordered_no_hook_asks_the_store(claude: Installed, sess
 
 
 @pytest.mark.parametrize("closed", [False, True], ids=["open", "closed"])
-@pytest.mark.parametrize("store", ["away", "hangs", "answers 500", "answers nonsense", "answers html"])
+@pytest.mark.parametrize("store", marked(STORES, long=("answers 500", "answers nonsense")))
 def test_a_store_that_fails_changes_nothing_unless_that_is_wanted(tmp_path: Path, store: str, closed: bool) -> None:
     answers = {"answers 500": (500, b"{}"), "answers nonsense": (200, b'{"items":[7]}'), "answers html": (200, b"<p>")}
-    env = {"SESSION_CONTROL_WAIT": "2", **({"SESSION_CONTROL_FAIL": "closed"} if closed else {})}
+    env = {"SESSION_CONTROL_WAIT": "1", **({"SESSION_CONTROL_FAIL": "closed"} if closed else {})}
 
     def check(url: str) -> None:
         claude = Installed(tmp_path, url, **env)

@@ -2694,10 +2694,11 @@ class SyncSessionHookAgent:
         self._leave(kind, error)
         self.close()
 
-    def langchain_handler(self, agent_id: str | None = None) -> Any:
+    def langchain_handler(self, agent_id: str | None = None, control: bool = False) -> Any:
         """A callback handler for LangChain and LangGraph, for any number of runs; where `agent_id` is given, those work
-        for that agent. ImportError, if there is no LangChain, or hook_agent_langchain.py is missing."""
-        return _beside("hook_agent_langchain", "langchain_handler()").handler_for(self, agent_id)
+        for that agent. With `control` it has `invoke(graph, …)`, `ainvoke` and `run_control()`, which heed what people
+        in the store order and answer. ImportError, if there is no LangChain, or hook_agent_langchain.py is missing."""
+        return _beside("hook_agent_langchain", "langchain_handler()").handler_for(self, agent_id, control)
 
     def _leave(self, kind: type[BaseException] | None, error: BaseException | None) -> None:
         if not self._is_finalized:

@@ -118,7 +118,7 @@ class Installed:
     def begin(self, session: str) -> None:
         """As a session does, until its orders are asked for."""
         self.run("UserPromptSubmit", session, prompt="Begin")
-        eventually(lambda: self.is_watched(session), SECONDS)
+        eventually(lambda: self.is_watched(session) and not any(self.folder.glob("spool/*/0*.ndjson")), SECONDS)
 
     def has_heard(self, session: str) -> None:
         eventually(lambda: any(path.stat().st_size for path in self.known(session)), SECONDS)

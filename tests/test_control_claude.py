@@ -1,4 +1,4 @@
-"""The real Claude Code CLI under control, with `-p` and at a terminal: what people say is what the model is sent next."""
+"""The real Claude Code CLI under control, with `-p` and at a terminal: the model is sent next what people say."""
 
 from __future__ import annotations
 

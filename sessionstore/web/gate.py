@@ -32,6 +32,7 @@ READERS = ("admin", "control", "read")
 FILES = (
     "hook_agent.py",
     "hook_agent_control.py",
+    "hook_agent_control_graph.py",
     "hook_agent_facts.py",
     "hook_agent_install.py",
     "hook_agent_patterns.py",

@@ -52,6 +52,15 @@ class Person:
         assert answer.status_code == 201, answer.text
         return str(answer.json()["orderId"])
 
+    def session(self, session: str) -> Json:
+        found: Json = self._http.get(f"/api/sessions/{session}").raise_for_status().json()
+        return found
+
+    def is_reachable(self, session: str) -> bool:
+        """Whether an agent's side asks for orders."""
+        answer = self._http.get(f"/api/sessions/{session}/orders")
+        return answer.status_code == 200 and bool(answer.json()["reach"]["reachable"])
+
     def fate(self, session: str, order_id: str) -> Json:
         orders: list[Json] = self._http.get(f"/api/sessions/{session}/orders").raise_for_status().json()["items"]
         return next(order for order in orders if order["orderId"] == order_id)

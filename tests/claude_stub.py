@@ -38,6 +38,7 @@ class Refusing(Handler):
         step = next_step(self.server.scripts, messages)
         if isinstance(self.server, Remembering):
             self.server.requests.append(messages)
+            self.server.wait_for(json.dumps(messages))
         if step[0]["type"] == "error":
             self.send(400, "application/json", json.dumps(step[0]).encode())
         else:
@@ -51,6 +52,11 @@ class Remembering(ScriptedModel):
     def __init__(self, scripts: Mapping[str, Sequence[Step]]) -> None:
         super().__init__(("127.0.0.1", 0), scripts)
         self.requests: list[list[Block]] = []
+        self.gates: dict[str, threading.Event] = {}
+
+    def wait_for(self, messages: str) -> None:
+        for gate in [gate for prompt, gate in self.gates.items() if prompt in messages]:
+            gate.wait(60)
 
 
 class ClaudeStub:
@@ -60,6 +66,10 @@ class ClaudeStub:
         self._server = Remembering({f"[{name}]": script for name, script in scripts.items()})
         self._server.RequestHandlerClass = Refusing
         self.url = f"http://127.0.0.1:{self._server.server_port}"
+
+    def hold(self, prompt: str) -> threading.Event:
+        """What sets free the answers in a conversation that has this prompt."""
+        return self._server.gates.setdefault(prompt, threading.Event())
 
     def sent(self, prompt: str) -> list[str]:
         """What the model was sent last in each request of a conversation that has this prompt, as JSON."""

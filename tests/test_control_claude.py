@@ -91,8 +91,21 @@ class Steered(Machine):
         self.alice.answer(ask, decision, **more)
 
     def waits_in_a_call(self) -> None:
-        """The pipe that its first call reads has a reader."""
-        eventually(lambda: can_write(self.pipe), SECONDS)
+        """Its first call reads from the pipe."""
+        eventually(lambda: any(map(self._is_reader, Path("/proc").glob("[0-9]*"))), SECONDS)
+
+    def _is_reader(self, process: Path) -> bool:
+        with suppress(OSError):
+            is_cat = (process / "cmdline").read_bytes() == b"cat\0pipe\0"
+            return is_cat and os.readlink(process / "cwd") == str(self.project)
+        return False
+
+    def order(self, order: str, **more: Any) -> str:
+        """Its id, once whoever delivers has heard of it."""
+        order_id = self.alice.order(self.session, order, **more)
+        known = list(self.folder.glob(f"spool/*/orders/{self.session}"))
+        eventually(lambda: any(order_id in path.read_text() for path in known), SECONDS)
+        return order_id
 
     def last(self, number: int) -> str:
         """What the model is sent in its request of this number, from 1."""
@@ -102,13 +115,6 @@ class Steered(Machine):
     def close(self) -> None:
         self.release()
         remove_spools(self.folder)
-
-
-def can_write(pipe: Path) -> bool:
-    with suppress(OSError):
-        os.close(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
-        return True
-    return False
 
 
 class Terminal:
@@ -193,25 +199,28 @@ def without_control(it: Steered) -> str:
 
 def told_at_the_next_step(it: Steered) -> str:
     process = it.print("steps", "--dangerously-skip-permissions")
-    eventually(lambda: len(it.sent()) == 1, SECONDS)
-    order = eventually_ordered(it, "say", text="Use blue")
     it.waits_in_a_call()
+    order = it.order("say", text="Use blue")
+    it.release()
     ended(process)
-    assert it.alice.fate(it.session, order)["status"] == "delivered"
+    it.alice.is_delivered(it.session, order)
     return it.last(2)
 
 
 def told_at_the_end(it: Steered) -> str:
+    answering = it._stub.hold(it.session)
     with it.at_terminal("late"):
-        eventually_ordered(it, "say", text="Use blue")
+        it.last(1)
+        it.order("say", text="Use blue")
+        answering.set()
         return it.last(2)
 
 
 def stopped(it: Steered) -> str:
     process = it.print("steps", "--dangerously-skip-permissions")
-    order = eventually_ordered(it, "stop", text="It burns money")
-    it.release()
     it.waits_in_a_call()
+    order = it.order("stop", text="It burns money")
+    it.release()
     ended(process)
     it.alice.is_delivered(it.session, order)
     return json.dumps(it.sent()[1:])
@@ -219,28 +228,15 @@ def stopped(it: Steered) -> str:
 
 def paused(it: Steered) -> str:
     process = it.print("steps", "--dangerously-skip-permissions")
-    eventually(lambda: len(it.sent()) == 1, SECONDS)
-    pause = eventually_ordered(it, "pause")
     it.waits_in_a_call()
+    pause = it.order("pause")
+    it.release()
     it.alice.is_delivered(it.session, pause)  # the second call is held
     assert process.poll() is None
     held = len(it.sent())
     it.alice.order(it.session, "release", orderId=pause)
     ended(process)
     return f"{held} {it.last(3)}"
-
-
-def eventually_ordered(it: Steered, order: str, **more: Any) -> str:
-    """Once the session is reachable, which it is when its first hook has run."""
-    found: list[str] = []
-
-    def is_ordered() -> bool:
-        with suppress(AssertionError):
-            found.append(it.alice.order(it.session, order, **more))
-        return bool(found)
-
-    eventually(is_ordered, SECONDS)
-    return found[0]
 
 
 def question_answered(it: Steered) -> str:

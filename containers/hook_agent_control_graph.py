@@ -227,20 +227,26 @@ class GraphControl:
     def _ask(self, name: str, ask_id: str) -> None:
         link = _Link(self._agent.service_url, self._agent._outlet.sender.link.own_token)
         until = time.monotonic() + self._control.wait_seconds()
-        while time.monotonic() < until and not self._stopped:
-            wait = max(1, min(_POLL_SECONDS, int(until - time.monotonic())))
-            try:
-                body = {"wait": wait, "ask": ask_id}
-                said = self._control.ask(link, self._agent.session_id, body, wait + _SLACK_SECONDS, self._is_stopped)
-                for item in said or []:
-                    if item.get("askId") == ask_id and (item["kind"] == "closed" or self._known.begin(item["id"])):
-                        self._answers.put((name, item if item["kind"] == "answer" else None))
-                        return
-                self._known.hear(said or [])
-            except Exception:  # the store is away, or does not know of it yet
-                link.close()
-                time.sleep(_AWAY_SECONDS)
-        self._answers.put((name, None))
+        answer: Members | None = None
+        try:
+            while answer is None and time.monotonic() < until and not self._stopped:
+                answer = self._asked_once(link, ask_id, until)
+        finally:
+            link.close()
+            self._answers.put((name, answer if answer and answer["kind"] == "answer" else None))
+
+    def _asked_once(self, link: _Link, ask_id: str, until: float) -> Members | None:
+        wait = max(1, min(_POLL_SECONDS, int(until - time.monotonic())))
+        body = {"wait": wait, "ask": ask_id}
+        try:
+            said = self._control.ask(link, self._agent.session_id, body, wait + _SLACK_SECONDS, self._is_stopped)
+            self._known.hear(said or [])
+            about = [it for it in said or [] if it.get("askId") == ask_id]
+            return next((it for it in about if it["kind"] == "closed" or self._known.begin(it["id"])), None)
+        except Exception:  # the store is away, or does not know of it yet
+            link.close()
+            time.sleep(_AWAY_SECONDS)
+            return None
 
 
 def control_of(agent: Any, handler: Any) -> GraphControl:

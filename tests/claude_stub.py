@@ -62,9 +62,9 @@ class Remembering(ScriptedModel):
 class ClaudeStub:
     """The API at `url` on loopback while in its `with`."""
 
-    def __init__(self, scripts: Mapping[str, Sequence[Step]]) -> None:
+    def __init__(self, scripts: Mapping[str, Sequence[Step]], handler: type[Handler] = Refusing) -> None:
         self._server = Remembering({f"[{name}]": script for name, script in scripts.items()})
-        self._server.RequestHandlerClass = Refusing
+        self._server.RequestHandlerClass = handler
         self.url = f"http://127.0.0.1:{self._server.server_port}"
 
     def hold(self, prompt: str) -> threading.Event:

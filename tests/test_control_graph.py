@@ -178,7 +178,7 @@ graph, config, given = built(store, thread, folder)
 try:
     print(handler.invoke(graph, given, config, durability="sync"))
 except GraphDrained as error:
-    print("drained:", error)
+    print(error)
 """
 
 
@@ -198,7 +198,7 @@ def test_a_drained_graph_goes_on_in_another_process(
     eventually(lambda: (tmp_path / "ran").exists() and "slow" in (tmp_path / "ran").read_text(), SECONDS)
     alice.is_delivered(session, alice.order(session, "stop", text="Move on"))
     (tmp_path / "go").touch()
-    assert first.communicate(timeout=SECONDS)[0] == "drained: Move on\n"
+    assert first.communicate(timeout=SECONDS)[0] == "Graph drained: Move on\n"
     second = begin()
     (ask,) = alice.asked(session)
     alice.answer(ask, "answer", answers="you may")

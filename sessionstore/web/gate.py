@@ -41,6 +41,7 @@ FILES = (
     "claude_session_store.py",
     "langgraph_checkpointer.py",
     "hook_agent.mjs",
+    "hook_agent_control.mjs",
 )
 """What an agent's machine fetches; nothing in them is secret."""
 PUBLIC = frozenset(

@@ -61,12 +61,11 @@ async function poll(agent, options, body) {
   const wait = body.wait ?? 0;
   const token = tokenOf(options);
   const signals = [AbortSignal.timeout((wait + SLACK_SECONDS) * 1_000), options.signal].filter(Boolean);
+  const signal = AbortSignal.any?.(signals) ?? signals[0];
   try {
     const url = `${agent.serviceUrl}/api/sessions/${agent.sessionId}/control`;
     const headers = { 'content-type': 'application/json', ...(token && { authorization: `Bearer ${token}` }) };
-    const answer = await fetch(url, {
-      method: 'POST', headers, body: JSON.stringify(body), redirect: 'error', signal: AbortSignal.any?.(signals) ?? signals[0],
-    });
+    const answer = await fetch(url, { method: 'POST', headers, body: JSON.stringify(body), redirect: 'error', signal });
     if (answer.status === 204) return [];
     const { items } = answer.status === 200 ? await answer.json() : {};
     return Array.isArray(items) ? items.filter(isItem) : null;

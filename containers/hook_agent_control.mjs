@@ -78,6 +78,7 @@ async function poll(agent, options, body) {
 class Side {
   #done = new Set(); // all that this program was handed
   #untold = {};
+  #early = []; // what came with an answer to a report
 
   constructor(agent, options) {
     Object.assign(this, { agent, options });
@@ -86,6 +87,7 @@ class Side {
 
   /** Waits for what is new; takes no longer than `wait` seconds, and no less than a moment. */
   async next(body) {
+    if (this.#early.length) return this.#early.splice(0);
     const report = this.#untold;
     const done = Object.keys(report).filter((id) => !report[id]);
     const refused = Object.fromEntries(Object.entries(report).filter(([, reason]) => reason));
@@ -107,7 +109,11 @@ class Side {
   }
 
   /** Tell at once, if that can be; else it goes with the next question. */
-  async tell() { if (Object.keys(this.#untold).length) await this.next({ wait: 0 }); }
+  async tell() {
+    const early = this.#early.splice(0);
+    if (Object.keys(this.#untold).length) early.push(...(await this.next({})));
+    this.#early = early;
+  }
 }
 
 /**

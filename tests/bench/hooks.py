@@ -128,7 +128,7 @@ def _milliseconds(command: list[str], env: dict[str, str]) -> float:
 
 
 def _claude_cost(folder: Path, rounds: int) -> list[Figure]:
-    """Ten calls of a tool by Claude Code: without hooks, with them, with control; in turn, or none where it is not here.
+    """Ten calls of a tool by Claude Code without hooks, with them, with control, in turn; none where it is not here.
 
     With control nothing is ordered, which is to cost a call 60 ms more than the silent hooks do, at most.
     """

@@ -210,6 +210,8 @@ def _run_as_session(command: list[str], output_lines: int, is_controlled: bool) 
         if said["memory"]["killed"]:
             told = f"the kernel killed {said['memory']['killed']} of its processes for want of memory"
             outcome = f"{outcome}; {told}" if outcome else told
+        if steering:
+            steering.tell()
         status = "cancelled" if said["ordered"] else "failed" if code else "success"
         end = {"status": status, "outcome": outcome, "exitCode": exit_code, "certificate": said}
         session.finalize({**end, "response": last_lines})
@@ -327,6 +329,7 @@ def _folder() -> str | None:
 
 # Steering
 
+_TELL_SECONDS = 1.0
 _GRACE_SECONDS = 10.0  # between being asked to end and being killed
 
 
@@ -376,6 +379,13 @@ class _Steering:
                 self._stop(item) if order == "stop" else self._pause(item)
             if order != "pause" or refused:
                 self._known.drop(item["id"])
+
+    def tell(self) -> None:
+        """Give the word of what was carried out a moment, while there is somebody who brings it."""
+        until = time.monotonic() + _TELL_SECONDS
+        with _suppress(OSError):
+            while self._known.report() and self._session._outlet.seems_reachable() and time.monotonic() < until:
+                time.sleep(0.01)
 
     def _stop(self, item: Members) -> None:
         self._signal(signal.SIGTERM, [self._command], item)

@@ -56,6 +56,9 @@ class Person:
         found: Json = self._http.get(f"/api/sessions/{session}").raise_for_status().json()
         return found
 
+    def knows(self, session: str) -> bool:
+        return self._http.get(f"/api/sessions/{session}").status_code == 200
+
     def is_reachable(self, session: str) -> bool:
         """Whether an agent's side asks for orders."""
         answer = self._http.get(f"/api/sessions/{session}/orders")

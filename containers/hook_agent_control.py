@@ -63,7 +63,7 @@ _STALE_ORDER_SECONDS = 3600  # a pause holds no longer without word from the sto
 _UNSEEN_SECONDS = 600.0  # that a session is watched without a hook, where the process is not known
 _TEXT_LENGTH = 9_000  # Claude Code takes 10,000 characters
 _ANSWER_BYTES = 1 << 20
-_IDS_KEPT = 500
+_IDS_KEPT, _IDS_TOLD = 500, 100
 _MOST_IN_A_ROW = 7  # that an end is put off by what is said: Claude Code itself ends it after 8
 _MOST_WATCHED = 64
 _ORDERS = ("stop", "pause", "release", "say")
@@ -118,22 +118,13 @@ class Known:
     def path(self) -> str:
         return self.spool.path(f"orders/{self.session}")
 
-    def is_quiet(self) -> bool:
-        """Whether nothing is ordered, as was said just now: one look at a file."""
+    def is_fresh(self, most: float = float("inf")) -> bool:
+        """Whether what is ordered was said just now, in so many bytes: 0, where nothing is. One look at a file."""
         try:
             found = posix.stat(self.path)
         except OSError:
             return False
-        return not found.st_size and self._is_fresh(found.st_mtime)
-
-    def is_fresh(self) -> bool:
-        try:
-            return self._is_fresh(posix.stat(self.path).st_mtime)
-        except OSError:
-            return False
-
-    def _is_fresh(self, moment: float) -> bool:
-        return -1.0 < time.time() - moment < _FRESH_SECONDS
+        return found.st_size <= most and -1.0 < time.time() - found.st_mtime < _FRESH_SECONDS
 
     def items(self) -> list[Members]:
         """What is ordered and not over, in the order in which it was said."""
@@ -223,12 +214,9 @@ class Known:
         untold = self._state().get("untold", {})
         at = next((it["at"] for it in untold.values()), "")
         alike = {id: it["refused"] for id, it in untold.items() if it["at"] == at}
-        report = {
-            "done": [id for id, reason in alike.items() if not reason],
-            "refused": {id: reason for id, reason in alike.items() if reason},
-            "at": at,
-        }
-        return {name: it for name, it in report.items() if it}
+        done = [id for id, reason in alike.items() if not reason][:_IDS_TOLD]
+        refused = dict([(id, reason) for id, reason in alike.items() if reason][:_IDS_TOLD])
+        return {name: it for name, it in (("done", done), ("refused", refused), ("at", at)) if it}
 
     def held(self) -> Members:
         """The pauses that hold something here: whoever says so is told of their release, if others were as well."""
@@ -277,10 +265,6 @@ def _forget(spool: Spool, session: str) -> None:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-class Nonsense(ValueError):
-    """What answered is no store, or not one that knows of control."""
-
-
 class Unknown(Exception):
     """The store does not know the session, yet or at all."""
 
@@ -288,9 +272,10 @@ class Unknown(Exception):
 def ask(
     link: _Link, session: str, body: Members, seconds: float, is_over: Callable[[], bool] = lambda: False
 ) -> list[Members] | None:
-    """What there is to carry out; None: `is_over` said so first. Raises Unknown, and whatever a socket may raise."""
-    import select
+    """What there is to carry out; None: `is_over` said so first.
 
+    Raises Unknown, ValueError for what no store says, and whatever a socket may raise.
+    """
     connection, base = link._connected()
     connection.sock.settimeout(seconds)
     headers = {"Content-Type": "application/json"}
@@ -298,7 +283,7 @@ def ask(
         headers["Authorization"] = f"Bearer {token}"
     connection.request("POST", f"{base}/api/sessions/{session}/control", _encoded(body), headers)
     until = time.monotonic() + seconds
-    while not select.select([connection.sock], [], [], min(_TICK_SECONDS, seconds))[0]:
+    while not _has_news(connection.sock.fileno(), min(_TICK_SECONDS, seconds), 1):
         if is_over():
             link.close()
             return None
@@ -319,8 +304,17 @@ def _items_in(status: int, text: bytes) -> list[Members]:
     said = _decoded(text) if status == 200 else None
     items = said.get("items") if isinstance(said, dict) else None
     if not isinstance(items, list):
-        raise Nonsense(f"the store answered {status}")
+        raise ValueError(f"the store answered {status}")
     return [it for it in items if _is_item(it)]
+
+
+def _has_news(descriptor: int, seconds: float, event: int) -> bool:
+    """Whether there is something to read (1: POLLIN) until then, or, whatever is waited for, it is closed."""
+    import select
+
+    poll = select.poll()
+    poll.register(descriptor, event)
+    return bool(poll.poll(seconds * 1000))
 
 
 def _is_item(it: object) -> bool:
@@ -333,15 +327,18 @@ def _is_item(it: object) -> bool:
     return it.get("kind") == "closed"
 
 
-def _within(seconds: float, work: Callable[[], Any]) -> Any:
-    """What it returns; None: it has failed, or is not over by then. That includes finding the address."""
+def ask_soon(session: str, body: Members, seconds: float) -> list[Members] | None:
+    """The same without waiting; None: the store is away, or has not answered by then, finding its address included."""
     import threading
 
-    found: list[Any] = []
+    found: list[list[Members]] = []
 
     def run() -> None:
         with _suppress(Exception):  # no answer is all that there is to say
-            found.append(work())
+            try:
+                found.append(ask(_Link(_service_url()), session, body, seconds) or [])
+            except Unknown:  # nobody can have ordered anything
+                found.append([])
 
     asking = threading.Thread(target=run, daemon=True)
     asking.start()
@@ -388,30 +385,24 @@ def telling(event: str, texts: Iterable[str]) -> Members:
     return _own(event, additionalContext="\n\n".join(texts)[:_TEXT_LENGTH])
 
 
-def _stop_reason(item: Members) -> str:
-    return f"Stopped by {_by(item)}, through the session store: {_said(item.get('text')) or 'no reason given'}"
+def _done(word: str, item: Members, member: str = "text") -> str:
+    said = _said(item.get(member))
+    return f"{word} by {_by(item)}, through the session store" + (f": {said}" if said else "")
 
 
 def _told(item: Members) -> str:
     return f"{_by(item)}, a person who follows this session, says: {_said(item.get('text'))}"
 
 
-def _paused(item: Members) -> str:
-    why = f": {_said(item['text'])}" if _said(item.get("text")) else ""
-    return f"Paused by {_by(item)}, through the session store{why}. This call was not made; it may be made again later"
-
-
 def permission(payload: Members, answer: Members) -> Members | None:
     """The reply to a permission request that a person has answered so; None: it is no answer to that."""
     tool, given = _text(payload.get("tool_name")), payload.get("tool_input")
     given = given if isinstance(given, dict) else {}
-    message = _said(answer.get("message"))
     if answer["decision"] == "deny":
-        why = f"Denied by {_by(answer)}, through the session store" + (f": {message}" if message else "")
-        return denying("PermissionRequest", why)
+        return denying("PermissionRequest", _done("Denied", answer, "message"))
     decision: Members = {"behavior": "allow"}
     if tool in _CHOSEN:
-        answers = chosen(given, answer.get("answers"), message)
+        answers = chosen(given, answer.get("answers"), _text(answer.get("message")))
         if not answers:
             return None
         decision["updatedInput"] = {**given, "answers": answers}
@@ -483,7 +474,7 @@ def _reply_to(payload: bytes, seconds: float) -> Members | None:
     if not spool.folder:
         spool.settle()
     session = _setting("SESSION_ID") or _member(payload, b'"session_id":"')
-    if session and not asks and Known(spool, _as_id(session, "session")).is_quiet():
+    if session and not asks and Known(spool, _as_id(session, "session")).is_fresh(most=0):
         return None
     if insecure(_service_url()):
         return _without_store(payload)
@@ -527,7 +518,8 @@ class _Call:
                 return self._say([it for it in items if it["order"] == "say"])
             self.known.begin(pause["id"], self.at)
             if time.monotonic() > self.until:
-                return denying(self.event, _paused(pause))
+                again = "This call was not made; it may be made again later"
+                return denying(self.event, f"{_done('Paused', pause)}. {again}")
             if _nobody_reads():
                 return None
             time.sleep(_TICK_SECONDS)
@@ -538,21 +530,13 @@ class _Call:
         if self.known.is_fresh():
             return True
         _ensure_sender(self.spool)
-        body = {"at": self.at, "agentId": self.agent}
-        link = _Link(_service_url())
-        asking = {name: it for name, it in body.items() if it}
-        try:
-            said = _within(_ASK_SECONDS, lambda: _ask_once(link, self.session, asking))
-        finally:
-            self._look_later()
-        if said is None:
-            return False
-        self.known.hear(said)
-        return True
-
-    def _look_later(self) -> None:
-        if _setting("SESSION_CONTROL_FAIL") != "closed":
+        body = {name: it for name, it in (("at", self.at), ("agentId", self.agent)) if it}
+        said = ask_soon(self.session, body, _ASK_SECONDS)
+        if said is not None:
+            self.known.hear(said)
+        elif _setting("SESSION_CONTROL_FAIL") != "closed":
             self.known.look_later()
+        return said is not None
 
     def _concerns(self, item: Members) -> bool:
         whom = item.get("agentId")
@@ -566,7 +550,7 @@ class _Call:
         """A sub-agent that ends is not the session: that ends with a call of its own."""
         if item["order"] == "stopped":
             return stopping(self.event, item["text"])
-        reason = _stop_reason(item)
+        reason = _done("Stopped", item)
         if item.get("agentId") or not self.agent:
             self.known.begin(item["id"], self.at)
             self.known.drop(item["id"])
@@ -587,21 +571,17 @@ class _Call:
 
     def asked(self, ask_id: str) -> Members | None:
         """Waits for the answer to what this hook asks, as long as nobody else gives one."""
-        link, since, has_answered = _Link(_service_url()), time.monotonic(), False
+        link, since, patience = _Link(_service_url()), time.monotonic(), 0.0
         while (left := self.until - time.monotonic()) > 0 and not _nobody_reads():
             begun, wait = time.monotonic(), min(_POLL_SECONDS, int(left) or 1)
             body = {"wait": wait, "ask": ask_id, **({"agentId": self.agent} if self.agent else {})}
             try:
                 said = ask(link, self.session, body, wait + _SLACK_SECONDS, self._is_over)
-                since, has_answered = time.monotonic(), True
-            except Unknown:
-                said = []
-                if time.monotonic() - since > _UNKNOWN_SECONDS:
-                    break
-            except Exception:  # away, hanging, or no store at all
+                since, patience = time.monotonic(), _AWAY_SECONDS
+            except Exception as error:  # away, hanging, or no store at all
                 link.close()
                 said = []
-                if not has_answered or time.monotonic() - since > _AWAY_SECONDS:
+                if time.monotonic() - since > (_UNKNOWN_SECONDS if isinstance(error, Unknown) else patience):
                     break
             if said is None:
                 return self._stopped()
@@ -623,7 +603,7 @@ class _Call:
 
     def _is_over(self) -> bool:
         """Whether nobody waits for an answer any more: also because whoever watches has heard of a stop."""
-        return _nobody_reads() or (not self.known.is_quiet() and self._stop_order() is not None)
+        return _nobody_reads() or (not self.known.is_fresh(most=0) and self._stop_order() is not None)
 
     def _stopped(self) -> Members | None:
         stop = self._stop_order()
@@ -634,20 +614,9 @@ class _Call:
         return next(filter(self._concerns, items), None)
 
 
-def _ask_once(link: _Link, session: str, body: Members) -> list[Members]:
-    try:
-        return ask(link, session, body, _ASK_SECONDS) or []
-    except Unknown:  # nobody can have ordered anything
-        return []
-
-
 def _nobody_reads() -> bool:
     """Whether whoever started this hook waits for it no longer: it is gone, or somebody else has answered."""
-    import select
-
-    poll = select.poll()
-    poll.register(1, 0)
-    return bool(poll.poll(0))
+    return _has_news(1, 0, 0)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

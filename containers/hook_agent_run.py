@@ -262,6 +262,8 @@ class _Certificate:
     def _undelivered(self) -> Members | None:
         """What lies in the spool of this session and of others, before the end that is told."""
         spool = self._session._outlet.spool
+        if not spool.folder:
+            return None
         try:
             sizes = [os.stat(spool._segment(number)).st_size - spool._offset(number) for number in spool.segments()]
             few = sum(sizes) <= _COUNTED_BYTES

@@ -342,13 +342,15 @@ def _check_closed(path: str) -> None:
 
 
 def _compile() -> str:
-    """Compiles hook_agent.py, so that also the first hook finds it compiled; why that could not be, else empty."""
-    source = os.path.abspath(hook_agent.__file__)
-    name = f"hook_agent.{sys.implementation.cache_tag}.pyc"
-    try:
-        py_compile.compile(source, os.path.join(os.path.dirname(source), "__pycache__", name), doraise=True)
-    except OSError as error:
-        return str(error)
+    """Compiles what hooks load, so that also the first one finds it compiled; why that could not be, else empty."""
+    control = sys.modules.get("hook_agent_control")
+    for source in (os.path.abspath(it.__file__ or "") for it in (hook_agent, control) if it):
+        folder, name = os.path.split(source)
+        compiled = f"{name[: -len('.py')]}.{sys.implementation.cache_tag}.pyc"
+        try:
+            py_compile.compile(source, os.path.join(folder, "__pycache__", compiled), doraise=True)
+        except OSError as error:
+            return str(error)
     return ""
 
 

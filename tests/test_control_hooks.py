@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 import hook_agent
-from tests.agents import remove_spools
+from tests.agents import remove_spools, spool_in
 from tests.appliance import REPOSITORY, Appliance
 from tests.badlink import Fake
 from tests.peers import eventually
@@ -160,6 +160,21 @@ def test_what_a_person_says_is_told_once_at_the_next_step(
     assert claude.run(event, session, **payload) == {"hookSpecificOutput": told}
     assert claude.run(event, session, **payload) is None
     assert alice.is_delivered(session, order)["at"] == payload.get("tool_use_id")
+
+
+def test_of_many_hooks_at_once_one_tells_what_was_said(claude: Installed, alice: Person, session: str) -> None:
+    alice.order(session, "say", text="Use blue")
+    claude.has_heard(session)
+    hooks = [claude.start("PreToolUse", session, **call()) for _ in range(6)]
+    assert len([reply for reply in map(reply_of, hooks) if reply]) == 1
+
+
+def test_an_end_is_not_put_off_for_ever(tmp_path: Path) -> None:
+    """Claude Code itself ends a turn after eight, and what was said with the last would be lost."""
+    known = hook_agent._beside("hook_agent_control", "this").Known(spool_in(tmp_path, NOWHERE), "s")
+    known.enter("")
+    assert [known.continued(is_again=number > 0) for number in range(9)] == [True] * 7 + [False] * 2
+    assert known.continued(is_again=False)
 
 
 def test_what_is_said_to_an_agent_is_told_to_it_alone(claude: Installed, alice: Person, session: str) -> None:

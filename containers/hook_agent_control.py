@@ -69,7 +69,7 @@ _MOST_WATCHED = 64
 _ORDERS = ("stop", "pause", "release", "say")
 _NOT_FOUND = 404
 _CHOSEN = ("AskUserQuestion",)  # tools that want an answer
-_APPROVED = ("ExitPlanMode",)  # tools that want to see their input again: to allow them alone is not enough
+_APPROVED = ("ExitPlanMode",)  # tools that want their input again: to allow them alone is not enough
 
 
 def wait_seconds() -> int:
@@ -167,8 +167,6 @@ class Known:
             left = [it for it in items if it["id"] != item_id]
             if left != items:
                 self._keep(left)
-
-    # What was carried out
 
     def _state(self) -> Members:
         return self.spool._read_json(f"control/{self.session}")
@@ -501,8 +499,6 @@ class _Call:
         process = _setting("CLAUDE_PID")
         self.known.enter(_process(int(process)) if process.isdigit() else "")
 
-    # Orders
-
     def ordered(self) -> Members | None:
         is_asked = self._refresh()
         if self.event == "UserPromptSubmit":
@@ -567,8 +563,6 @@ class _Call:
             self.known.drop(item["id"])
         return telling(self.event, map(_told, said)) if said else None
 
-    # A person is asked
-
     def asked(self, ask_id: str) -> Members | None:
         """Waits for the answer to what this hook asks, as long as nobody else gives one."""
         link, since, patience = _Link(_service_url()), time.monotonic(), 0.0
@@ -598,6 +592,9 @@ class _Call:
             reply = permission(self.payload, item)
             refused = "" if reply else "it does not answer what is asked"
             if self.known.begin(item["id"], refused=refused) and reply:
+                if item["decision"] == "allow" and _text(item.get("message")):  # the reply has no place for it
+                    own = {"id": f"{item['id'][:100]}-said", "kind": "order", "order": "say", "by": item.get("by")}
+                    self.known.hear([{**own, "text": item["message"], "agentId": self.agent or None}])
                 return reply
         return self._stopped()
 

@@ -113,6 +113,15 @@ def test_a_permission_is_what_a_person_answers(
     eventually(lambda: alice.asks(session, status="answered")[0]["answer"]["status"] == "delivered")
 
 
+def test_what_is_said_with_a_yes_is_told_at_the_next_step(claude: Installed, alice: Person, session: str) -> None:
+    hook = claude.start("PermissionRequest", session, **BASH)
+    (ask,) = alice.asked(session)
+    alice.answer(ask, "allow", message="But only this one")
+    assert decision(reply_of(hook)) == {"behavior": "allow"}
+    assert "says: But only this one" in str(claude.run("PostToolBatch", session))
+    assert claude.run("PostToolBatch", session) is None
+
+
 def test_each_of_two_that_ask_the_same_gets_its_own_answer(claude: Installed, alice: Person, session: str) -> None:
     first = claude.start("PermissionRequest", session, **BASH)
     (ask,) = alice.asked(session)

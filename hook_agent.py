@@ -1642,8 +1642,11 @@ def hook() -> NoReturn:
 
 def control(longest: int) -> None:
     """The same, with a reply where a person has given one: by hook_agent_control.py, which may wait so many seconds."""
-    further = _beside_or_none("hook_agent_control")
-    further.hook(longest) if further else hook()
+    try:
+        further = _beside("hook_agent_control", "control")
+    except ImportError:
+        hook()
+    further.hook(longest)
 
 
 def _keep_or_send(payload: bytes, waits: bool = False) -> tuple[Spool, bytes]:

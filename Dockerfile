@@ -25,7 +25,8 @@ COPY sessionstore ./sessionstore
 COPY dashboard ./dashboard
 COPY containers/hook_agent.mjs containers/hook_agent_facts.py containers/hook_agent_install.py \
     containers/hook_agent_langchain.py containers/hook_agent_patterns.py \
-    containers/hook_agent_run.py containers/claude_session_store.py containers/langgraph_checkpointer.py \
+    containers/hook_agent_restore.py containers/hook_agent_run.py containers/hook_agent_ship.py \
+    containers/claude_session_store.py containers/langgraph_checkpointer.py \
     ./containers/
 COPY export ./export
 # Nothing can be compiled later: the image runs with a file system that cannot be written, as a user who may not.

@@ -16,7 +16,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from hook_agent import SessionHookAgent, _now, _parser, _suppress
+from hook_agent import SessionHookAgent, _beside, _now, _parser, _suppress
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -155,11 +155,14 @@ def _run_to_its_end(
 
 
 def run(arguments: list[str]) -> int:
-    """run a program as a session of its own: run [--output-lines N] -- COMMAND …"""
+    """run a program as a session of its own: run [--output-lines N] [--restore] -- COMMAND …"""
     parser = _parser("run", run)
     parser.add_argument("--output-lines", type=int, default=0, metavar="N", help="keep the last N lines that it writes")
+    parser.add_argument("--restore", action="store_true", help="write the session's conversation back before")
     parser.add_argument("command", nargs="+", metavar="-- COMMAND …")
     options = parser.parse_args(arguments)
+    if options.restore:
+        os.environ.update(_beside("hook_agent_restore", "run --restore").prepared())
     return _run_as_session(options.command, options.output_lines)
 
 

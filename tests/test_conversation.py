@@ -9,6 +9,10 @@ from typing import Any
 
 import httpx
 import pytest
+from playwright.sync_api import Browser
+
+from tests.browsing import MISSING, is_missing, launched
+from tests.test_dashboard import PAYLOADS, SCRIPT
 
 numbers = count(1)
 NDJSON = {"content-type": "application/x-ndjson"}
@@ -296,3 +300,173 @@ def test_any_programs_words_are_shown(http: httpx.Client) -> None:
 
 def test_of_a_session_that_is_not_there_is_404(http: httpx.Client) -> None:
     assert http.get("/api/sessions/nobody/conversation").status_code == 404
+
+
+# ---------------------------------------------------------------------------- forms
+
+
+def written(http: httpx.Client, session: str, form: str, **query: Any) -> str:
+    answer = http.get(f"/api/sessions/{session}/conversation", params={"format": form} | query)
+    assert answer.status_code == 200, answer.text
+    return answer.text
+
+
+def test_as_markdown_it_reads_from_top_to_bottom(http: httpx.Client, session: str) -> None:
+    http.patch(f"/api/sessions/{session}/metadata", json={"title": "Build a thing"}).raise_for_status()
+    keep(
+        http,
+        session,
+        [
+            user("Build it"),
+            says("m1", {"type": "thinking", "thinking": "a\nb"}, calls("Bash", "t1", command="echo '```'"), tokens=9),
+            gives("t1", "```\n\x1b[31mred\x1b[0m"),
+            says("m2", calls("Agent", "t2", description="look", prompt="p")),
+            gives("t2", "found", {"agentId": "abc"}),
+            {"type": "system", "subtype": "compact_boundary", "compactMetadata": {"preTokens": 9000, "postTokens": 10}},
+        ],
+    )
+    keep(http, session, [says("n1", text("inner\nwords"))], "subagents/agent-abc")
+    keep(http, session, [says("o1", text("of no call"))], "subagents/agent-lone")
+    found = written(http, session, "markdown")
+    assert found.startswith("# Build a thing\n\n* Session: ")
+    for piece in (
+        "## alice\n\nBuild it\n\n",
+        "> *Thinking*\n>\n> a\n> b\n\n",
+        "**Bash**\n\n````\necho '```'\n````\n\n````\n```\nred\n````\n\n",
+        "*12 tokens in, 9 out*",
+        "> **Agent abc**\n> \n> ## Assistant · claude-x\n> \n> inner\n> words\n",
+        "```\nfound\n```",
+        "*Compacted: 9,000 to 10 tokens*",
+        "> **Agent lone**\n",
+    ):
+        assert piece in found, piece
+    assert found.count("inner") == found.count("of no call") == 1
+    assert written(http, session, "markdown", agentId="abc").count("##") == 1
+
+
+def test_as_lines_it_is_what_was_kept(http: httpx.Client, session: str) -> None:
+    body = b'{"type":"x"}\n no json\n'
+    keep(http, session, body)
+    keep(http, session, b"inner\n", "subagents/agent-abc")
+    assert written(http, session, "jsonl") == body.decode()
+    assert written(http, session, "jsonl", agentId="abc") == "inner\n"
+
+
+def test_as_lines_without_a_transcript_it_is_the_events(http: httpx.Client, session: str) -> None:
+    for n in range(3):
+        hook(http, session, "UserPromptSubmit", prompt=f"go {n}")
+    lines = [json.loads(line) for line in written(http, session, "jsonl").splitlines()]
+    assert [line["data"]["prompt"] for line in lines if line["type"] == "action"] == ["go 0", "go 1", "go 2"]
+
+
+PICTURE = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+
+
+def image(media_type: str, data: str) -> dict[str, Any]:
+    return {"type": "image", "source": {"type": "base64", "media_type": media_type, "data": data}}
+
+
+OWN_PAYLOADS = [
+    f"[x](javascript:{SCRIPT})",
+    f"[x](JaVaScRiPt:{SCRIPT})",
+    f"[x](&#106;avascript:{SCRIPT})",
+    f"[x](java\tscript:{SCRIPT})",
+    f"[x](<javascript:{SCRIPT}>)",
+    f"[x][r]\n\n[r]: javascript:{SCRIPT}",
+    f"<javascript:{SCRIPT}>",
+    f"[x](vbscript:{SCRIPT}) [x](file:///etc/passwd) [x](data:text/html,<script>{SCRIPT}</script>) [x](/api/login)",
+    f'[x](data:image/svg+xml;base64,PHN2Zz4= "\' onmouseover={SCRIPT}")',
+    "![x](http://127.0.0.1:9/pixel.png) ![y](data:image/svg+xml,<svg onload=1>)",
+    f'[x](http://good.example/"onmouseover={SCRIPT}/ "title\\" onclick={SCRIPT}")',
+    f"```<script>{SCRIPT}</script>\n</code></pre><img src=x onerror={SCRIPT}>\n```",
+    f"| a |\n|---|\n| <img src=x onerror={SCRIPT}> |",
+    f"</section></body></html><script>{SCRIPT}</script>",
+    f"<meta http-equiv=refresh content='0;url=javascript:{SCRIPT}'>",
+    "<base href=//evil.example/><link rel=stylesheet href=x>",
+    "safe&#8238;elas\u202eevil &#x2066;",
+]
+
+
+def hostile(payloads: list[str]) -> Lines:
+    """Each in every place of a line where a program or a person puts text."""
+    lines: Lines = []
+    for n, bad in enumerate(payloads):
+        call = {"type": "tool_use", "id": f"h{n}{bad}", "name": bad, "input": {bad: bad, "command": bad}}
+        thought = {"type": "thinking", "thinking": bad}
+        pictures = [image("image/png", bad), image(bad, PICTURE), image("image/svg+xml", PICTURE)]
+        message = {"id": f"h{n}{bad}", "model": bad, "content": [thought, text(bad), call, {"type": bad}, *pictures]}
+        lines += [
+            user(bad, timestamp=bad),
+            {"type": "assistant", "uuid": bad, "timestamp": bad, "agentId": bad, "message": message},
+            gives(f"h{n}{bad}", [text(bad), *pictures], is_error=n % 2 == 0),
+            {"type": "system", "subtype": "compact_boundary", "compactMetadata": {"trigger": bad}},
+            {"type": "system", "subtype": "local_command", "content": bad},
+        ]
+    return lines
+
+
+ALLOWED = "a, b, body, blockquote, br, code, dd, del, details, dl, dt, em, h1, h2, h3, h4, h5, h6, head, hr, html, img"
+ALLOWED += (
+    ", li, meta, ol, p, pre, s, section, span, strong, style, summary, table, tbody, td, th, thead, title, tr, ul"
+)
+
+
+def harm_in(browser: Browser, html: str | None, url: str = "about:blank") -> list[str]:
+    """What a page does that it should not: what it asks for, runs, or has besides text."""
+    page = browser.new_page()
+    found: list[str] = []
+    page.on("request", lambda request: found.append(request.url) if request.url not in (url, "about:blank") else None)
+    if html is None:
+        page.goto(url)
+    else:
+        page.set_content(html)
+        found += ["it ran"] if page.evaluate("window.hacked || 0") else []
+    found = [url for url in found if not url.startswith("data:image/png;base64,")]
+    found += page.locator(f"*:not({ALLOWED})").evaluate_all("all => all.map(one => one.outerHTML)")
+    found += page.locator("*").evaluate_all(
+        """all => all.flatMap(one => [...one.attributes].map(it => `${it.name}=${it.value}`)).filter(it =>
+             /^on|^style=|^srcdoc=/i.test(it) || /^(href|src)=(?!https?:|mailto:|data:image.png;)/.test(it))"""
+    )
+    page.close()
+    return found
+
+
+@pytest.mark.skipif(is_missing(), reason=MISSING)
+def test_nothing_hostile_runs_or_leaves_its_place(http: httpx.Client, session: str) -> None:
+    payloads = OWN_PAYLOADS + PAYLOADS[::2]
+    http.patch(f"/api/sessions/{session}/metadata", json={"title": payloads[13]}).raise_for_status()
+    keep(http, session, [*hostile(payloads), says("ok", text("[good](https://good.example/a?b=c) *em*"))])
+    keep(http, session, hostile(payloads[:20]), "subagents/agent-abc")
+    answer = http.get(f"/api/sessions/{session}/conversation?format=html")
+    assert "sandbox" in answer.headers["content-security-policy"]
+    html = answer.text
+    assert not set("\u202e\u2066\0\x1b") & set(html)
+    assert '<a href="https://good.example/a?b=c" rel="noopener noreferrer nofollow" target="_blank">good</a>' in html
+    with launched() as browser:
+        assert harm_in(browser, None, str(answer.url)) == []
+        assert harm_in(browser, html.replace("Content-Security-Policy", "x")) == []  # even without its policy
+        broken = f"<img src=x onerror={SCRIPT}><script>{SCRIPT}</script>"
+        assert "it ran" in harm_in(browser, broken)
+
+
+@pytest.mark.skipif(is_missing(), reason=MISSING)
+def test_the_file_is_whole_and_fits_a_phone(http: httpx.Client, session: str) -> None:
+    wide = "x" * 3000
+    table = "|a|b|\n|-|-|\n|" + "y" * 500 + "|c|"
+    keep(
+        http,
+        session,
+        [
+            user(wide),
+            says("m1", text(f"# Head\n\n{table}\n\n```\n{wide}\n```"), calls("Bash", "t1", command="ls")),
+            gives("t1", [text("boom"), image("image/png", PICTURE)], is_error=True),
+        ],
+    )
+    with launched() as browser:
+        page = browser.new_page(viewport={"width": 390, "height": 844})
+        page.set_content(written(http, session, "html"))
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        assert page.locator("summary", has_text="Bash").inner_text() == "Bash ls failed: boom"
+        page.locator("summary", has_text="Bash").click()
+        assert page.locator("img").evaluate("one => one.naturalWidth") == 1
+        assert page.locator("h1").count() == 2

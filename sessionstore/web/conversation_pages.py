@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Any, NamedTuple, Protocol
 
 from sessionstore.adapters.claude_code import AGENT_TOOLS
@@ -23,6 +23,8 @@ from sessionstore.store.reader import Reader
 
 PAGE_BYTES = 4 << 20
 """Of lines or events, as they are kept, that one page is made of, and as much more as the last of them has."""
+PAGE_MESSAGES, WRITTEN_BYTES = 100, 1 << 20
+"""Of a page that is written out, one after the other."""
 PIECES = 64
 """Pieces that are read for one page: what says nothing to people may be long."""
 AT_ONCE = 4
@@ -80,6 +82,12 @@ class Source(Protocol):
     async def find_callers(self) -> None:
         """Find out of which calls agents are, where that is known of none."""
 
+    def check(self, agent_id: str | None) -> None:
+        """Raises Problem 404 for an agent that has no conversation of its own."""
+
+    def lines(self, agent_id: str | None) -> AsyncIterator[bytes]:
+        """What it is made of, as it is kept: lines of JSON."""
+
 
 async def source_of(store: Store, session_id: str) -> Source:
     """Raises Problem 404."""
@@ -110,12 +118,18 @@ class FromTranscripts:
         self.beside = {match[1]: one for one in transcripts if (match := OF_AGENT.fullmatch(one.subpath))}
         self.agents = {agent_id: known.get(agent_id, Known(agent_id)) for agent_id in self.beside}
 
-    def those_of(self, agent_id: str | None) -> list[Transcript]:
-        if agent_id is None:
-            return self.main
-        if agent_id not in self.beside:
+    def check(self, agent_id: str | None) -> None:
+        if agent_id is not None and agent_id not in self.beside:
             raise no_agent(agent_id)
-        return [self.beside[agent_id]]
+
+    def those_of(self, agent_id: str | None) -> list[Transcript]:
+        self.check(agent_id)
+        return self.main if agent_id is None else [self.beside[agent_id]]
+
+    async def lines(self, agent_id: str | None) -> AsyncIterator[bytes]:
+        for transcript in self.those_of(agent_id):
+            async for lines in self.intake.bytes_of(transcript):
+                yield lines
 
     async def page(self, agent_id: str | None, after: str | None, limit: int, most: int = PAGE_BYTES) -> Page:
         transcripts = self.those_of(agent_id)
@@ -201,9 +215,23 @@ class FromEvents:
         self.session_id = session_id
         self.agents = {agent_id: agent for agent_id, agent in known.items() if agent.tool_use_id}
 
-    async def page(self, agent_id: str | None, after: str | None, limit: int, most: int = PAGE_BYTES) -> Page:
+    def check(self, agent_id: str | None) -> None:
         if agent_id is not None and agent_id not in self.agents:
             raise no_agent(agent_id)
+
+    async def lines(self, agent_id: str | None) -> AsyncIterator[bytes]:
+        after = 0
+        while True:
+            page = await self.reader.session_events(
+                self.session_id, limit=ROWS_AT_ONCE, after=after, before=None, order="asc", agent_id=agent_id
+            )
+            if not page.documents:
+                return
+            yield "".join(f"{document}\n" for document in page.documents).encode()
+            after = page.following or after
+
+    async def page(self, agent_id: str | None, after: str | None, limit: int, most: int = PAGE_BYTES) -> Page:
+        self.check(agent_id)
         number = int(after) if after and re.fullmatch("[0-9]{1,18}", after) else None
         made, looked = Making(limit, most), 0
         made.place = number or 0
@@ -256,3 +284,13 @@ class Folding:
         self.more -= 1
         agent.messages, agent.next_after, agent.more = page.messages, page.next_after, page.more
         await self.fold(page.messages, depth + 1)
+
+
+async def pages(source: Source, agent_id: str | None) -> AsyncIterator[list[Message]]:
+    """All of a conversation, each call with the agent that it was for."""
+    after, more, folding = None, True, Folding(source, depth=0)
+    while more:
+        page = await source.page(agent_id, after, PAGE_MESSAGES, WRITTEN_BYTES)
+        await folding.fold(page.messages)
+        yield page.messages
+        after, more = page.next_after, page.more

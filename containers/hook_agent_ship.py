@@ -387,6 +387,7 @@ class Shipper:
         self._next = 0.0
         self._turn = 0
         self._failures = 0
+        self._is_kept = True
 
     # What there is
 
@@ -416,8 +417,10 @@ class Shipper:
         about["isAtWork"] = hook in _BEGINS_WORK or (about["isAtWork"] and hook not in _ENDS_WORK)
 
     def _keep(self) -> None:
+        self._is_kept = False
         with _suppress(OSError), _Lock(self.spool, must_be_held=True):
             self.spool._write(_KNOWN, self._known)
+            self._is_kept = True
 
     def may_leave(self) -> bool:
         """Whether there is nothing left to do; what is whole is then forgotten."""
@@ -445,6 +448,8 @@ class Shipper:
         now = time.monotonic()
         if now < self._next:
             return False
+        if not self._is_kept:  # the disk was full
+            self._keep()
         try:
             has_shipped = any(map(self._ship, self._in_turn()))
         except _Unreachable as trouble:

@@ -41,6 +41,10 @@ class CannotRestore(Exception):
     """Why, in words."""
 
 
+class NoSession(CannotRestore):
+    """There is none yet."""
+
+
 class Conversation(NamedTuple):
     """One that is kept: Claude Code's own names for its folder and for itself."""
 
@@ -87,7 +91,7 @@ def conversation_of(link: _Link, session_id: str) -> Conversation:
     """The one that a session goes on with: of its Claude Code, else the last to change. Raises CannotRestore."""
     known = _patiently(lambda: _asked(link, f"/api/sessions/{session_id}/resume"))
     if known is None:
-        raise CannotRestore(f"{link.service_url} has no session {session_id!r}")
+        raise NoSession(f"{link.service_url} has no session {session_id!r}")
     kept = known.get("conversations")
     if kept is None:
         raise CannotRestore(f"{link.service_url} is older than this file, and keeps no conversations")
@@ -282,6 +286,8 @@ def prepared() -> dict[str, str]:
     """What `run --restore` gives its command: CLAUDE_SESSION_ID, where there is a conversation to go on with."""
     try:
         return {"CLAUDE_SESSION_ID": restored(_setting("SESSION_ID"))}
+    except NoSession:  # it begins with this
+        return {}
     except Exception as reason:  # whatever it is, the command runs
         print(f"hook_agent.py run --restore: {reason}", file=sys.stderr)
         return {}

@@ -7,7 +7,7 @@ import json
 import threading
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from containers.fly_achensee_claude.scripted_model import (
     Block,
@@ -31,13 +31,10 @@ def fails(message: str) -> Block:
 class Refusing(Handler):
     """What it is not written to refuse, it answers as any other."""
 
-    requests: list[Any]
-
     def do_POST(self) -> None:
         whole = self.rfile.read(int(self.headers["Content-Length"]))
         self.rfile = io.BytesIO(whole)
-        self.requests.append(json.loads(whole))
-        step = next_step(self.server.scripts, self.requests[-1].get("messages", []))
+        step = next_step(self.server.scripts, json.loads(whole).get("messages", []))
         if step[0]["type"] == "error":
             self.send(400, "application/json", json.dumps(step[0]).encode())
         else:
@@ -46,12 +43,11 @@ class Refusing(Handler):
 
 
 class ClaudeStub:
-    """The API at `url` on loopback while in its `with`; `requests`: what it was asked, in order."""
+    """The API at `url` on loopback while in its `with`."""
 
-    def __init__(self, scripts: Mapping[str, Sequence[Step]]) -> None:
+    def __init__(self, scripts: Mapping[str, Sequence[Step]], handler: type[Handler] = Refusing) -> None:
         self._server = ScriptedModel(("127.0.0.1", 0), {f"[{name}]": script for name, script in scripts.items()})
-        self.requests: list[Any] = []
-        self._server.RequestHandlerClass = type("Recording", (Refusing,), {"requests": self.requests})
+        self._server.RequestHandlerClass = handler
         self.url = f"http://127.0.0.1:{self._server.server_port}"
 
     def __enter__(self) -> Self:

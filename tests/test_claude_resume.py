@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -10,14 +11,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import httpx
 import pytest
 
 from tests.agents import remove_spools
 from tests.appliance import REPOSITORY, Appliance
-from tests.claude_stub import ClaudeStub, calls, says
+from tests.claude_stub import ClaudeStub, Refusing, calls, says
 from tests.peers import eventually
 from tests.test_claude_code import COMMAND, agent, bash
 
@@ -39,6 +40,18 @@ SCRIPTS = {
     ],
     "on": [[says("I know all of it")]],
 }
+
+
+class Recording(Refusing):
+    """Remembers what it was asked."""
+
+    requests: ClassVar[list[Json]] = []
+
+    def do_POST(self) -> None:
+        whole = self.rfile.read(int(self.headers["Content-Length"]))
+        self.requests.append(json.loads(whole))
+        self.rfile = io.BufferedReader(io.BytesIO(whole))  # type: ignore[arg-type]
+        super().do_POST()
 
 
 class Home:
@@ -128,9 +141,9 @@ def kept(http: httpx.Client, name: str) -> bytes | None:
     return found.content.strip() if found.status_code == 200 else None
 
 
-def sent_with(stub: ClaudeStub, prompt: str) -> list[list[tuple[str, Json]]]:
+def sent_with(prompt: str) -> list[list[tuple[str, Json]]]:
     """What the model was sent with a prompt, each time: who said it, and a part of it."""
-    all_messages = (request.get("messages", []) for request in stub.requests)
+    all_messages = (request.get("messages", []) for request in Recording.requests)
     return [list(parts_of(messages)) for messages in all_messages if prompt in json.dumps(messages)]
 
 
@@ -150,7 +163,7 @@ def types(parts: list[tuple[str, Json]]) -> set[str]:
 def test_a_conversation_goes_on_in_a_new_container(
     appliance: Appliance, http: httpx.Client, tmp_path: Path, session_id: str
 ) -> None:
-    with ClaudeStub(SCRIPTS) as stub:
+    with ClaudeStub(SCRIPTS, Recording) as stub:
         urls = (stub.url, appliance.url)
         first = Home(tmp_path, "one", urls, session_id)
         os.mkfifo(first.project / "pipe")
@@ -162,7 +175,7 @@ def test_a_conversation_goes_on_in_a_new_container(
         assert len(written) == 3  # the conversation, its sub-agent, and what is said of that
         eventually(lambda: all(kept(http, name) == text for name, text in written.items()), within=BEHIND_SECONDS)
         first.end()
-        before = sent_with(stub, "[wait] for me")[-1]
+        before = sent_with("[wait] for me")[-1]
         assert {"thinking", "tool_use", "tool_result"} <= types(before)
         assert "This session is being continued" in before[0][1]["text"]
 
@@ -174,7 +187,7 @@ def test_a_conversation_goes_on_in_a_new_container(
         assert (restored.returncode, restored.stdout, restored.stderr) == (0, f"{Path(main).stem}\n", "")
         assert second.files() == written
         assert second.ask("[on] you go", "--resume", Path(main).stem) == (0, "I know all of it\n")
-        (after,) = sent_with(stub, "[on] you go")
+        (after,) = sent_with("[on] you go")
         assert after[: len(before)] == before
         assert [part.get("name") or part.get("text") for _, part in after[len(before) :]][:1] == ["Bash"]
         second.agent("flush")

@@ -67,6 +67,8 @@ class Metadata(Shape, kw_only=True):
     pinned: bool | UnsetType = UNSET
     where: Document | UnsetType = UNSET
     asks: int | UnsetType = UNSET
+    cost: Document | UnsetType = UNSET
+    context: Document | UnsetType = UNSET
 
 
 class Active(Metadata, kw_only=True):

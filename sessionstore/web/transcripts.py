@@ -55,15 +55,11 @@ MAX_LINE = 32 << 20
 MAX_SUMMARY = 1 << 20
 AT_ONCE = 1000
 """Reports of usage."""
-<<<<<<< HEAD
 CONVERSATION = ("folder", "session", "source", "lines", "bytes", "mtime")
-IS_THERE = "SELECT 1 FROM sessions WHERE session_id = ?"
-=======
 MAY_BE_THERE = """
 SELECT 1 WHERE EXISTS (SELECT 1 FROM sessions WHERE session_id = :id)
   OR NOT EXISTS (SELECT 1 FROM events WHERE session_id = :id AND type = 'session_deleted')"""
 """A session whose hooks come later is made by what its conversation used; one that was deleted is not."""
->>>>>>> main
 
 Subpath = Annotated[str | None, QueryParameter(description="What is beside the conversation, such as a sub-agent's")]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -16,7 +17,7 @@ from typing import Any, ClassVar
 import httpx
 import pytest
 
-from tests.agents import remove_spools
+from tests.agents import environment, remove_spools
 from tests.appliance import REPOSITORY, Appliance
 from tests.claude_stub import ClaudeStub, Refusing, calls, says
 from tests.peers import eventually
@@ -50,7 +51,7 @@ class Recording(Refusing):
     def do_POST(self) -> None:
         whole = self.rfile.read(int(self.headers["Content-Length"]))
         self.requests.append(json.loads(whole))
-        self.rfile = io.BufferedReader(io.BytesIO(whole))  # type: ignore[arg-type]
+        self.rfile = io.BufferedReader(io.BytesIO(whole))
         super().do_POST()
 
 
@@ -199,3 +200,80 @@ def test_a_conversation_goes_on_in_a_new_container(
         head = http.head(f"/api/transcripts/{main.removesuffix('.jsonl')}")
         assert head.headers["x-generation"] == "1"
         second.end()
+
+
+# ------------------------------------------------------------------------ the README's three ways
+
+CURL = f"""#!{sys.executable}
+import sys, urllib.request
+urllib.request.urlretrieve("http://" + sys.argv[2], sys.argv[2].rpartition("/")[2])
+"""
+
+
+def ways() -> dict[str, str]:
+    """What the README has for each: by the language of the block, and what is imported there."""
+    text = (REPOSITORY / "README.md").read_text()
+    _, _, section = text.partition("\n## Go on in a new container\n")
+    plain = re.sub("^> ", "", section.partition("\n## ")[0], flags=re.MULTILINE)
+    blocks = re.findall(r"```(?:sh|python)\n(.*?)```", plain, re.DOTALL)
+    return dict(zip(("claude", "sdk", "langgraph"), blocks, strict=True))
+
+
+def test_each_way_has_five_lines_at_most() -> None:
+    assert [len(block.splitlines()) <= 5 for block in ways().values()] == [True, True, True]
+
+
+class NewContainer:
+    """A home with nothing in it but what an image has: Claude Code, curl, Python with what is installed."""
+
+    def __init__(self, folder: Path, urls: tuple[str, str]) -> None:
+        self.home, self.project = folder, folder.parent / "app"
+        for made in (folder / "bin", folder / "tmp", self.project):
+            made.mkdir(parents=True, exist_ok=True)
+        (folder / "bin" / "claude").symlink_to(COMMAND[0])
+        (folder / "bin" / "python3").symlink_to(sys.executable)
+        (folder / "bin" / "curl").write_text(CURL)
+        (folder / "bin" / "curl").chmod(0o755)
+        self.urls = urls
+        self.env = environment(
+            folder,
+            urls[1],
+            ANTHROPIC_API_KEY="none",
+            ANTHROPIC_BASE_URL=urls[0],
+            CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC="1",
+            DISABLE_AUTOUPDATER="1",
+            PATH=f"{folder / 'bin'}:{os.environ['PATH']}",
+            PYTHONPATH=str(REPOSITORY / "containers"),
+        )
+
+    def does(self, language: str, lines: str) -> str:
+        """What it prints; the project is the image's own, and so as it was in each."""
+        here = lines.replace("localhost:9000", self.urls[1].removeprefix("http://"))
+        command = ["bash", "-ec", here] if language == "claude" else [sys.executable, "-c", here]
+        done = subprocess.run(
+            command, env=self.env, cwd=self.project, stdin=subprocess.DEVNULL, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done
+        remove_spools(self.home)
+        for path in (self.home, self.project):
+            shutil.rmtree(path)
+        return done.stdout
+
+
+def test_a_graph_goes_on_by_what_the_readme_says(appliance: Appliance, tmp_path: Path) -> None:
+    said = [NewContainer(tmp_path / name, ("", appliance.url)).does("langgraph", ways()["langgraph"]) for name in "ab"]
+    assert [text.count("Go on") for text in said] == [1, 2]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("way", ["claude", "sdk"])
+def test_a_conversation_goes_on_by_what_the_readme_says(appliance: Appliance, tmp_path: Path, way: str) -> None:
+    Recording.requests.clear()
+    with ClaudeStub({}, Recording) as stub:
+        for name in "ab":
+            NewContainer(tmp_path / name, (stub.url, appliance.url)).does(way, ways()[way])
+    prompts = [
+        [part["text"] for role, part in parts if role == "user" and part.get("text") == "Go on"]
+        for parts in sent_with("Go on")
+    ]
+    assert [len(said) for said in prompts if said] == [1, 2]

@@ -413,6 +413,7 @@ class Shipper:
         process = _process(known.get("ppid"))
         if process and process != about.get("process"):
             about.update(process=process, isMirrored=_is_mirrored(known["ppid"]))
+            self._stopped.discard(path)
         about.update(sessionId=session_id, redact=known.get("redact") or "")
         about["isAtWork"] = hook in _BEGINS_WORK or (about["isAtWork"] and hook not in _ENDS_WORK)
 
@@ -473,11 +474,15 @@ class Shipper:
         return files[at:] + files[:at]
 
     def _shipped(self) -> list[str]:
-        return [
-            path
-            for path, about in self._known.items()
-            if path not in self._stopped and not about.get("isMirrored") and _is_own_folder(os.path.dirname(path))
-        ]
+        known = [path for path in self._known if path not in self._stopped and _is_own_folder(os.path.dirname(path))]
+        return [path for path in known if not self._known[path].get("isMirrored") or self._is_ours(path)]
+
+    def _is_ours(self, path: str) -> bool:
+        """Whether the store has a conversation from here: then it has it from nobody else. Raises _Unreachable."""
+        known = Way(self.link, "", None).known(self._file(path, path).address)
+        if known.get("x-source") != "file":
+            self._stopped.add(path)
+        return known.get("x-source") == "file"
 
     def _file(self, main: str, path: str) -> File:
         if path not in self._files:

@@ -365,9 +365,14 @@ def test_what_the_agent_sdk_keeps_itself_is_left_to_it(conversation: Conversatio
     os.waitpid(child, 0)
     conversation.ship()
     assert kept() is None
+    conversation.begin()
     conversation.hear(known={"ppid": os.getpid()})
     conversation.ship()
     assert kept() == b"{}\n"
+    conversation.write(b"[]\n")
+    conversation.shipper._known[str(conversation.path)]["isMirrored"] = True  # what is begun here goes on here
+    conversation.ship()
+    assert kept() == b"{}\n[]\n"
 
 
 # ----------------------------------------------------------------------------------- refusals

@@ -2,6 +2,8 @@
 
 claude_code  the payloads of Claude Code's hooks
 otlp         OpenTelemetry's requests, decoded
+otlp_levels  what stands above their records
+otlp_values  one record, in JSON or protobuf
 telemetry    their records, as lines of a batch
 transcripts  lines of conversations: what they used
 conversation  these lines, and events, as messages that people read

@@ -10,7 +10,8 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from sessionstore.adapters.otlp import Record, Signal
+from sessionstore.adapters.otlp import Record
+from sessionstore.adapters.otlp_levels import Signal
 from sessionstore.model.coercion import id_of, user_of
 from sessionstore.model.folds import Document, decode, encode
 from sessionstore.prices import MEMBERS
@@ -175,11 +176,12 @@ def compaction(record: Record) -> Iterator[Document]:
 # ---------------------------------------------------------------------------- spans
 
 
-def events_of_spans(found: list[Record]) -> Iterator[Document]:
+def events_of_spans(records: Iterable[Record]) -> Iterator[Document]:
     """Agents, tool calls and their results, and requests to models; other spans say nothing of agents. Of Claude Code's
     own the requests: all else its hooks tell better."""
+    found = sorted(records, key=lambda record: record.began or "")
     by_id = {record.span_id: record for record in found}
-    for record in sorted(found, key=lambda record: record.began or ""):
+    for record in found:
         operation = str(first(record.attributes, OPERATION) or record.attributes.get("span.type") or "").lower()
         if record.scope.startswith(CLAUDE):
             if operation == "llm_request":
@@ -313,7 +315,7 @@ def events_of_metrics(found: Iterable[Record]) -> Iterator[Document]:
         yield event(point._replace(attributes=point.attributes | {"": data}), "usage_reported", "usage", data)
 
 
-EVENTS: dict[Signal, Callable[[list[Record]], Iterator[Document]]] = {
+EVENTS: dict[Signal, Callable[[Iterable[Record]], Iterator[Document]]] = {
     "logs": events_of_logs,
     "traces": events_of_spans,
     "metrics": events_of_metrics,

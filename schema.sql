@@ -980,13 +980,17 @@ WHEN NEW.type = 'usage_reported' AND json_type(NEW.data, '$.compaction') IS NULL
              coalesce(r.agent_id, usage.agent_id), coalesce(r.prompt_id, usage.prompt_id),
              coalesce(r.provider, usage.provider), coalesce(r.model, usage.model)
       FROM reports r WHERE r.cursor = NEW.cursor)
-  WHERE (session_id, request_key) = (SELECT r.session_id, r.request_key FROM reports r WHERE r.cursor = NEW.cursor)
+  WHERE EXISTS (SELECT 1 FROM usage WHERE session_id = NEW.session_id
+                                     AND request_key = coalesce(NEW.data ->> '$.requestKey', NEW.event_id))
+    AND (session_id, request_key) = (SELECT r.session_id, r.request_key FROM reports r WHERE r.cursor = NEW.cursor)
     AND EXISTS (
       SELECT 1 FROM reports r WHERE r.cursor = NEW.cursor AND (
         (r.grade, r.source) < (usage.grade, usage.source) OR r.source = usage.source AND total_tokens <= r.input_tokens
           + r.output_tokens + r.cache_read_tokens + r.cache_write_tokens + r.cache_write_1h_tokens));
   UPDATE usage SET (cost_usd, cost_from) = (SELECT r.cost_usd, r.cost_from FROM reports r WHERE r.cursor = NEW.cursor)
-  WHERE (session_id, request_key) = (SELECT r.session_id, r.request_key FROM reports r WHERE r.cursor = NEW.cursor)
+  WHERE EXISTS (SELECT 1 FROM usage WHERE session_id = NEW.session_id
+                                     AND request_key = coalesce(NEW.data ->> '$.requestKey', NEW.event_id))
+    AND (session_id, request_key) = (SELECT r.session_id, r.request_key FROM reports r WHERE r.cursor = NEW.cursor)
     AND EXISTS (
       SELECT 1 FROM reports r WHERE r.cursor = NEW.cursor AND CASE 'reported'
         WHEN r.cost_from THEN usage.cost_from <> 'reported' OR usage.cursor = NEW.cursor

@@ -26,8 +26,8 @@ LARGE = 1 << 20
 """Bytes of a record of which the values are counted before it is decoded."""
 VALUES = 100_000
 """Of such a record."""
-PLENTY = 1_000_000
-"""Of a large request in JSON: brackets, texts and commas. Real ones have a third of it in as many bytes as may be."""
+PLENTY = 1_250_000
+"""Of a large request in JSON: brackets, texts and commas; as many as the shortest attributes there are would have."""
 MARKS = 4
 """Of one value: its brackets, a name and a comma."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import cache
 from typing import Any
 
 from sessionstore.model.folds import Document
@@ -28,8 +29,7 @@ class Json:
         return Json(found) if isinstance(found, dict) else None
 
     def text(self, name: str) -> str:
-        found = self.value.get(camel(name))
-        return found if isinstance(found, str) else str(found) if isinstance(found, int) else ""
+        return text_in(self.value.get(camel(name)))
 
     def number(self, name: str) -> int | float:
         return number_in(self.value.get(camel(name)))
@@ -40,20 +40,40 @@ class Json:
         return camel(name) in self.value
 
     def any(self) -> Any:
-        """An AnyValue."""
-        for kind, value in self.value.items():
-            if kind == "kvlistValue":
-                return Json(value).pairs("values")
-            if kind == "arrayValue":
-                return [item.any() for item in Json(value).all("values")]
-            if kind == "intValue":
-                return number_in(value)
-            if kind in ("stringValue", "doubleValue", "boolValue", "bytesValue"):
-                return value
-        return None
+        return value_in(self.value)
 
     def pairs(self, name: str) -> Document:
-        return {pair.text("key"): value.any() for pair in self.all(name) if (value := pair.one("value")) is not None}
+        return pairs_in(self.value.get(camel(name)))
+
+
+def value_in(value: Document) -> Any:
+    """What JSON's AnyValue holds."""
+    for kind, held in value.items():
+        if kind in PLAIN:
+            return held
+        if kind == "intValue":
+            return number_in(held)
+        if kind == "arrayValue":
+            return [item.any() for item in Json(held).all("values")]
+        if kind == "kvlistValue":
+            return Json(held).pairs("values")
+    return None
+
+
+PLAIN = frozenset(["stringValue", "doubleValue", "boolValue", "bytesValue"])
+
+
+def pairs_in(found: Any) -> Document:
+    """What a list of pairs says, as far as they are that."""
+    return {
+        text_in(pair.get("key")): value_in(value)
+        for pair in (found if isinstance(found, list) else ())
+        if isinstance(pair, dict) and isinstance(value := pair.get("value"), dict)
+    }
+
+
+def text_in(value: Any) -> str:
+    return value if isinstance(value, str) else str(value) if isinstance(value, int) else ""
 
 
 class Proto:
@@ -106,6 +126,7 @@ def value_of(message: Any) -> Any:
 Tree = Json | Proto
 
 
+@cache
 def camel(name: str) -> str:
     head, *rest = name.split("_")
     return head + "".join(map(str.capitalize, rest))

@@ -30,6 +30,7 @@ from tests.bench import (
     start,
     timing,
     tree,
+    usage,
     viewers,
     write,
 )
@@ -48,6 +49,7 @@ BENCHES: dict[str, Callable[[argparse.Namespace], list[Figure]]] = {
     "hostile": lambda options: hostile.measure(options.rounds),
     "tree": lambda options: tree.measure(options.rounds),
     "material": lambda options: material.measure(options.rounds),
+    "usage": lambda options: usage.measure(options.rounds),
     "backup": lambda options: backup.measure(options.rounds),
     "hooks": lambda options: hooks.measure(options.rounds, options.hooks),
     "questions": lambda options: questions.measure(options.rounds),

@@ -6,5 +6,7 @@ otlp_levels  what stands above their records
 otlp_values  one record, in JSON or protobuf
 telemetry    their records, as lines of a batch
 transcripts  lines of conversations: what they used
+import_paths  which file of a program is what
 conversation  these lines, and events, as messages that people read
+retelling    lines of conversations: what hooks would have told
 """

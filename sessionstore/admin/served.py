@@ -5,7 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from urllib.parse import urlsplit
 
 from sessionstore.model.folds import Document
@@ -27,12 +27,15 @@ class Served:
         self.connection = connection
         self.headers = {"authorization": f"Bearer {token}"} if token else {}
 
-    def ask(self, method: str, path: str, body: bytes | None = None, media_type: str = "") -> tuple[int, Document]:
-        """The status, and what the server says. Raises NotServed."""
-        headers = self.headers | ({"content-type": media_type} if media_type else {})
+    def ask(
+        self, method: str, path: str, body: bytes | Iterator[bytes] | None = None, **headers: str
+    ) -> tuple[int, Document]:
+        """The status, and what the server says; of a header `_` is its `-`. Raises NotServed."""
+        named = self.headers | {name.replace("_", "-"): value for name, value in headers.items()}
         at = f"{self.connection.host}:{self.connection.port}"
         try:
-            self.connection.request(method, path, body, headers)
+            with suppress(BrokenPipeError, ConnectionResetError):  # it has refused the body already, and says why
+                self.connection.request(method, path, body, named)
             answer = self.connection.getresponse()
             said = json.loads(answer.read())
         except (OSError, http.client.HTTPException, ValueError) as error:
@@ -45,13 +48,13 @@ class Served:
 
 
 @contextmanager
-def served(settings: Settings, url: str | None) -> Iterator[Served]:
-    """The server at `url`, or where the settings say that one of this machine is."""
+def served(settings: Settings, url: str | None, seconds: float = SECONDS) -> Iterator[Served]:
+    """The server at `url`, or where the settings say that one of this machine is, with its admin's token."""
     host = settings.host if settings.is_loopback else "127.0.0.1"
     scheme = "https" if settings.tls_certificate else "http"
     at = urlsplit(url or f"{scheme}://{host}:{settings.port}")
     kind = http.client.HTTPSConnection if at.scheme == "https" else http.client.HTTPConnection
-    with closing(kind(at.hostname or "", at.port, timeout=SECONDS)) as connection:
+    with closing(kind(at.hostname or "", at.port, timeout=seconds)) as connection:
         yield Served(connection, admin_token(settings))
 
 

@@ -31,6 +31,8 @@ SESSION = (
 """What says which session a record is of; the first, from OTEL_RESOURCE_ATTRIBUTES, is the container's own."""
 USER = ("user_id", "user.email", "enduser.id", "user.account_uuid", "user.id", "gen_ai.user.id")
 MODEL = ("gen_ai.response.model", "gen_ai.request.model", "llm.model_name", "llm.request.model_name", "model")
+UNKNOWN = "unknown"
+"""What OpenLLMetry calls a model that has not said its name."""
 PROVIDER = ("gen_ai.provider.name", "llm.provider", "gen_ai.system", "llm.system")
 OPERATION = ("gen_ai.operation.name", "openinference.span.kind", "traceloop.span.kind", "langsmith.span.kind")
 AGENT = ("gen_ai.agent.name", "agent.name", "graph.node.id", "traceloop.entity.name", "gen_ai.workflow.name")
@@ -202,8 +204,7 @@ def agent_above(record: Record, by_id: dict[str, Record]) -> str | None:
         record = above
         if str(first(record.attributes, OPERATION)).lower() in IS_AN_AGENT:
             return agent_id_of(record)
-    named = record.attributes.get("agent_id")
-    return id_of(named) or None
+    return id_of(record.attributes.get("agent_id")) or None
 
 
 def agent_id_of(record: Record) -> str:
@@ -250,8 +251,9 @@ def usage_of_span(record: Record, source: str, above: str | None = None) -> Docu
         "source": source,
         "requestKey": request_id or f"{record.trace_id}/{record.span_id}",
         "hasRequestId": True if request_id else None,
+        "isTraced": True if source == "otlp_spans" and not request_id and "agent_id" not in said else None,
         "provider": first(said, PROVIDER),
-        "model": first(said, MODEL),
+        "model": first({name: it for name, it in said.items() if it != UNKNOWN}, MODEL),
         "agentId": above,
         "costUsd": None if cost is None else number(cost),
         "durationMs": None if record.milliseconds is None else round(record.milliseconds),

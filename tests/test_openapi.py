@@ -266,7 +266,7 @@ def test_the_server_answers_as_it_is_described(appliance: Appliance, seconds: fl
     growth = resident_bytes(appliance.process.pid) - memory
     print(f"{tried.requests:,} requests; memory {memory >> 20} MiB, grown by {growth >> 20} MiB")
     assert tried.failures == [], "\n\n".join(tried.failures)
-    assert tried.requests > 10 * seconds
+    assert tried.requests > 5 * seconds
     assert appliance.running
     assert growth < MOST_GROWTH
 

@@ -470,8 +470,7 @@ RESTORE = PEAK.format(call="import hook_agent; hook_agent.main(sys.argv[1:])")
 
 def peak(code: str, env: dict[str, str], *arguments: str) -> int:
     """The most bytes of memory that it had."""
-    it = int(run(code, env, *arguments).split()[-1]) << 10
-    return it
+    return int(run(code, env, *arguments).split()[-1]) << 10
 
 
 @pytest.mark.long

@@ -50,6 +50,7 @@ from sessionstore.web import (
     imports,
     live,
     pages,
+    sharing,
     telemetry,
     transcripts,
     usage,
@@ -71,7 +72,7 @@ SWITCH_INTERVAL = 0.0005
 With Python's 0.005 a commit takes 12 ms under load, nearly all of it waiting."""
 
 
-ROOMS = (api, transcripts, conversation, imports, checkpoints, telemetry, usage, live, pages, datasette_mount)
+ROOMS = (api, transcripts, conversation, sharing, imports, checkpoints, telemetry, usage, live, pages, datasette_mount)
 """Of the routes."""
 
 

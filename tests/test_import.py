@@ -7,6 +7,7 @@ import io
 import json
 import tarfile
 import uuid
+from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import pytest
 
 from tests.appliance import Appliance
 from tests.commands import export, is_done, is_refused
+from tests.peers import eventually, resident_bytes
 from tests.test_conversation import calls, got, hook, says, text, user
 
 numbers = count(1)
@@ -302,6 +304,38 @@ def test_only_who_may_delete_may_import(tmp_path_factory: pytest.TempPathFactory
         for letter, status in {"i": 403, "r": 403, "a": 200}.items():
             headers = TAR | {"authorization": f"Bearer {letter * 24}"}
             assert httpx.post(f"{server.url}/api/import", content=tar({}), headers=headers).status_code == status
+
+
+@pytest.mark.long
+def test_two_hundred_megabytes_come_in_and_are_read_in_constant_memory(tmp_path: Path) -> None:
+    def lines(part: int) -> bytes:
+        turns: Lines = []
+        for n in range(20):
+            name = f"{part:05}{n:02}"
+            turns += [user(f"prompt {name}", timestamp=at(1)), says(f"m{name}", text("a " * 2000))]
+            turns += [says(f"m{name}", calls("Read", f"toolu_00000{name}", file_path="x"))]
+            turns += [gives(f"toolu_00000{name}", "out " * 3000), {"type": "api-request-blob", "message": "x" * 8000}]
+        return jsonl(turns)
+
+    def parts(megabytes: int) -> Iterator[bytes]:
+        return map(lines, range(megabytes * 1_000_000 // len(lines(0))))
+
+    def settled(server: Appliance) -> int:
+        eventually(lambda: httpx.get(f"{server.url}/health").json()["searchLag"] == 0)
+        return resident_bytes(server.process.pid)
+
+    with Appliance(tmp_path / "sessions") as server, httpx.Client(base_url=server.url, timeout=300) as client:
+        for session, megabytes in (("warm", 100), ("whole", 200)):
+            query = {"folder": "f", "session": session}
+            answer = client.post("/api/import", params=query, content=parts(megabytes), headers=NDJSON)
+            assert answer.json()["refused"] == []
+            before = settled(server) if session == "warm" else before
+        assert settled(server) < before + (48 << 20)
+        for form in ("html", "markdown", "jsonl"):
+            with client.stream("GET", f"/api/sessions/whole/conversation?format={form}") as written:
+                assert sum(map(len, written.iter_bytes())) > 40_000_000
+        assert settled(server) < before + (48 << 20)
+        assert len(client.get("/api/sessions/whole/conversation?before=end").json()["items"]) > 50
 
 
 # ---------------------------------------------------------------------------- command

@@ -148,10 +148,59 @@ CREATE TABLE asks (
   tool        TEXT,
   input       TEXT,                            -- of the call
   exactness   INTEGER NOT NULL,                -- 3: names its call or itself; 2: its tool; 0: not even who asks
-  is_logged   INTEGER NOT NULL                 -- 0: by a metadata_updated
+  is_logged   INTEGER NOT NULL,                -- 0: by a metadata_updated
+  deadline    TEXT                             -- when the asker gives up
 ) STRICT;
 
-CREATE INDEX asks_by_session ON asks (session_id, cursor);
+CREATE INDEX asks_by_session  ON asks (session_id, cursor);
+CREATE INDEX asks_by_deadline ON asks (deadline) WHERE deadline IS NOT NULL;
+
+/* Events that asked what was open already: whoever waits for an answer may name any of them. */
+CREATE TABLE retold_asks (
+  cursor      INTEGER PRIMARY KEY,
+  session_id  TEXT NOT NULL REFERENCES sessions ON DELETE CASCADE,
+  ask         INTEGER NOT NULL                 -- cursor of the event that asked first
+) STRICT;
+
+CREATE INDEX retold_asks_by_session ON retold_asks (session_id);
+
+/* Asks that are not open any more. */
+CREATE TABLE ended_asks (
+  cursor      INTEGER PRIMARY KEY,             -- as in asks, and so are the others
+  session_id  TEXT NOT NULL REFERENCES sessions ON DELETE CASCADE,
+  told        INTEGER NOT NULL,
+  agent_id    TEXT,
+  reason      TEXT NOT NULL,
+  tool_use_id TEXT,
+  deadline    TEXT,
+  ended       INTEGER NOT NULL,                -- cursor of the event that ended it
+  status      TEXT NOT NULL                    -- closed: by a word of the agent, its end, or the deadline
+              CHECK (status IN ('answered', 'closed'))
+) STRICT;
+
+CREATE INDEX ended_asks_by_session ON ended_asks (session_id, cursor);
+
+/* What the agent's side is to carry out: an order, or the answer to an ask. It is offered until it is said what became
+   of it; a pause until it is released. What it says stands in the event. */
+CREATE TABLE orders (
+  cursor      INTEGER PRIMARY KEY,             -- of the `ordered` or `answered`
+  session_id  TEXT NOT NULL REFERENCES sessions ON DELETE CASCADE,
+  order_id    TEXT NOT NULL,                   -- its event_id
+  kind        TEXT NOT NULL CHECK (kind IN ('answer', 'stop', 'pause', 'release', 'say')),
+  agent_id    TEXT,                            -- whom it is for; null: whoever is at work in the session
+  about       INTEGER,                         -- cursor of the ask that is answered, of the pause that is released
+  expires     TEXT,
+  status      TEXT NOT NULL DEFAULT 'waiting'
+              CHECK (status IN ('waiting', 'delivered', 'expired', 'refused')),
+  settled     INTEGER,                         -- cursor of the event that made it so
+  is_open     INTEGER NOT NULL DEFAULT 1       -- 1: it is offered
+              CHECK (is_open IN (0, 1))
+) STRICT;
+
+CREATE UNIQUE INDEX orders_by_id ON orders (session_id, order_id);
+CREATE INDEX open_orders         ON orders (session_id, cursor) WHERE is_open;
+CREATE INDEX orders_by_about     ON orders (about) WHERE about IS NOT NULL;
+CREATE INDEX orders_by_expiry    ON orders (expires) WHERE is_open AND expires IS NOT NULL;
 
 ------------------------------------------------------------------------------
 -- Derived: the lists of the state document, as rows
@@ -230,7 +279,7 @@ CREATE TABLE usage (
   prompt_id             TEXT,                      -- what it was about
   source                TEXT NOT NULL,             -- transcript, sdk, otlp_logs, otlp_spans, otlp_metrics, or a caller's word
   grade                 INTEGER NOT NULL,          -- of the source: 1 transcript, sdk; 2 logs, and spans that name the
-                                                   --   request; 3 others; 4 spans; 5 metrics
+                                                   --   request; 3 others; 4 spans of agents that only a trace knows; 5 metrics
   family                INTEGER NOT NULL           -- of sources with a key in common: 1 the first two; else the grade
                         GENERATED ALWAYS AS (iif(grade < 3, 1, grade)),
   provider              TEXT,
@@ -277,7 +326,8 @@ CREATE TABLE usage_sums (
   PRIMARY KEY (session_id, agent_id, family, quarter, model, cost_from)
 ) STRICT, WITHOUT ROWID;
 
-CREATE INDEX usage_sums_by_time ON usage_sums (quarter);
+CREATE INDEX usage_sums_by_time   ON usage_sums (quarter);
+CREATE INDEX usage_sums_by_family ON usage_sums (session_id, family);
 
 /* How full the context of a session's main agent is, as each source of that says. */
 CREATE TABLE contexts (
@@ -573,6 +623,7 @@ SELECT cursor, session_id, agent_id, type, kind, timestamp,
        coalesce(data ->> '$.agentId', agent_id) AS about_agent,
        data ->> '$.status' AS status,
        substr(data ->> '$.attentionId', 1, 200) AS closes_id,
+       strftime('%Y-%m-%dT%H:%M:%fZ', data ->> '$.attention.deadline') AS deadline,
        coalesce(json_array_length(data, '$.background_tasks'), 0) > 0 AS goes_on_behind,
        data ->> '$.machineMade' IS 1 OR EXISTS (               -- as a prompt: Claude Code's own words
          SELECT 1 FROM json_each('["task-notification>", "command-name>", "command-message>", "local-command-",
@@ -588,7 +639,7 @@ FROM events;
 CREATE VIEW repeated_asks AS
 SELECT w.cursor, a.cursor AS ask, w.exactness >= a.exactness AS is_as_exact
 FROM words w CROSS JOIN asks a ON a.session_id = w.session_id
-WHERE (a.reason = 'input') = (w.reason = 'input')
+WHERE (a.reason = 'input') = (w.reason = 'input') AND (a.reason = 'budget') = (w.reason = 'budget')
   AND CASE WHEN w.reason = 'input' THEN 1
            WHEN a.own_id IS NOT NULL AND w.own_id IS NOT NULL THEN a.own_id = w.own_id
            WHEN a.tool_use_id IS NOT NULL AND w.tool_use_id IS NOT NULL THEN a.tool_use_id = w.tool_use_id
@@ -601,11 +652,12 @@ WHERE (a.reason = 'input') = (w.reason = 'input')
            ELSE a.own_id IS w.own_id AND a.tool_use_id IS w.tool_use_id AND a.reason = w.reason
                 AND (a.message = w.message OR NOT (w.is_logged OR a.is_logged)) END;
 
-/* An event, and the open asks that it closes. */
+/* An event, and the open asks that it closes. That of a budget is only closed by who answers, or releases what is
+   paused; and a caller who says that nothing is waited for closes what is his own. */
 CREATE VIEW closed_asks AS
 SELECT w.cursor, a.cursor AS ask
 FROM words w CROSS JOIN asks a ON a.session_id = w.session_id
-WHERE CASE
+WHERE a.reason <> 'budget' AND (CASE
   WHEN w.kind = 'prompt' AND w.type = 'action' THEN a.agent_id IS w.agent_id
                                                     AND (a.reason = 'input' OR NOT w.is_machine_made)
   WHEN w.kind IN ('assistant_message', 'error') AND w.type = 'response' AND w.agent_id IS NULL
@@ -615,9 +667,11 @@ WHERE CASE
   WHEN w.type IN ('agent_completed', 'agent_updated')
     THEN a.agent_id = w.about_agent AND (w.type = 'agent_completed' OR w.status IN ('completed', 'failed', 'cancelled'))
   ELSE 0 END
-  OR w.asks_no_more AND CASE WHEN w.closes_id IS NULL THEN a.agent_id IS w.agent_id
-                               ELSE a.own_id IS w.closes_id END
-  OR w.kind IN ('tool_result', 'tool_error') AND w.agent_id IS NULL AND a.reason = 'input';
+  OR w.asks_no_more AND CASE WHEN w.closes_id IS NOT NULL THEN a.own_id IS w.closes_id
+                               ELSE a.agent_id IS w.agent_id AND (a.reason = 'input' OR
+                                 (SELECT e.actor FROM events e WHERE e.cursor = w.cursor)
+                                   IS (SELECT o.actor FROM events o WHERE o.cursor = a.cursor)) END
+  OR w.kind IN ('tool_result', 'tool_error') AND w.agent_id IS NULL AND a.reason = 'input');
 
 /* A result, an error or a refusal of a call, and the open asks that may have been about it: the oldest was. */
 CREATE VIEW settled_asks AS
@@ -658,13 +712,16 @@ END;
 CREATE VIEW asked AS SELECT cursor, session_id FROM asks;
 
 CREATE TRIGGER ask_told INSTEAD OF INSERT ON asked BEGIN
-  UPDATE asks SET (told, agent_id, reason, message, own_id, tool_use_id, tool, input, exactness, is_logged) = (
-    SELECT cursor, agent_id, reason, message, own_id, tool_use_id, tool, input, exactness, is_logged
+  INSERT INTO retold_asks
+  SELECT NEW.cursor, NEW.session_id, max(ask) FROM repeated_asks WHERE cursor = NEW.cursor HAVING max(ask) IS NOT NULL;
+  UPDATE asks SET (told, agent_id, reason, message, own_id, tool_use_id, tool, input, exactness, is_logged, deadline) = (
+    SELECT cursor, agent_id, reason, message, own_id, coalesce(tool_use_id, asks.tool_use_id), tool, input, exactness,
+           is_logged, coalesce(deadline, asks.deadline)
     FROM words WHERE cursor = NEW.cursor)
   WHERE cursor = (SELECT max(ask) FROM repeated_asks WHERE cursor = NEW.cursor AND is_as_exact);
   INSERT INTO asks
   SELECT NEW.cursor, NEW.session_id, NEW.cursor, w.agent_id, w.reason, w.message, w.own_id, w.tool_use_id, w.tool,
-         w.input, w.exactness, w.is_logged
+         w.input, w.exactness, w.is_logged, w.deadline
   FROM words w CROSS JOIN sessions s ON s.session_id = w.session_id
   WHERE w.cursor = NEW.cursor AND NOT (w.reason = 'input' AND w.agent_id IS NOT NULL)
     AND (s.status IN ('active', 'waiting') OR w.is_logged AND w.timestamp > s.ended)
@@ -680,6 +737,10 @@ CREATE TRIGGER ask_opened AFTER INSERT ON asks BEGIN
 END;
 
 CREATE TRIGGER ask_closed AFTER DELETE ON asks BEGIN
+  INSERT INTO ended_asks
+  SELECT OLD.cursor, OLD.session_id, OLD.told, OLD.agent_id, OLD.reason, OLD.tool_use_id, OLD.deadline, last_cursor,
+         iif((SELECT type FROM events WHERE cursor = last_cursor) = 'answered', 'answered', 'closed')
+  FROM sessions WHERE session_id = OLD.session_id AND OLD.reason <> 'input';
   UPDATE sessions SET status = 'active'
   WHERE session_id = OLD.session_id AND status = 'waiting'
     AND NOT EXISTS (SELECT 1 FROM asks WHERE session_id = OLD.session_id);
@@ -739,7 +800,9 @@ CREATE TRIGGER session_resumed INSTEAD OF INSERT ON changes WHEN NEW.type = 'ses
                                   coalesce(NEW.data ->> '$.metadata.source' IN ('startup', 'compact', 'clear'), 0)),
          parent_session = coalesce(parent_session, NEW.data ->> '$.parentSession')
   WHERE session_id = NEW.session_id;
-  DELETE FROM asks WHERE session_id = NEW.session_id;
+  DELETE FROM asks WHERE session_id = NEW.session_id AND reason <> 'budget';
+  UPDATE sessions SET status = 'waiting'
+  WHERE session_id = NEW.session_id AND EXISTS (SELECT 1 FROM asks WHERE session_id = NEW.session_id);
   DELETE FROM documents WHERE session_id = NEW.session_id AND name = 'final';
 END;
 
@@ -781,7 +844,7 @@ CREATE TRIGGER metadata_updated INSTEAD OF INSERT ON changes WHEN NEW.type = 'me
   WHERE session_id = NEW.session_id AND NEW.data ->> '$.status' IS NOT NULL;
   INSERT INTO asked SELECT NEW.cursor, NEW.session_id WHERE json_type(NEW.data, '$.attention') = 'object';
   INSERT INTO asks
-  SELECT NEW.cursor, NEW.session_id, NEW.cursor, NULL, 'input', '', NULL, NULL, NULL, NULL, 1, 0
+  SELECT NEW.cursor, NEW.session_id, NEW.cursor, NULL, 'input', '', NULL, NULL, NULL, NULL, 1, 0, NULL
   WHERE NEW.data ->> '$.status' = 'waiting' AND NOT EXISTS (SELECT 1 FROM asks WHERE session_id = NEW.session_id);
 END;
 
@@ -836,6 +899,66 @@ BEGIN
   UPDATE documents SET version = version + 1,
          document = state_after(document, NEW.type, NEW.patch, NEW.data, NEW.timestamp)
   WHERE session_id = NEW.session_id AND name = 'state';
+END;
+
+------------------------------------------------------------------------------
+-- Folding: answers and orders
+------------------------------------------------------------------------------
+
+/* An event that asked, whether it was the first to do so or not, and the ask. */
+CREATE VIEW named_asks AS
+SELECT e.session_id, e.event_id, coalesce(r.ask, e.cursor) AS ask
+FROM events e LEFT JOIN retold_asks r ON r.cursor = e.cursor;
+
+/* The answer to a budget's ask is carried out by the order that goes with it. */
+CREATE TRIGGER answered INSTEAD OF INSERT ON changes WHEN NEW.type = 'answered' BEGIN
+  INSERT INTO orders (cursor, session_id, order_id, kind, agent_id, about)
+  SELECT NEW.cursor, NEW.session_id, NEW.event_id, 'answer', a.agent_id, a.cursor
+  FROM named_asks n JOIN asks a ON a.cursor = n.ask AND a.reason NOT IN ('input', 'budget')
+  WHERE n.session_id = NEW.session_id AND n.event_id = NEW.data ->> '$.askId';
+  DELETE FROM asks WHERE reason <> 'input' AND cursor = (
+    SELECT ask FROM named_asks WHERE session_id = NEW.session_id AND event_id = NEW.data ->> '$.askId');
+END;
+
+CREATE TRIGGER ask_given_up INSTEAD OF INSERT ON changes WHEN NEW.type = 'ask_closed' BEGIN
+  DELETE FROM asks WHERE reason <> 'input' AND cursor = (
+    SELECT ask FROM named_asks WHERE session_id = NEW.session_id AND event_id = NEW.data ->> '$.askId');
+END;
+
+/* A pause may ask a person whether it goes on; whoever releases it has answered that. */
+CREATE TRIGGER ordered INSTEAD OF INSERT ON changes
+WHEN NEW.type = 'ordered' AND NEW.data ->> '$.order' IN ('stop', 'pause', 'release', 'say') BEGIN
+  INSERT INTO orders (cursor, session_id, order_id, kind, agent_id, about, expires)
+  SELECT NEW.cursor, NEW.session_id, NEW.event_id, NEW.data ->> '$.order', NEW.data ->> '$.agentId',
+         (SELECT cursor FROM orders WHERE session_id = NEW.session_id AND order_id = NEW.data ->> '$.releases'),
+         NEW.data ->> '$.expires'
+  FROM sessions WHERE session_id = NEW.session_id;
+  INSERT INTO asked SELECT NEW.cursor, NEW.session_id WHERE json_type(NEW.data, '$.attention') = 'object';
+  DELETE FROM asks WHERE NEW.data ->> '$.order' = 'release' AND reason = 'budget' AND cursor = (
+    SELECT cursor FROM orders WHERE session_id = NEW.session_id AND order_id = NEW.data ->> '$.releases');
+  UPDATE orders SET is_open = 0, status = iif(status = 'waiting', 'expired', status), settled = coalesce(settled, NEW.cursor)
+  WHERE NEW.data ->> '$.order' = 'release' AND kind = 'pause' AND is_open
+    AND session_id = NEW.session_id AND order_id = NEW.data ->> '$.releases';
+END;
+
+/* What was carried out was, whatever was thought of it before. */
+CREATE TRIGGER order_delivered INSTEAD OF INSERT ON changes WHEN NEW.type = 'order_delivered' BEGIN
+  UPDATE orders SET status = 'delivered', settled = NEW.cursor, is_open = is_open AND kind = 'pause'
+  WHERE session_id = NEW.session_id AND order_id = NEW.data ->> '$.orderId' AND status IN ('waiting', 'expired');
+END;
+
+CREATE TRIGGER order_closed INSTEAD OF INSERT ON changes WHEN NEW.type = 'order_closed' BEGIN
+  UPDATE orders SET is_open = 0, settled = iif(status = 'waiting', NEW.cursor, settled),
+         status = iif(status = 'waiting', iif(NEW.data ->> '$.why' = 'refused', 'refused', 'expired'), status)
+  WHERE session_id = NEW.session_id AND order_id = NEW.data ->> '$.orderId' AND is_open;
+END;
+
+/* Nobody is there any more to carry it out. */
+CREATE TRIGGER orders_left AFTER UPDATE OF status ON sessions
+WHEN NEW.status IN ('completed', 'failed', 'cancelled', 'lost') AND NEW.status <> OLD.status BEGIN
+  UPDATE orders SET is_open = 0, status = iif(status = 'waiting', 'expired', status),
+         settled = coalesce(settled, NEW.last_cursor)
+  WHERE session_id = NEW.session_id AND is_open;
 END;
 
 ------------------------------------------------------------------------------
@@ -940,7 +1063,8 @@ FROM (SELECT cursor, session_id, coalesce(data ->> '$.requestKey', event_id) AS 
              coalesce(data ->> '$.agentId', agent_id) AS agent_id, data ->> '$.promptId' AS prompt_id,
              coalesce(data ->> '$.source', 'caller') AS source,
              CASE data ->> '$.source' WHEN 'transcript' THEN 1 WHEN 'sdk' THEN 1 WHEN 'otlp_logs' THEN 2
-                                      WHEN 'otlp_spans' THEN iif(data -> '$.hasRequestId' IS 'true', 2, 4)
+                                      WHEN 'otlp_spans' THEN CASE WHEN data -> '$.hasRequestId' IS 'true' THEN 2
+                                                               WHEN data -> '$.isTraced' IS 'true' THEN 4 ELSE 3 END
                                       WHEN 'otlp_metrics' THEN 5 ELSE 3 END AS grade,
              data ->> '$.provider' AS provider, data ->> '$.model' AS model,
              coalesce(data ->> '$.inputTokens', 0) AS input_tokens,
@@ -980,13 +1104,17 @@ WHEN NEW.type = 'usage_reported' AND json_type(NEW.data, '$.compaction') IS NULL
              coalesce(r.agent_id, usage.agent_id), coalesce(r.prompt_id, usage.prompt_id),
              coalesce(r.provider, usage.provider), coalesce(r.model, usage.model)
       FROM reports r WHERE r.cursor = NEW.cursor)
-  WHERE (session_id, request_key) = (SELECT r.session_id, r.request_key FROM reports r WHERE r.cursor = NEW.cursor)
+  WHERE EXISTS (SELECT 1 FROM usage WHERE session_id = NEW.session_id
+                                     AND request_key = coalesce(NEW.data ->> '$.requestKey', NEW.event_id))
+    AND (session_id, request_key) = (SELECT r.session_id, r.request_key FROM reports r WHERE r.cursor = NEW.cursor)
     AND EXISTS (
       SELECT 1 FROM reports r WHERE r.cursor = NEW.cursor AND (
         (r.grade, r.source) < (usage.grade, usage.source) OR r.source = usage.source AND total_tokens <= r.input_tokens
           + r.output_tokens + r.cache_read_tokens + r.cache_write_tokens + r.cache_write_1h_tokens));
   UPDATE usage SET (cost_usd, cost_from) = (SELECT r.cost_usd, r.cost_from FROM reports r WHERE r.cursor = NEW.cursor)
-  WHERE (session_id, request_key) = (SELECT r.session_id, r.request_key FROM reports r WHERE r.cursor = NEW.cursor)
+  WHERE EXISTS (SELECT 1 FROM usage WHERE session_id = NEW.session_id
+                                     AND request_key = coalesce(NEW.data ->> '$.requestKey', NEW.event_id))
+    AND (session_id, request_key) = (SELECT r.session_id, r.request_key FROM reports r WHERE r.cursor = NEW.cursor)
     AND EXISTS (
       SELECT 1 FROM reports r WHERE r.cursor = NEW.cursor AND CASE 'reported'
         WHEN r.cost_from THEN usage.cost_from <> 'reported' OR usage.cursor = NEW.cursor
@@ -1190,10 +1318,15 @@ FROM (
       ORDER BY a.cursor)) AS asks
   FROM sessions s);
 
-/* The sums that count: of each agent those of its best family. */
+/* The sums that count: of each agent those of its best family. Spans in agents that only their trace knows count where
+   nobody better tells of the session, and where they count, metrics do not. */
 CREATE VIEW usage_counted AS
 SELECT *, iif(cost_from = 'unpriced', requests, 0) AS unpriced, cost_from <> 'unpriced' AS is_priced
-FROM usage_sums WHERE is_best AND requests > 0;
+FROM usage_sums u
+WHERE is_best AND requests > 0 AND CASE family
+  WHEN 4 THEN NOT EXISTS (SELECT 1 FROM usage_sums o WHERE o.session_id = u.session_id AND o.family < 4 AND o.requests > 0)
+  WHEN 5 THEN NOT EXISTS (SELECT 1 FROM usage_sums o WHERE o.session_id = u.session_id AND o.family = 4 AND o.requests > 0)
+  ELSE 1 END;
 
 /* How full the context is, as who said so last has it: what is more than the limit shows that the limit is another. */
 CREATE VIEW context AS

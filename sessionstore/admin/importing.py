@@ -13,10 +13,9 @@ from urllib.parse import urlencode
 
 from sessionstore.adapters.import_paths import file_at
 from sessionstore.admin.served import Served, served
+from sessionstore.model.folds import Document
 from sessionstore.settings import Settings
 
-SECONDS = 600.0
-"""How long the server may take for one file."""
 AT_ONCE = 1 << 20
 END = bytes(2 * tarfile.BLOCKSIZE)
 
@@ -54,36 +53,31 @@ def bring_in(
     report: Callable[[str], None],
     step: Callable[[int], None],
 ) -> Counter[str]:
-    """How much of each was new. What is wrong with a file is reported. Raises NotImported, NotServed where none
-    can go."""
+    """How much of each was new. What is wrong with a file is reported. Raises NotServed where none can go."""
     counts: Counter[str] = Counter()
-    with served(settings, url, SECONDS) as server:
-        for number, path in enumerate(files, 1):
-            step(number)
-            told = send(server, path, f"/api/import?{urlencode({'userId': user_id})}")
-            for refused in told.pop("refused"):
-                counts["refused"] += 1
-                report(f"{path}: {refused['why']}")
-            counts.update({name: count for name, count in told.items() if name != "success"})
+    for number, path in enumerate(files, 1):
+        step(number)
+        with served(settings, url) as server:
+            said = send(server, path, f"/api/import?{urlencode({'userId': user_id})}")
+        for refused in said.pop("refused"):
+            counts["refused"] += 1
+            report(f"{path}: {refused['why']}")
+        counts.update({name: count for name, count in said.items() if name != "success"})
     return counts
 
 
-def send(server: Served, path: Path, target: str) -> dict[str, Any]:
-    """What the server answers. Raises NotImported, NotServed."""
+def send(server: Served, path: Path, target: str) -> Document:
+    """What the server answers. Raises NotServed."""
     try:
         with path.open("rb") as file:
             info = tarfile.TarInfo(path.as_posix().lstrip("/"))
             info.size = os.fstat(file.fileno()).st_size
             head = info.tobuf(tarfile.PAX_FORMAT)
             size = len(head) + info.size + -info.size % tarfile.BLOCKSIZE + len(END)
-            parts = packed(file, head, info.size)
-            status, told = server.ask("POST", target, parts, content_type="application/x-tar", content_length=str(size))
+            status, said = server.ask("POST", target, packed(file, head, info.size), "application/x-tar", size)
     except OSError as error:
-        raise NotImported(f"{path} cannot be read: {error}") from None
-    if status != 200:
-        server.connection.close()
-        return {"refused": [{"why": told["detail"]}]}
-    return told
+        return {"refused": [{"why": str(error)}]}
+    return said if status == 200 else {"refused": [{"why": said["detail"]}]}
 
 
 def packed(file: Any, head: bytes, size: int) -> Iterator[bytes]:

@@ -90,7 +90,7 @@ def append(appender: Appender, part: list[Draft]) -> None:
 def send(server: Served, part: list[Draft]) -> None:
     """Raises NotServed."""
     body = b"\n".join(msgspec.json.encode(line_of(draft)) for draft in part)
-    status, said = server.ask("POST", "/api/events", body, content_type="application/x-ndjson")
+    status, said = server.ask("POST", "/api/events", body, "application/x-ndjson")
     if status != 200 or said["rejectedTotal"]:
         raise NotServed(f"The server does not take what it costs now: {said.get('detail') or said['rejected'][0]}")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from urllib.parse import urlsplit
 
@@ -13,7 +13,7 @@ from sessionstore.settings import Settings
 from sessionstore.web.tokens import tokens_folder
 
 SECONDS = 60.0
-"""How long the server may take for one request."""
+"""How long the server may take for one request, or for a part of a large one."""
 
 
 class NotServed(Exception):
@@ -28,14 +28,15 @@ class Served:
         self.headers = {"authorization": f"Bearer {token}"} if token else {}
 
     def ask(
-        self, method: str, path: str, body: bytes | Iterator[bytes] | None = None, **headers: str
+        self, method: str, path: str, body: bytes | Iterable[bytes] | None = None, media_type: str = "", size: int = 0
     ) -> tuple[int, Document]:
-        """The status, and what the server says; of a header `_` is its `-`. Raises NotServed."""
-        named = self.headers | {name.replace("_", "-"): value for name, value in headers.items()}
+        """The status, and what the server says. `size`: of a body that comes in pieces. Raises NotServed."""
+        headers = self.headers | ({"content-type": media_type} if media_type else {})
+        headers |= {"content-length": str(size)} if size else {}
         at = f"{self.connection.host}:{self.connection.port}"
         try:
-            with suppress(BrokenPipeError, ConnectionResetError):  # it has refused the body already, and says why
-                self.connection.request(method, path, body, named)
+            with suppress(BrokenPipeError, ConnectionResetError):  # it has refused it already, and says why
+                self.connection.request(method, path, body, headers)
             answer = self.connection.getresponse()
             said = json.loads(answer.read())
         except (OSError, http.client.HTTPException, ValueError) as error:
@@ -48,13 +49,13 @@ class Served:
 
 
 @contextmanager
-def served(settings: Settings, url: str | None, seconds: float = SECONDS) -> Iterator[Served]:
-    """The server at `url`, or where the settings say that one of this machine is, with its admin's token."""
+def served(settings: Settings, url: str | None) -> Iterator[Served]:
+    """The server at `url`, or where the settings say that one of this machine is."""
     host = settings.host if settings.is_loopback else "127.0.0.1"
     scheme = "https" if settings.tls_certificate else "http"
     at = urlsplit(url or f"{scheme}://{host}:{settings.port}")
     kind = http.client.HTTPSConnection if at.scheme == "https" else http.client.HTTPConnection
-    with closing(kind(at.hostname or "", at.port, timeout=seconds)) as connection:
+    with closing(kind(at.hostname or "", at.port, timeout=SECONDS)) as connection:
         yield Served(connection, admin_token(settings))
 
 

@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 from sessionstore.prices import MEMBERS, Prices, Tokens, own_prices
+from sessionstore.settings import BadSetting, read_settings
 from sessionstore.store.schema import open_writer
 from tests.appliance import Appliance, ServerError
 from tests.test_events import batch, events_of, line
@@ -109,14 +110,19 @@ def test_own_prices_come_first() -> None:
     ("text", "why"),
     [("{", "truncated"), ("[]", "object"), ('{"m": {"input": -1, "output": 1}}', "from 0"), ('{"m": {"in": 1}}', "in")],
 )
-def test_a_bad_file_of_prices_stops_the_start_and_is_named(tmp_path: Path, text: str, why: str) -> None:
+def test_a_bad_file_of_prices_is_named(tmp_path: Path, text: str, why: str) -> None:
     (tmp_path / "prices.json").write_text(text)
+    with pytest.raises(BadSetting) as refused:
+        read_settings({"SESSIONS_PRICES": str(tmp_path / "prices.json")})
+    assert "SESSIONS_PRICES" in str(refused.value) and why in str(refused.value)
+
+
+def test_a_bad_file_of_prices_stops_the_start(tmp_path: Path) -> None:
     with (
-        pytest.raises(ServerError) as refused,
+        pytest.raises(ServerError, match="SESSIONS_PRICES") as refused,
         Appliance(tmp_path / "f", {"SESSIONS_PRICES": str(tmp_path / "prices.json")}),
     ):
         pass
-    assert "SESSIONS_PRICES" in str(refused.value) and why in str(refused.value)
     assert "Traceback" not in str(refused.value)
 
 

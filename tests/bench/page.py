@@ -208,7 +208,7 @@ def opening(browser: Browser, appliance: Appliance) -> tuple[float, float]:
 
 
 def reading(browser: Browser, appliance: Appliance) -> tuple[float, float]:
-    """Milliseconds until the first messages are there, and the longest task while scrolling from the first to the last."""
+    """Milliseconds until the first messages are there, and the longest task while scrolling through all."""
     with watched(browser, appliance) as page:
         begun = page.evaluate("location.hash = '#/session/talk', performance.now()")
         took: float = page.evaluate(SHOWN, [".message a", begun])

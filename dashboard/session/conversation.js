@@ -220,7 +220,7 @@ const leftOut = (block) => block.leftOut ? [el("p", "faint", `… ${count(block.
 const BLOCKS = {
   __proto__: null,
   text: (block) => el("div", "", prose(block.text), ...leftOut(block)),
-  thinking: (block) => block.text ? lazily(["Thinking", el("span", "cut grow faint", oneLine(block.text))], "thinking", () => [prose(block.text), ...leftOut(block)])
+  thinking: (block) => block.text ? lazily(["Thinking", el("span", "cut grow faint", Model.unmarked(block.text))], "thinking", () => [prose(block.text), ...leftOut(block)])
     : el("p", "faint", "Thinking, which was not told"),
   image: (block) => imageOf(block),
   result: (block) => lazily([el("span", "dim", "Result of an earlier call")], "call", () => outputOf(block)),

@@ -13,8 +13,8 @@ first, and from there to the store in order, each event once.
     Client                  SessionHookAgent, its plain twin `.sync`, and `hook_agent`, which reads the environment
     Commands                python hook_agent.py hook, test, flush, status, install, uninstall, run
 
-What only some need stands in files beside this one: hook_agent_install.py, _run.py, _langchain.py; _facts.py and
-_patterns.py, without which it knows less of where it runs, and takes patterns of one's own for quick ones.
+What only some need stands in files beside this one: hook_agent_install.py, _run.py, _langchain.py, _control.py;
+_facts.py and _patterns.py, without which it knows less of where it runs, and takes own patterns for quick ones.
 """
 
 from __future__ import annotations
@@ -1437,7 +1437,9 @@ class HookNarrator:
         line.update({"sessionId": session} if session else {})
         line.update({"userId": user} if (user := _as_user(known.get("userId"))) else {})
         if isinstance(body, dict) and _text(body.get("hook_event_name")) and _is_id(session or body.get("session_id")):
-            if self._is_told(known, body, text):
+            if known.get("waits"):
+                line["waits"] = True  # it is an ask of its own, however alike another is
+            elif self._is_told(known, body, text):
                 return None
             line.update(self._known(known, body, session))
         data = _redacted_by(_redaction(), text[len(_BYTE_ORDER_MARK) :] if text.startswith(_BYTE_ORDER_MARK) else text)
@@ -1638,17 +1640,28 @@ def hook() -> NoReturn:
         posix._exit(0)  # also with an exception under way, which is then not shown
 
 
-def _keep_or_send(payload: bytes) -> None:
+def control(longest: int) -> None:
+    """The same, with a reply where a person has given one: by hook_agent_control.py, which may wait so many seconds."""
+    try:
+        further = _beside("hook_agent_control", "control")
+    except ImportError:
+        hook()
+    further.hook(longest)
+
+
+def _keep_or_send(payload: bytes, waits: bool = False) -> tuple[Spool, bytes]:
+    """Where it was kept, and as what. `waits`: the hook waits for what a person says to it."""
     spool = Spool(_service_url(), limit=_spool_limit())
     session = _setting("SESSION_ID")
     is_within = b'"SessionEnd"' in payload and bool(session) and spool.has_program(_as_id(session, "session"))
-    record = _hook_record(payload, is_within)
+    record = _hook_record(payload, is_within, waits)
     try:
         spool.append(record)
     except OSError:  # there is no folder, or no room in it
         _send_at_once(record)
     else:
         _ensure_sender(spool)
+    return spool, record
 
 
 def _send_at_once(record: bytes) -> None:
@@ -1688,7 +1701,7 @@ def _standard_input() -> bytes:
     return b"".join(parts)
 
 
-def _hook_record(payload: bytes, is_within: bool = False) -> bytes:
+def _hook_record(payload: bytes, is_within: bool = False, waits: bool = False) -> bytes:
     """The payload as it came, but for secrets, last in a line with what it does not say itself.
 
     `is_within`: a program that has begun the session, and is to end it, goes on.
@@ -1706,9 +1719,8 @@ def _hook_record(payload: bytes, is_within: bool = False) -> bytes:
     if _is_of(b'"SessionStart"', payload):
         place = ",".join(f'"{name}":{_quoted(text)}' for name, text in where_it_runs().items())
         told.append(f'"where":{{{place}}}')
-    head = ",".join(
-        [*told, f'"ppid":{process if process.isdecimal() else posix.getppid()}'] + ['"isWithin":true'] * is_within
-    )
+    flags = ['"isWithin":true'] * is_within + ['"waits":true'] * waits
+    head = ",".join([*told, f'"ppid":{process if process.isdecimal() else posix.getppid()}', *flags])
     body = _redacted(payload).translate(_ONE_LINE)
     return b'{%s,"hook":%s}\n' % (head.encode(), body)
 
@@ -2003,6 +2015,7 @@ class Sender:
         self._word = "there"
         self._refused: str | None = None
         self._told: Members | None = None  # what the narrator knew at the place up to which all is delivered
+        self._watcher: Any = None
 
     def take_charge(self) -> int | None:
         """The lock, if it is this one that delivers. Raises OSError."""
@@ -2014,13 +2027,23 @@ class Sender:
         return self.lock
 
     def resign(self) -> None:
+        if self._watcher is not None:
+            self._watcher.is_over, self._watcher = True, None
         if self.lock is not None:
             os.close(self.lock)
             self.lock = None
 
     def step(self) -> float | None:
         """Deliver one batch. How many seconds to wait before the next, or None: nothing waits."""
+        self.watches_orders()
         return self._tried(self._step)
+
+    def watches_orders(self) -> bool:
+        """See to it that orders are known here; whether any agent may be given some."""
+        if self._watcher is None and posix.access(self.spool.path("control"), posix.F_OK):
+            further = _beside_or_none("hook_agent_control")
+            self._watcher = further.Watcher(self.spool, self.link) if further else None
+        return self._watcher is not None and bool(self._watcher.look())
 
     def send(self, lines: list[bytes]) -> float | None:
         """The same for lines that are in no spool: 0 if they are delivered."""
@@ -2191,6 +2214,7 @@ def _send_until_idle(sender: Sender) -> None:
     while time.monotonic() < idle_since + _IDLE_SECONDS and os.path.isdir(sender.spool.folder):
         pause = sender.step()
         if pause is None:
+            idle_since = time.monotonic() if sender.watches_orders() else idle_since
             time.sleep(look)
             look = min(look * 1.5, _LOOK_SECONDS)
             continue
@@ -2673,10 +2697,11 @@ class SyncSessionHookAgent:
         self._leave(kind, error)
         self.close()
 
-    def langchain_handler(self, agent_id: str | None = None) -> Any:
+    def langchain_handler(self, agent_id: str | None = None, control: bool = False) -> Any:
         """A callback handler for LangChain and LangGraph, for any number of runs; where `agent_id` is given, those work
-        for that agent. ImportError, if there is no LangChain, or hook_agent_langchain.py is missing."""
-        return _beside("hook_agent_langchain", "langchain_handler()").handler_for(self, agent_id)
+        for that agent. With `control` it has `invoke(graph, …)`, `ainvoke` and `run_control()`, which heed what people
+        in the store order and answer. ImportError, if there is no LangChain, or hook_agent_langchain.py is missing."""
+        return _beside("hook_agent_langchain", "langchain_handler()").handler_for(self, agent_id, control)
 
     def _leave(self, kind: type[BaseException] | None, error: BaseException | None) -> None:
         if not self._is_finalized:
@@ -2930,7 +2955,7 @@ def _further(name: str, file: str, doc: str) -> Callable[[list[str]], int]:
 
 _INSTALL = "put the hooks into Claude Code's settings, and keep what is there; safe to repeat"
 _UNINSTALL = "take the hooks out of Claude Code's settings again"
-_RUN = "run a program as a session of its own: run [--output-lines N] -- COMMAND …"
+_RUN = "run a program as a session of its own: run [--output-lines N] [--control] -- COMMAND …"
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "hook": _hook,
     "test": _test,

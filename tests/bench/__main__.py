@@ -31,6 +31,7 @@ from tests.bench import (
     timing,
     tree,
     viewers,
+    waiting,
     write,
 )
 from tests.bench.figures import Figure, raw_numbers, table
@@ -44,6 +45,7 @@ BENCHES: dict[str, Callable[[argparse.Namespace], list[Figure]]] = {
     "search": lambda options: search.measure(options.rounds),
     "feed": lambda options: feed.measure(options.rounds),
     "viewers": lambda options: viewers.measure(options.rounds),
+    "waiting": lambda options: waiting.measure(options.rounds),
     "idle": lambda options: idle.measure(options.rounds),
     "hostile": lambda options: hostile.measure(options.rounds),
     "tree": lambda options: tree.measure(options.rounds),

@@ -220,7 +220,7 @@ def test_a_conversation_is_read_like_a_page(page: Page, appliance: Appliance, to
     expect(agent.locator(".nested .message").last).to_contain_text("Two callers: cart.py")
     shot = said.locator(".call", has_text="shot.png")
     shot.locator("summary").click()
-    page.wait_for_function("document.querySelector('.talk img.shot').naturalWidth === 10")
+    expect(shot.locator("img")).to_have_js_property("naturalWidth", 10)
 
 
 @pytest.mark.parametrize(("scheme", "green"), [("dark", "rgb(95, 208, 145)"), ("light", "rgb(18, 112, 61)")])
@@ -353,7 +353,7 @@ def test_the_line_that_resumes_it_is_copied(page: Page, appliance: Appliance, to
     page.evaluate("navigator.clipboard.writeText = async (words) => { window.copied = words; }")
     page.locator(".menu summary").click()
     page.get_by_role("button", name="Copy the line that resumes it").click()
-    page.wait_for_function("window.copied")
+    expect(page.locator("#notes")).to_contain_text("Copied.")
     assert page.evaluate("copied") == f"cd /srv/shop && claude --resume {SESSION}"
 
 

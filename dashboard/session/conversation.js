@@ -235,11 +235,11 @@ function imageOf({ mediaType, data }) {
 const outputOf = ({ blocks = [] }) => blocks.flatMap((block) => block.type === "image" ? [imageOf(block)] : [pre(block.text), ...leftOut(block)]);
 function callOf(call, session, message) {
   const { tool, input, result, agent } = call, row = Model.face({ type: "action", sessionId: session.id, data: { type: "tool_call", tool, input } });
-  const state = !result ? session.isOver() ? "cancelled" : "running" : result.isRejected ? "rejected" : result.isError ? "error" : "ok";
+  const state = !call.toolUseId ? "" : !result ? session.isOver() ? "cancelled" : "running" : result.isRejected ? "rejected" : result.isError ? "error" : "ok";
   const output = (result?.blocks ?? []).map((block) => text(block.text)).filter(Boolean).join("\n"), images = (result?.blocks ?? []).filter((block) => block.type === "image");
   const took = result && (result.durationMs ?? (millis(result.at) - millis(message.at)));
   const why = ["error", "rejected"].includes(state) ? Model.errorLine({ data: { error: output } }) : "";
-  const box = lazily([svg("svg", { class: "icon", "aria-hidden": "true" }, svg("use", { href: `#i-${row.icon}` })), el("b", "title", row.title),
+  const box = lazily([svg("svg", { class: "icon", "aria-hidden": "true" }, svg("use", { href: `#i-${row.icon}` })), el("b", "title", call.toolUseId ? row.title : Model.words(tool)),
     el("span", "mono cut dim text", oneLine(row.text)), ...(why ? [el("span", "why cut", why)] : []), ...(agent?.messages?.length ? [el("span", "tag", few(agent.messages.length, "message"))] : []),
     ...(images.length ? [el("span", "tag", few(images.length, "image"))] : []), el("span", "took", STATE[state] ?? lasting(took))], "call", () => [
     ...toolBlocks(tool, input, result && !result.isError ? output : undefined, result?.isError ? output : undefined), ...images.map(imageOf), ...leftOut(call),

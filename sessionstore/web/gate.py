@@ -38,6 +38,8 @@ FILES = (
     "hook_agent_install.py",
     "hook_agent_patterns.py",
     "hook_agent_run.py",
+    "hook_agent_ship.py",
+    "hook_agent_restore.py",
     "hook_agent_langchain.py",
     "claude_session_store.py",
     "langgraph_checkpointer.py",

@@ -229,8 +229,9 @@ CREATE TABLE usage (
   agent_id              TEXT,                      -- who asked the model; null for the main agent
   prompt_id             TEXT,                      -- what it was about
   source                TEXT NOT NULL,             -- transcript, sdk, otlp_logs, otlp_spans, otlp_metrics, or a caller's word
-  grade                 INTEGER NOT NULL,          -- of the source: 1 transcript, sdk; 2 logs; 3 others; 4 spans; 5 metrics
-  family                INTEGER NOT NULL           -- of sources with a key in common: 1 transcript, sdk, logs; else the grade
+  grade                 INTEGER NOT NULL,          -- of the source: 1 transcript, sdk; 2 logs, and spans that name the
+                                                   --   request; 3 others; 4 spans; 5 metrics
+  family                INTEGER NOT NULL           -- of sources with a key in common: 1 the first two; else the grade
                         GENERATED ALWAYS AS (iif(grade < 3, 1, grade)),
   provider              TEXT,
   model                 TEXT,
@@ -277,6 +278,17 @@ CREATE TABLE usage_sums (
 ) STRICT, WITHOUT ROWID;
 
 CREATE INDEX usage_sums_by_time ON usage_sums (quarter);
+
+/* How full the context of a session's main agent is, as each source of that says. */
+CREATE TABLE contexts (
+  session_id   TEXT NOT NULL REFERENCES sessions ON DELETE CASCADE,
+  source       TEXT NOT NULL,                      -- hook, or as in the ledger
+  at           TEXT NOT NULL,                      -- when it said so last
+  tokens       INTEGER,                            -- read and written with the newest request; null: nobody said
+  token_limit  INTEGER,                            -- that its model takes; null: nobody knows
+  compactions  INTEGER NOT NULL DEFAULT 0,         -- how often it was made smaller, as far as this source tells
+  PRIMARY KEY (session_id, source)
+) STRICT, WITHOUT ROWID;
 
 /* What was told of a budget, so that it is told once. */
 CREATE TABLE budget_crossings (
@@ -928,7 +940,8 @@ FROM (SELECT cursor, session_id, coalesce(data ->> '$.requestKey', event_id) AS 
              coalesce(data ->> '$.agentId', agent_id) AS agent_id, data ->> '$.promptId' AS prompt_id,
              coalesce(data ->> '$.source', 'caller') AS source,
              CASE data ->> '$.source' WHEN 'transcript' THEN 1 WHEN 'sdk' THEN 1 WHEN 'otlp_logs' THEN 2
-                                      WHEN 'otlp_spans' THEN 4 WHEN 'otlp_metrics' THEN 5 ELSE 3 END AS grade,
+                                      WHEN 'otlp_spans' THEN iif(data -> '$.hasRequestId' IS 'true', 2, 4)
+                                      WHEN 'otlp_metrics' THEN 5 ELSE 3 END AS grade,
              data ->> '$.provider' AS provider, data ->> '$.model' AS model,
              coalesce(data ->> '$.inputTokens', 0) AS input_tokens,
              coalesce(data ->> '$.outputTokens', 0) AS output_tokens,
@@ -938,13 +951,27 @@ FROM (SELECT cursor, session_id, coalesce(data ->> '$.requestKey', event_id) AS 
              coalesce(data ->> '$.reasoningTokens', 0) AS reasoning_tokens, data ->> '$.costUsd' AS cost_usd,
              iif(data ->> '$.costUsd' IS NULL, 'unpriced', coalesce(data ->> '$.costFrom', 'reported')) AS cost_from,
              coalesce(data ->> '$.at', timestamp) AS at, json_type(data, '$.at') IS NOT NULL AS is_dated
-      FROM events WHERE type = 'usage_reported') r;
+      FROM events WHERE type = 'usage_reported' AND json_type(data, '$.compaction') IS NULL) r;
+
+/* Two rows that tell of one request, and which of their sessions has copied the words of the other: the younger one, a
+   fork. Gateways call each request the same: so it must be within an hour, as telemetry tells of a request when it is
+   over and a file when the answer begins, and the same answer; where only one names that, the same time or tokens. */
+CREATE VIEW twins AS
+SELECT u.session_id, u.request_key,
+       iif((s.created, s.session_id) < (t.created, t.session_id), t.session_id, s.session_id) AS copied_in
+FROM usage u CROSS JOIN usage o ON o.request_key = u.request_key AND o.session_id <> u.session_id
+ AND o.at BETWEEN strftime('%Y-%m-%dT%H:%M:%fZ', u.at, '-1 hour') AND strftime('%Y-%m-%dT%H:%M:%fZ', u.at, '+1 hour')
+ AND iif(o.message_id IS NULL OR u.message_id IS NULL, o.at = u.at OR o.total_tokens = u.total_tokens,
+         o.message_id = u.message_id)
+CROSS JOIN sessions s ON s.session_id = u.session_id CROSS JOIN sessions t ON t.session_id = o.session_id
+WHERE iif((s.created, s.session_id) < (t.created, t.session_id), o.grade, u.grade) = 1;
 
 /* Of one request the better source is believed, and of the same source whoever says
    more, as a stream does line after line, or says it last, as a new price does. What
    it cost is the client's own figure, whichever source has it. What a fork or a
-   resumed file has copied, time and all, counts in the older session alone. */
-CREATE TRIGGER usage_reported INSTEAD OF INSERT ON changes WHEN NEW.type = 'usage_reported' BEGIN
+   resumed file has copied counts in the older session alone. */
+CREATE TRIGGER usage_reported INSTEAD OF INSERT ON changes
+WHEN NEW.type = 'usage_reported' AND json_type(NEW.data, '$.compaction') IS NULL BEGIN
   UPDATE usage SET
     (cursor, message_id, source, grade, input_tokens, output_tokens, cache_read_tokens, cache_write_tokens,
      cache_write_1h_tokens, reasoning_tokens, at, agent_id, prompt_id, provider, model) = (
@@ -956,8 +983,8 @@ CREATE TRIGGER usage_reported INSTEAD OF INSERT ON changes WHEN NEW.type = 'usag
   WHERE (session_id, request_key) = (SELECT r.session_id, r.request_key FROM reports r WHERE r.cursor = NEW.cursor)
     AND EXISTS (
       SELECT 1 FROM reports r WHERE r.cursor = NEW.cursor AND (
-        r.grade < usage.grade OR r.grade = usage.grade AND total_tokens <= r.input_tokens + r.output_tokens
-          + r.cache_read_tokens + r.cache_write_tokens + r.cache_write_1h_tokens));
+        (r.grade, r.source) < (usage.grade, usage.source) OR r.source = usage.source AND total_tokens <= r.input_tokens
+          + r.output_tokens + r.cache_read_tokens + r.cache_write_tokens + r.cache_write_1h_tokens));
   UPDATE usage SET (cost_usd, cost_from) = (SELECT r.cost_usd, r.cost_from FROM reports r WHERE r.cursor = NEW.cursor)
   WHERE (session_id, request_key) = (SELECT r.session_id, r.request_key FROM reports r WHERE r.cursor = NEW.cursor)
     AND EXISTS (
@@ -970,11 +997,13 @@ CREATE TRIGGER usage_reported INSTEAD OF INSERT ON changes WHEN NEW.type = 'usag
                      reasoning_tokens, cost_usd, cost_from, at, is_copy)
   SELECT session_id, request_key, message_id, cursor, agent_id, prompt_id, source, grade, provider, model,
          input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, cache_write_1h_tokens, reasoning_tokens,
-         cost_usd, cost_from, at,
-         is_dated AND EXISTS (SELECT 1 FROM usage o WHERE o.request_key = r.request_key AND o.at = r.at
-                              AND o.session_id <> r.session_id AND NOT o.is_copy)
+         cost_usd, cost_from, at, 0
   FROM reports r WHERE cursor = NEW.cursor
   ON CONFLICT DO NOTHING;
+  UPDATE usage SET is_copy = 1
+  WHERE NOT is_copy AND (session_id, request_key) IN (
+    SELECT t.copied_in, t.request_key FROM reports r CROSS JOIN twins t USING (session_id, request_key)
+    WHERE r.cursor = NEW.cursor AND r.is_dated);
 END;
 
 CREATE TRIGGER budget_crossed INSTEAD OF INSERT ON changes WHEN NEW.type = 'budget_crossed' BEGIN
@@ -1035,7 +1064,40 @@ CREATE TRIGGER usage_gone AFTER DELETE ON usage WHEN NOT OLD.is_copy BEGIN
   UPDATE usage SET is_copy = 0
   WHERE (session_id, request_key) = (
     SELECT session_id, request_key FROM usage o
-    WHERE o.request_key = OLD.request_key AND o.at = OLD.at AND o.is_copy ORDER BY o.cursor LIMIT 1);
+    WHERE o.request_key = OLD.request_key AND o.is_copy
+      AND o.at BETWEEN strftime('%Y-%m-%dT%H:%M:%fZ', OLD.at, '-1 hour')
+                   AND strftime('%Y-%m-%dT%H:%M:%fZ', OLD.at, '+1 hour')
+      AND coalesce(o.message_id = OLD.message_id, o.at = OLD.at OR o.total_tokens = OLD.total_tokens)
+    ORDER BY o.cursor LIMIT 1);
+END;
+
+------------------------------------------------------------------------------
+-- Folding: how full the context is
+------------------------------------------------------------------------------
+
+/* What an event says of the context of the main agent: a report of usage, and hooks, by their own names. */
+CREATE VIEW contexts_told AS
+SELECT cursor, session_id, coalesce(data ->> '$.source', 'caller') AS source, coalesce(data ->> '$.at', timestamp) AS at,
+       data ->> '$.contextTokens' AS tokens, data ->> '$.contextLimit' AS token_limit,
+       json_type(data, '$.compaction') IS NOT NULL AS compactions
+FROM events WHERE type = 'usage_reported'
+UNION ALL
+SELECT cursor, session_id, 'hook', timestamp, coalesce(data ->> '$.metadata.context_tokens', data ->> '$.context_tokens'),
+       NULL, kind IS 'post_compact'
+FROM events WHERE type <> 'usage_reported';
+
+CREATE TRIGGER context_told AFTER INSERT ON events WHEN CASE
+  WHEN NEW.kind IN ('post_compact', 'post_model_switch') THEN NEW.agent_id IS NULL
+  WHEN NEW.type = 'usage_reported' THEN coalesce(NEW.data -> '$.contextTokens', NEW.data -> '$.compaction') IS NOT NULL
+  WHEN NEW.type IN ('session_created', 'session_resumed') THEN json_type(NEW.data, '$.metadata.context_tokens') = 'integer'
+  END BEGIN
+  INSERT INTO contexts (session_id, source, at, tokens, token_limit, compactions)
+  SELECT session_id, source, at, tokens, token_limit, compactions FROM contexts_told WHERE cursor = NEW.cursor
+  ON CONFLICT DO UPDATE SET
+    compactions = compactions + excluded.compactions,
+    token_limit = iif(excluded.at >= at, coalesce(excluded.token_limit, token_limit),
+                      coalesce(token_limit, excluded.token_limit)),
+    tokens = iif(excluded.at >= at, excluded.tokens, tokens), at = max(excluded.at, at);
 END;
 
 ------------------------------------------------------------------------------
@@ -1133,6 +1195,16 @@ CREATE VIEW usage_counted AS
 SELECT *, iif(cost_from = 'unpriced', requests, 0) AS unpriced, cost_from <> 'unpriced' AS is_priced
 FROM usage_sums WHERE is_best AND requests > 0;
 
+/* How full the context is, as who said so last has it: what is more than the limit shows that the limit is another. */
+CREATE VIEW context AS
+SELECT s.session_id, (
+  SELECT json_object('tokens', tokens, 'limit', iif(most >= coalesce(tokens, 0), most, NULL), 'compactions', number)
+  FROM (SELECT tokens, (SELECT max(y.compactions) FROM contexts y WHERE y.session_id = x.session_id) AS number,
+               (SELECT y.token_limit FROM contexts y WHERE y.session_id = x.session_id AND y.token_limit IS NOT NULL
+                ORDER BY y.at DESC LIMIT 1) AS most
+        FROM contexts x WHERE x.session_id = s.session_id ORDER BY x.tokens IS NULL, x.at DESC LIMIT 1)) AS document
+FROM sessions s;
+
 /* metadata.json, as GET /api/sessions/ID has it too. What was used is the ledger's sum and what callers added
    themselves; `from` says where its price is from, of several the least certain. */
 CREATE VIEW metadata AS
@@ -1148,7 +1220,7 @@ SELECT s.session_id, s.user_id, s.status, s.created, s.parent_session, s.created
          'subsessions', json(c.subsessions), 'ended', s.ended,
          'duration', max(0, CAST(round((julianday(s.ended) - julianday(s.created)) * 86400000) AS INTEGER)),
          'resumes', s.resumes, 'lastCursor', s.last_cursor), '}')
-       || ',' || substr(json_replace(coalesce((
+       || coalesce(',"context":' || x.document, '') || ',' || substr(json_remove(json_replace(coalesce((
             SELECT json_set(json_remove(d.document, '$.metrics'), '$.cost', json(p.cost), '$.tokenUsage', json_patch(
                      d.document -> '$.tokenUsage', json_object(
                        'input', p.input + coalesce(d.document ->> '$.tokenUsage.input', 0),
@@ -1169,9 +1241,10 @@ SELECT s.session_id, s.user_id, s.status, s.created, s.parent_session, s.created
                                                   WHEN max(is_priced) THEN 'reported' ELSE 'unpriced' END) AS cost
                   FROM usage_counted u WHERE u.session_id = s.session_id) p WHERE p.requests > 0),
           json_remove(d.document, '$.metrics')), '$.asks', iif(s.status = 'waiting', (
-            SELECT count(*) FROM asks a WHERE a.session_id = s.session_id AND a.reason <> 'input'), 0)), 2) AS document
+            SELECT count(*) FROM asks a WHERE a.session_id = s.session_id AND a.reason <> 'input'), 0)),
+          iif(x.document IS NULL, '$.metrics', '$.context')), 2) AS document
 FROM sessions s CROSS JOIN documents d ON d.session_id = s.session_id AND d.name = 'metadata'
-CROSS JOIN counted c ON c.session_id = s.session_id;
+CROSS JOIN counted c ON c.session_id = s.session_id CROSS JOIN context x ON x.session_id = s.session_id;
 
 /* What an event says of itself. Rejected is what a person said no to, or broke off;
    failed is what went wrong, in the words that agents have for it. */

@@ -142,6 +142,23 @@ def give_back_what_was_taken_in(connection: sqlite3.Connection) -> None:
     find_sessions_by_their_names(connection)
 
 
+def note_contexts(connection: sqlite3.Connection) -> None:
+    """How full a context is, from what hooks have said of it; a report of usage says so from now on."""
+    create_missing(connection, "contexts", "TABLE contexts")
+    connection.execute(COMPACTIONS)
+    connection.execute(
+        "INSERT OR IGNORE INTO remade SELECT max(last_cursor) FROM sessions JOIN contexts USING (session_id)"
+        " HAVING count(*) > 0"
+    )
+
+
+COMPACTIONS = """
+INSERT INTO contexts (session_id, source, at, compactions)
+SELECT e.session_id, 'hook', max(e.timestamp), count(*)
+FROM events e JOIN sessions s ON s.session_id = e.session_id AND e.cursor > s.created_cursor
+WHERE e.kind = 'post_compact' AND e.agent_id IS NULL GROUP BY e.session_id"""
+
+
 def say_who(connection: sqlite3.Connection) -> None:
     """Events have an actor, and more types; the full-text index is merged more seldom.
 
@@ -190,6 +207,7 @@ MIGRATIONS: tuple[Migration, ...] = (
     find_calls_by_their_id,
     name_status_changes,
     give_back_what_was_taken_in,
+    note_contexts,
 )
 """Append-only: what turns the tables of a database of version N, as PRAGMA user_version has it, into those of N + 1,
 from version 1 on. Views and triggers are made anew after them. schema.sql is always the newest version; a database

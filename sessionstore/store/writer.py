@@ -327,7 +327,7 @@ class Writer:
             auto_create=self.auto_create,
             used=self.mark.cursor,
             redacted=self.redactor.data,
-            priced=self.prices.members,
+            prices=self.prices,
             tally=self.tally,
         )
 

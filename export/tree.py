@@ -444,11 +444,11 @@ class Tree:
             text = "".join(f"{deletion.document}\n" for deletion in sorted(lines.values()))
             self.put(self.root, DELETED, text.encode(), self.root_scratch)
 
-    def noted_deletions(self) -> dict[str, layout.Deletion]:
+    def noted_deletions(self) -> dict[str, layout.DeletedSession]:
         content = self.cleared(self.root, DELETED, lambda: self.root.read(DELETED)) or b""
         lines = [(BIRTH.match(line), line) for line in content.splitlines()]
         return {
-            found[2].decode(): layout.Deletion(int(found[1]), found[2].decode(), line.decode())
+            found[2].decode(): layout.DeletedSession(int(found[1]), found[2].decode(), line.decode())
             for found, line in lines
             if found
         }

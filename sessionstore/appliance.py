@@ -23,7 +23,7 @@ from sessionstore.store.threads import Threads
 from sessionstore.store.writer import Writer
 from sessionstore.upkeep.archives import Archives
 from sessionstore.upkeep.backups import Backups
-from sessionstore.upkeep.budgets import Budgets
+from sessionstore.upkeep.budgets import BudgetWatch
 from sessionstore.upkeep.comparison import Comparison
 from sessionstore.upkeep.retention import Retention
 from sessionstore.upkeep.tree import Mirror
@@ -64,7 +64,7 @@ class Store:
         self.comparison = Comparison(settings, self.ground)
         self.retention = Retention(settings, self.writer)
         self.webhooks = Webhooks(settings)
-        self.budgets = Budgets(settings.budgets, self.reader, self.writer)
+        self.budgets = BudgetWatch(settings.budgets, self.reader, self.writer)
         self.archives = Archives(settings.database)
         self.finding: Fault | None = None
         """Why the database is not served; nothing of it is open then, so that it stays as it was found."""

@@ -14,7 +14,7 @@ import msgspec
 from export import archive, backup, material
 from export.folders import lines_of
 from export.layout import EVENTS
-from sessionstore.admin.material_back import Taken, bring_back_material
+from sessionstore.admin.material_back import NameTaken, bring_back_material
 from sessionstore.admin.offline import appending
 from sessionstore.admin.restore import LINE, PART, Restored, TreeLine, check, check_empty, put_beside, put_in_place
 from sessionstore.model.events import json_object
@@ -142,7 +142,7 @@ def material_left_out(appender: Appender, path: Path, session_id: str) -> str:
     appender.open_transaction()
     try:
         bring_back_material(appender.connection, session_id, material_in(path))
-    except (Taken, ValueError, KeyError, sqlite3.Error, msgspec.MsgspecError) as error:
+    except (NameTaken, ValueError, KeyError, sqlite3.Error, msgspec.MsgspecError) as error:
         appender.rollback()
         return f"{error}"
     appender.commit()

@@ -45,7 +45,7 @@ WHERE session_id = :session AND cursor > :after
 ORDER BY cursor LIMIT :limit"""
 
 
-class Page(NamedTuple):
+class MessagePage(NamedTuple):
     """Some messages; `next_after`: from where to go on, also after an empty page."""
 
     messages: list[Message]
@@ -76,7 +76,7 @@ class Source(Protocol):
     agents: dict[str, Known]
     """By their ids: those that have a conversation of their own."""
 
-    async def page(self, agent_id: str | None, after: str | None, limit: int, most: int = PAGE_BYTES) -> Page:
+    async def page(self, agent_id: str | None, after: str | None, limit: int, most: int = PAGE_BYTES) -> MessagePage:
         """Of the main conversation, or of a sub-agent's. Raises Problem 404."""
 
     async def find_callers(self) -> None:
@@ -131,7 +131,7 @@ class FromTranscripts:
             async for lines in self.intake.bytes_of(transcript):
                 yield lines
 
-    async def page(self, agent_id: str | None, after: str | None, limit: int, most: int = PAGE_BYTES) -> Page:
+    async def page(self, agent_id: str | None, after: str | None, limit: int, most: int = PAGE_BYTES) -> MessagePage:
         transcripts = self.those_of(agent_id)
         numbers = [transcript.transcript for transcript in transcripts]
         place = place_in(after) if after else Place(numbers[0])
@@ -198,8 +198,8 @@ class Making:
         self.bytes += 0 if self.is_full else size
         return not self.is_full
 
-    def page(self, next_after: str, more: bool, is_anew: bool) -> Page:
-        return Page(self.joined.messages, next_after, more, self.bytes, is_anew)
+    def page(self, next_after: str, more: bool, is_anew: bool) -> MessagePage:
+        return MessagePage(self.joined.messages, next_after, more, self.bytes, is_anew)
 
 
 # --------------------------------------------------------------------------- events
@@ -230,7 +230,7 @@ class FromEvents:
             yield "".join(f"{document}\n" for document in page.documents).encode()
             after = page.following or after
 
-    async def page(self, agent_id: str | None, after: str | None, limit: int, most: int = PAGE_BYTES) -> Page:
+    async def page(self, agent_id: str | None, after: str | None, limit: int, most: int = PAGE_BYTES) -> MessagePage:
         self.check(agent_id)
         number = int(after) if after and re.fullmatch("[0-9]{1,18}", after) else None
         made, looked = Making(limit, most), 0

@@ -60,7 +60,7 @@ class Leave(Exception):
         self.reason = reason
 
 
-class Gone(Exception):
+class ReaderLeft(Exception):
     """The reader went away."""
 
 
@@ -299,7 +299,7 @@ class Listener:
         except Problem as problem:
             logger.warning("A live feed ended: %s", problem.detail)
             self.leave(1013, "The database cannot be read now: come back with after")
-        except (Gone, OSError):  # uvicorn's ClientDisconnected is an OSError
+        except (ReaderLeft, OSError):  # uvicorn's ClientDisconnected is an OSError
             pass
 
     def leave(self, code: int, reason: str) -> None:
@@ -371,7 +371,7 @@ class Listener:
         while True:
             event: Any = await self.socket.receive()
             if event["type"] == "websocket.disconnect":
-                raise Gone
+                raise ReaderLeft
             self.count_message()
             if (message := command_in(event.get("text"))) is not None:
                 await self.obey(message)

@@ -21,7 +21,7 @@ from sessionstore import __version__, log
 from sessionstore.appliance import Store
 from sessionstore.histogram import Histogram
 from sessionstore.store.disk import size_of
-from sessionstore.web.datasette_mount import Questions
+from sessionstore.web.datasette_mount import DatasetteMount
 from sessionstore.web.gate import Gate
 from sessionstore.web.live import Listeners
 from sessionstore.web.request_metrics import Traffic
@@ -39,7 +39,7 @@ empty the log at once can lose what is in it. https://www.sqlite.org/wal.html#wa
 class StoreCollector(Collector):
     """Has them collected when they are asked for. Imported with the first scrape: prometheus_client takes its time."""
 
-    def __init__(self, *counted: *tuple[Store, Listeners, Gate, Traffic, Questions]) -> None:
+    def __init__(self, *counted: *tuple[Store, Listeners, Gate, Traffic, DatasetteMount]) -> None:
         self.counted = counted
 
     def collect(self) -> Iterator[Metric]:
@@ -53,7 +53,7 @@ class StoreCollector(Collector):
             yield family
 
 
-def prometheus(*counted: *tuple[Store, Listeners, Gate, Traffic, Questions]) -> bytes:
+def prometheus(*counted: *tuple[Store, Listeners, Gate, Traffic, DatasetteMount]) -> bytes:
     """The exposition format 0.0.4."""
     registry = CollectorRegistry()
     registry.register(StoreCollector(*counted))
@@ -61,7 +61,9 @@ def prometheus(*counted: *tuple[Store, Listeners, Gate, Traffic, Questions]) -> 
     return generate_latest(registry)
 
 
-def samples(store: Store, listeners: Listeners, gate: Gate, traffic: Traffic, questions: Questions) -> Iterator[Sample]:
+def samples(
+    store: Store, listeners: Listeners, gate: Gate, traffic: Traffic, questions: DatasetteMount
+) -> Iterator[Sample]:
     yield "build_info", Gauge, "The version that runs", {"version": __version__}, 1
     yield "uptime_seconds", Gauge, "Since the start", {}, round(store.uptime(), 3)
     yield "ready", Gauge, "1 while writes are taken", {}, int(store.why_not_ready() is None)
@@ -175,9 +177,15 @@ def of_listeners(store: Store, listeners: Listeners) -> Iterator[Sample]:
     yield "broadcast_events", Gauge, "Events in the broadcaster's ring", {}, store.broadcaster.events
 
 
-def of_questions(questions: Questions) -> Iterator[Sample]:
+def of_questions(questions: DatasetteMount) -> Iterator[Sample]:
     yield "datasette_starts_total", Counter, "Starts of Datasette's process", {}, questions.datasette.starts
-    yield "datasette_failures_total", Counter, "Questions to which it gave no answer", {}, questions.datasette.failures
+    yield (
+        "datasette_failures_total",
+        Counter,
+        "Questions to which it gave no answer",
+        {},
+        questions.datasette.failures,
+    )
 
 
 def of_tree(store: Store) -> Iterator[Sample]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -28,6 +28,13 @@ METADATA = "metadata.json"
 SUBSESSIONS = "subsessions"
 INDEX, DELETED, PROGRESS = "index.json", "deleted.jsonl", ".mirror.json"
 SESSIONS, RECENTS = "sessions", "recent"
+
+Step = Callable[[int, int], object]
+"""Is told how much is done, and of how much; 0: nobody knows."""
+
+
+def unseen(done: int, total: int) -> None:
+    """A step that is shown to nobody."""
 
 
 # -------------------------------------------------------------------- database

@@ -148,10 +148,59 @@ CREATE TABLE asks (
   tool        TEXT,
   input       TEXT,                            -- of the call
   exactness   INTEGER NOT NULL,                -- 3: names its call or itself; 2: its tool; 0: not even who asks
-  is_logged   INTEGER NOT NULL                 -- 0: by a metadata_updated
+  is_logged   INTEGER NOT NULL,                -- 0: by a metadata_updated
+  deadline    TEXT                             -- when the asker gives up
 ) STRICT;
 
-CREATE INDEX asks_by_session ON asks (session_id, cursor);
+CREATE INDEX asks_by_session  ON asks (session_id, cursor);
+CREATE INDEX asks_by_deadline ON asks (deadline) WHERE deadline IS NOT NULL;
+
+/* Events that asked what was open already: whoever waits for an answer may name any of them. */
+CREATE TABLE retold_asks (
+  cursor      INTEGER PRIMARY KEY,
+  session_id  TEXT NOT NULL REFERENCES sessions ON DELETE CASCADE,
+  ask         INTEGER NOT NULL                 -- cursor of the event that asked first
+) STRICT;
+
+CREATE INDEX retold_asks_by_session ON retold_asks (session_id);
+
+/* Asks that are not open any more. */
+CREATE TABLE ended_asks (
+  cursor      INTEGER PRIMARY KEY,             -- as in asks, and so are the others
+  session_id  TEXT NOT NULL REFERENCES sessions ON DELETE CASCADE,
+  told        INTEGER NOT NULL,
+  agent_id    TEXT,
+  reason      TEXT NOT NULL,
+  tool_use_id TEXT,
+  deadline    TEXT,
+  ended       INTEGER NOT NULL,                -- cursor of the event that ended it
+  status      TEXT NOT NULL                    -- closed: by a word of the agent, its end, or the deadline
+              CHECK (status IN ('answered', 'closed'))
+) STRICT;
+
+CREATE INDEX ended_asks_by_session ON ended_asks (session_id, cursor);
+
+/* What the agent's side is to carry out: an order, or the answer to an ask. It is offered until it is said what became
+   of it; a pause until it is released. What it says stands in the event. */
+CREATE TABLE orders (
+  cursor      INTEGER PRIMARY KEY,             -- of the `ordered` or `answered`
+  session_id  TEXT NOT NULL REFERENCES sessions ON DELETE CASCADE,
+  order_id    TEXT NOT NULL,                   -- its event_id
+  kind        TEXT NOT NULL CHECK (kind IN ('answer', 'stop', 'pause', 'release', 'say')),
+  agent_id    TEXT,                            -- whom it is for; null: whoever is at work in the session
+  about       INTEGER,                         -- cursor of the ask that is answered, of the pause that is released
+  expires     TEXT,
+  status      TEXT NOT NULL DEFAULT 'waiting'
+              CHECK (status IN ('waiting', 'delivered', 'expired', 'refused')),
+  settled     INTEGER,                         -- cursor of the event that made it so
+  is_open     INTEGER NOT NULL DEFAULT 1       -- 1: it is offered
+              CHECK (is_open IN (0, 1))
+) STRICT;
+
+CREATE UNIQUE INDEX orders_by_id ON orders (session_id, order_id);
+CREATE INDEX open_orders         ON orders (session_id, cursor) WHERE is_open;
+CREATE INDEX orders_by_about     ON orders (about) WHERE about IS NOT NULL;
+CREATE INDEX orders_by_expiry    ON orders (expires) WHERE is_open AND expires IS NOT NULL;
 
 ------------------------------------------------------------------------------
 -- Derived: the lists of the state document, as rows
@@ -573,6 +622,7 @@ SELECT cursor, session_id, agent_id, type, kind, timestamp,
        coalesce(data ->> '$.agentId', agent_id) AS about_agent,
        data ->> '$.status' AS status,
        substr(data ->> '$.attentionId', 1, 200) AS closes_id,
+       strftime('%Y-%m-%dT%H:%M:%fZ', data ->> '$.attention.deadline') AS deadline,
        coalesce(json_array_length(data, '$.background_tasks'), 0) > 0 AS goes_on_behind,
        data ->> '$.machineMade' IS 1 OR EXISTS (               -- as a prompt: Claude Code's own words
          SELECT 1 FROM json_each('["task-notification>", "command-name>", "command-message>", "local-command-",
@@ -588,7 +638,7 @@ FROM events;
 CREATE VIEW repeated_asks AS
 SELECT w.cursor, a.cursor AS ask, w.exactness >= a.exactness AS is_as_exact
 FROM words w CROSS JOIN asks a ON a.session_id = w.session_id
-WHERE (a.reason = 'input') = (w.reason = 'input')
+WHERE (a.reason = 'input') = (w.reason = 'input') AND (a.reason = 'budget') = (w.reason = 'budget')
   AND CASE WHEN w.reason = 'input' THEN 1
            WHEN a.own_id IS NOT NULL AND w.own_id IS NOT NULL THEN a.own_id = w.own_id
            WHEN a.tool_use_id IS NOT NULL AND w.tool_use_id IS NOT NULL THEN a.tool_use_id = w.tool_use_id
@@ -601,11 +651,12 @@ WHERE (a.reason = 'input') = (w.reason = 'input')
            ELSE a.own_id IS w.own_id AND a.tool_use_id IS w.tool_use_id AND a.reason = w.reason
                 AND (a.message = w.message OR NOT (w.is_logged OR a.is_logged)) END;
 
-/* An event, and the open asks that it closes. */
+/* An event, and the open asks that it closes. That of a budget is only closed by who answers, or releases what is
+   paused; and a caller who says that nothing is waited for closes what is his own. */
 CREATE VIEW closed_asks AS
 SELECT w.cursor, a.cursor AS ask
 FROM words w CROSS JOIN asks a ON a.session_id = w.session_id
-WHERE CASE
+WHERE a.reason <> 'budget' AND (CASE
   WHEN w.kind = 'prompt' AND w.type = 'action' THEN a.agent_id IS w.agent_id
                                                     AND (a.reason = 'input' OR NOT w.is_machine_made)
   WHEN w.kind IN ('assistant_message', 'error') AND w.type = 'response' AND w.agent_id IS NULL
@@ -615,9 +666,11 @@ WHERE CASE
   WHEN w.type IN ('agent_completed', 'agent_updated')
     THEN a.agent_id = w.about_agent AND (w.type = 'agent_completed' OR w.status IN ('completed', 'failed', 'cancelled'))
   ELSE 0 END
-  OR w.asks_no_more AND CASE WHEN w.closes_id IS NULL THEN a.agent_id IS w.agent_id
-                               ELSE a.own_id IS w.closes_id END
-  OR w.kind IN ('tool_result', 'tool_error') AND w.agent_id IS NULL AND a.reason = 'input';
+  OR w.asks_no_more AND CASE WHEN w.closes_id IS NOT NULL THEN a.own_id IS w.closes_id
+                               ELSE a.agent_id IS w.agent_id AND (a.reason = 'input' OR
+                                 (SELECT e.actor FROM events e WHERE e.cursor = w.cursor)
+                                   IS (SELECT o.actor FROM events o WHERE o.cursor = a.cursor)) END
+  OR w.kind IN ('tool_result', 'tool_error') AND w.agent_id IS NULL AND a.reason = 'input');
 
 /* A result, an error or a refusal of a call, and the open asks that may have been about it: the oldest was. */
 CREATE VIEW settled_asks AS
@@ -658,13 +711,16 @@ END;
 CREATE VIEW asked AS SELECT cursor, session_id FROM asks;
 
 CREATE TRIGGER ask_told INSTEAD OF INSERT ON asked BEGIN
-  UPDATE asks SET (told, agent_id, reason, message, own_id, tool_use_id, tool, input, exactness, is_logged) = (
-    SELECT cursor, agent_id, reason, message, own_id, tool_use_id, tool, input, exactness, is_logged
+  INSERT INTO retold_asks
+  SELECT NEW.cursor, NEW.session_id, max(ask) FROM repeated_asks WHERE cursor = NEW.cursor HAVING max(ask) IS NOT NULL;
+  UPDATE asks SET (told, agent_id, reason, message, own_id, tool_use_id, tool, input, exactness, is_logged, deadline) = (
+    SELECT cursor, agent_id, reason, message, own_id, coalesce(tool_use_id, asks.tool_use_id), tool, input, exactness,
+           is_logged, coalesce(deadline, asks.deadline)
     FROM words WHERE cursor = NEW.cursor)
   WHERE cursor = (SELECT max(ask) FROM repeated_asks WHERE cursor = NEW.cursor AND is_as_exact);
   INSERT INTO asks
   SELECT NEW.cursor, NEW.session_id, NEW.cursor, w.agent_id, w.reason, w.message, w.own_id, w.tool_use_id, w.tool,
-         w.input, w.exactness, w.is_logged
+         w.input, w.exactness, w.is_logged, w.deadline
   FROM words w CROSS JOIN sessions s ON s.session_id = w.session_id
   WHERE w.cursor = NEW.cursor AND NOT (w.reason = 'input' AND w.agent_id IS NOT NULL)
     AND (s.status IN ('active', 'waiting') OR w.is_logged AND w.timestamp > s.ended)
@@ -680,6 +736,10 @@ CREATE TRIGGER ask_opened AFTER INSERT ON asks BEGIN
 END;
 
 CREATE TRIGGER ask_closed AFTER DELETE ON asks BEGIN
+  INSERT INTO ended_asks
+  SELECT OLD.cursor, OLD.session_id, OLD.told, OLD.agent_id, OLD.reason, OLD.tool_use_id, OLD.deadline, last_cursor,
+         iif((SELECT type FROM events WHERE cursor = last_cursor) = 'answered', 'answered', 'closed')
+  FROM sessions WHERE session_id = OLD.session_id AND OLD.reason <> 'input';
   UPDATE sessions SET status = 'active'
   WHERE session_id = OLD.session_id AND status = 'waiting'
     AND NOT EXISTS (SELECT 1 FROM asks WHERE session_id = OLD.session_id);
@@ -739,7 +799,9 @@ CREATE TRIGGER session_resumed INSTEAD OF INSERT ON changes WHEN NEW.type = 'ses
                                   coalesce(NEW.data ->> '$.metadata.source' IN ('startup', 'compact', 'clear'), 0)),
          parent_session = coalesce(parent_session, NEW.data ->> '$.parentSession')
   WHERE session_id = NEW.session_id;
-  DELETE FROM asks WHERE session_id = NEW.session_id;
+  DELETE FROM asks WHERE session_id = NEW.session_id AND reason <> 'budget';
+  UPDATE sessions SET status = 'waiting'
+  WHERE session_id = NEW.session_id AND EXISTS (SELECT 1 FROM asks WHERE session_id = NEW.session_id);
   DELETE FROM documents WHERE session_id = NEW.session_id AND name = 'final';
 END;
 
@@ -781,7 +843,7 @@ CREATE TRIGGER metadata_updated INSTEAD OF INSERT ON changes WHEN NEW.type = 'me
   WHERE session_id = NEW.session_id AND NEW.data ->> '$.status' IS NOT NULL;
   INSERT INTO asked SELECT NEW.cursor, NEW.session_id WHERE json_type(NEW.data, '$.attention') = 'object';
   INSERT INTO asks
-  SELECT NEW.cursor, NEW.session_id, NEW.cursor, NULL, 'input', '', NULL, NULL, NULL, NULL, 1, 0
+  SELECT NEW.cursor, NEW.session_id, NEW.cursor, NULL, 'input', '', NULL, NULL, NULL, NULL, 1, 0, NULL
   WHERE NEW.data ->> '$.status' = 'waiting' AND NOT EXISTS (SELECT 1 FROM asks WHERE session_id = NEW.session_id);
 END;
 
@@ -836,6 +898,66 @@ BEGIN
   UPDATE documents SET version = version + 1,
          document = state_after(document, NEW.type, NEW.patch, NEW.data, NEW.timestamp)
   WHERE session_id = NEW.session_id AND name = 'state';
+END;
+
+------------------------------------------------------------------------------
+-- Folding: answers and orders
+------------------------------------------------------------------------------
+
+/* An event that asked, whether it was the first to do so or not, and the ask. */
+CREATE VIEW named_asks AS
+SELECT e.session_id, e.event_id, coalesce(r.ask, e.cursor) AS ask
+FROM events e LEFT JOIN retold_asks r ON r.cursor = e.cursor;
+
+/* The answer to a budget's ask is carried out by the order that goes with it. */
+CREATE TRIGGER answered INSTEAD OF INSERT ON changes WHEN NEW.type = 'answered' BEGIN
+  INSERT INTO orders (cursor, session_id, order_id, kind, agent_id, about)
+  SELECT NEW.cursor, NEW.session_id, NEW.event_id, 'answer', a.agent_id, a.cursor
+  FROM named_asks n JOIN asks a ON a.cursor = n.ask AND a.reason NOT IN ('input', 'budget')
+  WHERE n.session_id = NEW.session_id AND n.event_id = NEW.data ->> '$.askId';
+  DELETE FROM asks WHERE reason <> 'input' AND cursor = (
+    SELECT ask FROM named_asks WHERE session_id = NEW.session_id AND event_id = NEW.data ->> '$.askId');
+END;
+
+CREATE TRIGGER ask_given_up INSTEAD OF INSERT ON changes WHEN NEW.type = 'ask_closed' BEGIN
+  DELETE FROM asks WHERE reason <> 'input' AND cursor = (
+    SELECT ask FROM named_asks WHERE session_id = NEW.session_id AND event_id = NEW.data ->> '$.askId');
+END;
+
+/* A pause may ask a person whether it goes on; whoever releases it has answered that. */
+CREATE TRIGGER ordered INSTEAD OF INSERT ON changes
+WHEN NEW.type = 'ordered' AND NEW.data ->> '$.order' IN ('stop', 'pause', 'release', 'say') BEGIN
+  INSERT INTO orders (cursor, session_id, order_id, kind, agent_id, about, expires)
+  SELECT NEW.cursor, NEW.session_id, NEW.event_id, NEW.data ->> '$.order', NEW.data ->> '$.agentId',
+         (SELECT cursor FROM orders WHERE session_id = NEW.session_id AND order_id = NEW.data ->> '$.releases'),
+         NEW.data ->> '$.expires'
+  FROM sessions WHERE session_id = NEW.session_id;
+  INSERT INTO asked SELECT NEW.cursor, NEW.session_id WHERE json_type(NEW.data, '$.attention') = 'object';
+  DELETE FROM asks WHERE NEW.data ->> '$.order' = 'release' AND reason = 'budget' AND cursor = (
+    SELECT cursor FROM orders WHERE session_id = NEW.session_id AND order_id = NEW.data ->> '$.releases');
+  UPDATE orders SET is_open = 0, status = iif(status = 'waiting', 'expired', status), settled = coalesce(settled, NEW.cursor)
+  WHERE NEW.data ->> '$.order' = 'release' AND kind = 'pause' AND is_open
+    AND session_id = NEW.session_id AND order_id = NEW.data ->> '$.releases';
+END;
+
+/* What was carried out was, whatever was thought of it before. */
+CREATE TRIGGER order_delivered INSTEAD OF INSERT ON changes WHEN NEW.type = 'order_delivered' BEGIN
+  UPDATE orders SET status = 'delivered', settled = NEW.cursor, is_open = is_open AND kind = 'pause'
+  WHERE session_id = NEW.session_id AND order_id = NEW.data ->> '$.orderId' AND status IN ('waiting', 'expired');
+END;
+
+CREATE TRIGGER order_closed INSTEAD OF INSERT ON changes WHEN NEW.type = 'order_closed' BEGIN
+  UPDATE orders SET is_open = 0, settled = iif(status = 'waiting', NEW.cursor, settled),
+         status = iif(status = 'waiting', iif(NEW.data ->> '$.why' = 'refused', 'refused', 'expired'), status)
+  WHERE session_id = NEW.session_id AND order_id = NEW.data ->> '$.orderId' AND is_open;
+END;
+
+/* Nobody is there any more to carry it out. */
+CREATE TRIGGER orders_left AFTER UPDATE OF status ON sessions
+WHEN NEW.status IN ('completed', 'failed', 'cancelled', 'lost') AND NEW.status <> OLD.status BEGIN
+  UPDATE orders SET is_open = 0, status = iif(status = 'waiting', 'expired', status),
+         settled = coalesce(settled, NEW.last_cursor)
+  WHERE session_id = NEW.session_id AND is_open;
 END;
 
 ------------------------------------------------------------------------------

@@ -59,7 +59,7 @@ class Forked:
 
 
 class ForkServer:
-    """One for each process of pytest; it ends with that."""
+    """One for each process of pytest; it ends with that, and all that it has started too."""
 
     def __init__(self) -> None:
         self.environment = dict(os.environ)
@@ -112,7 +112,7 @@ def umask() -> int:
 
 
 def serve(peer: socket.socket) -> dict[str, Any]:
-    """Fork whenever it is asked to. Returns in the fork, with what that is to run; ends with its peer."""
+    """Fork whenever it is asked to; returns in the fork, with what that is to run. With its peer all of them end."""
     poll, running = select.poll(), dict[int, tuple[int, int]]()
     poll.register(peer, select.POLLIN)
     asked_for = 0
@@ -126,6 +126,8 @@ def serve(peer: socket.socket) -> dict[str, Any]:
                 continue
             said, files, _, _ = socket.recv_fds(peer, MESSAGE, 3)
             if not said:
+                for _, pid in running.values():
+                    os.kill(pid, signal.SIGKILL)
                 os._exit(0)
             if not (pid := os.fork()):
                 for kept in (peer.fileno(), *running):

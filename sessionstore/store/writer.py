@@ -9,7 +9,7 @@ import sqlite3
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass, field
@@ -102,7 +102,7 @@ class Append:
         return appender.append(self.draft)
 
 
-class Answer(Protocol):
+class JobFuture(Protocol):
     """Who is told what came of it: a future, or what behaves like one."""
 
     def done(self) -> bool: ...
@@ -114,7 +114,7 @@ class Job(NamedTuple):
     work: Work
     drafts: Sequence[Draft]
     """What it will append, as far as that is known."""
-    answer: Answer
+    answer: JobFuture
     size: int
 
 
@@ -172,6 +172,8 @@ class Writer:
     lost_after: float = 900.0
     redactor: Redactor = UNREDACTED
     prices: Prices = field(default_factory=Prices)
+    spared: Callable[[], Container[str]] = frozenset
+    """Sessions that are not lost, though nothing was said in them: their agents ask for orders."""
     at_end: Callable[[], None] = lambda: None
     """Called once the last write is committed, while the database is still open."""
     counts: WriterCounts = field(default_factory=WriterCounts)
@@ -557,7 +559,7 @@ class Writer:
         if self.clock_was_set(now):
             self.look_at = time.monotonic() + self.lost_after
             return
-        lose_silent(appender, text_of_time(now - self.lost_after))
+        lose_silent(appender, text_of_time(now - self.lost_after), self.spared())
 
     def make_room(self) -> bool:
         """Return some pages of what was deleted to the file system; all of them where it has need of them."""

@@ -28,7 +28,7 @@ from sessionstore.histogram import Histogram
 from sessionstore.log import faults
 from sessionstore.model.events import Event, decoded, now
 from sessionstore.model.problems import Problem, invalid, unavailable
-from sessionstore.store.broadcaster import Item, Piece, pieces
+from sessionstore.store.broadcaster import FeedItem, Piece, pieces
 from sessionstore.web.asgi import refuse
 from sessionstore.web.gate import Caller, Gate
 from sessionstore.web.openapi_models import problems
@@ -81,7 +81,7 @@ class Wanted(msgspec.Struct, frozen=True, dict=True):
         named = cls(None, known(sessions, since), known(users, since))
         return msgspec.structs.replace(named, everything=since) if named.is_nothing else named
 
-    def __call__(self, item: Event | Item) -> bool:
+    def __call__(self, item: Event | FeedItem) -> bool:
         if (self.types and item.type not in self.types) or (self.only_of and item.user_id not in self.only_of):
             return False
         since = earliest(self.everything, self.sessions.get(item.session_id), self.users.get(item.user_id))

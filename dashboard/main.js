@@ -1,9 +1,10 @@
 /* The page: its views, how they are drawn, and the start. */
 import { analytics } from "./analytics.js";
+import { asks, tell } from "./asks.js";
 import { at, setCurrent } from "./dom.js";
 import { home } from "./home.js";
 import "./keys.js";
-import { live, state } from "./live.js";
+import { live } from "./live.js";
 import "./login.js";
 import * as Model from "./model.js";
 import { arrive, drawing, route, schedule, views } from "./route.js";
@@ -14,12 +15,13 @@ import { table } from "./sessions.js";
 Object.assign(views, { home, sessions: table, session, search, analytics });
 
 drawing.draw = () => {
-  const isOut = !at("login").hidden, waiting = state.stats?.sessions.waiting ?? 0, view = views[route.view];
+  const isOut = !at("login").hidden, waiting = asks.open().length, view = views[route.view];
   document.body.dataset.out = isOut;
   for (const name of Object.keys(views)) at(name).hidden = isOut || route.view !== name;
   for (const a of document.querySelectorAll(".bar nav a")) setCurrent(a, a.dataset.view === route.view, "page");
   document.title = Model.title(waiting, view.name?.());
   drawFavicon(waiting);
+  tell();
   if (!isOut) view.draw?.();
 };
 function drawFavicon(waiting) {

@@ -1,0 +1,149 @@
+/* What agents ask of people: answered from wherever it is shown, told where nobody looks, gone when answered elsewhere; and orders. */
+import { Refused, asked, fetched, of, query } from "./api.js";
+import { toolBlocks } from "./blocks.js";
+import { askPerson, note } from "./doing.js";
+import { at, el, slot, timeText } from "./dom.js";
+import { server, state } from "./live.js";
+import * as Model from "./model.js";
+import { text } from "./model.js";
+import { go, route, schedule, views } from "./route.js";
+
+const FRESH = 5000;        // milliseconds after which it is asked again whether somebody waits for an answer
+export const asks = {
+  served: new Map(), answered: new Set(), opened: "", asking: null, last: 0, shown: null, list: [],
+  /** Those that are open, oldest first; the same list while nothing has changed. */
+  open() {
+    if (this.shown?.cards === state.cards && this.shown.served === this.served && this.shown.answered === this.answered.size) return this.list;
+    this.shown = { cards: state.cards, served: this.served, answered: this.answered.size };
+    return this.list = Model.openAsks(state.cards, this.served, this.answered);
+  },
+  async refresh() {
+    const asking = this.asking = {};
+    this.last = performance.now();
+    const { items } = await asked("api/asks?limit=500").catch(() => ({ items: [] }));
+    if (this.asking === asking) this.served = new Map(items.map((ask) => [ask.askId, ask]));
+  },
+  /** Whether somebody waits for the answer, and this person may give it. */
+  can: (ask) => ask.canAnswer === true && document.body.dataset.role !== "read",
+  /** The row that is looked into shows all of what is asked. */
+  drawOpened(row, ask) {
+    const place = slot(row, "all"), isOpen = this.opened === ask.askId;
+    slot(row, "what").setAttribute("aria-expanded", isOpen);
+    place.hidden = !isOpen;
+    if (!isOpen || place.dataset.of === `${ask.askId} ${Boolean(ask.input)}`) return;
+    place.dataset.of = `${ask.askId} ${Boolean(ask.input)}`;
+    place.replaceChildren(...(ask.tool && Model.isObject(ask.input) ? toolBlocks(ask.tool, ask.input) : [el("p", "prose", Model.plain(ask.text))]));
+  },
+  toggle(id) { this.opened = this.opened === id ? "" : id; schedule(); },
+  find: (id) => asks.open().find((ask) => ask.askId === id),
+  async answer(id, body) {
+    this.answered.add(id);
+    schedule();
+    if (await controlled(() => asked(`api/asks/${encodeURIComponent(id)}/answer`, { method: "POST", body }),
+      { allow: "Allowed.", deny: "Denied.", answer: "Answered." }[body.decision])) return;
+    this.answered.delete(id);
+    await this.refresh();
+    schedule();
+  },
+  allow(ask) { return this.answer(ask.askId, { decision: "allow" }); },
+  deny(ask) { return this.answer(ask.askId, { decision: "deny" }); },
+  /** Words for the agent: the answers to its questions, or why not and what to do instead. Asked before one types whether somebody waits. */
+  async reply(ask) {
+    await this.refresh();
+    const now = this.find(ask.askId), questions = Model.questionsOf(ask), isDenial = ["permission", "plan", "budget"].includes(ask.kind);
+    schedule();
+    if (!now || !this.can(now)) { note("Nobody waits for this answer any more.", true); return; }
+    at("ask").dataset.ask = ask.askId;
+    const said = await askPerson({ title: isDenial ? "Not so, but" : "Answer", words: Model.upTo(Model.askText(ask), 600), yes: isDenial ? "Deny with these words" : "Answer",
+      fields: isDenial ? [{ name: "message", label: "What the agent is told", isLong: true }]
+        : questions.map(({ question, options }, place) => ({ name: `answer ${place}`, label: Model.oneLine(question) || "Answer", offers: options })) });
+    delete at("ask").dataset.ask;
+    if (!said) return;
+    const words = questions.map((_, place) => said[`answer ${place}`]);
+    await this.answer(ask.askId, isDenial ? { decision: "deny", message: said.message } : { decision: "answer", message: words.join("\n"),
+      answers: Object.fromEntries(questions.map(({ question }, place) => [question, words[place]])) });
+  },
+  /** The keys a, d, r: about the ask that one is at, else the only one. */
+  key(name) {
+    const row = document.activeElement?.closest("[data-ask]"), open = this.open(), ask = row ? this.find(row.dataset.ask) : open.length === 1 ? open[0] : null;
+    if (ask && (name === "toggle" || this.can(ask))) this[name](name === "toggle" ? ask.askId : ask);
+  },
+};
+/** Do what only a token of the role control may; where there is none yet, it is asked for once. */
+async function controlled(act, done) {
+  try { await act(); note(done); return true; } catch (error) {
+    if (!(error instanceof Refused) || ![401, 403].includes(error.status)) { note(error.message, true); return false; }
+    const said = await askPerson({ title: "A token that may answer", words: `Answers and orders are never open. The server keeps such a token in ${server?.storage ?? "its folder"}/tokens/control.`,
+      yes: "Use it", fields: [{ name: "token", label: "Token", type: "password" }] });
+    if (!said) return false;
+    try { await fetched("api/login", { method: "POST", body: { token: said.token.trim() } }); } catch (wrong) { note(wrong.message, true); return false; }
+    return controlled(act, done);
+  }
+}
+document.addEventListener("click", (event) => {
+  const does = event.target.closest("[data-does]")?.dataset.does, ask = does && asks.find(event.target.closest("[data-ask]").dataset.ask);
+  if (ask) { event.preventDefault(); asks[does](does === "toggle" ? ask.askId : ask); }
+});
+setInterval(async () => {
+  if (document.body.dataset.out === "true" || performance.now() - asks.last < FRESH || !(state.stats?.sessions.waiting || asks.served.size)) return;
+  await asks.refresh();
+  const id = at("ask").open && at("ask").dataset.ask, ask = id && asks.find(id);
+  if (id && !(ask && asks.can(ask))) at("ask").querySelector("p").textContent = "This was answered elsewhere, or nobody waits for it any more.";
+  schedule();
+}, FRESH);
+
+// ---- told when nobody looks
+
+const told = { ids: new Set(), timer: null, note: null };
+const isTold = () => { try { return localStorage.getItem("notify") === "yes" && Notification.permission === "granted"; } catch { return false; } };
+/** One notice for all that came within a second; it goes when nothing of it is open any more. */
+export function tell() {
+  const open = asks.open(), ids = new Set(open.map((ask) => ask.askId)), isNew = [...ids].some((id) => !told.ids.has(id));
+  told.ids = ids;
+  if (!open.length) { told.note?.close(); told.note = null; clearTimeout(told.timer); told.timer = null; }
+  if (isNew && document.hidden && isTold()) told.timer ??= setTimeout(() => {
+    told.timer = null;
+    const now = asks.open();
+    if (!now.length) return;
+    const lines = now.slice(-3).map((ask) => `${Model.nameOf(state.cards.get(ask.sessionId) ?? ask)}: ${Model.oneLine(Model.askText(ask))}`);
+    told.note = new Notification(now.length === 1 ? "An agent asks" : `${now.length} agents ask`, { body: lines.join("\n"), tag: "asks" });
+    told.note.onclick = () => { focus(); go({ view: "home" }); };
+  }, 1000);
+}
+export async function notify() {
+  if (isTold()) { localStorage.setItem("notify", "no"); note("You are not told any more."); return; }
+  const isGranted = globalThis.Notification && await Notification.requestPermission() === "granted";
+  if (isGranted) localStorage.setItem("notify", "yes");
+  note(isGranted ? "You are told when an agent asks and this page is not in sight." : "This browser does not allow it.", !isGranted);
+}
+
+// ---- orders
+
+const ORDERS = { __proto__: null, stop: ["Stop", "The agent is told to stop, and why."], pause: ["Pause", "It waits before its next step until it is released."],
+  say: ["Say", "The agent reads these words before its next step."] };
+/** What a person orders of a session, and what became of it. */
+export async function order(sessionId, name) {
+  const [title, words] = ORDERS[name], said = await askPerson({ title, words, yes: title, isDanger: name === "stop",
+    fields: name === "pause" ? [] : [{ name: "text", label: name === "stop" ? "Why" : "Words", isLong: true }] });
+  if (said) await ordered(sessionId, { order: name, ...said });
+}
+const ordered = async (sessionId, body) => { if (await controlled(() => asked(of(sessionId, "/orders"), { method: "POST", body }), "Ordered: it is carried out at its next step.")) drawOrders.shown = ""; };
+const FATES = { __proto__: null, waiting: "not delivered yet", delivered: "delivered", expired: "expired", refused: "refused" };
+/** The orders of a session with their fate, the newest first; asked anew where it has changed. */
+export async function drawOrders(place, metadata) {
+  const key = `${metadata.sessionId} ${metadata.lastCursor}`;
+  if (drawOrders.shown === key) return;
+  drawOrders.shown = key;
+  const answer = await asked(of(metadata.sessionId, "/orders")).catch(() => ({ items: [] })), items = (answer.items ?? []).slice(-3).reverse();
+  place.hidden = !items.length;
+  place.replaceChildren(...items.map((one) => {
+    const line = el("li", "row", el("b", "", Model.words(one.order)), el("span", "cut grow", text(one.text)), el("span", "faint", [FATES[one.status] ?? one.status, timeText(one.at ?? one.since)].filter(Boolean).join(" · ")));
+    if (one.order === "pause" && one.status === "delivered" && !one.released) {
+      const free = el("button", "", "Release");
+      free.onclick = () => ordered(metadata.sessionId, { order: "release", orderId: one.orderId });
+      line.append(free);
+    }
+    return line;
+  }));
+}
+void [query, route, views];

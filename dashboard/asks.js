@@ -1,12 +1,12 @@
 /* What agents ask of people: answered from wherever it is shown, told where nobody looks, gone when answered elsewhere; and orders. */
-import { Refused, asked, fetched, of, query } from "./api.js";
+import { Refused, asked, fetched, of } from "./api.js";
 import { toolBlocks } from "./blocks.js";
 import { askPerson, note } from "./doing.js";
 import { at, el, slot, timeText } from "./dom.js";
 import { server, state } from "./live.js";
 import * as Model from "./model.js";
 import { text } from "./model.js";
-import { go, route, schedule, views } from "./route.js";
+import { go, route, schedule } from "./route.js";
 
 const FRESH = 5000;        // milliseconds after which it is asked again whether somebody waits for an answer
 export const asks = {
@@ -35,7 +35,7 @@ export const asks = {
     place.replaceChildren(...(ask.tool && Model.isObject(ask.input) ? toolBlocks(ask.tool, ask.input) : [el("p", "prose", Model.plain(ask.text))]));
   },
   toggle(id) { this.opened = this.opened === id ? "" : id; schedule(); },
-  find: (id) => asks.open().find((ask) => ask.askId === id),
+  find: (id) => asks.served.get(id) ?? asks.open().find((ask) => ask.askId === id),
   async answer(id, body) {
     this.answered.add(id);
     schedule();
@@ -81,6 +81,8 @@ async function controlled(act, done) {
   }
 }
 document.addEventListener("click", (event) => {
+  const name = event.target.closest("[data-order]")?.dataset.order;
+  if (name) order(route.id, name);
   const does = event.target.closest("[data-does]")?.dataset.does, ask = does && asks.find(event.target.closest("[data-ask]").dataset.ask);
   if (ask) { event.preventDefault(); asks[does](does === "toggle" ? ask.askId : ask); }
 });
@@ -122,7 +124,7 @@ export async function notify() {
 const ORDERS = { __proto__: null, stop: ["Stop", "The agent is told to stop, and why."], pause: ["Pause", "It waits before its next step until it is released."],
   say: ["Say", "The agent reads these words before its next step."] };
 /** What a person orders of a session, and what became of it. */
-export async function order(sessionId, name) {
+async function order(sessionId, name) {
   const [title, words] = ORDERS[name], said = await askPerson({ title, words, yes: title, isDanger: name === "stop",
     fields: name === "pause" ? [] : [{ name: "text", label: name === "stop" ? "Why" : "Words", isLong: true }] });
   if (said) await ordered(sessionId, { order: name, ...said });
@@ -132,11 +134,11 @@ const FATES = { __proto__: null, waiting: "not delivered yet", delivered: "deliv
 /** The orders of a session with their fate, the newest first; asked anew where it has changed. */
 export async function drawOrders(place, metadata) {
   const key = `${metadata.sessionId} ${metadata.lastCursor}`;
-  if (drawOrders.shown === key) return;
+  place.hidden = metadata.ended !== null;
+  if (drawOrders.shown === key || place.hidden) return;
   drawOrders.shown = key;
   const answer = await asked(of(metadata.sessionId, "/orders")).catch(() => ({ items: [] })), items = (answer.items ?? []).slice(-3).reverse();
-  place.hidden = !items.length;
-  place.replaceChildren(...items.map((one) => {
+  place.querySelector("ol").replaceChildren(...items.map((one) => {
     const line = el("li", "row", el("b", "", Model.words(one.order)), el("span", "cut grow", text(one.text)), el("span", "faint", [FATES[one.status] ?? one.status, timeText(one.at ?? one.since)].filter(Boolean).join(" · ")));
     if (one.order === "pause" && one.status === "delivered" && !one.released) {
       const free = el("button", "", "Release");
@@ -146,4 +148,3 @@ export async function drawOrders(place, metadata) {
     return line;
   }));
 }
-void [query, route, views];

@@ -3,7 +3,7 @@ import { asks } from "./asks.js";
 import { clock, el, fill, make, since, slot, sync } from "./dom.js";
 import { state } from "./live.js";
 import * as Model from "./model.js";
-import { ago, oneLine, statusWords, text } from "./model.js";
+import { ago, oneLine, text } from "./model.js";
 import { sessionHash } from "./route.js";
 
 export const waitsSince = (card) => `for ${since(card.attention?.since ?? card.updated)}`.replace("for now", "now");
@@ -23,7 +23,7 @@ export function drawRow(row, card) {
     row.dataset.pinned = card.pinned === true;
     const a = slot(row, "name"), doing = doingOf(card), place = [Model.project(card), Model.branchOf(card), card.userId === "unknown" ? "" : card.userId, Model.hostOf(card)];
     a.href = sessionHash(card.sessionId);
-    fill(row, { status: statusWords(card), name: Model.nameOf(card), id: Model.idOf(card), doing: doing || " ", ...Model.figuresOf(card),
+    fill(row, { status: STATES[is] ?? ASKS[card.attention?.reason] ?? (is === "asks" ? "asks" : card.status), name: Model.nameOf(card), id: Model.idOf(card), doing: doing || " ", ...Model.figuresOf(card),
       agents: card.agentsActive ? Model.few(card.agentsActive, "agent") : "", goals: card.goals ? `${card.goalsCompleted ?? 0}/${card.goals}` : "" });
     slot(row, "doing").classList.toggle("bad", ["failed", "error", "lost"].includes(is));
     slot(row, "status").dataset.is = is;
@@ -34,8 +34,8 @@ export function drawRow(row, card) {
 }
 
 /** An open ask: who, where, what to the letter, since when; and what a person can do about it. */
-export function drawAsk(row, ask) {
-  const card = state.cards.get(ask.sessionId) ?? { sessionId: ask.sessionId, userId: "unknown" }, what = Model.askText(ask), a = slot(row, "name");
+export function drawAsk(row, ask, card = state.cards.get(ask.sessionId) ?? { sessionId: ask.sessionId, userId: "unknown" }) {
+  const what = Model.askText(ask), a = slot(row, "name");
   const agent = ask.agentId ? Model.agentName({ agentId: ask.agentId, type: state.names.get(`${ask.sessionId} ${ask.agentId}`) }) : "";
   row.dataset.ask = ask.askId;
   row.dataset.is = ask.kind === "error" ? "error" : "asks";
@@ -49,12 +49,13 @@ export function drawAsk(row, ask) {
   slot(row, "what").title = what.length > 80 ? what : "";
   asks.drawOpened(row, ask);
 }
+const STATES = { __proto__: null, idle: "at prompt", error: "stopped" };
 const ASKS = { __proto__: null, permission: "permission", question: "question", plan: "plan", elicitation: "form", interrupt: "decision", budget: "budget" };
 
 /** The asks of one session, each in its own line; nothing of one that asks nothing. */
 export function drawAsks(place, card) {
-  const open = asks.open().filter((ask) => ask.sessionId === card.sessionId);
+  const open = card.sessionId ? Model.openAsks(new Map([[card.sessionId, card]]), asks.served, asks.answered).filter((ask) => ask.sessionId === card.sessionId) : [];
   place.hidden = !open.length;
   place.dataset.is = card.attention?.error ? "bad" : "";
-  sync(slot(place, "asks"), open, (ask) => ask.askId, () => make("t-ask"), drawAsk);
+  sync(slot(place, "asks"), open, (ask) => ask.askId, () => make("t-ask"), (row, ask) => drawAsk(row, ask, card));
 }

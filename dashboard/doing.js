@@ -1,6 +1,6 @@
 /* What a person does: sessions made, ended, tagged, deleted; and what they are asked and told for it. */
 import { Refused, asked, of } from "./api.js";
-import { at, button, clock, el } from "./dom.js";
+import { at, button, clock, el, slot } from "./dom.js";
 import { count } from "./model.js";
 import { go } from "./route.js";
 
@@ -69,11 +69,18 @@ export async function finalize(session) {
 const setMetadata = async (session, body, done) => {
   if (await attempt(() => asked(of(session.id, "/metadata"), { method: "PATCH", body }), done)) session.read();
 };
-export async function rename(session) {
-  const { title } = session.document.metadata;
-  const said = await askPerson({ title: "Rename this session", words: "A name that a person gave stays, whatever the agent calls itself.",
-    yes: "Rename", fields: [{ name: "title", label: "Name", value: typeof title === "string" ? title : "" }] });
-  if (said) await setMetadata(session, { title: said.title.trim() || null }, "The name was saved.");
+/** The name becomes a field in its place: Enter keeps what is in it, Escape leaves it. A person's name stays, whatever the agent says. */
+export function rename(session) {
+  const heading = slot(session.root, "name"), field = el("input", "rename");
+  if (heading.nextElementSibling.matches(".rename")) return;
+  Object.assign(field, { value: heading.textContent, ariaLabel: "Name", maxLength: 500 });
+  field.onkeydown = (event) => {
+    if (event.key === "Enter") setMetadata(session, { title: field.value.trim() || null }, "The name was saved.");
+    if (["Enter", "Escape"].includes(event.key)) { event.stopPropagation(); field.onblur = null; field.remove(); }
+  };
+  field.onblur = () => field.remove();
+  heading.after(field);
+  field.select();
 }
 export const pin = (session) => setMetadata(session, { pinned: session.document.metadata.pinned !== true });
 export async function addNote(session) {

@@ -1,4 +1,5 @@
 /* What stands above the tabs of a session: its status, what it asks, how it ended, and facts about it. */
+import { drawOrders } from "../asks.js";
 import { drawAsks, waitsSince } from "../cards.js";
 import { clock, el, fill, link, slot, timeText } from "../dom.js";
 import * as Model from "../model.js";
@@ -15,6 +16,7 @@ export function drawHead(session) {
     asked: metadata.status === "waiting" ? waitsSince(metadata) : "", end: end && `${END_WORDS[metadata.status] ?? "Ended"}: ${end}` });
   slot(root, "end").dataset.status = metadata.status;
   drawAsks(slot(root, "asks-line"), metadata, session.about().names);
+  drawOrders(slot(root, "orders"), metadata);
   root.querySelector("[data-do=finalize]").hidden = metadata.ended !== null;
   drawTabs(session);
   slot(root, "name").dataset.from = text(metadata.titleFrom);

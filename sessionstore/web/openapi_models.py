@@ -73,6 +73,7 @@ class Active(Metadata, kw_only=True):
 
     last_prompt: str | None
     last_action: Document | None
+    errors: Annotated[int, msgspec.Meta(description="Failures among its last 50 responses")]
     goals_completed: int
     agents_active: int
 

@@ -71,6 +71,7 @@ export const home = {
     if (place.dataset.shown !== (place.dataset.shown = said ? `${refresh.failed} ${route.query.status} ${state.stats?.total}` : "")) place.replaceChildren(...(said ? [said] : []));
     at("groups").classList.toggle("long", isTable);
     if (said) { at("groups").replaceChildren(); table.rows.clear(); table.set([]); return; }
+    if (isTable && at("groups").querySelector(".group")) at("groups").replaceChildren();
     if (isTable) table.set(Model.listOf(sections, folded));
     else this.drawCards(sections);
   },

@@ -69,7 +69,7 @@ function facet(title, name, hits, valueOf) {
   for (const { event } of hits) counts.set(valueOf(event), (counts.get(valueOf(event)) ?? 0) + 1);
   if (counts.size < 2 && !route.query[name]) return null;
   const chosen = route.query[name], words = (value) => name === "session" ? Model.nameOf(cardOf(value) ?? { sessionId: value }) : Model.words(value.replace("kind:", ""));
-  return el("section", "", el("h3", "", title), el("ul", "", ...[...counts].sort((a, b) => b[1] - a[1]).slice(0, 8).map(([value, number]) =>
+  return el("section", "", el("h2", "", title), el("ul", "", ...[...counts].sort((a, b) => b[1] - a[1]).slice(0, 8).map(([value, number]) =>
     el("li", "", button(`${name === "user" ? value : words(value)}  ${number}`, () => turn({ [name]: chosen === value ? "" : value }), "plain cut")))),
     ...(chosen ? [button("All", () => turn({ [name]: "" }), "plain")] : []));
 }
@@ -81,7 +81,7 @@ function hitOf({ event, marked }) {
   icon(row, name);
   row.firstElementChild.href = Model.hashOf({ view: "session", id: event.sessionId, tab: "log", query: { entry: event.cursor } });
   fill(row, { title, time: timeText(event.timestamp) });
-  const parts = isHere ? line.split(new RegExp(`(${found.map((word) => word.replace(/[^\\p{L}\\p{N}]/gu, "\\$&")).join("|")})`, "giu")) : marked;
+  const parts = isHere ? line.split(new RegExp(`(${found.map((word) => word.replace(/[\\^$.*+?()[\]{}|\/]/g, "\\$&")).join("|")})`, "giu")) : marked;
   slot(row, "snippet").append(...parts.map((part, number) => number % 2 ? el("mark", "", part) : fit(part)));
   return row;
 }

@@ -65,7 +65,7 @@ export function sectionsOf(cards, asks, { status = "", group = "", sort = "", wo
   const isHere = (ask) => { const card = cards.get(ask.sessionId); return card ? fits(card) : !sought; };
   if (["failed", "lost"].includes(status)) return [{ key: status, title: status === "lost" ? "Lost" : "Failed", cards: sorted(all.filter((card) => card.status === status), sort) }];
   const grouped = GROUPS[group]?.[1], unseen = unseenOf(new Map(all.map((card) => [card.sessionId, card])), seen);
-  const running = grouped ? groupsOf([...live, ...unseen.filter((card) => rankOf(card) < 4)], group, grouped)
+  const running = grouped ? groupsOf([...unseen.filter((card) => rankOf(card) < 4), ...live], group, grouped)
     : [{ key: "running", title: "Running", cards: live.filter((card) => card.status === "active") }];
   return [{ key: "asks", title: "Waiting for you", asks: asks.filter(isHere) }, ...running,
     ...(grouped ? [] : [{ key: "idle", title: "At the prompt", cards: live.filter((card) => stateOf(card) === "idle") }]),

@@ -4,4 +4,5 @@ claude_code  the payloads of Claude Code's hooks
 otlp         OpenTelemetry's requests, decoded
 telemetry    their records, as lines of a batch
 transcripts  lines of conversations: what they used
+conversation  these lines, and events, as messages that people read
 """

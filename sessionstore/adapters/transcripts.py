@@ -43,14 +43,19 @@ class ModelMessage(msgspec.Struct):
     usage: MessageUsage | None = None
 
 
-class AssistantLine(msgspec.Struct, rename="camel"):
-    """Of a line of a conversation what says what a request used."""
+class Envelope(msgspec.Struct, rename="camel"):
+    """Of a line what says when it was written, and about what."""
 
-    message: ModelMessage
     request_id: str | None = None
     agent_id: str | None = None
     prompt_id: str | None = None
     timestamp: str | None = None
+
+
+class AssistantLine(Envelope, rename="camel", kw_only=True):
+    """Of a line of a conversation what says what a request used."""
+
+    message: ModelMessage
 
 
 def reports_in(lines: bytes) -> list[Document]:
@@ -68,7 +73,12 @@ def report_in(line: bytes) -> Document | None:
         said: AssistantLine = decoded(line, AssistantLine)
     except (Problem, msgspec.ValidationError, RecursionError):
         return None
-    message, usage = said.message, said.message.usage
+    return report_of(said, said.message)
+
+
+def report_of(said: Envelope, message: ModelMessage) -> Document | None:
+    """What an answer of a model says of its request; None: nothing."""
+    usage = message.usage
     key = said.request_id or message.id
     if usage is None or not key or message.model in (None, SYNTHETIC):
         return None

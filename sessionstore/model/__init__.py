@@ -6,6 +6,7 @@ names        what people know a session by: title, project
 folds        what an event does to a document
 endings      how a session ended
 delegations  which call a sub-agent is of
+conversation  what was said, as people read it
 rights       whose a write is, and the bounds of a token
 events       ids, times, JSON, the event and its draft
 redaction    secrets, taken out before anything is stored

@@ -22,4 +22,5 @@ reader           read-only connections and every query of the API
 ledger           queries of what was used and what it cost
 intake           material by bounded pieces, in and out
 threads          checkpoints likewise
+places           lines of transcripts by their place
 """

@@ -20,6 +20,9 @@ fast_path        the hot routes
 telemetry        OTLP/HTTP: /v1/logs, /v1/metrics, /v1/traces
 usage            routes of what was used and what it cost
 transcripts      the lines of conversations
+conversation_pages  pages of what was said
+conversation_text  the same as Markdown, and as HTML
+conversation     the route for it
 checkpoints      the threads of LangGraph
 api              every other route
 pages            the dashboard, the documentation

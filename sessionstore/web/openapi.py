@@ -83,6 +83,19 @@ def described(
     return Described
 
 
+def tells_also(*media_types: str) -> type[Operation]:
+    """The operation of a handler whose answer may also be text of one of these."""
+
+    @dataclasses.dataclass
+    class TellsAlso(Operation):
+        def __post_init__(self) -> None:
+            response: Any = (self.responses or {})["200"]
+            text = OpenAPIMediaType(schema=Schema(type=OpenAPIType.STRING))
+            response.content = {**(response.content or {}), **dict.fromkeys(media_types, text)}
+
+    return TellsAlso
+
+
 def takes(
     shape: type[msgspec.Struct],
     *media_types: str,

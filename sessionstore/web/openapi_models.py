@@ -9,6 +9,7 @@ from litestar.openapi.datastructures import ResponseSpec
 from msgspec import UNSET, UnsetType
 
 from sessionstore.analytics.catalogue import CannedQuery
+from sessionstore.model.conversation import Message
 from sessionstore.model.events import EventType
 from sessionstore.model.folds import Document
 from sessionstore.model.problems import MEDIA_TYPE, title
@@ -552,6 +553,27 @@ class ThreadPage(Shape, kw_only=True):
 
     items: list[Thread]
     next_after: str | None
+
+
+class SubAgent(Shape, kw_only=True):
+    """An agent that has a conversation of its own: `?agentId=`."""
+
+    agent_id: str
+    agent_type: str | None
+    task: str | None
+    tool_use_id: str | None
+
+
+class Conversation(msgspec.Struct, kw_only=True):
+    """What was said: `nextAfter` goes on, also after an empty page, and `more` says that there is more already.
+    `isAnew`: `after` was of what is not there any more, and these are the first messages."""
+
+    source: Literal["transcript", "events"] = msgspec.field(name="from")
+    items: list[Message]
+    next_after: str = msgspec.field(name="nextAfter")
+    more: bool
+    is_anew: bool = msgspec.field(name="isAnew")
+    agents: list[SubAgent]
 
 
 class ProblemShape(Shape, kw_only=True):

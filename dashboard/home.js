@@ -12,12 +12,12 @@ import { drawWelcome } from "./welcome.js";
 
 const VIEWS = { __proto__: null, "": "Rows", cards: "Cards", board: "Board", feed: "Feed" };
 const MOST = 100;          // cards of a section that are shown at once
-const ROOM = 1000;         // live sessions that are shown; beyond, the list of all has them
+const ROOM = [60, 1000];   // live sessions that are asked for at first, so that they are soon there; and at most
 const STATUS_WORDS = { __proto__: null, waiting: "waiting for a person", active: "running" };
 const folded = new Set(kept("folded", []));
 let seen = kept("seen", { upTo: 0, ids: [] });
 export const home = {
-  frozen: null, seen: 0, items: [],
+  frozen: null, seen: 0, room: ROOM[0],
   arrive(last) {
     if (last?.view !== "home" || last.query.status !== route.query.status) refresh.now();
     for (const tile of document.querySelectorAll(".tile")) {
@@ -105,8 +105,9 @@ export const home = {
   /** What home is made of, asked anew. */
   async answers() {
     const { status } = route.query, ended = (limit, ...which) => asked(`api/sessions?${new URLSearchParams([...which.map((one) => ["status", one]), ["limit", limit], ["details", "true"]])}`);
-    const [stats, going, bad, well] = await Promise.all([asked("api/query/stats"), asked(`api/query/active?limit=${ROOM}`),
+    const [stats, going, bad, well] = await Promise.all([asked("api/query/stats"), asked(`api/query/active?limit=${this.room}`),
       ...(["failed", "lost"].includes(status) ? [ended(200, status)] : [ended(60, "failed", "lost")]), ended(30, "completed", "cancelled"), asks.refresh()]);
+    if (going.length === ROOM[0] && this.room === ROOM[0]) { this.room = ROOM[1]; refresh.soon(); }
     const active = new Set(going.map((card) => card.sessionId));
     return { stats, cards: [...going, ...[...bad.items, ...well.items].filter((card) => !active.has(card.sessionId))] };
   },

@@ -42,7 +42,18 @@ from sessionstore.settings import BadSetting, Settings, read_settings
 from sessionstore.store.folder import close_to_others, doubt_about
 from sessionstore.store.owner import CannotStart, own_folder
 from sessionstore.store.schema import DatabaseUnusable
-from sessionstore.web import api, checkpoints, conversation, datasette_mount, live, pages, telemetry, transcripts, usage
+from sessionstore.web import (
+    api,
+    checkpoints,
+    control,
+    conversation,
+    datasette_mount,
+    live,
+    pages,
+    telemetry,
+    transcripts,
+    usage,
+)
 from sessionstore.web.asgi import Heads, Receive, Scope, Send, Undecoded
 from sessionstore.web.fast_path import FastPath
 from sessionstore.web.forwarded import Forwarded
@@ -60,7 +71,7 @@ SWITCH_INTERVAL = 0.0005
 With Python's 0.005 a commit takes 12 ms under load, nearly all of it waiting."""
 
 
-ROOMS = (api, transcripts, conversation, checkpoints, telemetry, usage, live, pages, datasette_mount)
+ROOMS = (api, transcripts, conversation, checkpoints, telemetry, usage, control, live, pages, datasette_mount)
 """Of the routes."""
 
 
@@ -146,6 +157,8 @@ def facts(settings: Settings, port: int, tokens: Tokens) -> dict[str, str]:
         )
     elif tokens:
         access = "by the tokens that are set"
+    elif controls := tokens.made("control"):
+        access += f"; who answers and orders needs the token in {controls}"
     if short := tokens.short():
         access += f"; too short, and may be guessed: {', '.join(short)}"
     return {"Dashboard": dashboard, "API": f"{at}/schema", "Data": str(settings.directory), "Access": access}

@@ -148,10 +148,59 @@ CREATE TABLE asks (
   tool        TEXT,
   input       TEXT,                            -- of the call
   exactness   INTEGER NOT NULL,                -- 3: names its call or itself; 2: its tool; 0: not even who asks
-  is_logged   INTEGER NOT NULL                 -- 0: by a metadata_updated
+  is_logged   INTEGER NOT NULL,                -- 0: by a metadata_updated
+  deadline    TEXT                             -- when the asker gives up
 ) STRICT;
 
-CREATE INDEX asks_by_session ON asks (session_id, cursor);
+CREATE INDEX asks_by_session  ON asks (session_id, cursor);
+CREATE INDEX asks_by_deadline ON asks (deadline) WHERE deadline IS NOT NULL;
+
+/* Events that asked what was open already: whoever waits for an answer may name any of them. */
+CREATE TABLE retold_asks (
+  cursor      INTEGER PRIMARY KEY,
+  session_id  TEXT NOT NULL REFERENCES sessions ON DELETE CASCADE,
+  ask         INTEGER NOT NULL                 -- cursor of the event that asked first
+) STRICT;
+
+CREATE INDEX retold_asks_by_session ON retold_asks (session_id);
+
+/* Asks that are not open any more. */
+CREATE TABLE ended_asks (
+  cursor      INTEGER PRIMARY KEY,             -- as in asks, and so are the others
+  session_id  TEXT NOT NULL REFERENCES sessions ON DELETE CASCADE,
+  told        INTEGER NOT NULL,
+  agent_id    TEXT,
+  reason      TEXT NOT NULL,
+  tool_use_id TEXT,
+  deadline    TEXT,
+  ended       INTEGER NOT NULL,                -- cursor of the event that ended it
+  status      TEXT NOT NULL                    -- closed: by a word of the agent, its end, or the deadline
+              CHECK (status IN ('answered', 'closed'))
+) STRICT;
+
+CREATE INDEX ended_asks_by_session ON ended_asks (session_id, cursor);
+
+/* What the agent's side is to carry out: an order, or the answer to an ask. It is offered until it is said what became
+   of it; a pause until it is released. What it says stands in the event. */
+CREATE TABLE orders (
+  cursor      INTEGER PRIMARY KEY,             -- of the `ordered` or `answered`
+  session_id  TEXT NOT NULL REFERENCES sessions ON DELETE CASCADE,
+  order_id    TEXT NOT NULL,                   -- its event_id
+  kind        TEXT NOT NULL CHECK (kind IN ('answer', 'stop', 'pause', 'release', 'say')),
+  agent_id    TEXT,                            -- whom it is for; null: whoever is at work in the session
+  about       INTEGER,                         -- cursor of the ask that is answered, of the pause that is released
+  expires     TEXT,
+  status      TEXT NOT NULL DEFAULT 'waiting'
+              CHECK (status IN ('waiting', 'delivered', 'expired', 'refused')),
+  settled     INTEGER,                         -- cursor of the event that made it so
+  is_open     INTEGER NOT NULL DEFAULT 1       -- 1: it is offered
+              CHECK (is_open IN (0, 1))
+) STRICT;
+
+CREATE UNIQUE INDEX orders_by_id ON orders (session_id, order_id);
+CREATE INDEX open_orders         ON orders (session_id, cursor) WHERE is_open;
+CREATE INDEX orders_by_about     ON orders (about) WHERE about IS NOT NULL;
+CREATE INDEX orders_by_expiry    ON orders (expires) WHERE is_open AND expires IS NOT NULL;
 
 ------------------------------------------------------------------------------
 -- Derived: the lists of the state document, as rows
@@ -229,8 +278,9 @@ CREATE TABLE usage (
   agent_id              TEXT,                      -- who asked the model; null for the main agent
   prompt_id             TEXT,                      -- what it was about
   source                TEXT NOT NULL,             -- transcript, sdk, otlp_logs, otlp_spans, otlp_metrics, or a caller's word
-  grade                 INTEGER NOT NULL,          -- of the source: 1 transcript, sdk; 2 logs; 3 others; 4 spans; 5 metrics
-  family                INTEGER NOT NULL           -- of sources with a key in common: 1 transcript, sdk, logs; else the grade
+  grade                 INTEGER NOT NULL,          -- of the source: 1 transcript, sdk; 2 logs, and spans that name the
+                                                   --   request; 3 others; 4 spans; 5 metrics
+  family                INTEGER NOT NULL           -- of sources with a key in common: 1 the first two; else the grade
                         GENERATED ALWAYS AS (iif(grade < 3, 1, grade)),
   provider              TEXT,
   model                 TEXT,
@@ -277,6 +327,17 @@ CREATE TABLE usage_sums (
 ) STRICT, WITHOUT ROWID;
 
 CREATE INDEX usage_sums_by_time ON usage_sums (quarter);
+
+/* How full the context of a session's main agent is, as each source of that says. */
+CREATE TABLE contexts (
+  session_id   TEXT NOT NULL REFERENCES sessions ON DELETE CASCADE,
+  source       TEXT NOT NULL,                      -- hook, or as in the ledger
+  at           TEXT NOT NULL,                      -- when it said so last
+  tokens       INTEGER,                            -- read and written with the newest request; null: nobody said
+  token_limit  INTEGER,                            -- that its model takes; null: nobody knows
+  compactions  INTEGER NOT NULL DEFAULT 0,         -- how often it was made smaller, as far as this source tells
+  PRIMARY KEY (session_id, source)
+) STRICT, WITHOUT ROWID;
 
 /* What was told of a budget, so that it is told once. */
 CREATE TABLE budget_crossings (
@@ -561,6 +622,7 @@ SELECT cursor, session_id, agent_id, type, kind, timestamp,
        coalesce(data ->> '$.agentId', agent_id) AS about_agent,
        data ->> '$.status' AS status,
        substr(data ->> '$.attentionId', 1, 200) AS closes_id,
+       strftime('%Y-%m-%dT%H:%M:%fZ', data ->> '$.attention.deadline') AS deadline,
        coalesce(json_array_length(data, '$.background_tasks'), 0) > 0 AS goes_on_behind,
        data ->> '$.machineMade' IS 1 OR EXISTS (               -- as a prompt: Claude Code's own words
          SELECT 1 FROM json_each('["task-notification>", "command-name>", "command-message>", "local-command-",
@@ -576,7 +638,7 @@ FROM events;
 CREATE VIEW repeated_asks AS
 SELECT w.cursor, a.cursor AS ask, w.exactness >= a.exactness AS is_as_exact
 FROM words w CROSS JOIN asks a ON a.session_id = w.session_id
-WHERE (a.reason = 'input') = (w.reason = 'input')
+WHERE (a.reason = 'input') = (w.reason = 'input') AND (a.reason = 'budget') = (w.reason = 'budget')
   AND CASE WHEN w.reason = 'input' THEN 1
            WHEN a.own_id IS NOT NULL AND w.own_id IS NOT NULL THEN a.own_id = w.own_id
            WHEN a.tool_use_id IS NOT NULL AND w.tool_use_id IS NOT NULL THEN a.tool_use_id = w.tool_use_id
@@ -589,11 +651,12 @@ WHERE (a.reason = 'input') = (w.reason = 'input')
            ELSE a.own_id IS w.own_id AND a.tool_use_id IS w.tool_use_id AND a.reason = w.reason
                 AND (a.message = w.message OR NOT (w.is_logged OR a.is_logged)) END;
 
-/* An event, and the open asks that it closes. */
+/* An event, and the open asks that it closes. That of a budget is only closed by who answers, or releases what is
+   paused; and a caller who says that nothing is waited for closes what is his own. */
 CREATE VIEW closed_asks AS
 SELECT w.cursor, a.cursor AS ask
 FROM words w CROSS JOIN asks a ON a.session_id = w.session_id
-WHERE CASE
+WHERE a.reason <> 'budget' AND (CASE
   WHEN w.kind = 'prompt' AND w.type = 'action' THEN a.agent_id IS w.agent_id
                                                     AND (a.reason = 'input' OR NOT w.is_machine_made)
   WHEN w.kind IN ('assistant_message', 'error') AND w.type = 'response' AND w.agent_id IS NULL
@@ -603,9 +666,11 @@ WHERE CASE
   WHEN w.type IN ('agent_completed', 'agent_updated')
     THEN a.agent_id = w.about_agent AND (w.type = 'agent_completed' OR w.status IN ('completed', 'failed', 'cancelled'))
   ELSE 0 END
-  OR w.asks_no_more AND CASE WHEN w.closes_id IS NULL THEN a.agent_id IS w.agent_id
-                               ELSE a.own_id IS w.closes_id END
-  OR w.kind IN ('tool_result', 'tool_error') AND w.agent_id IS NULL AND a.reason = 'input';
+  OR w.asks_no_more AND CASE WHEN w.closes_id IS NOT NULL THEN a.own_id IS w.closes_id
+                               ELSE a.agent_id IS w.agent_id AND (a.reason = 'input' OR
+                                 (SELECT e.actor FROM events e WHERE e.cursor = w.cursor)
+                                   IS (SELECT o.actor FROM events o WHERE o.cursor = a.cursor)) END
+  OR w.kind IN ('tool_result', 'tool_error') AND w.agent_id IS NULL AND a.reason = 'input');
 
 /* A result, an error or a refusal of a call, and the open asks that may have been about it: the oldest was. */
 CREATE VIEW settled_asks AS
@@ -646,13 +711,16 @@ END;
 CREATE VIEW asked AS SELECT cursor, session_id FROM asks;
 
 CREATE TRIGGER ask_told INSTEAD OF INSERT ON asked BEGIN
-  UPDATE asks SET (told, agent_id, reason, message, own_id, tool_use_id, tool, input, exactness, is_logged) = (
-    SELECT cursor, agent_id, reason, message, own_id, tool_use_id, tool, input, exactness, is_logged
+  INSERT INTO retold_asks
+  SELECT NEW.cursor, NEW.session_id, max(ask) FROM repeated_asks WHERE cursor = NEW.cursor HAVING max(ask) IS NOT NULL;
+  UPDATE asks SET (told, agent_id, reason, message, own_id, tool_use_id, tool, input, exactness, is_logged, deadline) = (
+    SELECT cursor, agent_id, reason, message, own_id, coalesce(tool_use_id, asks.tool_use_id), tool, input, exactness,
+           is_logged, coalesce(deadline, asks.deadline)
     FROM words WHERE cursor = NEW.cursor)
   WHERE cursor = (SELECT max(ask) FROM repeated_asks WHERE cursor = NEW.cursor AND is_as_exact);
   INSERT INTO asks
   SELECT NEW.cursor, NEW.session_id, NEW.cursor, w.agent_id, w.reason, w.message, w.own_id, w.tool_use_id, w.tool,
-         w.input, w.exactness, w.is_logged
+         w.input, w.exactness, w.is_logged, w.deadline
   FROM words w CROSS JOIN sessions s ON s.session_id = w.session_id
   WHERE w.cursor = NEW.cursor AND NOT (w.reason = 'input' AND w.agent_id IS NOT NULL)
     AND (s.status IN ('active', 'waiting') OR w.is_logged AND w.timestamp > s.ended)
@@ -668,6 +736,10 @@ CREATE TRIGGER ask_opened AFTER INSERT ON asks BEGIN
 END;
 
 CREATE TRIGGER ask_closed AFTER DELETE ON asks BEGIN
+  INSERT INTO ended_asks
+  SELECT OLD.cursor, OLD.session_id, OLD.told, OLD.agent_id, OLD.reason, OLD.tool_use_id, OLD.deadline, last_cursor,
+         iif((SELECT type FROM events WHERE cursor = last_cursor) = 'answered', 'answered', 'closed')
+  FROM sessions WHERE session_id = OLD.session_id AND OLD.reason <> 'input';
   UPDATE sessions SET status = 'active'
   WHERE session_id = OLD.session_id AND status = 'waiting'
     AND NOT EXISTS (SELECT 1 FROM asks WHERE session_id = OLD.session_id);
@@ -727,7 +799,9 @@ CREATE TRIGGER session_resumed INSTEAD OF INSERT ON changes WHEN NEW.type = 'ses
                                   coalesce(NEW.data ->> '$.metadata.source' IN ('startup', 'compact', 'clear'), 0)),
          parent_session = coalesce(parent_session, NEW.data ->> '$.parentSession')
   WHERE session_id = NEW.session_id;
-  DELETE FROM asks WHERE session_id = NEW.session_id;
+  DELETE FROM asks WHERE session_id = NEW.session_id AND reason <> 'budget';
+  UPDATE sessions SET status = 'waiting'
+  WHERE session_id = NEW.session_id AND EXISTS (SELECT 1 FROM asks WHERE session_id = NEW.session_id);
   DELETE FROM documents WHERE session_id = NEW.session_id AND name = 'final';
 END;
 
@@ -769,7 +843,7 @@ CREATE TRIGGER metadata_updated INSTEAD OF INSERT ON changes WHEN NEW.type = 'me
   WHERE session_id = NEW.session_id AND NEW.data ->> '$.status' IS NOT NULL;
   INSERT INTO asked SELECT NEW.cursor, NEW.session_id WHERE json_type(NEW.data, '$.attention') = 'object';
   INSERT INTO asks
-  SELECT NEW.cursor, NEW.session_id, NEW.cursor, NULL, 'input', '', NULL, NULL, NULL, NULL, 1, 0
+  SELECT NEW.cursor, NEW.session_id, NEW.cursor, NULL, 'input', '', NULL, NULL, NULL, NULL, 1, 0, NULL
   WHERE NEW.data ->> '$.status' = 'waiting' AND NOT EXISTS (SELECT 1 FROM asks WHERE session_id = NEW.session_id);
 END;
 
@@ -824,6 +898,66 @@ BEGIN
   UPDATE documents SET version = version + 1,
          document = state_after(document, NEW.type, NEW.patch, NEW.data, NEW.timestamp)
   WHERE session_id = NEW.session_id AND name = 'state';
+END;
+
+------------------------------------------------------------------------------
+-- Folding: answers and orders
+------------------------------------------------------------------------------
+
+/* An event that asked, whether it was the first to do so or not, and the ask. */
+CREATE VIEW named_asks AS
+SELECT e.session_id, e.event_id, coalesce(r.ask, e.cursor) AS ask
+FROM events e LEFT JOIN retold_asks r ON r.cursor = e.cursor;
+
+/* The answer to a budget's ask is carried out by the order that goes with it. */
+CREATE TRIGGER answered INSTEAD OF INSERT ON changes WHEN NEW.type = 'answered' BEGIN
+  INSERT INTO orders (cursor, session_id, order_id, kind, agent_id, about)
+  SELECT NEW.cursor, NEW.session_id, NEW.event_id, 'answer', a.agent_id, a.cursor
+  FROM named_asks n JOIN asks a ON a.cursor = n.ask AND a.reason NOT IN ('input', 'budget')
+  WHERE n.session_id = NEW.session_id AND n.event_id = NEW.data ->> '$.askId';
+  DELETE FROM asks WHERE reason <> 'input' AND cursor = (
+    SELECT ask FROM named_asks WHERE session_id = NEW.session_id AND event_id = NEW.data ->> '$.askId');
+END;
+
+CREATE TRIGGER ask_given_up INSTEAD OF INSERT ON changes WHEN NEW.type = 'ask_closed' BEGIN
+  DELETE FROM asks WHERE reason <> 'input' AND cursor = (
+    SELECT ask FROM named_asks WHERE session_id = NEW.session_id AND event_id = NEW.data ->> '$.askId');
+END;
+
+/* A pause may ask a person whether it goes on; whoever releases it has answered that. */
+CREATE TRIGGER ordered INSTEAD OF INSERT ON changes
+WHEN NEW.type = 'ordered' AND NEW.data ->> '$.order' IN ('stop', 'pause', 'release', 'say') BEGIN
+  INSERT INTO orders (cursor, session_id, order_id, kind, agent_id, about, expires)
+  SELECT NEW.cursor, NEW.session_id, NEW.event_id, NEW.data ->> '$.order', NEW.data ->> '$.agentId',
+         (SELECT cursor FROM orders WHERE session_id = NEW.session_id AND order_id = NEW.data ->> '$.releases'),
+         NEW.data ->> '$.expires'
+  FROM sessions WHERE session_id = NEW.session_id;
+  INSERT INTO asked SELECT NEW.cursor, NEW.session_id WHERE json_type(NEW.data, '$.attention') = 'object';
+  DELETE FROM asks WHERE NEW.data ->> '$.order' = 'release' AND reason = 'budget' AND cursor = (
+    SELECT cursor FROM orders WHERE session_id = NEW.session_id AND order_id = NEW.data ->> '$.releases');
+  UPDATE orders SET is_open = 0, status = iif(status = 'waiting', 'expired', status), settled = coalesce(settled, NEW.cursor)
+  WHERE NEW.data ->> '$.order' = 'release' AND kind = 'pause' AND is_open
+    AND session_id = NEW.session_id AND order_id = NEW.data ->> '$.releases';
+END;
+
+/* What was carried out was, whatever was thought of it before. */
+CREATE TRIGGER order_delivered INSTEAD OF INSERT ON changes WHEN NEW.type = 'order_delivered' BEGIN
+  UPDATE orders SET status = 'delivered', settled = NEW.cursor, is_open = is_open AND kind = 'pause'
+  WHERE session_id = NEW.session_id AND order_id = NEW.data ->> '$.orderId' AND status IN ('waiting', 'expired');
+END;
+
+CREATE TRIGGER order_closed INSTEAD OF INSERT ON changes WHEN NEW.type = 'order_closed' BEGIN
+  UPDATE orders SET is_open = 0, settled = iif(status = 'waiting', NEW.cursor, settled),
+         status = iif(status = 'waiting', iif(NEW.data ->> '$.why' = 'refused', 'refused', 'expired'), status)
+  WHERE session_id = NEW.session_id AND order_id = NEW.data ->> '$.orderId' AND is_open;
+END;
+
+/* Nobody is there any more to carry it out. */
+CREATE TRIGGER orders_left AFTER UPDATE OF status ON sessions
+WHEN NEW.status IN ('completed', 'failed', 'cancelled', 'lost') AND NEW.status <> OLD.status BEGIN
+  UPDATE orders SET is_open = 0, status = iif(status = 'waiting', 'expired', status),
+         settled = coalesce(settled, NEW.last_cursor)
+  WHERE session_id = NEW.session_id AND is_open;
 END;
 
 ------------------------------------------------------------------------------
@@ -928,7 +1062,8 @@ FROM (SELECT cursor, session_id, coalesce(data ->> '$.requestKey', event_id) AS 
              coalesce(data ->> '$.agentId', agent_id) AS agent_id, data ->> '$.promptId' AS prompt_id,
              coalesce(data ->> '$.source', 'caller') AS source,
              CASE data ->> '$.source' WHEN 'transcript' THEN 1 WHEN 'sdk' THEN 1 WHEN 'otlp_logs' THEN 2
-                                      WHEN 'otlp_spans' THEN 4 WHEN 'otlp_metrics' THEN 5 ELSE 3 END AS grade,
+                                      WHEN 'otlp_spans' THEN iif(data -> '$.hasRequestId' IS 'true', 2, 4)
+                                      WHEN 'otlp_metrics' THEN 5 ELSE 3 END AS grade,
              data ->> '$.provider' AS provider, data ->> '$.model' AS model,
              coalesce(data ->> '$.inputTokens', 0) AS input_tokens,
              coalesce(data ->> '$.outputTokens', 0) AS output_tokens,
@@ -938,13 +1073,27 @@ FROM (SELECT cursor, session_id, coalesce(data ->> '$.requestKey', event_id) AS 
              coalesce(data ->> '$.reasoningTokens', 0) AS reasoning_tokens, data ->> '$.costUsd' AS cost_usd,
              iif(data ->> '$.costUsd' IS NULL, 'unpriced', coalesce(data ->> '$.costFrom', 'reported')) AS cost_from,
              coalesce(data ->> '$.at', timestamp) AS at, json_type(data, '$.at') IS NOT NULL AS is_dated
-      FROM events WHERE type = 'usage_reported') r;
+      FROM events WHERE type = 'usage_reported' AND json_type(data, '$.compaction') IS NULL) r;
+
+/* Two rows that tell of one request, and which of their sessions has copied the words of the other: the younger one, a
+   fork. Gateways call each request the same: so it must be within an hour, as telemetry tells of a request when it is
+   over and a file when the answer begins, and the same answer; where only one names that, the same time or tokens. */
+CREATE VIEW twins AS
+SELECT u.session_id, u.request_key,
+       iif((s.created, s.session_id) < (t.created, t.session_id), t.session_id, s.session_id) AS copied_in
+FROM usage u CROSS JOIN usage o ON o.request_key = u.request_key AND o.session_id <> u.session_id
+ AND o.at BETWEEN strftime('%Y-%m-%dT%H:%M:%fZ', u.at, '-1 hour') AND strftime('%Y-%m-%dT%H:%M:%fZ', u.at, '+1 hour')
+ AND iif(o.message_id IS NULL OR u.message_id IS NULL, o.at = u.at OR o.total_tokens = u.total_tokens,
+         o.message_id = u.message_id)
+CROSS JOIN sessions s ON s.session_id = u.session_id CROSS JOIN sessions t ON t.session_id = o.session_id
+WHERE iif((s.created, s.session_id) < (t.created, t.session_id), o.grade, u.grade) = 1;
 
 /* Of one request the better source is believed, and of the same source whoever says
    more, as a stream does line after line, or says it last, as a new price does. What
    it cost is the client's own figure, whichever source has it. What a fork or a
-   resumed file has copied, time and all, counts in the older session alone. */
-CREATE TRIGGER usage_reported INSTEAD OF INSERT ON changes WHEN NEW.type = 'usage_reported' BEGIN
+   resumed file has copied counts in the older session alone. */
+CREATE TRIGGER usage_reported INSTEAD OF INSERT ON changes
+WHEN NEW.type = 'usage_reported' AND json_type(NEW.data, '$.compaction') IS NULL BEGIN
   UPDATE usage SET
     (cursor, message_id, source, grade, input_tokens, output_tokens, cache_read_tokens, cache_write_tokens,
      cache_write_1h_tokens, reasoning_tokens, at, agent_id, prompt_id, provider, model) = (
@@ -956,8 +1105,8 @@ CREATE TRIGGER usage_reported INSTEAD OF INSERT ON changes WHEN NEW.type = 'usag
   WHERE (session_id, request_key) = (SELECT r.session_id, r.request_key FROM reports r WHERE r.cursor = NEW.cursor)
     AND EXISTS (
       SELECT 1 FROM reports r WHERE r.cursor = NEW.cursor AND (
-        r.grade < usage.grade OR r.grade = usage.grade AND total_tokens <= r.input_tokens + r.output_tokens
-          + r.cache_read_tokens + r.cache_write_tokens + r.cache_write_1h_tokens));
+        (r.grade, r.source) < (usage.grade, usage.source) OR r.source = usage.source AND total_tokens <= r.input_tokens
+          + r.output_tokens + r.cache_read_tokens + r.cache_write_tokens + r.cache_write_1h_tokens));
   UPDATE usage SET (cost_usd, cost_from) = (SELECT r.cost_usd, r.cost_from FROM reports r WHERE r.cursor = NEW.cursor)
   WHERE (session_id, request_key) = (SELECT r.session_id, r.request_key FROM reports r WHERE r.cursor = NEW.cursor)
     AND EXISTS (
@@ -970,11 +1119,13 @@ CREATE TRIGGER usage_reported INSTEAD OF INSERT ON changes WHEN NEW.type = 'usag
                      reasoning_tokens, cost_usd, cost_from, at, is_copy)
   SELECT session_id, request_key, message_id, cursor, agent_id, prompt_id, source, grade, provider, model,
          input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, cache_write_1h_tokens, reasoning_tokens,
-         cost_usd, cost_from, at,
-         is_dated AND EXISTS (SELECT 1 FROM usage o WHERE o.request_key = r.request_key AND o.at = r.at
-                              AND o.session_id <> r.session_id AND NOT o.is_copy)
+         cost_usd, cost_from, at, 0
   FROM reports r WHERE cursor = NEW.cursor
   ON CONFLICT DO NOTHING;
+  UPDATE usage SET is_copy = 1
+  WHERE NOT is_copy AND (session_id, request_key) IN (
+    SELECT t.copied_in, t.request_key FROM reports r CROSS JOIN twins t USING (session_id, request_key)
+    WHERE r.cursor = NEW.cursor AND r.is_dated);
 END;
 
 CREATE TRIGGER budget_crossed INSTEAD OF INSERT ON changes WHEN NEW.type = 'budget_crossed' BEGIN
@@ -1035,7 +1186,40 @@ CREATE TRIGGER usage_gone AFTER DELETE ON usage WHEN NOT OLD.is_copy BEGIN
   UPDATE usage SET is_copy = 0
   WHERE (session_id, request_key) = (
     SELECT session_id, request_key FROM usage o
-    WHERE o.request_key = OLD.request_key AND o.at = OLD.at AND o.is_copy ORDER BY o.cursor LIMIT 1);
+    WHERE o.request_key = OLD.request_key AND o.is_copy
+      AND o.at BETWEEN strftime('%Y-%m-%dT%H:%M:%fZ', OLD.at, '-1 hour')
+                   AND strftime('%Y-%m-%dT%H:%M:%fZ', OLD.at, '+1 hour')
+      AND coalesce(o.message_id = OLD.message_id, o.at = OLD.at OR o.total_tokens = OLD.total_tokens)
+    ORDER BY o.cursor LIMIT 1);
+END;
+
+------------------------------------------------------------------------------
+-- Folding: how full the context is
+------------------------------------------------------------------------------
+
+/* What an event says of the context of the main agent: a report of usage, and hooks, by their own names. */
+CREATE VIEW contexts_told AS
+SELECT cursor, session_id, coalesce(data ->> '$.source', 'caller') AS source, coalesce(data ->> '$.at', timestamp) AS at,
+       data ->> '$.contextTokens' AS tokens, data ->> '$.contextLimit' AS token_limit,
+       json_type(data, '$.compaction') IS NOT NULL AS compactions
+FROM events WHERE type = 'usage_reported'
+UNION ALL
+SELECT cursor, session_id, 'hook', timestamp, coalesce(data ->> '$.metadata.context_tokens', data ->> '$.context_tokens'),
+       NULL, kind IS 'post_compact'
+FROM events WHERE type <> 'usage_reported';
+
+CREATE TRIGGER context_told AFTER INSERT ON events WHEN CASE
+  WHEN NEW.kind IN ('post_compact', 'post_model_switch') THEN NEW.agent_id IS NULL
+  WHEN NEW.type = 'usage_reported' THEN coalesce(NEW.data -> '$.contextTokens', NEW.data -> '$.compaction') IS NOT NULL
+  WHEN NEW.type IN ('session_created', 'session_resumed') THEN json_type(NEW.data, '$.metadata.context_tokens') = 'integer'
+  END BEGIN
+  INSERT INTO contexts (session_id, source, at, tokens, token_limit, compactions)
+  SELECT session_id, source, at, tokens, token_limit, compactions FROM contexts_told WHERE cursor = NEW.cursor
+  ON CONFLICT DO UPDATE SET
+    compactions = compactions + excluded.compactions,
+    token_limit = iif(excluded.at >= at, coalesce(excluded.token_limit, token_limit),
+                      coalesce(token_limit, excluded.token_limit)),
+    tokens = iif(excluded.at >= at, excluded.tokens, tokens), at = max(excluded.at, at);
 END;
 
 ------------------------------------------------------------------------------
@@ -1133,6 +1317,16 @@ CREATE VIEW usage_counted AS
 SELECT *, iif(cost_from = 'unpriced', requests, 0) AS unpriced, cost_from <> 'unpriced' AS is_priced
 FROM usage_sums WHERE is_best AND requests > 0;
 
+/* How full the context is, as who said so last has it: what is more than the limit shows that the limit is another. */
+CREATE VIEW context AS
+SELECT s.session_id, (
+  SELECT json_object('tokens', tokens, 'limit', iif(most >= coalesce(tokens, 0), most, NULL), 'compactions', number)
+  FROM (SELECT tokens, (SELECT max(y.compactions) FROM contexts y WHERE y.session_id = x.session_id) AS number,
+               (SELECT y.token_limit FROM contexts y WHERE y.session_id = x.session_id AND y.token_limit IS NOT NULL
+                ORDER BY y.at DESC LIMIT 1) AS most
+        FROM contexts x WHERE x.session_id = s.session_id ORDER BY x.tokens IS NULL, x.at DESC LIMIT 1)) AS document
+FROM sessions s;
+
 /* metadata.json, as GET /api/sessions/ID has it too. What was used is the ledger's sum and what callers added
    themselves; `from` says where its price is from, of several the least certain. */
 CREATE VIEW metadata AS
@@ -1148,7 +1342,7 @@ SELECT s.session_id, s.user_id, s.status, s.created, s.parent_session, s.created
          'subsessions', json(c.subsessions), 'ended', s.ended,
          'duration', max(0, CAST(round((julianday(s.ended) - julianday(s.created)) * 86400000) AS INTEGER)),
          'resumes', s.resumes, 'lastCursor', s.last_cursor), '}')
-       || ',' || substr(json_replace(coalesce((
+       || coalesce(',"context":' || x.document, '') || ',' || substr(json_remove(json_replace(coalesce((
             SELECT json_set(json_remove(d.document, '$.metrics'), '$.cost', json(p.cost), '$.tokenUsage', json_patch(
                      d.document -> '$.tokenUsage', json_object(
                        'input', p.input + coalesce(d.document ->> '$.tokenUsage.input', 0),
@@ -1169,9 +1363,10 @@ SELECT s.session_id, s.user_id, s.status, s.created, s.parent_session, s.created
                                                   WHEN max(is_priced) THEN 'reported' ELSE 'unpriced' END) AS cost
                   FROM usage_counted u WHERE u.session_id = s.session_id) p WHERE p.requests > 0),
           json_remove(d.document, '$.metrics')), '$.asks', iif(s.status = 'waiting', (
-            SELECT count(*) FROM asks a WHERE a.session_id = s.session_id AND a.reason <> 'input'), 0)), 2) AS document
+            SELECT count(*) FROM asks a WHERE a.session_id = s.session_id AND a.reason <> 'input'), 0)),
+          iif(x.document IS NULL, '$.metrics', '$.context')), 2) AS document
 FROM sessions s CROSS JOIN documents d ON d.session_id = s.session_id AND d.name = 'metadata'
-CROSS JOIN counted c ON c.session_id = s.session_id;
+CROSS JOIN counted c ON c.session_id = s.session_id CROSS JOIN context x ON x.session_id = s.session_id;
 
 /* What an event says of itself. Rejected is what a person said no to, or broke off;
    failed is what went wrong, in the words that agents have for it. */

@@ -22,7 +22,7 @@ from export import archive, backup, drilled, layout
 from export.folders import open_folder
 from export.tree import Tree, TreeAhead, TreeBusy, progress_of
 from export.verify import Verification
-from sessionstore.admin import compact, drill, loss, offline, prune, recovery, scrub
+from sessionstore.admin import compact, drill, loss, offline, prune, recovery, reprice, scrub, served
 from sessionstore.admin.restore import NotEmpty, restore
 from sessionstore.model.events import utc
 from sessionstore.model.lines import longest_line
@@ -340,6 +340,24 @@ def tell_what_is_left(options: SimpleNamespace, found: scrub.SecretFound, replac
     return FOUND if left or copies or found.named else DONE
 
 
+def price_anew(options: SimpleNamespace) -> int:
+    """Make costs anew by the prices of today, and say what has changed.
+
+    What the client itself has said of a cost stays. Each change is an event; a second time there is none. The prices
+    are those that SESSIONS_PRICES names, and behind them the table of genai-prices. Also while a server runs.
+    """
+    progress = Progress("requests")
+    with closing(reader_of(options.dir)) as database:
+        changes = reprice.reprice(store_settings(options), database, options.url, progress)
+    progress.end()
+    for model, cost in sorted(changes.by_model.items()):
+        print(f"{model}: {cost.requests:,} requests, {reprice.dollars(cost.before)} -> {reprice.dollars(cost.after)}")
+    for model, number in sorted(changes.unpriced.items()):
+        print(f"{model}: {number:,} requests that nobody can price")
+    print(f"{changes.changed:,} of {changes.looked_at:,} requests cost something else by {reprice.tables()}")
+    return DONE
+
+
 def try_out(options: SimpleNamespace) -> int:
     """Try out whether all comes back: a server of its own, a backup, a kill, its database gone, and all restored.
 
@@ -362,7 +380,7 @@ FAILURES = (
     backup.BackupFailed,
     drill.DrillFailed,
     loss.NothingLost,
-    prune.NotPruned,
+    served.NotServed,
     offline.Unsound,
     recovery.Unknown,
     NoStore,
@@ -450,6 +468,11 @@ add_command(
 )
 add_command("accept-loss", accept_loss)
 add_command("compact", write_anew)
+add_command(
+    "reprice",
+    price_anew,
+    option("--url", "where its server is (default: this machine, at PORT)", type=str, metavar="URL"),
+)
 add_command(
     "scrub",
     take_out,

@@ -25,6 +25,7 @@ from sessionstore.upkeep.archives import Archives
 from sessionstore.upkeep.backups import Backups
 from sessionstore.upkeep.budgets import Budgets
 from sessionstore.upkeep.comparison import Comparison
+from sessionstore.upkeep.outbox import Outbox
 from sessionstore.upkeep.retention import Retention
 from sessionstore.upkeep.tree import Mirror
 from sessionstore.upkeep.webhooks import Webhooks
@@ -54,6 +55,7 @@ class Store:
             ground=self.ground,
             redactor=Redactor(settings.own_patterns),
             prices=Prices(settings.prices),
+            spared=lambda: self.outbox.reachable(),
             at_end=self.mirror.stop,
         )
         self.reader = Reader(settings.database)
@@ -65,6 +67,7 @@ class Store:
         self.retention = Retention(settings, self.writer)
         self.webhooks = Webhooks(settings)
         self.budgets = Budgets(settings.budgets, self.reader, self.writer)
+        self.outbox = Outbox(self.reader, self.writer)
         self.archives = Archives(settings.database)
         self.finding: Fault | None = None
         """Why the database is not served; nothing of it is open then, so that it stays as it was found."""
@@ -104,12 +107,14 @@ class Store:
         self.mirror.start(self.writer.cursor)
         self.webhooks.start(self.writer.cursor)
         await self.budgets.start()
+        self.outbox.start()
 
     async def stop(self) -> None:
         self.drain()
         self.watching.cancel()
         if self.finding:
             return
+        await self.outbox.stop()
         await self.budgets.stop()
         await asyncio.to_thread(self.backups.stop)
         await asyncio.to_thread(self.comparison.stop)
@@ -132,12 +137,14 @@ class Store:
         self.mirror.wake(events[-1].cursor)
         self.webhooks.wake(events[-1].cursor)
         self.budgets.wake(events)
+        self.outbox.wake(events)
 
     def drain(self) -> None:
         """Take no more writes, and let every listener go; what was taken is finished by `stop`."""
         self.draining = True
         self.writer.closing = True
         self.broadcaster.close()
+        self.outbox.close()
 
     def why_not_ready(self) -> str | None:
         """Why writes are not taken; None while they are."""

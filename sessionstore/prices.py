@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime
-from functools import cache
+from functools import cache, lru_cache
 from importlib.metadata import version
 from typing import Any, NamedTuple
 
@@ -129,6 +129,11 @@ class Prices:
         told = {"costUsd": price.usd, "costFrom": price.source, "priceTable": price.table}
         return {name: value for name, value in told.items() if value is not None}
 
+    def limit(self, report: dict[str, Any]) -> int | None:
+        """How many tokens the model of a usage report takes at once; None where no table knows that."""
+        model, provider = report.get("model"), report.get("provider")
+        return context_window(model, provider) if isinstance(model, str) else None
+
 
 @cache
 def table() -> str:
@@ -153,6 +158,16 @@ def listed(tokens: Tokens, model: str, provider: str | None, at: str, speed: str
             moment = datetime.fromisoformat(at)
             price = calc_price(usage, name, provider_id=seller, genai_request_timestamp=moment, price_context=context)
             return float(price.total_price)
+    return None
+
+
+@lru_cache(maxsize=1000)
+def context_window(model: str, provider: str | None) -> int | None:
+    from genai_prices import Usage, calc_price
+
+    for name, seller in names_of(model, provider):
+        with suppress(LookupError, ValueError):
+            return calc_price(Usage(), name, provider_id=seller).model.context_window
     return None
 
 

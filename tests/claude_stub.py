@@ -45,9 +45,9 @@ class Refusing(Handler):
 class ClaudeStub:
     """The API at `url` on loopback while in its `with`."""
 
-    def __init__(self, scripts: Mapping[str, Sequence[Step]]) -> None:
+    def __init__(self, scripts: Mapping[str, Sequence[Step]], handler: type[Handler] = Refusing) -> None:
         self._server = ScriptedModel(("127.0.0.1", 0), {f"[{name}]": script for name, script in scripts.items()})
-        self._server.RequestHandlerClass = Refusing
+        self._server.RequestHandlerClass = handler
         self.url = f"http://127.0.0.1:{self._server.server_port}"
 
     def __enter__(self) -> Self:

@@ -18,7 +18,8 @@ from sessionstore.store.schema import drop_views_and_triggers, open_writer
 MIDNIGHT = 1_771_027_200.0  # 2026-02-14T00:00:00Z
 SECONDS_A_TICK = 7.5
 
-DERIVED = ("sessions", "documents", "goals", "agents", "asks", "status_changes", "counts", "users", "minutes")
+OF_ASKS = ("asks", "retold_asks", "ended_asks", "orders")
+DERIVED = ("sessions", "documents", "goals", "agents", *OF_ASKS, "status_changes", "counts", "users", "minutes")
 
 RECOUNTS = {
     "counts": """

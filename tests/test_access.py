@@ -200,6 +200,7 @@ EVERYBODY = (
 )
 AGENTS_READ = (
     "GET /ready",
+    "GET /api/login",
     "GET /api/sessions/{session_id}",
     "GET /api/sessions/{session_id}/resume",
     "GET /api/state/{session_id}",
@@ -210,6 +211,9 @@ READERS_READ = (
     "GET /api/transcripts/{folder}",
     "GET /api/checkpoints",
     "GET /api/webhooks",
+    "GET /api/asks",
+    "GET /api/orders",
+    "GET /api/sessions/{session_id}/orders",
     "GET /metrics",
     "GET /api/sessions",
     "GET /api/sessions/user/{user_id}",
@@ -268,6 +272,13 @@ WRITES: dict[str, dict[str, object]] = {
 }
 NOTES: dict[str, dict[str, object]] = {"POST /api/sessions/{session_id}/notes": {"text": "Look at this"}}
 """Each with a body that is right; ID stands for the session."""
+POLL = "POST /api/sessions/{session_id}/control"
+CONTROLS: dict[str, dict[str, object]] = {
+    "POST /api/asks/{ask_id}/answer": {"decision": "deny"},
+    "POST /api/sessions/{session_id}/orders": {"order": "pause"},
+    "POST /api/orders": {"order": "say", "text": "Well done", "userId": "alice"},
+}
+BODIES = WRITES | NOTES | CONTROLS | {POLL: {"ask": "ask-ID"}}
 DELETES = ("DELETE /api/sessions/{session_id}",)
 
 OWN = "/api/transcripts/{folder}/{session}"
@@ -293,6 +304,8 @@ MAY: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(READERS_READ, ("admin", "control", "read")),
     **dict.fromkeys(WRITES, ("admin", "ingest")),
     **dict.fromkeys(NOTES, ("admin", "control", "read")),
+    POLL: ("admin", "ingest"),
+    **dict.fromkeys(CONTROLS, ("admin", "control")),
     **dict.fromkeys(DELETES, ("admin",)),
     **dict.fromkeys(MATERIAL_READS, ("admin", "control", "read", "ingest")),
     **dict.fromkeys(MATERIAL_WRITES, ("admin", "ingest")),
@@ -322,6 +335,7 @@ def path_of(operation: str, session_id: str) -> str:
         folder="folder",
         session=session_id,
         thread=session_id,
+        ask_id=f"ask-{session_id}",
     ) + ("?runId=1" if operation == "DELETE /api/checkpoints" else "")
 
 
@@ -329,9 +343,12 @@ def attempt(server: Appliance, operation: str, session_id: str, credentials: Hea
     """The operation as its callers do it, on this session."""
     headers = {**credentials}
     body = ""
-    if operation in WRITES | NOTES:
+    if operation in BODIES:
         headers |= NDJSON if operation == "POST /api/events" else JSON
-        body = json.dumps((WRITES | NOTES)[operation]).replace("ID", session_id)
+        body = json.dumps(BODIES[operation]).replace("ID", session_id)
+    if operation in CONTROLS and "Cookie" in headers:
+        fresh = json.loads(ask(server, "GET", "/api/login", credentials).body).get("pageToken") or ""
+        headers |= {"Origin": server.url, "X-Page-Token": fresh}
     if operation in (*MATERIAL_READS, *MATERIAL_WRITES):
         writes_material(server, session_id, credentials)
         body = json.dumps(MATERIAL_WRITES.get(operation)).replace("ID", session_id)
@@ -353,6 +370,15 @@ def writes_material(server: Appliance, session_id: str, credentials: Headers) ->
         if ask(server, "POST", path, NDJSON | by, "{}").status == 200:
             assert ask(server, "PUT", f"{path}/summary", JSON | by, "{}").status == 200
             assert ask(server, "POST", thread, NDJSON | by, json.dumps({"checkpoint": STEP})).status == 200
+            return
+
+
+def asks_a_person(server: Appliance, session_id: str, credentials: Headers) -> None:
+    """An agent asks, and waits for the answer: by one who may, else by the admin."""
+    said = {"type": "permission_request", "eventId": f"ask-{session_id}", "attention": {"reason": "permission"}}
+    for by in (dict(credentials), bearer(TOKENS["admin"])):
+        if ask(server, "POST", f"/api/actions/{session_id}", JSON | by, json.dumps(said)).status == 200:
+            assert attempt(server, POLL, session_id, by).status == 204
             return
 
 
@@ -429,12 +455,20 @@ def test_who_has_no_token_or_a_bad_one_is_turned_away(guarded: Appliance, named:
 def test_a_role_may_do_what_the_table_says_and_nothing_else(
     guarded: Appliance, named: Named, cookies: dict[str, dict[str, str]], operation: str, role: str
 ) -> None:
-    expected = {"POST /api/sessions": 201, "GET /ws": 101, "GET /datasette": 307, "GET /schema/{path}": 404}.get(
-        operation, 200
-    )
-    changes = operation in WRITES | NOTES or operation in DELETES
+    expected = {
+        "POST /api/sessions": 201,
+        "GET /ws": 101,
+        "GET /datasette": 307,
+        "GET /schema/{path}": 404,
+        POLL: 204,
+        "POST /api/sessions/{session_id}/orders": 201,
+        "POST /api/orders": 201,
+    }.get(operation, 200)
+    changes = operation in WRITES | NOTES | CONTROLS or operation in DELETES
     for credentials in (bearer(named.good[role]), *([bearer(TOKENS[role]), cookies[role]] if role in TOKENS else [])):
         session_id = new_session(guarded)
+        if operation in CONTROLS or operation == POLL:
+            asks_a_person(guarded, session_id, credentials)
         before, cursor = whole(guarded, session_id), cursor_of(guarded)
         reply = attempt(guarded, operation, session_id, credentials)
         is_changed = whole(guarded, session_id) != before
@@ -546,8 +580,8 @@ def made_tokens(folder: Path) -> dict[str, str]:
 def test_tokens_are_made_once_where_others_can_reach_the_server(folder: Path) -> None:
     with Appliance(folder, {"SESSIONS_HOST": "0.0.0.0"}) as server:
         tokens = made_tokens(folder / "tokens")
-        assert sorted(tokens) == ["admin", "ingest", "read"]
-        assert len(set(tokens.values())) == 3
+        assert sorted(tokens) == ["admin", "control", "ingest", "read"]
+        assert len(set(tokens.values())) == 4
         assert min(map(len, tokens.values())) >= 32
         modes = {stat.S_IMODE(file.stat().st_mode) for file in (folder / "tokens").iterdir()}
         assert modes == {0o600}
@@ -576,7 +610,7 @@ def test_made_tokens_are_kept_where_they_are_wanted(folder: Path, tmp_path: Path
     (elsewhere / "read").write_text("from-a-secret-mount\n")
     with Appliance(folder, env) as server:
         tokens = made_tokens(elsewhere)
-        assert sorted(tokens) == ["admin", "ingest", "read"]
+        assert sorted(tokens) == ["admin", "control", "ingest", "read"]
         assert tokens["read"] == "from-a-secret-mount"
         assert not (folder / "tokens").exists()
         assert ask(server, "GET", "/api/events", bearer("from-a-secret-mount")).status == 200
@@ -624,7 +658,7 @@ def test_without_tokens_all_is_open_to_this_machine_alone(appliance: Appliance) 
     assert ask(appliance, "GET", "/api/events").status == 200
     assert ask(appliance, "GET", "/api/events", bearer("whatever")).status == 200
     assert ask(appliance, "DELETE", f"/api/sessions/{session_id}").status == 200
-    assert not (appliance.folder / "tokens").exists()
+    assert made_tokens(appliance.folder / "tokens").keys() == {"control"}, "answers and orders are never open"
     assert appliance.said("open: only this machine can reach it")
 
 

@@ -22,7 +22,7 @@ from sessionstore.admin import tokens as commands
 from sessionstore.model.rights import Bounds
 from sessionstore.settings import BadSetting, Settings, read_settings
 from sessionstore.web import logins
-from sessionstore.web.tokens import Token, Tokens
+from sessionstore.web.tokens import ROLES, Token, Tokens
 from tests.appliance import Appliance, ServerError
 from tests.commands import token
 from tests.peers import eventually
@@ -416,7 +416,7 @@ def test_tokens_that_the_server_made_are_changed_and_taken_away_too(folder: Path
     shared.mkdir()
     env = {"SESSIONS_HOST": "0.0.0.0", "SESSIONS_AGENT_TOKEN_FILE": str(shared / "token")}
     with Appliance(folder, env) as server:
-        files = {role: (folder / "tokens" / role).read_text().strip() for role in ("admin", "read", "ingest")}
+        files = {role: (folder / "tokens" / role).read_text().strip() for role in ROLES}
         assert listed(folder, **env).keys() == files.keys()
         new = made(folder, "rotate", "admin", **env)
         assert (folder / "tokens" / "admin").read_text().strip() == new
@@ -432,7 +432,7 @@ def test_tokens_that_the_server_made_are_changed_and_taken_away_too(folder: Path
         server.stop()
         shared.mkdir()
         server.start()
-        assert sorted(listed(folder, **env)) == ["admin", "ingest"]
+        assert sorted(listed(folder, **env)) == ["admin", "control", "ingest"]
         assert status_with(server, None) == 401
         assert token(folder, "remove", "read", **env).returncode == 1
 

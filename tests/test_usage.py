@@ -148,6 +148,42 @@ def test_what_callers_add_themselves_is_added(http: httpx.Client, session: str) 
     assert metadata_of(http, session)["tokenUsage"]["total"] == 16
 
 
+def test_a_card_says_what_was_used_and_how_full_the_context_is(http: httpx.Client, session: str) -> None:
+    batch(http, line(session, data={"type": "prompt"}))
+    assert "context" not in metadata_of(http, session), "nobody has told of it"
+    full: dict[str, Any] = {"requestKey": "r1", "model": SONNET, "inputTokens": 9, "contextTokens": 150_000}
+    batch(http, report(session, at="2026-11-30T08:00:00Z", **full))
+    batch(http, report(session, requestKey="aside", inputTokens=1, at="2026-11-30T08:00:01Z"))
+    for path, items in (("/api/query/active", "items"), ("/api/sessions", "items")):
+        answer = http.get(path).json()
+        cards = answer[items] if isinstance(answer, dict) else answer
+        (card,) = (card for card in cards if card["sessionId"] == session)
+        assert card["context"] == {"tokens": 150_000, "limit": 200_000, "compactions": 0}, path
+        assert card["cost"]["unpricedRequests"] == 1 and card["tokenUsage"]["total"] == 10
+
+
+def test_a_context_is_as_the_newest_has_it_in_any_order(http: httpx.Client, session: str) -> None:
+    for seed in range(4):
+        name = f"{session}-{seed}"
+        full: dict[str, Any] = {"requestKey": f"{name}-1", "model": SONNET, "contextTokens": 90}
+        told = [
+            report(name, source="transcript", at="2026-11-30T08:00:00Z", **full),
+            report(name, source="transcript", compaction={}, contextTokens=20, at="2026-11-30T08:01:00Z"),
+            report(name, source="otlp_logs", compaction={}, contextTokens=21, at="2026-11-30T08:01:01Z"),
+            line(name, data={"type": "post_compact"}, timestamp="2026-11-30T08:01:02Z"),
+            report(name, source="otlp_logs", requestKey=f"{name}-2", contextTokens=30, at="2026-11-30T08:02:00Z"),
+        ]
+        random.Random(seed).shuffle(told)
+        batch(http, *told)
+        assert metadata_of(http, name)["context"] == {"tokens": 30, "limit": 200_000, "compactions": 1}
+        assert usage_of(http, name)["total"]["requests"] == 2, "what was made smaller is no request"
+
+
+def test_what_is_more_than_a_model_takes_shows_that_it_takes_more(http: httpx.Client, session: str) -> None:
+    batch(http, report(session, model=SONNET, contextTokens=500_000))
+    assert metadata_of(http, session)["context"] == {"tokens": 500_000, "limit": None, "compactions": 0}
+
+
 def test_unpriced_is_said_beside_what_is_known(http: httpx.Client, session: str) -> None:
     batch(
         http,

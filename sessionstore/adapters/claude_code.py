@@ -545,7 +545,11 @@ def events_of_line(line: Document, payload: Any) -> list[Document]:
     That is `eventId` `timestamp` `userId`, and `sessionId` in the place of Claude Code's own; `agentId`: whom a program
     is in a session about another; `isReplaced`: another has taken its place; `isWithin`: one that has begun the session
     goes on, and is to end it; `parentSession` `tags` `where`: of a session that begins; `metadata`: what a transcript
-    says of it; `error`: with which it ended.
+    says of it; `error`: with which it ended; `waits`: the hook waits for a person's answer, so that what it asks is an
+    ask of its own, however alike another is.
+
+    The id of an ask is the eventId of its event: of a PermissionRequest that of its line; of what names a call or a
+    form what `own_key` makes of that, where it can (`PreToolUse-toolu_…`), else that of the line.
     Raises ValueError for what names no session.
     """
     lane = "" if line.get("isReplaced") is True else line.get("agentId")
@@ -608,6 +612,8 @@ def told_late(payload: Document, event_id: str | None, **given: Any) -> Iterator
 def complete(event: Document, line: Document) -> None:
     """By what the line says of how a session began, and how it ended."""
     data = event["data"]
+    if line.get("waits") is True and isinstance(data.get("attention"), dict) and event.get("eventId"):
+        data["attention"].setdefault("id", event["eventId"])
     if event["type"] == "session_created":
         data.update({name: line[name] for name in ("parentSession", "tags") if line.get(name)})
         data["metadata"].update({"where": line["where"]} if isinstance(line.get("where"), dict) else {})

@@ -39,6 +39,8 @@ class Record(NamedTuple):
     """Of a log record; of a point, its value."""
     trace_id: str = ""
     span_id: str = ""
+    """Its own, or of the span that a log record was made in."""
+    is_span: bool = False
     parent_id: str = ""
     began: str | None = None
     milliseconds: float | None = None
@@ -259,6 +261,7 @@ def spans_in(tree: Tree) -> Iterator[Record]:
             scope=scope,
             trace_id=item.hexadecimal("trace_id"),
             span_id=item.hexadecimal("span_id"),
+            is_span=True,
             parent_id=item.hexadecimal("parent_span_id"),
             began=time_of(begun),
             milliseconds=(ended - begun) / 1e6 if ended >= begun else None,

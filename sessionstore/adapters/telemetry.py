@@ -13,6 +13,7 @@ from typing import Any
 from sessionstore.adapters.otlp import Record, Signal
 from sessionstore.model.coercion import id_of, user_of
 from sessionstore.model.folds import Document, decode, encode
+from sessionstore.prices import MEMBERS
 
 SESSION = (
     "session_id",
@@ -37,6 +38,10 @@ TOOL = ("gen_ai.tool.name", "tool.name", "tool_call.function.name", "tool_name",
 CALL = ("gen_ai.tool.call.id", "tool_call.id", "tool_use_id")
 GIVEN = ("gen_ai.tool.call.arguments", "tool_call.function.arguments", "traceloop.entity.input", "input.value")
 RETURNED = ("gen_ai.tool.call.result", "traceloop.entity.output", "output.value")
+CLAUDE = "com.anthropic.claude_code"
+"""What the scopes of Claude Code's own telemetry begin with."""
+MAIN = ("sdk", "repl_main_thread")
+"""What Claude Code says of a request of its main agent, or begins with that."""
 COST = ("cost_usd", "llm.cost.total", "operation.cost")
 TOKENS = {
     "inputTokens": ("gen_ai.usage.input_tokens", "gen_ai.usage.prompt_tokens", "llm.token_count.prompt"),
@@ -97,7 +102,7 @@ def session_of(record: Record) -> str:
 def event(record: Record, event_type: str, what: str, data: Document, *, at: str | None = None) -> Document:
     """The line of a batch; `what` tells the events of one record apart."""
     known = {name: value for name, value in data.items() if value is not None}
-    own = record.span_id and f"{record.trace_id}-{record.span_id}"
+    own = f"{record.trace_id}-{record.span_id}" if record.is_span and record.span_id else ""
     unique = own or hashlib.sha256(encode([record.name, record.at, record.attributes]).encode()).hexdigest()[:32]
     line = {
         "type": event_type,
@@ -116,10 +121,12 @@ def events_of_logs(found: Iterable[Record]) -> Iterator[Document]:
     """What a hook cannot tell: requests to the model. All else Claude Code's hooks tell better, and others' logs are
     kept as they are."""
     for record in found:
-        is_claude = record.scope.startswith("com.anthropic.claude_code")
+        is_claude = record.scope.startswith(CLAUDE)
         name = str(record.attributes.get("event.name") or record.name).removeprefix("claude_code.")
         if is_claude and name == "api_request":
             yield usage_of_request(record)
+        elif is_claude and name == "compaction":
+            yield from compaction(record)
         elif first(record.attributes, TOKENS["inputTokens"]) is not None:
             yield usage_of_span(record, "otlp_logs")
         elif not is_claude:
@@ -146,18 +153,38 @@ def usage_of_request(record: Record) -> Document:
         "durationMs": number(said.get("duration_ms")),
         "at": record.at,
     }
-    return event(record, "usage_reported", "usage", data)
+    return event(record, "usage_reported", "usage", data | context(said, data))
+
+
+def context(said: Document, data: Document) -> Document:
+    """What is in the context of the main agent after one of its own requests: not after one that compacts or names."""
+    source = str(first(said, ("query_source", "query_source_safe")) or "")
+    is_main = source.startswith(MAIN) and not data.get("agentId")
+    return {"contextTokens": sum(data.get(name, 0) for name in MEMBERS)} if is_main else {}
+
+
+def compaction(record: Record) -> Iterator[Document]:
+    """That Claude Code has made the context smaller; of its numbers and truths some come as text."""
+    said = record.attributes
+    if str(said.get("success")).lower() == "true" and not said.get("agent_id"):
+        tokens = {"preTokens": number(said.get("pre_tokens")), "postTokens": number(said.get("post_tokens"))}
+        told = {"source": "otlp_logs", "compaction": {"trigger": said.get("trigger")} | tokens, "at": record.at}
+        yield event(record, "usage_reported", "compaction", told | {"contextTokens": tokens["postTokens"] or None})
 
 
 # ---------------------------------------------------------------------------- spans
 
 
 def events_of_spans(found: list[Record]) -> Iterator[Document]:
-    """Agents, tool calls and their results, and requests to models; other spans say nothing of agents."""
+    """Agents, tool calls and their results, and requests to models; other spans say nothing of agents. Of Claude Code's
+    own the requests: all else its hooks tell better."""
     by_id = {record.span_id: record for record in found}
     for record in sorted(found, key=lambda record: record.began or ""):
         operation = str(first(record.attributes, OPERATION) or record.attributes.get("span.type") or "").lower()
-        if operation in CALLS_A_TOOL:
+        if record.scope.startswith(CLAUDE):
+            if operation == "llm_request":
+                yield usage_of_span(record, "otlp_spans", id_of(record.attributes.get("agent_id")) or None)
+        elif operation in CALLS_A_TOOL:
             yield from tool_call(record, agent_above(record, by_id))
         elif operation in IS_AN_AGENT:
             yield from agent(record, agent_above(record, by_id))
@@ -216,10 +243,11 @@ def usage_of_span(record: Record, source: str, above: str | None = None) -> Docu
     tokens = {name: number(first(said, own)) for name, own in names.items()}
     if not is_plain:
         tokens["inputTokens"] = max(0, tokens["inputTokens"] - tokens["cacheReadTokens"] - tokens["cacheWriteTokens"])
-    cost = first(said, COST)
+    cost, request_id = first(said, COST), said.get("request_id") if is_plain else None
     data = tokens | {
         "source": source,
-        "requestKey": first(said, ("request_id",)) or f"{record.trace_id}/{record.span_id}",
+        "requestKey": request_id or f"{record.trace_id}/{record.span_id}",
+        "hasRequestId": True if request_id else None,
         "provider": first(said, PROVIDER),
         "model": first(said, MODEL),
         "agentId": above,
@@ -228,7 +256,7 @@ def usage_of_span(record: Record, source: str, above: str | None = None) -> Docu
         "error": record.error,
         "at": record.at,
     }
-    return event(record, "usage_reported", "usage", data)
+    return event(record, "usage_reported", "usage", data | context(said, data))
 
 
 def structured(value: Any) -> Any:

@@ -43,41 +43,65 @@ class ModelMessage(msgspec.Struct):
     usage: MessageUsage | None = None
 
 
+class Compacted(msgspec.Struct, rename="camel"):
+    trigger: str | None = None
+    pre_tokens: int | None = None
+    post_tokens: int | None = None
+
+
 class Envelope(msgspec.Struct, rename="camel"):
     """Of a line what says when it was written, and about what."""
 
     request_id: str | None = None
     agent_id: str | None = None
+    is_sidechain: bool = False
     prompt_id: str | None = None
     timestamp: str | None = None
 
 
-class AssistantLine(Envelope, rename="camel", kw_only=True):
-    """Of a line of a conversation what says what a request used."""
+class UsageLine(Envelope, rename="camel", kw_only=True):
+    """Of a line of a conversation what says what a request used, or that the context was made smaller."""
 
-    message: ModelMessage
+    message: ModelMessage | None = None
+    uuid: str | None = None
+    compact_metadata: Compacted | None = None
 
 
 def reports_in(lines: bytes) -> list[Document]:
     """What some lines of a conversation say of requests to models, each request once, as the last line has it."""
     reports: dict[str, Document] = {}
     for line in lines.split(b"\n"):
-        if b'"usage"' in line and (report := report_in(line)):
-            reports[f"{report['requestKey']} {report['messageId']}"] = report
+        if (b'"usage"' in line or b'"compactMetadata"' in line) and (report := report_in(line)):
+            reports[f"{report['requestKey']} {report.get('messageId')}"] = report
     return [*reports.values()]
 
 
 def report_in(line: bytes) -> Document | None:
-    """What a line says of a request to a model; None: nothing."""
+    """What a line says of a request to a model, or of the context; None: nothing."""
     try:
-        said: AssistantLine = decoded(line, AssistantLine)
+        said: UsageLine = decoded(line, UsageLine)
     except (Problem, msgspec.ValidationError, RecursionError):
         return None
-    return report_of(said, said.message)
+    report = report_of(said, said.message) if said.message else compaction(said)
+    return report and {name: value for name, value in report.items() if value is not None}
+
+
+def compaction(said: UsageLine) -> Document | None:
+    done = said.compact_metadata
+    if done is None or not said.uuid or said.agent_id or said.is_sidechain:
+        return None
+    return {
+        "source": "transcript",
+        "requestKey": said.uuid,
+        "compaction": {"trigger": done.trigger, "preTokens": done.pre_tokens, "postTokens": done.post_tokens},
+        "contextTokens": None if done.post_tokens is None else count(done.post_tokens),
+        "at": said.timestamp,
+    }
 
 
 def report_of(said: Envelope, message: ModelMessage) -> Document | None:
-    """What an answer of a model says of its request; None: nothing."""
+    """What an answer of a model says of its request; None: nothing. A line that used nothing is a copy that a fork has
+    made of what was compacted."""
     usage = message.usage
     key = said.request_id or message.id
     if usage is None or not key or message.model in (None, SYNTHETIC):
@@ -85,7 +109,11 @@ def report_of(said: Envelope, message: ModelMessage) -> Document | None:
     into, read = count(usage.input_tokens), count(usage.cache_read_input_tokens)
     of_an_hour = count(usage.cache_creation.ephemeral_1h_input_tokens) if usage.cache_creation else 0
     details = usage.output_tokens_details
-    report = {
+    tokens = into + count(usage.output_tokens) + read + count(usage.cache_creation_input_tokens)
+    is_main = not said.agent_id and not said.is_sidechain
+    if not tokens:
+        return None
+    return {
         "source": "transcript",
         "requestKey": key,
         "messageId": f"{message.id}" if said.request_id else f"{message.id}:{into}:{read}",
@@ -100,9 +128,9 @@ def report_of(said: Envelope, message: ModelMessage) -> Document | None:
         "cacheWrite1hTokens": of_an_hour,
         "reasoningTokens": count(details.thinking_tokens) if details else 0,
         "speed": "fast" if usage.speed == "fast" else None,
+        "contextTokens": tokens if is_main else None,
         "at": said.timestamp,
     }
-    return {name: value for name, value in report.items() if value is not None}
 
 
 def count(value: int | None) -> int:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import http.client
-import json
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from export.layout import PROGRESS, TreeSession, open_reader
 from export.tree import Tree
 from sessionstore.admin.offline import appending
+from sessionstore.admin.served import served
 from sessionstore.model.events import STORE, Draft
 from sessionstore.model.problems import Problem
 from sessionstore.settings import Settings
@@ -19,19 +17,12 @@ from sessionstore.store.appender import Appender
 from sessionstore.store.closing import DeleteUnchanged
 from sessionstore.store.maintenance import purge
 from sessionstore.store.owner import CannotStart
-from sessionstore.web.tokens import tokens_folder
 
-SECONDS = 60.0
-"""How long the server may take for one deletion."""
 GONE = (200, 404)
 
 
-class NotPruned(Exception):
-    """It is still there. The message says why."""
-
-
 def prune(settings: Settings, sessions: list[TreeSession], url: str | None, report: Callable[[str], None]) -> int:
-    """Delete the sessions that are still as they were archived; how many went. Raises NotPruned where none can go.
+    """Delete the sessions that are still as they were archived; how many went. Raises NotServed where none can go.
 
     What an earlier run began, and was killed before it had done, is done as well.
     """
@@ -89,41 +80,13 @@ def follow(folder: Path) -> None:
 
 
 def ask_server(settings: Settings, sessions: list[TreeSession], url: str | None, report: Callable[[str], None]) -> int:
-    host, scheme = (
-        settings.host if settings.is_loopback else "127.0.0.1",
-        "https" if settings.tls_certificate else "http",
-    )
-    at = urlsplit(url or f"{scheme}://{host}:{settings.port}")
-    kind = http.client.HTTPSConnection if at.scheme == "https" else http.client.HTTPConnection
-    with closing(kind(at.hostname or "", at.port, timeout=SECONDS)) as connection:
-        answers = [ask(connection, session, admin_token(settings)) for session in sessions]
-    for session, (status, detail) in zip(sessions, answers, strict=True):
+    with served(settings, url) as server:
+        answers = [server.ask("DELETE", path_of(session)) for session in sessions]
+    for session, (status, said) in zip(sessions, answers, strict=True):
         if status not in GONE:
-            report(f"{session.session_id} stays: {detail}")
+            report(f"{session.session_id} stays: {said.get('detail', '')}")
     return sum(status in GONE for status, _ in answers)
 
 
-def ask(connection: http.client.HTTPConnection, session: TreeSession, token: str | None) -> tuple[int, str]:
-    """The status, and the detail of what is wrong. Raises NotPruned where there is no use in asking again."""
-    headers = {"authorization": f"Bearer {token}"} if token else {}
-    path = f"/api/sessions/{session.session_id}?lastCursor={session.last_cursor}&reason=prune"
-    try:
-        connection.request("DELETE", path, headers=headers)
-        answer = connection.getresponse()
-        document = json.loads(answer.read())
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        raise NotPruned(
-            f"A server has the store, and cannot be reached at {connection.host}:{connection.port} ({error}): "
-            "say with --url where it is"
-        ) from None
-    if answer.status in (401, 403):
-        raise NotPruned(f"The server does not let this be deleted: set SESSIONS_TOKEN ({document['detail']})")
-    return answer.status, document.get("detail", "")
-
-
-def admin_token(settings: Settings) -> str | None:
-    """The one that is set, or that the server made."""
-    if settings.admin_token:
-        return settings.admin_token
-    made = tokens_folder(settings) / "admin"
-    return made.read_text().strip() if made.exists() else None
+def path_of(session: TreeSession) -> str:
+    return f"/api/sessions/{session.session_id}?lastCursor={session.last_cursor}&reason=prune"

@@ -161,7 +161,7 @@ def list_tokens(settings: Settings, options: SimpleNamespace) -> None:
         bound = token.bounds.said() if token.bounds else "-"
         rows.append((token.name, token.role, moment(made), moment(token.expires), moment(used), token.place, bound))
     rows += [(one.name, one.role, moment(one.created), "over", moment(None), NAMED, "-") for one in over]
-    idle = [role for role in MADE if not tokens.keeps_roles and read_kept(tokens.folder / role)]
+    idle = [role for role in MADE if role not in tokens.makes and read_kept(tokens.folder / role)]
     rows += [(role, role, moment(None), moment(None), moment(tokens.used.get(role)), role, "-") for role in idle]
     show_table(rows)
     if idle:
@@ -199,7 +199,7 @@ def known(settings: Settings) -> Tokens:
 def is_kept(settings: Settings, name: str) -> bool:
     """Whether it is one of those that the server made, and knows."""
     tokens = Tokens(settings)
-    return tokens.keeps_roles and name in MADE and read_kept(tokens.folder / name) is not None
+    return name in tokens.makes and read_kept(tokens.folder / name) is not None
 
 
 def unknown(settings: Settings, name: str) -> Refused:

@@ -15,5 +15,6 @@ coercion     a line that is not quite valid, kept as what it can be
 metadata     what callers may make of that of a session
 retries      whether what comes again says the same
 drafts       from what a caller sends to drafts of events
+control      what people answer and order, and what agents say of it
 lines        the same of the lines of a batch
 """

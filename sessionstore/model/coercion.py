@@ -43,7 +43,10 @@ TYPED = frozenset(("model", "yoloMode", "tokenUsage", "metrics", "tags"))
 """Members of the metadata that cannot be anything."""
 MOST_TYPED = 100
 """Of one event, that are looked at one by one."""
-COUNTS = ("inputTokens", "outputTokens", "cacheReadTokens", "cacheWriteTokens", "cacheWrite1hTokens", "reasoningTokens")
+COUNTS = (
+    *("inputTokens", "outputTokens", "cacheReadTokens", "cacheWriteTokens", "cacheWrite1hTokens", "reasoningTokens"),
+    *("contextTokens", "contextLimit"),
+)
 """Members of a usage report that are numbers of tokens."""
 WELL = frozenset(["success", "succeeded", "successful", "completed", "complete", "done", "ok", "finished"])
 CANCELLED = frozenset(["cancelled", "canceled", "cancel", "aborted", "interrupted"])

@@ -171,6 +171,12 @@ class UsageReport(Body, kw_only=True):
     cost_usd: Annotated[float, msgspec.Meta(ge=0, le=1e9)] | None = None
     cost_from: Literal["reported", "own", "computed", "unpriced"] | UnsetType = UNSET
     at: Time | None = None
+    context_tokens: Count | None = None
+    """In the context of the main agent, after this request or after `compaction`."""
+    context_limit: Count | None = None
+    """That its model takes; the store adds it where it knows it."""
+    compaction: Document | None = None
+    """It tells of no request, but that the context has been made smaller."""
 
 
 class MetadataChange(msgspec.Struct, rename="camel"):

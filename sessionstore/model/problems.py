@@ -22,6 +22,7 @@ class Problem(Exception):
         path: str | None = None,
         headers: dict[str, str] | None = None,
         limit: int | None = None,
+        members: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(detail)
         self.status = status
@@ -30,6 +31,8 @@ class Problem(Exception):
         self.headers = headers or {}
         self.limit = limit
         """Bytes that there may be, where there were more."""
+        self.members = members or {}
+        """What else the document says."""
 
     def document(self) -> dict[str, Any]:
         """The members of the problem document; `error` repeats `detail` for older clients."""
@@ -44,7 +47,7 @@ class Problem(Exception):
             document["errors"] = [{"path": self.path, "message": self.detail}]
         if self.limit is not None:
             document["limit"] = self.limit
-        return document
+        return document | self.members
 
     def body(self) -> bytes:
         return msgspec.json.encode(self.document())

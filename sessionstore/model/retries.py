@@ -13,7 +13,7 @@ ADDED = {
     "session_deleted": ("sessionId", "by", "reason"),
     "session_finalized": ("status", "outcome", "cancelledAgents"),
     "metadata_updated": ("cancelledAgents",),
-    "usage_reported": ("costUsd", "costFrom", "priceTable"),
+    "usage_reported": ("costUsd", "costFrom", "priceTable", "contextLimit"),
     "goal_added": ("id", "description", "priority", "status"),
     "agent_spawned": (
         *("agentId", "type", "task", "status", "spawnedAt", "subsession", "completedAt", "endedBy", "toolUseId"),

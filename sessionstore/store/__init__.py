@@ -13,6 +13,7 @@ checkpoints      LangGraph's checkpoints, likewise
 maintenance      purge, search index, checkpoints
 rights           whether a bound token may write to a session, or read it
 appender         one event into the database
+control          asks, answers and orders
 closing          sessions that are lost, or deleted unless they have moved on
 writer           the writer thread: group commit
 selection        which sessions are asked for, as SQL

@@ -31,6 +31,7 @@ from sessionstore.model.folds import DONE, Document, encode
 from sessionstore.model.metadata import fit_for_metadata
 from sessionstore.model.problems import Problem, fault, invalid, no_session
 from sessionstore.model.retries import is_same
+from sessionstore.prices import Prices
 from sessionstore.store import rights
 from sessionstore.store.maintenance import purge
 from sessionstore.store.schema import OF_STATE
@@ -145,7 +146,7 @@ class Appender:
         auto_create: bool = True,
         used: int = 0,
         redacted: Callable[[Document], Document] = lambda data: data,
-        priced: Callable[[Document, str], Document] = lambda data, moment: {},
+        prices: Prices | None = None,
         tally: Counter[str] | None = None,
     ) -> None:
         self.connection = connection
@@ -156,8 +157,7 @@ class Appender:
         """Cursors up to here are never given, though the database may end below: what had them is lost."""
         self.redacted = redacted
         """What becomes of data that is stored now; it was stored as it came if that was before secrets were removed."""
-        self.priced = priced
-        """What a request to a model costs, as members of its report, which was told at a moment."""
+        self.prices = prices or Prices()
         self.tally: Counter[str] = Counter() if tally is None else tally
         """Drafts that were not stored: `duplicate`, or the status of what was wrong with them."""
         self.untold: Counter[str] = Counter()
@@ -514,12 +514,19 @@ class Appender:
         return fit_for_metadata(folds.decode(document), folds.decode(metrics), event_type, draft)
 
     def price(self, draft: Draft, session: KnownSession) -> Draft:
-        """A report that does not say what the request cost is completed by that; one that was stored before is not."""
-        if draft.received_at is not None or "costFrom" in draft.data:
+        """A report that does not say what the request cost, or how much its model takes, is completed by that; one
+        that was stored before is not."""
+        if draft.received_at is not None or "compaction" in draft.data:
             return draft
-        if "costUsd" in draft.data:
-            return replace(draft, data=draft.data | {"costFrom": "reported"})
-        return replace(draft, data=draft.data | self.priced(draft.data, draft.timestamp or self.received_at))
+        data = draft.data
+        if "costFrom" not in data:
+            is_said = "costUsd" in data
+            data = data | (
+                {"costFrom": "reported"} if is_said else self.prices.members(data, draft.timestamp or self.received_at)
+            )
+        if "contextTokens" in data and "contextLimit" not in data and (limit := self.prices.limit(data)):
+            data = data | {"contextLimit": limit}
+        return replace(draft, data=data)
 
     def add_goal(self, draft: Draft, session: KnownSession) -> Draft:
         goal_id = draft.data.get("id")

@@ -2,33 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
+
 from sessionstore.model import endings
 from sessionstore.model.events import STORE, Draft, Event
 from sessionstore.model.problems import Problem
 from sessionstore.store.appender import Appended, Appender
 
 
-def lose_silent(appender: Appender, heard_before: str) -> list[Event]:
+def lose_silent(appender: Appender, heard_before: str, spared: Container[str] = ()) -> list[Event]:
     """Say of the active sessions that they are lost whose last word came before `heard_before`; their events.
 
-    One that waits for a person is silent for a good reason, and stays as it is. One whose graph has come to its end,
-    and in which nobody is at work, has ended with its last word.
+    One that waits for a person is silent for a good reason, and stays as it is, as do those that are `spared`. One
+    whose graph has come to its end, and in which nobody is at work, has ended with its last word.
     """
     silent = appender.connection.execute(SILENT, (heard_before,)).fetchall()
     return [
-        appender.append(
-            Draft(
-                type="session_finalized",
-                session_id=session_id,
-                timestamp=last,
-                actor=STORE,
-                data=dict(COMPLETED_IN_SILENCE),
-            )
-            if has_completed and not endings.agents_at_work(appender.connection, session_id)
-            else Draft(type="session_lost", session_id=session_id, actor=STORE, data={})
-        ).event
+        appender.append(end_of(session_id, last, has_completed and not at_work)).event
         for session_id, last, has_completed in silent
+        if session_id not in spared
+        for at_work in (endings.agents_at_work(appender.connection, session_id),)
     ]
+
+
+def end_of(session_id: str, last: str, has_completed: bool) -> Draft:
+    """What is said of a session of which nothing was heard since then."""
+    if not has_completed:
+        return Draft(type="session_lost", session_id=session_id, actor=STORE, data={})
+    done = dict(COMPLETED_IN_SILENCE)
+    return Draft(type="session_finalized", session_id=session_id, timestamp=last, actor=STORE, data=done)
 
 
 SILENT = """

@@ -76,7 +76,7 @@ def keep_each_ask(connection: sqlite3.Connection) -> None:
 LAST_ASKED = """
 INSERT INTO asks
 SELECT w.cursor, w.session_id, w.cursor, iif(w.reason = 'input', NULL, w.agent_id), w.reason, w.message, w.own_id,
-       w.tool_use_id, w.tool, w.input, w.exactness, w.is_logged
+       w.tool_use_id, w.tool, w.input, w.exactness, w.is_logged, w.deadline
 FROM words w JOIN (SELECT s.session_id, coalesce(
         (SELECT max(e.cursor) FROM events e
          WHERE e.session_id = s.session_id AND e.cursor >= s.created_cursor
@@ -142,6 +142,39 @@ def give_back_what_was_taken_in(connection: sqlite3.Connection) -> None:
     find_sessions_by_their_names(connection)
 
 
+def keep_answers_and_orders(connection: sqlite3.Connection) -> None:
+    """Asks have a deadline; what became of them is kept, and what people answered and ordered."""
+    if "deadline" not in columns_of(connection, "asks"):
+        rewrite(connection, "asks")
+        create_schema(connection, re.compile(r"^CREATE INDEX asks_by_deadline", re.MULTILINE))
+    create_missing(connection, "orders", "(UNIQUE )?(TABLE|INDEX) (retold_asks|ended_asks|orders|open_orders)")
+
+
+def note_contexts(connection: sqlite3.Connection) -> None:
+    """How full a context is, from what hooks have said of it; a report of usage says so from now on."""
+    create_missing(connection, "contexts", "TABLE contexts")
+    connection.execute(COMPACTIONS)
+    connection.execute(
+        "INSERT OR IGNORE INTO remade SELECT max(last_cursor) FROM sessions JOIN contexts USING (session_id)"
+        " HAVING count(*) > 0"
+    )
+
+
+COMPACTIONS = """
+INSERT INTO contexts (session_id, source, at, compactions)
+SELECT e.session_id, 'hook', max(e.timestamp), count(*)
+FROM events e JOIN sessions s ON s.session_id = e.session_id AND e.cursor > s.created_cursor
+WHERE e.cursor > (SELECT max(cursor) FROM events) - 100000 AND e.kind = 'post_compact' AND e.agent_id IS NULL
+GROUP BY e.session_id"""
+"""They are not looked for far back: that would take long."""
+
+
+def take_answers_and_contexts(connection: sqlite3.Connection) -> None:
+    """People answer and order; and it is known how full contexts are."""
+    keep_answers_and_orders(connection)
+    note_contexts(connection)
+
+
 def say_who(connection: sqlite3.Connection) -> None:
     """Events have an actor, and more types; the full-text index is merged more seldom.
 
@@ -190,6 +223,7 @@ MIGRATIONS: tuple[Migration, ...] = (
     find_calls_by_their_id,
     name_status_changes,
     give_back_what_was_taken_in,
+    take_answers_and_contexts,
 )
 """Append-only: what turns the tables of a database of version N, as PRAGMA user_version has it, into those of N + 1,
 from version 1 on. Views and triggers are made anew after them. schema.sql is always the newest version; a database

@@ -9,7 +9,7 @@ import sqlite3
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
@@ -145,6 +145,7 @@ class Writer:
         ground: Ground | None = None,
         redactor: Redactor = UNREDACTED,
         prices: Prices | None = None,
+        spared: Callable[[], Container[str]] = frozenset,
         at_end: Callable[[], None] = lambda: None,
     ) -> None:
         self.path = path
@@ -160,6 +161,8 @@ class Writer:
         self.redactor = redactor
         self.prices = prices or Prices()
         self.mark = HighWaterMark(path.parent)
+        self.spared = spared
+        """Sessions that are not lost, though nothing was said in them: their agents ask for orders."""
         self.at_end = at_end
         """Called once the last write is committed, while the database is still open."""
         self.jobs: queue.SimpleQueue[list[Job] | None] = queue.SimpleQueue()
@@ -327,7 +330,7 @@ class Writer:
             auto_create=self.auto_create,
             used=self.mark.cursor,
             redacted=self.redactor.data,
-            priced=self.prices.members,
+            prices=self.prices,
             tally=self.tally,
         )
 
@@ -563,7 +566,7 @@ class Writer:
         if self.clock_was_set(now):
             self.look_at = time.monotonic() + self.lost_after
             return
-        lose_silent(appender, text_of_time(now - self.lost_after))
+        lose_silent(appender, text_of_time(now - self.lost_after), self.spared())
 
     def make_room(self) -> bool:
         """Return some pages of what was deleted to the file system; all of them where it has need of them."""

@@ -7,5 +7,6 @@ comparison  database and tree held against each other, once a day
 retention   what leaves the store unasked, archived first
 archives    one session as a download
 notices     which sessions are worth a word
+outbox      answers and orders, until agents have them
 webhooks    telling it by HTTP, in order, until it is taken
 """

@@ -24,6 +24,7 @@ conversation_pages  pages of what was said
 conversation_text  the same as Markdown, and as HTML
 conversation     the route for it
 checkpoints      the threads of LangGraph
+control          what agents ask, what people answer and order
 api              every other route
 pages            the dashboard, the documentation
 server           the socket, the deadlines, the signals

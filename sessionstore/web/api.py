@@ -31,7 +31,7 @@ from sessionstore.store.writer import LARGE
 from sessionstore.web import openapi_models as answers
 from sessionstore.web.fast_path import entry, logged, stored_batch
 from sessionstore.web.forwarded import prefix_in
-from sessionstore.web.gate import COOKIE, Gate, cookie_of
+from sessionstore.web.gate import COOKIE, Gate, asked_in, cookie_of, who_is_shown
 from sessionstore.web.health import health, list_webhooks, metrics, ready
 from sessionstore.web.openapi import (
     JSON,
@@ -672,9 +672,9 @@ async def log_in(request: Call) -> JSONResponse:
         raise Problem(408, "The request did not come in time", headers={"connection": "close"}) from None
     token = requests.checked(object_in(body), requests.Login).token
     gate: Gate = request.app.state.gate
-    if not gate.tokens:
-        return answer(b'{"success":true,"role":"admin"}')
     caller = gate.caller_with(token)
+    if caller.token is None and not gate.tokens:
+        return answer(b'{"success":true,"role":"admin"}')
     if caller.token is None:
         raise gate.wrong_token(request.client.host if request.client else "", caller)
     response = answer(msgspec.json.encode({"success": True, "role": caller.role}))
@@ -684,6 +684,17 @@ async def log_in(request: Call) -> JSONResponse:
     cookie, seconds = gate.logins.begin(caller.token)
     response.set_cookie(COOKIE, cookie, max_age=seconds, httponly=True, samesite="strict", secure=is_https)
     return response
+
+
+@get("/api/login", responses=gives(answers.LoginState), tags=["server"])
+async def who_am_i(request: Call) -> JSONResponse:
+    """As whom this browser may answer and order, and what its page has to say with that, as X-Page-Token."""
+    gate: Gate = request.app.state.gate
+    caller = gate.caller(asked_in(request.scope))  # type: ignore[arg-type]
+    can_control = caller.role in ("admin", "control")
+    token = gate.logins.page_token(who) if can_control and (who := who_is_shown(caller)) else None
+    name = caller.token.name if caller.token else None
+    return answer(folds.encode({"role": caller.role, "name": name, "canControl": can_control, "pageToken": token}))
 
 
 @delete("/api/login", responses=gives(answers.LoggedOut), status_code=200, tags=["server"])
@@ -759,5 +770,6 @@ ROUTES = (
     list_questions,
     search,
     log_in,
+    who_am_i,
     log_out,
 )

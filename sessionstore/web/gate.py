@@ -20,6 +20,7 @@ from sessionstore.web.refusal_log import RefusalLog
 from sessionstore.web.tokens import PROXY, ROLES, Token, Tokens
 
 COOKIE = "session_store"
+PAGE_TOKEN = "X-Page-Token"
 MOST_USERS = 10_000
 """Of a proxy, that are known at once."""
 BEARER = re.compile(rb"bearer(?: |%20)", re.IGNORECASE)
@@ -44,8 +45,8 @@ FILES = (
 PUBLIC = frozenset(
     {*product(READS, ("/", "/health", *(f"/{name}" for name in FILES))), *product(("POST", "DELETE"), ("/api/login",))}
 )
-AGENT_READS = re.compile(r"/ready|/api/sessions/(?!user/)[^/]+(/resume)?|/api/state/[^/]+")
-"""What an agent needs to read: its session, its state, and how to go on."""
+AGENT_READS = re.compile(r"/ready|/api/login|/api/sessions/(?!user/)[^/]+(/resume)?|/api/state/[^/]+")
+"""What an agent needs to read: its session, its state, and how to go on; and who it is."""
 MATERIAL = ("/api/transcripts/", "/api/checkpoints")
 """Below these is what agents' programs left here, to have it back or take it away."""
 VALUES_OF_A_THREAD = re.compile(r"/api/checkpoints/[^/]+/?")
@@ -251,13 +252,12 @@ class Gate:
         origin = said.decode("latin-1").lower()
         if origin in self.settings.allowed_origins:
             return True
-        host = asked.headers[b"host"].decode("latin-1").lower()
-        schemes = ("https",) if asked.scheme in ("https", "wss") else ("http", "https")
-        return origin in [f"{scheme}://{host}" for scheme in schemes] and not is_foreign_fetch(asked)
+        return origin in own_origins(asked) and not is_foreign_fetch(asked)
 
     def check_role(self, asked: Asked) -> Caller:
         """Who asks. Raises Problem 401 for no token that is known, 403 for a role that may not, 429 for too much."""
-        if not self.tokens:
+        controls = asked.method == "POST" and CONTROLS.fullmatch(asked.path)
+        if not self.tokens and not controls:
             return ANYBODY
         caller = self.caller(asked)
         roles = roles_for(asked.method, asked.path)
@@ -268,6 +268,8 @@ class Gate:
         caller.token.requests += 1
         if roles is None or caller.role in roles:
             self.check_rate(caller.token)
+            if controls and who_is_shown(caller):
+                self.check_page(asked, caller)
             return caller
         self.note_refusal("role", asked, actor=caller.token.name)
         raise beyond_role(caller, roles)
@@ -278,12 +280,22 @@ class Gate:
             self.refused["rate"] += 1
             raise Problem(429, "Too many requests a second: see SESSIONS_MAX_REQUESTS", headers={"retry-after": "1"})
 
+    def check_page(self, asked: Asked, caller: Caller) -> None:
+        """What comes by a right that a browser adds by itself has to come from our own page, and from one that was
+        there lately. Raises Problem 403."""
+        said = asked.headers.get(PAGE_TOKEN.lower().encode(), b"").decode("latin-1")
+        is_own = asked.headers.get(b"origin", b"").decode("latin-1").lower() in own_origins(asked)
+        if not is_own or not self.logins.is_fresh(said, who_is_shown(caller)):
+            self.note_refusal("origin", asked)
+            raise Problem(403, f"The page has to say by {PAGE_TOKEN} that it is fresh: GET /api/login has it")
+
     def wrong_token(self, address: str, caller: Caller) -> Problem:
         """Counted and logged, but not held against its address: nobody guesses 20 characters, and many containers may
         have one address."""
         self.refused["token"] += 1
         if not caller.refusal:
-            return unknown_caller("A token is needed: send it as Authorization: Bearer TOKEN")
+            which = "A token" if self.tokens else f"A token of the role control, as in {self.tokens.folder}/control,"
+            return unknown_caller(f"{which} is needed: send it as Authorization: Bearer TOKEN")
         self.tell_refusal("token", address, reason=caller.refusal)
         return unknown_caller(caller.refusal, "invalid_token")
 
@@ -342,6 +354,20 @@ def unknown_caller(detail: str, error: str = "") -> Problem:
     """401, as RFC 6750 has it."""
     said = f', error="{error}"' if error else ""
     return Problem(401, detail, headers={"www-authenticate": f'Bearer realm="session store"{said}'})
+
+
+def own_origins(asked: Asked) -> list[str]:
+    """Of our own pages, as a browser says it."""
+    host = asked.headers[b"host"].decode("latin-1").lower()
+    schemes = ("https",) if asked.scheme in ("https", "wss") else ("http", "https")
+    return [f"{scheme}://{host}" for scheme in schemes]
+
+
+def who_is_shown(caller: Caller) -> str:
+    """By whose cookie, or on whose behalf a proxy asks; empty: by a token that was sent for this request."""
+    if caller.login is not None:
+        return f"login {caller.login.cookie}"
+    return f"user {caller.token.name}" if caller.token is not None and caller.token.place == PROXY else ""
 
 
 def host_name(host: str) -> str | None:

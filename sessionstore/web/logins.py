@@ -25,6 +25,9 @@ MOST = 1000
 """Of one token: beyond, the oldest ends."""
 
 
+FRESH_SECONDS = 3600
+"""For so long, and at most twice as long, a page may answer and order."""
+
 Otherwise = TypeVar("Otherwise", list["Login"], None)
 
 
@@ -62,6 +65,15 @@ class Logins:
         self.saved = frozenset(self.by_cookie)
         """Those that the file had when it was last looked at: one that it lacks since then was revoked."""
         self.saving = threading.Lock()
+        self.page_key = secrets.token_bytes()
+
+    def page_token(self, who: str, ago: int = 0) -> str:
+        """What a page says that was shown to somebody lately, and since the server started."""
+        moment = int(time.time()) // FRESH_SECONDS - ago
+        return hmac.new(self.page_key, f"{moment} {who}".encode(), hashlib.sha256).hexdigest()
+
+    def is_fresh(self, said: str, who: str) -> bool:
+        return any(hmac.compare_digest(said.encode(), self.page_token(who, ago).encode()) for ago in (0, 1))
 
     def begin(self, token: Token) -> tuple[str, int]:
         """A new cookie, and for how many seconds it is good."""

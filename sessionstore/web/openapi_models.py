@@ -67,6 +67,8 @@ class Metadata(Shape, kw_only=True):
     pinned: bool | UnsetType = UNSET
     where: Document | UnsetType = UNSET
     asks: int | UnsetType = UNSET
+    cost: Document | UnsetType = UNSET
+    context: Document | UnsetType = UNSET
 
 
 class Active(Metadata, kw_only=True):
@@ -433,6 +435,126 @@ class Budgets(Shape, kw_only=True):
     items: list[BudgetItem]
 
 
+class AskAnswer(Shape, kw_only=True):
+    """What was answered, by whom, and whether the agent has it."""
+
+    answer_id: str
+    decision: Literal["allow", "deny", "answer"]
+    message: str | None
+    answers: Any
+    input: Document | None
+    by: str | None
+    at: str
+    status: Literal["waiting", "delivered", "expired", "refused"] | None
+    settled_at: str | None
+
+
+class AskItem(Shape, kw_only=True):
+    """What an agent wants from a person."""
+
+    ask_id: str
+    session_id: str
+    user_id: str
+    project: str | None
+    agent_id: str | None
+    kind: Literal["permission", "question", "plan", "elicitation", "interrupt", "budget"]
+    tool: str | None
+    input: Any
+    text: str
+    options: list[Any]
+    tool_use_id: str | None
+    since: str
+    deadline: str | None
+    status: Literal["open", "answered", "closed"]
+    ended_by: str | None
+    can_answer: bool
+    answer: AskAnswer | None
+
+
+class AskPage(Shape, kw_only=True):
+    """Some asks, the oldest first; `nextCursor` as `cursor` gives the next."""
+
+    items: list[AskItem]
+    next_cursor: int | None
+
+
+class Answered(Shape, kw_only=True):
+    """An answer that is on disk, and on its way to the agent."""
+
+    success: bool
+    answer_id: str
+    ask_id: str
+
+
+class Ordered(Done, kw_only=True):
+    """An order that is on disk, and on its way to the agent."""
+
+    order_id: str
+
+
+class OrderedAll(Shape, kw_only=True):
+    """An order to many sessions: how many, and which of those that are meant cannot be reached."""
+
+    success: bool
+    order_id: str
+    ordered: int
+    unreachable: list[str]
+    unreachable_total: int
+
+
+class OrderItem(Shape, kw_only=True):
+    """An order and what became of it: `at` which call, or `why` not. A pause is open until it is released."""
+
+    order_id: str
+    session_id: str
+    user_id: str
+    order: Literal["stop", "pause", "release", "say"]
+    text: str | None
+    agent_id: str | None
+    releases: str | None
+    expires: str | None
+    by: str | None
+    since: str
+    status: Literal["waiting", "delivered", "expired", "refused"]
+    is_open: bool
+    settled_at: str | None
+    at: str | None
+    why: str | None
+
+
+class OrderPage(Shape, kw_only=True):
+    """Some orders, the newest first; `nextCursor` as `cursor` gives the next."""
+
+    items: list[OrderItem]
+    next_cursor: int | None
+    reach: Document | UnsetType = UNSET
+
+
+class ControlItem(Shape, kw_only=True):
+    """What an agent's side is to carry out: an answer, an order; or that an ask is not open any more."""
+
+    id: str
+    kind: Literal["answer", "order", "closed"]
+    ask_id: str | UnsetType = UNSET
+    decision: Literal["allow", "deny", "answer"] | UnsetType = UNSET
+    message: str | UnsetType = UNSET
+    answers: Any = UNSET
+    input: Document | UnsetType = UNSET
+    order: Literal["stop", "pause", "release", "say"] | UnsetType = UNSET
+    text: str | UnsetType = UNSET
+    agent_id: str | UnsetType = UNSET
+    releases: str | UnsetType = UNSET
+    expires: str | UnsetType | None = UNSET
+    why: str | UnsetType = UNSET
+    by: str | UnsetType | None = UNSET
+
+
+class ControlItems(Shape, kw_only=True):
+    """All that there is for now."""
+
+    items: list[ControlItem]
+
+
 class Stats(Shape, kw_only=True):
     """Counts over the whole store."""
 
@@ -464,6 +586,15 @@ class LoggedIn(Shape, kw_only=True):
 
     success: bool
     role: str
+
+
+class LoginState(Shape, kw_only=True):
+    """As whom a browser comes; `pageToken`: null for who sends a token with each request."""
+
+    role: str | None
+    name: str | None
+    can_control: bool
+    page_token: str | None
 
 
 class LoggedOut(Shape, kw_only=True):

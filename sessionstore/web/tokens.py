@@ -30,8 +30,10 @@ logger = logging.getLogger("sessionstore.web.tokens")
 
 ROLES = ("admin", "control", "read", "ingest")
 Role = Literal["admin", "control", "read", "ingest"]
-MADE = ("admin", "read", "ingest")
+MADE = ("admin", "control", "read", "ingest")
 """The roles of which the server makes a token where none is set."""
+ALWAYS_MADE = ("control",)
+"""Of these also where nothing else needs one: answers and orders are never open."""
 VARIABLES = {"SESSIONS_TOKEN": "admin", "SESSIONS_READ_TOKEN": "read", "SESSIONS_INGEST_TOKEN": "ingest"}
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 NAMED = "tokens.json"
@@ -245,6 +247,7 @@ class Tokens:
         self.bound = settings.agent_tokens
         """Names and users of those that agents find in folders of their own."""
         self.keeps_roles = not settings.is_private and not self.given
+        self.makes = () if self.given else MADE if self.keeps_roles else ALWAYS_MADE
         self.is_required = not settings.is_private or bool(self.given)
         self.by_digest: dict[bytes, Token] = {}
         self.by_name: dict[str, Token] = {}
@@ -258,10 +261,10 @@ class Tokens:
 
     def prepare(self) -> None:
         """Make the token of each role where none is set and one is needed; then read all. Raises BadSetting."""
-        if self.keeps_roles and not (self.folder / NAMED).exists():
+        if self.makes and not (self.folder / NAMED).exists():
             try:
                 make_folder(self.folder)
-                for role in MADE:
+                for role in self.makes:
                     if read_kept(self.folder / role) is None:
                         write_secret(self.folder / role, make_token().encode() + b"\n")
             except OSError as error:
@@ -308,7 +311,7 @@ class Tokens:
 
     def state_of_files(self) -> list[tuple[int, ...]]:
         """Changes when a file does. Only asked of the file system, each second."""
-        files = [self.folder / name for name in (NAMED, *(MADE if self.keeps_roles else ()))]
+        files = [self.folder / name for name in (NAMED, *self.makes)]
         return [*map(state_of, files), *(state_of(self.place_of(name)) for name, _ in self.bound)]
 
     def made(self, role: str) -> Path | None:
@@ -368,7 +371,7 @@ class Tokens:
             if text := read_kept(self.place_of(name)):
                 place = str(self.place_of(name))
                 yield Token(name, "ingest", digest(text), place=place, bounds=Bounds(users=(user,)))
-        for role in MADE if self.keeps_roles else ():
+        for role in self.makes:
             if text := read_kept(self.folder / role):
                 yield Token.of(role, role, text, role)
 

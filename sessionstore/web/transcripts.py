@@ -55,7 +55,10 @@ MAX_LINE = 32 << 20
 MAX_SUMMARY = 1 << 20
 AT_ONCE = 1000
 """Reports of usage."""
-IS_THERE = "SELECT 1 FROM sessions WHERE session_id = ?"
+MAY_BE_THERE = """
+SELECT 1 WHERE EXISTS (SELECT 1 FROM sessions WHERE session_id = :id)
+  OR NOT EXISTS (SELECT 1 FROM events WHERE session_id = :id AND type = 'session_deleted')"""
+"""A session whose hooks come later is made by what its conversation used; one that was deleted is not."""
 
 Subpath = Annotated[str | None, QueryParameter(description="What is beside the conversation, such as a sub-agent's")]
 
@@ -165,9 +168,9 @@ class Ledger:
             yield lines
 
     async def keep(self, transcript: Transcript | None) -> None:
-        """Of a conversation that belongs to a session that there is."""
+        """Of a conversation that belongs to a session, which may have yet to come."""
         store, session_id = store_of(self.request), transcript.session_id if transcript else None
-        if self.reports and session_id and await store.reader.rows(IS_THERE, (session_id,)):
+        if self.reports and session_id and await store.reader.rows(MAY_BE_THERE, {"id": session_id}):
             for begin in range(0, len(self.reports), AT_ONCE):
                 lines = (event_of(report, session_id) for report in self.reports[begin : begin + AT_ONCE])
                 await stored_lines(b"\n".join(lines), caller_of(self.request), store)

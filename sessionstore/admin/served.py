@@ -1,0 +1,63 @@
+"""Asking the server that has a store for what a command may not do beside it."""
+
+from __future__ import annotations
+
+import http.client
+import json
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from urllib.parse import urlsplit
+
+from sessionstore.model.folds import Document
+from sessionstore.settings import Settings
+from sessionstore.web.tokens import tokens_folder
+
+SECONDS = 60.0
+"""How long the server may take for one request."""
+
+
+class NotServed(Exception):
+    """There is no use in asking again. The message says why."""
+
+
+class Served:
+    """A server, over one connection."""
+
+    def __init__(self, connection: http.client.HTTPConnection, token: str | None) -> None:
+        self.connection = connection
+        self.headers = {"authorization": f"Bearer {token}"} if token else {}
+
+    def ask(self, method: str, path: str, body: bytes | None = None, media_type: str = "") -> tuple[int, Document]:
+        """The status, and what the server says. Raises NotServed."""
+        headers = self.headers | ({"content-type": media_type} if media_type else {})
+        at = f"{self.connection.host}:{self.connection.port}"
+        try:
+            self.connection.request(method, path, body, headers)
+            answer = self.connection.getresponse()
+            said = json.loads(answer.read())
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise NotServed(
+                f"A server has the store, and cannot be reached at {at} ({error}): say with --url where it is"
+            ) from None
+        if answer.status in (401, 403):
+            raise NotServed(f"The server does not let this be done: set SESSIONS_TOKEN ({said['detail']})")
+        return answer.status, said
+
+
+@contextmanager
+def served(settings: Settings, url: str | None) -> Iterator[Served]:
+    """The server at `url`, or where the settings say that one of this machine is."""
+    host = settings.host if settings.is_loopback else "127.0.0.1"
+    scheme = "https" if settings.tls_certificate else "http"
+    at = urlsplit(url or f"{scheme}://{host}:{settings.port}")
+    kind = http.client.HTTPSConnection if at.scheme == "https" else http.client.HTTPConnection
+    with closing(kind(at.hostname or "", at.port, timeout=SECONDS)) as connection:
+        yield Served(connection, admin_token(settings))
+
+
+def admin_token(settings: Settings) -> str | None:
+    """The one that is set, or that the server made."""
+    if settings.admin_token:
+        return settings.admin_token
+    made = tokens_folder(settings) / "admin"
+    return made.read_text().strip() if made.exists() else None

@@ -1,8 +1,8 @@
 /* What agents ask of people: answered from wherever it is shown, told where nobody looks, gone when answered elsewhere; and orders. */
-import { Refused, asked, fetched, of } from "./api.js";
+import { asked, fetched, of } from "./api.js";
 import { toolBlocks } from "./blocks.js";
 import { askPerson, note } from "./doing.js";
-import { at, el, slot, timeText } from "./dom.js";
+import { at, button, el, slot, timeText } from "./dom.js";
 import { server, state } from "./live.js";
 import * as Model from "./model.js";
 import { text } from "./model.js";
@@ -39,8 +39,7 @@ export const asks = {
   async answer(id, body) {
     this.answered.add(id);
     schedule();
-    if (await controlled(() => asked(`api/asks/${encodeURIComponent(id)}/answer`, { method: "POST", body }),
-      { allow: "Allowed.", deny: "Denied.", answer: "Answered." }[body.decision])) return;
+    if (await controlled(`api/asks/${encodeURIComponent(id)}/answer`, body, { allow: "Allowed.", deny: "Denied.", answer: "Answered." }[body.decision])) return;
     this.answered.delete(id);
     await this.refresh();
     schedule();
@@ -69,16 +68,17 @@ export const asks = {
     if (ask && (name === "toggle" || this.can(ask))) this[name](name === "toggle" ? ask.askId : ask);
   },
 };
-/** Do what only a token of the role control may; where there is none yet, it is asked for once. */
-async function controlled(act, done) {
-  try { await act(); note(done); return true; } catch (error) {
-    if (!(error instanceof Refused) || ![401, 403].includes(error.status)) { note(error.message, true); return false; }
+/** Say what only a token of the role control may; where this browser has none, it is asked for once. */
+async function controlled(path, body, done) {
+  try {
+    const { canControl, pageToken } = await asked("api/login");
+    if (canControl) { await asked(path, { method: "POST", body, headers: { "X-Page-Token": pageToken ?? "" } }); note(done); return true; }
     const said = await askPerson({ title: "A token that may answer", words: `Answers and orders are never open. The server keeps such a token in ${server?.storage ?? "its folder"}/tokens/control.`,
       yes: "Use it", fields: [{ name: "token", label: "Token", type: "password" }] });
     if (!said) return false;
-    try { await fetched("api/login", { method: "POST", body: { token: said.token.trim() } }); } catch (wrong) { note(wrong.message, true); return false; }
-    return controlled(act, done);
-  }
+    await fetched("api/login", { method: "POST", body: { token: said.token.trim() } });
+  } catch (error) { note(error.message, true); return false; }
+  return controlled(path, body, done);
 }
 document.addEventListener("click", (event) => {
   const name = event.target.closest("[data-order]")?.dataset.order;
@@ -121,30 +121,24 @@ export async function notify() {
 
 // ---- orders
 
-const ORDERS = { __proto__: null, stop: ["Stop", "The agent is told to stop, and why."], pause: ["Pause", "It waits before its next step until it is released."],
-  say: ["Say", "The agent reads these words before its next step."] };
-/** What a person orders of a session, and what became of it. */
+const ORDERS = { __proto__: null, stop: ["Stop", "It ends at its next call, and is told why."], pause: ["Pause", "Its next call waits until it is released."],
+  say: ["Say", "The agent reads these words with its next step."] };
 async function order(sessionId, name) {
-  const [title, words] = ORDERS[name], said = await askPerson({ title, words, yes: title, isDanger: name === "stop",
-    fields: name === "pause" ? [] : [{ name: "text", label: name === "stop" ? "Why" : "Words", isLong: true }] });
+  const [title, words] = ORDERS[name], said = await askPerson({ title, words, yes: title, isDanger: name === "stop", fields: [{ name: "text", label: name === "say" ? "Words" : "Why", isLong: true }] });
   if (said) await ordered(sessionId, { order: name, ...said });
 }
-const ordered = async (sessionId, body) => { if (await controlled(() => asked(of(sessionId, "/orders"), { method: "POST", body }), "Ordered: it is carried out at its next step.")) drawOrders.shown = ""; };
-const FATES = { __proto__: null, waiting: "not delivered yet", delivered: "delivered", expired: "expired", refused: "refused" };
-/** The orders of a session with their fate, the newest first; asked anew where it has changed. */
-export async function drawOrders(place, metadata) {
-  const key = `${metadata.sessionId} ${metadata.lastCursor}`;
-  place.hidden = metadata.ended !== null;
-  if (drawOrders.shown === key || place.hidden) return;
-  drawOrders.shown = key;
-  const answer = await asked(of(metadata.sessionId, "/orders")).catch(() => ({ items: [] })), items = (answer.items ?? []).slice(-3).reverse();
-  place.querySelector("ol").replaceChildren(...items.map((one) => {
-    const line = el("li", "row", el("b", "", Model.words(one.order)), el("span", "cut grow", text(one.text)), el("span", "faint", [FATES[one.status] ?? one.status, timeText(one.at ?? one.since)].filter(Boolean).join(" · ")));
-    if (one.order === "pause" && one.status === "delivered" && !one.released) {
-      const free = el("button", "", "Release");
-      free.onclick = () => ordered(metadata.sessionId, { order: "release", orderId: one.orderId });
-      line.append(free);
-    }
-    return line;
-  }));
+async function ordered(id, body) { if (await controlled(of(id, "/orders"), body, "It is carried out at its next step.")) { shown = ""; schedule(); } }
+const FATES = { __proto__: null, waiting: "not delivered yet" };
+let shown = "";
+/** What may be ordered of a session, and the last orders with their fate; asked anew where it has changed, or somebody may have come or gone. */
+export async function drawOrders(place, { sessionId, lastCursor, ended }) {
+  const key = `${sessionId} ${lastCursor} ${Math.floor(performance.now() / (2 * FRESH))}`;
+  place.hidden = ended !== null;
+  if (place.hidden || shown === key) return;
+  shown = key;
+  const { items, reach } = await asked(of(sessionId, "/orders?limit=3")).catch(() => ({ items: [] }));
+  for (const button of place.querySelectorAll("[data-order]")) Object.assign(button, { disabled: !reach?.reachable, title: reach?.reachable ? ORDERS[button.dataset.order][1] : "Nobody asks for orders there" });
+  place.querySelector("ol").replaceChildren(...items.map((one) => el("li", "row", el("b", "", Model.words(one.order)), el("span", "cut grow", text(one.text)),
+    el("span", "faint", [FATES[one.status] ?? one.status, text(one.why), timeText(one.settledAt ?? one.since)].filter(Boolean).join(" · ")),
+    ...(one.order === "pause" && one.isOpen ? [button("Release", () => ordered(sessionId, { order: "release", orderId: one.orderId }))] : []))));
 }

@@ -39,7 +39,7 @@ export function askPerson({ title, words = "", fields = [], yes, isDanger = fals
     const put = (offer) => button(offer, () => { field.value = offer; field.focus(); });
     return el("div", "", el("label", "", label, field), ...(offers?.length ? [el("div", "row offers", ...offers.map(put))] : []));
   }));
-  const [no, ok] = form.querySelectorAll("button");
+  const [no, ok] = form.lastElementChild.children;
   ok.textContent = yes;
   ok.classList.toggle("danger", isDanger);
   return new Promise((answer) => {

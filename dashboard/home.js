@@ -105,9 +105,9 @@ export const home = {
   /** What home is made of, asked anew. */
   async answers() {
     const { status } = route.query, ended = (limit, ...which) => asked(`api/sessions?${new URLSearchParams([...which.map((one) => ["status", one]), ["limit", limit], ["details", "true"]])}`);
-    const [stats, going, bad, well] = await Promise.all([asked("api/query/stats"), asked(`api/query/active?limit=${this.room}`),
+    const [stats, going, bad, well] = await Promise.all([asked("api/query/stats"), asked(`api/query/active?limit=${home.room}`),
       ...(["failed", "lost"].includes(status) ? [ended(200, status)] : [ended(60, "failed", "lost")]), ended(30, "completed", "cancelled"), asks.refresh()]);
-    if (going.length === ROOM[0] && this.room === ROOM[0]) { this.room = ROOM[1]; refresh.soon(); }
+    if (going.length === ROOM[0] && home.room === ROOM[0]) { home.room = ROOM[1]; refresh.soon(); }
     const active = new Set(going.map((card) => card.sessionId));
     return { stats, cards: [...going, ...[...bad.items, ...well.items].filter((card) => !active.has(card.sessionId))] };
   },
@@ -177,10 +177,10 @@ const feedList = new LongList(at("feed").parentElement, at("feed"), {
     row.dataset.kind = line.kind;
     row.dataset.state = line.state ?? "";
     icon(row, line.icon);
-    const a = row.firstElementChild, title = line.times > 1 ? `${line.title} ×${line.times}` : line.title;
+    const a = row.firstElementChild, words = Model.oneLine(line.text), title = line.times > 1 ? `${line.title} ×${line.times}` : line.title;
     a.href = Model.hashOf({ view: "session", id: line.sessionId, tab: "log", query: { entry: line.key } });
-    a.title = Model.forPeople(`${name}\n${line.title}: ${line.text}\n${line.error}`.trim());
-    fill(row, { time: timeText(line.time), who: name, text: line.text ? `${title}: ${line.text}` : title, why: line.kind === "error" ? "" : line.error,
+    a.title = Model.forPeople(`${name}\n${line.title}: ${words}\n${line.error}`.trim());
+    fill(row, { time: timeText(line.time), who: name, text: words ? `${title}: ${words}` : title, why: line.kind === "error" ? "" : line.error,
       took: TOOK[line.state] ?? Model.lasting(line.took ?? NaN) });
   },
 });

@@ -6,7 +6,10 @@ import json
 import re
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
+from queue import Queue
 from typing import Any
 
 import httpx
@@ -372,6 +375,7 @@ def test_the_first_minute_shows_ways_in_that_work_and_listens(page: Page, tmp_pa
         page.goto(appliance.url)
         page.get_by_label("Token").fill("a-token-to-read")
         page.locator("#login button").click()
+        expect(page.locator("#connection")).to_have_text("Live")
         assert all("tokens/ingest" in words for words in ways_in(page).values())
     with Appliance(tmp_path / "open") as appliance, httpx.Client(base_url=appliance.url) as http:
         page.context.grant_permissions(["clipboard-read", "clipboard-write"])
@@ -402,3 +406,147 @@ def test_a_test_session_is_made_only_when_one_means_it(page: Page, tmp_path: Pat
         page.locator("#new-session").click()
         page.locator("#ask").get_by_role("button", name="Create").click()
         expect(page.locator("#session h1")).to_have_text("A test session, made from the dashboard")
+
+
+# ------------------------------------------------------------- answers and orders
+
+
+class Side:
+    """An agent's side: it asks, and polls for what it is to carry out."""
+
+    def __init__(self, http: httpx.Client, session_id: str) -> None:
+        self.http, self.session_id, self.got = http, session_id, Queue[Any]()
+        self.threads: list[threading.Thread] = []
+
+    def ask(self, title: str, reason: str = "permission", **data: Any) -> str:
+        self.http.put(f"/api/sessions/{self.session_id}", json={"userId": "alice", "metadata": {"title": title}})
+        body = {"type": "permission_request", "attention": {"reason": reason, "message": title}, **data}
+        return str(self.http.post(f"/api/actions/{self.session_id}", json=body).raise_for_status().json()["eventId"])
+
+    def wait(self, **body: Any) -> None:
+        """A poll on a thread: what it is given comes into the queue."""
+
+        def poll() -> None:
+            answer = self.http.post(f"/api/sessions/{self.session_id}/control", json={"wait": 30, **body})
+            self.got.put(answer.json()["items"] if answer.status_code == 200 else [])
+
+        self.threads.append(threading.Thread(target=poll))
+        self.threads[-1].start()
+
+    def given(self) -> dict[str, Any]:
+        (item,) = self.got.get(timeout=20)
+        self.http.post(f"/api/sessions/{self.session_id}/control", json={"done": [item["id"]]}).raise_for_status()
+        return dict(item)
+
+
+@pytest.fixture
+def side(http: httpx.Client, session_id: str) -> Iterator[Side]:
+    side = Side(http, session_id)
+    yield side
+    http.post(f"/api/sessions/{session_id}/finalize", json={}).raise_for_status()  # whoever waits does no more
+    for thread in side.threads:
+        thread.join(20)
+
+
+def unlocked(page: Page, appliance: Appliance) -> None:
+    """This browser has the token that may answer, by asking for it once."""
+    page.locator("#ask").get_by_label("Token").fill((appliance.folder / "tokens" / "control").read_text().strip())
+    page.keyboard.press("Enter")
+
+
+def test_asks_are_answered_from_home_and_gone_when_answered_elsewhere(
+    page: Page, appliance: Appliance, side: Side
+) -> None:
+    edit = {"file_path": "/srv/shop/cart.py", "old_string": "total = 1", "new_string": "total = 2"}
+    first = side.ask(f"May {side.session_id} edit?", tool="Edit", input=edit)
+    side.wait(ask=first)
+    opened(page, appliance)
+    ask = page.locator(f".ask[data-ask='{first}']")
+    expect(ask.locator(".what")).to_have_text("Edit: /srv/shop/cart.py")
+    ask.locator(".name").focus()
+    page.keyboard.press("e")
+    expect(ask.locator(".all .del:not(.sign)")).to_have_text("total = 1")
+    expect(ask.get_by_role("button", name="Allow")).to_be_visible()
+    page.keyboard.press("a")
+    unlocked(page, appliance)
+    given = side.given()
+    assert (given["decision"], given["by"]) == ("allow", "control")
+    expect(ask).to_have_count(0)
+
+    question = {"questions": [{"question": "Which database?", "options": [{"label": "sqlite"}, {"label": "postgres"}]}]}
+    second = side.ask("Which database?", "question", tool="AskUserQuestion", input=question)
+    side.wait(ask=second)
+    ask = page.locator(f".ask[data-ask='{second}']")
+    ask.get_by_role("button", name="Reply").click()
+    page.locator("#ask").get_by_role("button", name="postgres").click()
+    page.locator("#ask").get_by_role("button", name="Answer").click()
+    assert side.given()["answers"] == {"Which database?": "postgres"}
+    expect(ask).to_have_count(0)
+
+    third = side.ask("rm -rf / ?", tool="Bash", input={"command": "rm -rf /"})
+    side.wait(ask=third)
+    ask = page.locator(f".ask[data-ask='{third}']")
+    ask.get_by_role("button", name="Reply").click()
+    page.locator("#ask textarea").fill("Only below build")
+    page.locator("#ask").get_by_role("button", name="Deny with these words").click()
+    given = side.given()
+    assert (given["decision"], given["message"]) == ("deny", "Only below build")
+
+    last = side.ask("make ?", tool="Bash", input={"command": "make"})
+    ask = page.locator(f".ask[data-ask='{last}']")
+    expect(ask).to_contain_text("answer in its terminal")  # nobody waits: said before one types
+    expect(ask.get_by_role("button", name="Reply")).to_be_hidden()
+    respond(side.http, side.session_id, type="tool_result", tool="Bash", input={"command": "make"}, output="ok")
+    expect(ask).to_have_count(0)
+
+
+def test_orders_reach_the_agent_and_their_fate_is_shown(page: Page, appliance: Appliance, side: Side) -> None:
+    log(side.http, side.session_id, "works")
+    opened(page, appliance, f"session/{side.session_id}/log")
+    orders = page.locator("#session .orders")
+    expect(orders.get_by_role("button", name="Stop")).to_be_disabled()  # nobody asks for orders there yet
+    side.wait()
+    log(side.http, side.session_id, "works on")
+    orders.get_by_role("button", name="Say").click()
+    page.locator("#ask textarea").fill("Mind the tests")
+    page.locator("#ask").get_by_role("button", name="Say").click()
+    unlocked(page, appliance)
+    assert side.given()["text"] == "Mind the tests"
+    expect(orders.locator("li")).to_contain_text(re.compile("Say.*Mind the tests.*delivered", re.DOTALL))
+    side.wait()
+    orders.get_by_role("button", name="Pause").click()
+    page.locator("#ask").get_by_role("button", name="Pause").click()
+    assert side.given()["order"] == "pause"
+    side.wait()
+    orders.get_by_role("button", name="Release").click()
+    assert side.given()["order"] == "release"
+    expect(orders.get_by_role("button", name="Release")).to_have_count(0)
+
+
+NOTICES = """() => {
+    window.told = [];
+    window.Notification = class {
+        static permission = "granted";
+        static requestPermission = async () => "granted";
+        constructor(title, { body }) { window.told.push(this); Object.assign(this, { title, body, isOpen: true }); }
+        close() { this.isOpen = false; }
+    };
+}"""
+
+
+def test_who_does_not_look_is_told_once_and_not_of_what_is_over(
+    page: Page, appliance: Appliance, http: httpx.Client, session_id: str
+) -> None:
+    page.add_init_script(f"({NOTICES})()")
+    opened(page, appliance)
+    page.locator("#notify").click()
+    expect(page.locator("#notes")).to_contain_text("You are told")
+    page.evaluate("Object.defineProperty(document, 'hidden', { get: () => true })")
+    for number in range(3):
+        log(http, f"{session_id}-{number}", "", type="permission_request", attention=WAITS)
+    page.wait_for_function("() => window.told.length > 0")
+    assert page.evaluate("window.told.length") == 1, "those that come together are one"
+    assert "Bash: rm -rf build" in page.evaluate("window.told[0].body")
+    for number in range(3):
+        log(http, f"{session_id}-{number}", "", attention=None)
+    page.wait_for_function("() => !window.told[0].isOpen")

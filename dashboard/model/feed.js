@@ -1,7 +1,7 @@
 /* The live feed: a call and its result are one line that grows; levels; what repeats is folded. */
 import { isError } from "./faces.js";
 import { rowsOf } from "./log.js";
-import { FEED, brief, isObject, oneLine } from "./words.js";
+import { FEED, brief, isObject } from "./words.js";
 
 const KEPT = 200;          // asks and failures that are kept when their time is over
 /** What is no step of an agent's: on the last level only. */
@@ -23,7 +23,7 @@ function linesOf(feed, names) {
   const sessions = new Map();
   for (const event of feed) sessions.set(event.sessionId, [event, ...(sessions.get(event.sessionId) ?? [])]);
   return [...sessions].flatMap(([sessionId, events]) => rowsOf({ events, begins: false, ends: true }, { known: names })
-    .map((row) => ({ ...row, sessionId, text: oneLine(row.text), level: levelOf(row) }))).sort((a, b) => b.key - a.key);
+    .map((row) => ({ ...row, sessionId, level: levelOf(row) }))).sort((a, b) => b.key - a.key);
 }
 /** The lines that are shown; calls of one tool that a session makes within a minute, and that went well, are one. */
 export function feedShown(feed, names, { kind = "", words = "" } = {}) {

@@ -48,6 +48,7 @@ from sessionstore.web import (
     control,
     conversation,
     datasette_mount,
+    imports,
     live,
     pages,
     telemetry,
@@ -71,7 +72,19 @@ SWITCH_INTERVAL = 0.0005
 With Python's 0.005 a commit takes 12 ms under load, nearly all of it waiting."""
 
 
-ROOMS = (api, transcripts, conversation, checkpoints, telemetry, usage, control, live, pages, datasette_mount)
+ROOMS = (
+    api,
+    transcripts,
+    conversation,
+    imports,
+    checkpoints,
+    telemetry,
+    usage,
+    control,
+    live,
+    pages,
+    datasette_mount,
+)
 """Of the routes."""
 
 

@@ -79,6 +79,43 @@ GROUP BY s.session_id
 ORDER BY minutes DESC
 LIMIT 100;
 
+/* held-up: Where people hold agents up
+   How long what was asked of a person waited, by the hour of the day at which it was asked (UTC), its kind, and whose
+   session it was; what still waits counts until now. An agent that merely sits at its prompt asks nothing. `from`, `to`:
+   times in UTC, the second not included (everything). Among the newest `newest` actions and responses (10000). */
+WITH said AS (
+  SELECT cursor, session_id, timestamp,
+         instr(data, '"attention":{') AND json_type(data, '$.attention') IS 'object'
+           AND data ->> '$.attention.reason' IS NOT 'input' AS asks,
+         data ->> '$.attention.reason' AS reason
+  FROM events
+  WHERE type IN ('action', 'response')
+    AND timestamp >= coalesce(nullif(:from, ''), '0') AND timestamp < coalesce(nullif(:to, ''), '9')
+  ORDER BY cursor DESC
+  LIMIT coalesce(nullif(:newest, ''), 10000)
+), turns AS (
+  SELECT *, asks AND NOT lag(asks, 1, 0) OVER words AS begins, NOT asks AND lag(asks, 1, 0) OVER words AS ends
+  FROM said
+  WINDOW words AS (PARTITION BY session_id ORDER BY cursor)
+), waits AS (
+  SELECT session_id, reason, begins, timestamp AS since, lead(timestamp) OVER (PARTITION BY session_id ORDER BY cursor) AS until
+  FROM turns
+  WHERE begins OR ends
+), lasted AS (
+  SELECT w.reason, substr(w.since, 12, 2) AS hour, s.user_id,
+         (julianday(coalesce(w.until, iif(s.status = 'waiting', strftime('%Y-%m-%dT%H:%M:%fZ', 'now'), s.ended)))
+          - julianday(w.since)) * 1440 AS minutes
+  FROM waits w JOIN sessions s ON s.session_id = w.session_id
+  WHERE w.begins
+)
+SELECT user_id, coalesce(reason, 'unknown') AS reason, hour, count(*) AS waits, round(sum(minutes), 1) AS minutes,
+       round(max(minutes), 1) AS longest
+FROM lasted
+WHERE minutes >= 0
+GROUP BY 1, 2, 3
+ORDER BY minutes DESC
+LIMIT 1000;
+
 /* slowest-tools: Slowest tools
    How long half of the calls took at most (p50), and 95 of 100 (p95), in milliseconds.
    Among the newest `newest` calls (10000). */
@@ -128,6 +165,43 @@ FROM (SELECT tool, failed, session_id FROM responses
       ORDER BY cursor DESC LIMIT coalesce(nullif(:newest, ''), 10000))
 GROUP BY tool
 ORDER BY failed DESC, results DESC;
+
+/* failure-groups: Failures that are alike
+   By the tool, or the kind, and the first line of what it said; with the second where the first is an exit code alone.
+   How often, in how many sessions, since when, whose. `from`, `to`: times in UTC, the second not included (everything).
+   Among the newest `newest` failures of tools (3000), and the errors among as many newest answers of all kinds. */
+WITH failures AS (
+  SELECT * FROM (
+    SELECT cursor, session_id, user_id, timestamp, coalesce(tool, 'a tool') AS kind, substr(text, 1, 1000) AS text
+    FROM responses
+    WHERE kind = 'tool_error' AND NOT rejected
+      AND timestamp >= coalesce(nullif(:from, ''), '0') AND timestamp < coalesce(nullif(:to, ''), '9')
+    ORDER BY cursor DESC
+    LIMIT coalesce(nullif(:newest, ''), 3000))
+  UNION ALL
+  SELECT cursor, session_id, user_id, timestamp, 'error', substr(text, 1, 1000)
+  FROM (SELECT * FROM responses ORDER BY cursor DESC LIMIT coalesce(nullif(:newest, ''), 3000))
+  WHERE kind = 'error' AND timestamp >= coalesce(nullif(:from, ''), '0') AND timestamp < coalesce(nullif(:to, ''), '9')
+), cut AS (
+  SELECT *, instr(text || char(10), char(10)) AS first_end FROM (
+    SELECT cursor, session_id, user_id, timestamp, kind,
+           ltrim(replace(replace(coalesce(text, ''), '<tool_use_error>', ''), '</tool_use_error>', ''), char(9, 10, 13, 32)) AS text
+    FROM failures)
+), said AS (
+  SELECT cursor, session_id, user_id, timestamp, kind, substr(trim(
+           iif(text LIKE 'exit code %' AND first_end < 20,
+               substr(text, 1, first_end - 1) || ': ' || substr(substr(text, first_end + 1), 1,
+                 instr(substr(text, first_end + 1) || char(10), char(10)) - 1),
+               substr(text, 1, first_end - 1)), char(9, 13, 32) || ':'), 1, 300) AS line
+  FROM cut
+)
+SELECT kind, line, count(*) AS times, count(DISTINCT session_id) AS sessions, min(timestamp) AS first,
+       max(timestamp) AS last, group_concat(DISTINCT user_id) AS users, session_id, max(cursor) AS cursor,
+       group_concat(DISTINCT session_id) AS session_ids
+FROM said
+GROUP BY kind, line
+ORDER BY times DESC, cursor DESC
+LIMIT 500;
 
 /* open-calls: Tool calls that never returned
    No result has come: it goes on still (open), or its turn, its agent or its session was over before (cancelled). Among

@@ -1,5 +1,4 @@
 /* The page: its views, how they are drawn, and the start. */
-import { analytics } from "./analytics.js";
 import { asks, tell } from "./asks.js";
 import { at, setCurrent } from "./dom.js";
 import { home } from "./home.js";
@@ -12,7 +11,7 @@ import { search } from "./search.js";
 import { session } from "./session/opened.js";
 import { table } from "./sessions.js";
 
-Object.assign(views, { home, sessions: table, session, search, analytics });
+Object.assign(views, { home, sessions: table, session, search, analytics: { arrive: () => import("./analytics.js").then(({ analytics }) => { views.analytics = analytics; if (route.view === "analytics") { analytics.arrive(); schedule(); } }) } });
 
 drawing.draw = () => {
   const isOut = !at("login").hidden, waiting = asks.open().length, view = views[route.view];

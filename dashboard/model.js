@@ -11,4 +11,5 @@ export * from "./model/home.js";
 export * from "./model/log.js";
 export * from "./model/timeline.js";
 export * from "./model/documents.js";
+export * from "./model/changes.js";
 export * from "./model/places.js";

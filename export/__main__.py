@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import re
 import sqlite3
@@ -22,7 +23,7 @@ from export import archive, backup, drilled, layout
 from export.folders import open_folder
 from export.tree import Tree, TreeAhead, TreeBusy, progress_of
 from export.verify import Verification
-from sessionstore.admin import compact, drill, loss, offline, prune, recovery, reprice, scrub, served
+from sessionstore.admin import compact, drill, importing, loss, offline, prune, recovery, reprice, scrub, served
 from sessionstore.admin.restore import NotEmpty, restore
 from sessionstore.model.events import utc
 from sessionstore.model.lines import longest_line
@@ -268,6 +269,25 @@ def archive_old(options: SimpleNamespace) -> int:
     return FOUND if failed else DONE
 
 
+def bring_conversations(options: SimpleNamespace) -> int:
+    """Have the server take in conversations from before there was a store, or from where it could not be reached.
+
+    PATH is a whole `projects` folder of Claude Code (~/.claude/projects), a file in one, or the execution file of a CI
+    action. Each becomes events, as far as no hook has told them, its tokens and cost, and the conversation itself.
+    What is there already changes nothing: what was broken off is simply started again.
+    """
+    settings = store_settings(options)
+    files = importing.files_in(options.paths)
+    progress = Progress(f"of {len(files):,} files")
+    counts = importing.bring_in(settings, files, options.url, options.user or getpass.getuser(), say, progress)
+    progress.end()
+    print(
+        f"{len(files):,} files: {counts['lines']:,} lines, {counts['events']:,} events and {counts['usage']:,} reports "
+        "of usage are new"
+    )
+    return FOUND if counts["refused"] else DONE
+
+
 def accept_loss(options: SimpleNamespace) -> int:
     """Have the server start again with a database that has lost its newest events.
 
@@ -379,6 +399,7 @@ FAILURES = (
     archive.ArchiveFailed,
     backup.BackupFailed,
     drill.DrillFailed,
+    importing.NotImported,
     loss.NothingLost,
     served.NotServed,
     offline.Unsound,
@@ -465,6 +486,13 @@ add_command(
     switch("--prune", "delete from the store what is archived"),
     switch("--without-material", "leave conversations and checkpoints out"),
     option("--url", "where its server is (default: this machine, at PORT)", type=str, metavar="URL"),
+)
+add_command(
+    "import",
+    bring_conversations,
+    click.Argument(["paths"], type=FOLDER, metavar="PATH...", nargs=-1, required=True),
+    option("--user", "whose the sessions are that are new (default: you)", type=str, metavar="USER"),
+    option("--url", "where the server is (default: this machine, at PORT)", type=str, metavar="URL"),
 )
 add_command("accept-loss", accept_loss)
 add_command("compact", write_anew)

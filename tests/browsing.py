@@ -57,7 +57,7 @@ def launched(*names: str) -> Iterator[Browser]:
 USUAL = ("401", "403", "404", "409", "422", "503", "ERR_CONNECTION_REFUSED", "WebSocket connection to")
 """What Chromium itself says where something is refused or the server is away."""
 PHONE, DESK = {"width": 360, "height": 740}, {"width": 1440, "height": 900}
-TABS = ("timeline", "log", "state", "goals", "agents", "raw")
+TABS = ("conversation", "changes", "usage", "timeline", "log", "state", "goals", "agents", "raw")
 
 
 @contextmanager

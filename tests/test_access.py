@@ -280,6 +280,7 @@ CONTROLS: dict[str, dict[str, object]] = {
 }
 BODIES = WRITES | NOTES | CONTROLS | {POLL: {"ask": "ask-ID"}}
 DELETES = ("DELETE /api/sessions/{session_id}",)
+FOR_ADMIN: dict[str, object] = {"POST /api/import": {"type": "mode"}}
 
 OWN = "/api/transcripts/{folder}/{session}"
 THREAD = "/api/checkpoints/{thread}"
@@ -306,10 +307,11 @@ MAY: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(NOTES, ("admin", "control", "read")),
     POLL: ("admin", "ingest"),
     **dict.fromkeys(CONTROLS, ("admin", "control")),
-    **dict.fromkeys(DELETES, ("admin",)),
+    **dict.fromkeys((*DELETES, *FOR_ADMIN), ("admin",)),
     **dict.fromkeys(MATERIAL_READS, ("admin", "control", "read", "ingest")),
     **dict.fromkeys(MATERIAL_WRITES, ("admin", "ingest")),
 }
+QUERIES = {"DELETE /api/checkpoints": "?runId=1", "POST /api/import": "?folder=f&session={}"}
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND")
 
 
@@ -336,7 +338,7 @@ def path_of(operation: str, session_id: str) -> str:
         session=session_id,
         thread=session_id,
         ask_id=f"ask-{session_id}",
-    ) + ("?runId=1" if operation == "DELETE /api/checkpoints" else "")
+    ) + QUERIES.get(operation, "").format(session_id)
 
 
 def attempt(server: Appliance, operation: str, session_id: str, credentials: Headers) -> Reply:
@@ -349,6 +351,9 @@ def attempt(server: Appliance, operation: str, session_id: str, credentials: Hea
     if operation in CONTROLS and "Cookie" in headers:
         fresh = json.loads(ask(server, "GET", "/api/login", credentials).body).get("pageToken") or ""
         headers |= {"Origin": server.url, "X-Page-Token": fresh}
+    if operation in FOR_ADMIN:
+        headers |= NDJSON if operation == "POST /api/import" else JSON
+        body = json.dumps(FOR_ADMIN[operation])
     if operation in (*MATERIAL_READS, *MATERIAL_WRITES):
         writes_material(server, session_id, credentials)
         body = json.dumps(MATERIAL_WRITES.get(operation)).replace("ID", session_id)

@@ -149,14 +149,15 @@ def test_sub_agents_stand_where_they_were_called(http: httpx.Client, session: st
     keep(
         http, session, [{"type": "agent_metadata", "toolUseId": "t9"}, says("o1", text("deep"))], "subagents/agent-low"
     )
-    keep(
-        http, session, [{"type": "agent_metadata", "toolUseId": "t2"}, says("q1", text("busy"))], "subagents/agent-run"
-    )
+    keep(http, session, [says("q1", text("busy"))], "subagents/agent-run")
+    meta = b'{\n "agentType": "Explore",\n "description": "see",\n "toolUseId": "t2"\n}'
+    keep(http, session, meta, "subagents/agent-run.meta.json")
     answer = got(http, session)
     first, second = [block["agent"] for block in answer["items"][0]["blocks"]]
     assert (first["agentId"], [one["role"] for one in first["messages"]]) == ("abc", ["user", "assistant", "assistant"])
     assert first["messages"][1]["blocks"][0]["agent"]["messages"][0]["blocks"] == [text("deep")]
     assert second["messages"][0]["blocks"] == [text("busy")]
+    assert (second["agentType"], second["task"]) == ("Explore", "see")
     assert {agent["agentId"] for agent in answer["agents"]} == {"abc", "low", "run"}
     own = got(http, session, agentId="abc", limit=1)
     assert own["more"] is True

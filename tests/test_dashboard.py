@@ -81,13 +81,16 @@ def test_a_new_user_makes_a_session_works_in_it_and_removes_it(page: Page, tmp_p
         expect(page.locator(".entry").last).to_contain_text("It rained")
 
         with page.expect_download() as download:
-            page.get_by_role("link", name="Download").click()
+            page.locator(".menu summary").click()
+            page.get_by_role("link", name="Download all of it").click()
         with tarfile.open(download.value.path()) as archive:
             assert any(name.endswith("/events.jsonl") for name in archive.getnames())
 
+        page.locator(".menu summary").click()
         page.get_by_role("button", name="Delete").click()
         page.locator("#ask").get_by_role("button", name="Cancel").click()
         expect(page.locator("#session h1")).to_be_visible()
+        page.locator(".menu summary").click()
         page.get_by_role("button", name="Delete").click()
         page.locator("#ask").get_by_role("button", name="Delete").click()
         expect(page.locator("#home-none")).to_contain_text("No sessions yet")
@@ -680,7 +683,7 @@ def test_each_picture_leads_to_the_sql_behind_it(page: Page, appliance: Applianc
 
 def test_a_time_in_which_nothing_happened_is_said_to_be_so(page: Page, appliance: Appliance, told: str) -> None:
     opened(page, appliance, "analytics?range=days&from=2001-01-01&to=2001-01-03")
-    expect(page.get_by_text("Nothing in that time.")).to_have_count(5)
+    expect(page.get_by_text("Nothing in that time.")).to_have_count(8)
     page.locator("#analytics-filter select").select_option("everything")
     expect(page.get_by_role("region", name="Tools").locator("tbody tr").first).to_be_visible()
     assert page.url.endswith("#/analytics?range=all")
@@ -702,7 +705,7 @@ def test_analytics_is_there_when_one_clicks_on_it_and_nothing_happens(page: Page
         log(http, "s", "the only word")
         opened(page, appliance)
         page.locator(".bar nav").get_by_role("link", name="Analytics").click()
-        expect(page.locator("#panels section")).to_have_count(5)
+        expect(page.locator("#panels section")).to_have_count(8)
         expect(page.get_by_role("region", name="Sessions by status").locator("tbody tr")).to_have_count(
             1, timeout=20_000
         )

@@ -77,6 +77,9 @@ export const said = (value) => value === null || value === undefined ? "" : type
 /** The first of the members that is a text with something in it. */
 export const first = (owner, ...names) => isObject(owner) ? names.map((name) => text(owner[name])).find((value) => value.trim()) ?? "" : "";
 export const lastPart = (path) => text(path).split(/[/\\]/).filter(Boolean).at(-1) ?? "";
+/** Markdown in a line, without its marks. */
+export const unmarked = (value) => oneLine(value).replace(/(?:^|\s)(?:#{1,6}|[>*+-]|\d+[.)]) (?=\S)|\*\*|~~|`+/g, (mark) => /^\s/.test(mark) ? " " : "")
+  .replace(/!?\[([^\[\]]{0,300})\]\([^()\s]{1,500}\)/g, "$1");
 /** Text in lines, as a terminal prints it: a return begins one, too. */
 export const plain = (value) => forPeople(text(value).replace(/\r+\n?/g, "\n"));
 /** Whether nothing is said: an empty error is none. */

@@ -4,5 +4,7 @@ claude_code  the payloads of Claude Code's hooks
 otlp         OpenTelemetry's requests, decoded
 telemetry    their records, as lines of a batch
 transcripts  lines of conversations: what they used
+import_paths  which file of a program is what
 conversation  these lines, and events, as messages that people read
+retelling    lines of conversations: what hooks would have told
 """

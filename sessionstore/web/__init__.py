@@ -20,6 +20,8 @@ fast_path        the hot routes
 telemetry        OTLP/HTTP: /v1/logs, /v1/metrics, /v1/traces
 usage            routes of what was used and what it cost
 transcripts      the lines of conversations
+tar_stream       the members of a tar as it comes
+imports          conversations from before
 conversation_pages  pages of what was said
 conversation_text  the same as Markdown, and as HTML
 conversation     the route for it

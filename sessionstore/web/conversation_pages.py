@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any, NamedTuple, Protocol
 
 from sessionstore.adapters.claude_code import AGENT_TOOLS
-from sessionstore.adapters.conversation import call_in_metadata, message_of_event, message_of_line
+from sessionstore.adapters.conversation import facts_in, message_of_event, message_of_line
 from sessionstore.appliance import Store
 from sessionstore.model.conversation import Agent, Joined, Message, calls_in
 from sessionstore.model.folds import Document, encode
@@ -29,10 +29,12 @@ PIECES = 64
 """Pieces that are read for one page: what says nothing to people may be long."""
 AT_ONCE = 4
 ROWS_AT_ONCE, ROWS_AT_MOST = 500, 10_000
+MOST_ASKED = 500
 FOLDED, DEEPEST, MOST_FOLDED = 50, 4, 100
 """Messages of a sub-agent that stand in the page of the one that called it; levels of these; sub-agents of one page."""
 
-OF_AGENT = re.compile(r"(?:.*/)?agent-(.+)")
+OF_AGENT = re.compile(r"(?:.*/)?agent-(.+?)(\.meta\.json)?")
+"""What the program says of an agent beside its conversation is a file of its own."""
 AGENTS = """
 SELECT agent_id, record ->> '$.type', record ->> '$.task', record ->> '$.toolUseId' FROM agents
 WHERE session_id = ? ORDER BY position"""
@@ -114,8 +116,12 @@ class FromTranscripts:
 
     def __init__(self, intake: Intake, transcripts: list[Transcript], known: Mapping[str, Known]) -> None:
         self.intake = intake
+        self.asked: set[str] = set()
+        """Agents of whose calls it was asked already."""
         self.main = [transcript for transcript in transcripts if not transcript.subpath]
-        self.beside = {match[1]: one for one in transcripts if (match := OF_AGENT.fullmatch(one.subpath))}
+        named = [(match, one) for one in transcripts if (match := OF_AGENT.fullmatch(one.subpath))]
+        self.beside = {match[1]: one for match, one in named if not match[2]}
+        self.metas = {match[1]: one for match, one in named if match[2]}
         self.agents = {agent_id: known.get(agent_id, Known(agent_id)) for agent_id in self.beside}
 
     def check(self, agent_id: str | None) -> None:
@@ -156,13 +162,24 @@ class FromTranscripts:
         return made.page(str(place), made.is_full, is_anew)
 
     async def find_callers(self) -> None:
-        """It stands among the first lines of each."""
-        for agent_id, known in self.agents.items():
-            if known.tool_use_id is None:
-                lines = Lines(self.beside[agent_id], Place(self.beside[agent_id].transcript))
-                packed = await lines.fetch(self.intake, 1)
-                found = next(filter(None, map(call_in_metadata, lines.cut(packed))), None)
-                self.agents[agent_id] = known._replace(tool_use_id=found)
+        """It stands beside each, or among its first lines."""
+        unknown = [
+            agent for agent in self.agents.values() if agent.tool_use_id is None and agent.agent_id not in self.asked
+        ]
+        for known in unknown[:MOST_ASKED]:
+            self.asked.add(known.agent_id)
+            meta = self.metas.get(known.agent_id)
+            transcript = meta or self.beside[known.agent_id]
+            lines = Lines(transcript, Place(transcript.transcript))
+            all_lines = [*lines.cut(await lines.fetch(self.intake, 1))]
+            documents = [b"\n".join(all_lines)] if meta else all_lines
+            found = next(filter(None, (facts_in(one, is_line=meta is None) for one in documents)), None)
+            if found:
+                self.agents[known.agent_id] = known._replace(
+                    agent_type=known.agent_type or found.agent_type,
+                    task=known.task or found.task,
+                    tool_use_id=found.tool_use_id,
+                )
 
 
 class Making:

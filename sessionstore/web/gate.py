@@ -53,6 +53,7 @@ VALUES_OF_A_THREAD = re.compile(r"/api/checkpoints/[^/]+/?")
 """What shows more than its steps."""
 NOTES = re.compile(r"/api/sessions/[^/]+/notes")
 """What whoever reads may add."""
+FOR_ADMIN = re.compile(r"/api/import|/api/sessions/[^/]+/shares(?:/[^/]+)?")
 CONTROLS = re.compile(r"/api/asks/[^/]+/answer|/api/sessions/[^/]+/orders|/api/orders")
 """Answers and orders."""
 
@@ -61,6 +62,8 @@ def roles_for(method: str, path: str) -> tuple[str, ...] | None:
     """The roles that may do this; None: everybody."""
     if (method, path) in PUBLIC or (method in READS and path.startswith("/dashboard/")):
         return None
+    if FOR_ADMIN.fullmatch(path):
+        return ("admin",)
     if path.startswith(MATERIAL):
         if method not in READS or VALUES_OF_A_THREAD.fullmatch(path):
             return ("admin", "ingest")

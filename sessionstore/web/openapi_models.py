@@ -613,6 +613,26 @@ class KeptLines(Shape, kw_only=True):
     generation: int
 
 
+class Refused(Shape, kw_only=True):
+    """A file that was not taken."""
+
+    path: str
+    why: str
+
+
+class Imported(Shape, kw_only=True):
+    """What was new: lines, events, reports of usage. `passedOver`: files that are no conversations."""
+
+    success: bool
+    sessions: int
+    files: int
+    passed_over: int
+    lines: int
+    events: int
+    usage: int
+    refused: list[Refused]
+
+
 class KeptSession(Shape, kw_only=True):
     """A conversation that is kept."""
 

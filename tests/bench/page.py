@@ -73,7 +73,9 @@ def figures(
     return [
         Figure("page", f"opening a session of {ENTRIES:,} entries", "ms", open_ms, Target(1000, at_most=True)),
         Figure("page", "longest task while scrolling back through it", "ms", scroll_ms, Target(100, at_most=True)),
-        Figure("page", f"home with {SESSIONS:,} live sessions, until painted", "ms", painted, Target(500, at_most=True)),
+        Figure(
+            "page", f"home with {SESSIONS:,} live sessions, until painted", "ms", painted, Target(500, at_most=True)
+        ),
         Figure("page", f"longest task at home, {rate}", "ms", [home[0]], Target(50, at_most=True)),
         Figure("page", f"growth of memory meanwhile, {rate}", "MB", [home[1]], Target(5, at_most=True)),
         Figure("page", f"longest task in a session's log, {rate}", "ms", [session[0]], Target(200, at_most=True)),

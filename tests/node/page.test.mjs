@@ -520,8 +520,8 @@ test("JSON text is laid out without touching a number or a text", () => {
 
 test("an address says where one is, and back", () => {
   for (const route of [{ view: "home", query: {} }, { view: "session", id: "a.b-c_D", tab: "state", query: { at: "7" } }, { view: "search", query: { q: "a b&c" } }]) assert.deepEqual(Model.routeOf(Model.hashOf(route)), route);
-  assert.equal(Model.routeOf("#/session/x").tab, "log");
-  assert.equal(Model.routeOf("#/session/x/nonsense").tab, "log");
+  assert.equal(Model.routeOf("#/session/x").tab, "conversation");
+  assert.equal(Model.routeOf("#/session/x/nonsense").tab, "conversation");
   for (const odd of ["", "#", "#/nonsense", "#/session", "#/%zz", "#/session//log"]) assert.ok(Model.routeOf(odd).view);
 });
 

@@ -96,16 +96,18 @@ setInterval(async () => {
 
 // ---- told when nobody looks
 
-const told = { ids: new Set(), timer: null, note: null };
+const told = { ids: new Set(), of: [], timer: null, note: null };
 const isTold = () => { try { return localStorage.getItem("notify") === "yes" && Notification.permission === "granted"; } catch { return false; } };
-/** One notice for all that came within a second; it goes when nothing of it is open any more. */
+/** One notice for all that came within a second; it goes when nothing of what it says is open any more. */
 export function tell() {
-  const open = asks.open(), ids = new Set(open.map((ask) => ask.askId)), isNew = [...ids].some((id) => !told.ids.has(id));
+  const ids = new Set(asks.open().map((ask) => ask.askId)), fresh = [...ids].filter((id) => !told.ids.has(id));
   told.ids = ids;
-  if (!open.length) { told.note?.close(); told.note = null; clearTimeout(told.timer); told.timer = null; }
-  if (isNew && document.hidden && isTold()) told.timer ??= setTimeout(() => {
+  if (!told.of.some((id) => ids.has(id))) { told.note?.close(); told.note = null; }
+  if (!fresh.length || !document.hidden || !isTold()) return;
+  told.of = [...told.of.filter((id) => ids.has(id)), ...fresh];
+  told.timer ??= setTimeout(() => {
+    const now = asks.open().filter((ask) => told.of.includes(ask.askId));
     told.timer = null;
-    const now = asks.open();
     if (!now.length) return;
     const lines = now.slice(-3).map((ask) => `${Model.nameOf(state.cards.get(ask.sessionId) ?? ask)}: ${Model.oneLine(Model.askText(ask))}`);
     told.note = new Notification(now.length === 1 ? "An agent asks" : `${now.length} agents ask`, { body: lines.join("\n"), tag: "asks" });

@@ -13,8 +13,10 @@ import httpx
 import hypothesis
 import pytest
 
+import tests.appliance
 from tests.agents import remove_spools
 from tests.appliance import Appliance
+from tests.warm import ForkServer
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page
@@ -47,6 +49,25 @@ def pytest_testnodedown(node: Any) -> None:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     if left_out := config.stash.get(DESELECTED, 0):
         terminalreporter.write_line(f"{left_out} deselected: {config.option.markexpr}")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def fork_server() -> Iterator[None]:
+    """What servers and commands of this process of pytest are forked from, where the machine can do that."""
+    if not hasattr(os, "pidfd_open"):
+        yield
+        return
+    server = ForkServer()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tests.appliance, "fork_server", server)
+        yield
+    server.close()
+
+
+@pytest.fixture
+def cold(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Start programs from nothing, as people do."""
+    monkeypatch.setattr(tests.appliance, "fork_server", None)
 
 
 @pytest.fixture(scope="module")

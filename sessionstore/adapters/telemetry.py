@@ -10,7 +10,8 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from sessionstore.adapters.otlp import Record, Signal
+from sessionstore.adapters.otlp import Record
+from sessionstore.adapters.otlp_levels import Signal
 from sessionstore.model.coercion import id_of, user_of
 from sessionstore.model.folds import Document, decode, encode
 from sessionstore.prices import MEMBERS
@@ -30,6 +31,8 @@ SESSION = (
 """What says which session a record is of; the first, from OTEL_RESOURCE_ATTRIBUTES, is the container's own."""
 USER = ("user_id", "user.email", "enduser.id", "user.account_uuid", "user.id", "gen_ai.user.id")
 MODEL = ("gen_ai.response.model", "gen_ai.request.model", "llm.model_name", "llm.request.model_name", "model")
+UNKNOWN = "unknown"
+"""What OpenLLMetry calls a model that has not said its name."""
 PROVIDER = ("gen_ai.provider.name", "llm.provider", "gen_ai.system", "llm.system")
 OPERATION = ("gen_ai.operation.name", "openinference.span.kind", "traceloop.span.kind", "langsmith.span.kind")
 AGENT = ("gen_ai.agent.name", "agent.name", "graph.node.id", "traceloop.entity.name", "gen_ai.workflow.name")
@@ -175,11 +178,12 @@ def compaction(record: Record) -> Iterator[Document]:
 # ---------------------------------------------------------------------------- spans
 
 
-def events_of_spans(found: list[Record]) -> Iterator[Document]:
+def events_of_spans(records: Iterable[Record]) -> Iterator[Document]:
     """Agents, tool calls and their results, and requests to models; other spans say nothing of agents. Of Claude Code's
     own the requests: all else its hooks tell better."""
+    found = sorted(records, key=lambda record: record.began or "")
     by_id = {record.span_id: record for record in found}
-    for record in sorted(found, key=lambda record: record.began or ""):
+    for record in found:
         operation = str(first(record.attributes, OPERATION) or record.attributes.get("span.type") or "").lower()
         if record.scope.startswith(CLAUDE):
             if operation == "llm_request":
@@ -200,8 +204,7 @@ def agent_above(record: Record, by_id: dict[str, Record]) -> str | None:
         record = above
         if str(first(record.attributes, OPERATION)).lower() in IS_AN_AGENT:
             return agent_id_of(record)
-    named = record.attributes.get("agent_id")
-    return id_of(named) or None
+    return id_of(record.attributes.get("agent_id")) or None
 
 
 def agent_id_of(record: Record) -> str:
@@ -248,8 +251,9 @@ def usage_of_span(record: Record, source: str, above: str | None = None) -> Docu
         "source": source,
         "requestKey": request_id or f"{record.trace_id}/{record.span_id}",
         "hasRequestId": True if request_id else None,
+        "isTraced": True if source == "otlp_spans" and not request_id and "agent_id" not in said else None,
         "provider": first(said, PROVIDER),
-        "model": first(said, MODEL),
+        "model": first({name: it for name, it in said.items() if it != UNKNOWN}, MODEL),
         "agentId": above,
         "costUsd": None if cost is None else number(cost),
         "durationMs": None if record.milliseconds is None else round(record.milliseconds),
@@ -313,7 +317,7 @@ def events_of_metrics(found: Iterable[Record]) -> Iterator[Document]:
         yield event(point._replace(attributes=point.attributes | {"": data}), "usage_reported", "usage", data)
 
 
-EVENTS: dict[Signal, Callable[[list[Record]], Iterator[Document]]] = {
+EVENTS: dict[Signal, Callable[[Iterable[Record]], Iterator[Document]]] = {
     "logs": events_of_logs,
     "traces": events_of_spans,
     "metrics": events_of_metrics,

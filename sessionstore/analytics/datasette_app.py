@@ -71,6 +71,8 @@ SHOWN_FIRST: dict[str, dict[str, Any]] = {
     "agents": {"sort_desc": "spawned_at", "facets": ["status", "type"]},
     "state_changes": {"sort_desc": "cursor", "facets": ["type"]},
     "notes": {"sort_desc": "cursor", "facets": ["actor"]},
+    "asks": {"sort_desc": "cursor", "facets": ["status", "kind", "answered_by"]},
+    "orders": {"sort_desc": "cursor", "facets": ["status", "kind", "actor"]},
     "minutes": {"sort_desc": "minute"},
 }
 """How the page of a view begins."""

@@ -86,6 +86,12 @@ SUBPATHS = """
 SELECT subpath, max(written_by), max(session_id) FROM transcripts
 WHERE folder = ? AND session = ? AND subpath > '' AND lines > 0 AND NOT is_deleted
 GROUP BY subpath ORDER BY subpath"""
+OF_A_SESSION = """
+SELECT folder, session, source, lines, bytes, updated, written_by, session_id FROM transcripts t
+WHERE session_id = ? AND subpath = '' AND lines > 0 AND NOT is_deleted
+  AND generation = (SELECT max(generation) FROM transcripts n WHERE n.folder = t.folder AND n.session = t.session
+                      AND n.subpath = '' AND NOT n.is_deleted)
+ORDER BY updated"""
 PIECES = "SELECT packed FROM transcript_pieces WHERE transcript = ? AND number >= ? AND number < ? ORDER BY number"
 PARTS = """
 SELECT b.part, b.lines, b.digest FROM transcripts t JOIN transcript_batches b USING (transcript)

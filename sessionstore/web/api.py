@@ -63,6 +63,7 @@ from sessionstore.web.request import (
     split,
     store_of,
 )
+from sessionstore.web.transcripts import conversations_of
 
 logger = logging.getLogger(__name__)
 
@@ -267,8 +268,9 @@ async def delete_session(
 
 @get("/api/sessions/{session_id:str}/resume", responses=gives(answers.Resume, 404), tags=["sessions"])
 async def resume_session(request: Call, session_id: FromPath[str]) -> JSONResponse:
-    """All that an agent needs to go on where the last one stopped."""
-    return answer(joined(await store_of(request).reader.resume(session_in_path(session_id))))
+    """All that an agent needs to go on where the last one stopped; `conversations` are had at /api/transcripts."""
+    members = await store_of(request).reader.resume(session_in_path(session_id))
+    return answer(joined(members | {"conversations": await conversations_of(request, session_id)}))
 
 
 @get(

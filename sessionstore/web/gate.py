@@ -32,14 +32,19 @@ READS = frozenset({"GET", "HEAD", "OPTIONS"})
 READERS = ("admin", "control", "read")
 FILES = (
     "hook_agent.py",
+    "hook_agent_control.py",
+    "hook_agent_control_graph.py",
     "hook_agent_facts.py",
     "hook_agent_install.py",
     "hook_agent_patterns.py",
     "hook_agent_run.py",
+    "hook_agent_ship.py",
+    "hook_agent_restore.py",
     "hook_agent_langchain.py",
     "claude_session_store.py",
     "langgraph_checkpointer.py",
     "hook_agent.mjs",
+    "hook_agent_control.mjs",
 )
 """What an agent's machine fetches; nothing in them is secret."""
 PUBLIC = frozenset(

@@ -177,6 +177,17 @@ class Session(Shape, kw_only=True):
     truncated: dict[str, int] | UnsetType = UNSET
 
 
+class KeptConversation(Shape, kw_only=True):
+    """One that is kept of a session, under what the agent's program calls it; `mtime`: milliseconds since 1970."""
+
+    folder: str
+    session: str
+    source: Literal["sdk", "file"]
+    lines: int
+    bytes: int
+    mtime: int
+
+
 class Resume(Shape, kw_only=True):
     """All that an agent needs to go on."""
 
@@ -185,6 +196,7 @@ class Resume(Shape, kw_only=True):
     state: Document
     last_actions: list[Entry]
     last_responses: list[Entry]
+    conversations: list[KeptConversation]
 
 
 class Group(Shape, kw_only=True):

@@ -17,7 +17,7 @@ from litestar.response import Stream
 from sessionstore.adapters.transcripts import event_of, reports_in
 from sessionstore.model.drafts import unquoted
 from sessionstore.model.events import known_id
-from sessionstore.model.folds import Document, decode
+from sessionstore.model.folds import Document, decode, encode
 from sessionstore.model.problems import Problem, invalid
 from sessionstore.store import material
 from sessionstore.store.intake import PART, Intake
@@ -55,6 +55,7 @@ MAX_LINE = 32 << 20
 MAX_SUMMARY = 1 << 20
 AT_ONCE = 1000
 """Reports of usage."""
+CONVERSATION = ("folder", "session", "source", "lines", "bytes", "mtime")
 MAY_BE_THERE = """
 SELECT 1 WHERE EXISTS (SELECT 1 FROM sessions WHERE session_id = :id)
   OR NOT EXISTS (SELECT 1 FROM events WHERE session_id = :id AND type = 'session_deleted')"""
@@ -146,6 +147,13 @@ async def found_at(request: Call, key: Key) -> Transcript:
     if found is None or not found.lines or not await may_have(request, found.written_by, found.session_id):
         raise material.nothing_at(key)
     return found
+
+
+async def conversations_of(request: Call, session_id: str) -> str:
+    """Those of a session that are there for who asks, the last to change last, as JSON text."""
+    rows = await store_of(request).reader.rows(material.OF_A_SESSION, (session_id,))
+    own = [row for *row, written_by, owner in rows if await may_have(request, written_by, owner)]
+    return encode([dict(zip(CONVERSATION, row, strict=True)) for row in own])
 
 
 async def check_is_not_of_others(request: Call, key: Key, found: Transcript | None) -> None:

@@ -8,7 +8,6 @@ import { LongList } from "./long_list.js";
 import * as Model from "./model.js";
 import { count, few } from "./model.js";
 import { route, schedule, turn } from "./route.js";
-import { drawWelcome } from "./welcome.js";
 
 const VIEWS = { __proto__: null, "": "Rows", cards: "Cards", board: "Board", feed: "Feed" };
 const MOST = 100;          // cards of a section that are shown at once
@@ -87,7 +86,7 @@ export const home = {
   },
   nothing() {
     const { status = "", words = "" } = route.query;
-    if (!state.cards.size && !status && !words) return drawWelcome(server);
+    if (!state.cards.size && !status && !words) { const place = el("div", "welcome"); import("./welcome.js").then(({ drawWelcome }) => place.replaceWith(drawWelcome(server))); return place; }
     return el("div", "empty", el("p", "", words ? "No match." : status ? `No session is ${STATUS_WORDS[status] ?? status}.` : "Nothing runs, and all that has ended was seen."),
       el("p", "", link(status || words ? "#/" : "#/sessions", status || words ? "Show all" : "All sessions")));
   },

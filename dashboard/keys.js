@@ -41,6 +41,10 @@ addEventListener("keydown", (event) => {
   if (act) { event.preventDefault(); act(); }
 });
 
+at("find").onsubmit = (event) => {
+  event.preventDefault();
+  go({ view: "search", query: { ...(route.view === "search" ? route.query : {}), q: event.target.q.value } });
+};
 at("keys").querySelector("form").onsubmit = (event) => { event.preventDefault(); at("keys").close(); };
 at("show-keys").onclick = () => at("keys").showModal();
 at("notify").onclick = notify;

@@ -601,7 +601,7 @@ async def recent_sessions(request: Call, limit: Annotated[int, QueryParameter(ge
 
 
 @get("/api/query/active", responses=gives(list[answers.Active], 422), tags=["queries"])
-async def active_sessions(request: Call, limit: Annotated[int, QueryParameter(ge=1, le=500)] = 500) -> JSONResponse:
+async def active_sessions(request: Call, limit: Annotated[int, QueryParameter(ge=1, le=1000)] = 500) -> JSONResponse:
     """Sessions that go on and what they are at, those that wait for a person first."""
     return answer((await store_of(request).reader.active(limit)).array())
 

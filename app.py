@@ -27,8 +27,8 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 
 from litestar import Litestar
 from litestar.exceptions import HTTPException
@@ -48,8 +48,10 @@ from sessionstore.web import (
     control,
     conversation,
     datasette_mount,
+    imports,
     live,
     pages,
+    sharing,
     telemetry,
     transcripts,
     usage,
@@ -71,8 +73,32 @@ SWITCH_INTERVAL = 0.0005
 With Python's 0.005 a commit takes 12 ms under load, nearly all of it waiting."""
 
 
-ROOMS = (api, transcripts, conversation, checkpoints, telemetry, usage, control, live, pages, datasette_mount)
+ROOMS = (
+    api,
+    transcripts,
+    conversation,
+    sharing,
+    imports,
+    checkpoints,
+    telemetry,
+    usage,
+    control,
+    live,
+    pages,
+    datasette_mount,
+)
 """Of the routes."""
+
+
+@contextmanager
+def hidden(package: str) -> Iterator[None]:
+    """For whoever asks meanwhile, a package that nobody has imported yet is not installed."""
+    is_unread = sys.modules.setdefault(package, None) is None  # type: ignore[arg-type]
+    try:
+        yield
+    finally:
+        if is_unread:
+            del sys.modules[package]
 
 
 class App:
@@ -84,19 +110,20 @@ class App:
         self.tokens = Tokens(settings)
         self.traffic = Traffic()
         self.listeners = live.Listeners()
-        self.questions = datasette_mount.Questions(self.store)
-        self.litestar = Litestar(
-            route_handlers=[route for room in ROOMS for route in room.ROUTES],
-            lifespan=[self.lifespan],
-            guards=[check_bounds],
-            openapi_config=pages.OPENAPI,
-            exception_handlers={
-                Problem: api.on_problem,
-                HTTPException: api.on_http_exception,
-                Exception: api.on_failure,
-            },
-            logging_config=None,
-        )
+        self.questions = datasette_mount.DatasetteMount(self.store)
+        with hidden("pydantic"):  # or Litestar reads it at each start: 0.07 s and 9 MB; what prices needs it later
+            self.litestar = Litestar(
+                route_handlers=[route for room in ROOMS for route in room.ROUTES],
+                lifespan=[self.lifespan],
+                guards=[check_bounds],
+                openapi_config=pages.OPENAPI,
+                exception_handlers={
+                    Problem: api.on_problem,
+                    HTTPException: api.on_http_exception,
+                    Exception: api.on_failure,
+                },
+                logging_config=None,
+            )
         self.gate = Gate(Sound(Heads(self.litestar), self.store), settings, self.tokens)  # type: ignore[arg-type]
         fast_path = FastPath(Counted(self.gate, self.traffic), self.gate, self.store, self.traffic)
         self.asgi = Undecoded(Forwarded(fast_path, settings), *MATERIAL)

@@ -79,6 +79,43 @@ GROUP BY s.session_id
 ORDER BY minutes DESC
 LIMIT 100;
 
+/* held-up: Where people hold agents up
+   How long what was asked of a person waited, by the hour of the day at which it was asked (UTC), its kind, and whose
+   session it was; what still waits counts until now. An agent that merely sits at its prompt asks nothing. `from`, `to`:
+   times in UTC, the second not included (everything). Among the newest `newest` actions and responses (10000). */
+WITH said AS (
+  SELECT cursor, session_id, timestamp,
+         instr(data, '"attention":{') AND json_type(data, '$.attention') IS 'object'
+           AND data ->> '$.attention.reason' IS NOT 'input' AS asks,
+         data ->> '$.attention.reason' AS reason
+  FROM events
+  WHERE type IN ('action', 'response')
+    AND timestamp >= coalesce(nullif(:from, ''), '0') AND timestamp < coalesce(nullif(:to, ''), '9')
+  ORDER BY cursor DESC
+  LIMIT coalesce(nullif(:newest, ''), 10000)
+), turns AS (
+  SELECT *, asks AND NOT lag(asks, 1, 0) OVER words AS begins, NOT asks AND lag(asks, 1, 0) OVER words AS ends
+  FROM said
+  WINDOW words AS (PARTITION BY session_id ORDER BY cursor)
+), waits AS (
+  SELECT session_id, reason, begins, timestamp AS since, lead(timestamp) OVER (PARTITION BY session_id ORDER BY cursor) AS until
+  FROM turns
+  WHERE begins OR ends
+), lasted AS (
+  SELECT w.reason, substr(w.since, 12, 2) AS hour, s.user_id,
+         (julianday(coalesce(w.until, iif(s.status = 'waiting', strftime('%Y-%m-%dT%H:%M:%fZ', 'now'), s.ended)))
+          - julianday(w.since)) * 1440 AS minutes
+  FROM waits w JOIN sessions s ON s.session_id = w.session_id
+  WHERE w.begins
+)
+SELECT user_id, coalesce(reason, 'unknown') AS reason, hour, count(*) AS waits, round(sum(minutes), 1) AS minutes,
+       round(max(minutes), 1) AS longest
+FROM lasted
+WHERE minutes >= 0
+GROUP BY 1, 2, 3
+ORDER BY minutes DESC
+LIMIT 1000;
+
 /* slowest-tools: Slowest tools
    How long half of the calls took at most (p50), and 95 of 100 (p95), in milliseconds.
    Among the newest `newest` calls (10000). */
@@ -128,6 +165,43 @@ FROM (SELECT tool, failed, session_id FROM responses
       ORDER BY cursor DESC LIMIT coalesce(nullif(:newest, ''), 10000))
 GROUP BY tool
 ORDER BY failed DESC, results DESC;
+
+/* failure-groups: Failures that are alike
+   By the tool, or the kind, and the first line of what it said; with the second where the first is an exit code alone.
+   How often, in how many sessions, since when, whose. `from`, `to`: times in UTC, the second not included (everything).
+   Among the newest `newest` failures of tools (3000), and the errors among as many newest answers of all kinds. */
+WITH failures AS (
+  SELECT * FROM (
+    SELECT cursor, session_id, user_id, timestamp, coalesce(tool, 'a tool') AS kind, substr(text, 1, 1000) AS text
+    FROM responses
+    WHERE kind = 'tool_error' AND NOT rejected
+      AND timestamp >= coalesce(nullif(:from, ''), '0') AND timestamp < coalesce(nullif(:to, ''), '9')
+    ORDER BY cursor DESC
+    LIMIT coalesce(nullif(:newest, ''), 3000))
+  UNION ALL
+  SELECT cursor, session_id, user_id, timestamp, 'error', substr(text, 1, 1000)
+  FROM (SELECT * FROM responses ORDER BY cursor DESC LIMIT coalesce(nullif(:newest, ''), 3000))
+  WHERE kind = 'error' AND timestamp >= coalesce(nullif(:from, ''), '0') AND timestamp < coalesce(nullif(:to, ''), '9')
+), cut AS (
+  SELECT *, instr(text || char(10), char(10)) AS first_end FROM (
+    SELECT cursor, session_id, user_id, timestamp, kind,
+           ltrim(replace(replace(coalesce(text, ''), '<tool_use_error>', ''), '</tool_use_error>', ''), char(9, 10, 13, 32)) AS text
+    FROM failures)
+), said AS (
+  SELECT cursor, session_id, user_id, timestamp, kind, substr(trim(
+           iif(text LIKE 'exit code %' AND first_end < 20,
+               substr(text, 1, first_end - 1) || ': ' || substr(substr(text, first_end + 1), 1,
+                 instr(substr(text, first_end + 1) || char(10), char(10)) - 1),
+               substr(text, 1, first_end - 1)), char(9, 13, 32) || ':'), 1, 300) AS line
+  FROM cut
+)
+SELECT kind, line, count(*) AS times, count(DISTINCT session_id) AS sessions, min(timestamp) AS first,
+       max(timestamp) AS last, group_concat(DISTINCT user_id) AS users, session_id, max(cursor) AS cursor,
+       group_concat(DISTINCT session_id) AS session_ids
+FROM said
+GROUP BY kind, line
+ORDER BY times DESC, cursor DESC
+LIMIT 500;
 
 /* open-calls: Tool calls that never returned
    No result has come: it goes on still (open), or its turn, its agent or its session was over before (cancelled). Among
@@ -379,6 +453,71 @@ WHERE at >= strftime('%Y-%m-%d', 'now', '-' || coalesce(nullif(:days, ''), 30) |
   AND user_id = coalesce(nullif(:user, ''), user_id)
 GROUP BY model
 ORDER BY cost_usd DESC;
+
+/* costs-by-user: What the sessions of each user cost
+   With what their sub-agents used, and how much of the input came from the cache. `days`: so far back (30). */
+SELECT user_id, count(DISTINCT session_id) AS sessions, sum(requests) AS requests,
+       round(1.0 * sum(cache_read_tokens) / nullif(sum(input_tokens + cache_read_tokens + cache_write_tokens), 0), 3)
+         AS cache_hits,
+       round(sum(cost_usd), 4) AS cost_usd, round(sum(iif(agent_id IS NULL, 0, cost_usd)), 4) AS of_agents,
+       sum(unpriced) AS unpriced
+FROM costs
+WHERE at >= strftime('%Y-%m-%d', 'now', '-' || coalesce(nullif(:days, ''), 30) || ' days')
+GROUP BY user_id
+ORDER BY cost_usd DESC
+LIMIT 100;
+
+/* costs-by-project: What the sessions of each project cost
+   With the mean of those that have a price. `days`: so far back (30). */
+WITH spent AS (
+  SELECT project, session_id, sum(requests) AS requests, sum(cost_usd) AS cost_usd, sum(unpriced) AS unpriced
+  FROM costs
+  WHERE at >= strftime('%Y-%m-%d', 'now', '-' || coalesce(nullif(:days, ''), 30) || ' days')
+  GROUP BY session_id
+)
+SELECT coalesce(project, 'not said') AS project, count(*) AS sessions, sum(requests) AS requests,
+       round(sum(cost_usd), 4) AS cost_usd, round(avg(cost_usd), 4) AS mean_usd, sum(unpriced) AS unpriced
+FROM spent
+GROUP BY 1
+ORDER BY cost_usd DESC
+LIMIT 100;
+
+/* delegated-costs: What sub-agents cost, by what they are
+   Beside the main agents' own. `user`: only theirs; `days`: so far back (30). */
+SELECT iif(c.agent_id IS NULL, 'the main agent', coalesce(a.type, 'not said')) AS agent,
+       count(DISTINCT c.session_id) AS sessions, sum(c.requests) AS requests, round(sum(c.cost_usd), 4) AS cost_usd,
+       round(sum(c.cost_usd) / nullif(sum(sum(c.cost_usd)) OVER (), 0), 3) AS share, sum(c.unpriced) AS unpriced
+FROM costs c
+LEFT JOIN agents a ON a.session_id = c.session_id AND a.agent_id = c.agent_id
+WHERE c.at >= strftime('%Y-%m-%d', 'now', '-' || coalesce(nullif(:days, ''), 30) || ' days')
+  AND c.user_id = coalesce(nullif(:user, ''), c.user_id)
+GROUP BY 1
+ORDER BY cost_usd DESC
+LIMIT 100;
+
+/* costs-by-tool: What it costs to use each tool
+   What a prompt has cost is shared among the tool calls that it led to. Of the 100 sessions that used a model last; `user`:
+   only theirs. */
+WITH newest AS (
+  SELECT session_id FROM costs WHERE user_id = coalesce(nullif(:user, ''), user_id)
+  GROUP BY session_id ORDER BY max(at) DESC LIMIT 100
+), priced AS (
+  SELECT u.session_id, u.prompt_id, sum(u.cost_usd) AS cost_usd
+  FROM newest n CROSS JOIN usage u ON u.session_id = n.session_id
+  WHERE u.prompt_id IS NOT NULL GROUP BY 1, 2
+), called AS (
+  SELECT a.session_id, a.data ->> '$.prompt_id' AS prompt_id, a.tool, count(*) AS calls
+  FROM newest n CROSS JOIN actions a ON a.session_id = n.session_id
+  WHERE a.kind = 'tool_call' GROUP BY 1, 2, 3
+), shared AS (
+  SELECT *, 1.0 * calls / sum(calls) OVER (PARTITION BY session_id, prompt_id) AS share FROM called
+)
+SELECT s.tool, sum(s.calls) AS calls, round(sum(s.share * p.cost_usd), 4) AS cost_usd,
+       round(sum(s.share * p.cost_usd) / sum(s.calls), 6) AS a_call
+FROM shared s JOIN priced p USING (session_id, prompt_id)
+GROUP BY s.tool
+ORDER BY cost_usd DESC
+LIMIT 100;
 
 /* dearest-sessions: Sessions that cost most
    And how much of it sub-agents used. `user`: only theirs. */

@@ -401,8 +401,8 @@ SELECT u.at, u.session_id, s.user_id, l.project, u.agent_id, u.prompt_id, u.prov
 FROM main.usage u JOIN main.sessions s USING (session_id)
 LEFT JOIN main.labels l ON l.session_id = u.session_id
 WHERE NOT u.is_copy AND EXISTS (
-  SELECT 1 FROM main.usage_sums b WHERE b.session_id = u.session_id AND b.agent_id = coalesce(u.agent_id, '')
-                                    AND b.family = u.family AND b.is_best);
+  SELECT 1 FROM main.usage_counted b WHERE b.session_id = u.session_id AND b.agent_id = coalesce(u.agent_id, '')
+                                    AND b.family = u.family);
 
 /* The same summed by session, agent, model and quarter of an hour: few rows, however many requests. */
 CREATE TEMP VIEW costs (
@@ -424,7 +424,6 @@ CREATE TEMP VIEW costs (
 SELECT strftime('%Y-%m-%dT%H:%M:00.000Z', u.quarter * 900, 'unixepoch'), u.session_id, s.user_id,
        l.project, nullif(u.agent_id, ''), nullif(u.model, ''), u.requests, u.input_tokens,
        u.output_tokens, u.cache_read_tokens, u.cache_write_tokens + u.cache_write_1h_tokens,
-       iif(u.cost_from = 'unpriced', NULL, u.cost_usd), u.cost_from, iif(u.cost_from = 'unpriced', u.requests, 0)
-FROM main.usage_sums u JOIN main.sessions s USING (session_id)
-LEFT JOIN main.labels l ON l.session_id = u.session_id
-WHERE u.is_best AND u.requests > 0;
+       iif(u.cost_from = 'unpriced', NULL, u.cost_usd), u.cost_from, u.unpriced
+FROM main.usage_counted u JOIN main.sessions s USING (session_id)
+LEFT JOIN main.labels l ON l.session_id = u.session_id;

@@ -19,6 +19,7 @@ import shlex
 import stat
 import sys
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import hook_agent
@@ -57,7 +58,11 @@ _LOOK_AGAIN_SECONDS = 0.02
 _CHANGING_SECONDS = 8.0  # less than what makes a lock an old one
 _TRIES_TO_READ = 5  # of what is no JSON, which may be half of what somebody is just writing
 _MANAGED_SETTINGS = "/etc/claude-code/managed-settings.d/50-session-store.json"
-_OUR_COMMAND = r"\bhook_agent(\.hook\(\)|\.py['\"]? hook\b)"
+_OUR_COMMAND = r"\bhook_agent(\.hook\(\)|\.control\(\d+\)|\.py['\"]? hook\b)"
+# With `--control` Claude Code waits for these, and does what they reply: the first two of them wait for a person.
+_CONTROLLED = ["PreToolUse", "PermissionRequest", "PostToolBatch", "UserPromptSubmit", "Stop", "SubagentStop"]
+_WAITING = _CONTROLLED[:2]
+_BEYOND_SECONDS = 15  # so that a hook says that nobody has answered, before it is ended
 
 
 class _Refused(Exception):
@@ -69,7 +74,12 @@ def _interpreter() -> str:
     return sys.executable if sys.prefix == sys.base_prefix else os.path.realpath(sys.executable)
 
 
-def _hook_command(marks: Iterable[bytes] = (), *, is_aside: bool = False) -> str:
+def _control_command(seconds: int) -> str:
+    """The same, with what it prints: a reply, which may take so many seconds."""
+    return _hook_command(call=f"control({seconds})").replace(">/dev/null 2>&1", "2>/dev/null")
+
+
+def _hook_command(marks: Iterable[bytes] = (), *, is_aside: bool = False, call: str = "hook()") -> str:
     """The shell command of a hook: silent and 0 whatever happens, also when the interpreter or hook_agent.py is gone.
 
     A module is compiled once and a script each time, so hook_agent.py is imported. Its folder comes last in the path:
@@ -79,7 +89,7 @@ def _hook_command(marks: Iterable[bytes] = (), *, is_aside: bool = False) -> str
     that it knows of.
     """
     folder = json.dumps(os.path.dirname(os.path.abspath(hook_agent.__file__)), ensure_ascii=False)
-    code = f"import sys; sys.path.append({folder}); import hook_agent; hook_agent.hook()"
+    code = f"import sys; sys.path.append({folder}); import hook_agent; hook_agent.{call}"
     command = f"{shlex.quote(_interpreter())} -I -S -c {shlex.quote(code)}"
     if not is_aside:
         return f"{command} >/dev/null 2>&1 || :"
@@ -98,7 +108,8 @@ def _is_ours(hook: object) -> bool:
     return isinstance(hook, dict) and bool(re.search(_OUR_COMMAND, _text(hook.get("command"))))
 
 
-def _our_hooks() -> dict[str, Members]:
+def _our_hooks(wait_seconds: int = 0) -> dict[str, Members]:
+    """With control, if somebody may be waited for so long."""
     hooks: dict[str, Members] = {}
     for event in _HOOKED.split():
         if event in _WAITED_FOR:
@@ -107,13 +118,16 @@ def _our_hooks() -> dict[str, Members]:
             aside = _hook_command(_LOOKED_INTO.get(event, ()), is_aside=True)
             hooks[event] = {"type": "command", "command": aside, "timeout": _ASIDE_SECONDS, "async": True}
     hooks["SessionEnd"]["timeout"] = _END_SECONDS
+    for event in _CONTROLLED if wait_seconds else ():
+        timeout = wait_seconds + _BEYOND_SECONDS if event in _WAITING else _HOOK_SECONDS
+        hooks[event] = {"type": "command", "command": _control_command(wait_seconds), "timeout": timeout}
     return hooks
 
 
-def _with_hooks(settings: Members) -> None:
+def _with_hooks(settings: Members, wait_seconds: int = 0) -> None:
     """Put our hooks in, in place of older ones. Raises _Refused."""
     hooks = _container(settings, "hooks", {})
-    for event, hook in _our_hooks().items():
+    for event, hook in _our_hooks(wait_seconds).items():
         groups = _container(hooks, event, [])
         older = [(there, index) for there in _hooks_in(groups) for index, it in enumerate(there) if _is_ours(it)]
         for there, index in older:
@@ -328,13 +342,15 @@ def _check_closed(path: str) -> None:
 
 
 def _compile() -> str:
-    """Compiles hook_agent.py, so that also the first hook finds it compiled; why that could not be, else empty."""
-    source = os.path.abspath(hook_agent.__file__)
-    name = f"hook_agent.{sys.implementation.cache_tag}.pyc"
-    try:
-        py_compile.compile(source, os.path.join(os.path.dirname(source), "__pycache__", name), doraise=True)
-    except OSError as error:
-        return str(error)
+    """Compiles what hooks load, so that also the first one finds it compiled; why that could not be, else empty."""
+    control = sys.modules.get("hook_agent_control")
+    for source in (os.path.abspath(it.__file__ or "") for it in (hook_agent, control) if it):
+        folder, name = os.path.split(source)
+        compiled = f"{name[: -len('.py')]}.{sys.implementation.cache_tag}.pyc"
+        try:
+            py_compile.compile(source, os.path.join(folder, "__pycache__", compiled), doraise=True)
+        except OSError as error:
+            return str(error)
     return ""
 
 
@@ -360,17 +376,29 @@ def _change_settings(name: str, command: Callable[[list[str]], int], arguments: 
     where.add_argument("--user", action="store_true", help="your own settings, as if nothing is said")
     where.add_argument("--project", metavar="DIR", help="the settings of the project in this folder")
     where.add_argument("--managed", action="store_true", help=f"the settings of this machine: {_MANAGED_SETTINGS}")
-    options, is_install = parser.parse_args(arguments), name == "install"
+    is_install = name == "install"
+    if is_install:
+        parser.add_argument("--control", action="store_true", help="and do what people answer and order in the store")
+    options = parser.parse_args(arguments)
     try:
         path = _settings_file(options.project, options.managed)
         if options.managed and is_install:
             _check_closed(path)
-        changed = _change_file(path, _with_hooks if is_install else _without_hooks)
+        wait_seconds = _checked_wait() if is_install and options.control else 0
+        changed = _change_file(path, partial(_with_hooks, wait_seconds=wait_seconds) if is_install else _without_hooks)
     except (_Refused, OSError, UnicodeEncodeError) as trouble:
         print(f"Nothing was changed: {trouble}", file=sys.stderr)
         return 1
     (_tell_install if is_install else _tell_uninstall)(path, changed)
     return 0
+
+
+def _checked_wait() -> int:
+    """How long somebody is waited for. Raises _Refused where answers would come from anybody, and ImportError."""
+    further = hook_agent._beside("hook_agent_control", "install --control")
+    if trouble := further.insecure(_service_url()):
+        raise _Refused(trouble)
+    return int(further.wait_seconds())
 
 
 def _tell_install(path: str, changed: bool) -> None:

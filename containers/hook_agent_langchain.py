@@ -27,6 +27,7 @@ from hook_agent import (
     _CUT,
     _ID_LENGTH,
     _as_id,
+    _beside,
     _clean,
     _encoded,
     _end_by,
@@ -427,6 +428,7 @@ class _Graphs:
         self.working: set[str] = set()
         self.paused: dict[str, tuple[str, Any]] = {}  # agents, and their threads, by the namespace of a node's turn
         self.waiting: dict[Any, dict[str, str | None]] = {}  # by thread: what was asked, and the agent that asked
+        self.asks: dict[str, str] = {}  # by what was asked: the event that did
         self.step: str | None = None  # as last said
         self.model: object = None
         self.ended: Members | None = None  # how the session ends if nothing else happens; None: it does not
@@ -645,6 +647,8 @@ class _GraphLog:
         self._graphs.waiting[graph.thread][name] = run.agent_id
         data = _readable(_ENTRY_LENGTH, runId=graph.id, threadId=graph.thread, interrupts=interrupts)
         data["attention"] = {"reason": "question", "message": message[:_QUOTE_LENGTH], "id": name}
+        data["eventId"] = self._graphs.asks[name] = f"lg.ask-{os.urandom(_DIGEST_LENGTH // 2).hex()}"
+        _forget_oldest(self._graphs.asks)
         self._log("action", "interrupt", run, data)
 
     # tools
@@ -806,11 +810,15 @@ class _GraphLog:
 _handler_classes: list[Any] = []  # made when it is first asked for: importing LangChain takes most of a second
 
 
-def handler_for(agent: Any, agent_id: str | None = None) -> Any:
+def handler_for(agent: Any, agent_id: str | None = None, control: bool = False) -> Any:
     """A callback handler that tells of all runs as the agent's. ImportError, if there is no LangChain."""
     if not _handler_classes:
         _handler_classes.append(type("SessionCallbackHandler", (_GraphLog, _callback_base()), {}))
-    return _handler_classes[0](agent, _as_id(agent_id, "agent") if agent_id else None)
+    handler = _handler_classes[0](agent, _as_id(agent_id, "agent") if agent_id else None)
+    if control:
+        it = _beside("hook_agent_control_graph", "langchain_handler(control=True)").control_of(agent, handler)
+        handler.invoke, handler.ainvoke, handler.run_control = it.invoke, it.ainvoke, it.run_control
+    return handler
 
 
 def _callback_base() -> type:

@@ -1,7 +1,13 @@
 """Supervisor of one program as a session: `hook_agent.py run -- COMMAND …` passes on signals, its output and exit code.
 
 One file, to be copied beside hook_agent.py, which finds it. Python 3.9 or newer and its standard library, nothing else.
-As process 1 of a container it reaps orphans, and it says so where the kernel killed for want of memory.
+As process 1 of a container it reaps orphans. It says how the program ended as far as that can be known, and with
+`--control`, by hook_agent_control.py, signals it as people in the store order.
+
+    Output        what the command writes
+    Signals       what is passed on to it, until its end
+    Certificate   how it ended: its signal, memory, restarts, what was not delivered, its last words
+    Steering      stop, pause, release: which signal goes to which processes
 """
 
 from __future__ import annotations
@@ -16,10 +22,14 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from hook_agent import SessionHookAgent, _now, _parser, _suppress
+import hook_agent
+from hook_agent import SessionHookAgent, _beside, _now, _parser, _process, _suppress
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from typing import Any
+
+    Members = dict[str, Any]
 
 
 class _Output:
@@ -30,6 +40,7 @@ class _Output:
 
     def __init__(self, lines: int) -> None:
         self._lines: collections.deque[bytes] = collections.deque(maxlen=lines)
+        self._errors: collections.deque[bytes] = collections.deque(maxlen=lines)
         self._threads: list[threading.Thread] = []
         self._writing: list[int] = []
 
@@ -55,21 +66,29 @@ class _Output:
             while piece := os.read(reading, 1 << 16):
                 _write_all(to, piece)
                 *whole, line = (line + piece).split(b"\n")
-                self._lines.extend(text[: self._LINE_BYTES] for text in whole)
+                self._keep(whole, to)
                 line = line[: self._LINE_BYTES]
         except OSError:  # nobody reads it any more, and so the command gets SIGPIPE as it would without us
             pass
         finally:
             os.close(reading)
             if line:
-                self._lines.append(line)
+                self._keep([line], to)
 
-    def last_lines(self) -> str | None:
-        """The last lines of a command that has ended; None if they are not kept."""
+    def _keep(self, lines: list[bytes], to: int) -> None:
+        cut = [line[: self._LINE_BYTES] for line in lines]
+        self._lines.extend(cut)
+        if to == 2:
+            self._errors.extend(cut)
+
+    def last_lines(self) -> tuple[str | None, str | None]:
+        """The last lines of a command that has ended, and those of its errors; None if they are not kept."""
         deadline = time.monotonic() + self._SECONDS
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
-        return b"\n".join(self._lines).decode(errors="replace") if self._lines.maxlen else None
+        kept = (b"\n".join(lines).decode(errors="replace") for lines in (self._lines, self._errors))
+        last, errors = kept if self._lines.maxlen else (None, None)
+        return last, errors
 
 
 def _write_all(to: int, data: bytes) -> None:
@@ -98,7 +117,7 @@ def _next_signal(awaited: set[int]) -> tuple[int, bool]:
     return info.si_signo, info.si_code == from_kernel and info.si_signo in of_terminal
 
 
-def _wait_for(process: int) -> int:
+def _wait_for(process: int, steering: _Steering | None = None) -> int:
     """Waits for the end of a process and passes signals on to it until then: its exit code, negative if by a signal.
 
     Reaps whatever else ends: as process 1 of a container there is nobody else to do it. Needs the signals blocked.
@@ -110,9 +129,13 @@ def _wait_for(process: int) -> int:
             if not is_typed:
                 os.kill(process, number)  # not yet reaped, so nobody else has its number
             continue
-        ended = dict(_ended_processes())
-        if process in ended:
-            return os.waitstatus_to_exitcode(ended[process])
+        with steering.lock if steering else contextlib.nullcontext():
+            ended = dict(_ended_processes())
+            if process not in ended:
+                continue
+            if steering:
+                steering.is_over = True
+        return os.waitstatus_to_exitcode(ended[process])
 
 
 def _ended_processes() -> Iterator[tuple[int, int]]:
@@ -140,57 +163,151 @@ def _start(command: list[str], session_id: str, output: _Output, mask: Iterable[
 
 
 def _run_to_its_end(
-    command: list[str], session_id: str, output: _Output, mask: Iterable[int]
-) -> tuple[int, str | None]:
-    """Runs a command: the exit code as a shell gives it, and what went wrong."""
+    command: list[str], session: Any, output: _Output, mask: Iterable[int], is_controlled: bool
+) -> tuple[int, str | None, _Steering | None]:
+    """Runs a command: its exit code, negative if by a signal, what went wrong, and who steered it."""
     try:
-        code = _wait_for(_start(command, session_id, output, mask))
+        process = _start(command, session.session_id, output, mask)
     except OSError as error:
         reason = f"{command[0]}: {error.strerror}"
         print(f"hook_agent.py run: {reason}", file=sys.stderr)
-        return 127 if isinstance(error, FileNotFoundError) else 126, reason
+        return 127 if isinstance(error, FileNotFoundError) else 126, reason, None
+    steering = _Steering(session, process) if is_controlled else None
+    code = _wait_for(process, steering)
     if code < 0:
-        return 128 - code, f"killed by signal {-code}: {signal.strsignal(-code)}"
-    return code, f"exit code {code}" if code else None
+        return code, f"killed by signal {-code}: {signal.strsignal(-code)}", steering
+    return code, f"exit code {code}" if code else None, steering
 
 
 def run(arguments: list[str]) -> int:
-    """run a program as a session of its own: run [--output-lines N] -- COMMAND …"""
+    """run a program as a session of its own: run [--output-lines N] [--control] [--restore] -- COMMAND …"""
     parser = _parser("run", run)
     parser.add_argument("--output-lines", type=int, default=0, metavar="N", help="keep the last N lines that it writes")
+    parser.add_argument("--control", action="store_true", help="stop, pause and continue it as ordered in the store")
+    parser.add_argument("--restore", action="store_true", help="write the session's conversation back before")
     parser.add_argument("command", nargs="+", metavar="-- COMMAND …")
     options = parser.parse_args(arguments)
-    return _run_as_session(options.command, options.output_lines)
+    if options.control and (trouble := _control().insecure(hook_agent._service_url())):
+        print(f"hook_agent.py run: {trouble}", file=sys.stderr)
+        return 2
+    if options.restore:
+        os.environ.update(_beside("hook_agent_restore", "run --restore").prepared())
+    return _run_as_session(options.command, options.output_lines, options.control)
 
 
-def _run_as_session(command: list[str], output_lines: int) -> int:
-    """The exit code of the command, whether or not the store is there."""
+def _run_as_session(command: list[str], output_lines: int, is_controlled: bool) -> int:
+    """The exit code of the command as a shell gives it, whether or not the store is there."""
     # First of all, so that none is missed, and so that threads which begin later have them blocked as well.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {*_passed_on(), signal.SIGCHLD})
     initial = {"source": "run", "command": command, "cwd": _folder(), "host": os.uname().nodename, "start": _now()}
     output = _Output(max(0, output_lines))
     with SessionHookAgent(initial=initial).sync as session:
-        killed_before = _killed_for_memory()
-        code, outcome = _run_to_its_end(command, session.session_id, output, mask)
-        killed = _killed_for_memory() - killed_before
+        certificate = _Certificate(session)
+        code, outcome, steering = _run_to_its_end(command, session, output, mask, is_controlled)
+        exit_code = code if code >= 0 else 128 - code
         for number in _passed_on():
             signal.signal(number, lambda *_: None)  # they are for the command, which is gone
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        if killed > 0:
-            told = f"the kernel killed {killed} of its processes for want of memory"
+        last_lines, last_words = output.last_lines()
+        said = certificate.members(code, steering, last_words)
+        if said["memory"]["killed"]:
+            told = f"the kernel killed {said['memory']['killed']} of its processes for want of memory"
             outcome = f"{outcome}; {told}" if outcome else told
-        end = {"status": "failed" if code else "success", "outcome": outcome, "exitCode": code}
-        session.finalize({**end, "response": output.last_lines()})
-    return code
+        if steering:
+            steering.tell()
+        status = "cancelled" if said["ordered"] else "failed" if code else "success"
+        end = {"status": status, "outcome": outcome, "exitCode": exit_code, "certificate": said}
+        session.finalize({**end, "response": last_lines})
+    return exit_code
 
 
-def _killed_for_memory() -> int:
-    """How many processes of this control group were killed for want of memory until now; 0 where nobody can tell."""
+# Certificate
+
+_COUNTED_BYTES = 1 << 20  # of what waits in the spool: counting more would take long
+
+
+class _Certificate:
+    """How a program ended, as far as it can be known. What stands there as null is not."""
+
+    def __init__(self, session: Any) -> None:
+        self._session = session
+        self._killed = _memory()["killed"]
+        self._restarts = self._count_start()
+
+    def _count_start(self) -> int | None:
+        """How often this session was begun here before; None where there is no word of it, and it was not made anew."""
+        if not os.environ.get("SESSION_ID"):
+            return 0
+        spool, name = self._session._outlet.spool, f"runs/{self._session.session_id}"
+        with _suppress(OSError), hook_agent._Lock(spool, must_be_held=True):
+            os.makedirs(spool.path("runs"), 0o700, exist_ok=True)
+            known = spool._read_json(name).get("starts", 0)
+            spool._write(name, {"starts": known + 1})
+            return known or None
+        return None
+
+    def members(self, code: int, steering: _Steering | None, last_words: str | None) -> Members:
+        """Of an end with this exit code, which is negative where it was a signal."""
+        memory = _memory()
+        before, after = self._killed, memory["killed"]
+        memory["killed"] = None if before is None or after is None else max(0, after - before)
+        ordered = steering.ordered if steering else None
+        memory["wasCommand"] = _was_command(code, memory["killed"], ordered)
+        return {
+            "signal": signal.Signals(-code).name if code < 0 else None,
+            "memory": memory,
+            "restarts": self._restarts,
+            "undelivered": self._undelivered(),
+            "ordered": ordered,
+            "lastWords": last_words,
+        }
+
+    def _undelivered(self) -> Members | None:
+        """What lies in the spool of this session and of others, before the end that is told."""
+        spool = self._session._outlet.spool
+        if not spool.folder:
+            return None
+        try:
+            sizes = [os.stat(spool._segment(number)).st_size - spool._offset(number) for number in spool.segments()]
+            few = sum(sizes) <= _COUNTED_BYTES
+            return {"bytes": sum(sizes), "events": hook_agent._total(spool.waiting()) if few else None}
+        except OSError:
+            return None
+
+
+def _was_command(code: int, killed: int | None, ordered: Members | None) -> bool | None:
+    """Whether it was the command itself that the kernel killed for memory, and not a process that it had started."""
+    if killed == 0 or code != -signal.SIGKILL or (ordered and ordered["signal"] == "SIGKILL"):
+        return False
+    return True if killed == 1 else None
+
+
+def _memory() -> Members:
+    """Of this control group: how many were `killed` for want of memory until now, and `limit` and `peak` in bytes.
+
+    Each is None where nobody can tell; the limit is "none" where there is none.
+    """
     for path in _memory_files():
         with _suppress(OSError, ValueError), open(path, encoding="ascii") as file:
             counts = dict(line.split() for line in file)
-            return int(counts["oom_kill"]) if "oom_kill" in counts else 0
-    return 0
+            folder, is_first = os.path.dirname(path), path.endswith("oom_control")
+            limit = _number_in(f"{folder}/memory.{'limit_in_bytes' if is_first else 'max'}")
+            peak = _number_in(f"{folder}/memory.{'max_usage_in_bytes' if is_first else 'peak'}")
+            killed = int(counts["oom_kill"]) if "oom_kill" in counts else None
+            return {"killed": killed, "limit": "none" if limit and limit >= _NO_LIMIT else limit, "peak": peak}
+    return {"killed": None, "limit": None, "peak": None}
+
+
+_NO_LIMIT = 1 << 62  # the first version of control groups says a number of that order
+
+
+def _number_in(path: str) -> int | None:
+    try:
+        with open(path, encoding="ascii") as file:
+            text = file.read().strip()
+        return _NO_LIMIT if text == "max" else int(text)
+    except (OSError, ValueError):
+        return None
 
 
 def _memory_files() -> Iterator[str]:
@@ -213,3 +330,99 @@ def _folder() -> str | None:
         return os.getcwd()
     except OSError:  # it is gone: no reason for the command not to run
         return None
+
+
+# Steering
+
+_TELL_SECONDS = 1.0
+_GRACE_SECONDS = 10.0  # between being asked to end and being killed
+
+
+def _control() -> Any:
+    return hook_agent._beside("hook_agent_control", "run --control")
+
+
+class _Steering:
+    """Signals the command as people order it. Where an agent in it has hooks that do so, it is left to them."""
+
+    def __init__(self, session: Any, process: int) -> None:
+        self.lock = threading.Lock()  # held by who reaps: what is not yet reaped has its number for itself
+        self.is_over = False
+        self.ordered: Members | None = None
+        self._session, self._command = session, process
+        self._paused: list[int] = []
+        self._kill_at: float | None = None
+        self._known = _control().Known(session._outlet.spool, session.session_id)
+        threading.Thread(target=self._run, name="hook_agent run", daemon=True).start()
+
+    def _run(self) -> None:
+        own = _process(os.getpid())
+        while not self.is_over:
+            with _suppress(OSError):
+                if not self._known.spool.folder:
+                    self._known.spool.settle()
+                by = self._known.process()
+                if not by:
+                    self._known.enter(own)
+                if by == own:
+                    self._carry_out(self._known.items())
+            if self._kill_at and time.monotonic() > self._kill_at:
+                self._kill_at = None
+                self._signal(signal.SIGKILL, [self._command], self.ordered or {})
+            time.sleep(0.1)
+
+    def _carry_out(self, items: list[Members]) -> None:
+        if self._paused and not any(it["order"] == "pause" for it in items):
+            self._signal(signal.SIGCONT, self._paused[::-1], {})
+            self._paused = []
+        for item in items:
+            order = item["order"]
+            refused = "" if order in ("stop", "pause") else "it is a program, to which nothing can be said"
+            if item.get("agentId"):
+                refused = "it is a program, which has no agents that could be told apart"
+            if self._known.begin(item["id"], refused=refused) and not refused:
+                self._stop(item) if order == "stop" else self._pause(item)
+            if order != "pause" or refused:
+                self._known.drop(item["id"])
+
+    def tell(self) -> None:
+        """Give the word of what was carried out a moment, while there is somebody who brings it."""
+        until = time.monotonic() + _TELL_SECONDS
+        with _suppress(OSError):
+            while self._known.report() and self._session._outlet.seems_reachable() and time.monotonic() < until:
+                time.sleep(0.01)
+
+    def _stop(self, item: Members) -> None:
+        self._signal(signal.SIGTERM, [self._command], item)
+        self._signal(signal.SIGCONT, self._paused[::-1], item)  # what is stopped does not hear it
+        self._paused, self._kill_at = [], time.monotonic() + _GRACE_SECONDS
+
+    def _pause(self, item: Members) -> None:
+        self._paused = [self._command, *_below(self._command)]
+        self._signal(signal.SIGSTOP, self._paused, item)
+
+    def _signal(self, number: signal.Signals, processes: list[int], item: Members) -> None:
+        """Says what it has done, and on whose word."""
+        with self.lock:
+            if self.is_over or not processes:
+                return
+            for process in processes:
+                with _suppress(OSError):  # it has ended meanwhile
+                    os.kill(process, number)
+            why = {"orderId": item.get("id", item.get("orderId")), "by": item.get("by")}
+            if number in (signal.SIGTERM, signal.SIGKILL):
+                self.ordered = {"signal": number.name, **why}
+        self._session.log_action(type="signal_sent", signal=number.name, processes=len(processes), **why)
+
+
+def _below(process: int) -> list[int]:
+    """The processes that it has started, and those that these have, as far as they can be seen."""
+    parents: dict[int, int] = {}
+    with _suppress(OSError):
+        for name in filter(str.isdigit, os.listdir("/proc")):
+            with _suppress(OSError, IndexError, ValueError), open(f"/proc/{name}/stat", "rb") as file:
+                parents[int(name)] = int(file.read().rpartition(b")")[2].split()[1])
+    found = [process]
+    for above in found:
+        found += [child for child, parent in parents.items() if parent == above]
+    return found[1:]

@@ -1,7 +1,8 @@
 /* What an entry says, in blocks: JSON as a tree that is opened as one goes, terminals, files, diffs. */
-import { button, el } from "./dom.js";
+import { button, el, fit } from "./dom.js";
 import * as Model from "./model.js";
 import { count, text, upTo } from "./model.js";
+import { codeOf, markdown, terminal } from "./rich.js";
 
 export function treeOf(value, { open = 2, changed = new Set() } = {}) {
   const root = el("div", "tree");
@@ -34,43 +35,39 @@ function leaf(name, value, isChanged) {
   return el("div", `leaf${isChanged ? " changed" : ""}`, ...(name === "" ? [] : [el("span", "key", name), ": "]), el("span", kind, shown));
 }
 
-const MOST = 400;      // lines shown before one asks for more
+const MOST = 40;              // lines shown before one asks for more
 export const LONGEST = 5000;  // characters of one line
 
-/** Lines with numbers in front; the rest at a click. */
-function linesOf(lines) {
-  const box = el("div", "code lines");
+/** The first of some lines; the rest at a click. */
+function folded(box, lines, add) {
   box.tabIndex = 0;
-  const add = (some) => { for (const line of some) box.append(numberOf(line), lineOf(line)); };
   add(lines.slice(0, MOST));
-  return withRest(box, lines, add);
-}
-function withRest(box, lines, add) {
   if (lines.length <= MOST) return box;
-  const more = button(`Show all ${count(lines.length)} lines`, () => { add(lines.slice(MOST, 20_000)); more.remove(); });
+  const more = button(`Show all ${count(lines.length)} lines`, () => { add(lines.slice(MOST, 20_000)); more.remove(); }, "more");
   return el("div", "", box, more);
 }
+/** Lines with numbers in front. */
+export const linesOf = (lines) => { const box = el("div", "code lines");
+  return folded(box, lines, (some) => box.append(...some.flatMap((line) => [numberOf(line), lineOf(line)]))); };
 const signClass = { "+": "add", "-": "del", "@": "hunk" };
 const numberOf = (line) => el("span", `no ${signClass[line.sign] ?? ""} sign`, line.sign === "@" ? ""
   : `${line.number ?? line.new ?? line.old ?? ""} ${line.sign === " " || !line.sign ? " " : line.sign}`);
-const lineOf = (line) => el("span", signClass[line.sign] ?? "", upTo(line.text, LONGEST) || " ");
+const lineOf = (line) => el("span", signClass[line.sign] ?? "", ...codeOf(upTo(line.text, LONGEST) || " "));
 
-export function pre(value, className = "") {
-  const all = Model.plain(value), lines = all.split("\n");
-  const box = el("pre", `code ${className}`);
-  box.tabIndex = 0;
-  box.textContent = upTo(lines.slice(0, MOST).join("\n"), 200_000);
-  return withRest(box, lines, () => { box.textContent = upTo(all, 2_000_000); });
+/** What a terminal shows of a text. */
+export const pre = (value, className = "") => printed(el("pre", `code ${className}`), value);
+function printed(box, value) {
+  return folded(box, text(value).replace(/\r+\n?/g, "\n").split("\n"),
+    (lines) => box.append(...(box.childNodes.length ? ["\n"] : []), ...terminal(lines.join("\n"))));
 }
+const codeBlock = (value, language) => {
+  const box = el("pre", "code");
+  return language && !/^(?:text|txt|console|output|ansi)$/.test(language) ? folded(box, value.split("\n"), (lines) =>
+    box.append(...lines.flatMap((line, place) => [...(place || box.childNodes.length ? ["\n"] : []), ...codeOf(line)].map(fit)))) : pre(value);
+};
 export const block = (heading, ...content) => el("section", "block", ...(heading ? [el("h3", "", heading)] : []), ...content);
-export function prose(value) {
-  const box = el("div", "");
-  for (const part of Model.proseParts(Model.plain(value))) box.append(part.code ? pre(part.text)
-    : el("p", "prose", upTo(part.text, 200_000)));
-  return box;
-}
+export const prose = (value) => markdown(value, codeBlock);
 const numbered = (value, start = 1) => linesOf(value.replace(/\n$/, "").split("\n").map((line, i) => ({ number: start + i, text: line })));
-
 /** What there is to see of a call of a tool and its result, as blocks. */
 export function toolBlocks(tool, input, output, error) {
   const known = TOOL_VIEWS[tool]?.(Model.isObject(input) ? input : {}, output, error);
@@ -101,8 +98,8 @@ const TOOL_VIEWS = {
     const screen = el("div", "code");
     screen.tabIndex = 0;
     screen.append(el("pre", "command", text(input.command)));
-    const print = (value, className) => {
-      if (text(value)) screen.append(el("pre", className, Model.plain(value).split("\n").slice(0, 2000).join("\n"))); };
+    const print = (value, className = "") => {
+      if (text(value)) screen.append(printed(el("pre", className), value)); };
     if (typeof output === "string") print(output); else { print(output?.stdout); print(output?.stderr, "bad"); }
     print(typeof error === "string" ? error : Model.isNothing(error) ? "" : JSON.stringify(error), "bad");
     const files = Array.isArray(output?.bashEditDiff?.files) ? output.bashEditDiff.files : [];

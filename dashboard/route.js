@@ -17,7 +17,7 @@ export function go(to, { replace = false } = {}) {
   arrive();
 }
 export const turn = (changes, options = { replace: true }) => go({ ...route, query: { ...route.query, ...changes } }, options);
-export const sessionHash = (id, tab = "log") => Model.hashOf({ view: "session", id, tab });
+export const sessionHash = (id, tab = "conversation") => Model.hashOf({ view: "session", id, tab });
 
 export function arrive() {
   const last = before;

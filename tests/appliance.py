@@ -16,10 +16,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, NamedTuple, Self
 
+from tests.warm import Forked, ForkServer
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 POLL_SECONDS = 0.005
 OUTPUT_LINES = 2000
 OUTPUT_LINE_BYTES = 4096
+
+fork_server: ForkServer | None = None
+"""What runs Python programs of this checkout; where there is none, they are started from nothing."""
 
 
 class Stopped(NamedTuple):
@@ -40,7 +45,7 @@ class Server:
         self._reservation = _reserve_port()
         self.port: int = self._reservation.getsockname()[1]
         self._env = {**env, "PORT": str(self.port)}
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | Forked | None = None
         self._lines: deque[bytes] = deque(maxlen=OUTPUT_LINES)
         self._collector = threading.Thread()
 
@@ -49,7 +54,7 @@ class Server:
         return f"http://127.0.0.1:{self.port}"
 
     @property
-    def process(self) -> subprocess.Popen[bytes]:
+    def process(self) -> subprocess.Popen[bytes] | Forked:
         if self._process is None:
             raise ServerError("the server has not been started")
         return self._process
@@ -96,14 +101,7 @@ class Server:
         if self.running:
             raise ServerError(f"already running as process {self.process.pid}")
         begun = time.monotonic()
-        self._process = subprocess.Popen(
-            self._command,
-            cwd=self._root,
-            env=self._env,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-        )
+        self._process = self._begin()
         self._collect_output()
         try:
             self._wait_for(until, begun + within)
@@ -111,6 +109,22 @@ class Server:
             self.kill()
             raise
         return time.monotonic() - begun
+
+    def _begin(self) -> subprocess.Popen[bytes] | Forked:
+        if fork_server and fork_server.takes(self._command, self._env, self._root):
+            read, write = os.pipe()
+            forked = fork_server.start(self._command[1:], self._env, write, write)
+            os.close(write)
+            forked.stdout = open(read, "rb")  # noqa: SIM115
+            return forked
+        return subprocess.Popen(
+            self._command,
+            cwd=self._root,
+            env=self._env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
 
     def stop(self, within: float = 15.0) -> Stopped:
         """Ask it to end with SIGTERM; one that has not ended `within` seconds is killed, and that is an error."""

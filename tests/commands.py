@@ -6,8 +6,11 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from tempfile import TemporaryFile
 
+from tests import appliance
 from tests.appliance import REPOSITORY
+from tests.warm import ForkServer
 
 
 def export(folder: Path, *arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -22,15 +25,27 @@ def token(folder: Path, *arguments: str, **environment: str) -> subprocess.Compl
 
 def run(folder: Path, arguments: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("SESSIONS_", "PORT"))}
+    command, env = [sys.executable, *arguments], {**inherited, "SESSIONS_DIR": str(folder), **environment}
+    if (server := appliance.fork_server) and server.takes(command, env, REPOSITORY):
+        return run_by(server, command, env)
     return subprocess.run(
-        [sys.executable, *arguments],
+        command,
         cwd=REPOSITORY,
-        env={**inherited, "SESSIONS_DIR": str(folder), **environment},
+        env=env,
+        stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
     )
+
+
+def run_by(server: ForkServer, command: list[str], env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    with TemporaryFile("w+") as out, TemporaryFile("w+") as errors:
+        code = server.start(command[1:], env, out.fileno(), errors.fileno()).wait(60)
+        for file in (out, errors):
+            file.seek(0)
+        return subprocess.CompletedProcess(command, code, out.read(), errors.read())
 
 
 def is_done(ended: subprocess.CompletedProcess[str]) -> bool:

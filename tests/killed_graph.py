@@ -23,7 +23,8 @@ class State(TypedDict):
     said: Annotated[list[str], operator.add]
 
 
-def main(store: str, thread: str, folder: str, *answer: str) -> None:
+def built(store: str, thread: str, folder: str, *answer: str) -> tuple[Any, RunnableConfig, Any]:
+    """The graph, the configuration of its thread, and what it is to be given."""
     place = Path(folder)
 
     def note(name: str) -> None:
@@ -55,6 +56,11 @@ def main(store: str, thread: str, folder: str, *answer: str) -> None:
     given: Any = {"said": ["begin"]}
     if graph.get_state(config).values:
         given = Command(resume=answer[0]) if answer else None
+    return graph, config, given
+
+
+def main(*arguments: str) -> None:
+    graph, config, given = built(*arguments)
     print(graph.invoke(given, config, durability="sync"))
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ast
 import re
+from collections import Counter
 from collections.abc import Iterable
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import get_args
@@ -38,6 +40,7 @@ def variables_in(text: str) -> set[str]:
     return set(re.findall(r"\bSESSIONS_[A-Z_]+[A-Z]\b|\bPORT\b", text))
 
 
+@cache
 def routes() -> set[str]:
     """Every method and path of the API, each parameter as {}."""
     app = create_app(Settings(directory=Path("/nowhere"))).litestar
@@ -124,6 +127,7 @@ def test_the_page_knows_every_type_of_event_and_no_other() -> None:
 # ---------------------------------------------------------------------- the code
 
 
+@cache
 def modules() -> dict[str, ast.Module]:
     """The source of every module of the server, of export/ and of app.py, by its full name."""
     paths = [REPOSITORY / "app.py", *PACKAGE.rglob("*.py"), *(REPOSITORY / "export").glob("*.py")]
@@ -192,6 +196,12 @@ def test_an_upward_import_or_a_circle_would_be_noticed() -> None:
         TopologicalSorter({"a": {"b"}, "b": {"a"}}).prepare()
 
 
+def test_no_class_has_the_name_of_another() -> None:
+    found = modules()
+    named = [node.name for tree in found.values() for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
+    assert {name for name, number in Counter(named).items() if number > 1} == set()
+
+
 def test_every_module_says_what_it_is() -> None:
     for path in [*PACKAGE.rglob("[!_]*.py"), *REPOSITORY.glob("*.py"), *(REPOSITORY / "tests").glob("test_*.py")]:
-        assert ast.get_docstring(ast.parse(path.read_text())), path
+        assert re.match(r'(#!.*\n)?"""[\w`]', path.read_text()), path

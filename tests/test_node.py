@@ -48,7 +48,7 @@ def node() -> str:
 
 
 def test_every_file_is_found() -> None:
-    assert FILES == ["calls.test.mjs", "faults.test.mjs", "page.test.mjs", "processes.test.mjs"]
+    assert FILES == ["calls.test.mjs", "control.test.mjs", "faults.test.mjs", "page.test.mjs", "processes.test.mjs"]
 
 
 WITHIN = 150

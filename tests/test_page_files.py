@@ -21,6 +21,14 @@ PAGE = REPOSITORY / "dashboard"
 FILES = sorted(str(p.relative_to(REPOSITORY)) for p in PAGE.rglob("*") if p.suffix in (".js", ".css"))
 
 
+LATER = {"analytics", "figures", "search", "sessions", "welcome"} | {
+    str(path.relative_to(PAGE)).removesuffix(".js") for path in (PAGE / "session").glob("*.js")
+}
+"""What is fetched when it is first opened."""
+AT_ONCE = 250_000
+"""Bytes at most of all that the page is before that."""
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_every_file_of_the_page_is_served_and_asked_for_once(http: httpx.Client, name: str) -> None:
     answer = http.get(f"/{name}")
@@ -29,7 +37,22 @@ def test_every_file_of_the_page_is_served_and_asked_for_once(http: httpx.Client,
     assert answer.headers["x-content-type-options"] == "nosniff"
     again = http.get(f"/{name}", headers={"if-none-match": answer.headers["etag"]})
     assert (again.status_code, again.content) == (304, b"")
-    assert f'"{name}"' in (REPOSITORY / "dashboard.html").read_text()
+    is_later = name.removeprefix("dashboard/").removesuffix(".js") in LATER
+    assert (f'"{name}"' in (REPOSITORY / "dashboard.html").read_text()) is not is_later
+
+
+def test_the_page_is_small() -> None:
+    at_once = [name for name in FILES if name.removeprefix("dashboard/").removesuffix(".js") not in LATER]
+    assert len(at_once) == len(FILES) - len(LATER), "each is there"
+    assert sum((REPOSITORY / name).stat().st_size for name in ("dashboard.html", *at_once)) <= AT_ONCE
+
+
+def test_nothing_that_is_fetched_later_is_asked_for_at_once() -> None:
+    for path in PAGE.rglob("*.js"):
+        name = str(path.relative_to(PAGE)).removesuffix(".js")
+        told = re.findall(r"""^import (?:[^"]* from )?"(.+)\.js";$""", path.read_text(), re.MULTILINE)
+        named = {str((path.parent / each).resolve().relative_to(PAGE)) for each in told}
+        assert name in LATER or not named & LATER, name
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,8 @@ from tests.peers import descriptors_of, dial, response_from
 from tests.repeats import LONG, repeated
 from tests.wire import HttpClient, connect, http_request
 
+pytestmark = pytest.mark.usefixtures("cold")
+
 """At once, on one folder."""
 ENDS = int(os.environ.get("ENDS", 10))
 """Under load, each at another moment."""

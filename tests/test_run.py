@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pty
+import select
 import shlex
 import shutil
 import signal
@@ -22,6 +23,7 @@ import pytest
 import hook_agent
 from tests.appliance import REPOSITORY, Appliance
 from tests.peers import eventually
+from tests.steered import Person, person
 
 Json = dict[str, Any]
 
@@ -180,6 +182,125 @@ def test_used_wrongly_it_runs_nothing(runner: Runner, arguments: list[str]) -> N
     code, output, errors = runner.run(*arguments)
     assert (code, output) == (2, b"")
     assert b"usage" in errors
+
+
+# ------------------------------------------------------------------- how it ended
+
+
+def test_an_end_has_a_certificate(runner: Runner, http: httpx.Client) -> None:
+    """Its last words are those of its errors, without secrets; the first end of a session knows nothing of another."""
+    script = "echo out; echo 'no password=hunter2hunter2' >&2; kill -SEGV $$"
+    for restarts in (None, 1):
+        assert runner.run("--output-lines", "5", "--", "sh", "-c", script)[0] == 139
+        eventually(lambda: certificate(http, runner.session_id).get("restarts", "") == restarts)  # noqa: B023
+        said = certificate(http, runner.session_id)
+        assert (said["signal"], said["ordered"]) == ("SIGSEGV", None)
+        assert said["lastWords"] == "no password=[redacted:password]"
+        assert said["memory"].keys() == {"killed", "limit", "peak", "wasCommand"}
+        assert said["undelivered"]["bytes"] >= 0
+
+
+def test_what_is_not_known_of_an_end_is_null(runner: Runner, http: httpx.Client) -> None:
+    runner.run("--", "true")
+    ended(http, runner.session_id)
+    said = certificate(http, runner.session_id)
+    assert (said["signal"], said["restarts"], said["lastWords"]) == (None, None, None)
+
+
+def test_what_waits_for_a_store_that_is_away_is_told(tmp_path: Path) -> None:
+    late = Appliance(tmp_path / "late")
+    runner = Runner(tmp_path, late.url, "away-2")
+    for _ in range(2):
+        runner.run("--", "true")
+    with late, httpx.Client(base_url=late.url) as http:
+        eventually(lambda: len(ends_of(http, "away-2")) == 2)
+        undelivered = certificate(http, "away-2")["undelivered"]
+        assert undelivered["events"] == 3  # how it began, and ended, and began again
+        assert undelivered["bytes"] > 500
+    shutil.rmtree(runner.spool)
+
+
+def certificate(http: httpx.Client, session_id: str) -> Json:
+    """Of the last end of a session."""
+    answer = http.get(f"/api/sessions/{session_id}/events", params={"type": "session_finalized"}).json()
+    found: list[Json] = [event["data"]["certificate"] for event in answer.get("items", [])]
+    return found[-1] if found else {}
+
+
+# ------------------------------------------------------------------- as ordered
+
+COUNTS = "echo ready; while :; do echo x; sleep 0.02; done"
+
+
+@pytest.fixture
+def steered(runner: Runner, appliance: Appliance) -> Iterator[Steered]:
+    with person(appliance) as alice, runner.start("--control", "--", "sh", "-c", COUNTS) as process:
+        assert process.stdout and process.stdout.readline() == b"ready\n"
+        eventually(lambda: alice.is_reachable(runner.session_id), SECONDS)
+        yield Steered(alice, process, runner.session_id)
+        process.kill()
+
+
+class Steered:
+    """A program that writes all the time, and who orders it."""
+
+    def __init__(self, alice: Person, process: subprocess.Popen[bytes], session: str) -> None:
+        self.alice, self.process, self.session = alice, process, session
+
+    def order(self, order: str, **more: Any) -> Json:
+        return self.alice.is_delivered(self.session, self.alice.order(self.session, order, **more))
+
+    def signals(self) -> list[str]:
+        actions = self.alice.session(self.session)["actions"]
+        return [action["signal"] for action in actions if action["type"] == "signal_sent"]
+
+    def writes(self) -> bool:
+        """Whether anything comes that was not written before."""
+        assert self.process.stdout
+        output = self.process.stdout.fileno()
+        while select.select([output], [], [], 0)[0]:
+            os.read(output, 1 << 16)
+        return bool(select.select([output], [], [], 0.5)[0])
+
+
+def test_a_program_is_paused_and_goes_on_and_is_stopped(steered: Steered, http: httpx.Client) -> None:
+    pause = steered.order("pause")
+    assert not steered.writes()
+    steered.order("release", orderId=pause["orderId"])
+    eventually(steered.writes)
+    stop = steered.alice.order(steered.session, "stop", text="It burns money")
+    assert steered.process.wait(SECONDS) == 143
+    final = ended(http, steered.session)["final"]
+    assert (final["status"], final["exitCode"]) == ("cancelled", 143)
+    assert certificate(http, steered.session)["ordered"] == {"signal": "SIGTERM", "orderId": stop, "by": "control"}
+    assert steered.signals() == ["SIGSTOP", "SIGCONT", "SIGTERM"]
+    assert steered.alice.is_delivered(steered.session, stop)
+
+
+def test_a_paused_program_can_be_stopped(steered: Steered) -> None:
+    steered.order("pause")
+    steered.alice.order(steered.session, "stop", text="Enough")
+    assert steered.process.wait(SECONDS) == 143
+
+
+def test_what_a_program_cannot_do_is_refused(steered: Steered) -> None:
+    order = steered.alice.order(steered.session, "say", text="Hello")
+    eventually(lambda: steered.alice.fate(steered.session, order)["status"] == "refused", SECONDS)
+    assert steered.writes()
+
+
+def test_without_control_nobody_can_be_reached(runner: Runner, appliance: Appliance) -> None:
+    with person(appliance) as alice, begun(runner.start("--", "sh", "-c", WAITS)) as process:
+        eventually(lambda: alice.knows(runner.session_id))
+        assert not alice.is_reachable(runner.session_id)
+        process.communicate(b"\n", timeout=SECONDS)
+
+
+def test_orders_over_plain_http_from_elsewhere_are_refused(runner: Runner) -> None:
+    runner.env["SESSION_SERVICE_URL"] = "http://store.example.com"
+    code, output, errors = runner.run("--control", "--", "echo", "x")
+    assert (code, output) == (2, b"")
+    assert b"plain HTTP" in errors
 
 
 # ------------------------------------------------------------------- as if it were not there
@@ -396,12 +517,16 @@ def test_the_end_of_claude_code_is_the_end_of_the_session_only_where_it_is_alone
 # ------------------------------------------------------------------- memory
 
 
+LIMITS, PEAKS = ("memory.max", "memory.limit_in_bytes"), ("memory.peak", "memory.max_usage_in_bytes")
+CULPRITS = [(0, -9, False), (1, -9, True), (2, -9, None), (None, -9, None), (1, -15, False), (1, 137, False)]
+
+
 @pytest.mark.parametrize("code", [0, 9])
 @pytest.mark.parametrize("version", [1, 2])
 def test_that_a_process_was_killed_for_memory_is_noted(
     runner: Runner, http: httpx.Client, version: int, code: int
 ) -> None:
-    counts = runner.folder / "counts"
+    counts = runner.folder / ("memory.oom_control" if version == 1 else "memory.events")
     counts.write_text("oom_kill_disable 0\nunder_oom 0\noom_kill 2\n" if version == 1 else "low 0\noom_kill 2\n")
     files = [str(runner.folder / "not there"), str(counts)]
     script = f"sed -i 's/oom_kill 2/oom_kill 3/' {counts}; exit {code}"
@@ -410,9 +535,36 @@ import sys; sys.path.append({str(REPOSITORY)!r}); import hook_agent
 hook_agent._beside("hook_agent_run", "run")._memory_files = lambda: iter({files!r})
 sys.exit(hook_agent.main(["run", "--", "sh", "-c", {script!r}]))
 """
+    first = version == 1
+    for name, text in ((LIMITS[first], "67108864\n"), (PEAKS[first], "66000000\n")):
+        (runner.folder / name).write_text(text)
     assert subprocess.run([sys.executable, "-c", program], env=runner.env, timeout=SECONDS).returncode == code
     because = ["exit code 9"] * (code == 9) + ["the kernel killed 1 of its processes for want of memory"]
-    assert ended(http, runner.session_id)["final"]["outcome"] == "; ".join(because)
+    final = ended(http, runner.session_id)["final"]
+    assert final["outcome"] == "; ".join(because)
+    known = {"killed": 1, "limit": 67108864, "peak": 66000000, "wasCommand": False}
+    assert certificate(http, runner.session_id)["memory"] == known
+
+
+@pytest.mark.parametrize(("killed", "code", "wanted"), CULPRITS)
+def test_whether_it_was_the_command_that_was_killed_for_memory(
+    killed: int | None, code: int, wanted: bool | None
+) -> None:
+    assert hook_agent._beside("hook_agent_run", "run")._was_command(code, killed, None) is wanted
+
+
+def test_what_was_killed_by_an_order_was_not_killed_for_memory() -> None:
+    ordered = {"signal": "SIGKILL", "orderId": "o", "by": "alice"}
+    assert hook_agent._beside("hook_agent_run", "run")._was_command(-9, 1, ordered) is False
+
+
+def test_no_limit_is_said_so_and_what_cannot_be_known_is_null(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = hook_agent._beside("hook_agent_run", "run")
+    monkeypatch.setattr(module, "_memory_files", lambda: iter([str(tmp_path / "memory.events")]))
+    assert module._memory() == {"killed": None, "limit": None, "peak": None}
+    (tmp_path / "memory.events").write_text("oom 0\noom_kill 0\n")
+    (tmp_path / "memory.max").write_text("max\n")
+    assert module._memory() == {"killed": 0, "limit": "none", "peak": None}
 
 
 def test_the_files_of_either_version_are_found(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-/* Diffs, changes between documents, JSON as text (numbers stay as they are, to the letter), and prose in parts. */
+/* Diffs, changes between documents, and JSON as text (numbers stay as they are, to the letter). */
 import { isObject, text } from "./words.js";
 
 /** Lines of two texts as [{sign, text, old, new}] by a longest common subsequence; large ones as all out, all in. */
@@ -84,8 +84,3 @@ export function pretty(json) {
   }
   return out;
 }
-
-// ---- text as parts: code between ``` fences, and prose
-
-export const proseParts = (value) => text(value).split(/^```[^\n]*\n?/m)
-  .map((part, number) => ({ code: number % 2 === 1, text: part.replace(/\n$/, "") })).filter((part) => part.text.trim());

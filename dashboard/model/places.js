@@ -18,21 +18,24 @@ function isAbove(nodes, node, other) {
 
 // ---- where one is: the address's hash
 
-export const TABS = ["timeline", "log", "state", "goals", "agents", "raw"];
+export const TABS = ["conversation", "changes", "usage", "timeline", "log", "state", "goals", "agents", "raw"];
 /** #/session/ID/log?entry=7 as {view, id, tab, query}; what is not known is home. */
 export function routeOf(hash) {
   const [path, search = ""] = hash.replace(/^#\/?/, "").split(/\?(.*)/s);
   const [view, id, tab] = path.split("/").map((part) => { try { return decodeURIComponent(part); } catch { return part; } });
   const query = Object.fromEntries(new URLSearchParams(search));
-  if (view === "session" && id) return { view, id, tab: TABS.includes(tab) ? tab : "log", query };
+  if (view === "session" && id) return { view, id, tab: TABS.includes(tab) ? tab : "conversation", query };
   return { view: ["sessions", "search", "analytics"].includes(view) ? view : "home", query };
 }
 export function hashOf({ view = "home", id, tab, query = {} }) {
-  const path = view === "home" ? "" : view === "session" ? `session/${encodeURIComponent(id)}/${tab ?? "log"}` : view;
+  const path = view === "home" ? "" : view === "session" ? `session/${encodeURIComponent(id)}/${tab ?? "conversation"}` : view;
   const search = new URLSearchParams(Object.entries(query)
     .filter(([, value]) => value !== "" && value !== null && value !== undefined)).toString();
   return `#/${path}${search ? `?${search}` : ""}`;
 }
+
+/** Whether a moment is within the span that an address names: "from-to", in milliseconds. */
+export function isWithin({ span = "" }, when) { const [from, to] = span.split("-").map(Number); return !span || (when >= from && when <= to); }
 
 // ---- a span of time, for analytics
 
@@ -42,11 +45,17 @@ const BARS = [60, 300, 900, 3600, 10_800, 86_400, 604_800];   // seconds that on
 /** What the address says of a span as the times of its ends, "" for none, and the seconds of one of about 60 bars. Days
     are those of UTC, as all that the queries group by is. */
 export function spanOf({ range = "day", from = "", to = "" }, now) {
-  const ends = range === "days" ? [Date.parse(from), Date.parse(to) + DAY] : [now - SPANS[range], NaN];
+  const ends = range === "from" ? [Date.parse(from), Date.parse(to)] : range === "days" ? [Date.parse(from), Date.parse(to) + DAY] : [now - SPANS[range], NaN];
   const said = (when) => Number.isFinite(when) ? new Date(when).toISOString() : "";
   const seconds = ((Number.isFinite(ends[1]) ? ends[1] : now) - ends[0]) / 1000;
   const step = Number.isFinite(seconds) ? BARS.find((bar) => bar * 62 >= seconds) ?? BARS.at(-1) : 86_400;
   return { from: said(ends[0]), to: said(ends[1]), step };
+}
+/** A span as long, right before that; null before everything. */
+export function spanBefore({ from, to, step }, now) {
+  if (!from) return null;
+  const begin = Date.parse(from), long = (to ? Date.parse(to) : now) - begin;
+  return { from: new Date(begin - long).toISOString(), to: from, step };
 }
 /** A number for each step of the span, 0 where nothing happened, oldest first; at most the newest 400. */
 export function seriesOf(rows, { from, to, step }, now, name) {

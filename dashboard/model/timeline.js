@@ -1,7 +1,7 @@
 /* The timeline: lanes, a scale that folds idle time, and what a person asks of a whole log. */
 import { agentName, isCompaction } from "./faces.js";
 import { runsOf } from "./log.js";
-import { oneLine } from "./words.js";
+import { oneLine, shortId } from "./words.js";
 
 /** [{id, name, depth, spans, marks}]: the session itself first, then its agents in the order of their coming. An agent has
     a span for each of its runs. */
@@ -26,7 +26,8 @@ export function lanesOf(rows, agents, now) {
   }
   const runs = runsOf(rows.flatMap((row) => row.events).filter((event) => event.type.startsWith("agent_")));
   for (const { id, spans, marks } of lanes.values()) if (id) spans.push(...spansOf(runs.get(id) ?? [], marks));
-  return [...lanes.values()].map((each) => ({ ...each, ...packed(each.marks) }));
+  const all = [...lanes.values()], isTwice = ({ name }) => all.filter((each) => each.name === name).length > 1;
+  return all.map((each) => ({ ...each, name: isTwice(each) && each.id ? `${each.name} ${shortId(each.id)}` : each.name, ...packed(each.marks) }));
 }
 
 /** The runs of an agent as spans of time; where none began in this piece of the log, all that it did is one. */
@@ -52,7 +53,7 @@ export function packed(marks) {
 const FOLD = 34;        // px that a folded gap takes
 /** Time to x and back: the pieces in which something goes on share `width`, idle gaps between them are folded. */
 export function scaleOf(marks, { width, fold = true }) {
-  if (!marks.length) return { pieces: [], width, x: () => 0, step: 1000 };
+  if (!marks.length) return { pieces: [], width, x: () => 0, time: () => 0, step: 1000 };
   const spans = marks.map(({ from, to }) => [from, to]).sort((a, b) => a[0] - b[0]);
   const merged = [[...spans[0]]];
   const whole = Math.max(...spans.map(([, to]) => to)) - spans[0][0];
@@ -82,7 +83,11 @@ export function scaleOf(marks, { width, fold = true }) {
     return piece.x + part * piece.size;
   };
   const perPixel = busy / room;
-  return { pieces, width: x + pad, x: at, step: STEPS.find((step) => step / perPixel >= 90) ?? STEPS.at(-1) };
+  const time = (x) => {
+    const { from, to, x: left, size } = pieces.find((each) => x <= each.x + each.size) ?? pieces.at(-1);
+    return from + Math.min(1, Math.max(0, (x - left) / size)) * (to - from);
+  };
+  return { pieces, width: x + pad, x: at, time, step: STEPS.find((step) => step / perPixel >= 90) ?? STEPS.at(-1) };
 }
 const STEPS = [10, 50, 100, 250, 500, 1000, 2000, 5000, 10_000, 30_000, 60_000, 120_000, 300_000, 600_000, 1_800_000, 3_600_000, 7_200_000,
   21_600_000, 86_400_000];

@@ -5,16 +5,11 @@ import { clock, el, fill, link, make, slot } from "../dom.js";
 import * as Model from "../model.js";
 import { count, lasting, millis, said, text, upTo } from "../model.js";
 import { schedule, sessionHash } from "../route.js";
+import { MANY, agentsIn } from "./who.js";
 
-export const MANY = 5000;       // events of a session that are loaded unasked
 const TYPES = "agent_spawned,agent_updated,agent_completed";
 
-export const agentsIn = (session) => (Array.isArray(session.document?.state.agents?.spawned) ? session.document.state.agents.spawned : [])
-  .filter((agent) => Model.isObject(agent) && typeof agent.agentId === "string" && !Model.isInternal(agent));
-export const nameOfAgent = (session, agentId) =>
-  Model.agentName(agentsIn(session).find((agent) => agent.agentId === agentId) ?? { agentId });
-
-export class AgentsTab {
+export default class AgentsTab {
   constructor(session, place) { Object.assign(this, { session, place, shown: null, until: 0, asking: false, events: [] }); }
   /** What the agents' runs are: each began and ended, maybe often, of which the state has the first and the last. */
   async more() {

@@ -5,7 +5,7 @@ import { el, failure, fill, fullDays, icon, link, make, slot } from "../dom.js";
 import * as Model from "../model.js";
 import { lasting, millis, text } from "../model.js";
 import { route, turn } from "../route.js";
-import { nameOfAgent } from "./agents.js";
+import { nameOfAgent } from "./who.js";
 
 export class Detail {
   constructor(session, split) { Object.assign(this, { session, split, element: null, shown: "", isRaw: false }); }

@@ -5,7 +5,7 @@ import { el, fill, make, slot, sync, timeText } from "../dom.js";
 import * as Model from "../model.js";
 import { said, text } from "../model.js";
 
-export class GoalsTab {
+export default class GoalsTab {
   constructor(session, place) {
     Object.assign(this, { session, list: el("ol", "panel scroll"), none: el("p", "empty", "No goals were set.") });
     const field = el("input", "grow"), form = el("form", "tools writes", field, el("button", "", "Add goal"));

@@ -1,14 +1,14 @@
 /* Drawing the lanes of the timeline. */
-import { el, hours, svg, sync, timeText } from "../dom.js";
+import { button, el, hours, svg, sync, timeText } from "../dom.js";
 import * as Model from "../model.js";
 import { few, lasting, upTo } from "../model.js";
 import { route } from "../route.js";
 
 const LINE = 20, TOP = 26;      // px
-const tallOf = (lane) => lane.lines * LINE + 10;
+const tallOf = (lane) => lane.isClosed ? 14 : lane.lines * LINE + 10;
 /** Draws what is in sight, the names beside it, and gives the session the scale by which it was drawn. */
-export function drawLanes(session, names, chart, { width, fold, focus }) {
-  const { lanes } = session, sight = [chart.scrollLeft - 300, chart.scrollLeft + chart.clientWidth + 300];
+export function drawLanes(session, names, chart, { width, fold, focus, closed, toggle }) {
+  const lanes = session.lanes.map((lane) => ({ ...lane, isClosed: closed.has(lane.id) })), sight = [chart.scrollLeft - 300, chart.scrollLeft + chart.clientWidth + 300];
   const scale = session.scale = Model.scaleOf(lanes.flatMap((lane) => lane.marks), { width, fold });
   const tall = TOP + lanes.reduce((sum, lane) => sum + tallOf(lane), 0), parts = [...backdrop(scale, tall, ...sight)];
   let y = TOP;
@@ -16,19 +16,20 @@ export function drawLanes(session, names, chart, { width, fold, focus }) {
     parts.push(...laneOf(lane, scale, y, ...sight), ...marksOf(lane, scale, y + 5, ...sight, focus));
     y += tallOf(lane);
   }
-  drawNames(names, lanes);
+  drawNames(names, lanes, toggle);
   const hadFocus = chart.contains(document.activeElement) && document.activeElement !== chart;
   chart.replaceChildren(svg("svg", { width: Math.max(scale.width, 1), height: tall, role: "group",
     "aria-label": `${few(session.rows.length, "row")} on ${few(lanes.length, "lane")}` }, ...parts));
   if (hadFocus) chart.focus();
 }
-function drawNames(place, lanes) {
+function drawNames(place, lanes, toggle) {
   sync(place, [{ id: "axis", isAxis: true }, ...lanes], (lane) => lane.id, () => el("li", ""), (row, lane) => {
     row.className = lane.isAxis ? "axis faint" : "";
     row.style.height = lane.isAxis ? `${TOP}px` : `${tallOf(lane)}px`;
     row.style.paddingLeft = lane.isAxis ? "" : `${0.75 + 0.7 * lane.depth}rem`;
     const words = lane.isAxis ? "" : lane.name;
-    if (row.textContent !== words) row.replaceChildren(el("span", "cut", words));
+    if (row.textContent !== words) row.replaceChildren(button(words, () => toggle(lane.id), "plain cut"));
+    if (words) row.firstElementChild.setAttribute("aria-expanded", !lane.isClosed);
     row.title = lane.isAxis ? "" : lane.id;
   });
 }
@@ -46,10 +47,9 @@ function* backdrop(scale, tall, left, right) {
   for (const piece of scale.pieces) {
     if (piece.x + piece.size < left || piece.x > right) continue;
     if (piece.folded) {
-      yield svg("rect", { class: "fold", x: piece.x + 4, y: 0, width: piece.size - 8, height: tall, rx: 4 });
-      yield svg("text", { class: "fold-text", x: piece.x + piece.size / 2, y: tall / 2,
-        transform: `rotate(-90 ${piece.x + piece.size / 2} ${tall / 2})`, "dominant-baseline": "middle" },
-        `${lasting(piece.to - piece.from)} idle`);
+      const x = piece.x + piece.size / 2, y = (TOP + tall) / 2, words = `${lasting(piece.to - piece.from)} idle`;
+      yield svg("rect", { class: "fold", x: piece.x + 4, y: TOP, width: piece.size - 8, height: tall - TOP, rx: 4 }, svg("title", {}, words));
+      if (words.length * 6 < tall - TOP) yield svg("text", { class: "fold-text", x, y, transform: `rotate(-90 ${x} ${y})`, "dominant-baseline": "middle" }, words);
       continue;
     }
     const begin = Math.ceil(piece.from / scale.step) * scale.step;
@@ -59,7 +59,7 @@ function* backdrop(scale, tall, left, right) {
       if (x < left || x > right || x - last < 60) continue;
       last = x;
       yield svg("line", { class: "grid", x1: x, x2: x, y1: TOP - 5, y2: tall });
-      yield svg("text", { x: x + 3, y: 16 }, scale.step < 1000 ? `${hours.format(time)}.${String(time % 1000).padStart(3, "0")}`
+      if (x + 50 < piece.x + piece.size) yield svg("text", { x: x + 3, y: 16 }, scale.step < 1000 ? `${hours.format(time)}.${String(time % 1000).padStart(3, "0")}`
         : hours.format(time));
     }
     if (last === -Infinity && piece.x >= left && piece.size > 50) yield svg("text", { x: piece.x + 3, y: 16 }, hours.format(piece.from));
@@ -76,10 +76,11 @@ function* marksOf(lane, scale, top, left, right, focus) {
     const spot = `${mark.line} ${Math.round(x / 2)} ${isBar}`;
     if (!isChosen && mark.state !== "error" && taken.has(spot) && until - x < 3) continue;
     taken.set(spot, true);
-    const y = top + mark.line * LINE;
+    const y = top + (lane.isClosed ? 0 : mark.line * LINE);
     const about = { class: "mark", "data-cursor": mark.cursor, "data-kind": mark.kind, "data-state": mark.state ?? "",
       ...(isChosen ? { "data-chosen": "" } : {}) };
     const tip = svg("title", {}, `${mark.label}\n${timeText(mark.from)}${isBar ? `, ${lasting(mark.to - mark.from)}` : ""}`);
+    if (lane.isClosed) { yield svg("rect", { ...about, x, y, width: Math.max(3, until - x), height: 5 }, tip); continue; }
     if (!isBar) { yield svg("circle", { ...about, cx: x, cy: y + LINE / 2 - 1, r: 5 }, tip); continue; }
     const wide = Math.max(4, until - x);
     yield svg("rect", { ...about, x, y: y + 1, width: wide, height: LINE - 4, rx: 3 }, tip);

@@ -4,10 +4,11 @@ import { LongList } from "../long_list.js";
 import * as Model from "../model.js";
 import { ago, count, lasting, oneLine, text } from "../model.js";
 import { route, turn } from "../route.js";
-import { agentsIn, nameOfAgent } from "./agents.js";
+import { agentsIn, nameOfAgent } from "./who.js";
 import { Detail } from "./detail.js";
+import { spanChip } from "./head.js";
 
-export class LogTab {
+export default class LogTab {
   constructor(session, place) {
     Object.assign(this, { session, place, revealed: null, isNew: true, isFirst: true, offered: null });
     place.replaceChildren(template("t-log"));
@@ -32,7 +33,7 @@ export class LogTab {
   /** The rows that were asked for, without the bookkeeping unless that is asked for, or there is nothing else. */
   shownRows() {
     const { rows: all, choice } = this.session, { minor, entry } = route.query;
-    const rows = choice.errors ? all.filter((row) => row.events.some(Model.isError)) : all;
+    const rows = all.filter((row) => (!choice.errors || row.events.some(Model.isError)) && Model.isWithin(route.query, row.time));
     return minor || rows.every((row) => row.minor) ? rows : rows.filter((row) => !row.minor || row.key === Number(entry));
   }
   draw() {
@@ -79,6 +80,7 @@ export class LogTab {
   }
   drawSaid(rows) {
     const { session } = this, { show, agent, errors } = session.choice, isPiece = !session.log.begins || !session.log.ends;
+    this.on("span").replaceChildren(...spanChip());
     this.on("said").textContent = session.logError ?? (session.loading || session.paging ? "Loading …" : isPiece
       ? `${count(rows.length)} rows loaded` : `${count(rows.length)} ${rows.length === 1 ? "row" : "rows"}`);
     this.on("fresh").hidden = session.log.ends;
@@ -119,7 +121,7 @@ function drawEntry(session, row, entry, room) {
   row.toggleAttribute("data-minor", Boolean(entry.minor));
   row.classList.toggle("tall", isTall);
   icon(row, entry.icon);
-  fill(row, { title: entry.title, text: isTall ? entry.text : oneLine(entry.text), why: whyOf(entry),
+  fill(row, { title: entry.title, text: entry.kind === "answer" ? Model.unmarked(entry.text) : isTall ? entry.text : oneLine(entry.text), why: whyOf(entry),
     who: entry.agentId ? nameOfAgent(session, entry.agentId) : "", took, time: timeText(entry.time) });
   slot(row, "who").title = entry.agentId ?? "";
   slot(row, "text").hidden = false;

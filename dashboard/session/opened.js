@@ -1,26 +1,25 @@
 /* The session that is open: its document, a piece of its log, and the tab that shows one of them. */
-import { Away, asked, askedText, of, query } from "../api.js";
+import { Away, asked, askedText, of, query, shared } from "../api.js";
 import { addNote, copy, deleteSession, editTags, finalize, note, pin, rename } from "../doing.js";
 import { at, el, failure, link, setCurrent, slot, template } from "../dom.js";
 import { state } from "../live.js";
 import * as Model from "../model.js";
 import { oneLine, said, text } from "../model.js";
 import { go, route, schedule, sessionHash, turn } from "../route.js";
-import { AgentsTab, agentsIn } from "./agents.js";
-import { GoalsTab } from "./goals.js";
+import { agentsIn } from "./who.js";
+import ConversationTab from "./conversation.js";
 import { TAB_NAMES, drawHead } from "./head.js";
-import { LogTab } from "./log.js";
-import { RawTab } from "./raw.js";
-import { StateTab } from "./state.js";
-import { TimelineTab } from "./timeline.js";
+import { Work } from "./work.js";
 
-const TAB_VIEWS = { __proto__: null, timeline: TimelineTab, log: LogTab, state: StateTab, goals: GoalsTab, agents: AgentsTab, raw: RawTab };
+/** The tab that most people open; the others are fetched when they are. */
+const TAB_VIEWS = { __proto__: null, conversation: ConversationTab };
+const NOT_SHARED = ["usage", "state", "goals", "raw"];
 const PAGE = 500;
 
 class Opened {
   constructor(id) {
     Object.assign(this, { id, document: null, text: "", error: null, log: Model.NO_EVENTS, rows: [], lanes: null, filter: null,
-      shown: null, why: {}, loading: false, paging: false, missed: 0, tab: null, timer: null, last: 0, successors: [] });
+      shown: null, why: {}, loading: false, paging: false, missed: 0, tab: null, timer: null, last: 0, successors: [], asked: null, work: new Work(this) });
     this.root = at("session");
     this.root.replaceChildren(el("p", "empty", "Loading …"));
     this.read();
@@ -36,8 +35,8 @@ class Opened {
       this.text = await askedText(of(this.id, "?limit=0"));
       this.document = JSON.parse(this.text);
       this.error = null;
-      await this.findWhy();
-      this.successors = (await asked(`api/sessions?${query({ origin: this.id, limit: 6 })}`)).items;
+      await Promise.all([this.findWhy(), this.findAsked()]);
+      if (!shared) this.successors = (await asked(`api/sessions?${query({ origin: this.id, limit: 6 })}`)).items;
     } catch (error) { if (!(error instanceof Away && this.document)) this.error = error; }
     this.last = performance.now();
     if (!this.isLeft) schedule();
@@ -49,6 +48,19 @@ class Opened {
     const { items } = await asked(`${of(this.id, "/events")}?${query({ brief: "true", errors: "true", order: "desc", limit: 5 })}`);
     this.why = { ended, words: items.map((event) => Model.errorLine(event) || oneLine(Model.face(event).text)).find(Boolean) ?? "" };
   }
+  /** What a person asked first, which stands among the first events. */
+  async findAsked() {
+    if (this.asked) return;
+    const { items } = await asked(`${of(this.id, "/events")}?${query({ brief: "true", limit: 30 })}`), { initial } = this.document;
+    const prompt = items.find(({ data }) => data.type === "prompt" && !Model.isMachineMade(data));
+    this.asked = prompt ? Model.first(prompt.data, ...Model.PROMPTS) : said(initial?.input === null || typeof initial?.input !== "object" ? initial?.input : "");
+  }
+  /** The newest answer, as far as the log is there. */
+  answer() {
+    if (this.rows !== this.answered && !this.isChosen()) { this.answered = this.rows; this.said = this.rows.findLast((row) => row.kind === "answer" && !row.agentId)?.text ?? this.said; }
+    return this.said ?? "";
+  }
+  isChosen() { return !this.filter || Object.values(this.filter).some(Boolean); }
   changed() { this.timer ??= setTimeout(() => this.read(), Math.max(120, this.last + 800 - performance.now())); }
   /** Live events of this session. */
   take(events) {
@@ -81,6 +93,7 @@ class Opened {
     for (const agent of agentsIn(this)) names.set(`${this.id} ${agent.agentId}`, text(agent.type));
     return { names, over: Boolean(metadata.ended) || metadata.status === "lost", idle: metadata.attention?.reason === "input" };
   }
+  isOver() { const { ended, status } = this.document.metadata; return Boolean(ended) || status === "lost"; }
   get choice() { const { show = "", agent = "", errors = "" } = route.query; return { show, agent, errors }; }
 
   /* A page may be shorter than asked for where its events are large: only an empty one says that there are no more. */
@@ -97,7 +110,7 @@ class Opened {
     if (!this.isLeft) schedule();
   }
   async have() {
-    const choice = route.tab === "timeline" ? {} : this.choice, entry = Number(route.query.entry) || null;
+    const choice = route.tab === "log" ? this.choice : {}, entry = Number(route.query.entry) || null;
     if (this.shown !== query(choice)) {
       this.filter = choice;
       this.shown = query(choice);
@@ -193,7 +206,7 @@ class Opened {
   // ---- what it shows
 
   arrive() {
-    if (["log", "timeline"].includes(route.tab)) this.need();
+    this.need();
     this.draw();
   }
   draw() {
@@ -206,24 +219,31 @@ class Opened {
     const { names, over, idle } = this.about();
     if (this.known !== JSON.stringify([...names, over, idle])) this.drawRows();
     drawHead(this);
-    if (this.tabName !== route.tab) {
-      this.tab?.leave?.();
-      this.tabName = route.tab;
-      this.tab = new TAB_VIEWS[route.tab](this, slot(this.root, "tab"));
-    }
-    for (const a of slot(this.root, "tabs").children) setCurrent(a, a.dataset.tab === route.tab, "page");
+    if (this.tabName !== route.tab) this.turnTo(route.tab); else this.tab?.draw();
+  }
+  async turnTo(name) {
+    const place = slot(this.root, "tab");
+    this.tab?.leave?.();
+    Object.assign(this, { tab: null, tabName: name });
+    try { TAB_VIEWS[name] ??= (await import(`./${name}.js`)).default;
+      } catch { place.replaceChildren(failure("The server does not answer", () => { this.tabName = null; this.draw(); })); return; }
+    if (this.isLeft || this.tabName !== name) return;
+    this.tab = new TAB_VIEWS[name](this, place);
+    for (const a of slot(this.root, "tabs").children) setCurrent(a, a.dataset.tab === name, "page");
     this.tab.draw();
   }
   build() {
     this.frame = template("t-session");
     this.root.replaceChildren(this.frame);
     this.tabName = null;
-    slot(this.root, "tabs").append(...Model.TABS
+    slot(this.root, "tabs").append(...Model.TABS.filter((name) => !shared || !NOT_SHARED.includes(name))
       .map((name) => { const a = link(sessionHash(this.id, name), TAB_NAMES[name]); a.dataset.tab = name; return a; }));
-    slot(this.root, "archive").href = of(this.id, "/archive");
-    slot(this.root, "archive").download = "";
-    const act = { copy: () => copy(this.id), rename: () => rename(this), pin: () => pin(this), note: () => addNote(this), tags: () => editTags(this), finalize: () => finalize(this), delete: () => deleteSession(this)
-      };
+    for (const [name, path] of Object.entries({ archive: "/archive", markdown: "/conversation?format=markdown", html: "/conversation?format=html" })) slot(this.root, name).href = of(this.id, path);
+    const menu = this.root.querySelector(".menu");
+    menu.addEventListener("click", ({ target }) => { if (target.closest(".panel")) menu.open = false; });
+    menu.addEventListener("keydown", (event) => { if (event.key === "Escape" && menu.open) { menu.open = false; menu.firstElementChild.focus(); event.stopPropagation(); } });
+    menu.addEventListener("focusout", ({ relatedTarget }) => { if (relatedTarget && !menu.contains(relatedTarget)) menu.open = false; });
+    const act = { copy: () => copy(this.id), rename: () => rename(this), pin: () => pin(this), note: () => addNote(this), tags: () => editTags(this), finalize: () => finalize(this), delete: () => deleteSession(this), share: async () => (await import("./shares.js")).share(this), resume: () => copy(Model.resumeLine(this.document.metadata)) };
     for (const each of this.root.querySelectorAll("[data-do]")) each.onclick = act[each.dataset.do];
     for (const name of ["rename", "pin", "tags", "finalize"]) this.root.querySelector(`[data-do=${name}]`).classList.add("writes");
     this.root.querySelector("[data-do=delete]").classList.add("deletes");

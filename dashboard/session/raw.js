@@ -17,7 +17,7 @@ const READS = {
   "events.jsonl": (id, page) => of(id, `/events?${page}`),
 };
 
-export class RawTab {
+export default class RawTab {
   constructor(session, place) {
     Object.assign(this, { session, place, file: { name: null, lines: [] } });
     place.replaceChildren(template("t-raws"));

@@ -1,13 +1,13 @@
 /* The state of a session in all its versions, and what changed with each. */
 import { asked, of, query, stateOf } from "../api.js";
-import { block, treeOf } from "../blocks.js";
+import { treeOf } from "../blocks.js";
 import { el, failure, fill, make, setCurrent, slot, template, timeText } from "../dom.js";
 import { LongList } from "../long_list.js";
 import * as Model from "../model.js";
 import { oneLine, upTo } from "../model.js";
 import { route, schedule, sessionHash, turn } from "../route.js";
 
-export class StateTab {
+export default class StateTab {
   constructor(session, place) {
     Object.assign(this, { session, place, items: [], ends: false, asking: false, shown: "", version: -1 });
     place.replaceChildren(template("t-state"));
@@ -22,6 +22,7 @@ export class StateTab {
     this.more();
   }
   on(name) { return slot(this.place, name); }
+  leave() { this.isLeft = true; }
 
   async history(before) {
     const { items } = await asked(`${stateOf(this.session.id)}/history?${query({ order: "desc", limit: 100, before })}`);
@@ -35,7 +36,7 @@ export class StateTab {
       let items = await this.history(this.items.at(-1)?.cursor);
       if (!items.length) { this.ends = true; ({ items } = await asked(of(this.session.id, "/events?limit=1"))); }
       this.items.push(...items.slice(0, this.ends ? 1 : undefined));
-    } catch (error) { this.on("said").textContent = error.message; }
+    } catch (error) { if (!this.isLeft) this.on("said").textContent = error.message; }
     this.asking = false;
     schedule();
   }
@@ -71,28 +72,38 @@ export class StateTab {
 
   /** The version that the address names, and what was other before it; else how it is now. */
   async show() {
-    const cursor = Number(route.query.at) || null, key = `${cursor} ${cursor === null ? this.session.document.state.version : ""}`;
+    const cursor = Number(route.query.at) || null, key = `${cursor} ${cursor === null ? `${this.session.document.state.version} ${this.items[0]?.cursor}` : ""}`;
     if (this.shown === key) return;
     this.shown = key;
     try {
       const [now, before] = await this.versions(cursor);
-      if (this.shown === key) this.drawDocument(cursor, now, before);
-    } catch (error) { this.on("document").replaceChildren(failure(error.message, () => { this.shown = ""; this.show(); })); }
+      if (this.shown === key && !this.isLeft) this.drawDocument(cursor, now, before);
+    } catch (error) { if (!this.isLeft) this.on("document").replaceChildren(failure(error.message, () => { this.shown = ""; this.show(); })); }
   }
   async versions(cursor) {
     const { session } = this, path = stateOf(session.id);
-    if (cursor === null) return [session.document.state, null];
+    if (cursor === null) return [session.document.state, this.items[0] ? await asked(`${path}?at=${this.items[0].cursor - 1}`).catch(() => ({})) : null];
     return Promise.all([asked(`${path}?at=${cursor}`), asked(`${path}?at=${cursor - 1}`).catch(() => ({}))]);
   }
   drawDocument(cursor, now, before) {
     fill(this.place, { at: `Version ${now.version}${cursor === null ? ", now" : ""}`, said: cursor === null ? "" : timeText(now.timestamp) });
     const found = before === null ? [] : Model.changes(before, now).filter(({ path }) => !["version", "timestamp"].includes(path));
-    const heading = found.length ? `What changed (${found.length === 200 ? "200 or more" : found.length})` : "Nothing changed";
-    this.on("document").replaceChildren(...(before === null ? [] : [block(heading, changesView(found))]),
-      treeOf(now, { open: 2, changed: new Set(found.map(({ path }) => path)) }));
+    const { rest, empty } = withoutEmpty(now), heading = found.length ? `What changed (${found.length === 200 ? "200 or more" : found.length})` : "Nothing changed";
+    this.on("document").replaceChildren(...(before === null ? [] : [el("h2", "", heading), changesView(found)]),
+      treeOf(rest, { open: 2, changed: new Set(found.map(({ path }) => path)) }), ...(empty.length ? [el("p", "faint", `Empty: ${empty.join(", ")}`)] : []));
   }
 }
 
+/** A document without its members in which nothing is, and the names of those. */
+function withoutEmpty(value, path = "", empty = []) {
+  if (!Model.isObject(value)) return { rest: value, empty };
+  const rest = {};
+  for (const [name, member] of Object.entries(value)) {
+    const where = path ? `${path}.${name}` : name, own = Model.isNothing(member) && member !== false ? undefined : withoutEmpty(member, where, empty).rest;
+    if (own === undefined || (Model.isObject(own) && !Object.keys(own).length)) { if (own === undefined) empty.push(where); } else rest[name] = own;
+  }
+  return { rest, empty };
+}
 function changesView(found) {
   const box = el("div", "changes");
   const show = (value) => value === undefined ? "" : upTo(JSON.stringify(value), 400);

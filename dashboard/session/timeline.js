@@ -3,7 +3,7 @@ import { clock, el, fill, icon, make, slot, svg, template, timeText } from "../d
 import * as Model from "../model.js";
 import { count, few, lasting, oneLine } from "../model.js";
 import { route, schedule, turn } from "../route.js";
-import { MANY, agentsIn } from "./agents.js";
+import { MANY, agentsIn } from "./who.js";
 import { Detail } from "./detail.js";
 import { drawLanes } from "./lanes.js";
 import { whyOf } from "./log.js";
@@ -11,9 +11,9 @@ import { whyOf } from "./log.js";
 const STEPS = { __proto__: null, ArrowRight: 1, ArrowLeft: -1, Home: -Infinity, End: Infinity };
 const CALM = 400;               // milliseconds between two drawings of what streams in
 
-export class TimelineTab {
+export default class TimelineTab {
   constructor(session, place) {
-    Object.assign(this, { session, place, drawn: "", drawnAt: 0, seen: null, later: null, focus: null });
+    Object.assign(this, { session, place, drawn: "", drawnAt: 0, seen: null, later: null, focus: null, closed: new Set() });
     place.replaceChildren(template("t-timeline"));
     this.chart = this.on("chart");
     this.detail = new Detail(session, this.on("split"));
@@ -30,7 +30,7 @@ export class TimelineTab {
     const { session, chart } = this;
     this.on("in").onclick = () => this.zoomBy(1.6);
     this.on("out").onclick = () => this.zoomBy(1 / 1.6);
-    this.on("fit").onclick = () => this.zoomTo(1);
+    this.on("fit").onclick = () => { turn({ span: "" }); this.zoomTo(1); };
     this.on("fold").onchange = (event) => turn({ fold: event.target.checked ? "" : "no" });
     this.on("earlier").onclick = () => session.older();
     chart.addEventListener("wheel", (event) => {
@@ -41,6 +41,29 @@ export class TimelineTab {
     chart.addEventListener("scroll", () => this.drawAnew(), { passive: true });
     chart.addEventListener("click", (event) => { const { cursor } = event.target.dataset; if (cursor) turn({ entry: cursor }, {}); });
     chart.addEventListener("keydown", (event) => this.press(event));
+    chart.addEventListener("pointermove", ({ target }) => { if (target.dataset.cursor) this.on("said").textContent = target.querySelector("title").textContent.replace("\n", "  "); });
+    this.brush();
+  }
+  /** A pull over what is empty chooses a time, and that comes to be all that is in sight. */
+  brush() {
+    const { chart, session } = this, x = ({ clientX }) => clientX - chart.getBoundingClientRect().left + chart.scrollLeft;
+    let from = null, rect = null;
+    chart.addEventListener("pointerdown", (event) => { if (!event.target.dataset.cursor && event.pointerType === "mouse") from = x(event); });
+    chart.addEventListener("pointermove", (event) => {
+      if (from === null || (!rect && Math.abs(x(event) - from) < 6)) return;
+      if (!rect) { rect = svg("rect", { class: "brush", y: 0, height: "100%" }); chart.firstElementChild.append(rect); chart.setPointerCapture(event.pointerId); }
+      rect.setAttribute("x", Math.min(from, x(event)));
+      rect.setAttribute("width", Math.abs(x(event) - from));
+    });
+    chart.addEventListener("pointerup", (event) => {
+      if (rect) {
+        const ends = [from, x(event)].sort((a, b) => a - b), [begin, end] = ends.map((each) => session.scale.time(each));
+        turn({ span: `${Math.round(begin)}-${Math.round(end)}`, zoom: String(Math.round(10 * Math.min(400, this.zoom * chart.clientWidth / Math.max(8, ends[1] - ends[0]))) / 10) });
+        this.draw();
+        chart.scrollLeft = session.scale.x(begin);
+      }
+      from = rect = null;
+    });
   }
   leave() { clearInterval(this.tick); clearTimeout(this.later); this.sight.disconnect(); }
 
@@ -97,14 +120,15 @@ export class TimelineTab {
   drawChart() {
     const { session, chart } = this, { events } = session.log, newest = events.at(-1)?.cursor, fold = route.query.fold !== "no";
     const key = [events.length, newest, chart.clientWidth, this.zoom, fold, this.focus, route.query.entry,
-      this.isRunning() ? Math.floor(clock.now() / 1000) : ""].join();
+      this.isRunning() ? Math.floor(clock.now() / 1000) : "", ...this.closed].join();
     if (key === this.drawn) return;
     if (newest !== this.seen && performance.now() - this.drawnAt < CALM) {
       this.later ??= setTimeout(() => { this.later = null; schedule(); }, CALM);
       return;
     }
     Object.assign(this, { drawn: key, drawnAt: performance.now(), seen: newest });
-    drawLanes(session, this.on("names"), chart, { width: Math.max(200, chart.clientWidth) * this.zoom, fold, focus: this.focus });
+    drawLanes(session, this.on("names"), chart, { width: Math.max(200, chart.clientWidth) * this.zoom, fold, focus: this.focus, closed: this.closed,
+      toggle: (id) => { if (!this.closed.delete(id)) this.closed.add(id); schedule(); } });
     this.summary.replaceChildren(...summaryLists(session));
   }
 }

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -216,12 +216,21 @@ def result_of(item: Any, structured: Any, at: str | None) -> Result | None:
     )
 
 
-def call_in_metadata(line: bytes) -> str | None:
-    """Of which call a sub-agent is, where a line of its conversation says so."""
+class AgentFacts(NamedTuple):
+    """What is said of a sub-agent beside its conversation."""
+
+    agent_type: str | None
+    task: str | None
+    tool_use_id: str | None
+    """Of the call that it is of."""
+
+
+def facts_in(document: bytes, *, is_line: bool) -> AgentFacts | None:
+    """The same of a file, or of a line among those of the conversation; None: it says nothing."""
     with suppress(Problem, msgspec.MsgspecError, RecursionError):
-        found = decoded(line)
-        if isinstance(found, dict) and found.get("type") == "agent_metadata":
-            return text_in(found.get("toolUseId")) or None
+        found = decoded(document)
+        if isinstance(found, dict) and (not is_line or found.get("type") == "agent_metadata"):
+            return AgentFacts(*(text_in(found.get(name)) or None for name in ("agentType", "description", "toolUseId")))
     return None
 
 

@@ -4,6 +4,7 @@ app.py token`.
 loss         a database that has fallen behind is taken as it is
 offline      appending while no server runs
 served       asking the server that has the store
+importing    conversations on this disk into the store
 reprice      costs made anew by the prices of today
 legacy_tree  reading a tree of the earlier service
 restore      a database from a tree

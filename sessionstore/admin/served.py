@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import http.client
 import json
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager, suppress
 from urllib.parse import urlsplit
 
 from sessionstore.model.folds import Document
@@ -13,7 +13,7 @@ from sessionstore.settings import Settings
 from sessionstore.web.tokens import tokens_folder
 
 SECONDS = 60.0
-"""How long the server may take for one request."""
+"""How long the server may take for one request, or for a part of a large one."""
 
 
 class NotServed(Exception):
@@ -27,12 +27,16 @@ class Served:
         self.connection = connection
         self.headers = {"authorization": f"Bearer {token}"} if token else {}
 
-    def ask(self, method: str, path: str, body: bytes | None = None, media_type: str = "") -> tuple[int, Document]:
-        """The status, and what the server says. Raises NotServed."""
+    def ask(
+        self, method: str, path: str, body: bytes | Iterable[bytes] | None = None, media_type: str = "", size: int = 0
+    ) -> tuple[int, Document]:
+        """The status, and what the server says. `size`: of a body that comes in pieces. Raises NotServed."""
         headers = self.headers | ({"content-type": media_type} if media_type else {})
+        headers |= {"content-length": str(size)} if size else {}
         at = f"{self.connection.host}:{self.connection.port}"
         try:
-            self.connection.request(method, path, body, headers)
+            with suppress(BrokenPipeError, ConnectionResetError):  # it has refused it already, and says why
+                self.connection.request(method, path, body, headers)
             answer = self.connection.getresponse()
             said = json.loads(answer.read())
         except (OSError, http.client.HTTPException, ValueError) as error:

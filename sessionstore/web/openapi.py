@@ -127,6 +127,13 @@ TRANSCRIPT = RequestBody(
 )
 
 
+OF_AN_IMPORT = RequestBody(
+    content={kind: OpenAPIMediaType(schema=Schema()) for kind in (NDJSON, "application/x-tar", "application/gzip")},
+    description="Lines of one conversation, or a tar, plain or gzip",
+    required=True,
+)
+
+
 OF_A_TRANSCRIPT = (
     header("Idempotency-Key", "A name for this batch: the same again changes nothing", pattern=KEY_PATTERN),
     header("X-Source", "Who keeps this conversation: one of both", enum=["sdk", "file"]),

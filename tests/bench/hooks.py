@@ -28,6 +28,7 @@ from tests.bench.figures import Figure, Target, Unsound
 from tests.bench.load import percentile
 from tests.claude_stub import ClaudeStub, calls, says
 from tests.peers import eventually
+from tests.steered import Installed, person, reply_of
 
 installer: Any = hook_agent._beside("hook_agent_install", "install")
 
@@ -57,6 +58,7 @@ for number in range(int(sys.argv[1])):
     print(time.perf_counter() - begun)
 """
 CALLS_A_ROUND = 5000
+ANSWERS_A_ROUND = 20
 LOG = """
 import sys, hook_agent
 agent = hook_agent.SessionHookAgent("bad-link").sync
@@ -70,7 +72,8 @@ def measure(rounds: int, runs: int) -> list[Figure]:
         folder = Path(name)
         try:
             claude = _claude_cost(folder / "claude", rounds)
-            return [*_hook_costs(folder, runs), *claude, _call_cost(folder, rounds), *_bad_link(folder)]
+            answers = _answer_times(folder / "answers", rounds)
+            return [*_hook_costs(folder, runs), *claude, answers, _call_cost(folder, rounds), *_bad_link(folder)]
         finally:
             remove_spools(folder)
 
@@ -128,7 +131,10 @@ def _milliseconds(command: list[str], env: dict[str, str]) -> float:
 
 
 def _claude_cost(folder: Path, rounds: int) -> list[Figure]:
-    """Ten calls of a tool by Claude Code, with the installed hooks and without, in turn; none where it is not here."""
+    """Ten calls of a tool by Claude Code without hooks, with them, with control, in turn; none where it is not here.
+
+    With control nothing is ordered, which is to cost a call 60 ms more than the silent hooks do, at most.
+    """
     claude = _claude()
     if claude is None:
         print(
@@ -138,23 +144,30 @@ def _claude_cost(folder: Path, rounds: int) -> list[Figure]:
         )
         return []
     with Appliance(folder / "store") as appliance, ClaudeStub({"ten": TEN_CALLS}) as stub:
-        more = {"ANTHROPIC_BASE_URL": stub.url, **CLAUDE_ENVIRONMENT}
-        took: dict[str, list[float]] = {"without": [], "with": []}
+        known = {"ANTHROPIC_BASE_URL": stub.url, **CLAUDE_ENVIRONMENT}
+        took: dict[str, list[float]] = {"without": [], "with": [], "control": []}
         for number in range(rounds + 1):
             for kind in took if number % 2 else reversed(took):
                 (folder / kind).mkdir(exist_ok=True)
-                env = environment(folder / kind, appliance.url, **more, SESSION_ID=f"{kind}-{number}")
+                env = environment(folder / kind, appliance.url, **known, SESSION_ID=f"{kind}-{number}")
                 env["CLAUDE_CONFIG_DIR"] = str(folder / kind / ".claude")
-                if kind == "with" and number == 0:
-                    subprocess.run(
-                        [sys.executable, hook_agent.__file__, "install"], env=env, check=True, capture_output=True
-                    )
+                if kind != "without" and number == 0:
+                    install = [sys.executable, hook_agent.__file__, "install", *["--control"] * (kind == "control")]
+                    subprocess.run(install, env=env, check=True, capture_output=True)
                 seconds = _turn(claude, folder / kind, env)
                 took[kind] += [seconds] if number else []  # the first one warms up
-        _check_told(appliance.url, f"with-{rounds}")
+        for kind in ("with", "control"):
+            _check_told(appliance.url, f"{kind}-{rounds}")
     costs = [one - other for one, other in zip(took["with"], took["without"], strict=True)]
     compared = f"ten Bash calls of Claude Code, with hooks more than the {median(took['without']):.2f} s without"
-    return [Figure("hooks", compared, "s", costs, Target(0.4, at_most=True))]
+    more = [
+        (one - other) * 1000 / len(TEN_CALLS[:-1]) for one, other in zip(took["control"], took["with"], strict=True)
+    ]
+    steered = "a Bash call of Claude Code, with control and nothing ordered more than with silent hooks"
+    return [
+        Figure("hooks", compared, "s", costs, Target(0.4, at_most=True)),
+        Figure("hooks", steered, "ms", more, Target(60, at_most=True)),
+    ]
 
 
 def _claude() -> str | None:
@@ -185,6 +198,28 @@ def _check_told(url: str, session: str) -> None:
         types = Counter(entry["type"] for entry in told["actions"] + told["responses"])
     if [types[name] for name in ("prompt", "tool_call", "tool_result", "assistant_message")] != [1, 10, 10, 1]:
         raise Unsound(f"not all was told: {types}")
+
+
+def _answer_times(folder: Path, rounds: int) -> Figure:
+    """From an answer in the store to the end of the hook that waits for it, with which the tool begins."""
+    folder.mkdir()
+    p99 = []
+    with Appliance(folder / "store") as appliance, person(appliance) as alice:
+        claude = Installed(folder, appliance.url)
+        for number in range(rounds):
+            took = []
+            for _ in range(ANSWERS_A_ROUND):
+                hook = claude.start("PermissionRequest", f"asks-{number}", tool_name="Bash", tool_input={})
+                (ask,) = alice.asked(f"asks-{number}")
+                begun = time.perf_counter()
+                alice.answer(ask, "allow")
+                if not reply_of(hook):
+                    raise Unsound("an answer was not given")
+                took.append(time.perf_counter() - begun)
+            p99.append(percentile(took, 0.99) * 1000)
+        claude.close()
+    compared = f"from an answer in the store to the reply of the hook, p99 of {ANSWERS_A_ROUND}"
+    return Figure("hooks", compared, "ms", p99, Target(500, at_most=True))
 
 
 # ------------------------------------------------------------------------- a call

@@ -24,8 +24,11 @@ CONTAINERS = REPOSITORY / "containers"
 FOLDERS = {"customer": "fly_achensee_customer", "email": "email_solver"}
 CLAUDE_FILES = (
     "hook_agent.py",
+    "containers/hook_agent_control.py",
     "containers/hook_agent_facts.py",
     "containers/hook_agent_install.py",
+    "containers/hook_agent_restore.py",
+    "containers/hook_agent_ship.py",
     "containers/hook_agent.mjs",
     "containers/fly_achensee_claude/session.mjs",
 )
@@ -69,7 +72,7 @@ class Processes:
         settings = self._home("claude") / ".claude"
         settings.mkdir()
         (settings / ".claude.json").write_text(json.dumps(config))
-        install = [sys.executable, str(opt / "hook_agent.py"), "install"]
+        install = [sys.executable, str(opt / "hook_agent.py"), "install", "--control"]
         if (done := command(install, SECONDS, self._environment("claude"))).returncode:
             raise Failed(f"hook_agent.py install: {done.stderr}")
         return f"this checkout, and {CLAUDE}"

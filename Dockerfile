@@ -26,7 +26,8 @@ COPY dashboard ./dashboard
 COPY containers/hook_agent.mjs containers/hook_agent_control.mjs containers/hook_agent_control.py \
     containers/hook_agent_control_graph.py containers/hook_agent_facts.py containers/hook_agent_install.py \
     containers/hook_agent_langchain.py containers/hook_agent_patterns.py \
-    containers/hook_agent_run.py containers/claude_session_store.py containers/langgraph_checkpointer.py \
+    containers/hook_agent_restore.py containers/hook_agent_run.py containers/hook_agent_ship.py \
+    containers/claude_session_store.py containers/langgraph_checkpointer.py \
     ./containers/
 COPY export ./export
 # Nothing can be compiled later: the image runs with a file system that cannot be written, as a user who may not.

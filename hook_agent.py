@@ -11,10 +11,11 @@ first, and from there to the store in order, each event once.
     The hook command        one payload from stdin into the spool, as quickly as Python starts
     Sender                  from the spool to the store
     Client                  SessionHookAgent, its plain twin `.sync`, and `hook_agent`, which reads the environment
-    Commands                python hook_agent.py hook, test, flush, status, install, uninstall, run
+    Commands                python hook_agent.py hook, test, flush, status, install, uninstall, run, restore
 
-What only some need stands in files beside this one: hook_agent_install.py, _run.py, _langchain.py, _control.py;
-_facts.py and _patterns.py, without which it knows less of where it runs, and takes own patterns for quick ones.
+What only some need stands in files beside this one: hook_agent_install.py, _run.py, _restore.py, _langchain.py and
+_control.py; _ship.py, _facts.py and _patterns.py, without which no transcripts are kept, it knows less of where it
+runs, and takes patterns of one's own for quick ones.
 """
 
 from __future__ import annotations
@@ -1418,6 +1419,7 @@ class HookNarrator:
 
     def __init__(self, state: Members | None = None) -> None:
         self.state: Members = {"recent": {}, "sessions": {}, **(state or {})}
+        self.heard: list[tuple[Members, Members, str]] = []  # of each hook what stood around it, it, and whose it is
 
     def line(self, record: bytes) -> bytes | None:
         """None of what was told already; a record that is an event already stays as it is.
@@ -1437,6 +1439,7 @@ class HookNarrator:
         line.update({"sessionId": session} if session else {})
         line.update({"userId": user} if (user := _as_user(known.get("userId"))) else {})
         if isinstance(body, dict) and _text(body.get("hook_event_name")) and _is_id(session or body.get("session_id")):
+            self.heard.append((known, body, session or body["session_id"]))
             if known.get("waits"):
                 line["waits"] = True  # it is an ask of its own, however alike another is
             elif self._is_told(known, body, text):
@@ -1711,6 +1714,8 @@ def _hook_record(payload: bytes, is_within: bool = False, waits: bool = False) -
         "userId": _setting("SESSION_USER_ID"),
         "parentSession": _setting("SESSION_PARENT_ID"),
         "tags": _setting("SESSION_TAGS"),
+        "transcripts": _setting("SESSION_TRANSCRIPTS"),
+        "redact": _setting("SESSION_REDACT"),
         "eventId": _event_id(),
         "timestamp": _now(_BEGUN),
     }
@@ -1858,6 +1863,7 @@ class _Answer:
         self.status = status
         self.body = body
         self.retry_after = float(retry_after) if retry_after and retry_after.isdigit() else 0.0
+        self.headers: Any = {}
         self._media_type = media_type.partition(";")[0].strip().lower()
 
     def said(self) -> str:
@@ -1949,27 +1955,30 @@ class _Link:
         token = {} if self.own_token is None else {"SESSION_TOKEN": self.own_token}
         return {"SESSION_SERVICE_URL": self.service_url, **token}
 
-    def ask(self, method: str, path: str, body: bytes | None = None, seconds: float = _ANSWER_SECONDS) -> _Answer:
+    def ask(
+        self, method: str, path: str, body: bytes | None = None, seconds: float = _ANSWER_SECONDS, **more: str
+    ) -> _Answer:
         """Raises _Unreachable. A connection that the store has closed meanwhile is opened again."""
         is_fresh = self._connection is None
         try:
-            return self._asked(method, path, body, seconds)
+            return self._asked(method, path, body, seconds, {name.replace("_", "-"): more[name] for name in more})
         except Exception as error:  # of sockets, of HTTP, of an address or a token that is none
             self.close()
             if is_fresh or isinstance(error, TimeoutError):
                 raise _Unreachable(f"{self.service_url}: {error or type(error).__name__}") from error
-        return self.ask(method, path, body, seconds)
+        return self.ask(method, path, body, seconds, **more)
 
-    def _asked(self, method: str, path: str, body: bytes | None, seconds: float) -> _Answer:
+    def _asked(self, method: str, path: str, body: bytes | None, seconds: float, headers: dict[str, str]) -> _Answer:
         connection, base = self._connected()
         connection.sock.settimeout(seconds)
-        headers = {"Content-Type": _NDJSON} if body is not None else {}
+        headers = {**headers, "Content-Type": _NDJSON} if body is not None else {**headers}
         if token := self.token():
             headers["Authorization"] = f"Bearer {token}"
         connection.request(method, base + path, body, headers)
         response = connection.getresponse()
         known = (response.headers.get("Retry-After"), response.headers.get("Content-Type") or "")
         answer = _Answer(response.status, response.read(_ANSWER_BYTES), *known)
+        answer.headers = response.headers
         if response.will_close or not response.isclosed():
             self.close()
         return answer
@@ -2016,13 +2025,14 @@ class Sender:
         self._refused: str | None = None
         self._told: Members | None = None  # what the narrator knew at the place up to which all is delivered
         self._watcher: Any = None
+        self._shipper: Any = None
 
     def take_charge(self) -> int | None:
         """The lock, if it is this one that delivers. Raises OSError."""
         if self.lock is None:
             self.lock = _sender_lock(self.spool)
             if self.lock is not None:
-                self._told = None  # another may have delivered since
+                self._told, self._shipper = None, None  # another may have delivered since
                 _sign(self.lock, self._word)
         return self.lock
 
@@ -2036,7 +2046,19 @@ class Sender:
     def step(self) -> float | None:
         """Deliver one batch. How many seconds to wait before the next, or None: nothing waits."""
         self.watches_orders()
-        return self._tried(self._step)
+        pause = self._tried(self._step)
+        return pause if pause or not (shipper := self.shipper()) or not shipper.step() else 0.0
+
+    def shipper(self, is_wanted: bool = False) -> Any:
+        """What ships transcripts; None where there are none, or its file is missing."""
+        is_wanted = is_wanted or (bool(self.spool.folder) and os.path.exists(self.spool.path("transcripts.json")))
+        if self._shipper is None and is_wanted and (ship := _beside_or_none("hook_agent_ship")):
+            self._shipper = ship.Shipper(self.spool, self.link, self._say)
+        return self._shipper
+
+    def has_shipped(self, since: float) -> bool:
+        """Whether the store has all of the transcripts as they were then."""
+        return not (shipper := self.shipper()) or bool(shipper.whole_at >= since)
 
     def watches_orders(self) -> bool:
         """See to it that orders are known here; whether any agent may be given some."""
@@ -2124,6 +2146,8 @@ class Sender:
             refused.append((_shorter(line) or record, status, reason))
         for letter in refused:
             self.spool.bury(*letter)
+        if narrator.heard and (shipper := self.shipper(is_wanted=True)):
+            shipper.hear(narrator.heard)
         if narrator.state != self._told:
             self.spool.note_told(batch, narrator.state)
         self.spool.done(batch)
@@ -2209,9 +2233,12 @@ def send_detached() -> None:
 
 
 def _send_until_idle(sender: Sender) -> None:
-    """Returns when nothing has come for half a minute, or the folder is gone."""
+    """Returns when nothing has come for half a minute and no agent is at work, or the folder is gone."""
     idle_since, look = time.monotonic(), _FIRST_LOOK_SECONDS
-    while time.monotonic() < idle_since + _IDLE_SECONDS and os.path.isdir(sender.spool.folder):
+    while os.path.isdir(sender.spool.folder):
+        is_idle = time.monotonic() > idle_since + _IDLE_SECONDS
+        if is_idle and (not sender.shipper() or sender.shipper().may_leave()):
+            return
         pause = sender.step()
         if pause is None:
             idle_since = time.monotonic() if sender.watches_orders() else idle_since
@@ -2378,11 +2405,13 @@ class _Outlet:
                 self.memory_bytes = sum(map(len, self.memory))
         return pause
 
-    def has_delivered(self) -> bool:
+    def has_delivered(self, since: float = 0.0) -> bool:
+        """With `since`: transcripts, too, as they were then."""
         try:
-            return not self.memory and self.spool.has_delivered(self.mark)
+            is_empty = not self.memory and self.spool.has_delivered(self.mark)
         except OSError:
             return False
+        return is_empty and (not since or self.sender.lock is None or self.sender.has_shipped(since))
 
     def seems_reachable(self) -> bool:
         """As far as is known: whoever delivers leaves word of it."""
@@ -2403,9 +2432,9 @@ class _Outlet:
     def _hand_over(self) -> None:
         """To a detached sender, with the lock, if anything waits."""
         with _suppress(OSError):  # otherwise the next one that writes will see to it
-            if not self.spool.segments():
+            if not (waits := bool(self.spool.segments()) or self.sender.shipper() is not None):
                 self.sender.resign()
-            lock = self.sender.take_charge() if self.spool.segments() else None
+            lock = self.sender.take_charge() if waits else None
             if lock is not None:
                 _spawn_sender(self.spool, lock, **self.sender.link.known())
                 self.sender.resign()
@@ -2680,8 +2709,8 @@ class SyncSessionHookAgent:
         return self._outlet.has_delivered()
 
     def _closing(self) -> Waiting[None]:
-        outlet = self._outlet
-        yield from _until(lambda: outlet.has_delivered() or not outlet.seems_reachable(), _CLOSE_SECONDS)
+        outlet, now = self._outlet, time.monotonic()
+        yield from _until(lambda: outlet.has_delivered(now) or not outlet.seems_reachable(), _CLOSE_SECONDS)
 
     def __enter__(self) -> SyncSessionHookAgent:
         self._begin()
@@ -2866,6 +2895,7 @@ def _test(arguments: list[str]) -> int:
         return 1
     print(f"{link.service_url} is there and takes what is sent.")
     _tell_missing("hook_agent_facts", "to tell repository and branch")
+    _tell_missing("hook_agent_ship", "to keep transcripts")
     if _setting("SESSION_REDACT") not in ("", "on", "off"):
         _tell_missing("hook_agent_patterns", "to refuse slow patterns")
     return 0
@@ -2897,8 +2927,10 @@ def _flush(arguments: list[str]) -> int:
 
 def _is_delivered(sender: Sender, deadline: float) -> bool:
     """Deliver what waits, until then at the latest; whether nothing does any more."""
-    while sender.spool.segments() and time.monotonic() < deadline:
-        pause = sender.step() if sender.take_charge() else _FLUSH_POLL_SECONDS
+    begun = time.monotonic()
+    while (sender.spool.segments() or not sender.has_shipped(begun)) and time.monotonic() < deadline:
+        is_shipped = not sender.take_charge() and (shipper := sender.shipper()) and shipper.step()  # so may two at once
+        pause = sender.step() if sender.lock else 0.0 if is_shipped else _FLUSH_POLL_SECONDS
         time.sleep(max(0.0, min(pause or 0.0, deadline - time.monotonic(), _LOOK_SECONDS)))
     return not sender.spool.segments()
 
@@ -2925,6 +2957,9 @@ def _tell_status(spool: Spool) -> int:
         print(trouble)
     if events and word not in ("there", "fails"):
         print(f"The last try failed: {spool.trouble()}")
+    for path, told in spool._read_json("transcripts.json").items():
+        if told.get("refused"):
+            print(f"{path} is not kept: {told['refused']}")
     return 1 if events else 0
 
 
@@ -2953,9 +2988,10 @@ def _further(name: str, file: str, doc: str) -> Callable[[list[str]], int]:
     return command
 
 
+_RESTORE = "write a session's conversation back, for claude --resume: restore [--session ID] [--config-dir DIR]"
 _INSTALL = "put the hooks into Claude Code's settings, and keep what is there; safe to repeat"
 _UNINSTALL = "take the hooks out of Claude Code's settings again"
-_RUN = "run a program as a session of its own: run [--output-lines N] [--control] -- COMMAND …"
+_RUN = "run a program as a session of its own: run [--output-lines N] [--control] [--restore] -- COMMAND …"
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "hook": _hook,
     "test": _test,
@@ -2964,6 +3000,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "install": _further("install", "hook_agent_install", _INSTALL),
     "uninstall": _further("uninstall", "hook_agent_install", _UNINSTALL),
     "run": _further("run", "hook_agent_run", _RUN),
+    "restore": _further("restore", "hook_agent_restore", _RESTORE),
 }
 
 

@@ -279,7 +279,7 @@ CREATE TABLE usage (
   prompt_id             TEXT,                      -- what it was about
   source                TEXT NOT NULL,             -- transcript, sdk, otlp_logs, otlp_spans, otlp_metrics, or a caller's word
   grade                 INTEGER NOT NULL,          -- of the source: 1 transcript, sdk; 2 logs, and spans that name the
-                                                   --   request; 3 others; 4 spans; 5 metrics
+                                                   --   request; 3 others; 4 spans of agents that only a trace knows; 5 metrics
   family                INTEGER NOT NULL           -- of sources with a key in common: 1 the first two; else the grade
                         GENERATED ALWAYS AS (iif(grade < 3, 1, grade)),
   provider              TEXT,
@@ -326,7 +326,8 @@ CREATE TABLE usage_sums (
   PRIMARY KEY (session_id, agent_id, family, quarter, model, cost_from)
 ) STRICT, WITHOUT ROWID;
 
-CREATE INDEX usage_sums_by_time ON usage_sums (quarter);
+CREATE INDEX usage_sums_by_time   ON usage_sums (quarter);
+CREATE INDEX usage_sums_by_family ON usage_sums (session_id, family);
 
 /* How full the context of a session's main agent is, as each source of that says. */
 CREATE TABLE contexts (
@@ -1062,7 +1063,8 @@ FROM (SELECT cursor, session_id, coalesce(data ->> '$.requestKey', event_id) AS 
              coalesce(data ->> '$.agentId', agent_id) AS agent_id, data ->> '$.promptId' AS prompt_id,
              coalesce(data ->> '$.source', 'caller') AS source,
              CASE data ->> '$.source' WHEN 'transcript' THEN 1 WHEN 'sdk' THEN 1 WHEN 'otlp_logs' THEN 2
-                                      WHEN 'otlp_spans' THEN iif(data -> '$.hasRequestId' IS 'true', 2, 4)
+                                      WHEN 'otlp_spans' THEN CASE WHEN data -> '$.hasRequestId' IS 'true' THEN 2
+                                                               WHEN data -> '$.isTraced' IS 'true' THEN 4 ELSE 3 END
                                       WHEN 'otlp_metrics' THEN 5 ELSE 3 END AS grade,
              data ->> '$.provider' AS provider, data ->> '$.model' AS model,
              coalesce(data ->> '$.inputTokens', 0) AS input_tokens,
@@ -1102,13 +1104,17 @@ WHEN NEW.type = 'usage_reported' AND json_type(NEW.data, '$.compaction') IS NULL
              coalesce(r.agent_id, usage.agent_id), coalesce(r.prompt_id, usage.prompt_id),
              coalesce(r.provider, usage.provider), coalesce(r.model, usage.model)
       FROM reports r WHERE r.cursor = NEW.cursor)
-  WHERE (session_id, request_key) = (SELECT r.session_id, r.request_key FROM reports r WHERE r.cursor = NEW.cursor)
+  WHERE EXISTS (SELECT 1 FROM usage WHERE session_id = NEW.session_id
+                                     AND request_key = coalesce(NEW.data ->> '$.requestKey', NEW.event_id))
+    AND (session_id, request_key) = (SELECT r.session_id, r.request_key FROM reports r WHERE r.cursor = NEW.cursor)
     AND EXISTS (
       SELECT 1 FROM reports r WHERE r.cursor = NEW.cursor AND (
         (r.grade, r.source) < (usage.grade, usage.source) OR r.source = usage.source AND total_tokens <= r.input_tokens
           + r.output_tokens + r.cache_read_tokens + r.cache_write_tokens + r.cache_write_1h_tokens));
   UPDATE usage SET (cost_usd, cost_from) = (SELECT r.cost_usd, r.cost_from FROM reports r WHERE r.cursor = NEW.cursor)
-  WHERE (session_id, request_key) = (SELECT r.session_id, r.request_key FROM reports r WHERE r.cursor = NEW.cursor)
+  WHERE EXISTS (SELECT 1 FROM usage WHERE session_id = NEW.session_id
+                                     AND request_key = coalesce(NEW.data ->> '$.requestKey', NEW.event_id))
+    AND (session_id, request_key) = (SELECT r.session_id, r.request_key FROM reports r WHERE r.cursor = NEW.cursor)
     AND EXISTS (
       SELECT 1 FROM reports r WHERE r.cursor = NEW.cursor AND CASE 'reported'
         WHEN r.cost_from THEN usage.cost_from <> 'reported' OR usage.cursor = NEW.cursor
@@ -1312,10 +1318,15 @@ FROM (
       ORDER BY a.cursor)) AS asks
   FROM sessions s);
 
-/* The sums that count: of each agent those of its best family. */
+/* The sums that count: of each agent those of its best family. Spans in agents that only their trace knows count where
+   nobody better tells of the session, and where they count, metrics do not. */
 CREATE VIEW usage_counted AS
 SELECT *, iif(cost_from = 'unpriced', requests, 0) AS unpriced, cost_from <> 'unpriced' AS is_priced
-FROM usage_sums WHERE is_best AND requests > 0;
+FROM usage_sums u
+WHERE is_best AND requests > 0 AND CASE family
+  WHEN 4 THEN NOT EXISTS (SELECT 1 FROM usage_sums o WHERE o.session_id = u.session_id AND o.family < 4 AND o.requests > 0)
+  WHEN 5 THEN NOT EXISTS (SELECT 1 FROM usage_sums o WHERE o.session_id = u.session_id AND o.family = 4 AND o.requests > 0)
+  ELSE 1 END;
 
 /* How full the context is, as who said so last has it: what is more than the limit shows that the limit is another. */
 CREATE VIEW context AS

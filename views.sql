@@ -309,6 +309,62 @@ FROM main.events
 WHERE type = 'note_added'
   AND NOT EXISTS (SELECT 1 FROM main.purges p WHERE p.session_id = events.session_id AND events.cursor < p.cursor);
 
+/* What agents wanted from people, and what they were answered. */
+CREATE TEMP VIEW asks (
+  cursor,             -- of the event that asked
+  ask_id,             -- what it is answered by
+  session_id,         -- the session
+  user_id,            -- whose session it is
+  agent_id,           -- who asks; null: the main agent
+  kind,               -- permission, question, plan, budget …
+  tool,               -- the tool that it is about
+  text,               -- what was asked
+  status,             -- open, answered, closed
+  asked,              -- when
+  ended,              -- when it was answered, or was not asked any more
+  waited_s,           -- seconds until then
+  decision,           -- allow, deny, answer
+  answered_by,        -- who answered in the store
+  ended_by,           -- the kind of the event that ended it: answered, tool_result, prompt …
+  deadline            -- when the asker gives up
+) AS
+SELECT a.cursor, o.event_id, a.session_id, s.user_id, a.agent_id,
+       iif(o.kind IN ('interrupt', 'elicitation'), o.kind, a.reason),
+       coalesce(t.data ->> '$.tool', t.data ->> '$.attention.tool', o.data ->> '$.tool'),
+       coalesce(t.data ->> '$.attention.message', ''), a.status, o.timestamp, e.timestamp,
+       round((julianday(e.timestamp) - julianday(o.timestamp)) * 86400, 3), e.data ->> '$.decision',
+       iif(e.type = 'answered', nullif(e.actor, ''), NULL), coalesce(e.kind, e.type), a.deadline
+FROM (SELECT cursor, session_id, told, agent_id, reason, deadline, NULL AS ended, 'open' AS status
+      FROM main.asks WHERE reason <> 'input'
+      UNION ALL SELECT cursor, session_id, told, agent_id, reason, deadline, ended, status FROM main.ended_asks) a
+CROSS JOIN main.events o ON o.cursor = a.cursor
+CROSS JOIN main.events t ON t.cursor = a.told
+CROSS JOIN main.sessions s ON s.session_id = a.session_id
+LEFT JOIN main.events e ON e.cursor = a.ended;
+
+/* What people, budgets and rules have ordered, and what became of it. */
+CREATE TEMP VIEW orders (
+  cursor,             -- of the event that ordered it
+  order_id,           -- what it is released by
+  session_id,         -- the session
+  user_id,            -- whose session it is
+  agent_id,           -- whom it is for; null: whoever is at work
+  kind,               -- stop, pause, release, say
+  text,               -- what is said with it
+  actor,              -- who ordered it: a name, budget:NAME, rule:NAME
+  status,             -- waiting, delivered, expired, refused
+  is_open,            -- 1: it is still offered, as a pause until it is released
+  ordered,            -- when
+  settled,            -- when it was delivered, expired or was refused
+  at                  -- the call at which it was delivered
+) AS
+SELECT r.cursor, r.order_id, r.session_id, s.user_id, r.agent_id, r.kind, x.data ->> '$.text', nullif(x.actor, ''),
+       r.status, r.is_open, x.timestamp, f.timestamp, f.data ->> '$.at'
+FROM main.orders r CROSS JOIN main.events x ON x.cursor = r.cursor
+CROSS JOIN main.sessions s ON s.session_id = r.session_id
+LEFT JOIN main.events f ON f.cursor = r.settled
+WHERE r.kind <> 'answer';
+
 /* How much came in, minute by minute; what was deleted later is counted, too. */
 CREATE TEMP VIEW minutes (
   minute,             -- 2026-02-13T20:59
@@ -345,8 +401,8 @@ SELECT u.at, u.session_id, s.user_id, l.project, u.agent_id, u.prompt_id, u.prov
 FROM main.usage u JOIN main.sessions s USING (session_id)
 LEFT JOIN main.labels l ON l.session_id = u.session_id
 WHERE NOT u.is_copy AND EXISTS (
-  SELECT 1 FROM main.usage_sums b WHERE b.session_id = u.session_id AND b.agent_id = coalesce(u.agent_id, '')
-                                    AND b.family = u.family AND b.is_best);
+  SELECT 1 FROM main.usage_counted b WHERE b.session_id = u.session_id AND b.agent_id = coalesce(u.agent_id, '')
+                                    AND b.family = u.family);
 
 /* The same summed by session, agent, model and quarter of an hour: few rows, however many requests. */
 CREATE TEMP VIEW costs (
@@ -368,7 +424,6 @@ CREATE TEMP VIEW costs (
 SELECT strftime('%Y-%m-%dT%H:%M:00.000Z', u.quarter * 900, 'unixepoch'), u.session_id, s.user_id,
        l.project, nullif(u.agent_id, ''), nullif(u.model, ''), u.requests, u.input_tokens,
        u.output_tokens, u.cache_read_tokens, u.cache_write_tokens + u.cache_write_1h_tokens,
-       iif(u.cost_from = 'unpriced', NULL, u.cost_usd), u.cost_from, iif(u.cost_from = 'unpriced', u.requests, 0)
-FROM main.usage_sums u JOIN main.sessions s USING (session_id)
-LEFT JOIN main.labels l ON l.session_id = u.session_id
-WHERE u.is_best AND u.requests > 0;
+       iif(u.cost_from = 'unpriced', NULL, u.cost_usd), u.cost_from, u.unpriced
+FROM main.usage_counted u JOIN main.sessions s USING (session_id)
+LEFT JOIN main.labels l ON l.session_id = u.session_id;

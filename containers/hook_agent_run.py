@@ -23,7 +23,7 @@ import time
 from typing import TYPE_CHECKING
 
 import hook_agent
-from hook_agent import SessionHookAgent, _now, _parser, _process, _suppress
+from hook_agent import SessionHookAgent, _beside, _now, _parser, _process, _suppress
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -180,15 +180,18 @@ def _run_to_its_end(
 
 
 def run(arguments: list[str]) -> int:
-    """run a program as a session of its own: run [--output-lines N] [--control] -- COMMAND …"""
+    """run a program as a session of its own: run [--output-lines N] [--control] [--restore] -- COMMAND …"""
     parser = _parser("run", run)
     parser.add_argument("--output-lines", type=int, default=0, metavar="N", help="keep the last N lines that it writes")
     parser.add_argument("--control", action="store_true", help="stop, pause and continue it as ordered in the store")
+    parser.add_argument("--restore", action="store_true", help="write the session's conversation back before")
     parser.add_argument("command", nargs="+", metavar="-- COMMAND …")
     options = parser.parse_args(arguments)
     if options.control and (trouble := _control().insecure(hook_agent._service_url())):
         print(f"hook_agent.py run: {trouble}", file=sys.stderr)
         return 2
+    if options.restore:
+        os.environ.update(_beside("hook_agent_restore", "run --restore").prepared())
     return _run_as_session(options.command, options.output_lines, options.control)
 
 

@@ -23,7 +23,8 @@ from sessionstore.store.threads import Threads
 from sessionstore.store.writer import Writer
 from sessionstore.upkeep.archives import Archives
 from sessionstore.upkeep.backups import Backups
-from sessionstore.upkeep.budgets import Budgets
+from sessionstore.upkeep.breaker import Breaker
+from sessionstore.upkeep.budgets import BudgetWatch
 from sessionstore.upkeep.comparison import Comparison
 from sessionstore.upkeep.outbox import Outbox
 from sessionstore.upkeep.retention import Retention
@@ -66,8 +67,9 @@ class Store:
         self.comparison = Comparison(settings, self.ground)
         self.retention = Retention(settings, self.writer)
         self.webhooks = Webhooks(settings)
-        self.budgets = Budgets(settings.budgets, self.reader, self.writer)
         self.outbox = Outbox(self.reader, self.writer)
+        self.budgets = BudgetWatch(settings.budgets, self.reader, self.writer, self.outbox.is_reachable)
+        self.breaker = Breaker(settings.rules, self.reader, self.writer, self.outbox.is_reachable)
         self.archives = Archives(settings.database)
         self.finding: Fault | None = None
         """Why the database is not served; nothing of it is open then, so that it stays as it was found."""
@@ -107,6 +109,7 @@ class Store:
         self.mirror.start(self.writer.cursor)
         self.webhooks.start(self.writer.cursor)
         await self.budgets.start()
+        self.breaker.start()
         self.outbox.start()
 
     async def stop(self) -> None:
@@ -115,6 +118,7 @@ class Store:
         if self.finding:
             return
         await self.outbox.stop()
+        await self.breaker.stop()
         await self.budgets.stop()
         await asyncio.to_thread(self.backups.stop)
         await asyncio.to_thread(self.comparison.stop)
@@ -137,6 +141,7 @@ class Store:
         self.mirror.wake(events[-1].cursor)
         self.webhooks.wake(events[-1].cursor)
         self.budgets.wake(events)
+        self.breaker.wake(events)
         self.outbox.wake(events)
 
     def drain(self) -> None:

@@ -1,4 +1,4 @@
-"""Budgets: how much may be used before somebody hears of it. The file that SESSIONS_BUDGETS names.
+"""Budgets: how much may be used before somebody hears of it, or is asked. The file that SESSIONS_BUDGETS names.
 
 [[budgets]]
 name = "ann"            # told with each crossing
@@ -6,14 +6,14 @@ user = "ann"            # or project, tag, session; "*": each for itself; none o
 usd = 20.0              # or tokens
 per = "day"             # or session, month; days are those of the server's time zone
 warn = 0.8              # of it
-then = "notify"
+then = "notify"         # or, once all of it is used: ask, pause, stop
 """
 
 from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Protocol, TypeVar
 
 import msgspec
 
@@ -35,7 +35,7 @@ class Budget(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     tokens: Annotated[int, msgspec.Meta(gt=0)] | None = None
     per: Literal["session", "day", "month"] = "month"
     warn: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.8
-    then: Literal["notify"] = "notify"
+    then: Literal["notify", "ask", "pause", "stop"] = "notify"
 
     def __post_init__(self) -> None:
         if (self.usd is None) == (self.tokens is None):
@@ -60,24 +60,39 @@ class Budget(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
 def budgets(text: str) -> tuple[Budget, ...]:
     """Those of the file with this path. Raises ValueError with the line or the member that is wrong."""
+    return named_tables(text, "budgets", Budget)
+
+
+class Called(Protocol):
+    """What has a name."""
+
+    @property
+    def name(self) -> str: ...
+
+
+Table = TypeVar("Table", bound=Called)
+
+
+def named_tables(text: str, member: str, shape: type[Table]) -> tuple[Table, ...]:
+    """What a TOML file has as [[budgets]] or [[rules]], each with a name of its own. Raises ValueError."""
     path = Path(text).expanduser()
     try:
-        listed: Any = tomllib.loads(path.read_text()).get("budgets")
+        listed: Any = tomllib.loads(path.read_text()).get(member)
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"must be a file that can be read ({error})") from None
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"{path}: {error}") from None
     if not isinstance(listed, list) or len(listed) > MOST:
-        raise ValueError(f"{path} must have a [[budgets]] for each, and {MOST} at most")
-    found = tuple(budget_of(entry, f"{path}: budget {number}") for number, entry in enumerate(listed, 1))
-    names = [budget.name for budget in found]
+        raise ValueError(f"{path} must have a [[{member}]] for each, and {MOST} at most")
+    found = tuple(table_of(entry, shape, f"{path}: {member[:-1]} {at}") for at, entry in enumerate(listed, 1))
+    names = [one.name for one in found]
     if double := next((name for name in names if names.count(name) > 1), None):
-        raise ValueError(f"{path}: two budgets are called {double!r}")
+        raise ValueError(f"{path}: two {member} are called {double!r}")
     return found
 
 
-def budget_of(entry: Any, place: str) -> Budget:
+def table_of(entry: Any, shape: type[Table], place: str) -> Table:
     try:
-        return msgspec.convert(entry, Budget)
+        return msgspec.convert(entry, shape)
     except msgspec.ValidationError as error:
         raise ValueError(f"{place}: {error}") from None

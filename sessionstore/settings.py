@@ -12,6 +12,7 @@ from typing import Annotated, Any, NamedTuple, get_type_hints
 import msgspec
 
 from hook_agent import own_patterns as patterns
+from sessionstore.breaker_rules import Rule, rules
 from sessionstore.budget_rules import Budget, budgets
 from sessionstore.prices import Own, own_prices
 from sessionstore.webhook_targets import Target, targets
@@ -332,6 +333,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         "for a million tokens")] = msgspec.field(default_factory=dict)
     budgets: Annotated[tuple[Budget, ...], Setting("SESSIONS_BUDGETS", budgets, "File, TOML, of budgets: how much may "
         "be used before somebody is told")] = ()
+    rules: Annotated[tuple[Rule, ...], Setting("SESSIONS_RULES", rules, "File, TOML, of rules: when an agent that goes "
+        "wrong is asked about, paused or stopped")] = ()
     redacts_transcripts: Annotated[bool, Setting("SESSIONS_REDACT_TRANSCRIPTS", switch, "on: they are taken out of "
         "the lines of conversations as well, but for what is signed; off: these stay as they came")] = True
     max_material: Annotated[tuple[int, int | None], Setting("SESSIONS_MAX_MATERIAL", two_sizes, "Bytes on disk that "

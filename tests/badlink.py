@@ -45,6 +45,8 @@ class Fake:
             def do_GET(self) -> None:
                 answer(Posted(self, b"", 0))
 
+            do_HEAD = do_GET
+
             def log_message(self, *args: object) -> None:
                 """Says nothing."""
 
@@ -71,7 +73,7 @@ class Posted:
 
     def __init__(self, handler: BaseHTTPRequestHandler, body: bytes, number: int) -> None:
         self._handler = handler
-        self.path = handler.path
+        self.path, self.method, self.headers = handler.path, handler.command, handler.headers
         self.body = body
         self.number = number
 
@@ -85,7 +87,8 @@ class Posted:
             self._handler.send_header(name.replace("_", "-"), value)
         self._handler.send_header("Content-Length", str(len(body)))
         self._handler.end_headers()
-        self._handler.wfile.write(body)
+        if self.method != "HEAD":
+            self._handler.wfile.write(body)
 
     def accept(self) -> None:
         self.answer(200, b'{"success":true,"accepted":%d,"duplicates":0,"rejected":[]}' % len(self.lines))
@@ -141,19 +144,20 @@ class BadLink(Fake):
             return posted.answer(int(fault), Retry_After="0")
         if fault == "delay":
             time.sleep(DELAY_SECONDS)
-        status, body, media_type = self._behind_answers(posted)
+        status, body, headers = self._behind_answers(posted)
         if fault == "reset after commit":
             return posted.reset()
         if fault == "cut answer":
             return posted.cut()
-        return posted.answer(status, body, Content_Type=media_type)
+        return posted.answer(status, body, **headers)
 
-    def _behind_answers(self, posted: Posted) -> tuple[int, bytes, str]:
+    def _behind_answers(self, posted: Posted) -> tuple[int, bytes, dict[str, str]]:
         connection = http.client.HTTPConnection("127.0.0.1", self._behind, timeout=30)
         try:
-            headers = {"Content-Type": "application/x-ndjson"}
-            connection.request("POST" if posted.number else "GET", posted.path, posted.body, headers)
+            headers = dict(posted.headers.items()) | {"Content-Type": "application/x-ndjson"}
+            connection.request(posted.method, posted.path, posted.body or None, headers)
             response = connection.getresponse()
-            return response.status, response.read(), response.headers["Content-Type"]
+            told = {n: t for n, t in response.getheaders() if n.lower().startswith(("content-type", "x-"))}
+            return response.status, response.read(), told
         finally:
             connection.close()

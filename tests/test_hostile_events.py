@@ -14,11 +14,8 @@ import pytest
 
 from tests.appliance import Appliance
 from tests.peers import resident_bytes
-from tests.stalls import EVENTS, MIB, NEAR, body_of, post, worst_wait
+from tests.stalls import EVENTS, MIB, NEAR, STALL, body_of, least_wait, post, worst_wait
 
-STALL = 0.05
-"""Seconds of work that others may wait for beside one event: 20 ms are wanted, and this machine is not always quiet."""
-TRIES = 5
 NDJSON = "application/x-ndjson"
 HEAVY = ["SECRET= over and over", "250,000 empty texts", "members named token", "wide", "one long line"]
 sessions = (f"hostile-{number}" for number in count())
@@ -46,14 +43,6 @@ def as_metadata(appliance: Appliance, session: str, name: str) -> int:
 
 
 JSON = {"content-type": "application/json"}
-
-
-def least_wait(appliance: Appliance, meanwhile: Callable[[], object]) -> float:
-    """The least of several worst waits, or the first that is as it should be."""
-    waits: list[float] = []
-    while len(waits) < TRIES and min(waits, default=1.0) > STALL:
-        waits.append(worst_wait(appliance, meanwhile).work)
-    return min(waits)
 
 
 def newest(appliance: Appliance, session: str) -> dict[str, Any]:

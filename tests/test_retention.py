@@ -89,7 +89,7 @@ def test_after_a_start_with_a_clock_that_is_years_ahead_nothing_leaves_for_its_a
 
 
 def test_for_their_size_sessions_leave_by_any_clock(folder: Path) -> None:
-    fill(folder, 4, entries=20, size=15_000, days_ago=400)
+    fill(folder, 4, entries=20, size=12_000, days_ago=400)
     with kept_by(folder, RETENTION_DAYS="30", RETENTION_BYTES="1M", TREE="off") as server:
         eventually(lambda: len(sessions_in(server)) < 3, within=60)
         eventually(lambda: bytes_used(folder / "sessions.db") < MIB, within=60)

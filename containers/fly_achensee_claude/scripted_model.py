@@ -135,17 +135,23 @@ def stream_of(message: Block) -> Iterator[Block]:
     """The events that tell of a message as it comes to be."""
     yield {"type": "message_start", "message": message | {"content": [], "stop_reason": None}}
     for index, block in enumerate(message["content"]):
-        begun, rest = (
-            (block | {"input": {}}, {"type": "input_json_delta", "partial_json": json.dumps(block["input"])})
-            if block["type"] == "tool_use"
-            else (block | {"text": ""}, {"type": "text_delta", "text": block["text"]})
-        )
+        begun, deltas = begun_with_deltas(block)
         yield {"type": "content_block_start", "index": index, "content_block": begun}
-        yield {"type": "content_block_delta", "index": index, "delta": rest}
+        for delta in deltas:
+            yield {"type": "content_block_delta", "index": index, "delta": delta}
         yield {"type": "content_block_stop", "index": index}
     end = {"stop_reason": message["stop_reason"], "stop_sequence": None}
     yield {"type": "message_delta", "delta": end, "usage": message["usage"]}
     yield {"type": "message_stop"}
+
+
+def begun_with_deltas(block: Block) -> tuple[Block, list[Block]]:
+    """A block as it begins, and what then comes of it."""
+    if block["type"] == "tool_use":
+        return block | {"input": {}}, [{"type": "input_json_delta", "partial_json": json.dumps(block["input"])}]
+    kind = block["type"]
+    deltas = [{"type": f"{name}_delta", name: block[name]} for name in (kind, "signature") if name in block]
+    return block | {name: "" for name in (kind, "signature") if name in block}, deltas
 
 
 # ------------------------------------------------------------------------ server

@@ -7,22 +7,25 @@ Source: opentelemetry-proto, docs/specification.md.
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
-from sessionstore.model.events import json_object, text_of_time
+from sessionstore.adapters.otlp_levels import (
+    MOST,
+    Allowance,
+    Level,
+    ProtoLevel,
+    Signal,
+    classes,
+    json_request,
+    too_many,
+)
+from sessionstore.adapters.otlp_values import Tree
+from sessionstore.model.events import text_of_time
 from sessionstore.model.folds import Document
-from sessionstore.model.problems import Problem
-
-Signal = Literal["logs", "traces", "metrics"]
-SIGNALS: tuple[Signal, ...] = ("logs", "traces", "metrics")
 
 LATEST = 253_402_300_799 * 10**9
 """The end of the year 9999, in nanoseconds."""
-MOST = 50_000
-"""Records of one request."""
 
 
 class Record(NamedTuple):
@@ -51,40 +54,16 @@ class Record(NamedTuple):
     """Of a point: whether it is what has come since `began`, and not since the last one."""
 
 
-def records(signal: Signal, body: bytes, *, is_json: bool) -> list[Record]:
-    """The records of a request. Raises Problem 400 for what cannot be read, 413 for too many."""
-    tree = Json(json_of(body)) if is_json else Proto(message_of(signal, body))
-    found: list[Record] = []
-    for record in READ[signal](tree):
-        if len(found) == MOST:
-            raise Problem(413, f"One request may have at most {MOST} records: let the exporter send smaller batches")
-        found.append(record)
-    return found
+def records(signal: Signal, body: bytes, *, is_json: bool) -> Iterator[Record]:
+    """The records of a request, one decoded after the other: none keeps the interpreter for long.
 
-
-def json_of(body: bytes) -> Document:
-    try:
-        return json_object(body)
-    except Problem as problem:
-        raise Problem(400, problem.detail) from None
-
-
-def message_of(signal: Signal, body: bytes) -> Any:
-    """Raises Problem 400. The classes take 40 ms to import: only where something comes."""
-    from google.protobuf.message import DecodeError
-    from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
-    from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
-    from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-
-    kinds: dict[Signal, Any] = {
-        "logs": ExportLogsServiceRequest,
-        "traces": ExportTraceServiceRequest,
-        "metrics": ExportMetricsServiceRequest,
-    }
-    try:
-        return kinds[signal].FromString(body)
-    except DecodeError as error:
-        raise Problem(400, f"The body is no OTLP {signal} request: {error}") from None
+    Raises Problem 400 for what cannot be read, 413 for too many records, or too many values in one.
+    """
+    request: Level = json_request(body) if is_json else ProtoLevel(memoryview(body), Allowance(), classes()[signal])
+    for number, record in enumerate(READ[signal](request)):
+        if number == MOST:
+            raise too_many()
+        yield record
 
 
 def partial_success(number: int, why: str) -> bytes:
@@ -97,117 +76,6 @@ def partial_success(number: int, why: str) -> bytes:
     return bytes(response.SerializeToString())
 
 
-# ------------------------------------------------------------- one tree, two clothes
-
-
-class Json:
-    """A message as JSON has it: members in camel case, ids in hexadecimal, whole numbers perhaps as text."""
-
-    def __init__(self, value: Any) -> None:
-        self.value = value if isinstance(value, dict) else {}
-
-    def all(self, name: str) -> Iterator[Json]:
-        found = self.value.get(camel(name))
-        return map(Json, found if isinstance(found, list) else ())
-
-    def one(self, name: str) -> Json | None:
-        found = self.value.get(camel(name))
-        return Json(found) if isinstance(found, dict) else None
-
-    def text(self, name: str) -> str:
-        found = self.value.get(camel(name))
-        return found if isinstance(found, str) else str(found) if isinstance(found, int) else ""
-
-    def number(self, name: str) -> int | float:
-        return number_in(self.value.get(camel(name)))
-
-    hexadecimal = text
-
-    def has(self, name: str) -> bool:
-        return camel(name) in self.value
-
-    def any(self) -> Any:
-        """An AnyValue."""
-        for kind, value in self.value.items():
-            if kind == "kvlistValue":
-                return Json(value).pairs("values")
-            if kind == "arrayValue":
-                return [item.any() for item in Json(value).all("values")]
-            if kind == "intValue":
-                return number_in(value)
-            if kind in ("stringValue", "doubleValue", "boolValue", "bytesValue"):
-                return value
-        return None
-
-    def pairs(self, name: str) -> Document:
-        return {pair.text("key"): value.any() for pair in self.all(name) if (value := pair.one("value")) is not None}
-
-
-class Proto:
-    """The same as protobuf's own objects have it."""
-
-    def __init__(self, message: Any) -> None:
-        self.message = message
-
-    def all(self, name: str) -> Iterator[Proto]:
-        return map(Proto, getattr(self.message, name, ()))
-
-    def one(self, name: str) -> Proto | None:
-        return Proto(getattr(self.message, name)) if self.has(name) else None
-
-    def text(self, name: str) -> str:
-        return str(getattr(self.message, name, ""))
-
-    def number(self, name: str) -> int | float:
-        return number_in(getattr(self.message, name, 0))
-
-    def hexadecimal(self, name: str) -> str:
-        return bytes(getattr(self.message, name, b"")).hex()
-
-    def has(self, name: str) -> bool:
-        try:
-            return bool(self.message.HasField(name))
-        except ValueError:
-            return False
-
-    def any(self) -> Any:
-        return value_of(self.message)
-
-    def pairs(self, name: str) -> Document:
-        return {pair.key: value_of(pair.value) for pair in getattr(self.message, name)}
-
-
-def value_of(message: Any) -> Any:
-    """What protobuf's AnyValue holds."""
-    kind = message.WhichOneof("value")
-    if kind is None:
-        return None
-    value = getattr(message, kind)
-    if kind == "array_value":
-        return [value_of(item) for item in value.values]
-    if kind == "kvlist_value":
-        return {pair.key: value_of(pair.value) for pair in value.values}
-    return base64.b64encode(value).decode() if kind == "bytes_value" else value
-
-
-Tree = Json | Proto
-
-
-def camel(name: str) -> str:
-    head, *rest = name.split("_")
-    return head + "".join(map(str.capitalize, rest))
-
-
-def number_in(value: Any) -> int | float:
-    """A number, also one that came as text; 0 for anything else."""
-    if isinstance(value, int | float):
-        return value
-    for kind in (int, float):
-        with suppress(TypeError, ValueError):
-            return kind(value)
-    return 0
-
-
 def time_of(nanoseconds: int | float) -> str | None:
     if not 0 < nanoseconds < LATEST:
         return None
@@ -217,19 +85,19 @@ def time_of(nanoseconds: int | float) -> str | None:
 # --------------------------------------------------------------------- the signals
 
 
-def scoped(tree: Tree, signal: str, items: str) -> Iterator[tuple[Document, str, Tree]]:
+def scoped(request: Level, signal: str, items: str) -> Iterator[tuple[Document, str, Tree]]:
     """Each item with the attributes of its resource and the name of its scope."""
-    for resource in tree.all(f"resource_{signal}"):
+    for resource in request.levels(f"resource_{signal}"):
         described = resource.one("resource")
         of_resource = described.pairs("attributes") if described else {}
-        for scope in resource.all(f"scope_{signal}"):
+        for scope in resource.levels(f"scope_{signal}"):
             named = scope.one("scope")
-            for item in scope.all(items):
+            for item in scope.items(items):
                 yield of_resource, named.text("name") if named else "", item
 
 
-def logs_in(tree: Tree) -> Iterator[Record]:
-    for resource, scope, item in scoped(tree, "logs", "log_records"):
+def logs_in(request: Level) -> Iterator[Record]:
+    for resource, scope, item in scoped(request, "logs", "log_records"):
         body = item.one("body")
         said, attributes = body.any() if body else None, item.pairs("attributes")
         name = item.text("event_name") or attributes.get("event.name") or (said if isinstance(said, str) else "")
@@ -248,8 +116,8 @@ FAILED = ("2", "STATUS_CODE_ERROR")
 """The code of a span's status."""
 
 
-def spans_in(tree: Tree) -> Iterator[Record]:
-    for resource, scope, item in scoped(tree, "spans", "spans"):
+def spans_in(request: Level) -> Iterator[Record]:
+    for resource, scope, item in scoped(request, "spans", "spans"):
         begun, ended = item.number("start_time_unix_nano"), item.number("end_time_unix_nano")
         status, attributes = item.one("status"), item.pairs("attributes")
         has_failed = status is not None and status.text("code") in FAILED
@@ -273,9 +141,9 @@ SO_FAR = 2
 """The temporality of a sum that is cumulative."""
 
 
-def points_in(tree: Tree) -> Iterator[Record]:
+def points_in(request: Level) -> Iterator[Record]:
     """Points of sums and histograms, whose value is their sum."""
-    for resource, scope, metric in scoped(tree, "metrics", "metrics"):
+    for resource, scope, metric in scoped(request, "metrics", "metrics"):
         for kind in ("sum", "histogram"):
             data = metric.one(kind)
             for point in data.all("data_points") if data else ():
@@ -294,4 +162,4 @@ def value_of_point(point: Tree) -> int | float:
     return next((point.number(name) for name in ("as_int", "as_double", "sum") if point.has(name)), 0)
 
 
-READ: dict[Signal, Callable[[Tree], Iterable[Record]]] = {"logs": logs_in, "traces": spans_in, "metrics": points_in}
+READ: dict[Signal, Callable[[Level], Iterable[Record]]] = {"logs": logs_in, "traces": spans_in, "metrics": points_in}

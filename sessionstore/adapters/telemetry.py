@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from typing import Any
 
-from sessionstore.adapters.otlp import Record, Signal
+from sessionstore.adapters.otlp import Record
+from sessionstore.adapters.otlp_levels import Signal
 from sessionstore.model.coercion import id_of, user_of
 from sessionstore.model.folds import Document, decode, encode
 from sessionstore.prices import MEMBERS
@@ -30,6 +32,8 @@ SESSION = (
 """What says which session a record is of; the first, from OTEL_RESOURCE_ATTRIBUTES, is the container's own."""
 USER = ("user_id", "user.email", "enduser.id", "user.account_uuid", "user.id", "gen_ai.user.id")
 MODEL = ("gen_ai.response.model", "gen_ai.request.model", "llm.model_name", "llm.request.model_name", "model")
+UNKNOWN = "unknown"
+"""What OpenLLMetry calls a model that has not said its name."""
 PROVIDER = ("gen_ai.provider.name", "llm.provider", "gen_ai.system", "llm.system")
 OPERATION = ("gen_ai.operation.name", "openinference.span.kind", "traceloop.span.kind", "langsmith.span.kind")
 AGENT = ("gen_ai.agent.name", "agent.name", "graph.node.id", "traceloop.entity.name", "gen_ai.workflow.name")
@@ -91,6 +95,13 @@ def number(value: Any) -> int | float:
     return int(found) if found.is_integer() else found if abs(found) < float("inf") else 0
 
 
+def dollars(value: Any) -> int | float | None:
+    """A cost; None where nobody has said one."""
+    with suppress(TypeError, ValueError):
+        return number(value) if 0 <= float(value) < float("inf") else None
+    return None
+
+
 def session_of(record: Record) -> str:
     """The session that it names, else its trace, else its program."""
     named = id_of(first(record.attributes, SESSION))
@@ -148,7 +159,7 @@ def usage_of_request(record: Record) -> Document:
         "agentId": said.get("agent_id"),
         "cacheWriteTokens": number(minutes) if minutes is not None else max(0, written - hour),
         "cacheWrite1hTokens": hour,
-        "costUsd": number(said["cost_usd"]) if "cost_usd" in said else None,
+        "costUsd": dollars(said.get("cost_usd")),
         "speed": said.get("speed"),
         "durationMs": number(said.get("duration_ms")),
         "at": record.at,
@@ -175,11 +186,12 @@ def compaction(record: Record) -> Iterator[Document]:
 # ---------------------------------------------------------------------------- spans
 
 
-def events_of_spans(found: list[Record]) -> Iterator[Document]:
+def events_of_spans(records: Iterable[Record]) -> Iterator[Document]:
     """Agents, tool calls and their results, and requests to models; other spans say nothing of agents. Of Claude Code's
     own the requests: all else its hooks tell better."""
+    found = sorted(records, key=lambda record: record.began or "")
     by_id = {record.span_id: record for record in found}
-    for record in sorted(found, key=lambda record: record.began or ""):
+    for record in found:
         operation = str(first(record.attributes, OPERATION) or record.attributes.get("span.type") or "").lower()
         if record.scope.startswith(CLAUDE):
             if operation == "llm_request":
@@ -200,8 +212,7 @@ def agent_above(record: Record, by_id: dict[str, Record]) -> str | None:
         record = above
         if str(first(record.attributes, OPERATION)).lower() in IS_AN_AGENT:
             return agent_id_of(record)
-    named = record.attributes.get("agent_id")
-    return id_of(named) or None
+    return id_of(record.attributes.get("agent_id")) or None
 
 
 def agent_id_of(record: Record) -> str:
@@ -243,15 +254,16 @@ def usage_of_span(record: Record, source: str, above: str | None = None) -> Docu
     tokens = {name: number(first(said, own)) for name, own in names.items()}
     if not is_plain:
         tokens["inputTokens"] = max(0, tokens["inputTokens"] - tokens["cacheReadTokens"] - tokens["cacheWriteTokens"])
-    cost, request_id = first(said, COST), said.get("request_id") if is_plain else None
+    request_id = said.get("request_id") if is_plain else None
     data = tokens | {
         "source": source,
         "requestKey": request_id or f"{record.trace_id}/{record.span_id}",
         "hasRequestId": True if request_id else None,
+        "isTraced": True if source == "otlp_spans" and not request_id and "agent_id" not in said else None,
         "provider": first(said, PROVIDER),
-        "model": first(said, MODEL),
+        "model": first({name: it for name, it in said.items() if it != UNKNOWN}, MODEL),
         "agentId": above,
-        "costUsd": None if cost is None else number(cost),
+        "costUsd": dollars(first(said, COST)),
         "durationMs": None if record.milliseconds is None else round(record.milliseconds),
         "error": record.error,
         "at": record.at,
@@ -313,7 +325,7 @@ def events_of_metrics(found: Iterable[Record]) -> Iterator[Document]:
         yield event(point._replace(attributes=point.attributes | {"": data}), "usage_reported", "usage", data)
 
 
-EVENTS: dict[Signal, Callable[[list[Record]], Iterator[Document]]] = {
+EVENTS: dict[Signal, Callable[[Iterable[Record]], Iterator[Document]]] = {
     "logs": events_of_logs,
     "traces": events_of_spans,
     "metrics": events_of_metrics,

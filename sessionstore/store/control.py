@@ -123,6 +123,9 @@ class GiveAnswer:
         check_answer(answer, ask.kind)
         draft.data = answered(answer, ask.ask_id)
         check_whole(draft.data, redactor)
+        self.order = draft_that_follows(ask, answer, draft)
+        if self.order is not None:
+            redactor(self.order)
 
     def __call__(self, appender: Appender) -> Appended:
         appender.insert_entries()
@@ -130,7 +133,20 @@ class GiveAnswer:
             ask = one_ask(asks_named(appender.connection, self.ask.ask_id, self.ask.session_id), self.ask.ask_id)
             if ask.status != "open":
                 raise not_open(ask)
-        return appender.append(self.draft)
+        appended = appender.append(self.draft)
+        if self.order is not None and not appended.duplicate:
+            appender.append(self.order)
+        return appended
+
+
+def draft_that_follows(ask: Ask, answer: Answer, draft: Draft) -> Draft | None:
+    """What carries out the answer to a budget's ask, or a rule's: what is paused goes on, or is stopped."""
+    if ask.reason != "budget":
+        return None
+    data: Document = {"order": "release", "releases": ask.ask_id}
+    if answer.decision == "deny":
+        data = {"order": "stop", "text": answer.message or "It may not go on"}
+    return Draft(type="ordered", session_id=ask.session_id, actor=draft.actor, by=draft.by, data=data)
 
 
 def check_whole(data: Document, redactor: Redactor) -> None:
@@ -202,6 +218,16 @@ class GiveOrders:
                 GiveOrder(draft)(appender)
                 taken.append(draft.session_id)
         return taken
+
+
+def tripped(session_id: str, then: str, actor: str, order_id: str, text: str) -> Draft:
+    """What a budget or a rule orders: a stop, a pause, or (`ask`) a pause that a person is asked about."""
+    data: Document = {"order": "stop" if then == "stop" else "pause", "text": text}
+    if then == "ask":
+        data["attention"] = {"reason": "budget", "message": text, "id": order_id}
+    draft = Draft(type="ordered", session_id=session_id, event_id=order_id, actor=actor, data=data)
+    draft.names_something = draft.is_same_by_id = True
+    return draft
 
 
 def unreachable(why: str) -> Problem:

@@ -35,9 +35,9 @@ DEAREST = f"ORDER BY sum(cost_usd) DESC, sum(input_tokens + output_tokens) DESC 
 OF_SESSION = "usage_counted WHERE session_id = ?"
 REQUESTS_OF_SESSION = """(
   SELECT *, 1 AS requests, cost_from = 'unpriced' AS unpriced, cost_from <> 'unpriced' AS is_priced FROM usage u
-  WHERE session_id = ? AND NOT is_copy AND family = (
-    SELECT min(family) FROM usage_sums o
-    WHERE o.session_id = u.session_id AND o.agent_id = coalesce(u.agent_id, '') AND o.requests > 0))"""
+  WHERE session_id = ? AND NOT is_copy AND EXISTS (
+    SELECT 1 FROM usage_counted o
+    WHERE o.session_id = u.session_id AND o.agent_id = coalesce(u.agent_id, '') AND o.family = u.family))"""
 PARTS = {
     "byModel": ("model", "nullif(model, '')", OF_SESSION),
     "byAgent": ("agentId", "nullif(agent_id, '')", OF_SESSION),

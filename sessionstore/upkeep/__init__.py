@@ -2,11 +2,12 @@
 
 tree        the file tree, kept up with the database
 backups     copies of the database, made unasked
-budgets     what was used, held against budgets
 comparison  database and tree held against each other, once a day
 retention   what leaves the store unasked, archived first
 archives    one session as a download
 notices     which sessions are worth a word
+budgets     what was used, held against budgets
+breaker     agents that go wrong are asked about, paused, stopped
 outbox      answers and orders, until agents have them
 webhooks    telling it by HTTP, in order, until it is taken
 """

@@ -9,25 +9,31 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sessionstore.budget_rules import Budget
 from sessionstore.log import faults
 from sessionstore.model.events import Draft, Event
 from sessionstore.model.folds import Document, decode
 from sessionstore.model.problems import Problem
+from sessionstore.store.control import GiveOrders, tripped
 from sessionstore.store.ledger import KEYS, TOTAL_TOKENS, By, joined_for
 from sessionstore.store.reader import Reader
+from sessionstore.store.selection import Which, conditions, one_of
 from sessionstore.store.writer import Writer
+from sessionstore.text import shortened
+from sessionstore.upkeep.notices import spent_of
 
 logger = logging.getLogger(__name__)
 
 PAUSE = 1.0
 """Seconds from one look to the next, however much is used."""
 TOLD = "SELECT data FROM budget_crossings"
+AT_ONCE = 100
+"""Orders that the writer is given at once."""
 QUARTER = 900
 """Seconds."""
 
@@ -55,6 +61,10 @@ class Standing(NamedTuple):
         """`ok`, `warn`, `over`."""
         return "over" if self.share >= 1 else "warn" if self.share >= self.budget.warn else "ok"
 
+    def said(self) -> str:
+        """For people."""
+        return spent_of(self.document())
+
     def document(self) -> Document:
         """As GET /api/budgets has it."""
         budget = self.budget
@@ -79,14 +89,19 @@ Crossing = tuple[str, str | None, str, str]
 """The budget's name, the key, the period, and the level that was reached."""
 
 
-class Budgets:
+class BudgetWatch:
     """Looks whenever something was used; all of it on the event loop, by the readers and the writer of the store."""
 
-    def __init__(self, budgets: Iterable[Budget], reader: Reader, writer: Writer) -> None:
+    def __init__(
+        self, budgets: Iterable[Budget], reader: Reader, writer: Writer, is_reachable: Callable[[str], bool]
+    ) -> None:
         self.budgets = tuple(budgets)
         self.reader = reader
         self.writer = writer
+        self.is_reachable = is_reachable
         self.told: set[Crossing] = set()
+        self.acted: set[tuple[Crossing, str]] = set()
+        """What was ordered of which session; that it was before a restart the writer knows."""
         self.used = asyncio.Event()
         self.task: asyncio.Task[None] | None = None
 
@@ -118,6 +133,8 @@ class Budgets:
 
     async def look(self) -> None:
         for standing in await self.standings():
+            if standing.level == "over" and standing.budget.then != "notify":
+                await self.act(standing)
             for level in ("warn", "over"):
                 crossing = standing.budget.name, standing.key, standing.period, level
                 if standing.share >= (1 if level == "over" else standing.budget.warn) and crossing not in self.told:
@@ -125,12 +142,11 @@ class Budgets:
                     self.told.add(crossing)
 
     async def tell(self, standing: Standing, crossing: Crossing) -> None:
-        name = hashlib.sha256(repr(crossing).encode()).hexdigest()[:24]
         data = standing.document() | {"status": crossing[-1]}
         draft = Draft(
             type="budget_crossed",
             session_id=standing.session_id,
-            event_id=f"budget-{name}",
+            event_id=f"budget-{name_of(crossing)}",
             actor=f"budget:{standing.budget.name}",
             names_something=True,
             data=data,
@@ -141,6 +157,18 @@ class Budgets:
             if problem.status != 404:  # its session was deleted meanwhile
                 raise
 
+    async def act(self, standing: Standing) -> None:
+        """Ask about, pause or stop whoever goes on with it and can be reached, each session once a period."""
+        budget, crossing = standing.budget, (standing.budget.name, standing.key, standing.period, "over")
+        rows = await self.reader.rows(*concerned(standing))
+        found = [one for (one,) in rows if (crossing, one) not in self.acted and self.is_reachable(one)]
+        actor, text = f"budget:{budget.name}", shortened(standing.said(), 500)
+        for at in range(0, len(found), AT_ONCE):
+            some = found[at : at + AT_ONCE]
+            drafts = [tripped(one, budget.then, actor, f"budget-{name_of((*crossing, one))}", text) for one in some]
+            await self.writer.submit(GiveOrders(drafts), drafts)
+            self.acted.update((crossing, one) for one in some)
+
     async def standings(self) -> list[Standing]:
         """Of each budget, for everybody whose it is."""
         now = time.time()
@@ -150,6 +178,27 @@ class Budgets:
         period, since = period_at(budget, now)
         rows = await self.reader.rows(*spending(budget, since))
         return (Standing(budget, period, *row) for row in rows)
+
+
+def name_of(crossing: tuple[str | None, ...]) -> str:
+    return hashlib.sha256(repr(crossing).encode()).hexdigest()[:24]
+
+
+def concerned(standing: Standing) -> tuple[str, list[Any]]:
+    """The query of the sessions that go on, and whose budget it is."""
+    kind, name = ("session", "*") if standing.budget.per == "session" else standing.budget.scope or ("", "")
+    name = standing.key or "" if name == "*" else name
+    which = Which(
+        user_id=name if kind == "user" else None,
+        project=name if kind == "project" else None,
+        tag=name if kind == "tag" else None,
+    )
+    where, values = conditions(
+        one_of("s.session_id", [name] if kind == "session" else ()),
+        one_of("s.status", ("active", "waiting")),
+        *which.terms(),
+    )
+    return f"SELECT s.session_id FROM sessions s WHERE {where} LIMIT 10000", values
 
 
 def crossing_in(data: Document) -> Crossing:

@@ -89,18 +89,23 @@ def budget_notice(row: tuple[Any, ...]) -> Notice:
     """A budget of which so much was used that somebody is to know."""
     cursor, session_id, user_id, timestamp, text = row
     said = decode(text)
-    amounts = (said["spent"], said["limit"])
-    spent, limit = (f"${amount:,.2f}" if said["unit"] == "usd" else f"{amount:,.0f} tokens" for amount in amounts)
-    whose = f" of {said['key']}" if said["key"] else ""
     return Notice(
         cursor=cursor,
         type="budget.crossed",
         session_id=session_id,
         user_id=user_id,
         timestamp=timestamp,
-        message=readable(f"The budget {said['name']}{whose}: {spent} of {limit} used"),
+        message=readable(spent_of(said)),
         details={name: said[name] for name in ("name", "key", "period", "status", "unit", "spent", "limit")},
     )
+
+
+def spent_of(said: Document) -> str:
+    """How a budget stands, in a sentence."""
+    amounts = (said["spent"], said["limit"])
+    spent, limit = (f"${amount:,.2f}" if said["unit"] == "usd" else f"{amount:,.0f} tokens" for amount in amounts)
+    whose = f" of {said['key']}" if said["key"] else ""
+    return f"The budget {said['name']}{whose}: {spent} of {limit} used"
 
 
 def readable(value: Any) -> str:

@@ -63,6 +63,7 @@ from sessionstore.web.request import (
     split,
     store_of,
 )
+from sessionstore.web.transcripts import conversations_of
 
 logger = logging.getLogger(__name__)
 
@@ -267,8 +268,9 @@ async def delete_session(
 
 @get("/api/sessions/{session_id:str}/resume", responses=gives(answers.Resume, 404), tags=["sessions"])
 async def resume_session(request: Call, session_id: FromPath[str]) -> JSONResponse:
-    """All that an agent needs to go on where the last one stopped."""
-    return answer(joined(await store_of(request).reader.resume(session_in_path(session_id))))
+    """All that an agent needs to go on where the last one stopped; `conversations` are had at /api/transcripts."""
+    members = await store_of(request).reader.resume(session_in_path(session_id))
+    return answer(joined(members | {"conversations": await conversations_of(request, session_id)}))
 
 
 @get(
@@ -577,7 +579,7 @@ async def claude_code_hook(request: Call) -> Response[bytes]:
 
     def read() -> list[Draft]:
         redactor = store.writer.redactor
-        bounds = claude_code.Bounds(store.settings.max_event_bytes, redactor.data)
+        bounds = claude_code.Limits(store.settings.max_event_bytes, redactor.data)
         drafts = claude_code.drafts_of_payload(body, told, bounds)
         for draft in drafts:
             redactor(draft)
@@ -599,7 +601,7 @@ async def recent_sessions(request: Call, limit: Annotated[int, QueryParameter(ge
 
 
 @get("/api/query/active", responses=gives(list[answers.Active], 422), tags=["queries"])
-async def active_sessions(request: Call, limit: Annotated[int, QueryParameter(ge=1, le=500)] = 500) -> JSONResponse:
+async def active_sessions(request: Call, limit: Annotated[int, QueryParameter(ge=1, le=1000)] = 500) -> JSONResponse:
     """Sessions that go on and what they are at, those that wait for a person first."""
     return answer((await store_of(request).reader.active(limit)).array())
 

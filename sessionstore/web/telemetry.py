@@ -10,7 +10,8 @@ import zlib
 import msgspec
 from litestar import Response, post
 
-from sessionstore.adapters.otlp import Signal, partial_success, records
+from sessionstore.adapters.otlp import partial_success, records
+from sessionstore.adapters.otlp_levels import Signal
 from sessionstore.adapters.telemetry import EVENTS
 from sessionstore.model.folds import Document
 from sessionstore.model.lines import MAX_LINES

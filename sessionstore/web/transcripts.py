@@ -17,14 +17,14 @@ from litestar.response import Stream
 from sessionstore.adapters.transcripts import event_of, reports_in
 from sessionstore.model.drafts import unquoted
 from sessionstore.model.events import known_id
-from sessionstore.model.folds import Document, decode
+from sessionstore.model.folds import Document, decode, encode
 from sessionstore.model.problems import Problem, invalid
 from sessionstore.store import material
 from sessionstore.store.intake import PART, Intake
-from sessionstore.store.material import Key, Said, Transcript
+from sessionstore.store.material import Key, Provenance, Transcript
 from sessionstore.web import openapi_models as answers
 from sessionstore.web.asgi import Receive
-from sessionstore.web.bodies import Body
+from sessionstore.web.bodies import BodyUnderWay
 from sessionstore.web.fast_path import stored_lines
 from sessionstore.web.openapi import (
     NDJSON,
@@ -55,6 +55,7 @@ MAX_LINE = 32 << 20
 MAX_SUMMARY = 1 << 20
 AT_ONCE = 1000
 """Reports of usage."""
+CONVERSATION = ("folder", "session", "source", "lines", "bytes", "mtime")
 MAY_BE_THERE = """
 SELECT 1 WHERE EXISTS (SELECT 1 FROM sessions WHERE session_id = :id)
   OR NOT EXISTS (SELECT 1 FROM events WHERE session_id = :id AND type = 'session_deleted')"""
@@ -89,7 +90,7 @@ def batch_in(request: Call) -> str | None:
     return None if said is None else known_id(unquoted(said.decode("latin-1")), "Idempotency-Key")
 
 
-def said_in(request: Call) -> Said:
+def said_in(request: Call) -> Provenance:
     """Raises Problem 422."""
     headers, token = headers_of(request), caller_of(request).token
     source = headers.get(b"x-source", b"sdk").decode("latin-1")
@@ -99,7 +100,7 @@ def said_in(request: Call) -> Said:
     if offset is not None and not re.fullmatch(rb"[0-9]{1,18}", offset):
         raise invalid("X-Source-Offset", "must be a number of bytes")
     session_id = headers.get(b"x-session-id")
-    return Said(
+    return Provenance(
         source,
         None if session_id is None else known_id(session_id.decode("latin-1"), "X-Session-Id"),
         token.name if token else None,
@@ -107,7 +108,7 @@ def said_in(request: Call) -> Said:
     )
 
 
-async def parts_of(receive: Receive, body: Body) -> AsyncIterator[bytes]:
+async def parts_of(receive: Receive, body: BodyUnderWay) -> AsyncIterator[bytes]:
     """The body in parts that end with a line, each at the first that ends at PART bytes or later: however it comes, it
     has the same parts. What is given counts no longer as under way. Raises Problem 400, 413."""
     buffer, looked = bytearray(), PART - 1
@@ -146,6 +147,13 @@ async def found_at(request: Call, key: Key) -> Transcript:
     if found is None or not found.lines or not await may_have(request, found.written_by, found.session_id):
         raise material.nothing_at(key)
     return found
+
+
+async def conversations_of(request: Call, session_id: str) -> str:
+    """Those of a session that are there for who asks, the last to change last, as JSON text."""
+    rows = await store_of(request).reader.rows(material.OF_A_SESSION, (session_id,))
+    own = [row for *row, written_by, owner in rows if await may_have(request, written_by, owner)]
+    return encode([dict(zip(CONVERSATION, row, strict=True)) for row in own])
 
 
 async def check_is_not_of_others(request: Call, key: Key, found: Transcript | None) -> None:

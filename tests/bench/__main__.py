@@ -30,7 +30,9 @@ from tests.bench import (
     start,
     timing,
     tree,
+    usage,
     viewers,
+    waiting,
     write,
 )
 from tests.bench.figures import Figure, raw_numbers, table
@@ -44,10 +46,12 @@ BENCHES: dict[str, Callable[[argparse.Namespace], list[Figure]]] = {
     "search": lambda options: search.measure(options.rounds),
     "feed": lambda options: feed.measure(options.rounds),
     "viewers": lambda options: viewers.measure(options.rounds),
+    "waiting": lambda options: waiting.measure(options.rounds),
     "idle": lambda options: idle.measure(options.rounds),
     "hostile": lambda options: hostile.measure(options.rounds),
     "tree": lambda options: tree.measure(options.rounds),
     "material": lambda options: material.measure(options.rounds),
+    "usage": lambda options: usage.measure(options.rounds),
     "backup": lambda options: backup.measure(options.rounds),
     "hooks": lambda options: hooks.measure(options.rounds, options.hooks),
     "questions": lambda options: questions.measure(options.rounds),

@@ -1,4 +1,4 @@
-"""`material`: conversations shipped and taken back, what a step of a graph costs on disk, what events pay for it."""
+"""`material`: transcripts shipped and written back, what a step of a graph costs on disk, what events pay for it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import threading
 import time
 from concurrent.futures import Executor
 from contextlib import ExitStack
+from itertools import count
 from pathlib import Path
 from statistics import quantiles
 from typing import Any
@@ -17,19 +18,21 @@ from typing import Any
 import httpx
 from langgraph.checkpoint.base import empty_checkpoint
 
+import hook_agent
 from containers.langgraph_checkpointer import SessionStoreSaver
+from hook_agent import Spool, _Link
 from tests.appliance import Appliance
 from tests.bench.figures import Figure, Target, Unsound
 from tests.bench.load import own_process
-from tests.wire import NDJSON
 
-BATCH = 1 << 20
+ship: Any = hook_agent._beside("hook_agent_ship", "to ship")
+restore: Any = hook_agent._beside("hook_agent_restore", "to restore")
+names = (f"transcript-{number}" for number in count())
 SHIPPED, RESTORED = 100_000_000, 50_000_000
 SHIPPERS = 10
 ACTIONS = 300
 STEPS = 100
 LINE = json.dumps({"type": "assistant", "message": {"content": "The words of a model, and what it has read. " * 20}})
-HEADERS = {"content-type": NDJSON}
 
 
 def measure(rounds: int) -> list[Figure]:
@@ -40,14 +43,14 @@ def measure(rounds: int) -> list[Figure]:
         generator = stack.enter_context(own_process())
         http = stack.enter_context(httpx.Client(base_url=server.url, timeout=60))
         for number in range(rounds):
-            shipped.append(_ship(http, f"{number}", SHIPPED))
-            restored.append(_take_back(http, f"{number}"))
+            shipped.append(_ship(http, server, folder, SHIPPED))
+            restored.append(_write_back(http, server, folder))
             alone.append(_actions(http))
             beside.append(_beside_shippers(generator, server, http, number))
             steps.append(_step(server, f"{number}"))
     return [
-        Figure("material", "lines of a conversation, in batches of 1 MiB", "MB a second", shipped, Target(20)),
-        Figure("material", "50 MB of it back", "s", restored, Target(5, at_most=True)),
+        Figure("material", "a transcript of 100 MB, shipped", "MB a second", shipped, Target(20)),
+        Figure("material", "one of 50 MB, written back", "s", restored, Target(5, at_most=True)),
         Figure("material", f"p99 of actions while {SHIPPERS} ship", "ms", beside, Target(1.5, at_most=True), alone),
         Figure("material", "a step of 50 kB of which 1 kB is new", "bytes on disk", steps, Target(4000, at_most=True)),
     ]
@@ -57,25 +60,47 @@ def _lines(size: int) -> bytes:
     return (LINE.encode() + b"\n") * (size // (len(LINE) + 1))
 
 
-def _ship(http: httpx.Client, name: str, size: int) -> float:
-    lines = _lines(BATCH)
+def _shipper(url: str, path: Path) -> Any:
+    """What ships this transcript, once it has heard of it."""
+    (path.parents[3] / "spool").mkdir(parents=True, exist_ok=True)
+    spool = Spool(url, str(path.parents[3] / "spool"))
+    spool.settle()
+    made = ship.Shipper(spool, _Link(url, ""))
+    payload = {"session_id": path.stem, "hook_event_name": "UserPromptSubmit", "transcript_path": str(path)}
+    made.hear([({}, payload, path.stem)])
+    return made
+
+
+def _transcript(folder: Path, name: str, lines: bytes = b"") -> Path:
+    path = folder / name / "projects" / "bench" / f"{name}.jsonl"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(lines)
+    return path
+
+
+def _ship(http: httpx.Client, server: Appliance, folder: Path, size: int) -> float:
+    name = next(names)
+    path = _transcript(folder, name, _lines(size))
+    shipper = _shipper(server.url, path)
     begun = time.perf_counter()
-    for number in range(size // len(lines)):
-        http.post(f"/api/transcripts/bench/{name}", content=lines, headers=HEADERS | {"idempotency-key": f"{number}"})
+    while shipper.step():
+        pass
     seconds = time.perf_counter() - begun
+    shipper.link.close()
     kept = int(http.head(f"/api/transcripts/bench/{name}").headers["content-length"])
-    if kept < size - len(lines):
+    if kept != path.stat().st_size:
         raise Unsound(f"{kept} bytes of {size} were kept")
+    path.unlink()
     return kept / seconds / 1e6
 
 
-def _take_back(http: httpx.Client, name: str) -> float:
-    begun, size = time.perf_counter(), 0
-    with http.stream("GET", f"/api/transcripts/bench/{name}") as answer:
-        for piece in answer.iter_bytes():
-            size += len(piece)
-            if size >= RESTORED:
-                break
+def _write_back(http: httpx.Client, server: Appliance, folder: Path) -> float:
+    _ship(http, server, folder, RESTORED)
+    name = f"transcript-{int(next(names).rpartition('-')[2]) - 1}"
+    http.post(f"/api/actions/{name}", json={"type": "x"}).raise_for_status()
+    os.environ["SESSION_SERVICE_URL"] = server.url
+    begun = time.perf_counter()
+    restore.restored(name, str(folder / f"{name}-back"))
     return time.perf_counter() - begun
 
 
@@ -90,25 +115,30 @@ def _actions(http: httpx.Client) -> float:
 
 
 def _ship_all(url: str, number: int, until: str) -> None:
-    """Ten agents that ship what a busy one says, a batch of 20 kB ten times a second each; while a file is there."""
+    """Ten agents at work, each with its shipper: 20 kB more ten times a second; while a file is there."""
 
-    def ship(shipper: int) -> None:
-        with httpx.Client(base_url=url, timeout=60) as http:
-            while os.path.exists(until):
-                http.post(f"/api/transcripts/busy-{number}/{shipper}", content=_lines(20_000), headers=HEADERS)
-                time.sleep(0.1)
+    def work(agent: int, folder: Path) -> None:
+        path = _transcript(folder, f"busy-{number}-{agent}")
+        shipper = _shipper(url, path)
+        while os.path.exists(until):
+            with path.open("ab") as file:
+                file.write(_lines(20_000))
+            shipper.step()
+            time.sleep(0.1)
+        shipper.link.close()
 
-    threads = [threading.Thread(target=ship, args=(shipper,)) for shipper in range(SHIPPERS)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with tempfile.TemporaryDirectory() as folder:
+        threads = [threading.Thread(target=work, args=(agent, Path(folder))) for agent in range(SHIPPERS)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
 
 
 def _beside_shippers(generator: Executor, server: Appliance, http: httpx.Client, number: int) -> float:
     with tempfile.NamedTemporaryFile() as until:
         shipping = generator.submit(_ship_all, server.url, number, until.name)
-        while http.head(f"/api/transcripts/busy-{number}/0").status_code != 200:
+        while http.head(f"/api/transcripts/bench/busy-{number}-0").status_code != 200:
             time.sleep(0.05)
         taken = _actions(http)
     shipping.result()

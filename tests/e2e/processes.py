@@ -27,6 +27,8 @@ CLAUDE_FILES = (
     "containers/hook_agent_control.py",
     "containers/hook_agent_facts.py",
     "containers/hook_agent_install.py",
+    "containers/hook_agent_restore.py",
+    "containers/hook_agent_ship.py",
     "containers/hook_agent.mjs",
     "containers/fly_achensee_claude/session.mjs",
 )

@@ -58,6 +58,9 @@ POST /api/sessions/{session_id}/finalize 200 400 404 413 415 422
 DELETE /api/sessions/{session_id} 200 404
 GET /api/sessions/{session_id}/resume 200 404
 GET /api/sessions/{session_id}/archive 200 404 503
+POST /api/sessions/{session_id}/shares 201 400 404 409 413 415 422
+GET /api/sessions/{session_id}/shares 200 404
+DELETE /api/sessions/{session_id}/shares 200
 GET /api/sessions/{session_id}/conversation 200 404 422
 GET /api/sessions/{session_id}/events 200 404 422
 POST /api/actions/{session_id} 200 400 404 413 415 422

@@ -7,7 +7,6 @@ and then the lines themselves are kept. So what was broken off goes on when it i
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import AsyncIterator, Iterable
 from typing import Annotated, Any
 
@@ -16,7 +15,7 @@ from litestar import post
 from litestar.params import QueryParameter
 
 from sessionstore.adapters.import_paths import File, agent_in, file_at
-from sessionstore.adapters.retelling import QUOTED, Retelling, Told, Whose, start_id
+from sessionstore.adapters.retelling import QUOTED, Retelling, Told, Whose, calls_in, start_id
 from sessionstore.adapters.transcripts import event_of, reports_in
 from sessionstore.model.events import UNKNOWN_USER, decoded, is_id, known_user
 from sessionstore.model.folds import Document
@@ -39,7 +38,6 @@ AT_ONCE = 400
 MAX_DOCUMENT = 64 << 20
 """Bytes of a CI action's execution file, which is one JSON document, and of what is said of an agent."""
 MOST_REFUSED = 100
-TOOL_USE = re.compile(rb'"id"\s*:\s*"(toolu_[A-Za-z0-9_-]{8,64})"')
 
 # ---------------------------------------------------------------------------- lines
 
@@ -229,7 +227,7 @@ class Import:
         """To which session of the store a conversation belongs: one that says so, or has told of its calls, else one
         of its name."""
         if key.session not in self.sessions:
-            calls = [found.decode() for found in TOOL_USE.findall(lines[: 1 << 20])[:20]]
+            calls = await self.beside(calls_in, lines, key.session)
             about: dict[str, object] = {
                 "folder": key.folder,
                 "session": key.session,

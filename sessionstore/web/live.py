@@ -27,7 +27,7 @@ from sessionstore.appliance import Store
 from sessionstore.histogram import Histogram
 from sessionstore.log import faults
 from sessionstore.model.events import Event, decoded, now
-from sessionstore.model.problems import Problem, invalid, unavailable
+from sessionstore.model.problems import Problem, invalid, no_session, unavailable
 from sessionstore.store.broadcaster import Item, Piece, pieces
 from sessionstore.web.asgi import refuse
 from sessionstore.web.gate import Caller, Gate
@@ -509,7 +509,7 @@ async def stream_events(
     last_id = cursor_in(request.headers.get("last-event-id"))
     begin = after if last_id is None else last_id
     cursor = await beginning(store, begin)
-    sessions, users = frozenset(session_id or ()), frozenset(user_id or ())
+    sessions, users = readable(request.scope["state"]["caller"], session_id), frozenset(user_id or ())
     if len(sessions) + len(users) > MAX_NAMES:
         raise invalid("$.sessionId", f"at most {MAX_NAMES} sessions and users may be named")
     wanted = msgspec.structs.replace(
@@ -522,6 +522,17 @@ async def stream_events(
         media_type="text/event-stream",
         headers={"cache-control": "no-store", "x-accel-buffering": "no"},
     )
+
+
+def readable(caller: Caller, asked: Sequence[str] | None) -> frozenset[str]:
+    """The sessions that are asked for; who may read but some gets those. Raises Problem 404 for any other."""
+    bounds = None if caller.token is None else caller.token.bounds
+    sessions = frozenset(asked or ())
+    if bounds is None:
+        return sessions
+    for session_id in sorted(sessions - {*bounds.sessions}):
+        raise no_session(session_id)
+    return sessions or frozenset(bounds.sessions)
 
 
 async def sse(store: Store, wanted: Wanted, after: int, is_welcome: Callable[[], bool]) -> AsyncGenerator[bytes]:

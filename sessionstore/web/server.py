@@ -43,7 +43,7 @@ MATERIAL_PIECE = 1 << 20
 """Of material, which may be of any size and is kept as it comes, so much has to come within BODY_SECONDS."""
 MAX_HEAD_BYTES = 64 << 10
 """Of a request's target and headers together."""
-MATERIAL_URLS = tuple(path.encode() for path in MATERIAL)
+MATERIAL_URLS = tuple(path.encode() for path in (*MATERIAL, "/api/import"))
 TICKS_A_SECOND = 10
 """Of uvicorn."""
 DRAIN_SECONDS = 8

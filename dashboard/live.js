@@ -165,6 +165,7 @@ export const refresh = {
     } catch (error) {
       if (this.asking !== asking) return;
       if (error instanceof Refused && error.status !== 401) this.failed = error.message;
+      else if (!(error instanceof Refused || error instanceof Away)) console.error(error);
     }
     this.last = performance.now();
     this.cost = this.last - begun;

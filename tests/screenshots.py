@@ -29,7 +29,7 @@ def main() -> int:
         with browser.new_context(viewport=SIZE, color_scheme="dark") as context:  # type: ignore[arg-type]
             page = context.new_page()
             page.goto(appliance.url)
-            expect(page.locator(".card").first).to_be_visible()
+            expect(page.get_by_role("link", name="[[script:perm]] go").first).to_be_visible()
             take(page, "home.png")
             page.goto(f"{appliance.url}/#/session/{session_id}")
             expect(page.locator(".message").first).to_be_visible()

@@ -825,8 +825,9 @@ def test_no_script_that_was_logged_ever_runs(
         page.goto(f"{appliance.url}/#/{view}")
         settled(page)
         expect(page.locator("#main")).to_contain_text("hacked")
+        page.evaluate("for (const each of document.querySelectorAll('#main details')) each.open = true")
         assert page.evaluate("window.hacked") is None, view
-    for event in http.get(f"/api/sessions/{session_id}/events?limit=60").json()["items"]:
+    for event in http.get(f"/api/sessions/{session_id}/events?limit=60").json()["items"][::5]:
         page.goto(f"{appliance.url}/#/session/{session_id}/log?entry={event['cursor']}")
         expect(page.locator(".detail .body > *").nth(1)).to_be_attached()
     settled(page)

@@ -43,7 +43,7 @@ function drawTabs(session) {
   for (const a of slot(session.root, "tabs").children) {
     const { tab } = a.dataset, words = numbers[tab] ? `${TAB_NAMES[tab]} ${numbers[tab]}` : TAB_NAMES[tab];
     if (a.textContent !== words) a.textContent = words;
-    a.href = Model.hashOf({ view: "session", id: session.id, tab, query: { span: route.query.span } });
+    a.href = Model.hashOf({ view: "session", id: session.id, tab, query: { span: route.query.span, share: route.query.share } });
   }
 }
 function drawFacts(place, facts) {

@@ -579,7 +579,7 @@ async def claude_code_hook(request: Call) -> Response[bytes]:
 
     def read() -> list[Draft]:
         redactor = store.writer.redactor
-        bounds = claude_code.Bounds(store.settings.max_event_bytes, redactor.data)
+        bounds = claude_code.Limits(store.settings.max_event_bytes, redactor.data)
         drafts = claude_code.drafts_of_payload(body, told, bounds)
         for draft in drafts:
             redactor(draft)

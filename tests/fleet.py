@@ -1,14 +1,19 @@
-"""Thirty agents at work and two hundred sessions that have ended, told to a server as if they had just happened."""
+"""Agents at work, sessions that have ended, as if it had just happened; and agents that ask and wait."""
 
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
+from queue import Queue
 from typing import Any
 
 import httpx
+
+from tests.appliance import Appliance
 
 PROJECTS, USERS = ("shop", "billing", "search"), ("alice", "bob", "carol", "dave")
 TASKS = (
@@ -61,3 +66,43 @@ def tell(http: httpx.Client, *, live: int = 30, ended: int = 200) -> None:
     for place in range(0, len(lines), 1000):
         body, headers = "\n".join(lines[place : place + 1000]), {"content-type": "application/x-ndjson"}
         assert http.post("/api/events", content=body, headers=headers).json()["rejected"] == []
+
+
+class Side:
+    """An agent's side: it asks, and polls for what it is to carry out."""
+
+    def __init__(self, http: httpx.Client, session_id: str) -> None:
+        self.http, self.session_id, self.got = http, session_id, Queue[Any]()
+        self.threads: list[threading.Thread] = []
+
+    def ask(self, title: str, reason: str = "permission", **data: Any) -> str:
+        self.http.put(f"/api/sessions/{self.session_id}", json={"userId": "alice", "metadata": {"title": title}})
+        body = {"type": "permission_request", "attention": {"reason": reason, "message": title}, **data}
+        return str(self.http.post(f"/api/actions/{self.session_id}", json=body).raise_for_status().json()["eventId"])
+
+    def wait(self, **body: Any) -> None:
+        """A poll on a thread: what it is given comes into the queue."""
+
+        def poll() -> None:
+            answer = self.http.post(f"/api/sessions/{self.session_id}/control", json={"wait": 30, **body})
+            self.got.put(answer.json()["items"] if answer.status_code == 200 else [])
+
+        self.threads.append(threading.Thread(target=poll))
+        self.threads[-1].start()
+
+    def given(self) -> dict[str, Any]:
+        (item,) = self.got.get(timeout=20)
+        self.http.post(f"/api/sessions/{self.session_id}/control", json={"done": [item["id"]]}).raise_for_status()
+        return dict(item)
+
+
+@contextmanager
+def side_of(appliance: Appliance, session_id: str) -> Iterator[Side]:
+    with httpx.Client(base_url=appliance.url, timeout=60) as http:
+        side = Side(http, session_id)
+        try:
+            yield side
+        finally:
+            http.post(f"/api/sessions/{session_id}/finalize", json={})  # whoever waits does no more
+            for thread in side.threads:
+                thread.join(60)

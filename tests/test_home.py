@@ -6,11 +6,8 @@ import json
 import re
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from queue import Queue
 from typing import Any
 
 import httpx
@@ -19,7 +16,7 @@ from playwright.sync_api import Page, expect
 
 from tests.appliance import Appliance
 from tests.browsing import PHONE, call, log, opened, respond
-from tests.fleet import tell
+from tests.fleet import Side, side_of, tell
 
 WAITS = {"reason": "permission", "message": "Bash: rm -rf build", "tool": "Bash"}
 
@@ -411,46 +408,6 @@ def test_a_test_session_is_made_only_when_one_means_it(page: Page, tmp_path: Pat
 
 
 # ------------------------------------------------------------- answers and orders
-
-
-class Side:
-    """An agent's side: it asks, and polls for what it is to carry out."""
-
-    def __init__(self, http: httpx.Client, session_id: str) -> None:
-        self.http, self.session_id, self.got = http, session_id, Queue[Any]()
-        self.threads: list[threading.Thread] = []
-
-    def ask(self, title: str, reason: str = "permission", **data: Any) -> str:
-        self.http.put(f"/api/sessions/{self.session_id}", json={"userId": "alice", "metadata": {"title": title}})
-        body = {"type": "permission_request", "attention": {"reason": reason, "message": title}, **data}
-        return str(self.http.post(f"/api/actions/{self.session_id}", json=body).raise_for_status().json()["eventId"])
-
-    def wait(self, **body: Any) -> None:
-        """A poll on a thread: what it is given comes into the queue."""
-
-        def poll() -> None:
-            answer = self.http.post(f"/api/sessions/{self.session_id}/control", json={"wait": 30, **body})
-            self.got.put(answer.json()["items"] if answer.status_code == 200 else [])
-
-        self.threads.append(threading.Thread(target=poll))
-        self.threads[-1].start()
-
-    def given(self) -> dict[str, Any]:
-        (item,) = self.got.get(timeout=20)
-        self.http.post(f"/api/sessions/{self.session_id}/control", json={"done": [item["id"]]}).raise_for_status()
-        return dict(item)
-
-
-@contextmanager
-def side_of(appliance: Appliance, session_id: str) -> Iterator[Side]:
-    with httpx.Client(base_url=appliance.url, timeout=60) as http:
-        side = Side(http, session_id)
-        try:
-            yield side
-        finally:
-            http.post(f"/api/sessions/{session_id}/finalize", json={})  # whoever waits does no more
-            for thread in side.threads:
-                thread.join(60)
 
 
 @pytest.fixture

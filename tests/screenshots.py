@@ -27,14 +27,14 @@ def main() -> int:
         return 1
     DOCS.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder, Appliance(Path(folder)) as appliance, launched() as browser:
-        with httpx.Client(base_url=appliance.url) as http:
-            session_id = replay(http)[0]
         with browser.new_context(viewport=SIZE, color_scheme="dark") as context:  # type: ignore[arg-type]
             page = context.new_page()
             with many_at_work(appliance):
                 page.goto(appliance.url)
                 expect(page.locator(".ask").get_by_role("button", name="Allow")).to_have_count(2)
                 take(page, "home.png")
+            with httpx.Client(base_url=appliance.url) as http:
+                session_id = replay(http)[0]
             page.goto(f"{appliance.url}/#/session/{session_id}")
             expect(page.locator(".message").first).to_be_visible()
             expect(page.locator(".map")).to_be_visible()

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 from playwright.sync_api import Page, expect
@@ -26,19 +27,23 @@ def main() -> int:
         print(MISSING, file=sys.stderr)
         return 1
     DOCS.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory() as folder, Appliance(Path(folder)) as appliance, launched() as browser:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Appliance(Path(folder)) as appliance,
+        launched() as browser,
+        browser.new_context(viewport=SIZE, color_scheme="dark") as context,  # type: ignore[arg-type]
+    ):
+        page = context.new_page()
+        with many_at_work(appliance):
+            page.goto(appliance.url)
+            expect(page.locator(".ask").get_by_role("button", name="Allow")).to_have_count(2)
+            take(page, "home.png")
         with httpx.Client(base_url=appliance.url) as http:
             session_id = replay(http)[0]
-        with browser.new_context(viewport=SIZE, color_scheme="dark") as context:  # type: ignore[arg-type]
-            page = context.new_page()
-            with many_at_work(appliance):
-                page.goto(appliance.url)
-                expect(page.locator(".ask").get_by_role("button", name="Allow")).to_have_count(2)
-                take(page, "home.png")
-            page.goto(f"{appliance.url}/#/session/{session_id}")
-            expect(page.locator(".message").first).to_be_visible()
-            expect(page.locator(".map")).to_be_visible()
-            take(page, "session.png")
+        page.goto(f"{appliance.url}/#/session/{session_id}")
+        expect(page.locator(".message").first).to_be_visible()
+        expect(page.locator(".map")).to_be_visible()
+        take(page, "session.png")
     return 0
 
 
@@ -48,7 +53,7 @@ def many_at_work(appliance: Appliance) -> Iterator[None]:
     with httpx.Client(base_url=appliance.url, timeout=60) as http:
         tell(http, live=20, ended=12)
     edit = {"file_path": "/srv/shop/cart.py", "old_string": "total = 1", "new_string": "total = 2"}
-    asks = (
+    asks: tuple[tuple[str, str, dict[str, Any]], ...] = (
         ("Remove the old build", "permission", {"tool": "Bash", "input": {"command": "rm -rf build && make all"}}),
         ("Correct the total of the cart", "permission", {"tool": "Edit", "input": edit}),
         ("Which database should the tests use?", "question", {}),

@@ -460,6 +460,14 @@ def test_asks_are_answered_from_home_and_gone_when_answered_elsewhere(
     given = side.given()
     assert (given["decision"], given["message"]) == ("deny", "Only below build")
 
+    fourth = side.ask("make all?", tool="Bash", input={"command": "make all"})
+    side.wait(ask=fourth)
+    page.goto(f"{appliance.url}/#/session/{side.session_id}/log")  # and from the session's own page
+    page.reload()
+    page.locator("#session .ask").get_by_role("button", name="Allow").click()
+    assert side.given()["decision"] == "allow"
+    page.goto(appliance.url)
+
     last = side.ask("make ?", tool="Bash", input={"command": "make"})
     ask = page.locator(f".ask[data-ask='{last}']")
     expect(ask).to_contain_text("answer in its terminal")  # nobody waits: said before one types

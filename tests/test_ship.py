@@ -252,6 +252,15 @@ def test_a_store_that_was_away_gets_all_of_it(appliance: Appliance, http: httpx.
         it.links.pop().close()
 
 
+def test_that_not_all_of_it_could_be_delivered_is_said(tmp_path: Path) -> None:
+    env = environment(tmp_path, "http://127.0.0.1:9")
+    it = Conversation(tmp_path, "http://127.0.0.1:9", "s")
+    it.write(b"{}\n")
+    it.hear()
+    flushed = command("flush", env, "--timeout", "0.2")
+    assert flushed.returncode == 1 and "Not all of the transcripts is in the store yet.\n" in flushed.stdout
+
+
 @contextmanager
 def full_disk() -> Iterator[None]:
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -570,7 +570,7 @@ class _Call:
             begun, wait = time.monotonic(), min(_POLL_SECONDS, int(left) or 1)
             body = {"wait": wait, "ask": ask_id, **({"agentId": self.agent} if self.agent else {})}
             try:
-                said = ask(link, self.session, body, wait + _SLACK_SECONDS, self._is_over)
+                said = ask(link, self.session, body, min(wait + _SLACK_SECONDS, left + _LEAST_SECONDS), self._is_over)
                 since, patience = time.monotonic(), _AWAY_SECONDS
             except Exception as error:  # away, hanging, or no store at all
                 link.close()

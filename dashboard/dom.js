@@ -71,3 +71,7 @@ export function moveAmong(links, by) {
 export function setCurrent(element, isCurrent, kind = "true") {
   if (isCurrent) element.setAttribute("aria-current", kind); else element.removeAttribute("aria-current");
 }
+/** What this browser keeps by a name; with `value`, it is kept from now on. */
+export function kept(name, otherwise, value) {
+  try { if (value !== undefined) localStorage.setItem(name, JSON.stringify(value)); return JSON.parse(localStorage.getItem(name)) ?? otherwise; } catch { return otherwise; }
+}

@@ -31,9 +31,9 @@ def main() -> int:
             page.goto(appliance.url)
             expect(page.locator(".card").first).to_be_visible()
             take(page, "home.png")
-            page.goto(f"{appliance.url}/#/session/{session_id}/timeline")
-            expect(page.locator("rect.mark").first).to_be_visible()
-            expect(page.locator(".summary-lists .entry").first).to_be_visible()
+            page.goto(f"{appliance.url}/#/session/{session_id}")
+            expect(page.locator(".message").first).to_be_visible()
+            expect(page.locator(".map")).to_be_visible()
             take(page, "session.png")
     return 0
 

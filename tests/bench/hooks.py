@@ -211,7 +211,7 @@ def _control(folder: Path, rounds: int, runs: int) -> list[Figure]:
 
 
 def _quiet_costs(claude: Installed, runs: int) -> Iterator[Figure]:
-    """Of the two hooks that a call of a tool waits for where nothing is ordered, while the process that watches is up."""
+    """Of the two hooks that a call of a tool waits for where nothing is ordered; the process that watches is up."""
     claude.begin("5f2c")
     for event in ("PreToolUse", "PostToolBatch"):
         payload, command = PAYLOAD.replace(b"PreToolUse", event.encode()), ["sh", "-c", claude.hook(event)["command"]]

@@ -280,7 +280,13 @@ CONTROLS: dict[str, dict[str, object]] = {
 }
 BODIES = WRITES | NOTES | CONTROLS | {POLL: {"ask": "ask-ID"}}
 DELETES = ("DELETE /api/sessions/{session_id}",)
-FOR_ADMIN: dict[str, object] = {"POST /api/import": {"type": "mode"}}
+SHARES = "/api/sessions/{session_id}/shares"
+FOR_ADMIN: dict[str, object] = {
+    "POST /api/import": {"type": "mode"},
+    f"POST {SHARES}": {},
+    f"GET {SHARES}": {},
+    f"DELETE {SHARES}": {},
+}
 
 OWN = "/api/transcripts/{folder}/{session}"
 THREAD = "/api/checkpoints/{thread}"
@@ -312,6 +318,16 @@ MAY: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(MATERIAL_WRITES, ("admin", "ingest")),
 }
 QUERIES = {"DELETE /api/checkpoints": "?runId=1", "POST /api/import": "?folder=f&session={}"}
+STATUSES = {
+    "POST /api/sessions": 201,
+    f"POST {SHARES}": 201,
+    "POST /api/sessions/{session_id}/orders": 201,
+    "POST /api/orders": 201,
+    POLL: 204,
+    "GET /ws": 101,
+    "GET /datasette": 307,
+    "GET /schema/{path}": 404,
+}
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND")
 
 
@@ -460,15 +476,7 @@ def test_who_has_no_token_or_a_bad_one_is_turned_away(guarded: Appliance, named:
 def test_a_role_may_do_what_the_table_says_and_nothing_else(
     guarded: Appliance, named: Named, cookies: dict[str, dict[str, str]], operation: str, role: str
 ) -> None:
-    expected = {
-        "POST /api/sessions": 201,
-        "GET /ws": 101,
-        "GET /datasette": 307,
-        "GET /schema/{path}": 404,
-        POLL: 204,
-        "POST /api/sessions/{session_id}/orders": 201,
-        "POST /api/orders": 201,
-    }.get(operation, 200)
+    expected = STATUSES.get(operation, 200)
     changes = operation in WRITES | NOTES | CONTROLS or operation in DELETES
     for credentials in (bearer(named.good[role]), *([bearer(TOKENS[role]), cookies[role]] if role in TOKENS else [])):
         session_id = new_session(guarded)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from sessionstore.analytics import sandbox
-from sessionstore.analytics.catalogue import questions, views
+from sessionstore.analytics.catalogue import questions, topics, views
 from sessionstore.analytics.sandbox import Walls
 from tests.appliance import REPOSITORY
 from tests.databases import Database, drafted
@@ -331,6 +331,7 @@ def test_every_question_has_a_title_and_says_what_its_parameters_mean() -> None:
         assert not set(question.name) - set("abcdefghijklmnopqrstuvwxyz-")
         assert all(f"`{parameter}`" in question.description for parameter in question.parameters), question.name
     assert len(questions()) >= 15
+    assert sorted(each.name for topic in topics().values() for each in topic) == sorted(questions())
     assert not questions().keys() & views().keys(), "both have the same addresses"
 
 

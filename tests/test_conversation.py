@@ -12,7 +12,7 @@ import pytest
 from playwright.sync_api import Browser
 
 from tests.browsing import MISSING, is_missing, launched
-from tests.test_dashboard import PAYLOADS, SCRIPT
+from tests.hostile_texts import PAYLOADS, SCRIPT
 
 numbers = count(1)
 NDJSON = {"content-type": "application/x-ndjson"}
@@ -101,6 +101,15 @@ def test_a_transcript_is_messages_with_what_tools_gave_back(http: httpx.Client, 
     assert first["usage"] == {"inputTokens": 5, "outputTokens": 9, "cacheReadTokens": 7}
     assert second["blocks"][0]["result"]["isError"] is True
     assert last["blocks"] == [text("Done")]
+
+
+def test_a_message_has_what_its_request_cost(http: httpx.Client, session: str) -> None:
+    keep(http, session, [says("m1", text("dear"), tokens=9), says("m2", text("unknown"), tokens=1)])
+    report = {"requestKey": "req-m1", "source": "otlp_logs", "costUsd": 0.25, "model": "claude-x", "outputTokens": 9}
+    line = {"type": "usage_reported", "sessionId": session, "data": report}
+    http.post("/api/events", content=json.dumps(line), headers=NDJSON).raise_for_status()
+    first, second = got(http, session)["items"]
+    assert (first["usage"]["costUsd"], "costUsd" in second["usage"]) == (0.25, False)
 
 
 def test_pages_are_the_whole_each_message_once(http: httpx.Client, session: str) -> None:
@@ -201,6 +210,38 @@ def test_a_conversation_that_was_replaced_begins_anew(http: httpx.Client, sessio
     assert (page["isAnew"], [one["blocks"] for one in page["items"]]) == (True, [[text("new")]])
 
 
+def backwards(http: httpx.Client, session: str, limit: int, **query: Any) -> list[Any]:
+    """All of a conversation, read from its end."""
+    page = got(http, session, limit=limit, before="end", **query)
+    found: list[Any] = page["items"]
+    while page["nextBefore"]:
+        assert page["more"] is True
+        page = got(http, session, limit=limit, before=page["nextBefore"], **query)
+        found = page["items"] + found
+    return found
+
+
+@pytest.mark.parametrize("limit", [1, 3, 7, 1000])
+def test_it_is_read_backwards_as_well(http: httpx.Client, session: str, limit: int) -> None:
+    for conversation in "ab":
+        lines: Lines = []
+        for n in range(20):
+            name = f"{conversation}{n}"
+            lines += [user(f"prompt {name}" + "x" * (n % 3) * 90_000), says(name, text("yes"), calls("Bash", name))]
+            lines += [{"type": "attachment", "x": "y" * 200_000}, gives(name, f"out {name}")]
+        keep(http, session, lines, conversation=f"{session}-{conversation}")
+    whole, page = [], got(http, session, limit=limit)
+    while page["items"]:
+        whole += page["items"]
+        page = got(http, session, limit=limit, after=page["nextAfter"])
+    assert [one["role"] for one in whole].count("conversation") == 1
+    assert len(whole) == 81
+    assert backwards(http, session, limit) == whole
+    end = got(http, session, before="end", limit=2)
+    assert got(http, session, after=end["nextAfter"])["items"] == []
+    assert got(http, session, before="9-9-9")["isAnew"] is True
+
+
 ODD = [
     b"",
     b"{",
@@ -271,6 +312,7 @@ def test_without_a_transcript_it_is_put_together_of_events(http: httpx.Client, s
         pages += page["items"]
         page = got(http, session, limit=1, after=page["nextAfter"])
     assert pages == answer["items"]
+    assert backwards(http, session, 1) == backwards(http, session, 3) == pages
     assert got(http, session, after="12-0-0")["isAnew"] is True
 
 

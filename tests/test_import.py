@@ -7,6 +7,7 @@ import io
 import json
 import tarfile
 import uuid
+from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import pytest
 
 from tests.appliance import Appliance
 from tests.commands import export, is_done, is_refused
+from tests.peers import eventually, resident_bytes
 from tests.test_conversation import calls, got, hook, says, text, user
 
 numbers = count(1)
@@ -234,6 +236,22 @@ def test_flat_files_of_old_versions_belong_to_their_session(http: httpx.Client, 
     assert {agent["agentId"] for agent in got(http, claude_id)["agents"]} == {"1a2b"}
 
 
+@pytest.mark.parametrize("is_old", [False, True])
+def test_a_fork_is_a_session_of_its_own(http: httpx.Client, claude_id: str, is_old: bool) -> None:
+    imported(http, folder_of(claude_id))
+    fork = str(uuid.uuid4())
+    about = {"forkedFrom": {"sessionId": claude_id}, "sessionId": fork}
+    copied = [line if is_old else line | about for line in conversation(claude_id)]
+    own = [user("Go on"), says(f"f1-{fork}", calls("Bash", f"toolu_{fork[:8]}cccc0001", command="id"))]
+    before = kinds(http, claude_id)
+    told = imported(http, {f"-work/{fork}.jsonl": jsonl([*copied, *(line | {"sessionId": fork} for line in own)])})
+    assert told["refused"] == []
+    assert kinds(http, fork) == ["prompt", "tool_call"]
+    assert kinds(http, claude_id) == before
+    assert len(got(http, fork)["items"]) == 7
+    assert http.get(f"/api/sessions/{fork}").json()["metadata"]["tokenUsage"]["output"] == 0  # it counts where it was
+
+
 def test_odd_lines_are_kept_and_passed_over(http: httpx.Client, claude_id: str) -> None:
     odd = [b"{", b"\xff", b'{"type":"user","message":{"content":7}}', b'{"type":"assistant","message":{"content":[5]}}']
     odd += [b'{"type":"user","timestamp":"never","message":{"content":"\\ud800"}}', b"[" * 5000]
@@ -302,6 +320,43 @@ def test_only_who_may_delete_may_import(tmp_path_factory: pytest.TempPathFactory
         for letter, status in {"i": 403, "r": 403, "a": 200}.items():
             headers = TAR | {"authorization": f"Bearer {letter * 24}"}
             assert httpx.post(f"{server.url}/api/import", content=tar({}), headers=headers).status_code == status
+
+
+@pytest.mark.long
+def test_two_hundred_megabytes_come_in_and_are_read_in_constant_memory(tmp_path: Path) -> None:
+    def lines(session: str, part: int) -> bytes:
+        turns: Lines = []
+        for n in range(20):
+            name = f"00{part:05}{n:02}"
+            turns += [user(f"prompt {name}", timestamp=at(1)), says(f"m{name}", text("a " * 2000))]
+            turns += [says(f"m{name}", calls("Read", f"toolu_{session}{name}", file_path="x"))]
+            turns += [
+                gives(f"toolu_{session}{name}", "out " * 3000),
+                {"type": "api-request-blob", "message": "x" * 8000},
+            ]
+        return jsonl(turns)
+
+    def parts(session: str, megabytes: int) -> Iterator[bytes]:
+        return (lines(session, part) for part in range(megabytes * 1_000_000 // len(lines(session, 0))))
+
+    def settled(server: Appliance) -> int:
+        eventually(lambda: httpx.get(f"{server.url}/health").json()["searchLag"] == 0)
+        return resident_bytes(server.process.pid)
+
+    with Appliance(tmp_path / "sessions") as server, httpx.Client(base_url=server.url, timeout=300) as client:
+        befores = []
+        for session, megabytes in (("warm", 50), ("whole", 200)):
+            query = {"folder": "f", "session": session}
+            answer = client.post("/api/import", params=query, content=parts(session, megabytes), headers=NDJSON)
+            assert answer.status_code == 200, answer.text
+            befores.append(settled(server))
+        before, after = befores
+        assert after < before + (48 << 20)
+        for form in ("html", "markdown", "jsonl"):
+            with client.stream("GET", f"/api/sessions/whole/conversation?format={form}") as written:
+                assert sum(map(len, written.iter_bytes())) > 40_000_000
+        assert settled(server) < before + (48 << 20)
+        assert len(client.get("/api/sessions/whole/conversation?before=end").json()["items"]) > 50
 
 
 # ---------------------------------------------------------------------------- command

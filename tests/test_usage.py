@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from sessionstore.prices import MEMBERS, Prices, Tokens, own_prices
+from sessionstore.prices import MEMBERS, Prices, TokenCounts, own_prices
 from sessionstore.settings import BadSetting, read_settings
 from sessionstore.store.schema import open_writer
 from tests.appliance import Appliance, ServerError
@@ -53,7 +53,7 @@ def total_of(http: httpx.Client, session_id: str) -> Any:
 
 def priced(*tokens: int, model: str = SONNET, provider: str | None = None, speed: str | None = None) -> float | None:
     at = "2026-11-01T12:00:00.000Z"
-    return Prices().of(Tokens(*tokens), model, provider=provider, at=at, speed=speed).usd
+    return Prices().of(TokenCounts(*tokens), model, provider=provider, at=at, speed=speed).usd
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_own_prices_come_first() -> None:
     prices = Prices(own)
 
     def of(model: str, provider: str | None = None) -> Any:
-        return prices.of(Tokens(10, 10, 10), model, provider=provider, at="2026-11-01T00:00:00.000Z", speed=None)
+        return prices.of(TokenCounts(10, 10, 10), model, provider=provider, at="2026-11-01T00:00:00.000Z", speed=None)
 
     assert of("model-x") == (pytest.approx(40e-6), "own", "SESSIONS_PRICES"), "a cache costs what input costs"
     assert of("claude-sonnet-4-5", "gate").source == "own"

@@ -7,7 +7,9 @@ and one mapping serves both: whichever of the two comes later changes nothing.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import msgspec
@@ -19,6 +21,8 @@ from sessionstore.model.folds import Document
 from sessionstore.model.problems import Problem
 
 TITLES = (b'"ai-title"', b'"custom-title"')
+TOOL_USE = re.compile(rb'"id"\s*:\s*"(toolu_[A-Za-z0-9_-]{8,64})"')
+CALLS_LOOKED_AT = 20
 OPEN_CALLS = 1_000
 """Whose results may be still to come: of older ones only the id is known then."""
 QUOTED = 500
@@ -29,6 +33,7 @@ class TaleLine(Line, rename="camel", kw_only=True):
     """Of a line also what says how a session began."""
 
     cwd: Any = None
+    session_id: Any = None
     forked_from: Any = None
     ai_title: Any = None
     custom_title: Any = None
@@ -66,6 +71,24 @@ class Last(NamedTuple):
     at: str | None
 
 
+def is_copied(said: TaleLine, claude_id: str) -> bool:
+    """Whether a line was said in another session, from which this one was forked: it was told there."""
+    return said.forked_from is not None or said.session_id not in (None, claude_id)
+
+
+def calls_in(lines: bytes, claude_id: str) -> list[str]:
+    """The calls of a conversation by which it is known whose it is, of its first lines."""
+    found: list[str] = []
+    for line in lines.split(b"\n"):
+        if len(found) >= CALLS_LOOKED_AT:
+            break
+        names = [name.decode() for name in TOOL_USE.findall(line)]
+        with suppress(Problem, msgspec.ValidationError, RecursionError):
+            if names and not is_copied(decoded(line, TaleLine), claude_id):
+                found += names
+    return found[:CALLS_LOOKED_AT]
+
+
 def start_id(claude_id: str) -> str:
     """Of the event with which an import begins a session."""
     return event_id("start", claude_id.encode())
@@ -97,7 +120,7 @@ class Retelling:
                 said: TaleLine = decoded(line, TaleLine)
             except (Problem, msgspec.ValidationError, RecursionError):
                 continue
-            if said.forked_from is None:  # what is copied was told in the session that it is copied from
+            if not is_copied(said, self.whose.claude_id):
                 said.timestamp = time_in(said.timestamp)
                 self.last_at = said.timestamp or self.last_at
                 yield from self.of_line(said, line)

@@ -4,6 +4,7 @@ asgi             its types, and plain answers
 bodies           how many bytes of bodies at once
 tokens           who holds which
 logins           what browsers have for a token
+shares           links to one session
 refusal_log      a rate limit of log lines about refusals
 forwarded        whom a proxy speaks for
 gate             who may
@@ -18,6 +19,7 @@ metrics          Prometheus text
 health           /health, /ready, /metrics
 fast_path        the hot routes
 telemetry        OTLP/HTTP: /v1/logs, /v1/metrics, /v1/traces
+sharing          routes of these
 usage            routes of what was used and what it cost
 transcripts      the lines of conversations
 tar_stream       the members of a tar as it comes

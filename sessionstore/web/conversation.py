@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -14,13 +15,14 @@ from litestar.params import FromPath, QueryParameter
 from litestar.response import Stream
 
 from sessionstore.model.conversation import Agent, Message
-from sessionstore.model.folds import Document, decode
+from sessionstore.model.folds import Document, decode, encode
+from sessionstore.store.reader import Reader
 from sessionstore.web import openapi_models as answers
-from sessionstore.web.conversation_pages import Folding, Source, pages, source_of
+from sessionstore.web.conversation_pages import Folding, MessagePage, Source, pages, source_of
 from sessionstore.web.conversation_text import SERVED_POLICY, Form, Html, Markdown
 from sessionstore.web.openapi import NDJSON, tells_also
 from sessionstore.web.openapi_models import gives
-from sessionstore.web.request import Call, answer, session_in_path, store_of
+from sessionstore.web.request import Call, JSONResponse, answer, session_in_path, store_of
 
 DEEPEST = 8
 """Levels of agents within agents that are written out."""
@@ -46,6 +48,10 @@ async def get_conversation(
         QueryParameter(name="format", description="A page of messages; all as text; as one file; the lines as kept"),
     ] = "json",
     after: After = None,
+    before: Annotated[
+        str | None,
+        QueryParameter(description="The last messages before this, as `nextBefore` says, or `end`: the last"),
+    ] = None,
     limit: Annotated[int, QueryParameter(ge=1, le=1000, description="Messages; of `json` alone")] = 200,
     agent_id: Annotated[str | None, QueryParameter(name="agentId", description="That of a sub-agent")] = None,
 ) -> Response[bytes] | Stream:
@@ -62,17 +68,43 @@ async def get_conversation(
         headers["content-disposition"] = f'inline; filename="{session_id}.{ending}"'
         headers |= {"content-security-policy": SERVED_POLICY, "referrer-policy": "no-referrer"}
         return Stream(written(source, kind(), metadata, agent_id), media_type=media_type, headers=headers)
-    page = await source.page(agent_id, after, limit)
+    if before is None:
+        page = await source.page(agent_id, after, limit)
+    else:
+        page = await source.page_before(agent_id, None if before == "end" else before, limit)
+    return await told(store.reader, session_id, source, page)
+
+
+async def told(reader: Reader, session_id: str, source: Source, page: MessagePage) -> JSONResponse:
+    """A page, with what each request cost and the beginnings of what sub-agents said."""
     await Folding(source).fold(page.messages)
+    await price(reader, session_id, page.messages)
     members = {
         "from": source.name,
         "items": page.messages,
         "nextAfter": page.next_after,
+        "nextBefore": page.next_before,
         "more": page.more,
         "isAnew": page.is_anew,
         "agents": [agent.document() for agent in source.agents.values()],
     }
     return answer(msgspec.json.encode(members), headers={"cache-control": "no-store"})
+
+
+COSTS = """
+SELECT request_key, cost_usd FROM usage
+WHERE session_id = ? AND request_key IN (SELECT value FROM json_each(?)) AND cost_usd IS NOT NULL"""
+
+
+async def price(reader: Reader, session_id: str, messages: list[Message]) -> None:
+    """What each request cost, as the ledger has it: of those messages that have one of their own."""
+    found = [message for message in messages if message.usage is not None]
+    names = Counter(message.request_id or message.id for message in found)
+    costs = dict(await reader.rows(COSTS, (session_id, encode([*names])))) if names else {}
+    for message in found:
+        name = message.request_id or message.id
+        if message.usage is not None and names[name] == 1:
+            message.usage.cost_usd = costs.get(name)
 
 
 # --------------------------------------------------------------------------- written

@@ -38,16 +38,18 @@ OF_AGENT = re.compile(r"(?:.*/)?agent-(.+?)(\.meta\.json)?")
 AGENTS = """
 SELECT agent_id, record ->> '$.type', record ->> '$.task', record ->> '$.toolUseId' FROM agents
 WHERE session_id = ? ORDER BY position"""
-EVENTS = """
+OF_CONVERSATION = """
 SELECT data, cursor, type, kind, agent_id, timestamp FROM events
-WHERE session_id = :session AND cursor > :after
+WHERE session_id = :session AND cursor {of}
   AND cursor >= (SELECT created_cursor FROM sessions WHERE session_id = :session)
   AND (type IN ('action', 'response') OR type = 'session_created' AND :agent IS NULL)
   AND iif(:agent IS NULL, coalesce(agent_id, '') NOT IN (SELECT value FROM json_each(:folded)), agent_id IS :agent)
-ORDER BY cursor LIMIT :limit"""
+ORDER BY cursor {order} LIMIT :limit"""
+EVENTS = OF_CONVERSATION.format(of="> :after", order="")
+EVENTS_BEFORE = OF_CONVERSATION.format(of="< :before", order="DESC")
 
 
-class Page(NamedTuple):
+class MessagePage(NamedTuple):
     """Some messages; `next_after`: from where to go on, also after an empty page."""
 
     messages: list[Message]
@@ -57,6 +59,8 @@ class Page(NamedTuple):
     """Of lines or events that it is made of."""
     is_anew: bool = False
     """`after` was of what is not there any more: this is the first page."""
+    next_before: str | None = None
+    """Of a page that was read backwards: from where to go on so; None: it begins with the first message."""
 
 
 class Known(NamedTuple):
@@ -78,8 +82,11 @@ class Source(Protocol):
     agents: dict[str, Known]
     """By their ids: those that have a conversation of their own."""
 
-    async def page(self, agent_id: str | None, after: str | None, limit: int, most: int = PAGE_BYTES) -> Page:
+    async def page(self, agent_id: str | None, after: str | None, limit: int, most: int = PAGE_BYTES) -> MessagePage:
         """Of the main conversation, or of a sub-agent's. Raises Problem 404."""
+
+    async def page_before(self, agent_id: str | None, before: str | None, limit: int) -> MessagePage:
+        """The last messages before a place; None: of all. Raises Problem 404."""
 
     async def find_callers(self) -> None:
         """Find out of which calls agents are, where that is known of none."""
@@ -137,7 +144,7 @@ class FromTranscripts:
             async for lines in self.intake.bytes_of(transcript):
                 yield lines
 
-    async def page(self, agent_id: str | None, after: str | None, limit: int, most: int = PAGE_BYTES) -> Page:
+    async def page(self, agent_id: str | None, after: str | None, limit: int, most: int = PAGE_BYTES) -> MessagePage:
         transcripts = self.those_of(agent_id)
         numbers = [transcript.transcript for transcript in transcripts]
         place = place_in(after) if after else Place(numbers[0])
@@ -150,7 +157,7 @@ class FromTranscripts:
                 begins = Message(cursor=str(Place(transcript.transcript)), role="conversation", id=transcript.session)
                 if not made.takes(begins, 0):
                     break
-                place = Place(transcript.transcript)
+                made.place = place = Place(transcript.transcript)
             lines = Lines(transcript, place)
             while not (lines.is_over or made.is_full or (pieces <= 0 and not lines.rest)):
                 packed = await lines.fetch(self.intake, AT_ONCE)
@@ -160,6 +167,39 @@ class FromTranscripts:
             if made.is_full or not lines.is_over:
                 return made.page(str(place), True, is_anew)
         return made.page(str(place), made.is_full, is_anew)
+
+    async def page_before(self, agent_id: str | None, before: str | None, limit: int) -> MessagePage:
+        transcripts = self.those_of(agent_id)
+        numbers = [transcript.transcript for transcript in transcripts]
+        end = place_in(before) if before else None
+        is_anew = before is not None and (end is None or end.transcript not in numbers)
+        if end is None or is_anew:
+            end = Place(numbers[-1], transcripts[-1].pieces)
+        number = numbers.index(end.transcript)
+        made, is_whole = await self.read_back(transcripts[number], end, limit)
+        messages, begins = made.last(limit, PAGE_BYTES)
+        if begins is None and is_whole and number:
+            before_it = transcripts[number - 1]
+            cursor = Place(numbers[number])
+            messages.insert(0, Message(cursor=str(cursor), role="conversation", id=transcripts[number].session))
+            begins = Place(before_it.transcript, before_it.pieces)
+        elif begins is None and not is_whole:
+            begins = made.began
+        previous = None if begins is None else str(begins)
+        return MessagePage(messages, str(made.place or end), previous is not None, made.bytes, is_anew, previous)
+
+    async def read_back(self, transcript: Transcript, end: Place, limit: int) -> tuple[Making, bool]:
+        """The lines before a place, of so many pieces as have more messages than `limit`; whether these are all."""
+        pieces = AT_ONCE
+        while True:
+            first = max(0, end.piece + 1 - pieces)
+            made, lines = Making(1 << 30, 1 << 60), Lines(transcript, Place(transcript.transcript, first))
+            made.skips = first > 0  # the half of a line
+            while not lines.is_over and not made.is_full:
+                await self.intake.beside(made.read, lines, await lines.fetch(self.intake, AT_ONCE), end)
+            if first == 0 or pieces >= PIECES or len(made.joined.messages) > limit:
+                return made, first == 0
+            pieces *= 2
 
     async def find_callers(self) -> None:
         """It stands beside each, or among its first lines."""
@@ -192,31 +232,60 @@ class Making:
         self.place: Any = None
         """Behind the last line or event that is in it, or says nothing."""
         self.is_full = False
+        self.skips = False
+        """Whether the first line is only the rest of one."""
+        self.began: Any = None
+        """Behind which its first line stands."""
+        self.starts: list[tuple[Any, int]] = []
+        """Of each message: behind what it begins, and its bytes."""
 
-    def read(self, lines: Lines, packed: list[bytes]) -> None:
+    def read(self, lines: Lines, packed: list[bytes], end: Place | None = None) -> None:
+        start = lines.place
         for line in lines.cut(packed):
-            message = message_of_line(line, str(lines.place))
-            if message is not None and not self.takes(message, len(line)):
+            if end is not None and lines.place > end:
+                self.is_full = True
                 return
-            self.place = lines.place
+            message = None if self.skips else message_of_line(line, str(lines.place))
+            if message is not None and not self.takes(message, len(line), start):
+                return
+            if self.skips or self.began is None:
+                self.began, self.skips = lines.place if self.skips else start, False
+            self.place = start = lines.place
 
     def read_events(self, rows: list[Any]) -> None:
         for row in rows:
             message = message_of_event(*row)
-            if message is not None and not self.takes(message, len(row[0])):
+            if message is not None and not self.takes(message, len(row[0]), row[1]):
                 return
             self.place = row[1]
 
-    def takes(self, message: Message, size: int) -> bool:
+    def takes(self, message: Message, size: int, start: Any = None) -> bool:
         """False: it is full."""
         if self.bytes > self.left:
             self.joined.limit = 0
         self.is_full = not self.joined.add(message)
-        self.bytes += 0 if self.is_full else size
-        return not self.is_full
+        if self.is_full:
+            return False
+        self.bytes += size
+        if len(self.starts) < len(self.joined.messages):
+            self.starts.append((start, 0))
+        if self.starts:
+            self.starts[-1] = self.starts[-1][0], self.starts[-1][1] + size
+        return True
 
-    def page(self, next_after: str, more: bool, is_anew: bool) -> Page:
-        return Page(self.joined.messages, next_after, more, self.bytes, is_anew)
+    def last(self, limit: int, most: int) -> tuple[list[Message], Any]:
+        """The last messages, at least one, and behind what they begin; None: these are all of them."""
+        number = size = 0
+        for _, bytes_ in reversed(self.starts):
+            size += bytes_
+            if number and (number >= limit or size > most):
+                break
+            number += 1
+        is_all = number == len(self.starts)
+        return self.joined.messages[len(self.starts) - number :], None if is_all else self.starts[-number][0]
+
+    def page(self, next_after: str, more: bool, is_anew: bool) -> MessagePage:
+        return MessagePage(self.joined.messages, next_after, more, self.bytes, is_anew)
 
 
 # --------------------------------------------------------------------------- events
@@ -247,12 +316,12 @@ class FromEvents:
             yield "".join(f"{document}\n" for document in page.documents).encode()
             after = page.following or after
 
-    async def page(self, agent_id: str | None, after: str | None, limit: int, most: int = PAGE_BYTES) -> Page:
+    async def page(self, agent_id: str | None, after: str | None, limit: int, most: int = PAGE_BYTES) -> MessagePage:
         self.check(agent_id)
         number = int(after) if after and re.fullmatch("[0-9]{1,18}", after) else None
         made, looked = Making(limit, most), 0
         made.place = number or 0
-        about = {"session": self.session_id, "agent": agent_id, "folded": encode([*self.agents])}
+        about: dict[str, object] = {"session": self.session_id, "agent": agent_id, "folded": encode([*self.agents])}
         more = True
         while more and not made.is_full and looked < ROWS_AT_MOST:
             async with self.reader.lend() as connection:
@@ -262,6 +331,28 @@ class FromEvents:
             more = is_cut or len(rows) == ROWS_AT_ONCE
             await asyncio.to_thread(made.read_events, rows)
         return made.page(str(made.place), more or made.is_full, bool(after) and number is None)
+
+    async def page_before(self, agent_id: str | None, before: str | None, limit: int) -> MessagePage:
+        self.check(agent_id)
+        number = int(before) if before and re.fullmatch("[0-9]{1,18}", before) else None
+        about: dict[str, object] = {"session": self.session_id, "agent": agent_id, "folded": encode([*self.agents])}
+        made, asked = Making(1 << 30, 1 << 60), ROWS_AT_ONCE
+        while True:
+            async with self.reader.lend() as connection:
+                values: dict[str, object] = about | {"before": number or 1 << 62, "limit": asked}
+                rows, is_cut = await connection.some(EVENTS_BEFORE, values, PAGE_BYTES)
+            made = Making(1 << 30, 1 << 60)
+            await asyncio.to_thread(made.read_events, rows[::-1])
+            is_whole = not is_cut and len(rows) < asked
+            if is_whole or is_cut or asked >= ROWS_AT_MOST or len(made.joined.messages) > limit:
+                break
+            asked *= 4
+        messages, begins = made.last(limit, PAGE_BYTES)
+        if begins is None and not is_whole:
+            begins = rows[-1][1]
+        previous = None if begins is None else str(begins)
+        is_anew = before is not None and number is None
+        return MessagePage(messages, str(made.place or 0), previous is not None, made.bytes, is_anew, previous)
 
     async def find_callers(self) -> None:
         """Events say it."""

@@ -13,10 +13,11 @@ from sessionstore.model.events import Draft
 from sessionstore.model.problems import Problem
 from sessionstore.settings import Settings, is_loopback_name
 from sessionstore.web.asgi import ASGI, Message, Receive, Scope, Send, answer, refuse
-from sessionstore.web.bodies import Bodies, Body
+from sessionstore.web.bodies import Bodies, BodyUnderWay
 from sessionstore.web.forwarded import ProxyUser
-from sessionstore.web.logins import Login, Logins
+from sessionstore.web.logins import BrowserLogin, Logins
 from sessionstore.web.refusal_log import RefusalLog
+from sessionstore.web.shares import PREFIX, ROLE, ShareBook
 from sessionstore.web.tokens import PROXY, ROLES, Token, Tokens
 
 COOKIE = "session_store"
@@ -61,6 +62,14 @@ NOTES = re.compile(r"/api/sessions/[^/]+/notes")
 FOR_ADMIN = re.compile(r"/api/import|/api/sessions/[^/]+/shares(?:/[^/]+)?")
 CONTROLS = re.compile(r"/api/asks/[^/]+/answer|/api/sessions/[^/]+/orders|/api/orders")
 """Answers and orders."""
+
+
+SHARED = re.compile(r"/api/sessions/(?!user/)[^/]+(?:/conversation|/events)?|/api/events/stream")
+"""What whoever has a link to one session may read, of that session."""
+
+
+def is_shared(method: str, path: str) -> bool:
+    return method in READS and SHARED.fullmatch(path) is not None
 
 
 def roles_for(method: str, path: str) -> tuple[str, ...] | None:
@@ -116,7 +125,7 @@ class Caller(NamedTuple):
     role: str | None
     token: Token | None = None
     """By which; None also where none is needed."""
-    login: Login | None = None
+    login: BrowserLogin | None = None
     """By which cookie for it."""
     refusal: str = ""
 
@@ -144,6 +153,7 @@ class Gate:
         self.settings = settings
         self.tokens = tokens
         self.logins = Logins(settings, tokens)
+        self.shares = ShareBook(settings)
         self.users: dict[tuple[str, str], Token] = {}
         """By name and role: those whom a proxy has named."""
         self.refused = dict.fromkeys(REASONS, 0)
@@ -180,11 +190,11 @@ class Gate:
         finally:
             body.let_go()
 
-    def body_of(self, caller: Caller, asked: Asked) -> Body:
+    def body_of(self, caller: Caller, asked: Asked) -> BodyUnderWay:
         """What comes of the request, counted with all else of its token, or of its address."""
-        return Body(self.bodies, caller.token or asked.address)
+        return BodyUnderWay(self.bodies, caller.token or asked.address)
 
-    def expected(self, asked: Asked, size: int) -> Body | None:
+    def expected(self, asked: Asked, size: int) -> BodyUnderWay | None:
         """What is about to come of a request of somebody known, counted already; None: of a stranger, or too much."""
         caller = self.caller(asked) if self.tokens else ANYBODY
         body = self.body_of(caller, asked)
@@ -193,7 +203,7 @@ class Gate:
         body.hold(size)
         return body
 
-    def grow(self, body: Body, size: int) -> None:
+    def grow(self, body: BodyUnderWay, size: int) -> None:
         """Raises Problem 503 where more is under way than may be."""
         try:
             body.grow(size)
@@ -265,7 +275,7 @@ class Gate:
     def check_role(self, asked: Asked) -> Caller:
         """Who asks. Raises Problem 401 for no token that is known, 403 for a role that may not, 429 for too much."""
         controls = asked.method == "POST" and CONTROLS.fullmatch(asked.path)
-        if not self.tokens and not controls:
+        if not self.tokens and not controls and not is_by_share(asked):
             return ANYBODY
         caller = self.caller(asked)
         roles = roles_for(asked.method, asked.path)
@@ -274,7 +284,7 @@ class Gate:
                 raise self.wrong_token(asked.address, caller)
             return caller
         caller.token.requests += 1
-        if roles is None or caller.role in roles:
+        if roles is None or caller.role in roles or (caller.role == ROLE and is_shared(asked.method, asked.path)):
             self.check_rate(caller.token)
             if controls and who_is_shown(caller):
                 self.check_page(asked, caller)
@@ -313,8 +323,8 @@ class Gate:
         if asked.user is not None and (authorization is None or authorization[:6].lower() == b"basic "):
             return self.caller_behind(asked.user)
         if authorization is not None:
-            bearer = BEARER.match(authorization)
-            return self.caller_with(authorization[bearer.end() :].strip().decode("latin-1") if bearer else "")
+            text = bearer_in(authorization)
+            return self.caller_sharing(text) if text.startswith(PREFIX) else self.caller_with(text)
         if (value := cookie_of(headers)) is not None:
             if held := self.logins.holder(value):
                 return Caller(held[0].role, *held)
@@ -334,14 +344,29 @@ class Gate:
 
     def still_lets_in(self, caller: Caller) -> bool:
         """Whether who was let in so still would be."""
-        if caller.token is not None and caller.token.place == PROXY:
-            return True
+        if caller.token is not None and caller.token.place in (PROXY, ROLE):
+            return caller.token.place == PROXY or self.shares.holds(caller.token)
         return self.tokens.holds(caller.token) and (caller.login is None or self.logins.lasts(caller.login))
 
     def caller_with(self, text: str) -> Caller:
         """Whoever says this token."""
         token = self.tokens.holder(text)
         return Caller(token.role, token) if token else Caller(None, refusal="That token is not known here")
+
+    def caller_sharing(self, text: str) -> Caller:
+        """Whoever has this link."""
+        token = self.shares.holder(text)
+        return Caller(ROLE, token) if token else Caller(None, refusal="That link has ended, or is not known here")
+
+
+def bearer_in(authorization: bytes) -> str:
+    bearer = BEARER.match(authorization)
+    return authorization[bearer.end() :].strip().decode("latin-1") if bearer else ""
+
+
+def is_by_share(asked: Asked) -> bool:
+    """Whether somebody comes with a link, who is to have no more of an open store than of any other."""
+    return bearer_in(asked.headers.get(b"authorization", b"")).startswith(PREFIX)
 
 
 def beyond_role(caller: Caller, roles: Sequence[str]) -> Problem:

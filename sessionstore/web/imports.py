@@ -7,7 +7,6 @@ and then the lines themselves are kept. So what was broken off goes on when it i
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import AsyncIterator, Iterable
 from typing import Annotated, Any
 
@@ -16,16 +15,16 @@ from litestar import post
 from litestar.params import QueryParameter
 
 from sessionstore.adapters.import_paths import File, agent_in, file_at
-from sessionstore.adapters.retelling import QUOTED, Retelling, Told, Whose, start_id
+from sessionstore.adapters.retelling import QUOTED, Retelling, Told, Whose, calls_in, start_id
 from sessionstore.adapters.transcripts import event_of, reports_in
 from sessionstore.model.events import UNKNOWN_USER, decoded, is_id, known_user
 from sessionstore.model.folds import Document
 from sessionstore.model.problems import Problem, invalid
 from sessionstore.store import material
 from sessionstore.store.intake import PART
-from sessionstore.store.material import Key, Said, Transcript
+from sessionstore.store.material import Key, Provenance, Transcript
 from sessionstore.web import openapi_models as answers
-from sessionstore.web.bodies import Body
+from sessionstore.web.bodies import BodyUnderWay
 from sessionstore.web.fast_path import stored_lines
 from sessionstore.web.openapi import NDJSON, OF_AN_IMPORT, described
 from sessionstore.web.openapi_models import gives
@@ -39,7 +38,6 @@ AT_ONCE = 400
 MAX_DOCUMENT = 64 << 20
 """Bytes of a CI action's execution file, which is one JSON document, and of what is said of an agent."""
 MOST_REFUSED = 100
-TOOL_USE = re.compile(rb'"id"\s*:\s*"(toolu_[A-Za-z0-9_-]{8,64})"')
 
 # ---------------------------------------------------------------------------- lines
 
@@ -219,9 +217,9 @@ class Import:
             accepted += (await stored_lines(body, caller_of(self.request), self.store))["accepted"]
         return accepted
 
-    def said(self, session_id: str, offset: int | None) -> Said:
+    def said(self, session_id: str, offset: int | None) -> Provenance:
         token = caller_of(self.request).token
-        return Said("file", session_id, token.name if token else None, offset)
+        return Provenance("file", session_id, token.name if token else None, offset)
 
     # ---- what there is already
 
@@ -229,7 +227,7 @@ class Import:
         """To which session of the store a conversation belongs: one that says so, or has told of its calls, else one
         of its name."""
         if key.session not in self.sessions:
-            calls = [found.decode() for found in TOOL_USE.findall(lines[: 1 << 20])[:20]]
+            calls = await self.beside(calls_in, lines, key.session)
             about: dict[str, object] = {
                 "folder": key.folder,
                 "session": key.session,
@@ -322,7 +320,7 @@ class Keeping:
 
 async def chunks_of(request: Call) -> AsyncIterator[bytes]:
     """The body as it comes. Raises Problem 400."""
-    body: Body = request.scope["state"]["body"]
+    body: BodyUnderWay = request.scope["state"]["body"]
     while True:
         message = await request.receive()
         if message["type"] == "http.disconnect":

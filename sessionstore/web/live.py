@@ -27,8 +27,8 @@ from sessionstore.appliance import Store
 from sessionstore.histogram import Histogram
 from sessionstore.log import faults
 from sessionstore.model.events import Event, decoded, now
-from sessionstore.model.problems import Problem, invalid, unavailable
-from sessionstore.store.broadcaster import Item, Piece, pieces
+from sessionstore.model.problems import Problem, invalid, no_session, unavailable
+from sessionstore.store.broadcaster import FeedItem, Piece, pieces
 from sessionstore.web.asgi import refuse
 from sessionstore.web.gate import Caller, Gate
 from sessionstore.web.openapi_models import problems
@@ -60,7 +60,7 @@ class Leave(Exception):
         self.reason = reason
 
 
-class Gone(Exception):
+class ReaderLeft(Exception):
     """The reader went away."""
 
 
@@ -81,7 +81,7 @@ class Wanted(msgspec.Struct, frozen=True, dict=True):
         named = cls(None, known(sessions, since), known(users, since))
         return msgspec.structs.replace(named, everything=since) if named.is_nothing else named
 
-    def __call__(self, item: Event | Item) -> bool:
+    def __call__(self, item: Event | FeedItem) -> bool:
         if (self.types and item.type not in self.types) or (self.only_of and item.user_id not in self.only_of):
             return False
         since = earliest(self.everything, self.sessions.get(item.session_id), self.users.get(item.user_id))
@@ -299,7 +299,7 @@ class Listener:
         except Problem as problem:
             logger.warning("A live feed ended: %s", problem.detail)
             self.leave(1013, "The database cannot be read now: come back with after")
-        except (Gone, OSError):  # uvicorn's ClientDisconnected is an OSError
+        except (ReaderLeft, OSError):  # uvicorn's ClientDisconnected is an OSError
             pass
 
     def leave(self, code: int, reason: str) -> None:
@@ -371,7 +371,7 @@ class Listener:
         while True:
             event: Any = await self.socket.receive()
             if event["type"] == "websocket.disconnect":
-                raise Gone
+                raise ReaderLeft
             self.count_message()
             if (message := command_in(event.get("text"))) is not None:
                 await self.obey(message)
@@ -509,7 +509,7 @@ async def stream_events(
     last_id = cursor_in(request.headers.get("last-event-id"))
     begin = after if last_id is None else last_id
     cursor = await beginning(store, begin)
-    sessions, users = frozenset(session_id or ()), frozenset(user_id or ())
+    sessions, users = readable(request.scope["state"]["caller"], session_id), frozenset(user_id or ())
     if len(sessions) + len(users) > MAX_NAMES:
         raise invalid("$.sessionId", f"at most {MAX_NAMES} sessions and users may be named")
     wanted = msgspec.structs.replace(
@@ -522,6 +522,17 @@ async def stream_events(
         media_type="text/event-stream",
         headers={"cache-control": "no-store", "x-accel-buffering": "no"},
     )
+
+
+def readable(caller: Caller, asked: Sequence[str] | None) -> frozenset[str]:
+    """The sessions that are asked for; who may read but some gets those. Raises Problem 404 for any other."""
+    bounds = None if caller.token is None else caller.token.bounds
+    sessions = frozenset(asked or ())
+    if bounds is None:
+        return sessions
+    for session_id in sorted(sessions - {*bounds.sessions}):
+        raise no_session(session_id)
+    return sessions or frozenset(bounds.sessions)
 
 
 async def sse(store: Store, wanted: Wanted, after: int, is_welcome: Callable[[], bool]) -> AsyncGenerator[bytes]:

@@ -72,10 +72,11 @@ class Metadata(Shape, kw_only=True):
 
 
 class Active(Metadata, kw_only=True):
-    """A session that goes on, and what it is at: texts are cut."""
+    """A session that goes on, and what it is at: texts are cut; `errors` are those among its last 50 responses."""
 
     last_prompt: str | None
     last_action: Document | None
+    errors: int
     goals_completed: int
     agents_active: int
 
@@ -717,6 +718,36 @@ class ThreadPage(Shape, kw_only=True):
     next_after: str | None
 
 
+class SharedSession(Shape, kw_only=True):
+    """A read-only link to a session."""
+
+    share_id: str
+    session_id: str
+    created: str
+    expires: str
+    by: str | None
+
+
+class NewShare(SharedSession, kw_only=True):
+    """One that was made: its capability, and what stands behind the address of the page."""
+
+    success: bool
+    capability: str
+    fragment: str
+
+
+class Shares(Shape, kw_only=True):
+    """Those that last."""
+
+    items: list[SharedSession]
+
+
+class EndedShares(Succeeded, kw_only=True):
+    """How many there were."""
+
+    ended: int
+
+
 class SubAgent(Shape, kw_only=True):
     """An agent that has a conversation of its own: `?agentId=`."""
 
@@ -728,11 +759,13 @@ class SubAgent(Shape, kw_only=True):
 
 class Conversation(msgspec.Struct, kw_only=True):
     """What was said: `nextAfter` goes on, also after an empty page, and `more` says that there is more already.
-    `isAnew`: `after` was of what is not there any more, and these are the first messages."""
+    `nextBefore` goes back, where `before` was asked for. `isAnew`: `after` or `before` was of what is not there any
+    more, and these are the first or last messages."""
 
     source: Literal["transcript", "events"] = msgspec.field(name="from")
     items: list[Message]
     next_after: str = msgspec.field(name="nextAfter")
+    next_before: str | None = msgspec.field(name="nextBefore")
     more: bool
     is_anew: bool = msgspec.field(name="isAnew")
     agents: list[SubAgent]

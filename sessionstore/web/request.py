@@ -21,6 +21,8 @@ from sessionstore.store.writer import LARGE
 from sessionstore.web.asgi import Receive
 from sessionstore.web.gate import READERS, READS, Caller, beyond_role
 from sessionstore.web.openapi import JSON
+from sessionstore.web.shares import ROLE as SHARE
+from sessionstore.web.shares import ShareBook
 
 
 def session_in_path(text: str) -> str:
@@ -91,6 +93,11 @@ def store_of(request: Call) -> Store:
     return store
 
 
+def shares_of(request: Call) -> ShareBook:
+    shares: ShareBook = request.app.state.gate.shares
+    return shares
+
+
 def caller_of(request: ASGIConnection[Any, Any, Any, Any]) -> Caller:
     caller: Caller = request.scope["state"]["caller"]
     return caller
@@ -158,6 +165,11 @@ async def check_bounds(connection: ASGIConnection[Any, Any, Any, Any], _: object
         return
     store: Store = connection.app.state.store
     check_readable(token.bounds, session_id, await store.reader.row(OWNER, (session_id,)))
+    if token.place == SHARE:
+        shares: ShareBook = connection.app.state.gate.shares
+        began = await store.reader.row("SELECT created_cursor FROM sessions WHERE session_id = ?", (session_id,))
+        if began is None or not shares.is_of(token, began[0]):
+            raise no_session(session_id)
 
 
 # Material: an agent has what its own token wrote, and, if that is bound, what belongs to sessions that are its own.

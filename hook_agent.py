@@ -2015,7 +2015,7 @@ class Sender:
 
     def watches_orders(self) -> bool:
         """See to it that orders are known here; whether any agent may be given some."""
-        if self._watcher is None and posix.access(self.spool.path("control"), posix.F_OK):
+        if self._watcher is None and self.spool.folder and posix.access(self.spool.path("control"), posix.F_OK):
             further = _beside_or_none("hook_agent_control")
             self._watcher = further.Watcher(self.spool, self.link) if further else None
         return self._watcher is not None and bool(self._watcher.look())

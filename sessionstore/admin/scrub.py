@@ -190,6 +190,12 @@ UPDATE asks SET (reason, message, own_id, tool_use_id, tool, input) = (
 WHERE session_id = ?"""
 
 
+ENDED_ANEW = """
+UPDATE ended_asks SET (reason, tool_use_id) = (
+  SELECT reason, tool_use_id FROM words WHERE words.cursor = ended_asks.told)
+WHERE session_id = ?"""
+
+
 TITLED_ANEW = """
 UPDATE documents SET document = metadata_with_prompt(
   json_set(document, '$.title', NULL, '$.titleFrom', NULL), coalesce(
@@ -219,7 +225,8 @@ def scrub_session(database: sqlite3.Connection, scrubber: Scrubber, session_id: 
             database.execute(
                 "UPDATE documents SET document = ? WHERE session_id = ? AND name = ?", (changed, session_id, name)
             )
-    database.execute(ASKED_ANEW, (session_id,))
+    for asked_anew in (ASKED_ANEW, ENDED_ANEW):
+        database.execute(asked_anew, (session_id,))
     database.execute(TITLED_ANEW, (session_id,))
     for (user_id,) in database.execute("SELECT user_id FROM sessions WHERE session_id = ?", (session_id,)).fetchall():
         database.execute("UPDATE sessions SET user_id = ? WHERE session_id = ?", (scrubber.text(user_id), session_id))

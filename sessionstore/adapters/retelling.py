@@ -206,7 +206,7 @@ class Retelling:
         tool_use_id, tool = text_in(item.get("id")), text_in(item.get("name"))
         if not tool_use_id or not tool:
             return
-        about: Document = {"tool_use_id": tool_use_id, "tool_name": tool, "tool_input": item.get("input")}
+        about: Document = {"tool_use_id": tool_use_id, "tool_name": tool, "tool_input": with_full_path(item, said.cwd)}
         about |= {"prompt_id": said.prompt_id} if said.prompt_id else {}
         self.calls[tool_use_id] = about
         if len(self.calls) > OPEN_CALLS:
@@ -275,6 +275,15 @@ class Retelling:
             **(known or {}),
         }
         return msgspec.json.encode(line | ({"timestamp": at} if at else {}) | {"data": payload})
+
+
+def with_full_path(item: Document, folder: Any) -> Any:
+    """What a tool was given as its hook has it, which names a file in full."""
+    given = item.get("input")
+    if not isinstance(given, dict) or not text_in(folder):
+        return given
+    named = {name: text for name in ("file_path", "notebook_path") if (text := text_in(given.get(name)))}
+    return given | {name: text if text.startswith("/") else f"{folder}/{text}" for name, text in named.items()}
 
 
 def time_in(text: str | None) -> str | None:

@@ -110,7 +110,7 @@ class App:
         self.tokens = Tokens(settings)
         self.traffic = Traffic()
         self.listeners = live.Listeners()
-        self.questions = datasette_mount.Questions(self.store)
+        self.questions = datasette_mount.DatasetteMount(self.store)
         with hidden("pydantic"):  # or Litestar reads it at each start: 0.07 s and 9 MB; what prices needs it later
             self.litestar = Litestar(
                 route_handlers=[route for room in ROOMS for route in room.ROUTES],

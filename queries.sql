@@ -454,6 +454,71 @@ WHERE at >= strftime('%Y-%m-%d', 'now', '-' || coalesce(nullif(:days, ''), 30) |
 GROUP BY model
 ORDER BY cost_usd DESC;
 
+/* costs-by-user: What the sessions of each user cost
+   With what their sub-agents used, and how much of the input came from the cache. `days`: so far back (30). */
+SELECT user_id, count(DISTINCT session_id) AS sessions, sum(requests) AS requests,
+       round(1.0 * sum(cache_read_tokens) / nullif(sum(input_tokens + cache_read_tokens + cache_write_tokens), 0), 3)
+         AS cache_hits,
+       round(sum(cost_usd), 4) AS cost_usd, round(sum(iif(agent_id IS NULL, 0, cost_usd)), 4) AS of_agents,
+       sum(unpriced) AS unpriced
+FROM costs
+WHERE at >= strftime('%Y-%m-%d', 'now', '-' || coalesce(nullif(:days, ''), 30) || ' days')
+GROUP BY user_id
+ORDER BY cost_usd DESC
+LIMIT 100;
+
+/* costs-by-project: What the sessions of each project cost
+   With the mean of those that have a price. `days`: so far back (30). */
+WITH spent AS (
+  SELECT project, session_id, sum(requests) AS requests, sum(cost_usd) AS cost_usd, sum(unpriced) AS unpriced
+  FROM costs
+  WHERE at >= strftime('%Y-%m-%d', 'now', '-' || coalesce(nullif(:days, ''), 30) || ' days')
+  GROUP BY session_id
+)
+SELECT coalesce(project, 'not said') AS project, count(*) AS sessions, sum(requests) AS requests,
+       round(sum(cost_usd), 4) AS cost_usd, round(avg(cost_usd), 4) AS mean_usd, sum(unpriced) AS unpriced
+FROM spent
+GROUP BY 1
+ORDER BY cost_usd DESC
+LIMIT 100;
+
+/* delegated-costs: What sub-agents cost, by what they are
+   Beside the main agents' own. `user`: only theirs; `days`: so far back (30). */
+SELECT iif(c.agent_id IS NULL, 'the main agent', coalesce(a.type, 'not said')) AS agent,
+       count(DISTINCT c.session_id) AS sessions, sum(c.requests) AS requests, round(sum(c.cost_usd), 4) AS cost_usd,
+       round(sum(c.cost_usd) / nullif(sum(sum(c.cost_usd)) OVER (), 0), 3) AS share, sum(c.unpriced) AS unpriced
+FROM costs c
+LEFT JOIN agents a ON a.session_id = c.session_id AND a.agent_id = c.agent_id
+WHERE c.at >= strftime('%Y-%m-%d', 'now', '-' || coalesce(nullif(:days, ''), 30) || ' days')
+  AND c.user_id = coalesce(nullif(:user, ''), c.user_id)
+GROUP BY 1
+ORDER BY cost_usd DESC
+LIMIT 100;
+
+/* costs-by-tool: What it costs to use each tool
+   What a prompt has cost is shared among the tool calls that it led to. Of the 100 sessions that used a model last; `user`:
+   only theirs. */
+WITH newest AS (
+  SELECT session_id FROM costs WHERE user_id = coalesce(nullif(:user, ''), user_id)
+  GROUP BY session_id ORDER BY max(at) DESC LIMIT 100
+), priced AS (
+  SELECT u.session_id, u.prompt_id, sum(u.cost_usd) AS cost_usd
+  FROM newest n CROSS JOIN usage u ON u.session_id = n.session_id
+  WHERE u.prompt_id IS NOT NULL GROUP BY 1, 2
+), called AS (
+  SELECT a.session_id, a.data ->> '$.prompt_id' AS prompt_id, a.tool, count(*) AS calls
+  FROM newest n CROSS JOIN actions a ON a.session_id = n.session_id
+  WHERE a.kind = 'tool_call' GROUP BY 1, 2, 3
+), shared AS (
+  SELECT *, 1.0 * calls / sum(calls) OVER (PARTITION BY session_id, prompt_id) AS share FROM called
+)
+SELECT s.tool, sum(s.calls) AS calls, round(sum(s.share * p.cost_usd), 4) AS cost_usd,
+       round(sum(s.share * p.cost_usd) / sum(s.calls), 6) AS a_call
+FROM shared s JOIN priced p USING (session_id, prompt_id)
+GROUP BY s.tool
+ORDER BY cost_usd DESC
+LIMIT 100;
+
 /* dearest-sessions: Sessions that cost most
    And how much of it sub-agents used. `user`: only theirs. */
 SELECT c.session_id, c.user_id, sum(c.requests) AS requests, round(sum(c.cost_usd), 4) AS cost_usd,

@@ -725,7 +725,11 @@ CREATE TRIGGER ask_told INSTEAD OF INSERT ON asked BEGIN
   FROM words w CROSS JOIN sessions s ON s.session_id = w.session_id
   WHERE w.cursor = NEW.cursor AND NOT (w.reason = 'input' AND w.agent_id IS NOT NULL)
     AND (s.status IN ('active', 'waiting') OR w.is_logged AND w.timestamp > s.ended)
-    AND NOT EXISTS (SELECT 1 FROM repeated_asks WHERE cursor = NEW.cursor);
+    AND NOT EXISTS (SELECT 1 FROM repeated_asks WHERE cursor = NEW.cursor)
+    AND NOT (w.exactness = 0 AND w.reason <> 'input' AND EXISTS (       -- a notification of what was answered meanwhile
+      SELECT 1 FROM (SELECT ended, status FROM ended_asks WHERE session_id = NEW.session_id
+                     ORDER BY cursor DESC LIMIT 1) x CROSS JOIN events e ON e.cursor = x.ended
+      WHERE x.status = 'answered' AND e.timestamp >= w.timestamp));
 END;
 
 CREATE TRIGGER ask_opened AFTER INSERT ON asks BEGIN

@@ -3,7 +3,7 @@ import { Refused, asked, query } from "./api.js";
 import { at, clock, el, failure, link, moveAmong, since, sync, timeText } from "./dom.js";
 import { chart, figures } from "./figures.js";
 import * as Model from "./model.js";
-import { count, few, lasting } from "./model.js";
+import { count, few, lasting, text } from "./model.js";
 import { go, route, turn } from "./route.js";
 
 const sessionsWith = (name) => (value) => value ? link(Model.hashOf({ view: "sessions", query: { [name]: value } }), value) : "unknown";
@@ -94,8 +94,19 @@ function drawActivity(rows, span, rowsBefore, before) {
 
 // ---- failures that are alike
 
+/** Failures whose first lines differ in numbers, ids and quoted names only, put together; the most often first. */
+function alike(rows) {
+  const same = ({ kind, line }) => `${kind} ${text(line).replace(/0x[0-9a-f]+|[0-9a-f]{8,}|\d+/gi, "#").replace(/(["'`])[^"'`]{1,200}\1/g, "'…'").replace(/(?:\/[\w.#-]+){2,}/g, "/…")}`;
+  const names = (own, name) => [...new Set(own.flatMap((row) => text(row[name]).split(",")))];
+  return [...Map.groupBy(rows, same).values()].map((own) => {
+    const newest = own.reduce((a, b) => a.cursor > b.cursor ? a : b);
+    return { ...newest, times: own.reduce((all, row) => all + row.times, 0), sessions: names(own, "session_ids").length, users: names(own, "users"),
+      first: own.map((row) => row.first).sort()[0] };
+  }).sort((a, b) => b.times - a.times || b.cursor - a.cursor);
+}
+
 function drawFailures(rows) {
-  const groups = Model.alike(rows), table = figures("times", { line: ["Failure", null, (line, row) => el("div", "", el("b", "", row.kind), el("span", "bad", ` ${line || "without a word"}`))], times: ["Times", count],
+  const groups = alike(rows), table = figures("times", { line: ["Failure", null, (line, row) => el("div", "", el("b", "", row.kind), el("span", "bad", ` ${line || "without a word"}`))], times: ["Times", count],
     sessions: ["Sessions", count], users: ["Users", (users) => users.slice(0, 3).join(", ") + (users.length > 3 ? ` and ${users.length - 3} more` : "")], first: ["Since", timeText], last: ["Last",
     (last, row) => link(Model.hashOf({ view: "session", id: row.session_id, tab: "log", query: { entry: row.cursor } }), `${since(last)} ago`.replace("now ago", "now"))] })(groups.slice(0, 50));
   return el("div", "", el("p", "dim", `${few(sum(groups, "times"), "failure")} of ${few(groups.length, "kind")}, in ${few(new Set(rows.flatMap((row) => row.session_ids.split(","))).size, "session")}`), table);

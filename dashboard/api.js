@@ -4,12 +4,15 @@ import { fit } from "./dom.js";
 /** What is done where the server wants a token, or another: login.js knows. */
 export const access = { lost() {} };
 
+/** What a link to one session has in its fragment: whoever has it may read that session. */
+export const shared = new URLSearchParams(location.hash.split("?")[1]).get("share");
+
 /** The server said no; `message` is its sentence. */
 export class Refused extends Error { constructor(status, detail) { super(fit(detail)); this.status = status; } }
 /** There was no answer. */
 export class Away extends Error {}
 
-export async function fetched(path, { method = "GET", body, headers = {} } = {}) {
+export async function fetched(path, { method = "GET", body, headers = shared ? { authorization: `Bearer ${shared}` } : {} } = {}) {
   const given = body === undefined ? {} : { body: JSON.stringify(body), headers: { "content-type": "application/json", ...headers } };
   let answer;
   try { answer = await fetch(path, { method, headers, signal: AbortSignal.timeout(20_000), ...given });

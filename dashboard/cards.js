@@ -1,53 +1,62 @@
-/* A session in a list, large or small: its card, its row among those that have ended, what it asks. */
-import { clock, el, fill, since, slot, sync } from "./dom.js";
+/* A session or an ask in a list: a row of the table, a card, a column of the board are the same elements, laid out by style. */
+import { asks } from "./asks.js";
+import { clock, el, fill, make, since, slot, sync } from "./dom.js";
 import { state } from "./live.js";
 import * as Model from "./model.js";
-import { ago, count, few, millis, oneLine, statusWords, text } from "./model.js";
+import { ago, oneLine, text } from "./model.js";
 import { sessionHash } from "./route.js";
 
 export const waitsSince = (card) => `for ${since(card.attention?.since ?? card.updated)}`.replace("for now", "now");
-const ASKED = 4;          // questions of a session that are shown at once
-/** The questions of a session that waits, each in its own line; nothing of one that does not. */
-export function drawAsks(place, card, names) {
-  const asked = Model.askLines(card, names), more = asked.length - ASKED;
-  place.hidden = !asked.length;
-  place.dataset.is = card.attention?.error ? "bad" : "";
-  sync(slot(place, "asks"), [...asked.slice(0, ASKED), ...(more > 0 ? [`and ${count(more)} more`] : [])].map((words, key) => ({ words, key })),
-    ({ key }) => key, () => el("li", "two-lines"), (line, { words }) => { if (line.textContent !== words) line.textContent = words; });
-}
-export function drawCard(element, card) {
-  element.dataset.status = card.status;
-  element.dataset.pinned = card.pinned === true;
-  const name = slot(element, "name");
-  name.href = sessionHash(card.sessionId);
-  name.title = card.sessionId;
-  const done = card.goalsCompleted ?? 0;
-  fill(element, {
-    status: statusWords(card), name: Model.nameOf(card), id: Model.idOf(card), age: card.status === "waiting"
-      ? waitsSince(card)
-      : `${since(card.updated)}${ago(clock.now() - millis(card.updated)) === "now" ? "" : " ago"}`,
-    prompt: promptOf(card), "prompt-line": promptOf(card) ? true : null, step: Model.step(card), "step-line": Model.step(card) ? true : null,
-    who: card.userId === "unknown" ? "" : card.userId, where: [Model.project(card), Model.branchOf(card), Model.hostOf(card), text(card.model)].filter(Boolean).join(" · "),
-      agents: agentsOf(card) ? `${Math.min(card.agentsActive ?? 0, agentsOf(card))} of ${few(agentsOf(card), "agent")} working` : "",
-    "goals-line": card.goals ? true : null, goals: card.goals ? `${done} of ${few(card.goals, "goal")}` : "",
-      entries: few(card.actions + card.responses, "entry", "entries"),
-  });
-  drawAsks(slot(element, "asks-line"), card, state.names);
-  slot(element, "meter").style.width = `${card.goals ? 100 * done / card.goals : 0}%`;
-  slot(element, "status").dataset.status = card.status;
-}
 /** What a person asked last; a server of an earlier version gives a machine's words for it, too. */
 export const promptOf = (card) => Model.isMachineMade({ prompt: card.lastPrompt }) ? "" : oneLine(card.lastPrompt);
-/** How many agents were spawned; an end that none began is Claude Code's own, and is not counted. */
-const agentsOf = (card) => Math.min(card.agents ?? 0, card.metrics?.agentsSpawned ?? Infinity);
-export function drawEnded(element, card) {
-  element.firstElementChild.href = sessionHash(card.sessionId);
-  element.firstElementChild.title = card.sessionId;
-  element.dataset.pinned = card.pinned === true;
-  slot(element, "status").dataset.status = card.status;
-  const why = Model.endedBy(card);
-  fill(element, { status: card.status, name: Model.nameOf(card), id: Model.idOf(card), prompt: why || promptOf(card) || Model.project(card) || " ",
-    who: card.userId === "unknown" ? "" : card.userId,
-    age: `${since(card.updated)}${ago(clock.now() - millis(card.updated)) === "now" ? "" : " ago"}` });
-  slot(element, "prompt").classList.toggle("bad", card.status === "failed" && why !== "");
+
+/** What a session is at, or asks, or why it has ended. */
+const doingOf = (card) => Model.stateOf(card) === "asks" ? Model.askLines(card, state.names).map(oneLine).join(" · ")
+  : Model.endedBy(card) || Model.step(card) || promptOf(card);
+export function drawRow(row, card) {
+  const is = Model.stateOf(card), key = `${card.lastCursor} ${card.updated} ${Model.nameOf(card)} ${card.cost?.usd} ${card.errors}`;
+  const quiet = ago(clock.now() - Model.quietSince(card));
+  if (row.dataset.shown !== key || row.shows !== card) {
+    row.dataset.shown = key;
+    row.shows = card;
+    row.dataset.is = is;
+    row.dataset.pinned = card.pinned === true;
+    const a = slot(row, "name"), doing = doingOf(card), place = [Model.project(card), Model.branchOf(card), card.userId === "unknown" ? "" : card.userId, Model.hostOf(card)];
+    a.href = sessionHash(card.sessionId);
+    fill(row, { status: STATES[is] ?? ASKS[card.attention?.reason] ?? (is === "asks" ? "asks" : card.status), name: Model.nameOf(card), id: Model.idOf(card), doing: doing || " ", ...Model.figuresOf(card),
+      agents: card.agentsActive ? Model.few(card.agentsActive, "agent") : "", goals: card.goals ? `${card.goalsCompleted ?? 0}/${card.goals}` : "" });
+    slot(row, "doing").classList.toggle("bad", ["failed", "error", "lost"].includes(is));
+    slot(row, "status").dataset.is = is;
+    sync(slot(row, "place"), place.map((words, key) => ({ words, key })), ({ key }) => key, () => el("span", "cut"), (span, { words }) => { span.textContent = Model.forPeople(oneLine(words)); });
+    row.title = Model.forPeople([Model.nameOf(card), doing, place.filter(Boolean).join(" · "), text(card.model)].filter(Boolean).join("\n"));
+  }
+  fill(row, { since: quiet });
+}
+
+/** An open ask: who, where, what to the letter, since when; and what a person can do about it. */
+export function drawAsk(row, ask, card = state.cards.get(ask.sessionId) ?? { sessionId: ask.sessionId, userId: "unknown" }) {
+  const what = Model.askText(ask), a = slot(row, "name");
+  const agent = ask.agentId ? Model.agentName({ agentId: ask.agentId, type: state.names.get(`${ask.sessionId} ${ask.agentId}`) }) : "";
+  row.dataset.ask = ask.askId;
+  row.dataset.is = ask.kind === "error" ? "error" : "asks";
+  a.href = sessionHash(ask.sessionId);
+  const can = asks.can(ask), decides = can && !["question", "interrupt", "elicitation"].includes(ask.kind);
+  fill(row, { status: ask.kind === "error" ? "stopped by an error" : ASKS[ask.kind] ?? "asks", name: Model.nameOf(card), what: Model.oneLine(what), since: since(ask.since),
+    place: [agent, Model.project(card), Model.branchOf(card), card.userId === "unknown" ? "" : card.userId, Model.hostOf(card)].filter(Boolean).join(" · "),
+    nobody: can || ask.kind === "error" || !asks.isKnown ? "" : "answer in its terminal", allow: decides ? "Allow" : "", deny: decides || (can && ask.kind === "elicitation") ? "Deny" : "",
+    reply: can ? "Reply" : "" });
+  slot(row, "status").dataset.is = row.dataset.is;
+  slot(row, "what").title = what.length > 80 ? what : "";
+  asks.drawOpened(row, ask);
+}
+const STATES = { __proto__: null, idle: "at prompt", error: "stopped" };
+const ASKS = { __proto__: null, permission: "permission", question: "question", plan: "plan", elicitation: "form", interrupt: "decision", budget: "budget" };
+
+/** The asks of one session, each in its own line; nothing of one that asks nothing. */
+export function drawAsks(place, card) {
+  const open = card.sessionId ? Model.openAsks(new Map([[card.sessionId, card]]), asks.served, asks.answered).filter((ask) => ask.sessionId === card.sessionId) : [];
+  asks.know(open);
+  place.hidden = !open.length;
+  place.dataset.is = card.attention?.error ? "bad" : "";
+  sync(slot(place, "asks"), open, (ask) => ask.askId, () => make("t-ask"), (row, ask) => drawAsk(row, ask, card));
 }

@@ -1,6 +1,6 @@
 /* What a person does: sessions made, ended, tagged, deleted; and what they are asked and told for it. */
 import { Refused, asked, of } from "./api.js";
-import { at, clock, el } from "./dom.js";
+import { at, button, clock, el, slot } from "./dom.js";
 import { count } from "./model.js";
 import { go } from "./route.js";
 
@@ -28,17 +28,18 @@ export async function copy(words) {
 }
 
 /** Ask a person; what they said by field, or null. */
-function askPerson({ title, words = "", fields = [], yes, isDanger = false }) {
+export function askPerson({ title, words = "", fields = [], yes, isDanger = false }) {
   const dialog = at("ask"), form = dialog.querySelector("form");
   at("ask-title").textContent = title;
   dialog.querySelector("p").textContent = words;
-  at("ask-fields").replaceChildren(...fields.map(({ name, label, options, value = "" }) => {
-    const field = options ? el("select", "", ...options.map((option) => new Option(option, option))) : el("input");
-    field.name = name;
-    field.value = value;
-    return el("label", "", label, field);
+  at("ask-fields").replaceChildren(...fields.map(({ name, label, options, offers, isLong, type = "", value = "" }) => {
+    const field = options ? el("select", "", ...options.map((option) => new Option(option, option))) : el(isLong ? "textarea" : "input");
+    if (type) field.type = type;
+    Object.assign(field, { name, value });
+    const put = (offer) => button(offer, () => { field.value = offer; field.focus(); });
+    return el("div", "", el("label", "", label, field), ...(offers?.length ? [el("div", "row offers", ...offers.map(put))] : []));
   }));
-  const [no, ok] = form.querySelectorAll("button");
+  const [no, ok] = form.lastElementChild.children;
   ok.textContent = yes;
   ok.classList.toggle("danger", isDanger);
   return new Promise((answer) => {
@@ -52,6 +53,7 @@ function askPerson({ title, words = "", fields = [], yes, isDanger = false }) {
 }
 
 export async function createTestSession() {
+  if (!await askPerson({ title: "Create a test session?", words: "It is made in this store, beside those of agents, with the tag test.", yes: "Create" })) return;
   const id = `test-${Math.floor(clock.now() / 1000)}-${Math.random().toString(36).slice(2, 6)}`;
   const body = { sessionId: id, userId: "dashboard", initial: { input: "A test session, made from the dashboard" }, tags: ["test"] };
   if (await attempt(() => asked("api/sessions", { method: "POST", body }), "The session was created.")) go({ view: "session", id,
@@ -67,11 +69,18 @@ export async function finalize(session) {
 const setMetadata = async (session, body, done) => {
   if (await attempt(() => asked(of(session.id, "/metadata"), { method: "PATCH", body }), done)) session.read();
 };
-export async function rename(session) {
-  const { title } = session.document.metadata;
-  const said = await askPerson({ title: "Rename this session", words: "A name that a person gave stays, whatever the agent calls itself.",
-    yes: "Rename", fields: [{ name: "title", label: "Name", value: typeof title === "string" ? title : "" }] });
-  if (said) await setMetadata(session, { title: said.title.trim() || null }, "The name was saved.");
+/** The name becomes a field in its place: Enter keeps what is in it, Escape leaves it. A person's name stays, whatever the agent says. */
+export function rename(session) {
+  const heading = slot(session.root, "name"), field = el("input", "rename");
+  if (heading.nextElementSibling.matches(".rename")) return;
+  Object.assign(field, { value: heading.textContent, ariaLabel: "Name", maxLength: 500 });
+  field.onkeydown = (event) => {
+    if (event.key === "Enter") setMetadata(session, { title: field.value.trim() || null }, "The name was saved.");
+    if (["Enter", "Escape"].includes(event.key)) { event.stopPropagation(); field.onblur = null; field.remove(); }
+  };
+  field.onblur = () => field.remove();
+  heading.after(field);
+  field.select();
 }
 export const pin = (session) => setMetadata(session, { pinned: session.document.metadata.pinned !== true });
 export async function addNote(session) {

@@ -1,19 +1,22 @@
 /* Home: who waits for a person, what runs, what has ended; the live feed; who is told by webhooks. */
 import { asked } from "./api.js";
-import { drawCard, drawEnded } from "./cards.js";
-import { createTestSession } from "./doing.js";
-import { at, button, clock, el, failure, fill, hours, icon, link, make, moveAmong, setCurrent, slot, svg, sync, timeText } from "./dom.js";
+import { asks } from "./asks.js";
+import { drawAsk, drawRow } from "./cards.js";
+import { at, button, clock, el, failure, fill, hours, icon, kept, link, make, setCurrent, slot, svg, sync, timeText } from "./dom.js";
 import { refresh, server, state } from "./live.js";
 import { LongList } from "./long_list.js";
 import * as Model from "./model.js";
-import { count, few, text } from "./model.js";
+import { count, few } from "./model.js";
 import { route, schedule, turn } from "./route.js";
 
-const OVER = { __proto__: null, lost: ["lost"], failed: ["failed"], today: [] };
-const STATUS_WORDS = { __proto__: null, "": "", waiting: "waiting for a person", active: "active", lost: "lost", failed: "failed",
-  today: "changed today" };
+const VIEWS = { __proto__: null, "": "Rows", cards: "Cards", board: "Board", feed: "Feed" };
+const MOST = 100;          // cards of a section that are shown at once
+const ROOM = [60, 1000];   // live sessions that are asked for at first, so that they are soon there; and at most
+const STATUS_WORDS = { __proto__: null, waiting: "waiting for a person", active: "running" };
+const folded = new Set(kept("folded", []));
+let seen = kept("seen", { upTo: 0, ids: [] });
 export const home = {
-  frozen: null, seen: 0,
+  frozen: null, seen: 0, room: ROOM[0],
   arrive(last) {
     if (last?.view !== "home" || last.query.status !== route.query.status) refresh.now();
     for (const tile of document.querySelectorAll(".tile")) {
@@ -21,95 +24,78 @@ export const home = {
       setCurrent(tile, isChosen);
       tile.href = Model.hashOf({ query: { ...route.query, status: isChosen ? "" : tile.dataset.is } });
     }
-    at("feed-kind").value = route.query.feed ?? "";
-    if (document.activeElement !== at("feed-text")) at("feed-text").value = route.query.words ?? "";
+    for (const a of at("home-as").children) { setCurrent(a, a.dataset.as === (route.query.as ?? "")); a.href = Model.hashOf({ query: { ...route.query, as: a.dataset.as } }); }
+    at("home").dataset.as = route.query.as ?? "";
+    for (const [id, name] of Object.entries(FIELDS)) if (document.activeElement !== at(id)) at(id).value = route.query[name] ?? "";
+    for (const head of document.querySelectorAll(".header [data-sort]")) setCurrent(head, head.dataset.sort === (route.query.sort ?? ""));
   },
   draw() {
     this.drawTiles();
-    this.drawGroups();
+    this.drawSessions();
     this.drawFeed();
     at("server").textContent = server
       ? `version ${server.version}, ${state.stats ? `${count(state.stats.events)} events, ${Model.bytes(state.stats.databaseBytes)}` : ""}`
       : "";
   },
   drawTiles() {
-    const numbers = Model.tiles(state);
+    const numbers = Model.tilesOf(state, asks.open(), seen);
     if (!numbers) return;
     for (const tile of document.querySelectorAll(".tile")) {
-      const number = numbers[tile.dataset.is];
-      const words = count(number);
+      const number = numbers[tile.dataset.is], words = count(number);
       if (tile.firstElementChild.textContent !== words) tile.firstElementChild.textContent = words;
       tile.dataset.some = number > 0 ? "yes" : "no";
     }
     this.drawPulse(state.stats.eventsPerMinute);
   },
   drawPulse(minutes) {
-    const chart = document.querySelector(".pulse svg");
-    const most = Math.max(...minutes, 1), key = minutes.join();
+    const chart = document.querySelector(".pulse svg"), most = Math.max(...minutes, 1), key = minutes.join();
     if (chart.dataset.shown === key) return;
     chart.dataset.shown = key;
-    at("pulse-now").textContent = `${count(minutes.at(-1))} now, at most ${count(Math.max(...minutes))}`;
-    chart.setAttribute("aria-label",
-      `Events a minute over the last hour: ${minutes.at(-1)} in this minute, at most ${Math.max(...minutes)}`);
+    at("pulse-now").textContent = `${few(minutes.at(-1), "event")} this minute`;
+    chart.setAttribute("aria-label", `Events a minute over the last hour: ${minutes.at(-1)} in this minute, at most ${most}`);
     minutes.forEach((number, i) => {
       const bar = chart.children[i] ?? chart.appendChild(svg("rect", { x: i * 10 + 1, width: 8 }, svg("title", {})));
-      if (bar.dataset.shown === `${number} ${most}`) return;
-      bar.dataset.shown = `${number} ${most}`;
       const size = number ? Math.max(2, 42 * number / most) : 1;
       bar.setAttribute("y", 44 - size);
       bar.setAttribute("height", size);
-      bar.setAttribute("rx", number ? 1.5 : 0);
       bar.classList.toggle("nothing", !number);
       bar.firstElementChild.textContent = `${hours.format(clock.now() - (minutes.length - 1 - i) * 60_000).slice(0, 5)}: ${few(number, "event")}`;
     });
   },
-  groups() {
-    const { waiting, active, over } = Model.lists(state), { status = "" } = route.query, numbers = Model.tiles(state) ?? {};
-    const more = (wanted) => Model.hashOf({ view: "sessions", query: { status: wanted } });
-    const every = {
-      __proto__: null,
-      waiting: { title: "Waiting for a person", cards: waiting },
-      active: { title: "Running", cards: active },
-      lost: { title: "Lost", rows: over.filter((card) => card.status === "lost") },
-      failed: { title: "Failed", rows: over.filter((card) => card.status === "failed") },
-    };
-    const group = (key) => ({ key, ...every[key], number: numbers[key], href: more(key) });
-    if (status === "today") return [{ key: "today", title: "Changed today", rows: changedToday(), href: more("") }];
-    if (every[status]) return [group(status)];
-    return [group("waiting"), group("active"), { key: "over", title: "Ended or lost", rows: over.slice(0, 12), href: more("") }]
-      .filter(({ cards, rows }) => (cards ?? rows).length);
-  },
-  drawGroups() {
-    const place = at("groups");
+  drawSessions() {
+    const place = at("home-none"), as = route.query.as ?? "";
     if (at("home").dataset.loaded !== "yes" && !refresh.failed) return;
-    if (refresh.failed) { place.replaceChildren(failure(refresh.failed, () => refresh.now())); return; }
-    const groups = this.groups();
-    if (!groups.some((group) => (group.cards ?? group.rows).length)) { place.replaceChildren(this.nothing()); return; }
-    for (const child of [...place.children]) if (!child.dataset.key) child.remove();
-    sync(place, groups, (group) => group.key, () => make("t-group"), (element, group) => {
-      const shown = group.cards ?? group.rows;
-      fill(element, { title: group.title, number: group.number === undefined ? "" : count(group.number),
-        more: (group.number ?? 0) > shown.length ? "All of them" : group.rows ? "All sessions" : "" });
-      slot(element, "more").href = group.href;
-      const list = slot(element, "list");
-      list.className = group.cards ? "cards" : "ended";
-      sync(list, shown, (card) => card.sessionId, () => make(group.cards ? "t-card" : "t-ended"), group.cards ? drawCard : drawEnded);
+    const sections = Model.sectionsOf(state.cards, asks.open(), { ...route.query, seen });
+    const isTable = !["cards", "board"].includes(as), said = refresh.failed ? failure(refresh.failed, () => refresh.now()) : sections.length ? null : this.nothing();
+    if (place.dataset.shown !== (place.dataset.shown = said ? `${refresh.failed} ${route.query.status} ${state.stats?.total}` : "")) place.replaceChildren(...(said ? [said] : []));
+    at("groups").classList.toggle("long", isTable);
+    if (said) { at("groups").replaceChildren(); table.rows.clear(); table.set([]); return; }
+    if (isTable && at("groups").querySelector(".group")) at("groups").replaceChildren();
+    if (isTable) table.set(Model.listOf(sections, folded));
+    else this.drawCards(sections);
+  },
+  drawCards(sections) {
+    table.rows.clear();
+    at("groups").style.height = "";
+    for (const child of [...at("groups").children]) if (!child.matches(".group")) child.remove();
+    sync(at("groups"), sections, ({ key }) => key, () => el("li", "group", el("div", "section"), el("ol", "cards")), (group, section) => {
+      const all = section.asks ?? section.cards, isFolded = folded.has(section.key);
+      drawHead(group.firstElementChild, { section, number: all.length }, all.length > MOST && !isFolded ? `the first ${MOST}` : "");
+      sync(group.lastElementChild, isFolded ? [] : all.slice(0, MOST), (one) => one.askId ?? one.sessionId, () => make(section.asks ? "t-ask" : "t-live"), section.asks ? drawAsk : drawRow);
     });
   },
   nothing() {
-    const status = route.query.status ?? "";
-    if (status) return el("div", "empty", el("p", "", `No session is ${STATUS_WORDS[status] ?? status}.`),
-      el("p", "", link("#/", "Show all")));
-    return el("div", "empty", el("p", "", "No sessions yet. The first word of an agent makes one."),
-      el("p", "writes", "Try it: ", button("Create a test session", createTestSession, "main")),
-      el("p", "dim", "The ", link("schema", "API"), " says how."));
+    const { status = "", words = "" } = route.query;
+    if (!state.cards.size && !status && !words) { const place = el("div", "welcome"); import("./welcome.js").then(({ drawWelcome }) => place.replaceWith(drawWelcome(server))); return place; }
+    return el("div", "empty", el("p", "", words ? "No match." : status ? `No session is ${STATUS_WORDS[status] ?? status}.` : "Nothing runs, and all that has ended was seen."),
+      el("p", "", link(status || words ? "#/" : "#/sessions", status || words ? "Show all" : "All sessions")));
   },
   drawFeed() {
-    const choice = { kind: route.query.feed ?? "", words: route.query.words ?? "" };
-    const lines = Model.feedShown(this.frozen ?? state.feed, choice);
+    const choice = { kind: route.query.feed ?? "", words: route.query.text ?? "" };
+    const lines = Model.feedShown(this.frozen ?? state.feed, state.names, choice);
     feedList.set(lines);
     if (feedList.top < 6 && !this.frozen) this.seen = state.feed[0]?.cursor ?? 0;
-    const fresh = Model.feedShown(state.feed, choice).filter((line) => line.cursor > this.seen).length;
+    const fresh = feedList.top < 6 && !this.frozen ? 0 : Model.feedShown(state.feed, state.names, choice).filter((line) => line.key > this.seen).length;
     at("feed-fresh").hidden = !fresh;
     at("feed-fresh").textContent = this.frozen ? `Paused: ${count(fresh)} new` : `${count(fresh)} new ↑`;
     at("feed-none").hidden = lines.length > 0;
@@ -117,20 +103,23 @@ export const home = {
   },
   /** What home is made of, asked anew. */
   async answers() {
-    const chosen = OVER[route.query.status];
-    const over = [...(chosen ?? [...Model.ENDED, "lost"]).map((status) => ["status", status]), ["limit", chosen ? 60 : 12],
-      ["details", "true"]];
-    const [stats, going, ended] = await Promise.all([asked("api/query/stats"), asked("api/query/active?limit=60"),
-      asked(`api/sessions?${new URLSearchParams(over)}`)]);
+    const { status } = route.query, ended = (limit, ...which) => asked(`api/sessions?${new URLSearchParams([...which.map((one) => ["status", one]), ["limit", limit], ["details", "true"]])}`);
+    const [stats, going, bad, well] = await Promise.all([asked("api/query/stats"), asked(`api/query/active?limit=${home.room}`),
+      ...(["failed", "lost"].includes(status) ? [ended(200, status)] : [ended(60, "failed", "lost")]), ended(30, "completed", "cancelled"), asks.refresh()]);
+    if (going.length === ROOM[0] && home.room === ROOM[0]) { home.room = ROOM[1]; refresh.soon(); }
     const active = new Set(going.map((card) => card.sessionId));
-    return { stats, cards: [...going, ...ended.items.filter((card) => !active.has(card.sessionId))] };
+    return { stats, cards: [...going, ...[...bad.items, ...well.items].filter((card) => !active.has(card.sessionId))] };
   },
   again() { at("home").dataset.loaded = "yes"; },
   forget() { this.frozen = null; },
-  move: (by) => moveAmong([...at("groups").querySelectorAll(".name, .ended .item")], by),
+  move(by) {
+    if (route.query.as === "feed") feedList.move(by);
+    else if (at("groups").classList.contains("long")) table.move(by);
+    else { const links = [...at("groups").querySelectorAll("[data-slot=name]")], from = links.indexOf(document.activeElement); links[Math.min(links.length - 1, Math.max(0, from + by))]?.focus(); }
+  },
   /** What the server says of itself. */
   async hear({ role, webhooks }) {
-    if (at("webhooks").hidden = webhooks.status === "off" || !["admin", "read"].includes(role)) return;
+    if (at("webhooks").hidden = webhooks.status === "off" || !["admin", "control", "read"].includes(role)) return;
     at("webhooks").firstElementChild.textContent = Model.webhooksLine(webhooks);
     if (at("webhooks").open) await showWebhooks();
   },
@@ -141,36 +130,70 @@ export const home = {
     if (!isPaused) feedList.to(0);
     this.drawFeed();
   },
+  /** What has ended was seen: the one that the keyboard is at, else all of it. */
+  acknowledge(all = false) {
+    const key = !all && document.activeElement?.closest("[data-end]")?.dataset.end;
+    seen = key ? { ...seen, ids: [...seen.ids.slice(-500), key] } : { upTo: state.cursor ?? 0, ids: [] };
+    if (key) table.move(1);
+    kept("seen", null, seen);
+    schedule();
+  },
 };
+
+function drawHead(row, { section, number }, more = "") {
+  const { key, title, worst } = section, isFolded = folded.has(key), words = `${title} ${number} ${isFolded} ${worst} ${more}`;
+  if (row.dataset.shown === words) return;
+  row.dataset.shown = words;
+  const fold = button("", () => { folded.has(key) ? folded.delete(key) : folded.add(key); kept("folded", null, [...folded]); row.dataset.shown = ""; schedule(); }, "plain fold");
+  fold.append(...(worst ? [Object.assign(el("i", "dot"), { title: worst })] : []), el("b", "", title), el("span", "number", count(number)), ...(worst && worst !== "active" ? [el("span", "dim", GROUP_WORDS[worst] ?? worst)] : []));
+  fold.setAttribute("aria-expanded", !isFolded);
+  if (worst) fold.firstElementChild.dataset.is = worst;
+  row.replaceChildren(fold, el("span", "faint grow", more), ...(key === "ended" ? [button("Acknowledge all", () => home.acknowledge(true), "plain")] : []));
+}
+const GROUP_WORDS = { __proto__: null, asks: "asks", error: "stopped by an error", idle: "at the prompt" };
+const phone = matchMedia("(max-width: 640px)");
+const heightOf = (ask) => (phone.matches ? asks.can(ask) ? 152 : 126 : 50) + (asks.opened === ask.askId ? 240 : 0);
+const height = ({ ask, section }) => ask ? heightOf(ask) : section ? phone.matches ? 48 : 36 : phone.matches ? 56 : 32;
+const table = new LongList(at("groups").parentElement, at("groups"), {
+  key: ({ key }) => key, height, sticks: "top",
+  create: ({ ask, section }) => section ? el("li", "section") : make(ask ? "t-ask" : "t-live"),
+  update(row, item) {
+    if (item.section) return drawHead(row, item);
+    if (item.ask) return drawAsk(row, item.ask);
+    if (item.within === "ended") row.dataset.end = `${item.card.sessionId} ${item.card.lastCursor}`;
+    return drawRow(row, item.card);
+  },
+});
 
 /** What a session is called, where it is one of those that are shown. */
 const nameHere = (id) => Model.nameOf(state.cards.get(id) ?? { sessionId: id });
 const feedList = new LongList(at("feed").parentElement, at("feed"), {
-  key: (line) => line.cursor, height: () => 30, sticks: "top", create: () => make("t-feed"),
+  key: (line) => line.key, height: () => feedList.wide < 700 ? 44 : 30, sticks: "top", create: () => make("t-feed"),
   update(row, line) {
-    const key = `${line.cursor} ${nameHere(line.sessionId)}`;
+    const name = nameHere(line.sessionId), key = `${line.events.length} ${line.times} ${name} ${line.state}`;
     if (row.dataset.key === key) return;
     row.dataset.key = key;
     row.dataset.kind = line.kind;
+    row.dataset.state = line.state ?? "";
     icon(row, line.icon);
-    row.firstElementChild.href = Model.hashOf({ view: "session", id: line.sessionId, tab: "log", query: { entry: line.cursor } });
-    row.firstElementChild.title = `${line.sessionId}  ${line.time}`;
-    fill(row, { time: timeText(line.time), who: nameHere(line.sessionId), text: line.text ? `${line.title}: ${line.text}` : line.title
-      });
+    const a = row.firstElementChild, words = Model.oneLine(line.text), title = line.times > 1 ? `${line.title} ×${line.times}` : line.title;
+    a.href = Model.hashOf({ view: "session", id: line.sessionId, tab: "log", query: { entry: line.key } });
+    a.title = Model.forPeople(`${name}\n${line.title}: ${words}\n${line.error}`.trim());
+    fill(row, { time: timeText(line.time), who: name, text: words ? `${title}: ${words}` : title, why: line.kind === "error" ? "" : line.error,
+      took: TOOK[line.state] ?? Model.lasting(line.took ?? NaN) });
   },
 });
-for (const [name, words] of Object.entries(Model.FEED_KINDS)) at("feed-kind").append(new Option(words, name));
-at("feed-kind").onchange = (event) => turn({ feed: event.target.value });
-at("feed-text").oninput = (event) => turn({ words: event.target.value });
+const TOOK = { __proto__: null, running: "running", error: "failed", rejected: "rejected", cancelled: "no result" };
+const FIELDS = { "feed-kind": "feed", "feed-text": "text", "home-group": "group", "home-sort": "sort", "home-words": "words" };
+for (const [id, choices] of [["feed-kind", Object.entries(Model.FEED_SHOWS)], ...[["home-group", Model.GROUPS], ["home-sort", Model.SORTS]].map(([id, all]) => [id, Object.entries(all).map(([name, [words]]) => [name, words])])])
+  for (const [name, words] of choices) at(id).append(new Option(words, name));
+for (const [id, name] of Object.entries(FIELDS)) at(id)[at(id).tagName === "SELECT" ? "onchange" : "oninput"] = (event) => turn({ [name]: event.target.value });
+for (const [as, words] of Object.entries(VIEWS)) at("home-as").append(Object.assign(link("#/", words), { className: "button" }));
+[...at("home-as").children].forEach((a, place) => { a.dataset.as = Object.keys(VIEWS)[place]; });
+for (const head of document.querySelectorAll(".header [data-sort]")) head.onclick = () => turn({ sort: head.dataset.sort });
 at("pause").onclick = () => home.pause();
 at("feed-fresh").onclick = () => { home.pause(false); };
 feedList.scroller.addEventListener("scroll", () => { if (feedList.top < 6) schedule(); }, { passive: true });
-
-/** The sessions that changed since 00:00 UTC, the newest change first. */
-function changedToday() {
-  const today = new Date(clock.now()).toISOString().slice(0, 10);
-  return [...state.cards.values()].filter((card) => text(card.updated).slice(0, 10) === today).sort((a, b) => b.lastCursor - a.lastCursor);
-}
 
 /** Who is told of sessions by HTTP, and how that goes. */
 async function showWebhooks() {

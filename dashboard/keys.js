@@ -1,4 +1,5 @@
 /* The keys, and the buttons of the bar. */
+import { asks, notify } from "./asks.js";
 import { createTestSession, note } from "./doing.js";
 import { at } from "./dom.js";
 import * as Model from "./model.js";
@@ -17,7 +18,14 @@ const KEYS = {
   "}": () => views.session.step(-1),
   p: () => views.home.pause(),
   h: () => go({ view: "home" }),
-  Escape: () => { if (route.query.entry) turn({ entry: "" }); },
+  s: () => go({ view: "sessions", query: {} }),
+  a: () => asks.key("allow"),
+  d: () => asks.key("deny"),
+  r: () => asks.key("reply"),
+  e: () => asks.key("toggle"),
+  x: () => views.home.acknowledge(),
+  X: () => views.home.acknowledge(true),
+  Escape: () => { if (route.query.entry) turn({ entry: "" }); else if (route.view === "session") history.back(); },
 };
 function turnTab(by) {
   if (route.view !== "session") return;
@@ -33,8 +41,14 @@ addEventListener("keydown", (event) => {
   if (act) { event.preventDefault(); act(); }
 });
 
+at("find").onsubmit = (event) => {
+  event.preventDefault();
+  event.target.q.blur();      // the keys go through the hits from here
+  go({ view: "search", query: { ...(route.view === "search" ? route.query : {}), q: event.target.q.value } });
+};
 at("keys").querySelector("form").onsubmit = (event) => { event.preventDefault(); at("keys").close(); };
 at("show-keys").onclick = () => at("keys").showModal();
+at("notify").onclick = notify;
 at("new-session").onclick = createTestSession;
 at("new-session").classList.add("writes");
 

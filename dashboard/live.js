@@ -1,5 +1,5 @@
 /* The feed: the WebSocket, its fallback, how true what is shown is, and what the server is asked again for. */
-import { Away, Refused, access, asked, query } from "./api.js";
+import { Away, Refused, access, asked, query, shared } from "./api.js";
 import { at, clock, hours } from "./dom.js";
 import * as Model from "./model.js";
 import { millis } from "./model.js";
@@ -29,6 +29,7 @@ export const live = {
   /** Ask how the server is, catch up, and listen on. */
   async connect() {
     clearTimeout(this.timer);
+    if (shared) { this.read(); return; }
     try {
       await askHealth();
       document.body.dataset.role = server.role ?? "none";
@@ -44,6 +45,12 @@ export const live = {
       return;
     }
     if (this.failures > 2 && this.canPoll) this.poll(); else this.listen();
+  },
+  /** Whoever has a link to one session has no feed: it is asked again and again. */
+  read() {
+    document.body.dataset.role = "share";
+    if (this.is === "polling") views.session.reconnected(); else { this.say("polling", "A session that was shared with you"); arrive(); }
+    this.later(5000, () => this.read());
   },
   async begin() {
     const from = Math.max(0, server.cursor - 120);
@@ -158,6 +165,7 @@ export const refresh = {
     } catch (error) {
       if (this.asking !== asking) return;
       if (error instanceof Refused && error.status !== 401) this.failed = error.message;
+      else if (!(error instanceof Refused || error instanceof Away)) console.error(error);
     }
     this.last = performance.now();
     this.cost = this.last - begun;

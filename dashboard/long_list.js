@@ -76,6 +76,6 @@ export class LongList {
     const number = Math.min(this.items.length - 1, Math.max(0, from + by));
     if (!this.items[number]) return;
     this.reveal(number);
-    this.rows.get(this.key(this.items[number]))?.querySelector("a")?.focus({ preventScroll: true });
+    this.rows.get(this.key(this.items[number]))?.querySelector("a, button")?.focus({ preventScroll: true });
   }
 }

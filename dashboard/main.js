@@ -1,24 +1,31 @@
 /* The page: its views, how they are drawn, and the start. */
+import { asks, tell } from "./asks.js";
 import { at, setCurrent } from "./dom.js";
 import { home } from "./home.js";
 import "./keys.js";
-import { live, state } from "./live.js";
+import { live } from "./live.js";
 import "./login.js";
 import * as Model from "./model.js";
 import { arrive, drawing, route, schedule, views } from "./route.js";
-import { search } from "./search.js";
-import { session } from "./session/opened.js";
-import { table } from "./sessions.js";
 
-Object.assign(views, { home, sessions: table, session, search, analytics: { arrive: () => import("./analytics.js").then(({ analytics }) => { views.analytics = analytics; if (route.view === "analytics") { analytics.arrive(); schedule(); } }) } });
+/** A view whose code is fetched when one first comes to it. */
+const later = (name, load) => ({ take() {}, reconnected() {}, step() {}, move() {}, async arrive() {
+  const view = await load();
+  if (views[name] === this) views[name] = view;
+  if (route.view === name) { await views[name].arrive(null); schedule(); }
+} });
+const openedLater = () => import("./session/opened.js").then(({ session }) => session);
+Object.assign(views, { home, session: later("session", openedLater), sessions: later("sessions", () => import("./sessions.js").then(({ table }) => table)),
+  search: later("search", () => import("./search.js").then(({ search }) => search)), analytics: later("analytics", () => import("./analytics.js").then(({ analytics }) => analytics)) });
 
 drawing.draw = () => {
-  const isOut = !at("login").hidden, waiting = state.stats?.sessions.waiting ?? 0, view = views[route.view];
+  const isOut = !at("login").hidden, waiting = asks.open().length, view = views[route.view];
   document.body.dataset.out = isOut;
   for (const name of Object.keys(views)) at(name).hidden = isOut || route.view !== name;
   for (const a of document.querySelectorAll(".bar nav a")) setCurrent(a, a.dataset.view === route.view, "page");
   document.title = Model.title(waiting, view.name?.());
   drawFavicon(waiting);
+  tell();
   if (!isOut) view.draw?.();
 };
 function drawFavicon(waiting) {
@@ -36,3 +43,4 @@ document.addEventListener("visibilitychange", () => {
 setInterval(schedule, 5000);
 arrive();
 live.connect();
+(globalThis.requestIdleCallback ?? setTimeout)(openedLater);

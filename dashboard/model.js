@@ -5,7 +5,9 @@
 
 export * from "./model/words.js";
 export * from "./model/faces.js";
+export * from "./model/feed.js";
 export * from "./model/cards.js";
+export * from "./model/home.js";
 export * from "./model/log.js";
 export * from "./model/timeline.js";
 export * from "./model/documents.js";

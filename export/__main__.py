@@ -9,8 +9,8 @@ import sqlite3
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -51,23 +51,19 @@ class WrongUse(Exception):
 # ---------------------------------------------------------------- what is said
 
 
-class Progress:
-    """How far a command is, on one line of a terminal that is written over; elsewhere nothing."""
+@contextmanager
+def progress(noun: str) -> Iterator[Callable[..., None]]:
+    """A bar on a terminal, which is told how many are done, and of how many (0: nobody knows); elsewhere nothing."""
+    if not sys.stderr.isatty():
+        yield lambda done, total=0: None
+        return
+    with click.progressbar(length=0, label=noun, show_pos=True, file=sys.stderr) as bar:
 
-    def __init__(self, noun: str) -> None:
-        self.noun = noun
-        self.shown_at = 0.0
-        self.is_shown = False
+        def step(done: int, total: int = 0) -> None:
+            bar.length = total or None
+            bar.update(done - bar.pos)
 
-    def __call__(self, number: int) -> None:
-        now = time.monotonic()
-        if sys.stderr.isatty() and now > self.shown_at + 0.1:
-            print(f"\r{number:,} {self.noun}\033[K", end="", file=sys.stderr, flush=True)
-            self.shown_at, self.is_shown = now, True
-
-    def end(self) -> None:
-        if self.is_shown:
-            print("\r\033[K", end="", file=sys.stderr, flush=True)
+        yield step
 
 
 def say(text: str) -> None:
@@ -85,15 +81,13 @@ def write_tree(options: SimpleNamespace) -> int:
     into `set-aside`. Where a server keeps the tree, this waits until it has caught up.
     """
     folder: Path = options.to or options.dir
-    progress = Progress("sessions")
     with closing(reader_of(options.dir)) as database:
         try:
             tree = Tree(folder, say)
         except TreeBusy:
             return wait_for_tree(database, folder)
-        with closing(tree):
-            tree.rebuild(database, progress)
-        progress.end()
+        with closing(tree), progress("sessions") as step:
+            tree.rebuild(database, step)
     print(f"The tree in {folder} is at cursor {tree.cursor}")
     return FOUND if tree.skipped else DONE
 
@@ -134,10 +128,8 @@ def verify_tree(options: SimpleNamespace) -> int:
 
 def compared(database: sqlite3.Connection, options: SimpleNamespace) -> list[str]:
     """The differences of the tree, said as they are found."""
-    progress = Progress("sessions")
-    with open_folder(options.tree or options.dir) as root:
-        found = Verification(database, root, is_full=options.full).run(progress)
-    progress.end()
+    with open_folder(options.tree or options.dir) as root, progress("sessions") as step:
+        found = Verification(database, root, is_full=options.full).run(step)
     differences = [str(difference) for difference in found.differences]
     for difference in differences:
         print(for_people(difference))
@@ -196,9 +188,8 @@ def bring_back(options: SimpleNamespace) -> int:
 
 
 def restore_archives(sources: list[Path], settings: Settings, with_material: bool) -> int:
-    progress = Progress("events")
-    restored = recovery.bring_back(sources, settings, progress, with_material=with_material)
-    progress.end()
+    with progress("archives") as step:
+        restored = recovery.bring_back(sources, settings, step, with_material=with_material)
     for odd in restored.odd:
         print(for_people(odd))
     print(f"{restored.events} events of {len(sources)} archives are in {settings.database} again")
@@ -214,10 +205,9 @@ def restore_backup(options: SimpleNamespace, into: Path) -> int:
 
 def restore_tree(options: SimpleNamespace, into: Path) -> int:
     (source,) = options.sources
-    progress = Progress("events")
     longest = longest_line(read_settings().max_event_bytes)
-    restored = restore(source, into, is_forced=options.force, is_newer=options.newer, longest=longest, step=progress)
-    progress.end()
+    with progress("events") as step:
+        restored = restore(source, into, is_forced=options.force, is_newer=options.newer, longest=longest, step=step)
     for odd in restored.odd:
         print(for_people(odd))
     print(
@@ -229,9 +219,8 @@ def restore_tree(options: SimpleNamespace, into: Path) -> int:
 
 def back_up_now(options: SimpleNamespace) -> int:
     """Copy the database, also while the server writes; the copy is checked, and gets a manifest beside it."""
-    progress = Progress("pages copied")
-    manifest = backup.back_up(options.dir / "sessions.db", options.file, lambda done, total: progress(done))
-    progress.end()
+    with progress("pages") as step:
+        manifest = backup.back_up(options.dir / "sessions.db", options.file, step)
     print(f"{options.file} has the database up to cursor {manifest.cursor}: {manifest.bytes:,} bytes, checked")
     return DONE
 
@@ -245,11 +234,21 @@ def archive_old(options: SimpleNamespace) -> int:
     if options.prune and options.without_material:
         raise WrongUse("--prune deletes the material, too: it is to be in the archives")
     options.to.mkdir(parents=True, exist_ok=True)
+    kept, written, failed = archived(options)
+    print(f"{options.to} has {len(kept):,} sessions, {written:,} of them new")
+    if options.prune:
+        gone = prune.prune(store_settings(options), kept, options.url, say)
+        print(f"{gone:,} of them are gone from the store")
+        failed += len(kept) - gone
+    return FOUND if failed else DONE
+
+
+def archived(options: SimpleNamespace) -> tuple[list[layout.TreeSession], int, int]:
+    """The sessions whose archives are there now, how many of those are new, and how many sessions have none."""
     kept, written, failed = [], 0, 0
-    progress = Progress("sessions")
-    with closing(reader_of(options.dir)) as database:
-        for number, session_id in enumerate(archive.old_sessions(database, options.before), 1):
-            progress(number)
+    with closing(reader_of(options.dir)) as database, progress("sessions") as step:
+        ids = archive.old_sessions(database, options.before)
+        for number, session_id in enumerate(ids, 1):
             try:
                 session, is_new = archive.keep(
                     database, session_id, options.to, with_material=not options.without_material
@@ -257,16 +256,11 @@ def archive_old(options: SimpleNamespace) -> int:
             except archive.ArchiveFailed as error:
                 say(f"export: {error}")
                 failed += 1
-                continue
-            kept.append(session)
-            written += is_new
-    progress.end()
-    print(f"{options.to} has {len(kept):,} sessions, {written:,} of them new")
-    if options.prune:
-        gone = prune.prune(store_settings(options), kept, options.url, say)
-        print(f"{gone:,} of them are gone from the store")
-        failed += len(kept) - gone
-    return FOUND if failed else DONE
+            else:
+                kept.append(session)
+                written += is_new
+            step(number, len(ids))
+    return kept, written, failed
 
 
 def bring_conversations(options: SimpleNamespace) -> int:
@@ -278,9 +272,9 @@ def bring_conversations(options: SimpleNamespace) -> int:
     """
     settings = store_settings(options)
     files = importing.files_in(options.paths)
-    progress = Progress(f"of {len(files):,} files")
-    counts = importing.bring_in(settings, files, options.url, options.user or getpass.getuser(), say, progress)
-    progress.end()
+    with progress("files") as step:
+        user = options.user or getpass.getuser()
+        counts = importing.bring_in(settings, files, options.url, user, say, lambda done: step(done, len(files)))
     print(
         f"{len(files):,} files: {counts['lines']:,} lines, {counts['events']:,} events and {counts['usage']:,} reports "
         "of usage are new"
@@ -307,7 +301,8 @@ def write_anew(options: SimpleNamespace) -> int:
     settings = store_settings(options)
     if not settings.database.exists():
         raise WrongUse(f"There is no database {settings.database}")
-    before, after = compact.compact(settings)
+    with progress("million steps") as step:
+        before, after = compact.compact(settings, step)
     print(f"{settings.database} has {after:,} bytes, {max(0, before - after):,} less than before")
     return DONE
 
@@ -319,13 +314,12 @@ def take_out(options: SimpleNamespace) -> int:
     history. No server may be running in the folder. What is found is not shown.
     """
     replace = what_to_take_out(options)
-    progress = Progress("events")
-    if options.dry_run:
-        with closing(reader_of(options.dir)) as database:
-            found = scrub.look(database, replace, progress)
-    else:
-        found = scrub.scrub(store_settings(options), replace, progress, say)
-    progress.end()
+    with progress("events") as step:
+        if options.dry_run:
+            with closing(reader_of(options.dir)) as database:
+                found = scrub.look(database, replace, step)
+        else:
+            found = scrub.scrub(store_settings(options), replace, step, say)
     for session_id, number in found.events.items():
         print(f"{session_id}: {number:,} events")
     would = "would be" if options.dry_run else "are"
@@ -366,10 +360,8 @@ def price_anew(options: SimpleNamespace) -> int:
     What the client itself has said of a cost stays. Each change is an event; a second time there is none. The prices
     are those that SESSIONS_PRICES names, and behind them the table of genai-prices. Also while a server runs.
     """
-    progress = Progress("requests")
-    with closing(reader_of(options.dir)) as database:
-        changes = reprice.reprice(store_settings(options), database, options.url, progress)
-    progress.end()
+    with closing(reader_of(options.dir)) as database, progress("requests") as step:
+        changes = reprice.reprice(store_settings(options), database, options.url, step)
     for model, cost in sorted(changes.by_model.items()):
         print(f"{model}: {cost.requests:,} requests, {reprice.dollars(cost.before)} -> {reprice.dollars(cost.after)}")
     for model, number in sorted(changes.unpriced.items()):

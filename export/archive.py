@@ -49,7 +49,7 @@ class Content(NamedTuple):
     pieces: Iterator[bytes]
 
 
-class Packed(msgspec.Struct):
+class FileSum(msgspec.Struct):
     """What the manifest says of a file."""
 
     bytes: int
@@ -62,13 +62,13 @@ class ArchiveManifest(msgspec.Struct, rename="camel", kw_only=True):
     schema: str = msgspec.field(default="session-archive-v1", name="$schema")
     session_id: str
     last_cursor: int
-    files: dict[str, Packed]
+    files: dict[str, FileSum]
 
 
 # ---------------------------------------------------------------------- making
 
 
-class Taken(NamedTuple):
+class SessionSnapshot(NamedTuple):
     """A session as it was at one moment. What is written to it later is not in its contents."""
 
     session: TreeSession
@@ -81,7 +81,7 @@ class Taken(NamedTuple):
         return f"{self.session.session_id}@{self.session.last_cursor}.tar.gz"
 
 
-def take(database: sqlite3.Connection, session_id: str, *, with_material: bool = True) -> Taken:
+def take(database: sqlite3.Connection, session_id: str, *, with_material: bool = True) -> SessionSnapshot:
     """No snapshot is held afterwards: what a log has up to its last line does not change. Raises NoSession."""
     with layout.snapshot(database):
         session = layout.session(database, session_id)
@@ -90,7 +90,7 @@ def take(database: sqlite3.Connection, session_id: str, *, with_material: bool =
         contents = [*documents(database, session), *logs(database, session)]
         if with_material and (size := sum(map(len, material.lines(database, session_id)))):
             contents.append(Content(material.NAME, size, material.lines(database, session_id)))
-        return Taken(session, sorted(contents), layout.subsessions(database, session_id))
+        return SessionSnapshot(session, sorted(contents), layout.subsessions(database, session_id))
 
 
 def compressed(tar: Iterator[bytes]) -> Iterator[bytes]:
@@ -101,11 +101,11 @@ def compressed(tar: Iterator[bytes]) -> Iterator[bytes]:
     yield packer.flush()
 
 
-def tar_of(taken: Taken) -> Iterator[bytes]:
+def tar_of(taken: SessionSnapshot) -> Iterator[bytes]:
     """Raises ArchiveFailed where the session is deleted meanwhile."""
     session = taken.session
     mtime = int(datetime.fromisoformat(msgspec.json.decode(session.metadata)["updated"]).timestamp())
-    files: dict[str, Packed] = {}
+    files: dict[str, FileSum] = {}
     for content in taken.contents:
         yield head(session, content.name, mtime, size=content.size)
         files[content.name] = yield from counted(content)
@@ -118,7 +118,7 @@ def tar_of(taken: Taken) -> Iterator[bytes]:
     yield bytes(2 * tarfile.BLOCKSIZE)
 
 
-def counted(content: Content) -> Generator[bytes, None, Packed]:
+def counted(content: Content) -> Generator[bytes, None, FileSum]:
     """The pieces of a file, and in the end what there was. Raises ArchiveFailed where it is not what it was to be."""
     digest, size = hashlib.sha256(), 0
     for piece in content.pieces:
@@ -127,7 +127,7 @@ def counted(content: Content) -> Generator[bytes, None, Packed]:
         yield piece
     if size != content.size:
         raise ArchiveFailed(f"{content.name} has {size} bytes instead of {content.size}: the session is being deleted")
-    return Packed(size, digest.hexdigest())
+    return FileSum(size, digest.hexdigest())
 
 
 def documents(database: sqlite3.Connection, session: TreeSession) -> Iterator[Content]:
@@ -220,13 +220,13 @@ def check(path: Path, database: sqlite3.Connection, session: TreeSession, with_m
     return other
 
 
-def packed(content: Content) -> Packed:
+def packed(content: Content) -> FileSum:
     pieces = counted(content)
     while True:
         try:
             next(pieces)
         except StopIteration as end:
-            found: Packed = end.value
+            found: FileSum = end.value
             return found
 
 
@@ -306,7 +306,7 @@ def content_of(packed: Unpacked, size: int) -> Iterator[bytes]:
 
 def manifest_in(path: Path) -> ArchiveManifest:
     """The manifest of an archive, all of whose files are as it says. Raises ArchiveFailed."""
-    found: dict[str, Packed] = {}
+    found: dict[str, FileSum] = {}
     folders, text = set(), b""
     for folder, name, pieces in files_in(path):
         folders.add(folder)
@@ -336,9 +336,9 @@ def joined(path: Path, pieces: Iterator[bytes]) -> bytes:
     return text
 
 
-def digest_of(pieces: Iterator[bytes]) -> Packed:
+def digest_of(pieces: Iterator[bytes]) -> FileSum:
     digest, size = hashlib.sha256(), 0
     for piece in pieces:
         digest.update(piece)
         size += len(piece)
-    return Packed(size, digest.hexdigest())
+    return FileSum(size, digest.hexdigest())

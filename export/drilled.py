@@ -13,7 +13,7 @@ FILE, COMPARED = ".drill.json", ".compared.json"
 Kept = TypeVar("Kept")
 
 
-class Succeeded(msgspec.Struct):
+class DrillSucceeded(msgspec.Struct):
     """A drill that was carried out to its end."""
 
     at: datetime
@@ -33,18 +33,18 @@ class Compared(msgspec.Struct):
     seconds: float
 
 
-def keep(kept: Succeeded | Compared, folder: Path) -> None:
+def keep(kept: DrillSucceeded | Compared, folder: Path) -> None:
     """Leave word of it, if there is a database."""
     if (folder / "sessions.db").exists():
-        name = FILE if isinstance(kept, Succeeded) else COMPARED
+        name = FILE if isinstance(kept, DrillSucceeded) else COMPARED
         part = folder / f"{name}.part"
         part.write_bytes(msgspec.json.encode(kept))
         part.rename(folder / name)
 
 
-def last(folder: Path) -> Succeeded | None:
+def last(folder: Path) -> DrillSucceeded | None:
     """What was left; None if there is nothing that can be read."""
-    return read(folder / FILE, Succeeded)
+    return read(folder / FILE, DrillSucceeded)
 
 
 def last_comparison(folder: Path) -> Compared | None:

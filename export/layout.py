@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -28,6 +28,13 @@ METADATA = "metadata.json"
 SUBSESSIONS = "subsessions"
 INDEX, DELETED, PROGRESS = "index.json", "deleted.jsonl", ".mirror.json"
 SESSIONS, RECENTS = "sessions", "recent"
+
+Step = Callable[[int, int], object]
+"""Is told how much is done, and of how much; 0: nobody knows."""
+
+
+def unseen(done: int, total: int) -> None:
+    """A step that is shown to nobody."""
 
 
 # -------------------------------------------------------------------- database
@@ -217,13 +224,13 @@ def index(database: sqlite3.Connection) -> bytes:
     return f"{{\n{lines}\n}}\n".encode()
 
 
-class Deletion(NamedTuple):
+class DeletedSession(NamedTuple):
     cursor: int
     session_id: str
     document: str
 
 
-def deletions(database: sqlite3.Connection, after: int, until: int) -> list[Deletion]:
+def deletions(database: sqlite3.Connection, after: int, until: int) -> list[DeletedSession]:
     """The session_deleted events after a cursor and up to another, of each session the newest."""
     ((number,),) = database.execute(
         "SELECT number FROM counts WHERE what = 'events' AND name = 'session_deleted'"
@@ -235,7 +242,7 @@ def deletions(database: sqlite3.Connection, after: int, until: int) -> list[Dele
         " WHERE type = 'session_deleted' AND cursor > ? AND cursor <= ? ORDER BY cursor",
         (after, until),
     )
-    newest = {session_id: Deletion(cursor, session_id, document) for cursor, session_id, document in rows}
+    newest = {session_id: DeletedSession(cursor, session_id, document) for cursor, session_id, document in rows}
     return sorted(newest.values())
 
 

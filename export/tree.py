@@ -35,6 +35,7 @@ from export.layout import (
     SESSIONS,
     SUBSESSIONS,
     Log,
+    Step,
     TreeSession,
 )
 
@@ -187,10 +188,10 @@ class Tree:
         self.note(reached)
         return reached == head
 
-    def rebuild(self, database: sqlite3.Connection, step: Callable[[int], None] = lambda number: None) -> None:
+    def rebuild(self, database: sqlite3.Connection, step: Step = layout.unseen) -> None:
         """Compare everything with the database, and write anew what is not as it should be.
 
-        `step` is told how many sessions are done. Raises TreeAhead, OSError.
+        `step` is told how many sessions are done, and of how many. Raises TreeAhead, OSError.
         """
         with self.snapshot(database) as head:
             ids = [session_id for session_id, _ in layout.changed(database, 0)]
@@ -200,7 +201,7 @@ class Tree:
                     if layout.session(database, session_id):  # else it was deleted meanwhile: `follow` sees to it
                         self.try_to_bring(database, session_id, is_compared=True)
                 self.settle()
-            step(min(begin + UNSETTLED, len(ids)))
+            step(min(begin + UNSETTLED, len(ids)), len(ids))
         with self.snapshot(database):
             self.remove_deleted(database, 0, head)
             self.settle()
@@ -444,11 +445,11 @@ class Tree:
             text = "".join(f"{deletion.document}\n" for deletion in sorted(lines.values()))
             self.put(self.root, DELETED, text.encode(), self.root_scratch)
 
-    def noted_deletions(self) -> dict[str, layout.Deletion]:
+    def noted_deletions(self) -> dict[str, layout.DeletedSession]:
         content = self.cleared(self.root, DELETED, lambda: self.root.read(DELETED)) or b""
         lines = [(BIRTH.match(line), line) for line in content.splitlines()]
         return {
-            found[2].decode(): layout.Deletion(int(found[1]), found[2].decode(), line.decode())
+            found[2].decode(): layout.DeletedSession(int(found[1]), found[2].decode(), line.decode())
             for found, line in lines
             if found
         }

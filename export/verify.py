@@ -14,7 +14,7 @@ import os
 import sqlite3
 import stat
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -79,8 +79,8 @@ class Verification:
         """By session, how it looked in the database and on disk when it was found right."""
         self.unchanged = self.moving = 0
 
-    def run(self, step: Callable[[int], None] = lambda number: None) -> Verified:
-        """`step` is told how many sessions are done."""
+    def run(self, step: layout.Step = layout.unseen) -> Verified:
+        """`step` is told how many sessions are done, and of how many."""
         is_kept = not lock(self.root)
         with layout.snapshot(self.database):
             ids = [session_id for session_id, _ in layout.changed(self.database, 0)]
@@ -88,7 +88,7 @@ class Verification:
         for number, session_id in enumerate(ids, 1):
             if (look := self.look(session_id)).differences:
                 odd[session_id] = look
-            step(number)
+            step(number, len(ids))
         if (look := self.look(WHOLE)).differences:
             odd[WHOLE] = look
         if is_kept:

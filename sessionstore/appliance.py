@@ -24,7 +24,7 @@ from sessionstore.store.writer import Writer
 from sessionstore.upkeep.archives import Archives
 from sessionstore.upkeep.backups import Backups
 from sessionstore.upkeep.breaker import Breaker
-from sessionstore.upkeep.budgets import Budgets
+from sessionstore.upkeep.budgets import BudgetWatch
 from sessionstore.upkeep.comparison import Comparison
 from sessionstore.upkeep.outbox import Outbox
 from sessionstore.upkeep.retention import Retention
@@ -68,7 +68,7 @@ class Store:
         self.retention = Retention(settings, self.writer)
         self.webhooks = Webhooks(settings)
         self.outbox = Outbox(self.reader, self.writer)
-        self.budgets = Budgets(settings.budgets, self.reader, self.writer, self.outbox.is_reachable)
+        self.budgets = BudgetWatch(settings.budgets, self.reader, self.writer, self.outbox.is_reachable)
         self.breaker = Breaker(settings.rules, self.reader, self.writer, self.outbox.is_reachable)
         self.archives = Archives(settings.database)
         self.finding: Fault | None = None

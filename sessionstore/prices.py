@@ -47,7 +47,7 @@ ON_BEDROCK = re.compile(
 """A model's name with the region that may serve it, whose it is, and its revision."""
 
 
-class Tokens(NamedTuple):
+class TokenCounts(NamedTuple):
     """Of one request; `input` is without what the cache gave or took, and `cache_write` without what stays an hour."""
 
     input: int = 0
@@ -88,7 +88,7 @@ class Rates(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
         if not all(rate is None or 0 <= rate < PER for rate in msgspec.structs.astuple(self)):
             raise ValueError(f"a price is from 0 to {PER} dollars for a million tokens")
 
-    def cost_of(self, tokens: Tokens) -> float:
+    def cost_of(self, tokens: TokenCounts) -> float:
         rates = (self.input, self.output, self.cache_read, self.cache_write, self.cache_write_1h)
         rated = zip(tokens, rates, strict=True)
         return sum(number * (self.input if rate is None else rate) for number, rate in rated) / PER
@@ -109,7 +109,7 @@ class Prices:
     def __init__(self, own: Own | None = None) -> None:
         self.own = own or {}
 
-    def of(self, tokens: Tokens, model: str | None, *, provider: str | None, at: str, speed: str | None) -> Price:
+    def of(self, tokens: TokenCounts, model: str | None, *, provider: str | None, at: str, speed: str | None) -> Price:
         """The price of a request at a time, RFC 3339; `speed` is `fast` where more was paid for that."""
         if not any(tokens):
             return Price(0.0, "computed", None)
@@ -123,7 +123,7 @@ class Prices:
 
     def members(self, report: dict[str, Any], at: str) -> dict[str, Any]:
         """What a usage report that says no cost is completed by: `costUsd`, `costFrom`, `priceTable`."""
-        tokens = Tokens(*(report.get(name) or 0 for name in MEMBERS))
+        tokens = TokenCounts(*(report.get(name) or 0 for name in MEMBERS))
         model, provider, speed = (report.get(name) for name in ("model", "provider", "speed"))
         price = self.of(tokens, model, provider=provider, at=report.get("at", at), speed=speed)
         told = {"costUsd": price.usd, "costFrom": price.source, "priceTable": price.table}
@@ -140,7 +140,7 @@ def table() -> str:
     return f"genai-prices {version('genai-prices')}"
 
 
-def listed(tokens: Tokens, model: str, provider: str | None, at: str, speed: str | None) -> float | None:
+def listed(tokens: TokenCounts, model: str, provider: str | None, at: str, speed: str | None) -> float | None:
     """What genai-prices says; None where it does not know the model."""
     from genai_prices import Usage, calc_price  # a tenth of a second, and 20 MB: only where something is priced
 

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import hypothesis
@@ -17,6 +17,9 @@ import tests.appliance
 from tests.agents import remove_spools
 from tests.appliance import Appliance
 from tests.warm import ForkServer
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, BrowserContext, Page
 
 hypothesis.settings.register_profile("store", deadline=None, max_examples=50)
 hypothesis.settings.load_profile("store")
@@ -97,3 +100,30 @@ def no_sender_is_left(tmp_path: Path) -> Iterator[None]:
     """What a test leaves undelivered is not to be delivered for ever."""
     yield
     remove_spools(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    from tests.browsing import MISSING, is_missing, launched  # only what looks at pages needs a browser
+
+    if is_missing():
+        pytest.skip(f"the dashboard is not tested: {MISSING}")
+    with launched() as browser:
+        yield browser
+
+
+@pytest.fixture
+def context(browser: Browser) -> Iterator[BrowserContext]:
+    from tests.browsing import DESK
+
+    with browser.new_context(viewport=DESK, color_scheme="dark", reduced_motion="reduce") as context:  # type: ignore[arg-type]
+        yield context
+
+
+@pytest.fixture
+def page(context: BrowserContext) -> Iterator[Page]:
+    """A page that must not complain of anything."""
+    from tests.browsing import uncomplaining
+
+    with uncomplaining(context.new_page()) as page:
+        yield page

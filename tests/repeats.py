@@ -17,8 +17,11 @@ def repeated(name: str, *, few: float | None = None, many: float, variable: str)
 
 
 def marked(values: Iterable[Any], *, long: Container[Any]) -> list[Any]:
-    """The values of a parameter, of which some make a test long."""
-    return [pytest.param(value, marks=[LONG] if value in long else []) for value in values]
+    """The values of a parameter, or of several as tuples, of which some make a test long."""
+    return [
+        pytest.param(*(value if isinstance(value, tuple) else [value]), marks=[LONG] if value in long else [])
+        for value in values
+    ]
 
 
 LONG = pytest.mark.long

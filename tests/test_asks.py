@@ -13,7 +13,7 @@ from sessionstore.model.lines import draft_of_line
 from sessionstore.store.closing import lose_silent
 from sessionstore.upkeep.notices import Watch
 from sessionstore.webhook_targets import Target
-from tests.databases import Database, drafted
+from tests.databases import OF_ASKS, Database, drafted
 
 Json = dict[str, Any]
 BASH: Json = {"tool": "Bash", "input": {"command": "rm x"}}
@@ -40,6 +40,8 @@ def ask(
     database: Database, message: str, agent: str | None = None, kind: str = "permission_request", **data: Any
 ) -> str:
     asked = {"reason": data.pop("reason", "permission"), "message": message}
+    if deadline := data.pop("deadline", None):
+        asked["deadline"] = deadline
     if own_id := data.pop("own_id", None):
         asked["id"] = own_id
     return act(database, kind, agent, attention=asked, **data)
@@ -256,6 +258,70 @@ def test_spaces_in_the_text_of_an_event_change_nothing(database: Database) -> No
     spaced = json.dumps({"type": "x", "attention": {"reason": "permission", "message": "May I?"}}, indent=2)
     database.connection.execute(f"INSERT INTO events VALUES ({row}, ?, NULL)", (spaced,))
     assert messages(database) == ["May I?"]
+
+
+# ------------------------------------------------------------ what became of asks
+
+
+def ended(database: Database) -> list[tuple[str, str]]:
+    """Of asks that are not open any more, the oldest first: the message, and by what kind of word they ended."""
+    return database.rows(
+        "SELECT t.data ->> '$.attention.message', coalesce(e.kind, e.type) FROM ended_asks a"
+        " JOIN events t ON t.cursor = a.told JOIN events e ON e.cursor = a.ended ORDER BY a.cursor"
+    )
+
+
+def test_what_ends_an_ask_is_kept_and_goes_with_its_session(database: Database) -> None:
+    first = ask(database, "x?", **BASH)
+    second = ask(database, "y?", own_id="y", deadline="2026-02-14T01:00:00+01:00")
+    respond(database, "tool_result", **BASH)
+    assert database.rows("SELECT deadline FROM asks") == [("2026-02-14T00:00:00.000Z",)]
+    database.append(drafted("ask_closed", "s", {"askId": second, "why": "deadline"}))
+    ask(database, "z?")
+    database.append(drafted("session_finalized", "s", {}))
+    assert ended(database) == [("x?", "tool_result"), ("y?", "ask_closed"), ("z?", "session_finalized")]
+    database.append(drafted("answered", "s", {"askId": first, "decision": "allow"}))
+    assert database.rows("SELECT * FROM orders") == [], "it is answered too late"
+    database.append(drafted("session_deleted", "s"))
+    assert database.dump(*OF_ASKS) == {table: [] for table in OF_ASKS}
+
+
+def test_an_answer_ends_its_own_ask_alone_and_a_notification_of_before_asks_nothing_anew(database: Database) -> None:
+    first, _ = ask(database, "x?", own_id="1", **BASH), ask(database, "x?", own_id="2", **BASH)
+    database.append(drafted("answered", "s", {"askId": first, "decision": "allow"}, actor="carol"))
+    assert messages(database) == ["x?"] and attention(database)["askId"] == "event-3"
+    database.append(drafted("answered", "s", {"askId": "event-3", "decision": "deny"}, actor="carol"))
+    assert status(database) == "active"
+    told = {"type": "notification", "attention": {"reason": "permission", "message": "It needs your permission"}}
+    database.append(drafted("action", "s", told, timestamp="2026-02-14T00:00:10.000Z"))
+    assert status(database) == "active"
+    database.append(drafted("action", "s", told, timestamp="2026-02-15T00:00:00.000Z"))
+    assert status(database) == "waiting"
+    assert database.rows("SELECT order_id, kind, status FROM orders ORDER BY cursor") == [
+        ("event-4", "answer", "waiting"),
+        ("event-5", "answer", "waiting"),
+    ]
+
+
+def test_who_says_that_nothing_is_asked_ends_what_is_his_own(database: Database) -> None:
+    asked = {"type": "ask", "attention": {"reason": "permission", "message": "x?"}}
+    database.append(drafted("action", "s", asked, actor="agent"))
+    no_more = drafted("metadata_updated", "s", {"attention": None}, actor="another")
+    database.append(no_more)
+    assert messages(database) == ["x?"]
+    database.append(drafted("metadata_updated", "s", {"attention": None}, actor="agent"))
+    assert status(database) == "active"
+    database.append(drafted("action", "s", asked | {"attention": {"reason": "input"}}, actor="agent"))
+    assert status(database) == "waiting"
+    database.append(drafted("metadata_updated", "s", {"attention": None}, actor="another"))
+    assert status(database) == "active", "that it sits at its prompt anybody may end"
+
+
+def test_who_asks_for_orders_is_not_lost(database: Database) -> None:
+    database.append(drafted("session_created", "t", {"initial": {}}))
+    with database.transaction() as appender:
+        (lost,) = lose_silent(appender, "9", {"t"})
+    assert (lost.session_id, lost.type) == ("s", "session_lost")
 
 
 # --------------------------------------------------------------- what became of it at its end

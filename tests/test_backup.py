@@ -14,6 +14,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+import sqlite_utils
 
 from export.backup import (
     BackupFailed,
@@ -58,8 +59,8 @@ def health(appliance: Appliance) -> dict[str, object]:
 def is_true_of(manifest: BackupManifest, copy: Path) -> bool:
     """Whether a manifest says what a copy is."""
     with closing(sqlite3.connect(f"{copy.as_uri()}?mode=ro", uri=True)) as connection:
-        counts = {name: connection.execute(f"SELECT count(*) FROM {name}").fetchone()[0] for name in manifest.counts}
-        assert counts == manifest.counts
+        tables = sqlite_utils.Database(connection, recursive_triggers=False).tables
+        assert {table.name: table.count for table in tables if not table.name.startswith("search")} == manifest.counts
         assert connection.execute("SELECT max(cursor) FROM events").fetchone() == (manifest.cursor,)
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("delete",)

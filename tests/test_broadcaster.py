@@ -19,7 +19,7 @@ import pytest
 from sessionstore.appliance import Store
 from sessionstore.model.events import Event
 from sessionstore.store import broadcaster as sharing
-from sessionstore.store.broadcaster import Broadcaster, Item
+from sessionstore.store.broadcaster import Broadcaster, FeedItem
 from sessionstore.web.live import Wanted, sse
 from tests import peers
 from tests.databases import drafted
@@ -46,7 +46,7 @@ class Sort(NamedTuple):
     users: frozenset[str] = frozenset()
     types: frozenset[str] = frozenset()
 
-    def has(self, item: Item) -> bool:
+    def has(self, item: FeedItem) -> bool:
         is_named = item.session_id in self.sessions or item.user_id in self.users
         is_its_type = not self.types or item.type in self.types
         return item.cursor > self.after and is_its_type and (is_named or not (self.sessions or self.users))

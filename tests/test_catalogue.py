@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from sessionstore.analytics import sandbox
-from sessionstore.analytics.catalogue import questions, views
+from sessionstore.analytics.catalogue import questions, topics, views
 from sessionstore.analytics.sandbox import Walls
 from tests.appliance import REPOSITORY
 from tests.databases import Database, drafted
@@ -331,6 +331,7 @@ def test_every_question_has_a_title_and_says_what_its_parameters_mean() -> None:
         assert not set(question.name) - set("abcdefghijklmnopqrstuvwxyz-")
         assert all(f"`{parameter}`" in question.description for parameter in question.parameters), question.name
     assert len(questions()) >= 15
+    assert sorted(each.name for topic in topics().values() for each in topic) == sorted(questions())
     assert not questions().keys() & views().keys(), "both have the same addresses"
 
 
@@ -452,6 +453,9 @@ def test_the_list_of_views_is_that_of_views_sql(asked: Asked) -> None:
 def test_what_was_used_is_asked_by_day_model_session_and_prompt(asked: Asked) -> None:
     asked.happens("session_created", user_id="alice", data={"metadata": {"project": "shop"}})
     asked.happens("action", data={"type": "prompt", "prompt": "Build it", "prompt_id": "p1"})
+    for tool in ("Bash", "Bash", "Read", "Bash"):
+        asked.happens("action", data={"type": "tool_call", "tool": tool, "prompt_id": "p1"})
+    asked.happens("agent_spawned", data={"agentId": "w", "type": "reviewer"})
     told: dict[str, Any] = {"source": "transcript", "model": "m", "inputTokens": 100, "cacheReadTokens": 300}
     each: list[dict[str, Any]] = [{"costUsd": 2, "promptId": "p1"}, {"costUsd": 3, "agentId": "w"}, {"model": "x"}]
     for number, more in enumerate(each):
@@ -475,6 +479,16 @@ def test_what_was_used_is_asked_by_day_model_session_and_prompt(asked: Asked) ->
         ("s", 5, 3),
         ("cheap", 0.5, 0),
     ]
+    users = {row["user_id"]: row for row in asked.question("costs-by-user", days="100000")}
+    assert (users["alice"]["cost_usd"], users["alice"]["of_agents"], users["alice"]["cache_hits"]) == (5, 3, 0.75)
+    projects = {row["project"]: row for row in asked.question("costs-by-project", days="100000")}
+    assert (projects["shop"]["cost_usd"], projects["shop"]["unpriced"]) == (5, 1)
+    delegated = {
+        row["agent"]: (row["cost_usd"], row["share"]) for row in asked.question("delegated-costs", days="100000")
+    }
+    assert delegated == {"reviewer": (3, 0.545), "the main agent": (2.5, 0.455)}
+    tools = {row["tool"]: (row["calls"], row["cost_usd"]) for row in asked.question("costs-by-tool")}
+    assert tools == {"Bash": (3, 1.5), "Read": (1, 0.5)}
     prompts = asked.question("dearest-prompts", session="s")
     assert ("p1", "Build it", 2) in [(row["prompt_id"], row["text"], row["cost_usd"]) for row in prompts]
     assert [row["model"] for row in asked.question("unpriced-models")] == ["x"]

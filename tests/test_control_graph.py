@@ -21,6 +21,7 @@ from hook_agent import SessionHookAgent
 from tests.agents import SECONDS
 from tests.appliance import REPOSITORY, Appliance
 from tests.peers import eventually
+from tests.repeats import LONG
 from tests.steered import Person, person
 
 Json = dict[str, Any]
@@ -182,6 +183,7 @@ except GraphDrained as error:
 """
 
 
+@LONG
 def test_a_drained_graph_goes_on_in_another_process(
     appliance: Appliance, alice: Person, tmp_path: Path, session_id: str
 ) -> None:

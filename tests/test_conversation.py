@@ -12,7 +12,7 @@ import pytest
 from playwright.sync_api import Browser
 
 from tests.browsing import MISSING, is_missing, launched
-from tests.test_dashboard import PAYLOADS, SCRIPT
+from tests.hostile_texts import PAYLOADS, SCRIPT
 
 numbers = count(1)
 NDJSON = {"content-type": "application/x-ndjson"}

@@ -8,51 +8,19 @@ import shutil
 import signal
 import tarfile
 import time
-from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
 from importlib.resources import files
-from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, WebSocketRoute, expect
+from playwright.sync_api import Browser, Page, WebSocketRoute, expect
 
 from tests.appliance import REPOSITORY, Appliance
-from tests.browsing import MISSING, is_missing, launched
+from tests.browsing import PHONE, TABS, call, hook, log, opened, respond, settled, tell
+from tests.hostile_texts import PAYLOADS, SCRIPT, SPOOFS, WRAPPERS, tell_with
 from tests.peers import eventually
 from tests.replay import replay
-
-USUAL = ("401", "403", "404", "422", "503", "ERR_CONNECTION_REFUSED", "WebSocket connection to")
-"""What Chromium itself says where something is refused or the server is away."""
-PHONE, DESK = {"width": 360, "height": 740}, {"width": 1440, "height": 900}
-TABS = ("conversation", "changes", "usage", "timeline", "log", "state", "goals", "agents", "raw")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    if is_missing():
-        pytest.skip(f"the dashboard is not tested: {MISSING}")
-    with launched() as browser:
-        yield browser
-
-
-@pytest.fixture
-def context(browser: Browser) -> Iterator[BrowserContext]:
-    with browser.new_context(viewport=DESK, color_scheme="dark", reduced_motion="reduce") as context:  # type: ignore[arg-type]
-        yield context
-
-
-@pytest.fixture
-def page(context: BrowserContext) -> Iterator[Page]:
-    """A page that must not complain of anything."""
-    page = context.new_page()
-    complaints: list[str] = []
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
-    yield page
-    assert [text for text in complaints if not any(usual in text for usual in USUAL)] == []
 
 
 @pytest.fixture(scope="module")
@@ -61,67 +29,27 @@ def told(appliance: Appliance, http: httpx.Client) -> str:
     return replay(http)[0]
 
 
-def log(http: httpx.Client, session_id: str, text: str, **members: Any) -> int:
-    answer = http.post(f"/api/actions/{session_id}", json={"type": "note", "text": text} | members)
-    assert answer.status_code == 200, answer.text
-    cursor: int = answer.json()["cursor"]
-    return cursor
-
-
-def respond(http: httpx.Client, session_id: str, **members: Any) -> None:
-    http.post(f"/api/actions/{session_id}/responses", json=members).raise_for_status()
-
-
-def call(http: httpx.Client, session_id: str, tool: str, use: str, /, **tool_input: Any) -> int:
-    return log(http, session_id, "", type="tool_call", tool=tool, toolUseId=use, input=tool_input)
-
-
-def hook(http: httpx.Client, session_id: str, event: str, /, **members: Any) -> None:
-    payload = {"hook_event_name": event, "session_id": session_id, **members}
-    http.post("/api/hooks/claude-code", json=payload).raise_for_status()
-
-
-def tell(http: httpx.Client, session_id: str, *events: tuple[str, str | None, float, dict[str, Any]]) -> None:
-    """Events of a type and an agent, so many seconds after a time ten minutes ago."""
-    begun = time.time() - 600
-    lines = [
-        json.dumps(
-            {
-                "type": kind,
-                "sessionId": session_id,
-                "data": data,
-                "timestamp": datetime.fromtimestamp(begun + after, UTC).isoformat(),
-            }
-            | ({"agentId": agent} if agent else {})
-        )
-        for kind, agent, after, data in events
-    ]
-    batch = http.post("/api/events", content="\n".join(lines), headers={"content-type": "application/x-ndjson"})
-    assert batch.json()["rejected"] == []
-
-
-def opened(page: Page, appliance: Appliance, path: str = "") -> Page:
-    """The page at a place, live."""
-    page.goto(f"{appliance.url}/#/{path}")
-    expect(page.locator("#connection")).to_have_text("Live")
-    return page
-
-
 # ------------------------------------------------------------- what a person does
 
 
 def test_a_new_user_makes_a_session_works_in_it_and_removes_it(page: Page, tmp_path: Path) -> None:
     with Appliance(tmp_path) as appliance:
         opened(page, appliance)
-        expect(page.locator("#groups")).to_contain_text("No sessions yet")
-        page.locator("#groups").get_by_role("button", name="Create a test session").click()
+        expect(page.locator("#home-none")).to_contain_text("No sessions yet")
+        page.locator("#home-none").get_by_role("button", name="Create a test session").click()
+        page.locator("#ask").get_by_role("button", name="Create").click()
         expect(page.locator("#session h1")).to_have_text("A test session, made from the dashboard")
         expect(page.locator("#session header code")).to_contain_text("test-")
         expect(page.locator("#session [data-slot=status]").first).to_have_text("active")
 
         page.get_by_role("button", name="Rename").click()
-        page.locator("#ask input").fill("By a person")
-        page.locator("#ask").get_by_role("button", name="Rename").click()
+        expect(page.get_by_label("Name")).to_have_value("A test session, made from the dashboard")
+        page.keyboard.type("Never mind")
+        page.keyboard.press("Escape")
+        expect(page.locator("#session h1")).to_have_text("A test session, made from the dashboard")
+        page.get_by_role("button", name="Rename").click()
+        page.keyboard.type("By a person")
+        page.keyboard.press("Enter")
         expect(page.locator("#session h1")).to_have_attribute("data-from", "person")
         page.get_by_role("button", name="Pin").click()
         expect(page.get_by_role("button", name="Unpin")).to_be_visible()
@@ -165,84 +93,10 @@ def test_a_new_user_makes_a_session_works_in_it_and_removes_it(page: Page, tmp_p
         page.locator(".menu summary").click()
         page.get_by_role("button", name="Delete").click()
         page.locator("#ask").get_by_role("button", name="Delete").click()
-        expect(page.locator("#groups")).to_contain_text("No sessions yet")
-
-
-def test_home_says_who_waits_what_runs_and_what_has_ended(
-    page: Page, appliance: Appliance, http: httpx.Client, session_id: str
-) -> None:
-    opened(page, appliance)
-    log(http, session_id, "", type="prompt", prompt="Tidy the attic")
-    card = page.locator(".card", has_text="Tidy the attic")
-    expect(card).to_have_attribute("data-status", "active")
-    call(http, session_id, "Bash", "t1", command="sweep --all")
-    expect(card).to_contain_text("sweep --all")
-    waiting = {"reason": "permission", "message": "May I burn it?"}
-    log(http, session_id, "", type="permission_request", attention=waiting)
-    expect(card).to_have_attribute("data-status", "waiting")
-    expect(card).to_contain_text("May I burn it?")
-    expect(page).to_have_title(re.compile(r"^\([1-9]"))
-    respond(http, session_id, type="tool_result", toolUseId="t1", tool="Bash", attention=None)
-    expect(card).to_have_attribute("data-status", "active")
-    http.post(f"/api/sessions/{session_id}/finalize", json={"status": "failed"}).raise_for_status()
-    expect(card).to_have_count(0)
-    expect(page.locator(".ended li", has_text=session_id)).to_contain_text("failed")
-
-
-def test_a_tile_is_a_filter_and_stands_in_the_address(
-    page: Page, appliance: Appliance, http: httpx.Client, session_id: str
-) -> None:
-    log(http, session_id, "runs")
-    http.post(f"/api/actions/{session_id}-bad", json={"type": "note"}).raise_for_status()
-    http.post(f"/api/sessions/{session_id}-bad/finalize", json={"status": "failed"}).raise_for_status()
-    opened(page, appliance)
-    page.locator(".tile[data-is=failed]").click()
-    expect(page).to_have_url(re.compile("status=failed"))
-    expect(page.locator("#groups")).to_contain_text(f"{session_id}-bad")
-    expect(page.locator("#groups .card")).to_have_count(0)
-    page.reload()
-    expect(page.locator(".tile[data-is=failed]")).to_have_attribute("aria-current", "true")
-    expect(page.locator("#groups")).to_contain_text(f"{session_id}-bad")
-    page.locator(".tile[data-is=failed]").click()
-    expect(page).not_to_have_url(re.compile("status="))
+        expect(page.locator("#home-none")).to_contain_text("No sessions yet")
 
 
 # -------------------------------------------------------------------------- live
-
-
-def test_the_feed_follows_pauses_filters_and_keeps_its_place(
-    page: Page, appliance: Appliance, http: httpx.Client, session_id: str
-) -> None:
-    for number in range(40):
-        log(http, session_id, f"before {number}")
-    opened(page, appliance)
-    feed = page.locator("#feed")
-    log(http, session_id, "while it is open")
-    expect(feed).to_contain_text("while it is open")
-
-    page.get_by_role("button", name="Pause").click()
-    log(http, session_id, "while it is paused")
-    expect(page.locator("#feed-fresh")).to_have_text("Paused: 1 new")
-    expect(feed).not_to_contain_text("while it is paused")
-    page.get_by_role("button", name="Resume").click()
-    expect(feed).to_contain_text("while it is paused")
-
-    scroller = page.locator(".feed .scroller")
-    scroller.evaluate("e => { e.scrollTop = 300; }")
-    seen = feed.locator("li", has_text="before 30").first
-    expect(seen).to_be_visible()
-    place = seen.bounding_box()
-    log(http, session_id, "far above")
-    expect(page.locator("#feed-fresh")).to_have_text("1 new ↑")
-    assert seen.bounding_box() == place
-    page.locator("#feed-fresh").click()
-    expect(feed).to_contain_text("far above")
-
-    page.locator("#feed-text").fill("before 7")
-    expect(feed.locator("li")).to_have_count(1)
-    expect(page).to_have_url(re.compile("words=before"))
-    page.locator("#feed-kind").select_option("error")
-    expect(page.locator("#feed-none")).to_be_visible()
 
 
 def test_after_a_restart_it_goes_on_where_it_was(page: Page, tmp_path: Path) -> None:
@@ -317,22 +171,6 @@ def test_a_server_that_says_nothing_any_more_is_not_called_live(page: Page, tmp_
         log(http, "s", "awake again")
         expect(page.locator("#feed")).to_contain_text("awake again", timeout=30_000)
         expect(page.locator("#connection")).to_have_text("Live")
-
-
-def test_the_table_of_sessions_follows_too(
-    page: Page, appliance: Appliance, http: httpx.Client, session_id: str
-) -> None:
-    http.put(f"/api/sessions/{session_id}", json={"userId": session_id}).raise_for_status()
-    opened(page, appliance, f"sessions?userId={session_id}")
-    rows = page.locator("#table li")
-    expect(rows).to_have_count(1)
-    http.put(f"/api/sessions/{session_id}-two", json={"userId": session_id}).raise_for_status()
-    expect(rows).to_have_count(2)
-    expect(rows.first).to_contain_text(f"{session_id}-two")
-    http.post(f"/api/sessions/{session_id}/finalize", json={"status": "cancelled"}).raise_for_status()
-    expect(rows.first).to_contain_text("cancelled")
-    http.delete(f"/api/sessions/{session_id}-two").raise_for_status()
-    expect(rows).to_have_count(1)
 
 
 # ----------------------------------------------------------------------- session
@@ -526,31 +364,6 @@ def test_a_session_that_is_not_there_is_said_to_be_so(page: Page, appliance: App
 WAITS = {"reason": "permission", "message": "Bash: rm -rf build", "tool": "Bash"}
 
 
-def test_a_card_that_waits_asks_each_question_once(
-    page: Page, appliance: Appliance, http: httpx.Client, session_id: str
-) -> None:
-    opened(page, appliance)
-    call(http, session_id, "Bash", "t1", command="rm -rf build")
-    log(
-        http, session_id, "", type="permission_request", tool="Bash", input={"command": "rm -rf build"}, attention=WAITS
-    )
-    card = page.locator(".card", has_text=session_id)
-    expect(card.locator(".chip")).to_have_text("asks permission")
-    assert card.inner_text().count("rm -rf build") == 1
-    page.reload()
-    expect(card.locator("[data-slot=asks] li")).to_have_text(["Bash: rm -rf build"])
-    assert card.inner_text().count("rm -rf build") == 1, "nor twice where the server has told it"
-
-    others = [{"reason": "question", "message": f"Which {number}?", "agentId": "w1"} for number in range(5)]
-    log(http, f"{session_id}-two", "", type="permission_request", attention=WAITS | {"others": others})
-    more = page.locator(".card", has_text=f"{session_id}-two")
-    asked = ["Bash: rm -rf build", "w1: Which 0?", "w1: Which 1?", "w1: Which 2?", "and 2 more"]
-    expect(more.locator("[data-slot=asks] li")).to_have_text(asked)
-    expect(more.locator(".chip")).to_have_text("asks 6 things")
-    page.goto(f"{appliance.url}/#/session/{session_id}-two/log")
-    expect(page.locator("#session [data-slot=asks] li")).to_have_text(asked)
-
-
 @pytest.mark.parametrize("scheme", ["dark", "light"])
 def test_an_end_is_shown_as_it_was_and_why(
     page: Page, appliance: Appliance, http: httpx.Client, session_id: str, scheme: Any
@@ -569,9 +382,9 @@ def test_an_end_is_shown_as_it_was_and_why(
     opened(page, appliance)
     for status, colour in ends.items():
         name = f"{session_id}-{scheme}-{status}"
-        row = page.locator(".ended li", has_text=name)
-        expect(row.locator(".chip")).to_have_text(status)
-        expect(row.locator(".chip")).to_have_css("color", colour)
+        row = page.locator("#groups .live", has_text=name)
+        expect(row.locator(".state")).to_have_text(status)
+        expect(row.locator(".state")).to_have_css("color", colour)
         expect(row).to_contain_text("API Error: 429 out of tokens")
         page.goto(f"{appliance.url}/#/session/{name}/log")
         expect(page.locator("#session .chip").first).to_have_css("color", colour)
@@ -643,7 +456,8 @@ def test_what_a_machine_says_is_no_prompt_of_a_person(
     hook(http, session_id, "UserPromptSubmit", prompt=notice)
     expect(page.locator("#feed")).to_contain_text("System notice: The tests have passed")
     expect(page.locator("#main")).not_to_contain_text("task-notification")
-    expect(page.locator(".card", has_text="Build the shop")).to_have_count(1)
+    row = page.locator("#groups .live", has=page.locator("code", has_text=re.compile(f"^{session_id}$")))
+    expect(row.locator(".doing")).to_have_text("Build the shop")
     page.goto(f"{appliance.url}/#/session/{session_id}/log")
     expect(page.locator(".entry[data-kind=prompt]")).to_have_count(1)
     expect(page.locator(".entry[data-kind=notice]")).to_contain_text("The tests have passed")
@@ -744,39 +558,9 @@ def test_a_session_leads_to_the_one_that_it_continues(
 # -------------------------------------------------------------------------- find
 
 
-def test_what_was_logged_is_found_and_the_hit_leads_to_it(
-    page: Page, appliance: Appliance, http: httpx.Client, session_id: str
-) -> None:
-    log(http, session_id, "a needle in the haystack")
-    opened(page, appliance)
-    page.keyboard.press("/")
-    page.keyboard.type("needle hay")
-    page.keyboard.press("Enter")
-    expect(page).to_have_url(re.compile(r"#/search\?q=needle"))
-    expect(page.locator("#results mark").first).to_have_text("needle")
-    page.locator("#results .hit").first.click()
-    expect(page.locator(".entry[aria-current=true]")).to_contain_text("needle")
-    page.go_back()
-    expect(page.locator("#results .hit")).to_have_count(1)
-    page.locator("#search-filter").get_by_label("Words").fill("nothing like this")
-    page.keyboard.press("Enter")
-    expect(page.locator("#search-none")).to_contain_text("Nothing that was logged")
-    for words, when, hits in (
-        ("hay", "24", 1),
-        ('"needle hay"', "24", 0),
-        ("haystack -need", "", 1),
-        ("hay* -needle", "", 0),
-    ):
-        page.locator("#search-filter").get_by_label("Words").fill(words)
-        page.locator("#search-filter").get_by_label("When").select_option(when)
-        page.keyboard.press("Enter")
-        expect(page.locator("#results .hit")).to_have_count(hits)
-    expect(page.locator("#search-behind")).to_be_hidden()
-
-
 def test_the_keyboard_alone_is_enough(page: Page, appliance: Appliance, told: str) -> None:
     opened(page, appliance)
-    expect(page.locator(".card").first).to_be_visible()
+    expect(page.locator("#groups .live").first).to_be_visible()
     page.keyboard.press("Control+k")
     page.keyboard.type(told[:8])
     first = page.locator("#palette-list [role=option]").first
@@ -805,9 +589,8 @@ def test_the_keyboard_alone_is_enough(page: Page, appliance: Appliance, told: st
     expect(page.locator("#keys")).to_be_visible()
     page.keyboard.press("Escape")
     page.keyboard.press("h")
-    expect(page.locator(".card").first).to_be_visible()
+    expect(page.locator("#groups .live").first).to_be_visible()
     page.keyboard.press("j")
-    expect(page.locator(".card .name").nth(1)).not_to_be_focused()
     page.keyboard.press("j")
     page.keyboard.press("Enter")
     expect(page.locator("#session h1")).to_be_visible()
@@ -847,8 +630,8 @@ def test_who_may_only_read_is_not_asked_to_try_what_that_takes(page: Page, tmp_p
         for token, sees in (("a-token-to-read", 0), ("a-token-for-all", 1)):
             page.get_by_label("Token").fill(token)
             page.locator("#login button").click()
-            expect(page.locator("#groups")).to_contain_text("No sessions yet")
-            expect(page.locator("#groups").get_by_text("Try it").filter(visible=True)).to_have_count(sees)
+            expect(page.locator("#home-none")).to_contain_text("No sessions yet")
+            expect(page.locator("#home-none").get_by_text("Or Create").filter(visible=True)).to_have_count(sees)
             expect(page.locator(".bar nav")).to_be_visible()
             page.get_by_role("button", name="Log out").click()
 
@@ -909,19 +692,14 @@ def test_a_time_in_which_nothing_happened_is_said_to_be_so(page: Page, appliance
 def views_of(session_id: str) -> list[str]:
     return [
         "",
+        "?as=board&group=project",
+        "?as=feed",
         "sessions",
         "search?q=note",
         "analytics?range=all",
         *(f"session/{session_id}/{tab}" for tab in TABS),
         "session/none/log",
     ]
-
-
-def settled(page: Page) -> None:
-    """Everything that was asked for has come and is drawn."""
-    expect(page.locator("#connection")).to_have_text("Live")
-    page.wait_for_load_state("networkidle")
-    page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
 
 
 def test_analytics_is_there_when_one_clicks_on_it_and_nothing_happens(page: Page, tmp_path: Path) -> None:
@@ -933,21 +711,6 @@ def test_analytics_is_there_when_one_clicks_on_it_and_nothing_happens(page: Page
         expect(page.get_by_role("region", name="Sessions by status").locator("tbody tr")).to_have_count(
             1, timeout=20_000
         )
-
-
-@pytest.mark.parametrize("size", [PHONE, {"width": 1280, "height": 800}])
-def test_long_prompts_stay_in_their_lists(
-    page: Page, appliance: Appliance, http: httpx.Client, session_id: str, size: Any
-) -> None:
-    page.set_viewport_size(size)
-    name = f"{session_id}-{size['width']}"
-    log(http, name, "", type="prompt", prompt="Build all of it, please. " * 20)
-    http.post(f"/api/sessions/{name}/finalize", json={"status": "failed"}).raise_for_status()
-    opened(page, appliance, "?status=failed")
-    row, panel = page.locator(".ended li", has_text=name), page.locator(".ended")
-    for part in (row, row.locator(".age")):
-        inner, outer = part.bounding_box(), panel.bounding_box()
-        assert inner and outer and inner["x"] + inner["width"] <= outer["x"] + outer["width"]
 
 
 @pytest.mark.parametrize("scheme", ["dark", "light"])
@@ -1039,93 +802,6 @@ def problems_of(page: Page, axe: str) -> list[Any]:
 
 # -------------------------------------------------------------------------- safe
 
-SCRIPT = "window.hacked=(window.hacked||0)+1"
-WRAPPERS: list[Callable[[str], str]] = [
-    lambda js: f"<script>{js}</script>",
-    lambda js: f"<img src=x onerror={js}>",
-    lambda js: f"\"><img src=x onerror='{js}'>",
-    lambda js: f"'><svg onload={js}>",
-    lambda js: f"</script><script>{js}</script>",
-    lambda js: f"</textarea><script>{js}</script>",
-    lambda js: f"</style><script>{js}</script>",
-    lambda js: f"</template><script>{js}</script>",
-    lambda js: f"<iframe srcdoc='<script>parent.{js}</script>'></iframe>",
-    lambda js: f"<details open ontoggle={js}>x</details>",
-    lambda js: f"<video><source onerror={js}></video>",
-    lambda js: f"<body onload={js}>",
-    lambda js: f"<input autofocus onfocus={js}>",
-    lambda js: f"<a href='javascript:{js}'>x</a>",
-    lambda js: f"<math><mtext><table><mglyph><style><img src=x onerror={js}>",
-    lambda js: f"<object data='javascript:{js}'></object>",
-    lambda js: f"<form action='javascript:{js}'><button>x</button></form>",
-    lambda js: f"javascript:{js}",
-    lambda js: f"${{{js}}}{{{{{js}}}}}",
-    lambda js: f"<img src=1 alt='' onload=x onerror='{js}' >",
-    lambda js: f"<div style='background:url(javascript:{js})' onmouseover={js}>x</div>",
-    lambda js: f"<svg><animate onbegin={js} attributeName=x dur=1s></svg>",
-]
-MARKUPS: list[Callable[[str], str]] = [
-    lambda text: text,
-    lambda text: text.upper().replace(SCRIPT.upper(), SCRIPT),
-    lambda text: text.replace("<", "\n<"),
-    lambda text: text.replace(" ", "/"),
-    lambda text: f"```\n{text}\n```",
-    lambda text: f"<!--{text}-->{text}",
-    lambda text: text.replace("<", "<\0"),
-    lambda text: "\u202e" + text,
-    lambda text: "a" * 400 + text,
-    lambda text: text + "<" * 50,
-    lambda text: text.replace("<", "&lt;").replace(">", "&gt;"),
-    lambda text: text.replace("<", "\\u003c"),
-    lambda text: f"[{text}](javascript:{SCRIPT})",
-    lambda text: text.replace("=", "\t=\r\n"),
-    lambda text: text.replace("<", "\ufeff<"),
-]
-PAYLOADS = [markup(wrap(SCRIPT)) for wrap in WRAPPERS for markup in MARKUPS]
-
-
-def tell_with(http: httpx.Client, session_id: str, payloads: list[str]) -> None:
-    """Payloads in every field that a caller fills."""
-    texts = cycle(payloads)
-
-    def bad(*names: str) -> Any:
-        return {name: next(texts) for name in names} | {next(texts): next(texts)}
-
-    user = re.sub(r"[\x00-\x1f]", "", next(texts))[:250]
-    initial = bad("input") | {"config": bad("model")}
-    metadata = bad("title", "cwd", "sandboxId", "hostname", "model")
-    beginning = {"userId": user, "tags": [next(texts), next(texts)], "initial": initial, "metadata": metadata}
-    http.put(f"/api/sessions/{session_id}", json=beginning).raise_for_status()
-    state = bad("phase", "currentStep") | {"list": [next(texts), bad("x")]}
-    http.patch(f"/api/state/{session_id}", json=state).raise_for_status()
-    goal = bad("description", "priority", "status", "details")
-    http.post(f"/api/state/{session_id}/goals", json=goal).raise_for_status()
-    agent = bad("type", "task", "status") | {"agentId": "w"}
-    http.post(f"/api/state/{session_id}/agents", json=agent).raise_for_status()
-    http.patch(f"/api/state/{session_id}/agents/w", json={"result": next(texts)}).raise_for_status()
-    log(http, session_id, next(texts), type="prompt", prompt=next(texts))
-    tools = {
-        "Bash": bad("command", "description"),
-        "Read": bad("file_path"),
-        "Edit": bad("file_path", "old_string", "new_string"),
-        "Write": bad("file_path", "content"),
-        "Agent": bad("prompt", "subagent_type", "description"),
-        "TodoWrite": {"todos": [bad("content", "status")]},
-        "ExitPlanMode": bad("plan"),
-        "AskUserQuestion": {"questions": [bad("question", "header") | {"options": [bad("label")]}]},
-        next(texts): bad("x"),
-    }
-    for tool, tool_input in tools.items():
-        use = next(texts)
-        log(http, session_id, "", type="tool_call", tool=tool, toolUseId=use, input=tool_input)
-        output = bad("stdout", "stderr") | {"file": bad("content"), "content": [bad("text")]}
-        respond(http, session_id, type="tool_result", tool=tool, toolUseId=use, output=output, agentId="w")
-        respond(http, session_id, type="tool_error", tool=tool, error=next(texts))
-    for text in payloads:
-        log(http, session_id, text, type=text.replace("\0", "")[:100] or "x", message=text)
-        respond(http, session_id, type="assistant_message", message=text)
-    log(http, session_id, "", type="permission_request", attention=bad("reason", "message"))
-
 
 @pytest.mark.timeout(240)
 def test_no_script_that_was_logged_ever_runs(
@@ -1136,14 +812,22 @@ def test_no_script_that_was_logged_ever_runs(
     opened(page, appliance)
     tell_with(http, session_id, PAYLOADS)
     expect(page.locator("#feed")).to_contain_text("Waits for a person")
-    views = ["", "sessions", "search?q=hacked", *(f"session/{session_id}/{tab}" for tab in TABS)]
+    views = [
+        "",
+        "?as=cards&group=tag",
+        "?as=feed&feed=all",
+        "sessions",
+        "search?q=hacked",
+        *(f"session/{session_id}/{tab}" for tab in TABS),
+    ]
     views += [f"session/{session_id}/raw?file={name}" for name in ("state.json", "events.jsonl", "initial.json")]
     for view in views:
         page.goto(f"{appliance.url}/#/{view}")
         settled(page)
         expect(page.locator("#main")).to_contain_text("hacked")
+        page.evaluate("for (const each of document.querySelectorAll('#main details')) each.open = true")
         assert page.evaluate("window.hacked") is None, view
-    for event in http.get(f"/api/sessions/{session_id}/events?limit=60").json()["items"]:
+    for event in http.get(f"/api/sessions/{session_id}/events?limit=60").json()["items"][::5]:
         page.goto(f"{appliance.url}/#/session/{session_id}/log?entry={event['cursor']}")
         expect(page.locator(".detail .body > *").nth(1)).to_be_attached()
     settled(page)
@@ -1152,15 +836,6 @@ def test_no_script_that_was_logged_ever_runs(
         assert page.locator(element).count() == 0, element
 
 
-SPOOFS = [
-    "\x1b[2J\x1b[31mX\x1b[0m\x1b]0;T\x07",
-    "passwd\b\b\b\b\b\bSPOOF",
-    "safe \u202egnp.exe\u202c",
-    "a real command\rb",
-    "\x9b31mred\x9b0m",
-    "\u2066abc\u2069 \u200e",
-    "\x1bP1;2|payload\x1b\\after",
-]
 STEERS = r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]"
 SHOWN = """() => [...document.querySelectorAll(":not(script, style, template)")]
   .flatMap((each) => [...each.childNodes].filter((node) => node.nodeType === 3).map((node) => node.data)
@@ -1174,7 +849,14 @@ def test_nothing_that_was_logged_steers_the_screen(
     page: Page, appliance: Appliance, http: httpx.Client, session_id: str
 ) -> None:
     tell_with(http, session_id, SPOOFS)
-    views = ["", "sessions", "search?q=payload", *(f"session/{session_id}/{tab}" for tab in TABS)]
+    views = [
+        "",
+        "?as=cards&group=tag",
+        "?as=feed&feed=all",
+        "sessions",
+        "search?q=payload",
+        *(f"session/{session_id}/{tab}" for tab in TABS),
+    ]
     views += [f"session/{session_id}/raw?file={name}" for name in ("state.json", "events.jsonl", "initial.json")]
     events = http.get(f"/api/sessions/{session_id}/events?limit=60").json()["items"]
     assert re.search(STEERS, json.dumps(events, ensure_ascii=False).encode().decode("unicode_escape", "ignore"))

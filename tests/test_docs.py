@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections import Counter
 from collections.abc import Iterable
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
@@ -193,6 +194,12 @@ def test_an_upward_import_or_a_circle_would_be_noticed() -> None:
     assert imports(lazy, modules()) == {"sessionstore.web.api"}
     with pytest.raises(CycleError):
         TopologicalSorter({"a": {"b"}, "b": {"a"}}).prepare()
+
+
+def test_no_class_has_the_name_of_another() -> None:
+    found = modules()
+    named = [node.name for tree in found.values() for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
+    assert {name for name, number in Counter(named).items() if number > 1} == set()
 
 
 def test_every_module_says_what_it_is() -> None:

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sessionstore.adapters.claude_code import NATURAL_KEYS, Bounds, claude_code_events, drafts_of_line, snake_case
+from sessionstore.adapters.claude_code import NATURAL_KEYS, Limits, claude_code_events, drafts_of_line, snake_case
 from sessionstore.model.drafts import NAMED
 from sessionstore.model.problems import Problem
 
@@ -831,7 +831,7 @@ LINE_MEMBERS = st.dictionaries(
     LIKELY_TEXT | ANY_JSON,
     max_size=8,
 )
-BOUNDS = Bounds(1 << 20, lambda data: data)
+BOUNDS = Limits(1 << 20, lambda data: data)
 
 
 @settings(max_examples=400, deadline=None)

@@ -23,7 +23,7 @@ import pytest
 import websockets.sync.client
 
 from sessionstore.model.problems import Problem
-from sessionstore.web.bodies import Bodies, Body
+from sessionstore.web.bodies import Bodies, BodyUnderWay
 from tests import peers
 from tests.appliance import Appliance
 from tests.peers import dial, eventually, response_from
@@ -283,13 +283,13 @@ def test_a_stranger_is_refused_before_the_body_is_there(server: Appliance, path:
 def test_all_callers_together_have_a_bound() -> None:
     bodies = Bodies(32 * MIB)
     for caller in range(3):
-        Body(bodies, caller).grow(32 * MIB)
-    last = Body(bodies, "last")
+        BodyUnderWay(bodies, caller).grow(32 * MIB)
+    last = BodyUnderWay(bodies, "last")
     last.grow(20 * MIB)
     with pytest.raises(Problem, match="Too much is being sent"):
-        Body(bodies, "one more").grow(13 * MIB)
+        BodyUnderWay(bodies, "one more").grow(13 * MIB)
     last.let_go()
-    Body(bodies, "one more").grow(32 * MIB)
+    BodyUnderWay(bodies, "one more").grow(32 * MIB)
     assert (bodies.bytes, len(bodies.of)) == (128 * MIB, 4)
 
 

@@ -133,11 +133,13 @@ class Person:
         self.lost_to: dict[str, str | None] = {}
 
     async def live(self) -> None:
+        cursor = 0
         while True:
-            asks = (await self.store.told("/api/asks", limit=500))["items"]
-            for ask in [ask["askId"] for ask in asks if ask["canAnswer"]]:
+            page = await self.store.told("/api/asks", limit=200, cursor=cursor)
+            for ask in [ask["askId"] for ask in page["items"] if ask["canAnswer"]]:
                 if self.dice.random() < 0.5:
                     await self.answer(ask)
+            cursor = page["nextCursor"] or 0
             await asyncio.sleep(0.1)
 
     async def answer(self, ask: str) -> None:

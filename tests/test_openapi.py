@@ -16,7 +16,7 @@ from schemathesis.checks import CheckContext
 from schemathesis.config import SchemathesisConfig
 from schemathesis.core.transport import Response
 from schemathesis.engine import from_schema
-from schemathesis.engine.events import FatalError, NonFatalError, ScenarioFinished
+from schemathesis.engine.events import EngineEvent, FatalError, NonFatalError, ScenarioFinished
 from schemathesis.engine.recorder import ScenarioRecorder
 from schemathesis.generation.case import Case
 from schemathesis.hooks import HookContext
@@ -247,11 +247,16 @@ class Tried:
         self.failures: list[str] = []
         """What is not as it is described."""
         for event in from_schema(schema).execute():
-            if isinstance(event, NonFatalError | FatalError):
-                self.failures.append(f"{event}")
+            self.failures += failures_in(event)
             if isinstance(event, ScenarioFinished):
                 self.requests += len(event.recorder.interactions)
-                self.failures += failed_checks(event.recorder)
+
+
+def failures_in(event: EngineEvent) -> Iterator[str]:
+    if isinstance(event, NonFatalError | FatalError):
+        yield f"{event}"
+    if isinstance(event, ScenarioFinished):
+        yield from failed_checks(event.recorder)
 
 
 def failed_checks(recorder: ScenarioRecorder) -> Iterator[str]:
@@ -269,7 +274,7 @@ def test_the_server_answers_as_it_is_described(appliance: Appliance, seconds: fl
     growth = resident_bytes(appliance.process.pid) - memory
     print(f"{tried.requests:,} requests; memory {memory >> 20} MiB, grown by {growth >> 20} MiB")
     assert tried.failures == [], "\n\n".join(tried.failures)
-    assert tried.requests > 10 * seconds
+    assert tried.requests > 5 * seconds
     assert appliance.running
     assert growth < MOST_GROWTH
 
@@ -278,4 +283,6 @@ def test_an_untrue_description_is_found_out(appliance: Appliance) -> None:
     schema = described_by(appliance.url, seconds=10).include(path="/health")
     health = schema.raw_schema["paths"]["/health"]["get"]["responses"]["200"]
     health["content"]["application/json"]["schema"] = {"type": "array"}
-    assert any("/health" in failure for failure in Tried(schema).failures)
+    tried = from_schema(schema).execute()
+    assert any("/health" in failure for event in tried for failure in failures_in(event))
+    tried.stop()

@@ -21,8 +21,8 @@ PAGE = REPOSITORY / "dashboard"
 FILES = sorted(str(p.relative_to(REPOSITORY)) for p in PAGE.rglob("*") if p.suffix in (".js", ".css"))
 
 
-LATER = {"analytics", "figures", "session/detail", "session/lanes", "session/shares"} | {
-    f"session/{tab}" for tab in ("changes", "usage", "timeline", "log", "state", "goals", "agents", "raw")
+LATER = {"analytics", "figures", "search", "sessions", "welcome"} | {
+    str(path.relative_to(PAGE)).removesuffix(".js") for path in (PAGE / "session").glob("*.js")
 }
 """What is fetched when it is first opened."""
 AT_ONCE = 250_000

@@ -88,6 +88,8 @@ def test_active_sessions_say_what_they_are_at(http: httpx.Client, session_id: st
     act(http, session_id, type="prompt", prompt="Tidy up " + "x" * 400)
     act(http, session_id, type="tool_call", tool="Bash", input={"command": "make clean"})
     act(http, session_id, type="message_display", delta="Working on it")
+    for members in ({"error": "no"}, {"error": "No, use tabs", "rejected": True}):
+        http.post(f"/api/actions/{session_id}/responses", json={"type": "tool_error", **members}).raise_for_status()
     for status in ("completed", "pending"):
         http.post(f"/api/state/{session_id}/goals", json={"description": "d", "status": status}).raise_for_status()
     for agent in ("a", "b"):
@@ -98,11 +100,12 @@ def test_active_sessions_say_what_they_are_at(http: httpx.Client, session_id: st
     assert item["lastPrompt"] == ("Tidy up " + "x" * 400)[:300]
     assert item["lastAction"] == {"type": "tool_call", "tool": "Bash", "text": "make clean"}
     assert (item["goalsCompleted"], item["goals"], item["agentsActive"], item["agents"]) == (1, 2, 1, 2)
+    assert (item["errors"], new["errors"]) == (1, 0), "what a person rejected is none"
     assert (new["lastPrompt"], new["lastAction"], new["goalsCompleted"], new["agentsActive"]) == (None, None, 0, 0)
     plain = {name: value for name, value in item.items() if name not in DETAILS}
     assert plain == http.get(f"/api/sessions/{session_id}").json()["metadata"]
     assert len(http.get("/api/query/active", params={"limit": 1}).json()) == 1
-    assert_problem(http.get("/api/query/active", params={"limit": 501}), 422, "$.limit")
+    assert_problem(http.get("/api/query/active", params={"limit": 1001}), 422, "$.limit")
 
 
 def test_the_last_prompt_is_what_a_person_said(http: httpx.Client, session_id: str) -> None:
@@ -126,7 +129,7 @@ def test_no_agent_is_active_in_a_session_that_has_ended(http: httpx.Client, sess
     assert [item["agentsActive"] for item in items] == [0]
 
 
-DETAILS = ("lastPrompt", "lastAction", "end", "goalsCompleted", "agentsActive")
+DETAILS = ("lastPrompt", "lastAction", "end", "errors", "goalsCompleted", "agentsActive")
 
 
 def at_what(http: httpx.Client, session_id: str) -> Any:

@@ -267,6 +267,18 @@ def test_a_link_that_leads_nowhere_would_be_found(http: httpx.Client, link: str)
     assert Walk(http).is_broken(str(http.base_url.join(link)))
 
 
+def test_the_first_page_has_the_questions_by_topic_and_rows_have_names(http: httpx.Client, told: str) -> None:
+    page = http.get("/datasette/").text
+    topics = re.findall(r"<li><h2>(.*?)</h2>", page)
+    assert topics[0] == "Sessions" and "Failures" in topics
+    assert all(f'href="{question.path}">{question.title}</a>' in unescape(page) for question in questions().values())
+    assert "prefers-color-scheme: dark" in page
+    title = http.get(f"/api/sessions/{told}").json()["metadata"]["title"]
+    rows = unescape(http.get(f"/datasette/sessions/sessions?session_id={told}").text)
+    assert f'title="{told}">{title}</a>' in rows
+    assert f'title="{told}">{told[:8]}</a>' in http.get(f"/datasette/sessions/actions?session_id={told}").text
+
+
 def test_rows_lead_to_the_dashboard_and_the_page_back_to_it(http: httpx.Client, told: str) -> None:
     page = http.get(f"/datasette/sessions/tool_calls?session_id={told}").text
     assert f'href="/#/session/{told}/log"' in page

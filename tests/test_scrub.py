@@ -42,9 +42,13 @@ def say_everything(http: httpx.Client, session: str) -> None:
         http.patch(f"/api/state/{session}/goals/goal-1", json={"status": "completed"}),
         http.post(f"/api/state/{session}/agents", json={"type": "worker", "task": SECRET}),
         http.post(f"/api/actions/{session}", json={"type": "ask", "attention": {"reason": "input", "message": SECRET}}),
+        http.post(
+            f"/api/actions/{session}",
+            json={"type": "ask", "tool": SECRET, "attention": {"reason": SECRET, "message": SECRET}},
+        ),
         http.post(f"/api/sessions/{session}/finalize", json={"outcome": SECRET}),
     ]
-    assert [answer.status_code for answer in answers] == [201] + [200] * 9, [answer.text for answer in answers]
+    assert [answer.status_code for answer in answers] == [201] + [200] * 10, [answer.text for answer in answers]
 
 
 def has(folder: Path, text: str) -> list[Path]:
@@ -106,7 +110,7 @@ def test_nothing_is_left_of_it(store: Path) -> None:
     assert {"sessions.db", "events.jsonl", "state.json", "metadata.json", "index.json"} <= before
     told = export(store, "scrub", SECRET, "--literal")
     assert (told.returncode, SECRET in told.stdout + told.stderr) == (0, False), told
-    assert "first: 10 events" in told.stdout and "in 3 sessions are redacted" in told.stdout
+    assert "first: 11 events" in told.stdout and "in 3 sessions are redacted" in told.stdout
     assert has(store, SECRET) == has(store, "Plugh") == []
     assert is_done(export(store, "verify", "--full"))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import json
 import os
 import resource
@@ -18,10 +19,10 @@ import pytest
 
 import hook_agent
 from hook_agent import _Link
-from tests.agents import command, environment, hook, spool_in, stop_senders
+from tests.agents import command, environment, hook, run, senders_in, spool_in, stop_senders
 from tests.appliance import Appliance
 from tests.badlink import FAULTS, BadLink, Fake, Posted
-from tests.peers import eventually
+from tests.peers import eventually, most_resident_bytes
 
 ship: Any = hook_agent._beside("hook_agent_ship", "to ship")
 
@@ -134,6 +135,8 @@ def test_odd_content_comes_as_it_is(conversation: Conversation, kept: Kept, http
 def test_what_is_beside_it_comes_along(conversation: Conversation, kept: Kept, http: httpx.Client) -> None:
     (conversation.agents / "workflows" / "run").mkdir(parents=True)
     names = ("agent-a1", "workflows/run/agent-b2", "workflows/run/journal")
+    for odd in (".jsonl", "..jsonl", os.fsdecode(b"agent-\xff.jsonl"), "a\\b.jsonl", "agent-c3.txt"):
+        (conversation.agents / odd).write_text("{}\n")
     for name in names:
         (conversation.agents / f"{name}.jsonl").write_text(f'{{"of":"{name}"}}\n')
     meta = conversation.agents / "agent-a1.meta.json"
@@ -147,6 +150,7 @@ def test_what_is_beside_it_comes_along(conversation: Conversation, kept: Kept, h
     assert [kept(f"subagents/{name}") for name in names] == [f'{{"of":"{name}"}}\n'.encode() for name in names]
     conversation.begin()
     conversation.ship()
+    assert len(http.get(f"{conversation.address()}/subkeys").json()) == 4
     assert http.head(conversation.address("subagents/agent-a1.meta.json")).headers["x-generation"] == "2"
 
 
@@ -219,7 +223,6 @@ def test_all_of_it_comes_over_a_bad_link(appliance: Appliance, http: httpx.Clien
     with BadLink(appliance.port) as link:
         it = Conversation(tmp_path, link.url, "bad-link")
         it.hear()
-        it.shipper._files[str(it.path)] = ship.File(str(it.path), it.address())
         for number in range(60):
             it.write(b'{"n":%d,"text":"%s"}\n' % (number, b"x" * 300_000))
 
@@ -249,6 +252,15 @@ def test_a_store_that_was_away_gets_all_of_it(appliance: Appliance, http: httpx.
         assert http.get(it.address()).content == b"before\n"
         assert it.shipper.may_leave()
         it.links.pop().close()
+
+
+def test_that_not_all_of_it_could_be_delivered_is_said(tmp_path: Path) -> None:
+    env = environment(tmp_path, "http://127.0.0.1:9")
+    it = Conversation(tmp_path, "http://127.0.0.1:9", "s")
+    it.write(b"{}\n")
+    it.hear()
+    flushed = command("flush", env, "--timeout", "0.2")
+    assert flushed.returncode == 1 and "Not all of the transcripts is in the store yet.\n" in flushed.stdout
 
 
 @contextmanager
@@ -337,6 +349,8 @@ def test_no_other_file_is_opened(tmp_path: Path) -> None:
             it.hear(transcript_path=str(path) if isinstance(path, Path) else path)
             it.ship()
         it.hear(session_id="../s")
+        for odd in ("\ud800", "\0", 7):
+            it.hear(transcript_path=f"{projects}/{odd}/s.jsonl", known={"redact": odd})
         it.path.unlink()
         os.mkfifo(it.path)
         it.hear()
@@ -452,3 +466,50 @@ def test_own_patterns_are_taken_out_here_by_value_and_never_of_a_signed_part(
     assert http.get("/api/transcripts/-app/none").content == spared + lines + lines
     assert http.get("/api/transcripts/-app/unreadable").status_code == 404
     assert "SESSION_REDACT=/nowhere/patterns" in it.said[0]
+
+
+# ------------------------------------------------------------------------------------ how large
+
+ROOM = 48 << 20
+PEAK = """
+import sys
+{call}
+with open("/proc/self/status") as file:
+    print(file.read().partition("VmHWM:")[2].split()[0])
+"""
+EXPORT = PEAK.format(call="from export.__main__ import cli; cli(sys.argv[1:], standalone_mode=False)")
+RESTORE = PEAK.format(call="import hook_agent; hook_agent.main(sys.argv[1:])")
+
+
+def peak(code: str, env: dict[str, str], *arguments: str) -> int:
+    """The most bytes of memory that it had."""
+    return int(run(code, env, *arguments).split()[-1]) << 10
+
+
+@pytest.mark.long
+def test_two_hundred_megabytes_go_all_the_way_and_no_process_holds_them(tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    with Appliance(first) as server, httpx.Client(base_url=server.url, timeout=60) as http:
+        it = Conversation(tmp_path, server.url, "large")
+        line = json.dumps({"type": "assistant", "text": "words and more words " * 40}).encode() + b"\n"
+        it.write(line * (200_000_000 // len(line)))
+        env = environment(tmp_path, server.url, CLAUDE_PID=str(os.getpid()), SESSIONS_DIR=str(second))
+        before = most_resident_bytes(server.process.pid)
+        assert hook(json.dumps(it.payload()).encode(), env) == (0, b"", b"")
+        size = f"{it.path.stat().st_size}"
+        eventually(lambda: http.head(it.address()).headers.get("x-source-bytes") == size, within=120)
+        (sender,) = senders_in(tmp_path)
+        assert most_resident_bytes(sender) < ROOM
+        archive = tmp_path / "large.tar.gz"
+        with http.stream("GET", "/api/sessions/large/archive") as answer, archive.open("wb") as file:
+            for piece in answer.iter_bytes():
+                file.write(piece)
+        assert most_resident_bytes(server.process.pid) < before + ROOM
+        stop_senders(tmp_path)
+    assert peak(EXPORT, env, "restore", str(archive)) < ROOM
+    with Appliance(second) as server:
+        env["SESSION_SERVICE_URL"] = server.url
+        back = tmp_path / "back"
+        env |= {"CLAUDE_CONFIG_DIR": str(back), "CLAUDE_CODE_PROJECT_DIR_NAME": "-app"}
+        assert peak(RESTORE, env, "restore", "--session", "large") < ROOM
+    assert filecmp.cmp(back / "projects" / "-app" / "large.jsonl", it.path, shallow=False)

@@ -22,8 +22,6 @@ from tests.appliance import Appliance, ServerError
 from tests.databases import Database, drafted
 from tests.test_wal import begin_to_read
 
-pytestmark = pytest.mark.usefixtures("cold")
-
 SEEDS = range(int(os.environ.get("DAMAGES", 72)) // 6)
 """Of each of the six kinds of damage."""
 PAGE = 4096

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import gzip
 import json
+import socket
+import struct
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from google.protobuf import json_format
 from opentelemetry.exporter.otlp.proto.http import Compression
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -306,6 +311,75 @@ def test_a_token_may_come_as_exporters_write_it(folder: Path) -> None:
     with Appliance(folder, {"SESSIONS_INGEST_TOKEN": token}) as server, httpx.Client(base_url=server.url) as http:
         for said, status in (("Bearer%20", 200), ("Bearer ", 200), ("Bearer%2", 401), ("", 401)):
             assert post(http, "logs", {}, authorization=f"{said}{token}").status_code == status, said
+
+
+def test_all_forms_that_the_specification_shows_are_read(http: httpx.Client) -> None:
+    """As its examples have them: times as numbers, ids in capitals, all kinds of values, maps with and without."""
+    trace = "5B8EFFF798038103D269B633813FC60C"
+    own = {"text": "a", "truth": True, "whole": 10, "broken": 637.5, "list": ["many", "values"], "map": {"a.key": "x"}}
+    record = {"timeUnixNano": NOON, "observedTimeUnixNano": NOON, "severityText": "Information", "traceId": trace}
+    record |= {"spanId": "EEE19B7EC3C1B174", "body": value("Something"), "attributes": pairs(own)}
+    event = {"timeUnixNano": str(NOON), "traceId": trace.lower(), "severityNumber": 9, "eventName": "page_view"}
+    event |= {"body": {"kvlistValue": pairs({"type": 0, "url": "https://example.org"})}}
+    body = {"resourceLogs": [{"scopeLogs": [{"logRecords": [record, event]}]}]}
+    assert post(http, "logs", body).json() == {}
+    first, second = http.get(f"/api/actions/trace-{trace.lower()}").json()
+    assert (first["text"], first["attributes"]) == ("Something", own)
+    assert (second["name"], second["text"]) == ("page_view", {"type": 0, "url": "https://example.org"})
+    gauge = {"name": "my.gauge", "gauge": {"dataPoints": [{"asDouble": 10, "timeUnixNano": NOON}]}}
+    histogram = {"name": "gen_ai.client.token.usage", "histogram": {"aggregationTemporality": 1, "dataPoints": []}}
+    point = {"count": 3, "sum": 3, "bucketCounts": [1, 1, 1], "explicitBounds": [1], "timeUnixNano": NOON}
+    point |= {"attributes": pairs({"session.id": f"trace-{trace.lower()}", "gen_ai.token.type": "input"})}
+    histogram["histogram"] = {"aggregationTemporality": 1, "dataPoints": [point]}
+    assert post(http, "metrics", metrics(gauge, histogram)).json() == {}
+    assert usage_of(http, f"trace-{trace.lower()}")["total"]["totalTokens"] == 3
+
+
+def in_protobuf(signal: str, body: Any) -> bytes:
+    kind = ExportLogsServiceRequest if signal == "logs" else ExportTraceServiceRequest
+    return bytes(json_format.Parse(json.dumps(body), kind()).SerializeToString())
+
+
+def nested(depth: int, core: Any) -> Any:
+    return {"arrayValue": {"values": [nested(depth - 1, core)]}} if depth else core
+
+
+@pytest.mark.parametrize(("depth", "status"), [(40, 200), (100, 400)])
+def test_what_is_nested_too_deep_is_refused_whole(http: httpx.Client, session: str, depth: int, status: int) -> None:
+    body = logs({"event.name": "a", "session.id": session}, {"event.name": "b", "session.id": session}, scope="mine")
+    records = body["resourceLogs"][0]["scopeLogs"][0]["logRecords"]
+    if depth < 50:  # as JSON it is deeper than that
+        records[1]["attributes"].append({"key": "deep", "value": nested(depth, value("x"))})
+        packed = in_protobuf("logs", body)
+    else:
+        wire = within(0x0A, b"x")
+        for _ in range(depth):
+            wire = within(0x2A, within(0x0A, wire))
+        attribute = within(0x32, within(0x0A, b"deep") + within(0x12, wire))
+        packed = in_protobuf("logs", body) + within(0x0A, within(0x12, within(0x12, attribute)))
+    assert post(http, "logs", packed, **{"content-type": PROTOBUF}).status_code == status
+    kept = http.get(f"/api/actions/{session}")
+    assert (len(kept.json()) if status == 200 else kept.status_code) == (2 if status == 200 else 404)
+
+
+def test_what_is_no_number_is_none(http: httpx.Client, session: str) -> None:
+    used: dict[str, Any] = {"gen_ai__usage__input_tokens": 1.5, "gen_ai__usage__output_tokens": 5}
+    told = span(1, "chat", gen_ai__operation__name="chat", operation__cost=2.5, **used)
+    body = spans(told | {"endTimeUnixNano": "1"}, session_id=session)
+    packed = in_protobuf("traces", body).replace(struct.pack("<d", 1.5), struct.pack("<d", float("nan")))
+    packed = packed.replace(struct.pack("<d", 2.5), struct.pack("<d", float("-inf")))
+    assert post(http, "traces", packed, **{"content-type": PROTOBUF}).status_code == 200
+    total = usage_of(http, session)["total"]
+    assert (total["totalTokens"], total["costUsd"], total["unpricedRequests"]) == (5, None, 1)
+
+
+def test_another_protocol_at_the_port_is_told_so(appliance: Appliance, http: httpx.Client) -> None:
+    """gRPC speaks HTTP/2, and waits for no answer of HTTP/1."""
+    with socket.create_connection(("127.0.0.1", appliance.port), timeout=10) as connection:
+        connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(9))
+        answer = b"".join(iter(lambda: connection.recv(4096), b""))
+    assert answer.startswith((b"HTTP/1.1 4", b"HTTP/1.1 505")), answer
+    assert http.get("/health").status_code == 200
 
 
 def test_protobuf_is_answered_in_protobuf(http: httpx.Client) -> None:

@@ -17,7 +17,7 @@ import pytest
 
 from sessionstore.store import checkpoints, material
 from sessionstore.store.intake import PART
-from sessionstore.store.material import PIECE, Key, Said
+from sessionstore.store.material import PIECE, Key, Provenance
 from tests.appliance import Appliance
 from tests.databases import Database, drafted
 from tests.peers import eventually, resident_bytes
@@ -384,8 +384,8 @@ def test_what_belongs_to_no_session_goes_some_time_after_its_last_change(tmp_pat
     database.append(drafted("action", "s", {"type": "x"}))
     connection = database.connection
     for key, session_id in (("a", None), ("b", "s"), ("c", "gone"), ("d", None)):
-        material.begin(connection, Key("f", key), Said(session_id=session_id), now=2 if key == "d" else 1)
-        checkpoints.begin(connection, key, Said(session_id=session_id), now=2 if key == "d" else 1)
+        material.begin(connection, Key("f", key), Provenance(session_id=session_id), now=2 if key == "d" else 1)
+        checkpoints.begin(connection, key, Provenance(session_id=session_id), now=2 if key == "d" else 1)
     assert material.expire(connection, before=2) == 4
     assert [found is not None for found in (material.find(connection, Key("f", key)) for key in "abcd")] == [
         *(False, True, False, True)

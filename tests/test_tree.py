@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
-from itertools import count
+from itertools import count, product
 from pathlib import Path
 from typing import Any, get_args
 
@@ -26,7 +26,7 @@ from sessionstore.store.schema import migrate
 from tests.appliance import REPOSITORY, Appliance
 from tests.databases import Database, drafted
 from tests.peers import eventually
-from tests.repeats import repeated
+from tests.repeats import marked, repeated
 from tests.test_database import aged, with_goals_and_a_wait
 from tests.trees import (
     apply,
@@ -409,6 +409,10 @@ PLANTS = [
 ]
 
 
+OFTENER = [(plant, False) for plant in PLANTS if plant not in (plant_link_to_folder, plant_second_name)]
+"""Into a new tree the others, too, go in `make test-long`."""
+
+
 def make_outside(folder: Path) -> dict[str, Any]:
     """Something to be left alone: what it is, and when it was last changed."""
     (folder / "outside" / "folder").mkdir(parents=True)
@@ -431,9 +435,8 @@ def replace(path: Path) -> None:
         path.rename(path.with_name(f"{path.name}-before"))
 
 
-@pytest.mark.parametrize("is_there", [False, True], ids=["new", "there"])
-@pytest.mark.parametrize("plant", PLANTS)
 @pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("plant", "is_there"), marked(list(product(PLANTS, [True, False])), long=OFTENER))
 def test_nothing_that_is_planted_has_anything_written_outside(
     database: Database, name: str, plant: Callable[[Path, Path], None], is_there: bool
 ) -> None:

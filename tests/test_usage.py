@@ -6,14 +6,15 @@ import json
 import random
 import sqlite3
 from collections.abc import Iterator
-from itertools import count
+from itertools import count, permutations
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from sessionstore.prices import MEMBERS, Prices, Tokens, own_prices
+from sessionstore.prices import MEMBERS, Prices, TokenCounts, own_prices
+from sessionstore.settings import BadSetting, read_settings
 from sessionstore.store.schema import open_writer
 from tests.appliance import Appliance, ServerError
 from tests.test_events import batch, events_of, line
@@ -52,7 +53,7 @@ def total_of(http: httpx.Client, session_id: str) -> Any:
 
 def priced(*tokens: int, model: str = SONNET, provider: str | None = None, speed: str | None = None) -> float | None:
     at = "2026-11-01T12:00:00.000Z"
-    return Prices().of(Tokens(*tokens), model, provider=provider, at=at, speed=speed).usd
+    return Prices().of(TokenCounts(*tokens), model, provider=provider, at=at, speed=speed).usd
 
 
 @pytest.mark.parametrize(
@@ -98,7 +99,7 @@ def test_own_prices_come_first() -> None:
     prices = Prices(own)
 
     def of(model: str, provider: str | None = None) -> Any:
-        return prices.of(Tokens(10, 10, 10), model, provider=provider, at="2026-11-01T00:00:00.000Z", speed=None)
+        return prices.of(TokenCounts(10, 10, 10), model, provider=provider, at="2026-11-01T00:00:00.000Z", speed=None)
 
     assert of("model-x") == (pytest.approx(40e-6), "own", "SESSIONS_PRICES"), "a cache costs what input costs"
     assert of("claude-sonnet-4-5", "gate").source == "own"
@@ -109,14 +110,19 @@ def test_own_prices_come_first() -> None:
     ("text", "why"),
     [("{", "truncated"), ("[]", "object"), ('{"m": {"input": -1, "output": 1}}', "from 0"), ('{"m": {"in": 1}}', "in")],
 )
-def test_a_bad_file_of_prices_stops_the_start_and_is_named(tmp_path: Path, text: str, why: str) -> None:
+def test_a_bad_file_of_prices_is_named(tmp_path: Path, text: str, why: str) -> None:
     (tmp_path / "prices.json").write_text(text)
+    with pytest.raises(BadSetting) as refused:
+        read_settings({"SESSIONS_PRICES": str(tmp_path / "prices.json")})
+    assert "SESSIONS_PRICES" in str(refused.value) and why in str(refused.value)
+
+
+def test_a_bad_file_of_prices_stops_the_start(tmp_path: Path) -> None:
     with (
-        pytest.raises(ServerError) as refused,
+        pytest.raises(ServerError, match="SESSIONS_PRICES") as refused,
         Appliance(tmp_path / "f", {"SESSIONS_PRICES": str(tmp_path / "prices.json")}),
     ):
         pass
-    assert "SESSIONS_PRICES" in str(refused.value) and why in str(refused.value)
     assert "Traceback" not in str(refused.value)
 
 
@@ -385,6 +391,29 @@ def test_a_conversation_that_is_shipped_again_is_counted_once(http: httpx.Client
     for name in ("one", "again"):
         ship(http, shipping, answer_of(shipping, 1), answer_of(shipping, 2), name=f"{shipping}-{name}")
     assert usage_of(http, shipping)["total"]["requests"] == 2
+
+
+def test_the_same_requests_in_three_files_after_resume_and_fork_are_counted_once(
+    http: httpx.Client, session: str
+) -> None:
+    """Whichever is shipped first: in the session, in another file of it, in a fork with one request of its own."""
+    for order in range(6):
+        name, fork = f"{session}-{order}", f"{session}-{order}-fork"
+        for number, who in enumerate((name, fork)):
+            batch(http, line(who, data={"type": "prompt"}, timestamp=f"2026-11-30T0{7 + number}:00:00Z"))
+        said = [answer_of(name, number) for number in (1, 2, 3)]
+        files: list[tuple[str, str, list[Any]]] = [
+            (name, name, said),
+            (name, f"{name}-resumed", said),
+            (fork, fork, [*said, answer_of(fork, 4)]),
+        ]
+        for who, file, lines in permuted(files, order):
+            ship(http, who, *lines, name=file)
+        assert [usage_of(http, who)["total"]["requests"] for who in (name, fork)] == [3, 1], order
+
+
+def permuted(files: list[Any], order: int) -> list[Any]:
+    return list([*permutations(files)][order])
 
 
 # --------------------------------------------------------------- sums and their rows

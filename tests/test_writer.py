@@ -19,6 +19,8 @@ from sessionstore.model.problems import Problem
 from sessionstore.settings import Settings
 from sessionstore.store import writer as writing
 from sessionstore.store.appender import Appended, Appender
+from sessionstore.store.disk import Disk
+from sessionstore.store.folder import Ground
 from sessionstore.store.maintenance import index_search
 from sessionstore.store.schema import open_writer
 from sessionstore.store.search import Narrowed
@@ -144,7 +146,7 @@ def test_one_bad_write_in_a_group_fails_alone(folder: Path) -> None:
             assert failures(results) == [409, 422, 500, 404]
             assert [result.event.seq for result in results[1::2]] == [2, 3, 4, 5]
             assert store.writer.commits == commits + 2
-            assert (store.writer.failures, store.why_not_ready()) == (0, None)
+            assert (store.writer.counts.failures, store.why_not_ready()) == (0, None)
 
     run(test)
 
@@ -192,7 +194,7 @@ def test_what_is_committed_again_is_counted_once(folder: Path) -> None:
                 futures = [store.writer.submit(writes(draft)) for draft in group]
             results = await answers(futures)
             assert failures(results) == [422, 404, 422, 422]
-            assert store.writer.tally == {"duplicate": 1, "422": 3, "404": 1}
+            assert store.writer.counts.tally == {"duplicate": 1, "422": 3, "404": 1}
 
     run(test)
 
@@ -208,7 +210,7 @@ def test_what_is_not_committed_is_not_counted(folder: Path) -> None:
                 again = writes(drafted("action", "s", {"type": "x"}, event_id="e"))
                 futures = [store.writer.submit(again), store.writer.submit(breaks)]
             assert failures(await answers(futures)) == [500, 500]
-            assert store.writer.tally == {}
+            assert store.writer.counts.tally == {}
 
     run(test)
 
@@ -251,7 +253,8 @@ def test_what_is_published_is_committed_and_in_the_order_of_cursors(folder: Path
             published.extend(event.cursor for event in events)
             missing.extend(event.cursor for event in events if event.cursor > head)
 
-        writer = Writer(path, publish=publish, ids=(f"e{n}" for n in range(10_000)))
+        disk, ground = Disk(path.parent), Ground(path.parent)
+        writer = Writer(path, publish=publish, ids=(f"e{n}" for n in range(10_000)), disk=disk, ground=ground)
         await writer.start()
         answered: list[int] = []
 
@@ -280,7 +283,8 @@ def test_a_publisher_that_fails_leaves_nobody_waiting(folder: Path) -> None:
         def publish(events: list[Event]) -> None:
             raise LookupError("nobody listens")
 
-        writer = Writer(folder / "sessions.db", publish=publish, ids=(f"e{n}" for n in range(100)))
+        ids, disk, ground = (f"e{n}" for n in range(100)), Disk(folder), Ground(folder)
+        writer = Writer(folder / "sessions.db", publish=publish, ids=ids, disk=disk, ground=ground)
         await writer.start()
         assert (await writer.append(word())).event.cursor == 2
         assert is_idle(writer)
@@ -548,8 +552,8 @@ def test_a_database_that_cannot_be_opened_again_is_tried_until_it_can(folder: Pa
             real, store.writer.path = store.writer.path, tmp_path / "nowhere" / "sessions.db"
             assert failures(await answers([store.writer.submit(breaks)])) == [503]
             assert failures(await answers([store.writer.submit(writes(word()))])) == [503]
-            failed = store.writer.failures
-            await until(lambda: store.writer.failures > failed)
+            failed = store.writer.counts.failures
+            await until(lambda: store.writer.counts.failures > failed)
             assert store.writer.thread.is_alive()
             assert "unable to open" in (store.why_not_ready() or "")
             store.writer.path = real
@@ -592,7 +596,7 @@ def test_a_chore_that_fails_is_tried_again(folder: Path, monkeypatch: pytest.Mon
     async def test() -> None:
         async with store_in(folder) as store:
             appended = await store.writer.append(word())
-            await until(lambda: store.writer.failures == 2)
+            await until(lambda: store.writer.counts.failures == 2)
             await until(lambda: store.writer.searched == appended.event.cursor)
             assert store.why_not_ready() is None
 

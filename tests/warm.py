@@ -3,7 +3,7 @@
 Starting the server takes half a second of a processor, two thirds of it for imports and the routes, each time the same.
 Here one process has them, waits, and forks: what runs in the fork is the program from its first line on, with the
 environment, files and umask that it is given. What changes how Python itself runs (LD_PRELOAD, PYTHONPATH, a command
-in front) starts it from nothing, as do the tests of starting and ending: the fixture `cold`.
+in front) starts it from nothing, as do the tests of starting and ending (the fixture `cold`).
 """
 
 from __future__ import annotations
@@ -163,6 +163,7 @@ def warm_up() -> None:
 
     assert export.__main__.cli
     app.create_app(Settings(directory=Path("/nowhere")))
+    assert threading.active_count() == 1  # a fork has one thread alone
     gc.collect()
     gc.freeze()
 

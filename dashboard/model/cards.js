@@ -1,7 +1,8 @@
 /* The whole store as a fold over its feed: cards of sessions, counts, the newest lines. */
 import vocabulary from "../vocabulary.js";
-import { NAMES, PROMPTS, agentName, endText, face, isMachineMade, named, telling, toolGist, toolName, words } from "./faces.js";
-import { ENDED, FEED, first, isObject, lastPart, oneLine, plain, shortId, spoken, text } from "./words.js";
+import { NAMES, PROMPTS, agentName, endText, isMachineMade, named, telling, toolGist, toolName, words } from "./faces.js";
+import { fedWith } from "./feed.js";
+import { first, isObject, lastPart, oneLine, plain, shortId, spoken, text } from "./words.js";
 
 export const EMPTY = { cursor: null, cards: new Map(), names: new Map(), stats: null, feed: [], missing: 0, stale: false };
 
@@ -20,14 +21,7 @@ export function reduceAll(state, events) {
   if (!fresh.length) return state;
   const cards = new Map(state.cards), names = fresh.reduce(named, new Map(state.names));
   for (const event of fresh) foldCard(cards, event);
-  const feed = [...fresh.slice(-FEED).map((event) => feedLine(event, names)).reverse(), ...state.feed].slice(0, FEED);
-  return { ...state, cursor: fresh.at(-1).cursor, cards, names, feed, stats: countedIn(state.stats, fresh), stale: true };
-}
-
-function feedLine(event, names) {
-  const { kind, icon, title, text } = face(event, names);
-  return { cursor: event.cursor, sessionId: event.sessionId, userId: event.userId, type: event.type, time: event.timestamp, kind, icon,
-    title, text: oneLine(text) };
+  return { ...state, cursor: fresh.at(-1).cursor, cards, names, feed: fedWith(state.feed, fresh), stats: countedIn(state.stats, fresh), stale: true };
 }
 
 /** What is certain at once; the rest (a status that depends on more) comes with the next answer of the server. */
@@ -60,7 +54,7 @@ const stepOf = (data) => ({ type: data.type, tool: data.tool ?? null, text: oneL
    prompt where the reason is `input`. The server has the last word on what is open. */
 
 /** The questions that are open, as the metadata has them. */
-const asksOf = ({ attention }) => !attention || attention.reason === "input" ? []
+export const asksOf = ({ attention }) => !attention || attention.reason === "input" ? []
   : [attention, ...(Array.isArray(attention.others) ? attention.others.filter(isObject) : [])];
 function waitingFor(card, asked) {
   const [oldest, ...others] = asked;
@@ -101,28 +95,12 @@ function countedIn(stats, events) {
   return { ...stats, events: stats.events + events.length, eventsToday: stats.eventsToday + events.length, eventsPerMinute: minutes };
 }
 
-/** The server's answer laid over the state; what an event has told since then stays until the next answer. */
+/** The server's answer, and over it what events have told since. */
 export function loaded(state, { cards, stats }) {
-  const known = new Map(cards.map((card) => {
-    const held = state.cards.get(card.sessionId);
-    return [card.sessionId, held && held.lastCursor > card.lastCursor ? held : card];
-  }));
-  return { ...state, cards: known, stats, stale: [...known.values()].some((card) => !cards.includes(card)) };
+  const known = new Map(cards.map((card) => [card.sessionId, card])), newer = state.feed.filter(({ cursor, sessionId }) => cursor > (known.get(sessionId)?.lastCursor ?? Infinity));
+  for (const event of newer.reverse()) foldCard(known, event);
+  return { ...state, cards: known, stats, stale: newer.length > 0 };
 }
-
-/** Whether it waits for the next prompt only: nothing is held up by that. */
-const isDone = (card) => card.attention?.reason === "input";
-export const lists = (state) => {
-  const cards = [...state.cards.values()];
-  const isPinned = (card) => card.pinned === true, newest = (a, b) => isPinned(b) - isPinned(a) || b.lastCursor - a.lastCursor;
-  return {
-    waiting: cards.filter((card) => card.status === "waiting")
-      .sort((a, b) => isDone(a) - isDone(b) || text(a.attention?.since).localeCompare(text(b.attention?.since))),
-    active: cards.filter((card) => card.status === "active")
-      .sort((a, b) => isPinned(b) - isPinned(a) || text(b.created).localeCompare(text(a.created))),
-    over: cards.filter((card) => [...ENDED, "lost"].includes(card.status)).sort(newest),
-  };
-};
 export const webhooksLine = ({ status, pending }) => `Webhooks: ${status}${pending ? `, ${pending} waiting` : ""}`;
 /** What a webhook's row says, but for its state. */
 export function webhookRow({ name, place, on, rules, delivered, pending, lastDelivery }) {
@@ -131,8 +109,6 @@ export function webhookRow({ name, place, on, rules, delivered, pending, lastDel
   const told = lastDelivery ? lastDelivery.replace("T", " ").replace(/\.\d+Z$/, " UTC") : "never";
   return [`${name} (${place})`, [...on, quiet, same].filter(Boolean).join(", "), String(delivered), String(pending), told];
 }
-export const tiles = ({ stats }) => stats && { waiting: stats.sessions.waiting ?? 0, active: stats.sessions.active ?? 0,
-  lost: stats.sessions.lost ?? 0, failed: stats.sessions.failed ?? 0, today: stats.eventsToday };
 export const title = (waiting, name) => `${waiting ? `(${waiting}) ` : ""}${name ? `${oneLine(name)} · ` : ""}Session store`;
 
 /** What a person knows a session by, the same everywhere: its title, else the project and the user, else its id. */
@@ -172,14 +148,4 @@ export function step(card) {
   const { lastAction } = card, phase = card.phase === "initialization" ? "" : oneLine(card.phase);
   const done = lastAction && [lastAction.tool ? toolName(lastAction.tool) : words(lastAction.type), oneLine(lastAction.text)];
   return oneLine(card.currentStep) || (done ? done.filter(Boolean).join(": ") : "") || phase;
-}
-
-export const FEED_KINDS = { __proto__: null, "": "Everything", talk: "Prompts, answers", tool: "Tools", wait: "Asks", error: "Errors",
-  session: "Sessions", state: "State, goals, agents" };
-const KINDS = { __proto__: null, talk: ["prompt", "answer", "says"], tool: ["tool", "edit", "agent"], wait: ["wait"], error: ["error"],
-  session: ["session"], state: ["state", "goal", "agent"] };
-export function feedShown(feed, { kind = "", words = "" }) {
-  const sought = words.toLowerCase();
-  return feed.filter((line) => (!KINDS[kind] || KINDS[kind].includes(line.kind))
-    && (!sought || `${line.sessionId} ${line.userId} ${line.title} ${line.text}`.toLowerCase().includes(sought)));
 }

@@ -1,4 +1,4 @@
-/* What came of it: edits put together to files, tests, commits, pull requests; failures that are alike; money in words. */
+/* What came of a session: edits put together to files, tests, commits, pull requests; and money in words. */
 import { diffLines, patchLines } from "./documents.js";
 import { count, isObject, lastPart, oneLine, text } from "./words.js";
 
@@ -63,17 +63,6 @@ function near(lines) {
   const keep = new Set(lines.flatMap((line, place) => line.sign === " " ? [] : [-3, -2, -1, 0, 1, 2, 3].map((by) => place + by)));
   return lines.flatMap((line, place) => !keep.has(place) ? [] : keep.has(place - 1) || place === 0 ? [line]
     : [{ sign: "@", text: `line ${line.new ?? line.old}`, old: null, new: null }, line]);
-}
-
-/** Failures whose first lines differ in numbers, ids and quoted names only, put together; the most often first. */
-export function alike(rows) {
-  const same = ({ kind, line }) => `${kind} ${text(line).replace(/0x[0-9a-f]+|[0-9a-f]{8,}|\d+/gi, "#").replace(/(["'`])[^"'`]{1,200}\1/g, "'…'").replace(/(?:\/[\w.#-]+){2,}/g, "/…")}`;
-  const names = (own, name) => [...new Set(own.flatMap((row) => text(row[name]).split(",")))];
-  return [...Map.groupBy(rows, same).values()].map((own) => {
-    const newest = own.reduce((a, b) => a.cursor > b.cursor ? a : b);
-    return { ...newest, times: own.reduce((all, row) => all + row.times, 0), sessions: names(own, "session_ids").length, users: names(own, "users"),
-      first: own.map((row) => row.first).sort()[0] };
-  }).sort((a, b) => b.times - a.times || b.cursor - a.cursor);
 }
 
 /** What one types to go on with a session of Claude Code: in its container, if it has one, else in its folder. */

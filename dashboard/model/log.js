@@ -26,8 +26,8 @@ function joined(old, fresh) {
 /** The rows of a log: a call and its result are one, an agent's end knows when that run of it began, and what cannot end
     any more is cancelled. What the log does not have may be said: `names`, and whether the session is `over`, or sits
     at its prompt (`idle`), after all that is there. */
-export function rowsOf(log, { names = new Map(), over = false, idle = false } = {}) {
-  const rows = [], calls = new Map(), runs = new Map(), open = new Set(), known = log.events.reduce(named, new Map(names));
+export function rowsOf(log, { names = new Map(), known = log.events.reduce(named, new Map(names)), over = false, idle = false } = {}) {
+  const rows = [], calls = new Map(), runs = new Map(), open = new Set();
   let speech = null;      // the row of a message that may still grow
   for (const event of log.events) {
     const { type, data } = event, own = data.toolUseId && callOf(calls, event, log.begins);

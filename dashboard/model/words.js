@@ -31,6 +31,10 @@ export function ago(ms) {
 export const bytes = (n) => n < 1024 ? `${n} B` : n < 1 << 20 ? `${(n / 1024).toFixed(0)} KB` : n < 1 << 30 ? `${(n / (1 << 20)).toFixed(1)} MB`
   : `${(n / (1 << 30)).toFixed(1)} GB`;
 export const count = (n) => Number(n ?? 0).toLocaleString("en-US");
+/** A number in three digits or so: 950, 1.2k, 34k, 1.2M. */
+export const figure = (n) => n < 1000 ? String(Math.round(n)) : n < 999_500 ? `${n < 9950 ? (n / 1000).toFixed(1) : Math.round(n / 1000)}k` : `${(n / 1e6).toFixed(n < 9.95e6 ? 1 : 0)}M`;
+/** What something cost; what has no price is never 0. */
+export const money = (cost) => !cost ? "" : typeof cost.usd !== "number" ? cost.unpricedRequests ? "unpriced" : "" : `$${cost.usd.toFixed(cost.usd < 100 ? 2 : 0)}${cost.unpricedRequests ? "+" : ""}`;
 export const few = (n, one, many = `${one}s`) => `${count(n)} ${n === 1 ? one : many}`;
 export const millis = (time) => Date.parse(time);
 
@@ -75,7 +79,7 @@ export const first = (owner, ...names) => isObject(owner) ? names.map((name) => 
 export const lastPart = (path) => text(path).split(/[/\\]/).filter(Boolean).at(-1) ?? "";
 /** Markdown in a line, without its marks. */
 export const unmarked = (value) => oneLine(value).replace(/(?:^|\s)(?:#{1,6}|[>*+-]|\d+[.)]) (?=\S)|\*\*|~~|`+/g, (mark) => /^\s/.test(mark) ? " " : "")
-  .replace(/!?\[([^\[\]]{0,300})\]\([^()\s]{1,500}\)/g, "$1");
+  .replace(/(?<![\w*])\*([^*\s][^*]{0,200})\*(?![\w*])/g, "$1").replace(/!?\[([^\[\]]{0,300})\]\([^()\s]{1,500}\)/g, "$1");
 /** Text in lines, as a terminal prints it: a return begins one, too. */
 export const plain = (value) => forPeople(text(value).replace(/\r+\n?/g, "\n"));
 /** Whether nothing is said: an empty error is none. */

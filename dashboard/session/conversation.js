@@ -2,15 +2,15 @@
    Messages stand in chunks of which only those near to what is seen are made. */
 import { asked, of, query } from "../api.js";
 import { pre, prose, toolBlocks } from "../blocks.js";
-import { button, clock, el, failure, fullDays, link, make, slot, svg, template, timeText } from "../dom.js";
+import { button, el, failure, fullDays, link, refill, slot, svg, template, timeText } from "../dom.js";
 import * as Model from "../model.js";
-import { count, few, isObject, lasting, millis, oneLine, text } from "../model.js";
+import { count, few, lasting, millis, oneLine, text } from "../model.js";
 import { route, schedule, sessionHash, turn } from "../route.js";
 import { nameOfAgent } from "./who.js";
 import { spanChip } from "./head.js";
 import { Minimap } from "./minimap.js";
 
-const CHUNK = 12, FIRST = 60, PAGE = 500, MOST = 20_000;      // messages
+const CHUNK = 8, FIRST = 60, PAGE = 500, MOST = 20_000;      // messages
 
 /** What the server gave of a conversation, page by page, put together. */
 class Pages {
@@ -54,11 +54,17 @@ export default class ConversationTab {
     this.map = new Minimap(session, this.on("map"), (time) => this.toTime(time));
     this.sight = new IntersectionObserver((seen) => { for (const { isIntersecting, target } of seen) if (isIntersecting) this.fillChunk(target); },
       { root: this.scroller, rootMargin: "900px 0px" });
-    this.scroller.addEventListener("scroll", () => { this.isAtEnd = this.scroller.scrollTop + this.scroller.clientHeight > this.scroller.scrollHeight - 40;
-      this.map.see(this.inSight()); }, { passive: true });
+    this.scroller.addEventListener("scroll", () => { this.seeing ??= setTimeout(() => this.see(), 100); }, { passive: true });
     this.growth = new ResizeObserver(() => { if (this.isAtEnd) this.toEnd(); });
     this.growth.observe(this.list);
     this.isAtEnd = !session.isOver();
+  }
+  /** Where one has come to; not with each picture of a scroll, for to ask costs a layout. */
+  see() {
+    const { scroller } = this;
+    this.seeing = null;
+    this.isAtEnd = scroller.scrollTop + scroller.clientHeight > scroller.scrollHeight - 40;
+    this.map.see(this.inSight());
   }
   on(name) { return slot(this.place, name); }
   leave() { this.sight.disconnect(); this.growth.disconnect(); this.map.leave(); this.isLeft = true; }
@@ -89,9 +95,9 @@ export default class ConversationTab {
     const { messages, more, from } = this.pages, shown = this.chunks.reduce((sum, chunk) => sum + chunk.messages.length, 0);
     this.on("said").textContent = this.asking && !messages.length ? "Loading …" : `${shown === messages.length ? "" : `${count(shown)} of `}${few(messages.length, "message")}${
       more && !this.asking ? ", and more" : ""}${from === "events" ? ", as far as hooks and events tell" : ""}`;
-    this.on("agent").replaceChildren(...spanChip(), ...(agent ? [el("span", "tag", nameOfAgent(this.session, agent)), button("All", () => turn({ agent: "" }))] : []));
-    this.on("none").replaceChildren(...(this.error ? [failure(this.error.message, () => this.more())] : shown || this.asking ? []
-      : [el("p", "empty", messages.length ? "No message is like that." : "Nothing was said yet. ", link(sessionHash(this.session.id, "log"), "The log has what was logged."))]));
+    refill(this.on("agent"), `${agent} ${span}`, () => [...spanChip(), ...(agent ? [el("span", "tag", nameOfAgent(this.session, agent)), button("All", () => turn({ agent: "" }))] : [])]);
+    refill(this.on("none"), `${this.error?.message} ${shown || this.asking} ${messages.length}`, () => this.error ? [failure(this.error.message, () => this.more())] : shown || this.asking ? []
+      : [el("p", "empty", messages.length ? "No message is like that." : "Nothing was said yet. ", link(sessionHash(this.session.id, "log"), "The log has what was logged."))]);
     this.map.draw();
   }
 
@@ -162,16 +168,10 @@ export default class ConversationTab {
     const all = this.all(), found = all.findLast((message) => millis(message.at) <= time) ?? all[0];
     if (found) this.toMessage(found);
   }
+  /** The times of the first and the last message that is seen. */
   inSight() {
-    const { top, bottom } = this.scroller.getBoundingClientRect(), times = [];
-    for (const { isFilled, element, messages } of this.chunks) {
-      if (!isFilled) continue;
-      const box = element.getBoundingClientRect();
-      if (box.bottom < top || box.top > bottom) continue;
-      for (const message of messages) { const own = this.made.get(message).getBoundingClientRect();
-        if (own.bottom > top && own.top < bottom && message.at) times.push(millis(message.at)); }
-    }
-    return times;
+    const { left, top, bottom } = this.scroller.getBoundingClientRect();
+    return [top + 6, bottom - 6].map((y) => document.elementFromPoint(left + 40, y)?.closest("article")?.message).filter((message) => message?.at).map((message) => millis(message.at));
   }
   /** The keyboard goes to the next or previous prompt, or answer with text. */
   move(by) {
@@ -186,6 +186,7 @@ export default class ConversationTab {
 
 function messageOf(session, message) {
   const { role, at, usage, model } = message, made = el("article", "message", ...contentOf(session, message));
+  made.message = message;
   made.dataset.role = message.isMachineMade || message.isSummary ? "notice" : role;
   made.tabIndex = -1;
   if (message.isError) made.dataset.state = "error";
@@ -219,7 +220,7 @@ const leftOut = (block) => block.leftOut ? [el("p", "faint", `… ${count(block.
 const BLOCKS = {
   __proto__: null,
   text: (block) => el("div", "", prose(block.text), ...leftOut(block)),
-  thinking: (block) => block.text ? lazily(["Thinking", el("span", "cut grow faint", oneLine(block.text))], "thinking", () => [prose(block.text), ...leftOut(block)])
+  thinking: (block) => block.text ? lazily(["Thinking", el("span", "cut grow faint", Model.unmarked(block.text))], "thinking", () => [prose(block.text), ...leftOut(block)])
     : el("p", "faint", "Thinking, which was not told"),
   image: (block) => imageOf(block),
   result: (block) => lazily([el("span", "dim", "Result of an earlier call")], "call", () => outputOf(block)),
@@ -234,11 +235,11 @@ function imageOf({ mediaType, data }) {
 const outputOf = ({ blocks = [] }) => blocks.flatMap((block) => block.type === "image" ? [imageOf(block)] : [pre(block.text), ...leftOut(block)]);
 function callOf(call, session, message) {
   const { tool, input, result, agent } = call, row = Model.face({ type: "action", sessionId: session.id, data: { type: "tool_call", tool, input } });
-  const state = !result ? session.isOver() ? "cancelled" : "running" : result.isRejected ? "rejected" : result.isError ? "error" : "ok";
+  const state = !call.toolUseId ? "" : !result ? session.isOver() ? "cancelled" : "running" : result.isRejected ? "rejected" : result.isError ? "error" : "ok";
   const output = (result?.blocks ?? []).map((block) => text(block.text)).filter(Boolean).join("\n"), images = (result?.blocks ?? []).filter((block) => block.type === "image");
   const took = result && (result.durationMs ?? (millis(result.at) - millis(message.at)));
   const why = ["error", "rejected"].includes(state) ? Model.errorLine({ data: { error: output } }) : "";
-  const box = lazily([svg("svg", { class: "icon", "aria-hidden": "true" }, svg("use", { href: `#i-${row.icon}` })), el("b", "title", row.title),
+  const box = lazily([svg("svg", { class: "icon", "aria-hidden": "true" }, svg("use", { href: `#i-${row.icon}` })), el("b", "title", call.toolUseId ? row.title : Model.words(tool)),
     el("span", "mono cut dim text", oneLine(row.text)), ...(why ? [el("span", "why cut", why)] : []), ...(agent?.messages?.length ? [el("span", "tag", few(agent.messages.length, "message"))] : []),
     ...(images.length ? [el("span", "tag", few(images.length, "image"))] : []), el("span", "took", STATE[state] ?? lasting(took))], "call", () => [
     ...toolBlocks(tool, input, result && !result.isError ? output : undefined, result?.isError ? output : undefined), ...images.map(imageOf), ...leftOut(call),

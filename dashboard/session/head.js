@@ -1,4 +1,5 @@
 /* What stands above the tabs of a session: its status, what it asks, how it ended, and facts about it. */
+import { drawOrders } from "../asks.js";
 import { drawAsks, waitsSince } from "../cards.js";
 import { button, clock, el, fill, link, slot, timeText } from "../dom.js";
 import * as Model from "../model.js";
@@ -18,6 +19,7 @@ export function drawHead(session) {
   for (const name of ["asked", "answer"]) slot(root, name).parentElement.hidden = slot(root, name).hidden;
   slot(root, "end").dataset.status = metadata.status;
   drawAsks(slot(root, "asks-line"), isIdle ? {} : metadata, session.about().names);
+  drawOrders(slot(root, "orders"), metadata);
   root.querySelector("[data-do=finalize]").hidden = metadata.ended !== null;
   drawTabs(session);
   slot(root, "name").dataset.from = text(metadata.titleFrom);
@@ -41,7 +43,7 @@ function drawTabs(session) {
   for (const a of slot(session.root, "tabs").children) {
     const { tab } = a.dataset, words = numbers[tab] ? `${TAB_NAMES[tab]} ${numbers[tab]}` : TAB_NAMES[tab];
     if (a.textContent !== words) a.textContent = words;
-    a.href = Model.hashOf({ view: "session", id: session.id, tab, query: { span: route.query.span } });
+    a.href = Model.hashOf({ view: "session", id: session.id, tab, query: { span: route.query.span, share: route.query.share } });
   }
 }
 function drawFacts(place, facts) {

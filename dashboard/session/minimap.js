@@ -35,29 +35,40 @@ export class Minimap {
     this.place.hidden = marks.length < 2;
     const key = [wide, session.log.events.length, session.log.events.at(-1)?.cursor, document.documentElement.dataset.theme].join();
     if (!wide || key === this.drawn) { this.paint(); return; }
-    Object.assign(this, { drawn: key, marks, wide, tall: Math.min(LANES, lanes.length) * LINE + 8, scale: Model.scaleOf(marks, { width: wide }) });
+    Object.assign(this, { drawn: key, wide, tall: Math.min(LANES, lanes.length) * LINE + 8, scale: Model.scaleOf(marks, { width: wide }), base: el("canvas", "") });
+    this.drawMarks(this.penOf(this.base), marks);
     this.paint();
   }
-  paint() {
-    const { canvas, marks, wide, tall, scale } = this, dense = devicePixelRatio || 1;
-    if (!scale) return;
-    Object.assign(canvas, { width: wide * dense, height: tall * dense });
-    canvas.style.height = `${tall}px`;
-    const pen = canvas.getContext("2d"), css = getComputedStyle(canvas), colour = (name) => css.getPropertyValue(`--${name}`);
+  penOf(canvas) {
+    const dense = devicePixelRatio || 1;
+    Object.assign(canvas, { width: this.wide * dense, height: this.tall * dense });
+    const pen = canvas.getContext("2d");
     pen.scale(dense, dense);
-    pen.fillStyle = colour("raised");
+    return pen;
+  }
+  colour(name) { return getComputedStyle(this.canvas).getPropertyValue(`--${name}`); }
+  drawMarks(pen, marks) {
+    const { scale, tall } = this, colours = Object.fromEntries(["raised", "bad", "quiet", ...Object.values(KINDS)].map((name) => [name, this.colour(name)]));
+    pen.fillStyle = colours.raised;
     for (const piece of scale.pieces) if (piece.folded) pen.fillRect(piece.x, 0, piece.size, tall);
-    const band = (from, to, name, alpha) => { pen.fillStyle = colour(name); pen.globalAlpha = alpha; pen.fillRect(from, 0, Math.max(2, to - from), tall); pen.globalAlpha = 1; };
-    for (const [isBad, names] of [[false, KINDS], [true, null]]) for (const mark of marks) {
+    for (const isBad of [false, true]) for (const mark of marks) {
       if ((mark.state === "error" || mark.kind === "error") !== isBad) continue;
       const x = scale.x(mark.from);
-      pen.fillStyle = colour(names ? names[mark.kind] ?? "quiet" : "bad");
+      pen.fillStyle = isBad ? colours.bad : colours[KINDS[mark.kind] ?? "quiet"];
       pen.fillRect(x, 4 + mark.line * LINE, Math.max(isBad ? 3 : 2, scale.x(mark.to) - x), LINE - 2);
     }
-    const span = (route.query.span ?? "").split("-").map(Number);
-    if (span.length === 2) band(scale.x(span[0]), scale.x(span[1]), "accent", .25);
-    if (this.to) band(Math.min(this.from, this.to), Math.max(this.from, this.to), "accent", .35);
-    if (this.seen.length) band(scale.x(Math.min(...this.seen)), scale.x(Math.max(...this.seen)), "text", .14);
+  }
+  /** The marks, and over them what was chosen, what is being chosen and what is seen. */
+  paint() {
+    const { canvas, wide, tall, scale, seen } = this;
+    if (!scale) return;
+    const pen = this.penOf(canvas), span = (route.query.span ?? "").split("-").map(Number);
+    canvas.style.height = `${tall}px`;
+    pen.drawImage(this.base, 0, 0, wide, tall);
+    const band = (ends, name, alpha) => { pen.fillStyle = this.colour(name); pen.globalAlpha = alpha; pen.fillRect(Math.min(...ends), 0, Math.max(2, Math.abs(ends[1] - ends[0])), tall); };
+    if (span.length === 2) band(span.map(scale.x), "accent", .25);
+    if (this.to) band([this.from, this.to], "accent", .35);
+    if (seen.length === 2) band(seen.map(scale.x), "text", .14);
   }
 }
 const KINDS = { __proto__: null, prompt: "accent", answer: "say", says: "say", tool: "tool", edit: "edit", agent: "agent", wait: "wait", goal: "good" };

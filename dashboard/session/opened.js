@@ -1,5 +1,5 @@
 /* The session that is open: its document, a piece of its log, and the tab that shows one of them. */
-import { Away, asked, askedText, of, query } from "../api.js";
+import { Away, asked, askedText, of, query, shared } from "../api.js";
 import { addNote, copy, deleteSession, editTags, finalize, note, pin, rename } from "../doing.js";
 import { at, el, failure, link, setCurrent, slot, template } from "../dom.js";
 import { state } from "../live.js";
@@ -13,6 +13,7 @@ import { Work } from "./work.js";
 
 /** The tab that most people open; the others are fetched when they are. */
 const TAB_VIEWS = { __proto__: null, conversation: ConversationTab };
+const NOT_SHARED = ["usage", "state", "goals", "raw"];
 const PAGE = 500;
 
 class Opened {
@@ -35,7 +36,7 @@ class Opened {
       this.document = JSON.parse(this.text);
       this.error = null;
       await Promise.all([this.findWhy(), this.findAsked()]);
-      this.successors = (await asked(`api/sessions?${query({ origin: this.id, limit: 6 })}`)).items;
+      if (!shared) this.successors = (await asked(`api/sessions?${query({ origin: this.id, limit: 6 })}`)).items;
     } catch (error) { if (!(error instanceof Away && this.document)) this.error = error; }
     this.last = performance.now();
     if (!this.isLeft) schedule();
@@ -235,7 +236,7 @@ class Opened {
     this.frame = template("t-session");
     this.root.replaceChildren(this.frame);
     this.tabName = null;
-    slot(this.root, "tabs").append(...Model.TABS
+    slot(this.root, "tabs").append(...Model.TABS.filter((name) => !shared || !NOT_SHARED.includes(name))
       .map((name) => { const a = link(sessionHash(this.id, name), TAB_NAMES[name]); a.dataset.tab = name; return a; }));
     for (const [name, path] of Object.entries({ archive: "/archive", markdown: "/conversation?format=markdown", html: "/conversation?format=html" })) slot(this.root, name).href = of(this.id, path);
     const menu = this.root.querySelector(".menu");

@@ -1,5 +1,5 @@
 /* Links by which anybody may read one session, until they end. */
-import { asked, fetched, of } from "../api.js";
+import { asked, fetched, of, query } from "../api.js";
 import { attempt, copy } from "../doing.js";
 import { button, el, timeText } from "../dom.js";
 import { text } from "../model.js";
@@ -20,12 +20,12 @@ export async function share({ id }) {
   async function show() {
     const found = await attempt(() => asked(path));
     list.replaceChildren(...(found?.items ?? []).map((each) => el("li", "row", el("span", "grow", `until ${timeText(each.expires)}${each.by ? `, by ${text(each.by)}` : ""}`),
-      button("Take back", async () => { await attempt(() => fetched(`${path}/${encodeURIComponent(each.shareId)}`, { method: "DELETE" }), "The link was taken back."); await show(); }, "danger"))));
+      button("Take back", async () => { await attempt(() => fetched(`${path}?${query({ shareId: each.shareId })}`, { method: "DELETE" }), "The link was taken back."); await show(); }, "danger"))));
   }
   async function make() {
     const made = await attempt(() => asked(path, { method: "POST", body: { expires: Number(long.value) } }));
     if (!made) return;
-    const address = new URL(made.path ?? made.url, document.baseURI).href;
+    const address = new URL(made.fragment, location.href).href;
     fresh.replaceChildren(address, " ", button("Copy", () => copy(address)));
     await show();
   }

@@ -17,7 +17,7 @@ import msgspec
 
 import hook_agent
 from sessionstore.model.bounds import decoded_in_part
-from sessionstore.model.drafts import Told
+from sessionstore.model.drafts import EventHeaders
 from sessionstore.model.events import ID_LENGTH, ID_RULE, Draft, is_id, is_too_deep
 from sessionstore.model.folds import Document
 from sessionstore.model.lines import GROWTH, Redacted, draft_of_line, fitted, settled
@@ -633,14 +633,14 @@ LARGE_NUMBER = b"0" * 19
 """What digits are translated to, and so many of them: a number may be more than 64 bits have room for."""
 
 
-class Bounds(NamedTuple):
+class Limits(NamedTuple):
     """What becomes of what is too large, and of secrets."""
 
     max_event_bytes: int
     redacted: Redacted
 
 
-def drafts_of_line(body: bytes, bounds: Bounds) -> list[Draft]:
+def drafts_of_line(body: bytes, bounds: Limits) -> list[Draft]:
     """What a line of a batch stands for that has a payload as its `data`. Raises Problem 400, 422."""
     line, is_plain = document_in(body)
     if not isinstance(line, dict):
@@ -653,7 +653,7 @@ def drafts_of_line(body: bytes, bounds: Bounds) -> list[Draft]:
     return found
 
 
-def drafts_of_payload(body: bytes, told: Told, bounds: Bounds) -> list[Draft]:
+def drafts_of_payload(body: bytes, told: EventHeaders, bounds: Limits) -> list[Draft]:
     """The same for a payload that was posted by itself."""
     payload, is_plain = document_in(body)
     if not isinstance(payload, dict):
@@ -683,7 +683,7 @@ def is_large(body: bytes) -> bool:
 
 
 def drafts_of(
-    payload: Any, events_of: Callable[[Any], list[Document]], body: bytes, is_plain: bool, bounds: Bounds
+    payload: Any, events_of: Callable[[Any], list[Document]], body: bytes, is_plain: bool, bounds: Limits
 ) -> list[Draft]:
     """Cut and cleaned as `hook_agent.py hook` does it; its secrets are taken out before anything of it is cut."""
     if not is_plain:
@@ -702,7 +702,7 @@ def drafts_of(
     return [draft_of(event, len(body), bounds) for event in events]
 
 
-def draft_of(event: Document, size: int, bounds: Bounds) -> Draft:
+def draft_of(event: Document, size: int, bounds: Limits) -> Draft:
     if size * GROWTH > min(hook_agent._EVENT_BYTES, bounds.max_event_bytes):
         event = hook_agent._fit(event | {"data": bounds.redacted(event["data"])})
         event = fitted(event, bounds.max_event_bytes, bounds.redacted)

@@ -10,7 +10,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
-from sessionstore.adapters.otlp_levels import MOST, Budget, Level, ProtoLevel, Signal, classes, json_request, too_many
+from sessionstore.adapters.otlp_levels import (
+    MOST,
+    Allowance,
+    Level,
+    ProtoLevel,
+    Signal,
+    classes,
+    json_request,
+    too_many,
+)
 from sessionstore.adapters.otlp_values import Tree
 from sessionstore.model.events import text_of_time
 from sessionstore.model.folds import Document
@@ -50,7 +59,7 @@ def records(signal: Signal, body: bytes, *, is_json: bool) -> Iterator[Record]:
 
     Raises Problem 400 for what cannot be read, 413 for too many records, or too many values in one.
     """
-    request: Level = json_request(body) if is_json else ProtoLevel(memoryview(body), Budget(), classes()[signal])
+    request: Level = json_request(body) if is_json else ProtoLevel(memoryview(body), Allowance(), classes()[signal])
     for number, record in enumerate(READ[signal](request)):
         if number == MOST:
             raise too_many()

@@ -40,7 +40,7 @@ def too_wide() -> Problem:
     return Problem(413, f"One record of more than {LARGE} bytes may have at most {VALUES} values")
 
 
-class Budget:
+class Allowance:
     """How many resources, scopes and records a request may still have."""
 
     def __init__(self) -> None:
@@ -70,7 +70,7 @@ TOKENS = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[\[\]{},]', re.DOTALL)
 class JsonLevel:
     """What stands above the records. Raises Problem 400, 413."""
 
-    def __init__(self, text: bytes, budget: Budget) -> None:
+    def __init__(self, text: bytes, budget: Allowance) -> None:
         self.budget = budget
         try:
             self.layer = decoded(text, Layer)
@@ -99,7 +99,7 @@ class JsonLevel:
 def json_request(body: bytes) -> JsonLevel:
     """Raises Problem 400."""
     check_depth(body)
-    return JsonLevel(body, Budget())
+    return JsonLevel(body, Allowance())
 
 
 def elements(text: bytes) -> Iterator[bytes]:
@@ -173,7 +173,7 @@ def classes() -> dict[Signal, dict[str, Any]]:
 class ProtoLevel:
     """What stands above the records: in each its own description is 1, and what is in it 2; a request has only 1."""
 
-    def __init__(self, body: memoryview, budget: Budget, kinds: dict[str, Any]) -> None:
+    def __init__(self, body: memoryview, budget: Allowance, kinds: dict[str, Any]) -> None:
         self.body, self.budget, self.kinds = body, budget, kinds
 
     def levels(self, name: str) -> Iterator[ProtoLevel]:

@@ -34,7 +34,8 @@ class Json:
     def number(self, name: str) -> int | float:
         return number_in(self.value.get(camel(name)))
 
-    hexadecimal = text
+    def hexadecimal(self, name: str) -> str:
+        return self.text(name).lower()
 
     def has(self, name: str) -> bool:
         return camel(name) in self.value
@@ -56,7 +57,7 @@ def value_in(value: Document) -> Any:
         if kind == "arrayValue":
             return [item.any() for item in Json(held).all("values")]
         if kind == "kvlistValue":
-            return Json(held).pairs("values")
+            return pairs_in(held) if isinstance(held, list) else Json(held).pairs("values")
     return None
 
 

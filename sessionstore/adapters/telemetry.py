@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from typing import Any
 
 from sessionstore.adapters.otlp import Record
@@ -94,6 +95,13 @@ def number(value: Any) -> int | float:
     return int(found) if found.is_integer() else found if abs(found) < float("inf") else 0
 
 
+def dollars(value: Any) -> int | float | None:
+    """A cost; None where nobody has said one."""
+    with suppress(TypeError, ValueError):
+        return number(value) if 0 <= float(value) < float("inf") else None
+    return None
+
+
 def session_of(record: Record) -> str:
     """The session that it names, else its trace, else its program."""
     named = id_of(first(record.attributes, SESSION))
@@ -151,7 +159,7 @@ def usage_of_request(record: Record) -> Document:
         "agentId": said.get("agent_id"),
         "cacheWriteTokens": number(minutes) if minutes is not None else max(0, written - hour),
         "cacheWrite1hTokens": hour,
-        "costUsd": number(said["cost_usd"]) if "cost_usd" in said else None,
+        "costUsd": dollars(said.get("cost_usd")),
         "speed": said.get("speed"),
         "durationMs": number(said.get("duration_ms")),
         "at": record.at,
@@ -246,7 +254,7 @@ def usage_of_span(record: Record, source: str, above: str | None = None) -> Docu
     tokens = {name: number(first(said, own)) for name, own in names.items()}
     if not is_plain:
         tokens["inputTokens"] = max(0, tokens["inputTokens"] - tokens["cacheReadTokens"] - tokens["cacheWriteTokens"])
-    cost, request_id = first(said, COST), said.get("request_id") if is_plain else None
+    request_id = said.get("request_id") if is_plain else None
     data = tokens | {
         "source": source,
         "requestKey": request_id or f"{record.trace_id}/{record.span_id}",
@@ -255,7 +263,7 @@ def usage_of_span(record: Record, source: str, above: str | None = None) -> Docu
         "provider": first(said, PROVIDER),
         "model": first({name: it for name, it in said.items() if it != UNKNOWN}, MODEL),
         "agentId": above,
-        "costUsd": None if cost is None else number(cost),
+        "costUsd": dollars(first(said, COST)),
         "durationMs": None if record.milliseconds is None else round(record.milliseconds),
         "error": record.error,
         "at": record.at,

@@ -43,7 +43,7 @@ class ModelMessage(msgspec.Struct):
     usage: MessageUsage | None = None
 
 
-class Compacted(msgspec.Struct, rename="camel"):
+class CompactMetadata(msgspec.Struct, rename="camel"):
     trigger: str | None = None
     pre_tokens: int | None = None
     post_tokens: int | None = None
@@ -64,7 +64,7 @@ class UsageLine(Envelope, rename="camel", kw_only=True):
 
     message: ModelMessage | None = None
     uuid: str | None = None
-    compact_metadata: Compacted | None = None
+    compact_metadata: CompactMetadata | None = None
 
 
 def reports_in(lines: bytes) -> list[Document]:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from export import backup
-from export.drilled import Succeeded
+from export.drilled import DrillSucceeded
 from sessionstore import ROOT
 from sessionstore.admin import recovery
 from sessionstore.admin.loss import accept_loss
@@ -38,7 +38,7 @@ class DrillFailed(Exception):
     """It could not be carried out. The message says why."""
 
 
-class Result(NamedTuple):
+class DrillResult(NamedTuple):
     """What was there in the end."""
 
     acknowledged: int
@@ -52,8 +52,8 @@ class Result(NamedTuple):
     """Seconds from the backup to the end of the server."""
 
     @property
-    def succeeded(self) -> Succeeded:
-        return Succeeded(datetime.now(UTC), self.since_backup if self.lost else 0.0, self.seconds)
+    def succeeded(self) -> DrillSucceeded:
+        return DrillSucceeded(datetime.now(UTC), self.since_backup if self.lost else 0.0, self.seconds)
 
 
 class DrilledServer:
@@ -104,7 +104,7 @@ class DrilledServer:
         self.process.communicate()
 
 
-def drill(folder: Path, events: int, say: Callable[[str], None], *, has_tree: bool = True) -> Result:
+def drill(folder: Path, events: int, say: Callable[[str], None], *, has_tree: bool = True) -> DrillResult:
     """Lose the database of a server in an empty folder, and bring it back. Raises DrillFailed, and what that raises.
 
     `has_tree` False: there is no file tree, and what came after the backup is lost and accepted as lost.
@@ -140,7 +140,7 @@ def drill(folder: Path, events: int, say: Callable[[str], None], *, has_tree: bo
     finally:
         server.kill()
     from_tree = restored.events if restored else 0
-    return Result(len(acknowledged), lost, manifest.counts["events"], from_tree, seconds, begun - backed_up)
+    return DrillResult(len(acknowledged), lost, manifest.counts["events"], from_tree, seconds, begun - backed_up)
 
 
 def load(server: DrilledServer, acknowledged: dict[str, int], events: int) -> None:

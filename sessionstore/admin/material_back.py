@@ -11,7 +11,7 @@ from export import material as archived
 Row = dict[str, Any]
 
 
-class Taken(Exception):
+class NameTaken(Exception):
     """Something has this name already. The message says what."""
 
 
@@ -54,7 +54,7 @@ def transcript(database: sqlite3.Connection, numbers: Numbers, row: Row) -> None
     key = [row[name] for name in ("folder", "session", "subpath", "generation")]
     which = "folder = ? AND session = ? AND subpath = ? AND generation = ? AND NOT is_deleted"
     if database.execute(f"SELECT 1 FROM transcripts WHERE {which}", key).fetchone():
-        raise Taken(f"the conversation {row['session']!r} is here already")
+        raise NameTaken(f"the conversation {row['session']!r} is here already")
     fresh = without(row, "transcript", "stored_bytes") | {"session_id": numbers.session_id, "is_deleted": 0}
     number = numbers.transcripts[row["transcript"]] = insert(database, "transcripts", fresh)
     database.execute("UPDATE transcripts SET stored_bytes = ? WHERE transcript = ?", (row["stored_bytes"], number))
@@ -63,7 +63,7 @@ def transcript(database: sqlite3.Connection, numbers: Numbers, row: Row) -> None
 def thread(database: sqlite3.Connection, numbers: Numbers, row: Row) -> None:
     there = "SELECT 1 FROM checkpoint_threads WHERE thread = ? AND NOT is_deleted"
     if database.execute(there, (row["thread"],)).fetchone():
-        raise Taken(f"the thread {row['thread']!r} is here already")
+        raise NameTaken(f"the thread {row['thread']!r} is here already")
     fresh = without(row, "thread_row") | {"session_id": numbers.session_id, "is_deleted": 0}
     numbers.threads[row["thread_row"]] = insert(database, "checkpoint_threads", fresh)
 

@@ -6,15 +6,15 @@ import hashlib
 import os
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 
 from export import archive, backup, material
 from export.folders import lines_of
-from export.layout import EVENTS
-from sessionstore.admin.material_back import Taken, bring_back_material
+from export.layout import EVENTS, Step, unseen
+from sessionstore.admin.material_back import NameTaken, bring_back_material
 from sessionstore.admin.offline import appending
 from sessionstore.admin.restore import LINE, PART, Restored, TreeLine, check, check_empty, put_beside, put_in_place
 from sessionstore.model.events import json_object
@@ -86,7 +86,7 @@ def check_is_same(part: Path, manifest: backup.BackupManifest) -> None:
 def bring_back(
     archives: list[Path],
     settings: Settings,
-    step: Callable[[int], None] = lambda number: None,
+    step: Step = unseen,
     *,
     with_material: bool = True,
 ) -> Restored:
@@ -100,7 +100,7 @@ def bring_back(
     restored = Restored()
     with appending(settings) as appender:
         appender.buffers = False
-        for path, manifest in zip(archives, manifests, strict=True):
+        for number, (path, manifest) in enumerate(zip(archives, manifests, strict=True), 1):
             if appender.session(manifest.session_id):
                 restored.odd.append(f"{path}: there is a session {manifest.session_id} already, and it stays as it is")
                 continue
@@ -111,7 +111,7 @@ def bring_back(
                 continue
             if with_material and (why := material_left_out(appender, path, manifest.session_id)):
                 restored.odd.append(f"{path}: the material is left out: {why}")
-            step(restored.events)
+            step(number, len(archives))
     return restored
 
 
@@ -142,7 +142,7 @@ def material_left_out(appender: Appender, path: Path, session_id: str) -> str:
     appender.open_transaction()
     try:
         bring_back_material(appender.connection, session_id, material_in(path))
-    except (Taken, ValueError, KeyError, sqlite3.Error, msgspec.MsgspecError) as error:
+    except (NameTaken, ValueError, KeyError, sqlite3.Error, msgspec.MsgspecError) as error:
         appender.rollback()
         return f"{error}"
     appender.commit()

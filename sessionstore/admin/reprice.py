@@ -14,7 +14,7 @@ from sessionstore.admin.offline import appending
 from sessionstore.admin.served import NotServed, Served, served
 from sessionstore.model.events import STORE, Draft
 from sessionstore.model.folds import Document, decode
-from sessionstore.prices import MEMBERS, Prices, Tokens, table
+from sessionstore.prices import MEMBERS, Prices, TokenCounts, table
 from sessionstore.settings import Settings
 from sessionstore.store.appender import Appender
 from sessionstore.store.owner import CannotStart
@@ -104,7 +104,7 @@ def changed_costs(
         report: Document = {name: value for name, value in decode(text).items() if value is not None}
         model = str(report.get("model") or "no model named")
         price = prices.of(
-            Tokens(*(report[member] for member in MEMBERS)),
+            TokenCounts(*(report[member] for member in MEMBERS)),
             report.get("model"),
             provider=report.get("provider"),
             at=report["at"],

@@ -20,7 +20,7 @@ import msgspec
 from msgspec import UNSET, UnsetType, structs
 
 from export.folders import Folder, InTheWay, lines_of, open_folder, pieces_of
-from export.layout import DELETED, EVENTS, INDEX, SESSIONS, open_reader
+from export.layout import DELETED, EVENTS, INDEX, SESSIONS, Step, open_reader, unseen
 from sessionstore.admin.legacy_tree import DOCUMENT_BYTES, Reading
 from sessionstore.model.events import EVENT_TYPES, LOGS, Draft, Event, is_id, is_user, now
 from sessionstore.model.folds import Document, decode, encode
@@ -86,12 +86,13 @@ def restore(
     is_forced: bool = False,
     is_newer: bool = False,
     longest: int = LONGEST,
-    step: Callable[[int], None] = lambda number: None,
+    step: Step = unseen,
 ) -> Restored:
     """Make the database of the folder `into` from a tree.
 
     `is_forced`: a database that is there is put beside. `is_newer`: it stays, and
-    gets the events after its newest. `longest`: bytes of a line. Raises NotEmpty, CannotStart if a server has
+    gets the events after its newest. `longest`: bytes of a line. `step` is told how many events are done, and of how
+    many; 0: that is not known yet. Raises NotEmpty, CannotStart if a server has
     the folder, sqlite3.Error, OSError.
     """
     lock = own_folder(into)
@@ -111,7 +112,7 @@ def restore(
         os.close(lock)
 
 
-def write(root: Folder, path: Path, longest: int, step: Callable[[int], None]) -> Restored:
+def write(root: Folder, path: Path, longest: int, step: Step) -> Restored:
     with closing(open_writer(path, durability="normal")) as database:
         restored = Restoration(database, root, longest, step).run()
         checkpoint(database, "TRUNCATE")
@@ -121,7 +122,7 @@ def write(root: Folder, path: Path, longest: int, step: Callable[[int], None]) -
 class Restoration:
     """One tree on its way into one database."""
 
-    def __init__(self, database: sqlite3.Connection, root: Folder, longest: int, step: Callable[[int], None]) -> None:
+    def __init__(self, database: sqlite3.Connection, root: Folder, longest: int, step: Step) -> None:
         self.database = database
         self.root = root
         self.longest = longest
@@ -169,6 +170,7 @@ class Restoration:
                             earlier.append(name)
                 except InTheWay:
                     self.odd(f"{SESSIONS}/{name}", "is no folder")
+                self.step(self.database.total_changes, 0)  # lines, so far
         self.database.execute("COMMIT")
         return earlier
 
@@ -213,6 +215,7 @@ class Restoration:
     def insert_lines(self) -> None:
         """In the order of their cursors, whatever session they are of: what an event does can depend on others."""
         after = self.head
+        ((number,),) = self.database.execute("SELECT count(*) FROM lines").fetchall()
         while lines := self.database.execute(
             "SELECT cursor, line FROM lines WHERE cursor > ? ORDER BY cursor LIMIT ?", (after, TRANSACTION)
         ).fetchall():
@@ -221,7 +224,7 @@ class Restoration:
                 self.insert(LINE.decode(text))
             self.database.execute("COMMIT")
             after = lines[-1][0]
-            self.step(self.restored.events)
+            self.step(self.restored.events, number)
 
     def insert(self, line: TreeLine) -> None:
         try:
@@ -321,7 +324,7 @@ class Restoration:
             self.append(appender, draft, path)
         appender.commit()
         self.restored.earlier += 1
-        self.step(self.restored.events)
+        self.step(self.restored.events, 0)
 
     def append(self, appender: Appender, draft: Draft, path: str) -> None:
         try:

@@ -20,7 +20,7 @@ import msgspec
 
 from export.archive import ArchiveFailed, files_in
 from export.folders import Folder, InTheWay, lines_of, pieces_of
-from export.layout import PROGRESS, open_reader
+from export.layout import PROGRESS, Step, open_reader, unseen
 from export.tree import Tree
 from hook_agent import Redaction, names_something
 from sessionstore.admin.offline import Unsound
@@ -43,7 +43,6 @@ OF_THE_DATABASE = ("sessions.db", "sessions.db-wal", "sessions.db-shm", ".lock",
 
 Replace = Callable[[str, str], str]
 """The name of a member and its text (a name without one: empty) to the text that may stay."""
-Step = Callable[[int], None]
 
 
 class BadPattern(ValueError):
@@ -135,15 +134,16 @@ class StoredRow(NamedTuple):
 
 def rows_of(database: sqlite3.Connection, step: Step) -> Iterator[StoredRow]:
     after = 0
+    ((newest,),) = database.execute("SELECT coalesce(max(cursor), 0) FROM events").fetchall()
     while rows := database.execute(
         f"SELECT {', '.join(StoredRow._fields)} FROM events WHERE cursor > ? ORDER BY cursor LIMIT ?", (after, AT_ONCE)
     ).fetchall():
         yield from map(StoredRow._make, rows)
         after = rows[-1][0]
-        step(after)
+        step(after, newest)
 
 
-def look(database: sqlite3.Connection, replace: Replace, step: Step = lambda number: None) -> SecretFound:
+def look(database: sqlite3.Connection, replace: Replace, step: Step = unseen) -> SecretFound:
     """What would be replaced. Changes nothing."""
     found = go_through(database, Scrubber(replace), lambda row, data, user_id: None, step)
     return found._replace(texts=found.texts + look_at_material(database, lambda text: replace("", text)))
@@ -190,6 +190,12 @@ UPDATE asks SET (reason, message, own_id, tool_use_id, tool, input) = (
 WHERE session_id = ?"""
 
 
+ENDED_ANEW = """
+UPDATE ended_asks SET (reason, tool_use_id) = (
+  SELECT reason, tool_use_id FROM words WHERE words.cursor = ended_asks.told)
+WHERE session_id = ?"""
+
+
 TITLED_ANEW = """
 UPDATE documents SET document = metadata_with_prompt(
   json_set(document, '$.title', NULL, '$.titleFrom', NULL), coalesce(
@@ -219,7 +225,8 @@ def scrub_session(database: sqlite3.Connection, scrubber: Scrubber, session_id: 
             database.execute(
                 "UPDATE documents SET document = ? WHERE session_id = ? AND name = ?", (changed, session_id, name)
             )
-    database.execute(ASKED_ANEW, (session_id,))
+    for asked_anew in (ASKED_ANEW, ENDED_ANEW):
+        database.execute(asked_anew, (session_id,))
     database.execute(TITLED_ANEW, (session_id,))
     for (user_id,) in database.execute("SELECT user_id FROM sessions WHERE session_id = ?", (session_id,)).fetchall():
         database.execute("UPDATE sessions SET user_id = ? WHERE session_id = ?", (scrubber.text(user_id), session_id))
@@ -302,7 +309,7 @@ def is_in_file(path: Path, scrubber: Scrubber) -> bool:
 def is_in_copy(path: Path, scrubber: Scrubber) -> bool:
     """StoredRow by row: in the file a long text is in pieces. Raises sqlite3.Error."""
     with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)) as database:
-        return any(scrubber.holds([row.user_id, decode(row.data)]) for row in rows_of(database, lambda number: None))
+        return any(scrubber.holds([row.user_id, decode(row.data)]) for row in rows_of(database, unseen))
 
 
 def is_whole_json(file: BinaryIO, scrubber: Scrubber) -> bool:

@@ -41,7 +41,7 @@ DONE, REFUSED = 0, 1
 """Exit codes; 2, which click gives: used wrongly."""
 
 
-class Refused(Exception):
+class TokenRefused(Exception):
     """It cannot be done. The message says why."""
 
 
@@ -55,7 +55,7 @@ def code_of(command: Callable[[Settings, SimpleNamespace], None], options: Simpl
         settings = read_settings()
         os.umask(settings.umask)
         command(settings, options)
-    except (Refused, BadSetting) as error:
+    except (TokenRefused, BadSetting) as error:
         print(f"session store: {error}", file=sys.stderr)
         return REFUSED
     except OSError as error:
@@ -78,9 +78,11 @@ def add(settings: Settings, options: SimpleNamespace) -> None:
     with alone(folder):
         named = read_named(folder)
         if options.name in [one.name for one in named or ()]:
-            raise Refused(f"There is a token {options.name} already: choose another name, or rotate or remove that one")
+            raise TokenRefused(
+                f"There is a token {options.name} already: choose another name, or rotate or remove that one"
+            )
         if options.role == "ingest" and named is None and not Tokens(settings).is_required:
-            raise Refused(
+            raise TokenRefused(
                 "The store is open to this machine, and a token closes it: with none that may read, nobody could open "
                 "the dashboard. First make one for yourself: python app.py token add NAME --role read, or admin"
             )
@@ -99,7 +101,7 @@ def add(settings: Settings, options: SimpleNamespace) -> None:
 def bounds_in(options: SimpleNamespace) -> Bounds | None:
     bounds = Bounds(users=options.user, projects=options.project, sessions=options.session)
     if bounds and options.role != "ingest":
-        raise Refused("Only a token of the role ingest can be bound: the others see the whole store")
+        raise TokenRefused("Only a token of the role ingest can be bound: the others see the whole store")
     return bounds or None
 
 
@@ -186,7 +188,7 @@ def log_out(settings: Settings, options: SimpleNamespace) -> None:
     """
     path, which = settings.directory / LOGINS, options.which
     if not revoke(path, lambda one: which in (one.name, one.cookie[:SHORT])):
-        raise Refused(f"There is no log-in {which}: `token logins` lists them")
+        raise TokenRefused(f"There is no log-in {which}: `token logins` lists them")
     tell(f"The log-ins {which} have ended.")
 
 
@@ -202,11 +204,13 @@ def is_kept(settings: Settings, name: str) -> bool:
     return name in tokens.makes and read_kept(tokens.folder / name) is not None
 
 
-def unknown(settings: Settings, name: str) -> Refused:
+def unknown(settings: Settings, name: str) -> TokenRefused:
     if name in VARIABLES:
-        return Refused(f"{name} is set in the environment of the server: change it there, and start the server anew")
+        return TokenRefused(
+            f"{name} is set in the environment of the server: change it there, and start the server anew"
+        )
     names = [token.name for token in known(settings).by_digest.values()]
-    return Refused(f"There is no token {name}; there are: {', '.join(names) or 'none'}")
+    return TokenRefused(f"There is no token {name}; there are: {', '.join(names) or 'none'}")
 
 
 # ------------------------------------------------------------------ what is said

@@ -23,6 +23,18 @@ HEADING = re.compile(r"([a-z-]+): (.+?)\n(.*)", re.DOTALL)
 PARAMETER = re.compile(r":([a-z_]+)\b")
 
 
+TOPICS = {
+    "Sessions": "story status-mix users models longest-sessions lost-sessions sub-sessions sub-agents sessions-by-day",
+    "People": "waiting-sessions longest-waits held-up prompts-with goals-by-outcome unreached-goals",
+    "Failures": "failure-groups tool-failures failing-tools open-calls",
+    "Tools and files": "tools slowest-tools slowest-calls most-written-files",
+    "Tokens and cost": "costs-by-day costs-by-model dearest-sessions dearest-prompts dear-outliers unpriced-models"
+    " tokens",
+    "The store": "activity busiest-hours late-events database-growth",
+}
+"""The questions as the first page has them."""
+
+
 class View(msgspec.Struct, frozen=True):
     """A view for people; `sql` makes it, as a temporary one over the database that is called `main`."""
 
@@ -70,6 +82,11 @@ def questions() -> dict[str, CannedQuery]:
         parameters = list(dict.fromkeys(PARAMETER.findall(sql)))
         found[name] = CannedQuery(name, title, one_line(description), f"{PATH}/{name}", parameters, sql)
     return found
+
+
+def topics() -> dict[str, list[CannedQuery]]:
+    """The questions of each topic."""
+    return {topic: [questions()[name] for name in names.split()] for topic, names in TOPICS.items()}
 
 
 def last_comment(sql: str, *, keep_lines: bool = False) -> str:

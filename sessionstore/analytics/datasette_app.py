@@ -36,7 +36,7 @@ from datasette.utils.asgi import Base400
 from datasette.views.base import DatasetteError
 from markupsafe import Markup
 
-from sessionstore.analytics.catalogue import DATABASE, questions, views
+from sessionstore.analytics.catalogue import DATABASE, questions, topics, views
 from sessionstore.analytics.datasette_process import STUCK, STUCK_SECONDS
 from sessionstore.analytics.sandbox import Walls
 from sessionstore.text import for_people, shortened
@@ -194,6 +194,18 @@ def link_to_dashboard(row: Any, column: str, value: Any) -> str | None:
     return f"{log}?agent={text}" if column == "agent_id" else None
 
 
+def named(row: Any, column: str, shown: Any) -> Any:
+    """What people know a session by, where its row says that; else the first part of its id, if that is a UUID."""
+    if not isinstance(shown, str) or "session" not in column:
+        return shown
+    title = row["title"] if column == "session_id" and "title" in row.keys() else None  # noqa: SIM118
+    return (
+        shortened(for_people(title), 60)
+        if title
+        else re.sub(r"^([0-9a-f]{8})(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$", r"\1", shown)
+    )
+
+
 def told(error: Exception) -> tuple[int, str]:
     """The status for an error, and what to say of it: an address that makes no sense is no fault of Datasette's."""
     if isinstance(error, MemoryError):
@@ -221,7 +233,7 @@ def prepare_connection(conn: sqlite3.Connection, database: str, datasette: Any) 
 def render_cell(row: Any, value: Any, column: str) -> Markup | None:
     shown = for_people(value) if isinstance(value, str) else value
     if link := link_to_dashboard(row, column, value):
-        return Markup('<a href="{}">{}</a>').format(link, shown)
+        return Markup('<a href="{}" title="{}">{}</a>').format(link, shown, named(row, column, shown))
     if shown == value:
         return None
     return Markup.escape(shortened(shown, SETTINGS["truncate_cells_html"])) or Markup("&nbsp;")
@@ -229,7 +241,7 @@ def render_cell(row: Any, value: Any, column: str) -> Markup | None:
 
 @hookimpl  # type: ignore[untyped-decorator]
 def extra_template_vars() -> dict[str, Any]:
-    return {"home": f"{prefix.get()}/"}
+    return {"home": f"{prefix.get()}/", "database": DATABASE, "topics": topics(), "views": [*views().values()]}
 
 
 @hookimpl  # type: ignore[untyped-decorator]

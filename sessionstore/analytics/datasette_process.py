@@ -35,15 +35,15 @@ TRIES = 3
 Answer = tuple[bytes, asyncio.StreamReader, asyncio.StreamWriter]
 
 
-class Gone(Exception):
+class WorkerDied(Exception):
     """The process has given no answer."""
 
 
-class Stuck(Gone):
+class Stuck(WorkerDied):
     """It has ended itself, because a query did not: perhaps of this question, for it is as old."""
 
 
-class Bystander(Gone):
+class Bystander(WorkerDied):
     """The same, but of another question."""
 
 
@@ -82,10 +82,10 @@ class DatasetteProcess:
             for _ in range(TRIES):
                 with suppress(Bystander):
                     return await self.ask(request)
-            raise Gone("its process has ended")
+            raise WorkerDied("its process has ended")
         except Stuck:
             raise Problem(400, "The question, or another at the same time, took too long, and was given up") from None
-        except Gone as gone:
+        except WorkerDied as gone:
             self.failures += 1
             raise unavailable(f"Datasette gave no answer: {gone}") from None
 
@@ -107,7 +107,9 @@ class DatasetteProcess:
             await end(process)
             if process.returncode == STUCK:
                 raise Stuck if seconds >= STUCK_SECONDS else Bystander from None
-            raise Gone("it took too long" if isinstance(error, TimeoutError) else "its process has ended") from None
+            raise WorkerDied(
+                "it took too long" if isinstance(error, TimeoutError) else "its process has ended"
+            ) from None
 
     async def running(self) -> Process:
         """Raises Gone where it cannot be started: no more processes, descriptors or memory at the moment."""
@@ -117,7 +119,7 @@ class DatasetteProcess:
                 try:
                     self.process = await self.start()
                 except OSError as error:
-                    raise Gone(f"its process could not be started: {error.strerror}") from None
+                    raise WorkerDied(f"its process could not be started: {error.strerror}") from None
             return self.process
 
     async def start(self) -> Process:

@@ -17,31 +17,31 @@ MEMBERS, DEPTH = 1_000, 40
 Role = Literal["user", "assistant", "system", "compaction", "conversation", "results"]
 
 
-class Shape(msgspec.Struct, rename="camel", omit_defaults=True, kw_only=True):
+class ConversationPart(msgspec.Struct, rename="camel", omit_defaults=True, kw_only=True):
     """A member that says nothing is left out."""
 
 
-class Text(Shape, tag_field="type", tag="text"):
+class Text(ConversationPart, tag_field="type", tag="text"):
     text: str
     left_out: int = 0
     """Characters that are not here."""
 
 
-class Thinking(Shape, tag_field="type", tag="thinking"):
+class Thinking(ConversationPart, tag_field="type", tag="thinking"):
     """Empty: it was said encrypted."""
 
     text: str
     left_out: int = 0
 
 
-class Image(Shape, tag_field="type", tag="image"):
+class Image(ConversationPart, tag_field="type", tag="image"):
     media_type: str
     data: str
     """Base64; empty: it was left out, or stands elsewhere."""
     left_out: int = 0
 
 
-class Result(Shape, tag_field="type", tag="result"):
+class Result(ConversationPart, tag_field="type", tag="result"):
     """What a tool gave back."""
 
     tool_use_id: str
@@ -55,7 +55,7 @@ class Result(Shape, tag_field="type", tag="result"):
     """Of the agent that did it."""
 
 
-class Agent(Shape):
+class Agent(ConversationPart):
     """An agent that a call was for, and how its own conversation begins."""
 
     agent_id: str
@@ -67,7 +67,7 @@ class Agent(Shape):
     """Whether there is more of it behind `nextAfter`."""
 
 
-class Call(Shape, tag_field="type", tag="call", kw_only=True):
+class Call(ConversationPart, tag_field="type", tag="call", kw_only=True):
     """A call of a tool; without an id it has no result."""
 
     tool_use_id: str | None = None
@@ -81,7 +81,7 @@ class Call(Shape, tag_field="type", tag="call", kw_only=True):
 Block = Text | Thinking | Image | Call | Result
 
 
-class Usage(Shape):
+class Usage(ConversationPart):
     """Tokens of one request to a model, as the ledger counts them."""
 
     input_tokens: int = 0
@@ -93,7 +93,7 @@ class Usage(Shape):
     cost_usd: float | None = None
 
 
-class Compaction(Shape):
+class Compaction(ConversationPart):
     """Up to here the model is told a summary."""
 
     trigger: str | None = None
@@ -101,7 +101,7 @@ class Compaction(Shape):
     post_tokens: int | None = None
 
 
-class Message(Shape):
+class Message(ConversationPart):
     """What one side said at a time. `results` are those whose calls stand on an earlier page."""
 
     cursor: str

@@ -315,7 +315,7 @@ def claim_title(draft: Draft, source: str, most: str) -> None:
         draft.data = draft.data | {"metadata": names.claimed(said, source, most)}
 
 
-class Told(NamedTuple):
+class EventHeaders(NamedTuple):
     """What the headers of a write say."""
 
     event_id: str | None
@@ -323,12 +323,12 @@ class Told(NamedTuple):
     user_id: str | None
 
 
-def told_in(headers: Headers) -> Told:
+def told_in(headers: Headers) -> EventHeaders:
     """Raises Problem 422 that names the header."""
     if headers.keys().isdisjoint(TELLING):
-        return Told(None, None, None)
+        return EventHeaders(None, None, None)
     key, time, user = (headers.get(name) for name in (b"idempotency-key", b"x-timestamp", b"x-user-id"))
-    return Told(
+    return EventHeaders(
         None if key is None else known_id(unquoted(key.decode("latin-1")), "Idempotency-Key"),
         None if time is None else utc(time.decode("latin-1"), "X-Timestamp"),
         None if user is None else known_user(header_text(user), "X-User-Id"),

@@ -38,7 +38,7 @@ from sessionstore.model.folds import Document, encode
 from sessionstore.model.problems import Problem, invalid, not_json
 
 
-class Line(msgspec.Struct, rename="camel"):
+class EventLine(msgspec.Struct, rename="camel"):
     """One line of a batch: an event of section 2 of the contract."""
 
     type: EventType
@@ -66,7 +66,7 @@ class EntryLine(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
 
 def draft_of_line(event: Document) -> Draft:
     """The draft of one event as section 2 of the contract has it. Raises Problem 422."""
-    line = checked(event, Line)
+    line = checked(event, EventLine)
     draft = draft_of(
         line.type,
         line.session_id,
@@ -101,7 +101,7 @@ MAX_REJECTED = 1_000
 """Lines of a batch of which the answer tells why they were not taken; it always tells how many."""
 
 
-class Rejected(msgspec.Struct, gc=False):
+class RejectedLine(msgspec.Struct, gc=False):
     """A line of a batch that was not taken: no exception, whose traceback would hold all that was around it."""
 
     line: int
@@ -113,20 +113,20 @@ class Rejections:
     """The lines of a batch that were not taken: the first of them, and how many of each status."""
 
     def __init__(self) -> None:
-        self.first: list[Rejected] = []
+        self.first: list[RejectedLine] = []
         self.statuses: Counter[int] = Counter()
 
     def note(self, line: int, problem: Problem) -> None:
         self.statuses[problem.status] += 1
         if len(self.first) < MAX_REJECTED:
-            self.first.append(Rejected(line, problem.status, problem.detail))
+            self.first.append(RejectedLine(line, problem.status, problem.detail))
 
-    def and_of(self, others: Rejections) -> list[Rejected]:
+    def and_of(self, others: Rejections) -> list[RejectedLine]:
         """The first of both, by line."""
         return sorted([*self.first, *others.first], key=lambda rejected: rejected.line)[:MAX_REJECTED]
 
 
-class Lines(NamedTuple):
+class EventLines(NamedTuple):
     """A batch: the drafts of each line, which are one but for hooks, and the lines that are none."""
 
     drafts: list[tuple[int, list[Draft]]]
@@ -151,9 +151,11 @@ HOOK_LINE = b'{"type":"hook",'
 """With which our own agents begin it, so that it need not be read twice."""
 
 
-def drafts_of_batch(body: bytes, *, max_event_bytes: int, is_admin: bool, redacted: Redacted, hook: Adapter) -> Lines:
+def drafts_of_batch(
+    body: bytes, *, max_event_bytes: int, is_admin: bool, redacted: Redacted, hook: Adapter
+) -> EventLines:
     """The lines of a batch that are not empty, by number from 1."""
-    found = Lines([], Rejections())
+    found = EventLines([], Rejections())
     for number, line in enumerate(body.removeprefix(BYTE_ORDER_MARK).split(b"\n"), 1):
         if not line.strip():
             continue
@@ -239,9 +241,9 @@ def special_draft(line: bytes, limit: int, redacted: Redacted) -> Draft:
 def settled(event: Document) -> Document:
     """The event as it can be. Raises Problem 422 for one that does not say of what kind it is, and of which session."""
     if event.get("type") == "session_deleted" or not coercion.is_attributable(event):
-        checked(event, Line)  # nobody deletes by mistake
+        checked(event, EventLine)  # nobody deletes by mistake
     shape = BODIES.get(event["type"])
-    return coercion.settled(event, Line, shape, lambda name: not why_not_settable(name))
+    return coercion.settled(event, EventLine, shape, lambda name: not why_not_settable(name))
 
 
 def event_in(line: bytes, limit: int) -> Document:

@@ -38,7 +38,7 @@ ENVELOPE = 300
 """About how many bytes an event's text has beside its data."""
 
 
-class Item(NamedTuple):
+class FeedItem(NamedTuple):
     """An event as listeners get it, read from the database."""
 
     cursor: int
@@ -48,13 +48,13 @@ class Item(NamedTuple):
     text: bytes
 
 
-Told = TypeVar("Told", Event, Item, Event | Item)
+Told = TypeVar("Told", Event, FeedItem, Event | FeedItem)
 
 
 class Piece:
     """Some events in cursor order, for all listeners; what is made of them is made when first asked for."""
 
-    def __init__(self, items: Sequence[Event | Item], published_at: float = 0.0) -> None:
+    def __init__(self, items: Sequence[Event | FeedItem], published_at: float = 0.0) -> None:
         self.items = items
         self.last = items[-1].cursor
         self.published_at = published_at
@@ -91,12 +91,12 @@ def places_by(names: Iterable[str]) -> Mapping[str, list[int]]:
     return places
 
 
-def size_of(item: Event | Item) -> int:
+def size_of(item: Event | FeedItem) -> int:
     """About the bytes of its text."""
     return len(item.data) + ENVELOPE if isinstance(item, Event) else len(item.text)
 
 
-def pieces(items: Sequence[Event | Item], published_at: float = 0.0) -> Iterator[Piece]:
+def pieces(items: Sequence[Event | FeedItem], published_at: float = 0.0) -> Iterator[Piece]:
     """All of them, about PIECE_BYTES in each."""
     begin = size = 0
     for end, item in enumerate(items):

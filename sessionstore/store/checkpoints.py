@@ -16,7 +16,7 @@ import msgspec
 
 from sessionstore.model.problems import Problem, invalid, unavailable
 from sessionstore.store import material
-from sessionstore.store.material import COMPRESSION, Said, owner, packed
+from sessionstore.store.material import COMPRESSION, Provenance, owner, packed
 
 UNUSED_MILLISECONDS = 60_000
 """For which a value that nobody uses stays: it may be that what uses it is still on its way."""
@@ -75,7 +75,7 @@ class Write(msgspec.Struct, forbid_unknown_fields=True):
     ns: Namespace = ""
 
 
-class Line(msgspec.Struct, forbid_unknown_fields=True):
+class CheckpointLine(msgspec.Struct, forbid_unknown_fields=True):
     """One of these."""
 
     value: Value | None = None
@@ -83,7 +83,7 @@ class Line(msgspec.Struct, forbid_unknown_fields=True):
     write: Write | None = None
 
 
-class Packed(NamedTuple):
+class PackedLine(NamedTuple):
     """A line, and its value in pieces."""
 
     line: Value | Checkpoint | Write
@@ -96,21 +96,21 @@ class Packed(NamedTuple):
         return sum(map(len, self.pieces))
 
 
-def packed_line(line: Line) -> Packed:
+def packed_line(line: CheckpointLine) -> PackedLine:
     """Raises Problem 422."""
     found = line.value or line.checkpoint or line.write
     if found is None:
         raise invalid("$", "must have a value, a checkpoint or a write")
     if isinstance(found, Checkpoint):
         both = msgspec.msgpack.encode([found.checkpoint, found.metadata])
-        return Packed(found, b"", "", [zlib.compress(both, COMPRESSION)])
-    return Packed(found, found.value.digest, found.value.type, packed(found.value.data) or [zlib.compress(b"")])
+        return PackedLine(found, b"", "", [zlib.compress(both, COMPRESSION)])
+    return PackedLine(found, found.value.digest, found.value.type, packed(found.value.data) or [zlib.compress(b"")])
 
 
 # --------------------------------------------------------------------------- threads
 
 
-class Thread(NamedTuple):
+class ThreadRow(NamedTuple):
     """A row of checkpoint_threads."""
 
     thread_row: int
@@ -125,12 +125,12 @@ SELECT t.thread, t.session_id, t.created, t.updated, t.written_by,
 FROM checkpoint_threads t WHERE NOT t.is_deleted AND t.thread > ? ORDER BY t.thread LIMIT ?"""
 
 
-def find(connection: sqlite3.Connection, thread: str) -> Thread | None:
+def find(connection: sqlite3.Connection, thread: str) -> ThreadRow | None:
     row = connection.execute(THREAD, (thread,)).fetchone()
-    return Thread(*row) if row else None
+    return ThreadRow(*row) if row else None
 
 
-def begin(connection: sqlite3.Connection, thread: str, said: Said, now: int) -> Thread:
+def begin(connection: sqlite3.Connection, thread: str, said: Provenance, now: int) -> ThreadRow:
     """The thread that is written to, made if it is not there."""
     found = find(connection, thread)
     if found is None:
@@ -157,7 +157,7 @@ def no_thread(thread: str) -> Problem:
 # --------------------------------------------------------------------------- writing
 
 
-def value_of(connection: sqlite3.Connection, scope: str, one: Packed, now: int) -> tuple[int, int]:
+def value_of(connection: sqlite3.Connection, scope: str, one: PackedLine, now: int) -> tuple[int, int]:
     """The number of a value, made if it is not there, and how many pieces of it count."""
     connection.execute(
         "INSERT INTO checkpoint_values (scope, digest, type, touched) VALUES (?, ?, ?, ?)"
@@ -178,13 +178,13 @@ def put_pieces(connection: sqlite3.Connection, value: int, first: int, pieces: I
     )
 
 
-def complete(connection: sqlite3.Connection, value: int, one: Packed) -> None:
+def complete(connection: sqlite3.Connection, value: int, one: PackedLine) -> None:
     connection.execute(
         "UPDATE checkpoint_values SET pieces = ?, stored_bytes = ? WHERE value = ?", (len(one.pieces), one.size, value)
     )
 
 
-def keep_value(connection: sqlite3.Connection, scope: str, one: Packed, now: int) -> int:
+def keep_value(connection: sqlite3.Connection, scope: str, one: PackedLine, now: int) -> int:
     """The number of a value that is there then. Raises Problem 503 where it was, and is not any more."""
     value, pieces = value_of(connection, scope, one, now)
     if not pieces:
@@ -195,7 +195,7 @@ def keep_value(connection: sqlite3.Connection, scope: str, one: Packed, now: int
     return value
 
 
-def put(connection: sqlite3.Connection, thread: Thread, scope: str, one: Packed, now: int) -> None:
+def put(connection: sqlite3.Connection, thread: ThreadRow, scope: str, one: PackedLine, now: int) -> None:
     """One line. The same again changes nothing."""
     if isinstance(one.line, Checkpoint):
         put_checkpoint(connection, thread, one.line, one.pieces[0], now)
@@ -205,7 +205,7 @@ def put(connection: sqlite3.Connection, thread: Thread, scope: str, one: Packed,
         put_write(connection, thread, one.line, keep_value(connection, scope, one, now))
 
 
-def put_checkpoint(connection: sqlite3.Connection, thread: Thread, line: Checkpoint, both: bytes, now: int) -> None:
+def put_checkpoint(connection: sqlite3.Connection, thread: ThreadRow, line: Checkpoint, both: bytes, now: int) -> None:
     run_id = line.about.get("run_id")
     connection.execute(
         "INSERT OR REPLACE INTO checkpoints (thread_row, ns, checkpoint, parent, run_id, created, about, versions,"
@@ -224,14 +224,14 @@ def put_checkpoint(connection: sqlite3.Connection, thread: Thread, line: Checkpo
     )
 
 
-def put_value(connection: sqlite3.Connection, thread: Thread, line: Value, value: int) -> None:
+def put_value(connection: sqlite3.Connection, thread: ThreadRow, line: Value, value: int) -> None:
     key = (thread.thread_row, line.ns, line.channel, json_of(line.version))
     which = "thread_row = ? AND ns = ? AND channel = ? AND version = ?"
     connection.execute(f"DELETE FROM checkpoint_channels WHERE {which} AND value <> ?", (*key, value))
     connection.execute("INSERT OR IGNORE INTO checkpoint_channels VALUES (?, ?, ?, ?, ?)", (*key, value))
 
 
-def put_write(connection: sqlite3.Connection, thread: Thread, line: Write, value: int) -> None:
+def put_write(connection: sqlite3.Connection, thread: ThreadRow, line: Write, value: int) -> None:
     """Of a special kind the last counts, of all others the first."""
     key = (thread.thread_row, line.ns, line.checkpoint, line.task, line.number)
     if line.number < 0:
@@ -273,7 +273,7 @@ def wanted(versions: dict[str, Version]) -> str:
 
 
 def copy(
-    connection: sqlite3.Connection, source: Thread, target: Thread, after: tuple[str, str]
+    connection: sqlite3.Connection, source: ThreadRow, target: ThreadRow, after: tuple[str, str]
 ) -> tuple[str, str] | None:
     """Some checkpoints of a thread with their writes, and where to go on; None: that was all. Values are shared."""
     rows = connection.execute(
@@ -294,7 +294,7 @@ def copy(
     return rows[-1] if len(rows) == ROWS_AT_ONCE else None
 
 
-def copy_channels(connection: sqlite3.Connection, source: Thread, target: Thread) -> None:
+def copy_channels(connection: sqlite3.Connection, source: ThreadRow, target: ThreadRow) -> None:
     connection.execute(
         "INSERT OR IGNORE INTO checkpoint_channels (thread_row, ns, channel, version, value)"
         " SELECT ?, ns, channel, version, value FROM checkpoint_channels WHERE thread_row = ?",
@@ -302,7 +302,7 @@ def copy_channels(connection: sqlite3.Connection, source: Thread, target: Thread
     )
 
 
-def prune(connection: sqlite3.Connection, thread: Thread, ns: str, keep: Sequence[str]) -> int:
+def prune(connection: sqlite3.Connection, thread: ThreadRow, ns: str, keep: Sequence[str]) -> int:
     """Remove the checkpoints of a namespace that are older than the newest of `keep`, and none of them, with their
     writes and with the values that no other names. How many there were."""
     which = "thread_row = ? AND ns = ? AND checkpoint < ? AND checkpoint NOT IN (SELECT value FROM json_each(?))"
@@ -313,7 +313,7 @@ def prune(connection: sqlite3.Connection, thread: Thread, ns: str, keep: Sequenc
     return gone
 
 
-def forget_channels(connection: sqlite3.Connection, thread: Thread, ns: str) -> None:
+def forget_channels(connection: sqlite3.Connection, thread: ThreadRow, ns: str) -> None:
     """Remove the values of versions that no checkpoint of the namespace names: all those of one are put together."""
     left = connection.execute(
         "SELECT versions FROM checkpoints WHERE thread_row = ? AND ns = ?", (thread.thread_row, ns)
@@ -336,7 +336,7 @@ def delete_runs(connection: sqlite3.Connection, threads: Sequence[int], run_ids:
     for table in ("checkpoint_writes", "checkpoints"):
         connection.executemany(f"DELETE FROM {table} WHERE thread_row = ? AND ns = ? AND checkpoint = ?", found)
     for thread_row, ns in {(thread_row, ns) for thread_row, ns, _ in found}:
-        forget_channels(connection, Thread(thread_row, None, None), ns)
+        forget_channels(connection, ThreadRow(thread_row, None, None), ns)
     return len(found)
 
 

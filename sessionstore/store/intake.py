@@ -22,7 +22,7 @@ from sessionstore.model.redaction import Redaction
 from sessionstore.model.verbatim import lines_without_secrets
 from sessionstore.store import material
 from sessionstore.store.appender import Appender
-from sessionstore.store.material import PIECE, Key, Part, Progress, Said, Transcript
+from sessionstore.store.material import PIECE, Key, Part, PartProgress, Provenance, Transcript
 from sessionstore.store.reader import Reader
 from sessionstore.store.writer import Writer
 
@@ -89,7 +89,7 @@ class Digests:
         return new
 
 
-class Packed(NamedTuple):
+class PackedPart(NamedTuple):
     part: Part
     digests: Digests
 
@@ -141,7 +141,7 @@ class Intake:
     # ---------------------------------------------------------------------- in
 
     async def take(
-        self, key: Key, said: Said, batch: str | None, parts: AsyncIterator[bytes], check: Check = anything
+        self, key: Key, said: Provenance, batch: str | None, parts: AsyncIterator[bytes], check: Check = anything
     ) -> Kept:
         """Keep the lines of a batch, which come in parts, if what is there passes the check. Raises Problem; the parts
         before it are kept then."""
@@ -171,13 +171,13 @@ class Intake:
         return {number: (lines, digest) for number, lines, digest in rows}
 
     async def take_part(
-        self, key: Key, said: Said, batch: str | None, number: int, lines: bytes, found: Transcript | None
+        self, key: Key, said: Provenance, batch: str | None, number: int, lines: bytes, found: Transcript | None
     ) -> Transcript:
         found = await self.begun(key, said, found)
         digests = await self.digests_of(found, said)
         part, after = await self.beside(pack, batch, number, lines, digests, self.redaction)
         source_bytes = len(lines) + (found.bytes if said.offset == found.bytes else found.source_bytes)
-        progress = Progress(after.kept.hexdigest(), source_bytes, after.source and after.source.hexdigest())
+        progress = PartProgress(after.kept.hexdigest(), source_bytes, after.source and after.source.hexdigest())
         await self.check_room(said.session_id or found.session_id or "-", sum(map(len, part.pieces)))
         kept = await self.write(key, said, found, part, progress)
         self.digests[kept.transcript] = after
@@ -186,13 +186,15 @@ class Intake:
             self.digests.popitem(last=False)
         return kept
 
-    async def begun(self, key: Key, said: Said, found: Transcript | None) -> Transcript:
+    async def begun(self, key: Key, said: Provenance, found: Transcript | None) -> Transcript:
         """The transcript that goes on: as it is, where it can."""
         if found is not None and found.source == said.source and not material.begins_anew(found, said):
             return found
         return await self.change(partial(material.begin, key=key, said=said, now=now()))
 
-    async def write(self, key: Key, said: Said, found: Transcript, part: Part, progress: Progress) -> Transcript:
+    async def write(
+        self, key: Key, said: Provenance, found: Transcript, part: Part, progress: PartProgress
+    ) -> Transcript:
         """All pieces but the last few first, which do not count until those do."""
         first, groups = found.pieces, list(grouped(part.pieces))
         for group in groups[:-1]:
@@ -241,7 +243,7 @@ class Intake:
         """The same for a plain function of the connection."""
         return await self.submit(lambda appender: work(appender.connection), size)
 
-    async def digests_of(self, found: Transcript, said: Said) -> Digests:
+    async def digests_of(self, found: Transcript, said: Provenance) -> Digests:
         """Those of a transcript as it is; made anew of what is kept where they are not known."""
         known = self.digests.get(found.transcript)
         if known is not None and known.kept.hexdigest() == found.digest:
@@ -295,12 +297,12 @@ def check_same(digest: bytes, lines: bytes) -> None:
         raise Problem(422, "The batch of this Idempotency-Key has other lines: give a new batch a new key")
 
 
-def pack(batch: str | None, number: int, lines: bytes, digests: Digests, redaction: Redaction | None) -> Packed:
+def pack(batch: str | None, number: int, lines: bytes, digests: Digests, redaction: Redaction | None) -> PackedPart:
     kept = lines if redaction is None else lines_without_secrets(redaction, lines)
     kept = kept if kept.endswith(b"\n") else kept + b"\n"
     digest = hashlib.sha256(lines).digest()
     part = Part(batch, number, kept.count(b"\n"), len(kept), digest, material.packed(kept))
-    return Packed(part, digests.after(kept, lines))
+    return PackedPart(part, digests.after(kept, lines))
 
 
 def grouped(pieces: list[bytes]) -> list[list[bytes]]:

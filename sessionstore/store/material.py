@@ -98,7 +98,7 @@ SELECT b.part, b.lines, b.digest FROM transcripts t JOIN transcript_batches b US
 WHERE t.folder = ? AND t.session = ? AND t.subpath = ? AND NOT t.is_deleted AND b.batch = ?"""
 
 
-class Said(NamedTuple):
+class Provenance(NamedTuple):
     """What a caller says of what it sends."""
 
     source: str = "sdk"
@@ -120,7 +120,7 @@ class Part(NamedTuple):
     pieces: list[bytes]
 
 
-class Progress(NamedTuple):
+class PartProgress(NamedTuple):
     """How far a transcript is with a part, and its source."""
 
     digest: str
@@ -146,7 +146,7 @@ def find(connection: sqlite3.Connection, key: Key) -> Transcript | None:
     return Transcript(*row) if row else None
 
 
-def begins_anew(found: Transcript, said: Said) -> bool:
+def begins_anew(found: Transcript, said: Provenance) -> bool:
     """Whether what comes is of a source that took the place of the other. Raises Problem 412 where it fits nowhere."""
     if said.offset is None or said.offset in (found.source_bytes, found.bytes):
         return False
@@ -156,7 +156,7 @@ def begins_anew(found: Transcript, said: Said) -> bool:
     raise Problem(412, f"The lines that are kept end at byte {found.source_bytes} of their source", headers=headers)
 
 
-def begin(connection: sqlite3.Connection, key: Key, said: Said, now: int) -> Transcript:
+def begin(connection: sqlite3.Connection, key: Key, said: Provenance, now: int) -> Transcript:
     """The transcript that a batch goes to, made if it is not there. Raises Problem 409, 412."""
     found = find(connection, key)
     if found is not None and found.source != said.source:
@@ -168,7 +168,7 @@ def begin(connection: sqlite3.Connection, key: Key, said: Said, now: int) -> Tra
     return found
 
 
-def insert(connection: sqlite3.Connection, key: Key, said: Said, now: int, before: Transcript | None) -> None:
+def insert(connection: sqlite3.Connection, key: Key, said: Provenance, now: int, before: Transcript | None) -> None:
     known = before.session_id if before else owner(connection, f"claude:{key.session}", key.session, said.written_by)
     connection.execute(
         "INSERT INTO transcripts (folder, session, subpath, generation, source, session_id, written_by, created,"
@@ -210,7 +210,7 @@ def put_aside(connection: sqlite3.Connection, transcript: int, first: int, piece
 
 
 def keep(
-    connection: sqlite3.Connection, found: Transcript, part: Part, progress: Progress, said: Said, now: int
+    connection: sqlite3.Connection, found: Transcript, part: Part, progress: PartProgress, said: Provenance, now: int
 ) -> Transcript:
     """Have a part count whose pieces are there. The transcript as it is then."""
     connection.execute(

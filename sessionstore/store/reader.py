@@ -17,7 +17,7 @@ from sessionstore.model import folds
 from sessionstore.model.events import LOGS, now
 from sessionstore.model.problems import Problem, invalid, no_session, unavailable
 from sessionstore.store import search
-from sessionstore.store.broadcaster import Item
+from sessionstore.store.broadcaster import FeedItem
 from sessionstore.store.resumption import ERRORS, FILES, KNOWN, completed
 from sessionstore.store.schema import CHANGES_STATE, STATE_EVENTS
 from sessionstore.store.search import Narrowed
@@ -82,7 +82,7 @@ class Rows(NamedTuple):
 class Items(NamedTuple):
     """Some events, and the last cursor that was looked at for them."""
 
-    items: list[Item]
+    items: list[FeedItem]
     following: int
 
 
@@ -366,7 +366,7 @@ class Reader:
                 f" WHERE {where} AND {who} ORDER BY cursor LIMIT ?",
                 [*values, *names, limit],
             )
-        found = [Item(cursor, kind, session, user, text) for text, cursor, kind, session, user in rows]
+        found = [FeedItem(cursor, kind, session, user, text) for text, cursor, kind, session, user in rows]
         if is_cut or len(found) == limit:
             return Items(found, found[-1].cursor)
         last = found[-1].cursor if found else after

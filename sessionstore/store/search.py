@@ -356,7 +356,7 @@ def literal(term: Term, start: str = START, end: str = END) -> str:
     return start + r"[\W_]+".join(words) + end
 
 
-class Folding(dict[int, str]):
+class CharacterFolding(dict[int, str]):
     """For str.translate: every character as one, without case and accent."""
 
     def __missing__(self, code: int) -> str:
@@ -367,7 +367,7 @@ class Folding(dict[int, str]):
         return self[code]
 
 
-FOLDING = Folding()
+FOLDING = CharacterFolding()
 
 
 def folded(text: str) -> str:

@@ -103,6 +103,9 @@ substr(m.document, 1, length(m.document) - 1) || ',' || substr(json_object(
           AND x.seq > s.responses - 5 ORDER BY x.seq DESC LIMIT 1)))
      FROM events f WHERE f.session_id = s.session_id AND f.seq IS NULL AND f.type = 'session_finalized'
      ORDER BY f.cursor DESC LIMIT 1), NULL),
+  'errors', (SELECT count(*) FROM events x WHERE x.session_id = s.session_id AND x.type = 'response'
+     AND x.seq > s.responses - 50 AND x.kind IN ('tool_error', 'error')
+     AND NOT (SELECT is_rejected FROM verdicts v WHERE v.cursor = x.cursor)),
   'goalsCompleted', (SELECT count(*) FROM goals g WHERE g.session_id = s.session_id AND g.status = 'completed'),
   'agentsActive', (SELECT count(*) FROM agents w WHERE w.session_id = s.session_id
                    AND s.ended IS NULL AND w.status NOT IN ('completed', 'failed', 'cancelled'))), 2)"""

@@ -12,14 +12,14 @@ import msgspec
 
 from sessionstore.model.problems import invalid_value, not_json
 from sessionstore.store import checkpoints, material
-from sessionstore.store.checkpoints import Checkpoint, Line, Packed, Thread, Version
+from sessionstore.store.checkpoints import Checkpoint, CheckpointLine, PackedLine, ThreadRow, Version
 from sessionstore.store.intake import READ_AT_ONCE, TRANSACTION, Intake, grouped, now
-from sessionstore.store.material import Said
+from sessionstore.store.material import Provenance
 
 CHECKPOINTS_AT_ONCE = 20
 
 
-class Found(NamedTuple):
+class CheckpointRow(NamedTuple):
     """A row of CHECKPOINTS."""
 
     ns: str
@@ -47,18 +47,18 @@ class Threads:
         self.intake = intake
         self.reader = intake.reader
 
-    async def find(self, thread: str) -> Thread | None:
+    async def find(self, thread: str) -> ThreadRow | None:
         row = await self.reader.row(checkpoints.THREAD, (thread,))
-        return Thread(*row) if row else None
+        return ThreadRow(*row) if row else None
 
     # ---------------------------------------------------------------------- in
 
-    async def take(self, thread: str, said: Said, lines: AsyncIterator[bytes]) -> int:
+    async def take(self, thread: str, said: Provenance, lines: AsyncIterator[bytes]) -> int:
         """Keep what lines of JSON say, all of it or nothing; how many there were. Raises Problem 400, 422.
 
         Only the values of what is large go in before the rest: nobody uses them until that is there."""
         scope = await self.scope_of(thread, said)
-        put: list[Packed] = []
+        put: list[PackedLine] = []
         begun = 0
         async for line in lines:
             one = await self.intake.beside(read, line)
@@ -81,12 +81,12 @@ class Threads:
         await self.intake.change(keep, sum(one.size for one in put))
         return len(put)
 
-    async def scope_of(self, thread: str, said: Said) -> str:
+    async def scope_of(self, thread: str, said: Provenance) -> str:
         """Within which a value is kept once."""
         found = await self.find(thread)
         return said.session_id or (found.session_id if found else None) or f"thread {thread}"
 
-    async def keep_values(self, scope: str, some: Sequence[Packed]) -> None:
+    async def keep_values(self, scope: str, some: Sequence[PackedLine]) -> None:
         for one in some:
             if isinstance(one.line, Checkpoint):
                 continue
@@ -100,7 +100,7 @@ class Threads:
 
     # --------------------------------------------------------------------- out
 
-    async def checkpoints(self, thread: Thread, chosen: Chosen) -> AsyncIterator[bytes]:
+    async def checkpoints(self, thread: ThreadRow, chosen: Chosen) -> AsyncIterator[bytes]:
         """Lines of JSON: each checkpoint behind the values that it names and the lines before have not had."""
         sent: set[int] = set()
         before, left = chosen.before, chosen.limit
@@ -113,11 +113,11 @@ class Threads:
                 return
             before, left = page[-1].checkpoint, left - len(page)
 
-    async def page(self, thread: Thread, chosen: Chosen) -> list[Found]:
+    async def page(self, thread: ThreadRow, chosen: Chosen) -> list[CheckpointRow]:
         values = {"thread": thread.thread_row, **chosen._asdict()}
-        return [Found(*row) for row in await self.reader.rows(checkpoints.CHECKPOINTS, values)]
+        return [CheckpointRow(*row) for row in await self.reader.rows(checkpoints.CHECKPOINTS, values)]
 
-    async def whole(self, thread: Thread, found: Found, sent: set[int]) -> AsyncIterator[bytes]:
+    async def whole(self, thread: ThreadRow, found: CheckpointRow, sent: set[int]) -> AsyncIterator[bytes]:
         versions: dict[str, Version] = msgspec.json.decode(found.versions)
         named = checkpoints.wanted(versions)
         async with self.reader.lend() as connection:
@@ -157,7 +157,7 @@ class Threads:
 
     # ------------------------------------------------------ copying, pruning, deleting
 
-    async def copy(self, source: Thread, target: str, said: Said) -> None:
+    async def copy(self, source: ThreadRow, target: str, said: Provenance) -> None:
         """All that a thread has, into another, some at a time. Values are shared."""
         to = await self.intake.change(partial(checkpoints.begin, thread=target, said=said, now=now()))
         await self.intake.change(partial(checkpoints.copy_channels, source=source, target=to))
@@ -166,7 +166,7 @@ class Threads:
             step = partial(checkpoints.copy, source=source, target=to, after=after)
             after = await self.intake.change(step)
 
-    async def prune(self, thread: Thread, keep: dict[str, list[str]]) -> int:
+    async def prune(self, thread: ThreadRow, keep: dict[str, list[str]]) -> int:
         """Remove all that is older than the newest of what is kept, in each namespace; how many checkpoints."""
         gone = 0
         for ns, ids in keep.items():
@@ -181,7 +181,7 @@ class Threads:
         return await self.intake.change(partial(checkpoints.delete_runs, threads=threads, run_ids=run_ids))
 
 
-def read(line: bytes) -> Packed:
+def read(line: bytes) -> PackedLine:
     """Raises Problem 400, 422."""
     try:
         return checkpoints.packed_line(LINES.decode(line))
@@ -191,10 +191,10 @@ def read(line: bytes) -> Packed:
         raise not_json(str(error)) from None
 
 
-LINES = msgspec.json.Decoder(Line)
+LINES = msgspec.json.Decoder(CheckpointLine)
 
 
-def without_pieces(one: Packed) -> Packed:
+def without_pieces(one: PackedLine) -> PackedLine:
     """What is left to do once a value is there."""
     if isinstance(one.line, Checkpoint):
         return one

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Container, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import KW_ONLY, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol, TypeVar
@@ -101,7 +102,7 @@ class Append:
         return appender.append(self.draft)
 
 
-class Answer(Protocol):
+class JobFuture(Protocol):
     """Who is told what came of it: a future, or what behaves like one."""
 
     def done(self) -> bool: ...
@@ -113,7 +114,7 @@ class Job(NamedTuple):
     work: Work
     drafts: Sequence[Draft]
     """What it will append, as far as that is known."""
-    answer: Answer
+    answer: JobFuture
     size: int
 
 
@@ -128,83 +129,81 @@ class Outcome(NamedTuple):
     failure: BaseException | None = None
 
 
+@dataclass
+class WriterCounts:
+    """Since the start."""
+
+    accepted: Counter[str] = field(default_factory=Counter)
+    """Events that are stored, by type."""
+    accepted_bytes: int = 0
+    gaps: int = 0
+    """Times that an agent said what it had to drop."""
+    tally: Counter[str] = field(default_factory=Counter)
+    """As the appender's."""
+    commit_seconds: Histogram = field(default_factory=Histogram)
+    commit_sizes: Histogram = field(default_factory=partial(Histogram, NUMBERS))
+    failures: int = 0
+    errors: Counter[str] = field(default_factory=Counter)
+    """Commits and chores that failed, by SQLite's name for it, or Python's."""
+    emptying_seconds: Histogram = field(default_factory=Histogram)
+    busy_logs: int = 0
+    """How often a reader has kept the log from being emptied."""
+
+    def take(self, events: list[Event]) -> None:
+        for event in events:
+            self.accepted[event.type] += 1
+            self.accepted_bytes += len(event.data)
+            self.gaps += event.kind == GAP
+
+
+@dataclass(eq=False)
 class Writer:
     """Takes work from the event loop, commits it, and then answers and publishes, in the order of the commits."""
 
-    def __init__(
-        self,
-        path: Path,
-        *,
-        publish: Callable[[list[Event]], None],
-        ids: Iterator[str],
-        clock: Callable[[], float] = time.time,
-        durability: str = "full",
-        auto_create: bool = True,
-        lost_after: float = 900.0,
-        disk: Disk | None = None,
-        ground: Ground | None = None,
-        redactor: Redactor = UNREDACTED,
-        prices: Prices | None = None,
-        spared: Callable[[], Container[str]] = frozenset,
-        at_end: Callable[[], None] = lambda: None,
-    ) -> None:
-        self.path = path
-        self.publish = publish
-        self.ids = ids
-        self.clock = clock
-        self.durability = durability
-        self.auto_create = auto_create
-        self.lost_after = lost_after
-        self.disk = disk or Disk(path.parent)
-        self.ground = ground or Ground(path.parent)
-        self.log_path = path.with_name(f"{path.name}-wal")
-        self.redactor = redactor
-        self.prices = prices or Prices()
-        self.mark = HighWaterMark(path.parent)
-        self.spared = spared
-        """Sessions that are not lost, though nothing was said in them: their agents ask for orders."""
-        self.at_end = at_end
-        """Called once the last write is committed, while the database is still open."""
+    path: Path
+    _: KW_ONLY
+    publish: Callable[[list[Event]], None]
+    ids: Iterator[str]
+    disk: Disk
+    ground: Ground
+    clock: Callable[[], float] = time.time
+    durability: str = "full"
+    auto_create: bool = True
+    lost_after: float = 900.0
+    redactor: Redactor = UNREDACTED
+    prices: Prices = field(default_factory=Prices)
+    spared: Callable[[], Container[str]] = frozenset
+    """Sessions that are not lost, though nothing was said in them: their agents ask for orders."""
+    at_end: Callable[[], None] = lambda: None
+    """Called once the last write is committed, while the database is still open."""
+    counts: WriterCounts = field(default_factory=WriterCounts)
+    trouble: str | None = None
+    """Why the last commit failed; None while commits succeed."""
+    cursor: int = 0
+    """The newest that is committed."""
+    searched: int = 0
+    """What full-text search finds: everything at or below this cursor."""
+    waiting: int = 0
+    waiting_bytes: int = 0
+    closing: bool = False
+    merge: Literal["", "begin", "go on"] = ""
+    """`begin`: whoever has deleted much wants the full-text index to be smaller by it. Empty: that is done."""
+
+    def __post_init__(self) -> None:
+        self.log_path = self.path.with_name(f"{self.path.name}-wal")
+        self.mark = HighWaterMark(self.path.parent)
         self.jobs: queue.SimpleQueue[list[Job] | None] = queue.SimpleQueue()
         self.arrived: list[Job] = []
         """Those of this turn of the event loop, which the thread is handed at its end, all at once."""
         self.held: list[Job] = []
         """Those that begin a session anew of which something is left, and what came for it after them."""
-        self.waiting = 0
-        self.waiting_bytes = 0
-        self.closing = False
-        self.trouble: str | None = None
-        """Why the last commit failed; None while commits succeed."""
-        self.cursor = 0
-        """The newest that is committed."""
-        self.accepted: Counter[str] = Counter()
-        """Events that are stored, by type."""
-        self.accepted_bytes = 0
-        self.gaps = 0
-        """Times that an agent said what it had to drop."""
-        self.tally: Counter[str] = Counter()
-        """As the appender's."""
-        self.commit_seconds = Histogram()
-        self.commit_sizes = Histogram(NUMBERS)
-        self.failures = 0
-        self.errors: Counter[str] = Counter()
-        """Commits and chores that failed, by SQLite's name for it, or Python's."""
         self.emptied_at = self.emptied_before = time.monotonic()
         """When the queue was last seen empty, and the time before: what waits has come since then."""
-        self.searched = 0
-        """What full-text search finds: everything at or below this cursor."""
         self.indexed_at = (0, 0)
         """The newest cursor, and the characters stored, when the index was last brought forward."""
-        self.chores_at = 0.0
-        self.synchronise_at = 0.0
-        self.empty_log_at = 0.0
-        self.emptying_seconds = Histogram()
-        self.busy_logs = 0
-        """How often a reader has kept the log from being emptied."""
-        self.merge: Literal["", "begin", "go on"] = ""
-        """`begin`: whoever has deleted much wants the full-text index to be smaller by it. Empty: that is done."""
+        self.chores_at = self.synchronise_at = self.empty_log_at = 0.0
         self.is_returning = False
-        self.look_at = time.monotonic() + lost_after
+        self.look_at = time.monotonic() + self.lost_after
         self.clock_drift = self.clock() - time.monotonic()
         self.thread = threading.Thread(target=self.run, name="writer", daemon=True)
         self.readers = ThreadPoolExecutor(1, "large")
@@ -219,7 +218,7 @@ class Writer:
         self.disk.look_if_due()
         self.appender = await self.loop.run_in_executor(None, self.open)
         self.note_progress()
-        self.indexed_at = self.cursor, self.accepted_bytes
+        self.indexed_at = self.cursor, self.counts.accepted_bytes
         self.thread.start()
 
     async def stop(self) -> None:
@@ -276,7 +275,7 @@ class Writer:
 
     @property
     def commits(self) -> int:
-        return self.commit_seconds.count
+        return self.counts.commit_seconds.count
 
     def oldest(self) -> float:
         """For how many seconds the write that waits for longest has waited, at most."""
@@ -331,7 +330,7 @@ class Writer:
             used=self.mark.cursor,
             redacted=self.redactor.data,
             prices=self.prices,
-            tally=self.tally,
+            tally=self.counts.tally,
         )
 
     def run(self) -> None:
@@ -392,16 +391,10 @@ class Writer:
             outcomes += [Outcome(job, None, unavailable("The server is shutting down")) for job in self.held]
             self.held = []
         self.note_progress()
-        self.count(events)
-        self.commit_sizes.note(len(group))
-        self.commit_seconds.note(time.monotonic() - started)
+        self.counts.take(events)
+        self.counts.commit_sizes.note(len(group))
+        self.counts.commit_seconds.note(time.monotonic() - started)
         self.loop.call_soon_threadsafe(self.settle, outcomes, events)
-
-    def count(self, events: list[Event]) -> None:
-        for event in events:
-            self.accepted[event.type] += 1
-            self.accepted_bytes += len(event.data)
-            self.gaps += event.kind == GAP
 
     def note_progress(self) -> None:
         """Called after a commit: only then is it true."""
@@ -447,8 +440,8 @@ class Writer:
         """Nothing of this group is stored, and everyone in it is told so."""
         is_fault = not isinstance(error, sqlite3.Error | DatabaseUnusable)
         logger.error("A commit of %d writes failed: %s", len(group), error, exc_info=is_fault)
-        self.failures += 1
-        self.errors[getattr(error, "sqlite_errorname", type(error).__name__)] += 1
+        self.counts.failures += 1
+        self.counts.errors[getattr(error, "sqlite_errorname", type(error).__name__)] += 1
         self.trouble = f"{error}"
         self.chores_at = time.monotonic() + RECOVERY_INTERVAL
         self.ground.let_go()
@@ -502,10 +495,10 @@ class Writer:
         patience = min(MOST_LOG_PATIENCE, LOG_PATIENCE * (size / LOG_BYTES) ** 3)
         began = time.monotonic()
         is_empty = empty_log(self.appender.connection, patience)
-        self.emptying_seconds.note(time.monotonic() - began)
+        self.counts.emptying_seconds.note(time.monotonic() - began)
         if is_empty:
             return
-        self.busy_logs += 1
+        self.counts.busy_logs += 1
         self.empty_log_at = time.monotonic() + LOG_PAUSE * patience
         if patience == MOST_LOG_PATIENCE:
             logger.warning("The write-ahead log has %s: somebody has been reading one state for long", in_mib(size))
@@ -528,7 +521,7 @@ class Writer:
         is_purging = appender.purge() or purge_material(appender.connection, self.clock())
         events = appender.commit()
         self.note_progress()
-        self.count(events)
+        self.counts.take(events)
         self.loop.call_soon_threadsafe(self.settle, [], events)
         is_behind = self.keep_up()
         self.conclude()
@@ -553,11 +546,11 @@ class Writer:
         It is synced as all else: what is not could be lost with a sync that fails, and with it all that comes after.
         """
         appender, (cursor, characters) = self.begin(), self.indexed_at
-        self.indexed_at = self.cursor, self.accepted_bytes
+        self.indexed_at = self.cursor, self.counts.accepted_bytes
         if not self.search_lag:
             return False
         events = INDEX_AT_ONCE + self.cursor - cursor
-        return self.index(appender, events, SEARCHED_AT_ONCE + self.accepted_bytes - characters)
+        return self.index(appender, events, SEARCHED_AT_ONCE + self.counts.accepted_bytes - characters)
 
     def look_at_sessions(self, appender: Appender) -> None:
         """Find those that are lost. Silence counts from the start of this process at the earliest: before, nobody could

@@ -41,7 +41,7 @@ class Stopping(Exception):
     """The server ends: there will be no copy."""
 
 
-class Last(NamedTuple):
+class LastBackup(NamedTuple):
     """The newest copy."""
 
     manifest: BackupManifest
@@ -63,7 +63,7 @@ class Backups:
         self.every = settings.backup_every
         self.settings = settings
         self.clock = clock
-        self.last: Last | None = None
+        self.last: LastBackup | None = None
         self.error: str | None = None
         self.failures = 0
         self.stopping = threading.Event()
@@ -127,7 +127,7 @@ class Backups:
             self.failures += 1
             logger.error("The backup failed: %s", error, exc_info=not isinstance(error, BackupFailed | OSError | Moved))
             return
-        self.last, self.error = Last(manifest, time.monotonic() - begun), None
+        self.last, self.error = LastBackup(manifest, time.monotonic() - begun), None
 
     def make_room(self, folder: Path) -> None:
         """Where there is none for one more copy, older ones go, and fewer are kept."""
@@ -166,9 +166,9 @@ class Backups:
         return size > HASTE_BYTES
 
 
-def newest_in(folder: Path) -> Last | None:
+def newest_in(folder: Path) -> LastBackup | None:
     found = [manifest for _, manifest in manifests(folder)]
-    return Last(max(found, key=lambda manifest: manifest.made_at), None) if found else None
+    return LastBackup(max(found, key=lambda manifest: manifest.made_at), None) if found else None
 
 
 def remove_remains(folder: Path) -> None:

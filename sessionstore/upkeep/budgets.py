@@ -89,7 +89,7 @@ Crossing = tuple[str, str | None, str, str]
 """The budget's name, the key, the period, and the level that was reached."""
 
 
-class Budgets:
+class BudgetWatch:
     """Looks whenever something was used; all of it on the event loop, by the readers and the writer of the store."""
 
     def __init__(

@@ -38,7 +38,7 @@ LOOK_SECONDS = 2.0
 TELLING = frozenset(("answered", "ask_closed", "ordered", "order_delivered", "order_closed", "session_deleted"))
 
 
-class Line:
+class SessionLine:
     """To the agent's side of one session."""
 
     __slots__ = ("asks", "changes", "is_due", "leases", "polled", "waiting")
@@ -101,7 +101,7 @@ class Outbox:
     def __init__(self, reader: Reader, writer: Writer) -> None:
         self.reader = reader
         self.writer = writer
-        self.lines: dict[str, Line] = {}
+        self.lines: dict[str, SessionLine] = {}
         self.is_closed = False
         self.task: asyncio.Task[None] | None = None
 
@@ -155,12 +155,12 @@ class Outbox:
 
     async def changed(self, session_id: str, seconds: float) -> None:
         """Until something was committed in a session, or the time is over."""
-        line = self.lines.setdefault(session_id, Line())
+        line = self.lines.setdefault(session_id, SessionLine())
         await line.changed(line.changes, seconds)
 
     async def poll(self, session_id: str, poll: Poll, until: float) -> list[Document]:
         """What there is to carry out; nothing, where there is none until then, by time.monotonic."""
-        line = self.lines.setdefault(session_id, Line())
+        line = self.lines.setdefault(session_id, SessionLine())
         line.polled = time.monotonic()
         with waiting_for(line) as wait_for:
             while True:
@@ -226,7 +226,7 @@ WaitFor = Callable[[int], None]
 
 
 @contextmanager
-def waiting_for(line: Line) -> Iterator[WaitFor]:
+def waiting_for(line: SessionLine) -> Iterator[WaitFor]:
     """What is called with the ask that is waited for, once that is known."""
     asks: set[int] = set()
 

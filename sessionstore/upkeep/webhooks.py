@@ -182,7 +182,7 @@ def seconds_in(text: str | None) -> float | None:
 # ---------------------------------------------------------------------- deliveries
 
 
-class Webhook:
+class WebhookSender:
     """Tells one target, from `start` to `stop`."""
 
     def __init__(self, target: Target, settings: Settings, positions: Positions) -> None:
@@ -318,7 +318,7 @@ class Webhooks:
 
     def __init__(self, settings: Settings) -> None:
         self.positions = Positions(settings.directory / FILE)
-        self.all = [Webhook(target, settings, self.positions) for target in settings.webhooks]
+        self.all = [WebhookSender(target, settings, self.positions) for target in settings.webhooks]
 
     @property
     def status(self) -> str:

@@ -579,7 +579,7 @@ async def claude_code_hook(request: Call) -> Response[bytes]:
 
     def read() -> list[Draft]:
         redactor = store.writer.redactor
-        bounds = claude_code.Bounds(store.settings.max_event_bytes, redactor.data)
+        bounds = claude_code.Limits(store.settings.max_event_bytes, redactor.data)
         drafts = claude_code.drafts_of_payload(body, told, bounds)
         for draft in drafts:
             redactor(draft)
@@ -601,7 +601,7 @@ async def recent_sessions(request: Call, limit: Annotated[int, QueryParameter(ge
 
 
 @get("/api/query/active", responses=gives(list[answers.Active], 422), tags=["queries"])
-async def active_sessions(request: Call, limit: Annotated[int, QueryParameter(ge=1, le=500)] = 500) -> JSONResponse:
+async def active_sessions(request: Call, limit: Annotated[int, QueryParameter(ge=1, le=1000)] = 500) -> JSONResponse:
     """Sessions that go on and what they are at, those that wait for a person first."""
     return answer((await store_of(request).reader.active(limit)).array())
 

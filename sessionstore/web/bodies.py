@@ -33,7 +33,7 @@ class Bodies:
             self.of[who] = held
 
 
-class Body:
+class BodyUnderWay:
     """One of them."""
 
     def __init__(self, bodies: Bodies, who: Hashable) -> None:

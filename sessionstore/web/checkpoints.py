@@ -13,11 +13,11 @@ from litestar.response import Stream
 
 from sessionstore.model.problems import Problem, invalid, invalid_value, not_json
 from sessionstore.store import checkpoints
-from sessionstore.store.checkpoints import Thread
-from sessionstore.store.threads import Chosen, Found, Threads
+from sessionstore.store.checkpoints import ThreadRow
+from sessionstore.store.threads import CheckpointRow, Chosen, Threads
 from sessionstore.web import openapi_models as answers
 from sessionstore.web.asgi import Receive
-from sessionstore.web.bodies import Body
+from sessionstore.web.bodies import BodyUnderWay
 from sessionstore.web.openapi import CHECKPOINT_LINES, NDJSON, OF_A_THREAD, described, takes
 from sessionstore.web.openapi_models import gives, problems
 from sessionstore.web.request import (
@@ -42,7 +42,7 @@ Namespace = Annotated[str | None, QueryParameter(description="Only of this one; 
 OptionalId = Annotated[str | None, QueryParameter(max_length=512)]
 
 
-async def lines_of(receive: Receive, body: Body) -> AsyncIterator[bytes]:
+async def lines_of(receive: Receive, body: BodyUnderWay) -> AsyncIterator[bytes]:
     """The lines of the body. Raises Problem 400, 413."""
     buffer, looked = bytearray(), 0
     while True:
@@ -68,7 +68,7 @@ def threads_of(request: Call) -> Threads:
     return store_of(request).threads
 
 
-async def found_at(request: Call, thread: str) -> Thread:
+async def found_at(request: Call, thread: str) -> ThreadRow:
     """What is there for who asks. Raises Problem 404."""
     found = await threads_of(request).find(thread)
     if found is None or not await may_have(request, found.written_by, found.session_id):
@@ -144,7 +144,7 @@ async def list_steps(
     return answer(msgspec.json.encode({"items": items, "nextBefore": following}))
 
 
-def step_of(found: Found, written: list[str]) -> dict[str, Any]:
+def step_of(found: CheckpointRow, written: list[str]) -> dict[str, Any]:
     return {
         "id": found.checkpoint,
         "ns": found.ns,

@@ -55,7 +55,7 @@ def take_descriptors() -> int:
     return most
 
 
-class Connections:
+class ConnectionTable:
     """All that are open, by address, the oldest first."""
 
     def __init__(self, settings: Settings, refused: MutableMapping[str, int]) -> None:

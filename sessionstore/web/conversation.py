@@ -18,11 +18,11 @@ from sessionstore.model.conversation import Agent, Message
 from sessionstore.model.folds import Document, decode, encode
 from sessionstore.store.reader import Reader
 from sessionstore.web import openapi_models as answers
-from sessionstore.web.conversation_pages import Folding, Source, pages, source_of
+from sessionstore.web.conversation_pages import Folding, MessagePage, Source, pages, source_of
 from sessionstore.web.conversation_text import SERVED_POLICY, Form, Html, Markdown
 from sessionstore.web.openapi import NDJSON, tells_also
 from sessionstore.web.openapi_models import gives
-from sessionstore.web.request import Call, answer, session_in_path, store_of
+from sessionstore.web.request import Call, JSONResponse, answer, session_in_path, store_of
 
 DEEPEST = 8
 """Levels of agents within agents that are written out."""
@@ -72,8 +72,13 @@ async def get_conversation(
         page = await source.page(agent_id, after, limit)
     else:
         page = await source.page_before(agent_id, None if before == "end" else before, limit)
+    return await told(store.reader, session_id, source, page)
+
+
+async def told(reader: Reader, session_id: str, source: Source, page: MessagePage) -> JSONResponse:
+    """A page, with what each request cost and the beginnings of what sub-agents said."""
     await Folding(source).fold(page.messages)
-    await price(store.reader, session_id, page.messages)
+    await price(reader, session_id, page.messages)
     members = {
         "from": source.name,
         "items": page.messages,

@@ -49,7 +49,7 @@ EVENTS = OF_CONVERSATION.format(of="> :after", order="")
 EVENTS_BEFORE = OF_CONVERSATION.format(of="< :before", order="DESC")
 
 
-class Page(NamedTuple):
+class MessagePage(NamedTuple):
     """Some messages; `next_after`: from where to go on, also after an empty page."""
 
     messages: list[Message]
@@ -82,10 +82,10 @@ class Source(Protocol):
     agents: dict[str, Known]
     """By their ids: those that have a conversation of their own."""
 
-    async def page(self, agent_id: str | None, after: str | None, limit: int, most: int = PAGE_BYTES) -> Page:
+    async def page(self, agent_id: str | None, after: str | None, limit: int, most: int = PAGE_BYTES) -> MessagePage:
         """Of the main conversation, or of a sub-agent's. Raises Problem 404."""
 
-    async def page_before(self, agent_id: str | None, before: str | None, limit: int) -> Page:
+    async def page_before(self, agent_id: str | None, before: str | None, limit: int) -> MessagePage:
         """The last messages before a place; None: of all. Raises Problem 404."""
 
     async def find_callers(self) -> None:
@@ -144,7 +144,7 @@ class FromTranscripts:
             async for lines in self.intake.bytes_of(transcript):
                 yield lines
 
-    async def page(self, agent_id: str | None, after: str | None, limit: int, most: int = PAGE_BYTES) -> Page:
+    async def page(self, agent_id: str | None, after: str | None, limit: int, most: int = PAGE_BYTES) -> MessagePage:
         transcripts = self.those_of(agent_id)
         numbers = [transcript.transcript for transcript in transcripts]
         place = place_in(after) if after else Place(numbers[0])
@@ -168,7 +168,7 @@ class FromTranscripts:
                 return made.page(str(place), True, is_anew)
         return made.page(str(place), made.is_full, is_anew)
 
-    async def page_before(self, agent_id: str | None, before: str | None, limit: int) -> Page:
+    async def page_before(self, agent_id: str | None, before: str | None, limit: int) -> MessagePage:
         transcripts = self.those_of(agent_id)
         numbers = [transcript.transcript for transcript in transcripts]
         end = place_in(before) if before else None
@@ -186,7 +186,7 @@ class FromTranscripts:
         elif begins is None and not is_whole:
             begins = made.began
         previous = None if begins is None else str(begins)
-        return Page(messages, str(made.place or end), previous is not None, made.bytes, is_anew, previous)
+        return MessagePage(messages, str(made.place or end), previous is not None, made.bytes, is_anew, previous)
 
     async def read_back(self, transcript: Transcript, end: Place, limit: int) -> tuple[Making, bool]:
         """The lines before a place, of so many pieces as have more messages than `limit`; whether these are all."""
@@ -284,8 +284,8 @@ class Making:
         is_all = number == len(self.starts)
         return self.joined.messages[len(self.starts) - number :], None if is_all else self.starts[-number][0]
 
-    def page(self, next_after: str, more: bool, is_anew: bool) -> Page:
-        return Page(self.joined.messages, next_after, more, self.bytes, is_anew)
+    def page(self, next_after: str, more: bool, is_anew: bool) -> MessagePage:
+        return MessagePage(self.joined.messages, next_after, more, self.bytes, is_anew)
 
 
 # --------------------------------------------------------------------------- events
@@ -316,7 +316,7 @@ class FromEvents:
             yield "".join(f"{document}\n" for document in page.documents).encode()
             after = page.following or after
 
-    async def page(self, agent_id: str | None, after: str | None, limit: int, most: int = PAGE_BYTES) -> Page:
+    async def page(self, agent_id: str | None, after: str | None, limit: int, most: int = PAGE_BYTES) -> MessagePage:
         self.check(agent_id)
         number = int(after) if after and re.fullmatch("[0-9]{1,18}", after) else None
         made, looked = Making(limit, most), 0
@@ -332,7 +332,7 @@ class FromEvents:
             await asyncio.to_thread(made.read_events, rows)
         return made.page(str(made.place), more or made.is_full, bool(after) and number is None)
 
-    async def page_before(self, agent_id: str | None, before: str | None, limit: int) -> Page:
+    async def page_before(self, agent_id: str | None, before: str | None, limit: int) -> MessagePage:
         self.check(agent_id)
         number = int(before) if before and re.fullmatch("[0-9]{1,18}", before) else None
         about: dict[str, object] = {"session": self.session_id, "agent": agent_id, "folded": encode([*self.agents])}
@@ -352,7 +352,7 @@ class FromEvents:
             begins = rows[-1][1]
         previous = None if begins is None else str(begins)
         is_anew = before is not None and number is None
-        return Page(messages, str(made.place or 0), previous is not None, made.bytes, is_anew, previous)
+        return MessagePage(messages, str(made.place or 0), previous is not None, made.bytes, is_anew, previous)
 
     async def find_callers(self) -> None:
         """Events say it."""

@@ -26,7 +26,7 @@ PASSED = frozenset({b"host", b"accept", b"if-none-match"})
 CHUNK = 65_536
 
 
-class Questions:
+class DatasetteMount:
     """Datasette, once somebody asks."""
 
     def __init__(self, store: Store) -> None:

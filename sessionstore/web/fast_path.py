@@ -25,7 +25,7 @@ from sessionstore.model.problems import Problem, fault
 from sessionstore.store.appender import Appended, Appender
 from sessionstore.store.writer import LARGE, Append
 from sessionstore.web.asgi import ASGI, Receive, Scope, Send, answer, problem_headers
-from sessionstore.web.bodies import Body as BodyUnderWay
+from sessionstore.web.bodies import BodyUnderWay
 from sessionstore.web.gate import Asked, Caller, Gate, asked_in
 from sessionstore.web.health import unsound
 from sessionstore.web.request import check_media_type, read_body
@@ -74,9 +74,9 @@ async def stored_lines(body: bytes, caller: Caller, store: Store) -> Document:
     return members
 
 
-def batch_in(body: bytes, caller: Caller, store: Store) -> tuple[Batch, list[Draft]]:
+def batch_in(body: bytes, caller: Caller, store: Store) -> tuple[BatchWork, list[Draft]]:
     """What is to be stored of a batch, without secrets. Raises Problem."""
-    bounds = claude_code.Bounds(store.settings.max_event_bytes, store.writer.redactor.data)
+    bounds = claude_code.Limits(store.settings.max_event_bytes, store.writer.redactor.data)
     lines = batches.drafts_of_batch(
         body,
         max_event_bytes=bounds.max_event_bytes,
@@ -89,13 +89,13 @@ def batch_in(body: bytes, caller: Caller, store: Store) -> tuple[Batch, list[Dra
         caller.sign(draft)
         claim_title(draft, "caller", "person" if caller.role == "admin" else "caller")
         store.writer.redactor(draft)
-    return Batch(lines), found
+    return BatchWork(lines), found
 
 
-class Batch:
+class BatchWork:
     """Work for the writer: the lines of one batch, each for itself. A line is a duplicate if it says nothing new."""
 
-    def __init__(self, lines: batches.Lines) -> None:
+    def __init__(self, lines: batches.EventLines) -> None:
         self.lines = lines
 
     def __call__(self, appender: Appender) -> Document:
@@ -122,7 +122,7 @@ class Batch:
         }
 
 
-class Taken(NamedTuple):
+class HotRequest(NamedTuple):
     """A request that the fast path answers."""
 
     begun: float
@@ -168,7 +168,7 @@ class FastPath:
         scope["path_template"], scope["path_params"] = ROUTES[taken.kind], {"session_id": taken.session_id}
         self.traffic.note(scope, status, seconds, len(said))
 
-    def take(self, scope: Scope) -> Taken | None:
+    def take(self, scope: Scope) -> HotRequest | None:
         """None: it is not hot, and goes the ordinary way, as does that of a stranger, whose body nobody waits for."""
         hot = HOT.fullmatch(scope["path"]) if scope.get("method") == "POST" and not scope["query_string"] else None
         if hot is None or (hot[1] and not is_id(hot[1])):
@@ -180,9 +180,9 @@ class FastPath:
         if (expected := self.gate.expected(asked, int(length))) is None:
             return None
         kind: Literal["batch", "action", "response"] = "batch" if not hot[1] else "response" if hot[2] else "action"
-        return Taken(time.perf_counter(), kind, hot[1], asked, int(length), expected)
+        return HotRequest(time.perf_counter(), kind, hot[1], asked, int(length), expected)
 
-    async def keep(self, taken: Taken, body: bytes, caller: Caller) -> bytes:
+    async def keep(self, taken: HotRequest, body: bytes, caller: Caller) -> bytes:
         """Store it; the answer, once all is on disk. Raises Problem."""
         store, headers = self.store, taken.asked.headers
         if store.finding:

@@ -13,11 +13,11 @@ from sessionstore.model.events import Draft
 from sessionstore.model.problems import Problem
 from sessionstore.settings import Settings, is_loopback_name
 from sessionstore.web.asgi import ASGI, Message, Receive, Scope, Send, answer, refuse
-from sessionstore.web.bodies import Bodies, Body
+from sessionstore.web.bodies import Bodies, BodyUnderWay
 from sessionstore.web.forwarded import ProxyUser
-from sessionstore.web.logins import Login, Logins
+from sessionstore.web.logins import BrowserLogin, Logins
 from sessionstore.web.refusal_log import RefusalLog
-from sessionstore.web.shares import PREFIX, ROLE, Shares
+from sessionstore.web.shares import PREFIX, ROLE, ShareBook
 from sessionstore.web.tokens import PROXY, ROLES, Token, Tokens
 
 COOKIE = "session_store"
@@ -125,7 +125,7 @@ class Caller(NamedTuple):
     role: str | None
     token: Token | None = None
     """By which; None also where none is needed."""
-    login: Login | None = None
+    login: BrowserLogin | None = None
     """By which cookie for it."""
     refusal: str = ""
 
@@ -153,7 +153,7 @@ class Gate:
         self.settings = settings
         self.tokens = tokens
         self.logins = Logins(settings, tokens)
-        self.shares = Shares(settings)
+        self.shares = ShareBook(settings)
         self.users: dict[tuple[str, str], Token] = {}
         """By name and role: those whom a proxy has named."""
         self.refused = dict.fromkeys(REASONS, 0)
@@ -190,11 +190,11 @@ class Gate:
         finally:
             body.let_go()
 
-    def body_of(self, caller: Caller, asked: Asked) -> Body:
+    def body_of(self, caller: Caller, asked: Asked) -> BodyUnderWay:
         """What comes of the request, counted with all else of its token, or of its address."""
-        return Body(self.bodies, caller.token or asked.address)
+        return BodyUnderWay(self.bodies, caller.token or asked.address)
 
-    def expected(self, asked: Asked, size: int) -> Body | None:
+    def expected(self, asked: Asked, size: int) -> BodyUnderWay | None:
         """What is about to come of a request of somebody known, counted already; None: of a stranger, or too much."""
         caller = self.caller(asked) if self.tokens else ANYBODY
         body = self.body_of(caller, asked)
@@ -203,7 +203,7 @@ class Gate:
         body.hold(size)
         return body
 
-    def grow(self, body: Body, size: int) -> None:
+    def grow(self, body: BodyUnderWay, size: int) -> None:
         """Raises Problem 503 where more is under way than may be."""
         try:
             body.grow(size)

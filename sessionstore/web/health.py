@@ -19,7 +19,7 @@ from sessionstore.upkeep.backups import Backups
 from sessionstore.upkeep.comparison import Comparison
 from sessionstore.upkeep.retention import Retention
 from sessionstore.upkeep.tree import Mirror
-from sessionstore.upkeep.webhooks import Webhook
+from sessionstore.upkeep.webhooks import WebhookSender
 from sessionstore.web import openapi_models as answers
 from sessionstore.web.asgi import ASGI, Receive, Scope, Send, refuse
 from sessionstore.web.openapi_models import gives, problems
@@ -137,7 +137,7 @@ async def list_webhooks(request: Call) -> JSONResponse:
     return answer(msgspec.json.encode({"items": [shown_webhook(one) for one in store_of(request).webhooks.all]}))
 
 
-def shown_webhook(webhook: Webhook) -> Document:
+def shown_webhook(webhook: WebhookSender) -> Document:
     target = webhook.target
     return {
         "name": target.title,

@@ -23,9 +23,9 @@ from sessionstore.model.folds import Document
 from sessionstore.model.problems import Problem, invalid
 from sessionstore.store import material
 from sessionstore.store.intake import PART
-from sessionstore.store.material import Key, Said, Transcript
+from sessionstore.store.material import Key, Provenance, Transcript
 from sessionstore.web import openapi_models as answers
-from sessionstore.web.bodies import Body
+from sessionstore.web.bodies import BodyUnderWay
 from sessionstore.web.fast_path import stored_lines
 from sessionstore.web.openapi import NDJSON, OF_AN_IMPORT, described
 from sessionstore.web.openapi_models import gives
@@ -229,9 +229,9 @@ class Import:
                 return accepted
             await asyncio.sleep(1.0)
 
-    def said(self, session_id: str, offset: int | None) -> Said:
+    def said(self, session_id: str, offset: int | None) -> Provenance:
         token = caller_of(self.request).token
-        return Said("file", session_id, token.name if token else None, offset)
+        return Provenance("file", session_id, token.name if token else None, offset)
 
     # ---- what there is already
 
@@ -332,7 +332,7 @@ class Keeping:
 
 async def chunks_of(request: Call) -> AsyncIterator[bytes]:
     """The body as it comes. Raises Problem 400."""
-    body: Body = request.scope["state"]["body"]
+    body: BodyUnderWay = request.scope["state"]["body"]
     while True:
         message = await request.receive()
         if message["type"] == "http.disconnect":

@@ -28,7 +28,7 @@ from sessionstore.histogram import Histogram
 from sessionstore.log import faults
 from sessionstore.model.events import Event, decoded, now
 from sessionstore.model.problems import Problem, invalid, no_session, unavailable
-from sessionstore.store.broadcaster import Item, Piece, pieces
+from sessionstore.store.broadcaster import FeedItem, Piece, pieces
 from sessionstore.web.asgi import refuse
 from sessionstore.web.gate import Caller, Gate
 from sessionstore.web.openapi_models import problems
@@ -60,7 +60,7 @@ class Leave(Exception):
         self.reason = reason
 
 
-class Gone(Exception):
+class ReaderLeft(Exception):
     """The reader went away."""
 
 
@@ -81,7 +81,7 @@ class Wanted(msgspec.Struct, frozen=True, dict=True):
         named = cls(None, known(sessions, since), known(users, since))
         return msgspec.structs.replace(named, everything=since) if named.is_nothing else named
 
-    def __call__(self, item: Event | Item) -> bool:
+    def __call__(self, item: Event | FeedItem) -> bool:
         if (self.types and item.type not in self.types) or (self.only_of and item.user_id not in self.only_of):
             return False
         since = earliest(self.everything, self.sessions.get(item.session_id), self.users.get(item.user_id))
@@ -299,7 +299,7 @@ class Listener:
         except Problem as problem:
             logger.warning("A live feed ended: %s", problem.detail)
             self.leave(1013, "The database cannot be read now: come back with after")
-        except (Gone, OSError):  # uvicorn's ClientDisconnected is an OSError
+        except (ReaderLeft, OSError):  # uvicorn's ClientDisconnected is an OSError
             pass
 
     def leave(self, code: int, reason: str) -> None:
@@ -371,7 +371,7 @@ class Listener:
         while True:
             event: Any = await self.socket.receive()
             if event["type"] == "websocket.disconnect":
-                raise Gone
+                raise ReaderLeft
             self.count_message()
             if (message := command_in(event.get("text"))) is not None:
                 await self.obey(message)

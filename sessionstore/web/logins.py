@@ -28,10 +28,10 @@ MOST = 1000
 FRESH_SECONDS = 3600
 """For so long, and at most twice as long, a page may answer and order."""
 
-Otherwise = TypeVar("Otherwise", list["Login"], None)
+Otherwise = TypeVar("Otherwise", list["BrowserLogin"], None)
 
 
-class Login(msgspec.Struct, frozen=True):
+class BrowserLogin(msgspec.Struct, frozen=True):
     """One browser that has shown a token. Times are seconds since 1970."""
 
     cookie: Hash
@@ -79,7 +79,7 @@ class Logins:
         """A new cookie, and for how many seconds it is good."""
         cookie, now = make_cookie(), int(time.time())
         seconds = SECONDS if token.expires is None else max(1, min(SECONDS, int(token.expires) - now))
-        login = Login(digest(cookie).hex(), token.name, proof_of(cookie, token), now + seconds)
+        login = BrowserLogin(digest(cookie).hex(), token.name, proof_of(cookie, token), now + seconds)
         names = {known.name for known in self.tokens.by_digest.values()}
         lasting = [one for one in self.by_cookie.values() if one.ends > now and one.name in names]
         self.by_cookie = {one.cookie: one for one in lasting} | {login.cookie: login}
@@ -93,7 +93,7 @@ class Logins:
         if self.by_cookie.pop(digest(cookie).hex(), None):
             self.is_new = True
 
-    def holder(self, cookie: str) -> tuple[Token, Login] | None:
+    def holder(self, cookie: str) -> tuple[Token, BrowserLogin] | None:
         """Whose cookie it is, while the log-in and its token last."""
         login = self.by_cookie.get(digest(cookie).hex())
         if login is None or not self.lasts(login):
@@ -102,7 +102,7 @@ class Logins:
         is_same = token is not None and hmac.compare_digest(proof_of(cookie, token), login.proof)
         return (token, login) if token is not None and is_same else None
 
-    def lasts(self, login: Login) -> bool:
+    def lasts(self, login: BrowserLogin) -> bool:
         """Its token apart."""
         return self.by_cookie.get(login.cookie) is login and login.ends > time.time()
 
@@ -133,18 +133,18 @@ class Logins:
         self.saved = frozenset(login.cookie for login in kept)
 
 
-def read_logins(path: Path, otherwise: Otherwise) -> list[Login] | Otherwise:
+def read_logins(path: Path, otherwise: Otherwise) -> list[BrowserLogin] | Otherwise:
     """`otherwise` where the file cannot be read."""
     with suppress(OSError, msgspec.MsgspecError, UnicodeError):
-        return msgspec.json.decode(path.read_bytes(), type=list[Login])
+        return msgspec.json.decode(path.read_bytes(), type=list[BrowserLogin])
     return otherwise
 
 
-def write_logins(path: Path, logins: list[Login]) -> None:
+def write_logins(path: Path, logins: list[BrowserLogin]) -> None:
     write_secret(path, msgspec.json.encode(logins))
 
 
-def revoke(path: Path, is_meant: Callable[[Login], bool]) -> int:
+def revoke(path: Path, is_meant: Callable[[BrowserLogin], bool]) -> int:
     """Take log-ins out of the file, whether a server runs or not; how many. Raises OSError."""
     with alone(path.parent, LOCK):
         logins = read_logins(path, [])

@@ -21,7 +21,7 @@ from sessionstore import __version__, log
 from sessionstore.appliance import Store
 from sessionstore.histogram import Histogram
 from sessionstore.store.disk import size_of
-from sessionstore.web.datasette_mount import Questions
+from sessionstore.web.datasette_mount import DatasetteMount
 from sessionstore.web.gate import Gate
 from sessionstore.web.live import Listeners
 from sessionstore.web.request_metrics import Traffic
@@ -39,7 +39,7 @@ empty the log at once can lose what is in it. https://www.sqlite.org/wal.html#wa
 class StoreCollector(Collector):
     """Has them collected when they are asked for. Imported with the first scrape: prometheus_client takes its time."""
 
-    def __init__(self, *counted: *tuple[Store, Listeners, Gate, Traffic, Questions]) -> None:
+    def __init__(self, *counted: *tuple[Store, Listeners, Gate, Traffic, DatasetteMount]) -> None:
         self.counted = counted
 
     def collect(self) -> Iterator[Metric]:
@@ -53,7 +53,7 @@ class StoreCollector(Collector):
             yield family
 
 
-def prometheus(*counted: *tuple[Store, Listeners, Gate, Traffic, Questions]) -> bytes:
+def prometheus(*counted: *tuple[Store, Listeners, Gate, Traffic, DatasetteMount]) -> bytes:
     """The exposition format 0.0.4."""
     registry = CollectorRegistry()
     registry.register(StoreCollector(*counted))
@@ -61,7 +61,9 @@ def prometheus(*counted: *tuple[Store, Listeners, Gate, Traffic, Questions]) -> 
     return generate_latest(registry)
 
 
-def samples(store: Store, listeners: Listeners, gate: Gate, traffic: Traffic, questions: Questions) -> Iterator[Sample]:
+def samples(
+    store: Store, listeners: Listeners, gate: Gate, traffic: Traffic, questions: DatasetteMount
+) -> Iterator[Sample]:
     yield "build_info", Gauge, "The version that runs", {"version": __version__}, 1
     yield "uptime_seconds", Gauge, "Since the start", {}, round(store.uptime(), 3)
     yield "ready", Gauge, "1 while writes are taken", {}, int(store.why_not_ready() is None)
@@ -84,35 +86,35 @@ def samples(store: Store, listeners: Listeners, gate: Gate, traffic: Traffic, qu
 
 
 def of_ingest(store: Store) -> Iterator[Sample]:
-    writer = store.writer
-    for kind, number in sorted(writer.accepted.items()):
+    writer, counts = store.writer, store.writer.counts
+    for kind, number in sorted(counts.accepted.items()):
         yield "events_accepted_total", Counter, "Events stored by this process", {"type": kind}, number
-    yield "event_bytes_total", Counter, "Characters of their data", {}, writer.accepted_bytes
-    tally = dict(writer.tally)
+    yield "event_bytes_total", Counter, "Characters of their data", {}, counts.accepted_bytes
+    tally = dict(counts.tally)
     yield "events_duplicate_total", Counter, "Events that were there already", {}, tally.pop("duplicate", 0)
     for status, number in sorted(tally.items()):
         yield "events_rejected_total", Counter, "Events that could not be stored", {"status": str(status)}, number
-    yield "producer_gaps_total", Counter, "Times that an agent said what it had to drop", {}, writer.gaps
-    yield "commit_duration_seconds", Distribution, "Of a transaction", {}, writer.commit_seconds
-    yield "commit_batch_size", Distribution, "Writes in a transaction", {}, writer.commit_sizes
-    yield "commit_failures_total", Counter, "Transactions that failed", {}, writer.failures
+    yield "producer_gaps_total", Counter, "Times that an agent said what it had to drop", {}, counts.gaps
+    yield "commit_duration_seconds", Distribution, "Of a transaction", {}, counts.commit_seconds
+    yield "commit_batch_size", Distribution, "Writes in a transaction", {}, counts.commit_sizes
+    yield "commit_failures_total", Counter, "Transactions that failed", {}, counts.failures
     yield "write_queue_depth", Gauge, "Writes that wait", {}, writer.waiting
     yield "write_queue_bytes", Gauge, "Bytes of the writes that wait", {}, writer.waiting_bytes
     yield "write_queue_oldest_seconds", Gauge, "How long the oldest has waited", {}, round(writer.oldest(), 3)
 
 
 def of_sqlite(store: Store) -> Iterator[Sample]:
-    writer = store.writer
+    writer, counts = store.writer, store.writer.counts
     version = {"version": sqlite3.sqlite_version, "wal_reset_fixed": str(is_fixed(sqlite3.sqlite_version_info)).lower()}
     yield "sqlite_info", Gauge, "The SQLite library", {**version}, 1
-    for code, number in sorted(writer.errors.items()):
+    for code, number in sorted(counts.errors.items()):
         yield "sqlite_errors_total", Counter, "Why transactions failed", {"code": str(code)}, number
     yield "database_sound", Gauge, "0: damaged or behind what was seen, and not served", {}, int(store.finding is None)
     yield "db_bytes", Gauge, "Size of the database and its log", {}, store.database_bytes()
     yield "wal_bytes", Gauge, "Size of the log alone", {}, size_of(writer.log_path)
     yield "db_last_seq", Gauge, "The newest cursor", {}, writer.cursor
-    yield "checkpoint_duration_seconds", Distribution, "Of emptying a log that had grown", {}, writer.emptying_seconds
-    yield "checkpoint_busy_total", Counter, "Times that readers kept the log from being emptied", {}, writer.busy_logs
+    yield "checkpoint_duration_seconds", Distribution, "Of emptying a log that had grown", {}, counts.emptying_seconds
+    yield "checkpoint_busy_total", Counter, "Times that readers kept the log from being emptied", {}, counts.busy_logs
     yield "reader_oldest_seconds", Gauge, "The query under way for longest", {}, round(store.reader.oldest(), 3)
     yield "search_lag_events", Gauge, "Events that full-text search does not find yet", {}, writer.search_lag
 
@@ -175,9 +177,15 @@ def of_listeners(store: Store, listeners: Listeners) -> Iterator[Sample]:
     yield "broadcast_events", Gauge, "Events in the broadcaster's ring", {}, store.broadcaster.events
 
 
-def of_questions(questions: Questions) -> Iterator[Sample]:
+def of_questions(questions: DatasetteMount) -> Iterator[Sample]:
     yield "datasette_starts_total", Counter, "Starts of Datasette's process", {}, questions.datasette.starts
-    yield "datasette_failures_total", Counter, "Questions to which it gave no answer", {}, questions.datasette.failures
+    yield (
+        "datasette_failures_total",
+        Counter,
+        "Questions to which it gave no answer",
+        {},
+        questions.datasette.failures,
+    )
 
 
 def of_tree(store: Store) -> Iterator[Sample]:

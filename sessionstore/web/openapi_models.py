@@ -72,10 +72,11 @@ class Metadata(Shape, kw_only=True):
 
 
 class Active(Metadata, kw_only=True):
-    """A session that goes on, and what it is at: texts are cut."""
+    """A session that goes on, and what it is at: texts are cut; `errors` are those among its last 50 responses."""
 
     last_prompt: str | None
     last_action: Document | None
+    errors: int
     goals_completed: int
     agents_active: int
 

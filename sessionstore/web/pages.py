@@ -59,7 +59,7 @@ class Below:
         return rendered
 
 
-class Json(Below, JsonRenderPlugin):
+class JsonDocument(Below, JsonRenderPlugin):
     pass
 
 
@@ -85,7 +85,7 @@ OPENAPI = OpenAPIConfig(
             standalone_preset_js_url="/schema/assets/swagger-ui-standalone-preset.js",
             favicon='<link rel="icon" href="data:,">',
         ),
-        Json(),
+        JsonDocument(),
     ],
 )
 

@@ -29,7 +29,7 @@ from sessionstore.model.problems import MEDIA_TYPE, Problem, unavailable
 from sessionstore.settings import Settings
 from sessionstore.store.owner import CannotStart
 from sessionstore.web.asgi import Scope, problem_headers
-from sessionstore.web.connections import Connections, Rest
+from sessionstore.web.connections import ConnectionTable, Rest
 from sessionstore.web.gate import MATERIAL, Caller, Gate
 from sessionstore.web.request_metrics import OTHER, Traffic
 
@@ -179,7 +179,7 @@ class Http(HttpToolsProtocol):
     is_lost = False
     """Whether what comes cannot be read any more; what came before is still answered."""
 
-    def __init__(self, gate: Gate, connections: Connections, traffic: Traffic, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, gate: Gate, connections: ConnectionTable, traffic: Traffic, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.gate = gate
         self.all_connections = connections
@@ -330,7 +330,7 @@ class WebSockets(WebSocketsSansIOProtocol):
     """WebSockets that let the app write ready-made frames, the same bytes to every reader, and hang up on a peer
     that takes nothing."""
 
-    all_connections: Connections
+    all_connections: ConnectionTable
     rest = None
     ends_by = 0.0
     """When it is cut off, where it was told to go."""
@@ -445,7 +445,7 @@ class Server(uvicorn.Server):
     def __init__(
         self, app: Any, gate: Gate, traffic: Traffic, certificate: Certificate | None, on_exit: Callable[[], None]
     ) -> None:
-        connections = Connections(gate.settings, gate.refused)
+        connections = ConnectionTable(gate.settings, gate.refused)
         super().__init__(
             uvicorn.Config(
                 app,

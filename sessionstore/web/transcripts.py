@@ -21,10 +21,10 @@ from sessionstore.model.folds import Document, decode, encode
 from sessionstore.model.problems import Problem, invalid
 from sessionstore.store import material
 from sessionstore.store.intake import PART, Intake
-from sessionstore.store.material import Key, Said, Transcript
+from sessionstore.store.material import Key, Provenance, Transcript
 from sessionstore.web import openapi_models as answers
 from sessionstore.web.asgi import Receive
-from sessionstore.web.bodies import Body
+from sessionstore.web.bodies import BodyUnderWay
 from sessionstore.web.fast_path import stored_lines
 from sessionstore.web.openapi import (
     NDJSON,
@@ -90,7 +90,7 @@ def batch_in(request: Call) -> str | None:
     return None if said is None else known_id(unquoted(said.decode("latin-1")), "Idempotency-Key")
 
 
-def said_in(request: Call) -> Said:
+def said_in(request: Call) -> Provenance:
     """Raises Problem 422."""
     headers, token = headers_of(request), caller_of(request).token
     source = headers.get(b"x-source", b"sdk").decode("latin-1")
@@ -100,7 +100,7 @@ def said_in(request: Call) -> Said:
     if offset is not None and not re.fullmatch(rb"[0-9]{1,18}", offset):
         raise invalid("X-Source-Offset", "must be a number of bytes")
     session_id = headers.get(b"x-session-id")
-    return Said(
+    return Provenance(
         source,
         None if session_id is None else known_id(session_id.decode("latin-1"), "X-Session-Id"),
         token.name if token else None,
@@ -108,7 +108,7 @@ def said_in(request: Call) -> Said:
     )
 
 
-async def parts_of(receive: Receive, body: Body) -> AsyncIterator[bytes]:
+async def parts_of(receive: Receive, body: BodyUnderWay) -> AsyncIterator[bytes]:
     """The body in parts that end with a line, each at the first that ends at PART bytes or later: however it comes, it
     has the same parts. What is given counts no longer as under way. Raises Problem 400, 413."""
     buffer, looked = bytearray(), PART - 1

@@ -28,6 +28,7 @@ from tests.bench.figures import Figure, Target, Unsound
 from tests.bench.load import percentile
 from tests.claude_stub import ClaudeStub, calls, says
 from tests.peers import eventually
+from tests.steered import Installed, person, reply_of
 
 installer: Any = hook_agent._beside("hook_agent_install", "install")
 
@@ -57,6 +58,7 @@ for number in range(int(sys.argv[1])):
     print(time.perf_counter() - begun)
 """
 CALLS_A_ROUND = 5000
+ANSWERS_A_ROUND = 20
 LOG = """
 import sys, hook_agent
 agent = hook_agent.SessionHookAgent("bad-link").sync
@@ -70,7 +72,8 @@ def measure(rounds: int, runs: int) -> list[Figure]:
         folder = Path(name)
         try:
             claude = _claude_cost(folder / "claude", rounds)
-            return [*_hook_costs(folder, runs), *claude, _call_cost(folder, rounds), *_bad_link(folder)]
+            answers = _answer_times(folder / "answers", rounds)
+            return [*_hook_costs(folder, runs), *claude, answers, _call_cost(folder, rounds), *_bad_link(folder)]
         finally:
             remove_spools(folder)
 
@@ -195,6 +198,28 @@ def _check_told(url: str, session: str) -> None:
         types = Counter(entry["type"] for entry in told["actions"] + told["responses"])
     if [types[name] for name in ("prompt", "tool_call", "tool_result", "assistant_message")] != [1, 10, 10, 1]:
         raise Unsound(f"not all was told: {types}")
+
+
+def _answer_times(folder: Path, rounds: int) -> Figure:
+    """From an answer in the store to the end of the hook that waits for it, with which the tool begins."""
+    folder.mkdir()
+    p99 = []
+    with Appliance(folder / "store") as appliance, person(appliance) as alice:
+        claude = Installed(folder, appliance.url)
+        for number in range(rounds):
+            took = []
+            for _ in range(ANSWERS_A_ROUND):
+                hook = claude.start("PermissionRequest", f"asks-{number}", tool_name="Bash", tool_input={})
+                (ask,) = alice.asked(f"asks-{number}")
+                begun = time.perf_counter()
+                alice.answer(ask, "allow")
+                if not reply_of(hook):
+                    raise Unsound("an answer was not given")
+                took.append(time.perf_counter() - begun)
+            p99.append(percentile(took, 0.99) * 1000)
+        claude.close()
+    compared = f"from an answer in the store to the reply of the hook, p99 of {ANSWERS_A_ROUND}"
+    return Figure("hooks", compared, "ms", p99, Target(500, at_most=True))
 
 
 # ------------------------------------------------------------------------- a call

@@ -24,12 +24,28 @@ from tests.bench.load import one_by_one, open_loop, own_process
 from tests.browsing import MISSING, chromium, launched
 from tests.wire import http_request
 
-ENTRIES, SESSIONS = 100_000, 2000
+ENTRIES, SESSIONS = 100_000, 1000
+MESSAGES = 5000
 BATCH = 1000
 EVENTS_PER_SECOND, SECONDS, WARM_SECONDS = 300, 60, 15
 CONNECTIONS = 8
 SHORTEST_TASK_MS = 50.0
 TEXT = "the quick brown fox jumps over the lazy dog " * 12
+MARKDOWN = f"""## What I found
+
+{TEXT} with `code`, **weight** and [a link](https://example.org/a).
+
+1. first
+2. second
+
+| tool | calls |
+|------|------:|
+| Bash | 12 |
+
+```python
+def f(x):  # a comment
+    return "text"
+```"""
 WATCH = """
 window.tasks = [];
 new PerformanceObserver((list) => window.tasks.push(...list.getEntries().map((task) => task.duration)))
@@ -40,10 +56,21 @@ SHOWN = """([where, begun]) => new Promise((done) => {
                                                    : requestAnimationFrame(look);
   look();
 })"""
+CURSOR = "import('/dashboard/live.js').then(({ state }) => state.cursor)"
 SCROLL = """() => new Promise((done) => {
   const scroller = document.querySelector("#session .scroller");
   let left = 300;
   const step = () => { scroller.scrollTop -= 400; if (--left) requestAnimationFrame(step); else done(); };
+  step();
+})"""
+
+LEAF = """() => new Promise((done) => {
+  const scroller = document.querySelector(".talk");
+  let left = 300;
+  const step = () => {
+    scroller.scrollTop = (300 - left) / 300 * scroller.scrollHeight;
+    if (left--) requestAnimationFrame(step); else done();
+  };
   step();
 })"""
 
@@ -53,14 +80,16 @@ def measure(rounds: int) -> list[Figure]:
         raise Unsound(MISSING)
     with tempfile.TemporaryDirectory() as folder, Appliance(Path(folder)) as appliance, launched() as browser:
         with httpx.Client(base_url=appliance.url, timeout=60) as http:
+            converse(http)
             fill(http, long_session())
             fill(http, many_sessions())
         with own_process() as poster:
             poster.submit(one_by_one, appliance.port, REQUESTS).result()
+            read = [reading(browser, appliance) for _ in range(rounds)]
             opened = [opening(browser, appliance) for _ in range(rounds)]
             painted = [painting(browser, appliance) for _ in range(rounds)]
             streams = [stream(browser, appliance, poster, path) for path in ("", "session/live-0/log")]
-    return figures(opened, painted, streams)
+    return figures(opened, painted, streams) + figures_of_reading(read)
 
 
 def figures(
@@ -72,15 +101,47 @@ def figures(
     return [
         Figure("page", f"opening a session of {ENTRIES:,} entries", "ms", open_ms, Target(1000, at_most=True)),
         Figure("page", "longest task while scrolling back through it", "ms", scroll_ms, Target(100, at_most=True)),
-        Figure("page", f"home with {SESSIONS:,} sessions, until painted", "ms", painted, Target(500, at_most=True)),
-        Figure("page", f"longest task at home, {rate}", "ms", [home[0]], Target(200, at_most=True)),
+        Figure(
+            "page", f"home with {SESSIONS:,} live sessions, until painted", "ms", painted, Target(500, at_most=True)
+        ),
+        Figure("page", f"longest task at home, {rate}", "ms", [home[0]], Target(50, at_most=True)),
         Figure("page", f"growth of memory meanwhile, {rate}", "MB", [home[1]], Target(5, at_most=True)),
         Figure("page", f"longest task in a session's log, {rate}", "ms", [session[0]], Target(200, at_most=True)),
         Figure("page", f"growth of memory meanwhile, {rate}", "MB", [session[1]], Target(30, at_most=True)),
     ]
 
 
+def figures_of_reading(read: list[tuple[float, float]]) -> list[Figure]:
+    open_ms, scroll_ms = zip(*read, strict=True)
+    return [
+        Figure("page", f"opening a conversation of {MESSAGES:,} messages", "ms", open_ms, Target(500, at_most=True)),
+        Figure("page", "longest task while scrolling all through it", "ms", scroll_ms, Target(100, at_most=True)),
+    ]
+
+
 # ------------------------------------------------------------------ what is there
+
+
+def converse(http: httpx.Client) -> None:
+    """A conversation as Claude Code writes it down: answers in Markdown, and calls of tools with their results."""
+    http.post("/api/actions/talk", json={"type": "note"}).raise_for_status()
+    headers = {"content-type": "application/x-ndjson", "X-Session-Id": "talk", "X-Source": "file"}
+    lines = [*map(msgspec.json.encode, said_in_turn())]
+    http.post("/api/transcripts/-srv/talk", content=b"\n".join(lines), headers=headers).raise_for_status()
+
+
+def said_in_turn() -> Iterator[dict[str, Any]]:
+    for number in range(MESSAGES):
+        line = {"sessionId": "talk", "uuid": f"u{number}", "timestamp": f"2026-01-01T00:{number // 100:02}:00.000Z"}
+        if number % 10 == 0:
+            yield line | {"type": "user", "message": {"role": "user", "content": f"Task {number}: {TEXT}"}}
+            continue
+        use = {"type": "tool_use", "id": f"t{number}", "name": "Bash", "input": {"command": f"make step-{number}"}}
+        blocks = [{"type": "text", "text": MARKDOWN}, use] if number % 3 == 0 else [use]
+        message = {"id": f"m{number}", "role": "assistant", "model": "claude-sonnet-4-5", "content": blocks}
+        yield line | {"type": "assistant", "message": message}
+        result = {"type": "tool_result", "tool_use_id": f"t{number}", "content": TEXT}
+        yield line | {"uuid": f"r{number}", "type": "user", "message": {"role": "user", "content": [result]}}
 
 
 def long_session() -> Iterator[dict[str, Any]]:
@@ -149,12 +210,21 @@ def opening(browser: Browser, appliance: Appliance) -> tuple[float, float]:
         return took, scrolled
 
 
+def reading(browser: Browser, appliance: Appliance) -> tuple[float, float]:
+    """Milliseconds until the first messages are there, and the longest task while scrolling through all."""
+    with watched(browser, appliance) as page:
+        begun = page.evaluate("location.hash = '#/session/talk', performance.now()")
+        took: float = page.evaluate(SHOWN, [".message a", begun])
+        page.get_by_text(f"{MESSAGES:,} messages").wait_for()
+        return took, longest_task(page, lambda: page.evaluate(LEAF))
+
+
 def painting(browser: Browser, appliance: Appliance) -> float:
     """Milliseconds from the navigation until the first cards are painted."""
     with browser.new_context(viewport={"width": 1440, "height": 900}) as context:
         page = context.new_page()
         page.goto(appliance.url, wait_until="commit")
-        return float(page.evaluate(SHOWN, [".card", 0]))
+        return float(page.evaluate(SHOWN, [".live", 0]))
 
 
 def stream(browser: Browser, appliance: Appliance, poster: Executor, path: str) -> tuple[float, float]:
@@ -175,7 +245,7 @@ def stream(browser: Browser, appliance: Appliance, poster: Executor, path: str) 
 
 def wait_for(page: Page, cursor: int) -> None:
     deadline = time.monotonic() + 10
-    while page.evaluate("state.cursor") < cursor:
+    while page.evaluate(CURSOR) < cursor:
         if time.monotonic() > deadline:
             raise Unsound("the page did not follow the events")
         time.sleep(0.05)

@@ -60,29 +60,78 @@ test("a card follows its session: asked, answered, ended, deleted", () => {
   assert.equal(status(event("session_deleted")), undefined);
 });
 
-test("the server's answer wins, but not over what an event has told since", () => {
+test("the server's answer wins, and over it comes what events have told since", () => {
   const state = Model.reduce(stateWith(card()), prompt("newer"));
-  const older = Model.loaded(state, { stats: null, cards: [card({ lastCursor: state.cursor - 1 })] });
-  assert.equal(older.cards.get("s").lastPrompt, "newer");
-  assert.equal(older.stale, true);
+  const older = Model.loaded(state, { stats: null, cards: [card({ lastCursor: state.cursor - 1, cost: { usd: 1 } })] });
+  assert.deepEqual([older.cards.get("s").lastPrompt, older.cards.get("s").cost.usd, older.stale], ["newer", 1, true]);
   const newer = Model.loaded(state, { stats: null, cards: [card({ lastCursor: state.cursor, lastPrompt: "from the server" })] });
   assert.equal(newer.cards.get("s").lastPrompt, "from the server");
   assert.equal(newer.stale, false);
 });
 
-test("those that ask come first, then those that wait the longest; those that run do not change places", () => {
-  const state = stateWith(card({ sessionId: "b", status: "waiting", attention: { since: "2026-02" } }), card({ sessionId: "a", status: "waiting", attention: { since: "2026-01" } }), card({ sessionId: "i", status: "waiting", attention: { reason: "input", since: "2025-01" } }),
-    card({ sessionId: "x", created: "2026-03", lastCursor: 1 }), card({ sessionId: "y", created: "2026-02", lastCursor: 9 }), card({ sessionId: "z", status: "lost" }));
-  const { waiting, active, over } = Model.lists(state);
-  assert.deepEqual([waiting, active, over].map((list) => list.map((each) => each.sessionId)), [["a", "b", "i"], ["x", "y"], ["z"]]);
+const shownOf = (state, choice) => Model.feedShown(state.feed, state.names, choice);
+const idle = (members) => card({ status: "waiting", attention: { reason: "input", since: "2026-01" }, ...members });
+const asks = (members, attention) => card({ status: "waiting", attention: { reason: "permission", message: "May I?", since: "2026-01", askId: `ask-${members.sessionId}`, ...attention }, ...members });
+const sections = (state, choice = {}) => Model.sectionsOf(state.cards, Model.openAsks(state.cards, new Map()), choice)
+  .map(({ key, asks, cards }) => [key, ...(asks ?? cards).map((one) => one.sessionId)]);
+test("what people are asked comes first, then what runs and does not change places, apart from that what is idle, then what has ended", () => {
+  const state = stateWith(asks({ sessionId: "b" }, { since: "2026-02" }), asks({ sessionId: "a" }), idle({ sessionId: "i" }), idle({ sessionId: "e", attention: { reason: "input", error: "rate_limit", message: "429", since: "2026-03" } }),
+    card({ sessionId: "x", created: "2026-03", lastCursor: 1 }), card({ sessionId: "y", created: "2026-02", lastCursor: 9 }), card({ sessionId: "p", pinned: true }),
+    card({ sessionId: "ok", status: "completed", lastCursor: 8 }), card({ sessionId: "z", status: "lost", lastCursor: 5 }), card({ sessionId: "bad", status: "failed", lastCursor: 4 }));
+  assert.deepEqual(sections(state), [["asks", "a", "b", "e"], ["running", "p", "x", "y"], ["idle", "i"], ["ended", "bad", "z", "ok"]]);
+  assert.deepEqual(sections(state, { seen: { upTo: 4, ids: ["z 5"] } }).at(-1), ["ended", "ok"], "what was acknowledged is gone");
+  assert.deepEqual(sections(state, { status: "waiting" }).map(([key]) => key), ["asks", "idle"]);
+  assert.deepEqual(sections(state, { words: "Y" }), [["running", "y"]]);
 });
 
-test("the feed keeps its newest and filters by kind and words", () => {
-  const state = Model.reduceAll(stateWith(), Array.from({ length: 700 }, (_, i) => prompt(`number ${i}`)));
-  assert.equal(state.feed.length, 500);
-  assert.equal(state.feed[0].text, "number 699");
-  assert.equal(Model.feedShown(state.feed, { kind: "talk", words: "NUMBER 69" }).length, 10);
-  assert.equal(Model.feedShown(state.feed, { kind: "error" }).length, 0);
+test("groups have their worst state on their head and come in its order; one folded shows its head only", () => {
+  const of = (project, members) => ({ ...members, project, userId: "alice", tags: [project, "all"] });
+  const state = stateWith(of("calm", card({ sessionId: "c" })), of("asking", asks({ sessionId: "q" })), of("asking", card({ sessionId: "r" })), of("broken", card({ sessionId: "b", status: "failed", lastCursor: 3 })), of("broken", idle({ sessionId: "i" })));
+  const groups = Model.sectionsOf(state.cards, [], { group: "project" }).filter(({ worst }) => worst);
+  assert.deepEqual(groups.map(({ title, worst, cards }) => [title, worst, cards.length]), [["asking", "asks", 2], ["broken", "failed", 2], ["calm", "active", 1]]);
+  assert.deepEqual(sections(state, { group: "tag" }).find(([key]) => key === "tag:all").length, 6);
+  assert.deepEqual(Model.listOf(groups, new Set(["project:asking"])).map(({ key }) => key).slice(0, 3), ["head project:asking", "head project:broken", "row project:broken b"]);
+});
+
+test("sessions are sorted by what one asks, and those that are alike do not change places", () => {
+  const cards = [card({ sessionId: "a", errors: 1, cost: { usd: 2 }, created: "2026-02" }), card({ sessionId: "b", errors: 3, cost: { usd: 1 } }), card({ sessionId: "c", updated: "2025-01-01" })];
+  const by = (sort) => Model.sorted(cards, sort).map(({ sessionId }) => sessionId).join("");
+  assert.deepEqual([by(""), by("errors"), by("cost"), by("quiet"), by("nonsense")], ["abc", "bac", "abc", "cab", "abc"]);
+});
+
+test("what is asked is said to the letter, and what was answered is asked no more", () => {
+  const state = stateWith(asks({ sessionId: "a" }, { tool: "Bash", message: "Bash: make" }));
+  const served = new Map([["ask-a", { askId: "ask-a", status: "open", canAnswer: true, input: { command: "make all\nmake install" }, tool: "Bash" }]]);
+  const [ask] = Model.openAsks(state.cards, served);
+  assert.deepEqual([ask.canAnswer, Model.askText(ask)], [true, "Bash: make all\nmake install"]);
+  assert.equal(Model.openAsks(state.cards, new Map())[0].canAnswer, false, "nobody is known to wait");
+  assert.deepEqual(Model.openAsks(state.cards, served, new Set(["ask-a"])), []);
+  assert.deepEqual(Model.questionsOf({ input: { questions: [{ question: "Which?", options: [{ label: "one" }, "two"] }] } }), [{ question: "Which?", options: ["one", "two"] }]);
+  assert.deepEqual(Model.questionsOf({ text: "Why?", options: null }), [{ question: "Why?", options: [] }]);
+});
+
+test("figures are short, and what has no price is not free", () => {
+  assert.deepEqual([0, 950, 1234, 34_499, 999_600, 12_345_678].map(Model.figure), ["0", "950", "1.2k", "34k", "1.0M", "12M"]);
+  assert.deepEqual([undefined, { usd: null, unpricedRequests: 2 }, { usd: 1.5, unpricedRequests: 1 }, { usd: 207.4, unpricedRequests: 0 }].map(Model.money), ["", "unpriced", "$1.50+", "$207"]);
+});
+
+test("the feed keeps its newest, asks and failures longer, and has levels", () => {
+  const failed = event("response", { type: "error", message: "out of memory" });
+  const state = Model.reduceAll(stateWith(), [failed, ...Array.from({ length: 700 }, (_, i) => prompt(`number ${i}`)), event("state_updated", { phase: "x" }), event("action", { type: "post_tool_batch" })]);
+  assert.equal(state.feed.length, 501);
+  assert.equal(shownOf(state)[0].text, "number 699");
+  assert.equal(shownOf(state, { kind: "talk", words: "NUMBER 69" }).length, 10);
+  assert.deepEqual(shownOf(state, { kind: "asks" }).map(({ title }) => title), ["Error"]);
+  assert.deepEqual(shownOf(state, { kind: "all" }).slice(0, 2).map(({ title }) => title), ["Tool batch", "State"]);
+});
+
+test("a call and its result are one line of the feed, which grows; what repeats is folded, what failed is not", () => {
+  let state = Model.reduceAll(stateWith(), [call("a"), call("b", "Read", { file_path: "x" }, { sessionId: "other" })]);
+  const lines = () => shownOf(state).map(({ title, times, state, sessionId }) => [title, times, state, sessionId]);
+  assert.deepEqual(lines(), [["Read", 1, "running", "other"], ["Bash", 1, "running", "s"]]);
+  state = Model.reduceAll(state, [result("a"), result("b", { type: "tool_error", error: "no file\nmore" }, { sessionId: "other" }), call("c"), result("c"), call("d"), result("d")]);
+  assert.deepEqual(lines(), [["Bash", 3, "ok", "s"], ["Read", 1, "error", "other"]]);
+  assert.deepEqual(shownOf(state, { kind: "asks" }).map(({ error }) => error), ["no file"]);
 });
 
 test("the title says how many wait", () => {
@@ -349,7 +398,7 @@ test("goals and agents go by their names, in the log and in the feed", () => {
   const wanted = [["Goal", "Build the API"], ["Goal in progress", "Build the API"], ["fetch begins", "mail 1"], ["fetch completed", "spam"], ["fetch begins again", ""], ["Explore failed", ""]];
   const names = new Map([["s a1", "Explore"]]);
   assert.deepEqual(Model.rowsOf(logOf(...events), { names }).map((row) => [row.title, row.text]), wanted);
-  assert.deepEqual(Model.reduceAll({ ...stateWith(), names }, events).feed.map((line) => [line.title, line.text]).reverse(), wanted);
+  assert.deepEqual(shownOf(Model.reduceAll({ ...stateWith(), names }, events)).map((line) => [line.title, line.text]).reverse(), wanted);
   assert.deepEqual(["pipeline.fetch", "email", "3f2c1a9b-1111-4111-8111-111111111111", "ac4e90491f057557a"].map((agentId) => Model.agentName({ agentId })), ["fetch", "email", "3f2c1a9b", "ac4e9049"]);
 });
 
@@ -379,7 +428,7 @@ test("text is fit for people wherever it is made to be shown", () => {
     const attention = { reason: "permission", message: text }, events = [prompt(text), call("t", text, { command: text }), failed("t", text), asking(text, text), answer(text), event("goal_added", { id: "g", description: text }), event("agent_spawned", { agentId: "w", type: text, task: text }), event("session_finalized", { status: "failed", outcome: text }), event(text, { [text]: text }), event("action", { type: text, x: text })];
     const about = card({ title: text, currentStep: text, phase: text, cwd: `/a/${text}`, status: "waiting", attention, lastAction: { tool: text, type: text, text } });
     const state = Model.reduceAll(stateWith(about), events.slice(0, -3));
-    const shown = [...state.feed.flatMap((line) => [line.title, line.text]), ...Model.rowsOf(logOf(...events)).flatMap((row) => [row.title, row.text, row.error]), Model.nameOf(about), Model.step({ ...about, status: "active" }), Model.project(about), ...Model.askLines(about),
+    const shown = [...shownOf(state, { kind: "all" }).flatMap((line) => [line.title, line.text, line.error]), ...Model.rowsOf(logOf(...events)).flatMap((row) => [row.title, row.text, row.error]), Model.nameOf(about), Model.step({ ...about, status: "active" }), Model.project(about), ...Model.askLines(about),
       Model.title(1, text), Model.forPeople(text), Model.plain(text), Model.endText({ reason: text }), Model.pretty(Model.forReaders(JSON.stringify({ text })))];
     for (const each of shown) assert.doesNotMatch(each, UNFIT, JSON.stringify([text, each]));
   }

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Iterable
+from contextlib import suppress
 from typing import Annotated, Any
 
 import msgspec
@@ -88,9 +89,7 @@ def messages_in(document: bytes) -> list[tuple[str, str, bytes]]:
 
     Raises Problem 422.
     """
-    found = (
-        decoded(document) if is_json(document) else [decoded(line) for line in document.split(b"\n") if line.strip()]
-    )
+    found = decoded(document) if is_json(document) else [*map(decoded, filter(is_json, document.split(b"\n")))]
     if not isinstance(found, list):
         raise invalid("$", "must be a list of messages")
     return [
@@ -246,13 +245,16 @@ class Import:
                 "calls": msgspec.json.encode(calls).decode(),
             }
             row = await self.store.reader.row(CLAIMED, about)
-            if self.called_so is None:
-                self.called_so = dict(await self.store.reader.rows(CALLED_SO))
-            named = (
-                key.session if is_id(key.session) else f"claude-{hashlib.sha256(key.session.encode()).hexdigest()[:32]}"
-            )
-            self.sessions[key.session] = row[0] if row else self.called_so.get(key.session, named)
+            self.sessions[key.session] = row[0] if row else (await self.named()).get(key.session, own_id(key.session))
         return self.sessions[key.session]
+
+    async def named(self) -> dict[str, str]:
+        """The sessions that are about a conversation of another name."""
+        if self.called_so is None:
+            self.called_so = {}
+            with suppress(Problem):  # in a store of very many sessions it takes too long to find them
+                self.called_so = dict(await self.store.reader.rows(CALLED_SO))
+        return self.called_so
 
     async def told_of(self, session_id: str, claude_id: str) -> Told:
         if session_id not in self.told:
@@ -271,6 +273,11 @@ class Import:
 
     def document_of_all(self) -> Document:
         return {"success": True, "sessions": len({*self.sessions.values()}), **self.counts, "refused": self.refused}
+
+
+def own_id(name: str) -> str:
+    """Of a session that is named after its conversation."""
+    return name if is_id(name) else f"claude-{hashlib.sha256(name.encode()).hexdigest()[:32]}"
 
 
 def session_in(lines: bytes) -> str:

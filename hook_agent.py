@@ -15,7 +15,7 @@ first, and from there to the store in order, each event once.
 
 What only some need stands in files beside this one: hook_agent_install.py, _run.py, _restore.py, _langchain.py and
 _control.py; _ship.py, _facts.py and _patterns.py, without which no transcripts are kept, it knows less of where it
-runs, and takes patterns of one's own for quick ones.
+runs and how it ends, and takes patterns of one's own for quick ones.
 """
 
 from __future__ import annotations
@@ -1400,8 +1400,6 @@ _SAME_MILLISECONDS = 2000  # in which several hooks tell of one happening
 _SESSIONS_KNOWN = 200
 _PROGRAMS_KNOWN = 100
 _DIGEST_LENGTH = 16  # hex digits: enough to tell apart the payloads of one session
-_ERROR_LENGTH = 1000
-_TRANSCRIPT_BYTES = 256 << 10  # of a transcript's end, and of its beginning
 # Claude Code waits for all who are told of one of these, before another comes.
 _IN_TURN = _names("SessionStart UserPromptSubmit Stop StopFailure SessionEnd")
 _HOOK_LINE = b'{"type":"hook",'
@@ -1521,9 +1519,11 @@ class HookNarrator:
             before, is_fork = about.get("facts", {}), about.pop("isFork", False) and not session
             about["facts"] = further.facts_of(_text(payload.get("transcript_path")), before, is_fork)
             told.update({"metadata": about["facts"]} if about["facts"] != before else {})
-        if hook == "SessionEnd":
-            error = "" if about["isToldOf"] else _last_api_error(_text(payload.get("transcript_path")))
-            told.update({"error": error} if error else {}, **({"isWithin": True} if known.get("isWithin") else {}))
+            if hook == "SessionEnd" and not about["isToldOf"]:
+                error = further.last_api_error(_text(payload.get("transcript_path")))
+                told.update({"error": error} if error else {})
+        if hook == "SessionEnd" and known.get("isWithin"):
+            told["isWithin"] = True
         return told
 
 
@@ -1566,53 +1566,6 @@ def _is_gone(process: str) -> bool:
     except OSError:
         return False
     return bool(began) and _began(int(pid)) not in ("", began)
-
-
-def _transcript(path: str, is_end: bool = True) -> list[bytes]:
-    """The lines at the end of a transcript, or at its beginning; none of what is no plain file."""
-    import stat
-
-    if not path.endswith(".jsonl"):
-        return []
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(descriptor, "rb") as file:
-            about = os.fstat(descriptor)
-            if not stat.S_ISREG(about.st_mode):
-                return []
-            file.seek(max(0, about.st_size - _TRANSCRIPT_BYTES) if is_end else 0)
-            return file.read(_TRANSCRIPT_BYTES).split(b"\n")
-    except (OSError, ValueError):
-        return []
-
-
-def _last_api_error(path: str) -> str:
-    """What a transcript says of the error that the conversation ended with; empty where it did not."""
-    return next((_api_error(entry) for entry in map(_entry_in, reversed(_transcript(path))) if entry), "")
-
-
-def _entry_in(line: bytes) -> Members | None:
-    """What a line says of the conversation itself; None: it is of something else, or no whole line."""
-    if b'"assistant"' not in line and b'"user"' not in line:
-        return None
-    try:
-        entry = _decoded(line)
-    except ValueError:
-        return None
-    is_said = isinstance(entry, dict) and entry.get("type") in ("user", "assistant") and not entry.get("isSidechain")
-    return entry if is_said else None
-
-
-def _api_error(entry: Members) -> str:
-    if entry.get("isApiErrorMessage") is not True:
-        return ""
-    message = entry.get("message")
-    said = message.get("content") if isinstance(message, dict) else ""
-    parts = said if isinstance(said, list) else [said]
-    texts = filter(None, (_text(part.get("text") if isinstance(part, dict) else part) for part in parts))
-    text = _clean(("\n".join(texts) or _text(entry.get("error")) or "API Error")[:_ERROR_LENGTH])
-    redaction = _redaction()
-    return redaction.text(text) if redaction is not None else text
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -2062,7 +2015,7 @@ class Sender:
 
     def watches_orders(self) -> bool:
         """See to it that orders are known here; whether any agent may be given some."""
-        if self._watcher is None and posix.access(self.spool.path("control"), posix.F_OK):
+        if self._watcher is None and self.spool.folder and posix.access(self.spool.path("control"), posix.F_OK):
             further = _beside_or_none("hook_agent_control")
             self._watcher = further.Watcher(self.spool, self.link) if further else None
         return self._watcher is not None and bool(self._watcher.look())
@@ -2916,13 +2869,16 @@ def _flush(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     spool = _own_spool()
     sender = Sender(spool, _Link(_service_url()), lambda text: print(text, file=sys.stderr))
-    deadline = time.monotonic() + options.timeout
+    begun = time.monotonic()
+    deadline = begun + options.timeout
     if _is_delivered(sender, deadline) and options.dead:  # a full spool would give up what waits for what is dead
         spool.raise_dead()
         _is_delivered(sender, deadline)
+    if not (is_whole := sender.has_shipped(begun)):
+        print("Not all of the transcripts is in the store yet.")
     sender.resign()
     sender.link.close()
-    return _tell_status(spool)
+    return _tell_status(spool) or int(not is_whole)
 
 
 def _is_delivered(sender: Sender, deadline: float) -> bool:

@@ -245,9 +245,10 @@ class Known:
 
 
 def sessions_in(spool: Spool) -> list[str]:
-    """Those that are controlled."""
+    """Those that are controlled, and no file that is just being written."""
     try:
-        return sorted(filter(_is_id, posix.listdir(spool.path("control"))))[:_MOST_WATCHED]
+        names = [name for name in posix.listdir(spool.path("control")) if _is_id(name) and name[-4:] != ".new"]
+        return sorted(names)[:_MOST_WATCHED]
     except OSError:
         return []
 
@@ -655,8 +656,8 @@ class Watcher:
             self._ask(known, asking, telling)
         for link in (asking, telling):
             link.close()
-        with _suppress(OSError):
-            if not self.is_over and not known.report():
+        with _suppress(OSError), _Lock(self._spool, must_be_held=True):
+            if not self.is_over and self._is_left(session) and not known.report():
                 _forget(self._spool, session)
 
     def _ask(self, known: Known, link: _Link, telling: _Link) -> None:

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import posix
 
-from hook_agent import _ERROR_LENGTH, _decoded, _in_one_line, _member, _setting, _suppress, _text, _transcript
+from hook_agent import _clean, _decoded, _in_one_line, _member, _redaction, _setting, _suppress, _text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from typing import Any
+
+    Members = dict[str, Any]
 
 _PLACE_LENGTH = 300
 _SMALL_BYTES, _PACKED_BYTES = 64 << 10, 8 << 20
@@ -142,6 +145,8 @@ def _ci() -> dict[str, str]:
 
 # A transcript
 
+_TRANSCRIPT_BYTES = 256 << 10  # of its end, and of its beginning
+_ERROR_LENGTH = 1000
 _SIBLINGS = 50  # the newest transcripts of a folder, among which is the one that a fork was made of
 
 
@@ -183,3 +188,51 @@ def _origin_of(path: str) -> str:
             found[other.name[: -len(".jsonl")]] = sum(_member(line, b'"uuid":"') in own for line in lines)
     origin = max(found, key=lambda name: found[name], default="")
     return origin if found.get(origin) else ""
+
+
+def _transcript(path: str, is_end: bool = True) -> list[bytes]:
+    """The lines at the end of a transcript, or at its beginning; none of what is no plain file."""
+    import os
+    import stat
+
+    if not path.endswith(".jsonl"):
+        return []
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(descriptor, "rb") as file:
+            about = os.fstat(descriptor)
+            if not stat.S_ISREG(about.st_mode):
+                return []
+            file.seek(max(0, about.st_size - _TRANSCRIPT_BYTES) if is_end else 0)
+            return file.read(_TRANSCRIPT_BYTES).split(b"\n")
+    except (OSError, ValueError):
+        return []
+
+
+def last_api_error(path: str) -> str:
+    """What a transcript says of the error that the conversation ended with; empty where it did not."""
+    return next((_api_error(entry) for entry in map(_entry_in, reversed(_transcript(path))) if entry), "")
+
+
+def _entry_in(line: bytes) -> Members | None:
+    """What a line says of the conversation itself; None: it is of something else, or no whole line."""
+    if b'"assistant"' not in line and b'"user"' not in line:
+        return None
+    try:
+        entry = _decoded(line)
+    except ValueError:
+        return None
+    is_said = isinstance(entry, dict) and entry.get("type") in ("user", "assistant") and not entry.get("isSidechain")
+    return entry if is_said else None
+
+
+def _api_error(entry: Members) -> str:
+    if entry.get("isApiErrorMessage") is not True:
+        return ""
+    message = entry.get("message")
+    said = message.get("content") if isinstance(message, dict) else ""
+    parts = said if isinstance(said, list) else [said]
+    texts = filter(None, (_text(part.get("text") if isinstance(part, dict) else part) for part in parts))
+    text = _clean(("\n".join(texts) or _text(entry.get("error")) or "API Error")[:_ERROR_LENGTH])
+    redaction = _redaction()
+    return redaction.text(text) if redaction is not None else text

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 from hook_agent import (
     _REFUSED_PAUSE_SECONDS,
     Redaction,
+    _clean,
     _is_gone,
     _is_id,
     _Link,
@@ -76,6 +77,8 @@ def quoted(text: str) -> str:
 
 def _is_transcript(path: str, session: object) -> bool:
     """Whether this may be where Claude Code keeps that session: …/projects/FOLDER/SESSION.jsonl, by its name."""
+    if path != _clean(path) or "\0" in path:
+        return False
     parts = path.split("/")
     is_there = len(parts) > 3 and parts[0] == "" and parts[-3] == "projects" and ".." not in parts
     return is_there and _is_id(session) and parts[-1] == f"{session}.jsonl" and bool(parts[-2].strip("."))
@@ -94,7 +97,7 @@ def _files_below(folder: str, depth: int = 0) -> Iterator[str]:
     if depth > _DEEPEST or not _is_own_folder(folder):
         return
     with _suppress(OSError), os.scandir(folder) as found:
-        for entry in found:
+        for entry in filter(lambda it: _is_id(it.name), found):
             if entry.is_dir(follow_symlinks=False):
                 yield from _files_below(entry.path, depth + 1)
             elif entry.name.endswith((".jsonl", ".meta.json")) and entry.is_file(follow_symlinks=False):
@@ -308,7 +311,7 @@ class File:
         """Go to where the store is, be it with this file or with one that was written back; else to its beginning."""
         known = way.known(self.address)
         for size, digest in (("x-source-bytes", "x-source-digest"), ("content-length", "x-kept-digest")):
-            if known.get(digest) and self._begins_with(file, int(known[size]), known[digest], way):
+            if known.get(size) and known.get(digest) and self._begins_with(file, int(known[size]), known[digest], way):
                 return
         self.offset, self.sent, self.tail = 0, 0, b""
 
@@ -381,8 +384,10 @@ class Shipper:
     def __init__(self, spool: Spool, link: _Link, say: Callable[[str], None] = lambda text: None) -> None:
         self.spool, self.link, self._say = spool, link, say
         self.whole_at = 0.0
-        self._known: dict[str, Members] = spool._read_json(_KNOWN)
-        self._files: dict[str, File] = {}
+        kept = spool._read_json(_KNOWN).items()
+        self._known = {path: about for path, about in kept if isinstance(about, dict) and about.get("sessionId")}
+        self._files: dict[str, dict[str, File]] = {}
+        self._redactions: dict[str, Redaction | None] = {}
         self._stopped: set[str] = set()
         self._next = 0.0
         self._turn = 0
@@ -393,13 +398,14 @@ class Shipper:
 
     def hear(self, heard: Iterable[tuple[Members, Members, str]]) -> None:
         """Note what hooks name: each with what stood around it in the spool, and the session that it is of."""
-        before = json.dumps(self._known)
+        before = {path: {**about} for path, about in self._known.items()}
         for known, payload, session_id in heard:
             with _suppress(Exception):  # whatever it is, events must not wait for it
                 self._note(known, payload, session_id)
         for path in list(self._known)[:-_MOST_CONVERSATIONS]:
             del self._known[path]
-        if json.dumps(self._known) != before:
+            self._files.pop(path, None)
+        if self._known != before:
             self._keep()
         self.whole_at = 0.0
         self._next = self._next if self._failures else 0.0
@@ -409,13 +415,13 @@ class Shipper:
         if known.get("transcripts") not in (None, "", "on") or not _is_transcript(path, payload.get("session_id")):
             self._known.pop(path, None)
             return
-        about = self._known.setdefault(path, {"isAtWork": False})
+        about = self._known[path] = self._known.pop(path, {"isAtWork": False})  # the last one heard of comes last
         process = _process(known.get("ppid"))
         if process and process != about.get("process"):
             about.update(process=process, isMirrored=_is_mirrored(known["ppid"]))
             self._stopped.discard(path)
-        about.update(sessionId=session_id, redact=known.get("redact") or "")
-        about["isAtWork"] = hook in _BEGINS_WORK or (about["isAtWork"] and hook not in _ENDS_WORK)
+        about.update(sessionId=session_id, redact=_text(known.get("redact")))
+        about["isAtWork"] = hook in _BEGINS_WORK or (about.get("isAtWork", False) and hook not in _ENDS_WORK)
 
     def _keep(self) -> None:
         self._is_kept = False
@@ -433,7 +439,7 @@ class Shipper:
 
     def _is_at_work(self, path: str) -> bool:
         about = self._known[path]
-        if not about["isAtWork"] or path in self._stopped or _is_gone(about.get("process", "")):
+        if not about.get("isAtWork") or path in self._stopped or _is_gone(about.get("process", "")):
             return False
         changed = max(map(_changed_at, [path, *self._beside(path)]))
         return time.time() - changed < _QUIET_SECONDS
@@ -485,19 +491,20 @@ class Shipper:
         return known.get("x-source") == "file"
 
     def _file(self, main: str, path: str) -> File:
-        if path not in self._files:
+        files = self._files.setdefault(main, {})
+        if path not in files:
             base = main[: -len(".jsonl")]
             folder, session = base.split("/")[-2:]
             beside = f"?subpath={quoted(_subpath(base, path))}" if path != main else ""
             kind = Meta if path.endswith(".meta.json") else File
-            self._files[path] = kind(path, f"/api/transcripts/{quoted(folder)}/{quoted(session)}{beside}")
-        return self._files[path]
+            files[path] = kind(path, f"/api/transcripts/{quoted(folder)}/{quoted(session)}{beside}")
+        return files[path]
 
     def _ship(self, named: tuple[str, File]) -> bool:
         path, file = named
         about = self._known[path]
         try:
-            has_shipped = file.ship(Way(self.link, about["sessionId"], _redaction_of(about.get("redact", ""))))
+            has_shipped = file.ship(Way(self.link, about["sessionId"], self._redaction(about.get("redact", ""))))
         except Stopped as reason:
             self._stopped.add(path)
             self._tell(path, str(reason))
@@ -505,6 +512,11 @@ class Shipper:
         if has_shipped and about.pop("refused", None):
             self._keep()
         return has_shipped
+
+    def _redaction(self, setting: str) -> Redaction | None:
+        if setting not in self._redactions:
+            self._redactions[setting] = _redaction_of(setting)
+        return self._redactions[setting]
 
     def _tell(self, path: str, reason: str) -> None:
         """Once: on stderr, if there is one, and for the command `status`."""

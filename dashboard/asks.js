@@ -10,7 +10,7 @@ import { go, route, schedule } from "./route.js";
 
 const FRESH = 5000;        // milliseconds after which it is asked again whether somebody waits for an answer
 export const asks = {
-  served: new Map(), answered: new Set(), opened: "", asking: null, last: 0, shown: null, list: [],
+  served: new Map(), answered: new Set(), opened: "", isKnown: false, asking: null, last: 0, shown: null, list: [],
   /** Those that are open, oldest first; the same list while nothing has changed. */
   open() {
     if (this.shown?.cards === state.cards && this.shown.served === this.served && this.shown.answered === this.answered.size) return this.list;
@@ -21,8 +21,11 @@ export const asks = {
     const asking = this.asking = {};
     this.last = performance.now();
     const { items } = await asked("api/asks?limit=500").catch(() => ({ items: [] }));
+    this.isKnown = true;
     if (this.asking === asking) this.served = new Map(items.map((ask) => [ask.askId, ask]));
   },
+  /** Ask the server soon about asks that it has not told of yet. */
+  know(open) { if (open.some(({ askId, kind }) => kind !== "error" && !this.served.has(askId)) && performance.now() - this.last > 1000) this.refresh().then(schedule); },
   /** Whether somebody waits for the answer, and this person may give it. */
   can: (ask) => ask.canAnswer === true && document.body.dataset.role !== "read",
   /** The row that is looked into shows all of what is asked. */

@@ -43,7 +43,7 @@ export function drawAsk(row, ask, card = state.cards.get(ask.sessionId) ?? { ses
   const can = asks.can(ask), decides = can && !["question", "interrupt", "elicitation"].includes(ask.kind);
   fill(row, { status: ask.kind === "error" ? "stopped by an error" : ASKS[ask.kind] ?? "asks", name: Model.nameOf(card), what: Model.oneLine(what), since: since(ask.since),
     place: [agent, Model.project(card), Model.branchOf(card), card.userId === "unknown" ? "" : card.userId, Model.hostOf(card)].filter(Boolean).join(" · "),
-    nobody: can || ask.kind === "error" ? "" : "answer in its terminal", allow: decides ? "Allow" : "", deny: decides || (can && ask.kind === "elicitation") ? "Deny" : "",
+    nobody: can || ask.kind === "error" || !asks.isKnown ? "" : "answer in its terminal", allow: decides ? "Allow" : "", deny: decides || (can && ask.kind === "elicitation") ? "Deny" : "",
     reply: can ? "Reply" : "" });
   slot(row, "status").dataset.is = row.dataset.is;
   slot(row, "what").title = what.length > 80 ? what : "";
@@ -55,6 +55,7 @@ const ASKS = { __proto__: null, permission: "permission", question: "question", 
 /** The asks of one session, each in its own line; nothing of one that asks nothing. */
 export function drawAsks(place, card) {
   const open = card.sessionId ? Model.openAsks(new Map([[card.sessionId, card]]), asks.served, asks.answered).filter((ask) => ask.sessionId === card.sessionId) : [];
+  asks.know(open);
   place.hidden = !open.length;
   place.dataset.is = card.attention?.error ? "bad" : "";
   sync(slot(place, "asks"), open, (ask) => ask.askId, () => make("t-ask"), (row, ask) => drawAsk(row, ask, card));

@@ -67,6 +67,12 @@ export function moveAmong(links, by) {
   const from = links.indexOf(document.activeElement);
   links[Math.min(links.length - 1, Math.max(0, from < 0 ? 0 : from + by))]?.focus();
 }
+/** What is in a place, made anew only where it is for another `key`, so that what one presses stays. */
+export function refill(place, key, content) {
+  if (place.dataset.key === key) return;
+  place.dataset.key = key;
+  place.replaceChildren(...content());
+}
 /** Mark an element as the current one, or not. */
 export function setCurrent(element, isCurrent, kind = "true") {
   if (isCurrent) element.setAttribute("aria-current", kind); else element.removeAttribute("aria-current");

@@ -119,5 +119,6 @@ def opened(page: Page, appliance: Appliance, path: str = "") -> Page:
 def settled(page: Page) -> None:
     """Everything that was asked for has come and is drawn."""
     expect(page.locator("#connection")).to_have_text("Live")
+    expect(page.locator("main > section:visible h1")).not_to_have_count(0)  # its code may be fetched first
     page.wait_for_load_state("networkidle")
     page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")

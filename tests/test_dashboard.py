@@ -692,6 +692,8 @@ def test_a_time_in_which_nothing_happened_is_said_to_be_so(page: Page, appliance
 def views_of(session_id: str) -> list[str]:
     return [
         "",
+        "?as=board&group=project",
+        "?as=feed",
         "sessions",
         "search?q=note",
         "analytics?range=all",
@@ -810,7 +812,14 @@ def test_no_script_that_was_logged_ever_runs(
     opened(page, appliance)
     tell_with(http, session_id, PAYLOADS)
     expect(page.locator("#feed")).to_contain_text("Waits for a person")
-    views = ["", "sessions", "search?q=hacked", *(f"session/{session_id}/{tab}" for tab in TABS)]
+    views = [
+        "",
+        "?as=cards&group=tag",
+        "?as=feed&feed=all",
+        "sessions",
+        "search?q=hacked",
+        *(f"session/{session_id}/{tab}" for tab in TABS),
+    ]
     views += [f"session/{session_id}/raw?file={name}" for name in ("state.json", "events.jsonl", "initial.json")]
     for view in views:
         page.goto(f"{appliance.url}/#/{view}")
@@ -840,7 +849,14 @@ def test_nothing_that_was_logged_steers_the_screen(
     page: Page, appliance: Appliance, http: httpx.Client, session_id: str
 ) -> None:
     tell_with(http, session_id, SPOOFS)
-    views = ["", "sessions", "search?q=payload", *(f"session/{session_id}/{tab}" for tab in TABS)]
+    views = [
+        "",
+        "?as=cards&group=tag",
+        "?as=feed&feed=all",
+        "sessions",
+        "search?q=payload",
+        *(f"session/{session_id}/{tab}" for tab in TABS),
+    ]
     views += [f"session/{session_id}/raw?file={name}" for name in ("state.json", "events.jsonl", "initial.json")]
     events = http.get(f"/api/sessions/{session_id}/events?limit=60").json()["items"]
     assert re.search(STEERS, json.dumps(events, ensure_ascii=False).encode().decode("unicode_escape", "ignore"))

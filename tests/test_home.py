@@ -6,10 +6,8 @@ import json
 import re
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
-from queue import Queue
 from typing import Any
 
 import httpx
@@ -18,6 +16,7 @@ from playwright.sync_api import Page, expect
 
 from tests.appliance import Appliance
 from tests.browsing import PHONE, call, log, opened, respond
+from tests.fleet import Side, side_of, tell
 
 WAITS = {"reason": "permission", "message": "Bash: rm -rf build", "tool": "Bash"}
 
@@ -411,41 +410,10 @@ def test_a_test_session_is_made_only_when_one_means_it(page: Page, tmp_path: Pat
 # ------------------------------------------------------------- answers and orders
 
 
-class Side:
-    """An agent's side: it asks, and polls for what it is to carry out."""
-
-    def __init__(self, http: httpx.Client, session_id: str) -> None:
-        self.http, self.session_id, self.got = http, session_id, Queue[Any]()
-        self.threads: list[threading.Thread] = []
-
-    def ask(self, title: str, reason: str = "permission", **data: Any) -> str:
-        self.http.put(f"/api/sessions/{self.session_id}", json={"userId": "alice", "metadata": {"title": title}})
-        body = {"type": "permission_request", "attention": {"reason": reason, "message": title}, **data}
-        return str(self.http.post(f"/api/actions/{self.session_id}", json=body).raise_for_status().json()["eventId"])
-
-    def wait(self, **body: Any) -> None:
-        """A poll on a thread: what it is given comes into the queue."""
-
-        def poll() -> None:
-            answer = self.http.post(f"/api/sessions/{self.session_id}/control", json={"wait": 30, **body})
-            self.got.put(answer.json()["items"] if answer.status_code == 200 else [])
-
-        self.threads.append(threading.Thread(target=poll))
-        self.threads[-1].start()
-
-    def given(self) -> dict[str, Any]:
-        (item,) = self.got.get(timeout=20)
-        self.http.post(f"/api/sessions/{self.session_id}/control", json={"done": [item["id"]]}).raise_for_status()
-        return dict(item)
-
-
 @pytest.fixture
-def side(http: httpx.Client, session_id: str) -> Iterator[Side]:
-    side = Side(http, session_id)
-    yield side
-    http.post(f"/api/sessions/{session_id}/finalize", json={}).raise_for_status()  # whoever waits does no more
-    for thread in side.threads:
-        thread.join(20)
+def side(appliance: Appliance, session_id: str) -> Iterator[Side]:
+    with side_of(appliance, session_id) as side:
+        yield side
 
 
 def unlocked(page: Page, appliance: Appliance) -> None:
@@ -491,6 +459,14 @@ def test_asks_are_answered_from_home_and_gone_when_answered_elsewhere(
     page.locator("#ask").get_by_role("button", name="Deny with these words").click()
     given = side.given()
     assert (given["decision"], given["message"]) == ("deny", "Only below build")
+
+    fourth = side.ask("make all?", tool="Bash", input={"command": "make all"})
+    side.wait(ask=fourth)
+    page.goto(f"{appliance.url}/#/session/{side.session_id}/log")  # and from the session's own page
+    page.reload()
+    page.locator("#session .ask").get_by_role("button", name="Allow").click()
+    assert side.given()["decision"] == "allow"
+    page.goto(appliance.url)
 
     last = side.ask("make ?", tool="Bash", input={"command": "make"})
     ask = page.locator(f".ask[data-ask='{last}']")
@@ -550,3 +526,91 @@ def test_who_does_not_look_is_told_once_and_not_of_what_is_over(
     for number in range(3):
         log(http, f"{session_id}-{number}", "", attention=None)
     page.wait_for_function("() => !window.told[0].isOpen")
+
+
+# ------------------------------------------------------------------------ the walk
+
+SIZES = {"small": {"width": 1280, "height": 800}, "large": {"width": 1920, "height": 1080},
+         "phone": {"width": 390, "height": 844}}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Appliance]:
+    with Appliance(tmp_path_factory.mktemp("fleet")) as appliance:
+        with httpx.Client(base_url=appliance.url, timeout=30) as http:
+            tell(http)
+        yield appliance
+
+
+@pytest.mark.parametrize(("size", "scheme"), [("small", "dark"), ("large", "light")])
+def test_an_operator_walks_by_keyboard_alone(page: Page, fleet: Appliance, size: str, scheme: Any) -> None:
+    page.set_viewport_size(SIZES[size])  # type: ignore[arg-type]
+    page.emulate_media(color_scheme=scheme)
+    with side_of(fleet, f"asks-{size}") as side:
+        ask = side.ask("Clean up?", tool="Bash", input={"command": "rm -rf build"})
+        side.wait(ask=ask)
+        opened(page, fleet)
+        row = page.locator(f".ask[data-ask='{ask}']")  # who waits, and why
+        expect(row.get_by_role("button", name="Allow")).to_be_visible()
+        assert page.locator("#groups .live[data-is=active]").count() >= 8, "and what runs is in sight as well"
+        page.keyboard.press("d")  # answer it
+        unlocked(page, fleet)
+        assert side.given()["decision"] == "deny"
+        expect(row).to_have_count(0)
+
+        page.keyboard.press("Tab")  # what failed since: in its own words
+        page.locator(".tile[data-is=failed]").focus()
+        page.keyboard.press("Enter")
+        failed = page.locator("#groups .live[data-is=failed]")
+        expect(failed).to_have_count(13)
+        expect(failed.first.locator(".doing")).to_contain_text("AssertionError: expected 3 rows, got 4")
+        expect(failed.first.locator("[data-slot=cost]")).to_have_text(re.compile(r"^\$\d"))  # what did it cost
+        page.keyboard.press("h")
+        page.keyboard.press("Shift+X")
+        expect(page.locator(".tile[data-is=failed] b")).to_have_text("0")
+
+        page.keyboard.press("/")  # find the session that touched a file
+        page.keyboard.type("module_17")
+        page.keyboard.press("Enter")
+        hit = page.locator("#results .hit").first
+        expect(hit).to_contain_text("module_17.py")
+        page.keyboard.press("j")
+        page.keyboard.press("Enter")
+        expect(page.locator("#session h1")).to_contain_text("17")
+        expect(page.locator(".detail .body")).to_contain_text("module_17.py")
+        page.keyboard.press("Escape")
+        page.keyboard.press("Escape")  # and back
+        expect(page.locator("#results")).to_be_visible()
+        page.keyboard.press("s")
+        expect(page.locator("#table li").first).to_be_visible()
+
+
+def test_an_operator_walks_on_a_phone_with_one_thumb(page: Page, fleet: Appliance) -> None:
+    page.set_viewport_size(SIZES["phone"])  # type: ignore[arg-type]
+    with side_of(fleet, "asks-phone") as side:
+        ask = side.ask("Clean up?", tool="Bash", input={"command": "rm -rf build"})
+        side.wait(ask=ask)
+        opened(page, fleet)
+        row = page.locator(f".ask[data-ask='{ask}']")
+        allow = row.get_by_role("button", name="Allow")
+        expect(allow).to_be_visible()
+        buttons = [*row.locator(".acts button:visible").all(), *page.locator(".bar nav a").all()]
+        buttons += page.locator("#home .tile, #home-as a, .fleet select").all()
+        for target in buttons:
+            box = target.bounding_box()
+            assert box and box["height"] >= 44, target.inner_text()
+        inner = page.locator(".ask, #groups .live").all()
+        for each in inner:
+            box = each.bounding_box()
+            assert box and box["x"] >= 0 and box["x"] + box["width"] <= 390
+        allow.click()
+        unlocked(page, fleet)
+        assert side.given()["decision"] == "allow"
+        expect(row).to_have_count(0)
+        page.get_by_role("navigation", name="As").get_by_role("link", name="Feed").click()
+        expect(page.locator("#feed li").first).to_be_visible()
+        page.get_by_role("navigation", name="Main").get_by_role("link", name="Sessions").click()
+        page.locator("#sessions-filter").get_by_label("Text").fill("invoices")
+        expect(page.locator("#table li").first).to_contain_text("invoices")
+        page.locator("#table li a").first.click()
+        expect(page.locator("#session h1")).to_contain_text("invoices")

@@ -1174,18 +1174,40 @@ ENDS: dict[str, tuple[str, str, int]] = {
 }
 
 
+FORKS = """
+import json, os, sys
+import langgraph.checkpoint.memory, langgraph.graph, langgraph.types
+for code, environment in json.load(sys.stdin):
+    if not (child := os.fork()):
+        os.environ.clear()
+        os.environ.update(environment)
+        exec(code, {"__name__": "__main__"})
+        sys.exit()
+    os.waitpid(child, 0)
+"""
+"""What takes longest, to import LangGraph, is done once for all programs."""
+
+
+@pytest.fixture(scope="module")
+def ended(appliance: Appliance, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The session of each program, all of which have ended."""
+    sessions = {main: f"ended-{number}" for number, main in enumerate(ENDS)}
+    spool = str(tmp_path_factory.mktemp("ended") / "spool")
+    environment = {"PATH": "/usr/bin:/bin", "SESSION_SERVICE_URL": appliance.url, "SESSION_SPOOL_DIR": spool}
+    programs = [
+        (PROGRAM.format(repository=str(REPOSITORY), main=main), environment | {"SESSION_ID": session_id})
+        for main, session_id in sessions.items()
+    ]
+    command = [sys.executable, "-c", FORKS]
+    subprocess.run(command, input=json.dumps(programs), text=True, capture_output=True, timeout=120, check=True)
+    return sessions
+
+
 @pytest.mark.parametrize("main", ENDS)
 def test_a_program_that_ends_has_ended_its_session_as_its_last_graph_did(
-    appliance: Appliance, http: httpx.Client, session_id: str, tmp_path: Path, main: str
+    ended: dict[str, str], http: httpx.Client, main: str
 ) -> None:
-    environment = {
-        "PATH": "/usr/bin:/bin",
-        "SESSION_ID": session_id,
-        "SESSION_SERVICE_URL": appliance.url,
-        "SESSION_SPOOL_DIR": str(tmp_path / "spool"),
-    }
-    code = PROGRAM.format(repository=str(REPOSITORY), main=main)
-    subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, timeout=60, check=False)
+    session_id = ended[main]
     status, final, ends = ENDS[main]
 
     def has_ended() -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import random
 import re
@@ -26,7 +27,7 @@ from websockets.asyncio.client import ClientConnection
 from tests.appliance import REPOSITORY, Appliance
 from tests.peers import descriptors_of, dial, response_from
 from tests.repeats import LONG, repeated
-from tests.wire import HttpClient, connect, http_request
+from tests.wire import NDJSON, HttpClient, connect, http_request
 
 pytestmark = pytest.mark.usefixtures("cold")
 
@@ -108,6 +109,19 @@ def test_the_greeting_names_the_dashboard_the_api_and_the_data(folder: Path) -> 
         assert re.search(rf"^  Data +{folder}$", appliance.output, re.M)
         for page in ("/", "/schema"):
             assert get(appliance, page).status_code == 200
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs /proc")
+def test_what_prices_need_is_not_read_before_something_is_priced(folder: Path) -> None:
+    """Pydantic takes 9 MB; Litestar would read it at each start, because it is there."""
+    used = {"model": "claude-sonnet-4-5", "provider": "anthropic", "inputTokens": 1000}
+    line = json.dumps({"type": "usage_reported", "sessionId": "s", "data": used})
+    with Appliance(folder) as server:
+        read = Path(f"/proc/{server.process.pid}/maps")
+        assert "pydantic_core" not in read.read_text()
+        answer = httpx.post(f"{server.url}/api/events", content=line, headers={"content-type": NDJSON}, timeout=30)
+        assert answer.json()["accepted"] == 1
+        assert "pydantic_core" in read.read_text()
 
 
 def test_a_second_process_on_the_same_folder_leaves_at_once_and_writes_nothing(folder: Path) -> None:

@@ -135,6 +135,8 @@ def test_odd_content_comes_as_it_is(conversation: Conversation, kept: Kept, http
 def test_what_is_beside_it_comes_along(conversation: Conversation, kept: Kept, http: httpx.Client) -> None:
     (conversation.agents / "workflows" / "run").mkdir(parents=True)
     names = ("agent-a1", "workflows/run/agent-b2", "workflows/run/journal")
+    for odd in (".jsonl", "..jsonl", os.fsdecode(b"agent-\xff.jsonl"), "a\\b.jsonl", "agent-c3.txt"):
+        (conversation.agents / odd).write_text("{}\n")
     for name in names:
         (conversation.agents / f"{name}.jsonl").write_text(f'{{"of":"{name}"}}\n')
     meta = conversation.agents / "agent-a1.meta.json"
@@ -148,6 +150,7 @@ def test_what_is_beside_it_comes_along(conversation: Conversation, kept: Kept, h
     assert [kept(f"subagents/{name}") for name in names] == [f'{{"of":"{name}"}}\n'.encode() for name in names]
     conversation.begin()
     conversation.ship()
+    assert len(http.get(f"{conversation.address()}/subkeys").json()) == 4
     assert http.head(conversation.address("subagents/agent-a1.meta.json")).headers["x-generation"] == "2"
 
 
@@ -159,6 +162,10 @@ def test_it_belongs_to_the_session_that_it_is_told_in(conversation: Conversation
     assert (found["folder"], found["session"], found["lines"]) == ("-app", conversation.session, 1)
     assert http.delete(f"/api/sessions/{conversation.session}").status_code == 200
     assert http.head(conversation.address()).status_code == 404
+    conversation.write(b"[]\n")  # the agent goes on, and with it what it says
+    for _ in range(2):
+        conversation.ship()
+    assert http.get(conversation.address()).content == b"{}\n[]\n"
 
 
 # ------------------------------------------------------------------ another than it was
@@ -220,7 +227,6 @@ def test_all_of_it_comes_over_a_bad_link(appliance: Appliance, http: httpx.Clien
     with BadLink(appliance.port) as link:
         it = Conversation(tmp_path, link.url, "bad-link")
         it.hear()
-        it.shipper._files[str(it.path)] = ship.File(str(it.path), it.address())
         for number in range(60):
             it.write(b'{"n":%d,"text":"%s"}\n' % (number, b"x" * 300_000))
 
@@ -250,6 +256,15 @@ def test_a_store_that_was_away_gets_all_of_it(appliance: Appliance, http: httpx.
         assert http.get(it.address()).content == b"before\n"
         assert it.shipper.may_leave()
         it.links.pop().close()
+
+
+def test_that_not_all_of_it_could_be_delivered_is_said(tmp_path: Path) -> None:
+    env = environment(tmp_path, "http://127.0.0.1:9")
+    it = Conversation(tmp_path, "http://127.0.0.1:9", "s")
+    it.write(b"{}\n")
+    it.hear()
+    flushed = command("flush", env, "--timeout", "0.2")
+    assert flushed.returncode == 1 and "Not all of the transcripts is in the store yet.\n" in flushed.stdout
 
 
 @contextmanager
@@ -338,6 +353,8 @@ def test_no_other_file_is_opened(tmp_path: Path) -> None:
             it.hear(transcript_path=str(path) if isinstance(path, Path) else path)
             it.ship()
         it.hear(session_id="../s")
+        for odd in ("\ud800", "\0", 7):
+            it.hear(transcript_path=f"{projects}/{odd}/s.jsonl", known={"redact": odd})
         it.path.unlink()
         os.mkfifo(it.path)
         it.hear()

@@ -15,8 +15,11 @@ import pytest
 
 from sessionstore import ROOT
 from tests.appliance import Appliance
+from tests.claude_stub import ClaudeStub
+from tests.peers import eventually
+from tests.test_claude_code import Machine
 from tests.test_usage import usage_of
-from tests.usage_sources import PROTOCOLS, Json, record, recordings
+from tests.usage_sources import PROTOCOLS, SCRIPTS, Json, Metered, exporting, record, recordings, transcripts
 
 SOURCES = ("hooks", "transcripts", "logs", "traces", "metrics")
 SUBSETS = [*chain.from_iterable(combinations(SOURCES, number) for number in range(1, len(SOURCES) + 1))]
@@ -30,12 +33,12 @@ Row = tuple[Any, ...]
 
 
 class Replay:
-    """A recording under names of its own, told to a server."""
+    """A recording, told to a server under names of its own unless it has told already."""
 
-    def __init__(self, recorded: Json) -> None:
+    def __init__(self, recorded: Json, *, is_told: bool = False) -> None:
         number = next(numbers)
-        self.renamed = {"metered": f"{number:07}"}
-        self.renamed |= {name: name[:-7] + f"{number:07}" for name in recorded["sessions"].values()}
+        named = {name: name[:-7] + f"{number:07}" for name in ("metered", *recorded["sessions"].values())}
+        self.renamed: dict[str, str] = {} if is_told else named
         self.recorded: Json = json.loads(self.with_names(json.dumps(recorded)))
         self.sessions: dict[str, str] = self.recorded["sessions"]
         self.answers: list[Json] = self.recorded["answers"]
@@ -157,7 +160,7 @@ def test_the_ledger_is_what_the_model_answered(
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_all_sources_at_once_in_any_order_and_again(
     appliance: Appliance, http: httpx.Client, recorded: dict[str, Json], protocol: str, seed: int
 ) -> None:
@@ -185,3 +188,25 @@ def test_the_recording_is_what_the_command_line_tells_today(
     replay = Replay(record(tmp_path, protocol))
     replay.tell(http, SOURCES, random.Random(protocol))
     check(appliance, http, replay, SOURCES)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_hooks_shipping_and_telemetry_of_the_real_command_line_at_once(
+    appliance: Appliance, http: httpx.Client, tmp_path: Path, protocol: str
+) -> None:
+    answers: list[Json] = []
+    with ClaudeStub(SCRIPTS, type("OwnMeter", (Metered,), {"answers": answers, "tag": protocol})) as stub:
+        machine = Machine(tmp_path / "machine", stub.url, appliance.url, tmp_path / "spool")
+        machine._env |= exporting(appliance.url, protocol)
+        first = machine.claude("[work] please")
+        for prompt in ("[greet] again", "/compact", "[greet] more"):
+            machine.claude(prompt, "--resume", first)
+        fork = machine.claude("[greet] apart", "--resume", first, "--fork-session")
+    sessions = {"first": first, "fork": fork}
+    files = [*transcripts(machine.home / ".claude" / "projects", (first, fork))]
+    told = Replay(
+        {"sessions": sessions, "answers": answers, "telemetry": [], "hooks": [], "transcripts": files}, is_told=True
+    )
+    eventually(lambda: ledger(appliance, first, fork) == told.expected(SOURCES))
+    check(appliance, http, told, SOURCES)

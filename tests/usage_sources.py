@@ -56,6 +56,8 @@ class Metered(Handler):
     """Says with each answer what it used, no two alike, and keeps that."""
 
     answers: list[Json]
+    tag = "metered"
+    """In the names of its answers."""
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -71,8 +73,8 @@ class Metered(Handler):
             "cache_creation_input_tokens": 300 + number,
             "cache_creation": {"ephemeral_5m_input_tokens": 100, "ephemeral_1h_input_tokens": 200 + number},
         }
-        message |= {"id": f"msg_metered_{number:06}", "usage": usage}
-        self.name = f"req_metered_{number:06}"
+        message |= {"id": f"msg_{self.tag}_{number:06}", "usage": usage}
+        self.name = f"req_{self.tag}_{number:06}"
         self.answers.append({"requestKey": self.name, "model": body["model"], "usage": usage})
         if not body.get("stream"):
             self.send(200, "application/json", json.dumps(message).encode())
@@ -136,7 +138,7 @@ def record(folder: Path, protocol: str) -> Json:
 
 
 def environment(home: Path, api: str, collector: str, protocol: str) -> dict[str, str]:
-    return {
+    return exporting(collector, protocol) | {
         "PATH": os.environ["PATH"],
         "HOME": str(home),
         "TMPDIR": str(home / "tmp"),
@@ -147,6 +149,12 @@ def environment(home: Path, api: str, collector: str, protocol: str) -> dict[str
         "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
         "DISABLE_AUTOUPDATER": "1",
         "IS_SANDBOX": "1",
+    }
+
+
+def exporting(collector: str, protocol: str) -> dict[str, str]:
+    """All that its telemetry tells, to a collector."""
+    return {
         "CLAUDE_CODE_ENABLE_TELEMETRY": "1",
         "CLAUDE_CODE_ENHANCED_TELEMETRY_BETA": "1",
         "OTEL_LOGS_EXPORTER": "otlp",

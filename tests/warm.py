@@ -163,6 +163,7 @@ def warm_up() -> None:
 
     assert export.__main__.cli
     app.create_app(Settings(directory=Path("/nowhere")))
+    assert threading.active_count() == 1  # a fork has one thread alone
     gc.collect()
     gc.freeze()
 

@@ -79,7 +79,7 @@ export const first = (owner, ...names) => isObject(owner) ? names.map((name) => 
 export const lastPart = (path) => text(path).split(/[/\\]/).filter(Boolean).at(-1) ?? "";
 /** Markdown in a line, without its marks. */
 export const unmarked = (value) => oneLine(value).replace(/(?:^|\s)(?:#{1,6}|[>*+-]|\d+[.)]) (?=\S)|\*\*|~~|`+/g, (mark) => /^\s/.test(mark) ? " " : "")
-  .replace(/!?\[([^\[\]]{0,300})\]\([^()\s]{1,500}\)/g, "$1");
+  .replace(/(?<![\w*])\*([^*\s][^*]{0,200})\*(?![\w*])/g, "$1").replace(/!?\[([^\[\]]{0,300})\]\([^()\s]{1,500}\)/g, "$1");
 /** Text in lines, as a terminal prints it: a return begins one, too. */
 export const plain = (value) => forPeople(text(value).replace(/\r+\n?/g, "\n"));
 /** Whether nothing is said: an empty error is none. */

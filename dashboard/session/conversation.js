@@ -2,9 +2,9 @@
    Messages stand in chunks of which only those near to what is seen are made. */
 import { asked, of, query } from "../api.js";
 import { pre, prose, toolBlocks } from "../blocks.js";
-import { button, clock, el, failure, fullDays, link, make, slot, svg, template, timeText } from "../dom.js";
+import { button, el, failure, fullDays, link, refill, slot, svg, template, timeText } from "../dom.js";
 import * as Model from "../model.js";
-import { count, few, isObject, lasting, millis, oneLine, text } from "../model.js";
+import { count, few, lasting, millis, oneLine, text } from "../model.js";
 import { route, schedule, sessionHash, turn } from "../route.js";
 import { nameOfAgent } from "./who.js";
 import { spanChip } from "./head.js";
@@ -95,9 +95,9 @@ export default class ConversationTab {
     const { messages, more, from } = this.pages, shown = this.chunks.reduce((sum, chunk) => sum + chunk.messages.length, 0);
     this.on("said").textContent = this.asking && !messages.length ? "Loading …" : `${shown === messages.length ? "" : `${count(shown)} of `}${few(messages.length, "message")}${
       more && !this.asking ? ", and more" : ""}${from === "events" ? ", as far as hooks and events tell" : ""}`;
-    this.on("agent").replaceChildren(...spanChip(), ...(agent ? [el("span", "tag", nameOfAgent(this.session, agent)), button("All", () => turn({ agent: "" }))] : []));
-    this.on("none").replaceChildren(...(this.error ? [failure(this.error.message, () => this.more())] : shown || this.asking ? []
-      : [el("p", "empty", messages.length ? "No message is like that." : "Nothing was said yet. ", link(sessionHash(this.session.id, "log"), "The log has what was logged."))]));
+    refill(this.on("agent"), `${agent} ${span}`, () => [...spanChip(), ...(agent ? [el("span", "tag", nameOfAgent(this.session, agent)), button("All", () => turn({ agent: "" }))] : [])]);
+    refill(this.on("none"), `${this.error?.message} ${shown || this.asking} ${messages.length}`, () => this.error ? [failure(this.error.message, () => this.more())] : shown || this.asking ? []
+      : [el("p", "empty", messages.length ? "No message is like that." : "Nothing was said yet. ", link(sessionHash(this.session.id, "log"), "The log has what was logged."))]);
     this.map.draw();
   }
 

@@ -1,5 +1,5 @@
 /* The log: a row for each entry, a call and its result in one; filtered, and read back as far as one likes. */
-import { el, fill, fit, icon, make, setCurrent, slot, template, clock, timeText } from "../dom.js";
+import { clock, el, fill, fit, icon, make, refill, setCurrent, slot, template, timeText } from "../dom.js";
 import { LongList } from "../long_list.js";
 import * as Model from "../model.js";
 import { ago, count, lasting, oneLine, text } from "../model.js";
@@ -80,13 +80,13 @@ export default class LogTab {
   }
   drawSaid(rows) {
     const { session } = this, { show, agent, errors } = session.choice, isPiece = !session.log.begins || !session.log.ends;
-    this.on("span").replaceChildren(...spanChip());
+    refill(this.on("span"), route.query.span ?? "", spanChip);
     this.on("said").textContent = session.logError ?? (session.loading || session.paging ? "Loading …" : isPiece
       ? `${count(rows.length)} rows loaded` : `${count(rows.length)} ${rows.length === 1 ? "row" : "rows"}`);
     this.on("fresh").hidden = session.log.ends;
     this.on("fresh").textContent = session.missed ? `${count(session.missed)} new ↓` : "To the newest ↓";
     this.on("none").replaceChildren(...(rows.length || session.loading ? []
-      : [el("p", "empty", show || agent || errors ? "No entry is like that." : "Nothing was logged yet.")]));
+      : [el("p", "empty", show || agent || errors || route.query.span ? "No entry is like that." : "Nothing was logged yet.")]));
   }
   move(by) {
     const rows = this.shownRows(), entry = Number(route.query.entry) || null, last = rows.length - 1, { list } = this;

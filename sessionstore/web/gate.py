@@ -17,7 +17,7 @@ from sessionstore.web.bodies import Bodies, BodyUnderWay
 from sessionstore.web.forwarded import ProxyUser
 from sessionstore.web.logins import BrowserLogin, Logins
 from sessionstore.web.refusal_log import RefusalLog
-from sessionstore.web.shares import PREFIX, ROLE, Shares
+from sessionstore.web.shares import PREFIX, ROLE, ShareBook
 from sessionstore.web.tokens import PROXY, ROLES, Token, Tokens
 
 COOKIE = "session_store"
@@ -153,7 +153,7 @@ class Gate:
         self.settings = settings
         self.tokens = tokens
         self.logins = Logins(settings, tokens)
-        self.shares = Shares(settings)
+        self.shares = ShareBook(settings)
         self.users: dict[tuple[str, str], Token] = {}
         """By name and role: those whom a proxy has named."""
         self.refused = dict.fromkeys(REASONS, 0)

@@ -22,7 +22,7 @@ from sessionstore.web.asgi import Receive
 from sessionstore.web.gate import READERS, READS, Caller, beyond_role
 from sessionstore.web.openapi import JSON
 from sessionstore.web.shares import ROLE as SHARE
-from sessionstore.web.shares import Shares
+from sessionstore.web.shares import ShareBook
 
 
 def session_in_path(text: str) -> str:
@@ -93,8 +93,8 @@ def store_of(request: Call) -> Store:
     return store
 
 
-def shares_of(request: Call) -> Shares:
-    shares: Shares = request.app.state.gate.shares
+def shares_of(request: Call) -> ShareBook:
+    shares: ShareBook = request.app.state.gate.shares
     return shares
 
 
@@ -166,7 +166,7 @@ async def check_bounds(connection: ASGIConnection[Any, Any, Any, Any], _: object
     store: Store = connection.app.state.store
     check_readable(token.bounds, session_id, await store.reader.row(OWNER, (session_id,)))
     if token.place == SHARE:
-        shares: Shares = connection.app.state.gate.shares
+        shares: ShareBook = connection.app.state.gate.shares
         began = await store.reader.row("SELECT created_cursor FROM sessions WHERE session_id = ?", (session_id,))
         if began is None or not shares.is_of(token, began[0]):
             raise no_session(session_id)

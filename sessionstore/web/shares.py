@@ -44,7 +44,7 @@ class Share(msgspec.Struct, frozen=True, rename="camel"):
         return Token(name, ROLE, bytes.fromhex(self.capability), place=ROLE, expires=float(self.ends), bounds=bounds)
 
 
-class Shares:
+class ShareBook:
     """Those that last, also over a restart."""
 
     def __init__(self, settings: Settings) -> None:

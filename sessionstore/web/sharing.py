@@ -32,7 +32,7 @@ A_DAY = 86_400
 BEGAN = "SELECT created_cursor FROM sessions WHERE session_id = ?"
 
 
-class NewShare(msgspec.Struct):
+class ShareWish(msgspec.Struct):
     """For how many seconds it is to last."""
 
     expires: Annotated[int, msgspec.Meta(ge=60, le=90 * A_DAY)] = 7 * A_DAY
@@ -57,13 +57,13 @@ async def began(request: Call, session_id: str) -> int:
 
 @post(
     "/api/sessions/{session_id:str}/shares",
-    operation_class=takes(NewShare, is_required=False, headers=()),
+    operation_class=takes(ShareWish, is_required=False, headers=()),
     responses=gives(answers.NewShare, 400, 404, 409, 413, 415, 422, status=201),
     tags=["sessions"],
 )
 async def share_session(request: Call, session_id: FromPath[str]) -> JSONResponse:
     """Make a read-only link to one session, that ends. Its capability is told this once, and only its hash is kept."""
-    wanted = checked(await optional_object_of(request), NewShare)
+    wanted = checked(await optional_object_of(request), ShareWish)
     begin, token = await began(request, session_id), caller_of(request).token
     share, capability = shares_of(request).begin(session_id, begin, token.name if token else None, wanted.expires)
     security("session_shared", session_id=session_id, share=share.share_id, actor=share.by)

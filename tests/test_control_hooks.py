@@ -349,24 +349,29 @@ def test_control_takes_the_place_of_six_silent_hooks(claude: Installed) -> None:
 
 
 def test_answers_over_plain_http_from_elsewhere_are_refused_unless_that_is_wanted(tmp_path: Path) -> None:
-    claude = Installed(tmp_path, "http://127.0.0.1:9")
-    for url, more, code in (
-        ("http://store.example.com:9000", {}, 1),
-        ("http://127.0.0.1.example.com:9000", {}, 1),
-        ("http://store.example.com:9000", {"SESSION_CONTROL_INSECURE": "1"}, 0),
-        ("https://store.example.com", {}, 0),
-        ("http://[::1]:9000", {}, 0),
-        ("http://localhost:9000", {}, 0),
-    ):
-        done = claude.install("--control", SESSION_SERVICE_URL=url, **more)
-        assert (done.returncode, "plain HTTP" in done.stderr) == (code, code == 1), url
+    elsewhere = "http://store.example.com:9000"
+    claude = Installed(tmp_path, elsewhere, SESSION_CONTROL_INSECURE="1")
+    before = (tmp_path / ".claude/settings.json").read_bytes()
+    done = claude.install("--control", SESSION_CONTROL_INSECURE="0")
+    assert (done.returncode, "plain HTTP" in done.stderr) == (1, True)
+    assert (tmp_path / ".claude/settings.json").read_bytes() == before
     claude.close()
 
 
-def test_a_hook_takes_no_answer_over_plain_http_from_elsewhere() -> None:
-    control = hook_agent._beside("hook_agent_control", "this")
-    assert control.insecure("http://10.0.0.1:9000")
-    assert not control.insecure("http://127.0.0.2:9000")
+@pytest.mark.parametrize(
+    ("url", "is_insecure"),
+    [
+        ("http://store.example.com:9000", True),
+        ("http://10.0.0.1:9000", True),
+        ("http://127.0.0.1.example.com:9000", True),
+        ("http://127.0.0.2:9000", False),
+        ("http://[::1]:9000", False),
+        ("http://localhost:9000", False),
+        ("https://store.example.com", False),
+    ],
+)
+def test_a_hook_takes_no_answer_over_plain_http_from_elsewhere(url: str, is_insecure: bool) -> None:
+    assert bool(hook_agent._beside("hook_agent_control", "this").insecure(url)) is is_insecure
 
 
 def test_without_its_file_the_agent_works_as_before(tmp_path: Path, appliance: Appliance) -> None:

@@ -7,6 +7,7 @@ is known, and its own transcripts say what became of it.
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import shlex
@@ -14,6 +15,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
@@ -92,6 +94,7 @@ class Machine:
             "SESSION_SPOOL_DIR": str(spool),
             "SESSION_USER_ID": "alice",
         }
+        self.agent_url = service_url
         self.agent("install")
         self.resumed: Json = {}
 
@@ -459,6 +462,51 @@ def test_each_prompt_call_and_result_is_in_the_store_once(played: Played) -> Non
     assert transcript.prompts() == ["[work] please", "[greet] again"]
     assert len(transcript.calls()) == len(transcript.results()) == 6
     check(transcript, sessions["first"])
+
+
+def imported(url: str, machine: Machine) -> Any:
+    """What a store says that is given all that Claude Code has written there."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
+        archive.add(machine.home / ".claude" / "projects", "projects")
+    headers = {"content-type": "application/gzip"}
+    answer = httpx.post(f"{url}/api/import", content=packed.getvalue(), headers=headers, timeout=60)
+    return answer.raise_for_status().json()
+
+
+def test_an_import_adds_nothing_to_what_hooks_have_told_and_tells_the_same_elsewhere(
+    played: Played, tmp_path: Path
+) -> None:
+    machine, sessions = played["a_conversation"].result()
+    first = sessions["first"]
+    url = machine.agent_url
+    head = httpx.get(f"{url}/health").json()["cursor"]
+    told = imported(url, machine)
+    new = httpx.get(f"{url}/api/events", params={"after": head, "limit": 1000}).json()["items"]
+    of_import = [event for event in new if event["type"] != "usage_reported" and event["eventId"].startswith("import-")]
+    assert (told["refused"], of_import) == ([], [])
+    with httpx.Client(base_url=url) as http:
+        after = Store(http).session(first.id)
+    assert (after.actions, after.responses, after.metadata["status"]) == (
+        first.actions,
+        first.responses,
+        first.metadata["status"],
+    )
+    with Appliance(tmp_path / "elsewhere") as other, httpx.Client(base_url=other.url) as http:
+        assert imported(other.url, machine)["refused"] == []
+        elsewhere = Store(http).session(first.id)
+        check(machine.transcript(first.id), elsewhere)
+        assert [agent["type"] for agent in elsewhere.state["agents"]["spawned"]] == [
+            agent["type"] for agent in first.state["agents"]["spawned"]
+        ]
+        assert elsewhere.metadata["status"] == first.metadata["status"]
+        fork = Store(http).session(sessions["forked"].id)
+        check(machine.transcript(fork.id).without(machine.transcript(first.id)), fork)
+        shown = Store(http).get(f"/api/sessions/{first.id}/conversation")["items"]
+        prompts = [one["blocks"][0]["text"] for one in shown if one["role"] == "user" and "isMachineMade" not in one]
+        assert prompts == machine.transcript(first.id).prompts()
+        made = [block for one in shown for block in one["blocks"] if block["type"] == "call"]
+        assert all("result" in call for call in made)
 
 
 def test_what_is_missing_or_there_twice_would_be_noticed(played: Played) -> None:

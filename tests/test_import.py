@@ -162,11 +162,16 @@ def test_a_file_that_has_grown_goes_on(http: httpx.Client, claude_id: str) -> No
 def tell_by_hooks(http: httpx.Client, session: str, claude_id: str) -> None:
     """The same as the lines say, as far as the first call."""
     key = claude_id[:8]
-    hook(http, session, "SessionStart", source="startup")
-    hook(http, session, "UserPromptSubmit", prompt="Build it", prompt_id=f"p-{key}")
     bash = {"tool_name": "Bash", "tool_use_id": f"toolu_{key}aaaa0001", "tool_input": {"command": "ls"}}
-    hook(http, session, "PreToolUse", **bash)
-    hook(http, session, "PostToolUse", tool_response={"stdout": "a.py", "stderr": ""}, **bash)
+    payloads: Lines = [
+        {"hook_event_name": "SessionStart", "source": "startup"},
+        {"hook_event_name": "UserPromptSubmit", "prompt": "Build it", "prompt_id": f"p-{key}"},
+        {"hook_event_name": "PreToolUse", **bash},
+        {"hook_event_name": "PostToolUse", "tool_response": {"stdout": "a.py", "stderr": ""}, **bash},
+    ]
+    lines = [{"type": "hook", "sessionId": session, "data": one | {"session_id": claude_id}} for one in payloads]
+    answer = http.post("/api/events", content=jsonl(lines), headers=NDJSON)
+    assert answer.json()["accepted"] == 4, answer.text
 
 
 @pytest.mark.parametrize("has_another_name", [False, True])
@@ -236,13 +241,18 @@ def test_flat_files_of_old_versions_belong_to_their_session(http: httpx.Client, 
     assert {agent["agentId"] for agent in got(http, claude_id)["agents"]} == {"1a2b"}
 
 
-@pytest.mark.parametrize("is_old", [False, True])
-def test_a_fork_is_a_session_of_its_own(http: httpx.Client, claude_id: str, is_old: bool) -> None:
+@pytest.mark.parametrize("version", ["new", "old", "older"])
+def test_a_fork_is_a_session_of_its_own(http: httpx.Client, claude_id: str, version: str) -> None:
     imported(http, folder_of(claude_id))
     fork = str(uuid.uuid4())
-    about = {"forkedFrom": {"sessionId": claude_id}, "sessionId": fork}
-    copied = [line if is_old else line | about for line in conversation(claude_id)]
-    own = [user("Go on"), says(f"f1-{fork}", calls("Bash", f"toolu_{fork[:8]}cccc0001", command="id"))]
+    about: dict[str, Any] = {"forkedFrom": {"sessionId": claude_id}, "sessionId": fork}
+    new: dict[str, Any] = {"sessionId": fork, "promptId": f"p-{fork}"}
+    copied = [line | {"new": new, "old": about, "older": {}}[version] for line in conversation(claude_id)]
+    copied[1] |= {"promptSource": "sdk"}
+    own = [
+        user("Go on", promptId=f"p-{fork}", promptSource="sdk"),
+        says(f"f1-{fork}", calls("Bash", f"toolu_{fork[:8]}cccc0001", command="id")),
+    ]
     before = kinds(http, claude_id)
     told = imported(http, {f"-work/{fork}.jsonl": jsonl([*copied, *(line | {"sessionId": fork} for line in own)])})
     assert told["refused"] == []

@@ -49,6 +49,8 @@ class Told(msgspec.Struct):
     agents: dict[str, str] = msgspec.field(default_factory=dict)
     """Their types."""
     ended_agents: set[str] = msgspec.field(default_factory=set)
+    since: str | None = None
+    """Where it goes on from another session: when it began; what was said before is copied."""
     is_own: bool = True
     """No hook has begun it: so nobody else says how it began and ended, and what it said last."""
 
@@ -76,6 +78,23 @@ def is_copied(said: TaleLine, claude_id: str) -> bool:
     return said.forked_from is not None or said.session_id not in (None, claude_id)
 
 
+def copied_lines(lines: bytes) -> int:
+    """How many of the first are those of a conversation that this one was forked from: Claude Code copies them with the
+    id of the first prompt of its own, and so with an id that several prompts have."""
+    first, number = "", 0
+    for place, line in enumerate(lines.split(b"\n")):
+        with suppress(Problem, msgspec.ValidationError, RecursionError):
+            if b'"promptSource"' not in line or (said := decoded(line, TaleLine)).type != "user":
+                continue
+            first = first or said.prompt_id or ""
+            number = place if first and said.prompt_id == first else number
+    return number if first and is_not_the_first(lines, number) else 0
+
+
+def is_not_the_first(lines: bytes, number: int) -> bool:
+    return any(b'"promptSource"' in line for line in lines.split(b"\n")[:number])
+
+
 def calls_in(lines: bytes, claude_id: str) -> list[str]:
     """The calls of a conversation by which it is known whose it is, of its first lines."""
     found: list[str] = []
@@ -99,12 +118,12 @@ def event_id(kind: str, line: bytes) -> str:
 
 
 class Retelling:
-    """Of one conversation, some lines at a time."""
+    """Of one conversation, some lines at a time: these of its first lines are copied from another."""
 
     def __init__(self, whose: Whose, told: Told) -> None:
         self.whose = whose
         self.told = told
-        self.has_begun = False
+        self.has_read = self.has_begun = False
         self.calls: dict[str, Document] = {}
         """Those without a result, as their hook told of them."""
         self.last: Last | None = None
@@ -113,15 +132,18 @@ class Retelling:
 
     def of(self, lines: bytes) -> Iterator[bytes]:
         """The lines of a batch that some lines make."""
-        for line in lines.split(b"\n"):
+        copied = 0 if self.has_read or not self.told.is_own else copied_lines(lines)
+        self.has_read = True
+        for line in lines.split(b"\n")[copied:]:
             if not CHAIN.search(line) and not any(title in line for title in TITLES):
                 continue
             try:
                 said: TaleLine = decoded(line, TaleLine)
             except (Problem, msgspec.ValidationError, RecursionError):
                 continue
-            if not is_copied(said, self.whose.claude_id):
-                said.timestamp = time_in(said.timestamp)
+            said.timestamp = time_in(said.timestamp)
+            is_before = self.told.since and said.timestamp and said.timestamp < self.told.since
+            if not is_before and not is_copied(said, self.whose.claude_id):
                 self.last_at = said.timestamp or self.last_at
                 yield from self.of_line(said, line)
 
@@ -184,7 +206,7 @@ class Retelling:
         tool_use_id, tool = text_in(item.get("id")), text_in(item.get("name"))
         if not tool_use_id or not tool:
             return
-        about: Document = {"tool_use_id": tool_use_id, "tool_name": tool, "tool_input": item.get("input")}
+        about: Document = {"tool_use_id": tool_use_id, "tool_name": tool, "tool_input": with_full_path(item, said.cwd)}
         about |= {"prompt_id": said.prompt_id} if said.prompt_id else {}
         self.calls[tool_use_id] = about
         if len(self.calls) > OPEN_CALLS:
@@ -242,7 +264,7 @@ class Retelling:
     def hook(self, hook: str, name: str, at: str | None, *, known: Document | None = None, **payload: Any) -> bytes:
         """The line of a batch that stands for the payload of a hook."""
         whose = self.whose
-        payload |= {"hook_event_name": hook, "session_id": whose.session_id}
+        payload |= {"hook_event_name": hook, "session_id": whose.claude_id}
         if whose.agent_id is not None and "agent_id" not in payload:
             payload["agent_id"] = whose.agent_id
         line = {
@@ -253,6 +275,15 @@ class Retelling:
             **(known or {}),
         }
         return msgspec.json.encode(line | ({"timestamp": at} if at else {}) | {"data": payload})
+
+
+def with_full_path(item: Document, folder: Any) -> Any:
+    """What a tool was given as its hook has it, which names a file in full."""
+    given = item.get("input")
+    if not isinstance(given, dict) or not text_in(folder):
+        return given
+    named = {name: text for name in ("file_path", "notebook_path") if (text := text_in(given.get(name)))}
+    return given | {name: text if text.startswith("/") else f"{folder}/{text}" for name, text in named.items()}
 
 
 def time_in(text: str | None) -> str | None:

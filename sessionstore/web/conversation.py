@@ -16,6 +16,7 @@ from litestar.response import Stream
 
 from sessionstore.model.conversation import Agent, Message
 from sessionstore.model.folds import Document, decode, encode
+from sessionstore.model.problems import unavailable
 from sessionstore.store.reader import Reader
 from sessionstore.web import openapi_models as answers
 from sessionstore.web.conversation_pages import Folding, MessagePage, Source, pages, source_of
@@ -68,11 +69,14 @@ async def get_conversation(
         headers["content-disposition"] = f'inline; filename="{session_id}.{ending}"'
         headers |= {"content-security-policy": SERVED_POLICY, "referrer-policy": "no-referrer"}
         return Stream(written(source, kind(), metadata, agent_id), media_type=media_type, headers=headers)
-    if before is None:
-        page = await source.page(agent_id, after, limit)
-    else:
-        page = await source.page_before(agent_id, None if before == "end" else before, limit)
-    return await told(store.reader, session_id, source, page)
+    try:
+        if before is None:
+            page = await source.page(agent_id, after, limit)
+        else:
+            page = await source.page_before(agent_id, None if before == "end" else before, limit)
+        return await told(store.reader, session_id, source, page)
+    except ConnectionAbortedError:
+        raise unavailable("The conversation was deleted or replaced while it was read: ask again") from None
 
 
 async def told(reader: Reader, session_id: str, source: Source, page: MessagePage) -> JSONResponse:

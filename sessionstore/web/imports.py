@@ -6,8 +6,10 @@ and then the lines themselves are kept. So what was broken off goes on when it i
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Iterable
+from contextlib import suppress
 from typing import Annotated, Any
 
 import msgspec
@@ -87,9 +89,7 @@ def messages_in(document: bytes) -> list[tuple[str, str, bytes]]:
 
     Raises Problem 422.
     """
-    found = (
-        decoded(document) if is_json(document) else [decoded(line) for line in document.split(b"\n") if line.strip()]
-    )
+    found = decoded(document) if is_json(document) else [*map(decoded, filter(is_json, document.split(b"\n")))]
     if not isinstance(found, list):
         raise invalid("$", "must be a list of messages")
     return [
@@ -104,7 +104,8 @@ def messages_in(document: bytes) -> list[tuple[str, str, bytes]]:
 
 CREATED_BY = """
 SELECT EXISTS (SELECT 1 FROM events WHERE event_id = :start AND session_id = :id) OR
-       coalesce((SELECT is_implicit FROM sessions WHERE session_id = :id), 1)"""
+         coalesce((SELECT is_implicit FROM sessions WHERE session_id = :id), 1),
+       (SELECT created FROM sessions JOIN labels USING (session_id) WHERE session_id = :id AND origin IS NOT NULL)"""
 CALLS = """
 SELECT kind, data ->> '$.toolUseId' FROM events
 WHERE session_id = ? AND kind IN ('tool_call', 'tool_result', 'tool_error') AND data ->> '$.toolUseId' IS NOT NULL"""
@@ -116,9 +117,9 @@ CLAIMED = """
 SELECT session_id FROM transcripts WHERE folder = :folder AND session = :session AND NOT is_deleted
   AND session_id IS NOT NULL
 UNION ALL SELECT session_id FROM claims WHERE name = 'claude:' || :session
-UNION ALL SELECT e.session_id FROM json_each(:calls) c CROSS JOIN events e ON e.event_id = 'PreToolUse-' || c.value
-                 JOIN sessions s ON s.session_id = e.session_id
 UNION ALL SELECT session_id FROM sessions WHERE session_id = :session
+UNION ALL SELECT e.session_id FROM json_each(:calls) c CROSS JOIN events e ON e.event_id = 'PreToolUse-' || c.value
+                 JOIN sessions s ON s.session_id = e.session_id WHERE e.data ->> '$.session_id' = :session
 LIMIT 1"""
 CALLED_SO = """
 SELECT document ->> '$.claudeSessionId', session_id FROM documents
@@ -132,7 +133,7 @@ class Import:
         self.request = request
         self.store = store_of(request)
         self.user_id = user_id
-        self.counts = dict.fromkeys(("files", "passedOver", "lines", "events", "usage"), 0)
+        self.counts = dict.fromkeys(("files", "passedOver", "lines", "events", "usage", "rejected"), 0)
         self.refused: list[Document] = []
         self.sessions: dict[str, str] = {}
         """Of the store, by the program's own name."""
@@ -213,9 +214,19 @@ class Import:
         """How many of the lines of a batch were new."""
         accepted, batch = 0, [*lines]
         for begin in range(0, len(batch), AT_ONCE):
-            body = b"\n".join(batch[begin : begin + AT_ONCE])
-            accepted += (await stored_lines(body, caller_of(self.request), self.store))["accepted"]
+            accepted += await self.stored(b"\n".join(batch[begin : begin + AT_ONCE]))
         return accepted
+
+    async def stored(self, lines: bytes) -> int:
+        """The same of some. Of what is too much in one second, the rest comes in the next: what is there stays so."""
+        accepted: int = 0
+        while True:
+            told = await stored_lines(lines, caller_of(self.request), self.store)
+            accepted += told["accepted"]
+            if not any(line.status == 429 for line in told["rejected"]):
+                self.counts["rejected"] += told["rejectedTotal"]
+                return accepted
+            await asyncio.sleep(1.0)
 
     def said(self, session_id: str, offset: int | None) -> Provenance:
         token = caller_of(self.request).token
@@ -234,19 +245,22 @@ class Import:
                 "calls": msgspec.json.encode(calls).decode(),
             }
             row = await self.store.reader.row(CLAIMED, about)
-            if self.called_so is None:
-                self.called_so = dict(await self.store.reader.rows(CALLED_SO))
-            named = (
-                key.session if is_id(key.session) else f"claude-{hashlib.sha256(key.session.encode()).hexdigest()[:32]}"
-            )
-            self.sessions[key.session] = row[0] if row else self.called_so.get(key.session, named)
+            self.sessions[key.session] = row[0] if row else (await self.named()).get(key.session, own_id(key.session))
         return self.sessions[key.session]
+
+    async def named(self) -> dict[str, str]:
+        """The sessions that are about a conversation of another name."""
+        if self.called_so is None:
+            self.called_so = {}
+            with suppress(Problem):  # in a store of very many sessions it takes too long to find them
+                self.called_so = dict(await self.store.reader.rows(CALLED_SO))
+        return self.called_so
 
     async def told_of(self, session_id: str, claude_id: str) -> Told:
         if session_id not in self.told:
             reader, told = self.store.reader, Told()
-            ((is_own,),) = await reader.rows(CREATED_BY, {"id": session_id, "start": start_id(claude_id)})
-            told.is_own = bool(is_own)
+            ((is_own, since),) = await reader.rows(CREATED_BY, {"id": session_id, "start": start_id(claude_id)})
+            told.is_own, told.since = bool(is_own), since
             for kind, name in await reader.rows(CALLS, (session_id,)):
                 (told.calls if kind == "tool_call" else told.results).add(name)
             for kind, prompt_id, text in await reader.rows(PROMPTS, (session_id,)):
@@ -259,6 +273,11 @@ class Import:
 
     def document_of_all(self) -> Document:
         return {"success": True, "sessions": len({*self.sessions.values()}), **self.counts, "refused": self.refused}
+
+
+def own_id(name: str) -> str:
+    """Of a session that is named after its conversation."""
+    return name if is_id(name) else f"claude-{hashlib.sha256(name.encode()).hexdigest()[:32]}"
 
 
 def session_in(lines: bytes) -> str:

@@ -633,7 +633,8 @@ class Refused(Shape, kw_only=True):
 
 
 class Imported(Shape, kw_only=True):
-    """What was new: lines, events, reports of usage. `passedOver`: files that are no conversations."""
+    """What was new: lines, events, reports of usage. `passedOver`: files that are no conversations; `rejected`: what
+    would have been an event, and cannot be one."""
 
     success: bool
     sessions: int
@@ -642,6 +643,7 @@ class Imported(Shape, kw_only=True):
     lines: int
     events: int
     usage: int
+    rejected: int
     refused: list[Refused]
 
 

@@ -387,6 +387,7 @@ class Shipper:
         kept = spool._read_json(_KNOWN).items()
         self._known = {path: about for path, about in kept if isinstance(about, dict) and about.get("sessionId")}
         self._files: dict[str, dict[str, File]] = {}
+        self._redactions: dict[str, Redaction | None] = {}
         self._stopped: set[str] = set()
         self._next = 0.0
         self._turn = 0
@@ -503,7 +504,7 @@ class Shipper:
         path, file = named
         about = self._known[path]
         try:
-            has_shipped = file.ship(Way(self.link, about["sessionId"], _redaction_of(about.get("redact", ""))))
+            has_shipped = file.ship(Way(self.link, about["sessionId"], self._redaction(about.get("redact", ""))))
         except Stopped as reason:
             self._stopped.add(path)
             self._tell(path, str(reason))
@@ -511,6 +512,11 @@ class Shipper:
         if has_shipped and about.pop("refused", None):
             self._keep()
         return has_shipped
+
+    def _redaction(self, setting: str) -> Redaction | None:
+        if setting not in self._redactions:
+            self._redactions[setting] = _redaction_of(setting)
+        return self._redactions[setting]
 
     def _tell(self, path: str, reason: str) -> None:
         """Once: on stderr, if there is one, and for the command `status`."""

@@ -260,6 +260,7 @@ class NewContainer:
         return done.stdout
 
 
+@pytest.mark.long
 def test_a_graph_goes_on_by_what_the_readme_says(appliance: Appliance, tmp_path: Path) -> None:
     said = [NewContainer(tmp_path / name, ("", appliance.url)).does("langgraph", ways()["langgraph"]) for name in "ab"]
     assert [text.count("Go on") for text in said] == [1, 2]

@@ -162,6 +162,10 @@ def test_it_belongs_to_the_session_that_it_is_told_in(conversation: Conversation
     assert (found["folder"], found["session"], found["lines"]) == ("-app", conversation.session, 1)
     assert http.delete(f"/api/sessions/{conversation.session}").status_code == 200
     assert http.head(conversation.address()).status_code == 404
+    conversation.write(b"[]\n")  # the agent goes on, and with it what it says
+    for _ in range(2):
+        conversation.ship()
+    assert http.get(conversation.address()).content == b"{}\n[]\n"
 
 
 # ------------------------------------------------------------------ another than it was

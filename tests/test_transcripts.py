@@ -180,6 +180,9 @@ def test_a_conversation_has_one_source(http: httpx.Client, path: str) -> None:
 
 
 def test_a_file_goes_on_where_it_was_and_begins_anew_where_it_was_replaced(http: httpx.Client, path: str) -> None:
+    early = post(http, path, b"c\n", x_source="file", x_source_offset="4")
+    assert (early.status_code, early.headers["x-source-bytes"]) == (412, "0")
+    assert http.head(path).status_code == 404
     kept(http, path, b"a\nb\n", x_source="file", x_source_offset="0")
     kept(http, path, b"c\n", x_source="file", x_source_offset="4")
     refused = post(http, path, b"d\n", x_source="file", x_source_offset="5")

@@ -393,6 +393,18 @@ def test_a_conversation_that_is_shipped_again_is_counted_once(http: httpx.Client
     assert usage_of(http, shipping)["total"]["requests"] == 2
 
 
+def test_what_was_kept_before_it_was_known_whose_it_is_is_counted(http: httpx.Client, session: str) -> None:
+    """A program keeps its conversation, while what its hooks say is on its way."""
+    headers = {"content-type": "application/x-ndjson"}
+    lines = [json.dumps(answer_of(session, number)) for number in (1, 2, 3)]
+    for number, text in enumerate(lines):
+        if number == 2:
+            claims = {"claims": [f"claude:{session}-own"]}
+            http.put(f"/api/sessions/{session}", json={"userId": "ann", "metadata": claims}).raise_for_status()
+        http.post(f"/api/transcripts/-work/{session}-own", content=text, headers=headers).raise_for_status()
+    assert usage_of(http, session)["total"]["requests"] == 3
+
+
 def test_the_same_requests_in_three_files_after_resume_and_fork_are_counted_once(
     http: httpx.Client, session: str
 ) -> None:

@@ -152,8 +152,12 @@ def begins_anew(found: Transcript, said: Provenance) -> bool:
         return False
     if said.offset == 0:
         return True
-    headers = {"x-source-bytes": str(found.source_bytes)}
-    raise Problem(412, f"The lines that are kept end at byte {found.source_bytes} of their source", headers=headers)
+    raise ends_at(found.source_bytes)
+
+
+def ends_at(size: int) -> Problem:
+    headers = {"x-source-bytes": f"{size}"}
+    return Problem(412, f"The lines that are kept end at byte {size} of their source", headers=headers)
 
 
 def begin(connection: sqlite3.Connection, key: Key, said: Provenance, now: int) -> Transcript:
@@ -161,6 +165,8 @@ def begin(connection: sqlite3.Connection, key: Key, said: Provenance, now: int) 
     found = find(connection, key)
     if found is not None and found.source != said.source:
         raise Problem(409, f"This conversation is kept by {found.source!r}: {said.source!r} may not write to it")
+    if found is None and said.offset:
+        raise ends_at(0)
     if found is None or begins_anew(found, said):
         insert(connection, key, said, now, found)
         found = find(connection, key)

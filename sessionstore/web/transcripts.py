@@ -20,7 +20,7 @@ from sessionstore.model.events import known_id
 from sessionstore.model.folds import Document, decode, encode
 from sessionstore.model.problems import Problem, invalid
 from sessionstore.store import material
-from sessionstore.store.intake import PART, Intake
+from sessionstore.store.intake import PART, Intake, Kept
 from sessionstore.store.material import Key, Provenance, Transcript
 from sessionstore.web import openapi_models as answers
 from sessionstore.web.asgi import Receive
@@ -60,6 +60,8 @@ MAY_BE_THERE = """
 SELECT 1 WHERE EXISTS (SELECT 1 FROM sessions WHERE session_id = :id)
   OR NOT EXISTS (SELECT 1 FROM events WHERE session_id = :id AND type = 'session_deleted')"""
 """A session whose hooks come later is made by what its conversation used; one that was deleted is not."""
+
+HAS_TOLD = "SELECT 1 FROM usage WHERE session_id = ? AND source = 'transcript' LIMIT 1"
 
 Subpath = Annotated[str | None, QueryParameter(description="What is beside the conversation, such as a sub-agent's")]
 
@@ -175,13 +177,24 @@ class Ledger:
             self.reports += await intake_of(self.request).beside(reports_in, lines)
             yield lines
 
-    async def keep(self, transcript: Transcript | None) -> None:
+    async def keep(self, kept: Kept) -> None:
         """Of a conversation that belongs to a session, which may have yet to come."""
-        store, session_id = store_of(self.request), transcript.session_id if transcript else None
-        if self.reports and session_id and await store.reader.rows(MAY_BE_THERE, {"id": session_id}):
-            for begin in range(0, len(self.reports), AT_ONCE):
-                lines = (event_of(report, session_id) for report in self.reports[begin : begin + AT_ONCE])
-                await stored_lines(b"\n".join(lines), caller_of(self.request), store)
+        store, transcript = store_of(self.request), kept.transcript
+        session_id = transcript.session_id if transcript else None
+        if not transcript or not session_id or not await store.reader.rows(MAY_BE_THERE, {"id": session_id}):
+            return
+        if kept.lines < transcript.lines and not await store.reader.rows(HAS_TOLD, (session_id,)):
+            await self.read_all(transcript)
+        for begin in range(0, len(self.reports), AT_ONCE):
+            lines = (event_of(report, session_id) for report in self.reports[begin : begin + AT_ONCE])
+            await stored_lines(b"\n".join(lines), caller_of(self.request), store)
+
+    async def read_all(self, transcript: Transcript) -> None:
+        """What was kept before it was known whose it is."""
+        intake, rest, self.reports = intake_of(self.request), b"", []
+        async for piece in intake.bytes_of(transcript):
+            lines, _, rest = (rest + piece).rpartition(b"\n")
+            self.reports += await intake.beside(reports_in, lines)
 
 
 # ------------------------------------------------------------------------- routes
@@ -205,7 +218,7 @@ async def append_lines(
     await check_may_belong(request, said.session_id)
     check = partial(check_is_not_of_others, request, key)
     kept = await intake_of(request).take(key, said, batch_in(request), ledger.reads(parts), check)
-    await ledger.keep(kept.transcript)
+    await ledger.keep(kept)
     lines, generation = (kept.transcript.lines, kept.transcript.generation) if kept.transcript else (0, 0)
     members = {"success": True, "count": kept.lines, "duplicates": kept.duplicates}
     return answer(msgspec.json.encode(members | {"lines": lines, "generation": generation}))

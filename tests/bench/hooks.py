@@ -28,7 +28,7 @@ from tests.bench.figures import Figure, Target, Unsound
 from tests.bench.load import percentile
 from tests.claude_stub import ClaudeStub, calls, says
 from tests.peers import eventually
-from tests.steered import Installed, person, reply_of
+from tests.steered import Installed, Person, person, reply_of
 
 installer: Any = hook_agent._beside("hook_agent_install", "install")
 
@@ -72,8 +72,8 @@ def measure(rounds: int, runs: int) -> list[Figure]:
         folder = Path(name)
         try:
             claude = _claude_cost(folder / "claude", rounds)
-            answers = _answer_times(folder / "answers", rounds)
-            return [*_hook_costs(folder, runs), *claude, answers, _call_cost(folder, rounds), *_bad_link(folder)]
+            control = _control(folder / "control", rounds, runs)
+            return [*_hook_costs(folder, runs), *claude, *control, _call_cost(folder, rounds), *_bad_link(folder)]
         finally:
             remove_spools(folder)
 
@@ -118,9 +118,9 @@ def _interpreter() -> str:
     return os.path.realpath(sys.executable)
 
 
-def _milliseconds(command: list[str], env: dict[str, str]) -> float:
+def _milliseconds(command: list[str], env: dict[str, str], payload: bytes = PAYLOAD) -> float:
     begun = time.perf_counter()
-    ran = subprocess.run(command, env=env, input=PAYLOAD, capture_output=True)
+    ran = subprocess.run(command, env=env, input=payload, capture_output=True)
     took = time.perf_counter() - begun
     if (ran.returncode, ran.stdout, ran.stderr) != (0, b"", b""):
         raise Unsound(f"{command} ended with {ran.returncode}: {ran.stdout + ran.stderr!r}")
@@ -200,24 +200,43 @@ def _check_told(url: str, session: str) -> None:
         raise Unsound(f"not all was told: {types}")
 
 
-def _answer_times(folder: Path, rounds: int) -> Figure:
-    """From an answer in the store to the end of the hook that waits for it, with which the tool begins."""
+def _control(folder: Path, rounds: int, runs: int) -> list[Figure]:
     folder.mkdir()
-    p99 = []
     with Appliance(folder / "store") as appliance, person(appliance) as alice:
         claude = Installed(folder, appliance.url)
-        for number in range(rounds):
-            took = []
-            for _ in range(ANSWERS_A_ROUND):
-                hook = claude.start("PermissionRequest", f"asks-{number}", tool_name="Bash", tool_input={})
-                (ask,) = alice.asked(f"asks-{number}")
-                begun = time.perf_counter()
-                alice.answer(ask, "allow")
-                if not reply_of(hook):
-                    raise Unsound("an answer was not given")
-                took.append(time.perf_counter() - begun)
-            p99.append(percentile(took, 0.99) * 1000)
-        claude.close()
+        try:
+            return [*_quiet_costs(claude, runs), _answer_times(claude, alice, rounds)]
+        finally:
+            claude.close()
+
+
+def _quiet_costs(claude: Installed, runs: int) -> Iterator[Figure]:
+    """Of the two hooks that a call of a tool waits for where nothing is ordered; the process that watches is up."""
+    claude.begin("5f2c")
+    for event in ("PreToolUse", "PostToolBatch"):
+        payload, command = PAYLOAD.replace(b"PreToolUse", event.encode()), ["sh", "-c", claude.hook(event)["command"]]
+        hooks, starts = [], []
+        for _ in range(runs):
+            hooks.append(_milliseconds(command, claude.env, payload))
+            starts.append(_milliseconds([_interpreter(), "-S", "-c", "pass"], claude.env))
+        compared = f"{event} with control and nothing ordered, against python3 -S -c pass, {runs} runs"
+        yield Figure("hooks", compared, "ms", hooks, Target(2, at_most=True), starts)
+
+
+def _answer_times(claude: Installed, alice: Person, rounds: int) -> Figure:
+    """From an answer in the store to the end of the hook that waits for it, with which the tool begins."""
+    p99 = []
+    for number in range(rounds):
+        took = []
+        for _ in range(ANSWERS_A_ROUND):
+            hook = claude.start("PermissionRequest", f"asks-{number}", tool_name="Bash", tool_input={})
+            (ask,) = alice.asked(f"asks-{number}")
+            begun = time.perf_counter()
+            alice.answer(ask, "allow")
+            if not reply_of(hook):
+                raise Unsound("an answer was not given")
+            took.append(time.perf_counter() - begun)
+        p99.append(percentile(took, 0.99) * 1000)
     compared = f"from an answer in the store to the reply of the hook, p99 of {ANSWERS_A_ROUND}"
     return Figure("hooks", compared, "ms", p99, Target(500, at_most=True))
 

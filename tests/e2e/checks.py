@@ -127,6 +127,9 @@ def their_states_say_so(scene: Scene) -> str:
     eventually(lambda: scene.world.states()["claude"] == "0", START_SECONDS, "its container has ended")
     final = scene.session("claude")["final"]
     must((final["status"], final["exitCode"]) == ("success", 0), f"Claude Code ended with {final}")
+    (kept,) = scene.store.get(f"/api/sessions/{scene.sessions['claude']}/resume")["conversations"]
+    beside = scene.store.get(f"/api/transcripts/{kept['folder']}/{kept['session']}/subkeys")
+    must(kept["lines"] > 10 and len(beside) == 2, f"of its conversation there is {kept}, and {beside}")
     return "two watch for more, one is done"
 
 

@@ -137,6 +137,14 @@ def test_a_folder_of_conversations_comes_in_whole_and_once(http: httpx.Client, c
     assert after == before
 
 
+def test_an_agents_conversation_may_come_before_that_of_its_caller(http: httpx.Client, claude_id: str) -> None:
+    files = dict(reversed(folder_of(claude_id).items()))
+    assert imported(http, files)["refused"] == []
+    (agent,) = http.get(f"/api/sessions/{claude_id}").json()["state"]["agents"]["spawned"]
+    assert (agent["type"], agent["task"], agent["status"]) == ("Explore", "look", "completed")
+    assert imported(http, files)["events"] == 0
+
+
 def test_a_file_that_has_grown_goes_on(http: httpx.Client, claude_id: str) -> None:
     lines = conversation(claude_id)
     path = f"-work/{claude_id}.jsonl"

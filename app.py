@@ -11,7 +11,7 @@ This file is the map; what it names stands in sessionstore/, in a wing for each 
                                            ▼ after the commit
                ┌───────────────────────────┴────────────────────────────────┐
          Broadcaster, a ring buffer                     the followers, a thread each, never in a write's way:
-          ──▶ /ws, /api/events/stream                   tree, backups, retention, webhooks; and once a day
+          ──▶ /ws, /api/events/stream                   tree, backups, retention, webhooks, push; once a day
                                                         comparison, in a process that waits for all others
 
 Threads: the event loop (everything above), the writer with its chores (search index, purge, checkpoints), the
@@ -51,6 +51,7 @@ from sessionstore.web import (
     imports,
     live,
     pages,
+    push,
     sharing,
     telemetry,
     transcripts,
@@ -83,6 +84,7 @@ ROOMS = (
     telemetry,
     usage,
     control,
+    push,
     live,
     pages,
     datasette_mount,
@@ -125,6 +127,7 @@ class App:
                 logging_config=None,
             )
         self.gate = Gate(Sound(Heads(self.litestar), self.store), settings, self.tokens)  # type: ignore[arg-type]
+        self.store.push.bounds_of = push.Rights(self.gate)
         fast_path = FastPath(Counted(self.gate, self.traffic), self.gate, self.store, self.traffic)
         self.asgi = Undecoded(Forwarded(fast_path, settings), *MATERIAL)
         for name in ("store", "listeners", "traffic", "questions", "gate"):

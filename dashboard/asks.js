@@ -106,7 +106,7 @@ export function tell() {
   const ids = new Set(asks.open().map((ask) => ask.askId)), fresh = [...ids].filter((id) => !told.ids.has(id));
   told.ids = ids;
   if (!told.of.some((id) => ids.has(id))) { told.note?.close(); told.note = null; }
-  if (!fresh.length || !document.hidden || !isTold()) return;
+  if (!fresh.length || !document.hidden || !isTold() || localStorage.getItem("push")) return;
   told.of = [...told.of.filter((id) => ids.has(id)), ...fresh];
   told.timer ??= setTimeout(() => {
     const now = asks.open().filter((ask) => told.of.includes(ask.askId));
@@ -117,11 +117,15 @@ export function tell() {
     told.note.onclick = () => { focus(); go({ view: "home" }); };
   }, 1000);
 }
+const push = async (name) => { try { return await (await import("./push.js"))[name](); } catch { return false; } };
+/** The server is told again whom to push to: its log-in may be another. */
+export const renew = () => document.body.dataset.out !== "true" && isTold() && localStorage.getItem("push") && push("begin");
 export async function notify() {
-  if (isTold()) { localStorage.setItem("notify", "no"); note("You are not told any more."); return; }
+  if (isTold()) { localStorage.setItem("notify", "no"); await push("end"); note("You are not told any more."); return; }
   const isGranted = globalThis.Notification && await Notification.requestPermission() === "granted";
   if (isGranted) localStorage.setItem("notify", "yes");
-  note(isGranted ? "You are told when an agent asks and this page is not in sight." : "This browser does not allow it.", !isGranted);
+  note(!isGranted ? "This browser does not allow it." : await push("begin") ? "You are told when an agent asks or fails, though this page is closed."
+    : "You are told when an agent asks and this page is not in sight.", !isGranted);
 }
 
 // ---- orders

@@ -19,6 +19,7 @@ export const home = {
   frozen: null, seen: 0, room: ROOM[0],
   arrive(last) {
     if (last?.view !== "home" || last.query.status !== route.query.status) refresh.now();
+    if (route.query.ask) asks.opened = route.query.ask;
     for (const tile of document.querySelectorAll(".tile")) {
       const isChosen = tile.dataset.is === route.query.status;
       setCurrent(tile, isChosen);

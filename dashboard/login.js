@@ -1,5 +1,6 @@
 /* Logging in and out. */
 import { access, fetched } from "./api.js";
+import { renew } from "./asks.js";
 import { attempt } from "./doing.js";
 import { at } from "./dom.js";
 import { forget, live, refresh } from "./live.js";
@@ -25,6 +26,7 @@ at("login").querySelector("form").onsubmit = async (event) => {
     refresh.failed = "";
     await live.connect();
     arriveAnew();
+    renew();
   } catch (error) { showLogin(error.message); }
 };
 at("log-out").onclick = async () => { await attempt(() => fetched("api/login", { method: "DELETE" })); forget(); showLogin(); };

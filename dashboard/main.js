@@ -1,5 +1,5 @@
 /* The page: its views, how they are drawn, and the start. */
-import { asks, tell } from "./asks.js";
+import { asks, renew, tell } from "./asks.js";
 import { at, setCurrent } from "./dom.js";
 import { home } from "./home.js";
 import "./keys.js";
@@ -42,5 +42,5 @@ document.addEventListener("visibilitychange", () => {
 });
 setInterval(schedule, 5000);
 arrive();
-live.connect();
+live.connect().then(renew);
 (globalThis.requestIdleCallback ?? setTimeout)(openedLater);

@@ -27,6 +27,7 @@ from sessionstore.upkeep.breaker import Breaker
 from sessionstore.upkeep.budgets import BudgetWatch
 from sessionstore.upkeep.comparison import Comparison
 from sessionstore.upkeep.outbox import Outbox
+from sessionstore.upkeep.push import Push
 from sessionstore.upkeep.retention import Retention
 from sessionstore.upkeep.tree import Mirror
 from sessionstore.upkeep.webhooks import Webhooks
@@ -67,6 +68,7 @@ class Store:
         self.comparison = Comparison(settings, self.ground)
         self.retention = Retention(settings, self.writer)
         self.webhooks = Webhooks(settings)
+        self.push = Push(settings)
         self.outbox = Outbox(self.reader, self.writer)
         self.budgets = BudgetWatch(settings.budgets, self.reader, self.writer, self.outbox.is_reachable)
         self.breaker = Breaker(settings.rules, self.reader, self.writer, self.outbox.is_reachable)
@@ -108,6 +110,7 @@ class Store:
         self.retention.start()
         self.mirror.start(self.writer.cursor)
         self.webhooks.start(self.writer.cursor)
+        self.push.start(self.writer.cursor)
         await self.budgets.start()
         self.breaker.start()
         self.outbox.start()
@@ -124,6 +127,7 @@ class Store:
         await asyncio.to_thread(self.comparison.stop)
         await asyncio.to_thread(self.retention.stop)
         await asyncio.to_thread(self.webhooks.stop)
+        await asyncio.to_thread(self.push.stop)
         self.housekeeping.cancel()
         self.intake.stop()
         await self.reader.stop()  # before the writer: whoever closes the database last leaves nothing beside it
@@ -140,6 +144,7 @@ class Store:
         self.broadcaster.publish(events)
         self.mirror.wake(events[-1].cursor)
         self.webhooks.wake(events[-1].cursor)
+        self.push.wake(events[-1].cursor)
         self.budgets.wake(events)
         self.breaker.wake(events)
         self.outbox.wake(events)

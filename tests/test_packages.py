@@ -36,7 +36,8 @@ def project(folder: str) -> dict[str, Any]:
 
 
 SERVER, AGENT = project("."), project("packages/hook-agent")
-NEEDED = {str(canonicalize_name(need.name)): need for need in map(Requirement, SERVER["dependencies"])}
+ALL = [*SERVER["dependencies"], *SERVER["optional-dependencies"]["push"]]
+NEEDED = {str(canonicalize_name(need.name)): need for need in map(Requirement, ALL)}
 
 # ------------------------------------------------------------------------ what they need
 

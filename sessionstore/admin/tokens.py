@@ -14,6 +14,7 @@ import click
 
 from sessionstore.model.events import STORE, is_id, is_user
 from sessionstore.model.rights import Bounds
+from sessionstore.secret_files import write_secret
 from sessionstore.settings import BadSetting, Settings, interval, read_settings
 from sessionstore.text import for_people
 from sessionstore.web.logins import FILE as LOGINS
@@ -32,7 +33,6 @@ from sessionstore.web.tokens import (
     read_named,
     tokens_folder,
     write_named,
-    write_secret,
 )
 
 SHORT = 12

@@ -10,4 +10,6 @@ budgets     what was used, held against budgets
 breaker     agents that go wrong are asked about, paused, stopped
 outbox      answers and orders, until agents have them
 webhooks    telling it by HTTP, in order, until it is taken
+push_service  one Web Push message, to a public address alone
+push        who hears of asks and failures by Web Push
 """

@@ -28,6 +28,7 @@ conversation_pages  pages of what was said
 conversation_text  the same as Markdown, and as HTML
 conversation     the route for it
 checkpoints      the threads of LangGraph
+push             routes of Web Push
 control          what agents ask, what people answer and order
 api              every other route
 pages            the dashboard, the documentation

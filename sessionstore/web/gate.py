@@ -59,6 +59,8 @@ VALUES_OF_A_THREAD = re.compile(r"/api/checkpoints/[^/]+/?")
 """What shows more than its steps."""
 NOTES = re.compile(r"/api/sessions/[^/]+/notes")
 """What whoever reads may add."""
+PUSH = "/api/push"
+"""What whoever reads may have told to his browser."""
 FOR_ADMIN = re.compile(r"/api/import|/api/sessions/[^/]+/shares(?:/[^/]+)?")
 CONTROLS = re.compile(r"/api/asks/[^/]+/answer|/api/sessions/[^/]+/orders|/api/orders")
 """Answers and orders."""
@@ -84,6 +86,8 @@ def roles_for(method: str, path: str) -> tuple[str, ...] | None:
         return ROLES
     if method in READS or path.startswith("/datasette/"):
         return ROLES if AGENT_READS.fullmatch(path) else READERS
+    if path == PUSH:
+        return READERS
     if method == "DELETE":
         return ("admin",)
     if method == "POST" and NOTES.fullmatch(path):

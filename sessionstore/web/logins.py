@@ -14,8 +14,9 @@ from typing import TypeVar
 
 import msgspec
 
+from sessionstore.secret_files import write_secret
 from sessionstore.settings import Settings
-from sessionstore.web.tokens import Hash, Token, Tokens, alone, digest, state_of, write_secret
+from sessionstore.web.tokens import Hash, Token, Tokens, alone, digest, state_of
 
 FILE = ".log-ins.json"
 """Beside the database, for the folder of the tokens may be one that can only be read."""

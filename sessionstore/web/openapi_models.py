@@ -744,6 +744,26 @@ class Shares(Shape, kw_only=True):
     items: list[SharedSession]
 
 
+class PushOffer(Shape, kw_only=True):
+    """The key that a browser subscribes with (`applicationServerKey`); null where this server cannot push: `why`."""
+
+    public_key: str | None
+    why: str | None
+
+
+class PushSubscribed(Succeeded, kw_only=True):
+    """By which it ends."""
+
+    subscription_id: str
+    expires: str
+
+
+class PushEnded(Succeeded, kw_only=True):
+    """Whether there was one."""
+
+    ended: bool
+
+
 class EndedShares(Succeeded, kw_only=True):
     """How many there were."""
 

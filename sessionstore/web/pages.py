@@ -95,7 +95,14 @@ POLICY = (
     "frame-ancestors 'none'"
 )
 """What the page may load and do: its own files, and the API."""
-KINDS = {".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8"}
+KINDS = {
+    ".js": "text/javascript; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".svg": "image/svg+xml",
+    ".webmanifest": "application/manifest+json",
+}
+HEADERS = {"sw.js": {"service-worker-allowed": "../"}}
+"""The service worker is for the page above its folder, wherever a proxy has put that."""
 AGENTS = {f"/{name}": ROOT / "containers" / name for name in FILES} | {"/hook_agent.py": Path(hook_agent.__file__)}
 
 
@@ -135,11 +142,12 @@ async def home(request: Request[Any, Any, Any]) -> Response[Any]:
 
 @get("/dashboard/{file:path}", include_in_schema=False)
 async def page_file(request: Request[Any, Any, Any], file: FromPath[str]) -> Response[bytes]:
-    """The page's modules and its style sheet."""
-    found = page_files().get(file.removeprefix("/") or "none")
+    """The page's modules, its style sheet, and what makes it an app."""
+    name = file.removeprefix("/") or "none"
+    found = page_files().get(name)
     if found is None:
         raise Problem(404, f"There is no file {file!r}")
-    return found.answer(request)
+    return found.answer(request, **HEADERS.get(name, {}))
 
 
 @get(list(AGENTS), include_in_schema=False)

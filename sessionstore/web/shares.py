@@ -15,8 +15,9 @@ import msgspec
 from sessionstore.model.events import is_id
 from sessionstore.model.problems import Problem
 from sessionstore.model.rights import Bounds
+from sessionstore.secret_files import write_secret
 from sessionstore.settings import Settings
-from sessionstore.web.tokens import Hash, Token, digest, write_secret
+from sessionstore.web.tokens import Hash, Token, digest
 
 FILE = ".shares.json"
 """Beside the database, as log-ins are: a copy of that lets nobody in."""

@@ -24,6 +24,7 @@ import msgspec
 from sessionstore.log import faults
 from sessionstore.model.events import NEW_SESSIONS
 from sessionstore.model.rights import Bounds
+from sessionstore.secret_files import give, write_secret
 from sessionstore.settings import BadSetting, Settings, secret
 
 logger = logging.getLogger("sessionstore.web.tokens")
@@ -155,13 +156,6 @@ def make_folder(folder: Path) -> None:
         give(folder)
 
 
-def give(path: Path) -> None:
-    """To whom the folder around it belongs: where root makes it, the server has to read it."""
-    if os.geteuid() == 0:
-        around = path.parent.stat()
-        os.chown(path, around.st_uid, around.st_gid, follow_symlinks=False)
-
-
 @contextmanager
 def alone(folder: Path, lock: str = "") -> Iterator[None]:
     """While two change the files one waits for the other. `lock`: a file in the folder, where something else has locked
@@ -176,18 +170,6 @@ def alone(folder: Path, lock: str = "") -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
-
-
-def write_secret(path: Path, content: bytes, mode: int = 0o600) -> None:
-    """Wholly or not at all, on disk, and for its owner alone, unless `mode` says more."""
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600), "wb") as file:
-        file.write(content)
-        os.fchmod(file.fileno(), mode)
-        file.flush()
-        os.fsync(file.fileno())
-    give(part)
-    part.rename(path)
 
 
 def read_named(folder: Path) -> list[Named] | None:

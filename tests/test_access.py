@@ -211,6 +211,7 @@ READERS_READ = (
     "GET /api/transcripts/{folder}",
     "GET /api/checkpoints",
     "GET /api/webhooks",
+    "GET /api/push",
     "GET /api/asks",
     "GET /api/orders",
     "GET /api/sessions/{session_id}/orders",
@@ -272,6 +273,7 @@ WRITES: dict[str, dict[str, object]] = {
 }
 NOTES: dict[str, dict[str, object]] = {"POST /api/sessions/{session_id}/notes": {"text": "Look at this"}}
 """Each with a body that is right; ID stands for the session."""
+PUSHES = ("POST /api/push", "DELETE /api/push")
 POLL = "POST /api/sessions/{session_id}/control"
 CONTROLS: dict[str, dict[str, object]] = {
     "POST /api/asks/{ask_id}/answer": {"decision": "deny"},
@@ -310,7 +312,7 @@ MAY: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(AGENTS_READ, ROLES),
     **dict.fromkeys(READERS_READ, ("admin", "control", "read")),
     **dict.fromkeys(WRITES, ("admin", "ingest")),
-    **dict.fromkeys(NOTES, ("admin", "control", "read")),
+    **dict.fromkeys((*NOTES, *PUSHES), ("admin", "control", "read")),
     POLL: ("admin", "ingest"),
     **dict.fromkeys(CONTROLS, ("admin", "control")),
     **dict.fromkeys((*DELETES, *FOR_ADMIN), ("admin",)),
@@ -319,6 +321,8 @@ MAY: dict[str, tuple[str, ...]] = {
 }
 QUERIES = {"DELETE /api/checkpoints": "?runId=1", "POST /api/import": "?folder=f&session={}"}
 STATUSES = {
+    "POST /api/push": 415,  # nothing is pushed to
+    "DELETE /api/push": 422,
     "POST /api/sessions": 201,
     f"POST {SHARES}": 201,
     "POST /api/sessions/{session_id}/orders": 201,

@@ -107,6 +107,9 @@ POST /v1/traces 200 400 413 415
 POST /v1/metrics 200 400 413 415
 POST /api/hooks/claude-code 200 400 413 415 422
 POST /api/login 200 400 401 413 415 422
+GET /api/push 200
+POST /api/push 200 400 409 413 415 422
+DELETE /api/push 200 422
 GET /api/login 200
 DELETE /api/login 200
 """

@@ -264,9 +264,7 @@ def test_it_is_told_of_failures_and_of_its_own_sessions_alone(
     begin(push, http, browser, session_id)
     asks(http, other, f"{session_id}-x", "of somebody else")
     for session in (other, session_id):
-        http.post(
-            f"/api/sessions/{session}/finalize", json={"status": "failed", "outcome": f"{session} has no paint"}
-        )
+        http.post(f"/api/sessions/{session}/finalize", json={"status": "failed", "outcome": f"{session} has no paint"})
     told = looked(push, browser, stand_in)
     assert "asks" not in told and told["failures"]["n"] == 1
     assert told["failures"]["body"].endswith(f": {session_id} has no paint")

@@ -45,7 +45,7 @@ class PushKeys(msgspec.Struct):
 
 
 class PushWish(msgspec.Struct):
-    """What a browser's PushSubscription says of itself (https://www.w3.org/TR/push-api/#dom-pushsubscriptionjson)."""
+    """What a browser's PushSubscription says of itself: the PushSubscriptionJSON of the Push API."""
 
     endpoint: Text
     keys: PushKeys

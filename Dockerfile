@@ -4,6 +4,8 @@
 #     docker run -d -p 127.0.0.1:9000:9000 -v claude-sessions:/var/claude-sessions --read-only --tmpfs /tmp \
 #         --cap-drop ALL --security-opt no-new-privileges --memory 1g --pids-limit 200 session-store
 #
+# With Web Push: docker build --build-arg EXTRAS=push -t session-store .
+#
 # The image's SQLite is Debian's. Before 3.51.3 SQLite could damage a database that two connections write or checkpoint
 # at the same time (https://sqlite.org/wal.html#walresetbug); here one connection does both, and all others only read.
 
@@ -12,10 +14,14 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 WORKDIR /build
 RUN python -m venv --without-pip /venv
 COPY pyproject.toml constraints.txt ./
-# hook-agent, of which the server needs the file, is copied below.
-RUN python -c 'import tomllib; needs = tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"]; \
+ARG EXTRAS=""
+# hook-agent, of which the server needs the file, is copied below; http_ece is given out as source alone.
+RUN python -c 'import os, tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
+        extras = [project["optional-dependencies"][name] for name in os.environ["EXTRAS"].split()]; \
+        needs = sum(extras, project["dependencies"]); \
         print(*(need for need in needs if not need.startswith("hook-agent")), sep="\n")' > requirements.txt \
-    && pip --python /venv/bin/python install --no-compile --only-binary :all: -c constraints.txt -r requirements.txt \
+    && pip --python /venv/bin/python install --no-compile --only-binary :all: --no-binary http_ece \
+        -c constraints.txt -r requirements.txt \
     # What comes along, and nothing here needs, goes again.
     && pip --python /venv/bin/python uninstall --yes pip setuptools \
     && find /venv -name '*.map' -delete

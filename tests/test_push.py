@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import ssl
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -18,13 +19,23 @@ import httpx
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from playwright.sync_api import Page
+from playwright.sync_api import Page, expect
 from py_vapid import Vapid02
 
 from sessionstore.model.rights import Bounds
 from sessionstore.settings import Settings
 from sessionstore.upkeep.push import KEY_FILE, MOST_OF_ONE, Push, Subscription
-from sessionstore.upkeep.push_service import PushService, ServerKey, Unfit, endpoint_in, is_public, public_address
+from sessionstore.upkeep.push_service import (
+    MISSING,
+    PushService,
+    ServerKey,
+    Unfit,
+    addresses_of,
+    endpoint_in,
+    is_here,
+    is_public,
+    public_address,
+)
 from tests.appliance import Appliance
 from tests.browsing import opened
 from tests.peers import eventually
@@ -32,6 +43,8 @@ from tests.proxies import Certificate, make_certificate
 from tests.test_access import TOKENS, bearer
 
 PUBLIC = "93.184.215.14"
+NOWHERE = "192.88.99.1"
+"""Public as addresses go, and of nobody since RFC 7526."""
 ENDPOINT = "https://localhost/push/one"
 """Of the name that the certificate of the stand-in has; where that is, the test says."""
 
@@ -82,8 +95,6 @@ def test_all_that_a_name_means_has_to_be_public() -> None:
 
 @pytest.mark.parametrize("host", ["localhost", "127.1", "2130706433", "0x7f000001"])
 def test_a_name_that_means_this_machine_is_refused_as_it_is_looked_up(host: str) -> None:
-    from sessionstore.upkeep.push_service import addresses_of
-
     with pytest.raises(Unfit):
         public_address(endpoint_in(f"https://{host}/x"), addresses_of)
 
@@ -334,6 +345,34 @@ def test_one_actor_has_a_few_and_the_oldest_ends(push: Push) -> None:
     assert not push.book.end(next(iter(push.book.all)), "bob"), "nobody ends what is another's"
 
 
+def test_the_longest_message_is_one_that_push_services_take(
+    push: Push, http: httpx.Client, stand_in: PushStandIn, session_id: str
+) -> None:
+    browser, sessions = PushedBrowser(), tuple(f"{session_id}-{number}" for number in range(8))
+    begin(push, http, browser, session_id)
+    push.bounds_of = lambda _: Bounds(sessions=sessions)
+    for number, session in enumerate(sessions):
+        http.post(f"/api/actions/{session}", json={"type": "prompt", "prompt": "\U0001f3ee" * 500}).raise_for_status()
+        if number % 2:
+            asks(http, session, f"{session}-{'x' * 100}", "\U0001f5dd" * 500)
+        else:
+            http.post(f"/api/sessions/{session}/finalize", json={"status": "failed", "outcome": '"\U0001f525' * 300})
+    told = looked(push, browser, stand_in)
+    assert (told["asks"]["n"], told["failures"]["n"]) == (4, 4) and told["asks"]["body"].count("\n") == 2
+    assert "\U0001f5dd" * 30 in told["asks"]["body"] and len(stand_in.taken[0][1]) <= 4096
+
+
+def test_it_tells_by_itself_from_when_somebody_listens(
+    push: Push, http: httpx.Client, stand_in: PushStandIn, session_id: str
+) -> None:
+    begin(push, http, PushedBrowser(), session_id)
+    asks(http, session_id, f"{session_id}-1", "one")
+    push.begin()
+    eventually(lambda: stand_in.taken)
+    push.stop()
+    assert push.thread and not push.thread.is_alive()
+
+
 # ------------------------------------------------------------------------ routes
 
 
@@ -356,7 +395,7 @@ def test_a_browser_subscribes_with_the_key_of_the_server_and_ends_it(guarded: Ap
     assert reader.get("/api/push").json() == {"publicKey": key, "why": None} and len(key) == 87
     assert (guarded.folder / KEY_FILE).stat().st_mode & 0o777 == 0o600
     browser = PushedBrowser()
-    wish = {"endpoint": f"https://{PUBLIC}/push/1", "keys": browser.keys, "expirationTime": None}
+    wish = {"endpoint": f"https://{NOWHERE}/push/1", "keys": browser.keys, "expirationTime": None}
     told = reader.post("/api/push", json=wish).raise_for_status().json()
     assert len(told["subscriptionId"]) == 32
     bob = bearer(TOKENS["admin"])
@@ -367,7 +406,7 @@ def test_a_browser_subscribes_with_the_key_of_the_server_and_ends_it(guarded: Ap
 
 
 def test_a_subscription_ends_with_its_log_in(guarded: Appliance, reader: httpx.Client) -> None:
-    wish = {"endpoint": f"https://{PUBLIC}/push/2", "keys": PushedBrowser().keys}
+    wish = {"endpoint": f"https://{NOWHERE}/push/2", "keys": PushedBrowser().keys}
     reader.post("/api/push", json=wish).raise_for_status()
     file = guarded.folder / ".push.json"
     assert [one["actor"] for one in json.loads(file.read_bytes())] == ["SESSIONS_READ_TOKEN"]
@@ -386,12 +425,18 @@ def test_a_subscription_ends_with_its_log_in(guarded: Appliance, reader: httpx.C
     ],
 )
 def test_what_cannot_be_pushed_to_is_refused(reader: httpx.Client, change: dict[str, Any], names: str) -> None:
-    answer = reader.post("/api/push", json={"endpoint": f"https://{PUBLIC}/x", "keys": PushedBrowser().keys} | change)
+    answer = reader.post("/api/push", json={"endpoint": f"https://{NOWHERE}/x", "keys": PushedBrowser().keys} | change)
     assert answer.status_code == 422 and names in answer.text
 
 
+def test_where_the_extra_is_missing_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert is_here()
+    monkeypatch.setitem(sys.modules, "pywebpush", None)
+    assert not is_here() and "session-store[push]" in MISSING
+
+
 def test_who_may_not_read_is_not_told(guarded: Appliance) -> None:
-    wish = {"endpoint": f"https://{PUBLIC}/x", "keys": PushedBrowser().keys}
+    wish = {"endpoint": f"https://{NOWHERE}/x", "keys": PushedBrowser().keys}
     for headers, status in (({}, 401), (bearer(TOKENS["ingest"]), 403)):
         assert httpx.post(f"{guarded.url}/api/push", json=wish, headers=headers).status_code == status
         assert httpx.get(f"{guarded.url}/api/push", headers=headers).status_code == status
@@ -408,6 +453,51 @@ def test_the_page_can_be_installed(http: httpx.Client) -> None:
     icon = http.get(f"/dashboard/{told['icons'][0]['src']}")
     assert icon.headers["content-type"] == "image/svg+xml" and icon.text.startswith("<svg")
     assert http.get("/dashboard/sw.js").headers["service-worker-allowed"] == "../"
+
+
+SUBSCRIBED = """([endpoint, keys]) => {
+  const subscription = { toJSON: () => ({ endpoint, keys }), unsubscribe: async () => { globalThis.left = true; } };
+  PushManager.prototype.subscribe = async (options) => { globalThis.wanted = options; return subscription; };
+  PushManager.prototype.getSubscription = async () => subscription;
+}"""
+"""Chromium as it is here has no push service; the subscription that one would give it."""
+
+
+def test_the_button_subscribes_and_ends_it(page: Page, appliance: Appliance, http: httpx.Client) -> None:
+    page.context.grant_permissions(["notifications"], origin=appliance.url)
+    opened(page, appliance)
+    file, browser = appliance.folder / ".push.json", PushedBrowser()
+    page.evaluate(SUBSCRIBED, [f"https://{NOWHERE}/button", browser.keys])
+    button = page.get_by_role("button", name="Tell me when an agent asks")
+    button.click()
+    expect(page.get_by_text("though this page is closed")).to_be_visible()
+    (kept,) = json.loads(file.read_bytes())
+    assert (kept["endpoint"], kept["p256dh"]) == (f"https://{NOWHERE}/button", browser.keys["p256dh"])
+    key = http.get("/api/push").json()["publicKey"]
+    assert page.evaluate("wanted") == {"userVisibleOnly": True, "applicationServerKey": key}
+    button.click()
+    expect(page.get_by_text("You are not told any more")).to_be_visible()
+    assert json.loads(file.read_bytes()) == [] and page.evaluate("left") is True
+
+
+def test_where_the_server_cannot_push_the_page_tells_while_it_is_open(page: Page, appliance: Appliance) -> None:
+    page.context.grant_permissions(["notifications"], origin=appliance.url)
+    opened(page, appliance)
+    page.route("**/api/push", lambda route: route.fulfill(json={"publicKey": None, "why": "It lacks an extra"}))
+    page.get_by_role("button", name="Tell me when an agent asks").click()
+    expect(page.get_by_text("and this page is not in sight")).to_be_visible()
+
+
+def test_a_link_opens_the_page_at_its_ask(
+    page: Page, appliance: Appliance, http: httpx.Client, session_id: str
+) -> None:
+    asks(http, session_id, f"{session_id}-asked", "sweep --all")
+    row = page.locator(f'.ask[data-ask="{session_id}-asked"]')
+    opened(page, appliance)
+    expect(row).to_be_visible()
+    expect(row.locator('[data-slot="all"]')).to_be_hidden()
+    page.goto(f"{appliance.url}/#/?ask={session_id}-asked")
+    expect(row.locator('[data-slot="all"]')).to_be_visible()
 
 
 def test_a_browser_shows_what_is_pushed_and_takes_it_away(page: Page, appliance: Appliance) -> None:

@@ -10,7 +10,7 @@ import logging
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import Annotated, NamedTuple
 from urllib.parse import quote
@@ -53,6 +53,10 @@ AT_ONCE = 4
 """Messages under way; a service that is slow keeps no other waiting for long."""
 GONE = (404, 410)
 LINES = 3
+SHORTENED = (160, 80, 40)
+"""Characters of a line: the most with which a message is not too long."""
+MAX_BYTES = 3900
+"""Of a message: a push service takes 4,096, encrypted."""
 MAX_OPEN = 200
 """Open asks, the newest, of which a browser is told."""
 
@@ -109,8 +113,8 @@ class PushMessage(NamedTuple):
 # -------------------------------------------------------------------------- words
 
 
-def line(text: str, most: int = 160) -> str:
-    return shortened(for_people(text, is_one_line=True), most)
+def line(text: object, most: int) -> str:
+    return shortened(for_people(str(text), is_one_line=True), most)
 
 
 def named(database: sqlite3.Connection, session_id: str, user_id: str | None) -> str:
@@ -120,15 +124,15 @@ def named(database: sqlite3.Connection, session_id: str, user_id: str | None) ->
     return line(title or f"{session_id[:12]} {user_id or ''}", 60)
 
 
-def asked_in_words(database: sqlite3.Connection, ask: Document) -> str:
+def asked_in_words(database: sqlite3.Connection, ask: Document, most: int) -> str:
     """Who asks, and for what."""
     given = ask["input"] if isinstance(ask["input"], dict) else {}
     what = next((given[name] for name in ("command", "file_path", "url") if isinstance(given.get(name), str)), "")
     said = f"{ask['tool']}: {what}" if ask["tool"] and what else ask["text"] or ask["tool"] or "asks"
-    return f"{named(database, ask['sessionId'], ask['userId'])}: {line(said)}"
+    return f"{named(database, ask['sessionId'], ask['userId'])}: {line(said, most)}"
 
 
-def asks_in_words(database: sqlite3.Connection, cursors: list[int]) -> Document:
+def asks_in_words(database: sqlite3.Connection, cursors: list[int], most: int) -> Document:
     """What a browser shows of what is open; `n` is 0 where it is to take that away."""
     if not cursors:
         return {"n": 0}
@@ -136,15 +140,27 @@ def asks_in_words(database: sqlite3.Connection, cursors: list[int]) -> Document:
     asks = [decode(document) for document, _ in rows]
     hash = f"#/?ask={quote(asks[0]['askId'], safe='')}" if len(cursors) == len(asks) == 1 else "#/"
     title = "An agent asks" if len(cursors) == 1 else f"{len(cursors)} agents ask"
-    lines = [asked_in_words(database, ask) for ask in asks]
+    lines = [asked_in_words(database, ask, most) for ask in asks]
     return {"n": len(cursors), "title": title, "body": "\n".join(lines), "hash": hash}
 
 
-def failures_in_words(database: sqlite3.Connection, notices: list[Notice]) -> Document:
-    said = [f"{named(database, one.session_id, one.user_id)}: {line(one.message)}" for one in notices[-LINES:]]
+def failures_in_words(database: sqlite3.Connection, notices: list[Notice], most: int) -> Document:
+    said = [f"{named(database, one.session_id, one.user_id)}: {line(one.message, most)}" for one in notices[-LINES:]]
     title = "An agent has failed" if len(notices) == 1 else f"{len(notices)} agents have failed"
     hash = f"#/session/{quote(notices[0].session_id, safe='')}" if len(notices) == 1 else "#/"
     return {"n": len(notices), "title": title, "body": "\n".join(said), "hash": hash}
+
+
+def message_in_words(
+    database: sqlite3.Connection, own: list[int], told: list[int], failed: list[Notice], most: int
+) -> bytes:
+    """JSON as dashboard/sw.js reads it. `own`: what is open; `told`: what the browser shows."""
+    said: Document = {"isSilent": not {*own} - {*told}}
+    if {*own} != {*told}:
+        said["asks"] = asks_in_words(database, own, most)
+    if failed:
+        said["failures"] = failures_in_words(database, failed, most)
+    return msgspec.json.encode(said)
 
 
 # ------------------------------------------------------------------ subscriptions
@@ -229,6 +245,8 @@ class Push:
     def start(self, head: int) -> None:
         self.head = head
         self.book.read()
+        for subscription in self.book.all.values():
+            subscription.cursor = min(subscription.cursor, head)  # the database may be an older one, restored
         if self.book.all:
             self.begin()
 
@@ -265,18 +283,26 @@ class Push:
             self.stopping.wait(PAUSE)
 
     def look(self) -> None:
-        head = self.head
+        """Tell what there is to tell. Nobody is waited for while the database is open."""
         with closing(open_reader(self.settings.database)) as database:
-            opened = database.execute(OPEN).fetchall()
-            for subscription in [*self.book.all.values()]:
-                bounds = self.bounds_of(subscription) if subscription.ends > time.time() else None
-                if bounds is None:
-                    self.end(subscription, "its right has ended")
-                    continue
-                state = self.states.setdefault(subscription.subscription_id, PushState())
-                own = [cursor for cursor, session in opened if is_heard(database, bounds, session)]
-                if message := self.message_for(database, subscription, state, own, bounds, head):
-                    self.send(subscription, state, message)
+            found = [*self.messages(database, self.head)]
+        for subscription, state, message in found:
+            self.send(subscription, state, message)
+
+    def messages(
+        self, database: sqlite3.Connection, head: int
+    ) -> Iterator[tuple[Subscription, PushState, PushMessage]]:
+        opened = database.execute(OPEN).fetchall()
+        self.states = {name: state for name, state in self.states.items() if name in self.book.all}
+        for name, subscription in [*self.book.all.items()]:
+            bounds = self.bounds_of(subscription) if subscription.ends > time.time() else None
+            if bounds is None:
+                self.end(subscription, "its right has ended")
+                continue
+            state = self.states.setdefault(name, PushState())
+            own = [cursor for cursor, session in opened if is_heard(database, bounds, session)]
+            if message := self.message_for(database, subscription, state, own, bounds, head):
+                yield subscription, state, message
 
     def message_for(
         self,
@@ -300,12 +326,9 @@ class Push:
             is_new = False
         if not is_new and {*own} == {*subscription.told}:
             return None
-        told: Document = {"isSilent": not {*own} - {*subscription.told}}
-        if {*own} != {*subscription.told}:
-            told["asks"] = asks_in_words(database, own)
-        if failed:
-            told["failures"] = failures_in_words(database, failed)
-        return PushMessage(msgspec.json.encode(told), None if failed else "asks", is_new, own, until)
+        bodies = (message_in_words(database, own, subscription.told, failed, most) for most in SHORTENED)
+        body = next(body for body in bodies if len(body) <= MAX_BYTES)
+        return PushMessage(body, None if failed else "asks", is_new, own, until)
 
     def send(self, subscription: Subscription, state: PushState, message: PushMessage) -> None:
         while not self.slots.acquire(timeout=0.5):

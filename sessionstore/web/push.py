@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable
 from typing import Annotated
@@ -34,6 +35,8 @@ from sessionstore.web.openapi_models import gives
 from sessionstore.web.request import Call, JSONResponse, answer, caller_of, object_of, store_of
 from sessionstore.web.tokens import PROXY
 
+LOOKUPS = threading.BoundedSemaphore(4)
+"""Names that are looked up at once: each takes a thread, for as long as whose name it is likes."""
 Text = Annotated[str, msgspec.Meta(max_length=1024)]
 
 
@@ -89,7 +92,12 @@ async def subscribe_push(request: Call) -> JSONResponse:
     if not is_here():
         raise Problem(409, MISSING)
     wish, caller, push = checked(await object_of(request), PushWish), caller_of(request), store_of(request).push
-    await asyncio.to_thread(check_wish, wish)
+    if not LOOKUPS.acquire(blocking=False):
+        raise Problem(503, "Too many subscribe at once", headers={"retry-after": "1"})
+    try:
+        await asyncio.to_thread(check_wish, wish)
+    finally:
+        LOOKUPS.release()
     token, ends = caller.token, int(time.time()) + SECONDS
     subscription = Subscription(
         endpoint=wish.endpoint,

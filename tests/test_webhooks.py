@@ -200,6 +200,59 @@ def test_what_is_told_is_fit_for_people(stack: ExitStack, folder: Path, tmp_path
     assert text.endswith("May I\u2408 ?\n" + "x" * 489 + "\u2026")
 
 
+# --------------------------------------------------------------------- messengers
+
+
+def messenger(receiver: Receiver, **more: Any) -> Json:
+    """As apprise has it: each POST is a JSON object with `title` and `message`."""
+    return {"name": "chat", "apprise": f"json://127.0.0.1:{receiver.port}/s3cret-path", "atMost": "0s"} | more
+
+
+def texts(receiver: Receiver) -> list[str]:
+    return [f"{told['title']}\n{told['message']}" for told in receiver.told]
+
+
+def answer(http: httpx.Client, folder: Path, session: str) -> None:
+    """As who has the token of the control role, once somebody waits for it."""
+    (open_ask,) = http.get("/api/asks", params={"sessionId": session}).json()["items"]
+    poll = {"ask": open_ask["askId"], "wait": 0}
+    assert http.post(f"/api/sessions/{session}/control", json=poll).status_code in (200, 204)
+    token = (folder / "tokens" / "control").read_text().strip()
+    said = http.post(
+        f"/api/asks/{open_ask['askId']}/answer",
+        json={"decision": "allow"},
+        headers={"authorization": f"Bearer {token}"},
+    )
+    assert said.status_code == 200, said.text
+
+
+def test_a_messenger_is_told_of_an_ask_and_of_its_end(stack: ExitStack, folder: Path, tmp_path: Path) -> None:
+    receiver = stack.enter_context(Receiver())
+    server, http = served(stack, folder, settings(tmp_path, messenger(receiver, on=["waiting", "answered"])))
+    ask(http, "one", "May I @everyone?\x1b[31m " + "x" * 3000)
+    eventually(lambda: len(receiver.posted) == 1)
+    (one,) = http.get("/api/asks").json()["items"]
+    title, message, link = texts(receiver)[0].split("\n")
+    assert title == "one waits for a person"
+    assert message.startswith("unknown: May I @\u200beveryone? xxx") and len(message) < 600
+    assert link == f"https://sessions.example.com/#/?ask={one['askId']}"
+    answer(http, folder, "one")
+    eventually(lambda: len(receiver.posted) == 2)
+    assert texts(receiver)[1].startswith("one no longer waits\nunknown: Answered by control: May I")
+    ask(http, "two", "And I?")
+    eventually(lambda: len(receiver.posted) == 3)
+    server.kill()
+    server.start()  # how it ends is still told to who was told
+    go_on(http, "two")
+    eventually(lambda: len(receiver.posted) == 4)
+    assert texts(receiver)[3].startswith("two no longer waits\nunknown: No longer waits: And I?\n")
+    ask(http, "three", "Last?")
+    eventually(lambda: len(receiver.posted) == 5)
+    assert "Last?" in texts(receiver)[4]  # and once
+    assert "s3cret" not in server.output + json.dumps(shown(http)) + http.get("/metrics").text
+    assert (shown(http)["place"], shown(http)["format"]) == ("json://", "apprise")
+
+
 # ---------------------------------------------------------------------- signature
 
 

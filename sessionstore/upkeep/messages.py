@@ -29,7 +29,7 @@ TITLES = {
 }
 
 
-class Message(NamedTuple):
+class NoticeText(NamedTuple):
     """What is told at once: `body` is JSON for a webhook, text for a messenger."""
 
     name: str
@@ -37,23 +37,25 @@ class Message(NamedTuple):
     body: str
 
 
-def message(notices: list[Notice], more: int, target: Target, public_url: str | None) -> Message:
+def message(notices: list[Notice], more: int, target: Target, public_url: str | None) -> NoticeText:
     """Of one notice, always the same; of several, and of `more` that are only counted, a digest."""
     is_one = len(notices) == 1 and not more
     name = notices[0].name if is_one else name_of(" ".join(["digest", str(more), *(one.name for one in notices)]))
     count = len(notices) + more
     if target.apprise is not None:
         title = title_of(notices[0]) if is_one else f"{count:,} notices of sessions"
-        return Message(name, title, text_of(notices[0], public_url) if is_one else digest(notices, count, public_url))
+        return NoticeText(
+            name, title, text_of(notices[0], public_url) if is_one else digest(notices, count, public_url)
+        )
     if target.format == "slack":
         lines = [slack_line(notice, public_url) for notice in notices[:MOST_ITEMS]]
         lines += [f"and {count - len(lines):,} more"] if count > len(lines) else []
-        return Message(name, "", encoded({"text": "\n".join(lines)}))
+        return NoticeText(name, "", encoded({"text": "\n".join(lines)}))
     payloads = [payload(notice, public_url) for notice in notices[:MOST_ITEMS]]
     if is_one:
-        return Message(name, "", encoded(payloads[0]))
+        return NoticeText(name, "", encoded(payloads[0]))
     last = notices[-1].timestamp if notices else None
-    return Message(
+    return NoticeText(
         name, "", encoded({"type": "digest", "timestamp": last, "data": {"count": count, "items": payloads}})
     )
 

@@ -31,7 +31,7 @@ from sessionstore.log import faults
 from sessionstore.messengers import messenger_of, send
 from sessionstore.model.events import now
 from sessionstore.settings import Settings
-from sessionstore.upkeep.messages import Message, message
+from sessionstore.upkeep.messages import NoticeText, message
 from sessionstore.upkeep.notices import Notice, Watch
 from sessionstore.upkeep.positions import FILE, Position, Positions
 from sessionstore.webhook_targets import Target
@@ -297,7 +297,7 @@ class WebhookSender:
 
     # ----------------------------------------------------------------- attempts
 
-    def attempt(self, told: Message) -> Reply | None:
+    def attempt(self, told: NoticeText) -> Reply | None:
         try:
             reply = self.post(told)
         except (OSError, http.client.HTTPException, UnicodeError) as error:
@@ -307,7 +307,7 @@ class WebhookSender:
             self.note("failed", f"it answers {reply.status}")
         return reply
 
-    def post(self, told: Message) -> Reply:
+    def post(self, told: NoticeText) -> Reply:
         if self.messenger is None:
             return post(self.target, told.name, told.body.encode())
         return Reply(send(self.messenger, told.title, told.body, self.target.timeout_seconds))

@@ -133,7 +133,7 @@ async def ready(request: Call) -> JSONResponse:
 
 @get("/api/webhooks", responses=gives(answers.WebhookList), tags=["server"])
 async def list_webhooks(request: Call) -> JSONResponse:
-    """Who is told of sessions, and how that goes. Of secrets, paths of URLs and messengers' addresses nothing is shown."""
+    """Who is told of sessions, and how that goes. Secrets, paths and messengers' addresses are not shown."""
     return answer(msgspec.json.encode({"items": [shown_webhook(one) for one in store_of(request).webhooks.all]}))
 
 

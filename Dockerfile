@@ -12,9 +12,12 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 WORKDIR /build
 RUN python -m venv --without-pip /venv
 COPY pyproject.toml constraints.txt ./
+# --build-arg EXTRAS=notify: messengers too, which bring 20 MB.
+ARG EXTRAS=
 # hook-agent, of which the server needs the file, is copied below.
-RUN python -c 'import tomllib; needs = tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"]; \
-        print(*(need for need in needs if not need.startswith("hook-agent")), sep="\n")' > requirements.txt \
+RUN python -c 'import sys, tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
+        needs = sum(map(project["optional-dependencies"].get, sys.argv[1:]), project["dependencies"]); \
+        print(*(need for need in needs if not need.startswith("hook-agent")), sep="\n")' $EXTRAS > requirements.txt \
     && pip --python /venv/bin/python install --no-compile --only-binary :all: -c constraints.txt -r requirements.txt \
     # What comes along, and nothing here needs, goes again.
     && pip --python /venv/bin/python uninstall --yes pip setuptools \

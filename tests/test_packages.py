@@ -36,7 +36,8 @@ def project(folder: str) -> dict[str, Any]:
 
 
 SERVER, AGENT = project("."), project("packages/hook-agent")
-NEEDED = {str(canonicalize_name(need.name)): need for need in map(Requirement, SERVER["dependencies"])}
+REQUIREMENTS = [*SERVER["dependencies"], *SERVER["optional-dependencies"]["notify"]]
+NEEDED = {str(canonicalize_name(need.name)): need for need in map(Requirement, REQUIREMENTS)}
 
 # ------------------------------------------------------------------------ what they need
 

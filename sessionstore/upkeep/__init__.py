@@ -9,5 +9,7 @@ notices     which sessions are worth a word
 budgets     what was used, held against budgets
 breaker     agents that go wrong are asked about, paused, stopped
 outbox      answers and orders, until agents have them
-webhooks    telling it by HTTP, in order, until it is taken
+positions   how far each target has been told
+messages    what is written to whom
+webhooks    telling it by HTTP or a messenger, in order, until it is taken
 """

@@ -20,9 +20,10 @@ export const asks = {
   async refresh() {
     const asking = this.asking = {};
     this.last = performance.now();
-    const { items } = await asked("api/asks?limit=500").catch(() => ({ items: [] }));
+    const found = await asked("api/asks?limit=500").catch(() => null), served = new Map(found?.items.map((ask) => [ask.askId, ask]));
     this.isKnown = true;
-    if (this.asking === asking) this.served = new Map(items.map((ask) => [ask.askId, ask]));
+    if (this.asking === asking) this.served = served;
+    return found && served;
   },
   /** Ask the server soon about asks that it has not told of yet. */
   know(open) { if (open.some(({ askId, kind }) => kind !== "error" && !this.served.has(askId)) && performance.now() - this.last > 1000) this.refresh().then(schedule); },

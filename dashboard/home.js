@@ -2,6 +2,7 @@
 import { asked } from "./api.js";
 import { asks } from "./asks.js";
 import { drawAsk, drawRow } from "./cards.js";
+import { note } from "./doing.js";
 import { at, button, clock, el, failure, fill, hours, icon, kept, link, make, setCurrent, slot, svg, sync, timeText } from "./dom.js";
 import { refresh, server, state } from "./live.js";
 import { LongList } from "./long_list.js";
@@ -19,7 +20,7 @@ export const home = {
   frozen: null, seen: 0, room: ROOM[0],
   arrive(last) {
     if (last?.view !== "home" || last.query.status !== route.query.status) refresh.now();
-    if (route.query.ask) asks.opened = route.query.ask;
+    if (route.query.ask && route.query.ask !== last?.query.ask) this.openAsk(route.query.ask);
     for (const tile of document.querySelectorAll(".tile")) {
       const isChosen = tile.dataset.is === route.query.status;
       setCurrent(tile, isChosen);
@@ -62,6 +63,14 @@ export const home = {
       bar.classList.toggle("nothing", !number);
       bar.firstElementChild.textContent = `${hours.format(clock.now() - (minutes.length - 1 - i) * 60_000).slice(0, 5)}: ${few(number, "event")}`;
     });
+  },
+  /** The ask that a notice's link leads to. */
+  async openAsk(id) {
+    folded.delete("asks");
+    asks.opened = id;
+    const served = await asks.refresh();
+    if (served && !served.has(id)) note("That ask is not open any more.");
+    schedule();
   },
   drawSessions() {
     const place = at("home-none"), as = route.query.as ?? "";

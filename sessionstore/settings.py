@@ -343,7 +343,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     material_days: Annotated[int | None, Setting("SESSIONS_MATERIAL_DAYS", days, "Days after its last change after "
         "which material goes that belongs to no session; off: never")] = 30
     webhooks: Annotated[tuple[Target, ...], Setting("SESSIONS_WEBHOOKS", targets, "File, JSON or TOML, that says who "
-        "is told by HTTP of sessions that wait, fail or are lost")] = ()
+        "is told, by webhook or messenger, of sessions that wait, fail or are lost")] = ()
     public_url: Annotated[str | None, Setting("SESSIONS_PUBLIC_URL", url, "Where people find the dashboard, for links "
         "in what webhooks tell")] = None
     # fmt: on

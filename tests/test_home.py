@@ -133,6 +133,11 @@ def test_an_ask_stands_for_itself_and_opens_to_all_that_is_asked(
     ask.locator(".what").click()
     expect(ask.locator(".all")).to_be_hidden()
 
+    page.goto(f"{appliance.url}/#/?ask={ask.get_attribute('data-ask')}")  # as a notice links it
+    expect(ask.locator(".all")).to_contain_text("rm -rf build")
+    page.goto(f"{appliance.url}/#/?ask=of-long-ago")
+    expect(page.get_by_text("That ask is not open any more.")).to_be_visible()
+
     others = [
         {"reason": "question", "message": f"Which {number}?", "agentId": "w1", "askId": f"{session_id}-{number}"}
         for number in range(3)

@@ -36,8 +36,9 @@ def project(folder: str) -> dict[str, Any]:
 
 
 SERVER, AGENT = project("."), project("packages/hook-agent")
-ALL = [*SERVER["dependencies"], *SERVER["optional-dependencies"]["push"]]
-NEEDED = {str(canonicalize_name(need.name)): need for need in map(Requirement, ALL)}
+EXTRAS = SERVER["optional-dependencies"]
+REQUIREMENTS = [*SERVER["dependencies"], *EXTRAS["notify"], *EXTRAS["push"]]
+NEEDED = {str(canonicalize_name(need.name)): need for need in map(Requirement, REQUIREMENTS)}
 
 # ------------------------------------------------------------------------ what they need
 

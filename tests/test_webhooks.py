@@ -6,9 +6,10 @@ import base64
 import hashlib
 import hmac
 import json
+import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -200,6 +201,162 @@ def test_what_is_told_is_fit_for_people(stack: ExitStack, folder: Path, tmp_path
     assert text.endswith("May I\u2408 ?\n" + "x" * 489 + "\u2026")
 
 
+# --------------------------------------------------------------------- messengers
+
+
+def messenger(receiver: Receiver, **more: Any) -> Json:
+    """As apprise has it: each POST is a JSON object with `title` and `message`."""
+    return {"name": "chat", "apprise": f"json://127.0.0.1:{receiver.port}/s3cret-path", "atMost": "0s"} | more
+
+
+def texts(receiver: Receiver) -> list[str]:
+    return [f"{told['title']}\n{told['message']}" for told in receiver.told]
+
+
+def answer(http: httpx.Client, folder: Path, session: str) -> None:
+    """As who has the token of the control role, once somebody waits for it."""
+    (open_ask,) = http.get("/api/asks", params={"sessionId": session}).json()["items"]
+    poll = {"ask": open_ask["askId"], "wait": 0}
+    assert http.post(f"/api/sessions/{session}/control", json=poll).status_code in (200, 204)
+    token = (folder / "tokens" / "control").read_text().strip()
+    said = http.post(
+        f"/api/asks/{open_ask['askId']}/answer",
+        json={"decision": "allow"},
+        headers={"authorization": f"Bearer {token}"},
+    )
+    assert said.status_code == 200, said.text
+
+
+def test_a_messenger_is_told_of_an_ask_and_of_its_end(stack: ExitStack, folder: Path, tmp_path: Path) -> None:
+    receiver = stack.enter_context(Receiver())
+    server, http = served(stack, folder, settings(tmp_path, messenger(receiver, on=["waiting", "answered"])))
+    ask(http, "one", "May I @everyone?\x1b[31m " + "x" * 3000)
+    eventually(lambda: len(receiver.posted) == 1)
+    (one,) = http.get("/api/asks").json()["items"]
+    title, message, link = texts(receiver)[0].split("\n")
+    assert title == "one waits for a person"
+    assert message.startswith("unknown: May I @\u200beveryone? xxx") and len(message) < 600
+    assert link == f"https://sessions.example.com/#/?ask={one['askId']}"
+    answer(http, folder, "one")
+    eventually(lambda: len(receiver.posted) == 2)
+    assert texts(receiver)[1].startswith("one no longer waits\nunknown: Answered by control: May I")
+    ask(http, "two", "And I?")
+    eventually(lambda: is_kept(http, 3))
+    server.kill()
+    server.start()  # how it ends is still told to who was told
+    go_on(http, "two")
+    eventually(lambda: len(receiver.posted) == 4)
+    assert texts(receiver)[3].startswith("two no longer waits\nunknown: No longer waits: And I?\n")
+    ask(http, "three", "Last?")
+    eventually(lambda: len(receiver.posted) == 5)
+    assert "Last?" in texts(receiver)[4]  # and once
+    assert "s3cret" not in server.output + json.dumps(shown(http)) + http.get("/metrics").text
+    assert (shown(http)["place"], shown(http)["format"]) == ("json://", "apprise")
+
+
+def at_three(part_of_day: str) -> dict[str, str]:
+    """A time zone in which it is about three o'clock, in the morning or in the afternoon."""
+    ahead = ({"am": 3, "pm": 15}[part_of_day] - time.gmtime().tm_hour + 11) % 24 - 11
+    return {"TZ": f"HERE{-ahead:+d}"}
+
+
+def test_in_quiet_hours_only_what_is_urgent_is_told(stack: ExitStack, folder: Path, tmp_path: Path) -> None:
+    """The rest at their end, as it stands then, and whatever happened to the server meanwhile."""
+    receiver = stack.enter_context(Receiver())
+    hook = messenger(receiver, quiet="22:30-12:00", urgent=["failed"])
+    server, http = served(stack, folder, settings(tmp_path, hook) | at_three("am"))
+    for session in ("one", "two", "gone"):
+        ask(http, session, f"May I, {session}?")
+    fail(http, "broken")
+    kept = folder / ".webhooks.json"
+    eventually(lambda: receiver.posted and len(json.loads(kept.read_text())["chat"]["held"]) == 3)
+    assert [text.split("\n")[0] for text in texts(receiver)] == ["broken failed"]
+    go_on(http, "two")
+    assert http.delete("/api/sessions/gone").is_success
+    assert "May I" not in kept.read_text()
+    server.kill()
+    _, http = served(stack, folder, settings(tmp_path, hook) | at_three("pm"))
+    eventually(lambda: len(receiver.posted) == 2)
+    title, *lines = texts(receiver)[1].split("\n")
+    assert title == "2 notices of sessions"
+    assert lines[0].startswith("• one waits for a person: May I, one? https://sessions.example.com/#/?ask=")
+    assert lines[1:] == [
+        "• two no longer waits: No longer waits: May I, two? https://sessions.example.com/#/session/two"
+    ]
+    go_on(http, "one")
+    eventually(lambda: len(receiver.posted) == 3)
+    assert texts(receiver)[2].startswith("one no longer waits\n")
+    assert shown(http)["held"] == 0
+
+
+def test_what_comes_soon_after_is_told_at_once_later(stack: ExitStack, folder: Path, tmp_path: Path) -> None:
+    """With a count, also when the server is killed before, or it is not taken at first; a webhook has all of it."""
+    receiver, other = stack.enter_context(Receiver()), stack.enter_context(Receiver())
+    hooks = [messenger(receiver, atMost="3s"), {"url": other.url, "name": "signed", "secret": SECRET, "atMost": "3s"}]
+    server, http = served(stack, folder, settings(tmp_path, *hooks))
+    ask(http, "first")
+    eventually(lambda: len(receiver.posted) == len(other.posted) == 1)
+    for number in range(12):
+        ask(http, f"next-{number}", "May I? " + "x" * 300)
+    eventually(lambda: [hook["held"] for hook in http.get("/api/webhooks").json()["items"]] == [12, 12])
+    receiver.first.append(answers(503))
+    server.kill()
+    server.start()
+    eventually(lambda: len(receiver.posted) == 3 and len(other.posted) == 2)
+    assert texts(receiver)[0].startswith("first waits for a person\n")
+    assert receiver.times[1] - receiver.times[0] > 2.5 and other.times[1] - other.times[0] > 2.5
+    title, *lines = texts(receiver)[2].split("\n")
+    shown_lines = [line for line in lines if line.startswith("• next-")]
+    assert title == "12 notices of sessions" and 2 < len(shown_lines) < 12 and len("\n".join(lines)) < 1200
+    assert lines[len(shown_lines) :] == [f"and {12 - len(shown_lines)} more", "https://sessions.example.com"]
+    digest = other.told[1]
+    assert (digest["type"], digest["data"]["count"]) == ("digest", 12)
+    assert [item["data"]["sessionId"] for item in digest["data"]["items"]] == [f"next-{number}" for number in range(12)]
+    assert is_signed(other.headers[1], other.posted[1], KEY)
+    eventually(lambda: shown_as(http, "chat")["delivered"] == 1)
+    assert "s3cret" not in server.output
+
+
+def shown_as(http: httpx.Client, name: str) -> Json:
+    return next(hook for hook in http.get("/api/webhooks").json()["items"] if hook["name"] == name)
+
+
+def test_nothing_that_is_told_makes_the_server_dial(stack: ExitStack, folder: Path, tmp_path: Path) -> None:
+    dialed: list[Posted] = []
+    elsewhere = stack.enter_context(Receiver(*[dialed.append] * 9))
+    there = f"{elsewhere.url}/a.png"
+    receiver = stack.enter_context(Receiver(answers(307, Location=there)))
+    _, http = served(stack, folder, settings(tmp_path, messenger(receiver)))
+    ask(http, "asking", f"{there} ![]({there}) <img src={there}> attach={there} json://127.0.0.1:{elsewhere.port}")
+    eventually(lambda: shown(http)["delivered"] == 1)
+    assert len(receiver.posted) == 2 and there in texts(receiver)[1]
+    assert not dialed
+    with suppress(httpx.HTTPError):
+        httpx.get(there, timeout=0.5)
+    assert len(dialed) == 1  # it would have been seen
+
+
+@pytest.mark.parametrize("is_file", [False, True])
+def test_without_apprise_the_remedy_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_file: bool) -> None:
+    """And whoever names no messenger does not need it."""
+    monkeypatch.setitem(sys.modules, "apprise", None)
+    (tmp_path / "secret").write_text("ntfys://s3cret-topic\n")
+    entry = {"appriseFile": str(tmp_path / "secret")} if is_file else {"apprise": "ntfys://s3cret-topic"}
+    with pytest.raises(ValueError) as error:
+        targets(settings(tmp_path, entry)["SESSIONS_WEBHOOKS"])
+    assert "pip install 'session-store[notify]'" in str(error.value) and "s3cret" not in str(error.value)
+    plain = [{"url": "http://a"}, {"url": "https://hooks.slack.com/services/T0/B0/x", "format": "slack"}]
+    assert [target.at_most for target in targets(settings(tmp_path, *plain)["SESSIONS_WEBHOOKS"])] == ["0s", "0s"]
+
+
+def test_a_messenger_is_told_once_a_minute_unless_it_is_said_otherwise(tmp_path: Path) -> None:
+    url = "ntfys://s3cret-topic"
+    entries: list[Json] = [{"apprise": url, "name": "a"}, {"apprise": url, "name": "b", "atMost": "2h", "on": ["lost"]}]
+    first, second = targets(settings(tmp_path, *entries)["SESSIONS_WEBHOOKS"])
+    assert (first.at_most_seconds, first.on) == (60, ("waiting", "lost", "failed", "budget", "answered"))
+    assert (second.at_most_seconds, second.on) == (7200, ("lost",))
+
+
 # ---------------------------------------------------------------------- signature
 
 
@@ -369,6 +526,12 @@ BAD: list[tuple[str, Any, list[str]]] = [
     ("json", [{"url": "http://a", "rules": {"sameCallTimes": 1}}], ["webhook 1", "$.rules.sameCallTimes"]),
     ("json", [{"url": "http://a", "secret": "whsec_%"}], ["webhook 1", "secret"]),
     ("json", [{"url": "http://a", "secretFile": "/nowhere/secret"}], ["webhook 1", "secretFile", "/nowhere/secret"]),
+    ("json", [{"name": "a"}], ["webhook 1", "url, apprise or appriseFile"]),
+    ("json", [{"url": "http://a", "apprise": "ntfys://topic"}], ["webhook 1", "url, apprise or appriseFile"]),
+    ("json", [{"apprise": "nonsense://topic"}], ["webhook 1", "apprise knows no messenger"]),
+    ("json", [{"apprise": "ntfys://topic", "secret": "12345678"}], ["webhook 1", "secret and format"]),
+    ("json", [{"url": "http://a", "quiet": "22-7"}], ["webhook 1", "$.quiet"]),
+    ("json", [{"url": "http://a", "atMost": "soon"}], ["webhook 1", "$.atMost"]),
     ("json", [{"url": "http://a", "name": "a"}, {"url": "http://b", "name": "a"}], ["'a'"]),
 ]
 

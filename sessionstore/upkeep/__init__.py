@@ -9,7 +9,9 @@ notices     which sessions are worth a word
 budgets     what was used, held against budgets
 breaker     agents that go wrong are asked about, paused, stopped
 outbox      answers and orders, until agents have them
-webhooks    telling it by HTTP, in order, until it is taken
+positions   how far each target has been told
+messages    what is written to whom
+webhooks    telling it by HTTP or a messenger, in order, until it is taken
 push_service  one Web Push message, to a public address alone
 push        who hears of asks and failures by Web Push
 """

@@ -1,4 +1,4 @@
-"""Alert rules over sessions: those that wait, are lost or failed, that stand still or go in circles.
+"""Alert rules over sessions: those that wait or no longer do, are lost or failed, stand still or go in circles.
 
 A notice follows from the database alone, and from how far a target has been
 told; so none is lost with the process, and told again it has the same id.
@@ -25,10 +25,19 @@ CALLS = "('tool_call', 'mcp_call', 'bash_exec')"
 """The types of actions that are calls."""
 OF_ONE_CALL = "'$.toolUseId', '$.timestamp', '$.agentId', '$.prompt_id'"
 
-TURNS = f"""
-SELECT t.cursor, t.session_id, t.status, e.user_id, e.timestamp, e.data
-FROM status_changes t JOIN events e USING (cursor)
+TURN = """
+SELECT t.cursor, t.session_id, t.status, e.user_id, e.timestamp, e.data,
+       CASE WHEN t.status = 'waiting' AND (EXISTS (SELECT 1 FROM ended_asks WHERE cursor = t.cursor)
+         OR EXISTS (SELECT 1 FROM asks WHERE cursor = t.cursor AND reason <> 'input')) THEN e.event_id END
+FROM status_changes t JOIN events e USING (cursor)"""
+TURNS = f"""{TURN}
 WHERE t.cursor > ? AND t.status IN (SELECT value FROM json_each(?)) ORDER BY t.cursor LIMIT {AT_ONCE}"""
+SAME_TURNS = f"{TURN} WHERE t.cursor IN (SELECT value FROM json_each(?))"
+OPEN_ASKS = "SELECT cursor FROM asks WHERE cursor IN (SELECT value FROM json_each(?))"
+ENDED_ASKS = """
+SELECT a.cursor, a.session_id, a.status, a.ended, w.timestamp, w.actor, o.user_id, o.event_id, o.data
+FROM ended_asks a JOIN events w ON w.cursor = a.ended JOIN events o ON o.cursor = a.cursor
+WHERE a.cursor IN (SELECT value FROM json_each(?)) ORDER BY a.ended, a.cursor"""
 CROSSINGS = f"""
 SELECT e.cursor, e.session_id, e.user_id, e.timestamp, e.data FROM budget_crossings b JOIN events e USING (cursor)
 WHERE b.cursor > ? AND b.cursor <= ? ORDER BY b.cursor LIMIT {AT_ONCE}"""
@@ -55,21 +64,42 @@ class Notice(msgspec.Struct, frozen=True, kw_only=True):
     timestamp: str
     message: str
     details: Document = {}
+    ask: int = 0
+    """Cursor of the ask that it is about; 0: it is about none."""
+    ask_id: str = ""
 
     @property
     def name(self) -> str:
         """The same whenever it is told; another for any other notice."""
         whole = f"{self.cursor} {self.type} {self.session_id} {self.timestamp}"
-        return f"msg_{hashlib.sha256(whole.encode()).hexdigest()[:32]}"
+        return name_of(f"{whole} {self.ask}" if self.occasion == "answered" else whole)
+
+    @property
+    def occasion(self) -> str:
+        """One of webhook_targets.Urgent."""
+        return self.type.removeprefix("session.") if self.type.startswith("session.") else "budget"
+
+    @property
+    def is_a_turn(self) -> bool:
+        return self.occasion in ("waiting", "failed", "lost")
+
+    @property
+    def is_told_anew(self) -> bool:
+        """Whether what it says, which agents did, is in the database, and need not be kept elsewhere."""
+        return self.is_a_turn or self.occasion == "answered"
+
+
+def name_of(whole: str) -> str:
+    return f"msg_{hashlib.sha256(whole.encode()).hexdigest()[:32]}"
 
 
 def turn_notice(row: tuple[Any, ...]) -> Notice:
     """A session that came to a status at which somebody should look."""
-    cursor, session_id, status, user_id, timestamp, text = row
+    cursor, session_id, status, user_id, timestamp, text, ask_id = row
     data = decode(text)
-    attention = data.get("attention") if isinstance(data.get("attention"), dict) else {}
+    attention = attention_in(data)
     said = {
-        "waiting": attention.get("message") or "It waits for a person",
+        "waiting": asked_in(data),
         "failed": data.get("outcome") or "It failed",
         "lost": "Nothing was heard of it any more",
     }[status]
@@ -82,7 +112,40 @@ def turn_notice(row: tuple[Any, ...]) -> Notice:
         timestamp=timestamp,
         message=readable(said),
         details=details,
+        ask=cursor if ask_id else 0,
+        ask_id=ask_id or "",
     )
+
+
+def attention_in(data: Document) -> Document:
+    attention = data.get("attention")
+    return attention if isinstance(attention, dict) else {}
+
+
+def asked_in(data: Document) -> Any:
+    return attention_in(data).get("message") or "It waits for a person"
+
+
+def ended_notice(row: tuple[Any, ...]) -> Notice:
+    """An ask that nobody needs to answer any more."""
+    ask, session_id, status, cursor, timestamp, actor, user_id, ask_id, text = row
+    return Notice(
+        cursor=cursor,
+        type="session.answered",
+        session_id=session_id,
+        user_id=user_id,
+        timestamp=timestamp,
+        message=shortened(f"{how_ended(status, actor)}: {readable(asked_in(decode(text)))}", MESSAGE_LENGTH),
+        details={"askId": ask_id, "status": status, "answeredBy": actor or None if status == "answered" else None},
+        ask=ask,
+        ask_id=ask_id,
+    )
+
+
+def how_ended(status: str, actor: str | None) -> str:
+    if status != "answered":
+        return "No longer waits"
+    return f"Answered by {shortened(for_people(actor, is_one_line=True), 100)}" if actor else "Answered"
 
 
 def budget_notice(row: tuple[Any, ...]) -> Notice:
@@ -142,6 +205,7 @@ class Watch:
     def __init__(self, target: Target) -> None:
         self.on = msgspec.json.encode(target.on).decode()
         self.hears_of_budgets = "budget" in target.on
+        self.hears_of_answers = "answered" in target.on
         self.quiet_minutes = target.rules.no_progress_minutes
         self.times = target.rules.same_call_times
         self.runs: dict[tuple[str, str], Run] = {}
@@ -213,6 +277,30 @@ class Watch:
             )
             for cursor, session_id, user_id, heard in rows
         ]
+
+    def ended(self, database: sqlite3.Connection, told: list[int]) -> tuple[list[Notice], list[int]]:
+        """What has become of the asks with these cursors, of which it was told; and those that are still open."""
+        if not told:
+            return [], []
+        cursors = msgspec.json.encode(told).decode()
+        is_open = [cursor for (cursor,) in database.execute(OPEN_ASKS, (cursors,))]
+        return [ended_notice(row) for row in database.execute(ENDED_ASKS, (cursors,))], sorted(is_open)
+
+    def as_it_stands(self, database: sqlite3.Connection, held: list[Notice]) -> list[Notice]:
+        """The same with their texts, as far as their sessions are still there; what is answered already says so."""
+        cursors = msgspec.json.encode([notice.cursor for notice in held if notice.is_a_turn]).decode()
+        turns = {row[0]: turn_notice(row) for row in database.execute(SAME_TURNS, (cursors,))}
+        asks = msgspec.json.encode([notice.ask for notice in held if notice.ask]).decode()
+        ended = {row[0]: ended_notice(row) for row in database.execute(ENDED_ASKS, (asks,))}
+        found = []
+        for notice in held:
+            if notice.ask in ended:
+                found.append(ended[notice.ask])
+            elif notice.cursor in turns and notice.is_a_turn:
+                found.append(turns[notice.cursor])
+            elif not notice.is_told_anew:
+                found.append(notice)
+        return found
 
     def pending(self, database: sqlite3.Connection, cursor: int) -> int:
         """How many turns it has not been told of."""

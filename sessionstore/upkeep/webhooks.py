@@ -1,7 +1,9 @@
-"""Webhooks, in the way of Standard Webhooks (https://www.standardwebhooks.com), each on a thread of its own.
+"""Telling targets: webhooks, in the way of Standard Webhooks (https://www.standardwebhooks.com), and messengers.
 
-A target is told in order, each notice until it is taken; it never holds up the
-store or another target. How far it has been told is in a file beside the
+A target, on a thread of its own, is told in order, each notice until it is
+taken; it never holds up the store or another target. One that has quiet hours,
+or is told at most once in so long a time, has what came meanwhile in one digest.
+How far it has been told, and what it is told later, is in a file beside the
 database: after whatever end, telling goes on there, so that a notice may come
 twice, under the same `webhook-id`, and none is left out.
 """
@@ -13,7 +15,6 @@ import hashlib
 import hmac
 import http.client
 import logging
-import os
 import random
 import socket
 import sqlite3
@@ -21,24 +22,22 @@ import threading
 import time
 from collections import Counter
 from contextlib import closing, suppress
-from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
-
-import msgspec
 
 from export.layout import open_reader
 from sessionstore import __version__
 from sessionstore.log import faults
+from sessionstore.messengers import messenger_of, send
 from sessionstore.model.events import now
 from sessionstore.settings import Settings
-from sessionstore.text import for_people
+from sessionstore.upkeep.messages import NoticeText, message
 from sessionstore.upkeep.notices import Notice, Watch
+from sessionstore.upkeep.positions import FILE, Position, Positions
 from sessionstore.webhook_targets import Target
 
 logger = logging.getLogger(__name__)
 
-FILE = ".webhooks.json"
 PAUSE = 0.25
 """Seconds from one look at the database to the next, however much comes."""
 LOOK_SECONDS = 5.0
@@ -51,76 +50,7 @@ REFUSED = (400, 413, 415, 422)
 """What is wrong is in the notice: it would be refused again and again, and keep all others waiting."""
 
 
-class Position(msgspec.Struct):
-    """How far a target has been told."""
-
-    cursor: int
-    quiet: dict[str, int] = {}
-    """Sessions of whose quiet it was told, and their last cursor then."""
-
-
-class Positions:
-    """Those of all targets, in one file."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.lock = threading.Lock()
-        self.known: dict[str, Position] = {}
-
-    def read(self) -> None:
-        try:
-            self.known = msgspec.json.decode(self.path.read_bytes(), type=dict[str, Position])
-        except FileNotFoundError:
-            self.known = {}
-        except (OSError, msgspec.DecodeError) as error:
-            logger.warning("%s cannot be read: webhooks are told of what comes from now on: %s", self.path, error)
-            self.known = {}
-
-    def keep(self, title: str, position: Position) -> None:
-        """Wholly or not at all, and on disk. Where that fails, a notice may come once more after a restart."""
-        with self.lock:
-            self.known[title] = position
-            part = self.path.with_name(f"{FILE}.part")
-            try:
-                with open(part, "wb", opener=private) as file:
-                    file.write(msgspec.json.encode(self.known))
-                    file.flush()
-                    os.fsync(file.fileno())
-                part.rename(self.path)
-            except OSError as error:
-                faults["webhooks"] += 1
-                logger.warning("How far webhooks have been told cannot be kept in %s: %s", self.path, error)
-
-
-def private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
-
-
-# ----------------------------------------------------------------------- messages
-
-
-def message(notice: Notice, target: Target, public_url: str | None) -> bytes:
-    """The body: always the same for a notice."""
-    link = f"{public_url}/#/session/{notice.session_id}" if public_url else None
-    if target.format == "slack":
-        shown = f"<{link}|{notice.session_id}>" if link else notice.session_id
-        what = notice.type.removeprefix("session.")
-        text = f"*{what}* {shown} ({for_slack(notice.user_id)}): {for_slack(notice.message)}"
-        return msgspec.json.encode({"text": text})
-    data = {
-        "sessionId": notice.session_id,
-        "userId": notice.user_id,
-        "cursor": notice.cursor,
-        "message": notice.message,
-        **notice.details,
-        "url": link,
-    }
-    return msgspec.json.encode({"type": notice.type, "timestamp": notice.timestamp, "data": data})
-
-
-def for_slack(text: str) -> str:
-    """https://docs.slack.dev/messaging/formatting-message-text#escaping: no link, mention or channel of theirs."""
-    return for_people(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+# ----------------------------------------------------------------------- requests
 
 
 def signature(key: bytes, name: str, seconds: int, body: bytes) -> str:
@@ -135,7 +65,7 @@ class Reply(NamedTuple):
 
 def post(target: Target, name: str, body: bytes) -> Reply:
     """One attempt; redirects are not followed. Raises OSError, http.client.HTTPException."""
-    parts = urlsplit(target.url)
+    parts = urlsplit(target.address)
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
     connection = kind(parts.hostname or "", parts.port, timeout=target.timeout_seconds)
     limit = threading.Timer(target.timeout_seconds, cut_off, [connection])
@@ -168,7 +98,7 @@ def headers_for(target: Target, name: str, body: bytes) -> dict[str, str]:
     }
     if target.key is not None:
         headers["webhook-signature"] = signature(target.key, name, seconds, body)
-    parts = urlsplit(target.url)
+    parts = urlsplit(target.address)
     if parts.username is not None:
         login = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
         headers["authorization"] = f"Basic {base64.b64encode(login.encode()).decode()}"
@@ -190,6 +120,7 @@ class WebhookSender:
         self.settings = settings
         self.positions = positions
         self.watch = Watch(target)
+        self.messenger = messenger_of(target.apprise) if target.apprise else None
         self.position = Position(0)
         self.head = 0
         self.pending = 0
@@ -199,19 +130,27 @@ class WebhookSender:
         """Attempts that failed since the last one that did not."""
         self.last_delivery: str | None = None
         self.error: str | None = None
+        self.next_release = 0.0
+        """By time.monotonic, after an attempt that failed to tell what was held."""
         self.awake = threading.Event()
         self.stopping = threading.Event()
         self.thread = threading.Thread(target=self.run, name=f"webhook {target.title}", daemon=True)
 
     # ------------------------------------------------------------ seen from outside
 
+    @property
+    def held(self) -> int:
+        """How much it is told later."""
+        return len(self.position.held) + self.position.more
+
     def start(self, head: int) -> None:
         """A new target is told of what comes from now on."""
         self.head = head
         known = self.positions.known.get(self.target.title)
-        self.position = Position(min(known.cursor, head), known.quiet) if known else Position(head)
+        self.position = known or Position(head)
+        self.position.cursor = min(self.position.cursor, head)
         if known is None:
-            self.positions.keep(self.target.title, self.position)
+            self.keep()
         self.awake.set()
         self.thread.start()
 
@@ -228,7 +167,7 @@ class WebhookSender:
 
     def run(self) -> None:
         while not self.stopping.is_set():
-            self.awake.wait(min(LOOK_SECONDS, self.watch.patience))
+            self.awake.wait(min(LOOK_SECONDS, self.watch.patience, self.held_for()))
             self.awake.clear()
             try:
                 self.look()
@@ -253,15 +192,22 @@ class WebhookSender:
             self.position.cursor = until
             if until == head:
                 self.tell_quiet(quiet)
+                self.tell_ended()
+                self.release()
                 return
 
     def tell_all(self, notices: list[Notice]) -> bool:
+        if self.target.holds and notices:
+            self.position.hold(notices)
+            self.position.cursor = notices[-1].cursor
+            self.keep()
+            return True
         for number, notice in enumerate(notices):
             if not self.tell(notice):
                 return False
             if number + 1 == len(notices) or notices[number + 1].cursor > notice.cursor:
                 self.position.cursor = notice.cursor
-                self.positions.keep(self.target.title, self.position)
+                self.keep()
             self.pending = max(0, self.pending - 1)
         return True
 
@@ -273,32 +219,98 @@ class WebhookSender:
         for notice in quiet:
             if notice.session_id not in self.position.quiet and self.tell(notice):
                 self.position.quiet[notice.session_id] = notice.cursor
-                self.positions.keep(self.target.title, self.position)
+                self.keep()
+
+    def tell_ended(self) -> None:
+        """What became of the asks of which it was told."""
+        if not self.watch.hears_of_answers or not self.position.asks:
+            return
+        with closing(open_reader(self.settings.database)) as database:
+            notices, still_open = self.watch.ended(database, self.position.asks)
+        for notice in notices:
+            if not self.tell(notice):
+                return
+            self.position.asks = [ask for ask in self.position.asks if ask != notice.ask]
+            self.keep()
+        self.position.asks = still_open
 
     def tell(self, notice: Notice) -> bool:
-        """Until it is taken, or refused for good; False: the server ends first."""
-        body = message(notice, self.target, self.settings.public_url)
+        """Until it is taken, refused for good, or held; False: the server ends first."""
+        if self.target.holds:
+            self.position.hold([notice])
+            return True
+        told = message([notice], 0, self.target, self.settings.public_url)
         while not self.stopping.is_set():
-            reply = self.attempt(notice.name, body)
-            if reply and 200 <= reply.status < 300:
-                self.note("delivered", None)
-                self.last_delivery = now()
-                return True
-            if reply and reply.status in REFUSED:
-                self.note("refused", f"it refuses a notice with {reply.status}")
+            reply = self.attempt(told)
+            if self.is_done(reply, [notice]):
                 return True
             self.stopping.wait(self.pause(reply))
         return False
 
-    def attempt(self, name: str, body: bytes) -> Reply | None:
+    def is_done(self, reply: Reply | None, notices: list[Notice]) -> bool:
+        """Whether it has taken what it was told, or never will."""
+        if reply and 200 <= reply.status < 300:
+            self.note("delivered", None)
+            self.last_delivery = now()
+            self.position.told(notices)
+            return True
+        if reply and reply.status in REFUSED:
+            self.note("refused", f"it refuses a notice with {reply.status}")
+            return True
+        return False
+
+    # -------------------------------------------------------- what is told later
+
+    def ready(self) -> list[Notice]:
+        """What is held, and may be told at this time of day."""
+        is_quiet = self.target.is_quiet(time.time())
+        return [one for one in self.position.held if not is_quiet or one.occasion in self.target.urgent]
+
+    def held_for(self) -> float:
+        """Seconds until what is ready may be told."""
+        if not self.ready():
+            return float("inf")
+        since = time.time() - self.position.told_at
+        waits = self.target.at_most_seconds - since if since >= 0 else 0.0  # the clock was set back
+        return max(0.0, waits, self.next_release - time.monotonic())
+
+    def release(self) -> None:
+        """Tell it as it stands now, all at once."""
+        if self.held_for() > 0:
+            return
+        ready = self.ready()
+        more = 0 if self.target.is_quiet(time.time()) else self.position.more
+        with closing(open_reader(self.settings.database)) as database:
+            notices = self.watch.as_it_stands(database, ready)
+        if notices or more:
+            reply = self.attempt(message(notices, more, self.target, self.settings.public_url))
+            if not self.is_done(reply, notices):
+                self.next_release = time.monotonic() + self.pause(reply)
+                return
+            self.position.told_at = time.time()
+        self.position.held = [one for one in self.position.held if one not in ready]
+        self.position.more -= more
+        self.keep()
+
+    def keep(self) -> None:
+        self.positions.keep(self.target.title, self.position)
+
+    # ----------------------------------------------------------------- attempts
+
+    def attempt(self, told: NoticeText) -> Reply | None:
         try:
-            reply = post(self.target, name, body)
+            reply = self.post(told)
         except (OSError, http.client.HTTPException, UnicodeError) as error:
             self.note("failed", f"it cannot be reached: {type(error).__name__}: {error}")
             return None
         if not 200 <= reply.status < 300 and reply.status not in REFUSED:
             self.note("failed", f"it answers {reply.status}")
         return reply
+
+    def post(self, told: NoticeText) -> Reply:
+        if self.messenger is None:
+            return post(self.target, told.name, told.body.encode())
+        return Reply(send(self.messenger, told.title, told.body, self.target.timeout_seconds))
 
     def note(self, result: str, error: str | None) -> None:
         self.results[result] += 1

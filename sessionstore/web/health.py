@@ -133,7 +133,7 @@ async def ready(request: Call) -> JSONResponse:
 
 @get("/api/webhooks", responses=gives(answers.WebhookList), tags=["server"])
 async def list_webhooks(request: Call) -> JSONResponse:
-    """Who is told of sessions by HTTP, and how that goes. Neither secrets nor paths of URLs are shown."""
+    """Who is told of sessions, and how that goes. Secrets, paths and messengers' addresses are not shown."""
     return answer(msgspec.json.encode({"items": [shown_webhook(one) for one in store_of(request).webhooks.all]}))
 
 
@@ -142,10 +142,14 @@ def shown_webhook(webhook: WebhookSender) -> Document:
     return {
         "name": target.title,
         "place": target.place,
-        "format": target.format,
+        "format": "apprise" if target.apprise else target.format,
         "on": target.on,
         "rules": {name: value for name, value in msgspec.to_builtins(target.rules).items() if value is not None},
+        "quiet": target.quiet,
+        "urgent": target.urgent,
+        "atMost": target.at_most,
         "pending": webhook.pending,
+        "held": webhook.held,
         "failures": webhook.failures,
         "delivered": webhook.results["delivered"],
         "refused": webhook.results["refused"],

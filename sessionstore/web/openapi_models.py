@@ -361,14 +361,18 @@ class Health(Shape, kw_only=True):
 
 
 class Webhook(Shape, kw_only=True):
-    """Who is told of sessions by HTTP, and how that goes."""
+    """Who is told of sessions, and how that goes; `held`: what is told later, by its quiet hours or `atMost`."""
 
     name: str
     place: str
     format: str
     on: list[str]
     rules: dict[str, float]
+    quiet: str | None
+    urgent: list[str]
+    at_most: str
     pending: int
+    held: int
     failures: int
     delivered: int
     refused: int

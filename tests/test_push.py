@@ -488,18 +488,6 @@ def test_where_the_server_cannot_push_the_page_tells_while_it_is_open(page: Page
     expect(page.get_by_text("and this page is not in sight")).to_be_visible()
 
 
-def test_a_link_opens_the_page_at_its_ask(
-    page: Page, appliance: Appliance, http: httpx.Client, session_id: str
-) -> None:
-    asks(http, session_id, f"{session_id}-asked", "sweep --all")
-    row = page.locator(f'.ask[data-ask="{session_id}-asked"]')
-    opened(page, appliance)
-    expect(row).to_be_visible()
-    expect(row.locator('[data-slot="all"]')).to_be_hidden()
-    page.goto(f"{appliance.url}/#/?ask={session_id}-asked")
-    expect(row.locator('[data-slot="all"]')).to_be_visible()
-
-
 def test_a_browser_shows_what_is_pushed_and_takes_it_away(page: Page, appliance: Appliance) -> None:
     page.context.grant_permissions(["notifications"], origin=appliance.url)
     opened(page, appliance)

@@ -26,6 +26,7 @@ import hook_agent
 from hook_agent import _BATCH_MARKS, _names, _parser, _service_url, _suppress, _text
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Callable, Iterable
 
     Members = dict[str, Any]
@@ -51,6 +52,7 @@ _END_SECONDS = 10
 _ASIDE_SECONDS = 60  # nobody waits
 _END_BUDGET = "CLAUDE_CODE_SESSIONEND_HOOKS_TIMEOUT_MS"  # without it, older clients end all of SessionEnd after 1.5 s
 _END_BUDGET_MS = "10500"  # a little more than the hook has, and a number that nobody else writes: so we know it again
+_WRITTEN = "SESSION_INSTALLED"  # which of the variables stand there because they were given to `install`
 _LOCKED_SECONDS = 15.0  # Claude Code holds its lock for milliseconds, and takes one of this age for left behind:
 _STALE_SECONDS = 10.0
 _LOCKED_POLL_SECONDS = 0.02
@@ -124,8 +126,8 @@ def _our_hooks(wait_seconds: int = 0) -> dict[str, Members]:
     return hooks
 
 
-def _with_hooks(settings: Members, wait_seconds: int = 0) -> None:
-    """Put our hooks in, in place of older ones. Raises _Refused."""
+def _with_hooks(settings: Members, wait_seconds: int = 0, variables: dict[str, str] | None = None) -> None:
+    """Put our hooks in, in place of older ones, and where they deliver. Raises _Refused."""
     hooks = _container(settings, "hooks", {})
     for event, hook in _our_hooks(wait_seconds).items():
         groups = _container(hooks, event, [])
@@ -134,7 +136,11 @@ def _with_hooks(settings: Members, wait_seconds: int = 0) -> None:
             there[index] = hook
         if not older:
             groups.append({"hooks": [hook]})
-    _container(settings, "env", {}).setdefault(_END_BUDGET, _END_BUDGET_MS)
+    env = _container(settings, "env", {})
+    env.setdefault(_END_BUDGET, _END_BUDGET_MS)
+    if variables:
+        env.update(variables)
+        env[_WRITTEN] = " ".join(sorted({*_text(env.get(_WRITTEN)).split(), *variables}))
 
 
 def _without_hooks(settings: Members) -> None:
@@ -147,9 +153,11 @@ def _without_hooks(settings: Members) -> None:
                 groups[:] = [group for group in groups if group != {"hooks": []}]
                 _tidy(hooks, event)
                 _tidy(settings, "hooks")
-    if isinstance(env, dict) and env.get(_END_BUDGET) == _END_BUDGET_MS:
-        del env[_END_BUDGET]
-        _tidy(settings, "env")
+    if isinstance(env, dict):
+        ours = [_END_BUDGET] if env.get(_END_BUDGET) == _END_BUDGET_MS else []
+        for name in (*ours, *_text(env.pop(_WRITTEN, "")).split()):
+            env.pop(name, None)
+            _tidy(settings, "env")
 
 
 def _container(parent: Members, name: str, new: Any) -> Any:
@@ -373,24 +381,48 @@ def _change_settings(name: str, command: Callable[[list[str]], int], arguments: 
     """1: the settings could not be changed, and are as they were."""
     parser = _parser(name, command)
     where = parser.add_mutually_exclusive_group()
-    where.add_argument("--user", action="store_true", help="your own settings, as if nothing is said")
     where.add_argument("--project", metavar="DIR", help="the settings of the project in this folder")
     where.add_argument("--managed", action="store_true", help=f"the settings of this machine: {_MANAGED_SETTINGS}")
     is_install = name == "install"
+    user = "your own settings, as if nothing is said"
     if is_install:
+        parser.add_argument(
+            "--user", nargs="?", const="", metavar="NAME", help=f"{user}; NAME: whose sessions it makes"
+        )
+        parser.add_argument("--url", help="the store, written into the settings' env")
+        parser.add_argument("--token-file", metavar="FILE", help="the file that has the token, likewise")
         parser.add_argument("--control", action="store_true", help="and do what people answer and order in the store")
+    else:
+        parser.add_argument("--user", action="store_const", const="", help=user)
     options = parser.parse_args(arguments)
+    if options.user == "" and (options.project or options.managed):
+        parser.error("--user without a name means your own settings: say one of --user, --project and --managed")
     try:
+        variables = _variables(options) if is_install else {}
         path = _settings_file(options.project, options.managed)
         if options.managed and is_install:
             _check_closed(path)
         wait_seconds = _checked_wait() if is_install and options.control else 0
-        changed = _change_file(path, partial(_with_hooks, wait_seconds=wait_seconds) if is_install else _without_hooks)
+        with_hooks = partial(_with_hooks, wait_seconds=wait_seconds, variables=variables)
+        changed = _change_file(path, with_hooks if is_install else _without_hooks)
     except (_Refused, OSError, UnicodeEncodeError) as trouble:
         print(f"Nothing was changed: {trouble}", file=sys.stderr)
         return 1
     (_tell_install if is_install else _tell_uninstall)(path, changed)
     return 0
+
+
+def _variables(options: argparse.Namespace) -> dict[str, str]:
+    """What hooks find in their environment from now on, and this process too. Raises _Refused."""
+    file = os.path.abspath(options.token_file) if options.token_file else None
+    if file and not os.path.isfile(file):
+        raise _Refused(f"there is no token file {file}")
+    if options.url and not re.match("https?://[^/]", options.url):
+        raise _Refused(f"{options.url} is no address of a store, such as http://store:9000")
+    said = {"SESSION_SERVICE_URL": options.url, "SESSION_USER_ID": options.user, "SESSION_TOKEN_FILE": file}
+    variables = {name: value for name, value in said.items() if value}
+    os.environ.update(variables)
+    return variables
 
 
 def _checked_wait() -> int:

@@ -49,7 +49,7 @@ export const analytics = {
     for (const panel of PANELS) {       // one after the other: they are not to take the answers' time from each other
       const members = query({ ...span, ...(panel.name === "activity" ? {} : { step: "" }) });
       const place = at("panels").querySelector(`[data-key="${panel.name}"]`);
-      place.querySelector("a").href = panel.name === "usage" ? "datasette/sessions/costs-by-model" : `datasette/sessions/${panel.name}?${members}`;
+      place.querySelector("a").href = panel.name === "usage" ? `datasette/sessions/costs-by-${["user", "model", "day"].find((by) => by === route.query.by) ?? "project"}` : `datasette/sessions/${panel.name}?${members}`;
       const content = await this.answer(panel, members, span, before).catch((error) => failure(error.message, () => this.read()));
       if (this.asking !== asking) return;
       place.lastElementChild.replaceChildren(content);

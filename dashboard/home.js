@@ -140,9 +140,10 @@ export const home = {
     if (!isPaused) feedList.to(0);
     this.drawFeed();
   },
-  /** What has ended was seen: the one that the keyboard is at, else all of it. */
+  /** What has ended was seen: the one that the keyboard is at, or all of it. */
   acknowledge(all = false) {
     const key = !all && document.activeElement?.closest("[data-end]")?.dataset.end;
+    if (!all && !key) return;
     seen = key ? { ...seen, ids: [...seen.ids.slice(-500), key] } : { upTo: state.cursor ?? 0, ids: [] };
     if (key) table.move(1);
     kept("seen", null, seen);
@@ -150,8 +151,9 @@ export const home = {
   },
 };
 
-function drawHead(row, { section, number }, more = "") {
-  const { key, title, worst } = section, isFolded = folded.has(key), words = `${title} ${number} ${isFolded} ${worst} ${more}`;
+function drawHead(row, { section, number }, said = "") {
+  const { key, title, worst } = section, all = key === "running" && !route.query.words ? state.stats?.sessions.active : 0;
+  const more = said || (all > number ? `of ${count(all)}` : ""), isFolded = folded.has(key), words = `${title} ${number} ${isFolded} ${worst} ${more}`;
   if (row.dataset.shown === words) return;
   row.dataset.shown = words;
   const fold = button("", () => { folded.has(key) ? folded.delete(key) : folded.add(key); kept("folded", null, [...folded]); row.dataset.shown = ""; schedule(); }, "plain fold");

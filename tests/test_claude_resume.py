@@ -129,6 +129,15 @@ class Home:
         return claude.returncode, output
 
 
+def is_released(pipe: Path) -> bool:
+    """Whether who waits for a pipe is let go: what the killed one had started goes on."""
+    try:
+        os.close(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
+    except OSError:  # nobody waits yet
+        return False
+    return True
+
+
 def asked(prompt: str) -> str:
     """A prompt as a line of its standard input."""
     return json.dumps({"type": "user", "message": {"role": "user", "content": prompt}}) + "\n"
@@ -172,6 +181,7 @@ def test_a_conversation_goes_on_in_a_new_container(
         eventually(lambda: any(b"cat pipe" in text for text in first.files().values()), within=SECONDS)
         os.killpg(claude.pid, signal.SIGKILL)
         claude.communicate()
+        eventually(lambda: is_released(first.project / "pipe"))
         written = first.files()
         assert len(written) == 3  # the conversation, its sub-agent, and what is said of that
         eventually(lambda: all(kept(http, name) == text for name, text in written.items()), within=BEHIND_SECONDS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import stat
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
@@ -13,6 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
+from sessionstore.model.events import text_of_time
 from sessionstore.web.tokens import Named, write_named
 from tests.appliance import Appliance
 from tests.peers import eventually
@@ -219,6 +221,17 @@ def test_an_answer_that_nobody_has_carried_out_is_offered_after_a_restart(
     assert agent.poll(ask=ask, wait=5) == items
     assert agent.poll(ask=ask, done=[items[0]["id"]])[0]["kind"] == "closed"
     assert agent.status() == "active"
+
+
+def test_an_ask_ends_at_its_deadline(agent: Side, carol: Side) -> None:
+    deadline = text_of_time(time.time() + 0.5)
+    ask = agent.ask(attention={"deadline": deadline})
+    with agent.waiting(ask=ask) as items:
+        assert carol.asks(askId=ask)[0]["deadline"] == deadline
+    assert items == [{"id": ask, "kind": "closed", "askId": ask, "why": "ask_closed"}]
+    assert agent.status() == "active"
+    (event,) = carol.http.get(f"/api/sessions/{agent.session}/events", params={"type": "ask_closed"}).json()["items"]
+    assert (event["actor"], event["data"]) == ("store", {"askId": ask, "why": "deadline"})
 
 
 def test_whoever_goes_away_waits_no_more(server: Appliance, agent: Side, carol: Side) -> None:

@@ -36,6 +36,9 @@ def test_a_new_user_makes_a_session_works_in_it_and_removes_it(page: Page, tmp_p
     with Appliance(tmp_path) as appliance:
         opened(page, appliance)
         expect(page.locator("#home-none")).to_contain_text("No sessions yet")
+        page.locator("#new-session").click()
+        page.locator("#ask").get_by_role("button", name="Cancel").click()
+        assert httpx.get(f"{appliance.url}/api/sessions").json()["items"] == [], "it asks first"
         page.locator("#home-none").get_by_role("button", name="Create a test session").click()
         page.locator("#ask").get_by_role("button", name="Create").click()
         expect(page.locator("#session h1")).to_have_text("A test session, made from the dashboard")

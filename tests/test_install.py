@@ -234,6 +234,27 @@ def test_a_budget_that_is_there_stays(place: Place) -> None:
     assert settings_of(place.settings)["env"] == {BUDGET: "60000"}
 
 
+def test_where_it_delivers_may_be_written_beside_the_hooks(place: Place) -> None:
+    before = '{"env": {"OTHER": "1", "SESSION_TAGS": "mine"}}'
+    place.write(before)
+    (place.home / "token").write_text("a-token")
+    said = place.does("install", "--url", "http://store:9000", "--user", "alice", "--token-file", "token")
+    assert "here http://store:9000" in said
+    place.does("install", "--user", "bob")
+    env = settings_of(place.settings)["env"]
+    assert (env["SESSION_SERVICE_URL"], env["SESSION_USER_ID"]) == ("http://store:9000", "bob")
+    assert Path(env["SESSION_TOKEN_FILE"]) == place.home / "token"
+    place.does("uninstall")
+    assert settings_of(place.settings) == json.loads(before)
+
+
+@pytest.mark.parametrize("arguments", [["--url", "store:9000"], ["--url", "http:///"], ["--token-file", "nowhere"]])
+def test_nothing_is_written_of_a_store_that_cannot_be(place: Place, arguments: list[str]) -> None:
+    done = place.run("install", *arguments)
+    assert (done.returncode, place.names()) == (1, set())
+    assert arguments[1] in done.stderr
+
+
 def test_a_new_place_takes_the_place_of_the_old(tmp_path: Path) -> None:
     (tmp_path / "old").mkdir()
     (tmp_path / "new").mkdir()

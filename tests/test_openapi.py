@@ -80,7 +80,7 @@ GET /api/events 200 422
 GET /api/events/stream 200
 POST /api/transcripts/{folder}/{session} 200 404 409 412 413 415 422
 GET /api/transcripts/{folder}/{session} 200 404 422
-POST /api/import 200 400 413 415 422
+POST /api/import 200 400 409 412 413 415 422
 DELETE /api/transcripts/{folder}/{session} 200 404 422
 GET /api/transcripts/{folder} 200 422
 GET /api/transcripts/{folder}/{session}/subkeys 200 422

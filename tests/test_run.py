@@ -289,6 +289,23 @@ def test_what_a_program_cannot_do_is_refused(steered: Steered) -> None:
     assert steered.writes()
 
 
+def test_what_is_ordered_is_left_to_an_agent_that_is_under_control_itself(
+    runner: Runner, appliance: Appliance, http: httpx.Client
+) -> None:
+    """Its hooks tell it what is said, which a program would have refused."""
+    code = f"import sys; sys.path.append({str(REPOSITORY)!r}); import hook_agent; hook_agent.control(5)"
+    payload = json.dumps({"session_id": "claude-8", "hook_event_name": "PostToolBatch"}, separators=(",", ":"))
+    hook = f"printf %s {shlex.quote(payload)} | {shlex.join([sys.executable, '-c', code])}"
+    script = f"export CLAUDE_PID=$$; {hook}; echo ready; read line; {hook}"
+    with person(appliance) as alice, begun(runner.start("--control", "--", "sh", "-c", script)) as process:
+        eventually(lambda: alice.is_reachable(runner.session_id), SECONDS)
+        order = alice.order(runner.session_id, "say", text="Use blue")
+        eventually(lambda: any(order in path.read_text() for path in runner.spool.glob("*/orders/*")))
+        output, _ = process.communicate(b"\n", timeout=SECONDS)
+        assert b"says: Use blue" in output
+        assert alice.is_delivered(runner.session_id, order)
+
+
 def test_without_control_nobody_can_be_reached(runner: Runner, appliance: Appliance) -> None:
     with person(appliance) as alice, begun(runner.start("--", "sh", "-c", WAITS)) as process:
         eventually(lambda: alice.knows(runner.session_id))

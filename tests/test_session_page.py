@@ -354,39 +354,6 @@ def test_the_line_that_resumes_it_is_copied(page: Page, appliance: Appliance, to
     assert page.evaluate("copied") == f"cd /srv/shop && claude --resume {SESSION}"
 
 
-# ------------------------------------------------------------------------ shares
-
-
-def test_a_link_to_one_session_is_made_followed_and_taken_back(
-    browser: Browser, page: Page, appliance: Appliance, told: str
-) -> None:
-    opened(page, appliance, f"session/{told}")
-    page.locator(".menu summary").click()
-    page.get_by_role("button", name="Share a link").click()
-    dialog = page.get_by_role("dialog", name="Share this session")
-    dialog.get_by_role("button", name="Make a link").click()
-    expect(dialog.locator("li")).to_have_count(1)
-    address = dialog.locator(".mono").inner_text().split()[0]
-    assert address.startswith(f"{appliance.url}/#/session/{told}?share=sst_share_")
-    with browser.new_context() as context:
-        other = context.new_page()
-        other.goto(address)
-        expect(other.locator(".message").first).to_contain_text("Make the checkout faster")
-        expect(other.locator("#connection")).to_have_text("A session that was shared with you")
-        expect(other.get_by_role("link", name="Usage")).to_have_count(0)
-        expect(other.get_by_role("button", name="Rename")).to_be_hidden()
-        other.get_by_role("link", name="Changes").click()
-        expect(other.get_by_label("Changes").locator("h2")).to_contain_text("2 files")
-        other.reload()
-        expect(other.get_by_label("Changes").locator("h2")).to_contain_text("2 files")
-        dialog.get_by_role("button", name="Take back").click()
-        expect(dialog.locator("li")).to_have_count(0)
-        other.reload()
-        expect(other.locator("#login, #session .failure").first).to_be_visible()
-        expect(other.locator(".message")).to_have_count(0)
-    dialog.get_by_role("button", name="Close").click()
-
-
 # --------------------------------------------------------------------- analytics
 
 
@@ -519,3 +486,38 @@ def test_a_text_takes_no_longer_than_it_is_long(page: Page, appliance: Appliance
     opened(page, appliance, "")
     took = page.evaluate(TIMES, SLOW)
     assert max(took) < 2000, took
+
+
+# ------------------------------------------------------------------------ shares
+
+
+def test_a_link_to_one_session_is_made_followed_and_taken_back(
+    browser: Browser, page: Page, appliance: Appliance, http: httpx.Client, told: str
+) -> None:
+    opened(page, appliance, f"session/{told}")
+    page.locator(".menu summary").click()
+    page.get_by_role("button", name="Share a link").click()
+    dialog = page.get_by_role("dialog", name="Share this session")
+    dialog.get_by_role("button", name="Make a link").click()
+    expect(dialog.locator("li")).to_have_count(1)
+    address = dialog.locator(".mono").inner_text().split()[0]
+    assert address.startswith(f"{appliance.url}/#/session/{told}?share=sst_share_")
+    with browser.new_context() as context:
+        other = context.new_page()
+        other.goto(address)
+        expect(other.locator(".message").first).to_contain_text("Make the checkout faster")
+        expect(other.locator("#connection")).to_have_text("A session that was shared with you")
+        expect(other.get_by_role("link", name="Usage")).to_have_count(0)
+        expect(other.get_by_role("button", name="Rename")).to_be_hidden()
+        other.get_by_role("link", name="Changes").click()
+        expect(other.get_by_label("Changes").locator("h2")).to_contain_text("2 files")
+        other.reload()
+        expect(other.get_by_label("Changes").locator("h2")).to_contain_text("2 files")
+        call(http, 20, "late", "Write", {"file_path": "/srv/late.md", "content": "late"}, {"type": "create"})
+        expect(other.get_by_label("Changes").locator("h2")).to_contain_text("3 files", timeout=10_000)
+        dialog.get_by_role("button", name="Take back").click()
+        expect(dialog.locator("li")).to_have_count(0)
+        other.reload()
+        expect(other.locator("#login, #session .failure").first).to_be_visible()
+        expect(other.locator(".message")).to_have_count(0)
+    dialog.get_by_role("button", name="Close").click()

@@ -67,7 +67,7 @@ function* backdrop(scale, tall, left, right) {
 }
 /** The marks of a lane that are in sight; of those that fall on one another only the first, but what failed is always there. */
 function* marksOf(lane, scale, top, left, right, focus) {
-  const taken = new Map();
+  const taken = new Map(), labels = [];
   for (const mark of lane.marks) {
     const x = scale.x(mark.from), until = scale.x(mark.to);
     if (until < left || x > right) continue;
@@ -84,7 +84,8 @@ function* marksOf(lane, scale, top, left, right, focus) {
     if (!isBar) { yield svg("circle", { ...about, cx: x, cy: y + LINE / 2 - 1, r: 5 }, tip); continue; }
     const wide = Math.max(4, until - x);
     yield svg("rect", { ...about, x, y: y + 1, width: wide, height: LINE - 4, rx: 3 }, tip);
-    if (wide > 46) yield svg("text", { class: "inside", x: x + 6, y: y + 13 },
-      upTo(wide > 130 ? mark.label : mark.title, Math.floor((wide - 10) / 6.4)));
+    if (wide > 46) labels.push(svg("text", { class: "inside", x: x + 6, y: y + 13 },
+      upTo(wide > 130 ? mark.label : mark.title, Math.floor((wide - 10) / 6.4))));
   }
+  yield* labels;      // over the dots, not under them
 }

@@ -172,8 +172,8 @@ class Opened {
       return [events.reverse(), { begins: events.length === 0 }];
     });
   }
-  async newer() {
-    if (this.log.ends || !this.log.events.length) return;
+  async newer(isFed = true) {
+    if ((this.log.ends && isFed) || !this.log.events.length) return;
     const floor = state.cursor, after = this.log.events.at(-1).cursor;
     await this.page(async () => {
       const events = await this.events({ after, limit: PAGE });
@@ -271,7 +271,7 @@ export const session = {
   draw() { opened?.draw(); },
   name: () => opened?.name() ?? route.id,
   take(events) { opened?.take(events.filter((event) => event.sessionId === opened.id)); },
-  reconnected() { opened?.changed(); opened?.arrive(); },
+  reconnected() { opened?.changed(); if (shared) opened?.newer(false); opened?.arrive(); },
   move(by) { opened?.tab?.move?.(by); },
   step(by) { opened?.tab?.step?.(by); },
 };

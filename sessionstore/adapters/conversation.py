@@ -147,7 +147,7 @@ def system(line: Line, cursor: str) -> Message | None:
     if line.subtype == "compact_boundary":
         found = line.compact_metadata or Compacted()
         compaction = Compaction(trigger=found.trigger, pre_tokens=found.pre_tokens, post_tokens=found.post_tokens)
-        return Message(cursor=cursor, role="compaction", compaction=compaction)
+        return Message(cursor=cursor, role="compaction", blocks=[], compaction=compaction)
     text = text_in(line.content)
     if line.subtype not in SAID_BY_SYSTEM or not text:
         return None
@@ -252,7 +252,7 @@ def message_of_event(
 ) -> Message | None:
     """What an event says; `text`: its data. None: nothing that is shown."""
     data = msgspec.json.decode(text)
-    message = Message(cursor=str(cursor), role="system", at=at, agent_id=agent_id)
+    message = Message(cursor=str(cursor), role="system", blocks=[], at=at, agent_id=agent_id)
     message.prompt_id = text_in(data.get("prompt_id")) or None
     if event_type == "session_created":
         initial = data.get("initial")

@@ -26,6 +26,8 @@ LARGE = 1 << 20
 """Bytes of a record of which the values are counted before it is decoded."""
 VALUES = 100_000
 """Of such a record."""
+FEW = 300_000
+"""Commas in JSON that may be taken apart at once: it takes 20 ms where each stands in the same array."""
 PLENTY = 1_250_000
 """Of a large request in JSON: brackets, texts and commas; as many as the shortest attributes there are would have."""
 MARKS = 4
@@ -106,7 +108,7 @@ def elements(text: bytes) -> Iterator[bytes]:
     """Of JSON that is known to be right, if it is an array, one after the other. Raises Problem 400, 413."""
     if text[:1] != b"[":
         measure(text)
-    elif text.count(b",") <= VALUES:
+    elif text.count(b",") <= FEW:
         yield from map(bytes, decode(text, list[msgspec.Raw]))
     else:
         yield from split(text)

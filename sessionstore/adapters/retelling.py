@@ -239,7 +239,11 @@ class Retelling:
         agent_id = text_in(structured.get("agentId")) if isinstance(structured, dict) else ""
         if about.get("tool_name") in AGENT_TOOLS and agent_id:
             given = about["tool_input"] if isinstance(about.get("tool_input"), dict) else {}
-            yield from self.agent_begins(agent_id, text_in(given.get("subagent_type")), said.timestamp)
+            agent_type = text_in(given.get("subagent_type"))
+            yield from self.agent_begins(agent_id, agent_type, said.timestamp)
+            if agent_type and not self.told.agents.get(agent_id, agent_type):  # its own conversation came first
+                self.told.agents[agent_id] = agent_type
+                yield self.line("agent_updated", agent_id, {"agentId": agent_id, "type": agent_type})
         if not tool_use_id or tool_use_id in self.told.results:
             return
         self.told.results.add(tool_use_id)
@@ -260,6 +264,11 @@ class Retelling:
             hook = "StopFailure" if last.is_error else "Stop"
             name = event_id("stop", last.line)
             yield self.hook(hook, name, last.at, last_assistant_message=last.text, **said)
+
+    def line(self, event_type: str, name: str, data: Document) -> bytes:
+        """The line of a batch that is an event of its own."""
+        line = {"type": event_type, "eventId": event_id("type", name.encode()), "sessionId": self.whose.session_id}
+        return msgspec.json.encode(line | {"userId": self.whose.user_id, "data": data})
 
     def hook(self, hook: str, name: str, at: str | None, *, known: Document | None = None, **payload: Any) -> bytes:
         """The line of a batch that stands for the payload of a hook."""

@@ -28,8 +28,8 @@ TOPICS = {
     "People": "waiting-sessions longest-waits held-up prompts-with goals-by-outcome unreached-goals",
     "Failures": "failure-groups tool-failures failing-tools open-calls",
     "Tools and files": "tools slowest-tools slowest-calls most-written-files",
-    "Tokens and cost": "costs-by-day costs-by-model dearest-sessions dearest-prompts dear-outliers unpriced-models"
-    " tokens",
+    "Tokens and cost": "costs-by-day costs-by-user costs-by-project costs-by-model costs-by-tool delegated-costs"
+    " dearest-sessions dearest-prompts dear-outliers unpriced-models tokens",
     "The store": "activity busiest-hours late-events database-growth",
 }
 """The questions as the first page has them."""

@@ -106,13 +106,13 @@ class Message(ConversationPart):
 
     cursor: str
     role: Role
+    blocks: list[Block]
     id: str | None = None
     at: str | None = None
     agent_id: str | None = None
     model: str | None = None
     prompt_id: str | None = None
     request_id: str | None = None
-    blocks: list[Block] = []
     usage: Usage | None = None
     compaction: Compaction | None = None
     is_machine_made: bool = False

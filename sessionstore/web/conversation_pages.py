@@ -154,7 +154,9 @@ class FromTranscripts:
         made, pieces = Making(limit, most), PIECES
         for transcript in transcripts[numbers.index(place.transcript) :]:
             if transcript.transcript != place.transcript:
-                begins = Message(cursor=str(Place(transcript.transcript)), role="conversation", id=transcript.session)
+                begins = Message(
+                    cursor=str(Place(transcript.transcript)), role="conversation", blocks=[], id=transcript.session
+                )
                 if not made.takes(begins, 0):
                     break
                 made.place = place = Place(transcript.transcript)
@@ -181,7 +183,9 @@ class FromTranscripts:
         if begins is None and is_whole and number:
             before_it = transcripts[number - 1]
             cursor = Place(numbers[number])
-            messages.insert(0, Message(cursor=str(cursor), role="conversation", id=transcripts[number].session))
+            messages.insert(
+                0, Message(cursor=str(cursor), role="conversation", blocks=[], id=transcripts[number].session)
+            )
             begins = Place(before_it.transcript, before_it.pieces)
         elif begins is None and not is_whole:
             begins = made.began

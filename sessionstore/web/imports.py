@@ -357,7 +357,7 @@ KeyPart = Annotated[str | None, QueryParameter(max_length=material.MAX_KEY)]
 @post(
     "/api/import",
     operation_class=described(OF_AN_IMPORT, ()),
-    responses=gives(answers.Imported, 400, 413, 415, 422),
+    responses=gives(answers.Imported, 400, 409, 412, 413, 415, 422),
     status_code=200,
     tags=["transcripts"],
 )

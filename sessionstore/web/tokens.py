@@ -1,6 +1,6 @@
 """The tokens: who holds which, and what is kept of them.
 
-Those of the environment are as they are set. Where none is, and others can reach the server, it makes three, one
+Those of the environment are as they are set. Where none is, and others can reach the server, it makes four, one
 file a role. Any number more are added by name, and of these only hashes are kept. They are never in the database:
 people query that, and copy it. A running server notices within a second what has changed in the files.
 """

@@ -14,6 +14,7 @@ from itertools import count
 from pathlib import Path
 from statistics import quantiles
 from typing import Any
+from unittest import mock
 
 import httpx
 from langgraph.checkpoint.base import empty_checkpoint
@@ -98,9 +99,11 @@ def _write_back(http: httpx.Client, server: Appliance, folder: Path) -> float:
     _ship(http, server, folder, RESTORED)
     name = f"transcript-{int(next(names).rpartition('-')[2]) - 1}"
     http.post(f"/api/actions/{name}", json={"type": "x"}).raise_for_status()
-    os.environ["SESSION_SERVICE_URL"] = server.url
+    back = str(folder / f"{name}-back")
+    env = {"SESSION_SERVICE_URL": server.url, "CLAUDE_CONFIG_DIR": back, "CLAUDE_CODE_PROJECT_DIR_NAME": "bench"}
     begun = time.perf_counter()
-    restore.restored(name, str(folder / f"{name}-back"))
+    with mock.patch.dict(os.environ, env):
+        restore.restored(name, back)
     return time.perf_counter() - begun
 
 

@@ -186,7 +186,8 @@ def the_dashboard_shows_them(scene: Scene) -> str:
         page.locator("#login button").click()
         expect(page.locator("#connection")).to_have_text("Live")
         for session_id in scene.sessions.values():
-            expect(page.get_by_text(session_id).first).to_be_visible()
+            shown = page.locator(f'a[href^="#/session/{session_id}"]').locator("visible=true")
+            expect(shown.first).to_be_visible()
         page.goto(f"{scene.world.url}/#/session/{scene.sessions['claude']}/agents")
         expect(page.get_by_text("Review the rule").locator("visible=true").first).to_be_visible()
         must(not errors, f"the page says {errors}")

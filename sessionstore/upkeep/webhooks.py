@@ -131,7 +131,7 @@ class WebhookSender:
         self.last_delivery: str | None = None
         self.error: str | None = None
         self.next_release = 0.0
-        """By time.monotonic, after an attempt that failed to tell what was held."""
+        """By time.monotonic: after a failure what is held waits, too."""
         self.awake = threading.Event()
         self.stopping = threading.Event()
         self.thread = threading.Thread(target=self.run, name=f"webhook {target.title}", daemon=True)
@@ -173,9 +173,11 @@ class WebhookSender:
                 self.look()
             except (sqlite3.Error, OSError) as error:
                 faults["webhooks"] += 1
+                self.next_release = time.monotonic() + LOOK_SECONDS
                 logger.warning("Webhook %s: the database cannot be read: %s", self.target.title, error)
             except Exception:
                 faults["webhooks"] += 1
+                self.next_release = time.monotonic() + LOOK_SECONDS
                 logger.exception("Webhook %s: what it is to be told cannot be made out", self.target.title)
             self.stopping.wait(PAUSE)
 

@@ -332,6 +332,34 @@ def test_what_comes_soon_after_is_told_at_once_later(stack: ExitStack, folder: P
     assert "s3cret" not in server.output
 
 
+def said_of(receiver: Receiver) -> list[tuple[str, str]]:
+    """What it was told of which session, in digests or alone."""
+    items = [item for told in receiver.told for item in told["data"].get("items", [told])]
+    return [(item["type"], item["data"]["sessionId"]) for item in items]
+
+
+@pytest.mark.long
+def test_nothing_is_lost_by_kills_and_nothing_told_twice_for_each(
+    stack: ExitStack, folder: Path, tmp_path: Path
+) -> None:
+    receiver, kills = stack.enter_context(Receiver()), 8
+    hook = {"url": receiver.url, "on": ["waiting", "answered"], "atMost": "1s"}
+    server, http = served(stack, folder, settings(tmp_path, hook))
+    for number in range(kills):
+        for part in range(5):
+            ask(http, f"{number}-{part}")
+            time.sleep(0.3 * ((number * 5 + part) % 7) / 7)
+        go_on(http, f"{number}-0")
+        server.kill()
+        server.start()
+    everything = {("session.waiting", f"{number}-{part}") for number in range(kills) for part in range(1, 5)}
+    everything |= {("session.answered", f"{number}-0") for number in range(kills)}
+    eventually(lambda: everything <= set(said_of(receiver)))
+    said = said_of(receiver)
+    assert len(receiver.ids) - len(set(receiver.ids)) <= kills
+    assert len(said) - len(set(said)) <= 6 * kills  # a digest that was taken as its server died
+
+
 def shown_as(http: httpx.Client, name: str) -> Json:
     return next(hook for hook in http.get("/api/webhooks").json()["items"] if hook["name"] == name)
 
@@ -362,7 +390,7 @@ def test_more_than_are_held_are_counted() -> None:
         position.hold([notice(cursor)])
     assert (len(position.held), position.more, position.held[-1].cursor) == (MOST_HELD, 100, MOST_HELD + 99)
     told = message([notice(1), notice(2)], 100, Target(apprise="ntfys://topic"), None)
-    assert told.title == "102 notices of sessions" and told.body.endswith("It broke\nand 100 more")
+    assert (told.title, told.shown) == ("102 notices of sessions", 2) and told.body.endswith("It broke\nand 100 more")
 
 
 def test_the_manual_shows_what_works(tmp_path: Path) -> None:

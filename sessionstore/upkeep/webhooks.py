@@ -31,7 +31,7 @@ from sessionstore.log import faults
 from sessionstore.messengers import messenger_of, send
 from sessionstore.model.events import now
 from sessionstore.settings import Settings
-from sessionstore.upkeep.messages import NoticeText, message
+from sessionstore.upkeep.messages import MOST_ITEMS, NoticeText, message
 from sessionstore.upkeep.notices import Notice, Watch
 from sessionstore.upkeep.positions import FILE, Position, Positions
 from sessionstore.webhook_targets import Target
@@ -202,6 +202,7 @@ class WebhookSender:
         if self.target.holds and notices:
             self.position.hold(notices)
             self.position.cursor = notices[-1].cursor
+            self.pending = max(0, self.pending - len(notices))
             self.keep()
             return True
         for number, notice in enumerate(notices):
@@ -280,13 +281,14 @@ class WebhookSender:
         """Tell it as it stands now, all at once."""
         if self.held_for() > 0:
             return
-        ready = self.ready()
+        ready = self.ready() if self.messenger else self.ready()[:MOST_ITEMS]
         more = 0 if self.target.is_quiet(time.time()) else self.position.more
         with closing(open_reader(self.settings.database)) as database:
             notices = self.watch.as_it_stands(database, ready)
         if notices or more:
-            reply = self.attempt(message(notices, more, self.target, self.settings.public_url))
-            if not self.is_done(reply, notices):
+            told = message(notices, more, self.target, self.settings.public_url)
+            reply = self.attempt(told)
+            if not self.is_done(reply, notices[: told.shown]):
                 self.next_release = time.monotonic() + self.pause(reply)
                 return
             self.position.told_at = time.time()

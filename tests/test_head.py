@@ -40,11 +40,11 @@ FOUND = [
     "/schema/assets/swagger-ui.css",
     "/datasette/",
     "/datasette",
+    "/api/login",
 ]
 REFUSED = [
     "/nowhere",
     "/ws",
-    "/api/login",
     "/api/sessions/nowhere",
     "/api/state/..",
     "/api/events?limit=x",

@@ -153,7 +153,8 @@ def keep_answers_and_orders(connection: sqlite3.Connection) -> None:
 def note_contexts(connection: sqlite3.Connection) -> None:
     """How full a context is, from what hooks have said of it; a report of usage says so from now on."""
     connection.execute("DROP INDEX IF EXISTS usage_sums_by_family")  # it came with its table, where that is new
-    create_missing(connection, "contexts", "(TABLE contexts|INDEX usage_sums_by_family)")
+    create_schema(connection, re.compile("^CREATE INDEX usage_sums_by_family", re.MULTILINE))
+    create_missing(connection, "contexts", "TABLE contexts")
     connection.execute(COMPACTIONS)
     connection.execute(
         "INSERT OR IGNORE INTO remade SELECT max(last_cursor) FROM sessions JOIN contexts USING (session_id)"

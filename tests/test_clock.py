@@ -23,7 +23,7 @@ RETENTION_DAYS = 30
 DAY = 86_400
 YEAR = 365 * DAY
 """Up to which a jump goes, to either side."""
-LOST_AFTER = 1.0
+LOST_AFTER = 3.0
 READS = (
     "/api/query/stats",
     "/api/query/recent",

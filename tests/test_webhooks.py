@@ -203,9 +203,8 @@ def test_what_is_told_is_fit_for_people_and_makes_nobody_dial(stack: ExitStack, 
     _, http = served(stack, folder, settings(tmp_path, *hooks))
     family = "\U0001f468\u200d\U0001f469\u200d\U0001f467"
     dialing = f"{there} ![]({there}) attach={there} json://127.0.0.1:{elsewhere.port} "
-    ask(
-        http, "asking", "\x1b[31mMay\x1b[0m I\b \u202e?\r\n" + dialing + "x" * (489 - len(dialing)) + family + "y" * 100
-    )
+    dialing += "x" * (489 - len(dialing))
+    ask(http, "asking", "\x1b[31mMay\x1b[0m I\b \u202e?\r\n" + dialing + family + "y" * 100)
     eventually(lambda: slack.told and plain.told and len(chat.told) == 2)
     end = f"May I\u2408 ?\n{dialing}\u2026"
     assert slack.told[0]["text"].endswith(end)

@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from playwright.sync_api import Page, expect
 from py_vapid import Vapid02
 
+from app import create_app
 from sessionstore.model.rights import Bounds
 from sessionstore.settings import Settings
 from sessionstore.upkeep.push import KEY_FILE, MOST_OF_ONE, Push, Subscription
@@ -36,6 +37,7 @@ from sessionstore.upkeep.push_service import (
     is_public,
     public_address,
 )
+from sessionstore.web.tokens import digest
 from tests.appliance import Appliance
 from tests.browsing import opened
 from tests.peers import eventually
@@ -435,6 +437,24 @@ def test_where_the_extra_is_missing_it_says_so(monkeypatch: pytest.MonkeyPatch) 
     assert not is_here() and "session-store[push]" in MISSING
 
 
+def test_a_right_lasts_as_long_as_what_gave_it(tmp_path: Path) -> None:
+    settings = Settings(directory=tmp_path, admin_token=TOKENS["admin"], ingest_token=TOKENS["ingest"])
+    app, browser = create_app(settings), PushedBrowser()
+    app.tokens.prepare()
+    bounds_of, digests = app.store.push.bounds_of, {role: digest(TOKENS[role]).hex() for role in TOKENS}
+    reads = browser.subscription(actor="SESSIONS_TOKEN", token=digests["admin"])
+    assert bounds_of(reads) == Bounds()
+    cookie, _ = app.gate.logins.begin(app.tokens.given[0])
+    logged_in = browser.subscription(actor="SESSIONS_TOKEN", token=digests["admin"], login=digest(cookie).hex())
+    assert bounds_of(logged_in) == Bounds()
+    app.gate.logins.end(cookie)
+    assert bounds_of(logged_in) is None
+    for members in ({"token": digests["read"]}, {"token": digests["ingest"]}, {"token": ""}):
+        assert bounds_of(browser.subscription(actor="somebody", **members)) is None
+    assert bounds_of(browser.subscription()) is None, "a token is needed"
+    assert create_app(Settings(directory=tmp_path)).store.push.bounds_of(browser.subscription()) == Bounds()
+
+
 def test_who_may_not_read_is_not_told(guarded: Appliance) -> None:
     wish = {"endpoint": f"https://{NOWHERE}/x", "keys": PushedBrowser().keys}
     for headers, status in (({}, 401), (bearer(TOKENS["ingest"]), 403)):
@@ -466,6 +486,8 @@ SUBSCRIBED = """([endpoint, keys]) => {
 def test_the_button_subscribes_and_ends_it(page: Page, appliance: Appliance, http: httpx.Client) -> None:
     page.context.grant_permissions(["notifications"], origin=appliance.url)
     opened(page, appliance)
+    for session in {ask["sessionId"] for ask in http.get("/api/asks").json()["items"]}:  # or it is told of them
+        http.delete(f"/api/sessions/{session}").raise_for_status()
     file, browser = appliance.folder / ".push.json", PushedBrowser()
     page.evaluate(SUBSCRIBED, [f"https://{NOWHERE}/button", browser.keys])
     button = page.get_by_role("button", name="Tell me when an agent asks")

@@ -336,13 +336,26 @@ def test_who_has_no_right_any_more_hears_nothing(
     assert looked(push, browser, stand_in) is None and not push.book.all
 
 
+def test_who_cannot_be_struck_out_hears_nothing_and_keeps_nobody_from_hearing(
+    push: Push, http: httpx.Client, stand_in: PushStandIn, session_id: str
+) -> None:
+    over, browser = PushedBrowser(), PushedBrowser()
+    push.book.add(over.subscription("https://localhost/over", actor="over"))
+    begin(push, http, browser, session_id)
+    push.bounds_of = lambda one: None if one.actor else Bounds(sessions=(session_id,))
+    push.book.path = push.book.path / "no-folder"
+    asks(http, session_id, f"{session_id}-1", "one")
+    assert looked(push, browser, stand_in)["asks"]["n"] == 1 and len(stand_in.taken) == 1
+
+
 def test_one_actor_has_a_few_and_the_oldest_ends(push: Push) -> None:
     browser = PushedBrowser()
     for number in range(MOST_OF_ONE + 2):
         push.book.add(browser.subscription(f"https://localhost/{number}", actor="alice"))
     push.book.add(browser.subscription("https://localhost/bob", actor="bob"))
+    push.book.add(browser.subscription("https://localhost/2", actor="alice"))
     paths = [one.endpoint.rpartition("/")[2] for one in push.book.all.values()]
-    assert paths == [*map(str, range(2, MOST_OF_ONE + 2)), "bob"]
+    assert paths == [*map(str, range(3, MOST_OF_ONE + 2)), "bob", "2"], "what is said again is the newest"
     assert push.book.path.stat().st_mode & 0o777 == 0o600
     assert not push.book.end(next(iter(push.book.all)), "bob"), "nobody ends what is another's"
 

@@ -36,10 +36,11 @@ attempts = Attempts()
 
 
 def quieted() -> None:
-    """Apprise's own log is written nowhere: it names addresses."""
-    logger = logging.getLogger("apprise")
-    logger.propagate = False
-    logger.handlers = [attempts]
+    """Its log, and that of what it sends with, is written nowhere: they name addresses."""
+    for name in ("apprise", "urllib3"):
+        logger = logging.getLogger(name)
+        logger.propagate = False
+        logger.handlers = [attempts]
 
 
 def messenger_of(url: str) -> NotifyBase | None:

@@ -103,11 +103,11 @@ export function loaded(state, { cards, stats }) {
 }
 export const webhooksLine = ({ status, pending }) => `Webhooks: ${status}${pending ? `, ${pending} waiting` : ""}`;
 /** What a webhook's row says, but for its state. */
-export function webhookRow({ name, place, on, rules, delivered, pending, lastDelivery }) {
+export function webhookRow({ name, place, on, rules, delivered, pending, held, lastDelivery }) {
   const quiet = rules.noProgressMinutes && `quiet for ${rules.noProgressMinutes} min`;
   const same = rules.sameCallTimes && `same call ${rules.sameCallTimes} times`;
   const told = lastDelivery ? lastDelivery.replace("T", " ").replace(/\.\d+Z$/, " UTC") : "never";
-  return [`${name} (${place})`, [...on, quiet, same].filter(Boolean).join(", "), String(delivered), String(pending), told];
+  return [`${name} (${place})`, [...on, quiet, same].filter(Boolean).join(", "), String(delivered), String(pending + held), told];
 }
 export const title = (waiting, name) => `${waiting ? `(${waiting}) ` : ""}${name ? `${oneLine(name)} · ` : ""}Session store`;
 

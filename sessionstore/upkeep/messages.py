@@ -13,7 +13,7 @@ from sessionstore.upkeep.notices import Notice, name_of
 from sessionstore.webhook_targets import Target
 
 MOST_ITEMS = 100
-"""Notices that are written out in a digest for programs; people get as many as BODY has room for."""
+"""Notices that a webhook is told of at once; a messenger is told of as many as BODY has room for."""
 BODY = 1000
 """Characters; Pushover takes 1,024, Discord 2,000."""
 LINE = 160
@@ -35,6 +35,8 @@ class NoticeText(NamedTuple):
     name: str
     title: str
     body: str
+    shown: int
+    """How many of the notices are written out in it; the others are only counted."""
 
 
 def message(notices: list[Notice], more: int, target: Target, public_url: str | None) -> NoticeText:
@@ -42,26 +44,30 @@ def message(notices: list[Notice], more: int, target: Target, public_url: str | 
     is_one = len(notices) == 1 and not more
     name = notices[0].name if is_one else name_of(" ".join(["digest", str(more), *(one.name for one in notices)]))
     count = len(notices) + more
-    if target.apprise is not None:
-        title = title_of(notices[0]) if is_one else f"{count:,} notices of sessions"
-        return NoticeText(
-            name, title, text_of(notices[0], public_url) if is_one else digest(notices, count, public_url)
-        )
-    if target.format == "slack":
-        lines = [slack_line(notice, public_url) for notice in notices[:MOST_ITEMS]]
-        lines += [f"and {count - len(lines):,} more"] if count > len(lines) else []
-        return NoticeText(name, "", encoded({"text": "\n".join(lines)}))
-    payloads = [payload(notice, public_url) for notice in notices[:MOST_ITEMS]]
+    if target.apprise is None:
+        document = (in_slack if target.format == "slack" else for_programs)(notices, more, public_url)
+        return NoticeText(name, "", msgspec.json.encode(document).decode(), len(notices))
     if is_one:
-        return NoticeText(name, "", encoded(payloads[0]))
-    last = notices[-1].timestamp if notices else None
-    return NoticeText(
-        name, "", encoded({"type": "digest", "timestamp": last, "data": {"count": count, "items": payloads}})
+        return NoticeText(name, title_of(notices[0]), text_of(notices[0], public_url), 1)
+    lines = lines_of(notices, public_url)
+    rest = count - len(lines)
+    body = "\n".join(
+        [*lines, *([f"and {rest:,} more"] if rest else []), *([public_url] if rest and public_url else [])]
     )
+    return NoticeText(name, f"{count:,} notices of sessions", body, len(lines))
 
 
-def encoded(document: Document) -> str:
-    return msgspec.json.encode(document).decode()
+def for_programs(notices: list[Notice], more: int, public_url: str | None) -> Document:
+    items = [payload(notice, public_url) for notice in notices]
+    if len(items) == 1 and not more:
+        return items[0]
+    last = notices[-1].timestamp if notices else None
+    return {"type": "digest", "timestamp": last, "data": {"count": len(items) + more, "items": items}}
+
+
+def in_slack(notices: list[Notice], more: int, public_url: str | None) -> Document:
+    lines = [slack_line(notice, public_url) for notice in notices]
+    return {"text": "\n".join([*lines, *([f"and {more:,} more"] if more else [])])}
 
 
 def link_of(notice: Notice, public_url: str | None) -> str | None:
@@ -104,8 +110,8 @@ def text_of(notice: Notice, public_url: str | None) -> str:
     return "\n".join(line for line in (f"{tame(notice.user_id, SESSION)}: {said}", opens(notice, public_url)) if line)
 
 
-def digest(notices: list[Notice], count: int, public_url: str | None) -> str:
-    """As many as there is room for, and how many more there are."""
+def lines_of(notices: list[Notice], public_url: str | None) -> list[str]:
+    """A line for each, as far as there is room."""
     lines: list[str] = []
     for notice in notices:
         said = f"{title_of(notice)}: {tame(' '.join(notice.message.split()), LINE)}"
@@ -113,10 +119,7 @@ def digest(notices: list[Notice], count: int, public_url: str | None) -> str:
         if sum(map(len, lines)) + len(line) > BODY:
             break
         lines.append(line)
-    rest = count - len(lines)
-    return "\n".join(
-        [*lines, *([f"and {rest:,} more"] if rest else []), *([public_url] if rest and public_url else [])]
-    )
+    return lines
 
 
 def opens(notice: Notice, public_url: str | None) -> str | None:

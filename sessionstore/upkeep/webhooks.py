@@ -31,7 +31,7 @@ from sessionstore.log import faults
 from sessionstore.messengers import messenger_of, send
 from sessionstore.model.events import now
 from sessionstore.settings import Settings
-from sessionstore.upkeep.messages import NoticeText, message
+from sessionstore.upkeep.messages import MOST_ITEMS, NoticeText, message
 from sessionstore.upkeep.notices import Notice, Watch
 from sessionstore.upkeep.positions import FILE, Position, Positions
 from sessionstore.webhook_targets import Target
@@ -131,7 +131,7 @@ class WebhookSender:
         self.last_delivery: str | None = None
         self.error: str | None = None
         self.next_release = 0.0
-        """By time.monotonic, after an attempt that failed to tell what was held."""
+        """By time.monotonic: after a failure what is held waits, too."""
         self.awake = threading.Event()
         self.stopping = threading.Event()
         self.thread = threading.Thread(target=self.run, name=f"webhook {target.title}", daemon=True)
@@ -173,9 +173,11 @@ class WebhookSender:
                 self.look()
             except (sqlite3.Error, OSError) as error:
                 faults["webhooks"] += 1
+                self.next_release = time.monotonic() + LOOK_SECONDS
                 logger.warning("Webhook %s: the database cannot be read: %s", self.target.title, error)
             except Exception:
                 faults["webhooks"] += 1
+                self.next_release = time.monotonic() + LOOK_SECONDS
                 logger.exception("Webhook %s: what it is to be told cannot be made out", self.target.title)
             self.stopping.wait(PAUSE)
 
@@ -200,6 +202,7 @@ class WebhookSender:
         if self.target.holds and notices:
             self.position.hold(notices)
             self.position.cursor = notices[-1].cursor
+            self.pending = max(0, self.pending - len(notices))
             self.keep()
             return True
         for number, notice in enumerate(notices):
@@ -278,13 +281,14 @@ class WebhookSender:
         """Tell it as it stands now, all at once."""
         if self.held_for() > 0:
             return
-        ready = self.ready()
+        ready = self.ready() if self.messenger else self.ready()[:MOST_ITEMS]
         more = 0 if self.target.is_quiet(time.time()) else self.position.more
         with closing(open_reader(self.settings.database)) as database:
             notices = self.watch.as_it_stands(database, ready)
         if notices or more:
-            reply = self.attempt(message(notices, more, self.target, self.settings.public_url))
-            if not self.is_done(reply, notices):
+            told = message(notices, more, self.target, self.settings.public_url)
+            reply = self.attempt(told)
+            if not self.is_done(reply, notices[: told.shown]):
                 self.next_release = time.monotonic() + self.pause(reply)
                 return
             self.position.told_at = time.time()

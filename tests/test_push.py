@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from playwright.sync_api import Page, expect
 from py_vapid import Vapid02
 
+from app import create_app
 from sessionstore.model.rights import Bounds
 from sessionstore.settings import Settings
 from sessionstore.upkeep.push import KEY_FILE, MOST_OF_ONE, Push, Subscription
@@ -36,6 +37,7 @@ from sessionstore.upkeep.push_service import (
     is_public,
     public_address,
 )
+from sessionstore.web.tokens import digest
 from tests.appliance import Appliance
 from tests.browsing import opened
 from tests.peers import eventually
@@ -334,13 +336,26 @@ def test_who_has_no_right_any_more_hears_nothing(
     assert looked(push, browser, stand_in) is None and not push.book.all
 
 
+def test_who_cannot_be_struck_out_hears_nothing_and_keeps_nobody_from_hearing(
+    push: Push, http: httpx.Client, stand_in: PushStandIn, session_id: str
+) -> None:
+    over, browser = PushedBrowser(), PushedBrowser()
+    push.book.add(over.subscription("https://localhost/over", actor="over"))
+    begin(push, http, browser, session_id)
+    push.bounds_of = lambda one: None if one.actor else Bounds(sessions=(session_id,))
+    push.book.path = push.book.path / "no-folder"
+    asks(http, session_id, f"{session_id}-1", "one")
+    assert looked(push, browser, stand_in)["asks"]["n"] == 1 and len(stand_in.taken) == 1
+
+
 def test_one_actor_has_a_few_and_the_oldest_ends(push: Push) -> None:
     browser = PushedBrowser()
     for number in range(MOST_OF_ONE + 2):
         push.book.add(browser.subscription(f"https://localhost/{number}", actor="alice"))
     push.book.add(browser.subscription("https://localhost/bob", actor="bob"))
+    push.book.add(browser.subscription("https://localhost/2", actor="alice"))
     paths = [one.endpoint.rpartition("/")[2] for one in push.book.all.values()]
-    assert paths == [*map(str, range(2, MOST_OF_ONE + 2)), "bob"]
+    assert paths == [*map(str, range(3, MOST_OF_ONE + 2)), "bob", "2"], "what is said again is the newest"
     assert push.book.path.stat().st_mode & 0o777 == 0o600
     assert not push.book.end(next(iter(push.book.all)), "bob"), "nobody ends what is another's"
 
@@ -435,6 +450,24 @@ def test_where_the_extra_is_missing_it_says_so(monkeypatch: pytest.MonkeyPatch) 
     assert not is_here() and "session-store[push]" in MISSING
 
 
+def test_a_right_lasts_as_long_as_what_gave_it(tmp_path: Path) -> None:
+    settings = Settings(directory=tmp_path, admin_token=TOKENS["admin"], ingest_token=TOKENS["ingest"])
+    app, browser = create_app(settings), PushedBrowser()
+    app.tokens.prepare()
+    bounds_of, digests = app.store.push.bounds_of, {role: digest(TOKENS[role]).hex() for role in TOKENS}
+    reads = browser.subscription(actor="SESSIONS_TOKEN", token=digests["admin"])
+    assert bounds_of(reads) == Bounds()
+    cookie, _ = app.gate.logins.begin(app.tokens.given[0])
+    logged_in = browser.subscription(actor="SESSIONS_TOKEN", token=digests["admin"], login=digest(cookie).hex())
+    assert bounds_of(logged_in) == Bounds()
+    app.gate.logins.end(cookie)
+    assert bounds_of(logged_in) is None
+    for members in ({"token": digests["read"]}, {"token": digests["ingest"]}, {"token": ""}):
+        assert bounds_of(browser.subscription(actor="somebody", **members)) is None
+    assert bounds_of(browser.subscription()) is None, "a token is needed"
+    assert create_app(Settings(directory=tmp_path)).store.push.bounds_of(browser.subscription()) == Bounds()
+
+
 def test_who_may_not_read_is_not_told(guarded: Appliance) -> None:
     wish = {"endpoint": f"https://{NOWHERE}/x", "keys": PushedBrowser().keys}
     for headers, status in (({}, 401), (bearer(TOKENS["ingest"]), 403)):
@@ -466,6 +499,8 @@ SUBSCRIBED = """([endpoint, keys]) => {
 def test_the_button_subscribes_and_ends_it(page: Page, appliance: Appliance, http: httpx.Client) -> None:
     page.context.grant_permissions(["notifications"], origin=appliance.url)
     opened(page, appliance)
+    for session in {ask["sessionId"] for ask in http.get("/api/asks").json()["items"]}:  # or it is told of them
+        http.delete(f"/api/sessions/{session}").raise_for_status()
     file, browser = appliance.folder / ".push.json", PushedBrowser()
     page.evaluate(SUBSCRIBED, [f"https://{NOWHERE}/button", browser.keys])
     button = page.get_by_role("button", name="Tell me when an agent asks")

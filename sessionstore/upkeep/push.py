@@ -11,7 +11,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import Annotated, NamedTuple
 from urllib.parse import quote
 
@@ -190,7 +190,7 @@ class PushBook:
                 subscription.told, subscription.cursor = before.told, before.cursor
             own = [one for one in self.all.values() if one.actor == subscription.actor and one is not before]
             others = {one.subscription_id for one in own[: max(0, len(own) + 1 - MOST_OF_ONE)]}
-            kept = {name: one for name, one in self.all.items() if name not in others}
+            kept = {name: one for name, one in self.all.items() if name not in others and one is not before}
             kept[subscription.subscription_id] = subscription
             if len(kept) > MOST:
                 raise Problem(409, f"{MOST:,} browsers are told already")
@@ -371,8 +371,8 @@ class Push:
 
     def end(self, subscription: Subscription, why: str) -> None:
         logger.info("A browser of %s is not told any more: %s", subscription.actor or "somebody", why)
-        self.book.end(subscription.subscription_id, subscription.actor)
-        self.states.pop(subscription.subscription_id, None)
+        with suppress(Problem):  # it is tried again with the next look
+            self.book.end(subscription.subscription_id, subscription.actor)
 
 
 def is_heard(database: sqlite3.Connection, bounds: Bounds, session_id: str) -> bool:

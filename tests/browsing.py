@@ -54,7 +54,7 @@ def launched(*names: str) -> Iterator[Browser]:
         browser.close()
 
 
-USUAL = ("401", "403", "404", "409", "422", "503", "ERR_CONNECTION_REFUSED", "WebSocket connection to")
+USUAL = ("401", "403", "404", "409", "422", "503", "ERR_CONNECTION_REFUSED", "WebSocket connection to", "Push API")
 """What Chromium itself says where something is refused or the server is away."""
 PHONE, DESK = {"width": 360, "height": 740}, {"width": 1440, "height": 900}
 TABS = ("conversation", "changes", "usage", "timeline", "log", "state", "goals", "agents", "raw")
@@ -67,7 +67,8 @@ def uncomplaining(page: Page) -> Iterator[Page]:
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
     yield page
-    assert [text for text in complaints if not any(usual in text for usual in USUAL)] == []
+    unusual = [text for text in complaints if not any(usual in text for usual in USUAL)]
+    assert not unusual, unusual
 
 
 def log(http: httpx.Client, session_id: str, text: str, **members: Any) -> int:

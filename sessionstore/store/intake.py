@@ -113,6 +113,8 @@ class Intake:
         """By scope: until when it is known, and how many bytes of it are left."""
         self.digests: OrderedDict[int, Digests] = OrderedDict()
         """By transcript, the last used last."""
+        self.looked_through: OrderedDict[int, None] = OrderedDict()
+        """Transcripts all of whose usage is told, as is known: a long one is not read again with each batch."""
         self.thread = ThreadPoolExecutor(1, "material")
 
     def stop(self) -> None:

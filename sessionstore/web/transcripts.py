@@ -61,6 +61,8 @@ SELECT 1 WHERE EXISTS (SELECT 1 FROM sessions WHERE session_id = :id)
   OR NOT EXISTS (SELECT 1 FROM events WHERE session_id = :id AND type = 'session_deleted')"""
 """A session whose hooks come later is made by what its conversation used; one that was deleted is not."""
 
+TRANSCRIPTS_KNOWN = 10_000
+
 HAS_TOLD = "SELECT 1 FROM usage WHERE session_id = ? AND source = 'transcript' LIMIT 1"
 
 Subpath = Annotated[str | None, QueryParameter(description="What is beside the conversation, such as a sub-agent's")]
@@ -183,11 +185,16 @@ class Ledger:
         session_id = transcript.session_id if transcript else None
         if not transcript or not session_id or not await store.reader.rows(MAY_BE_THERE, {"id": session_id}):
             return
-        if kept.lines < transcript.lines and not await store.reader.rows(HAS_TOLD, (session_id,)):
+        looked_through, number = intake_of(self.request).looked_through, transcript.transcript
+        is_told = kept.lines == transcript.lines or number in looked_through
+        if not is_told and not await store.reader.rows(HAS_TOLD, (session_id,)):
             await self.read_all(transcript)
         for begin in range(0, len(self.reports), AT_ONCE):
             lines = (event_of(report, session_id) for report in self.reports[begin : begin + AT_ONCE])
             await stored_lines(b"\n".join(lines), caller_of(self.request), store)
+        looked_through[number] = None
+        if len(looked_through) > TRANSCRIPTS_KNOWN:
+            looked_through.popitem(last=False)
 
     async def read_all(self, transcript: Transcript) -> None:
         """What was kept before it was known whose it is."""

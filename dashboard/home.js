@@ -120,7 +120,17 @@ export const home = {
     const active = new Set(going.map((card) => card.sessionId));
     return { stats, cards: [...going, ...[...bad.items, ...well.items].filter((card) => !active.has(card.sessionId))] };
   },
-  again() { at("home").dataset.loaded = "yes"; },
+  again() { at("home").dataset.loaded = "yes"; return this.spent(); },
+  /** What all sessions have cost since midnight, asked at most once a minute. */
+  async spent(now = Date.now()) {
+    if (now < this.asksSpentAt) return;
+    this.asksSpentAt = now + 60_000;
+    const { items } = await asked(`api/query/usage?${new URLSearchParams({ by: "model", since: new Date(new Date().setHours(0, 0, 0, 0)).toISOString() })}`);
+    const sum = (name) => items.reduce((all, item) => all + (item[name] ?? 0), 0), costUsd = items.some((item) => item.costUsd !== null) ? sum("costUsd") : null;
+    at("spent").hidden = !items.length;
+    at("spent").textContent = `${Model.price({ costUsd, unpricedRequests: sum("unpricedRequests"), requests: sum("requests") })} today`;
+    at("spent").title = `${few(sum("totalTokens"), "token")} in ${few(sum("requests"), "request")}`;
+  },
   forget() { this.frozen = null; },
   move(by) {
     if (route.query.as === "feed") feedList.move(by);

@@ -531,6 +531,7 @@ def test_an_operator_walks_by_keyboard_alone(page: Page, fleet: Appliance, size:
         row = page.locator(f".ask[data-ask='{ask}']")  # who waits, and why
         expect(row.get_by_role("button", name="Allow")).to_be_visible()
         assert page.locator("#groups .live[data-is=active]").count() >= 8, "and what runs is in sight as well"
+        expect(page.locator("#spent")).to_have_text(re.compile(r"^\$[\d,.]+.* today$"))
         page.keyboard.press("d")  # answer it
         unlocked(page, fleet)
         assert side.given()["decision"] == "deny"

@@ -36,7 +36,7 @@ SCRIPTS = {
     "read": [[bash("cat note.txt")], [says("It is naïve")]],
     "wait": [
         [{"type": "thinking", "thinking": "And two.", "signature": "c2lnbmVk"}, bash("echo two")],
-        [bash("cat pipe")],
+        [bash("touch begun; cat pipe")],
         [says("No longer")],
     ],
     "on": [[says("I know all of it")]],
@@ -179,6 +179,7 @@ def test_a_conversation_goes_on_in_a_new_container(
         os.mkfifo(first.project / "pipe")
         claude = first.talk("[work] on it", "/compact", "[wait] for me")
         eventually(lambda: any(b"cat pipe" in text for text in first.files().values()), within=SECONDS)
+        eventually((first.project / "begun").exists)
         os.killpg(claude.pid, signal.SIGKILL)
         claude.communicate()
         eventually(lambda: is_released(first.project / "pipe"))

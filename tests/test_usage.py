@@ -394,15 +394,23 @@ def test_a_conversation_that_is_shipped_again_is_counted_once(http: httpx.Client
 
 
 def test_what_was_kept_before_it_was_known_whose_it_is_is_counted(http: httpx.Client, session: str) -> None:
-    """A program keeps its conversation, while what its hooks say is on its way."""
+    """A program keeps its conversation, and those of its agents, while what its hooks say is on its way."""
     headers = {"content-type": "application/x-ndjson"}
-    lines = [json.dumps(answer_of(session, number)) for number in (1, 2, 3)]
-    for number, text in enumerate(lines):
-        if number == 2:
-            claims = {"claims": [f"claude:{session}-own"]}
-            http.put(f"/api/sessions/{session}", json={"userId": "ann", "metadata": claims}).raise_for_status()
-        http.post(f"/api/transcripts/-work/{session}-own", content=text, headers=headers).raise_for_status()
-    assert usage_of(http, session)["total"]["requests"] == 3
+    agents: tuple[dict[str, str], ...] = ({}, {"agentId": "a1"}, {"agentId": "a2"})
+
+    def keep(number: int) -> None:
+        for place, agent in enumerate(agents):
+            text = json.dumps(answer_of(session, 10 * place + number) | agent)
+            params = {"subpath": f"subagents/agent-{agent['agentId']}"} if agent else {}
+            path = f"/api/transcripts/-work/{session}-own"
+            http.post(path, params=params, content=text, headers=headers).raise_for_status()
+
+    keep(1)
+    keep(2)
+    claims = {"claims": [f"claude:{session}-own"]}
+    http.put(f"/api/sessions/{session}", json={"userId": "ann", "metadata": claims}).raise_for_status()
+    keep(3)
+    assert usage_of(http, session)["total"]["requests"] == 9
 
 
 def test_the_same_requests_in_three_files_after_resume_and_fork_are_counted_once(

@@ -14,6 +14,7 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath, QueryParameter
 from litestar.response import Stream
 
+from sessionstore.adapters.import_paths import agent_in
 from sessionstore.adapters.transcripts import event_of, reports_in
 from sessionstore.model.drafts import unquoted
 from sessionstore.model.events import known_id
@@ -63,7 +64,7 @@ SELECT 1 WHERE EXISTS (SELECT 1 FROM sessions WHERE session_id = :id)
 
 TRANSCRIPTS_KNOWN = 10_000
 
-HAS_TOLD = "SELECT 1 FROM usage WHERE session_id = ? AND source = 'transcript' LIMIT 1"
+HAS_TOLD = "SELECT 1 FROM usage WHERE session_id = ? AND agent_id IS ? AND source = 'transcript' LIMIT 1"
 
 Subpath = Annotated[str | None, QueryParameter(description="What is beside the conversation, such as a sub-agent's")]
 
@@ -187,12 +188,13 @@ class Ledger:
             return
         looked_through, number = intake_of(self.request).looked_through, transcript.transcript
         is_told = kept.lines == transcript.lines or number in looked_through
-        if not is_told and not await store.reader.rows(HAS_TOLD, (session_id,)):
+        if not is_told and not await store.reader.rows(HAS_TOLD, (session_id, agent_in(transcript.subpath))):
             await self.read_all(transcript)
         for begin in range(0, len(self.reports), AT_ONCE):
             lines = (event_of(report, session_id) for report in self.reports[begin : begin + AT_ONCE])
             await stored_lines(b"\n".join(lines), caller_of(self.request), store)
         looked_through[number] = None
+        looked_through.move_to_end(number)
         if len(looked_through) > TRANSCRIPTS_KNOWN:
             looked_through.popitem(last=False)
 

@@ -129,7 +129,7 @@ export const home = {
     const sum = (name) => items.reduce((all, item) => all + (item[name] ?? 0), 0), costUsd = items.some((item) => item.costUsd !== null) ? sum("costUsd") : null;
     at("spent").hidden = !items.length;
     at("spent").textContent = `${Model.price({ costUsd, unpricedRequests: sum("unpricedRequests"), requests: sum("requests") })} today`;
-    at("spent").title = `${few(sum("totalTokens"), "token")} in ${few(sum("requests"), "request")}`;
+    at("spent").title = `${few(sum("totalTokens"), "token")} in ${few(sum("requests"), "request")} since midnight, by this browser's clock`;
   },
   forget() { this.frozen = null; },
   move(by) {

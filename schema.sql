@@ -362,6 +362,13 @@ CREATE TABLE remade (
   cursor  INTEGER PRIMARY KEY
 ) STRICT;
 
+/* The name under which this store's events are in a lake (SESSIONS_SHARD): under another they would be there twice.
+   No row: it has never been told of one. */
+CREATE TABLE lake (
+  only   INTEGER PRIMARY KEY CHECK (only = 1),
+  shard  TEXT NOT NULL
+) STRICT;
+
 /* Deleted sessions whose events are still being removed, some at a time, so that
    deleting a large one holds nobody up. No view shows these events. The
    session_deleted itself stays, so that no cursor is ever given twice. */

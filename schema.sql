@@ -362,11 +362,11 @@ CREATE TABLE remade (
   cursor  INTEGER PRIMARY KEY
 ) STRICT;
 
-/* The name under which this store's events are in a lake (SESSIONS_SHARD): under another they would be there twice.
-   No row: it has never been told of one. */
+/* How this store is known in a lake, made once. No row: it has never been told of one. */
 CREATE TABLE lake (
   only   INTEGER PRIMARY KEY CHECK (only = 1),
-  shard  TEXT NOT NULL
+  shard  TEXT NOT NULL,                        -- SESSIONS_SHARD: under another name its events would be there twice
+  store  TEXT NOT NULL                         -- what no other store has: two that share a name tell each other by it
 ) STRICT;
 
 /* Deleted sessions whose events are still being removed, some at a time, so that

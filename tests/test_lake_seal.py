@@ -71,13 +71,14 @@ def test_every_event_is_in_the_table_as_it_is_in_the_database(place: Place, data
 
 def test_a_store_keeps_the_name_that_it_was_given_first(database: Database) -> None:
     assert kept_shard(database.connection) is None
-    assert keep_shard(database.connection, "berlin") == "berlin" == keep_shard(database.connection, None)
+    kept = keep_shard(database.connection, "berlin")
+    assert (kept.name, keep_shard(database.connection, None)) == ("berlin", kept)
     with pytest.raises(BadSetting, match=r"SESSIONS_SHARD='munich'.*as 'berlin'"):
         keep_shard(database.connection, "munich")
-    assert kept_shard(database.connection) == "berlin"
+    assert kept_shard(database.connection) == kept
 
 
 def test_a_name_that_nobody_gave_is_made_once(database: Database) -> None:
     made = keep_shard(database.connection, None)
-    assert re.fullmatch(ID_PATTERN, made)
-    assert keep_shard(database.connection, None) == made == keep_shard(database.connection, made)
+    assert re.fullmatch(ID_PATTERN, made.name)
+    assert keep_shard(database.connection, None) == made == keep_shard(database.connection, made.name)

@@ -22,8 +22,8 @@ from sessionstore.upkeep.fleet import (
     SEARCH_SECONDS,
     Fleet,
     FoundThere,
-    ShardState,
     ShardReply,
+    ShardState,
     WaitingThere,
     is_there,
 )

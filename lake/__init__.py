@@ -1,0 +1,9 @@
+"""More than one machine: a Delta Lake in a bucket that every appliance seals its events into, each exactly once.
+
+Nothing here is imported, started or paid for unless SESSIONS_LAKE is set or a command names a lake. Its rooms:
+
+    columns.py    what a row of the lake has, and how it is read from a database
+    table.py      the tables in the bucket: made, opened, how far each shard is sealed
+    sealer.py     one range of cursors of one shard, in one commit
+    __main__.py   the child process that seals as long as its server runs
+"""

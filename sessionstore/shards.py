@@ -16,7 +16,7 @@ import msgspec
 from sessionstore.budget_rules import named_tables
 
 
-class Shard(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class FleetShard(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One appliance, and how it is asked."""
 
     name: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
@@ -32,12 +32,12 @@ class Shard(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
             return file.read(4096).strip()
 
 
-def shards(text: str) -> tuple[Shard, ...]:
+def shards(text: str) -> tuple[FleetShard, ...]:
     """Those of the file with this path. Raises ValueError with the line or the member that is wrong."""
     folder = Path(text).expanduser().absolute().parent
     return tuple(
         msgspec.structs.replace(
             one, url=one.url.rstrip("/"), token_file=one.token_file and str(folder / Path(one.token_file).expanduser())
         )
-        for one in named_tables(text, "shards", Shard)
+        for one in named_tables(text, "shards", FleetShard)
     )

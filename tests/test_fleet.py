@@ -16,10 +16,10 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from playwright.sync_api import BrowserContext, Page, expect
 
 from sessionstore.settings import BadSetting, read_settings
-from sessionstore.shards import Shard
+from sessionstore.shards import FleetShard
 from sessionstore.upkeep import fleet
 from sessionstore.web.gate import READERS, roles_for
-from tests.appliance import REPOSITORY, Appliance, _reserve_port
+from tests.appliance import REPOSITORY, Appliance, reserve_port
 from tests.browsing import PHONE
 from tests.peers import eventually
 from tests.shards import READ, Place, fleet_file, odd_peer, stores, timed, work_in
@@ -39,7 +39,7 @@ class Seen(NamedTuple):
 def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
     """Of four shards one is real: one is down, one hangs, one answers 500."""
     folder = tmp_path_factory.mktemp("fleet")
-    with odd_peer() as (odd, _), _reserve_port() as nobody, stores(folder, "berlin") as (berlin,):
+    with odd_peer() as (odd, _), reserve_port() as nobody, stores(folder, "berlin") as (berlin,):
         places = [
             Place("berlin", berlin.url),
             Place("down", f"http://127.0.0.1:{nobody.getsockname()[1]}"),
@@ -118,7 +118,7 @@ def threads_of(appliance: Appliance) -> int:
 def test_what_a_shard_answers_is_bounded(tmp_path: Path) -> None:
     kinds = ["moves", "huge", "deep", "odd", "drips", "hangs", "tricks"]
     with odd_peer() as (url, followed):
-        asked = fleet.Fleet([Shard(name=kind, url=f"{url}/{kind}") for kind in kinds])
+        asked = fleet.Fleet([FleetShard(name=kind, url=f"{url}/{kind}") for kind in kinds])
         asyncio.run(asked.refresh())
         said = {member.shard.name: member.trouble for member in asked.members}
         assert said == {
@@ -139,8 +139,8 @@ def test_a_token_that_is_refused_or_missing_is_named(seen: Seen, tmp_path: Path)
     berlin = seen.shards[0].url
     asked = fleet.Fleet(
         [
-            Shard(name="wrong", url=berlin, token_file=str(tmp_path / "wrong")),
-            Shard(name="missing", url=berlin, token_file=str(tmp_path / "missing")),
+            FleetShard(name="wrong", url=berlin, token_file=str(tmp_path / "wrong")),
+            FleetShard(name="missing", url=berlin, token_file=str(tmp_path / "missing")),
         ]
     )
     asyncio.run(asked.refresh())

@@ -21,7 +21,7 @@ import msgspec
 
 from sessionstore import __version__
 from sessionstore.model.events import ID_PATTERN, now
-from sessionstore.shards import Shard
+from sessionstore.shards import FleetShard
 from sessionstore.text import for_people
 from sessionstore.upkeep.webhooks import cut_off
 
@@ -36,6 +36,8 @@ MOST_WAITING = 200
 Text = Annotated[str, msgspec.Meta(max_length=1000)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 Answer = TypeVar("Answer")
+Read = Callable[[int, bytes], Answer]
+"""Makes something of the status and the body of an answer. Raises Unanswered."""
 
 
 class WaitingThere(msgspec.Struct, rename="camel"):
@@ -97,7 +99,7 @@ class ShardRequest(Generic[Answer]):
     """GET, or HEAD, of one shard, on a thread of its own: `outcome` is what `read` makes of its status and body, or
     an Unanswered."""
 
-    def __init__(self, shard: Shard, path: str, most: int, read: Callable[[int, bytes], Answer], method: str = "GET"):
+    def __init__(self, shard: FleetShard, path: str, most: int, read: Read[Answer], method: str = "GET"):
         self.shard, self.path, self.most, self.read, self.method = shard, path, most, read, method
         self.connection: http.client.HTTPConnection | None = None
         self.outcome: Answer | Unanswered | None = None
@@ -159,7 +161,7 @@ def why_not(error: Exception) -> str:
     return f"it cannot be asked: {type(error).__name__}: {error}"
 
 
-def of_shape(shape: type[Answer]) -> Callable[[int, bytes], Answer]:
+def of_shape(shape: type[Answer]) -> Read[Answer]:
     """Reads an answer of 200, and nothing in it but what is known."""
     decoder = msgspec.json.Decoder(shape)
 
@@ -187,7 +189,7 @@ SUMMARY, SEARCH = of_shape(ShardSummary), of_shape(SearchThere)
 class ShardState:
     """A shard, and what it said last."""
 
-    def __init__(self, shard: Shard) -> None:
+    def __init__(self, shard: FleetShard) -> None:
         self.shard = shard
         self.summary: ShardSummary | None = None
         self.seen: str | None = None
@@ -215,7 +217,7 @@ class ShardReply(NamedTuple, Generic[Answer]):
 class Fleet:
     """All shards. One round of summaries serves everybody who looks."""
 
-    def __init__(self, shards: Iterable[Shard]) -> None:
+    def __init__(self, shards: Iterable[FleetShard]) -> None:
         self.members = [ShardState(shard) for shard in shards]
         self.looking: asyncio.Task[None] | None = None
         self.looked_at = float("-inf")
@@ -238,7 +240,7 @@ class Fleet:
                 told.member.summary, told.member.seen = told.answer, now()
 
     async def ask_all(
-        self, path: str, seconds: float, most: int, read: Callable[[int, bytes], Answer], method: str = "GET"
+        self, path: str, seconds: float, most: int, read: Read[Answer], method: str = "GET"
     ) -> list[ShardReply[Answer]]:
         """What each says within so many seconds, in the order of the file."""
         waiting = [asyncio.create_task(self.ask(one, path, seconds, most, read, method)) for one in self.members]

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from export.layout import open_reader, snapshot
 from lake.columns import EVENTS, SESSIONS, batches, select
+from lake.forgetting import hide
 from lake.table import append, open_table, sealed_cursor
 from sessionstore import ROOT
 
@@ -55,6 +56,7 @@ def seal(path: Path, url: str, shard: str) -> int | None:
         if upto is None:
             return None
         values = {"sealed": sealed, "upto": upto, "shard": shard}
+        hide(database, url, values)
         sessions = open_table(f"{url}/sessions", SESSIONS, ["shard"])
         if sealed_cursor(sessions, shard) < upto:
             append(sessions, batches(database.execute(CHANGED_SESSIONS, values), SESSIONS), SESSIONS, shard, upto)

@@ -1,8 +1,9 @@
 """Forgets sessions: hides them with the next seal, and takes their rows out of the files (an erasure by cursor).
 
 What a command says stands in the log of a Delta table, longer than what it has erased. So no command names a session:
-a query, which leaves no trace, finds where its rows stand, and the commit names days and cursors. Files are written
-anew a bounded number of bytes at a time; whoever is killed meanwhile begins again.
+a query, which leaves no trace, finds where its rows stand, and the commit names days and cursors; the sessions come
+as rows, of which the log has the number. Files are written anew a bounded number of bytes at a time; whoever is killed
+meanwhile begins again.
 """
 
 from __future__ import annotations
@@ -12,11 +13,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import date
 from typing import Any, NamedTuple, TypeVar
 
-from arro3.core import RecordBatch, Table
+from arro3.core import Array, RecordBatch, Table
 from deltalake import CommitProperties, DeltaTable, QueryBuilder
 from deltalake.exceptions import CommitFailedError, TableNotFoundError
 
-from lake.columns import DAY, DELETIONS, FORGETS, INTEGER, TEXT, Column, array_of, batches, schema_of, select
+from lake.columns import DELETIONS, FORGETS, INTEGER, TEXT, Column, batches, schema_of, select
 from lake.table import COMMIT_TRIES, WRITING, append, open_table, sealed_cursor
 
 AT_ONCE_BYTES = 64 << 20
@@ -26,10 +27,8 @@ TRIES = 20
 """How often something is begun again because another commit has changed files that it read."""
 WHOLE = 2**63 - 1
 """Before this cursor is all of a session."""
-EPOCH = date(1970, 1, 1).toordinal()
 
 DELETED = select(DELETIONS, f"FROM main.events e WHERE cursor > :since AND cursor <= :upto AND {FORGETS}")
-
 Row = tuple[Any, ...]
 T = TypeVar("T")
 
@@ -38,20 +37,19 @@ class Kept(NamedTuple):
     """A table that has rows of sessions."""
 
     name: str
-    key: tuple[Column, ...]
-    """Tells its rows apart, without a name in it."""
-    along: str
-    """The column of the key by which its files follow each other."""
     newest: str
     """The column that says how new a row is: a cursor."""
+    along: str
+    """The column, a cursor too, by which its files follow each other."""
+    by_day: bool = False
 
 
-SHARD, DAY_OF, CURSOR = Column("shard", TEXT, ""), Column("day", DAY, ""), Column("cursor", INTEGER, "")
-SEALED, LAST = Column("sealed", INTEGER, ""), Column("last_cursor", INTEGER, "")
 KEPT = (
-    Kept("events", (SHARD, DAY_OF, CURSOR), "cursor", "cursor"),
-    Kept("sessions", (SHARD, SEALED, LAST), "sealed", "last_cursor"),
+    Kept("events", "cursor", "cursor", by_day=True),
+    Kept("sessions", "last_cursor", "sealed"),
+    Kept("details", "sealed", "sealed"),
 )
+SOURCE = (Column("id", TEXT, "", False), Column("before", INTEGER, "", False))
 
 
 def opened(url: str) -> DeltaTable | None:
@@ -137,39 +135,37 @@ def erase(url: str, shard: str, before: Mapping[str, int]) -> tuple[set[str], in
 
 
 def erasures(table: DeltaTable, kept: Kept, shard: str, before: Mapping[str, int]) -> Iterator[tuple[set[str], int]]:
+    day = "t.day" if kept.by_day else "NULL"
+    older = f"t.session_id = s.id AND t.{kept.newest} < s.before"
+    listed = ", ".join(f"({quoted(name)}, {cursor})" for name, cursor in before.items())
     where = (
-        f"FROM t JOIN (VALUES {', '.join(f'({quoted(name)}, {cursor})' for name, cursor in before.items())})"
-        f" AS gone (id, before) ON t.session_id = gone.id AND t.{kept.newest} < gone.before"
+        f"FROM t JOIN (VALUES {listed}) AS s (id, before) ON {older}"
         f" WHERE t.shard = {quoted(shard)} AND t.session_id IN ({', '.join(map(quoted, before))})"
     )
-    day = "day" if DAY_OF in kept.key else "NULL"
-    found = set(rows_of(table, f"SELECT DISTINCT {day}, session_id {where}"))
+    found = set(rows_of(table, f"SELECT DISTINCT {day}, t.session_id {where}"))
     for span in spans(table, kept, shard, {day for day, _ in found}):
-        rows = list(rows_of(table, f"SELECT {', '.join(f't.{one.name}' for one in kept.key)} {where} AND {span}"))
-        if rows:
-            remove(table, kept, rows)
-        yield {session_id for _, session_id in found}, len(rows)
+        ((number,),) = rows_of(table, f"SELECT count(*) {where} AND {span}")
+        if number:
+            remove(table, f"t.shard = {quoted(shard)} AND {span} AND {older}", before)
+        yield {session_id for _, session_id in found}, number
 
 
-def remove(table: DeltaTable, kept: Kept, rows: Sequence[Row]) -> None:
-    """The rows with these keys. By a merge whose source is not a stream: so it reads only files that can have them."""
+def remove(table: DeltaTable, condition: str, before: Mapping[str, int]) -> None:
+    """What is in `table` (t) and meets a condition with one of the sessions (s: id, before).
+
+    The sessions are a stream: of a source that is none, deltalake writes the smallest and the largest value into the
+    log, to read only the files that can have them; here the condition says which these are.
+    """
+    arrays = [Array(list(before), TEXT), Array(list(before.values()), INTEGER)]
     table.merge(
-        table_of(rows, kept.key),
-        " AND ".join(f"t.{column.name} = s.{column.name}" for column in kept.key),
+        Table.from_batches([RecordBatch.from_arrays(arrays, schema=schema_of(SOURCE))]),
+        condition,
         source_alias="s",
         target_alias="t",
-        streamed_exec=False,
+        streamed_exec=True,
         writer_properties=WRITING,
         commit_properties=CommitProperties(max_commit_retries=COMMIT_TRIES),
     ).when_matched_delete().execute()
-
-
-def table_of(rows: Sequence[Row], columns: Sequence[Column]) -> Table:
-    arrays = [
-        array_of([day.toordinal() - EPOCH for day in values] if column is DAY_OF else values, column)
-        for values, column in zip(zip(*rows, strict=True), columns, strict=True)
-    ]
-    return Table.from_batches([RecordBatch.from_arrays(arrays, schema=schema_of(columns))])
 
 
 # ------------------------------------------------------------- a bounded number of bytes

@@ -4,13 +4,14 @@ days that are over dropped."""
 from __future__ import annotations
 
 from datetime import date, timedelta
+from functools import partial
 
 from deltalake import DeltaTable
 
 from lake.forgetting import again, opened, quoted
 from lake.table import WRITING
 
-TABLES = ("events", "sessions", "deletions")
+TABLES = ("events", "sessions", "details", "deletions")
 KEEP_HOURS = 24
 """For so long a reader may go on with the files that it began with."""
 FILE_BYTES = 64 << 20
@@ -37,8 +38,8 @@ def clean(url: str, hours: int = KEEP_HOURS) -> int:
 
 
 def compact(url: str, shard: str | None = None, size: int = FILE_BYTES) -> int:
-    """Make large files of small ones, in partitions that have many (of one shard, or of all); how many are gone by it."""
-    return sum(again(lambda name=name: compact_table(f"{url}/{name}", shard, size)) for name in TABLES)
+    """Make large files of small ones, in partitions that have many, of one shard or of all: how many fewer."""
+    return sum(again(partial(compact_table, f"{url}/{name}", shard, size)) for name in TABLES)
 
 
 def compact_table(url: str, shard: str | None, size: int) -> int:

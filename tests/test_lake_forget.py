@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ def talk(database: Database, session_id: str, text: str = "said", actions: int =
         for step in range(actions):
             data = {"type": "tool_call", "tool": "Bash", "toolUseId": f"call-{step}", "input": {"command": text}}
             appender.append(drafted("action", session_id, data))
+        appender.append(drafted("goal_added", session_id, {"id": "goal-1", "description": text, "status": "pending"}))
 
 
 def delete(database: Database, session_id: str, **data: str) -> None:
@@ -68,7 +70,7 @@ def rows(lake: str, name: str = "events", what: str = "*", shard: str = "berlin"
 
 def visible(lake: str) -> set[str]:
     """Sessions of which a row is to be seen, as the views leave out what is hidden."""
-    hidden = dict(rows(lake, "deletions", "session_id, cursor"))
+    hidden: dict[str, int] = dict(rows(lake, "deletions", "session_id, cursor"))
     seen = rows(lake, "events", "session_id, cursor") + rows(lake, "sessions", "session_id, last_cursor")
     return {session_id for session_id, cursor in seen if cursor >= hidden.get(session_id, 0)}
 
@@ -82,22 +84,25 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_a_person_deletes_is_hidden_with_the_next_seal_and_then_in_no_object(
     place: Place, database: Database, at_once: None
 ) -> None:
+    """In the values of Parquet, its statistics and all else of its footers, in the log and its checkpoints."""
     lake = place.url
     for name in (GONE, "10-stays", "20-stays"):
         talk(database, name, SECRET if name == GONE else "said")
     seal(database, lake)
     keeping.clean(lake)
     before = [row for row in rows(lake) if row[4] != GONE]
-    everywhere = {f"{name}/{kind}" for name in ("events", "sessions") for kind in ("parquet", "log", "checkpoint")}
+    everywhere = {
+        f"{name}/{kind}" for name in ("events", "sessions", "details") for kind in ("parquet", "log", "checkpoint")
+    }
     assert kinds(holding(lake, GONE)) == everywhere  # what is looked for is found
-    assert kinds(holding(lake, SECRET)) == {"events/parquet", "sessions/parquet"}
+    assert kinds(holding(lake, SECRET)) == {"events/parquet", "sessions/parquet", "details/parquet"}
 
     delete(database, GONE)
     seal(database, lake)
     assert visible(lake) == {"10-stays", "20-stays", f"forgotten-{head(database)}"}
     assert rows(lake, "deletions") == [("berlin", GONE, head(database))]
 
-    assert forget(lake, "berlin") == 6 + 1
+    assert forget(lake, "berlin") == 7 + 1 + 1
     assert kinds(holding(lake, GONE)) == everywhere | {"deletions/parquet", "deletions/log"}  # in what was replaced
     assert forget(lake, "berlin") == 0
     assert rows(lake, "deletions") == []
@@ -133,7 +138,7 @@ def test_a_deletion_of_which_nobody_knows_why_forgets(data: str, lake: str, data
     delete(database, "s-1")
     database.connection.execute("UPDATE events SET data = ? WHERE type = 'session_deleted'", (data,))
     seal(database, lake)
-    assert forget(lake, "berlin") == 7
+    assert forget(lake, "berlin") == 9
 
 
 def test_a_session_that_came_again_keeps_what_is_new(lake: str, database: Database) -> None:
@@ -142,9 +147,9 @@ def test_a_session_that_came_again_keeps_what_is_new(lake: str, database: Databa
     delete(database, "s-1")
     talk(database, "s-1", "new")
     seal(database, lake)
-    assert forget(lake, "berlin") == 7
+    assert forget(lake, "berlin") == 9
     assert forget(lake, "berlin") == 0
-    assert ["old" in data for (data,) in rows(lake, what="data")] == [False] * 7
+    assert ["old" in data for (data,) in rows(lake, what="data")] == [False] * 8
     assert [input for (input,) in rows(lake, "sessions", "input")] == ["new"]
 
 
@@ -153,7 +158,7 @@ def test_nothing_is_hidden_of_which_nothing_was_ever_sealed(lake: str, database:
     delete(database, "s-1")
     talk(database, "s-2")
     seal(database, lake)
-    assert {session_id for (session_id,) in rows(lake, what="session_id")} == {"s-2", "forgotten-7"}
+    assert {session_id for (session_id,) in rows(lake, what="session_id")} == {"s-2", "forgotten-8"}
     assert forget(lake, "berlin") == 0
     assert rows(lake, "deletions") == []
 
@@ -165,7 +170,7 @@ def test_another_shard_goes_on_sealing_meanwhile(lake: str, tmp_path: Path, data
         talk(database, name)
         seal(database, lake)
     with closing(Database(tmp_path / "munich.db")) as munich:
-        erasing = threading.Thread(target=lambda: [erase_one(lake, name) for name in names])
+        erasing = threading.Thread(target=lambda: list(map(partial(erase_whole, lake), names)))
         erasing.start()
         for number in range(12):
             talk(munich, f"m-{number}")
@@ -175,5 +180,5 @@ def test_another_shard_goes_on_sealing_meanwhile(lake: str, tmp_path: Path, data
     assert rows(lake) == []
 
 
-def erase_one(lake: str, name: str) -> None:
+def erase_whole(lake: str, name: str) -> None:
     again(lambda: erase(lake, "berlin", {name: forgetting.WHOLE}))

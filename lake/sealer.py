@@ -11,7 +11,8 @@ from contextlib import closing
 from pathlib import Path
 
 from export.layout import open_reader, snapshot
-from lake.columns import DELETIONS, DETAILS, EVENTS, SESSIONS, batches, details, select
+from lake.columns import DETAILS, EVENTS, SESSIONS, batches, details, select
+from lake.forgetting import hide
 from lake.table import append, open_table, sealed_cursor
 from sessionstore import ROOT
 
@@ -56,12 +57,12 @@ def seal(path: Path, url: str, shard: str) -> int | None:
         if upto is None:
             return None
         values = {"sealed": sealed, "upto": upto, "shard": shard}
+        hide(database, url, values)
         sessions = open_table(f"{url}/sessions", SESSIONS, ["shard"])
         if sealed_cursor(sessions, shard) < upto:
             append(sessions, batches(database.execute(CHANGED_SESSIONS, values), SESSIONS), SESSIONS, shard, upto)
         lists = open_table(f"{url}/details", DETAILS, ["what", "shard"])
         if sealed_cursor(lists, shard) < upto:
             append(lists, batches(database.execute(NEW_DETAILS, values), DETAILS), DETAILS, shard, upto)
-        open_table(f"{url}/deletions", DELETIONS, ["shard"])
         append(events, batches(database.execute(NEW_EVENTS, values), EVENTS), EVENTS, shard, upto)
     return int(upto)

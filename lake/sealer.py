@@ -11,7 +11,7 @@ from contextlib import closing
 from pathlib import Path
 
 from export.layout import open_reader, snapshot
-from lake.columns import EVENTS, SESSIONS, batches, select
+from lake.columns import DELETIONS, DETAILS, EVENTS, SESSIONS, batches, details, select
 from lake.table import append, open_table, sealed_cursor
 from sessionstore import ROOT
 
@@ -30,6 +30,7 @@ NEW_EVENTS = select(
        AND NOT EXISTS (SELECT 1 FROM main.purges p WHERE p.session_id = e.session_id AND e.cursor < p.cursor)
        ORDER BY session_id, cursor""",
 )
+NEW_DETAILS = details()
 CHANGED_SESSIONS = select(SESSIONS, "FROM sessions WHERE last_cursor > :sealed ORDER BY session_id")
 
 
@@ -58,5 +59,9 @@ def seal(path: Path, url: str, shard: str) -> int | None:
         sessions = open_table(f"{url}/sessions", SESSIONS, ["shard"])
         if sealed_cursor(sessions, shard) < upto:
             append(sessions, batches(database.execute(CHANGED_SESSIONS, values), SESSIONS), SESSIONS, shard, upto)
+        lists = open_table(f"{url}/details", DETAILS, ["what", "shard"])
+        if sealed_cursor(lists, shard) < upto:
+            append(lists, batches(database.execute(NEW_DETAILS, values), DETAILS), DETAILS, shard, upto)
+        open_table(f"{url}/deletions", DELETIONS, ["shard"])
         append(events, batches(database.execute(NEW_EVENTS, values), EVENTS), EVENTS, shard, upto)
     return int(upto)

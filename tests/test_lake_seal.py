@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -12,6 +13,9 @@ import pytest
 from deltalake import DeltaTable, QueryBuilder
 
 from lake.sealer import seal
+from sessionstore.model.events import ID_PATTERN
+from sessionstore.settings import BadSetting
+from sessionstore.store.shard import keep_shard, kept_shard
 from tests.databases import Database, drafted
 from tests.lakes import Place
 
@@ -60,3 +64,21 @@ def test_every_event_is_in_the_table_as_it_is_in_the_database(place: Place, data
     head = database.value("SELECT max(cursor) FROM events")
     assert seal(database.path, place.url, "berlin") == head
     assert sealed(place, "berlin") == written(database.path)
+
+
+# ------------------------------------------------------------------------ one name
+
+
+def test_a_store_keeps_the_name_that_it_was_given_first(database: Database) -> None:
+    assert kept_shard(database.connection) is None
+    kept = keep_shard(database.connection, "berlin")
+    assert (kept.name, keep_shard(database.connection, None)) == ("berlin", kept)
+    with pytest.raises(BadSetting, match=r"SESSIONS_SHARD='munich'.*as 'berlin'"):
+        keep_shard(database.connection, "munich")
+    assert kept_shard(database.connection) == kept
+
+
+def test_a_name_that_nobody_gave_is_made_once(database: Database) -> None:
+    made = keep_shard(database.connection, None)
+    assert re.fullmatch(ID_PATTERN, made.name)
+    assert keep_shard(database.connection, None) == made == keep_shard(database.connection, made.name)

@@ -1,0 +1,78 @@
+"""The Delta tables of a lake: made where they are not, opened, and how far each shard is sealed.
+
+A commit carries the cursor up to which its shard is sealed, as the transaction of the Delta protocol that has the
+shard's name: so whoever reads the table reads the cursor with it, and of two commits of one shard at the same time
+one fails.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from arro3.core import RecordBatch, RecordBatchReader
+from deltalake import (
+    BloomFilterProperties,
+    ColumnProperties,
+    CommitProperties,
+    DeltaTable,
+    Transaction,
+    WriterProperties,
+    write_deltalake,
+)
+from deltalake.exceptions import TableNotFoundError
+
+from lake.columns import Column, schema_of
+
+ROW_GROUP = 32_768
+FILE_BYTES = 256 << 20
+COMMIT_TRIES = 15
+"""How often a commit is tried anew because another shard's came first."""
+CONFIGURATION = {
+    # No text of an event stands in the log, which outlives the files.
+    "delta.dataSkippingStatsColumns": "cursor,session_id,received_at,sealed",
+    "delta.logRetentionDuration": "interval 1 days",
+    "delta.deletedFileRetentionDuration": "interval 1 days",
+    "delta.checkpointInterval": "50",
+}
+WRITING = WriterProperties(
+    compression="ZSTD",
+    compression_level=3,
+    max_row_group_size=ROW_GROUP,
+    column_properties={"session_id": ColumnProperties(bloom_filter_properties=BloomFilterProperties(True))},
+)
+
+
+def open_table(url: str, columns: Sequence[Column], partitions: Sequence[str]) -> DeltaTable:
+    """As it is now; made where there is none. Raises what the bucket or deltalake says."""
+    try:
+        return DeltaTable(url)
+    except TableNotFoundError:
+        DeltaTable.create(
+            url, schema_of(columns), mode="ignore", partition_by=list(partitions), configuration=CONFIGURATION
+        )
+        return DeltaTable(url)
+
+
+def sealed_cursor(table: DeltaTable, shard: str) -> int:
+    """Up to where the shard's events are in it; 0 where none are."""
+    return table.transaction_version(shard) or 0
+
+
+def append(table: DeltaTable, rows: Iterator[RecordBatch], columns: Sequence[Column], shard: str, cursor: int) -> None:
+    """One commit, which also says that the shard is sealed up to the cursor.
+
+    Raises deltalake's CommitFailedError where another commit of the same shard has come since `table` was opened:
+    that may also be this one, if its answer was lost. So open it again, and read the cursor.
+    """
+    schema = schema_of(columns)
+    write_deltalake(
+        table,
+        RecordBatchReader.from_batches(schema, rows),
+        mode="append",
+        schema_mode="merge",  # an older version of the store writes null into what it does not know
+        target_file_size=FILE_BYTES,
+        writer_properties=WRITING,
+        commit_properties=CommitProperties(
+            app_transactions=[Transaction(shard, cursor)], max_commit_retries=COMMIT_TRIES
+        ),
+    )

@@ -24,8 +24,8 @@ test: $(VENV)/test style     ## set up, check style and types, run the tests but
 	@$(BIN)/mypy >$(VENV)/mypy.txt 2>&1 & \
 	$(PYTEST) $(PARALLEL) -m "not long"; tested=$$?; wait $$!; checked=$$?; cat $(VENV)/mypy.txt; exit $$((tested + checked))
 
-test-long: $(VENV)/test      ## run the others: many kills, power cuts, disk faults, clock jumps, random requests
-	$(PYTEST) $(PARALLEL) -m long
+test-long: $(VENV)/test      ## run the others: many kills, power cuts, disk faults, clock jumps, random requests, examples
+	EXAMPLES=1 $(PYTEST) $(PARALLEL) -m "long or hypothesis"
 
 e2e: $(VENV)/test            ## build the images, and check all of it together in containers; needs Docker
 	$(BIN)/python -m tests.e2e compose
@@ -37,7 +37,7 @@ e2e-local: $(VENV)/test      ## the same checks, with processes of this machine
 SOAK_MINUTES ?= 60
 SOAK := SOAK_MINUTES=$(SOAK_MINUTES) POWER_CUTS=1000 DISK_FAULTS=800 KILLS=200 ENDS=50 STARTS=100 CLOCK_JUMPS=1000 \
         RETRIED_EVENTS=50000 LINES=2000000 CUT_REQUESTS=10000 TREE_EXAMPLES=10000 TREE_KILLS=50 \
-        SWAPS=7000 DAMAGES=300 SENDER_KILLS=50 DISK_ROUNDS=100 API_EXAMPLES=250 API_SECONDS=1700 INTERLEAVINGS=1000
+        SWAPS=7000 DAMAGES=300 SENDER_KILLS=50 DISK_ROUNDS=100 API_EXAMPLES=250 API_SECONDS=1700 INTERLEAVINGS=1000 EXAMPLES=20
 SOAKED := soak interleavings power_cut disk_faults crash process start clock retries lines openapi bad_input wal tree restore \
           mirror sender disk
 

@@ -16,6 +16,7 @@ import pytest
 import tests.appliance
 from tests.agents import remove_spools
 from tests.appliance import Appliance
+from tests.repeats import examples
 from tests.warm import ForkServer
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from tests.lakes import Place, Storage
 
-hypothesis.settings.register_profile("store", deadline=None, max_examples=50)
+hypothesis.settings.register_profile("store", deadline=None, max_examples=examples(50))
 hypothesis.settings.load_profile("store")
 
 numbers = count(1)

@@ -11,19 +11,14 @@ from contextlib import closing
 from pathlib import Path
 
 from export.layout import open_reader, snapshot
-from lake.columns import EVENTS, SESSIONS, batches, select
+from lake.columns import DAYS, EVENTS, SESSIONS, batches, select
 from lake.table import append, open_table, sealed_cursor
 from sessionstore import ROOT
 
-MAX_EVENTS = 100_000
-MAX_BYTES = 64 << 20
-"""Of a range: what a seal holds at most."""
-
-RANGE = """
-SELECT max(cursor) FROM (
-  SELECT cursor, sum(length(data)) OVER (ORDER BY cursor) AS bytes, row_number() OVER (ORDER BY cursor) AS number
-  FROM (SELECT cursor, data FROM events WHERE cursor > :sealed ORDER BY cursor LIMIT :events))
-WHERE bytes <= :bytes OR number = 1"""
+MAX_EVENTS, MAX_BYTES, MAX_DAYS = 50_000, 32 << 20, 32
+"""Of a commit, which holds its text twice in memory, long texts (LONG) four times, and a file for each day."""
+LONG = 4096
+UNSEALED = f"SELECT cursor, length(data), {DAYS} FROM events WHERE cursor > ? ORDER BY cursor LIMIT ?"
 NEW_EVENTS = select(
     EVENTS,
     """FROM main.events e WHERE cursor > :sealed AND cursor <= :upto
@@ -50,13 +45,23 @@ def seal(path: Path, url: str, shard: str) -> int | None:
     events = open_table(f"{url}/events", EVENTS, ["day", "shard"])
     sealed = sealed_cursor(events, shard)
     with closing(open_store(path)) as database, snapshot(database):
-        limits = {"sealed": sealed, "events": MAX_EVENTS, "bytes": MAX_BYTES}
-        ((upto,),) = database.execute(RANGE, limits).fetchall()
-        if upto is None:
+        if (upto := end_of_range(database, sealed)) is None:
             return None
         values = {"sealed": sealed, "upto": upto, "shard": shard}
         sessions = open_table(f"{url}/sessions", SESSIONS, ["shard"])
         if sealed_cursor(sessions, shard) < upto:
             append(sessions, batches(database.execute(CHANGED_SESSIONS, values), SESSIONS), SESSIONS, shard, upto)
         append(events, batches(database.execute(NEW_EVENTS, values), EVENTS), EVENTS, shard, upto)
-    return int(upto)
+    return upto
+
+
+def end_of_range(database: sqlite3.Connection, sealed: int) -> int | None:
+    """The last cursor that goes into the next commit; None where everything is sealed."""
+    upto, characters, days = None, 0, set()
+    for cursor, length, day in database.execute(UNSEALED, (sealed, MAX_EVENTS)):
+        characters += length * (2 if length > LONG else 1)
+        days.add(day)
+        if upto is not None and (characters > MAX_BYTES or len(days) > MAX_DAYS):
+            break
+        upto = cursor
+    return upto

@@ -38,7 +38,10 @@ WRITING = WriterProperties(
     compression="ZSTD",
     compression_level=3,
     max_row_group_size=ROW_GROUP,
-    column_properties={"session_id": ColumnProperties(bloom_filter_properties=BloomFilterProperties(True))},
+    column_properties={
+        "session_id": ColumnProperties(bloom_filter_properties=BloomFilterProperties(True, ndv=ROW_GROUP // 16)),
+        **dict.fromkeys(("event_id", "data"), ColumnProperties(dictionary_enabled=False)),  # hardly any is there twice
+    },
 )
 
 

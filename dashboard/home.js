@@ -1,7 +1,7 @@
 /* Home: who waits for a person, what runs, what has ended; the live feed; who is told by webhooks. */
 import { asked } from "./api.js";
 import { asks } from "./asks.js";
-import { drawAsk, drawRow } from "./cards.js";
+import { cardOf, drawAsk, drawRow } from "./cards.js";
 import { note } from "./doing.js";
 import { at, button, clock, el, failure, fill, hours, icon, kept, link, make, setCurrent, slot, svg, sync, timeText } from "./dom.js";
 import { refresh, server, state } from "./live.js";
@@ -187,12 +187,10 @@ const table = new LongList(at("groups").parentElement, at("groups"), {
   },
 });
 
-/** What a session is called, where it is one of those that are shown. */
-const nameHere = (id) => Model.nameOf(state.cards.get(id) ?? { sessionId: id });
 const feedList = new LongList(at("feed").parentElement, at("feed"), {
   key: (line) => line.key, height: () => feedList.wide < 700 ? 44 : 30, sticks: "top", create: () => make("t-feed"),
   update(row, line) {
-    const name = nameHere(line.sessionId), key = `${line.events.length} ${line.times} ${name} ${line.state}`;
+    const name = Model.nameOf(cardOf(line.sessionId)), key = `${line.events.length} ${line.times} ${name} ${line.state}`;
     if (row.dataset.key === key) return;
     row.dataset.key = key;
     row.dataset.kind = line.kind;

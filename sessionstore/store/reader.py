@@ -511,7 +511,7 @@ def fit_card(document: str) -> str:
     asked = card.get("attention")
     others = asked.get("others") if isinstance(asked, dict) else None
     for quoted in (card, card.get("lastAction"), card.get("end"), asked, *(others if isinstance(others, list) else ())):
-        for name in ("lastPrompt", "text", "message", "error"):
+        for name in ("lastPrompt", "lastNote", "text", "message", "error"):
             if isinstance(quoted, dict) and isinstance(quoted.get(name), str):
                 quoted[name] = for_people(quoted[name])
     return folds.encode(card)

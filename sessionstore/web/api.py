@@ -145,6 +145,9 @@ async def list_sessions(
     limit: Annotated[int, QueryParameter(ge=1, le=500)] = 50,
     cursor: OptionalCursor = None,
     status: Annotated[list[answers.Status] | None, QueryParameter(description="Only of these; may repeat")] = None,
+    session_id: Annotated[
+        list[str] | None, QueryParameter(name="sessionId", description="Only these; may repeat")
+    ] = None,
     user_id: UserId = None,
     tag: FromQuery[str | None] = None,
     parent: FromQuery[str | None] = None,
@@ -163,6 +166,7 @@ async def list_sessions(
     reader = store_of(request).reader
     which = Which(
         statuses=status or (),
+        session_ids=session_id or (),
         user_id=user_id,
         tag=tag,
         parent=parent,

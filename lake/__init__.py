@@ -6,4 +6,5 @@ Nothing here is imported, started or paid for unless SESSIONS_LAKE is set or a c
     table.py      the tables in the bucket: made, opened, how far each shard is sealed
     sealer.py     one range of cursors of one shard, in one commit
     __main__.py   the child process that seals as long as its server runs
+    commands.py   `python -m export lake …`
 """

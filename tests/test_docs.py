@@ -129,8 +129,9 @@ def test_the_page_knows_every_type_of_event_and_no_other() -> None:
 
 @cache
 def modules() -> dict[str, ast.Module]:
-    """The source of every module of the server, of export/ and of app.py, by its full name."""
-    paths = [REPOSITORY / "app.py", *PACKAGE.rglob("*.py"), *(REPOSITORY / "export").glob("*.py")]
+    """The source of every module of the server, of export/, lake/ and app.py, by its full name."""
+    beside = (path for name in ("export", "lake") for path in (REPOSITORY / name).glob("*.py"))
+    paths = [REPOSITORY / "app.py", *PACKAGE.rglob("*.py"), *beside]
     named = {str(path.relative_to(REPOSITORY).with_suffix("")).replace("/", "."): path for path in paths}
     return {name.removesuffix(".__init__"): ast.parse(path.read_text()) for name, path in named.items()}
 
@@ -153,12 +154,12 @@ def wing_of(module: str) -> str:
     return rest.partition(".")[0] if package == "sessionstore" and rest else package
 
 
-WINGS = ["export", "sessionstore", *LISTED, "app"]
+WINGS = ["export", "sessionstore", *LISTED, "lake", "app"]
 """From the ground to the roof."""
 
 
 def test_the_contents_list_has_every_wing_and_no_other() -> None:
-    known = {wing_of(module) for module in modules()} - {"export", "sessionstore", "app"}
+    known = {wing_of(module) for module in modules()} - {"export", "sessionstore", "lake", "app"}
     assert sorted(LISTED) == sorted(known)
 
 

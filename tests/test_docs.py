@@ -17,6 +17,7 @@ import sessionstore
 from app import create_app
 from sessionstore.model.events import EventType
 from sessionstore.settings import TABLE, Settings
+from sessionstore.shards import FleetShard
 from sessionstore.web.pages import AGENTS, ENDPOINTS
 from tests.appliance import REPOSITORY
 
@@ -43,7 +44,8 @@ def variables_in(text: str) -> set[str]:
 @cache
 def routes() -> set[str]:
     """Every method and path of the API, each parameter as {}."""
-    app = create_app(Settings(directory=Path("/nowhere"))).litestar
+    shard = FleetShard(name="berlin", url="https://sessions-berlin.example.com")
+    app = create_app(Settings(directory=Path("/nowhere"), fleet=(shard,))).litestar
     return {
         f"{method} {without_names(route.path_format)}"
         for route in app.routes
@@ -129,9 +131,8 @@ def test_the_page_knows_every_type_of_event_and_no_other() -> None:
 
 @cache
 def modules() -> dict[str, ast.Module]:
-    """The source of every module of the server, of export/, lake/ and app.py, by its full name."""
-    beside = (path for name in ("export", "lake") for path in (REPOSITORY / name).glob("*.py"))
-    paths = [REPOSITORY / "app.py", *PACKAGE.rglob("*.py"), *beside]
+    """The source of every module of the server, of export/ and of app.py, by its full name."""
+    paths = [REPOSITORY / "app.py", *PACKAGE.rglob("*.py"), *(REPOSITORY / "export").glob("*.py")]
     named = {str(path.relative_to(REPOSITORY).with_suffix("")).replace("/", "."): path for path in paths}
     return {name.removesuffix(".__init__"): ast.parse(path.read_text()) for name, path in named.items()}
 
@@ -154,12 +155,12 @@ def wing_of(module: str) -> str:
     return rest.partition(".")[0] if package == "sessionstore" and rest else package
 
 
-WINGS = ["export", "sessionstore", *LISTED, "lake", "app"]
+WINGS = ["export", "sessionstore", *LISTED, "app"]
 """From the ground to the roof."""
 
 
 def test_the_contents_list_has_every_wing_and_no_other() -> None:
-    known = {wing_of(module) for module in modules()} - {"export", "sessionstore", "lake", "app"}
+    known = {wing_of(module) for module in modules()} - {"export", "sessionstore", "app"}
     assert sorted(LISTED) == sorted(known)
 
 

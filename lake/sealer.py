@@ -13,7 +13,8 @@ from pathlib import Path
 from deltalake import DeltaTable
 
 from export.layout import open_reader, snapshot
-from lake.columns import DAYS, DELETIONS, DETAILS, EVENTS, SESSIONS, batches, details, select
+from lake.columns import DAYS, DETAILS, EVENTS, SESSIONS, batches, details, select
+from lake.forgetting import hide
 from lake.table import Displaced, append, open_table, sealed_by
 from sessionstore import ROOT
 from sessionstore.store.shard import kept_shard
@@ -84,6 +85,7 @@ class Sealer:
                 return None
             self.known.add(upto)
             values = {"sealed": sealed, "upto": upto, "shard": self.shard}
+            hide(database, self.url, values)
             sessions = open_table(f"{self.url}/sessions", SESSIONS, ["shard"])
             if sealed_by(sessions, self.shard, self.store) < upto:
                 rows = batches(database.execute(CHANGED_SESSIONS, values), SESSIONS)
@@ -92,7 +94,6 @@ class Sealer:
             if sealed_by(lists, self.shard, self.store) < upto:
                 rows = batches(database.execute(NEW_DETAILS, values), DETAILS)
                 append(lists, rows, DETAILS, self.shard, upto, self.store)
-            open_table(f"{self.url}/deletions", DELETIONS, ["shard"])
             rows = batches(database.execute(NEW_EVENTS, values), EVENTS)
             append(events, rows, EVENTS, self.shard, upto, self.store)
         self.known = {upto}

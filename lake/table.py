@@ -29,7 +29,7 @@ COMMIT_TRIES = 15
 """How often a commit is tried anew because another shard's came first."""
 CONFIGURATION = {
     # No text of an event stands in the log, which outlives the files.
-    "delta.dataSkippingStatsColumns": "cursor,session_id,received_at",
+    "delta.dataSkippingStatsColumns": "cursor,session_id,received_at,sealed",
     "delta.logRetentionDuration": "interval 1 days",
     "delta.deletedFileRetentionDuration": "interval 1 days",
     "delta.checkpointInterval": "50",

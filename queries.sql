@@ -20,7 +20,7 @@ ORDER BY day DESC, sessions DESC;
 SELECT session_id, user_id, status, duration_s, created, ended, actions, responses, tool_calls, agents, phase, input
 FROM sessions
 WHERE user_id = coalesce(nullif(:user, ''), user_id)
-ORDER BY duration_s DESC
+ORDER BY duration_s DESC, session_id
 LIMIT 100;
 
 /* lost-sessions: Sessions that were lost
@@ -75,7 +75,7 @@ SELECT s.session_id, s.user_id, s.status, count(*) AS waits, round(sum(l.minutes
 FROM lasted l JOIN sessions s ON s.session_id = l.session_id
 WHERE l.minutes >= 0
 GROUP BY s.session_id, s.user_id, s.status
-ORDER BY minutes DESC
+ORDER BY minutes DESC, s.session_id
 LIMIT 100;
 
 /* held-up: Where people hold agents up
@@ -142,7 +142,7 @@ SELECT cursor, session_id, user_id, agent_id, tool, outcome, duration_ms, called
 FROM (SELECT * FROM tool_calls
       WHERE tool = coalesce(nullif(:tool, ''), tool)
       ORDER BY cursor DESC LIMIT coalesce(nullif(:newest, ''), 10000))
-ORDER BY duration_ms DESC
+ORDER BY duration_ms DESC, cursor DESC
 LIMIT 100;
 
 /* tool-failures: Tool failures
@@ -234,7 +234,7 @@ SELECT a.session_id, a.user_id, count(*) AS agents, coalesce(max(d.depth), 1) AS
 FROM agents a LEFT JOIN depths d ON d.session_id = a.session_id
 GROUP BY a.session_id, a.user_id
 HAVING count(*) > coalesce(nullif(:agents, ''), 0) + 0
-ORDER BY seconds DESC
+ORDER BY seconds DESC, a.session_id
 LIMIT 200;
 
 /* sub-sessions: Sessions that started others
@@ -244,7 +244,7 @@ SELECT p.session_id, p.user_id, p.status, count(*) AS started, sum(c.status = 'c
        group_concat(c.session_id, ', ') AS them
 FROM sessions c JOIN sessions p ON p.session_id = c.parent_session
 GROUP BY p.session_id, p.user_id, p.status
-ORDER BY started DESC
+ORDER BY started DESC, p.session_id
 LIMIT 100;
 
 /* most-written-files: Files most written, and by whom
@@ -257,7 +257,7 @@ FROM (SELECT *, row_number() OVER (PARTITION BY path ORDER BY cursor DESC) AS ag
         AND (kind IN ('file_write', 'file_edit')
              OR (kind = 'tool_call' AND tool IN ('Write', 'Edit', 'MultiEdit', 'NotebookEdit')))) written
 GROUP BY path
-ORDER BY writes DESC
+ORDER BY writes DESC, path
 LIMIT 100;
 
 /* busiest-hours: Busiest hours
@@ -303,7 +303,7 @@ LIMIT 100;
 SELECT cursor, session_id, user_id, type, kind, timestamp, received_at, delay_s
 FROM (SELECT * FROM events ORDER BY cursor DESC LIMIT coalesce(nullif(:newest, ''), 20000))
 WHERE delay_s > coalesce(nullif(:seconds, ''), 60) + 0
-ORDER BY delay_s DESC
+ORDER BY delay_s DESC, cursor DESC
 LIMIT 200;
 
 /* database-growth: Growth of the database
@@ -529,7 +529,7 @@ SELECT c.session_id, c.user_id, sum(c.requests) AS requests, round(sum(c.cost_us
 FROM costs c
 WHERE c.user_id = coalesce(nullif(:user, ''), c.user_id)
 GROUP BY c.session_id, c.user_id
-ORDER BY cost_usd DESC
+ORDER BY cost_usd DESC, c.session_id
 LIMIT 100;
 
 /* dearest-prompts: Prompts that cost most
@@ -558,7 +558,7 @@ WITH spent AS (
 SELECT s.session_id, s.user_id, s.project, round(s.cost_usd, 4) AS cost_usd, round(m.mean, 4) AS mean_usd
 FROM spent s JOIN means m ON coalesce(m.project, '') = coalesce(s.project, '')
 WHERE s.cost_usd > 2 * m.mean
-ORDER BY s.cost_usd DESC
+ORDER BY s.cost_usd DESC, s.session_id
 LIMIT 100;
 
 /* unpriced-models: Models that nobody can price

@@ -25,7 +25,7 @@ import sessionstore
 from sessionstore.web.gate import FILES
 from tests.appliance import REPOSITORY, Server
 
-OWN = {"app", "export", "sessionstore"}
+OWN = {"app", "export", "lake", "sessionstore"}
 SECONDS = 120.0
 IN_THE_CHECKOUT = ("*.egg-info", ".*", "build", "__pycache__", "tests", "claude-sessions")
 

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any, NamedTuple
 
 from arro3.core import Array, DataType, Field, RecordBatch, Schema
 
+from sessionstore.model.events import UNKNOWN_USER
+
 TEXT, INTEGER, REAL = DataType.utf8(), DataType.int64(), DataType.float64()
 DAY, TIME = DataType.date32(), DataType.timestamp("us", tz="UTC")
-BATCH_ROWS = 1_000
-"""How many are Python objects at the same time."""
+BATCH_ROWS, BATCH_CHARACTERS = 1_000, 1 << 20
+"""How much is Python objects at the same time: beyond either, a batch ends."""
 
 
 class Column(NamedTuple):
@@ -40,14 +43,25 @@ ENDS = """
                              coalesce(agent_id, ''), NULL) END"""
 """Whose turn is over with it, so that calls without a result will have none: an agent's, the main agent's (empty), or
 everybody's (*)."""
+KEEPING = ("retention", "prune", "moved")
+"""Reasons of a `session_deleted` by which what is sealed stays. By all others, and where none is said, it goes."""
+FORGETS = f"type = 'session_deleted' AND coalesce(data ->> '$.reason', '') NOT IN {KEEPING}"
+
+
+def unnamed(column: str, otherwise: str) -> str:
+    """SQL for what is said instead in the event that has a session forgotten: it stays, and names it no more."""
+    return f"iif({FORGETS}, {otherwise}, {column})"
+
+
+NOBODY = "'forgotten-' || cursor"
 EVENTS = (
     Column("shard", TEXT, ":shard", False),
     Column("day", DAY, DAYS, False),
     Column("cursor", INTEGER, "cursor", False),
     Column("type", TEXT, "type", False),
-    Column("session_id", TEXT, "session_id", False),
-    Column("user_id", TEXT, "user_id", False),
-    Column("event_id", TEXT, "event_id", False),
+    Column("session_id", TEXT, unnamed("session_id", NOBODY), False),
+    Column("user_id", TEXT, unnamed("user_id", f"'{UNKNOWN_USER}'"), False),
+    Column("event_id", TEXT, unnamed("event_id", NOBODY), False),
     Column("agent_id", TEXT, "agent_id"),
     Column("timestamp", TIME, milliseconds("timestamp"), False),
     Column("received_at", TIME, milliseconds("received_at"), False),
@@ -76,7 +90,12 @@ EVENTS = (
     ),
     Column("ends", TEXT, ENDS),
     Column("bytes", INTEGER, "length(data)", False),
-    Column("data", TEXT, "data", False),
+    Column(
+        "data",
+        TEXT,
+        unnamed("data", f"json_object('sessionId', {NOBODY}, 'reason', 'person', 'by', data -> '$.by')"),
+        False,
+    ),
 )
 """Of the table `events`: those of the database, and what questions ask of `data` most, so that no engine parses JSON
 for it, nor has the rules of schema.sql a second time."""
@@ -215,7 +234,8 @@ DELETIONS = (
     Column("session_id", TEXT, "session_id", False),
     Column("cursor", INTEGER, "cursor", False),
 )
-"""Of the table `deletions`: of the session in that shard, what stands before that cursor is not to be seen."""
+"""Of the table `deletions`: of the session in that shard, what stands before that cursor is not to be seen. A row goes
+once nothing that it means is in the tables any more."""
 
 
 def schema_of(columns: Sequence[Column]) -> Schema:
@@ -242,6 +262,16 @@ def array_of(values: Sequence[Any], column: Column) -> Array:
 def batches(rows: sqlite3.Cursor, columns: Sequence[Column]) -> Iterator[RecordBatch]:
     """The rows of a query that `select` has made, a bounded number at a time."""
     schema = schema_of(columns)
-    while some := rows.fetchmany(BATCH_ROWS):
+    while some := list(bounded(rows)):
         arrays = [array_of(values, column) for values, column in zip(zip(*some, strict=True), columns, strict=True)]
         yield RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def bounded(rows: sqlite3.Cursor) -> Iterator[tuple[Any, ...]]:
+    """The next ones, by their number and by the last column, which is the longest where it is a text."""
+    characters = 0
+    for row in islice(rows, BATCH_ROWS):
+        yield row
+        characters += len(row[-1]) if isinstance(row[-1], str) else 0
+        if characters >= BATCH_CHARACTERS:
+            return

@@ -362,6 +362,13 @@ CREATE TABLE remade (
   cursor  INTEGER PRIMARY KEY
 ) STRICT;
 
+/* How this store is known in a lake, made once. No row: it has never been told of one. */
+CREATE TABLE lake (
+  only   INTEGER PRIMARY KEY CHECK (only = 1),
+  shard  TEXT NOT NULL,                        -- SESSIONS_SHARD: under another name its events would be there twice
+  store  TEXT NOT NULL                         -- what no other store has: two that share a name tell each other by it
+) STRICT;
+
 /* Deleted sessions whose events are still being removed, some at a time, so that
    deleting a large one holds nobody up. No view shows these events. The
    session_deleted itself stays, so that no cursor is ever given twice. */

@@ -1,16 +1,38 @@
 /* A session or an ask in a list: a row of the table, a card, a column of the board are the same elements, laid out by style. */
+import { asked } from "./api.js";
 import { asks } from "./asks.js";
 import { clock, el, fill, make, since, slot, sync } from "./dom.js";
 import { state } from "./live.js";
 import * as Model from "./model.js";
 import { ago, oneLine, text } from "./model.js";
-import { sessionHash } from "./route.js";
+import { schedule, sessionHash } from "./route.js";
+
+const TOGETHER = 50;
+const known = new Map(), sought = new Set();
+let asking = null;
+/** What is known of a session; one that no list here has is asked for soon, together with others. */
+export function cardOf(sessionId) {
+  const card = state.cards.get(sessionId);
+  if (card) known.delete(sessionId);
+  else if (!known.has(sessionId)) { sought.add(sessionId); asking ??= setTimeout(() => soughtOnes().then(schedule), 300); }
+  return card ?? known.get(sessionId) ?? { sessionId, userId: "unknown" };
+}
+export async function soughtOnes() {
+  clearTimeout(asking);
+  if (known.size > 1000) known.clear();
+  while (sought.size) {
+    const ids = [...sought].slice(0, TOGETHER);
+    for (const id of ids) sought.delete(id);
+    const { items } = await asked(`api/sessions?${new URLSearchParams([["limit", TOGETHER], ...ids.map((id) => ["sessionId", id])])}`).catch(() => ({ items: [] }));
+    for (const id of ids) known.set(id, items.find((card) => card.sessionId === id));
+  }
+  asking = null;
+}
 
 export const waitsSince = (card) => `for ${since(card.attention?.since ?? card.updated)}`.replace("for now", "now");
 /** What a person asked last; a server of an earlier version gives a machine's words for it, too. */
 export const promptOf = (card) => Model.isMachineMade({ prompt: card.lastPrompt }) ? "" : oneLine(card.lastPrompt);
 
-/** What a session is at, or asks, or why it has ended. */
 const doingOf = (card) => Model.stateOf(card) === "asks" ? Model.askLines(card, state.names).map(oneLine).join(" · ")
   : Model.endedBy(card) || Model.step(card) || promptOf(card);
 export function drawRow(row, card) {
@@ -33,8 +55,7 @@ export function drawRow(row, card) {
   fill(row, { since: quiet });
 }
 
-/** An open ask: who, where, what to the letter, since when; and what a person can do about it. */
-export function drawAsk(row, ask, card = state.cards.get(ask.sessionId) ?? { sessionId: ask.sessionId, userId: "unknown" }) {
+export function drawAsk(row, ask, card = cardOf(ask.sessionId)) {
   const what = Model.askText(ask), a = slot(row, "name");
   const agent = ask.agentId ? Model.agentName({ agentId: ask.agentId, type: state.names.get(`${ask.sessionId} ${ask.agentId}`) }) : "";
   row.dataset.ask = ask.askId;

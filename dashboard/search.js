@@ -1,13 +1,12 @@
 /* Search: what was logged with all of some words, the best first, by session, with facets. */
-import { asked, of, query } from "./api.js";
+import { asked, query } from "./api.js";
+import { cardOf, soughtOnes } from "./cards.js";
 import { at, button, el, failure, fill, fit, icon, link, make, moveAmong, slot, timeText } from "./dom.js";
-import { state } from "./live.js";
 import * as Model from "./model.js";
 import { count, few } from "./model.js";
 import { go, route, sessionHash, turn } from "./route.js";
 
-const names = new Map();   // of sessions that home does not have: their cards
-const ABOUT = 3;           // hits of a session that are shown at once
+const ABOUT = 3;
 export const search = {
   shown: null, items: [], opened: new Set(),
   name: () => "Search",
@@ -42,8 +41,7 @@ export const search = {
       at("search-behind").hidden = !behind;
       at("search-behind").textContent = `Search is behind: it does not have the newest ${few(behind, "event")} yet.`;
       if (!items.length) at("search-none").append(el("p", "empty", "Nothing that was logged has all of these words."));
-      await Promise.all([...new Set(items.map(({ event }) => event.sessionId))].filter((id) => !cardOf(id)).map(async (id) =>
-        names.set(id, (await asked(of(id, "?limit=0")).catch(() => null))?.metadata)));
+      await soughtOnes();
       if (this.shown === wanted) this.drawHits();
     } catch (error) { at("search-none").append(failure(error.message, () => { this.shown = null; this.arrive(); })); }
   },
@@ -51,7 +49,7 @@ export const search = {
     const groups = new Map(), focused = [...at("results").querySelectorAll(".hit")].indexOf(document.activeElement);
     for (const hit of this.items) groups.set(hit.event.sessionId, [...(groups.get(hit.event.sessionId) ?? []), hit]);
     at("results").replaceChildren(...[...groups].map(([id, hits]) => {
-      const card = cardOf(id) ?? { sessionId: id, userId: hits[0].event.userId }, isOpen = this.opened.has(id) || groups.size === 1, more = hits.length - ABOUT;
+      const card = { ...cardOf(id), userId: hits[0].event.userId }, isOpen = this.opened.has(id) || groups.size === 1, more = hits.length - ABOUT;
       const head = el("div", "row", link(sessionHash(id), Model.nameOf(card)), el("span", "dim cut grow", [Model.project(card), card.userId === "unknown" ? "" : card.userId].filter(Boolean).join(" · ")),
         el("span", "faint", few(hits.length, "hit")));
       return el("li", "found", head, el("ol", "", ...(isOpen ? hits : hits.slice(0, ABOUT)).map(hitOf)),
@@ -61,7 +59,6 @@ export const search = {
     at("facets").replaceChildren(...FACETS.map(([title, name, valueOf]) => facet(title, name, this.items, valueOf)).filter(Boolean));
   },
 };
-const cardOf = (id) => state.cards.get(id) ?? names.get(id);
 const FACETS = [["Kind", "type", ({ data, type }) => data.seq ? `kind:${data.type}` : type], ["User", "user", ({ userId }) => userId],
   ["Session", "session", ({ sessionId }) => sessionId]];
 /** The values that hits have of something, the most frequent first: each narrows the search to it. */
@@ -69,7 +66,7 @@ function facet(title, name, hits, valueOf) {
   const counts = new Map();
   for (const { event } of hits) counts.set(valueOf(event), (counts.get(valueOf(event)) ?? 0) + 1);
   if (counts.size < 2 && !route.query[name]) return null;
-  const chosen = route.query[name], words = (value) => name === "session" ? Model.nameOf(cardOf(value) ?? { sessionId: value }) : Model.words(value.replace("kind:", ""));
+  const chosen = route.query[name], words = (value) => name === "session" ? Model.nameOf(cardOf(value)) : Model.words(value.replace("kind:", ""));
   return el("section", "", el("h2", "", title), el("ul", "", ...[...counts].sort((a, b) => b[1] - a[1]).slice(0, 8).map(([value, number]) =>
     el("li", "", button(`${name === "user" ? value : words(value)}  ${number}`, () => turn({ [name]: chosen === value ? "" : value }), "plain cut")))),
     ...(chosen ? [button("All", () => turn({ [name]: "" }), "plain")] : []));

@@ -76,9 +76,10 @@ const tableList = new LongList(at("table").parentElement, at("table"), {
     slot(row, "status").dataset.status = card.status;
     row.dataset.pinned = card.pinned === true;
     const { errors, cost } = Model.figuresOf(card);
+    slot(row, "at").title = card.lastNote ? `Note: ${oneLine(card.lastNote)}` : "";
     fill(row, { status: card.status, name: Model.nameOf(card), user: card.userId === "unknown" ? " " : card.userId,
       project: card.title ? Model.project(card) : "", id: Model.idOf(card), errors: errors || " ", cost: cost || " ",
-      at: Model.askLines(card).map(oneLine).join(" · ") || Model.endedBy(card) || promptOf(card) || Model.step(card) || " ",
+      at: (card.lastNote ? `✎ ${oneLine(card.lastNote)} · ` : "") + (Model.askLines(card).map(oneLine).join(" · ") || Model.endedBy(card) || promptOf(card) || Model.step(card)) || " ",
       entries: count(entriesOf(card)), took: lasting(tookOf(card)) || " ", age: since(card.updated) });
   },
   near(_, end) { if (end && table.next && !table.asking) table.more(); },
@@ -89,8 +90,6 @@ const filter = () => go({ view: "sessions", query: { ...Object.fromEntries(new F
 form.onsubmit = (event) => { event.preventDefault(); filter(); };
 form.oninput = (event) => { clearTimeout(typing); typing = setTimeout(filter, event.target.matches("select, [type=checkbox]") ? 0 : 200); };
 for (const head of document.querySelectorAll(".cols [data-sort]")) head.onclick = () => turn({ sort: head.dataset.sort });
-
-// ---- views that a person keeps, in this browser
 
 at("save-view").onclick = async () => {
   const said = await askPerson({ title: "Save this view", words: "In this browser, under a name.", yes: "Save", fields: [{ name: "name", label: "Name" }] });

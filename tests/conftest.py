@@ -21,6 +21,8 @@ from tests.warm import ForkServer
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page
 
+    from tests.lakes import Place, Storage
+
 hypothesis.settings.register_profile("store", deadline=None, max_examples=50)
 hypothesis.settings.load_profile("store")
 
@@ -100,6 +102,35 @@ def no_sender_is_left(tmp_path: Path) -> Iterator[None]:
     """What a test leaves undelivered is not to be delivered for ever."""
     yield
     remove_spools(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def storage() -> Iterator[Storage]:
+    """An S3 server, one for each process of pytest that asks for it."""
+    from tests.lakes import storage  # only what has a lake needs one
+
+    with storage() as running:
+        yield running
+
+
+@pytest.fixture
+def bucket(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> Place:
+    """An empty place on it, which this process and all that it starts can reach."""
+    place = storage.place()
+    for name, value in place.environment.items():
+        monkeypatch.setenv(name, value)
+    return place
+
+
+@pytest.fixture(params=["file", "s3"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    """An empty place for a lake, of each kind."""
+    from tests.lakes import Place
+
+    if request.param == "file":
+        return Place((tmp_path / "lake").as_uri(), {})
+    found: Place = request.getfixturevalue("bucket")
+    return found
 
 
 @pytest.fixture(scope="module")

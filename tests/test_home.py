@@ -237,6 +237,37 @@ def test_a_call_is_one_line_of_the_feed_that_grows_and_what_repeats_is_folded(
 # -------------------------------------------------------------------------- find
 
 
+def test_the_feed_names_sessions_that_home_does_not_have(
+    page: Page, appliance: Appliance, http: httpx.Client, session_id: str
+) -> None:
+    names = [f"{session_id}-{number}" for number in range(40)]
+    for number, name in enumerate(names):
+        http.put(f"/api/sessions/{name}", json={"userId": "bob", "metadata": {"title": f"Chore {number}"}})
+        http.post(f"/api/sessions/{name}/finalize", json={}).raise_for_status()
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url) if "sessionId=" in request.url else None)
+    opened(page, appliance)
+    for name in names[:3]:  # of those that have ended well home has the newest 30
+        http.post(f"/api/sessions/{name}/notes", json={"text": f"Look at {name}"}).raise_for_status()
+    rows = page.locator("#feed li", has_text="Note: Look at")
+    expect(rows).to_have_count(3)
+    expect(rows.first.locator("[data-slot=who]")).to_have_text("Chore 2")
+    scroller = page.locator("#feed").locator("xpath=..")
+    scroller.evaluate("(each) => each.scrollTo(0, each.scrollHeight)")
+    assert len(asked) <= 6, "together, not one by one"
+
+
+def test_a_note_stands_in_the_table_of_sessions(
+    page: Page, appliance: Appliance, http: httpx.Client, session_id: str
+) -> None:
+    log(http, session_id, "", type="prompt", prompt="Tidy the attic")
+    opened(page, appliance, f"sessions?q={session_id}")
+    row = page.locator("#table li")
+    expect(row).to_contain_text("Tidy the attic")
+    http.post(f"/api/sessions/{session_id}/notes", json={"text": "Ask Bob first"}).raise_for_status()
+    expect(row.locator("[data-slot=at]")).to_contain_text("✎ Ask Bob first")
+
+
 def test_the_table_of_sessions_follows_too(
     page: Page, appliance: Appliance, http: httpx.Client, session_id: str
 ) -> None:
@@ -562,10 +593,46 @@ def test_an_operator_walks_by_keyboard_alone(page: Page, fleet: Appliance, size:
         expect(page.locator("#session h1")).to_contain_text("17")
         expect(page.locator(".detail .body")).to_contain_text("module_17.py")
         page.keyboard.press("Escape")
+
+        page.locator(".menu summary").focus()  # send it to a colleague
+        page.keyboard.press("Enter")
+        page.keyboard.press("Tab")
+        page.keyboard.press("Tab")
+        expect(page.get_by_role("button", name="Share a link")).to_be_focused()
+        page.keyboard.press("Enter")
+        dialog = page.get_by_role("dialog", name="Share this session")
+        expect(dialog.get_by_label("Ends after")).to_be_focused()
+        page.keyboard.press("Tab")
+        page.keyboard.press("Tab")
+        page.keyboard.press("Enter")
+        expect(dialog.locator(".mono")).to_contain_text("share=sst_share_")
+        reads_as_a_colleague(page, dialog.locator(".mono").inner_text().split()[0])
+        page.keyboard.press("Escape")
+        expect(dialog).to_have_count(0)
         page.keyboard.press("Escape")  # and back
         expect(page.locator("#results")).to_be_visible()
         page.keyboard.press("s")
         expect(page.locator("#table li").first).to_be_visible()
+
+
+def reads_as_a_colleague(page: Page, address: str) -> None:
+    """In a browser of their own, with the link alone: the session is there, and nothing else."""
+    name = page.locator("#session h1").inner_text()
+    session = page.url.split("/session/")[1].split("/")[0]
+    assert page.context.browser
+    with page.context.browser.new_context(viewport=page.viewport_size) as context:
+        other, asked = context.new_page(), []
+        other.on("request", lambda request: asked.append(request.url.partition(other.url.split("#")[0])[2]))
+        other.goto(address)
+        expect(other.locator("#session h1")).to_have_text(name)
+        expect(other.locator(".message").first).to_be_visible()
+        expect(other.locator(".title-line button:visible, .orders button:enabled")).to_have_count(1)  # copy its id
+        expect(other.locator(".bar nav, .bar form, #new-session").filter(visible=True)).to_have_count(0)
+        called = {path for path in asked if path.startswith("api/")}
+        assert called and all(path.startswith(f"api/sessions/{session}") for path in called), called
+        other.evaluate("location.hash = '#/sessions'")  # which the link does not reach
+        expect(other.locator("#table-none")).not_to_have_text("No match.")
+        expect(other.locator("#table li")).to_have_count(0)
 
 
 def test_an_operator_walks_on_a_phone_with_one_thumb(page: Page, fleet: Appliance) -> None:
@@ -597,3 +664,17 @@ def test_an_operator_walks_on_a_phone_with_one_thumb(page: Page, fleet: Applianc
         expect(page.locator("#table li").first).to_contain_text("invoices")
         page.locator("#table li a").first.click()
         expect(page.locator("#session h1")).to_contain_text("invoices")
+
+        menu = page.locator(".menu summary")
+        boxes = [each.bounding_box() for each in [*page.locator(".title-line .right > button").all(), menu]]
+        assert len(boxes) == 6 and len({box["y"] for box in boxes if box}) == 1, "they take one row"
+        assert all(box and box["height"] >= 44 and box["x"] + box["width"] <= 390 for box in boxes)
+        menu.click()  # send it to a colleague
+        page.get_by_role("button", name="Share a link").click()
+        dialog = page.get_by_role("dialog", name="Share this session")
+        dialog.get_by_role("button", name="Make a link").click()
+        expect(dialog.locator(".mono")).to_contain_text("share=sst_share_")
+        box = dialog.bounding_box()
+        assert box and box["x"] >= 0 and box["x"] + box["width"] <= 390
+        reads_as_a_colleague(page, dialog.locator(".mono").inner_text().split()[0])
+        dialog.get_by_role("button", name="Close").click()

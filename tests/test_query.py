@@ -122,6 +122,26 @@ def test_the_last_prompt_is_what_a_person_said(http: httpx.Client, session_id: s
     assert at_what(http, session_id)["lastPrompt"] == "What is <task-notification>?"
 
 
+def test_a_list_has_what_was_noted_last(http: httpx.Client, session_id: str) -> None:
+    act(http, session_id, type="prompt", prompt="Go")
+    assert at_what(http, session_id)["lastNote"] is None
+    for words in ("Look at the cart", "Ask Bob\u202e"):
+        http.post(f"/api/sessions/{session_id}/notes", json={"text": words}).raise_for_status()
+    http.post(f"/api/state/{session_id}/goals", json={"description": "d"}).raise_for_status()
+    assert at_what(http, session_id)["lastNote"] == "Ask Bob"
+
+
+def test_sessions_are_asked_for_by_their_ids(http: httpx.Client, session_id: str) -> None:
+    names = [f"{session_id}-{number}" for number in range(3)]
+    for name in names:
+        enter(http, name)
+    asked = {"sessionId": [names[0], names[2], "none-such"]}
+    assert [item["sessionId"] for item in http.get("/api/sessions", params=asked).json()["items"]] == [
+        names[2],
+        names[0],
+    ]
+
+
 def test_no_agent_is_active_in_a_session_that_has_ended(http: httpx.Client, session_id: str) -> None:
     http.post(f"/api/state/{session_id}/agents", json={"agentId": "a", "type": "t"}).raise_for_status()
     http.post(f"/api/sessions/{session_id}/finalize", json={}).raise_for_status()
@@ -129,7 +149,7 @@ def test_no_agent_is_active_in_a_session_that_has_ended(http: httpx.Client, sess
     assert [item["agentsActive"] for item in items] == [0]
 
 
-DETAILS = ("lastPrompt", "lastAction", "end", "errors", "goalsCompleted", "agentsActive")
+DETAILS = ("lastPrompt", "lastAction", "end", "errors", "goalsCompleted", "agentsActive", "lastNote")
 
 
 def at_what(http: httpx.Client, session_id: str) -> Any:

@@ -60,6 +60,11 @@ DEFAULTS: dict[str, tuple[str, object]] = {
     "SESSIONS_MATERIAL_DAYS": ("material_days", 30),
     "SESSIONS_WEBHOOKS": ("webhooks", ()),
     "SESSIONS_PUBLIC_URL": ("public_url", None),
+    "SESSIONS_FLEET": ("fleet", ()),
+    "SESSIONS_LAKE": ("lake", None),
+    "SESSIONS_SHARD": ("shard", None),
+    "SESSIONS_LAKE_EVERY": ("lake_every", 300.0),
+    "SESSIONS_LAKE_DAYS": ("lake_days", None),
 }
 """All but SESSIONS_DIR, whose default depends on the machine."""
 
@@ -125,6 +130,10 @@ def test_the_folder_is_the_usual_one_or_stands_in_the_current_one(
         ("SESSIONS_DISK_RESERVE", "64M", 64 << 20),
         ("SESSIONS_LOG", "json", "json"),
         ("SESSIONS_LOG_REQUESTS", "on", True),
+        ("SESSIONS_LAKE", "s3://bucket/teams/", "s3://bucket/teams"),
+        ("SESSIONS_LAKE", "file:///mnt/lake", "file:///mnt/lake"),
+        ("SESSIONS_SHARD", "berlin.1", "berlin.1"),
+        ("SESSIONS_LAKE_DAYS", "365", 365),
     ],
 )  # fmt: skip
 def test_a_setting_is_read(variable: str, text: str, value: object) -> None:
@@ -216,8 +225,16 @@ BAD = [
     ("SESSIONS_REDACT_TRANSCRIPTS", "yes"),
     ("SESSIONS_MAX_MATERIAL", "1G,"),
     ("SESSIONS_WEBHOOKS", "/nowhere/webhooks.json"),
+    ("SESSIONS_FLEET", "/nowhere/fleet.toml"),
     ("SESSIONS_PUBLIC_URL", "sessions.example.com"),
     ("SESSIONS_PUBLIC_URL", "https://me:secret@example.com"),
+    *(
+        ("SESSIONS_LAKE", bad)
+        for bad in ("/mnt/lake", "file://lake", "https://bucket", "s3://key:secret@bucket", "s3://b?x")
+    ),
+    *(("SESSIONS_SHARD", bad) for bad in ("-a", "a b", "a..b", "a/b", "x" * 129)),
+    ("SESSIONS_LAKE_EVERY", "off"),
+    ("SESSIONS_LAKE_DAYS", "0"),
 ]
 
 

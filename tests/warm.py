@@ -26,7 +26,7 @@ from typing import IO, Any
 ROOT = Path(__file__).resolve().parent.parent
 MESSAGE = 1 << 17
 """Bytes: more than an environment has."""
-PER_PROGRAM = ("SESSIONS_", "PORT", "PYTEST_CURRENT_TEST")
+PER_PROGRAM = ("SESSIONS_", "AWS_", "PORT", "PYTEST_CURRENT_TEST")
 """What may be otherwise in the environment of a program than in that of the fork server."""
 
 

@@ -7,6 +7,7 @@ disk             the room that is left; backpressure before there is none
 high_water_mark  the newest cursor, beside the database
 search           full-text search, apart from SQL
 schema           opening the file, migrations
+shard            the name in a lake
 integrity        whether the file can be served, looked at once at the start
 material         conversations' lines, as functions of a connection
 checkpoints      LangGraph's checkpoints, likewise

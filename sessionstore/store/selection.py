@@ -39,6 +39,7 @@ class Which(NamedTuple):
     parent: str | None = None
     origin: str | None = None
     text: str | None = None
+    session_ids: Sequence[str] = ()
     project: str | None = None
     branch: str | None = None
     host: str | None = None
@@ -49,6 +50,7 @@ class Which(NamedTuple):
     def terms(self, counts: Sequence[int] = ()) -> Iterator[tuple[str, Any]]:
         """The conditions on a session s; `counts`: how many have each of the labels, up to COMMON."""
         yield one_of("s.status", self.statuses)
+        yield one_of("s.session_id", self.session_ids)
         yield "s.user_id = ?", self.user_id
         yield "s.parent_session = ?", self.parent
         yield "s.updated >= ?", self.since
@@ -108,7 +110,12 @@ substr(m.document, 1, length(m.document) - 1) || ',' || substr(json_object(
      AND NOT (SELECT is_rejected FROM verdicts v WHERE v.cursor = x.cursor)),
   'goalsCompleted', (SELECT count(*) FROM goals g WHERE g.session_id = s.session_id AND g.status = 'completed'),
   'agentsActive', (SELECT count(*) FROM agents w WHERE w.session_id = s.session_id
-                   AND s.ended IS NULL AND w.status NOT IN ('completed', 'failed', 'cancelled'))), 2)"""
+                   AND s.ended IS NULL AND w.status NOT IN ('completed', 'failed', 'cancelled')),
+  'lastNote', iif((SELECT number FROM counts WHERE what = 'events' AND name = 'note_added') = 0, NULL, (
+     SELECT substr(n.data ->> '$.text', 1, 300)
+     FROM (SELECT e.type, e.data FROM events e WHERE e.session_id = s.session_id AND e.seq IS NULL
+           ORDER BY e.cursor DESC LIMIT 500) n
+     WHERE n.type = 'note_added' LIMIT 1))), 2)"""
 """The metadata of a session (s, and m in the view) and what it is at. What was long ago is not looked for."""
 
 COMMON = 500

@@ -13,7 +13,8 @@ PARALLEL := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: run demo test test-long style e2e e2e-local soak bench screenshots check clean
 
-run: $(VENV)/server          ## set up, and start the appliance on 127.0.0.1:9000
+# With SESSIONS_LAKE set, what it needs is installed too.
+run: $(VENV)/server $(if $(SESSIONS_LAKE),$(VENV)/lake)  ## set up, and start the appliance on 127.0.0.1:9000
 	@exec $(BIN)/python app.py
 
 demo: $(VENV)/demo           ## the store and two LangGraph agents at work, without Docker, until Ctrl-C
@@ -37,9 +38,10 @@ e2e-local: $(VENV)/test      ## the same checks, with processes of this machine
 SOAK_MINUTES ?= 60
 SOAK := SOAK_MINUTES=$(SOAK_MINUTES) POWER_CUTS=1000 DISK_FAULTS=800 KILLS=200 ENDS=50 STARTS=100 CLOCK_JUMPS=1000 \
         RETRIED_EVENTS=50000 LINES=2000000 CUT_REQUESTS=10000 TREE_EXAMPLES=10000 TREE_KILLS=50 \
-        SWAPS=7000 DAMAGES=300 SENDER_KILLS=50 DISK_ROUNDS=100 API_EXAMPLES=250 API_SECONDS=1700 INTERLEAVINGS=1000 EXAMPLES=20
+        SWAPS=7000 DAMAGES=300 SENDER_KILLS=50 DISK_ROUNDS=100 API_EXAMPLES=250 API_SECONDS=1700 INTERLEAVINGS=1000 EXAMPLES=20 \
+        SEAL_KILLS=300
 SOAKED := soak interleavings power_cut disk_faults crash process start clock retries lines openapi bad_input wal tree restore \
-          mirror sender disk
+          mirror sender disk lake_kills
 
 soak: $(VENV)/test           ## the tests of faults, of bad input and of the tree, with many more of each; takes some hours
 	$(SOAK) $(PYTEST) -v -s --timeout 7200 $(SOAKED:%=tests/test_%.py)
@@ -73,6 +75,11 @@ INSTALL  := $(BIN)/python -m pip install --quiet --disable-pip-version-check --c
 $(VENV)/server: $(VENV)/python $(PACKAGES)
 	@echo "Installing what the server needs …"
 	@$(INSTALL) --editable . --editable packages/hook-agent
+	@touch $@
+
+$(VENV)/lake: $(VENV)/server
+	@echo "Installing what a lake needs …"
+	@$(INSTALL) --editable '.[lake,ask]' --editable packages/hook-agent
 	@touch $@
 
 $(VENV)/demo: $(VENV)/server containers/requirements.txt

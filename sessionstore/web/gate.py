@@ -36,6 +36,7 @@ FILES = (
     "hook_agent_control.py",
     "hook_agent_control_graph.py",
     "hook_agent_facts.py",
+    "hook_agent_fleet.py",
     "hook_agent_install.py",
     "hook_agent_patterns.py",
     "hook_agent_run.py",

@@ -47,6 +47,7 @@ FILES = (
     "langgraph_checkpointer.py",
     "hook_agent.mjs",
     "hook_agent_control.mjs",
+    "hook_agent_fleet.cjs",
 )
 """What an agent's machine fetches; nothing in them is secret."""
 PUBLIC = frozenset(

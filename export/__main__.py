@@ -237,10 +237,19 @@ def archive_old(options: SimpleNamespace) -> int:
     kept, written, failed = archived(options)
     print(f"{options.to} has {len(kept):,} sessions, {written:,} of them new")
     if options.prune:
-        gone = prune.prune(store_settings(options), kept, options.url, say)
+        gone = prune.prune(store_settings(options), kept, options.url, say, sealed_in_lake)
         print(f"{gone:,} of them are gone from the store")
         failed += len(kept) - gone
     return FOUND if failed else DONE
+
+
+def sealed_in_lake(settings: Settings) -> int | None:
+    """Up to which cursor the lake has the store's events; None: there is no lake."""
+    if settings.lake is None:
+        return None
+    from lake import commands
+
+    return commands.sealed_in_lake(settings)
 
 
 def archived(options: SimpleNamespace) -> tuple[list[layout.TreeSession], int, int]:
@@ -410,6 +419,32 @@ def try_out(options: SimpleNamespace) -> int:
     return FOUND if result.lost else DONE
 
 
+def ask_lake(options: SimpleNamespace) -> int:
+    """Ask a lake, which many stores seal their events into: with DuckDB, in SQL, or a canned question.
+
+    WHAT is one SELECT over the views of views.sql (`SHOW TABLES` says which there are), or the name of a question of
+    queries.sql, and after it KEY=VALUE of what it takes: --list says which. The lake is as it is now, and is only read.
+    """
+    try:
+        from lake import asking
+    except ImportError as error:
+        raise WrongUse(f"{error}: to ask a lake, pip install 'session-store[ask]'") from None
+    if options.list:
+        print(asking.listed(), end="")
+        return DONE
+    if not (url := options.lake or os.environ.get("SESSIONS_LAKE")):
+        raise WrongUse("There is no lake to ask: name it with --lake or SESSIONS_LAKE, such as s3://bucket/prefix")
+    try:
+        answer = asking.answer(url.rstrip("/"), options.what, options.shard or "", options.rows)
+    except asking.AskFailed as error:
+        say(f"export: {error}")
+        return FOUND
+    print(asking.shown(answer, options.format), end="")
+    if answer.is_cut:
+        say(f"export: these are the first {options.rows:,} rows: --rows says how many")
+    return DONE
+
+
 FAILURES = (
     archive.ArchiveFailed,
     backup.BackupFailed,
@@ -448,7 +483,31 @@ def moment(text: str) -> str:
 FOLDER = click.Path(path_type=Path)
 
 
+class WithLake(click.Group):
+    """Has the commands of lake/ too, which are imported when one of them is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*super().list_commands(ctx), *OF_LAKE]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        return from_lake(cmd_name) if cmd_name in OF_LAKE else super().get_command(ctx, cmd_name)
+
+
+OF_LAKE = ("lake",)
+
+
+def from_lake(name: str) -> click.Command:
+    try:
+        from lake import commands
+    except ImportError as error:
+        say(f"export: {error.name} is not installed: pip install 'session-store[lake]'")
+        sys.exit(FOUND)
+    command: click.Command = getattr(commands, name)
+    return command
+
+
 @click.group(
+    cls=WithLake,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit codes: 0 done; 1 something is amiss, and said; 2 used wrongly.",
 )
@@ -539,6 +598,16 @@ add_command(
     try_out,
     option("--events", "how many", type=click.IntRange(min=1), default=4000, show_default=True, metavar="N"),
     switch("--no-tree", "without a file tree: what a backup alone brings back"),
+)
+add_command(
+    "ask",
+    ask_lake,
+    click.Argument(["what"], metavar="WHAT [KEY=VALUE]...", nargs=-1),
+    option("--lake", "where it is (default: SESSIONS_LAKE)", type=str, metavar="URL"),
+    option("--shard", "only what this store has sealed", type=str, metavar="NAME"),
+    option("--format", "how to say it", type=click.Choice(["table", "json", "csv"]), default="table", metavar="FORMAT"),
+    option("--rows", "at most so many", type=click.IntRange(min=1), default=1000, show_default=True, metavar="N"),
+    switch("--list", "say which questions there are"),
 )
 
 

@@ -1,9 +1,9 @@
 /* What is said to people: spans of time, counts, lines; text made fit for a screen; long text cut. */
 import vocabulary from "../vocabulary.js";
 
-export const ENDED = vocabulary.ended;      // how sessions, goals and agents end
-export const FEED = 500;          // events that the live feed keeps
-export const LOG = 8000;          // events of the opened session that are kept
+export const ENDED = vocabulary.ended;
+export const FEED = 500;
+export const LOG = 8000;
 const { characters: BRIEF, members: MEMBERS, items: ITEMS, depth: DEPTH } = vocabulary.brief;      // what is kept in a list
 
 /** Milliseconds, as a person would say them; nothing for fewer than none, which only clocks that differ can say. */
@@ -36,6 +36,8 @@ export const figure = (n) => n < 1000 ? String(Math.round(n)) : n < 999_500 ? `$
 /** What something cost; what has no price is never 0. */
 export const money = (cost) => !cost ? "" : typeof cost.usd !== "number" ? cost.unpricedRequests ? "unpriced" : "" : `$${cost.usd.toFixed(cost.usd < 100 ? 2 : 0)}${cost.unpricedRequests ? "+" : ""}`;
 export const few = (n, one, many = `${one}s`) => `${count(n)} ${n === 1 ? one : many}`;
+export const sum = (items, name) => items.reduce((all, item) => all + (item[name] ?? 0), 0);
+export const joined = (parts) => parts.filter(Boolean).join(" · ");
 export const millis = (time) => Date.parse(time);
 
 export const isObject = (value) => value !== null && typeof value === "object" && !Array.isArray(value);
@@ -80,7 +82,6 @@ export const lastPart = (path) => text(path).split(/[/\\]/).filter(Boolean).at(-
 /** Markdown in a line, without its marks. */
 export const unmarked = (value) => oneLine(value).replace(/(?:^|\s)(?:#{1,6}|[>*+-]|\d+[.)]) (?=\S)|\*\*|~~|`+/g, (mark) => /^\s/.test(mark) ? " " : "")
   .replace(/(?<![\w*])\*([^*\s][^*]{0,200})\*(?![\w*])/g, "$1").replace(/!?\[([^\[\]]{0,300})\]\([^()\s]{1,500}\)/g, "$1");
-/** Text in lines, as a terminal prints it: a return begins one, too. */
 export const plain = (value) => forPeople(text(value).replace(/\r+\n?/g, "\n"));
 /** Whether nothing is said: an empty error is none. */
 export const isNothing = (value) => value === undefined || value === null || value === false || value === ""

@@ -20,7 +20,7 @@ export default class LogTab {
     this.on("minor").onchange = (event) => turn({ minor: event.target.checked ? "yes" : "" });
     this.on("fresh").onclick = () => session.toNewest();
     this.on("find").href = Model.hashOf({ view: "search", query: { session: session.id } });
-    this.list = new LongList(this.on("scroller"), this.on("list"), {
+    this.list = new LongList(this.on("list"), {
       key: (row) => row.key, height: (row) => Model.isTall(row, roomIn(this.list?.wide)) ? 68 : 34, sticks: "bottom",
       create: () => make("t-entry"), update: (row, entry) => drawEntry(session, row, entry, roomIn(this.list.wide)),
       near(start, end) { if (start) session.older(); if (end) session.newer(); },
@@ -100,7 +100,6 @@ export default class LogTab {
   }
 }
 
-/** What went wrong, where the row does not say it already. */
 export const whyOf = (entry) => entry.error && !oneLine(entry.text).includes(entry.error) ? entry.error : "";
 /** Characters of an entry's text that one line holds, in a list so wide. */
 const roomIn = (wide) => wide ? Math.max(40, Math.floor((wide - 290) / 7)) : 60;

@@ -270,6 +270,8 @@ async def delete_session(
     session_id = session_in_path(session_id)
     why = {"reason": reason} | ({"movedTo": moved_to} if moved_to else {})
     draft = draft_of("session_deleted", session_id, why, headers_of(request))
+    if reason in ("retention", "prune"):
+        store_of(request).lake.check_sealed(last_cursor)
     if last_cursor is None:
         return done(await append(request, draft))
     caller_of(request).sign(draft)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import sys
 import threading
 import time
@@ -82,7 +83,7 @@ class Child:
                 raise
             except Exception as error:  # whatever it is, it is tried again
                 rest = retry * random.uniform(0.5, 1.0)
-                say(failed=f"{type(error).__name__}: {error}"[:2000], again=round(rest, 1))
+                say(failed=sentence(error), again=round(rest, 1))
                 if self.ending.wait(rest):
                     return
                 retry = min(retry * 2, self.every, RETRY_SECONDS[1])
@@ -114,6 +115,11 @@ class Child:
             if line.strip() == "end":
                 self.ending.set()
         os._exit(0)
+
+
+def sentence(error: Exception) -> str:
+    """deltalake says things in several lines, in colours, with an arrow before each."""
+    return re.sub(r"(\x1b\[\d+m|\s|↳)+", " ", f"{type(error).__name__}: {error}").strip()[:1000]
 
 
 def say(**members: Any) -> None:

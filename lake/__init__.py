@@ -5,6 +5,7 @@ Nothing here is imported, started or paid for unless SESSIONS_LAKE is set or a c
     columns.py    what a row of the lake has, and how it is read from a database
     table.py      the tables in the bucket: made, opened, how far each shard is sealed
     sealer.py     one range of cursors of one shard, in one commit
+    rewriting.py  rows found and written anew, a bounded number of bytes at a time
     forgetting.py sessions hidden, and erased by cursor
     keeping.py    vacuum, compaction, days that are over
     __main__.py   the child process that seals as long as its server runs

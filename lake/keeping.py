@@ -8,7 +8,7 @@ from functools import partial
 
 from deltalake import DeltaTable
 
-from lake.forgetting import again, opened, quoted
+from lake.rewriting import again, opened, quoted
 from lake.table import WRITING
 
 TABLES = ("events", "sessions", "details", "deletions")

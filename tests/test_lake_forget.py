@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 from deltalake import DeltaTable
 
-from lake import forgetting, keeping, sealer, table
-from lake.forgetting import again, erase, forget, rows_of
+from lake import keeping, sealer, table
+from lake.forgetting import erase, forget
+from lake.rewriting import WHOLE, again, rows_of
 from sessionstore.store.maintenance import purge
 from tests.databases import Database, drafted
 from tests.lake_objects import holding, kinds
@@ -181,4 +182,4 @@ def test_another_shard_goes_on_sealing_meanwhile(lake: str, tmp_path: Path, data
 
 
 def erase_whole(lake: str, name: str) -> None:
-    again(lambda: erase(lake, "berlin", {name: forgetting.WHOLE}))
+    again(lambda: erase(lake, "berlin", {name: WHOLE}))

@@ -2,6 +2,7 @@
 
 Nothing here is imported, started or paid for unless SESSIONS_LAKE is set or a command names a lake. Its rooms:
 
+    bucket.py     where it is, its objects, and whether it keeps the conditions that writers depend on
     columns.py    what a row of the lake has, and how it is read from a database
     table.py      the tables in the bucket: made, opened, how far each shard is sealed
     sealer.py     one range of cursors of one shard, in one commit

@@ -82,6 +82,7 @@ def samples(
     yield from of_verification(store)
     yield from of_retention(store)
     yield from of_webhooks(store)
+    yield from of_fleet(store)
     yield from of_process(store)
 
 
@@ -248,6 +249,12 @@ def of_webhooks(store: Store) -> Iterator[Sample]:
         for result, number in webhook.results.items():
             labels: Labels = {"target": title, "result": result}
             yield "webhook_attempts_total", Counter, "How attempts to tell a webhook ended", labels, number
+
+
+def of_fleet(store: Store) -> Iterator[Sample]:
+    if store.fleet:
+        yield "fleet_shards", Gauge, "Appliances of the fleet", {}, len(store.fleet.members)
+        yield "fleet_silent_shards", Gauge, "Of these, how many do not answer", {}, len(store.fleet.silent)
 
 
 def of_process(store: Store) -> Iterator[Sample]:

@@ -8,6 +8,8 @@ Nothing here is imported, started or paid for unless SESSIONS_LAKE is set or a c
     sealer.py     one range of cursors of one shard, in one commit
     rewriting.py  rows found and written anew, a bounded number of bytes at a time
     forgetting.py sessions hidden, and erased by cursor
+    scrubbing.py  scrubs of the store followed
     keeping.py    vacuum, compaction, days that are over
+    checking.py   compared with the store
     __main__.py   the child process that seals as long as its server runs
 """

@@ -7,7 +7,7 @@ seal into the same table.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from arro3.core import Array, DataType, Field, RecordBatch, Schema
@@ -219,9 +219,9 @@ KINDS = (
 lake once that one tells of it again: no event says that it does."""
 
 
-def details() -> str:
-    """The query of all kinds."""
-    return "\nUNION ALL\n".join(select([of_kind(column, kind) for column in DETAILS], kind.rest) for kind in KINDS)
+def details(kinds: Iterable[Kind] = KINDS) -> str:
+    """The query of several kinds."""
+    return "\nUNION ALL\n".join(select([of_kind(column, kind) for column in DETAILS], kind.rest) for kind in kinds)
 
 
 def of_kind(column: Column, kind: Kind) -> Column:

@@ -94,8 +94,8 @@ def merging(table: DeltaTable, source: RecordBatchReader | Table, condition: str
 
 
 class Span(NamedTuple):
-    """Rows of a shard that stand in files of a bounded size: of a day, if the table has days, from one value of a column
-    to another. As text, the condition."""
+    """Rows of a shard that stand in files of a bounded size: of a day, if the table has days, and from one value of a
+    column to another. As text, the condition."""
 
     shard: str
     day: date | None

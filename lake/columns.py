@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any, NamedTuple
 
 from arro3.core import Array, DataType, Field, RecordBatch, Schema
@@ -16,8 +17,8 @@ from sessionstore.model.events import UNKNOWN_USER
 
 TEXT, INTEGER, REAL = DataType.utf8(), DataType.int64(), DataType.float64()
 DAY, TIME = DataType.date32(), DataType.timestamp("us", tz="UTC")
-BATCH_ROWS = 1_000
-"""How many are Python objects at the same time."""
+BATCH_ROWS, BATCH_CHARACTERS = 1_000, 1 << 20
+"""How much is Python objects at the same time: beyond either, a batch ends."""
 
 
 class Column(NamedTuple):
@@ -261,6 +262,16 @@ def array_of(values: Sequence[Any], column: Column) -> Array:
 def batches(rows: sqlite3.Cursor, columns: Sequence[Column]) -> Iterator[RecordBatch]:
     """The rows of a query that `select` has made, a bounded number at a time."""
     schema = schema_of(columns)
-    while some := rows.fetchmany(BATCH_ROWS):
+    while some := list(bounded(rows)):
         arrays = [array_of(values, column) for values, column in zip(zip(*some, strict=True), columns, strict=True)]
         yield RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def bounded(rows: sqlite3.Cursor) -> Iterator[tuple[Any, ...]]:
+    """The next ones, by their number and by the last column, which is the longest where it is a text."""
+    characters = 0
+    for row in islice(rows, BATCH_ROWS):
+        yield row
+        characters += len(row[-1]) if isinstance(row[-1], str) else 0
+        if characters >= BATCH_CHARACTERS:
+            return

@@ -97,7 +97,8 @@ def replace_lists(database: sqlite3.Connection, url: str, values: Values) -> Non
     for span in spans(table, DETAILS_KEPT, values["shard"]):
         for some in ids(database, IDS, values):
             merging(table, source_of(some), f"{span} AND {of_list}").when_matched_delete().execute()
-    append(table, batches(database.execute(LISTS_NOW, values), DETAILS), DETAILS, values["shard"], values["upto"])
+    rows = batches(database.execute(LISTS_NOW, values), DETAILS)
+    append(table, rows, DETAILS, name_of(values["scrub"]), 1)
 
 
 def read(database: sqlite3.Connection, query: str, values: Values, columns: Sequence[Column]) -> RecordBatchReader:

@@ -197,7 +197,7 @@ class Store:
         return found | {name: "fail" if is_so else found.get(name, "pass") for name, is_so in failures.items()}
 
     def database_bytes(self) -> int:
-        return size_of(self.settings.database) + size_of(self.writer.log_path)
+        return size_of(self.settings.database) + size_of(self.writer.log.path)
 
     def uptime(self) -> float:
         return time.monotonic() - self.started_at

@@ -12,4 +12,5 @@ Nothing here is imported, started or paid for unless SESSIONS_LAKE is set or a c
     keeping.py    vacuum, compaction, days that are over
     checking.py   compared with the store
     __main__.py   the child process that seals as long as its server runs
+    commands.py   `python -m export lake …`
 """

@@ -54,6 +54,12 @@ def opened(url: str) -> DeltaTable | None:
         return None
 
 
+def shards_of(url: str) -> list[str]:
+    """That have anything in the lake."""
+    tables = [table for kept in KEPT if (table := opened(f"{url}/{kept.name}"))]
+    return sorted({partition["shard"] for table in tables for partition in table.partitions()})
+
+
 def again(work: Callable[[], T]) -> T:
     """What `work` gives, which opens its tables anew each time: it read files that are not there any more.
 

@@ -67,7 +67,7 @@ def follow_one(database: sqlite3.Connection, url: str, shard: str, scrub: str) -
 
 def name_of(scrub: str) -> str:
     """Of the transaction that says that it is followed. No shard has such a name."""
-    return f"scrub/{scrub}"
+    return f"lake/scrubbed/{scrub}"
 
 
 def replace_events(database: sqlite3.Connection, table: DeltaTable, values: Values) -> None:

@@ -71,7 +71,7 @@ def seal(database: Database, lake: str, shard: str = "berlin") -> None:
 
 
 def rows(lake: str, name: str = "events", what: str = "*", shard: str = "berlin") -> list[Row]:
-    order = {"events": "cursor", "sessions": "sealed, last_cursor", "deletions": "cursor"}[name]
+    order = {"events": "cursor", "sessions": "sealed, last_cursor", "details": "sealed", "deletions": "cursor"}[name]
     query = f"SELECT {what} FROM t WHERE shard = '{shard}' ORDER BY {order}"
     return list(rows_of(DeltaTable(f"{lake}/{name}"), query))
 

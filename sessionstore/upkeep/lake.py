@@ -151,9 +151,11 @@ class Lake:
                 self.stopping.wait(min(rest, RESTART_SECONDS[1]))
 
     def begin(self) -> subprocess.Popen[bytes]:
-        assert self.shard is not None and self.settings.lake is not None
+        settings, shard = self.settings, self.shard
+        assert shard is not None and settings.lake is not None
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("SESSIONS_")}
-        said = (str(self.settings.database), self.settings.lake, self.shard.name, str(self.settings.lake_every))
+        days = str(settings.lake_days or "off")
+        said = (str(settings.database), settings.lake, shard.name, str(settings.lake_every), days)
         process = subprocess.Popen(
             [sys.executable, "-m", "lake", *said],
             cwd=ROOT,

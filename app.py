@@ -29,6 +29,7 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
+from types import ModuleType
 
 from litestar import Litestar
 from litestar.exceptions import HTTPException
@@ -92,6 +93,15 @@ ROOMS = (
 """Of the routes."""
 
 
+def rooms(settings: Settings) -> tuple[ModuleType, ...]:
+    """Those that everybody has, and that of a fleet where there is one."""
+    if not settings.fleet:
+        return ROOMS
+    from sessionstore.web import fleet
+
+    return (*ROOMS, fleet)
+
+
 @contextmanager
 def hidden(package: str) -> Iterator[None]:
     """For whoever asks meanwhile, a package that nobody has imported yet is not installed."""
@@ -115,7 +125,7 @@ class App:
         self.questions = datasette_mount.DatasetteMount(self.store)
         with hidden("pydantic"):  # or Litestar reads it at each start: 0.07 s and 9 MB; what prices needs it later
             self.litestar = Litestar(
-                route_handlers=[route for room in ROOMS for route in room.ROUTES],
+                route_handlers=[route for room in rooms(settings) for route in room.ROUTES],
                 lifespan=[self.lifespan],
                 guards=[check_bounds],
                 openapi_config=pages.OPENAPI,

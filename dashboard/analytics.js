@@ -40,7 +40,6 @@ export const analytics = {
     this.shown = query(route.query);
     this.read();
   },
-  /** What streams in changes little in a picture of hours. */
   async again() { if (performance.now() - this.last > 5000) await this.read(); },
   async read() {
     const asking = this.asking = {}, span = Model.spanOf(route.query, clock.now()), before = Model.spanBefore(span, clock.now());
@@ -70,7 +69,6 @@ function makePanel({ title, isWide }) {
   how.setAttribute("aria-label", `SQL behind ${title}`);
   return el("section", isWide ? "panel wide" : "panel", el("header", "", el("h2", "", title), how), content);
 }
-/** What a canned query answers. It may have been stopped only because much else went on: then it is asked once more. */
 async function rowsOfQuery(name, members, again = true) {
   try { return (await asked(`datasette/sessions/${name}.json?_shape=objects&${members}`)).rows; } catch (error) {
     if (!(error instanceof Refused && error.status === 400)) throw error;
@@ -79,7 +77,6 @@ async function rowsOfQuery(name, members, again = true) {
   }
 }
 const sum = (rows, name) => rows.reduce((all, row) => all + (row[name] ?? 0), 0);
-/** How a number is to that of the time before, in words. */
 function against(now, before) {
   const by = before ? Math.round(100 * (now - before) / before) : null;
   return by === null ? "none in the time before" : by ? `${Math.abs(by)} % ${by > 0 ? "more" : "less"} than in the time before` : "as many as in the time before";
@@ -91,8 +88,6 @@ function drawActivity(rows, span, rowsBefore, before) {
   return chart(events.map((bar, i) => ({ ...bar, words: `${few(bar.number, "event")}, ${few(sessions[i].number, "session")} begun` })), { label, step: span.step, before: old,
     pick: ({ at: from }) => { if (span.step > 60) go({ view: "analytics", query: { range: "from", from: new Date(from).toISOString(), to: new Date(from + 1000 * span.step).toISOString() } }); } });
 }
-
-// ---- failures that are alike
 
 /** Failures whose first lines differ in numbers, ids and quoted names only, put together; the most often first. */
 function alike(rows) {
@@ -112,8 +107,6 @@ function drawFailures(rows) {
   return el("div", "", el("p", "dim", `${few(sum(groups, "times"), "failure")} of ${few(groups.length, "kind")}, in ${few(new Set(rows.flatMap((row) => row.session_ids.split(","))).size, "session")}`), table);
 }
 
-// ---- tokens and money
-
 async function usageIn({ from, to }) {
   const by = BY[route.query.by] === undefined ? "project" : route.query.by;
   return { by, items: (await asked(`api/query/usage?${query({ by, since: from, until: to })}`)).items };
@@ -130,8 +123,6 @@ function drawUsage({ by, items }, before) {
   return el("div", "", el("p", "row", choice, el("span", "dim", items.length ? by === "tag" ? "a session may have several" : total : "Nothing in that time.")),
     ...(items.length ? [figures(usd ? "costUsd" : "totalTokens", { [by]: [Model.words(by), null, shown], ...MEASURES })(rows)] : []));
 }
-
-// ---- where people hold agents up
 
 function drawHeldUp(rows) {
   const by = (name) => [...Map.groupBy(rows, (row) => row[name])].map(([key, own]) => ({ key: String(key), waits: sum(own, "waits"), minutes: sum(own, "minutes"), longest: Math.max(...own.map((row) => row.longest)) }))

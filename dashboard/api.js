@@ -1,7 +1,6 @@
 /* One way to ask the server. */
 import { fit } from "./dom.js";
 
-/** What is done where the server wants a token, or another: login.js knows. */
 export const access = { lost() {} };
 
 /** What a link to one session has in its fragment: whoever has it may read that session. */
@@ -9,7 +8,6 @@ export const shared = new URLSearchParams(location.hash.split("?")[1]).get("shar
 
 /** The server said no; `message` is its sentence. */
 export class Refused extends Error { constructor(status, detail) { super(fit(detail)); this.status = status; } }
-/** There was no answer. */
 export class Away extends Error {}
 
 export async function fetched(path, { method = "GET", body, headers = shared ? { authorization: `Bearer ${shared}` } : {} } = {}) {

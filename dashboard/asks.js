@@ -11,7 +11,6 @@ import { go, route, schedule } from "./route.js";
 const FRESH = 5000;        // milliseconds after which it is asked again whether somebody waits for an answer
 export const asks = {
   served: new Map(), answered: new Set(), opened: "", isKnown: false, asking: null, last: 0, shown: null, list: [],
-  /** Those that are open, oldest first; the same list while nothing has changed. */
   open() {
     if (this.shown?.cards === state.cards && this.shown.served === this.served && this.shown.answered === this.answered.size) return this.list;
     this.shown = { cards: state.cards, served: this.served, answered: this.answered.size };
@@ -25,11 +24,9 @@ export const asks = {
     if (this.asking === asking) this.served = served;
     return found && served;
   },
-  /** Ask the server soon about asks that it has not told of yet. */
   know(open) { if (open.some(({ askId, kind }) => kind !== "error" && !this.served.has(askId)) && performance.now() - this.last > 1000) this.refresh().then(schedule); },
   /** Whether somebody waits for the answer, and this person may give it. */
   can: (ask) => ask.canAnswer === true && document.body.dataset.role !== "read",
-  /** The row that is looked into shows all of what is asked. */
   drawOpened(row, ask) {
     const place = slot(row, "all"), isOpen = this.opened === ask.askId;
     slot(row, "what").setAttribute("aria-expanded", isOpen);
@@ -66,7 +63,6 @@ export const asks = {
     await this.answer(ask.askId, isDenial ? { decision: "deny", message: said.message } : { decision: "answer", message: words.join("\n"),
       answers: Object.fromEntries(questions.map(({ question }, place) => [question, words[place]])) });
   },
-  /** The keys a, d, r: about the ask that one is at, else the only one. */
   key(name) {
     const row = document.activeElement?.closest("[data-ask]"), open = this.open(), ask = row ? this.find(row.dataset.ask) : open.length === 1 ? open[0] : null;
     if (ask && (name === "toggle" || this.can(ask))) this[name](name === "toggle" ? ask.askId : ask);
@@ -98,8 +94,6 @@ setInterval(async () => {
   schedule();
 }, FRESH);
 
-// ---- told when nobody looks
-
 const told = { ids: new Set(), of: [], timer: null, note: null };
 const isTold = () => { try { return localStorage.getItem("notify") === "yes" && Notification.permission === "granted"; } catch { return false; } };
 /** One notice for all that came within a second; it goes when nothing of what it says is open any more. */
@@ -128,8 +122,6 @@ export async function notify() {
   note(!isGranted ? "This browser does not allow it." : await push("begin") ? "You are told when an agent asks or fails, though this page is closed."
     : "You are told when an agent asks and this page is not in sight.", !isGranted);
 }
-
-// ---- orders
 
 const ORDERS = { __proto__: null, stop: ["Stop", "It ends at its next call, and is told why."], pause: ["Pause", "Its next call waits until it is released."],
   say: ["Say", "The agent reads these words with its next step."] };

@@ -35,10 +35,9 @@ function leaf(name, value, isChanged) {
   return el("div", `leaf${isChanged ? " changed" : ""}`, ...(name === "" ? [] : [el("span", "key", name), ": "]), el("span", kind, shown));
 }
 
-const MOST = 40;              // lines shown before one asks for more
+const MOST = 40;
 export const LONGEST = 5000;  // characters of one line
 
-/** The first of some lines; the rest at a click. */
 function folded(box, lines, add) {
   box.tabIndex = 0;
   add(lines.slice(0, MOST));
@@ -46,7 +45,6 @@ function folded(box, lines, add) {
   const more = button(`Show all ${count(lines.length)} lines`, () => { add(lines.slice(MOST, 20_000)); more.remove(); }, "more");
   return el("div", "", box, more);
 }
-/** Lines with numbers in front. */
 export const linesOf = (lines) => { const box = el("div", "code lines");
   return folded(box, lines, (some) => box.append(...some.flatMap((line) => [numberOf(line), lineOf(line)]))); };
 const signClass = { "+": "add", "-": "del", "@": "hunk" };
@@ -54,7 +52,6 @@ const numberOf = (line) => el("span", `no ${signClass[line.sign] ?? ""} sign`, l
   : `${line.number ?? line.new ?? line.old ?? ""} ${line.sign === " " || !line.sign ? " " : line.sign}`);
 const lineOf = (line) => el("span", signClass[line.sign] ?? "", ...codeOf(upTo(line.text, LONGEST) || " "));
 
-/** What a terminal shows of a text. */
 export const pre = (value, className = "") => printed(el("pre", `code ${className}`), value);
 function printed(box, value) {
   return folded(box, text(value).replace(/\r+\n?/g, "\n").split("\n"),
@@ -68,7 +65,6 @@ const codeBlock = (value, language) => {
 export const block = (heading, ...content) => el("section", "block", ...(heading ? [el("h3", "", heading)] : []), ...content);
 export const prose = (value) => markdown(value, codeBlock);
 const numbered = (value, start = 1) => linesOf(value.replace(/\n$/, "").split("\n").map((line, i) => ({ number: start + i, text: line })));
-/** What there is to see of a call of a tool and its result, as blocks. */
 export function toolBlocks(tool, input, output, error) {
   const known = TOOL_VIEWS[tool]?.(Model.isObject(input) ? input : {}, output, error);
   const blocks = known ?? [...(input === undefined ? [] : [block("Input", valueView(input))]),
@@ -78,7 +74,6 @@ export function toolBlocks(tool, input, output, error) {
     pre(typeof error === "string" ? error : JSON.stringify(error, null, 2), "bad")));
   return blocks;
 }
-/** Text as text, content blocks as their text, all else as a tree. */
 function valueView(value) {
   if (typeof value === "string") return value.includes("\n") || value.length > 120 ? pre(value) : el("p", "prose", value);
   const blocks = Array.isArray(value) && value.every((each) => Model.isObject(each) && typeof each.text === "string");

@@ -7,7 +7,7 @@ import * as Model from "./model.js";
 import { ago, oneLine, text } from "./model.js";
 import { schedule, sessionHash } from "./route.js";
 
-const TOGETHER = 50;       // sessions that are asked for at once
+const TOGETHER = 50;
 const known = new Map(), sought = new Set();
 let asking = null;
 /** What is known of a session; one that no list here has is asked for soon, together with others. */
@@ -33,7 +33,6 @@ export const waitsSince = (card) => `for ${since(card.attention?.since ?? card.u
 /** What a person asked last; a server of an earlier version gives a machine's words for it, too. */
 export const promptOf = (card) => Model.isMachineMade({ prompt: card.lastPrompt }) ? "" : oneLine(card.lastPrompt);
 
-/** What a session is at, or asks, or why it has ended. */
 const doingOf = (card) => Model.stateOf(card) === "asks" ? Model.askLines(card, state.names).map(oneLine).join(" · ")
   : Model.endedBy(card) || Model.step(card) || promptOf(card);
 export function drawRow(row, card) {
@@ -56,7 +55,6 @@ export function drawRow(row, card) {
   fill(row, { since: quiet });
 }
 
-/** An open ask: who, where, what to the letter, since when; and what a person can do about it. */
 export function drawAsk(row, ask, card = cardOf(ask.sessionId)) {
   const what = Model.askText(ask), a = slot(row, "name");
   const agent = ask.agentId ? Model.agentName({ agentId: ask.agentId, type: state.names.get(`${ask.sessionId} ${ask.agentId}`) }) : "";

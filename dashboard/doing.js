@@ -10,7 +10,6 @@ export function note(words, isBad = false) {
   at("notes").append(line);
   setTimeout(() => line.remove(), isBad ? 8000 : 4000);
 }
-/** Do something for a person, and say if it cannot be done. */
 export async function attempt(act, done) {
   try { const result = await act(); if (done) note(done); return result ?? true;
     } catch (error) { if (!(error instanceof Refused && error.status === 401)) note(error.message, true); return null; }
@@ -27,7 +26,6 @@ export async function copy(words) {
   note(done ? "Copied." : "It cannot be copied here.", !done);
 }
 
-/** Ask a person; what they said by field, or null. */
 export function askPerson({ title, words = "", fields = [], yes, isDanger = false }) {
   const dialog = at("ask"), form = dialog.querySelector("form");
   at("ask-title").textContent = title;

@@ -17,7 +17,6 @@ export function fill(element, texts) {
   }
   return element;
 }
-/** A new element: its class, then texts and elements to put into it. */
 export function el(tag, className, ...content) {
   const element = document.createElement(tag);
   if (className) element.className = className;
@@ -62,7 +61,6 @@ export function timeText(time) {
   return Math.abs(clock.now() - when) < 43_200_000 ? hours.format(when) : days.format(when);
 }
 export const since = (time) => ago(clock.now() - millis(time));
-/** The keyboard goes to the next or previous of some links. */
 export function moveAmong(links, by) {
   const from = links.indexOf(document.activeElement);
   links[Math.min(links.length - 1, Math.max(0, from < 0 ? 0 : from + by))]?.focus();
@@ -73,7 +71,6 @@ export function refill(place, key, content) {
   place.dataset.key = key;
   place.replaceChildren(...content());
 }
-/** Mark an element as the current one, or not. */
 export function setCurrent(element, isCurrent, kind = "true") {
   if (isCurrent) element.setAttribute("aria-current", kind); else element.removeAttribute("aria-current");
 }

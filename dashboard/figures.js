@@ -13,7 +13,7 @@ export function figures(measure, columns) {
       if (behind) cell.title = behind(row);
       return cell;
     });
-    const bar = (row) => { const fill = el("i"); fill.style.width = `${100 * (row[measure] ?? 0) / most}%`; return el("td", "bar-cell", el("span", "meter", fill)); };
+    const bar = (row) => { const fill = el("i"); fill.style.width = `${100 * (row[measure] ?? 0) / most}%`; return el("td", "bar-cell", fill); };
     return el("table", "figures", el("thead", "", el("tr", "", head[0], el("th", "bar-cell", el("span", "unseen", `Share of ${measure}`)), ...head.slice(1))),
       el("tbody", "", ...rows.map((row) => { const [first, ...rest] = cells(row); return el("tr", "", first, bar(row), ...rest); })));
   };
@@ -33,7 +33,6 @@ export function chart(bars, { label, step, before = [], format = count, pick }) 
   const ends = [0, 1, 2, 3, 4].map((part) => timeText(bars[0].at + part * (bars.at(-1).at + step * 1000 - bars[0].at) / 4).replace(/:\d\d$/, ""));
   return el("div", "chart-of", tip, el("div", "scale", ...[most, most / 2, 0].map((number) => el("span", "", format(number)))), picture, el("p", "axis", ...ends.map((words) => el("span", "", words))));
 }
-/** The next round number. */
 function topOf(number) {
   const size = 10 ** Math.floor(Math.log10(number));
   return [1, 2, 4, 5, 10].find((by) => by * size >= number) * size;

@@ -11,7 +11,7 @@ import { count, few } from "./model.js";
 import { route, schedule, turn } from "./route.js";
 
 const VIEWS = { __proto__: null, "": "Rows", cards: "Cards", board: "Board", feed: "Feed" };
-const MOST = 100;          // cards of a section that are shown at once
+const MOST = 100;
 const ROOM = [60, 1000];   // live sessions that are asked for at first, so that they are soon there; and at most
 const STATUS_WORDS = { __proto__: null, waiting: "waiting for a person", active: "running" };
 const folded = new Set(kept("folded", []));
@@ -64,7 +64,6 @@ export const home = {
       bar.firstElementChild.textContent = `${hours.format(clock.now() - (minutes.length - 1 - i) * 60_000).slice(0, 5)}: ${few(number, "event")}`;
     });
   },
-  /** The ask that a notice's link leads to. */
   async openAsk(id) {
     folded.delete("asks");
     asks.opened = id;
@@ -111,7 +110,6 @@ export const home = {
     at("feed-none").hidden = lines.length > 0;
     at("feed-none").textContent = state.feed.length ? "Nothing of that kind among the newest events." : "Nothing yet.";
   },
-  /** What home is made of, asked anew. */
   async answers() {
     const { status } = route.query, ended = (limit, ...which) => asked(`api/sessions?${new URLSearchParams([...which.map((one) => ["status", one]), ["limit", limit], ["details", "true"]])}`);
     const [stats, going, bad, well] = await Promise.all([asked("api/query/stats"), asked(`api/query/active?limit=${home.room}`),
@@ -137,7 +135,6 @@ export const home = {
     else if (at("groups").classList.contains("long")) table.move(by);
     else { const links = [...at("groups").querySelectorAll("[data-slot=name]")], from = links.indexOf(document.activeElement); links[Math.min(links.length - 1, Math.max(0, from + by))]?.focus(); }
   },
-  /** What the server says of itself. */
   async hear({ role, webhooks }) {
     if (at("webhooks").hidden = webhooks.status === "off" || !["admin", "control", "read"].includes(role)) return;
     at("webhooks").firstElementChild.textContent = Model.webhooksLine(webhooks);
@@ -215,7 +212,6 @@ at("pause").onclick = () => home.pause();
 at("feed-fresh").onclick = () => { home.pause(false); };
 feedList.scroller.addEventListener("scroll", () => { if (feedList.top < 6) schedule(); }, { passive: true });
 
-/** Who is told of sessions by HTTP, and how that goes. */
 async function showWebhooks() {
   const { items } = await asked("api/webhooks");
   const rows = items.map((webhook) => el("tr", "", ...Model.webhookRow(webhook).map((text) => el("td", "", text)),

@@ -43,7 +43,7 @@ addEventListener("keydown", (event) => {
 
 at("find").onsubmit = (event) => {
   event.preventDefault();
-  event.target.q.blur();      // the keys go through the hits from here
+  event.target.q.blur();
   go({ view: "search", query: { ...(route.view === "search" ? route.query : {}), q: event.target.q.value } });
 };
 at("keys").querySelector("form").onsubmit = (event) => { event.preventDefault(); at("keys").close(); };

@@ -6,7 +6,7 @@ import { millis } from "./model.js";
 import { arrive, forgetViews, hasArrived, route, schedule, views } from "./route.js";
 
 export let state = Model.EMPTY;
-export let server = null;         // what /health said last
+export let server = null;
 
 const CALM = 250;          // milliseconds between two drawings of what streams in: nobody reads faster
 
@@ -26,7 +26,6 @@ export const live = {
   later(ms, act) { clearTimeout(this.timer); this.timer = setTimeout(act, ms); },
   again() { this.failures++; this.later(Math.min(5000, 400 * 1.6 ** this.failures), () => this.connect()); },
 
-  /** Ask how the server is, catch up, and listen on. */
   async connect() {
     clearTimeout(this.timer);
     if (shared) { this.read(); return; }
@@ -92,7 +91,6 @@ export const live = {
     this.say("live", "Live");
     if (hasArrived()) { refresh.soon(); views.session.reconnected(); } else arrive();
   },
-  /** The server answers, but its WebSocket does not: ask again and again instead. */
   blocked() { this.canPoll = true; if (this.failures < 2) { this.again(); return; } this.poll(); },
   async poll() {
     try {

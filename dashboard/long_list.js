@@ -68,7 +68,6 @@ export class LongList {
     else if (bottom > this.top + this.tall) this.to(bottom - this.tall);
     this.draw();
   }
-  /** The keyboard goes to the next or previous row. */
   move(by) {
     const focused = [...this.rows].find(([, row]) => row.contains(document.activeElement))?.[0];
     const from = focused === undefined ? (by > 0 ? Model.rowAt(this.offsets, this.top) - 1 : this.items.length)

@@ -8,7 +8,6 @@ import "./login.js";
 import * as Model from "./model.js";
 import { arrive, drawing, route, schedule, views } from "./route.js";
 
-/** A view whose code is fetched when one first comes to it. */
 const later = (name, load) => ({ take() {}, reconnected() {}, step() {}, move() {}, async arrive() {
   const view = await load();
   if (views[name] === this) views[name] = view;

@@ -2,7 +2,6 @@
 import { asked, fetched, query } from "./api.js";
 
 const KEPT = "push";       // by which the subscription ends; there, the page itself tells of nothing
-/** Whether this browser is told from now on. */
 export async function begin() {
   localStorage.removeItem(KEPT);
   if (!navigator.serviceWorker || !globalThis.PushManager) return false;

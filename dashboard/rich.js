@@ -5,13 +5,10 @@ import { text, upTo } from "./model.js";
 
 const LONGEST = 200_000, SPANS = 20_000, DEEP = 8;      // characters of a text, of a paragraph with marks; levels
 
-// ---- code
-
 const WORDS = "as async await break case class const continue def default elif else except export extends false False finally fn for from func function if import in interface is let new nil None not null or package private public raise return self static struct switch this throw true True try type use var while with yield SELECT FROM WHERE";
 const CODE = new RegExp([`(?<c>(?<!:)//.*|/\\*.*?(?:\\*/|$)|(?<![\\S])(?:#|--)\\s.*|^#.*)`,
   `(?<s>"(?:\\\\.|[^"\\\\])*"|'(?:\\\\.|[^'\\\\])*'|\`[^\`]*\`)`, "(?<n>\\b\\d[\\w.]*)",
   `(?<k>\\b(?:${WORDS.replaceAll(" ", "|")})\\b)`].join("|"), "g");
-/** A line of code, its words in light colours. */
 export function codeOf(line) {
   if (line.length > 1000) return [line];
   return pieces(fit(line), CODE, ({ groups, 0: part }) => el("span", Object.keys(groups).find((name) => groups[name] !== undefined), part));
@@ -56,7 +53,6 @@ function styled(old, codes) {
   }
   return style;
 }
-/** What a terminal would show of a text, as text and spans. */
 export function terminal(value) {
   let style = {};
   return upTo(text(value), 2_000_000).replace(/\r+\n?/g, "\n").split(SGR).flatMap((part, place) => {
@@ -70,9 +66,6 @@ export function terminal(value) {
   });
 }
 
-// ---- Markdown
-
-/** A text in Markdown. */
 export const markdown = (value, code) => el("div", "md", ...blocks(fit(upTo(text(value), LONGEST).replace(/\r+\n?/g, "\n")).split("\n"), code));
 
 const FENCE = /^ {0,3}(`{3,}|~{3,})\s*([\w+#.-]*)/, ITEM = /^( {0,12})([-*+]|\d{1,9}[.)])(?: +|$)/, RULE = /^ {0,3}(?:(?:-\s*){3,}|(?:\*\s*){3,}|(?:_\s*){3,})$/;
@@ -128,7 +121,6 @@ const SPAN = new RegExp(["\\\\(?<plain>[!-/:-@[-`{-~])", "(?<tick>`{1,3})(?!`)(?
   "\\*(?=[^\\s*])(?<i>[^*\\n]{1,300})(?<!\\s)\\*", "(?<![\\w_])_(?=[^\\s_])(?<em>[^_\\n]{1,300})(?<!\\s)_(?!\\w)",
   "!?\\[(?<words>(?:[^\\[\\]\\n]|\\[[^\\[\\]\\n]{0,100}\\]){0,300})\\]\\((?<to>[^()\\s<>]{1,2000}(?:\\([^()\\s<>]{0,200}\\)[^()\\s<>]{0,500})?)(?: \"[^\"\\n]{0,200}\")?\\)",
   "(?<url>\\bhttps?://[^\\s<>\"'`|]{1,2000}[^\\s<>\"'`|.,;:!?)\\]}*])"].join("|"), "g");
-/** What stands within a line, as text and nodes. */
 function spans(value, depth = 0) {
   if (value.length > SPANS || depth > 3) return [value];
   const inner = (tag) => (words) => el(tag, "", ...spans(words, depth + 1));

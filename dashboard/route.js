@@ -9,7 +9,6 @@ export const views = {};
 export let route = Model.routeOf(location.hash);
 let before = null;         // the route that one came from; null: nothing was shown yet
 
-/** Go somewhere; with `replace` the back button does not come here again. */
 export function go(to, { replace = false } = {}) {
   const hash = Model.hashOf(to);
   if (hash === Model.hashOf(route)) return;

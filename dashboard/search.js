@@ -6,7 +6,7 @@ import * as Model from "./model.js";
 import { count, few } from "./model.js";
 import { go, route, sessionHash, turn } from "./route.js";
 
-const ABOUT = 3;           // hits of a session that are shown at once
+const ABOUT = 3;
 export const search = {
   shown: null, items: [], opened: new Set(),
   name: () => "Search",

@@ -91,8 +91,6 @@ form.onsubmit = (event) => { event.preventDefault(); filter(); };
 form.oninput = (event) => { clearTimeout(typing); typing = setTimeout(filter, event.target.matches("select, [type=checkbox]") ? 0 : 200); };
 for (const head of document.querySelectorAll(".cols [data-sort]")) head.onclick = () => turn({ sort: head.dataset.sort });
 
-// ---- views that a person keeps, in this browser
-
 at("save-view").onclick = async () => {
   const said = await askPerson({ title: "Save this view", words: "In this browser, under a name.", yes: "Save", fields: [{ name: "name", label: "Name" }] });
   if (said?.name.trim()) keep([...kept("views", []).filter(({ name }) => name !== said.name.trim()), { name: said.name.trim(), query: route.query }]);

@@ -425,6 +425,32 @@ def try_out(options: SimpleNamespace) -> int:
     return FOUND if result.lost else DONE
 
 
+def ask_lake(options: SimpleNamespace) -> int:
+    """Ask a lake, which many stores seal their events into: with DuckDB, in SQL, or a canned question.
+
+    WHAT is one SELECT over the views of views.sql (`SHOW TABLES` says which there are), or the name of a question of
+    queries.sql, and after it KEY=VALUE of what it takes: --list says which. The lake is as it is now, and is only read.
+    """
+    try:
+        from lake import asking
+    except ImportError as error:
+        raise WrongUse(f"{error}: to ask a lake, pip install 'session-store[ask]'") from None
+    if options.list:
+        print(asking.listed(), end="")
+        return DONE
+    if not (url := options.lake or os.environ.get("SESSIONS_LAKE")):
+        raise WrongUse("There is no lake to ask: name it with --lake or SESSIONS_LAKE, such as s3://bucket/prefix")
+    try:
+        answer = asking.answer(url.rstrip("/"), options.what, options.shard or "", options.rows)
+    except asking.AskFailed as error:
+        say(f"export: {error}")
+        return FOUND
+    print(asking.shown(answer, options.format), end="")
+    if answer.is_cut:
+        say(f"export: these are the first {options.rows:,} rows: --rows says how many")
+    return DONE
+
+
 FAILURES = (
     archive.ArchiveFailed,
     backup.BackupFailed,
@@ -556,6 +582,16 @@ add_command(
     try_out,
     option("--events", "how many", type=click.IntRange(min=1), default=4000, show_default=True, metavar="N"),
     switch("--no-tree", "without a file tree: what a backup alone brings back"),
+)
+add_command(
+    "ask",
+    ask_lake,
+    click.Argument(["what"], metavar="WHAT [KEY=VALUE]...", nargs=-1),
+    option("--lake", "where it is (default: SESSIONS_LAKE)", type=str, metavar="URL"),
+    option("--shard", "only what this store has sealed", type=str, metavar="NAME"),
+    option("--format", "how to say it", type=click.Choice(["table", "json", "csv"]), default="table", metavar="FORMAT"),
+    option("--rows", "at most so many", type=click.IntRange(min=1), default=1000, show_default=True, metavar="N"),
+    switch("--list", "say which questions there are"),
 )
 
 

@@ -6,6 +6,8 @@ Nothing here is imported, started or paid for unless SESSIONS_LAKE is set or a c
     columns.py    what a row of the lake has, and how it is read from a database
     table.py      the tables in the bucket: made, opened, how far each shard is sealed
     sealer.py     one range of cursors of one shard, in one commit
+    forgetting.py sessions hidden, and erased by cursor
+    keeping.py    vacuum, compaction, days that are over
     witness.py    what the bucket says before a store begins
     back.py       a database from the lake
     __main__.py   the child process that seals as long as its server runs

@@ -19,8 +19,10 @@ from typing import Any, NamedTuple
 from deltalake import DeltaTable, QueryBuilder
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
-from export.layout import SESSIONS, Step, unseen
-from lake.table import sealed_cursor
+from export.layout import SESSIONS as FOLDERS
+from export.layout import Step, unseen
+from lake.columns import DELETIONS, DETAILS, SESSIONS
+from lake.table import open_table, sealed_cursor
 from lake.witness import contradiction
 from sessionstore.admin.restore import (
     BESIDE,
@@ -49,6 +51,11 @@ UNSEEN = 1_000_000_000
 than any shard takes while its bucket is away."""
 SHARD = {"shard": "{shard}"}
 """Left to whoever knows it."""
+BESIDE_EVENTS = {
+    "sessions": (SESSIONS, ["shard"]),
+    "details": (DETAILS, ["what", "shard"]),
+    "deletions": (DELETIONS, ["shard"]),
+}
 READING = {"datafusion.execution.target_partitions": "1", "datafusion.execution.batch_size": "1024"}
 
 
@@ -70,9 +77,8 @@ class Origin:
         """Raises NotInLake, and what the bucket or deltalake says."""
         self.url = url
         self.tables = {"events": open_or_say(url)}
-        for name in ("sessions", "details"):
-            if DeltaTable.is_deltatable(f"{url}/{name}"):
-                self.tables[name] = DeltaTable(f"{url}/{name}")
+        for name, (columns, partitions) in BESIDE_EVENTS.items():
+            self.tables[name] = open_table(f"{url}/{name}", columns, partitions)
         self.shard = shard or self.only_shard()
         self.sealed = sealed_cursor(self.tables["events"], self.shard)
         if not self.sealed:
@@ -120,11 +126,13 @@ class Origin:
 
     def open_range(self) -> Range:
         """All of the sessions that have not ended."""
-        return Range((self.value(FIRST_OF_OPEN) or self.sealed + 1) - 1, f"session_id IN ({OPEN})")
+        names = ", ".join(f"'{name}'" for (name,) in self.rows(OPEN) if is_id(name))
+        which = f"session_id IN ({names or 'NULL'})"
+        return Range((self.value(FIRST_OF.format(which=which)) or self.sealed + 1) - 1, which)
 
     def store(self) -> str:
         """What the store calls itself; a new name where the lake does not know."""
-        rows = list(self.rows(STORE)) if "details" in self.tables else []
+        rows = list(self.rows(STORE))
         return str(rows[0][0]) if rows else secrets.token_hex(8)
 
 
@@ -134,23 +142,26 @@ SELECT cursor, type, session_id, user_id, event_id, agent_id, {TIME.format("time
        actor, patch, seq, kind, data
 FROM events WHERE shard = {{shard}} AND cursor > {{after}} AND cursor <= {{upto}} AND ({{which}})
 ORDER BY cursor LIMIT {{most}}"""
-DELETIONS = """
-SELECT session_id, max(cursor) AS cursor FROM events WHERE shard = {shard} AND type = 'session_deleted'
+FORGOTTEN = "SELECT session_id, cursor FROM deletions WHERE shard = {shard}"
+DELETED = f"""
+SELECT session_id, max(cursor) AS cursor FROM (
+  SELECT session_id, cursor FROM events WHERE shard = {{shard}} AND type = 'session_deleted'
+  UNION ALL {FORGOTTEN})
 GROUP BY session_id"""
 FIRST_OF_WHAT_LIVES = f"""
-SELECT min(e.cursor) FROM events e LEFT JOIN ({DELETIONS}) d ON d.session_id = e.session_id
+SELECT min(e.cursor) FROM events e LEFT JOIN ({DELETED}) d ON d.session_id = e.session_id
 WHERE e.shard = {{shard}} AND e.type = 'session_created' AND (d.cursor IS NULL OR e.cursor > d.cursor)"""
 MINUTES = """
 SELECT minute, max(events) FROM details WHERE shard = {shard} AND what = 'minutes' GROUP BY minute"""
 STORE = "SELECT record FROM details WHERE shard = {shard} AND what = 'store' LIMIT 1"
-OPEN = """
-SELECT session_id FROM (
-  SELECT session_id, status, row_number() OVER (PARTITION BY session_id ORDER BY sealed DESC) AS age
-  FROM sessions WHERE shard = {shard})
-WHERE age = 1 AND status IN ('active', 'waiting')"""
-FIRST_OF_OPEN = f"""
-SELECT min(cursor) FROM events
-WHERE shard = {{shard}} AND type = 'session_created' AND session_id IN ({OPEN})"""
+OPEN = f"""
+SELECT s.session_id FROM (
+  SELECT session_id, status, last_cursor, row_number() OVER (PARTITION BY session_id ORDER BY sealed DESC) AS age
+  FROM sessions WHERE shard = {{shard}}) s
+LEFT JOIN ({DELETED}) d ON d.session_id = s.session_id
+WHERE s.age = 1 AND s.status IN ('active', 'waiting') AND (d.cursor IS NULL OR s.last_cursor > d.cursor)"""
+FIRST_OF = """
+SELECT min(cursor) FROM events WHERE shard = {{shard}} AND type = 'session_created' AND {which}"""
 
 
 def open_or_say(url: str) -> DeltaTable:
@@ -179,11 +190,13 @@ class Return(Insertion):
         self.source = source
         self.step = step
         database.execute("CREATE TEMP TABLE gone (session_id TEXT PRIMARY KEY, cursor INTEGER NOT NULL) WITHOUT ROWID")
+        database.execute("CREATE TEMP TABLE forgotten (session_id TEXT NOT NULL, cursor INTEGER PRIMARY KEY)")
         self.gone = lru_cache(10_000)(self.gone_at)
 
     def run(self, wanted: Range) -> Restored:
         self.database.execute("BEGIN IMMEDIATE")
-        self.database.executemany("INSERT INTO gone VALUES (?, ?)", self.source.rows(DELETIONS))
+        self.database.executemany("INSERT INTO gone VALUES (?, ?)", self.source.rows(DELETED))
+        self.database.executemany("INSERT INTO forgotten VALUES (?, ?)", self.source.rows(FORGOTTEN))
         self.database.execute("COMMIT")
         for some in self.source.events(wanted):
             self.database.execute("BEGIN IMMEDIATE")
@@ -198,25 +211,34 @@ class Return(Insertion):
 
     def count_minutes(self) -> None:
         """As the store had them: they count what is deleted, too."""
-        if "details" in self.source.tables:
-            self.database.execute("BEGIN IMMEDIATE")
-            self.database.executemany(COUNT_MINUTE, self.source.rows(MINUTES))
-            self.database.execute("COMMIT")
+        self.database.execute("BEGIN IMMEDIATE")
+        self.database.executemany(COUNT_MINUTE, self.source.rows(MINUTES))
+        self.database.execute("COMMIT")
 
     def gone_at(self, session_id: str) -> int:
         """The cursor by which it was deleted last; 0: it is not."""
         found = self.database.execute("SELECT cursor FROM gone WHERE session_id = ?", (session_id,)).fetchone()
         return int(found[0]) if found else 0
 
+    def named(self, row: tuple[Any, ...]) -> tuple[Any, ...]:
+        """A deletion says nowhere in the lake but in `deletions` whose it is, and there only until that is erased."""
+        cursor, event_type, session_id, *_ = row
+        if event_type != "session_deleted" or session_id != f"forgotten-{cursor}":
+            return row
+        found = self.database.execute("SELECT session_id FROM forgotten WHERE cursor = ?", (cursor,)).fetchone()
+        if found is None:
+            return row
+        return (*row[:2], found[0], *row[3:-1], row[-1].replace(f'"{session_id}"', f'"{found[0]}"'))
+
     def insert_all(self, rows: list[tuple[Any, ...]]) -> None:
         """Many at once, but for those that have to be looked at: what has lost its beginning."""
         waiting: list[tuple[Any, ...]] = []
-        for row in rows:
+        for row in map(self.named, rows):
             cursor, event_type, session_id = row[:3]
             if row[SEQ] is not None and self.gone(session_id) > cursor:
                 self.database.execute("INSERT OR IGNORE INTO lines VALUES (?, '')", (cursor,))
             elif why := fault_of(row):
-                self.odd(f"{SESSIONS}/{session_id}", f"cursor {cursor}: is left out: {why}")
+                self.odd(f"{FOLDERS}/{session_id}", f"cursor {cursor}: is left out: {why}")
             elif session_id in self.live or event_type in BOUNDS:
                 waiting.append(row)
                 (self.live.discard if event_type == "session_deleted" else self.live.add)(session_id)

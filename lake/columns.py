@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any, NamedTuple
 
 from arro3.core import Array, DataType, Field, RecordBatch, Schema
 
+from sessionstore.model.events import UNKNOWN_USER
+
 TEXT, INTEGER, REAL = DataType.utf8(), DataType.int64(), DataType.float64()
 DAY, TIME = DataType.date32(), DataType.timestamp("us", tz="UTC")
-BATCH_ROWS = 1_000
-"""How many are Python objects at the same time."""
+BATCH_ROWS, BATCH_CHARACTERS = 1_000, 1 << 20
+"""How much is Python objects at the same time: beyond either, a batch ends."""
 
 
 class Column(NamedTuple):
@@ -35,18 +38,30 @@ def milliseconds(text: str) -> str:
 DAYS = "CAST(strftime('%s', received_at) AS INTEGER) / 86400"
 ENDS = """
   CASE type WHEN 'session_finalized' THEN '*' WHEN 'agent_completed' THEN data ->> '$.agentId'
-    WHEN 'response' THEN iif(kind = 'assistant_message' OR (kind = 'error' AND data ->> '$.hook_event_name' = 'StopFailure'),
+    WHEN 'response' THEN iif(kind = 'assistant_message'
+                               OR (kind = 'error' AND data ->> '$.hook_event_name' = 'StopFailure'),
                              coalesce(agent_id, ''), NULL) END"""
 """Whose turn is over with it, so that calls without a result will have none: an agent's, the main agent's (empty), or
 everybody's (*)."""
+KEEPING = ("retention", "prune", "moved")
+"""Reasons of a `session_deleted` by which what is sealed stays. By all others, and where none is said, it goes."""
+FORGETS = f"type = 'session_deleted' AND coalesce(data ->> '$.reason', '') NOT IN {KEEPING}"
+
+
+def unnamed(column: str, otherwise: str) -> str:
+    """SQL for what is said instead in the event that has a session forgotten: it stays, and names it no more."""
+    return f"iif({FORGETS}, {otherwise}, {column})"
+
+
+NOBODY = "'forgotten-' || cursor"
 EVENTS = (
     Column("shard", TEXT, ":shard", False),
     Column("day", DAY, DAYS, False),
     Column("cursor", INTEGER, "cursor", False),
     Column("type", TEXT, "type", False),
-    Column("session_id", TEXT, "session_id", False),
-    Column("user_id", TEXT, "user_id", False),
-    Column("event_id", TEXT, "event_id", False),
+    Column("session_id", TEXT, unnamed("session_id", NOBODY), False),
+    Column("user_id", TEXT, unnamed("user_id", f"'{UNKNOWN_USER}'"), False),
+    Column("event_id", TEXT, unnamed("event_id", NOBODY), False),
     Column("agent_id", TEXT, "agent_id"),
     Column("timestamp", TIME, milliseconds("timestamp"), False),
     Column("received_at", TIME, milliseconds("received_at"), False),
@@ -75,10 +90,15 @@ EVENTS = (
     ),
     Column("ends", TEXT, ENDS),
     Column("bytes", INTEGER, "length(data)", False),
-    Column("data", TEXT, "data", False),
+    Column(
+        "data",
+        TEXT,
+        unnamed("data", f"json_object('sessionId', {NOBODY}, 'reason', 'person', 'by', data -> '$.by')"),
+        False,
+    ),
 )
-"""Of the table `events`: those of the database, and what questions ask of `data` most: no engine parses JSON for it, nor
-has the rules of schema.sql a second time."""
+"""Of the table `events`: those of the database, and what questions ask of `data` most, so that no engine parses JSON
+for it, nor has the rules of schema.sql a second time."""
 
 SESSIONS = (
     Column("shard", TEXT, ":shard", False),
@@ -119,10 +139,10 @@ DETAILS = (
     Column("minute", TEXT, "NULL"),
     Column("events", INTEGER, "NULL"),
 )
-"""Of the table `details`: rows of several kinds, told apart by `what`, each with some of the columns, so that a seal has
-one commit more and not five. Of `goals`, `agents` and `costs` a seal that found those of a session changed has all of
-them, and the rows with the highest `sealed` of their session count; of `usage` (session, request) and of `minutes` each
-row by itself. `store` is what the store calls itself, told once: who makes its database again is that store."""
+"""Of the table `details`: rows of several kinds, told apart by `what`, each with some of the columns, so that a seal
+has one commit more and not five. Of `goals`, `agents` and `costs` a seal that found those of a session changed has all
+of them, and the rows with the highest `sealed` of their session count; of `usage` (session, request) and of `minutes`
+each row by itself. `store` is what the store calls itself, told once: whose database is made again is that store. They are sealed because what makes them of events is long: the triggers of schema.sql."""
 
 CHANGED = "SELECT session_id FROM main.events WHERE cursor > :sealed AND cursor <= :upto AND seq IS NULL"
 REPORTED = "SELECT r.request_key FROM main.reports r WHERE r.cursor > :sealed AND r.cursor <= :upto"
@@ -136,48 +156,65 @@ class Kind(NamedTuple):
     rest: str
 
 
+OF_CHANGED = f"session_id IN ({CHANGED} AND type <> 'usage_reported')"
+OF_CHARGED = f"session_id IN (SELECT u.session_id FROM main.usage u WHERE u.request_key IN ({REPORTED}))"
+
+
+def same(names: str, **others: str) -> dict[str, str]:
+    """Columns that are called alike there and here, and others."""
+    return {name: name for name in names.split()} | others
+
+
 KINDS = (
     Kind(
         "goals",
-        {name: name for name in ("session_id", "goal_id", "position", "status", "record")}
-        | {"description": "record ->> '$.description'", "priority": "record ->> '$.priority'"}
-        | {"completed_at": "record ->> '$.completedAt'"},
-        f"FROM main.goals WHERE session_id IN ({CHANGED} AND type <> 'usage_reported')",
+        same(
+            "session_id goal_id position status record",
+            description="record ->> '$.description'",
+            priority="record ->> '$.priority'",
+            completed_at="record ->> '$.completedAt'",
+        ),
+        f"FROM main.goals WHERE {OF_CHANGED}",
     ),
     Kind(
         "agents",
-        {name: name for name in ("session_id", "agent_id", "position", "record")}
-        | {name: name for name in ("parent_agent_id", "type", "task", "spawned_at", "completed_at", "duration_s")}
-        | {"subsession": "subsession", "result": "result"}
-        | {
-            "status": "(SELECT a.status FROM main.agents a WHERE (a.session_id, a.agent_id) = (g.session_id, g.agent_id))"
-        },
-        f"FROM agents g WHERE session_id IN ({CHANGED} AND type <> 'usage_reported')",
+        same(
+            "session_id agent_id parent_agent_id position type task spawned_at completed_at duration_s subsession"
+            " result record",
+            status="(SELECT a.status FROM main.agents a WHERE a.session_id = v.session_id AND a.agent_id = v.agent_id)",
+        ),
+        f"FROM agents v WHERE {OF_CHANGED}",
     ),
     Kind(
         "costs",
-        {name: name for name in ("session_id", "family", "cost_from", "requests", "unpriced", "input_tokens")}
-        | {name: name for name in ("output_tokens", "cache_read_tokens")}
-        | {"agent_id": "nullif(agent_id, '')", "model": "nullif(model, '')"}
-        | {"at": "strftime('%Y-%m-%dT%H:%M:00.000Z', quarter * 900, 'unixepoch')"}
-        | {"cache_write_tokens": "cache_write_tokens + cache_write_1h_tokens"}
-        | {"cost_usd": "iif(cost_from = 'unpriced', NULL, cost_usd)"},
-        f"FROM main.usage_counted WHERE session_id IN (SELECT session_id FROM main.usage WHERE request_key IN ({REPORTED}))",
+        same(
+            "session_id family cost_from requests unpriced input_tokens output_tokens cache_read_tokens",
+            agent_id="nullif(agent_id, '')",
+            model="nullif(model, '')",
+            at="strftime('%Y-%m-%dT%H:%M:00.000Z', quarter * 900, 'unixepoch')",
+            cache_write_tokens="cache_write_tokens + cache_write_1h_tokens",
+            cost_usd="iif(cost_from = 'unpriced', NULL, cost_usd)",
+        ),
+        f"FROM main.usage_counted WHERE {OF_CHARGED}",
     ),
     Kind(
         "usage",
-        {name: name for name in ("session_id", "request_key", "family", "is_copy", "cursor", "at", "agent_id", "model")}
-        | {name: name for name in ("prompt_id", "provider", "source", "cost_usd", "cost_from", "input_tokens")}
-        | {name: name for name in ("output_tokens", "cache_read_tokens", "cache_write_tokens", "cache_write_1h_tokens")}
-        | {"reasoning_tokens": "reasoning_tokens", "total_tokens": "total_tokens"},
+        same(
+            "session_id request_key family is_copy cursor at agent_id prompt_id provider model source cost_usd"
+            " cost_from input_tokens output_tokens cache_read_tokens cache_write_tokens cache_write_1h_tokens"
+            " reasoning_tokens total_tokens",
+        ),
         f"FROM main.usage WHERE request_key IN ({REPORTED})",
     ),
     Kind("store", {"record": "store"}, "FROM main.lake WHERE :sealed = 0"),
     Kind(
         "minutes",
-        {"minute": "minute", "events": "events"},
-        """FROM main.minutes WHERE minute >= (
-             SELECT substr(min(received_at), 1, 16) FROM main.events WHERE cursor >= :sealed AND cursor <= :upto)""",
+        same("minute events"),
+        """FROM main.minutes WHERE minute >= min(
+             coalesce((SELECT substr(received_at, 1, 16) FROM main.events
+                       WHERE cursor <= :sealed ORDER BY cursor DESC LIMIT 1), ''),
+             coalesce((SELECT substr(min(received_at), 1, 16) FROM main.events
+                       WHERE cursor > :sealed AND cursor <= :upto), '9'))""",
     ),
 )
 """What of it is new in a range of cursors. What had counted in a deleted session, and another has copied, counts in the
@@ -186,18 +223,11 @@ lake once that one tells of it again: no event says that it does."""
 
 def details() -> str:
     """The query of all kinds."""
-    return "\nUNION ALL\n".join(
-        select(
-            [
-                column._replace(
-                    sql=f"'{kind.what}'" if column.name == "what" else kind.columns.get(column.name, column.sql)
-                )
-                for column in DETAILS
-            ],
-            kind.rest,
-        )
-        for kind in KINDS
-    )
+    return "\nUNION ALL\n".join(select([of_kind(column, kind) for column in DETAILS], kind.rest) for kind in KINDS)
+
+
+def of_kind(column: Column, kind: Kind) -> Column:
+    return column._replace(sql=f"'{kind.what}'" if column.name == "what" else kind.columns.get(column.name, column.sql))
 
 
 DELETIONS = (
@@ -205,7 +235,8 @@ DELETIONS = (
     Column("session_id", TEXT, "session_id", False),
     Column("cursor", INTEGER, "cursor", False),
 )
-"""Of the table `deletions`: of the session in that shard, what stands before that cursor is not to be seen."""
+"""Of the table `deletions`: of the session in that shard, what stands before that cursor is not to be seen. A row goes
+once nothing that it means is in the tables any more."""
 
 
 def schema_of(columns: Sequence[Column]) -> Schema:
@@ -232,6 +263,16 @@ def array_of(values: Sequence[Any], column: Column) -> Array:
 def batches(rows: sqlite3.Cursor, columns: Sequence[Column]) -> Iterator[RecordBatch]:
     """The rows of a query that `select` has made, a bounded number at a time."""
     schema = schema_of(columns)
-    while some := rows.fetchmany(BATCH_ROWS):
+    while some := list(bounded(rows)):
         arrays = [array_of(values, column) for values, column in zip(zip(*some, strict=True), columns, strict=True)]
         yield RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def bounded(rows: sqlite3.Cursor) -> Iterator[tuple[Any, ...]]:
+    """The next ones, by their number and by the last column, which is the longest where it is a text."""
+    characters = 0
+    for row in islice(rows, BATCH_ROWS):
+        yield row
+        characters += len(row[-1]) if isinstance(row[-1], str) else 0
+        if characters >= BATCH_CHARACTERS:
+            return

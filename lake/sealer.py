@@ -1,6 +1,6 @@
 """Seals one range of cursors of one shard: what has come since the last seal, in one commit, exactly once.
 
-It keeps no state of its own. Where the next range begins is read from the table itself, so that a sealer that was
+It keeps no state that counts. Where the next range begins is read from the table itself, so that a sealer that was
 killed anywhere, or whose answer was lost, goes on where the table says.
 """
 
@@ -10,20 +10,19 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+from deltalake import DeltaTable
+
 from export.layout import open_reader, snapshot
-from lake.columns import DELETIONS, DETAILS, EVENTS, SESSIONS, batches, details, select
-from lake.table import append, open_table, sealed_cursor
+from lake.columns import DAYS, DETAILS, EVENTS, SESSIONS, batches, details, select
+from lake.forgetting import hide
+from lake.table import Displaced, append, open_table, sealed_by
 from sessionstore import ROOT
+from sessionstore.store.shard import kept_shard
 
-MAX_EVENTS = 100_000
-MAX_BYTES = 64 << 20
-"""Of a range: what a seal holds at most."""
-
-RANGE = """
-SELECT max(cursor) FROM (
-  SELECT cursor, sum(length(data)) OVER (ORDER BY cursor) AS bytes, row_number() OVER (ORDER BY cursor) AS number
-  FROM (SELECT cursor, data FROM events WHERE cursor > :sealed ORDER BY cursor LIMIT :events))
-WHERE bytes <= :bytes OR number = 1"""
+MAX_EVENTS, MAX_BYTES, MAX_DAYS = 50_000, 32 << 20, 32
+"""Of a commit, which holds its text twice in memory, long texts (LONG) four times, and a file for each day."""
+LONG = 4096
+UNSEALED = f"SELECT cursor, length(data), {DAYS} FROM events WHERE cursor > ? ORDER BY cursor LIMIT ?"
 NEW_EVENTS = select(
     EVENTS,
     """FROM main.events e WHERE cursor > :sealed AND cursor <= :upto
@@ -31,7 +30,10 @@ NEW_EVENTS = select(
        ORDER BY session_id, cursor""",
 )
 NEW_DETAILS = details()
-CHANGED_SESSIONS = select(SESSIONS, "FROM sessions WHERE last_cursor > :sealed ORDER BY session_id")
+CHANGED_SESSIONS = select(
+    SESSIONS, "FROM sessions WHERE last_cursor > :sealed AND last_cursor <= :upto ORDER BY session_id"
+)
+"""One that has moved on since is in the range that has its newest event."""
 
 
 def open_store(path: Path) -> sqlite3.Connection:
@@ -43,25 +45,73 @@ def open_store(path: Path) -> sqlite3.Connection:
     return database
 
 
-def seal(path: Path, url: str, shard: str) -> int | None:
-    """One range, the oldest that is not sealed; the cursor up to which it goes, or None where everything is sealed.
+class Sealer:
+    """Seals the events of the database at `path` as `shard` of the lake at `url`. Whatever goes wrong, call it again."""
 
-    Raises sqlite3.Error, OSError, and what deltalake says of the bucket.
-    """
-    events = open_table(f"{url}/events", EVENTS, ["day", "shard"])
-    sealed = sealed_cursor(events, shard)
-    with closing(open_store(path)) as database, snapshot(database):
-        limits = {"sealed": sealed, "events": MAX_EVENTS, "bytes": MAX_BYTES}
-        ((upto,),) = database.execute(RANGE, limits).fetchall()
-        if upto is None:
-            return None
-        values = {"sealed": sealed, "upto": upto, "shard": shard}
-        sessions = open_table(f"{url}/sessions", SESSIONS, ["shard"])
-        if sealed_cursor(sessions, shard) < upto:
-            append(sessions, batches(database.execute(CHANGED_SESSIONS, values), SESSIONS), SESSIONS, shard, upto)
-        lists = open_table(f"{url}/details", DETAILS, ["what", "shard"])
-        if sealed_cursor(lists, shard) < upto:
-            append(lists, batches(database.execute(NEW_DETAILS, values), DETAILS), DETAILS, shard, upto)
-        open_table(f"{url}/deletions", DELETIONS, ["shard"])
-        append(events, batches(database.execute(NEW_EVENTS, values), EVENTS), EVENTS, shard, upto)
-    return int(upto)
+    def __init__(self, path: Path, url: str, shard: str) -> None:
+        self.path, self.url, self.shard = path, url, shard
+        with closing(open_reader(path)) as database:
+            kept = kept_shard(database)
+        self.store = kept.store if kept else ""
+        self.known: set[int] = set()
+        """Where the table may say that this shard is sealed up to, if nobody else seals it; empty: anywhere."""
+
+    def sealed(self) -> int:
+        """Up to which cursor. Raises Displaced, and what deltalake says of the bucket."""
+        return self.checked(self.open_events())
+
+    def open_events(self) -> DeltaTable:
+        return open_table(f"{self.url}/events", EVENTS, ["day", "shard"])
+
+    def checked(self, events: DeltaTable) -> int:
+        sealed = sealed_by(events, self.shard, self.store)
+        if self.known and sealed not in self.known:
+            raise Displaced(
+                f"A copy of this store seals as {self.shard!r} too: the lake is at cursor {sealed}, and this one has "
+                f"sealed up to {max(self.known)}"
+            )
+        self.known = {sealed}
+        return sealed
+
+    def seal(self) -> int | None:
+        """The oldest range that is not sealed; the cursor up to which it goes, or None where everything is sealed.
+
+        Raises Displaced, sqlite3.Error, OSError, and what deltalake says of the bucket.
+        """
+        events = self.open_events()
+        sealed = self.checked(events)
+        with closing(open_store(self.path)) as database, snapshot(database):
+            if (upto := end_of_range(database, sealed)) is None:
+                return None
+            self.known.add(upto)
+            values = {"sealed": sealed, "upto": upto, "shard": self.shard}
+            hide(database, self.url, values)
+            sessions = open_table(f"{self.url}/sessions", SESSIONS, ["shard"])
+            if sealed_by(sessions, self.shard, self.store) < upto:
+                rows = batches(database.execute(CHANGED_SESSIONS, values), SESSIONS)
+                append(sessions, rows, SESSIONS, self.shard, upto, self.store)
+            lists = open_table(f"{self.url}/details", DETAILS, ["what", "shard"])
+            if sealed_by(lists, self.shard, self.store) < upto:
+                rows = batches(database.execute(NEW_DETAILS, values), DETAILS)
+                append(lists, rows, DETAILS, self.shard, upto, self.store)
+            rows = batches(database.execute(NEW_EVENTS, values), EVENTS)
+            append(events, rows, EVENTS, self.shard, upto, self.store)
+        self.known = {upto}
+        return upto
+
+
+def seal(path: Path, url: str, shard: str) -> int | None:
+    """One range, by nobody who seals again."""
+    return Sealer(path, url, shard).seal()
+
+
+def end_of_range(database: sqlite3.Connection, sealed: int) -> int | None:
+    """The last cursor that goes into the next commit; None where everything is sealed."""
+    upto, characters, days = None, 0, set()
+    for cursor, length, day in database.execute(UNSEALED, (sealed, MAX_EVENTS)):
+        characters += length * (2 if length > LONG else 1)
+        days.add(day)
+        if upto is not None and (characters > MAX_BYTES or len(days) > MAX_DAYS):
+            break
+        upto = cursor
+    return upto

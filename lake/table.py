@@ -29,7 +29,7 @@ COMMIT_TRIES = 15
 """How often a commit is tried anew because another shard's came first."""
 CONFIGURATION = {
     # No text of an event stands in the log, which outlives the files.
-    "delta.dataSkippingStatsColumns": "cursor,session_id,received_at",
+    "delta.dataSkippingStatsColumns": "cursor,session_id,received_at,sealed",
     "delta.logRetentionDuration": "interval 1 days",
     "delta.deletedFileRetentionDuration": "interval 1 days",
     "delta.checkpointInterval": "50",
@@ -38,7 +38,10 @@ WRITING = WriterProperties(
     compression="ZSTD",
     compression_level=3,
     max_row_group_size=ROW_GROUP,
-    column_properties={"session_id": ColumnProperties(bloom_filter_properties=BloomFilterProperties(True))},
+    column_properties={
+        "session_id": ColumnProperties(bloom_filter_properties=BloomFilterProperties(True, ndv=ROW_GROUP // 16)),
+        **dict.fromkeys(("event_id", "data"), ColumnProperties(dictionary_enabled=False)),  # hardly any is there twice
+    },
 )
 
 
@@ -53,18 +56,41 @@ def open_table(url: str, columns: Sequence[Column], partitions: Sequence[str]) -
         return DeltaTable(url)
 
 
+class Displaced(Exception):
+    """Another store seals under this one's name: only one of them may. The message says what to do."""
+
+
 def sealed_cursor(table: DeltaTable, shard: str) -> int:
     """Up to where the shard's events are in it; 0 where none are."""
     return table.transaction_version(shard) or 0
 
 
-def append(table: DeltaTable, rows: Iterator[RecordBatch], columns: Sequence[Column], shard: str, cursor: int) -> None:
-    """One commit, which also says that the shard is sealed up to the cursor.
+def sealed_by(table: DeltaTable, shard: str, store: str) -> int:
+    """The same, for the store that seals them. Raises Displaced where the last commit is not this one's."""
+    sealed = sealed_cursor(table, shard)
+    if store and sealed and table.transaction_version(signature(shard, store)) != sealed:
+        raise Displaced(
+            f"Another store seals as {shard!r}: the lake has its events up to cursor {sealed}. Give this one a "
+            "SESSIONS_SHARD of its own"
+        )
+    return sealed
+
+
+def signature(shard: str, store: str) -> str:
+    """What a store signs its commits with: no shard has a space in its name."""
+    return f"{shard} {store}"
+
+
+def append(
+    table: DeltaTable, rows: Iterator[RecordBatch], columns: Sequence[Column], shard: str, cursor: int, store: str = ""
+) -> None:
+    """One commit, which also says that the shard is sealed up to the cursor, and by which store.
 
     Raises deltalake's CommitFailedError where another commit of the same shard has come since `table` was opened:
     that may also be this one, if its answer was lost. So open it again, and read the cursor.
     """
     schema = schema_of(columns)
+    signed = [Transaction(signature(shard, store), cursor)] if store else []
     write_deltalake(
         table,
         RecordBatchReader.from_batches(schema, rows),
@@ -73,6 +99,6 @@ def append(table: DeltaTable, rows: Iterator[RecordBatch], columns: Sequence[Col
         target_file_size=FILE_BYTES,
         writer_properties=WRITING,
         commit_properties=CommitProperties(
-            app_transactions=[Transaction(shard, cursor)], max_commit_retries=COMMIT_TRIES
+            app_transactions=[Transaction(shard, cursor), *signed], max_commit_retries=COMMIT_TRIES
         ),
     )

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import sqlite3
 import time
+from typing import TYPE_CHECKING
 
 from sessionstore.histogram import Histogram
 from sessionstore.model.events import Event, event_ids
@@ -31,6 +32,9 @@ from sessionstore.upkeep.push import Push
 from sessionstore.upkeep.retention import Retention
 from sessionstore.upkeep.tree import Mirror
 from sessionstore.upkeep.webhooks import Webhooks
+
+if TYPE_CHECKING:
+    from sessionstore.upkeep.fleet import Fleet
 
 logger = logging.getLogger(__name__)
 
@@ -73,6 +77,7 @@ class Store:
         self.budgets = BudgetWatch(settings.budgets, self.reader, self.writer, self.outbox.is_reachable)
         self.breaker = Breaker(settings.rules, self.reader, self.writer, self.outbox.is_reachable)
         self.archives = Archives(settings.database)
+        self.fleet = fleet_of(settings)
         self.finding: Fault | None = None
         """Why the database is not served; nothing of it is open then, so that it stays as it was found."""
         self.loop_lag = Histogram()
@@ -192,7 +197,16 @@ class Store:
         return found | {name: "fail" if is_so else found.get(name, "pass") for name, is_so in failures.items()}
 
     def database_bytes(self) -> int:
-        return size_of(self.settings.database) + size_of(self.writer.log_path)
+        return size_of(self.settings.database) + size_of(self.writer.log.path)
 
     def uptime(self) -> float:
         return time.monotonic() - self.started_at
+
+
+def fleet_of(settings: Settings) -> Fleet | None:
+    """Whoever shows no other appliances does without the code for it."""
+    if not settings.fleet:
+        return None
+    from sessionstore.upkeep.fleet import Fleet
+
+    return Fleet(settings.fleet)

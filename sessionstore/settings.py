@@ -254,6 +254,13 @@ def user_roles(text: str) -> tuple[tuple[str, str], ...]:
     raise ValueError("must be such as alice=admin,oncall=control,*=read; the roles are admin, control and read")
 
 
+def fleet(text: str) -> tuple[Any, ...]:
+    """Whoever has none does without the code for one."""
+    from sessionstore.shards import shards
+
+    return shards(text)
+
+
 def items(text: str) -> list[str]:
     return [item.strip() for item in text.split(",") if item.strip()]
 
@@ -358,6 +365,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         "is told, by webhook or messenger, of sessions that wait, fail or are lost")] = ()
     public_url: Annotated[str | None, Setting("SESSIONS_PUBLIC_URL", url, "Where people find the dashboard, for links "
         "in what webhooks tell")] = None
+    fleet: Annotated[tuple[Any, ...], Setting("SESSIONS_FLEET", fleet, "File, TOML, of other appliances: their names, "
+        "URLs and files of tokens. /fleet shows them together")] = ()
     lake: Annotated[str | None, Setting("SESSIONS_LAKE", lake_url, "Where the lake is that every event is sealed into: "
         "s3://BUCKET/PREFIX, gs://, az:// or file://; credentials come from the usual environment or role")] = None
     shard: Annotated[str | None, Setting("SESSIONS_SHARD", shard_name, "This store's name in the lake; made once, if "

@@ -227,6 +227,7 @@ READERS_READ = (
     "GET /api/query/recent",
     "GET /api/query/active",
     "GET /api/query/stats",
+    "GET /api/query/summary",
     "GET /api/query/usage",
     "GET /api/budgets",
     "GET /api/sessions/{session_id}/usage",

@@ -643,6 +643,7 @@ ALLOWED = (
     ("owner.py", 'os.open(folder / ".lock", '),
     ("webhook_targets.py", ".read_text()"),  # the file of webhooks, and that of a secret
     ("budget_rules.py", "path.read_text()"),  # the file of budgets
+    ("shards.py", "open(self.token_file, "),  # a token
     ("settings.py", "own_prices(path_of(text).read_text())"),
     ("positions.py", "self.path.read_bytes()"),  # a file beside the database
     ("positions.py", "open(part, "),

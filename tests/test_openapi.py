@@ -97,6 +97,7 @@ POST /api/checkpoints/{thread}/prune 200 400 404 413 415 422
 GET /api/query/recent 200 422
 GET /api/query/active 200
 GET /api/query/stats 200
+GET /api/query/summary 200
 GET /api/query/usage 200 422
 GET /api/budgets 200
 GET /api/sessions/{session_id}/usage 200 404

@@ -60,6 +60,7 @@ DEFAULTS: dict[str, tuple[str, object]] = {
     "SESSIONS_MATERIAL_DAYS": ("material_days", 30),
     "SESSIONS_WEBHOOKS": ("webhooks", ()),
     "SESSIONS_PUBLIC_URL": ("public_url", None),
+    "SESSIONS_FLEET": ("fleet", ()),
     "SESSIONS_LAKE": ("lake", None),
     "SESSIONS_SHARD": ("shard", None),
     "SESSIONS_LAKE_EVERY": ("lake_every", 300.0),
@@ -224,6 +225,7 @@ BAD = [
     ("SESSIONS_REDACT_TRANSCRIPTS", "yes"),
     ("SESSIONS_MAX_MATERIAL", "1G,"),
     ("SESSIONS_WEBHOOKS", "/nowhere/webhooks.json"),
+    ("SESSIONS_FLEET", "/nowhere/fleet.toml"),
     ("SESSIONS_PUBLIC_URL", "sessions.example.com"),
     ("SESSIONS_PUBLIC_URL", "https://me:secret@example.com"),
     *(

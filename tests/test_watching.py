@@ -295,6 +295,7 @@ SYNTHETIC: dict[str, Metrics] = {
     "InodesLow": {"sessionstore_disk_free_inodes": 9, "sessionstore_disk_total_inodes": 100},
     "VerifyDiffers": {"sessionstore_verify_differences": 1, "sessionstore_verify_failing": 0},
     "VerifyOld": {"sessionstore_verify_last_timestamp_seconds": -48 * 3600},
+    "FleetSilent": {"sessionstore_fleet_silent_shards": 9},
     "LogLost": {'sessionstore_log_lost_total{reason="full"}': 3},
     "DescriptorsShort": {'process_open_fds{job="session-store"}': 90, 'process_max_fds{job="session-store"}': 100},
 }
@@ -401,7 +402,11 @@ def test_every_metric_that_alerts_and_dashboard_name_is_there(faults: dict[str, 
     served = {series.partition("{")[0] for fault in faults.values() for series in fault.after}
     named = set(NAME.findall(" ".join([*(rule["expr"] for rule in rules()), *queries_of_dashboard()])))
     assert len(named) > 40
-    assert named - served <= {"sessionstore_events_rejected_total", "sessionstore_export_errors_total"}
+    assert named - served <= {
+        "sessionstore_events_rejected_total",
+        "sessionstore_export_errors_total",
+        "sessionstore_fleet_silent_shards",
+    }
 
 
 def test_the_dashboard_asks_what_prometheus_understands(promtool: str, tmp_path: Path) -> None:

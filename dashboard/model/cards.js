@@ -53,7 +53,6 @@ const stepOf = (data) => ({ type: data.type, tool: data.tool ?? null, text: oneL
 /* What a session waits for: one question or several, the oldest first, and of each who asked. It merely sits at its
    prompt where the reason is `input`. The server has the last word on what is open. */
 
-/** The questions that are open, as the metadata has them. */
 export const asksOf = ({ attention }) => !attention || attention.reason === "input" ? []
   : [attention, ...(Array.isArray(attention.others) ? attention.others.filter(isObject) : [])];
 function waitingFor(card, asked) {
@@ -102,7 +101,6 @@ export function loaded(state, { cards, stats }) {
   return { ...state, cards: known, stats, stale: newer.length > 0 };
 }
 export const webhooksLine = ({ status, pending }) => `Webhooks: ${status}${pending ? `, ${pending} waiting` : ""}`;
-/** What a webhook's row says, but for its state. */
 export function webhookRow({ name, place, on, rules, delivered, pending, held, lastDelivery }) {
   const quiet = rules.noProgressMinutes && `quiet for ${rules.noProgressMinutes} min`;
   const same = rules.sameCallTimes && `same call ${rules.sameCallTimes} times`;
@@ -114,12 +112,9 @@ export const title = (waiting, name) => `${waiting ? `(${waiting}) ` : ""}${name
 /** What a person knows a session by, the same everywhere: its title, else the project and the user, else its id. */
 export const nameOf = (card) => oneLine(first(card, "title", "session_title", "name"))
   || (project(card) ? [project(card), card.userId === "unknown" ? "" : oneLine(card.userId)].filter(Boolean).join(" · ") : shortId(card.sessionId));
-/** The id beside the name, small; nothing where it is the name. */
 export const idOf = (card) => nameOf(card) === shortId(card.sessionId) ? "" : shortId(card.sessionId);
-/** Where it runs, of what is known of that. */
 export const branchOf = (card) => oneLine(card.where?.branch);
 export const hostOf = ({ where }) => oneLine(first(where, "container")).slice(0, 12) || oneLine(first(where, "host"));
-/** How a session that waits does so: what it asks, or that it sits at its prompt. */
 const WAITS = { __proto__: null, permission: "asks permission", question: "asks a question", plan: "asks about a plan", input: "waits for input" };
 export function statusWords(card) {
   if (card.status !== "waiting") return card.status;
@@ -135,7 +130,6 @@ export function askLines(card, names = NAMES) {
     return agentId ? `${agentName({ agentId, type: names.get(`${card.sessionId} ${agentId}`) })}: ${what}` : what;
   });
 }
-/** Why a session has failed or was cancelled, as far as its card says. */
 export const endedBy = (card) => ["failed", "cancelled"].includes(card.status) ? endText(isObject(card.end) ? card.end : card) : "";
 /** The folder of the repository, also where one works in a worktree of it. */
 export function project(card) {

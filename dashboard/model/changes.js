@@ -18,7 +18,6 @@ export function workOf(rows) {
     pulls: found("pull", /\b(?:gh|glab|git)\b/, /(https:\/\/\S{1,200}\/(?:pull|merge_requests)\/\d+)/g),
   };
 }
-/** What a run of tests says of itself at its end, as most do. */
 export function verdictOf(events) {
   const lines = events ? [...outputOf({ events }).split("\n"), text(events.at(-1).data.error)].flatMap((line) => line.split("\n")) : [];
   return oneLine(lines.findLast((line) => /\d+ (?:passed|failed|tests?|passing|failing|errors?)\b|^(?:ok|FAIL)\b|test result/i.test(line)) ?? "").replace(/^=+|=+$/g, "").trim();

@@ -47,8 +47,6 @@ export function changes(before, after, path = "", found = []) {
   return found;
 }
 
-// ---- JSON as text: numbers stay as they are, to the letter
-
 /** The texts of the items of a JSON array's text. */
 export function itemsOf(json) {
   const items = [];
@@ -63,12 +61,10 @@ export function itemsOf(json) {
   }
   return items;
 }
-/** The text of one member of a JSON object's text. */
 export function memberOf(json, name) {
   const member = itemsOf(json).find((item) => item.startsWith(`${JSON.stringify(name)}:`));
   return member === undefined ? undefined : member.slice(JSON.stringify(name).length + 1);
 }
-/** JSON text as people like to read it: an indent of two. */
 export function pretty(json) {
   let out = "", depth = 0;
   const line = () => "\n" + "  ".repeat(depth);

@@ -18,7 +18,6 @@ export function words(type) {
   const spaced = oneLine(type).replace(/[_-]+/g, " ").trim();
   return spaced.charAt(0).toUpperCase() + spaced.slice(1);
 }
-/** mcp__server__tool as "server: tool". */
 export const toolName = (tool) => oneLine(tool).startsWith("mcp__") ? oneLine(tool).slice(5).split("__").join(": ") : oneLine(tool) || "Tool";
 
 /** What tells a person most about some input: its command, path, pattern …, else its first text. */
@@ -40,14 +39,12 @@ export function toolGist(tool, input) {
   return gist(input);
 }
 
-/** Text of content blocks, a message, or anything. */
 export function contentText(value) {
   if (typeof value === "string") return value;
   if (Array.isArray(value)) return value.map((block) => typeof block === "string" ? block : text(block?.text)).filter(Boolean).join("\n");
   return isObject(value) ? contentText(value.content) || text(value.text) : "";
 }
 
-/** What Claude Code says of a call that a person would not have, or has broken off. */
 export const isUnwanted = (said) => begins(said.replace(/’/g, "'"), vocabulary.notWanted);
 const begins = (said, words) => words.some((word) => said.trimStart().startsWith(word));
 /** Whether a person said no to a call, or broke it off: that is no failure. */
@@ -77,13 +74,11 @@ export function errorLine({ data }) {
 export const isMachineMade = (data) => data.machineMade === true
   || begins(first(data, ...PROMPTS), vocabulary.machineMade);
 export const PROMPTS = ["prompt", "text", "content", "message"];
-/** What such a prompt says: its summary, or the command, or all of it, without the tags. */
 function noticeText(data) {
   const whole = first(data, ...PROMPTS), part = (name) => new RegExp(`<${name}>([^]*?)</${name}>`).exec(whole)?.[1].trim() ?? "";
   return oneLine(part("summary") || [part("command-name"), part("command-args")].filter(Boolean).join(" ")
     || whole.replace(/<[^<>]{0,200}>/g, " "));
 }
-/** A summary of a conversation, without the tags that Claude Code asks for. */
 export const summaryText = (value) => text(value).replace(/<analysis>[^]*?<\/analysis>|<\/?(?:analysis|summary)>/g, "").trim();
 /** Whether an agent is none that anybody spawned: Claude Code's own, which compacts a conversation. */
 export const isInternal = (agent) => agent.type === "internal" || agent.type === "";
@@ -147,7 +142,6 @@ const FACES = {
 const AGENT_WORDS = { __proto__: null, running: "begins again", paused: "pauses" };
 const agentOf = (data, known, event) => agentName({ agentId: data.agentId ?? event.agentId, type: data.type ?? known(data.agentId ?? event.agentId) });
 const ENDED_AS = { __proto__: null, failed: "Session failed", cancelled: "Session cancelled" };
-/** Why Claude Code says that it has ended. */
 const REASONS = { __proto__: null, prompt_input_exit: "left at the prompt", clear: "the conversation was cleared", logout: "logged out",
   resume: "another conversation was resumed", bypass_permissions_disabled: "permissions may not be bypassed" };
 export const reasonText = (reason) => REASONS[text(reason)] ?? spoken(reason);
@@ -194,7 +188,6 @@ function anyEntry(data) {
   const icon = ACTION_ICONS[data.type] ?? "other";
   return { kind: icon === "edit" ? "edit" : icon === "other" ? "other" : "tool", icon, title: words(data.type), text: gist(telling(data)) };
 }
-/** The caller's own members of an entry. */
 export const without = ({ seq, type, cursor, eventId, timestamp, ...own }) => own;
 /** What every hook of Claude Code says, and so tells nothing. */
 const USUAL = ["session_id", "transcript_path", "cwd", "hook_event_name", "permission_mode", "prompt_id", "effort", "agent_id",

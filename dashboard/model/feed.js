@@ -18,7 +18,6 @@ const LEVELS = { __proto__: null, asks: 0, all: 2 };
 export const FEED_SHOWS = { __proto__: null, "": "Steps", asks: "Asks and failures", all: "Everything", talk: "Prompts, answers", tool: "Tools" };
 const KINDS = { __proto__: null, talk: ["prompt", "answer", "says"], tool: ["tool", "edit", "agent"] };
 const levelOf = ({ kind, state, type, minor }) => state === "error" || ["wait", "error"].includes(kind) ? 0 : minor || BOOKS.includes(type) ? 2 : 1;
-/** The lines of the feed, newest first: rows of a log, with the session and a level. */
 function linesOf(feed, names) {
   const sessions = new Map();
   for (const event of feed) sessions.set(event.sessionId, [event, ...(sessions.get(event.sessionId) ?? [])]);

@@ -8,19 +8,16 @@ export const stateOf = ({ status, attention }) => status !== "waiting" ? status
   : attention?.error ? "error" : attention?.reason === "input" ? "idle" : "asks";
 const RANKS = ["asks", "error", "failed", "lost", "active", "idle"];
 const rankOf = (card) => { const rank = RANKS.indexOf(stateOf(card)); return rank < 0 ? RANKS.length : rank; };
-/** The state that somebody should look at first. */
 export const worstOf = (cards) => stateOf(cards.reduce((worst, card) => rankOf(card) < rankOf(worst) ? card : worst));
 
 const most = (of) => (a, b) => of(b) - of(a), least = (of) => (a, b) => text(of(a)).localeCompare(text(of(b)));
 const contextOf = ({ context }) => context?.tokens ? context.tokens / (context.limit || 1e6) : 0;
-/** The orders of the table: the name, and what compares two sessions. */
 export const SORTS = { __proto__: null, "": ["newest first", (a, b) => least((card) => card.created)(b, a)], state: ["state", (a, b) => rankOf(a) - rankOf(b)],
   name: ["name", least(nameOf)], quiet: ["longest quiet", least((card) => card.updated)], errors: ["errors", most((card) => card.errors ?? 0)],
   context: ["context", most(contextOf)], tokens: ["tokens", most((card) => card.tokenUsage?.total ?? 0)], cost: ["cost", most((card) => card.cost?.usd ?? 0)] };
 const isPinned = (card) => card.pinned === true;
 export const sorted = (cards, sort = "") => [...cards].sort((a, b) => isPinned(b) - isPinned(a) || (SORTS[sort] ?? SORTS[""])[1](a, b)
   || SORTS[""][1](a, b) || least((card) => card.sessionId)(a, b));
-/** What the table is grouped by: the name, and the groups that a session is in. */
 export const GROUPS = { __proto__: null, "": ["no groups", null], project: ["project", (card) => [project(card)]], user: ["user", (card) => [card.userId]],
   branch: ["branch", (card) => [branchOf(card)]], host: ["host", (card) => [hostOf(card)]], tag: ["tag", (card) => card.tags?.length ? card.tags.map(oneLine) : [""]] };
 
@@ -43,7 +40,6 @@ export function openAsks(cards, served, answered = new Set()) {
   for (const ask of served.values()) if (ask.status === "open" && !cards.has(ask.sessionId)) open.set(ask.askId, ask);
   return [...open.values()].filter((ask) => !answered.has(ask.askId)).sort(least((ask) => ask.since));
 }
-/** What is asked, to the letter: the command, the file, the question. */
 export function askText({ kind, tool, input, text: words }) {
   if (tool && isObject(input) && !Array.isArray(input.questions) && kind !== "plan") return [toolName(tool), plain(text(input.command)) || toolGist(tool, input)].filter(Boolean).join(": ");
   return plain(words).trim() || toolGist(tool, input) || `waits for ${spoken(kind) || "input"}`;
@@ -52,7 +48,6 @@ export function askText({ kind, tool, input, text: words }) {
 export const questionsOf = ({ input, text: words, options }) => (Array.isArray(input?.questions) ? input.questions.filter(isObject) : [{ question: words, options }])
   .map((each) => ({ question: text(each.question) || text(each.header), options: (Array.isArray(each.options) ? each.options : []).map((one) => text(one?.label ?? one)) }));
 
-/** What has ended, or was lost, and nobody has acknowledged: failures first, then the newest. */
 export const unseenOf = (cards, { upTo = 0, ids = [] } = {}) => [...cards.values()]
   .filter((card) => [...ENDED, "lost"].includes(card.status) && card.lastCursor > upTo && !ids.includes(`${card.sessionId} ${card.lastCursor}`))
   .sort((a, b) => rankOf(a) - rankOf(b) || b.lastCursor - a.lastCursor);
@@ -79,18 +74,15 @@ function groupsOf(cards, by, keysOf) {
     .sort((a, b) => RANKS.indexOf(a.worst) - RANKS.indexOf(b.worst) || a.title.localeCompare(b.title));
 }
 const haystacks = new WeakMap();
-/** All that a session is looked for by. */
 export function haystackOf(card) {
   if (!haystacks.has(card)) haystacks.set(card, [nameOf(card), card.sessionId, card.userId, project(card), branchOf(card), hostOf(card), card.status, text(card.model),
     text(card.lastPrompt), step(card), endedBy(card), ...(card.tags ?? [])].join(" ").toLowerCase());
   return haystacks.get(card);
 }
-/** One list of all: heads, asks, rows; what is folded is only its head. */
 export const listOf = (sections, folded) => sections.flatMap((section) => {
   const { key, asks, cards } = section, head = { key: `head ${key}`, section, number: (asks ?? cards).length };
   return [head, ...(folded.has(key) ? [] : asks ? asks.map((ask) => ({ key: `ask ${ask.askId}`, ask })) : cards.map((card) => ({ key: `row ${key} ${card.sessionId}`, card, within: key })))];
 });
-/** The numbers above all. */
 export const tilesOf = ({ stats, cards }, asks, seen) => stats && { waiting: asks.length, active: stats.sessions.active ?? 0,
   idle: Math.max(0, (stats.sessions.waiting ?? 0) - new Set(asks.map((ask) => ask.sessionId)).size),
   lost: unseenOf(cards, seen).filter((card) => card.status === "lost").length, failed: unseenOf(cards, seen).filter((card) => card.status === "failed").length };

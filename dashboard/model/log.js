@@ -162,10 +162,8 @@ function aloneOf(event) {
     minor: MINOR.includes(data.type) || MINOR.includes(type) };
 }
 
-/** Whether a row needs a second line, where one holds so many characters. */
 export const isTall = (row, room = 60) => ["prompt", "answer", "says"].includes(row.kind) && row.text.length > room;
 
-/** What the log asks the server for, for each choice of "Show". */
 export const SHOWS = { __proto__: null, "": {}, talk: { kind: "prompt,assistant_message,message_display" },
   tools: { kind: "tool_call,tool_result,tool_error,permission_request,permission_denied" }, actions: { type: "action" },
   responses: { type: "response" },
@@ -176,7 +174,6 @@ export const SHOW_NAMES = { __proto__: null, "": "everything", talk: "prompts an
 export function askedFor({ show = "", agent = "", errors = "" }) {
   return { ...(SHOWS[show] ?? { kind: show }), ...(agent ? { agentId: agent } : {}), ...(errors ? { errors: "true" } : {}) };
 }
-/** Whether a live event belongs to what was asked for. */
 export function isAskedFor(event, filter) {
   const { type, kind, agentId, errors } = askedFor(filter);
   return (!type || type.split(",").includes(event.type))

@@ -16,8 +16,6 @@ function isAbove(nodes, node, other) {
   return false;
 }
 
-// ---- where one is: the address's hash
-
 export const TABS = ["conversation", "changes", "usage", "timeline", "log", "state", "goals", "agents", "raw"];
 /** #/session/ID/log?entry=7 as {view, id, tab, query}; what is not known is home. */
 export function routeOf(hash) {
@@ -34,14 +32,11 @@ export function hashOf({ view = "home", id, tab, query = {} }) {
   return `#/${path}${search ? `?${search}` : ""}`;
 }
 
-/** Whether a moment is within the span that an address names: "from-to", in milliseconds. */
 export function isWithin({ span = "" }, when) { const [from, to] = span.split("-").map(Number); return !span || (when >= from && when <= to); }
-
-// ---- a span of time, for analytics
 
 const DAY = 86_400_000;
 const SPANS = { __proto__: null, hour: 3_600_000, day: DAY, week: 7 * DAY, month: 30 * DAY };
-const BARS = [60, 300, 900, 3600, 10_800, 86_400, 604_800];   // seconds that one bar may stand for
+const BARS = [60, 300, 900, 3600, 10_800, 86_400, 604_800];
 /** What the address says of a span as the times of its ends, "" for none, and the seconds of one of about 60 bars. Days
     are those of UTC, as all that the queries group by is. */
 export function spanOf({ range = "day", from = "", to = "" }, now) {
@@ -67,15 +62,12 @@ export function seriesOf(rows, { from, to, step }, now, name) {
     (_, i) => ({ at: (begin + i) * step * 1000, number: numbers.get(begin + i) ?? 0 }));
 }
 
-// ---- long lists: which rows are in sight
-
 /** Where each row begins, and at last where all end. */
 export function offsetsOf(items, height) {
   const offsets = new Float64Array(items.length + 1);
   for (let i = 0; i < items.length; i++) offsets[i + 1] = offsets[i] + height(items[i]);
   return offsets;
 }
-/** The number of the row at a height. */
 export function rowAt(offsets, y) {
   let low = 0, high = offsets.length - 2;
   while (low < high) { const middle = (low + high + 1) >> 1; if (offsets[middle] <= y) low = middle; else high = middle - 1; }

@@ -30,7 +30,6 @@ export function lanesOf(rows, agents, now) {
   return all.map((each) => ({ ...each, name: isTwice(each) && each.id ? `${each.name} ${shortId(each.id)}` : each.name, ...packed(each.marks) }));
 }
 
-/** The runs of an agent as spans of time; where none began in this piece of the log, all that it did is one. */
 function spansOf(runs, marks) {
   const until = Math.max(...marks.map((mark) => mark.to));
   return runs.length ? runs.map(({ from, to }) => ({ from, to: Math.max(from, to ?? until) }))

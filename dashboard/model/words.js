@@ -1,9 +1,9 @@
 /* What is said to people: spans of time, counts, lines; text made fit for a screen; long text cut. */
 import vocabulary from "../vocabulary.js";
 
-export const ENDED = vocabulary.ended;      // how sessions, goals and agents end
-export const FEED = 500;          // events that the live feed keeps
-export const LOG = 8000;          // events of the opened session that are kept
+export const ENDED = vocabulary.ended;
+export const FEED = 500;
+export const LOG = 8000;
 const { characters: BRIEF, members: MEMBERS, items: ITEMS, depth: DEPTH } = vocabulary.brief;      // what is kept in a list
 
 /** Milliseconds, as a person would say them; nothing for fewer than none, which only clocks that differ can say. */
@@ -80,7 +80,6 @@ export const lastPart = (path) => text(path).split(/[/\\]/).filter(Boolean).at(-
 /** Markdown in a line, without its marks. */
 export const unmarked = (value) => oneLine(value).replace(/(?:^|\s)(?:#{1,6}|[>*+-]|\d+[.)]) (?=\S)|\*\*|~~|`+/g, (mark) => /^\s/.test(mark) ? " " : "")
   .replace(/(?<![\w*])\*([^*\s][^*]{0,200})\*(?![\w*])/g, "$1").replace(/!?\[([^\[\]]{0,300})\]\([^()\s]{1,500}\)/g, "$1");
-/** Text in lines, as a terminal prints it: a return begins one, too. */
 export const plain = (value) => forPeople(text(value).replace(/\r+\n?/g, "\n"));
 /** Whether nothing is said: an empty error is none. */
 export const isNothing = (value) => value === undefined || value === null || value === false || value === ""

@@ -57,7 +57,6 @@ function tookByAgent(agent, runs, isOver) {
   const took = runs.map(({ from, to }) => until(to) - from), sum = took.filter((each) => each >= 0).reduce((all, each) => all + each, 0);
   return runs.length === 1 ? lasting(took[0]) : `${count(runs.length)} runs, ${lasting(sum)} in all, the last ${lasting(took.at(-1)) || "not ended"}`;
 }
-/** A task or a result: text as text, and what is JSON, as graphs have it, as a tree. */
 function aboutOf(value) {
   let parsed = value;
   try { if (/^\s*[[{]/.test(value)) parsed = JSON.parse(value); } catch { /* it is text */ }

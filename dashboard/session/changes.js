@@ -6,7 +6,7 @@ import { count, few, lasting, oneLine } from "../model.js";
 import { MANY } from "./who.js";
 import { signs, sumOf } from "./work.js";
 
-const WHOLE = 200;      // edits that are read whole
+const WHOLE = 200;
 
 export default class ChangesTab {
   constructor(session, place) { Object.assign(this, { session, place, shown: null }); }

@@ -10,7 +10,7 @@ import { nameOfAgent } from "./who.js";
 import { spanChip } from "./head.js";
 import { Minimap } from "./minimap.js";
 
-const CHUNK = 8, FIRST = 60, PAGE = 500, MOST = 20_000;      // messages
+const CHUNK = 8, FIRST = 60, PAGE = 500, MOST = 20_000;
 
 /** What the server gave of a conversation, page by page, put together. */
 class Pages {
@@ -101,8 +101,6 @@ export default class ConversationTab {
     this.map.draw();
   }
 
-  // ---- chunks
-
   isShown(message) {
     const { show } = route.query;
     if (!Model.isWithin(route.query, millis(message.at))) return false;
@@ -155,8 +153,6 @@ export default class ConversationTab {
 
   all() { return [...this.chunkOf.keys()]; }
 
-  // ---- places in it
-
   toMessage(message) {
     this.isAtEnd = false;
     this.fillChunk(this.chunkOf.get(message).element);
@@ -168,7 +164,6 @@ export default class ConversationTab {
     const all = this.all(), found = all.findLast((message) => millis(message.at) <= time) ?? all[0];
     if (found) this.toMessage(found);
   }
-  /** The times of the first and the last message that is seen. */
   inSight() {
     const { left, top, bottom } = this.scroller.getBoundingClientRect();
     return [top + 6, bottom - 6].map((y) => document.elementFromPoint(left + 40, y)?.closest("article")?.message).filter((message) => message?.at).map((message) => millis(message.at));
@@ -181,8 +176,6 @@ export default class ConversationTab {
     if (next) this.toMessage(next);
   }
 }
-
-// ---- a message
 
 function messageOf(session, message) {
   const { role, at, usage, model } = message, made = el("article", "message", ...contentOf(session, message));
@@ -210,7 +203,6 @@ function contentOf(session, message) {
   }
   return [...(role === "user" ? [el("p", "speaker", "Prompt")] : []), ...blocks.map((block) => BLOCKS[block.type]?.(block, session, message) ?? "")];
 }
-/** What is made when it is opened. */
 function lazily(summary, className, content) {
   const box = el("details", className, el("summary", "", ...summary));
   box.addEventListener("toggle", () => { if (box.childElementCount === 1) box.append(el("div", "inside", ...content())); });
@@ -249,7 +241,6 @@ function callOf(call, session, message) {
   return box;
 }
 const STATE = { __proto__: null, running: "running", cancelled: "no result", rejected: "rejected" };
-/** The conversation of a sub-agent, where it was called. */
 function nested(session, agent) {
   const pages = new Pages(session.id, agent.agentId), box = el("div", "nested", el("p", "speaker", nameOfAgent(session, agent.agentId)));
   const put = (messages) => box.append(...messages.map((message) => messageOf(session, message)));

@@ -27,13 +27,11 @@ export function drawHead(session) {
   root.querySelector("[data-do=pin]").textContent = metadata.pinned === true ? "Unpin" : "Pin";
   drawFacts(slot(root, "facts"), [...figuresOf(session), ...factsOf(metadata, session.successors)]);
 }
-/** How it went, in a failed one what went wrong last. */
 function endOf({ document, why }) {
   const { metadata, final } = document;
   return metadata.ended === null ? "" : (metadata.status === "failed" && why.words)
     || Model.endText({ ...final, ...(metadata.status === "completed" ? { reason: "" } : {}) });
 }
-/** The names of the tabs, with how much is in each. */
 function drawTabs(session) {
   const { metadata, state } = session.document, goals = Array.isArray(state.goals) ? state.goals : [];
   const done = goals.filter((goal) => goal?.status === "completed").length, agents = agentsIn(session).length;
@@ -54,7 +52,6 @@ function drawFacts(place, facts) {
   place.replaceChildren(...facts.map(([name, value]) => el("div", "", el("dt", "", name), el("dd", "row", ...[value].flat()))));
 }
 
-/** The time that was chosen, to be let go of. */
 export function spanChip() {
   const [from, to] = (route.query.span ?? "").split("-").map(Number);
   return to ? [button(`${timeText(from)} – ${timeText(to)} ×`, () => turn({ span: "" }))] : [];
@@ -70,7 +67,7 @@ function figuresOf({ id, document: { metadata, state }, work }) {
     ["Plan", goals.length ? [`${goals.filter((goal) => goal.status === "completed").length}/${goals.length}`, ...(next ? [el("span", "dim", said(next.description))] : [])] : ""],
     ["Files", files.length ? [link(sessionHash(id, "changes"), few(files.length, "file")), ...(files.some((file) => file.unread) ? [] : signs(...sumOf(files)))] : ""]].filter(([, value]) => value.length);
 }
-const FILES = 30;      // edits that are read whole to tell how many lines they changed
+const FILES = 30;
 const END_WORDS = { __proto__: null, failed: "Failed", cancelled: "Cancelled" };
 function factsOf(metadata, successors) {
   const where = Model.isObject(metadata.where) ? metadata.where : {};

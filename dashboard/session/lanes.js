@@ -4,7 +4,7 @@ import * as Model from "../model.js";
 import { few, lasting, upTo } from "../model.js";
 import { route } from "../route.js";
 
-const LINE = 20, TOP = 26;      // px
+const LINE = 20, TOP = 26;
 const tallOf = (lane) => lane.isClosed ? 14 : lane.lines * LINE + 10;
 /** Draws what is in sight, the names beside it, and gives the session the scale by which it was drawn. */
 export function drawLanes(session, names, chart, { width, fold, focus, closed, toggle }) {
@@ -33,7 +33,6 @@ function drawNames(place, lanes, toggle) {
     row.title = lane.isAxis ? "" : lane.id;
   });
 }
-/** A lane's ground line, and the runs of its agent. */
 function* laneOf(lane, scale, y, left, right) {
   const bottom = y + tallOf(lane) - 0.5, about = { y: y + 2, height: tallOf(lane) - 5, rx: 4 };
   yield svg("line", { class: "grid", x1: 0, x2: scale.width, y1: bottom, y2: bottom });

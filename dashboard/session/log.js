@@ -100,7 +100,6 @@ export default class LogTab {
   }
 }
 
-/** What went wrong, where the row does not say it already. */
 export const whyOf = (entry) => entry.error && !oneLine(entry.text).includes(entry.error) ? entry.error : "";
 /** Characters of an entry's text that one line holds, in a list so wide. */
 const roomIn = (wide) => wide ? Math.max(40, Math.floor((wide - 290) / 7)) : 60;

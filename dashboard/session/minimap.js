@@ -46,7 +46,7 @@ export class Minimap {
     pen.scale(dense, dense);
     return pen;
   }
-  colour(name) { return getComputedStyle(this.canvas).getPropertyValue(`--${name}`); }
+  colour(name) { this.canvas.style.color = `var(--${name})`; return getComputedStyle(this.canvas).color; }
   drawMarks(pen, marks) {
     const { scale, tall } = this, colours = Object.fromEntries(["raised", "bad", "quiet", ...Object.values(KINDS)].map((name) => [name, this.colour(name)]));
     pen.fillStyle = colours.raised;

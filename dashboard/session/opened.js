@@ -27,8 +27,6 @@ class Opened {
   leave() { clearTimeout(this.timer); this.isLeft = true; this.tab?.leave?.(); }
   name() { return this.document && Model.nameOf(this.document.metadata); }
 
-  // ---- what it knows
-
   async read() {
     this.timer = null;
     try {
@@ -55,7 +53,6 @@ class Opened {
     const prompt = items.find(({ data }) => data.type === "prompt" && !Model.isMachineMade(data));
     this.asked = prompt ? Model.first(prompt.data, ...Model.PROMPTS) : said(initial?.input === null || typeof initial?.input !== "object" ? initial?.input : "");
   }
-  /** The newest answer, as far as the log is there. */
   answer() {
     if (this.rows !== this.answered && !this.isChosen()) { this.answered = this.rows; this.said = this.rows.findLast((row) => row.kind === "answer" && !row.agentId)?.text ?? this.said; }
     return this.said ?? "";
@@ -198,12 +195,9 @@ class Opened {
   }
   toNewest() { this.shown = null; turn({ entry: "" }); this.need(); }
   rowOfEntry(entry) { return this.rows.find((row) => row.key === entry || row.events.some((event) => event.cursor === entry)) ?? null; }
-  /** The events of a row, whole. */
   async whole(row) { return Promise.all(row.events
     .map(async (event) => event.brief ? (await asked(`${of(this.id, "/events")}?${query({ after: event.cursor - 1, limit: 1 })}`)).items[0]
     ?? event : event)); }
-
-  // ---- what it shows
 
   arrive() {
     this.need();
@@ -255,7 +249,6 @@ const isCallOf = (call, { data }) => call.data.type === "tool_call" && call.data
   && (call.data.runId ?? null) === (data.runId ?? null);
 
 let opened = null;
-/** The view: at most one session is open. */
 export const session = {
   arrive() {
     if (opened?.id !== route.id) { opened?.leave(); opened = new Opened(route.id); }

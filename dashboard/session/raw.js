@@ -55,7 +55,6 @@ export default class RawTab {
     file.asking = false;
     schedule();
   }
-  /** Have the file that the address names: a document is there at once, of a log a page at a time. */
   take(name) {
     const whole = READS[name] ? null : Model.memberOf(this.session.text, name.replace(".json", ""));
     if (this.file.name === name && (whole === null || this.file.whole === whole)) return;

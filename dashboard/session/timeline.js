@@ -76,7 +76,6 @@ export default class TimelineTab {
 
   get zoom() { return Math.min(400, Math.max(1, Number(route.query.zoom) || 1)); }
   zoomBy(factor) { this.zoomTo(this.zoom * factor); }
-  /** What is in the middle stays there. */
   zoomTo(to) {
     const { chart } = this, middle = (chart.scrollLeft + chart.clientWidth / 2) / chart.scrollWidth;
     turn({ zoom: to <= 1 ? "" : String(Math.round(to * 10) / 10) });

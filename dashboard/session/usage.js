@@ -52,7 +52,6 @@ const tableOf = (title, name, items, naming) => el("section", "panel", el("h2", 
   name: [name, null, (_, item) => naming(item)], requests: ["Requests", count], inputTokens: ["Input", count], cacheReadTokens: ["Cache read", count],
   cacheWriteTokens: ["Cache write", (n, item) => count(n + item.cacheWrite1hTokens)], outputTokens: ["Output", count],
   totalTokens: ["Tokens", count, null, arithmetic], costUsd: ["Cost", (_, item) => Model.price(item), null, arithmetic] })(items)));
-/** How a sum came to be, in a line for each part. */
 function arithmetic(item) {
   const parts = Object.entries(TOKENS).filter(([name]) => item[name]).map(([name, words]) => `${count(item[name])} ${words}`);
   const priced = item.requests - item.unpricedRequests;

@@ -4,10 +4,8 @@ import * as Model from "../model.js";
 import { count } from "../model.js";
 import { schedule } from "../route.js";
 
-/** What came of a session, of the rows that it has; its newest edits are read whole. */
 export class Work {
   constructor(session) { Object.assign(this, { session, rows: null, whole: new Map(), asking: false, read: 0 }); }
-  /** Of what the whole log is known, not a choice of it. */
   look(most) {
     const { session } = this;
     if (session.rows !== this.rows && !session.isChosen()) { this.rows = session.rows; this.found = Model.workOf(this.rows); this.read++; }

@@ -27,9 +27,10 @@ from sessionstore.model.folds import Document, decode, encode
 from sessionstore.model.lines import longest_line
 from sessionstore.model.problems import Problem
 from sessionstore.store.appender import INSERTS, Appender, is_of_the_disk, values_of
-from sessionstore.store.maintenance import checkpoint, purge
+from sessionstore.store.maintenance import purge
 from sessionstore.store.owner import own_folder
 from sessionstore.store.schema import open_writer
+from sessionstore.store.write_ahead_log import checkpoint
 
 DATABASE = "sessions.db"
 BESIDE = ("-wal", "-shm", "-journal")

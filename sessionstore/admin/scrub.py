@@ -30,9 +30,10 @@ from sessionstore.model import folds
 from sessionstore.model.folds import Document, decode, encode
 from sessionstore.settings import Settings
 from sessionstore.store.integrity import check_integrity, manifests
-from sessionstore.store.maintenance import checkpoint, index_search, purge
+from sessionstore.store.maintenance import index_search, purge
 from sessionstore.store.owner import own_folder
 from sessionstore.store.schema import STATE_EVENTS, open_writer
+from sessionstore.store.write_ahead_log import checkpoint
 
 MARK = "[redacted:scrubbed]"
 PIECE, OVERLAP = 4 << 20, 1 << 16

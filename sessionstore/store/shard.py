@@ -1,4 +1,4 @@
-"""How the store is known in a lake, kept in its database: what is sealed under one name is never sealed under another."""
+"""How the store is known in a lake, kept in its database: what is sealed under one name never is under another."""
 
 from __future__ import annotations
 
@@ -29,7 +29,5 @@ def keep_shard(writer: sqlite3.Connection, wanted: str | None) -> Shard:
         kept = Shard(wanted or f"store-{secrets.token_hex(6)}", secrets.token_hex(8))
         writer.execute("INSERT INTO lake VALUES (1, ?, ?)", kept)
     if wanted not in (None, kept.name):
-        raise BadSetting(
-            f"SESSIONS_SHARD={wanted!r}: this store's events are in the lake as {kept.name!r}: leave it so"
-        )
+        raise BadSetting(f"SESSIONS_SHARD={wanted!r}: this store's events are in the lake as {kept.name!r}: leave that")
     return kept

@@ -12,6 +12,7 @@ outbox      answers and orders, until agents have them
 positions   how far each target has been told
 messages    what is written to whom
 webhooks    telling it by HTTP or a messenger, in order, until it is taken
+fleet       other appliances asked, with a deadline
 push_service  one Web Push message, to a public address alone
 push        who hears of asks and failures by Web Push
 """

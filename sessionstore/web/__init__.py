@@ -32,5 +32,6 @@ push             routes of Web Push
 control          what agents ask, what people answer and order
 api              every other route
 pages            the dashboard, the documentation
+fleet            routes of a fleet, where there is one
 server           the socket, the deadlines, the signals
 """

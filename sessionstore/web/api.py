@@ -15,6 +15,7 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath, FromQuery, QueryParameter
 from litestar.response import Stream
 
+from sessionstore import __version__
 from sessionstore.adapters import claude_code
 from sessionstore.analytics.catalogue import questions
 from sessionstore.model import drafts as requests
@@ -618,6 +619,13 @@ async def stats(request: Call) -> JSONResponse:
     return answer(f'{counts[:-1]},"databaseBytes":{store.database_bytes()}}}')
 
 
+@get("/api/query/summary", responses=gives(answers.Summary), tags=["queries"])
+async def summary(request: Call) -> JSONResponse:
+    """A few figures, and the 50 sessions that have waited for a person for longest: what a fleet asks of each store."""
+    said = await store_of(request).reader.summary(now())
+    return answer(f'{said},"version":"{__version__}"}}')
+
+
 @get("/api/query/questions", responses=gives(answers.Questions), tags=["queries"])
 async def list_questions(request: Call) -> JSONResponse:
     """What people often ask in SQL, and where it is answered."""
@@ -641,6 +649,7 @@ async def search(
     agent_id: AgentId = None,
     since: Annotated[str | None, QueryParameter(description="Timestamps from this time on, RFC 3339")] = None,
     until: Annotated[str | None, QueryParameter(description="Timestamps before this time")] = None,
+    brief: Annotated[bool, QueryParameter(description="Cut long data; `brief` in an event says so")] = False,
 ) -> JSONResponse:
     """Full text over what was logged, best first. `behind`: how many of the newest events are not searched yet."""
     store = store_of(request)
@@ -655,7 +664,7 @@ async def search(
     )
     await store.writer.catch_up_search()
     behind = store.writer.search_lag
-    found = await store.reader.search(q, narrowed, limit=limit)
+    found = await store.reader.search(q, narrowed, limit=limit, brief=brief)
     return answer(joined({"items": f"[{','.join(found.items)}]", "total": str(found.total), "behind": str(behind)}))
 
 
@@ -773,6 +782,7 @@ ROUTES = (
     recent_sessions,
     active_sessions,
     stats,
+    summary,
     list_questions,
     search,
     log_in,

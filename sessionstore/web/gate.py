@@ -49,7 +49,10 @@ FILES = (
 )
 """What an agent's machine fetches; nothing in them is secret."""
 PUBLIC = frozenset(
-    {*product(READS, ("/", "/health", *(f"/{name}" for name in FILES))), *product(("POST", "DELETE"), ("/api/login",))}
+    {
+        *product(READS, ("/", "/fleet", "/health", *(f"/{name}" for name in FILES))),
+        *product(("POST", "DELETE"), ("/api/login",)),
+    }
 )
 AGENT_READS = re.compile(r"/ready|/api/login|/api/sessions/(?!user/)[^/]+(/resume)?|/api/state/[^/]+")
 """What an agent needs to read: its session, its state, and how to go on; and who it is."""

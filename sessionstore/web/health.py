@@ -166,6 +166,8 @@ async def metrics(request: Call) -> Response[bytes]:
     state = request.app.state
     if not store_of(request).finding:
         await store_of(request).intake.sizes()
+    if fleet := store_of(request).fleet:
+        await fleet.refresh()
     text = prometheus(store_of(request), state.listeners, state.gate, state.traffic, state.questions)
     return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 

@@ -82,6 +82,7 @@ def samples(
     yield from of_verification(store)
     yield from of_retention(store)
     yield from of_webhooks(store)
+    yield from of_fleet(store)
     yield from of_process(store)
 
 
@@ -104,17 +105,17 @@ def of_ingest(store: Store) -> Iterator[Sample]:
 
 
 def of_sqlite(store: Store) -> Iterator[Sample]:
-    writer, counts = store.writer, store.writer.counts
+    writer, counts, log = store.writer, store.writer.counts, store.writer.log
     version = {"version": sqlite3.sqlite_version, "wal_reset_fixed": str(is_fixed(sqlite3.sqlite_version_info)).lower()}
     yield "sqlite_info", Gauge, "The SQLite library", {**version}, 1
     for code, number in sorted(counts.errors.items()):
         yield "sqlite_errors_total", Counter, "Why transactions failed", {"code": str(code)}, number
     yield "database_sound", Gauge, "0: damaged or behind what was seen, and not served", {}, int(store.finding is None)
     yield "db_bytes", Gauge, "Size of the database and its log", {}, store.database_bytes()
-    yield "wal_bytes", Gauge, "Size of the log alone", {}, size_of(writer.log_path)
+    yield "wal_bytes", Gauge, "Size of the log alone", {}, size_of(log.path)
     yield "db_last_seq", Gauge, "The newest cursor", {}, writer.cursor
-    yield "checkpoint_duration_seconds", Distribution, "Of emptying a log that had grown", {}, counts.emptying_seconds
-    yield "checkpoint_busy_total", Counter, "Times that readers kept the log from being emptied", {}, counts.busy_logs
+    yield "checkpoint_duration_seconds", Distribution, "Of emptying a log that had grown", {}, log.emptying_seconds
+    yield "checkpoint_busy_total", Counter, "Times that readers kept the log from being emptied", {}, log.times_busy
     yield "reader_oldest_seconds", Gauge, "The query under way for longest", {}, round(store.reader.oldest(), 3)
     yield "search_lag_events", Gauge, "Events that full-text search does not find yet", {}, writer.search_lag
 
@@ -248,6 +249,12 @@ def of_webhooks(store: Store) -> Iterator[Sample]:
         for result, number in webhook.results.items():
             labels: Labels = {"target": title, "result": result}
             yield "webhook_attempts_total", Counter, "How attempts to tell a webhook ended", labels, number
+
+
+def of_fleet(store: Store) -> Iterator[Sample]:
+    if store.fleet:
+        yield "fleet_shards", Gauge, "Appliances of the fleet", {}, len(store.fleet.members)
+        yield "fleet_silent_shards", Gauge, "Of these, how many do not answer", {}, len(store.fleet.silent)
 
 
 def of_process(store: Store) -> Iterator[Sample]:

@@ -591,6 +591,29 @@ class Stats(Shape, kw_only=True):
     database_bytes: int
 
 
+class Waiting(Shape, kw_only=True):
+    """A session that waits for a person, since when and for what; texts are cut."""
+
+    session_id: str
+    user_id: str
+    since: str | None
+    title: str | None
+    project: str | None
+    reason: str | None
+    message: str | None
+
+
+class Summary(Shape, kw_only=True):
+    """A store in a few figures; `waiting`: those that have waited for longest, 50 at most."""
+
+    version: str
+    cursor: int
+    sessions: dict[str, int]
+    events_today: int
+    events_last_minute: int
+    waiting: list[Waiting]
+
+
 class Questions(Shape, kw_only=True):
     """All of them, in their order."""
 

@@ -37,10 +37,11 @@ from sessionstore.admin.restore import (
 from sessionstore.model.events import Event, is_id, is_user
 from sessionstore.store.appender import INSERTS, MAX_ROWS, is_of_the_disk
 from sessionstore.store.high_water_mark import Newest, read_newest, write_newest
-from sessionstore.store.maintenance import checkpoint, purge
+from sessionstore.store.maintenance import purge
 from sessionstore.store.owner import own_folder
 from sessionstore.store.schema import open_writer
 from sessionstore.store.shard import kept_shard
+from sessionstore.store.write_ahead_log import checkpoint
 
 MOST_ROWS, MOST_BYTES = 10_000, 32 << 20
 """Of events that are read at once: as many, or as many as the last ones let expect to have so many bytes."""

@@ -35,7 +35,13 @@ def contents_of(path: Path) -> dict[str, list[Any]]:
     with closing(sqlite3.connect(path)) as database:
         found = {name: sorted(database.execute(f"SELECT * FROM {name}"), key=repr) for name in TABLES}
     found["counts"] = [row for row in found["counts"] if row[2]]
+    found["events"] = [known(row) for row in found["events"]]
     return found
+
+
+def known(event: tuple[Any, ...]) -> tuple[Any, ...]:
+    """What the lake has of an event: of one by which a person has a session forgotten not its id, and whose it was."""
+    return event if event[1] != "session_deleted" else (*event[:3], *event[5:-2], event[-1])
 
 
 def seal_all(database: Database, url: str, shard: str = "berlin") -> None:
@@ -103,7 +109,7 @@ def seal_a_history_and_restore_it(history: list[Any]) -> None:
             if written == "step":
                 seal_all(database, lake)
         if not database.value("SELECT count(*) FROM events"):
-            return database.close()
+            database.append(drafted("action", "a", {"type": "prompt"}))
         seal_all(database, lake)
         purge_all(database)
         restored, _ = restore(lake, folder / "back")
@@ -199,7 +205,7 @@ def test_a_copy_that_has_gone_on_by_itself_gets_nothing(lost: Database, tmp_path
     copy = Database(tmp_path / "copy" / "sessions.db")
     copy.append(drafted("action", "elsewhere", {"type": "prompt"}, event_id="mine"))
     copy.close()
-    with pytest.raises(NotInLake, match="other events as berlin .* in the lake, and "):
+    with pytest.raises(NotInLake, match=r"other events as berlin .* in the lake, and "):
         restore(lake, tmp_path / "copy", is_newer=True)
 
 

@@ -83,9 +83,9 @@ def check_integrity(settings: Settings) -> Fault | None:
 
 
 OTHER = (
-    "The lake {url} has other events as {shard} than the database: {said}. Nothing is served and nothing is written. If "
-    "this is another store, name it with SESSIONS_SHARD; if it is an old copy that went on by itself, put it aside and "
-    "bring back what the lake has: `python -m export restore {url} --force --shard {shard}`"
+    "The lake {url} has other events as {shard} than the database: {said}. Nothing is served and nothing is written. "
+    "If this is another store, name it with SESSIONS_SHARD; if it is an old copy that went on by itself, put it aside "
+    "and bring back what the lake has: `python -m export restore {url} --force --shard {shard}`"
 )
 
 

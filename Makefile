@@ -13,7 +13,8 @@ PARALLEL := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: run demo test test-long e2e e2e-local soak bench screenshots check clean
 
-run: $(VENV)/server          ## set up, and start the appliance on 127.0.0.1:9000
+# With SESSIONS_LAKE set, what it needs is installed too.
+run: $(VENV)/server $(if $(SESSIONS_LAKE),$(VENV)/lake)  ## set up, and start the appliance on 127.0.0.1:9000
 	@exec $(BIN)/python app.py
 
 demo: $(VENV)/demo           ## the store and two LangGraph agents at work, without Docker, until Ctrl-C
@@ -61,6 +62,11 @@ $(VENV)/server: pyproject.toml packages/hook-agent/pyproject.toml constraints.tx
 	@$(PYTHON) -m venv $(VENV) || { echo "python3 needs its venv module: apt-get install python3-venv"; exit 1; }
 	@echo "Installing what the server needs …"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable . --editable packages/hook-agent
+	@touch $@
+
+$(VENV)/lake: $(VENV)/server
+	@echo "Installing what a lake needs …"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[lake,ask]' --editable packages/hook-agent
 	@touch $@
 
 $(VENV)/demo: $(VENV)/server containers/requirements.txt

@@ -275,10 +275,19 @@ def archive_old(options: SimpleNamespace) -> int:
     kept, written, failed = archived(options)
     print(f"{options.to} has {len(kept):,} sessions, {written:,} of them new")
     if options.prune:
-        gone = prune.prune(store_settings(options), kept, options.url, say)
+        gone = prune.prune(store_settings(options), kept, options.url, say, sealed_in_lake)
         print(f"{gone:,} of them are gone from the store")
         failed += len(kept) - gone
     return FOUND if failed else DONE
+
+
+def sealed_in_lake(settings: Settings) -> int | None:
+    """Up to which cursor the lake has the store's events; None: there is no lake."""
+    if settings.lake is None:
+        return None
+    from lake import commands
+
+    return commands.sealed_in_lake(settings)
 
 
 def archived(options: SimpleNamespace) -> tuple[list[layout.TreeSession], int, int]:
@@ -498,7 +507,31 @@ class Source(click.ParamType):  # type: ignore[type-arg]
         return value.rstrip("/") if is_lake else Path(value)
 
 
+class WithLake(click.Group):
+    """Has the commands of lake/ too, which are imported when one of them is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*super().list_commands(ctx), *OF_LAKE]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        return from_lake(cmd_name) if cmd_name in OF_LAKE else super().get_command(ctx, cmd_name)
+
+
+OF_LAKE = ("lake",)
+
+
+def from_lake(name: str) -> click.Command:
+    try:
+        from lake import commands
+    except ImportError as error:
+        say(f"export: {error.name} is not installed: pip install 'session-store[lake]'")
+        sys.exit(FOUND)
+    command: click.Command = getattr(commands, name)
+    return command
+
+
 @click.group(
+    cls=WithLake,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit codes: 0 done; 1 something is amiss, and said; 2 used wrongly.",
 )

@@ -11,4 +11,5 @@ Nothing here is imported, started or paid for unless SESSIONS_LAKE is set or a c
     witness.py    what the bucket says before a store begins
     back.py       a database from the lake
     __main__.py   the child process that seals as long as its server runs
+    commands.py   `python -m export lake …`
 """

@@ -265,6 +265,8 @@ async def delete_session(
     """Delete a session and all that was logged in it; its sub-sessions stay."""
     session_id = session_in_path(session_id)
     draft = draft_of("session_deleted", session_id, {"reason": reason}, headers_of(request))
+    if reason in ("retention", "prune"):
+        store_of(request).lake.check_sealed(last_cursor)
     if last_cursor is None:
         return done(await append(request, draft))
     caller_of(request).sign(draft)

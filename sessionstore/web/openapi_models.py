@@ -315,6 +315,18 @@ class RetentionHealth(Shape, kw_only=True):
     error: str | None
 
 
+class LakeHealth(Shape, kw_only=True):
+    """How far the lake has this store's events (`sealed`: a cursor), and for how long it has not had the oldest other;
+    `displaced`: another store has its name."""
+
+    status: Literal["off", "pending", "ok", "failed", "displaced"]
+    shard: str | None
+    sealed: int | None
+    unsealed_seconds: float
+    last: str | None
+    error: str | None
+
+
 Checks = dict[str, Literal["pass", "warn", "fail"]]
 """`warn` concerns what is made of what is written, or may end the writing; `fail`: nothing is written."""
 
@@ -355,6 +367,7 @@ class Health(Shape, kw_only=True):
     backup: BackupHealth | UnsetType = UNSET
     disk: DiskHealth | UnsetType = UNSET
     retention: RetentionHealth | UnsetType = UNSET
+    lake: LakeHealth | UnsetType = UNSET
     verify: VerifyHealth | UnsetType = UNSET
     webhooks: WebhookHealth | UnsetType = UNSET
     material: MaterialHealth | UnsetType | None = UNSET

@@ -114,6 +114,8 @@ class Origin:
             some = list(self.rows(SOME.format(after=after, upto=upto, which=wanted.which, most=most, **SHARD)))
             if some:
                 yield some
+            elif width == WIDEST:  # after a loss very many cursors in a row may have no event
+                upto = (self.value(NEXT.format(after=upto, **SHARD)) or self.sealed + 1) - 1
             if is_full := len(some) == most:
                 upto = some[-1][0]
             width = max(1, upto - after) if is_full else min(2 * width, WIDEST)
@@ -143,6 +145,7 @@ SELECT cursor, type, session_id, user_id, event_id, agent_id, {TIME.format("time
        actor, patch, seq, kind, data
 FROM events WHERE shard = {{shard}} AND cursor > {{after}} AND cursor <= {{upto}} AND ({{which}})
 ORDER BY cursor LIMIT {{most}}"""
+NEXT = "SELECT min(cursor) FROM events WHERE shard = {shard} AND cursor > {after}"
 FORGOTTEN = "SELECT session_id, cursor FROM deletions WHERE shard = {shard}"
 DELETED = f"""
 SELECT session_id, max(cursor) AS cursor FROM (

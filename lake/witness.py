@@ -10,15 +10,17 @@ from __future__ import annotations
 import json
 import sqlite3
 import sys
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 from deltalake import DeltaTable, QueryBuilder
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
+from export.layout import open_reader
 from lake.bucket import BucketAway, BucketRefused, probe
 from lake.table import sealed_cursor
 from sessionstore.model.events import is_id
+from sessionstore.store.high_water_mark import read_newest
 from sessionstore.store.integrity import open_to_look
 from sessionstore.store.shard import kept_shard
 
@@ -45,6 +47,18 @@ def contradiction(database: sqlite3.Connection, events: DeltaTable, shard: str, 
             if found and event_id not in (found[0], f"forgotten-{cursor}"):
                 return f"event {cursor} of {shard} is {event_id} in the lake, and {found[0]} here"
     return ""
+
+
+def doubt(database: Path, events: DeltaTable, shard: str, sealed: int) -> str:
+    """Why the lake is not that of this database; an empty text where it is. Raises sqlite3.Error.
+
+    What the start would have found, had the bucket answered then.
+    """
+    with closing(open_reader(database)) as connection:
+        ((head,),) = connection.execute("SELECT coalesce(max(cursor), 0) FROM events").fetchall()
+        if head < sealed and head != read_newest(database.parent).accepted:
+            return f"the database ends with cursor {head}, and the lake has {shard} up to {sealed}"
+        return contradiction(connection, events, shard, sealed)
 
 
 def name_in(database: Path) -> str | None:

@@ -20,7 +20,7 @@ ORDER BY day DESC, sessions DESC;
 SELECT session_id, user_id, status, duration_s, created, ended, actions, responses, tool_calls, agents, phase, input
 FROM sessions
 WHERE user_id = coalesce(nullif(:user, ''), user_id)
-ORDER BY duration_s DESC
+ORDER BY duration_s DESC, session_id
 LIMIT 100;
 
 /* lost-sessions: Sessions that were lost
@@ -64,18 +64,18 @@ WITH said AS (
   FROM turns
   WHERE turn <> 0
 ), lasted AS (
-  SELECT w.session_id, w.cursor, w.reason,
+  SELECT w.session_id AS session_id, w.cursor AS cursor, w.reason AS reason,
          (julianday(coalesce(w.until, iif(s.status = 'waiting', strftime('%Y-%m-%dT%H:%M:%fZ', 'now'), s.ended)))
           - julianday(w.since)) * 1440 AS minutes
   FROM waits w JOIN sessions s ON s.session_id = w.session_id
   WHERE w.turn = 1
 )
-SELECT s.session_id, s.user_id, s.status, count(*) AS waits, round(sum(l.minutes), 1) AS minutes,
+SELECT s.session_id AS session_id, s.user_id AS user_id, s.status AS status, count(*) AS waits, round(sum(l.minutes), 1) AS minutes,
        round(max(l.minutes), 1) AS longest, group_concat(DISTINCT l.reason) AS reasons, max(l.cursor) AS cursor
 FROM lasted l JOIN sessions s ON s.session_id = l.session_id
 WHERE l.minutes >= 0
 GROUP BY s.session_id, s.user_id, s.status
-ORDER BY minutes DESC
+ORDER BY minutes DESC, session_id
 LIMIT 100;
 
 /* held-up: Where people hold agents up
@@ -142,7 +142,7 @@ SELECT cursor, session_id, user_id, agent_id, tool, outcome, duration_ms, called
 FROM (SELECT * FROM tool_calls
       WHERE tool = coalesce(nullif(:tool, ''), tool)
       ORDER BY cursor DESC LIMIT coalesce(nullif(:newest, ''), 10000))
-ORDER BY duration_ms DESC
+ORDER BY duration_ms DESC, cursor DESC
 LIMIT 100;
 
 /* tool-failures: Tool failures
@@ -228,23 +228,23 @@ WITH RECURSIVE nested AS (
 ), depths AS (
   SELECT session_id, max(depth) AS depth FROM nested GROUP BY session_id
 )
-SELECT a.session_id, a.user_id, count(*) AS agents, coalesce(max(d.depth), 1) AS depth, sum(a.status = 'failed') AS failed,
+SELECT a.session_id AS session_id, a.user_id AS user_id, count(*) AS agents, coalesce(max(d.depth), 1) AS depth, sum(a.status = 'failed') AS failed,
        sum(a.completed_at IS NULL) AS unfinished, round(sum(a.duration_s), 1) AS seconds,
        round(max(a.duration_s), 1) AS longest, group_concat(DISTINCT a.type) AS types
 FROM agents a LEFT JOIN depths d ON d.session_id = a.session_id
 GROUP BY a.session_id, a.user_id
 HAVING count(*) > coalesce(nullif(:agents, ''), 0) + 0
-ORDER BY seconds DESC
+ORDER BY seconds DESC, session_id
 LIMIT 200;
 
 /* sub-sessions: Sessions that started others
    How many each has started, and what became of them. */
-SELECT p.session_id, p.user_id, p.status, count(*) AS started, sum(c.status = 'completed') AS completed,
+SELECT p.session_id AS session_id, p.user_id AS user_id, p.status AS status, count(*) AS started, sum(c.status = 'completed') AS completed,
        sum(c.status = 'failed') AS failed, sum(c.status = 'lost') AS lost, round(sum(c.duration_s), 1) AS seconds,
        group_concat(c.session_id, ', ') AS them
 FROM sessions c JOIN sessions p ON p.session_id = c.parent_session
 GROUP BY p.session_id, p.user_id, p.status
-ORDER BY started DESC
+ORDER BY started DESC, session_id
 LIMIT 100;
 
 /* most-written-files: Files most written, and by whom
@@ -257,7 +257,7 @@ FROM (SELECT *, row_number() OVER (PARTITION BY path ORDER BY cursor DESC) AS ag
         AND (kind IN ('file_write', 'file_edit')
              OR (kind = 'tool_call' AND tool IN ('Write', 'Edit', 'MultiEdit', 'NotebookEdit')))) written
 GROUP BY path
-ORDER BY writes DESC
+ORDER BY writes DESC, path
 LIMIT 100;
 
 /* busiest-hours: Busiest hours
@@ -303,7 +303,7 @@ LIMIT 100;
 SELECT cursor, session_id, user_id, type, kind, timestamp, received_at, delay_s
 FROM (SELECT * FROM events ORDER BY cursor DESC LIMIT coalesce(nullif(:newest, ''), 20000))
 WHERE delay_s > coalesce(nullif(:seconds, ''), 60) + 0
-ORDER BY delay_s DESC
+ORDER BY delay_s DESC, cursor DESC
 LIMIT 200;
 
 /* database-growth: Growth of the database
@@ -505,17 +505,17 @@ WITH newest AS (
   SELECT session_id FROM costs WHERE user_id = coalesce(nullif(:user, ''), user_id)
   GROUP BY session_id ORDER BY max(at) DESC LIMIT 100
 ), priced AS (
-  SELECT u.session_id, u.prompt_id, sum(u.cost_usd) AS cost_usd
+  SELECT u.session_id AS session_id, u.prompt_id AS prompt_id, sum(u.cost_usd) AS cost_usd
   FROM newest n CROSS JOIN usage u ON u.session_id = n.session_id
   WHERE u.prompt_id IS NOT NULL GROUP BY 1, 2
 ), called AS (
-  SELECT a.session_id, a.data ->> '$.prompt_id' AS prompt_id, a.tool, count(*) AS calls
+  SELECT a.session_id AS session_id, a.data ->> '$.prompt_id' AS prompt_id, a.tool AS tool, count(*) AS calls
   FROM newest n CROSS JOIN actions a ON a.session_id = n.session_id
   WHERE a.kind = 'tool_call' GROUP BY 1, 2, 3
 ), shared AS (
   SELECT *, 1.0 * calls / sum(calls) OVER (PARTITION BY session_id, prompt_id) AS share FROM called
 )
-SELECT s.tool, sum(s.calls) AS calls, round(sum(s.share * p.cost_usd), 4) AS cost_usd,
+SELECT s.tool AS tool, sum(s.calls) AS calls, round(sum(s.share * p.cost_usd), 4) AS cost_usd,
        round(sum(s.share * p.cost_usd) / sum(s.calls), 6) AS a_call
 FROM shared s JOIN priced p USING (session_id, prompt_id)
 GROUP BY s.tool
@@ -524,17 +524,18 @@ LIMIT 100;
 
 /* dearest-sessions: Sessions that cost most
    And how much of it sub-agents used. `user`: only theirs. */
-SELECT c.session_id, c.user_id, sum(c.requests) AS requests, round(sum(c.cost_usd), 4) AS cost_usd,
+SELECT c.session_id AS session_id, c.user_id AS user_id, sum(c.requests) AS requests,
+       round(sum(c.cost_usd), 4) AS cost_usd,
        round(sum(iif(c.agent_id IS NULL, 0, c.cost_usd)), 4) AS of_agents, sum(c.unpriced) AS unpriced
 FROM costs c
 WHERE c.user_id = coalesce(nullif(:user, ''), c.user_id)
 GROUP BY c.session_id, c.user_id
-ORDER BY cost_usd DESC
+ORDER BY cost_usd DESC, session_id
 LIMIT 100;
 
 /* dearest-prompts: Prompts that cost most
    All the requests that one prompt has led to, of the session `session`. */
-SELECT u.prompt_id, max(substr(a.text, 1, 200)) AS text,
+SELECT u.prompt_id AS prompt_id, max(substr(a.text, 1, 200)) AS text,
        count(*) AS requests, sum(u.total_tokens) AS tokens, round(sum(u.cost_usd), 4) AS cost_usd
 FROM usage u
 LEFT JOIN (SELECT prompt_id, text FROM (
@@ -558,7 +559,7 @@ WITH spent AS (
 SELECT s.session_id, s.user_id, s.project, round(s.cost_usd, 4) AS cost_usd, round(m.mean, 4) AS mean_usd
 FROM spent s JOIN means m ON coalesce(m.project, '') = coalesce(s.project, '')
 WHERE s.cost_usd > 2 * m.mean
-ORDER BY s.cost_usd DESC
+ORDER BY s.cost_usd DESC, s.session_id
 LIMIT 100;
 
 /* unpriced-models: Models that nobody can price

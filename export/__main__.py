@@ -23,7 +23,7 @@ from export import archive, backup, drilled, layout
 from export.folders import open_folder
 from export.tree import Tree, TreeAhead, TreeBusy, progress_of
 from export.verify import Verification
-from sessionstore.admin import compact, drill, importing, loss, offline, prune, recovery, reprice, scrub, served
+from sessionstore.admin import compact, drill, importing, loss, move, offline, prune, recovery, reprice, scrub, served
 from sessionstore.admin.restore import NotEmpty, restore
 from sessionstore.model.events import utc
 from sessionstore.model.lines import longest_line
@@ -329,6 +329,29 @@ def bring_conversations(options: SimpleNamespace) -> int:
     return FOUND if counts["refused"] else DONE
 
 
+def move_away(options: SimpleNamespace) -> int:
+    """Move a session to the store at URL, while it is written to; what is said of it here is then told where it is.
+
+    Its events go with their ids and times. Then it is deleted here. What was broken off is simply started
+    again. Conversations and checkpoints do not move: see --without-material.
+    """
+    token = options.token_file.read_text().strip() if options.token_file else None
+    settings = store_settings(options)
+    reader_of(options.dir).close()
+    with progress("events") as step:
+        moved = move.move(
+            settings,
+            options.session,
+            options.to,
+            token,
+            url=options.url,
+            without_material=options.without_material,
+            step=step,
+        )
+    print(f"{options.session} is at {options.to.rstrip('/')}: {moved:,} events were handed over")
+    return DONE
+
+
 def accept_loss(options: SimpleNamespace) -> int:
     """Have the server start again with a database that has lost its newest events.
 
@@ -465,6 +488,7 @@ FAILURES = (
     backup.BackupFailed,
     drill.DrillFailed,
     importing.NotImported,
+    move.NotMoved,
     loss.NothingLost,
     served.NotServed,
     offline.Unsound,
@@ -594,6 +618,15 @@ add_command(
     click.Argument(["paths"], type=FOLDER, metavar="PATH...", nargs=-1, required=True),
     option("--user", "whose the sessions are that are new (default: you)", type=str, metavar="USER"),
     option("--url", "where the server is (default: this machine, at PORT)", type=str, metavar="URL"),
+)
+add_command(
+    "move",
+    move_away,
+    click.Argument(["session"], metavar="ID"),
+    option("--to", "the URL of the store that it goes to", type=str, required=True, metavar="URL"),
+    option("--token-file", "a file with a token of the role admin there", metavar="FILE"),
+    switch("--without-material", "delete conversations and checkpoints, which do not move"),
+    option("--url", "where its server is (default: this machine, at PORT)", type=str, metavar="URL"),
 )
 add_command("accept-loss", accept_loss)
 add_command("compact", write_anew)

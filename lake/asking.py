@@ -201,7 +201,7 @@ def question(name: str, given: Mapping[str, str], dialect: Dialect = DUCKDB) -> 
     check(known, given)
     sql = of_shards(other_words().get(name, known.sql))
     sql = NUMBER.sub(lambda match: number(match[1], given.get(match[1]) or match[2]), sql)
-    sql = translated(sql, dialect)
+    sql = dialect.ends(translated(sql, dialect))
     if not known.parameters:
         return sql
     parameter = re.compile(rf":({'|'.join(known.parameters)})\b")

@@ -211,11 +211,11 @@ KINDS = (
     Kind(
         "minutes",
         same("minute events"),
-        """FROM main.minutes WHERE minute >= min(
+        """FROM main.minutes WHERE minute BETWEEN min(
              coalesce((SELECT substr(received_at, 1, 16) FROM main.events
                        WHERE cursor <= :sealed ORDER BY cursor DESC LIMIT 1), ''),
-             coalesce((SELECT substr(min(received_at), 1, 16) FROM main.events
-                       WHERE cursor > :sealed AND cursor <= :upto), '9'))""",
+             (SELECT substr(min(received_at), 1, 16) FROM main.events WHERE cursor > :sealed AND cursor <= :upto))
+           AND (SELECT substr(max(received_at), 1, 16) FROM main.events WHERE cursor > :sealed AND cursor <= :upto)""",
     ),
 )
 """What of it is new in a range of cursors. What had counted in a deleted session, and another has copied, counts in the

@@ -34,6 +34,8 @@ class Dialect(NamedTuple):
     """How a view's definition begins: {name}."""
     settings: str = ""
     """What is said before."""
+    ends: Callable[[str], str] = str
+    """What is done to a question that is translated."""
     quote: str = '"{}"'
     """A name that is a word of the language as well."""
 
@@ -133,6 +135,13 @@ DUCKDB = Dialect(
 )
 
 
+def ordered_outside(sql: str) -> str:
+    """ClickHouse takes a name in ORDER BY for a column rather than for what is selected under it."""
+    selected, found, order = sql.rpartition("\nORDER BY ")
+    plain_names = re.fullmatch(r"(?:(?!received_at)\w+(?: DESC)?(?:, |\s*\Z|(?=\s+LIMIT)))+(?:\s*LIMIT \d+)?\s*", order)
+    return f"SELECT * FROM (\n{selected}) answered\nORDER BY {order}" if found and plain_names else sql
+
+
 def backslashed(text: str) -> str:
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
@@ -164,8 +173,8 @@ SPARK = Dialect(
     backslashed,
     "delta.`{url}/{name}`",
     "CREATE OR REPLACE TEMPORARY VIEW {name} AS",
-    "SET spark.sql.session.timeZone = UTC;\n",
-    "`{}`",
+    "SET TIME ZONE 'UTC';\n",
+    quote="`{}`",
 )
 
 
@@ -205,6 +214,7 @@ CLICKHOUSE = Dialect(
         "instr": plain("positionUTF8({0}, {1})"),
         "ltrim": lambda given: f"trimLeft({', '.join(given)})",
         "trim": lambda given: f"trimBoth({', '.join(given)})",
+        "lead": plain("lead(toNullable({0}))"),  # else what comes after the last is empty, not null
         "replace": plain("replaceAll({0}, {1}, {2})"),
         "char": lambda given: f"char({', '.join(given)})",
     },
@@ -212,6 +222,7 @@ CLICKHOUSE = Dialect(
     "deltaLake('{url}/{name}')",
     "CREATE OR REPLACE VIEW {name} AS",
     "SET join_use_nulls = 1, prefer_column_name_to_alias = 1;\n",
+    ordered_outside,
 )
 
 DIALECTS = {dialect.name: dialect for dialect in (DUCKDB, SPARK, CLICKHOUSE)}

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 import obstore
@@ -27,8 +27,9 @@ TRIES = 20
 """How often a file is read and written anew because another shard changed it in between."""
 
 
+@cache
 def publish(url: str, shard: str) -> None:
-    """Write what is not there, or of an older version. Raises what the bucket says."""
+    """Write what is not there, or of an older version; once a process. Raises what the bucket says."""
     bucket = from_url(url)
     for name, dialect in DIALECTS.items():
         replace(bucket, f"views/{name}.sql", partial(newer_script, dialect, url))

@@ -3,29 +3,33 @@
    Written in SQLite's words, and made into those of each engine (lake/dialects.py). Beyond views.sql they end with
    `shard`, the store that an event is of, and those of events with `received_on`, by whose days the tables are divided:
    a question that names days reads only these. Times are text, RFC 3339, UTC, as in views.sql. A `cursor` is the place
-   of an event within its shard. Three functions are no SQLite's: rfc3339(time), seconds(later, earlier) and epoch(text). */
+   of an event within its shard. Three functions are none of SQLite: rfc3339(time), seconds(later, earlier), epoch(text). */
 
 /* What stands before that cursor of that session is not to be seen. */
 CREATE VIEW deleted AS
-SELECT shard, session_id, max(cursor) AS before FROM {deletions} GROUP BY shard, session_id;
+SELECT shard AS in_shard, session_id AS of_session, max(cursor) AS before FROM {deletions} GROUP BY shard, session_id;
 
 /* What is not deleted. */
 CREATE VIEW kept_events AS
 SELECT e.*
 FROM {events} e
-LEFT JOIN deleted d ON d.shard = e.shard AND d.session_id = e.session_id
+LEFT JOIN deleted d ON d.in_shard = e.shard AND d.of_session = e.session_id
 WHERE e.cursor >= coalesce(d.before, 0);
 
 CREATE VIEW sessions AS
-SELECT s.session_id, s.user_id, s.status, s.input, s.model, s.phase, s.current_step, s.waiting_for, s.waiting_message,
-       rfc3339(s.waiting_since) AS waiting_since, rfc3339(s.created) AS created, rfc3339(s.updated) AS updated,
-       rfc3339(s.ended) AS ended, s.duration_s, s.outcome, s.actions, s.responses, s.tool_calls, s.files_modified,
-       s.bash_commands, s.agents, s.goals, s.goals_completed, s.tokens_input, s.tokens_output, s.cost_usd, s.resumes,
-       s.tags, s.title, s.project, s.branch, s.host, s.pinned, s.parent_session, s.last_cursor, s.shard
+SELECT s.session_id AS session_id, s.user_id AS user_id, s.status AS status, s.input AS input, s.model AS model,
+       s.phase AS phase, s.current_step AS current_step, s.waiting_for AS waiting_for,
+       s.waiting_message AS waiting_message, rfc3339(s.waiting_since) AS waiting_since, rfc3339(s.created) AS created,
+       rfc3339(s.updated) AS updated, rfc3339(s.ended) AS ended, s.duration_s AS duration_s, s.outcome AS outcome,
+       s.actions AS actions, s.responses AS responses, s.tool_calls AS tool_calls, s.files_modified AS files_modified,
+       s.bash_commands AS bash_commands, s.agents AS agents, s.goals AS goals, s.goals_completed AS goals_completed,
+       s.tokens_input AS tokens_input, s.tokens_output AS tokens_output, s.cost_usd AS cost_usd, s.resumes AS resumes,
+       s.tags AS tags, s.title AS title, s.project AS project, s.branch AS branch, s.host AS host, s.pinned AS pinned,
+       s.parent_session AS parent_session, s.last_cursor AS last_cursor, s.shard AS shard
 FROM {sessions} s
 JOIN (SELECT shard, session_id, max(sealed) AS sealed FROM {sessions} GROUP BY shard, session_id) n
   ON n.shard = s.shard AND n.session_id = s.session_id AND n.sealed = s.sealed
-LEFT JOIN deleted d ON d.shard = s.shard AND d.session_id = s.session_id
+LEFT JOIN deleted d ON d.in_shard = s.shard AND d.of_session = s.session_id
 WHERE s.last_cursor > coalesce(d.before, 0);
 
 CREATE VIEW events AS
@@ -83,7 +87,7 @@ FROM (
 WHERE kind = 'tool_call';
 
 CREATE VIEW tool_calls AS
-SELECT c.cursor, c.session_id, c.user_id, c.agent_id, c.tool,
+SELECT c.cursor AS cursor, c.session_id AS session_id, c.user_id AS user_id, c.agent_id AS agent_id, c.tool AS tool,
        CASE WHEN r.cursor IS NOT NULL
               THEN CASE WHEN r.rejected = 1 THEN 'rejected' WHEN r.failed = 1 THEN 'failed' ELSE 'ok' END
             WHEN c.tool_use_id IS NULL THEN 'unknown'
@@ -95,7 +99,7 @@ SELECT c.cursor, c.session_id, c.user_id, c.agent_id, c.tool,
        coalesce(c.data ->> '$.input.file_path', c.data ->> '$.input.notebook_path', c.data ->> '$.input.path') AS path,
        c.data ->> '$.input.command' AS command, c.data ->> '$.input' AS input, r.data ->> '$.error' AS error,
        r.data ->> '$.output' AS output, r.cursor AS result_cursor, rfc3339(c.received_at) AS received_at,
-       c.day AS received_on, c.shard
+       c.day AS received_on, c.shard AS shard
 FROM kept_events c
 LEFT JOIN returns m ON m.shard = c.shard AND m.session_id = c.session_id AND m.cursor = c.cursor
 LEFT JOIN (SELECT * FROM kept_events WHERE kind IN ('tool_result', 'tool_error')) r
@@ -112,22 +116,25 @@ WHERE c.kind = 'tool_call' AND c.type = 'action';
 CREATE VIEW newest_details AS
 SELECT d.*
 FROM {details} d
-LEFT JOIN deleted x ON x.shard = d.shard AND x.session_id = d.session_id
-JOIN (SELECT what, shard, session_id, max(sealed) AS sealed FROM {details}
+LEFT JOIN deleted x ON x.in_shard = d.shard AND x.of_session = d.session_id
+JOIN (SELECT what AS of_what, shard AS in_shard, session_id AS of_session, max(sealed) AS newest FROM {details}
       WHERE what IN ('goals', 'agents', 'costs') GROUP BY what, shard, session_id) n
-  ON n.what = d.what AND n.shard = d.shard AND n.session_id = d.session_id AND n.sealed = d.sealed
+  ON n.of_what = d.what AND n.in_shard = d.shard AND n.of_session = d.session_id AND n.newest = d.sealed
 WHERE d.what IN ('goals', 'agents', 'costs') AND d.sealed >= coalesce(x.before, 0);
 
 CREATE VIEW goals AS
-SELECT s.session_id, s.user_id, g.goal_id, g.position, g.description, g.priority, g.status, g.completed_at,
-       s.status AS session_status, g.record, s.shard
+SELECT s.session_id AS session_id, s.user_id AS user_id, g.goal_id AS goal_id, g.position AS position,
+       g.description AS description, g.priority AS priority, g.status AS status, g.completed_at AS completed_at,
+       s.status AS session_status, g.record AS record, s.shard AS shard
 FROM newest_details g JOIN sessions s ON s.shard = g.shard AND s.session_id = g.session_id
 WHERE g.what = 'goals' AND s.goals > 0;
 
 CREATE VIEW agents AS
-SELECT s.session_id, s.user_id, a.agent_id, a.parent_agent_id, a.position, a.type, a.task,
+SELECT s.session_id AS session_id, s.user_id AS user_id, a.agent_id AS agent_id, a.parent_agent_id AS parent_agent_id,
+       a.position AS position, a.type AS type, a.task AS task,
        iif(s.ended IS NULL OR a.status IN ('completed', 'failed', 'cancelled'), a.status, 'cancelled') AS status,
-       a.spawned_at, a.completed_at, a.duration_s, a.subsession, a.result, a.record, s.shard
+       a.spawned_at AS spawned_at, a.completed_at AS completed_at, a.duration_s AS duration_s,
+       a.subsession AS subsession, a.result AS result, a.record AS record, s.shard AS shard
 FROM newest_details a JOIN sessions s ON s.shard = a.shard AND s.session_id = a.session_id
 WHERE a.what = 'agents' AND s.agents > 0;
 
@@ -152,16 +159,19 @@ FROM kept_events e
 WHERE e.type = 'note_added';
 
 CREATE VIEW minutes AS
-SELECT m.minute, m.events, m.shard
+SELECT m.minute AS minute, m.events AS events, m.shard AS shard
 FROM {details} m
 JOIN (SELECT shard, minute, max(sealed) AS sealed FROM {details} WHERE what = 'minutes' GROUP BY shard, minute) n
   ON n.shard = m.shard AND n.minute = m.minute AND n.sealed = m.sealed
 WHERE m.what = 'minutes';
 
 CREATE VIEW usage AS
-SELECT u.at, u.session_id, s.user_id, s.project, u.agent_id, u.prompt_id, u.provider, u.model, u.source,
-       u.input_tokens, u.output_tokens, u.cache_read_tokens, u.cache_write_tokens, u.cache_write_1h_tokens,
-       u.reasoning_tokens, u.total_tokens, u.cost_usd, u.cost_from, u.request_key, u.cursor, u.shard
+SELECT u.at AS at, u.session_id AS session_id, s.user_id AS user_id, s.project AS project, u.agent_id AS agent_id,
+       u.prompt_id AS prompt_id, u.provider AS provider, u.model AS model, u.source AS source,
+       u.input_tokens AS input_tokens, u.output_tokens AS output_tokens, u.cache_read_tokens AS cache_read_tokens,
+       u.cache_write_tokens AS cache_write_tokens, u.cache_write_1h_tokens AS cache_write_1h_tokens,
+       u.reasoning_tokens AS reasoning_tokens, u.total_tokens AS total_tokens, u.cost_usd AS cost_usd,
+       u.cost_from AS cost_from, u.request_key AS request_key, u.cursor AS cursor, u.shard AS shard
 FROM {details} u
 JOIN (SELECT shard, session_id, request_key, max(sealed) AS sealed FROM {details}
       WHERE what = 'usage' GROUP BY shard, session_id, request_key) n
@@ -170,12 +180,14 @@ JOIN sessions s ON s.shard = u.shard AND s.session_id = u.session_id
 JOIN (SELECT DISTINCT shard, session_id, coalesce(agent_id, '') AS agent, family FROM newest_details
       WHERE what = 'costs') b
   ON b.shard = u.shard AND b.session_id = u.session_id AND b.agent = coalesce(u.agent_id, '') AND b.family = u.family
-LEFT JOIN deleted x ON x.shard = u.shard AND x.session_id = u.session_id
+LEFT JOIN deleted x ON x.in_shard = u.shard AND x.of_session = u.session_id
 WHERE u.what = 'usage' AND u.is_copy = 0 AND u.cursor >= coalesce(x.before, 0);
 
 CREATE VIEW costs AS
-SELECT c.at, c.session_id, s.user_id, s.project, c.agent_id, c.model, c.requests, c.input_tokens, c.output_tokens,
-       c.cache_read_tokens, c.cache_write_tokens, c.cost_usd, c.cost_from, c.unpriced, c.shard
+SELECT c.at AS at, c.session_id AS session_id, s.user_id AS user_id, s.project AS project, c.agent_id AS agent_id,
+       c.model AS model, c.requests AS requests, c.input_tokens AS input_tokens, c.output_tokens AS output_tokens,
+       c.cache_read_tokens AS cache_read_tokens, c.cache_write_tokens AS cache_write_tokens, c.cost_usd AS cost_usd,
+       c.cost_from AS cost_from, c.unpriced AS unpriced, c.shard AS shard
 FROM newest_details c JOIN sessions s ON s.shard = c.shard AND s.session_id = c.session_id
 WHERE c.what = 'costs';
 

@@ -120,7 +120,7 @@ class Teller:
         if dice.random() < 0.5:
             yield self.draft("goal_added", name, {"id": f"goal-{number}", "description": f"reach {number}"})
         for call in range(dice.randint(0, 6)):
-            yield from self.call(name, agent, f"toolu-{name}-{number}-{call}")
+            yield from self.call(name, agent, f"toolu-{name}-{number}-{call}", f"p{number}")
         yield from self.usage(name, agent, number)
         for odd in (self.odd, self.waiting, self.state):
             if dice.random() < 0.3:
@@ -130,15 +130,22 @@ class Teller:
         if dice.random() < 0.8:
             yield self.draft("response", name, {"type": "assistant_message", "message": dice.choice(ODD)})
 
-    def call(self, name: str, agent: str | None, call: str) -> Iterator[Draft]:
+    def call(self, name: str, agent: str | None, call: str, prompt: str) -> Iterator[Draft]:
         """Called, and mostly answered: not at all, twice, before it was called, or after it was called again."""
         dice = self.dice
         tool = dice.choice(TOOLS)
         given: Json = {"command": dice.choice(["make", *ODD])} if tool == "Bash" else {"file_path": f"src/{tool}.py"}
         run = {"runId": dice.choice(("r1", "r2"))} if dice.random() < 0.1 else {}
-        called = {"type": "tool_call", "tool": tool, "toolUseId": call, "input": given, **run}
+        called: Json = {
+            "type": "tool_call",
+            "tool": tool,
+            "toolUseId": call,
+            "input": given,
+            "prompt_id": prompt,
+            **run,
+        }
         failed = dice.random() < 0.2
-        came = {"tool": tool, "toolUseId": call, **run} | (
+        came: Json = {"tool": tool, "toolUseId": call, **run} | (
             {"type": "tool_error", "error": dice.choice(ERRORS)}
             if failed
             else {"type": "tool_result", "output": dice.choice([*ODD, *ODD_VALUES])}

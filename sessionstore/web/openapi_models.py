@@ -124,6 +124,8 @@ class Rejected(Shape, kw_only=True):
     line: int
     status: int
     detail: str
+    moved_to: str | UnsetType = UNSET
+    """With 421: the URL of the store that has its session now."""
 
 
 class Batch(Shape, kw_only=True):

@@ -521,7 +521,7 @@ def moment(text: str) -> str:
 FOLDER = click.Path(path_type=Path)
 
 
-class Source(click.ParamType):  # type: ignore[type-arg]
+class RestoreSource(click.ParamType):  # type: ignore[type-arg]
     """A path, or the URL of a lake as a text."""
 
     name = "source"
@@ -594,7 +594,7 @@ add_command(
 add_command(
     "restore",
     bring_back,
-    click.Argument(["sources"], type=Source(), metavar="SOURCE...", nargs=-1, required=True),
+    click.Argument(["sources"], type=RestoreSource(), metavar="SOURCE...", nargs=-1, required=True),
     option("--into", "the folder of the database (default: SESSIONS_DIR)"),
     switch("--force", "put a database that is there beside the new one"),
     switch("--newer", "keep the database, and add what only the tree, or the lake, has"),

@@ -22,7 +22,7 @@ from export.backup import BackupFailed, BackupManifest, manifest_of, newest_curs
 from export.layout import PROGRESS
 from sessionstore.settings import Settings
 from sessionstore.store import high_water_mark as mark
-from sessionstore.store.lake import Said, ask_lake
+from sessionstore.store.lake import LakeSaid, ask_lake
 from sessionstore.store.schema import APPLICATION_ID
 
 logger = logging.getLogger(__name__)
@@ -89,7 +89,7 @@ OTHER = (
 )
 
 
-def witnesses(settings: Settings, lake: Said) -> Iterator[Evidence]:
+def witnesses(settings: Settings, lake: LakeSaid) -> Iterator[Evidence]:
     """Whoever has seen a cursor of this store."""
     if lake.cursor:
         yield Evidence(lake.cursor, f"the lake {settings.lake}", settings.lake)

@@ -21,7 +21,7 @@ SECONDS = 30.0
 """For which a bucket is waited for. One that takes longer is away."""
 
 
-class Said(msgspec.Struct):
+class LakeSaid(msgspec.Struct):
     """As lake/witness.py says it."""
 
     cursor: int = 0
@@ -39,14 +39,14 @@ def check_installed() -> None:
         )
 
 
-def ask_lake(settings: Settings) -> Said:
+def ask_lake(settings: Settings) -> LakeSaid:
     """How far the lake has this store. Raises CannotStart where the bucket cannot have one.
 
     A bucket that does not answer keeps nobody from beginning: it is said, and agents are heard. What is not known is
     then found by whoever seals, once the bucket is back.
     """
     if settings.lake is None:
-        return Said()
+        return LakeSaid()
     check_installed()
     command = [sys.executable, "-m", "lake.witness", str(settings.database), settings.lake, settings.shard or ""]
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("SESSIONS_")}
@@ -54,11 +54,11 @@ def ask_lake(settings: Settings) -> Said:
         done = subprocess.run(
             command, cwd=ROOT, env=inherited, stdin=subprocess.DEVNULL, capture_output=True, timeout=SECONDS
         )
-        said = msgspec.json.decode(done.stdout, type=Said)
+        said = msgspec.json.decode(done.stdout, type=LakeSaid)
     except subprocess.TimeoutExpired:
-        said = Said(away=f"{settings.lake} has not answered within {SECONDS:.0f} seconds")
+        said = LakeSaid(away=f"{settings.lake} has not answered within {SECONDS:.0f} seconds")
     except msgspec.DecodeError:
-        said = Said(away=f"{settings.lake} could not be asked: {done.stderr.decode(errors='replace')[-1000:]}")
+        said = LakeSaid(away=f"{settings.lake} could not be asked: {done.stderr.decode(errors='replace')[-1000:]}")
     if said.refused:
         raise CannotStart(f"SESSIONS_LAKE: {said.refused}")
     if said.away:

@@ -11,6 +11,8 @@ Nothing here is imported, started or paid for unless SESSIONS_LAKE is set or a c
     scrubbing.py  scrubs of the store followed
     keeping.py    vacuum, compaction, days that are over
     checking.py   compared with the store
+    witness.py    what the bucket says before a store begins
+    back.py       a database from the lake
     __main__.py   the child process that seals as long as its server runs
     commands.py   `python -m export lake …`
 """

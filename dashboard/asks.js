@@ -1,5 +1,5 @@
 /* What agents ask of people: answered from wherever it is shown, told where nobody looks, gone when answered elsewhere; and orders. */
-import { asked, fetched, of } from "./api.js";
+import { asked, of, told } from "./api.js";
 import { toolBlocks } from "./blocks.js";
 import { askPerson, note } from "./doing.js";
 import { at, button, el, slot, timeText } from "./dom.js";
@@ -9,11 +9,14 @@ import { text } from "./model.js";
 import { go, route, schedule } from "./route.js";
 
 const FRESH = 5000;        // milliseconds after which it is asked again whether somebody waits for an answer
+const DONE = { allow: "Allowed.", deny: "Denied.", answer: "Answered." };
 export const asks = {
   served: new Map(), answered: new Set(), opened: "", isKnown: false, asking: null, last: 0, shown: null, list: [],
+  /** Those that are open, oldest first; the same list while nothing has changed. */
   open() {
-    if (this.shown?.cards === state.cards && this.shown.served === this.served && this.shown.answered === this.answered.size) return this.list;
-    this.shown = { cards: state.cards, served: this.served, answered: this.answered.size };
+    const from = [state.cards, this.served, this.answered.size];
+    if (this.shown?.every((each, place) => each === from[place])) return this.list;
+    this.shown = from;
     return this.list = Model.openAsks(state.cards, this.served, this.answered);
   },
   async refresh() {
@@ -28,23 +31,23 @@ export const asks = {
   /** Whether somebody waits for the answer, and this person may give it. */
   can: (ask) => ask.canAnswer === true && document.body.dataset.role !== "read",
   drawOpened(row, ask) {
-    const place = slot(row, "all"), isOpen = this.opened === ask.askId;
-    slot(row, "what").setAttribute("aria-expanded", isOpen);
+    const place = slot(row, "all"), isOpen = this.opened === ask.askId, of = `${ask.askId} ${Boolean(ask.input)}`;
+    slot(row, "what").ariaExpanded = isOpen;
     place.hidden = !isOpen;
-    if (!isOpen || place.dataset.of === `${ask.askId} ${Boolean(ask.input)}`) return;
-    place.dataset.of = `${ask.askId} ${Boolean(ask.input)}`;
+    if (!isOpen || place.dataset.of === of) return;
+    place.dataset.of = of;
     place.replaceChildren(...(ask.tool && Model.isObject(ask.input) ? toolBlocks(ask.tool, ask.input) : [el("p", "prose", Model.plain(ask.text))]));
   },
-  toggle(id) { this.opened = this.opened === id ? "" : id; schedule(); },
   find: (id) => asks.served.get(id) ?? asks.open().find((ask) => ask.askId === id),
   async answer(id, body) {
     this.answered.add(id);
     schedule();
-    if (await controlled(`api/asks/${encodeURIComponent(id)}/answer`, body, { allow: "Allowed.", deny: "Denied.", answer: "Answered." }[body.decision])) return;
+    if (await controlled(`api/asks/${encodeURIComponent(id)}/answer`, body, DONE[body.decision])) return;
     this.answered.delete(id);
     await this.refresh();
     schedule();
   },
+  toggle({ askId }) { this.opened = this.opened === askId ? "" : askId; schedule(); },
   allow(ask) { return this.answer(ask.askId, { decision: "allow" }); },
   deny(ask) { return this.answer(ask.askId, { decision: "deny" }); },
   /** Words for the agent: the answers to its questions, or why not and what to do instead. Asked before one types whether somebody waits. */
@@ -63,9 +66,10 @@ export const asks = {
     await this.answer(ask.askId, isDenial ? { decision: "deny", message: said.message } : { decision: "answer", message: words.join("\n"),
       answers: Object.fromEntries(questions.map(({ question }, place) => [question, words[place]])) });
   },
+  /** The keys a, d, r, e: about the ask that one is at, else the only one. */
   key(name) {
-    const row = document.activeElement?.closest("[data-ask]"), open = this.open(), ask = row ? this.find(row.dataset.ask) : open.length === 1 ? open[0] : null;
-    if (ask && (name === "toggle" || this.can(ask))) this[name](name === "toggle" ? ask.askId : ask);
+    const row = document.activeElement?.closest("[data-ask]"), open = this.open(), ask = row ? this.find(row.dataset.ask) : open.length === 1 && open[0];
+    if (ask && (name === "toggle" || this.can(ask))) this[name](ask);
   },
 };
 /** Say what only a token of the role control may; where this browser has none, it is asked for once. */
@@ -76,40 +80,41 @@ async function controlled(path, body, done) {
     const said = await askPerson({ title: "A token that may answer", words: `Answers and orders are never open. The server keeps such a token in ${server?.storage ?? "its folder"}/tokens/control.`,
       yes: "Use it", fields: [{ name: "token", label: "Token", type: "password" }] });
     if (!said) return false;
-    await fetched("api/login", { method: "POST", body: { token: said.token.trim() } });
+    await told("api/login", { token: said.token.trim() });
   } catch (error) { note(error.message, true); return false; }
   return controlled(path, body, done);
 }
 document.addEventListener("click", (event) => {
-  const name = event.target.closest("[data-order]")?.dataset.order;
+  const { order: name, does } = event.target.closest("[data-order], [data-does]")?.dataset ?? {}, ask = does && asks.find(event.target.closest("[data-ask]").dataset.ask);
   if (name) order(route.id, name);
-  const does = event.target.closest("[data-does]")?.dataset.does, ask = does && asks.find(event.target.closest("[data-ask]").dataset.ask);
-  if (ask) { event.preventDefault(); asks[does](does === "toggle" ? ask.askId : ask); }
+  if (ask) { event.preventDefault(); asks[does](ask); }
 });
 setInterval(async () => {
   if (document.body.dataset.out === "true" || performance.now() - asks.last < FRESH || !(state.stats?.sessions.waiting || asks.served.size)) return;
   await asks.refresh();
-  const id = at("ask").open && at("ask").dataset.ask, ask = id && asks.find(id);
-  if (id && !(ask && asks.can(ask))) at("ask").querySelector("p").textContent = "This was answered elsewhere, or nobody waits for it any more.";
+  const { open, dataset } = at("ask"), ask = open && dataset.ask && asks.find(dataset.ask);
+  if (open && dataset.ask && !(ask && asks.can(ask))) at("ask").querySelector("p").textContent = "This was answered elsewhere, or nobody waits for it any more.";
   schedule();
 }, FRESH);
 
-const told = { ids: new Set(), of: [], timer: null, note: null };
+// ---- told when nobody looks
+
+const notice = { ids: new Set(), of: [], timer: null, note: null };
 const isTold = () => { try { return localStorage.getItem("notify") === "yes" && Notification.permission === "granted"; } catch { return false; } };
 /** One notice for all that came within a second; it goes when nothing of what it says is open any more. */
 export function tell() {
-  const ids = new Set(asks.open().map((ask) => ask.askId)), fresh = [...ids].filter((id) => !told.ids.has(id));
-  told.ids = ids;
-  if (!told.of.some((id) => ids.has(id))) { told.note?.close(); told.note = null; }
+  const ids = new Set(asks.open().map((ask) => ask.askId)), fresh = [...ids].filter((id) => !notice.ids.has(id));
+  notice.ids = ids;
+  if (!notice.of.some((id) => ids.has(id))) { notice.note?.close(); notice.note = null; }
   if (!fresh.length || !document.hidden || !isTold() || localStorage.getItem("push")) return;
-  told.of = [...told.of.filter((id) => ids.has(id)), ...fresh];
-  told.timer ??= setTimeout(() => {
-    const now = asks.open().filter((ask) => told.of.includes(ask.askId));
-    told.timer = null;
+  notice.of = [...notice.of.filter((id) => ids.has(id)), ...fresh];
+  notice.timer ??= setTimeout(() => {
+    const now = asks.open().filter((ask) => notice.of.includes(ask.askId));
+    notice.timer = null;
     if (!now.length) return;
     const lines = now.slice(-3).map((ask) => `${Model.nameOf(state.cards.get(ask.sessionId) ?? ask)}: ${Model.oneLine(Model.askText(ask))}`);
-    told.note = new Notification(now.length === 1 ? "An agent asks" : `${now.length} agents ask`, { body: lines.join("\n"), tag: "asks" });
-    told.note.onclick = () => { focus(); go({ view: "home" }); };
+    notice.note = new Notification(now.length === 1 ? "An agent asks" : `${now.length} agents ask`, { body: lines.join("\n"), tag: "asks" });
+    notice.note.onclick = () => { focus(); go({}); };
   }, 1000);
 }
 const push = async (name) => { try { return await (await import("./push.js"))[name](); } catch { return false; } };
@@ -123,6 +128,8 @@ export async function notify() {
     : "You are told when an agent asks and this page is not in sight.", !isGranted);
 }
 
+// ---- orders
+
 const ORDERS = { __proto__: null, stop: ["Stop", "It ends at its next call, and is told why."], pause: ["Pause", "Its next call waits until it is released."],
   say: ["Say", "The agent reads these words with its next step."] };
 async function order(sessionId, name) {
@@ -130,7 +137,6 @@ async function order(sessionId, name) {
   if (said) await ordered(sessionId, { order: name, ...said });
 }
 async function ordered(id, body) { if (await controlled(of(id, "/orders"), body, "It is carried out at its next step.")) { shown = ""; schedule(); } }
-const FATES = { __proto__: null, waiting: "not delivered yet" };
 let shown = "";
 /** What may be ordered of a session, and the last orders with their fate; asked anew where it has changed, or somebody may have come or gone. */
 export async function drawOrders(place, { sessionId, lastCursor, ended }) {
@@ -138,9 +144,9 @@ export async function drawOrders(place, { sessionId, lastCursor, ended }) {
   place.hidden = ended !== null;
   if (place.hidden || shown === key) return;
   shown = key;
-  const { items, reach } = await asked(of(sessionId, "/orders?limit=3")).catch(() => ({ items: [] }));
-  for (const button of place.querySelectorAll("[data-order]")) Object.assign(button, { disabled: !reach?.reachable, title: reach?.reachable ? ORDERS[button.dataset.order][1] : "Nobody asks for orders there" });
+  const { items, reach } = await asked(of(sessionId, "/orders?limit=3")).catch(() => ({ items: [] })), isReachable = reach?.reachable;
+  for (const each of place.querySelectorAll("[data-order]")) Object.assign(each, { disabled: !isReachable, title: isReachable ? ORDERS[each.dataset.order][1] : "Nobody asks for orders there" });
   place.querySelector("ol").replaceChildren(...items.map((one) => el("li", "row", el("b", "", Model.words(one.order)), el("span", "cut grow", text(one.text)),
-    el("span", "faint", [FATES[one.status] ?? one.status, text(one.why), timeText(one.settledAt ?? one.since)].filter(Boolean).join(" · ")),
-    ...(one.order === "pause" && one.isOpen ? [button("Release", () => ordered(sessionId, { order: "release", orderId: one.orderId }))] : []))));
+    el("span", "faint", [one.status === "waiting" ? "not delivered yet" : one.status, text(one.why), timeText(one.settledAt ?? one.since)].filter(Boolean).join(" · ")),
+    one.order === "pause" && one.isOpen ? button("Release", () => ordered(sessionId, { order: "release", orderId: one.orderId })) : "")));
 }

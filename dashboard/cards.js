@@ -4,10 +4,10 @@ import { asks } from "./asks.js";
 import { clock, el, fill, make, since, slot, sync } from "./dom.js";
 import { state } from "./live.js";
 import * as Model from "./model.js";
-import { ago, oneLine, text } from "./model.js";
+import { ago, joined, oneLine, text } from "./model.js";
 import { schedule, sessionHash } from "./route.js";
 
-const TOGETHER = 50;
+const TOGETHER = 50;       // sessions that are asked for at once
 const known = new Map(), sought = new Set();
 let asking = null;
 /** What is known of a session; one that no list here has is asked for soon, together with others. */
@@ -33,40 +33,34 @@ export const waitsSince = (card) => `for ${since(card.attention?.since ?? card.u
 /** What a person asked last; a server of an earlier version gives a machine's words for it, too. */
 export const promptOf = (card) => Model.isMachineMade({ prompt: card.lastPrompt }) ? "" : oneLine(card.lastPrompt);
 
-const doingOf = (card) => Model.stateOf(card) === "asks" ? Model.askLines(card, state.names).map(oneLine).join(" · ")
-  : Model.endedBy(card) || Model.step(card) || promptOf(card);
 export function drawRow(row, card) {
   const is = Model.stateOf(card), key = `${card.lastCursor} ${card.updated} ${Model.nameOf(card)} ${card.cost?.usd} ${card.errors}`;
-  const quiet = ago(clock.now() - Model.quietSince(card));
   if (row.dataset.shown !== key || row.shows !== card) {
-    row.dataset.shown = key;
+    Object.assign(row.dataset, { shown: key, is, pinned: card.pinned === true });
     row.shows = card;
-    row.dataset.is = is;
-    row.dataset.pinned = card.pinned === true;
-    const a = slot(row, "name"), doing = doingOf(card), place = [Model.project(card), Model.branchOf(card), card.userId === "unknown" ? "" : card.userId, Model.hostOf(card)];
-    a.href = sessionHash(card.sessionId);
-    fill(row, { status: STATES[is] ?? ASKS[card.attention?.reason] ?? (is === "asks" ? "asks" : card.status), name: Model.nameOf(card), id: Model.idOf(card), doing: doing || " ", ...Model.figuresOf(card),
+    const place = [Model.project(card), Model.branchOf(card), Model.userOf(card), Model.hostOf(card)];
+    const doing = is === "asks" ? joined(Model.askLines(card, state.names).map(oneLine)) : Model.endedBy(card) || Model.step(card) || promptOf(card);
+    slot(row, "name").href = sessionHash(card.sessionId);
+    fill(row, { status: STATES[is] ?? ASKS[card.attention?.reason] ?? (is === "asks" ? is : card.status), name: Model.nameOf(card), id: Model.idOf(card), doing: doing || " ", ...Model.figuresOf(card),
       agents: card.agentsActive ? Model.few(card.agentsActive, "agent") : "", goals: card.goals ? `${card.goalsCompleted ?? 0}/${card.goals}` : "" });
     slot(row, "doing").classList.toggle("bad", ["failed", "error", "lost"].includes(is));
     slot(row, "status").dataset.is = is;
-    sync(slot(row, "place"), place.map((words, key) => ({ words, key })), ({ key }) => key, () => el("span", "cut"), (span, { words }) => { span.textContent = Model.forPeople(oneLine(words)); });
-    row.title = Model.forPeople([Model.nameOf(card), doing, place.filter(Boolean).join(" · "), text(card.model)].filter(Boolean).join("\n"));
+    slot(row, "place").replaceChildren(...place.map((words) => el("span", "cut", oneLine(words))));
+    row.title = Model.forPeople([Model.nameOf(card), doing, joined(place), text(card.model)].filter(Boolean).join("\n"));
   }
-  fill(row, { since: quiet });
+  fill(row, { since: ago(clock.now() - Model.quietSince(card)) });
 }
 
+/** An open ask: who, where, what to the letter, since when; and what a person can do about it. */
 export function drawAsk(row, ask, card = cardOf(ask.sessionId)) {
-  const what = Model.askText(ask), a = slot(row, "name");
+  const { askId, kind } = ask, what = Model.askText(ask), is = kind === "error" ? kind : "asks", can = asks.can(ask), decides = can && !["question", "interrupt", "elicitation"].includes(kind);
   const agent = ask.agentId ? Model.agentName({ agentId: ask.agentId, type: state.names.get(`${ask.sessionId} ${ask.agentId}`) }) : "";
-  row.dataset.ask = ask.askId;
-  row.dataset.is = ask.kind === "error" ? "error" : "asks";
-  a.href = sessionHash(ask.sessionId);
-  const can = asks.can(ask), decides = can && !["question", "interrupt", "elicitation"].includes(ask.kind);
-  fill(row, { status: ask.kind === "error" ? "stopped by an error" : ASKS[ask.kind] ?? "asks", name: Model.nameOf(card), what: Model.oneLine(what), since: since(ask.since),
-    place: [agent, Model.project(card), Model.branchOf(card), card.userId === "unknown" ? "" : card.userId, Model.hostOf(card)].filter(Boolean).join(" · "),
-    nobody: can || ask.kind === "error" || !asks.isKnown ? "" : "answer in its terminal", allow: decides ? "Allow" : "", deny: decides || (can && ask.kind === "elicitation") ? "Deny" : "",
-    reply: can ? "Reply" : "" });
-  slot(row, "status").dataset.is = row.dataset.is;
+  Object.assign(row.dataset, { ask: askId, is });
+  slot(row, "name").href = sessionHash(ask.sessionId);
+  fill(row, { status: kind === "error" ? "stopped by an error" : ASKS[kind] ?? "asks", name: Model.nameOf(card), what: oneLine(what), since: since(ask.since),
+    place: joined([agent, Model.project(card), Model.branchOf(card), Model.userOf(card), Model.hostOf(card)]), nobody: can || kind === "error" || !asks.isKnown ? "" : "answer in its terminal",
+    allow: decides ? "Allow" : "", deny: decides || (can && kind === "elicitation") ? "Deny" : "", reply: can ? "Reply" : "" });
+  slot(row, "status").dataset.is = is;
   slot(row, "what").title = what.length > 80 ? what : "";
   asks.drawOpened(row, ask);
 }

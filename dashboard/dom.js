@@ -7,16 +7,17 @@ export const template = (id) => at(id).content.cloneNode(true);
 export const make = (id) => template(id).firstElementChild;
 export const slot = (element, name) => element.querySelector(`[data-slot="${name}"]`);
 
-/** Put texts into the slots of an element; null hides the slot. */
+export function say(place, words) { if (place.textContent !== words) place.textContent = words; }
+/** Put texts into slots; one without a text is hidden. */
 export function fill(element, texts) {
   for (const [name, value] of Object.entries(texts)) {
-    const place = slot(element, name);
-    place.hidden = value === null || value === "";
-    const shown = value === true ? true : forPeople(String(value));
-    if (!place.hidden && shown !== true && place.textContent !== shown) place.textContent = shown;
+    const place = slot(element, name), words = forPeople(String(value ?? ""));
+    place.hidden = !words;
+    if (words) say(place, words);
   }
   return element;
 }
+/** A new element: its class, then texts and elements to put into it. */
 export function el(tag, className, ...content) {
   const element = document.createElement(tag);
   if (className) element.className = className;
@@ -30,19 +31,22 @@ export function svg(tag, attributes, ...content) {
   element.append(...content.map(fit));
   return element;
 }
-export const icon = (element, name) => { const use = slot(element, "icon");
-  if (use.getAttribute("href") !== `#i-${name}`) use.setAttribute("href", `#i-${name}`); };
-export function link(href, ...content) { const a = el("a", "", ...content); a.href = href; return a; }
-export function button(label, act, className = "") { const b = el("button", className, label); b.type = "button"; b.onclick = act; return b; }
-
-export function failure(words, again) { return el("div", "failure row", el("span", "grow", words), button("Try again", again)); }
+export const iconOf = (name) => svg("svg", { class: "icon", "aria-hidden": "true" }, svg("use", { href: `#i-${name}` }));
+export function icon(element, name) {
+  const use = slot(element, "icon");
+  if (use.getAttribute("href") !== `#i-${name}`) use.setAttribute("href", `#i-${name}`);
+}
+export const link = (href, ...content) => Object.assign(el("a", "", ...content), { href });
+export const button = (label, onclick, className = "") => Object.assign(el("button", className, label), { type: "button", onclick });
+export const failure = (words, again) => el("div", "failure row", el("span", "grow", words), button("Try again", again));
+/** What the keyboard can scroll, by a name. */
+export const scrolled = (element, ariaLabel) => Object.assign(element, { tabIndex: 0, ariaLabel });
 
 /** Make the children of `parent` those of `items`, by key, moving as few as possible. */
 export function sync(parent, items, key, create, update) {
   const old = new Map([...parent.children].map((child) => [child.dataset.key, child]));
   items.forEach((item, place) => {
-    const name = String(key(item));
-    const child = old.get(name) ?? create(item);
+    const name = String(key(item)), child = old.get(name) ?? create(item);
     old.delete(name);
     child.dataset.key = name;
     update(child, item);
@@ -52,15 +56,16 @@ export function sync(parent, items, key, create, update) {
 }
 
 export const clock = { ahead: 0, now() { return Date.now() + this.ahead; } };
-export const hours = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit", second: "2-digit" });
-const days = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit", second: "2-digit" });
+const time = { hour: "2-digit", minute: "2-digit", second: "2-digit" };
+export const hours = new Intl.DateTimeFormat("en-GB", time);
+const days = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short", ...time });
 export const fullDays = new Intl.DateTimeFormat("en-GB", { dateStyle: "long", timeStyle: "long" });
 export function timeText(time) {
   const when = typeof time === "number" ? time : millis(time);
-  if (!Number.isFinite(when)) return "";
-  return Math.abs(clock.now() - when) < 43_200_000 ? hours.format(when) : days.format(when);
+  return !Number.isFinite(when) ? "" : (Math.abs(clock.now() - when) < 43_200_000 ? hours : days).format(when);
 }
 export const since = (time) => ago(clock.now() - millis(time));
+/** The keyboard goes to the next or previous of some links. */
 export function moveAmong(links, by) {
   const from = links.indexOf(document.activeElement);
   links[Math.min(links.length - 1, Math.max(0, from < 0 ? 0 : from + by))]?.focus();
@@ -71,9 +76,8 @@ export function refill(place, key, content) {
   place.dataset.key = key;
   place.replaceChildren(...content());
 }
-export function setCurrent(element, isCurrent, kind = "true") {
-  if (isCurrent) element.setAttribute("aria-current", kind); else element.removeAttribute("aria-current");
-}
+/** Mark an element as the current one, or not. */
+export const setCurrent = (element, isCurrent, kind = "true") => { element.ariaCurrent = isCurrent ? kind : null; };
 /** What this browser keeps by a name; with `value`, it is kept from now on. */
 export function kept(name, otherwise, value) {
   try { if (value !== undefined) localStorage.setItem(name, JSON.stringify(value)); return JSON.parse(localStorage.getItem(name)) ?? otherwise; } catch { return otherwise; }

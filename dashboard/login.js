@@ -1,27 +1,27 @@
 /* Logging in and out. */
-import { access, fetched } from "./api.js";
+import { access, fetched, told } from "./api.js";
 import { renew } from "./asks.js";
 import { attempt } from "./doing.js";
 import { at } from "./dom.js";
 import { forget, live, refresh } from "./live.js";
 import { arriveAnew, drawing } from "./route.js";
 
+const form = at("login").querySelector("form");
 function showLogin(words = "") {
+  const alert = form.querySelector("[role=alert]");
   live.stop();
   live.say("out", "Logged out");
   at("login").hidden = false;
-  const alert = at("login").querySelector("[role=alert]");
   alert.hidden = !words;
   alert.textContent = words;
   drawing.now();
-  at("login").querySelector("input").focus();
+  form.token.focus();
 }
-at("login").querySelector("form").onsubmit = async (event) => {
+form.onsubmit = async (event) => {
   event.preventDefault();
-  const { token } = event.target;
   try {
-    await fetched("api/login", { method: "POST", body: { token: token.value } });
-    token.value = "";
+    await told("api/login", { token: form.token.value });
+    form.token.value = "";
     at("login").hidden = true;
     refresh.failed = "";
     await live.connect();

@@ -1,12 +1,12 @@
 /* A windowed list: however long it is, only the rows in sight are in the document. */
-import * as Model from "./model.js";
+import { offsetsOf, rowAt } from "./model.js";
 
-/** A list of which only the rows in sight are in the document. What one looks at stays where it is while rows come.
-    Where it is scrolled to is noted when that changes, for to ask costs a layout of the whole page. */
+/** What one looks at stays where it is while rows come. Where it is scrolled to is noted when that changes, for to ask
+    costs a layout of the whole page. */
 export class LongList {
-  constructor(scroller, list, { key, height, create, update, sticks = "", near = () => {} }) {
-    Object.assign(this, { scroller, list, key, height, create, update, sticks, near, items: [], offsets: new Float64Array(1),
-      rows: new Map(), top: 0, tall: 0, wide: 0 });
+  constructor(list, { key = (item) => item.key, height, create, update, sticks = "", near = () => {} }) {
+    const scroller = list.parentElement;
+    Object.assign(this, { scroller, list, key, height, create, update, sticks, near, items: [], offsets: new Float64Array(1), rows: new Map(), top: 0, tall: 0, wide: 0 });
     scroller.addEventListener("scroll", () => { this.top = scroller.scrollTop; this.draw(); }, { passive: true });
     new ResizeObserver(() => this.measure()).observe(scroller);
   }
@@ -25,10 +25,10 @@ export class LongList {
   }
   set(items) {
     const stays = this.sticks === "top" ? this.top < 6 : this.sticks === "bottom" && this.isAtEnd();
-    const anchor = !stays && this.items.length ? Model.rowAt(this.offsets, this.top) : -1;
+    const anchor = !stays && this.items.length ? rowAt(this.offsets, this.top) : -1;
     const [anchorKey, lead] = anchor < 0 ? [] : [this.key(this.items[anchor]), this.top - this.offsets[anchor]];
     this.items = items;
-    this.offsets = Model.offsetsOf(items, this.height);
+    this.offsets = offsetsOf(items, this.height);
     const tall = `${this.total}px`;
     if (this.list.style.height !== tall) this.list.style.height = tall;
     const place = anchor < 0 ? -1 : items.findIndex((item) => this.key(item) === anchorKey);
@@ -38,8 +38,8 @@ export class LongList {
   }
   draw() {
     if (!this.tall) return;
-    const firstRow = Math.max(0, Model.rowAt(this.offsets, this.top) - 6);
-    const lastRow = this.items.length ? Math.min(this.items.length - 1, Model.rowAt(this.offsets, this.top + this.tall) + 6) : -1;
+    const firstRow = Math.max(0, rowAt(this.offsets, this.top) - 6);
+    const lastRow = this.items.length ? Math.min(this.items.length - 1, rowAt(this.offsets, this.top + this.tall) + 6) : -1;
     const shown = this.items.slice(firstRow, lastRow + 1), keys = new Set(shown.map(this.key));
     for (const [key, row] of this.rows) if (!keys.has(key)) { row.remove(); this.rows.delete(key); }
     let next = this.list.firstElementChild;
@@ -58,8 +58,7 @@ export class LongList {
       row.style.transform = `translateY(${this.offsets[number]}px)`;
     }
     row.style.height = `${this.offsets[number + 1] - this.offsets[number]}px`;
-    row.setAttribute("aria-posinset", number + 1);
-    row.setAttribute("aria-setsize", this.items.length);
+    Object.assign(row, { ariaPosInSet: number + 1, ariaSetSize: this.items.length });
   }
   reveal(number, where = "nearest") {
     const [top, bottom] = [this.offsets[number], this.offsets[number + 1]];
@@ -70,7 +69,7 @@ export class LongList {
   }
   move(by) {
     const focused = [...this.rows].find(([, row]) => row.contains(document.activeElement))?.[0];
-    const from = focused === undefined ? (by > 0 ? Model.rowAt(this.offsets, this.top) - 1 : this.items.length)
+    const from = focused === undefined ? (by > 0 ? rowAt(this.offsets, this.top) - 1 : this.items.length)
       : this.items.findIndex((item) => this.key(item) === focused);
     const number = Math.min(this.items.length - 1, Math.max(0, from + by));
     if (!this.items[number]) return;

@@ -3,59 +3,54 @@ import { asked, query } from "./api.js";
 import { createTestSession } from "./doing.js";
 import { at, el } from "./dom.js";
 import { state } from "./live.js";
-import * as Model from "./model.js";
+import { idOf, nameOf, project } from "./model.js";
 import { go } from "./route.js";
 
+const input = at("palette").querySelector("input"), list = at("palette-list");
 export const palette = {
   items: [], chosen: 0,
-  open() { const input = at("palette").querySelector("input"); input.value = ""; this.fill(""); at("palette").showModal(); input.focus(); },
+  open() { input.value = ""; this.fill(""); at("palette").showModal(); },
   async fill(words) {
-    const sought = words.trim().toLowerCase(), others = [...commandsFor(sought), ...(sought ? [searchFor(words.trim())] : [])];
+    const sought = words.toLowerCase(), others = [...COMMANDS.filter(({ name }) => name.toLowerCase().includes(sought)), ...(sought ? [searchFor(words)] : [])];
     const here = [...state.cards.values()].filter((card) => JSON.stringify(card).toLowerCase().includes(sought)).slice(0, 8);
     this.show([...here.map(itemOf), ...others]);
     const asking = this.asking = {};
-    const { items } = await asked(`api/sessions?${query({ q: words.trim(), limit: 8 })}`).catch(() => ({ items: here }));
+    const { items } = await asked(`api/sessions?${query({ q: words, limit: 8 })}`).catch(() => ({ items: here }));
     if (this.asking === asking) this.show([...items.map(itemOf), ...others]);
   },
   show(items) {
     this.items = items;
     this.chosen = 0;
-    at("palette-list").replaceChildren(...items.map((item, number) => {
-      const row = el("li", "", el("span", "chip", item.what), el("span", "cut grow", item.name));
-      row.id = `palette-${number}`;
-      row.setAttribute("role", "option");
-      row.firstElementChild.dataset.status = item.what;
-      row.onclick = () => this.take(number);
-      return row;
+    list.replaceChildren(...items.map(({ what, name }, number) => {
+      const row = el("li", "", el("span", "chip", what), el("span", "cut grow", name));
+      row.firstElementChild.dataset.status = what;
+      return Object.assign(row, { id: `palette-${number}`, role: "option", onclick: () => this.take(number) });
     }));
-    this.mark();
+    this.move(0);
   },
-  mark() {
-    [...at("palette-list").children].forEach((row, number) => row.setAttribute("aria-selected", String(number === this.chosen)));
-    at("palette").querySelector("input").setAttribute("aria-activedescendant", `palette-${this.chosen}`);
-    at("palette-list").children[this.chosen]?.scrollIntoView({ block: "nearest" });
+  move(by) {
+    this.chosen = (this.chosen + by + this.items.length) % Math.max(1, this.items.length);
+    [...list.children].forEach((row, number) => { row.ariaSelected = number === this.chosen; });
+    input.setAttribute("aria-activedescendant", `palette-${this.chosen}`);
+    list.children[this.chosen]?.scrollIntoView({ block: "nearest" });
   },
-  move(by) { this.chosen = (this.chosen + by + this.items.length) % Math.max(1, this.items.length); this.mark(); },
   take(number = this.chosen) { at("palette").close(); this.items[number]?.act(); },
 };
-const COMMANDS = [
-  ["Home", () => go({ view: "home" })],
-  ["All sessions", () => go({ view: "sessions", query: {} })],
-  ["Analytics", () => go({ view: "analytics", query: {} })],
-  ["Sessions that wait", () => go({ view: "sessions", query: { status: "waiting" } })],
-  ["Create a test session", createTestSession],
-  ["Change the theme", () => at("theme").click()],
-  ["Keys", () => at("keys").showModal()],
-];
-const commandsFor = (sought) => COMMANDS.filter(([name]) => name.toLowerCase().includes(sought)).map(([name, act]) => ({ name, act, what: "do" }));
-const searchFor = (words) => ({ name: `Search for “${words}”`, what: "find", act: () => go({ view: "search", query: { q: words } }) });
-const itemOf = (card) => ({ name: [...new Set([Model.nameOf(card), Model.project(card), card.userId, Model.idOf(card)])].filter(Boolean).join("  ·  "), what: card.status,
+const COMMANDS = Object.entries({
+  "Home": () => go({}),
+  "All sessions": () => go({ view: "sessions" }),
+  "Analytics": () => go({ view: "analytics" }),
+  "Sessions that wait": () => go({ view: "sessions", query: { status: "waiting" } }),
+  "Create a test session": createTestSession,
+  "Change the theme": () => at("theme").click(),
+  "Keys": () => at("keys").showModal(),
+}).map(([name, act]) => ({ name, act, what: "do" }));
+const searchFor = (q) => ({ name: `Search for “${q}”`, what: "find", act: () => go({ view: "search", query: { q } }) });
+const itemOf = (card) => ({ name: [...new Set([nameOf(card), project(card), card.userId, idOf(card)])].filter(Boolean).join("  ·  "), what: card.status,
   act: () => go({ view: "session", id: card.sessionId, tab: "log" }) });
 
-at("palette").querySelector("input").oninput = (event) => palette.fill(event.target.value);
+input.oninput = () => palette.fill(input.value.trim());
 at("palette").onkeydown = (event) => {
   const act = { ArrowDown: () => palette.move(1), ArrowUp: () => palette.move(-1), Enter: () => palette.take() }[event.key];
   if (act) { event.preventDefault(); act(); }
 };
-for (const dialog of document.querySelectorAll("dialog")) dialog.addEventListener("click",
-  (event) => { if (event.target === dialog && dialog.id !== "ask") dialog.close(); });

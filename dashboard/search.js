@@ -2,87 +2,74 @@
 import { asked, query } from "./api.js";
 import { cardOf, soughtOnes } from "./cards.js";
 import { at, button, el, failure, fill, fit, icon, link, make, moveAmong, slot, timeText } from "./dom.js";
-import * as Model from "./model.js";
-import { count, few } from "./model.js";
-import { go, route, sessionHash, turn } from "./route.js";
+import { count, face, few, joined, nameOf, oneLine, project, userOf, words } from "./model.js";
+import { entryHash, go, route, sessionHash, turn } from "./route.js";
 
-const ABOUT = 3;
+const ABOUT = 3;           // hits of a session that are shown at once
+const form = at("search-filter"), results = at("results"), none = at("search-none");
+const hits = () => [...results.querySelectorAll(".hit")];
 export const search = {
   shown: null, items: [], opened: new Set(),
   name: () => "Search",
-  move: (by) => moveAmong([...at("results").querySelectorAll(".hit")], by),
+  move: (by) => moveAmong(hits(), by),
   async arrive() {
-    const form = at("search-filter");
-    for (const { name } of [...form.elements].filter((field) => field.name))
-      if (document.activeElement !== form[name]) form[name].value = route.query[name] ?? "";
-    const { q = "", type = "", session = "", user = "", when = "" } = route.query;
-    const wanted = query({ q, type, session, user, when });
+    for (const field of form.elements) if (field.name && document.activeElement !== field) field.value = route.query[field.name] ?? "";
+    const { q = "", type = "", session = "", user = "", when = "" } = route.query, wanted = query({ q, type, session, user, when });
     if (this.shown === wanted) return;
     this.shown = wanted;
     this.opened.clear();
-    for (const id of ["search-none", "facets"]) at(id).replaceChildren();
-    at("search-count").textContent = "";
+    for (const place of [none, at("facets"), at("search-count")]) place.replaceChildren();
     at("search-behind").hidden = true;
     if (!q.trim()) {
-      at("results").replaceChildren();
-      at("search-none").append(el("p", "empty",
-        "Words that stand anywhere in what was logged: a command, a file's name, a sentence. Also \u201ca phrase\u201d in quotes, begin*, and -without that word."));
+      results.replaceChildren();
+      none.append(el("p", "empty", "Words that stand anywhere in what was logged: a command, a file's name, a sentence. Also “a phrase” in quotes, begin*, and -without that word."));
       return;
     }
-    const [, kind] = type.split("kind:");
-    const narrowed = { type: kind ? "" : type, kind, sessionId: session, userId: user,
-      since: when && new Date(Date.now() - when * 3600000).toISOString() };
+    const [, kind] = type.split("kind:"), since = when && new Date(Date.now() - when * 3_600_000).toISOString();
     try {
-      const { items, total, behind } = await asked(`api/query/search?${query({ q, ...narrowed, limit: 100 })}`);
+      const { items, total, behind } = await asked(`api/query/search?${query({ q, type: kind ? "" : type, kind, sessionId: session, userId: user, since, limit: 100 })}`);
       if (this.shown !== wanted) return;
       this.items = items;
       this.drawHits();
       at("search-count").textContent = items.length < total ? `the best ${items.length} of ${count(total)}` : few(items.length, "hit");
       at("search-behind").hidden = !behind;
       at("search-behind").textContent = `Search is behind: it does not have the newest ${few(behind, "event")} yet.`;
-      if (!items.length) at("search-none").append(el("p", "empty", "Nothing that was logged has all of these words."));
+      if (!items.length) none.append(el("p", "empty", "Nothing that was logged has all of these words."));
       await soughtOnes();
       if (this.shown === wanted) this.drawHits();
-    } catch (error) { at("search-none").append(failure(error.message, () => { this.shown = null; this.arrive(); })); }
+    } catch (error) { none.append(failure(error.message, () => { this.shown = null; this.arrive(); })); }
   },
   drawHits() {
-    const groups = new Map(), focused = [...at("results").querySelectorAll(".hit")].indexOf(document.activeElement);
-    for (const hit of this.items) groups.set(hit.event.sessionId, [...(groups.get(hit.event.sessionId) ?? []), hit]);
-    at("results").replaceChildren(...[...groups].map(([id, hits]) => {
-      const card = { ...cardOf(id), userId: hits[0].event.userId }, isOpen = this.opened.has(id) || groups.size === 1, more = hits.length - ABOUT;
-      const head = el("div", "row", link(sessionHash(id), Model.nameOf(card)), el("span", "dim cut grow", [Model.project(card), card.userId === "unknown" ? "" : card.userId].filter(Boolean).join(" · ")),
-        el("span", "faint", few(hits.length, "hit")));
-      return el("li", "found", head, el("ol", "", ...(isOpen ? hits : hits.slice(0, ABOUT)).map(hitOf)),
-        ...(more > 0 && !isOpen ? [button(`${few(more, "more hit")} in this session`, () => { this.opened.add(id); this.drawHits(); }, "plain")] : []));
+    const groups = Map.groupBy(this.items, ({ event }) => event.sessionId), focused = hits().indexOf(document.activeElement);
+    results.replaceChildren(...[...groups].map(([id, found]) => {
+      const card = { ...cardOf(id), userId: found[0].event.userId }, shown = this.opened.has(id) || groups.size === 1 ? found : found.slice(0, ABOUT), more = found.length - shown.length;
+      return el("li", "found", el("div", "row", link(sessionHash(id), nameOf(card)), el("span", "dim cut grow", joined([project(card), userOf(card)])), el("span", "faint", few(found.length, "hit"))),
+        el("ol", "", ...shown.map(hitOf)), more ? button(`${few(more, "more hit")} in this session`, () => { this.opened.add(id); this.drawHits(); }, "plain") : "");
     }));
-    if (focused >= 0) at("results").querySelectorAll(".hit")[focused]?.focus();
-    at("facets").replaceChildren(...FACETS.map(([title, name, valueOf]) => facet(title, name, this.items, valueOf)).filter(Boolean));
+    hits()[focused]?.focus();
+    at("facets").replaceChildren(...FACETS.map((facet) => facetOf(this.items, ...facet)));
   },
 };
-const FACETS = [["Kind", "type", ({ data, type }) => data.seq ? `kind:${data.type}` : type], ["User", "user", ({ userId }) => userId],
-  ["Session", "session", ({ sessionId }) => sessionId]];
+const FACETS = [["Kind", "type", ({ data, type }) => data.seq ? `kind:${data.type}` : type, (type) => words(type.replace("kind:", ""))], ["User", "user", ({ userId }) => userId, (user) => user],
+  ["Session", "session", ({ sessionId }) => sessionId, (id) => nameOf(cardOf(id))]];
 /** The values that hits have of something, the most frequent first: each narrows the search to it. */
-function facet(title, name, hits, valueOf) {
-  const counts = new Map();
-  for (const { event } of hits) counts.set(valueOf(event), (counts.get(valueOf(event)) ?? 0) + 1);
-  if (counts.size < 2 && !route.query[name]) return null;
-  const chosen = route.query[name], words = (value) => name === "session" ? Model.nameOf(cardOf(value)) : Model.words(value.replace("kind:", ""));
-  return el("section", "", el("h2", "", title), el("ul", "", ...[...counts].sort((a, b) => b[1] - a[1]).slice(0, 8).map(([value, number]) =>
-    el("li", "", button(`${name === "user" ? value : words(value)}  ${number}`, () => turn({ [name]: chosen === value ? "" : value }), "plain cut")))),
-    ...(chosen ? [button("All", () => turn({ [name]: "" }), "plain")] : []));
+function facetOf(items, title, name, valueOf, told) {
+  const values = Map.groupBy(items, ({ event }) => valueOf(event)), chosen = route.query[name];
+  if (values.size < 2 && !chosen) return "";
+  return el("section", "", el("h2", "", title), el("ul", "", ...[...values].sort((a, b) => b[1].length - a[1].length).slice(0, 8).map(([value, { length }]) =>
+    el("li", "", button(`${told(value)}  ${length}`, () => turn({ [name]: chosen === value ? "" : value }), "plain cut")))), chosen ? button("All", () => turn({ [name]: "" }), "plain") : "");
 }
 /** A hit says what it is; where that has the words in it, they are marked there, and what the index has is not shown. */
 function hitOf({ event, marked }) {
-  const { kind, icon: name, title, text } = Model.face(event), line = Model.oneLine(text), row = make("t-hit");
+  const { kind, icon: name, title, text } = face(event), line = oneLine(text), row = make("t-hit");
   const found = [...new Set(marked.filter((_, number) => number % 2).map((word) => word.toLowerCase()))], isHere = found.every((word) => line.toLowerCase().includes(word));
   row.dataset.kind = kind;
   icon(row, name);
-  row.firstElementChild.href = Model.hashOf({ view: "session", id: event.sessionId, tab: "log", query: { entry: event.cursor } });
+  row.firstElementChild.href = entryHash(event.sessionId, event.cursor);
   fill(row, { title, time: timeText(event.timestamp) });
-  const parts = isHere ? line.split(new RegExp(`(${found.map((word) => word.replace(/[\\^$.*+?()[\]{}|\/]/g, "\\$&")).join("|")})`, "giu")) : marked;
+  const parts = isHere ? line.split(new RegExp(`(${found.map((word) => word.replace(/[\\^$.*+?()[\]{}|/]/g, "\\$&")).join("|")})`, "giu")) : marked;
   slot(row, "snippet").append(...parts.map((part, number) => number % 2 ? el("mark", "", part) : fit(part)));
   return row;
 }
-const form = at("search-filter");
 form.onsubmit = (event) => { event.preventDefault(); form.q.blur(); go({ view: "search", query: { ...route.query, ...Object.fromEntries(new FormData(form)) } }); };
 form.when.onchange = () => form.requestSubmit();

@@ -2,24 +2,26 @@
 import { asked, query } from "./api.js";
 import { promptOf } from "./cards.js";
 import { askPerson } from "./doing.js";
-import { at, button, el, fill, kept, link, make, setCurrent, since, slot } from "./dom.js";
+import { at, button, el, fill, kept, link, make, say, setCurrent, since, slot } from "./dom.js";
 import { LongList } from "./long_list.js";
 import * as Model from "./model.js";
-import { count, lasting, millis, oneLine } from "./model.js";
-import { go, route, sessionHash, turn } from "./route.js";
+import { count, joined, lasting, millis, oneLine } from "./model.js";
+import { go, route, sessionHash, sessionsHash, turn } from "./route.js";
 
 const MOST = 2000;         // sessions that are sorted by something else than their last change
+const form = at("sessions-filter"), none = at("table-none"), heads = document.querySelectorAll(".cols [data-sort]");
 const tookOf = (card) => card.duration ?? (Model.ENDED.includes(card.status) ? NaN : millis(card.updated) - millis(card.created));
 const entriesOf = (card) => card.actions + card.responses;
 const ORDERS = { __proto__: null, name: Model.SORTS.name[1], errors: Model.SORTS.errors[1], cost: Model.SORTS.cost[1],
   entries: (a, b) => entriesOf(b) - entriesOf(a), took: (a, b) => (tookOf(b) || 0) - (tookOf(a) || 0) };
+/** Whether the server's order and filters are not enough. */
+const isChosenHere = () => Boolean(ORDERS[route.query.sort] || route.query.errors);
 export const table = {
   items: [], next: null, asking: null, shown: "",
   async arrive() {
-    const form = at("sessions-filter");
     for (const field of form.elements) if (field.type === "checkbox") field.checked = Boolean(route.query[field.name]);
       else if (field.name && document.activeElement !== field) field.value = route.query[field.name] ?? "";
-    for (const head of document.querySelectorAll(".cols [data-sort]")) setCurrent(head, head.dataset.sort === (route.query.sort ?? ""));
+    for (const head of heads) setCurrent(head, head.dataset.sort === (route.query.sort ?? ""));
     drawViews();
     if (this.shown === query(route.query) && this.items.length) return;
     this.shown = query(route.query);
@@ -29,23 +31,22 @@ export const table = {
     await this.more();
   },
   async page(cursor) {
-    const asking = this.asking = {}, { sort, errors, when, ...asks } = route.query, isSorted = ORDERS[sort] || errors;
-    const page = await asked(`api/sessions?${query({ ...asks, since: when && new Date(Date.now() - when * 3_600_000).toISOString(), limit: isSorted ? 500 : 200, cursor, details: "true" })}`);
+    const asking = this.asking = {}, { sort, errors, when, ...asks } = route.query;
+    const page = await asked(`api/sessions?${query({ ...asks, since: when && new Date(Date.now() - when * 3_600_000).toISOString(), limit: isChosenHere() ? 500 : 200, cursor, details: "true" })}`);
     return this.asking === asking ? page : null;
   },
   async more() {
-    at("table-none").textContent = "No match.";
+    none.textContent = "No match.";
     try {
       const page = await this.page(this.next);
       if (page === null) return;
-      const known = new Set(page.items.map((item) => item.sessionId));
-      this.items = [...(this.isOld ? [] : this.items).filter((item) => !known.has(item.sessionId)), ...page.items];
+      this.items = [...without(page.items, this.isOld ? [] : this.items), ...page.items];
       this.next = page.nextCursor;
-    } catch (error) { at("table-none").textContent = error.message; this.items = []; }
+    } catch (error) { none.textContent = error.message; this.items = []; }
     this.isOld = false;
     this.asking = null;
     this.draw();
-    if (this.next && this.items.length < MOST && (ORDERS[route.query.sort] || route.query.errors)) await this.more();
+    if (this.next && this.items.length < MOST && isChosenHere()) await this.more();
   },
   /** The newest changes, on top; what has not changed stays below them. */
   async again() {
@@ -54,8 +55,7 @@ export const table = {
     if (page === null) return;
     this.asking = null;
     const oldest = page.nextCursor === null ? -Infinity : page.items.at(-1).lastCursor;
-    const known = new Set(page.items.map((item) => item.sessionId));
-    this.items = [...page.items, ...this.items.filter((item) => item.lastCursor < oldest && !known.has(item.sessionId))];
+    this.items = [...page.items, ...without(page.items, this.items).filter((item) => item.lastCursor < oldest)];
     if (this.items.length === page.items.length) this.next = page.nextCursor;
     this.draw();
   },
@@ -63,45 +63,46 @@ export const table = {
     const { sort, errors } = route.query, some = errors ? this.items.filter((card) => card.errors || card.status === "failed") : this.items;
     const shown = ORDERS[sort] ? [...some].sort(ORDERS[sort]) : some;
     tableList.set(shown);
-    at("table-none").hidden = shown.length > 0 || this.asking !== null;
-    at("sessions-count").textContent = shown.length ? `${count(shown.length)}${!this.next ? "" : ORDERS[sort] || errors ? ` of the newest ${count(this.items.length)}` : " and more"}` : "";
+    none.hidden = shown.length > 0 || this.asking !== null;
+    say(at("sessions-count"), shown.length ? `${count(shown.length)}${!this.next ? "" : isChosenHere() ? ` of the newest ${count(this.items.length)}` : " and more"}` : "");
   },
   name: () => "Sessions",
   move: (by) => tableList.move(by),
 };
-const tableList = new LongList(at("table").parentElement, at("table"), {
+function without(some, items) { const known = new Set(some.map((item) => item.sessionId)); return items.filter((item) => !known.has(item.sessionId)); }
+const tableList = new LongList(at("table"), {
   key: (card) => card.sessionId, height: () => 44, create: () => make("t-row"),
   update(row, card) {
+    const { errors, cost } = Model.figuresOf(card), noted = card.lastNote ? `✎ ${oneLine(card.lastNote)}` : "";
     row.firstElementChild.href = sessionHash(card.sessionId);
     slot(row, "status").dataset.status = card.status;
     row.dataset.pinned = card.pinned === true;
-    const { errors, cost } = Model.figuresOf(card);
-    slot(row, "at").title = card.lastNote ? `Note: ${oneLine(card.lastNote)}` : "";
-    fill(row, { status: card.status, name: Model.nameOf(card), user: card.userId === "unknown" ? " " : card.userId,
-      project: card.title ? Model.project(card) : "", id: Model.idOf(card), errors: errors || " ", cost: cost || " ",
-      at: (card.lastNote ? `✎ ${oneLine(card.lastNote)} · ` : "") + (Model.askLines(card).map(oneLine).join(" · ") || Model.endedBy(card) || promptOf(card) || Model.step(card)) || " ",
+    slot(row, "at").title = noted;
+    fill(row, { status: card.status, name: Model.nameOf(card), user: Model.userOf(card) || " ", project: card.title ? Model.project(card) : "", id: Model.idOf(card), errors: errors || " ", cost: cost || " ",
+      at: joined([noted, joined(Model.askLines(card).map(oneLine)) || Model.endedBy(card) || promptOf(card) || Model.step(card)]) || " ",
       entries: count(entriesOf(card)), took: lasting(tookOf(card)) || " ", age: since(card.updated) });
   },
   near(_, end) { if (end && table.next && !table.asking) table.more(); },
 });
-const form = at("sessions-filter");
 let typing = null;
 const filter = () => go({ view: "sessions", query: { ...Object.fromEntries(new FormData(form)), sort: route.query.sort } }, { replace: true });
 form.onsubmit = (event) => { event.preventDefault(); filter(); };
 form.oninput = (event) => { clearTimeout(typing); typing = setTimeout(filter, event.target.matches("select, [type=checkbox]") ? 0 : 200); };
-for (const head of document.querySelectorAll(".cols [data-sort]")) head.onclick = () => turn({ sort: head.dataset.sort });
+for (const head of heads) head.onclick = () => turn({ sort: head.dataset.sort });
 
-at("save-view").onclick = async () => {
-  const said = await askPerson({ title: "Save this view", words: "In this browser, under a name.", yes: "Save", fields: [{ name: "name", label: "Name" }] });
-  if (said?.name.trim()) keep([...kept("views", []).filter(({ name }) => name !== said.name.trim()), { name: said.name.trim(), query: route.query }]);
-};
+// ---- views that a person keeps, in this browser
+
+const others = (name) => kept("views", []).filter((view) => view.name !== name);
 const keep = (views) => { kept("views", [], views); drawViews(); };
+at("save-view").onclick = async () => {
+  const said = await askPerson({ title: "Save this view", words: "In this browser, under a name.", yes: "Save", fields: [{ name: "name", label: "Name" }] }), name = said?.name.trim();
+  if (name) keep([...others(name), { name, query: route.query }]);
+};
 function drawViews() {
-  at("views").replaceChildren(...kept("views", []).map(({ name, query: kept }) => {
-    const hash = Model.hashOf({ view: "sessions", query: kept }), a = link(hash, name);
+  at("views").replaceChildren(...kept("views", []).map(({ name, query }) => {
+    const a = link(sessionsHash(query), name);
     a.className = "tag";
-    setCurrent(a, hash === Model.hashOf(route));
-    return el("li", "", a, Object.assign(button("×", () => forget(name), "plain"), { title: `Forget ${name}` }));
+    setCurrent(a, a.hash === location.hash);
+    return el("li", "", a, Object.assign(button("×", () => keep(others(name)), "plain"), { title: `Forget ${name}` }));
   }));
 }
-const forget = (name) => keep(kept("views", []).filter((view) => view.name !== name));

@@ -23,7 +23,7 @@ from export import archive, backup, drilled, layout
 from export.folders import open_folder
 from export.tree import Tree, TreeAhead, TreeBusy, progress_of
 from export.verify import Verification
-from sessionstore.admin import compact, drill, importing, loss, offline, prune, recovery, reprice, scrub, served
+from sessionstore.admin import compact, drill, importing, loss, move, offline, prune, recovery, reprice, scrub, served
 from sessionstore.admin.restore import NotEmpty, restore
 from sessionstore.model.events import utc
 from sessionstore.model.lines import longest_line
@@ -237,10 +237,19 @@ def archive_old(options: SimpleNamespace) -> int:
     kept, written, failed = archived(options)
     print(f"{options.to} has {len(kept):,} sessions, {written:,} of them new")
     if options.prune:
-        gone = prune.prune(store_settings(options), kept, options.url, say)
+        gone = prune.prune(store_settings(options), kept, options.url, say, sealed_in_lake)
         print(f"{gone:,} of them are gone from the store")
         failed += len(kept) - gone
     return FOUND if failed else DONE
+
+
+def sealed_in_lake(settings: Settings) -> int | None:
+    """Up to which cursor the lake has the store's events; None: there is no lake."""
+    if settings.lake is None:
+        return None
+    from lake import commands
+
+    return commands.sealed_in_lake(settings)
 
 
 def archived(options: SimpleNamespace) -> tuple[list[layout.TreeSession], int, int]:
@@ -280,6 +289,29 @@ def bring_conversations(options: SimpleNamespace) -> int:
         "of usage are new"
     )
     return FOUND if counts["refused"] else DONE
+
+
+def move_away(options: SimpleNamespace) -> int:
+    """Move a session to the store at URL, while it is written to; what is said of it here is then told where it is.
+
+    Its events go with their ids and times. Then it is deleted here. What was broken off is simply started
+    again. Conversations and checkpoints do not move: see --without-material.
+    """
+    token = options.token_file.read_text().strip() if options.token_file else None
+    settings = store_settings(options)
+    reader_of(options.dir).close()
+    with progress("events") as step:
+        moved = move.move(
+            settings,
+            options.session,
+            options.to,
+            token,
+            url=options.url,
+            without_material=options.without_material,
+            step=step,
+        )
+    print(f"{options.session} is at {options.to.rstrip('/')}: {moved:,} events were handed over")
+    return DONE
 
 
 def accept_loss(options: SimpleNamespace) -> int:
@@ -418,6 +450,7 @@ FAILURES = (
     backup.BackupFailed,
     drill.DrillFailed,
     importing.NotImported,
+    move.NotMoved,
     loss.NothingLost,
     served.NotServed,
     offline.Unsound,
@@ -450,7 +483,31 @@ def moment(text: str) -> str:
 FOLDER = click.Path(path_type=Path)
 
 
+class WithLake(click.Group):
+    """Has the commands of lake/ too, which are imported when one of them is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*super().list_commands(ctx), *OF_LAKE]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        return from_lake(cmd_name) if cmd_name in OF_LAKE else super().get_command(ctx, cmd_name)
+
+
+OF_LAKE = ("lake",)
+
+
+def from_lake(name: str) -> click.Command:
+    try:
+        from lake import commands
+    except ImportError as error:
+        say(f"export: {error.name} is not installed: pip install 'session-store[lake]'")
+        sys.exit(FOUND)
+    command: click.Command = getattr(commands, name)
+    return command
+
+
 @click.group(
+    cls=WithLake,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit codes: 0 done; 1 something is amiss, and said; 2 used wrongly.",
 )
@@ -511,6 +568,15 @@ add_command(
     click.Argument(["paths"], type=FOLDER, metavar="PATH...", nargs=-1, required=True),
     option("--user", "whose the sessions are that are new (default: you)", type=str, metavar="USER"),
     option("--url", "where the server is (default: this machine, at PORT)", type=str, metavar="URL"),
+)
+add_command(
+    "move",
+    move_away,
+    click.Argument(["session"], metavar="ID"),
+    option("--to", "the URL of the store that it goes to", type=str, required=True, metavar="URL"),
+    option("--token-file", "a file with a token of the role admin there", metavar="FILE"),
+    switch("--without-material", "delete conversations and checkpoints, which do not move"),
+    option("--url", "where its server is (default: this machine, at PORT)", type=str, metavar="URL"),
 )
 add_command("accept-loss", accept_loss)
 add_command("compact", write_anew)

@@ -9,4 +9,5 @@ Nothing here is imported, started or paid for unless SESSIONS_LAKE is set or a c
     forgetting.py sessions hidden, and erased by cursor
     keeping.py    vacuum, compaction, days that are over
     __main__.py   the child process that seals as long as its server runs
+    commands.py   `python -m export lake …`
 """

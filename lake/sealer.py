@@ -46,7 +46,7 @@ def open_store(path: Path) -> sqlite3.Connection:
 
 
 class Sealer:
-    """Seals the events of the database at `path` as `shard` of the lake at `url`. Whatever goes wrong, call it again."""
+    """Seals the events of the database at `path` as `shard` of the lake at `url`. What goes wrong is tried again."""
 
     def __init__(self, path: Path, url: str, shard: str) -> None:
         self.path, self.url, self.shard = path, url, shard

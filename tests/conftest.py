@@ -16,6 +16,7 @@ import pytest
 import tests.appliance
 from tests.agents import remove_spools
 from tests.appliance import Appliance
+from tests.repeats import examples
 from tests.warm import ForkServer
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from tests.lakes import Place, Storage
 
-hypothesis.settings.register_profile("store", deadline=None, max_examples=50)
+hypothesis.settings.register_profile("store", deadline=None, max_examples=examples(50))
 hypothesis.settings.load_profile("store")
 
 numbers = count(1)
@@ -143,18 +144,21 @@ def browser() -> Iterator[Browser]:
         yield browser
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def context(browser: Browser) -> Iterator[BrowserContext]:
-    from tests.browsing import DESK
+    """What the pages of a file share, so that what draws them is warm; each finds it without anything of another's."""
+    from tests.browsing import DESK, keep_warm
 
     with browser.new_context(viewport=DESK, color_scheme="dark", reduced_motion="reduce") as context:  # type: ignore[arg-type]
+        keep_warm(context)
         yield context
 
 
 @pytest.fixture
 def page(context: BrowserContext) -> Iterator[Page]:
     """A page that must not complain of anything."""
-    from tests.browsing import uncomplaining
+    from tests.browsing import forget, uncomplaining
 
     with uncomplaining(context.new_page()) as page:
         yield page
+    forget(context)

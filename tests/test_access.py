@@ -286,6 +286,7 @@ DELETES = ("DELETE /api/sessions/{session_id}",)
 SHARES = "/api/sessions/{session_id}/shares"
 FOR_ADMIN: dict[str, object] = {
     "POST /api/import": {"type": "mode"},
+    "POST /api/sessions/{session_id}/history": {},
     f"POST {SHARES}": {},
     f"GET {SHARES}": {},
     f"DELETE {SHARES}": {},
@@ -373,7 +374,7 @@ def attempt(server: Appliance, operation: str, session_id: str, credentials: Hea
         fresh = json.loads(ask(server, "GET", "/api/login", credentials).body).get("pageToken") or ""
         headers |= {"Origin": server.url, "X-Page-Token": fresh}
     if operation in FOR_ADMIN:
-        headers |= NDJSON if operation == "POST /api/import" else JSON
+        headers |= NDJSON if operation.endswith(("/import", "/history")) else JSON
         body = json.dumps(FOR_ADMIN[operation])
     if operation in (*MATERIAL_READS, *MATERIAL_WRITES):
         writes_material(server, session_id, credentials)

@@ -35,6 +35,7 @@ from sessionstore.store.schema import (
 from tests.appliance import REPOSITORY, Appliance
 from tests.databases import DERIVED, Database, drafted, temporary_database, without_actors
 from tests.peers import descriptors_of, eventually
+from tests.repeats import examples
 from tests.trees import apply, ids, statuses, write
 
 NEWEST = len(MIGRATIONS) + 1
@@ -437,7 +438,7 @@ state_writes = st.lists(
 )
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(state_writes)
 @pytest.mark.long
 def test_of_any_change_of_a_state_a_retry_hears_what_was_heard_the_first_time(written: list[Any]) -> None:

@@ -9,6 +9,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from deltalake import DeltaTable, QueryBuilder
 
@@ -16,8 +17,11 @@ from lake.sealer import seal
 from sessionstore.model.events import ID_PATTERN
 from sessionstore.settings import BadSetting
 from sessionstore.store.shard import keep_shard, kept_shard
+from tests.appliance import Appliance
+from tests.commands import export
 from tests.databases import Database, drafted
 from tests.lakes import Place
+from tests.peers import eventually
 
 Row = tuple[Any, ...]
 SEALED = "SELECT cursor, event_id, session_id, type, data FROM t WHERE shard = '{shard}' ORDER BY cursor"
@@ -82,3 +86,40 @@ def test_a_name_that_nobody_gave_is_made_once(database: Database) -> None:
     made = keep_shard(database.connection, None)
     assert re.fullmatch(ID_PATTERN, made.name)
     assert keep_shard(database.connection, None) == made == keep_shard(database.connection, made.name)
+
+
+# ------------------------------------------------------------------ beside a server
+
+
+def lake_of(server: Appliance) -> dict[str, Any]:
+    found: dict[str, Any] = httpx.get(f"{server.url}/health").json()["lake"]
+    return found
+
+
+def settings_of(place: Place, **more: str) -> dict[str, str]:
+    return {
+        "SESSIONS_LAKE": place.url,
+        "SESSIONS_SHARD": "berlin",
+        "SESSIONS_LAKE_EVERY": "1",
+        **place.environment,
+    } | more
+
+
+def act(server: Appliance, session: str = "s", number: int = 1) -> None:
+    for step in range(number):
+        httpx.post(f"{server.url}/api/actions/{session}", json={"type": "x", "step": step}).raise_for_status()
+
+
+def test_a_server_seals_while_it_runs_and_what_is_left_at_its_end(place: Place, folder: Path) -> None:
+    with Appliance(folder, settings_of(place)) as server:
+        act(server, number=3)
+        eventually(lambda: lake_of(server)["sealed"] == 4)
+        assert lake_of(server) | {"last": None} == {
+            "status": "ok", "shard": "berlin", "sealed": 4, "unsealedSeconds": 0.0, "last": None, "error": None
+        }  # fmt: skip
+        act(server, "late")
+        assert server.stop().code == 0
+    assert sealed(place, "berlin") == written(folder / "sessions.db") != []
+    assert sorted(path.name for path in folder.glob("sessions.db*")) == ["sessions.db"]
+    told = export(folder, "lake", "status", **settings_of(place))
+    assert told.stdout == f"{place.url} has berlin up to cursor 6: that is all\n"

@@ -56,6 +56,7 @@ POST /api/sessions/{session_id}/orders 201 400 404 409 413 415 422
 POST /api/sessions/{session_id}/control 200 204 400 404 413 415 422
 POST /api/sessions/{session_id}/finalize 200 400 404 413 415 422
 DELETE /api/sessions/{session_id} 200 404
+POST /api/sessions/{session_id}/history 200 404 409 413 415
 GET /api/sessions/{session_id}/resume 200 404
 GET /api/sessions/{session_id}/archive 200 404 503
 POST /api/sessions/{session_id}/shares 201 400 404 409 413 415 422

@@ -8,6 +8,7 @@ in front) starts it from nothing, as do the tests of starting and ending (the fi
 
 from __future__ import annotations
 
+import atexit
 import gc
 import json
 import os
@@ -21,7 +22,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 
 ROOT = Path(__file__).resolve().parent.parent
 MESSAGE = 1 << 17
@@ -182,6 +183,27 @@ def run(arguments: Sequence[str], env: Mapping[str, str], umask: int) -> None:
         runpy.run_path(arguments[0], run_name="__main__")
 
 
+def leave(ended: BaseException | None) -> NoReturn:
+    """End as Python does, without taking apart all that was imported: that takes longer than most commands."""
+    code = 0 if ended is None else 1
+    if isinstance(ended, SystemExit) and isinstance(ended.code, int | None):
+        code = ended.code or 0
+    elif isinstance(ended, SystemExit):
+        print(ended.code, file=sys.stderr)
+    elif ended is not None:
+        sys.excepthook(type(ended), ended, ended.__traceback__)
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
 if __name__ == "__main__":
     warm_up()
-    run(**serve(socket.socket(fileno=int(sys.argv[1]))))
+    asked = serve(socket.socket(fileno=int(sys.argv[1])))
+    try:
+        run(**asked)
+    except BaseException as error:
+        leave(error)
+    leave(None)

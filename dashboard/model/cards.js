@@ -2,7 +2,7 @@
 import vocabulary from "../vocabulary.js";
 import { NAMES, PROMPTS, agentName, endText, isMachineMade, named, telling, toolGist, toolName, words } from "./faces.js";
 import { fedWith } from "./feed.js";
-import { first, isObject, lastPart, oneLine, plain, shortId, spoken, text } from "./words.js";
+import { first, isObject, joined, lastPart, oneLine, plain, shortId, spoken, text } from "./words.js";
 
 export const EMPTY = { cursor: null, cards: new Map(), names: new Map(), stats: null, feed: [], missing: 0, stale: false };
 
@@ -111,8 +111,9 @@ export const title = (waiting, name) => `${waiting ? `(${waiting}) ` : ""}${name
 
 /** What a person knows a session by, the same everywhere: its title, else the project and the user, else its id. */
 export const nameOf = (card) => oneLine(first(card, "title", "session_title", "name"))
-  || (project(card) ? [project(card), card.userId === "unknown" ? "" : oneLine(card.userId)].filter(Boolean).join(" · ") : shortId(card.sessionId));
+  || (project(card) ? joined([project(card), userOf(card)]) : shortId(card.sessionId));
 export const idOf = (card) => nameOf(card) === shortId(card.sessionId) ? "" : shortId(card.sessionId);
+export const userOf = ({ userId }) => userId === "unknown" ? "" : oneLine(userId);
 export const branchOf = (card) => oneLine(card.where?.branch);
 export const hostOf = ({ where }) => oneLine(first(where, "container")).slice(0, 12) || oneLine(first(where, "host"));
 const WAITS = { __proto__: null, permission: "asks permission", question: "asks a question", plan: "asks about a plan", input: "waits for input" };

@@ -21,14 +21,13 @@ export const TABS = ["conversation", "changes", "usage", "timeline", "log", "sta
 export function routeOf(hash) {
   const [path, search = ""] = hash.replace(/^#\/?/, "").split(/\?(.*)/s);
   const [view, id, tab] = path.split("/").map((part) => { try { return decodeURIComponent(part); } catch { return part; } });
-  const query = Object.fromEntries(new URLSearchParams(search));
-  if (view === "session" && id) return { view, id, tab: TABS.includes(tab) ? tab : "conversation", query };
-  return { view: ["sessions", "search", "analytics"].includes(view) ? view : "home", query };
+  const members = Object.fromEntries(new URLSearchParams(search));
+  if (view === "session" && id) return { view, id, tab: TABS.includes(tab) ? tab : TABS[0], query: members };
+  return { view: ["sessions", "search", "analytics"].includes(view) ? view : "home", query: members };
 }
-export function hashOf({ view = "home", id, tab, query = {} }) {
-  const path = view === "home" ? "" : view === "session" ? `session/${encodeURIComponent(id)}/${tab ?? "conversation"}` : view;
-  const search = new URLSearchParams(Object.entries(query)
-    .filter(([, value]) => value !== "" && value !== null && value !== undefined)).toString();
+export const query = (members) => new URLSearchParams(Object.entries(members).filter(([, value]) => (value ?? "") !== "")).toString();
+export function hashOf({ view = "home", id, tab = "conversation", query: members = {} }) {
+  const path = view === "home" ? "" : view === "session" ? `session/${encodeURIComponent(id)}/${tab}` : view, search = query(members);
   return `#/${path}${search ? `?${search}` : ""}`;
 }
 

@@ -36,6 +36,8 @@ export const figure = (n) => n < 1000 ? String(Math.round(n)) : n < 999_500 ? `$
 /** What something cost; what has no price is never 0. */
 export const money = (cost) => !cost ? "" : typeof cost.usd !== "number" ? cost.unpricedRequests ? "unpriced" : "" : `$${cost.usd.toFixed(cost.usd < 100 ? 2 : 0)}${cost.unpricedRequests ? "+" : ""}`;
 export const few = (n, one, many = `${one}s`) => `${count(n)} ${n === 1 ? one : many}`;
+export const sum = (items, name) => items.reduce((all, item) => all + (item[name] ?? 0), 0);
+export const joined = (parts) => parts.filter(Boolean).join(" · ");
 export const millis = (time) => Date.parse(time);
 
 export const isObject = (value) => value !== null && typeof value === "object" && !Array.isArray(value);

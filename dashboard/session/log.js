@@ -20,7 +20,7 @@ export default class LogTab {
     this.on("minor").onchange = (event) => turn({ minor: event.target.checked ? "yes" : "" });
     this.on("fresh").onclick = () => session.toNewest();
     this.on("find").href = Model.hashOf({ view: "search", query: { session: session.id } });
-    this.list = new LongList(this.on("scroller"), this.on("list"), {
+    this.list = new LongList(this.on("list"), {
       key: (row) => row.key, height: (row) => Model.isTall(row, roomIn(this.list?.wide)) ? 68 : 34, sticks: "bottom",
       create: () => make("t-entry"), update: (row, entry) => drawEntry(session, row, entry, roomIn(this.list.wide)),
       near(start, end) { if (start) session.older(); if (end) session.newer(); },

@@ -23,7 +23,7 @@ export default class RawTab {
     place.replaceChildren(template("t-raws"));
     this.on("files").append(...NAMES.map((name) => this.linkTo(name)), el("span", "grow"),
       button("Copy", () => copy(this.file.lines.join("\n"))));
-    this.list = new LongList(this.on("scroller"), this.on("list"), {
+    this.list = new LongList(this.on("list"), {
       key: (line) => line.number, height: () => 22, create: () => make("t-raw"), update: (row, line) => this.drawLine(row, line),
       near: (_, end) => { if (end) this.more(); },
     });

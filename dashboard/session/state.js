@@ -11,7 +11,7 @@ export default class StateTab {
   constructor(session, place) {
     Object.assign(this, { session, place, items: [], ends: false, asking: false, shown: "", version: -1 });
     place.replaceChildren(template("t-state"));
-    this.list = new LongList(this.on("scroller"), this.on("list"), {
+    this.list = new LongList(this.on("list"), {
       key: (event) => event.cursor, height: () => 52, create: () => make("t-version"),
       update: (row, event, number) => this.drawVersion(row, event, number),
       near: (_, end) => { if (end) this.more(); },

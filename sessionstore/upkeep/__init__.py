@@ -3,6 +3,7 @@
 tree        the file tree, kept up with the database
 backups     copies of the database, made unasked
 comparison  database and tree held against each other, once a day
+lake        the process that seals events into a lake
 retention   what leaves the store unasked, archived first
 archives    one session as a download
 notices     which sessions are worth a word

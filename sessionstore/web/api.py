@@ -261,10 +261,17 @@ async def delete_session(
         int | None, QueryParameter(name="lastCursor", ge=0, le=MAX_CURSOR, description="Only if this is its newest")
     ] = None,
     reason: Annotated[requests.Reason, QueryParameter(description="Why: the event says it")] = "person",
+    moved_to: Annotated[
+        str | None,
+        QueryParameter(name="movedTo", description="The URL of the store that has it now: writes here are 421"),
+    ] = None,
 ) -> JSONResponse:
     """Delete a session and all that was logged in it; its sub-sessions stay."""
     session_id = session_in_path(session_id)
-    draft = draft_of("session_deleted", session_id, {"reason": reason}, headers_of(request))
+    why = {"reason": reason} | ({"movedTo": moved_to} if moved_to else {})
+    draft = draft_of("session_deleted", session_id, why, headers_of(request))
+    if reason in ("retention", "prune"):
+        store_of(request).lake.check_sealed(last_cursor)
     if last_cursor is None:
         return done(await append(request, draft))
     caller_of(request).sign(draft)

@@ -64,7 +64,7 @@ NOTES = re.compile(r"/api/sessions/[^/]+/notes")
 """What whoever reads may add."""
 PUSH = "/api/push"
 """What whoever reads may have told to his browser."""
-FOR_ADMIN = re.compile(r"/api/import|/api/sessions/[^/]+/shares(?:/[^/]+)?")
+FOR_ADMIN = re.compile(r"/api/import|/api/sessions/[^/]+/(?:history|shares(?:/[^/]+)?)")
 CONTROLS = re.compile(r"/api/asks/[^/]+/answer|/api/sessions/[^/]+/orders|/api/orders")
 """Answers and orders."""
 

@@ -17,6 +17,7 @@ from sessionstore.model.problems import Problem, unavailable
 from sessionstore.store.disk import Disk
 from sessionstore.upkeep.backups import Backups
 from sessionstore.upkeep.comparison import Comparison
+from sessionstore.upkeep.lake import Lake
 from sessionstore.upkeep.retention import Retention
 from sessionstore.upkeep.tree import Mirror
 from sessionstore.upkeep.webhooks import WebhookSender
@@ -75,6 +76,7 @@ def health_inside(store: Store) -> Document:
         "verify": verify_health(store.comparison),
         "disk": disk_health(store.disk),
         "retention": retention_health(store.retention),
+        "lake": lake_health(store.lake),
         "webhooks": {"status": store.webhooks.status, "pending": store.webhooks.pending},
     }
 
@@ -120,6 +122,17 @@ def disk_health(disk: Disk) -> Document:
 
 def retention_health(retention: Retention) -> Document:
     return {"status": retention.status, "deleted": retention.deleted, "error": retention.error}
+
+
+def lake_health(lake: Lake) -> Document:
+    return {
+        "status": lake.status,
+        "shard": lake.shard and lake.shard.name,
+        "sealed": lake.sealed,
+        "unsealedSeconds": round(lake.unsealed_seconds(), 1),
+        "last": lake.last and text_of_time(lake.last),
+        "error": lake.error,
+    }
 
 
 @get("/ready", responses=gives(answers.Ready), tags=["server"])

@@ -81,6 +81,7 @@ def samples(
     yield from of_drills(store)
     yield from of_verification(store)
     yield from of_retention(store)
+    yield from of_lake(store)
     yield from of_webhooks(store)
     yield from of_fleet(store)
     yield from of_process(store)
@@ -237,6 +238,19 @@ def of_retention(store: Store) -> Iterator[Sample]:
     yield "retention_archived_total", Counter, "Archives made before that", {}, retention.archived
     yield "retention_failures_total", Counter, "Looks that ended early", {}, retention.failures
     yield "retention_failing", Gauge, "1 while it cannot do what it should", {}, int(retention.status == "failed")
+
+
+def of_lake(store: Store) -> Iterator[Sample]:
+    lake = store.lake
+    if not lake.is_on:
+        return
+    seconds = round(lake.unsealed_seconds(), 3)
+    yield "lake_unsealed_seconds", Gauge, "Age of the oldest event that the lake does not have", {}, seconds
+    yield "lake_every_seconds", Gauge, "How old it may become", {}, store.settings.lake_every
+    yield "lake_sealed_cursor", Gauge, "The lake has all up to this one", {}, lake.sealed or 0
+    yield "lake_events_total", Counter, "Events sealed by this process", {}, lake.events
+    yield "lake_failures_total", Counter, "Seals that failed", {}, lake.failures
+    yield "lake_displaced", Gauge, "1 where another store has this one's name", {}, int(lake.is_displaced)
 
 
 def of_webhooks(store: Store) -> Iterator[Sample]:

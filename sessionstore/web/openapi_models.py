@@ -124,6 +124,8 @@ class Rejected(Shape, kw_only=True):
     line: int
     status: int
     detail: str
+    moved_to: str | UnsetType = UNSET
+    """With 421: the URL of the store that has its session now."""
 
 
 class Batch(Shape, kw_only=True):
@@ -315,6 +317,18 @@ class RetentionHealth(Shape, kw_only=True):
     error: str | None
 
 
+class LakeHealth(Shape, kw_only=True):
+    """How far the lake has this store's events (`sealed`: a cursor), and for how long it has not had the oldest other;
+    `displaced`: another store has its name."""
+
+    status: Literal["off", "pending", "ok", "failed", "displaced"]
+    shard: str | None
+    sealed: int | None
+    unsealed_seconds: float
+    last: str | None
+    error: str | None
+
+
 Checks = dict[str, Literal["pass", "warn", "fail"]]
 """`warn` concerns what is made of what is written, or may end the writing; `fail`: nothing is written."""
 
@@ -355,6 +369,7 @@ class Health(Shape, kw_only=True):
     backup: BackupHealth | UnsetType = UNSET
     disk: DiskHealth | UnsetType = UNSET
     retention: RetentionHealth | UnsetType = UNSET
+    lake: LakeHealth | UnsetType = UNSET
     verify: VerifyHealth | UnsetType = UNSET
     webhooks: WebhookHealth | UnsetType = UNSET
     material: MaterialHealth | UnsetType | None = UNSET

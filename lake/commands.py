@@ -1,0 +1,109 @@
+"""`python -m export lake COMMAND`: what people do with a lake, beside the server or without one."""
+
+from __future__ import annotations
+
+import sqlite3
+import sys
+from contextlib import closing
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import click
+from deltalake.exceptions import DeltaError
+
+from export.layout import open_reader
+from lake.columns import EVENTS
+from lake.sealer import Sealer
+from lake.table import Displaced, open_table, sealed_cursor
+from sessionstore.settings import BadSetting, Settings, read_settings
+from sessionstore.store.owner import CannotStart, own_folder
+from sessionstore.store.shard import kept_shard
+from sessionstore.text import for_people
+
+
+class Failed(click.ClickException):
+    """What could not be done; said as all commands of `python -m export` say it."""
+
+    def show(self, file: Any = None) -> None:
+        print(f"export: {for_people(self.format_message())}", file=file or sys.stderr)
+
+
+class LakeGroup(click.Group):
+    """Its commands end with a sentence and 1 where the bucket or the database does not do what they need."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (Displaced, DeltaError, CannotStart, sqlite3.Error, OSError) as error:
+            raise Failed(str(error)) from None
+        except BadSetting as error:
+            raise click.UsageError(str(error)) from None
+
+
+class ShardPlace(NamedTuple):
+    """A store, and its lake."""
+
+    database: Path
+    url: str
+    shard: str
+
+
+def place_of(folder: Path | None) -> ShardPlace:
+    """Of the store in a folder, that of SESSIONS_DIR if none is named."""
+    settings = read_settings()
+    if settings.lake is None:
+        raise click.UsageError("There is no lake: name it with SESSIONS_LAKE")
+    database = (folder or settings.directory) / "sessions.db"
+    if not database.exists():
+        raise Failed(f"There is no database {database}: name the store's folder with SESSIONS_DIR, or --dir")
+    with closing(open_reader(database)) as connection:
+        kept = kept_shard(connection)
+    if kept is None and settings.shard is None:
+        raise Failed("This store has no name in a lake yet: start its server once with SESSIONS_LAKE")
+    return ShardPlace(database, settings.lake, kept.name if kept else settings.shard or "")
+
+
+def sealed_in_lake(settings: Settings) -> int | None:
+    """Up to which cursor the store's events are in its lake; None: it has none. Raises what deltalake says."""
+    if settings.lake is None:
+        return None
+    with closing(open_reader(settings.database)) as database:
+        kept = kept_shard(database)
+    return sealed_cursor(open_table(f"{settings.lake}/events", EVENTS, ["day", "shard"]), kept.name) if kept else 0
+
+
+FOLDER = click.Option(
+    ["--dir", "folder"],
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="the store's folder (default: SESSIONS_DIR)",
+)
+
+
+@click.group(cls=LakeGroup)
+def lake() -> None:
+    """The lake that SESSIONS_LAKE names, of which the store in a folder is one shard."""
+
+
+def status(folder: Path | None) -> None:
+    """Say how far the lake is sealed, and what it does not have yet."""
+    place = place_of(folder)
+    sealed = Sealer(place.database, place.url, place.shard).sealed()
+    with closing(open_reader(place.database)) as database:
+        row = database.execute("SELECT count(*), min(received_at) FROM events WHERE cursor > ?", (sealed,)).fetchone()
+    left = f"{row[0]:,} events are not, the oldest of {row[1]}" if row[0] else "that is all"
+    print(f"{place.url} has {place.shard} up to cursor {sealed}: {left}")
+
+
+def seal(folder: Path | None) -> None:
+    """Seal what is not in the lake yet, while the server is stopped: one that runs does it by itself."""
+    place = place_of(folder)
+    own_folder(place.database.parent)
+    sealer = Sealer(place.database, place.url, place.shard)
+    while (upto := sealer.seal()) is not None:
+        print(f"{place.shard} is sealed up to cursor {upto}")
+    print(f"{place.url} has all of {place.shard}")
+
+
+for command in (status, seal):
+    lake.add_command(click.Command(command.__name__, callback=command, params=[FOLDER], help=command.__doc__))

@@ -9,5 +9,8 @@ Nothing here is imported, started or paid for unless SESSIONS_LAKE is set or a c
     forgetting.py sessions hidden, and erased by cursor
     keeping.py    vacuum, compaction, days that are over
     __main__.py   the child process that seals as long as its server runs
+    views.py      the views of a lake: views.sql made into the words of an engine by dialects.py
+    published.py  those views in the bucket, and which shards seal into it
+    asking.py     `python -m export ask`: DuckDB over the lake, and canned questions (questions.sql)
     commands.py   `python -m export lake …`
 """

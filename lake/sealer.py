@@ -15,6 +15,7 @@ from deltalake import DeltaTable
 from export.layout import open_reader, snapshot
 from lake.columns import DAYS, DETAILS, EVENTS, SESSIONS, batches, details, select
 from lake.forgetting import hide
+from lake.published import publish
 from lake.table import Displaced, append, open_table, sealed_by
 from sessionstore import ROOT
 from sessionstore.store.shard import kept_shard
@@ -97,6 +98,7 @@ class Sealer:
             rows = batches(database.execute(NEW_EVENTS, values), EVENTS)
             append(events, rows, EVENTS, self.shard, upto, self.store)
         self.known = {upto}
+        publish(self.url, self.shard)
         return upto
 
 

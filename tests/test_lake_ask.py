@@ -6,6 +6,8 @@ import re
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
+from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,9 +16,11 @@ import pytest
 
 from lake.asking import LIVE_ONLY, Answer, ask, open_lake, other_words, question
 from lake.dialects import of_shards
-from lake.sealer import open_store
 from sessionstore.analytics.catalogue import questions, views
-from tests.askable import seal_all, tell, together
+from sessionstore.model.events import Draft, text_of_time
+from sessionstore.store.appender import Appender
+from sessionstore.store.schema import open_writer
+from tests.askable import Json, seal_all, tell, together
 from tests.repeats import marked, repeated
 
 EVENTS = 1500
@@ -147,7 +151,7 @@ def test_a_question_is_answered_as_sqlite_answers_it(asked: Asked, name: str) ->
 @pytest.mark.parametrize("name", marked(questions(), long=questions().keys() - other_words().keys()))
 def test_one_shard_is_asked_as_its_database_is(asked: Asked, name: str) -> None:
     given = given_for(name, asked)
-    with closing(open_store(asked.paths["munich"])) as database, open_lake(asked.url, "munich") as lake:
+    with closing(together({"munich": asked.paths["munich"]})) as database, open_lake(asked.url, "munich") as lake:
         there = answered(database, questions()[name].sql, name, given)
         assert differences(there, ask(lake, question(name, given))) == []
 
@@ -160,3 +164,49 @@ def test_many_events_are_asked_for_as_sqlite_asks_for_them(tmp_path: Path, event
             given = given_for(name, asked)
             found = differences(by_sqlite(asked.sqlite, name, given), ask(asked.lake, question(name, given)))
             assert not found, f"{name}: {found[:3]}"
+
+
+# ----------------------------------------------------------------- several shards
+
+
+def say(path: Path, session: str, *said: tuple[str, str, Json]) -> None:
+    """Events, each its type, its name and its data, in a database that is there or not."""
+    with closing(open_writer(path)) as connection:
+        clock = count(int(datetime(2026, 11, 30, tzinfo=UTC).timestamp()))
+        appender = Appender(connection, clock=lambda: text_of_time(next(clock)), ids=iter(()), auto_create=True)
+        appender.begin()
+        for kind, event_id, data in said:
+            appender.append(Draft(type=kind, session_id=session, event_id=event_id, data=data))
+        appender.commit()
+
+
+NOTES: list[tuple[str, str, Json]] = [
+    ("session_created", "e-0", {}),
+    *(("action", f"e-{number}", {"type": "note", "text": f"{number}"}) for number in range(1, 6)),
+]
+
+
+def test_an_event_that_two_shards_have_is_told_once(tmp_path: Path) -> None:
+    """The agent went on elsewhere, and sent again what it had no answer for."""
+    for shard, said in (("old", NOTES[:5]), ("new", [("session_created", "e-9", {}), *NOTES[3:]])):
+        say(tmp_path / f"{shard}.db", "s-1", *said)
+        seal_all(tmp_path / f"{shard}.db", tmp_path.as_uri(), shard)
+    with open_lake(tmp_path.as_uri()) as lake:
+        assert ask(lake, "SELECT count(*) FROM events").rows == [(9,)]
+        told = ask(lake, "SELECT event_id FROM story WHERE session_id = 's-1'").rows
+        assert sorted(told) == [(f"e-{number}",) for number in (0, 1, 2, 3, 4, 5, 9)]
+
+
+def test_a_session_that_moved_is_in_the_shard_that_has_it(tmp_path: Path) -> None:
+    """As long as that seals elsewhere, or not yet, what was sealed before is here."""
+    say(tmp_path / "old.db", "s-1", *NOTES)
+    seal_all(tmp_path / "old.db", tmp_path.as_uri(), "old")
+    say(tmp_path / "old.db", "s-1", ("session_deleted", "gone", {"reason": "moved", "movedTo": "http://new"}))
+    seal_all(tmp_path / "old.db", tmp_path.as_uri(), "old")
+    where = "SELECT DISTINCT shard FROM actions UNION ALL SELECT shard FROM sessions"
+    with open_lake(tmp_path.as_uri()) as lake:
+        assert ask(lake, where).rows == [("old",), ("old",)]
+    say(tmp_path / "new.db", "s-1", *NOTES)
+    seal_all(tmp_path / "new.db", tmp_path.as_uri(), "new")
+    with open_lake(tmp_path.as_uri()) as lake:
+        assert ask(lake, where).rows == [("new",), ("new",)]

@@ -14,5 +14,8 @@ Nothing here is imported, started or paid for unless SESSIONS_LAKE is set or a c
     witness.py    what the bucket says before a store begins
     back.py       a database from the lake
     __main__.py   the child process that seals as long as its server runs
+    views.py      the views of a lake: views.sql made into the words of an engine by dialects.py
+    published.py  those views in the bucket, and which shards seal into it
+    asking.py     `python -m export ask`: DuckDB over the lake, and canned questions (questions.sql)
     commands.py   `python -m export lake …`
 """

@@ -38,11 +38,12 @@ def milliseconds(text: str) -> str:
 DAYS = "CAST(strftime('%s', received_at) AS INTEGER) / 86400"
 ENDS = """
   CASE type WHEN 'session_finalized' THEN '*' WHEN 'agent_completed' THEN data ->> '$.agentId'
+    WHEN 'session_deleted' THEN iif(data ->> '$.reason' = 'moved', '>', NULL)
     WHEN 'response' THEN iif(kind = 'assistant_message'
                                OR (kind = 'error' AND data ->> '$.hook_event_name' = 'StopFailure'),
                              coalesce(agent_id, ''), NULL) END"""
-"""Whose turn is over with it, so that calls without a result will have none: an agent's, the main agent's (empty), or
-everybody's (*)."""
+"""Whose turn is over with it, so that calls without a result will have none: an agent's, the main agent's (empty),
+everybody's (*); or that the session has moved to another store (>)."""
 KEEPING = ("retention", "prune", "moved")
 """Reasons of a `session_deleted` by which what is sealed stays. By all others, and where none is said, it goes."""
 FORGETS = f"type = 'session_deleted' AND coalesce(data ->> '$.reason', '') NOT IN {KEEPING}"

@@ -166,22 +166,25 @@ def reader_of(folder: Path) -> sqlite3.Connection:
 
 
 def bring_back(options: SimpleNamespace) -> int:
-    """Make a database from a file tree or a backup, or bring archived sessions back into one.
+    """Make a database from a file tree, a backup or a lake (s3://…), or bring archived sessions back into one.
 
-    The tree may also be one of the earlier service, which has no events.jsonl. What is odd about it is said; the tree
+    A tree may also be one of the earlier service, which has no events.jsonl. What is odd about it is said; the tree
     itself is not changed. No server may be running in the folder.
     """
     into: Path = options.into or options.dir
-    kinds = {recovery.kind_of(source) for source in options.sources}
+    kinds = {"lake" if isinstance(source, str) else recovery.kind_of(source) for source in options.sources}
     if kinds != {"archive"} and len(options.sources) > 1:
-        raise WrongUse("Of trees and backups one at a time can be restored")
-    if options.newer and options.force:
-        raise WrongUse("--newer keeps the database, --force puts it aside: not both")
-    if (options.newer and kinds != {"tree"}) or (options.force and kinds == {"archive"}):
-        raise WrongUse("--newer is for trees, --force for trees and backups")
+        raise WrongUse("Of trees, backups and lakes one at a time can be restored")
+    if options.newer and (options.force or options.open):
+        raise WrongUse("--newer keeps the database, --force puts it aside, --open begins one: not both")
+    if (options.newer and not kinds <= {"tree", "lake"}) or (options.force and kinds == {"archive"}):
+        raise WrongUse("--newer is for trees and lakes, --force for trees, backups and lakes")
+    if (options.open or options.shard) and kinds != {"lake"}:
+        raise WrongUse("--open and --shard are for lakes")
     if kinds == {"archive"}:
         return restore_archives(options.sources, store_settings(options, into), not options.without_material)
-    code = restore_tree(options, into) if kinds == {"tree"} else restore_backup(options, into)
+    (kind,) = kinds
+    code = {"tree": restore_tree, "backup": restore_backup, "lake": restore_lake}[kind](options, into)
     if finding := check_integrity(store_settings(options, into)):
         say(f"The server will not serve this yet. {finding.detail}")
     return code
@@ -214,6 +217,41 @@ def restore_tree(options: SimpleNamespace, into: Path) -> int:
         f"{restored.events} events are in {into / 'sessions.db'}"
         + (f", {restored.earlier} sessions of them from the earlier service" if restored.earlier else "")
     )
+    return FOUND if restored.odd else DONE
+
+
+def restore_lake(options: SimpleNamespace, into: Path) -> int:
+    (url,) = options.sources
+    try:
+        from lake import back
+    except ImportError as error:
+        raise NoStore(f"{error.name} is not installed: pip install 'session-store[lake]'") from None
+    shard = options.shard or read_settings().shard
+    with progress("events") as step:
+        try:
+            restored, source = back.restore(
+                url,
+                into,
+                shard,
+                is_forced=options.force,
+                is_newer=options.newer,
+                is_open=options.open,
+                step=step,
+            )
+        except back.NotInLake as error:
+            raise NoStore(str(error)) from None
+    for odd in restored.odd:
+        print(for_people(odd))
+    print(
+        f"{restored.events} events are in {into / 'sessions.db'}: {source.shard}, which was sealed up to cursor"
+        f" {source.sealed}"
+    )
+    if options.open:
+        print(
+            "They are of the sessions that had not ended: start the server. The rest is still in the lake: "
+            f"`python -m export restore {url} --into ANOTHER` brings all back while it runs; then stop it, let the last"
+            f" be sealed, `python -m export restore {url} --newer --into ANOTHER`, and start it with that folder"
+        )
     return FOUND if restored.odd else DONE
 
 
@@ -483,6 +521,16 @@ def moment(text: str) -> str:
 FOLDER = click.Path(path_type=Path)
 
 
+class RestoreSource(click.ParamType):  # type: ignore[type-arg]
+    """A path, or the URL of a lake as a text."""
+
+    name = "source"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path | str:
+        is_lake = re.match("(s3|gs|az|file)://", value)
+        return value.rstrip("/") if is_lake else Path(value)
+
+
 class WithLake(click.Group):
     """Has the commands of lake/ too, which are imported when one of them is asked for."""
 
@@ -546,10 +594,12 @@ add_command(
 add_command(
     "restore",
     bring_back,
-    click.Argument(["sources"], type=FOLDER, metavar="SOURCE...", nargs=-1, required=True),
+    click.Argument(["sources"], type=RestoreSource(), metavar="SOURCE...", nargs=-1, required=True),
     option("--into", "the folder of the database (default: SESSIONS_DIR)"),
     switch("--force", "put a database that is there beside the new one"),
-    switch("--newer", "keep the database, and add what only the tree has"),
+    switch("--newer", "keep the database, and add what only the tree, or the lake, has"),
+    option("--shard", "whose events of the lake (default: SESSIONS_SHARD, or all there are)", type=str, metavar="NAME"),
+    switch("--open", "of the lake only sessions that had not ended"),
     switch("--without-material", "leave conversations and checkpoints in the archives out"),
 )
 add_command("backup", back_up_now, click.Argument(["file"], type=FOLDER, metavar="FILE"))

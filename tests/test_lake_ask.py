@@ -285,13 +285,6 @@ HOSTILE = ("' OR 1=1 --", "x'; DROP VIEW events; --", ":user", "\\", "a ->> '$.b
 
 def test_a_value_is_no_part_of_the_question(asked: Asked) -> None:
     for hostile in HOSTILE:
-        "' OR 1=1 --",
-        "x'; DROP VIEW events; --",
-        ":user",
-        "\\",
-        "a ->> '$.b'",
-        "ORDER BY cursor DESC LIMIT 1",
-    ):
         assert ask(asked.lake, question("story", {"session": hostile})).rows == []
         for dialect in (SPARK, CLICKHOUSE):
             assert dialect.text(hostile) in question("story", {"session": hostile}, dialect)

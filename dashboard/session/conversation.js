@@ -118,7 +118,6 @@ export default class ConversationTab extends Tab {
       const old = this.made.get(message);
       if (old) old.replaceWith(this.make(message)); else if (this.isShown(message)) this.add(message);
     }
-    if (this.isAtEnd) this.toEnd();
   }
   add(message) {
     if (this.chunkOf.has(message)) return;
@@ -142,7 +141,6 @@ export default class ConversationTab extends Tab {
     chunk.isFilled = true;
     chunk.element.append(...chunk.messages.map((message) => this.make(message)));
     chunk.element.style.minHeight = "";
-    if (this.isAtEnd) this.toEnd();
   }
   toEnd() {
     if (this.chunks.length) this.fillChunk(this.chunks.at(-1).element);

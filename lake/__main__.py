@@ -2,6 +2,7 @@
 
     {"sealed": 1200, "events": 200, "seconds": 0.8}     up to which cursor; how many, and how long it took
     {"failed": "…", "again": 4.0}                       it is tried again after so many seconds
+    {"kept": true}                                      what was deleted is erased, small files are large (keeping.py)
     {"displaced": "…"}                                  another store has this one's name: this one seals no more
 
 On stdin the server says `end` when it ends: what is not sealed is then, once. Where stdin ends, there is no server any
@@ -13,6 +14,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 import threading
@@ -87,9 +89,8 @@ class Keeper:
         with ended:
             assert ended.stderr is not None
             said = ended.stderr.read().strip().rpartition("\n")[2]
-        if ended.returncode:
-            why = f"What was deleted in the store is not erased yet: {said or ended.returncode}"
-            say(failed=why[:2000], again=KEEP_SECONDS)
+        why = f"What was deleted in the store is not erased yet: {said or ended.returncode}"
+        say(kept=ended.returncode == 0, **({"failed": why[:2000], "again": KEEP_SECONDS} if ended.returncode else {}))
 
 
 class Child:
@@ -113,7 +114,7 @@ class Child:
                 raise
             except Exception as error:  # whatever it is, it is tried again
                 rest = retry * random.uniform(0.5, 1.0)
-                say(failed=f"{type(error).__name__}: {error}"[:2000], again=round(rest, 1))
+                say(failed=sentence(error), again=round(rest, 1))
                 if self.ending.wait(rest):
                     return
                 retry = min(retry * 2, self.every, RETRY_SECONDS[1])
@@ -146,6 +147,11 @@ class Child:
             if line.strip() == "end":
                 self.ending.set()
         os._exit(0)
+
+
+def sentence(error: Exception) -> str:
+    """deltalake says things in several lines, in colours, with an arrow before each."""
+    return re.sub(r"(\x1b\[\d+m|\s|↳)+", " ", f"{type(error).__name__}: {error}")[:1000]
 
 
 def say(**members: Any) -> None:

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 import obstore
 from obstore.exceptions import (
@@ -42,7 +42,7 @@ LEFT_OVER = timedelta(hours=1)
 """After which what a probe has left that was killed is removed by the next."""
 PATIENCE = {"timeout": timedelta(seconds=10), "connect_timeout": timedelta(seconds=3)}
 TRIES = {"max_retries": 2, "retry_timeout": timedelta(seconds=10)}
-REFUSED = re.compile(r"status code: (4(?!08|29)\d\d|501) ")
+REFUSED = re.compile(r"status code: (4(?!08|29)\d\d|501) |incorrectly configured region")
 """What a store answers that will say the same again."""
 
 
@@ -99,7 +99,7 @@ def told_of(url: str) -> Iterator[None]:
 
 def first_line(error: Exception) -> str:
     """Of what a library says; below it follows how it came about."""
-    return str(error).partition("\n")[0].removesuffix(":").strip() or type(error).__name__
+    return str(error).partition("\n")[0].partition(": <?xml")[0].removesuffix(":").strip() or type(error).__name__
 
 
 def credentials(url: str) -> str:
@@ -214,8 +214,3 @@ def each(bucket: ObjectStore, folder: str, is_meant: Callable[[datetime], bool])
     for some in obstore.list(bucket, f"{folder}/"):
         if paths := [found["path"] for found in some if is_meant(found["last_modified"])]:
             obstore.delete(bucket, paths)
-
-
-def folder_of(url: str) -> str:
-    """Where a lake of file:// is."""
-    return unquote(urlsplit(url).path)

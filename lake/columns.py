@@ -7,7 +7,7 @@ seal into the same table.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -38,11 +38,12 @@ def milliseconds(text: str) -> str:
 DAYS = "CAST(strftime('%s', received_at) AS INTEGER) / 86400"
 ENDS = """
   CASE type WHEN 'session_finalized' THEN '*' WHEN 'agent_completed' THEN data ->> '$.agentId'
+    WHEN 'session_deleted' THEN iif(data ->> '$.reason' = 'moved', '>', NULL)
     WHEN 'response' THEN iif(kind = 'assistant_message'
                                OR (kind = 'error' AND data ->> '$.hook_event_name' = 'StopFailure'),
                              coalesce(agent_id, ''), NULL) END"""
-"""Whose turn is over with it, so that calls without a result will have none: an agent's, the main agent's (empty), or
-everybody's (*)."""
+"""Whose turn is over with it, so that calls without a result will have none: an agent's, the main agent's (empty),
+everybody's (*); or that the session has moved to another store (>)."""
 KEEPING = ("retention", "prune", "moved")
 """Reasons of a `session_deleted` by which what is sealed stays. By all others, and where none is said, it goes."""
 FORGETS = f"type = 'session_deleted' AND coalesce(data ->> '$.reason', '') NOT IN {KEEPING}"
@@ -222,9 +223,9 @@ KINDS = (
 lake once that one tells of it again: no event says that it does."""
 
 
-def details() -> str:
-    """The query of all kinds."""
-    return "\nUNION ALL\n".join(select([of_kind(column, kind) for column in DETAILS], kind.rest) for kind in KINDS)
+def details(kinds: Iterable[Kind] = KINDS) -> str:
+    """The query of several kinds."""
+    return "\nUNION ALL\n".join(select([of_kind(column, kind) for column in DETAILS], kind.rest) for kind in kinds)
 
 
 def of_kind(column: Column, kind: Kind) -> Column:

@@ -15,6 +15,7 @@ from deltalake import DeltaTable
 from export.layout import open_reader, snapshot
 from lake.columns import DAYS, DETAILS, EVENTS, SESSIONS, batches, details, select
 from lake.forgetting import hide
+from lake.published import publish
 from lake.table import Displaced, append, open_table, sealed_by
 from lake.witness import doubt
 from sessionstore import ROOT
@@ -100,6 +101,7 @@ class Sealer:
             rows = batches(database.execute(NEW_EVENTS, values), EVENTS)
             append(events, rows, EVENTS, self.shard, upto, self.store)
         self.known = {upto}
+        publish(self.url, self.shard)
         return upto
 
 

@@ -147,9 +147,11 @@ class Lake:
                 self.stopping.wait(min(rest, RESTART_SECONDS[1]))
 
     def begin(self) -> subprocess.Popen[bytes]:
-        assert self.shard is not None and self.settings.lake is not None
+        settings, shard = self.settings, self.shard
+        assert shard is not None and settings.lake is not None
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("SESSIONS_")}
-        said = (str(self.settings.database), self.settings.lake, self.shard.name, str(self.settings.lake_every))
+        days = str(settings.lake_days or "off")
+        said = (str(settings.database), settings.lake, shard.name, str(settings.lake_every), days)
         process = subprocess.Popen(
             [sys.executable, "-m", "lake", *said],
             cwd=ROOT,
@@ -187,6 +189,6 @@ class Lake:
 
     def fail(self, said: str) -> None:
         self.failures += 1
-        if said != self.error:
+        if self.error is None or self.is_displaced:
             logger.error("The lake: %s", said)
         self.error = said

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import obstore
 from obstore.exceptions import (
@@ -214,3 +214,8 @@ def each(bucket: ObjectStore, folder: str, is_meant: Callable[[datetime], bool])
     for some in obstore.list(bucket, f"{folder}/"):
         if paths := [found["path"] for found in some if is_meant(found["last_modified"])]:
             obstore.delete(bucket, paths)
+
+
+def folder_of(url: str) -> str:
+    """Where a lake of file:// is."""
+    return unquote(urlsplit(url).path)

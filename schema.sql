@@ -369,6 +369,16 @@ CREATE TABLE lake (
   store  TEXT NOT NULL                         -- what no other store has: two that share a name tell each other by it
 ) STRICT;
 
+/* Events that a text was taken out of, for the lake that has them as they were: it knows itself which scrubs it has
+   followed. None where there was no lake then. */
+CREATE TABLE scrubs (
+  scrub        TEXT NOT NULL,                  -- which one: what no other is called, in any store
+  cursor       INTEGER NOT NULL,               -- of the event; it may have been deleted since
+  session_id   TEXT NOT NULL,                  -- as in the event, and so is
+  received_at  TEXT NOT NULL,
+  PRIMARY KEY (scrub, cursor)
+) STRICT, WITHOUT ROWID;
+
 /* Deleted sessions whose events are still being removed, some at a time, so that
    deleting a large one holds nobody up. No view shows these events. The
    session_deleted itself stays, so that no cursor is ever given twice. */

@@ -17,6 +17,7 @@ from lake.columns import DAYS, DETAILS, EVENTS, SESSIONS, batches, details, sele
 from lake.forgetting import hide
 from lake.published import publish
 from lake.table import Displaced, append, open_table, sealed_by
+from lake.witness import doubt
 from sessionstore import ROOT
 from sessionstore.store.shard import kept_shard
 
@@ -71,6 +72,8 @@ class Sealer:
                 f"A copy of this store seals as {self.shard!r} too: the lake is at cursor {sealed}, and this one has "
                 f"sealed up to {max(self.known)}"
             )
+        if not self.known and (found := doubt(self.path, events, self.shard, sealed)):
+            raise Displaced(f"The lake {self.url} has something else than this store as {self.shard!r}: {found}")
         self.known = {sealed}
         return sealed
 

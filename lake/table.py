@@ -45,15 +45,24 @@ WRITING = WriterProperties(
 )
 
 
+PATIENCE = {"max_retries": "3", "retry_timeout": "30s", "timeout": "60s", "connect_timeout": "5s"}
+"""With a bucket that does not answer: whoever seals says so, and comes again."""
+
+
 def open_table(url: str, columns: Sequence[Column], partitions: Sequence[str]) -> DeltaTable:
     """As it is now; made where there is none. Raises what the bucket or deltalake says."""
     try:
-        return DeltaTable(url)
+        return DeltaTable(url, storage_options=PATIENCE)
     except TableNotFoundError:
         DeltaTable.create(
-            url, schema_of(columns), mode="ignore", partition_by=list(partitions), configuration=CONFIGURATION
+            url,
+            schema_of(columns),
+            mode="ignore",
+            partition_by=list(partitions),
+            configuration=CONFIGURATION,
+            storage_options=PATIENCE,
         )
-        return DeltaTable(url)
+        return DeltaTable(url, storage_options=PATIENCE)
 
 
 class Displaced(Exception):

@@ -180,6 +180,7 @@ def take_answers_and_contexts(connection: sqlite3.Connection) -> None:
 def keep_the_name_in_a_lake(connection: sqlite3.Connection) -> None:
     """More than one machine."""
     create_missing(connection, "lake", "TABLE lake")
+    create_missing(connection, "scrubs", "TABLE scrubs")
 
 
 def say_who(connection: sqlite3.Connection) -> None:

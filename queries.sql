@@ -502,8 +502,8 @@ LIMIT 100;
    What a prompt has cost is shared among the tool calls that it led to. Of the 100 sessions that used a model last; `user`:
    only theirs. */
 WITH newest AS (
-  SELECT session_id FROM costs WHERE user_id = coalesce(nullif(:user, ''), user_id)
-  GROUP BY session_id ORDER BY max(at) DESC LIMIT 100
+  SELECT session_id, max(at) AS last_used FROM costs WHERE user_id = coalesce(nullif(:user, ''), user_id)
+  GROUP BY session_id ORDER BY last_used DESC LIMIT 100
 ), priced AS (
   SELECT u.session_id AS session_id, u.prompt_id AS prompt_id, sum(u.cost_usd) AS cost_usd
   FROM newest n CROSS JOIN usage u ON u.session_id = n.session_id
@@ -551,15 +551,15 @@ LIMIT 100;
 /* dear-outliers: Sessions that cost more than twice their project's mean
    Of the sessions that have a price. */
 WITH spent AS (
-  SELECT session_id, user_id, project, sum(cost_usd) AS cost_usd FROM costs
+  SELECT session_id, user_id, project, sum(cost_usd) AS spent FROM costs
   GROUP BY session_id, user_id, project HAVING sum(cost_usd) > 0
 ), means AS (
-  SELECT project, avg(cost_usd) AS mean, count(*) AS sessions FROM spent GROUP BY project
+  SELECT project, avg(spent) AS mean, count(*) AS sessions FROM spent GROUP BY project
 )
-SELECT s.session_id, s.user_id, s.project, round(s.cost_usd, 4) AS cost_usd, round(m.mean, 4) AS mean_usd
+SELECT s.session_id, s.user_id, s.project, round(s.spent, 4) AS cost_usd, round(m.mean, 4) AS mean_usd
 FROM spent s JOIN means m ON coalesce(m.project, '') = coalesce(s.project, '')
-WHERE s.cost_usd > 2 * m.mean
-ORDER BY s.cost_usd DESC, s.session_id
+WHERE s.spent > 2 * m.mean
+ORDER BY s.spent DESC, s.session_id
 LIMIT 100;
 
 /* unpriced-models: Models that nobody can price

@@ -166,22 +166,25 @@ def reader_of(folder: Path) -> sqlite3.Connection:
 
 
 def bring_back(options: SimpleNamespace) -> int:
-    """Make a database from a file tree or a backup, or bring archived sessions back into one.
+    """Make a database from a file tree, a backup or a lake (s3://…), or bring archived sessions back into one.
 
-    The tree may also be one of the earlier service, which has no events.jsonl. What is odd about it is said; the tree
+    A tree may also be one of the earlier service, which has no events.jsonl. What is odd about it is said; the tree
     itself is not changed. No server may be running in the folder.
     """
     into: Path = options.into or options.dir
-    kinds = {recovery.kind_of(source) for source in options.sources}
+    kinds = {"lake" if isinstance(source, str) else recovery.kind_of(source) for source in options.sources}
     if kinds != {"archive"} and len(options.sources) > 1:
-        raise WrongUse("Of trees and backups one at a time can be restored")
-    if options.newer and options.force:
-        raise WrongUse("--newer keeps the database, --force puts it aside: not both")
-    if (options.newer and kinds != {"tree"}) or (options.force and kinds == {"archive"}):
-        raise WrongUse("--newer is for trees, --force for trees and backups")
+        raise WrongUse("Of trees, backups and lakes one at a time can be restored")
+    if options.newer and (options.force or options.open):
+        raise WrongUse("--newer keeps the database, --force puts it aside, --open begins one: not both")
+    if (options.newer and not kinds <= {"tree", "lake"}) or (options.force and kinds == {"archive"}):
+        raise WrongUse("--newer is for trees and lakes, --force for trees, backups and lakes")
+    if (options.open or options.shard) and kinds != {"lake"}:
+        raise WrongUse("--open and --shard are for lakes")
     if kinds == {"archive"}:
         return restore_archives(options.sources, store_settings(options, into), not options.without_material)
-    code = restore_tree(options, into) if kinds == {"tree"} else restore_backup(options, into)
+    (kind,) = kinds
+    code = {"tree": restore_tree, "backup": restore_backup, "lake": restore_lake}[kind](options, into)
     if finding := check_integrity(store_settings(options, into)):
         say(f"The server will not serve this yet. {finding.detail}")
     return code
@@ -215,6 +218,12 @@ def restore_tree(options: SimpleNamespace, into: Path) -> int:
         + (f", {restored.earlier} sessions of them from the earlier service" if restored.earlier else "")
     )
     return FOUND if restored.odd else DONE
+
+
+def restore_lake(options: SimpleNamespace, into: Path) -> int:
+    with progress("events") as step:
+        code: int = from_lake("bring_back")(options, into, step)
+    return code
 
 
 def back_up_now(options: SimpleNamespace) -> int:
@@ -407,11 +416,18 @@ def try_out(options: SimpleNamespace) -> int:
 
     Says what was lost, and how long it took from the beginning of the restore until the server was ready. With
     --no-tree it shows what a backup alone brings back. Nothing is touched but a temporary folder; how it went is noted
-    beside the database, if there is one, for the metrics of its server.
+    beside the database, if there is one, for the metrics of its server. With --lake its whole folder is lost, and comes
+    back from a lake of its own below that URL, of which nothing is left afterwards.
     """
     with tempfile.TemporaryDirectory(prefix="drill-") as folder:
-        result = drill.drill(Path(folder), options.events, say, has_tree=not options.no_tree)
+        if options.lake:
+            with from_lake("place_for_a_drill")(options.lake) as lake:
+                result = drill.drill_lake(Path(folder), lake, options.events, say)
+        else:
+            result = drill.drill(Path(folder), options.events, say, has_tree=not options.no_tree)
     back = f"{result.from_backup:,} events came back from the backup, {result.from_tree:,} from the file tree"
+    if options.lake:
+        back = f"{result.from_lake:,} events came back from the lake"
     print(f"{back}; the server was ready {result.seconds:.1f} s after the restore began")
     print(f"Lost, of {result.acknowledged:,} acknowledged events: {len(result.lost):,}")
     if options.no_tree or not result.lost:  # without a tree, what came after the backup is lost as it has to be
@@ -483,6 +499,16 @@ def moment(text: str) -> str:
 FOLDER = click.Path(path_type=Path)
 
 
+class RestoreSource(click.ParamType):  # type: ignore[type-arg]
+    """A path, or the URL of a lake as a text."""
+
+    name = "source"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path | str:
+        is_lake = re.match("(s3|gs|az|file)://", value)
+        return value.rstrip("/") if is_lake else Path(value)
+
+
 class WithLake(click.Group):
     """Has the commands of lake/ too, which are imported when one of them is asked for."""
 
@@ -490,20 +516,23 @@ class WithLake(click.Group):
         return [*super().list_commands(ctx), *OF_LAKE]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        return from_lake(cmd_name) if cmd_name in OF_LAKE else super().get_command(ctx, cmd_name)
+        if cmd_name not in OF_LAKE:
+            return super().get_command(ctx, cmd_name)
+        command: click.Command = from_lake(cmd_name)
+        return command
 
 
 OF_LAKE = ("lake",)
 
 
-def from_lake(name: str) -> click.Command:
+def from_lake(name: str) -> Any:
+    """Something of lake/commands.py."""
     try:
         from lake import commands
     except ImportError as error:
         say(f"export: {error.name} is not installed: pip install 'session-store[lake]'")
         sys.exit(FOUND)
-    command: click.Command = getattr(commands, name)
-    return command
+    return getattr(commands, name)
 
 
 @click.group(
@@ -546,10 +575,12 @@ add_command(
 add_command(
     "restore",
     bring_back,
-    click.Argument(["sources"], type=FOLDER, metavar="SOURCE...", nargs=-1, required=True),
+    click.Argument(["sources"], type=RestoreSource(), metavar="SOURCE...", nargs=-1, required=True),
     option("--into", "the folder of the database (default: SESSIONS_DIR)"),
     switch("--force", "put a database that is there beside the new one"),
-    switch("--newer", "keep the database, and add what only the tree has"),
+    switch("--newer", "keep the database, and add what only the tree, or the lake, has"),
+    option("--shard", "whose events of the lake (default: SESSIONS_SHARD, or all there are)", type=str, metavar="NAME"),
+    switch("--open", "of the lake only sessions that had not ended"),
     switch("--without-material", "leave conversations and checkpoints in the archives out"),
 )
 add_command("backup", back_up_now, click.Argument(["file"], type=FOLDER, metavar="FILE"))
@@ -598,6 +629,7 @@ add_command(
     try_out,
     option("--events", "how many", type=click.IntRange(min=1), default=4000, show_default=True, metavar="N"),
     switch("--no-tree", "without a file tree: what a backup alone brings back"),
+    option("--lake", "what a lake brings back, tried out below this URL", type=str, metavar="URL"),
 )
 add_command(
     "ask",

@@ -45,6 +45,8 @@ LIVE_ONLY = {
     "orders": "what is offered to agents is a matter of the moment: ask the shard",
 }
 """Views of views.sql that a lake does not have, and why not."""
+NOT_OF_SPARK = {"sub-agents": "Spark before 4.1, and Sail, know no recursion"}
+"""Questions that an engine is not asked, and why not."""
 
 
 class AskFailed(Exception):

@@ -7,7 +7,7 @@ seal into the same table.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -38,11 +38,12 @@ def milliseconds(text: str) -> str:
 DAYS = "CAST(strftime('%s', received_at) AS INTEGER) / 86400"
 ENDS = """
   CASE type WHEN 'session_finalized' THEN '*' WHEN 'agent_completed' THEN data ->> '$.agentId'
+    WHEN 'session_deleted' THEN iif(data ->> '$.reason' = 'moved', '>', NULL)
     WHEN 'response' THEN iif(kind = 'assistant_message'
                                OR (kind = 'error' AND data ->> '$.hook_event_name' = 'StopFailure'),
                              coalesce(agent_id, ''), NULL) END"""
-"""Whose turn is over with it, so that calls without a result will have none: an agent's, the main agent's (empty), or
-everybody's (*)."""
+"""Whose turn is over with it, so that calls without a result will have none: an agent's, the main agent's (empty),
+everybody's (*); or that the session has moved to another store (>)."""
 KEEPING = ("retention", "prune", "moved")
 """Reasons of a `session_deleted` by which what is sealed stays. By all others, and where none is said, it goes."""
 FORGETS = f"type = 'session_deleted' AND coalesce(data ->> '$.reason', '') NOT IN {KEEPING}"
@@ -142,7 +143,8 @@ DETAILS = (
 """Of the table `details`: rows of several kinds, told apart by `what`, each with some of the columns, so that a seal
 has one commit more and not five. Of `goals`, `agents` and `costs` a seal that found those of a session changed has all
 of them, and the rows with the highest `sealed` of their session count; of `usage` (session, request) and of `minutes`
-each row by itself. They are sealed because what makes them of events is long: the triggers of schema.sql."""
+each row by itself. They are sealed because what makes them of events is long: the triggers of schema.sql. `store` is
+what the store calls itself, told once: whoever makes its database again is that store."""
 
 CHANGED = "SELECT session_id FROM main.events WHERE cursor > :sealed AND cursor <= :upto AND seq IS NULL"
 REPORTED = "SELECT r.request_key FROM main.reports r WHERE r.cursor > :sealed AND r.cursor <= :upto"
@@ -206,6 +208,7 @@ KINDS = (
         ),
         f"FROM main.usage WHERE request_key IN ({REPORTED})",
     ),
+    Kind("store", {"record": "store"}, "FROM main.lake WHERE :sealed = 0"),
     Kind(
         "minutes",
         same("minute events"),
@@ -220,9 +223,9 @@ KINDS = (
 lake once that one tells of it again: no event says that it does."""
 
 
-def details() -> str:
-    """The query of all kinds."""
-    return "\nUNION ALL\n".join(select([of_kind(column, kind) for column in DETAILS], kind.rest) for kind in KINDS)
+def details(kinds: Iterable[Kind] = KINDS) -> str:
+    """The query of several kinds."""
+    return "\nUNION ALL\n".join(select([of_kind(column, kind) for column in DETAILS], kind.rest) for kind in kinds)
 
 
 def of_kind(column: Column, kind: Kind) -> Column:

@@ -9,17 +9,12 @@ import json
 import re
 from collections.abc import Callable
 from functools import cache, partial
-from typing import TYPE_CHECKING
 
 import obstore
-from obstore.exceptions import AlreadyExistsError, PreconditionError
-from obstore.store import from_url
 
+from lake.bucket import create, is_folder, open_bucket, swap, told_of
 from lake.dialects import DIALECTS, Dialect
 from lake.views import VERSION, script
-
-if TYPE_CHECKING:
-    from obstore.store import ObjectStore
 
 HEAD = re.compile(r"-- Views of a lake, version (\d+)")
 SHARDS = "shards.json"
@@ -29,11 +24,11 @@ TRIES = 20
 
 @cache
 def publish(url: str, shard: str) -> None:
-    """Write what is not there, or of an older version; once a process. Raises what the bucket says."""
-    bucket = from_url(url)
-    for name, dialect in DIALECTS.items():
-        replace(bucket, f"views/{name}.sql", partial(newer_script, dialect, url))
-    replace(bucket, SHARDS, partial(with_shard, shard))
+    """Write what is not there, or of an older version; once a process. Raises BucketRefused, BucketAway."""
+    with told_of(url):
+        for name, dialect in DIALECTS.items():
+            replace(url, f"views/{name}.sql", partial(newer_script, dialect, url))
+        replace(url, SHARDS, partial(with_shard, shard))
 
 
 def newer_script(dialect: Dialect, url: str, was: str) -> str | None:
@@ -49,28 +44,21 @@ def with_shard(shard: str, was: str) -> str | None:
     return json.dumps({**shards, shard: {"version": VERSION}}, indent=1, sort_keys=True) + "\n"
 
 
-def replace(bucket: ObjectStore, path: str, change: Callable[[str], str | None]) -> None:
-    """What `change` makes of the object, or of nothing; None: it stays. No other's change is written over."""
+def replace(url: str, path: str, change: Callable[[str], str | None]) -> None:
+    """What `change` makes of the object, or of nothing; None: it stays. No other's change is written over, but in a
+    folder, which knows no condition for that."""
+    bucket = open_bucket(url)
     for _ in range(TRIES):
         try:
             found = obstore.get(bucket, path)
         except FileNotFoundError:
-            was, there = "", None
-        else:
-            was, there = bytes(found.bytes()).decode(), found.meta
-        if (new := change(was)) is None or put(bucket, path, new.encode(), there):
+            if (new := change("")) is None or create(bucket, path, new.encode()):
+                return
+            continue
+        if (new := change(bytes(found.bytes()).decode())) is None:
             return
-
-
-def put(bucket: ObjectStore, path: str, content: bytes, there: obstore.ObjectMeta | None) -> bool:
-    """Whether it was still as it was found. A folder knows no other condition than that nothing is there."""
-    try:
-        if there is None:
-            obstore.put(bucket, path, content, mode="create")
-        else:
-            obstore.put(bucket, path, content, mode={"e_tag": there["e_tag"] or "", "version": there["version"]})
-    except NotImplementedError:
-        obstore.put(bucket, path, content)
-    except (AlreadyExistsError, PreconditionError):
-        return False
-    return True
+        if is_folder(url):
+            obstore.put(bucket, path, new.encode())
+            return
+        if swap(bucket, path, new.encode(), {"e_tag": found.meta["e_tag"], "version": found.meta["version"]}):
+            return

@@ -13,16 +13,20 @@ from pathlib import Path
 from deltalake import DeltaTable
 
 from export.layout import open_reader, snapshot
-from lake.columns import DAYS, DETAILS, EVENTS, SESSIONS, batches, details, select
+from lake.columns import DETAILS, EVENTS, SESSIONS, batches, details, select
 from lake.forgetting import hide
+from lake.published import publish
 from lake.table import Displaced, append, open_table, sealed_by
+from lake.witness import doubt
 from sessionstore import ROOT
 from sessionstore.store.shard import kept_shard
 
 MAX_EVENTS, MAX_BYTES, MAX_DAYS = 50_000, 32 << 20, 32
 """Of a commit, which holds its text twice in memory, long texts (LONG) four times, and a file for each day."""
 LONG = 4096
-UNSEALED = f"SELECT cursor, length(data), {DAYS} FROM events WHERE cursor > ? ORDER BY cursor LIMIT ?"
+UNSEALED = (
+    "SELECT cursor, length(data), substr(received_at, 1, 10) FROM events WHERE cursor > ? ORDER BY cursor LIMIT ?"
+)
 NEW_EVENTS = select(
     EVENTS,
     """FROM main.events e WHERE cursor > :sealed AND cursor <= :upto
@@ -70,6 +74,8 @@ class Sealer:
                 f"A copy of this store seals as {self.shard!r} too: the lake is at cursor {sealed}, and this one has "
                 f"sealed up to {max(self.known)}"
             )
+        if not self.known and (found := doubt(self.path, events, self.shard, sealed)):
+            raise Displaced(f"The lake {self.url} has something else than this store as {self.shard!r}: {found}")
         self.known = {sealed}
         return sealed
 
@@ -97,6 +103,7 @@ class Sealer:
             rows = batches(database.execute(NEW_EVENTS, values), EVENTS)
             append(events, rows, EVENTS, self.shard, upto, self.store)
         self.known = {upto}
+        publish(self.url, self.shard)
         return upto
 
 

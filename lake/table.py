@@ -41,19 +41,32 @@ WRITING = WriterProperties(
     column_properties={
         "session_id": ColumnProperties(bloom_filter_properties=BloomFilterProperties(True, ndv=ROW_GROUP // 16)),
         **dict.fromkeys(("event_id", "data"), ColumnProperties(dictionary_enabled=False)),  # hardly any is there twice
+        **dict.fromkeys(
+            ("cursor", "seq", "timestamp", "received_at", "bytes"),
+            ColumnProperties(dictionary_enabled=False, encoding="DELTA_BINARY_PACKED"),
+        ),
     },
 )
+
+
+PATIENCE = {"max_retries": "3", "retry_timeout": "30s", "timeout": "60s", "connect_timeout": "5s"}
+"""With a bucket that does not answer: whoever seals says so, and comes again."""
 
 
 def open_table(url: str, columns: Sequence[Column], partitions: Sequence[str]) -> DeltaTable:
     """As it is now; made where there is none. Raises what the bucket or deltalake says."""
     try:
-        return DeltaTable(url)
+        return DeltaTable(url, storage_options=PATIENCE)
     except TableNotFoundError:
         DeltaTable.create(
-            url, schema_of(columns), mode="ignore", partition_by=list(partitions), configuration=CONFIGURATION
+            url,
+            schema_of(columns),
+            mode="ignore",
+            partition_by=list(partitions),
+            configuration=CONFIGURATION,
+            storage_options=PATIENCE,
         )
-        return DeltaTable(url)
+        return DeltaTable(url, storage_options=PATIENCE)
 
 
 class Displaced(Exception):

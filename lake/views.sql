@@ -5,9 +5,17 @@
    a question that names days reads only these. Times are text, RFC 3339, UTC, as in views.sql. A `cursor` is the place
    of an event within its shard. Three functions are none of SQLite: rfc3339(time), seconds(later, earlier), epoch(text). */
 
-/* What stands before that cursor of that session is not to be seen. */
+/* What stands before that cursor of that session is not to be seen: the session is deleted, or has moved to another
+   shard, which has all of it. */
 CREATE VIEW deleted AS
-SELECT shard AS in_shard, session_id AS of_session, max(cursor) AS before FROM {deletions} GROUP BY shard, session_id;
+SELECT in_shard, of_session, max(cursor) AS before
+FROM (
+  SELECT shard AS in_shard, session_id AS of_session, cursor FROM {deletions}
+  UNION ALL
+  SELECT e.shard AS in_shard, e.session_id AS of_session, e.cursor AS cursor
+  FROM {events} e JOIN (SELECT DISTINCT shard AS there, session_id AS known FROM {sessions}) s ON s.known = e.session_id
+  WHERE e.ends = '>' AND s.there <> e.shard) gone
+GROUP BY in_shard, of_session;
 
 /* What is not deleted. */
 CREATE VIEW kept_events AS

@@ -13,9 +13,6 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from deltalake import write_deltalake
-
-from lake.columns import DELETIONS, batches
 from lake.sealer import open_store, seal
 from sessionstore.analytics.catalogue import views
 from sessionstore.model.events import Draft, text_of_time
@@ -218,14 +215,8 @@ def tell(path: Path, shard: str, events: int, seed: int) -> None:
 
 
 def seal_all(path: Path, url: str, shard: str) -> None:
-    """And say what was deleted, as the lake's own part for that does."""
     while seal(path, url, shard):
         pass
-    rows = "SELECT :shard, session_id, max(cursor) FROM main.events WHERE type = 'session_deleted' GROUP BY session_id"
-    with closing(open_store(path)) as database:
-        found = list(batches(database.execute(rows, {"shard": shard}), DELETIONS))
-    if found:
-        write_deltalake(f"{url}/deletions", found[0], mode="append")
 
 
 def together(paths: dict[str, Path]) -> sqlite3.Connection:
@@ -238,9 +229,16 @@ def together(paths: dict[str, Path]) -> sqlite3.Connection:
             with closing(open_store(path)) as database:
                 rows = database.execute(f"SELECT v.*{more}, ? FROM {name} v", (shard,))
                 joined.executemany(f"INSERT INTO {name} VALUES ({', '.join('?' * len(columns_of(name)))})", rows)
+    joined.execute(FORGOTTEN)
     return joined
 
 
+FORGOTTEN = """
+UPDATE events SET (session_id, user_id, event_id, data) = (
+  'forgotten-' || cursor, 'unknown', 'forgotten-' || cursor,
+  json_object('sessionId', 'forgotten-' || cursor, 'reason', 'person', 'by', NULL))
+WHERE type = 'session_deleted' AND data ->> '$.reason' = 'person'"""
+"""In the lake the event that deletes a session does not name it."""
 RECEIVED = "(SELECT e.received_at FROM main.events e WHERE e.cursor = v.cursor)"
 
 

@@ -98,6 +98,12 @@ class Storage:
         """A prefix that nobody else has, reached directly or through something that stands before the server."""
         return Place(f"s3://{BUCKET}/{next(numbers)}", environment(endpoint or self.endpoint))
 
+    def shell(self, command: str) -> None:
+        """What its administrator says to it."""
+        master, filer = (f"127.0.0.1:{'.'.join(map(str, self.ports[name]))}" for name in ("master", "filer"))
+        shell = [WEED, "shell", f"-master={master}", f"-filer={filer}"]
+        subprocess.run(shell, input=f"{command}\nexit\n", text=True, capture_output=True, check=True, timeout=30)
+
     def end(self) -> None:
         """It would take seconds to end by itself, and leave sockets behind."""
         self.process.kill()

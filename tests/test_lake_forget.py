@@ -12,9 +12,17 @@ from typing import Any
 import pytest
 from deltalake import DeltaTable
 
-from lake import forgetting, keeping, sealer, table
-from lake.forgetting import again, erase, forget, rows_of
+from export.layout import unseen
+from lake import keeping, sealer, table
+from lake.asking import ask, open_lake
+from lake.checking import check
+from lake.forgetting import erase, forget
+from lake.rewriting import WHOLE, again, rows_of
+from lake.scrubbing import follow
+from sessionstore.admin.scrub import pattern, scrub
+from sessionstore.settings import Settings
 from sessionstore.store.maintenance import purge
+from sessionstore.store.shard import keep_shard
 from tests.databases import Database, drafted
 from tests.lake_objects import holding, kinds
 from tests.lakes import Place
@@ -46,7 +54,7 @@ def talk(database: Database, session_id: str, text: str = "said", actions: int =
 
 
 def delete(database: Database, session_id: str, **data: str) -> None:
-    database.append(drafted("session_deleted", session_id, data, actor="bob"))
+    database.append(drafted("session_deleted", session_id, data, actor="bob", event_id="deletion"))
     with database.transaction() as appender:
         appender.open_transaction()
         while purge(database.connection):
@@ -63,16 +71,16 @@ def seal(database: Database, lake: str, shard: str = "berlin") -> None:
 
 
 def rows(lake: str, name: str = "events", what: str = "*", shard: str = "berlin") -> list[Row]:
-    order = {"events": "cursor", "sessions": "sealed, last_cursor", "deletions": "cursor"}[name]
+    order = {"events": "cursor", "sessions": "sealed, last_cursor", "details": "sealed", "deletions": "cursor"}[name]
     query = f"SELECT {what} FROM t WHERE shard = '{shard}' ORDER BY {order}"
     return list(rows_of(DeltaTable(f"{lake}/{name}"), query))
 
 
 def visible(lake: str) -> set[str]:
-    """Sessions of which a row is to be seen, as the views leave out what is hidden."""
-    hidden: dict[str, int] = dict(rows(lake, "deletions", "session_id, cursor"))
-    seen = rows(lake, "events", "session_id, cursor") + rows(lake, "sessions", "session_id, last_cursor")
-    return {session_id for session_id, cursor in seen if cursor >= hidden.get(session_id, 0)}
+    """Sessions of which people see anything."""
+    with open_lake(lake) as views:
+        seen = "SELECT session_id FROM events UNION SELECT session_id FROM sessions UNION SELECT session_id FROM goals"
+        return {str(session_id) for (session_id,) in ask(views, seen).rows}
 
 
 @pytest.fixture
@@ -181,4 +189,67 @@ def test_another_shard_goes_on_sealing_meanwhile(lake: str, tmp_path: Path, data
 
 
 def erase_whole(lake: str, name: str) -> None:
-    again(lambda: erase(lake, "berlin", {name: forgetting.WHOLE}))
+    again(lambda: erase(lake, "berlin", {name: WHOLE}))
+
+
+# ------------------------------------------------------------------------- scrub
+
+
+def test_what_was_scrubbed_in_the_store_is_in_no_object(place: Place, tmp_path: Path, at_once: None) -> None:
+    lake, store = place.url, Settings(directory=tmp_path)
+    with closing(Database(store.database)) as database:
+        keep_shard(database.connection, "berlin")
+        talk(database, "s-1", SECRET)
+        talk(database, "s-2")
+        seal(database, lake)
+        talk(database, "s-3", SECRET)
+        database.append(drafted("action", "s-1", {"type": "note", "text": SECRET}))  # another row of the session
+        seal(database, lake)
+        talk(database, "s-4", SECRET)  # not sealed yet
+    before = rows(lake, what="cursor, session_id, type")
+    scrub(store, pattern(SECRET, is_literal=True), unseen, print)
+    assert kinds(holding(lake, SECRET)) == {"events/parquet", "sessions/parquet", "details/parquet"}
+    assert [said.partition(": ")[2] for said in check(store.database, lake, "berlin").faults] == [
+        "bytes, data differ"
+    ] * 15
+
+    assert follow(store.database, lake, "berlin") == 1
+    assert follow(store.database, lake, "berlin") == 0
+    for _ in range(2):
+        keeping.clean(lake, hours=0)
+    assert holding(lake, SECRET) == set()
+    assert rows(lake, what="cursor, session_id, type") == before
+    assert check(store.database, lake, "berlin")[:3] == (len(before), len(before), [])
+    with open_lake(lake) as views:
+        assert ask(views, "SELECT session_id, description FROM goals ORDER BY 1").rows == [
+            ("s-1", "[redacted:scrubbed]"),
+            ("s-2", "said"),
+            ("s-3", "[redacted:scrubbed]"),
+        ]
+
+
+def test_what_was_scrubbed_and_then_made_room_goes(lake: str, tmp_path: Path) -> None:
+    """The store has no more what could stand in its place."""
+    store = Settings(directory=tmp_path)
+    with closing(Database(store.database)) as database:
+        keep_shard(database.connection, "berlin")
+        for name in ("s-1", "s-2"):
+            talk(database, name, SECRET if name == "s-1" else "said")
+        seal(database, lake)
+    scrub(store, pattern(SECRET, is_literal=True), unseen, print)
+    with closing(Database(store.database)) as database:
+        delete(database, "s-1", reason="retention")
+        seal(database, lake)
+        assert follow(database.path, lake, "berlin") == 1
+        assert not any(SECRET in data for (data,) in rows(lake, what="data"))
+        assert visible(lake) == {"s-1", "s-2"}
+        assert [session_id for (session_id,) in rows(lake, "sessions", "session_id")] == ["s-2"]
+
+
+def test_a_store_without_a_lake_keeps_no_record_of_scrubs(tmp_path: Path) -> None:
+    store = Settings(directory=tmp_path)
+    with closing(Database(store.database)) as database:
+        talk(database, "s-1", SECRET)
+    scrub(store, pattern(SECRET, is_literal=True), unseen, print)
+    with closing(Database(store.database)) as database:
+        assert database.rows("SELECT * FROM scrubs") == []

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,7 +18,7 @@ import obstore
 import pytest
 
 from lake.bucket import PROBES, BucketAway, BucketRefused, open_bucket, probe
-from tests.appliance import reserve_port
+from tests.appliance import REPOSITORY, reserve_port
 from tests.lakes import Place, environment
 
 
@@ -122,6 +124,17 @@ def test_a_store_that_ignores_a_condition_is_refused_by_name(monkeypatch: pytest
 
 
 URL = "s3://bucket/prefix"
+
+
+def test_a_server_does_not_start_on_a_store_that_ignores_them(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with careless(lambda header: header == "If-None-Match", monkeypatch):
+        environment = os.environ | {"SESSIONS_DIR": str(folder), "SESSIONS_LAKE": URL, "PORT": "0"}
+        done = subprocess.run(
+            [sys.executable, "app.py"], cwd=REPOSITORY, env=environment, capture_output=True, text=True
+        )
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"session store: SESSIONS_LAKE: {URL} ignores If-None-Match: ")
+    assert not (folder / "sessions.db").exists()
 
 
 def test_a_store_that_lets_several_win_a_race_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

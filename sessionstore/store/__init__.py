@@ -8,6 +8,7 @@ high_water_mark  the newest cursor, beside the database
 search           full-text search, apart from SQL
 schema           opening the file, migrations
 shard            the name in a lake
+lake             how far the lake has it, asked of a child process
 integrity        whether the file can be served, looked at once at the start
 material         conversations' lines, as functions of a connection
 checkpoints      LangGraph's checkpoints, likewise

@@ -46,6 +46,9 @@ OPENS_ALL_FILES = "SELECT count(*) FROM sqlite_master"
 LOOKAHEAD = 10_000
 """How many cursors one page of a filtered list looks at before it answers with what it has."""
 
+HEAD_AND_NEXT = """
+SELECT coalesce(max(cursor), 0), (SELECT coalesce(min(cursor), 1) FROM events WHERE cursor > ?) FROM events"""
+"""After a loss very many cursors in a row may have no event."""
 LOOKED_AT = 5_000
 """How many of the events that have what is searched for are looked at, the newest."""
 RANKED = 100
@@ -360,12 +363,12 @@ class Reader:
         may find nothing and yet go on.
         """
         who, names = either(("session_id", session_ids), ("user_id", user_ids))
-        until = after + LOOKAHEAD
-        where, values = conditions(
-            ("cursor > ?", after), ("cursor <= ?", until), ("user_id = ?", user_id), one_of("type", types)
-        )
         async with self.lend() as connection:
-            ((head,),) = await connection.rows("SELECT coalesce(max(cursor), 0) FROM events")
+            ((head, first),) = await connection.rows(HEAD_AND_NEXT, [after])
+            until = first - 1 + LOOKAHEAD
+            where, values = conditions(
+                ("cursor > ?", after), ("cursor <= ?", until), ("user_id = ?", user_id), one_of("type", types)
+            )
             rows, is_cut = await connection.some(
                 f"SELECT CAST(document AS BLOB), cursor, type, session_id, user_id FROM timeline"
                 f" WHERE {where} AND {who} ORDER BY cursor LIMIT ?",

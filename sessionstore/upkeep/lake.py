@@ -15,7 +15,6 @@ import time
 from collections.abc import Mapping
 from contextlib import closing, suppress
 from datetime import datetime
-from importlib.util import find_spec
 from typing import Any
 
 import msgspec
@@ -25,7 +24,7 @@ from sessionstore import ROOT
 from sessionstore.model.problems import Problem
 from sessionstore.settings import Settings
 from sessionstore.store.closing import UNSEALED
-from sessionstore.store.owner import CannotStart
+from sessionstore.store.lake import check_installed
 from sessionstore.store.shard import Shard, keep_shard
 
 logger = logging.getLogger(__name__)
@@ -61,6 +60,8 @@ class Lake:
         """When something was, in seconds since 1970."""
         self.failures = 0
         self.error: str | None = None
+        self.is_kept = True
+        """What was deleted in the store was erased in the lake, when that was last to be done."""
         self.is_displaced = False
         """Another store seals under this one's name: nothing is sealed any more."""
         self.process: subprocess.Popen[bytes] | None = None
@@ -105,10 +106,7 @@ class Lake:
         """Give the store its name. Raises CannotStart where the extra is not installed, BadSetting for another name."""
         if not self.is_on:
             return
-        if missing := [name for name in ("deltalake", "obstore", "arro3") if find_spec(name) is None]:
-            raise CannotStart(
-                f"SESSIONS_LAKE is set, and {', '.join(missing)} is not installed: pip install 'session-store[lake]'"
-            )
+        check_installed()
         self.shard = keep_shard(writer, self.settings.shard)
 
     def start(self) -> None:
@@ -151,9 +149,11 @@ class Lake:
                 self.stopping.wait(min(rest, RESTART_SECONDS[1]))
 
     def begin(self) -> subprocess.Popen[bytes]:
-        assert self.shard is not None and self.settings.lake is not None
+        settings, shard = self.settings, self.shard
+        assert shard is not None and settings.lake is not None
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("SESSIONS_")}
-        said = (str(self.settings.database), self.settings.lake, self.shard.name, str(self.settings.lake_every))
+        days = str(settings.lake_days or "off")
+        said = (str(settings.database), settings.lake, shard.name, str(settings.lake_every), days)
         process = subprocess.Popen(
             [sys.executable, "-m", "lake", *said],
             cwd=ROOT,
@@ -188,9 +188,10 @@ class Lake:
             self.fail(displaced)
         if failed := said.get("failed"):
             self.fail(failed)
+        self.is_kept = said.get("kept", self.is_kept)
 
     def fail(self, said: str) -> None:
         self.failures += 1
-        if said != self.error:
+        if self.error is None or self.is_displaced:
             logger.error("The lake: %s", said)
         self.error = said

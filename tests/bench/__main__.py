@@ -13,6 +13,7 @@ from pathlib import Path
 
 from tests.bench import (
     actions,
+    ask,
     backup,
     batches,
     feed,
@@ -21,6 +22,7 @@ from tests.bench import (
     hostile,
     idle,
     kill,
+    lake,
     material,
     page,
     questions,
@@ -55,9 +57,11 @@ BENCHES: dict[str, Callable[[argparse.Namespace], list[Figure]]] = {
     "backup": lambda options: backup.measure(options.rounds),
     "hooks": lambda options: hooks.measure(options.rounds, options.hooks),
     "questions": lambda options: questions.measure(options.rounds),
+    "ask": lambda options: ask.measure(options.rounds),
     "page": lambda options: page.measure(options.rounds),
     "timing": lambda options: timing.measure(options.rounds),
     "stall": lambda options: stall.measure(options.rounds),
+    "lake": lambda options: lake.measure(options.rounds),
     "kill": lambda options: kill.measure(options.kills),
     "start": lambda options: start.measure(options.rounds),
 }

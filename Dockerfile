@@ -12,7 +12,7 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 WORKDIR /build
 RUN python -m venv --without-pip /venv
 COPY pyproject.toml constraints.txt ./
-# --build-arg EXTRAS="notify push": messengers too, which bring 25 MB; Web Push, 30 MB.
+# --build-arg EXTRAS="notify push lake": messengers too, which bring 25 MB; Web Push, 30 MB; a lake, 160 MB.
 ARG EXTRAS=
 # hook-agent, of which the server needs the file, is copied below; http_ece is given out as source alone.
 RUN python -c 'import sys, tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
@@ -27,13 +27,14 @@ WORKDIR /app
 COPY app.py schema.sql views.sql queries.sql dashboard.html hook_agent.py healthcheck.py ./
 COPY sessionstore ./sessionstore
 COPY dashboard ./dashboard
-COPY containers/hook_agent.mjs containers/hook_agent_control.mjs containers/hook_agent_control.py \
-    containers/hook_agent_control_graph.py containers/hook_agent_facts.py containers/hook_agent_install.py \
-    containers/hook_agent_langchain.py containers/hook_agent_patterns.py \
+COPY containers/hook_agent.mjs containers/hook_agent_control.mjs containers/hook_agent_fleet.cjs containers/hook_agent_control.py \
+    containers/hook_agent_control_graph.py containers/hook_agent_facts.py containers/hook_agent_fleet.py \
+    containers/hook_agent_install.py containers/hook_agent_langchain.py containers/hook_agent_patterns.py \
     containers/hook_agent_restore.py containers/hook_agent_run.py containers/hook_agent_ship.py \
     containers/claude_session_store.py containers/langgraph_checkpointer.py \
     ./containers/
 COPY export ./export
+COPY lake ./lake
 # Nothing can be compiled later: the image runs with a file system that cannot be written, as a user who may not.
 RUN python -m compileall -q -j 0 /venv/lib /app
 

@@ -11,19 +11,22 @@ PYTEST := env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest
 WORKERS  ?= $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) * 3 / 2)))
 PARALLEL := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: run demo test test-long e2e e2e-local soak bench screenshots check clean
+.PHONY: run demo test test-long style e2e e2e-local soak bench screenshots check clean
 
-run: $(VENV)/server          ## set up, and start the appliance on 127.0.0.1:9000
+# With SESSIONS_LAKE set, what it needs is installed too.
+run: $(VENV)/server $(if $(SESSIONS_LAKE),$(VENV)/lake)  ## set up, and start the appliance on 127.0.0.1:9000
 	@exec $(BIN)/python app.py
 
 demo: $(VENV)/demo           ## the store and two LangGraph agents at work, without Docker, until Ctrl-C
 	@exec $(BIN)/python containers/demo.py
 
-test: $(VENV)/test check     ## set up, check style and types, run the tests but for those that take long
-	$(PYTEST) $(PARALLEL) -m "not long"
+# The types are checked beside the tests, which wait for much; what mypy says comes at the end.
+test: $(VENV)/test style     ## set up, check style and types, run the tests but for those that take long
+	@$(BIN)/mypy >$(VENV)/mypy.txt 2>&1 & \
+	$(PYTEST) $(PARALLEL) -m "not long"; tested=$$?; wait $$!; checked=$$?; cat $(VENV)/mypy.txt; exit $$((tested + checked))
 
-test-long: $(VENV)/test      ## run the others: many kills, power cuts, disk faults, clock jumps, random requests
-	$(PYTEST) $(PARALLEL) -m long
+test-long: $(VENV)/test      ## run the others: many kills, power cuts, disk faults, clock jumps, random requests, examples
+	EXAMPLES=1 $(PYTEST) $(PARALLEL) -m "long or hypothesis"
 
 e2e: $(VENV)/test            ## build the images, and check all of it together in containers; needs Docker
 	$(BIN)/python -m tests.e2e compose
@@ -35,17 +38,20 @@ e2e-local: $(VENV)/test      ## the same checks, with processes of this machine
 SOAK_MINUTES ?= 60
 SOAK := SOAK_MINUTES=$(SOAK_MINUTES) POWER_CUTS=1000 DISK_FAULTS=800 KILLS=200 ENDS=50 STARTS=100 CLOCK_JUMPS=1000 \
         RETRIED_EVENTS=50000 LINES=2000000 CUT_REQUESTS=10000 TREE_EXAMPLES=10000 TREE_KILLS=50 \
-        SWAPS=7000 DAMAGES=300 SENDER_KILLS=50 DISK_ROUNDS=100 API_EXAMPLES=250 API_SECONDS=1700 INTERLEAVINGS=1000
+        SWAPS=7000 DAMAGES=300 SENDER_KILLS=50 DISK_ROUNDS=100 API_EXAMPLES=250 API_SECONDS=1700 INTERLEAVINGS=1000 EXAMPLES=20 \
+        SEAL_KILLS=300
 SOAKED := soak interleavings power_cut disk_faults crash process start clock retries lines openapi bad_input wal tree restore \
-          mirror sender disk
+          mirror sender disk lake_kills
 
 soak: $(VENV)/test           ## the tests of faults, of bad input and of the tree, with many more of each; takes some hours
 	$(SOAK) $(PYTEST) -v -s --timeout 7200 $(SOAKED:%=tests/test_%.py)
 
-check: $(VENV)/test
+check: style
+	$(BIN)/mypy
+
+style: $(VENV)/test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
 
 bench: $(VENV)/test          ## measure what the README quotes
 	$(BIN)/python -m tests.bench
@@ -56,19 +62,32 @@ screenshots: $(VENV)/test    ## take the README's pictures anew
 clean:
 	rm -rf .venv .venv-* build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-$(VENV)/server: pyproject.toml packages/hook-agent/pyproject.toml constraints.txt
+# The pip that came with Python may be old: those before 26 take twice as long to read the lists of what there is.
+$(VENV)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 …")'
 	@$(PYTHON) -m venv $(VENV) || { echo "python3 needs its venv module: apt-get install python3-venv"; exit 1; }
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=26' || true
+	@touch $@
+
+PACKAGES := pyproject.toml packages/hook-agent/pyproject.toml constraints.txt
+INSTALL  := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+$(VENV)/server: $(VENV)/python $(PACKAGES)
 	@echo "Installing what the server needs …"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable . --editable packages/hook-agent
+	@$(INSTALL) --editable . --editable packages/hook-agent
+	@touch $@
+
+$(VENV)/lake: $(VENV)/server
+	@echo "Installing what a lake needs …"
+	@$(INSTALL) --editable '.[lake,ask]' --editable packages/hook-agent
 	@touch $@
 
 $(VENV)/demo: $(VENV)/server containers/requirements.txt
 	@echo "Installing what the agents need …"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --requirement containers/requirements.txt
+	@$(INSTALL) --requirement containers/requirements.txt
 	@touch $@
 
-$(VENV)/test: $(VENV)/server
-	@echo "Installing what the tests need …"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test]' --editable packages/hook-agent
-	@touch $@
+$(VENV)/test: $(VENV)/python $(PACKAGES)
+	@echo "Installing what the server and the tests need …"
+	@$(INSTALL) --editable '.[test]' --editable packages/hook-agent
+	@touch $(VENV)/server $@

@@ -29,6 +29,7 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
+from types import ModuleType
 
 from litestar import Litestar
 from litestar.exceptions import HTTPException
@@ -50,6 +51,7 @@ from sessionstore.web import (
     datasette_mount,
     imports,
     live,
+    moving,
     pages,
     push,
     sharing,
@@ -80,6 +82,7 @@ ROOMS = (
     conversation,
     sharing,
     imports,
+    moving,
     checkpoints,
     telemetry,
     usage,
@@ -90,6 +93,15 @@ ROOMS = (
     datasette_mount,
 )
 """Of the routes."""
+
+
+def rooms(settings: Settings) -> tuple[ModuleType, ...]:
+    """Those that everybody has, and that of a fleet where there is one."""
+    if not settings.fleet:
+        return ROOMS
+    from sessionstore.web import fleet
+
+    return (*ROOMS, fleet)
 
 
 @contextmanager
@@ -115,7 +127,7 @@ class App:
         self.questions = datasette_mount.DatasetteMount(self.store)
         with hidden("pydantic"):  # or Litestar reads it at each start: 0.07 s and 9 MB; what prices needs it later
             self.litestar = Litestar(
-                route_handlers=[route for room in ROOMS for route in room.ROUTES],
+                route_handlers=[route for room in rooms(settings) for route in room.ROUTES],
                 lifespan=[self.lifespan],
                 guards=[check_bounds],
                 openapi_config=pages.OPENAPI,

@@ -20,7 +20,7 @@ ORDER BY day DESC, sessions DESC;
 SELECT session_id, user_id, status, duration_s, created, ended, actions, responses, tool_calls, agents, phase, input
 FROM sessions
 WHERE user_id = coalesce(nullif(:user, ''), user_id)
-ORDER BY duration_s DESC
+ORDER BY duration_s DESC, session_id
 LIMIT 100;
 
 /* lost-sessions: Sessions that were lost
@@ -49,34 +49,33 @@ ORDER BY waiting_since;
    `newest` actions and responses (10000). */
 WITH said AS (
   SELECT cursor, session_id, agent_id, timestamp,
-         instr(data, '"attention":{') AND json_type(data, '$.attention') IS 'object' AS asks,
+         iif(instr(data, '"attention":{') > 0 AND json_type(data, '$.attention') = 'object', 1, 0) AS asks,
          data ->> '$.attention.reason' AS reason
   FROM events
   WHERE type IN ('action', 'response')
   ORDER BY cursor DESC
   LIMIT coalesce(nullif(:newest, ''), 10000)
 ), turns AS (
-  SELECT *, asks AND NOT lag(asks, 1, 0) OVER words AS begins, NOT asks AND lag(asks, 1, 0) OVER words AS ends
+  SELECT *, asks - lag(asks, 1, 0) OVER (PARTITION BY session_id ORDER BY cursor) AS turn
   FROM said
-  WINDOW words AS (PARTITION BY session_id ORDER BY cursor)
 ), waits AS (
-  SELECT session_id, cursor, reason, begins, timestamp AS since, lead(timestamp) OVER turns AS until
+  SELECT session_id, cursor, reason, turn, timestamp AS since,
+         lead(timestamp) OVER (PARTITION BY session_id ORDER BY cursor) AS until
   FROM turns
-  WHERE begins OR ends
-  WINDOW turns AS (PARTITION BY session_id ORDER BY cursor)
+  WHERE turn <> 0
 ), lasted AS (
-  SELECT w.session_id, w.cursor, w.reason,
+  SELECT w.session_id AS session_id, w.cursor AS cursor, w.reason AS reason,
          (julianday(coalesce(w.until, iif(s.status = 'waiting', strftime('%Y-%m-%dT%H:%M:%fZ', 'now'), s.ended)))
           - julianday(w.since)) * 1440 AS minutes
   FROM waits w JOIN sessions s ON s.session_id = w.session_id
-  WHERE w.begins
+  WHERE w.turn = 1
 )
-SELECT s.session_id, s.user_id, s.status, count(*) AS waits, round(sum(l.minutes), 1) AS minutes,
+SELECT s.session_id AS session_id, s.user_id AS user_id, s.status AS status, count(*) AS waits, round(sum(l.minutes), 1) AS minutes,
        round(max(l.minutes), 1) AS longest, group_concat(DISTINCT l.reason) AS reasons, max(l.cursor) AS cursor
 FROM lasted l JOIN sessions s ON s.session_id = l.session_id
 WHERE l.minutes >= 0
-GROUP BY s.session_id
-ORDER BY minutes DESC
+GROUP BY s.session_id, s.user_id, s.status
+ORDER BY minutes DESC, session_id
 LIMIT 100;
 
 /* held-up: Where people hold agents up
@@ -85,8 +84,8 @@ LIMIT 100;
    times in UTC, the second not included (everything). Among the newest `newest` actions and responses (10000). */
 WITH said AS (
   SELECT cursor, session_id, timestamp,
-         instr(data, '"attention":{') AND json_type(data, '$.attention') IS 'object'
-           AND data ->> '$.attention.reason' IS NOT 'input' AS asks,
+         iif(instr(data, '"attention":{') > 0 AND json_type(data, '$.attention') = 'object'
+             AND coalesce(data ->> '$.attention.reason', '') <> 'input', 1, 0) AS asks,
          data ->> '$.attention.reason' AS reason
   FROM events
   WHERE type IN ('action', 'response')
@@ -94,19 +93,19 @@ WITH said AS (
   ORDER BY cursor DESC
   LIMIT coalesce(nullif(:newest, ''), 10000)
 ), turns AS (
-  SELECT *, asks AND NOT lag(asks, 1, 0) OVER words AS begins, NOT asks AND lag(asks, 1, 0) OVER words AS ends
+  SELECT *, asks - lag(asks, 1, 0) OVER (PARTITION BY session_id ORDER BY cursor) AS turn
   FROM said
-  WINDOW words AS (PARTITION BY session_id ORDER BY cursor)
 ), waits AS (
-  SELECT session_id, reason, begins, timestamp AS since, lead(timestamp) OVER (PARTITION BY session_id ORDER BY cursor) AS until
+  SELECT session_id, reason, turn, timestamp AS since,
+         lead(timestamp) OVER (PARTITION BY session_id ORDER BY cursor) AS until
   FROM turns
-  WHERE begins OR ends
+  WHERE turn <> 0
 ), lasted AS (
   SELECT w.reason, substr(w.since, 12, 2) AS hour, s.user_id,
          (julianday(coalesce(w.until, iif(s.status = 'waiting', strftime('%Y-%m-%dT%H:%M:%fZ', 'now'), s.ended)))
           - julianday(w.since)) * 1440 AS minutes
   FROM waits w JOIN sessions s ON s.session_id = w.session_id
-  WHERE w.begins
+  WHERE w.turn = 1
 )
 SELECT user_id, coalesce(reason, 'unknown') AS reason, hour, count(*) AS waits, round(sum(minutes), 1) AS minutes,
        round(max(minutes), 1) AS longest
@@ -130,7 +129,7 @@ WITH calls AS (
   FROM calls
   WHERE duration_ms IS NOT NULL
 )
-SELECT tool, calls, min(iif(place >= calls * 0.5, duration_ms, NULL)) AS p50,
+SELECT tool, max(calls) AS calls, min(iif(place >= calls * 0.5, duration_ms, NULL)) AS p50,
        min(iif(place >= calls * 0.95, duration_ms, NULL)) AS p95, max(duration_ms) AS longest,
        round(sum(duration_ms) / 60000.0, 1) AS minutes, sum(outcome = 'failed') AS failed
 FROM ranked
@@ -143,14 +142,14 @@ SELECT cursor, session_id, user_id, agent_id, tool, outcome, duration_ms, called
 FROM (SELECT * FROM tool_calls
       WHERE tool = coalesce(nullif(:tool, ''), tool)
       ORDER BY cursor DESC LIMIT coalesce(nullif(:newest, ''), 10000))
-ORDER BY duration_ms DESC
+ORDER BY duration_ms DESC, cursor DESC
 LIMIT 100;
 
 /* tool-failures: Tool failures
    The newest 200, with what went wrong; what a person said no to is none. `tool`, `user`: only theirs. */
 SELECT cursor, timestamp, session_id, user_id, agent_id, tool, duration_ms, substr(text, 1, 500) AS error
 FROM responses
-WHERE kind = 'tool_error' AND NOT rejected
+WHERE kind = 'tool_error' AND rejected = 0
   AND (nullif(:tool, '') IS NULL OR tool = :tool)
   AND user_id = coalesce(nullif(:user, ''), user_id)
 ORDER BY cursor DESC
@@ -159,7 +158,7 @@ LIMIT 200;
 /* failing-tools: Tools that fail most
    Among the newest `newest` results (10000). */
 SELECT tool, count(*) AS results, sum(failed) AS failed, round(100.0 * sum(failed) / count(*), 1) AS percent,
-       count(DISTINCT iif(failed, session_id, NULL)) AS sessions_with_failures
+       count(DISTINCT iif(failed = 1, session_id, NULL)) AS sessions_with_failures
 FROM (SELECT tool, failed, session_id FROM responses
       WHERE kind IN ('tool_result', 'tool_error')
       ORDER BY cursor DESC LIMIT coalesce(nullif(:newest, ''), 10000))
@@ -174,7 +173,7 @@ WITH failures AS (
   SELECT * FROM (
     SELECT cursor, session_id, user_id, timestamp, coalesce(tool, 'a tool') AS kind, substr(text, 1, 1000) AS text
     FROM responses
-    WHERE kind = 'tool_error' AND NOT rejected
+    WHERE kind = 'tool_error' AND rejected = 0
       AND timestamp >= coalesce(nullif(:from, ''), '0') AND timestamp < coalesce(nullif(:to, ''), '9')
     ORDER BY cursor DESC
     LIMIT coalesce(nullif(:newest, ''), 3000))
@@ -188,15 +187,17 @@ WITH failures AS (
            ltrim(replace(replace(coalesce(text, ''), '<tool_use_error>', ''), '</tool_use_error>', ''), char(9, 10, 13, 32)) AS text
     FROM failures)
 ), said AS (
+  SELECT *, row_number() OVER (PARTITION BY kind, line ORDER BY cursor DESC) AS age FROM (
   SELECT cursor, session_id, user_id, timestamp, kind, substr(trim(
            iif(text LIKE 'exit code %' AND first_end < 20,
                substr(text, 1, first_end - 1) || ': ' || substr(substr(text, first_end + 1), 1,
                  instr(substr(text, first_end + 1) || char(10), char(10)) - 1),
                substr(text, 1, first_end - 1)), char(9, 13, 32) || ':'), 1, 300) AS line
-  FROM cut
+  FROM cut) lines
 )
 SELECT kind, line, count(*) AS times, count(DISTINCT session_id) AS sessions, min(timestamp) AS first,
-       max(timestamp) AS last, group_concat(DISTINCT user_id) AS users, session_id, max(cursor) AS cursor,
+       max(timestamp) AS last, group_concat(DISTINCT user_id) AS users,
+       max(iif(age = 1, session_id, NULL)) AS session_id, max(cursor) AS cursor,
        group_concat(DISTINCT session_id) AS session_ids
 FROM said
 GROUP BY kind, line
@@ -227,35 +228,36 @@ WITH RECURSIVE nested AS (
 ), depths AS (
   SELECT session_id, max(depth) AS depth FROM nested GROUP BY session_id
 )
-SELECT a.session_id, a.user_id, count(*) AS agents, coalesce(d.depth, 1) AS depth, sum(a.status = 'failed') AS failed,
+SELECT a.session_id AS session_id, a.user_id AS user_id, count(*) AS agents, coalesce(max(d.depth), 1) AS depth, sum(a.status = 'failed') AS failed,
        sum(a.completed_at IS NULL) AS unfinished, round(sum(a.duration_s), 1) AS seconds,
        round(max(a.duration_s), 1) AS longest, group_concat(DISTINCT a.type) AS types
 FROM agents a LEFT JOIN depths d ON d.session_id = a.session_id
-GROUP BY a.session_id
+GROUP BY a.session_id, a.user_id
 HAVING count(*) > coalesce(nullif(:agents, ''), 0) + 0
-ORDER BY seconds DESC
+ORDER BY seconds DESC, session_id
 LIMIT 200;
 
 /* sub-sessions: Sessions that started others
    How many each has started, and what became of them. */
-SELECT p.session_id, p.user_id, p.status, count(*) AS started, sum(c.status = 'completed') AS completed,
+SELECT p.session_id AS session_id, p.user_id AS user_id, p.status AS status, count(*) AS started, sum(c.status = 'completed') AS completed,
        sum(c.status = 'failed') AS failed, sum(c.status = 'lost') AS lost, round(sum(c.duration_s), 1) AS seconds,
        group_concat(c.session_id, ', ') AS them
 FROM sessions c JOIN sessions p ON p.session_id = c.parent_session
-GROUP BY p.session_id
-ORDER BY started DESC
+GROUP BY p.session_id, p.user_id, p.status
+ORDER BY started DESC, session_id
 LIMIT 100;
 
 /* most-written-files: Files most written, and by whom
    Among the newest `newest` actions (20000); a tool that writes counts like an action that does. */
 SELECT path, count(*) AS writes, count(DISTINCT session_id) AS sessions, group_concat(DISTINCT user_id) AS users,
-       max(timestamp) AS last_written, session_id AS last_session, max(cursor) AS cursor
-FROM (SELECT * FROM actions ORDER BY cursor DESC LIMIT coalesce(nullif(:newest, ''), 20000))
-WHERE path IS NOT NULL
-  AND (kind IN ('file_write', 'file_edit')
-       OR (kind = 'tool_call' AND tool IN ('Write', 'Edit', 'MultiEdit', 'NotebookEdit')))
+       max(timestamp) AS last_written, max(iif(age = 1, session_id, NULL)) AS last_session, max(cursor) AS cursor
+FROM (SELECT *, row_number() OVER (PARTITION BY path ORDER BY cursor DESC) AS age
+      FROM (SELECT * FROM actions ORDER BY cursor DESC LIMIT coalesce(nullif(:newest, ''), 20000)) newest
+      WHERE path IS NOT NULL
+        AND (kind IN ('file_write', 'file_edit')
+             OR (kind = 'tool_call' AND tool IN ('Write', 'Edit', 'MultiEdit', 'NotebookEdit')))) written
 GROUP BY path
-ORDER BY writes DESC
+ORDER BY writes DESC, path
 LIMIT 100;
 
 /* busiest-hours: Busiest hours
@@ -290,7 +292,7 @@ LIMIT 200;
    theirs. */
 SELECT cursor, timestamp, session_id, user_id, text AS prompt
 FROM actions
-WHERE kind = 'prompt' AND NOT machine_made
+WHERE kind = 'prompt' AND machine_made = 0
   AND text LIKE '%' || :word || '%'
   AND user_id = coalesce(nullif(:user, ''), user_id)
 ORDER BY cursor DESC
@@ -301,7 +303,7 @@ LIMIT 100;
 SELECT cursor, session_id, user_id, type, kind, timestamp, received_at, delay_s
 FROM (SELECT * FROM events ORDER BY cursor DESC LIMIT coalesce(nullif(:newest, ''), 20000))
 WHERE delay_s > coalesce(nullif(:seconds, ''), 60) + 0
-ORDER BY delay_s DESC
+ORDER BY delay_s DESC, cursor DESC
 LIMIT 200;
 
 /* database-growth: Growth of the database
@@ -333,7 +335,7 @@ SELECT e.cursor, substr(e.timestamp, 1, 19) AS time, coalesce(e.agent_id, 'sessi
        CASE coalesce(e.kind, e.type)
          WHEN 'session_created' THEN 'begins' WHEN 'session_resumed' THEN 'goes on' WHEN 'session_finalized' THEN 'ends'
          WHEN 'session_lost' THEN 'is not heard of any more'
-         WHEN 'prompt' THEN iif((SELECT machine_made FROM actions a WHERE a.cursor = e.cursor), 'is notified', 'is told')
+         WHEN 'prompt' THEN iif(p.machine_made = 1, 'is notified', 'is told')
          WHEN 'assistant_message' THEN 'says' WHEN 'tool_call' THEN 'uses ' || coalesce(c.tool, 'a tool')
          WHEN 'goal_added' THEN 'sets a goal' WHEN 'goal_updated' THEN 'has a goal ' || coalesce(e.data ->> '$.status', '')
          WHEN 'agent_spawned' THEN 'starts an agent' WHEN 'agent_completed' THEN 'has an agent back'
@@ -347,6 +349,7 @@ SELECT e.cursor, substr(e.timestamp, 1, 19) AS time, coalesce(e.agent_id, 'sessi
        c.duration_ms, e.session_id
 FROM events e
 LEFT JOIN (SELECT * FROM tool_calls WHERE session_id = :session) c ON c.cursor = e.cursor
+LEFT JOIN (SELECT * FROM actions WHERE session_id = :session AND kind = 'prompt') p ON p.cursor = e.cursor
 WHERE e.session_id = :session AND coalesce(e.kind, '') NOT IN ('tool_result', 'tool_error')
 ORDER BY e.cursor
 LIMIT 1000;
@@ -406,7 +409,7 @@ WITH results AS (
 SELECT r.tool, count(*) AS calls, sum(r.failed) AS failed, round(100.0 * sum(r.failed) / count(*), 1) AS percent_failed,
        t.p50, t.p95
 FROM results r LEFT JOIN took t ON t.tool = r.tool
-GROUP BY r.tool
+GROUP BY r.tool, t.p50, t.p95
 ORDER BY calls DESC
 LIMIT 100;
 
@@ -473,7 +476,7 @@ WITH spent AS (
   SELECT project, session_id, sum(requests) AS requests, sum(cost_usd) AS cost_usd, sum(unpriced) AS unpriced
   FROM costs
   WHERE at >= strftime('%Y-%m-%d', 'now', '-' || coalesce(nullif(:days, ''), 30) || ' days')
-  GROUP BY session_id
+  GROUP BY session_id, project
 )
 SELECT coalesce(project, 'not said') AS project, count(*) AS sessions, sum(requests) AS requests,
        round(sum(cost_usd), 4) AS cost_usd, round(avg(cost_usd), 4) AS mean_usd, sum(unpriced) AS unpriced
@@ -499,20 +502,20 @@ LIMIT 100;
    What a prompt has cost is shared among the tool calls that it led to. Of the 100 sessions that used a model last; `user`:
    only theirs. */
 WITH newest AS (
-  SELECT session_id FROM costs WHERE user_id = coalesce(nullif(:user, ''), user_id)
-  GROUP BY session_id ORDER BY max(at) DESC LIMIT 100
+  SELECT session_id, max(at) AS last_used FROM costs WHERE user_id = coalesce(nullif(:user, ''), user_id)
+  GROUP BY session_id ORDER BY last_used DESC LIMIT 100
 ), priced AS (
-  SELECT u.session_id, u.prompt_id, sum(u.cost_usd) AS cost_usd
+  SELECT u.session_id AS session_id, u.prompt_id AS prompt_id, sum(u.cost_usd) AS cost_usd
   FROM newest n CROSS JOIN usage u ON u.session_id = n.session_id
   WHERE u.prompt_id IS NOT NULL GROUP BY 1, 2
 ), called AS (
-  SELECT a.session_id, a.data ->> '$.prompt_id' AS prompt_id, a.tool, count(*) AS calls
+  SELECT a.session_id AS session_id, a.data ->> '$.prompt_id' AS prompt_id, a.tool AS tool, count(*) AS calls
   FROM newest n CROSS JOIN actions a ON a.session_id = n.session_id
   WHERE a.kind = 'tool_call' GROUP BY 1, 2, 3
 ), shared AS (
   SELECT *, 1.0 * calls / sum(calls) OVER (PARTITION BY session_id, prompt_id) AS share FROM called
 )
-SELECT s.tool, sum(s.calls) AS calls, round(sum(s.share * p.cost_usd), 4) AS cost_usd,
+SELECT s.tool AS tool, sum(s.calls) AS calls, round(sum(s.share * p.cost_usd), 4) AS cost_usd,
        round(sum(s.share * p.cost_usd) / sum(s.calls), 6) AS a_call
 FROM shared s JOIN priced p USING (session_id, prompt_id)
 GROUP BY s.tool
@@ -521,21 +524,25 @@ LIMIT 100;
 
 /* dearest-sessions: Sessions that cost most
    And how much of it sub-agents used. `user`: only theirs. */
-SELECT c.session_id, c.user_id, sum(c.requests) AS requests, round(sum(c.cost_usd), 4) AS cost_usd,
+SELECT c.session_id AS session_id, c.user_id AS user_id, sum(c.requests) AS requests,
+       round(sum(c.cost_usd), 4) AS cost_usd,
        round(sum(iif(c.agent_id IS NULL, 0, c.cost_usd)), 4) AS of_agents, sum(c.unpriced) AS unpriced
 FROM costs c
 WHERE c.user_id = coalesce(nullif(:user, ''), c.user_id)
-GROUP BY c.session_id
-ORDER BY cost_usd DESC
+GROUP BY c.session_id, c.user_id
+ORDER BY cost_usd DESC, session_id
 LIMIT 100;
 
 /* dearest-prompts: Prompts that cost most
    All the requests that one prompt has led to, of the session `session`. */
-SELECT u.prompt_id, (SELECT substr(a.text, 1, 200) FROM actions a
-                     WHERE a.session_id = u.session_id AND a.kind = 'prompt'
-                       AND a.data ->> '$.prompt_id' = u.prompt_id LIMIT 1) AS text,
+SELECT u.prompt_id AS prompt_id, max(substr(a.text, 1, 200)) AS text,
        count(*) AS requests, sum(u.total_tokens) AS tokens, round(sum(u.cost_usd), 4) AS cost_usd
 FROM usage u
+LEFT JOIN (SELECT prompt_id, text FROM (
+             SELECT data ->> '$.prompt_id' AS prompt_id, text,
+                    row_number() OVER (PARTITION BY data ->> '$.prompt_id' ORDER BY cursor) AS telling
+             FROM actions WHERE session_id = :session AND kind = 'prompt') told
+           WHERE telling = 1) a ON a.prompt_id = u.prompt_id
 WHERE u.session_id = :session
 GROUP BY u.prompt_id
 ORDER BY cost_usd DESC
@@ -544,15 +551,15 @@ LIMIT 100;
 /* dear-outliers: Sessions that cost more than twice their project's mean
    Of the sessions that have a price. */
 WITH spent AS (
-  SELECT session_id, user_id, project, sum(cost_usd) AS cost_usd FROM costs
-  GROUP BY session_id HAVING sum(cost_usd) > 0
+  SELECT session_id, user_id, project, sum(cost_usd) AS spent FROM costs
+  GROUP BY session_id, user_id, project HAVING sum(cost_usd) > 0
 ), means AS (
-  SELECT project, avg(cost_usd) AS mean, count(*) AS sessions FROM spent GROUP BY project
+  SELECT project, avg(spent) AS mean, count(*) AS sessions FROM spent GROUP BY project
 )
-SELECT s.session_id, s.user_id, s.project, round(s.cost_usd, 4) AS cost_usd, round(m.mean, 4) AS mean_usd
-FROM spent s JOIN means m ON m.project IS s.project
-WHERE s.cost_usd > 2 * m.mean
-ORDER BY s.cost_usd DESC
+SELECT s.session_id, s.user_id, s.project, round(s.spent, 4) AS cost_usd, round(m.mean, 4) AS mean_usd
+FROM spent s JOIN means m ON coalesce(m.project, '') = coalesce(s.project, '')
+WHERE s.spent > 2 * m.mean
+ORDER BY s.spent DESC, s.session_id
 LIMIT 100;
 
 /* unpriced-models: Models that nobody can price

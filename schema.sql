@@ -20,12 +20,13 @@ PRAGMA application_id = 1399157617;   /* "Sesq", which marks the file as a sessi
 
 CREATE TABLE events (
   cursor       INTEGER PRIMARY KEY,     -- position in the whole store, rising in commit order, never used twice
-  type         TEXT NOT NULL            -- what happened
-               CHECK (type IN ('session_created', 'session_resumed', 'metadata_updated', 'session_finalized',
-                               'session_lost', 'session_deleted', 'action', 'response', 'state_updated', 'goal_added',
-                               'goal_updated', 'agent_spawned', 'agent_updated', 'agent_completed', 'note_added',
-                               'usage_reported', 'budget_crossed', 'answered', 'ask_closed', 'ordered',
-                               'order_delivered', 'order_closed')),
+  type         TEXT NOT NULL            -- what happened; entries first: SQLite makes a longer list anew for each row
+               CHECK (type IN ('action', 'response')
+                      OR type IN ('session_created', 'session_resumed', 'metadata_updated', 'session_finalized',
+                                  'session_lost', 'session_deleted', 'state_updated', 'goal_added', 'goal_updated',
+                                  'agent_spawned', 'agent_updated', 'agent_completed', 'note_added', 'usage_reported',
+                                  'budget_crossed', 'answered', 'ask_closed', 'ordered', 'order_delivered',
+                                  'order_closed')),
   session_id   TEXT NOT NULL,           -- the session it happened in
   user_id      TEXT NOT NULL,           -- whose session it was at that time
   event_id     TEXT NOT NULL,           -- the caller's name for it, or one made here; a retry is recognised by it
@@ -361,6 +362,23 @@ INSERT INTO progress VALUES (1, 0);
 CREATE TABLE remade (
   cursor  INTEGER PRIMARY KEY
 ) STRICT;
+
+/* How this store is known in a lake, made once. No row: it has never been told of one. */
+CREATE TABLE lake (
+  only   INTEGER PRIMARY KEY CHECK (only = 1),
+  shard  TEXT NOT NULL,                        -- SESSIONS_SHARD: under another name its events would be there twice
+  store  TEXT NOT NULL                         -- what no other store has: two that share a name tell each other by it
+) STRICT;
+
+/* Events that a text was taken out of, for the lake that has them as they were: it knows itself which scrubs it has
+   followed. None where there was no lake then. */
+CREATE TABLE scrubs (
+  scrub        TEXT NOT NULL,                  -- which one: what no other is called, in any store
+  cursor       INTEGER NOT NULL,               -- of the event; it may have been deleted since
+  session_id   TEXT NOT NULL,                  -- as in the event, and so is
+  received_at  TEXT NOT NULL,
+  PRIMARY KEY (scrub, cursor)
+) STRICT, WITHOUT ROWID;
 
 /* Deleted sessions whose events are still being removed, some at a time, so that
    deleting a large one holds nobody up. No view shows these events. The

@@ -23,7 +23,7 @@ from export import archive, backup, drilled, layout
 from export.folders import open_folder
 from export.tree import Tree, TreeAhead, TreeBusy, progress_of
 from export.verify import Verification
-from sessionstore.admin import compact, drill, importing, loss, offline, prune, recovery, reprice, scrub, served
+from sessionstore.admin import compact, drill, importing, loss, move, offline, prune, recovery, reprice, scrub, served
 from sessionstore.admin.restore import NotEmpty, restore
 from sessionstore.model.events import utc
 from sessionstore.model.lines import longest_line
@@ -166,22 +166,25 @@ def reader_of(folder: Path) -> sqlite3.Connection:
 
 
 def bring_back(options: SimpleNamespace) -> int:
-    """Make a database from a file tree or a backup, or bring archived sessions back into one.
+    """Make a database from a file tree, a backup or a lake (s3://…), or bring archived sessions back into one.
 
-    The tree may also be one of the earlier service, which has no events.jsonl. What is odd about it is said; the tree
+    A tree may also be one of the earlier service, which has no events.jsonl. What is odd about it is said; the tree
     itself is not changed. No server may be running in the folder.
     """
     into: Path = options.into or options.dir
-    kinds = {recovery.kind_of(source) for source in options.sources}
+    kinds = {"lake" if isinstance(source, str) else recovery.kind_of(source) for source in options.sources}
     if kinds != {"archive"} and len(options.sources) > 1:
-        raise WrongUse("Of trees and backups one at a time can be restored")
-    if options.newer and options.force:
-        raise WrongUse("--newer keeps the database, --force puts it aside: not both")
-    if (options.newer and kinds != {"tree"}) or (options.force and kinds == {"archive"}):
-        raise WrongUse("--newer is for trees, --force for trees and backups")
+        raise WrongUse("Of trees, backups and lakes one at a time can be restored")
+    if options.newer and (options.force or options.open):
+        raise WrongUse("--newer keeps the database, --force puts it aside, --open begins one: not both")
+    if (options.newer and not kinds <= {"tree", "lake"}) or (options.force and kinds == {"archive"}):
+        raise WrongUse("--newer is for trees and lakes, --force for trees, backups and lakes")
+    if (options.open or options.shard) and kinds != {"lake"}:
+        raise WrongUse("--open and --shard are for lakes")
     if kinds == {"archive"}:
         return restore_archives(options.sources, store_settings(options, into), not options.without_material)
-    code = restore_tree(options, into) if kinds == {"tree"} else restore_backup(options, into)
+    (kind,) = kinds
+    code = {"tree": restore_tree, "backup": restore_backup, "lake": restore_lake}[kind](options, into)
     if finding := check_integrity(store_settings(options, into)):
         say(f"The server will not serve this yet. {finding.detail}")
     return code
@@ -217,6 +220,12 @@ def restore_tree(options: SimpleNamespace, into: Path) -> int:
     return FOUND if restored.odd else DONE
 
 
+def restore_lake(options: SimpleNamespace, into: Path) -> int:
+    with progress("events") as step:
+        code: int = from_lake("bring_back")(options, into, step)
+    return code
+
+
 def back_up_now(options: SimpleNamespace) -> int:
     """Copy the database, also while the server writes; the copy is checked, and gets a manifest beside it."""
     with progress("pages") as step:
@@ -237,10 +246,19 @@ def archive_old(options: SimpleNamespace) -> int:
     kept, written, failed = archived(options)
     print(f"{options.to} has {len(kept):,} sessions, {written:,} of them new")
     if options.prune:
-        gone = prune.prune(store_settings(options), kept, options.url, say)
+        gone = prune.prune(store_settings(options), kept, options.url, say, sealed_in_lake)
         print(f"{gone:,} of them are gone from the store")
         failed += len(kept) - gone
     return FOUND if failed else DONE
+
+
+def sealed_in_lake(settings: Settings) -> int | None:
+    """Up to which cursor the lake has the store's events; None: there is no lake."""
+    if settings.lake is None:
+        return None
+    from lake import commands
+
+    return commands.sealed_in_lake(settings)
 
 
 def archived(options: SimpleNamespace) -> tuple[list[layout.TreeSession], int, int]:
@@ -280,6 +298,29 @@ def bring_conversations(options: SimpleNamespace) -> int:
         "of usage are new"
     )
     return FOUND if counts["refused"] else DONE
+
+
+def move_away(options: SimpleNamespace) -> int:
+    """Move a session to the store at URL, while it is written to; what is said of it here is then told where it is.
+
+    Its events go with their ids and times. Then it is deleted here. What was broken off is simply started
+    again. Conversations and checkpoints do not move: see --without-material.
+    """
+    token = options.token_file.read_text().strip() if options.token_file else None
+    settings = store_settings(options)
+    reader_of(options.dir).close()
+    with progress("events") as step:
+        moved = move.move(
+            settings,
+            options.session,
+            options.to,
+            token,
+            url=options.url,
+            without_material=options.without_material,
+            step=step,
+        )
+    print(f"{options.session} is at {options.to.rstrip('/')}: {moved:,} events were handed over")
+    return DONE
 
 
 def accept_loss(options: SimpleNamespace) -> int:
@@ -375,11 +416,18 @@ def try_out(options: SimpleNamespace) -> int:
 
     Says what was lost, and how long it took from the beginning of the restore until the server was ready. With
     --no-tree it shows what a backup alone brings back. Nothing is touched but a temporary folder; how it went is noted
-    beside the database, if there is one, for the metrics of its server.
+    beside the database, if there is one, for the metrics of its server. With --lake its whole folder is lost, and comes
+    back from a lake of its own below that URL, of which nothing is left afterwards.
     """
     with tempfile.TemporaryDirectory(prefix="drill-") as folder:
-        result = drill.drill(Path(folder), options.events, say, has_tree=not options.no_tree)
+        if options.lake:
+            with from_lake("place_for_a_drill")(options.lake) as lake:
+                result = drill.drill_lake(Path(folder), lake, options.events, say)
+        else:
+            result = drill.drill(Path(folder), options.events, say, has_tree=not options.no_tree)
     back = f"{result.from_backup:,} events came back from the backup, {result.from_tree:,} from the file tree"
+    if options.lake:
+        back = f"{result.from_lake:,} events came back from the lake"
     print(f"{back}; the server was ready {result.seconds:.1f} s after the restore began")
     print(f"Lost, of {result.acknowledged:,} acknowledged events: {len(result.lost):,}")
     if options.no_tree or not result.lost:  # without a tree, what came after the backup is lost as it has to be
@@ -387,11 +435,38 @@ def try_out(options: SimpleNamespace) -> int:
     return FOUND if result.lost else DONE
 
 
+def ask_lake(options: SimpleNamespace) -> int:
+    """Ask a lake, which many stores seal their events into: with DuckDB, in SQL, or a canned question.
+
+    WHAT is one SELECT over the views of views.sql (`SHOW TABLES` says which there are), or the name of a question of
+    queries.sql, and after it KEY=VALUE of what it takes: --list says which. The lake is as it is now, and is only read.
+    """
+    try:
+        from lake import asking
+    except ImportError as error:
+        raise WrongUse(f"{error}: to ask a lake, pip install 'session-store[ask]'") from None
+    if options.list:
+        print(asking.listed(), end="")
+        return DONE
+    if not (url := options.lake or os.environ.get("SESSIONS_LAKE")):
+        raise WrongUse("There is no lake to ask: name it with --lake or SESSIONS_LAKE, such as s3://bucket/prefix")
+    try:
+        answer = asking.answer(url.rstrip("/"), options.what, options.shard or "", options.rows)
+    except asking.AskFailed as error:
+        say(f"export: {error}")
+        return FOUND
+    print(asking.shown(answer, options.format), end="")
+    if answer.is_cut:
+        say(f"export: these are the first {options.rows:,} rows: --rows says how many")
+    return DONE
+
+
 FAILURES = (
     archive.ArchiveFailed,
     backup.BackupFailed,
     drill.DrillFailed,
     importing.NotImported,
+    move.NotMoved,
     loss.NothingLost,
     served.NotServed,
     offline.Unsound,
@@ -424,7 +499,44 @@ def moment(text: str) -> str:
 FOLDER = click.Path(path_type=Path)
 
 
+class RestoreSource(click.ParamType):  # type: ignore[type-arg]
+    """A path, or the URL of a lake as a text."""
+
+    name = "source"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path | str:
+        is_lake = re.match("(s3|gs|az|file)://", value)
+        return value.rstrip("/") if is_lake else Path(value)
+
+
+class WithLake(click.Group):
+    """Has the commands of lake/ too, which are imported when one of them is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*super().list_commands(ctx), *OF_LAKE]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in OF_LAKE:
+            return super().get_command(ctx, cmd_name)
+        command: click.Command = from_lake(cmd_name)
+        return command
+
+
+OF_LAKE = ("lake",)
+
+
+def from_lake(name: str) -> Any:
+    """Something of lake/commands.py."""
+    try:
+        from lake import commands
+    except ImportError as error:
+        say(f"export: {error.name} is not installed: pip install 'session-store[lake]'")
+        sys.exit(FOUND)
+    return getattr(commands, name)
+
+
 @click.group(
+    cls=WithLake,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit codes: 0 done; 1 something is amiss, and said; 2 used wrongly.",
 )
@@ -463,10 +575,12 @@ add_command(
 add_command(
     "restore",
     bring_back,
-    click.Argument(["sources"], type=FOLDER, metavar="SOURCE...", nargs=-1, required=True),
+    click.Argument(["sources"], type=RestoreSource(), metavar="SOURCE...", nargs=-1, required=True),
     option("--into", "the folder of the database (default: SESSIONS_DIR)"),
     switch("--force", "put a database that is there beside the new one"),
-    switch("--newer", "keep the database, and add what only the tree has"),
+    switch("--newer", "keep the database, and add what only the tree, or the lake, has"),
+    option("--shard", "whose events of the lake (default: SESSIONS_SHARD, or all there are)", type=str, metavar="NAME"),
+    switch("--open", "of the lake only sessions that had not ended"),
     switch("--without-material", "leave conversations and checkpoints in the archives out"),
 )
 add_command("backup", back_up_now, click.Argument(["file"], type=FOLDER, metavar="FILE"))
@@ -485,6 +599,15 @@ add_command(
     click.Argument(["paths"], type=FOLDER, metavar="PATH...", nargs=-1, required=True),
     option("--user", "whose the sessions are that are new (default: you)", type=str, metavar="USER"),
     option("--url", "where the server is (default: this machine, at PORT)", type=str, metavar="URL"),
+)
+add_command(
+    "move",
+    move_away,
+    click.Argument(["session"], metavar="ID"),
+    option("--to", "the URL of the store that it goes to", type=str, required=True, metavar="URL"),
+    option("--token-file", "a file with a token of the role admin there", metavar="FILE"),
+    switch("--without-material", "delete conversations and checkpoints, which do not move"),
+    option("--url", "where its server is (default: this machine, at PORT)", type=str, metavar="URL"),
 )
 add_command("accept-loss", accept_loss)
 add_command("compact", write_anew)
@@ -506,6 +629,17 @@ add_command(
     try_out,
     option("--events", "how many", type=click.IntRange(min=1), default=4000, show_default=True, metavar="N"),
     switch("--no-tree", "without a file tree: what a backup alone brings back"),
+    option("--lake", "what a lake brings back, tried out below this URL", type=str, metavar="URL"),
+)
+add_command(
+    "ask",
+    ask_lake,
+    click.Argument(["what"], metavar="WHAT [KEY=VALUE]...", nargs=-1),
+    option("--lake", "where it is (default: SESSIONS_LAKE)", type=str, metavar="URL"),
+    option("--shard", "only what this store has sealed", type=str, metavar="NAME"),
+    option("--format", "how to say it", type=click.Choice(["table", "json", "csv"]), default="table", metavar="FORMAT"),
+    option("--rows", "at most so many", type=click.IntRange(min=1), default=1000, show_default=True, metavar="N"),
+    switch("--list", "say which questions there are"),
 )
 
 

@@ -40,14 +40,15 @@ def unseen(done: int, total: int) -> None:
 # -------------------------------------------------------------------- database
 
 
-def open_reader(path: Path) -> sqlite3.Connection:
+def open_reader(path: Path, *, check_same_thread: bool = True) -> sqlite3.Connection:
     """A connection that changes nothing, neither in the database nor beside it. Raises sqlite3.Error.
 
     Where no write-ahead log is there, SQLite makes one to read, and only a
     connection that may write removes it again.
     """
     mode = "ro" if path.with_name(f"{path.name}-wal").exists() else "rw"
-    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}", uri=True, isolation_level=None)
+    address = f"{path.absolute().as_uri()}?mode={mode}"
+    connection = sqlite3.connect(address, uri=True, isolation_level=None, check_same_thread=check_same_thread)
     for pragma in ("query_only = ON", "busy_timeout = 5000", "wal_autocheckpoint = 0", "cache_size = -16384"):
         connection.execute(f"PRAGMA {pragma}")
     return connection

@@ -6,6 +6,8 @@ import asyncio
 import logging
 import sqlite3
 import time
+from contextlib import closing
+from typing import TYPE_CHECKING
 
 from sessionstore.histogram import Histogram
 from sessionstore.model.events import Event, event_ids
@@ -26,11 +28,15 @@ from sessionstore.upkeep.backups import Backups
 from sessionstore.upkeep.breaker import Breaker
 from sessionstore.upkeep.budgets import BudgetWatch
 from sessionstore.upkeep.comparison import Comparison
+from sessionstore.upkeep.lake import Lake
 from sessionstore.upkeep.outbox import Outbox
 from sessionstore.upkeep.push import Push
 from sessionstore.upkeep.retention import Retention
 from sessionstore.upkeep.tree import Mirror
 from sessionstore.upkeep.webhooks import Webhooks
+
+if TYPE_CHECKING:
+    from sessionstore.upkeep.fleet import Fleet
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +64,7 @@ class Store:
             redactor=Redactor(settings.own_patterns),
             prices=Prices(settings.prices),
             spared=lambda: self.outbox.reachable(),
-            at_end=self.mirror.stop,
+            at_end=self.conclude,
         )
         self.reader = Reader(settings.database)
         redaction = self.writer.redactor.redaction if settings.redacts_transcripts else None
@@ -66,13 +72,15 @@ class Store:
         self.threads = Threads(self.intake)
         self.backups = Backups(settings, self.disk, self.ground)
         self.comparison = Comparison(settings, self.ground)
-        self.retention = Retention(settings, self.writer)
+        self.lake = Lake(settings)
+        self.retention = Retention(settings, self.writer, sealed=lambda: self.lake.prunable)
         self.webhooks = Webhooks(settings)
         self.push = Push(settings)
         self.outbox = Outbox(self.reader, self.writer)
         self.budgets = BudgetWatch(settings.budgets, self.reader, self.writer, self.outbox.is_reachable)
         self.breaker = Breaker(settings.rules, self.reader, self.writer, self.outbox.is_reachable)
         self.archives = Archives(settings.database)
+        self.fleet = fleet_of(settings)
         self.finding: Fault | None = None
         """Why the database is not served; nothing of it is open then, so that it stays as it was found."""
         self.loop_lag = Histogram()
@@ -92,7 +100,8 @@ class Store:
             logger.critical("%s", self.finding.detail)
             return
         try:
-            open_writer(self.settings.database).close()
+            with closing(open_writer(self.settings.database)) as writer:
+                self.lake.prepare(writer)
         except (DatabaseUnusable, sqlite3.Error) as error:
             raise DatabaseUnusable(f"The database {self.settings.database} cannot be used: {error}") from error
 
@@ -107,6 +116,7 @@ class Store:
         self.housekeeping = asyncio.create_task(self.intake.keep_house(self.settings.material_days))
         self.backups.start()
         self.comparison.start()
+        self.lake.start()
         self.retention.start()
         self.mirror.start(self.writer.cursor)
         self.webhooks.start(self.writer.cursor)
@@ -132,6 +142,12 @@ class Store:
         self.intake.stop()
         await self.reader.stop()  # before the writer: whoever closes the database last leaves nothing beside it
         await self.writer.stop()
+
+    def conclude(self) -> None:
+        """Once the last write is committed: what follows the writer has all of it, as far as time allows."""
+        self.lake.end()
+        self.mirror.stop()
+        self.lake.stop()
 
     async def watch_loop(self) -> None:
         while True:
@@ -179,6 +195,7 @@ class Store:
             "tree": self.mirror.status in ("failed", "behind"),
             "verify": self.comparison.status == "failed",
             "retention": self.retention.status == "failed",
+            "lake": self.lake.status in ("failed", "displaced"),
             "disk": self.disk.status == "low",
             "folder": self.ground.doubt is not None,
         }
@@ -192,7 +209,16 @@ class Store:
         return found | {name: "fail" if is_so else found.get(name, "pass") for name, is_so in failures.items()}
 
     def database_bytes(self) -> int:
-        return size_of(self.settings.database) + size_of(self.writer.log_path)
+        return size_of(self.settings.database) + size_of(self.writer.log.path)
 
     def uptime(self) -> float:
         return time.monotonic() - self.started_at
+
+
+def fleet_of(settings: Settings) -> Fleet | None:
+    """Whoever shows no other appliances does without the code for it."""
+    if not settings.fleet:
+        return None
+    from sessionstore.upkeep.fleet import Fleet
+
+    return Fleet(settings.fleet)

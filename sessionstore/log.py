@@ -116,6 +116,10 @@ def escaped(match: re.Match[str]) -> str:
 class Hand(QueueHandler):
     """Hands an entry to the thread that writes, as it is; one too many is given up."""
 
+    def __init__(self, waiting: queue.Queue[logging.LogRecord | None], thread: threading.Thread) -> None:
+        super().__init__(waiting)
+        self.thread = thread
+
     def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
         record.msg, record.args = record.getMessage(), None  # what it names may have changed by then
         return record
@@ -125,6 +129,12 @@ class Hand(QueueHandler):
             self.queue.put_nowait(record)
         except queue.Full:
             lost["full"] += 1
+
+    def finish(self) -> None:
+        """Wait until all of it is written; what comes after it is not."""
+        with suppress(queue.Full):
+            self.queue.put_nowait(None)
+        self.thread.join(LAST_WORDS_SECONDS)  # whoever reads it may have stopped reading for good
 
 
 def write_lines(waiting: queue.Queue[logging.LogRecord | None], formatter: logging.Formatter, descriptor: int) -> None:
@@ -145,7 +155,7 @@ def logging_as(settings: Settings) -> Iterator[None]:
     is_json = settings.log == "json"
     output = (JsonLines(), 1) if is_json else (TextLines(), 2)
     thread = threading.Thread(target=write_lines, args=(waiting, *output), name="log", daemon=True)
-    hand = Hand(waiting)
+    hand = Hand(waiting, thread)
     root, own = logging.getLogger(), logging.getLogger("sessionstore")
     root.setLevel(logging.WARNING)
     own.setLevel(logging.INFO if is_json else logging.WARNING)
@@ -156,6 +166,11 @@ def logging_as(settings: Settings) -> Iterator[None]:
         yield
     finally:
         root.removeHandler(hand)
-        with suppress(queue.Full):
-            waiting.put_nowait(None)
-        thread.join(LAST_WORDS_SECONDS)  # whoever reads it may have stopped reading for good
+        hand.finish()
+
+
+def last_words() -> None:
+    """Have all that was logged written: nothing else ends the process in order."""
+    for hand in logging.getLogger().handlers:
+        if isinstance(hand, Hand):
+            hand.finish()

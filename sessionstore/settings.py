@@ -206,6 +206,18 @@ def url(text: str) -> str:
     raise ValueError("must be an http or https URL without user, query and fragment")
 
 
+def lake_url(text: str) -> str:
+    if re.fullmatch(r"(s3|gs|az)://[a-z0-9][a-z0-9._-]{1,62}(/[^\s?#\x00-\x1f]*)?|file:///[^\s?#\x00-\x1f]*", text):
+        return text.rstrip("/")
+    raise ValueError("must be a URL such as s3://BUCKET/PREFIX, gs://…, az://… or file:///FOLDER")
+
+
+def shard_name(text: str) -> str:
+    if re.fullmatch(r"(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9._-]{0,127}", text):
+        return text
+    raise ValueError("must be 1 to 128 of A-Z a-z 0-9 . _ -, the first a letter or digit, without `..`")
+
+
 def prices_in(text: str) -> Own:
     """The prices in a file."""
     try:
@@ -240,6 +252,13 @@ def user_roles(text: str) -> tuple[tuple[str, str], ...]:
     if all(name and role in ("admin", "control", "read") for name, role in pairs):
         return pairs
     raise ValueError("must be such as alice=admin,oncall=control,*=read; the roles are admin, control and read")
+
+
+def fleet(text: str) -> tuple[Any, ...]:
+    """Whoever has none does without the code for one."""
+    from sessionstore.shards import shards
+
+    return shards(text)
 
 
 def items(text: str) -> list[str]:
@@ -346,6 +365,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         "is told, by webhook or messenger, of sessions that wait, fail or are lost")] = ()
     public_url: Annotated[str | None, Setting("SESSIONS_PUBLIC_URL", url, "Where people find the dashboard, for links "
         "in what webhooks tell")] = None
+    fleet: Annotated[tuple[Any, ...], Setting("SESSIONS_FLEET", fleet, "File, TOML, of other appliances: their names, "
+        "URLs and files of tokens. /fleet shows them together")] = ()
+    lake: Annotated[str | None, Setting("SESSIONS_LAKE", lake_url, "Where the lake is that every event is sealed into: "
+        "s3://BUCKET/PREFIX, gs://, az:// or file://; credentials come from the usual environment or role")] = None
+    shard: Annotated[str | None, Setting("SESSIONS_SHARD", shard_name, "This store's name in the lake; made once, if "
+        "not said, and kept in the database")] = None
+    lake_every: Annotated[float, Setting("SESSIONS_LAKE_EVERY", interval, "How old an event may become before it is "
+        "sealed: seconds, or such as 5m, 1h; many are sealed sooner")] = 300.0
+    lake_days: Annotated[int | None, Setting("SESSIONS_LAKE_DAYS", days, "Days that the lake keeps, whole days are "
+        "dropped from it; off: all")] = None
     # fmt: on
 
     @property

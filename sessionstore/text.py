@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from typing import Any
 
 SEQUENCES = re.compile(
     r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]"  # CSI: colours, the cursor, what is erased
@@ -31,6 +32,20 @@ def for_people(text: str, *, is_one_line: bool = False) -> str:
         return text
     fit = LEFT.sub(shown, SEQUENCES.sub("", text))
     return " ".join(fit.split()) if is_one_line else fit
+
+
+RUN_BY_SPREADSHEETS = tuple("=+-@\t\r\uff1d\uff0b\uff0d\uff20")
+"""What a text begins with that Excel and others take for a formula, as
+https://owasp.org/www-community/attacks/CSV_Injection has it."""
+
+
+def for_spreadsheet(cell: Any) -> Any:
+    if isinstance(cell, bytes):
+        return cell.hex()
+    if not isinstance(cell, str):
+        return cell
+    text = for_people(cell)
+    return f"'{text}" if text.startswith(RUN_BY_SPREADSHEETS) else text
 
 
 def shown(match: re.Match[str]) -> str:

@@ -42,7 +42,7 @@ class Server:
     def __init__(self, command: Sequence[str], env: Mapping[str, str], root: Path = REPOSITORY) -> None:
         self._command = command
         self._root = root
-        self._reservation = _reserve_port()
+        self._reservation = reserve_port()
         self.port: int = self._reservation.getsockname()[1]
         self._env = {**env, "PORT": str(self.port)}
         self._process: subprocess.Popen[bytes] | Forked | None = None
@@ -191,7 +191,7 @@ class Appliance(Server):
         self.folder = folder
 
 
-def _reserve_port() -> socket.socket:
+def reserve_port() -> socket.socket:
     """A bound socket that never listens.
 
     While it is held the kernel gives the port to no other bind(0), and to no connect() as its source port: a client

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import httpx
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from tests.appliance import Appliance
 
@@ -30,6 +30,7 @@ QUIET = [
     "--metrics-recording-only",
     "--enable-precise-memory-info",
     "--js-flags=--expose-gc",
+    "--renderer-process-limit=1",
 ]
 NAMES = ("MAP * ~NOTFOUND", "EXCLUDE localhost", "EXCLUDE 127.0.0.1")
 MISSING = "there is no Chromium here (apt-get install chromium)"
@@ -52,6 +53,25 @@ def launched(*names: str) -> Iterator[Browser]:
         browser = playwright.chromium.launch(executable_path=chromium(), args=[*QUIET, rules])
         yield browser
         browser.close()
+
+
+def keep_warm(context: BrowserContext) -> None:
+    """Hold a page of this machine open, so that the process that draws such pages stays, with what it has compiled."""
+    page = context.new_page()
+    page.route("**/*", lambda route: route.fulfill(body="", content_type="text/html"))
+    page.goto("http://127.0.0.1/")
+
+
+def forget(context: BrowserContext) -> None:
+    """Take from a context what a test has left in it: all pages but the first, and what the browser keeps of sites."""
+    first, *others = context.pages
+    tab = context.new_cdp_session(first)
+    tab.send("Storage.clearDataForOrigin", {"origin": "*", "storageTypes": "all"})
+    tab.detach()
+    context.clear_cookies()
+    context.clear_permissions()
+    for page in others:
+        page.close()
 
 
 USUAL = ("401", "403", "404", "409", "422", "503", "ERR_CONNECTION_REFUSED", "WebSocket connection to", "Push API")

@@ -16,12 +16,15 @@ import pytest
 import tests.appliance
 from tests.agents import remove_spools
 from tests.appliance import Appliance
+from tests.repeats import examples
 from tests.warm import ForkServer
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page
 
-hypothesis.settings.register_profile("store", deadline=None, max_examples=50)
+    from tests.lakes import Place, Storage
+
+hypothesis.settings.register_profile("store", deadline=None, max_examples=examples(50))
 hypothesis.settings.load_profile("store")
 
 numbers = count(1)
@@ -102,6 +105,35 @@ def no_sender_is_left(tmp_path: Path) -> Iterator[None]:
     remove_spools(tmp_path)
 
 
+@pytest.fixture(scope="session")
+def storage() -> Iterator[Storage]:
+    """An S3 server, one for each process of pytest that asks for it."""
+    from tests.lakes import storage  # only what has a lake needs one
+
+    with storage() as running:
+        yield running
+
+
+@pytest.fixture
+def bucket(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> Place:
+    """An empty place on it, which this process and all that it starts can reach."""
+    place = storage.place()
+    for name, value in place.environment.items():
+        monkeypatch.setenv(name, value)
+    return place
+
+
+@pytest.fixture(params=["file", "s3"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    """An empty place for a lake, of each kind."""
+    from tests.lakes import Place
+
+    if request.param == "file":
+        return Place((tmp_path / "lake").as_uri(), {})
+    found: Place = request.getfixturevalue("bucket")
+    return found
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     from tests.browsing import MISSING, is_missing, launched  # only what looks at pages needs a browser
@@ -112,18 +144,21 @@ def browser() -> Iterator[Browser]:
         yield browser
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def context(browser: Browser) -> Iterator[BrowserContext]:
-    from tests.browsing import DESK
+    """What the pages of a file share, so that what draws them is warm; each finds it without anything of another's."""
+    from tests.browsing import DESK, keep_warm
 
     with browser.new_context(viewport=DESK, color_scheme="dark", reduced_motion="reduce") as context:  # type: ignore[arg-type]
+        keep_warm(context)
         yield context
 
 
 @pytest.fixture
 def page(context: BrowserContext) -> Iterator[Page]:
     """A page that must not complain of anything."""
-    from tests.browsing import uncomplaining
+    from tests.browsing import forget, uncomplaining
 
     with uncomplaining(context.new_page()) as page:
         yield page
+    forget(context)

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import httpx
 
+from tests import commands
 from tests.appliance import REPOSITORY, Appliance
 
 BLOCK = re.compile(r"(<!-- the server is stopped -->\n)?```console\n(.*?)```", re.DOTALL)
@@ -75,7 +76,22 @@ def run(command: str, appliance: Appliance) -> str:
     home = appliance.folder.parent  # nothing here may touch the folders of whoever runs it
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     folders = {"HOME": str(home), "SESSIONS_DIR": str(appliance.folder), "PYTHONPATH": str(REPOSITORY), "PATH": path}
+    if here.startswith(sys.executable) and not set("|<>*\n").intersection(here):  # a shell would add nothing
+        done = commands.run(appliance.folder, shlex.split(here)[1:], folders, home)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
     env = {**os.environ, **folders}
     done = subprocess.run(["bash", "-c", here], cwd=home, env=env, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def check(page: str, appliance: Appliance) -> None:
+    """Do all of a page, with the server running but where it says that it is stopped. Raises AssertionError."""
+    for example in examples(page):
+        if appliance.running and not example.wants_server:
+            appliance.stop()
+        elif example.wants_server and not appliance.running:
+            appliance.start()
+        printed = run(example.command, appliance)
+        assert fits(example.shown, printed), f"$ {example.command}\nshows   {example.shown}\nprints  {printed}"

@@ -24,4 +24,9 @@ def marked(values: Iterable[Any], *, long: Container[Any]) -> list[Any]:
     ]
 
 
+def examples(many: int) -> int:
+    """Of how many examples of hypothesis there are to be `many` in `make test-long`; in `make test` it is a quarter."""
+    return max(15, int(many * float(os.environ.get("EXAMPLES", "0.25"))))
+
+
 LONG = pytest.mark.long

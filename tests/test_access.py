@@ -227,6 +227,7 @@ READERS_READ = (
     "GET /api/query/recent",
     "GET /api/query/active",
     "GET /api/query/stats",
+    "GET /api/query/summary",
     "GET /api/query/usage",
     "GET /api/budgets",
     "GET /api/sessions/{session_id}/usage",
@@ -285,6 +286,7 @@ DELETES = ("DELETE /api/sessions/{session_id}",)
 SHARES = "/api/sessions/{session_id}/shares"
 FOR_ADMIN: dict[str, object] = {
     "POST /api/import": {"type": "mode"},
+    "POST /api/sessions/{session_id}/history": {},
     f"POST {SHARES}": {},
     f"GET {SHARES}": {},
     f"DELETE {SHARES}": {},
@@ -372,7 +374,7 @@ def attempt(server: Appliance, operation: str, session_id: str, credentials: Hea
         fresh = json.loads(ask(server, "GET", "/api/login", credentials).body).get("pageToken") or ""
         headers |= {"Origin": server.url, "X-Page-Token": fresh}
     if operation in FOR_ADMIN:
-        headers |= NDJSON if operation == "POST /api/import" else JSON
+        headers |= NDJSON if operation.endswith(("/import", "/history")) else JSON
         body = json.dumps(FOR_ADMIN[operation])
     if operation in (*MATERIAL_READS, *MATERIAL_WRITES):
         writes_material(server, session_id, credentials)
@@ -482,22 +484,36 @@ def test_a_role_may_do_what_the_table_says_and_nothing_else(
 ) -> None:
     expected = STATUSES.get(operation, 200)
     changes = operation in WRITES | NOTES | CONTROLS or operation in DELETES
-    for credentials in (bearer(named.good[role]), *([bearer(TOKENS[role]), cookies[role]] if role in TOKENS else [])):
-        session_id = new_session(guarded)
-        if operation in CONTROLS or operation == POLL:
-            asks_a_person(guarded, session_id, credentials)
+    all_credentials = (bearer(named.good[role]), *([bearer(TOKENS[role]), cookies[role]] if role in TOKENS else []))
+    if role not in MAY[operation]:
+        refuses(guarded, operation, role, all_credentials)
+        return
+    for credentials in all_credentials:
+        session_id = session_for(guarded, operation, credentials)
         before, cursor = whole(guarded, session_id), cursor_of(guarded)
         reply = attempt(guarded, operation, session_id, credentials)
         is_changed = whole(guarded, session_id) != before
-        if role in MAY[operation]:
-            assert reply.status == expected, reply
-            assert (cursor_of(guarded) > cursor) == changes
-            assert is_changed == (changes and operation != "POST /api/sessions")
-        else:
-            assert reply.status == 403
-            assert reply.headers["WWW-Authenticate"] == 'Bearer realm="session store", error="insufficient_scope"'
-            assert f"The role {role} may not do this" in reply.problem["detail"]
-            assert (is_changed, cursor_of(guarded)) == (False, cursor)
+        assert reply.status == expected, reply
+        assert (cursor_of(guarded) > cursor) == changes
+        assert is_changed == (changes and operation != "POST /api/sessions")
+
+
+def session_for(guarded: Appliance, operation: str, credentials: dict[str, str]) -> str:
+    session_id = new_session(guarded)
+    if operation in CONTROLS or operation == POLL:
+        asks_a_person(guarded, session_id, credentials)
+    return session_id
+
+
+def refuses(guarded: Appliance, operation: str, role: str, all_credentials: tuple[dict[str, str], ...]) -> None:
+    session_id = session_for(guarded, operation, all_credentials[0])
+    before, cursor = whole(guarded, session_id), cursor_of(guarded)
+    for credentials in all_credentials:
+        reply = attempt(guarded, operation, session_id, credentials)
+        assert reply.status == 403
+        assert reply.headers["WWW-Authenticate"] == 'Bearer realm="session store", error="insufficient_scope"'
+        assert f"The role {role} may not do this" in reply.problem["detail"]
+    assert (whole(guarded, session_id), cursor_of(guarded)) == (before, cursor)
 
 
 @pytest.mark.parametrize("operation", EVERYBODY)

@@ -39,6 +39,7 @@ from tests.agents import (
 from tests.appliance import REPOSITORY, Appliance
 from tests.badlink import Fake
 from tests.peers import eventually
+from tests.repeats import examples
 
 NOWHERE = "http://127.0.0.1:9"
 
@@ -631,7 +632,7 @@ members = st.dictionaries(
 )
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(60), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(given=st.lists(members | json_like, min_size=1, max_size=8))
 def test_whatever_is_given_the_store_takes_it(
     http: httpx.Client, appliance: Appliance, tmp_path_factory: pytest.TempPathFactory, given: list[Any]

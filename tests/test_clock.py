@@ -26,6 +26,7 @@ YEAR = 365 * DAY
 LOST_AFTER = 3.0
 READS = (
     "/api/query/stats",
+    "/api/query/summary",
     "/api/query/recent",
     "/api/query/active",
     "/api/sessions",

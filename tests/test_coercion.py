@@ -16,6 +16,7 @@ from hook_agent import MOST_TEXTS, number_of_texts
 from sessionstore.model.drafts import BODIES
 from sessionstore.model.events import EVENT_TYPES
 from sessionstore.model.lines import drafts_of_batch
+from tests.repeats import examples
 from tests.test_events import batch, events_of, line
 
 Json = dict[str, Any]
@@ -216,7 +217,7 @@ def leaves(value: Any) -> Iterator[Any]:
         yield value
 
 
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 @given(st.lists(envelopes, max_size=30))
 @example([{"type": "agent_spawned", "data": {"agentId": None}}, {"type": "goal_added", "data": {"id": None}}])
 def test_no_event_with_a_kind_and_a_session_is_rejected_and_again_it_is_the_same(
@@ -236,7 +237,7 @@ def test_no_event_with_a_kind_and_a_session_is_rejected_and_again_it_is_the_same
     assert http.get("/ready").status_code == 200
 
 
-@settings(max_examples=400)
+@settings(max_examples=examples(400))
 @given(envelopes)
 def test_nothing_of_an_event_is_lost(event: Json) -> None:
     line = json.dumps(event | {"sessionId": "s"}).encode()
@@ -255,7 +256,7 @@ def test_nothing_of_an_event_is_lost(event: Json) -> None:
         assert leaf is None or leaf in kept, leaf
 
 
-@settings(max_examples=400)
+@settings(max_examples=examples(400))
 @given(envelopes)
 def test_what_has_become_of_a_line_stays_as_it_is(event: Json) -> None:
     line = json.dumps(event | {"sessionId": "s"}).encode()

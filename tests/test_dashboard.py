@@ -17,7 +17,7 @@ import pytest
 from playwright.sync_api import Browser, Page, WebSocketRoute, expect
 
 from tests.appliance import REPOSITORY, Appliance
-from tests.browsing import PHONE, TABS, call, hook, log, opened, respond, settled, tell
+from tests.browsing import PHONE, TABS, call, forget, hook, log, opened, respond, settled, tell
 from tests.hostile_texts import PAYLOADS, SCRIPT, SPOOFS, WRAPPERS, tell_with
 from tests.peers import eventually
 from tests.replay import replay
@@ -887,6 +887,19 @@ def test_a_script_that_did_run_would_be_noticed(browser: Browser, appliance: App
         page.evaluate("html => { document.body.innerHTML = html; }", WRAPPERS[1](SCRIPT))
         page.evaluate("new Promise((done) => setTimeout(done, 200))")
         assert page.evaluate("window.hacked") is None
+
+
+def test_a_page_finds_nothing_of_the_one_before_it(page: Page, appliance: Appliance) -> None:
+    def kept(page: Page) -> Any:
+        return page.evaluate("caches.keys().then((keys) => [localStorage.length, document.cookie, keys.length])")
+
+    opened(page, appliance)
+    page.evaluate("localStorage.mark = document.cookie = 'mark=1', caches.open('mark').then(() => 0)")
+    other = opened(page.context.new_page(), appliance)
+    assert all(kept(other)), "it is kept while nobody takes it away"
+    forget(page.context)
+    after = opened(page.context.new_page(), appliance)
+    assert other.is_closed() and "mark" not in str(kept(after)) and not kept(after)[2]
 
 
 def test_nobody_may_frame_it_and_nothing_comes_from_elsewhere(appliance: Appliance) -> None:

@@ -17,6 +17,7 @@ import sessionstore
 from app import create_app
 from sessionstore.model.events import EventType
 from sessionstore.settings import TABLE, Settings
+from sessionstore.shards import FleetShard
 from sessionstore.web.pages import AGENTS, ENDPOINTS
 from tests.appliance import REPOSITORY
 
@@ -43,7 +44,8 @@ def variables_in(text: str) -> set[str]:
 @cache
 def routes() -> set[str]:
     """Every method and path of the API, each parameter as {}."""
-    app = create_app(Settings(directory=Path("/nowhere"))).litestar
+    shard = FleetShard(name="berlin", url="https://sessions-berlin.example.com")
+    app = create_app(Settings(directory=Path("/nowhere"), fleet=(shard,))).litestar
     return {
         f"{method} {without_names(route.path_format)}"
         for route in app.routes

@@ -29,6 +29,7 @@ from tests.appliance import REPOSITORY, Appliance
 from tests.containers import Container, Json, Session, contents_of, delivered
 from tests.imap import PASSWORD, UIDVALIDITY, USER, Imap
 from tests.peers import eventually
+from tests.repeats import examples
 
 NAME = "email_solver"
 HOME = REPOSITORY / "containers" / NAME
@@ -171,7 +172,7 @@ FRAGMENTS = [
 ]
 
 
-@hypothesis.settings(max_examples=200)
+@hypothesis.settings(max_examples=examples(200))
 @hypothesis.given(st.lists(st.sampled_from(FRAGMENTS) | st.binary(max_size=8), max_size=30))
 @hypothesis.example([b"=?utf-8?b?abcde?="])
 @hypothesis.example([b"\nReply-To: " + b"(" * 3000])

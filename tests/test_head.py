@@ -34,6 +34,7 @@ FOUND = [
     "/api/query/recent",
     "/api/query/active",
     "/api/query/stats",
+    "/api/query/summary",
     "/api/query/questions",
     "/api/query/search?q=x",
     "/schema/openapi.json",

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from sessionstore.adapters.claude_code import NATURAL_KEYS, Limits, claude_code_events, drafts_of_line, snake_case
 from sessionstore.model.drafts import NAMED
 from sessionstore.model.problems import Problem
+from tests.repeats import examples
 
 Json = dict[str, Any]
 
@@ -766,7 +767,7 @@ HOSTILE = st.builds(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(HOSTILE, st.sampled_from([{}, {"session_id": "build-7"}]))
 def test_nothing_of_a_hostile_payload_is_lost(payload: Json, given_members: dict[str, str]) -> None:
     before = copy.deepcopy(payload)
@@ -778,7 +779,7 @@ def test_nothing_of_a_hostile_payload_is_lost(payload: Json, given_members: dict
     assert json.dumps(event_of(before, **given_members)) == json.dumps(event)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(ANY_JSON | st.dictionaries(st.sampled_from(["session_id", "hook_event_name", "agent_id"]), ANY_JSON))
 def test_no_json_raises_anything_but_value_error(payload: object) -> None:
     try:
@@ -834,7 +835,7 @@ LINE_MEMBERS = st.dictionaries(
 BOUNDS = Limits(1 << 20, lambda data: data)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 @given(LINE_MEMBERS, HOSTILE | ANY_JSON)
 def test_no_line_is_refused_that_names_a_session(members: Json, payload: Any) -> None:
     line = json.dumps({**members, "sessionId": "build-7", "data": payload}).encode()
@@ -845,7 +846,7 @@ def test_no_line_is_refused_that_names_a_session(members: Json, payload: Any) ->
         assert len(drafts) == 1
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(LINE_MEMBERS, HOSTILE | ANY_JSON)
 def test_a_line_is_refused_by_a_problem_alone(members: Json, payload: Any) -> None:
     try:

@@ -56,6 +56,7 @@ POST /api/sessions/{session_id}/orders 201 400 404 409 413 415 422
 POST /api/sessions/{session_id}/control 200 204 400 404 413 415 422
 POST /api/sessions/{session_id}/finalize 200 400 404 413 415 422
 DELETE /api/sessions/{session_id} 200 404
+POST /api/sessions/{session_id}/history 200 404 409 413 415
 GET /api/sessions/{session_id}/resume 200 404
 GET /api/sessions/{session_id}/archive 200 404 503
 POST /api/sessions/{session_id}/shares 201 400 404 409 413 415 422
@@ -97,6 +98,7 @@ POST /api/checkpoints/{thread}/prune 200 400 404 413 415 422
 GET /api/query/recent 200 422
 GET /api/query/active 200
 GET /api/query/stats 200
+GET /api/query/summary 200
 GET /api/query/usage 200 422
 GET /api/budgets 200
 GET /api/sessions/{session_id}/usage 200 404
@@ -270,7 +272,7 @@ def failed_checks(recorder: ScenarioRecorder) -> Iterator[str]:
 
 
 @pytest.mark.timeout(120 + 2 * SECONDS)
-@repeated("seconds", few=6.0, many=SECONDS, variable="API_SECONDS")
+@repeated("seconds", few=3.0, many=SECONDS, variable="API_SECONDS")
 def test_the_server_answers_as_it_is_described(appliance: Appliance, seconds: float) -> None:
     memory = resident_bytes(appliance.process.pid)
     tried = Tried(described_by(appliance.url, seconds))

@@ -25,7 +25,7 @@ import sessionstore
 from sessionstore.web.gate import FILES
 from tests.appliance import REPOSITORY, Server
 
-OWN = {"app", "export", "sessionstore"}
+OWN = {"app", "export", "lake", "sessionstore"}
 SECONDS = 120.0
 IN_THE_CHECKOUT = ("*.egg-info", ".*", "build", "__pycache__", "tests", "claude-sessions")
 
@@ -37,7 +37,7 @@ def project(folder: str) -> dict[str, Any]:
 
 SERVER, AGENT = project("."), project("packages/hook-agent")
 EXTRAS = SERVER["optional-dependencies"]
-REQUIREMENTS = [*SERVER["dependencies"], *EXTRAS["notify"], *EXTRAS["push"]]
+REQUIREMENTS = [*SERVER["dependencies"], *(need for name in ("notify", "push", "lake", "ask") for need in EXTRAS[name])]
 NEEDED = {str(canonicalize_name(need.name)): need for need in map(Requirement, REQUIREMENTS)}
 
 # ------------------------------------------------------------------------ what they need
@@ -46,7 +46,8 @@ NEEDED = {str(canonicalize_name(need.name)): need for need in map(Requirement, R
 def imported() -> set[str]:
     """The first names of all that the server and the exporter import, wherever in a module that is said."""
     names = set()
-    for path in [REPOSITORY / "app.py", *(REPOSITORY / "sessionstore").rglob("*.py"), *REPOSITORY.glob("export/*.py")]:
+    rooms = (path for folder in ("sessionstore", "export", "lake") for path in (REPOSITORY / folder).rglob("*.py"))
+    for path in [REPOSITORY / "app.py", *rooms]:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Import):
                 names |= {alias.name.partition(".")[0] for alias in node.names}

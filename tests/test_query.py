@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from tests.appliance import Appliance
 from tests.problems import assert_problem
+from tests.repeats import examples
 
 # ------------------------------------------------------------------ what is asked
 
@@ -335,7 +336,10 @@ def test_nothing_that_is_asked_is_an_error(http: httpx.Client, session_id: str, 
 
 @given(q=st.one_of(st.text(max_size=60), st.text(alphabet="\"*^-+():{}\\' \0" + string.ascii_uppercase, max_size=60)))
 @settings(
-    max_examples=100, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=examples(100),
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 def test_no_text_at_all_is_an_error(http: httpx.Client, q: str) -> None:
     search(http, q)

@@ -23,6 +23,7 @@ from sessionstore.web.logins import make_cookie
 from sessionstore.web.tokens import make_token
 from tests.agents import Json, command, environment, hook, run, spool_in, waiting_in
 from tests.appliance import REPOSITORY, Appliance
+from tests.repeats import examples
 from tests.test_settings import start
 
 CORPUS = REPOSITORY / "tests/corpus/claude-code-hooks-2.1.330.jsonl"
@@ -213,7 +214,7 @@ def replaced_one_after_the_other(text: str) -> str:
     return text
 
 
-@settings(deadline=None, max_examples=500)
+@settings(deadline=None, max_examples=examples(500))
 @given(st.lists(st.sampled_from(NEAR), max_size=40).map("".join))
 def test_quick_ways_find_what_the_patterns_find(text: str) -> None:
     redacted = replaced_one_after_the_other(text)
@@ -241,7 +242,7 @@ ODD = [
 ]
 
 
-@settings(deadline=None, max_examples=1000)
+@settings(deadline=None, max_examples=examples(1000))
 @given(
     st.sampled_from([text for text, _ in FOUND]) | st.lists(st.sampled_from(NEAR), max_size=8).map("".join),
     st.lists(st.tuples(st.floats(0, 1), st.sampled_from(ODD)), max_size=4),
@@ -262,7 +263,7 @@ def test_none_is_missed_whatever_is_around_it(text: str, odd: list[tuple[float, 
         assert all(Redaction().concerns(json.dumps(data, ensure_ascii=is_ascii)) for is_ascii in (True, False))
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=examples(100))
 @given(st.lists(st.sampled_from(NEAR), max_size=60).map("".join), st.sampled_from([16, 48, 500]))
 def test_long_texts_are_searched_in_pieces_that_overlap(text: str, piece: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
@@ -282,7 +283,7 @@ OWN = ["ACME-[0-9]{4}", r"\bk-[a-z]{3,}\b", r"(?<=id=)\d{3,9}", "x[a-z]{0,20}$",
 OWN_PARTS = ["ACME-", "12345", "k-", "abc", "id=", " ", "x", "\n", "q-"]
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=examples(300))
 @given(
     st.sampled_from(OWN),
     st.lists(st.sampled_from(OWN_PARTS), max_size=80),
@@ -344,14 +345,14 @@ def test_so_does_a_look_at_a_hint(hint: str) -> None:
 def assert_time_grows_with_the_length(look: Callable[[str], object], opening: str, unit: str) -> None:
     def seconds(length: int) -> float:
         text = (opening + unit * (length // len(unit) + 1))[:length]
-        took = []
-        for _ in range(3):
-            begun = time.thread_time()
-            look(text)
-            took.append(time.thread_time() - begun)
-        return min(took)
+        begun = time.thread_time()
+        look(text)
+        return time.thread_time() - begun
 
-    assert seconds(160_000) < 20 * max(seconds(20_000), 0.0005), "eight times the text: its square is 64 times as much"
+    def is_even() -> bool:
+        return seconds(160_000) < 20 * max(seconds(20_000), 0.0005)
+
+    assert any(is_even() for _ in range(3)), "eight times the text: its square is 64 times as much"
 
 
 # --------------------------------------------------------------------- one's own

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.appliance import REPOSITORY
+from tests.repeats import examples
 
 FILES = sorted(Path(__file__).parent.glob("test_*.py"))
 
@@ -38,4 +39,14 @@ def test_continuous_integration_runs_both() -> None:
     steps = (REPOSITORY / ".ci" / "run").read_text().splitlines()
     assert {"make test", "make test-long"} <= set(steps)
     makefile = (REPOSITORY / "Makefile").read_text()
-    assert '-m "not long"' in makefile and "-m long" in makefile
+    assert '-m "not long"' in makefile and '-m "long or hypothesis"' in makefile
+
+
+def test_there_are_fewer_examples_in_make_test_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("EXAMPLES", raising=False)
+    assert (examples(400), examples(1)) == (100, 15)
+    others = re.findall(r"\bEXAMPLES=(\d+)", (REPOSITORY / "Makefile").read_text())
+    assert others == ["1", "20"]
+    for more in others:
+        monkeypatch.setenv("EXAMPLES", more)
+        assert examples(400) == 400 * int(more)

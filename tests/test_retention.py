@@ -18,7 +18,7 @@ from export.layout import open_reader
 from sessionstore.appliance import Store
 from sessionstore.settings import Settings
 from sessionstore.store.schema import INCREMENTAL
-from sessionstore.upkeep.retention import OLDEST, Ended, Retention, used_bytes
+from sessionstore.upkeep.retention import ANY, OLDEST, Ended, Retention, used_bytes
 from tests.appliance import Appliance
 from tests.commands import export, is_done, is_refused
 from tests.databases import MIDNIGHT, Database, drafted
@@ -257,7 +257,7 @@ def test_a_session_that_goes_on_after_it_was_chosen_stays(folder: Path, tmp_path
         settings = {"archive_directory": tmp_path / "archives"} if is_archived else {}
         async with store_in(folder, **settings) as store:
             with closing(open_reader(folder / "sessions.db")) as database:
-                ended = [Ended(*row) for row in database.execute(OLDEST, (10,))]
+                ended = [Ended(*row) for row in database.execute(OLDEST, (ANY, 10))]
                 await store.writer.append(drafted("action", "s000", {"type": "back again"}))
                 for one in ended:
                     await asyncio.to_thread(let_go, store, one)

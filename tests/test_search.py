@@ -21,6 +21,7 @@ from sessionstore.store.schema import open_writer
 from tests.appliance import Appliance
 from tests.databases import Database, drafted, temporary_database
 from tests.problems import assert_problem
+from tests.repeats import examples
 from tests.test_query import act, enter
 from tests.test_query import found as found_in
 
@@ -106,7 +107,7 @@ def test_what_is_found_and_what_is_not(text: str, questions: list[str], others: 
 
 
 @given(st.text(max_size=80))
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 def test_no_question_is_an_error_of_sqlite(question: str) -> None:
     Index(question).finds(question)
 
@@ -115,13 +116,13 @@ ODD_LETTERS = st.text(alphabet="\"*-+^:(){}|\\' \0aB_1ÖöÉ́東京都ทที
 
 
 @given(ODD_LETTERS, ODD_LETTERS)
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 def test_signs_of_fts5_are_but_signs(question: str, text: str) -> None:
     Index(text).finds(question)
 
 
 @given(st.text(alphabet="東京都庁設定ーภาษาไทย한국 aBc.", min_size=1, max_size=30), st.data())
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 def test_any_piece_of_a_text_without_spaces_is_found(text: str, data: st.DataObject) -> None:
     run = data.draw(st.sampled_from(search.UNSPACED_RUN.findall(text) or ["東"]))
     start = data.draw(st.integers(0, len(run) - 1))
@@ -136,7 +137,7 @@ MOMENTS = st.datetimes().map(lambda moment: moment.isoformat(timespec="milliseco
 
 
 @given(MOMENTS, MOMENTS, st.none() | MOMENTS, st.none() | MOMENTS)
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 def test_the_marks_of_a_time_leave_out_nothing_in_it(
     timestamp: str, received_at: str, since: str | None, until: str | None
 ) -> None:
@@ -350,7 +351,7 @@ def words_of(connection: sqlite3.Connection) -> set[str]:
 
 
 @given(st.lists(st.sampled_from(["index", "delete a", "delete b", "write a", "write b"]), max_size=20))
-@settings(max_examples=30)
+@settings(max_examples=examples(30))
 def test_the_index_has_every_event_once_whatever_comes_between(steps: Sequence[str]) -> None:
     with temporary_database() as database:
         for step in [*steps, "index", "index"]:

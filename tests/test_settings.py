@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import time
 from ipaddress import ip_network
 from pathlib import Path
@@ -13,7 +12,8 @@ import pytest
 
 from sessionstore import settings
 from sessionstore.settings import BadSetting, Settings, read_settings
-from tests.appliance import REPOSITORY, Appliance
+from tests.appliance import Appliance
+from tests.commands import run
 
 DEFAULTS: dict[str, tuple[str, object]] = {
     "PORT": ("port", 9000),
@@ -60,6 +60,11 @@ DEFAULTS: dict[str, tuple[str, object]] = {
     "SESSIONS_MATERIAL_DAYS": ("material_days", 30),
     "SESSIONS_WEBHOOKS": ("webhooks", ()),
     "SESSIONS_PUBLIC_URL": ("public_url", None),
+    "SESSIONS_FLEET": ("fleet", ()),
+    "SESSIONS_LAKE": ("lake", None),
+    "SESSIONS_SHARD": ("shard", None),
+    "SESSIONS_LAKE_EVERY": ("lake_every", 300.0),
+    "SESSIONS_LAKE_DAYS": ("lake_days", None),
 }
 """All but SESSIONS_DIR, whose default depends on the machine."""
 
@@ -125,6 +130,10 @@ def test_the_folder_is_the_usual_one_or_stands_in_the_current_one(
         ("SESSIONS_DISK_RESERVE", "64M", 64 << 20),
         ("SESSIONS_LOG", "json", "json"),
         ("SESSIONS_LOG_REQUESTS", "on", True),
+        ("SESSIONS_LAKE", "s3://bucket/teams/", "s3://bucket/teams"),
+        ("SESSIONS_LAKE", "file:///mnt/lake", "file:///mnt/lake"),
+        ("SESSIONS_SHARD", "berlin.1", "berlin.1"),
+        ("SESSIONS_LAKE_DAYS", "365", 365),
     ],
 )  # fmt: skip
 def test_a_setting_is_read(variable: str, text: str, value: object) -> None:
@@ -216,8 +225,16 @@ BAD = [
     ("SESSIONS_REDACT_TRANSCRIPTS", "yes"),
     ("SESSIONS_MAX_MATERIAL", "1G,"),
     ("SESSIONS_WEBHOOKS", "/nowhere/webhooks.json"),
+    ("SESSIONS_FLEET", "/nowhere/fleet.toml"),
     ("SESSIONS_PUBLIC_URL", "sessions.example.com"),
     ("SESSIONS_PUBLIC_URL", "https://me:secret@example.com"),
+    *(
+        ("SESSIONS_LAKE", bad)
+        for bad in ("/mnt/lake", "file://lake", "https://bucket", "s3://key:secret@bucket", "s3://b?x")
+    ),
+    *(("SESSIONS_SHARD", bad) for bad in ("-a", "a b", "a..b", "a/b", "x" * 129)),
+    ("SESSIONS_LAKE_EVERY", "off"),
+    ("SESSIONS_LAKE_DAYS", "0"),
 ]
 
 
@@ -271,17 +288,8 @@ def test_an_address_is_loopback_only_if_no_other_machine_reaches_it(host: str, i
 
 def start(env: dict[str, str], folder: Path) -> tuple[subprocess.CompletedProcess[str], float]:
     """Start the appliance where it is expected to end by itself: what it said, and after how many seconds."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("SESSIONS_")}
     begun = time.monotonic()
-    ended = subprocess.run(
-        [sys.executable, "app.py"],
-        cwd=REPOSITORY,
-        env={**inherited, "SESSIONS_DIR": str(folder), "PORT": "0", **env},
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
+    ended = run(folder, ["app.py"], {"PORT": "0", **env})
     return ended, time.monotonic() - begun
 
 

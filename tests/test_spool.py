@@ -19,6 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 import hook_agent
 from hook_agent import Spool, SpoolUnusable
 from tests.agents import environment, line_of, run, start
+from tests.repeats import examples
 
 URL = "http://127.0.0.1:9"
 WRITE = """
@@ -485,4 +486,4 @@ class Delivery(RuleBasedStateMachine):
 
 
 TestDelivery = Delivery.TestCase
-TestDelivery.settings = hypothesis.settings(max_examples=40, stateful_step_count=30, deadline=None)
+TestDelivery.settings = hypothesis.settings(max_examples=examples(40), stateful_step_count=30, deadline=None)

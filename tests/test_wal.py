@@ -6,24 +6,29 @@ import asyncio
 import sqlite3
 import threading
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
+import httpx
 import pytest
 
 from sessionstore.appliance import Store
 from sessionstore.model.problems import Problem
 from sessionstore.settings import Settings
 from sessionstore.store import reader as reading
+from sessionstore.store import write_ahead_log as log_file
 from sessionstore.store import writer as writing
 from sessionstore.store.disk import size_of
+from tests.appliance import Appliance
 from tests.databases import drafted
+from tests.tracing import Injection, failing
 
 BOUND = 256 << 10
 NEVER = 1 << 60
 WRITES = 300
 WRITE_BYTES = 10_000
 TURN_SECONDS = 0.005
+LARGE_BYTES = 400_000
 
 
 def run(folder: Path, test: Callable[[Store], Awaitable[None]]) -> None:
@@ -43,7 +48,7 @@ async def largest_log(store: Store) -> int:
     largest = 0
     for _ in range(WRITES):
         await store.writer.append(drafted("action", "s", {"type": "x", "text": "y" * WRITE_BYTES}))
-        largest = max(largest, size_of(store.writer.log_path))
+        largest = max(largest, size_of(store.writer.log.path))
     return largest
 
 
@@ -85,10 +90,10 @@ def test_readers_that_overlap_all_the_time_do_not_let_the_log_grow(
             largest = await largest_log(store)
         assert (largest < 8 * BOUND) is (bound == BOUND), largest
 
-    monkeypatch.setattr(writing, "LOG_BYTES", bound)
+    monkeypatch.setattr(log_file, "LOG_BYTES", bound)
     monkeypatch.setattr(writing, "CHORE_INTERVAL", 0.01)
     monkeypatch.setattr(writing, "PUT_OFF", 0.0)
-    monkeypatch.setattr(writing, "LOG_PAUSE", 1)
+    monkeypatch.setattr(log_file, "LOG_PAUSE", 1)
     run(folder, test)
 
 
@@ -103,12 +108,49 @@ def test_a_reader_that_stays_lets_the_log_grow_holds_writers_up_for_moments_and_
         while "somebody has been reading one state for long" not in caplog.text:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         reader.close()
-        while size_of(store.writer.log_path) >= BOUND:  # noqa: ASYNC110
+        while size_of(store.writer.log.path) >= BOUND:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
-    monkeypatch.setattr(writing, "LOG_BYTES", BOUND)
-    monkeypatch.setattr(writing, "MOST_LOG_PATIENCE", 0.1)
+    monkeypatch.setattr(log_file, "LOG_BYTES", BOUND)
+    monkeypatch.setattr(log_file, "MOST_LOG_PATIENCE", 0.1)
     run(folder, test)
+
+
+def fill(server: Appliance, number: int) -> Iterator[int]:
+    """Write more than one checkpoint takes; the cursors that were acknowledged until the server ended."""
+    for _ in range(number):
+        try:
+            answer = httpx.post(f"{server.url}/api/actions/s", json={"type": "x", "text": "y" * LARGE_BYTES})
+        except httpx.TransportError:
+            return
+        yield answer.raise_for_status().json()["cursor"]
+
+
+@pytest.mark.parametrize("is_in_parts", [True, False], ids=["in parts", "at once"])
+def test_the_server_ends_where_a_failed_sync_may_have_lost_what_the_log_gives_only_once(
+    tmp_path: Path, is_in_parts: bool
+) -> None:
+    """What was put into the database while somebody read is not synced, and not put there again; all else is."""
+    database = tmp_path / "sessions.db"
+    more = log_file.PAGES * log_file.PAGE_BYTES // LARGE_BYTES + 1
+    with Appliance(tmp_path, {"SESSIONS_TREE": "off"}) as server:
+        stored = list(fill(server, 1))
+        reader = begin_to_read(database) if is_in_parts else None
+        stored += fill(server, more)
+        if reader:
+            reader.close()
+        with failing(server.process.pid, Injection("fdatasync", "EIO", "1+"), path=database):
+            stored += fill(server, more)
+            assert server.said("Nothing is lost" if is_in_parts else "could not be put into the database")
+            if is_in_parts:
+                assert server.process.wait(10) == 1
+        if is_in_parts:
+            server.start()
+        stored += fill(server, 1)
+        assert len(stored) > more + 2
+        assert server.stop().code == 0
+    with closing(sqlite3.connect(database)) as connection:
+        assert [cursor for (cursor,) in connection.execute("SELECT cursor FROM events WHERE seq > 0")] == stored
 
 
 def test_several_queries_on_one_state_have_one_deadline(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -635,7 +635,9 @@ def test_search_is_never_further_behind_than_a_few_groups(
             for _ in range(rounds):
                 await answers([store.writer.submit(many) for _ in range(connections)])
                 behind.append(store.writer.search_lag)
-            assert (max(behind) < batch * connections + 2 * writing.INDEX_AT_ONCE) is is_kept_up, behind
+            assert (max(behind) < batch * connections + writing.INDEX_AT_ONCE + writing.INDEX_FROM) is is_kept_up, (
+                behind
+            )
 
     run(test)
 

@@ -114,11 +114,13 @@ def decoded(text: str) -> bytes:
 
 
 @contextmanager
-def failing(pid: int, *injections: Injection) -> Iterator[None]:
-    """In the block the calls of a process fail as they are told to."""
+def failing(pid: int, *injections: Injection, path: Path | None = None) -> Iterator[None]:
+    """In the block the calls of a process fail as they are told to; only those that concern `path`, if it is given."""
     command = [tool("strace"), "-f", "-q", "-p", str(pid), "-e", f"trace={','.join(rule.call for rule in injections)}"]
     for injection in injections:
         command += ["-e", f"inject={injection}"]
+    if path is not None:
+        command += ["-P", str(path)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as strace:
         try:
             eventually(lambda: is_traced(pid) or strace.poll() is not None)

@@ -11,6 +11,7 @@ restore      a database from a tree
 material_back  material out of archives
 recovery     a backup, or archives, back into a store
 prune        what is archived leaves the store
+move         a session goes to another store
 scrub_material  the same of material
 scrub        what should not have been stored leaves it
 compact      the database written anew

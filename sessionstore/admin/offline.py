@@ -11,9 +11,9 @@ from sessionstore.settings import Settings
 from sessionstore.store.appender import Appender
 from sessionstore.store.high_water_mark import Newest, read_newest, write_newest
 from sessionstore.store.integrity import check_integrity
-from sessionstore.store.maintenance import checkpoint
 from sessionstore.store.owner import own_folder
 from sessionstore.store.schema import open_writer
+from sessionstore.store.write_ahead_log import checkpoint
 
 
 class Unsound(Exception):

@@ -14,21 +14,30 @@ from sessionstore.model.events import STORE, Draft
 from sessionstore.model.problems import Problem
 from sessionstore.settings import Settings
 from sessionstore.store.appender import Appender
-from sessionstore.store.closing import DeleteUnchanged
+from sessionstore.store.closing import UNSEALED, DeleteUnchanged
 from sessionstore.store.maintenance import purge
 from sessionstore.store.owner import CannotStart
 
 GONE = (200, 404)
 
 
-def prune(settings: Settings, sessions: list[TreeSession], url: str | None, report: Callable[[str], None]) -> int:
+def prune(
+    settings: Settings,
+    sessions: list[TreeSession],
+    url: str | None,
+    report: Callable[[str], None],
+    sealed_in_lake: Callable[[Settings], int | None],
+) -> int:
     """Delete the sessions that are still as they were archived; how many went. Raises NotServed where none can go.
+
+    What the lake, where there is one, does not have yet stays: a server knows how far it is sealed.
 
     What an earlier run began, and was killed before it had done, is done as well.
     """
     try:
         with appending(settings) as appender:
-            gone = sum(delete(appender, session, report) for session in sessions)
+            sealed = sealed_in_lake(settings)
+            gone = sum(delete(appender, session, sealed, report) for session in sessions)
             finish(appender)
     except CannotStart:
         return ask_server(settings, sessions, url, report)
@@ -40,7 +49,10 @@ def prune(settings: Settings, sessions: list[TreeSession], url: str | None, repo
 # ------------------------------------------------------------- without a server
 
 
-def delete(appender: Appender, session: TreeSession, report: Callable[[str], None]) -> bool:
+def delete(appender: Appender, session: TreeSession, sealed: int | None, report: Callable[[str], None]) -> bool:
+    if sealed is not None and session.last_cursor > sealed:
+        report(f"{session.session_id} stays: {UNSEALED}")
+        return False
     appender.begin()
     try:
         why = {"reason": "prune"}

@@ -27,9 +27,10 @@ from sessionstore.model.folds import Document, decode, encode
 from sessionstore.model.lines import longest_line
 from sessionstore.model.problems import Problem
 from sessionstore.store.appender import INSERTS, Appender, is_of_the_disk, values_of
-from sessionstore.store.maintenance import checkpoint, purge
+from sessionstore.store.maintenance import purge
 from sessionstore.store.owner import own_folder
 from sessionstore.store.schema import open_writer
+from sessionstore.store.write_ahead_log import checkpoint
 
 DATABASE = "sessions.db"
 BESIDE = ("-wal", "-shm", "-journal")
@@ -119,20 +120,74 @@ def write(root: Folder, path: Path, longest: int, step: Step) -> Restored:
     return restored
 
 
-class Restoration:
-    """One tree on its way into one database."""
+class Insertion:
+    """Events on their way into one database, in the order of their cursors: what one does can depend on others."""
 
-    def __init__(self, database: sqlite3.Connection, root: Folder, longest: int, step: Step) -> None:
+    def __init__(self, database: sqlite3.Connection) -> None:
         self.database = database
-        self.root = root
-        self.longest = longest
-        self.step = step
         self.restored = Restored()
         self.live: set[str] = {name for (name,) in database.execute("SELECT session_id FROM sessions")}
         ((self.head,),) = database.execute("SELECT coalesce(max(cursor), 0) FROM events").fetchall()
         database.execute("PRAGMA temp_store = FILE")
         database.execute("PRAGMA temp.cache_size = -65536")
         database.execute("CREATE TEMP TABLE lines (cursor INTEGER PRIMARY KEY, line BLOB NOT NULL)")
+
+    def odd(self, path: str, what: str) -> None:
+        self.restored.odd.append(f"{path}: {what}")
+
+    def insert(self, event: Event) -> None:
+        try:
+            if event.session_id not in self.live and event.type not in ("session_created", "session_deleted"):
+                self.make_beginning(event)
+            self.database.execute(INSERTS[1], values_of(event))
+        except (sqlite3.DatabaseError, ValueError) as error:
+            if is_of_the_disk(error):
+                raise
+            self.leave_out(event.session_id, event.cursor, error)
+            return
+        self.restored.events += 1
+        if event.type == "session_deleted":
+            self.live.discard(event.session_id)
+        else:
+            self.live.add(event.session_id)
+
+    def leave_out(self, session_id: str, cursor: int, error: Exception) -> None:
+        self.odd(f"{SESSIONS}/{session_id}/{EVENTS.name}", f"cursor {cursor}: is left out: {error}")
+
+    def make_beginning(self, event: Event) -> None:
+        """Of a session whose first events are lost, so that what came after them is shown."""
+        row = self.database.execute(LAST_FREE, (event.cursor,)).fetchone()
+        if row is None:
+            raise ValueError("the beginning of its session is lost, and no cursor before it is free")
+        path = f"{SESSIONS}/{event.session_id}/{EVENTS.name}"
+        self.odd(path, f"begins with cursor {event.cursor}: the session's creation is lost, and made anew")
+        creation = structs.replace(
+            event,
+            cursor=row[0],
+            type="session_created",
+            event_id=f"restored-{row[0]}",
+            agent_id=None,
+            patch=None,
+            seq=None,
+            kind=None,
+            data=encode({"initial": self.document(event.session_id, "initial.json"), "implicit": True}),
+        )
+        self.database.execute(INSERTS[1], values_of(creation))
+        self.restored.events += 1
+
+    def document(self, session_id: str, name: str) -> Document:
+        """A JSON file of a session, where there are such; empty where it cannot be read."""
+        return {}
+
+
+class Restoration(Insertion):
+    """One tree on its way into one database."""
+
+    def __init__(self, database: sqlite3.Connection, root: Folder, longest: int, step: Step) -> None:
+        super().__init__(database)
+        self.root = root
+        self.longest = longest
+        self.step = step
 
     def run(self) -> Restored:
         earlier = self.collect()
@@ -142,9 +197,6 @@ class Restoration:
             pass
         self.append_earlier(earlier)
         return self.restored
-
-    def odd(self, path: str, what: str) -> None:
-        self.restored.odd.append(f"{path}: {what}")
 
     # -------------------------------------------------------------- what is there
 
@@ -213,7 +265,7 @@ class Restoration:
     # ----------------------------------------------------------------- the events
 
     def insert_lines(self) -> None:
-        """In the order of their cursors, whatever session they are of: what an event does can depend on others."""
+        """Whatever session they are of."""
         after = self.head
         ((number,),) = self.database.execute("SELECT count(*) FROM lines").fetchall()
         while lines := self.database.execute(
@@ -221,48 +273,18 @@ class Restoration:
         ).fetchall():
             self.database.execute("BEGIN IMMEDIATE")
             for _, text in lines:
-                self.insert(LINE.decode(text))
+                self.insert_line(LINE.decode(text))
             self.database.execute("COMMIT")
             after = lines[-1][0]
             self.step(self.restored.events, number)
 
-    def insert(self, line: TreeLine) -> None:
+    def insert_line(self, line: TreeLine) -> None:
         try:
             event = event_of(line)
-            if event.session_id not in self.live and event.type not in ("session_created", "session_deleted"):
-                self.make_beginning(event)
-            self.database.execute(INSERTS[1], values_of(event))
-        except (sqlite3.DatabaseError, msgspec.MsgspecError, ValueError) as error:
-            if is_of_the_disk(error):
-                raise
-            self.odd(f"{SESSIONS}/{line.session_id}/{EVENTS.name}", f"cursor {line.cursor}: is left out: {error}")
-            return
-        self.restored.events += 1
-        if event.type == "session_deleted":
-            self.live.discard(event.session_id)
+        except (msgspec.MsgspecError, ValueError) as error:
+            self.leave_out(line.session_id, line.cursor, error)
         else:
-            self.live.add(event.session_id)
-
-    def make_beginning(self, event: Event) -> None:
-        """Of a session whose first lines are lost, so that what came after them is shown."""
-        row = self.database.execute(LAST_FREE, (event.cursor,)).fetchone()
-        if row is None:
-            raise ValueError("the beginning of its session is lost, and no cursor before it is free")
-        path = f"{SESSIONS}/{event.session_id}/{EVENTS.name}"
-        self.odd(path, f"begins with cursor {event.cursor}: the session's creation is lost, and made anew")
-        creation = structs.replace(
-            event,
-            cursor=row[0],
-            type="session_created",
-            event_id=f"restored-{row[0]}",
-            agent_id=None,
-            patch=None,
-            seq=None,
-            kind=None,
-            data=encode({"initial": self.document(event.session_id, "initial.json"), "implicit": True}),
-        )
-        self.database.execute(INSERTS[1], values_of(creation))
-        self.restored.events += 1
+            self.insert(event)
 
     def document(self, session_id: str, name: str) -> Document:
         """A JSON file of a session in the tree; empty where it cannot be read."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -30,9 +31,10 @@ from sessionstore.model import folds
 from sessionstore.model.folds import Document, decode, encode
 from sessionstore.settings import Settings
 from sessionstore.store.integrity import check_integrity, manifests
-from sessionstore.store.maintenance import checkpoint, index_search, purge
+from sessionstore.store.maintenance import index_search, purge
 from sessionstore.store.owner import own_folder
 from sessionstore.store.schema import STATE_EVENTS, open_writer
+from sessionstore.store.write_ahead_log import checkpoint
 
 MARK = "[redacted:scrubbed]"
 PIECE, OVERLAP = 4 << 20, 1 << 16
@@ -168,20 +170,28 @@ def go_through(
 
 def scrub_rows(database: sqlite3.Connection, replace: Replace, step: Step) -> SecretFound:
     """In one transaction, events and what follows from them."""
-    scrubber = Scrubber(replace)
-    update = "UPDATE events SET data = ?, user_id = ? WHERE cursor = ?"
+    scrubber, name = Scrubber(replace), secrets.token_hex(8)
+
+    def change(row: StoredRow, data: str, user_id: str) -> None:
+        database.execute("UPDATE events SET data = ?, user_id = ? WHERE cursor = ?", (data, user_id, row.cursor))
+        database.execute(SCRUBBED, (name, row.cursor))
+
     with transaction(database):
         while purge(database):
             pass
-        found = go_through(
-            database, scrubber, lambda row, data, user_id: database.execute(update, (data, user_id, row.cursor)), step
-        )
+        found = go_through(database, scrubber, change, step)
         for session_id in found.events:
             scrub_session(database, Scrubber(replace), session_id)
         if found.events:
             index_anew(database)
         in_material = scrub_material(database, lambda text: replace("", text))
     return found._replace(texts=found.texts + in_material)
+
+
+SCRUBBED = """
+INSERT INTO scrubs SELECT ?, cursor, session_id, received_at FROM events
+WHERE cursor = ? AND EXISTS (SELECT 1 FROM lake)"""
+"""What the lake has as it was."""
 
 
 ASKED_ANEW = """

@@ -39,7 +39,7 @@ from markupsafe import Markup
 from sessionstore.analytics.catalogue import DATABASE, questions, topics, views
 from sessionstore.analytics.datasette_process import STUCK, STUCK_SECONDS
 from sessionstore.analytics.sandbox import Walls
-from sessionstore.text import for_people, shortened
+from sessionstore.text import for_people, for_spreadsheet, shortened
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"
 TEMPLATES_OF_DATASETTE = Path(datasette.__file__).parent / "templates"
@@ -145,20 +145,6 @@ def metadata() -> dict[str, Any]:
         "description": "What agents did, in SQL. The database is live, and can only be read.",
         "databases": {DATABASE: {"queries": queries, "tables": tables}},
     }
-
-
-RUN_BY_SPREADSHEETS = tuple("=+-@\t\r\uff1d\uff0b\uff0d\uff20")
-"""What a text begins with that Excel and others take for a formula, as https://owasp.org/www-community/attacks/CSV_Injection
-has it."""
-
-
-def for_spreadsheet(cell: Any) -> Any:
-    if isinstance(cell, bytes):
-        return cell.hex()
-    if not isinstance(cell, str):
-        return cell
-    text = for_people(cell)
-    return f"'{text}" if text.startswith(RUN_BY_SPREADSHEETS) else text
 
 
 def csv_of(columns: list[str], rows: list[Any], data: dict[str, Any], request: Any) -> Response:

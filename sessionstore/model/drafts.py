@@ -37,6 +37,8 @@ Time = Annotated[
     ),
 ]
 Tags = list[Annotated[str, msgspec.Meta(max_length=256)]]
+Address = Annotated[str, msgspec.Meta(pattern=r"^https?://[^\s@?#\x00-\x1f]{1,500}$")]
+"""Of a store, without user, query and fragment."""
 Ended = Literal["completed", "failed", "cancelled"]
 Reason = Literal["person", "retention", "prune", "moved"]
 
@@ -138,6 +140,8 @@ class Deletion(Body, kw_only=True):
     """Why a session goes; who lets it go is known."""
 
     reason: Reason = "person"
+    moved_to: Address | None = None
+    """Where the session is now; what is said of it here is not taken any more, and told so."""
 
 
 class Note(Body, kw_only=True):

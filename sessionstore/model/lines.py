@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 import hook_agent
 from sessionstore.model import bounds, coercion
@@ -32,6 +33,8 @@ from sessionstore.model.events import (
     is_stored_time,
     is_too_deep,
     is_user,
+    json_object,
+    known_user,
     utc,
 )
 from sessionstore.model.folds import Document, encode
@@ -101,12 +104,14 @@ MAX_REJECTED = 1_000
 """Lines of a batch of which the answer tells why they were not taken; it always tells how many."""
 
 
-class RejectedLine(msgspec.Struct, gc=False):
+class RejectedLine(msgspec.Struct, gc=False, rename="camel"):
     """A line of a batch that was not taken: no exception, whose traceback would hold all that was around it."""
 
     line: int
     status: int
     detail: str
+    moved_to: str | UnsetType = UNSET
+    """Of 421: which store has its session now."""
 
 
 class Rejections:
@@ -119,7 +124,8 @@ class Rejections:
     def note(self, line: int, problem: Problem) -> None:
         self.statuses[problem.status] += 1
         if len(self.first) < MAX_REJECTED:
-            self.first.append(RejectedLine(line, problem.status, problem.detail))
+            moved_to = problem.members.get("movedTo", UNSET)
+            self.first.append(RejectedLine(line, problem.status, problem.detail, moved_to))
 
     def and_of(self, others: Rejections) -> list[RejectedLine]:
         """The first of both, by line."""
@@ -167,6 +173,34 @@ def drafts_of_batch(
         except Problem as problem:
             found.rejections.note(number, problem)
     return found
+
+
+MOVED = "moved:"
+"""Before the name of whom another store knows as the actor: no name has a colon, so nobody here is taken for him."""
+
+
+def drafts_of_history(body: bytes, session_id: str) -> EventLines:
+    """The lines of events.jsonl of this session, from another store, as they were stored there."""
+    found = EventLines([], Rejections())
+    for number, line in enumerate(body.split(b"\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            found.drafts.append((number, [draft_of_history(json_object(line), session_id)]))
+        except Problem as problem:
+            found.rejections.note(number, problem)
+    return found
+
+
+def draft_of_history(event: Document, session_id: str) -> Draft:
+    """Raises Problem 422."""
+    draft = draft_of_line(event)
+    if draft.session_id != session_id or draft.type == "session_deleted" or draft.event_id is None:
+        raise invalid("$", f"must be an event of the session {session_id}, with its eventId, and not its deletion")
+    draft.received_at, draft.is_same_by_id = utc(event.get("receivedAt"), "$.receivedAt"), True
+    by = known_user(event.get("actor") or "unknown", "$.actor")
+    draft.actor = by if by.startswith(MOVED) else f"{MOVED}{by[:200]}"
+    return draft
 
 
 def drafts_in(line: bytes, limit: int, redacted: Redacted, hook: Adapter) -> list[Draft]:

@@ -82,6 +82,11 @@ def no_session(session_id: str) -> Problem:
     return Problem(404, f"There is no session {session_id!r}")
 
 
+def moved(session_id: str, url: str) -> Problem:
+    """421: the store at `movedTo` has this session now; the caller goes on there."""
+    return Problem(421, f"The session {session_id!r} has moved to {url}", members={"movedTo": url})
+
+
 def unavailable(why: str, retry_after: int = 1) -> Problem:
     """503: writes cannot be taken now; the caller keeps what it has and comes back after `retry_after` seconds."""
     return Problem(503, why, headers={"retry-after": str(retry_after)})

@@ -7,10 +7,13 @@ disk             the room that is left; backpressure before there is none
 high_water_mark  the newest cursor, beside the database
 search           full-text search, apart from SQL
 schema           opening the file, migrations
+shard            the name in a lake
+lake             how far the lake has it, asked of a child process
 integrity        whether the file can be served, looked at once at the start
 material         conversations' lines, as functions of a connection
 checkpoints      LangGraph's checkpoints, likewise
-maintenance      purge, search index, checkpoints
+maintenance      purge, search index, room that is given back
+write_ahead_log  checkpoints: when, and what if one fails
 rights           whether a bound token may write to a session, or read it
 appender         one event into the database
 control          asks, answers and orders

@@ -29,7 +29,7 @@ from sessionstore.model.events import (
 )
 from sessionstore.model.folds import DONE, Document, encode
 from sessionstore.model.metadata import fit_for_metadata
-from sessionstore.model.problems import Problem, fault, invalid, no_session
+from sessionstore.model.problems import Problem, fault, invalid, moved, no_session
 from sessionstore.model.retries import is_same
 from sessionstore.prices import Prices
 from sessionstore.store import rights
@@ -51,6 +51,9 @@ MAX_SESSIONS_KNOWN = 10_000
 USED_IDS = """
 SELECT e.session_id, e.event_id FROM json_each(?) wanted
 JOIN events e ON e.session_id = wanted.value ->> 0 AND e.event_id = wanted.value ->> 1"""
+MOVED_TO = """
+SELECT data ->> '$.movedTo' FROM events WHERE session_id = ? AND seq IS NULL AND type = 'session_deleted'
+ORDER BY cursor DESC LIMIT 1"""
 STATE_VERSION = f"SELECT count(*) FROM events e {OF_STATE}"
 RECORD_EVENTS = {
     table: f"""
@@ -268,11 +271,19 @@ class Appender:
             rights.check_writable(self.connection, draft)
         if earlier := self.duplicate_of(draft, session):
             return self.replay(draft, earlier)
+        if session is None and draft.received_at is None:
+            self.check_moved(draft.session_id)
         if draft.type in coercion.BEGINNINGS:
             rights.stay_within(self.connection, draft)
         if session is None and draft.type != "session_created":
             return self.append_first_word(draft)
         return self.append_to(session, draft)
+
+    def check_moved(self, session_id: str) -> None:
+        """Raises Problem 421 for a session that was here, and is elsewhere now."""
+        row = self.connection.execute(MOVED_TO, (session_id,)).fetchone()
+        if row and row[0]:
+            raise moved(session_id, row[0])
 
     def append_to(self, session: KnownSession | None, draft: Draft) -> Appended:
         """One INSERT, so it needs no savepoint: SQLite undoes a statement that fails, triggers and all."""

@@ -39,6 +39,10 @@ FROM sessions s CROSS JOIN events e ON e.cursor = s.last_cursor WHERE s.status =
 COMPLETED_IN_SILENCE = {"status": "success", "reason": "Its phase was completed, and nothing came after it"}
 
 
+UNSEALED = "The lake does not have all of it yet"
+"""Why a session cannot make room."""
+
+
 class DeleteUnchanged:
     """Work: delete a session unless it has moved on; then Problem 412, and it stays."""
 

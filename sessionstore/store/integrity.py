@@ -22,6 +22,7 @@ from export.backup import BackupFailed, BackupManifest, manifest_of, newest_curs
 from export.layout import PROGRESS
 from sessionstore.settings import Settings
 from sessionstore.store import high_water_mark as mark
+from sessionstore.store.lake import LakeSaid, ask_lake
 from sessionstore.store.schema import APPLICATION_ID
 
 logger = logging.getLogger(__name__)
@@ -48,13 +49,17 @@ class Evidence(NamedTuple):
 
     cursor: int
     name: str
-    holder: Path | None = None
-    """What can be restored up to this cursor."""
+    holder: Path | str | None = None
+    """What can be restored up to this cursor: a file, a folder, the URL of a lake."""
 
 
 def check_integrity(settings: Settings) -> Fault | None:
-    """None: nothing is wrong, or what is wrong is something that opening the database says better."""
-    seen = sorted(witnesses(settings), key=lambda witness: (-witness.cursor, witness.holder is None))
+    """None: nothing is wrong, or what is wrong is something that opening the database says better.
+
+    Raises CannotStart for a lake that cannot be one.
+    """
+    lake = ask_lake(settings)
+    seen = sorted(witnesses(settings, lake), key=lambda witness: (-witness.cursor, witness.holder is None))
     newest = mark.read_newest(settings.directory)
     looked = look(settings.database, is_ours=bool(seen))
     if looked is None:
@@ -62,6 +67,8 @@ def check_integrity(settings: Settings) -> Fault | None:
     cursor, faults = looked
     if faults:
         return Fault("damaged", cursor, f"The database is damaged: {faults}. {ways_out(settings, seen, None)}")
+    if lake.other:
+        return Fault("behind", cursor, OTHER.format(shard=lake.shard, url=settings.lake, said=lake.other))
     ahead = [witness for witness in seen if witness.cursor > cursor]
     if not ahead or cursor == newest.accepted:
         return None
@@ -75,8 +82,17 @@ def check_integrity(settings: Settings) -> Fault | None:
     return Fault("behind", cursor, detail)
 
 
-def witnesses(settings: Settings) -> Iterator[Evidence]:
+OTHER = (
+    "The lake {url} has other events as {shard} than the database: {said}. Nothing is served and nothing is written. "
+    "If this is another store, name it with SESSIONS_SHARD; if it is an old copy that went on by itself, put it aside "
+    "and bring back what the lake has: `python -m export restore {url} --force --shard {shard}`"
+)
+
+
+def witnesses(settings: Settings, lake: LakeSaid) -> Iterator[Evidence]:
     """Whoever has seen a cursor of this store."""
+    if lake.cursor:
+        yield Evidence(lake.cursor, f"the lake {settings.lake}", settings.lake)
     if newest := mark.read_newest(settings.directory).cursor:
         yield Evidence(newest, MARK)
     if progress := tree_cursor(settings.directory):
@@ -93,8 +109,8 @@ def ways_out(settings: Settings, seen: list[Evidence], cursor: int | None) -> st
     return f"Nothing is served and nothing is written. Stop the server, and bring back what is missing: {found}"
 
 
-def way_out(holder: Path | None, folder: Path, *, is_kept: bool) -> str:
-    how = "--newer" if holder == folder and is_kept else "--force"
+def way_out(holder: Path | str | None, folder: Path, *, is_kept: bool) -> str:
+    how = "--newer" if is_kept and (holder == folder or isinstance(holder, str)) else "--force"
     return f"`python -m export restore {shlex.quote(str(holder))} {how}`"
 
 

@@ -1,14 +1,13 @@
-"""Housekeeping between group commits: purge, the search index, the checkpoint of the write-ahead log."""
+"""Housekeeping between group commits: purge, the search index, the room that is given back."""
 
 from __future__ import annotations
 
 import sqlite3
-import time
 from contextlib import closing
 from typing import Any
 
 from sessionstore.store import search
-from sessionstore.store.schema import ATTEMPT_MILLISECONDS, BUSY_MILLISECONDS, INCREMENTAL
+from sessionstore.store.schema import INCREMENTAL
 
 SEARCHED_AT_ONCE = 1 << 18
 """Characters of events that one call brings into the index or takes out of it, or one event of more."""
@@ -100,25 +99,3 @@ def give_back(connection: sqlite3.Connection, *, keep: int, limit: int) -> bool:
         f"PRAGMA incremental_vacuum({min(limit, free - keep)})"
     )  # `execute` would stop at the first
     return True
-
-
-def checkpoint(connection: sqlite3.Connection, mode: str = "PASSIVE") -> bool:
-    """False: somebody reads what stands in the way."""
-    (is_busy, _, _) = connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
-    return not is_busy
-
-
-def empty_log(connection: sqlite3.Connection, patience: float) -> bool:
-    """Put all of the write-ahead log into the database. False: somebody goes on reading it after so many seconds.
-
-    In many short attempts: in one, SQLite goes on waiting for the place of a reader that has left, though it has been
-    taken by others who are not in the way.
-    """
-    until = time.monotonic() + patience
-    connection.execute(f"PRAGMA busy_timeout = {ATTEMPT_MILLISECONDS}")
-    try:
-        while not (is_empty := checkpoint(connection, "TRUNCATE")) and time.monotonic() < until:
-            pass
-    finally:
-        connection.execute(f"PRAGMA busy_timeout = {BUSY_MILLISECONDS}")
-    return is_empty

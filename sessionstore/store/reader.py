@@ -6,7 +6,7 @@ import asyncio
 import re
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -46,6 +46,9 @@ OPENS_ALL_FILES = "SELECT count(*) FROM sqlite_master"
 LOOKAHEAD = 10_000
 """How many cursors one page of a filtered list looks at before it answers with what it has."""
 
+HEAD_AND_NEXT = """
+SELECT coalesce(max(cursor), 0), (SELECT coalesce(min(cursor), 1) FROM events WHERE cursor > ?) FROM events"""
+"""After a loss very many cursors in a row may have no event."""
 LOOKED_AT = 5_000
 """How many of the events that have what is searched for are looked at, the newest."""
 RANKED = 100
@@ -329,6 +332,11 @@ class Reader:
         row = await self.row(STATS, {"now": now})
         return str(row[0])
 
+    async def summary(self, now: str) -> str:
+        """The members of GET /api/query/summary that the database has, without the last brace."""
+        row = await self.row(SUMMARY, {"now": now})
+        return str(row[0])[:-1]
+
     async def head(self) -> int:
         row = await self.row("SELECT coalesce(max(cursor), 0) FROM events")
         return int(row[0])
@@ -355,12 +363,12 @@ class Reader:
         may find nothing and yet go on.
         """
         who, names = either(("session_id", session_ids), ("user_id", user_ids))
-        until = after + LOOKAHEAD
-        where, values = conditions(
-            ("cursor > ?", after), ("cursor <= ?", until), ("user_id = ?", user_id), one_of("type", types)
-        )
         async with self.lend() as connection:
-            ((head,),) = await connection.rows("SELECT coalesce(max(cursor), 0) FROM events")
+            ((head, first),) = await connection.rows(HEAD_AND_NEXT, [after])
+            until = first - 1 + LOOKAHEAD
+            where, values = conditions(
+                ("cursor > ?", after), ("cursor <= ?", until), ("user_id = ?", user_id), one_of("type", types)
+            )
             rows, is_cut = await connection.some(
                 f"SELECT CAST(document AS BLOB), cursor, type, session_id, user_id FROM timeline"
                 f" WHERE {where} AND {who} ORDER BY cursor LIMIT ?",
@@ -372,7 +380,7 @@ class Reader:
         last = found[-1].cursor if found else after
         return Items(found, max(last, min(until, head)))
 
-    async def search(self, question: str, narrowed: Narrowed, *, limit: int) -> SearchHit:
+    async def search(self, question: str, narrowed: Narrowed, *, limit: int, brief: bool = False) -> SearchHit:
         """Events that have what `question` asks for, best first."""
         sought = search.terms(question)
         if len(sought) > search.MAX_TERMS:
@@ -396,7 +404,8 @@ class Reader:
                 if len(chosen) == RANKED:
                     break
             documents, _ = await connection.some(DOCUMENTS, (folds.encode([cursor for cursor, _ in chosen]),))
-        items = await asyncio.to_thread(best_first, [document for (document,) in documents], reading, limit)
+        found = [document for (document,) in documents]
+        items = await asyncio.to_thread(best_first, found, reading, limit, in_brief if brief else str)
         return SearchHit(items, chosen[0][1] if chosen else 0)
 
 
@@ -459,11 +468,13 @@ class Deadlined:
 # ------------------------------------------------------------ pieces of queries
 
 
-def best_first(documents: list[str], sought: Sequence[search.Term], limit: int) -> list[str]:
+def best_first(
+    documents: list[str], sought: Sequence[search.Term], limit: int, shown: Callable[[str], str]
+) -> list[str]:
     """The best of some events, each with the piece of it that was asked for."""
     texts = map(text_of_event, documents)
     ranked = sorted(zip(texts, documents, strict=True), key=lambda found: -search.score(found[0], sought))
-    return [with_snippet(document, search.snippet(text, sought)) for text, document in ranked[:limit]]
+    return [with_snippet(shown(document), search.snippet(text, sought)) for text, document in ranked[:limit]]
 
 
 def text_of_event(document: str) -> str:
@@ -565,6 +576,26 @@ SELECT json_object(
   'eventsToday', (SELECT coalesce(sum(events), 0) FROM minutes WHERE minute >= substr(:now, 1, 10)),
   'eventsPerMinute', (SELECT json_group_array(events) FROM (
      SELECT coalesce(m.events, 0) AS events FROM last_hour LEFT JOIN minutes m USING (minute) ORDER BY back DESC)))"""
+
+SUMMARY = """
+SELECT json_object(
+  'cursor', (SELECT coalesce(max(cursor), 0) FROM events),
+  'sessions', json(coalesce((SELECT json_group_object(name, number) FROM counts
+                             WHERE what = 'sessions' AND number > 0), '{}')),
+  'eventsToday', (SELECT coalesce(sum(events), 0) FROM minutes WHERE minute >= substr(:now, 1, 10)),
+  'eventsLastMinute', coalesce((SELECT events FROM minutes
+                                WHERE minute = strftime('%Y-%m-%dT%H:%M', :now, '-1 minutes')), 0),
+  'waiting', (SELECT json_group_array(json_object(
+       'sessionId', chosen.session_id, 'userId', chosen.user_id, 'since', chosen.since,
+       'title', (SELECT substr(d.document ->> '$.title', 1, 200) FROM documents d
+                 WHERE d.session_id = chosen.session_id AND d.name = 'metadata'),
+       'project', (SELECT substr(l.project, 1, 200) FROM labels l WHERE l.session_id = chosen.session_id),
+       'reason', substr(chosen.document ->> '$.reason', 1, 200),
+       'message', substr(chosen.document ->> '$.message', 1, 300)))
+     FROM (SELECT s.session_id, s.user_id, a.since, a.document
+           FROM sessions s CROSS JOIN attention a ON a.session_id = s.session_id
+           WHERE s.status = 'waiting' ORDER BY a.since LIMIT 50) chosen))"""
+"""What a fleet asks every other second: little."""
 
 CHOSEN = """
 SELECT cursor, count(*) OVER ()

@@ -177,6 +177,13 @@ def take_answers_and_contexts(connection: sqlite3.Connection) -> None:
     note_contexts(connection)
 
 
+def keep_the_name_in_a_lake(connection: sqlite3.Connection) -> None:
+    """More than one machine; and the types of entries are looked for before all others, which changes no row."""
+    create_missing(connection, "lake", "TABLE lake")
+    create_missing(connection, "scrubs", "TABLE scrubs")
+    rewrite(connection, "events")
+
+
 def say_who(connection: sqlite3.Connection) -> None:
     """Events have an actor, and more types; the full-text index is merged more seldom.
 
@@ -226,6 +233,7 @@ MIGRATIONS: tuple[Migration, ...] = (
     name_status_changes,
     give_back_what_was_taken_in,
     take_answers_and_contexts,
+    keep_the_name_in_a_lake,
 )
 """Append-only: what turns the tables of a database of version N, as PRAGMA user_version has it, into those of N + 1,
 from version 1 on. Views and triggers are made anew after them. schema.sql is always the newest version; a database

@@ -25,18 +25,17 @@ from sessionstore.prices import Prices
 from sessionstore.store.appender import Appended, Appender, EntryRefused
 from sessionstore.store.checkpoints import purge as purge_material
 from sessionstore.store.closing import lose_silent
-from sessionstore.store.disk import Disk, in_mib, size_of
+from sessionstore.store.disk import Disk
 from sessionstore.store.folder import Ground
 from sessionstore.store.high_water_mark import HighWaterMark
 from sessionstore.store.maintenance import (
     SEARCHED_AT_ONCE,
-    checkpoint,
-    empty_log,
     give_back,
     index_search,
     merge_search,
 )
 from sessionstore.store.schema import DatabaseUnusable, open_writer
+from sessionstore.store.write_ahead_log import WriteAheadLog
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +48,9 @@ MAX_SEARCH_CATCH_UP, SEARCH_WAITS = 5_000, 1.0
 """How many events that are not in the index yet a search waits for, and how many seconds at most."""
 INDEX_AT_ONCE = 100
 """How many events are brought into the index at once, beside those that have been written since the last time: what a
-write may have to wait for. From so many new ones on they are not put off."""
+write may have to wait for."""
+INDEX_FROM = 300
+"""From so many new ones on they are not put off. A third as many, three times as often, cost half as much again."""
 CHORE_INTERVAL = 0.25
 """Seconds between looks at what is to do besides writing, while there is nothing."""
 A_JUMP = 1.0
@@ -72,14 +73,6 @@ RETRY_FULL = 2
 """Seconds after which one whose write was refused for want of room may come back."""
 RECOVERY_INTERVAL = 1.0
 """Seconds between attempts to write again after a failure."""
-LOG_BYTES = 64 << 20
-"""From this size on the write-ahead log is emptied as soon as nobody reads it."""
-LOG_PATIENCE = 0.05
-"""Seconds to wait for those who read it, at LOG_BYTES; for a log twice as large eight times as long."""
-MOST_LOG_PATIENCE = 5.0
-"""Nobody who reads for the server reads one state for longer."""
-LOG_PAUSE = 20
-"""How long the next attempt waits after one that failed, in times what that took: writers wait meanwhile."""
 
 UNREDACTED = Redactor(None)
 
@@ -145,9 +138,6 @@ class WriterCounts:
     failures: int = 0
     errors: Counter[str] = field(default_factory=Counter)
     """Commits and chores that failed, by SQLite's name for it, or Python's."""
-    emptying_seconds: Histogram = field(default_factory=Histogram)
-    busy_logs: int = 0
-    """How often a reader has kept the log from being emptied."""
 
     def take(self, events: list[Event]) -> None:
         for event in events:
@@ -190,7 +180,7 @@ class Writer:
     """`begin`: whoever has deleted much wants the full-text index to be smaller by it. Empty: that is done."""
 
     def __post_init__(self) -> None:
-        self.log_path = self.path.with_name(f"{self.path.name}-wal")
+        self.log = WriteAheadLog(self.path)
         self.mark = HighWaterMark(self.path.parent)
         self.jobs: queue.SimpleQueue[list[Job] | None] = queue.SimpleQueue()
         self.arrived: list[Job] = []
@@ -201,7 +191,7 @@ class Writer:
         """When the queue was last seen empty, and the time before: what waits has come since then."""
         self.indexed_at = (0, 0)
         """The newest cursor, and the characters stored, when the index was last brought forward."""
-        self.chores_at = self.synchronise_at = self.empty_log_at = 0.0
+        self.chores_at = self.synchronise_at = 0.0
         self.is_returning = False
         self.look_at = time.monotonic() + self.lost_after
         self.clock_drift = self.clock() - time.monotonic()
@@ -320,6 +310,7 @@ class Writer:
 
     def open(self) -> Appender:
         connection = open_writer(self.path, durability=self.durability)
+        self.log.take(connection)
         self.ground.take()
         clock = lambda: text_of_time(self.clock())  # noqa: E731
         return Appender(
@@ -337,9 +328,11 @@ class Writer:
         while (group := self.next_group()) is not None:
             if group:
                 self.commit(group)
+            if not self.trouble and not self.appender.is_open:
+                self.shorten_log()
             if not group or time.monotonic() > self.chores_at + PUT_OFF:
                 self.attempt(self.do_chores)
-            elif self.cursor - self.indexed_at[0] >= INDEX_AT_ONCE and not self.trouble:
+            elif self.cursor - self.indexed_at[0] >= INDEX_FROM and not self.trouble:
                 self.attempt(self.index_ahead)
         if not self.ground.why:
             self.attempt(self.conclude)
@@ -354,7 +347,7 @@ class Writer:
 
     def close(self) -> None:
         try:
-            checkpoint(self.appender.connection, "TRUNCATE")
+            self.log.put("TRUNCATE")
         except sqlite3.Error as error:
             logger.warning("The last checkpoint failed: %s", error)
         self.appender.connection.close()
@@ -391,6 +384,7 @@ class Writer:
             outcomes += [Outcome(job, None, unavailable("The server is shutting down")) for job in self.held]
             self.held = []
         self.note_progress()
+        self.log.note(sum(job.size for job in group))
         self.counts.take(events)
         self.counts.commit_sizes.note(len(group))
         self.counts.commit_seconds.note(time.monotonic() - started)
@@ -476,7 +470,7 @@ class Writer:
             if self.trouble:
                 self.recover()
             self.conclude()
-            self.bound_log()
+            self.log.bound()
             is_busy = self.chore() or self.make_room()
             self.synchronise_mark()
         self.chores_at = time.monotonic() + (QUIET if is_busy else CHORE_INTERVAL)
@@ -486,22 +480,14 @@ class Writer:
             self.synchronise_at = time.monotonic() + MARK_INTERVAL
             self.mark.synchronise()
 
-    def bound_log(self) -> None:
-        """Empty a log that has grown large: while anybody reads, SQLite only adds to it, and readers that overlap
-        all the time would let it grow for ever."""
-        size = size_of(self.log_path)
-        if size < LOG_BYTES or time.monotonic() < self.empty_log_at:
-            return
-        patience = min(MOST_LOG_PATIENCE, LOG_PATIENCE * (size / LOG_BYTES) ** 3)
-        began = time.monotonic()
-        is_empty = empty_log(self.appender.connection, patience)
-        self.counts.emptying_seconds.note(time.monotonic() - began)
-        if is_empty:
-            return
-        self.counts.busy_logs += 1
-        self.empty_log_at = time.monotonic() + LOG_PAUSE * patience
-        if patience == MOST_LOG_PATIENCE:
-            logger.warning("The write-ahead log has %s: somebody has been reading one state for long", in_mib(size))
+    def shorten_log(self) -> None:
+        """What is put into the database without success is put there later: until then the log is only longer."""
+        try:
+            if self.log.is_due(somebody_waits=not self.jobs.empty()):
+                self.log.put()
+        except sqlite3.Error as error:
+            self.counts.errors[error.sqlite_errorname] += 1
+            logger.warning("The write-ahead log could not be put into the database: %s", error)
 
     def recover(self) -> None:
         """Write something, so that a store to which nobody writes, because it is not ready, becomes ready again."""
@@ -570,7 +556,7 @@ class Writer:
         keep = PAGES_KEPT if self.disk.status == "ok" else 0
         is_busy = give_back(self.appender.connection, keep=keep, limit=PAGES_AT_ONCE)
         if self.is_returning and not is_busy:
-            checkpoint(self.appender.connection)  # only now the file is shorter
+            self.log.put()  # only now the file is shorter
         self.is_returning = is_busy
         return is_busy
 

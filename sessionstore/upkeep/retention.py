@@ -42,6 +42,8 @@ SLACK = 0.05
 BYTES_A_BYTE = 2.5
 """What a byte of text takes in the database, with its words in the index and all that stands around it: rather too
 much, so that too few sessions go, and more at the next look, than too many."""
+ANY = 2**63 - 1
+"""A cursor that no event is beyond."""
 A_DAY = 86_400.0
 A_YEAR = 365 * A_DAY
 NICENESS = 10
@@ -50,9 +52,11 @@ WAIT_SECONDS = 60.0
 
 
 OLD = """
-SELECT session_id, last_cursor FROM sessions WHERE ended IS NOT NULL AND updated < ? ORDER BY last_cursor LIMIT ?"""
+SELECT session_id, last_cursor FROM sessions
+WHERE ended IS NOT NULL AND updated < ? AND last_cursor <= ? ORDER BY last_cursor LIMIT ?"""
 OLDEST = """
-SELECT session_id, last_cursor FROM sessions WHERE ended IS NOT NULL ORDER BY last_cursor LIMIT ?"""
+SELECT session_id, last_cursor FROM sessions
+WHERE ended IS NOT NULL AND last_cursor <= ? ORDER BY last_cursor LIMIT ?"""
 BEING_PURGED = """
 SELECT 1 FROM purges UNION ALL SELECT 1 FROM transcripts WHERE is_deleted
 UNION ALL SELECT 1 FROM checkpoint_threads WHERE is_deleted LIMIT 1"""
@@ -89,8 +93,16 @@ class Ended(NamedTuple):
 class Retention:
     """Deletes while it is started, if the settings say so, and knows how it went."""
 
-    def __init__(self, settings: Settings, writer: Writer, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        writer: Writer,
+        clock: Callable[[], float] = time.time,
+        sealed: Callable[[], int | None] = lambda: None,
+    ) -> None:
         self.settings = settings
+        self.sealed = sealed
+        """What is newer than this cursor stays, for a lake does not have it yet; None: there is no lake."""
         self.folder = settings.archive_directory
         self.writer = writer
         self.clock = clock
@@ -182,7 +194,12 @@ class Retention:
         if not self.settings.retention_days or self.doubt():
             return []
         before = text_of_time(self.clock() - self.settings.retention_days * A_DAY)
-        return [Ended(*row) for row in database.execute(OLD, (before, AT_ONCE))]
+        return [Ended(*row) for row in database.execute(OLD, (before, self.newest(), AT_ONCE))]
+
+    def newest(self) -> int:
+        """The newest event that a session may have which goes."""
+        sealed = self.sealed()
+        return ANY if sealed is None else sealed
 
     def doubt(self) -> str:
         """Why the clock may be wrong: it has been set since the start, or skipped a year before it. Empty: it is right,
@@ -203,10 +220,11 @@ class Retention:
         limit = self.settings.retention_bytes
         if limit is None or (used := used_bytes(database)) <= limit:
             return
-        oldest = [Ended(*row) for row in database.execute(OLDEST, (AT_ONCE,))]
+        oldest = [Ended(*row) for row in database.execute(OLDEST, (self.newest(), AT_ONCE))]
         if not oldest:
             raise NothingToDelete(
                 f"The database has {used:,} bytes, {limit:,} at most are wanted, and no session has ended"
+                + ("" if self.sealed() is None else " that is wholly in the lake")
             )
         excess = used - limit * (1 - SLACK)
         if database.execute(UNUSED).fetchone()[0] > excess:

@@ -24,6 +24,7 @@ usage            routes of what was used and what it cost
 transcripts      the lines of conversations
 tar_stream       the members of a tar as it comes
 imports          conversations from before
+moving           a session taken over from another store
 conversation_pages  pages of what was said
 conversation_text  the same as Markdown, and as HTML
 conversation     the route for it
@@ -32,5 +33,6 @@ push             routes of Web Push
 control          what agents ask, what people answer and order
 api              every other route
 pages            the dashboard, the documentation
+fleet            routes of a fleet, where there is one
 server           the socket, the deadlines, the signals
 """

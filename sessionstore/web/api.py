@@ -15,6 +15,7 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath, FromQuery, QueryParameter
 from litestar.response import Stream
 
+from sessionstore import __version__
 from sessionstore.adapters import claude_code
 from sessionstore.analytics.catalogue import questions
 from sessionstore.model import drafts as requests
@@ -43,7 +44,7 @@ from sessionstore.web.openapi import (
     described,
     takes,
 )
-from sessionstore.web.openapi_models import gives, problems
+from sessionstore.web.openapi_models import exchanges, gives, problems
 from sessionstore.web.request import (
     Call,
     JSONResponse,
@@ -204,8 +205,7 @@ async def list_sessions_of_user(request: Call, user_id: FromPath[str]) -> JSONRe
 
 @patch(
     "/api/sessions/{session_id:str}/metadata",
-    operation_class=takes(requests.MetadataChange),
-    responses=gives(answers.Done, 400, 404, 413, 415, 422),
+    **exchanges(requests.MetadataChange, answers.Done, 404),
     tags=["sessions"],
 )
 async def update_metadata(request: Call, session_id: FromPath[str]) -> JSONResponse:
@@ -216,13 +216,7 @@ async def update_metadata(request: Call, session_id: FromPath[str]) -> JSONRespo
     return done(await append(request, draft))
 
 
-@post(
-    "/api/sessions/{session_id:str}/notes",
-    operation_class=takes(requests.Note),
-    responses=gives(answers.Done, 400, 404, 413, 415, 422),
-    status_code=200,
-    tags=["sessions"],
-)
+@post("/api/sessions/{session_id:str}/notes", **exchanges(requests.Note, answers.Done, 404), tags=["sessions"])
 async def add_note(request: Call, session_id: FromPath[str]) -> JSONResponse:
     """Note something about a session, or about one of its events: for people, it is no word of the agent."""
     session_id = session_in_path(session_id)
@@ -233,9 +227,7 @@ async def add_note(request: Call, session_id: FromPath[str]) -> JSONResponse:
 
 @post(
     "/api/sessions/{session_id:str}/finalize",
-    operation_class=takes(requests.Finalization, is_required=False),
-    responses=gives(answers.Done, 400, 404, 413, 415, 422),
-    status_code=200,
+    **exchanges(requests.Finalization, answers.Done, 404, is_required=False),
     tags=["sessions"],
 )
 async def finalize_session(request: Call, session_id: FromPath[str]) -> JSONResponse:
@@ -260,10 +252,17 @@ async def delete_session(
         int | None, QueryParameter(name="lastCursor", ge=0, le=MAX_CURSOR, description="Only if this is its newest")
     ] = None,
     reason: Annotated[requests.Reason, QueryParameter(description="Why: the event says it")] = "person",
+    moved_to: Annotated[
+        str | None,
+        QueryParameter(name="movedTo", description="The URL of the store that has it now: writes here are 421"),
+    ] = None,
 ) -> JSONResponse:
     """Delete a session and all that was logged in it; its sub-sessions stay."""
     session_id = session_in_path(session_id)
-    draft = draft_of("session_deleted", session_id, {"reason": reason}, headers_of(request))
+    why = {"reason": reason} | ({"movedTo": moved_to} if moved_to else {})
+    draft = draft_of("session_deleted", session_id, why, headers_of(request))
+    if reason in ("retention", "prune"):
+        store_of(request).lake.check_sealed(last_cursor)
     if last_cursor is None:
         return done(await append(request, draft))
     caller_of(request).sign(draft)
@@ -341,13 +340,7 @@ def log_in_path(request: Call) -> str:
     return "response" if request.scope["path_template"].endswith("/responses") else "action"
 
 
-@post(
-    LOGS,
-    operation_class=takes(requests.LogEntry),
-    responses=gives(answers.Logged, 400, 404, 413, 415, 422),
-    status_code=200,
-    tags=["logs"],
-)
+@post(LOGS, **exchanges(requests.LogEntry, answers.Logged, 404), tags=["logs"])
 async def log_entry(request: Call, session_id: FromPath[str]) -> JSONResponse:
     """Log what the agent did or asked for, or what came back. The first word of an unknown session creates it."""
     store = store_of(request)
@@ -445,13 +438,7 @@ async def list_state_history(
     return answer(event_page(page, order, after))
 
 
-@post(
-    "/api/state/{session_id:str}/goals",
-    operation_class=takes(requests.NewGoal),
-    responses=gives(answers.GoalDone, 400, 404, 409, 413, 415, 422),
-    status_code=200,
-    tags=["state"],
-)
+@post("/api/state/{session_id:str}/goals", **exchanges(requests.NewGoal, answers.GoalDone, 404, 409), tags=["state"])
 async def add_goal(request: Call, session_id: FromPath[str]) -> JSONResponse:
     """Add a goal."""
     session_id = session_in_path(session_id)
@@ -462,8 +449,7 @@ async def add_goal(request: Call, session_id: FromPath[str]) -> JSONResponse:
 
 @patch(
     "/api/state/{session_id:str}/goals/{goal_id:str}",
-    operation_class=takes(requests.GoalChange),
-    responses=gives(answers.GoalDone, 400, 404, 413, 415, 422),
+    **exchanges(requests.GoalChange, answers.GoalDone, 404),
     tags=["state"],
 )
 async def update_goal(request: Call, session_id: FromPath[str], goal_id: FromPath[str]) -> JSONResponse:
@@ -476,13 +462,7 @@ async def update_goal(request: Call, session_id: FromPath[str], goal_id: FromPat
     return done(appended, {"goal": appended.record, "version": appended.version})
 
 
-@post(
-    "/api/state/{session_id:str}/agents",
-    operation_class=takes(requests.NewAgent),
-    responses=gives(answers.Spawned, 400, 404, 409, 413, 415, 422),
-    status_code=200,
-    tags=["state"],
-)
+@post("/api/state/{session_id:str}/agents", **exchanges(requests.NewAgent, answers.Spawned, 404, 409), tags=["state"])
 async def spawn_agent(request: Call, session_id: FromPath[str]) -> JSONResponse:
     """Note that an agent was spawned."""
     session_id = session_in_path(session_id)
@@ -493,8 +473,7 @@ async def spawn_agent(request: Call, session_id: FromPath[str]) -> JSONResponse:
 
 @patch(
     "/api/state/{session_id:str}/agents/{agent_id:str}",
-    operation_class=takes(requests.AgentChange),
-    responses=gives(answers.AgentDone, 400, 404, 413, 415, 422),
+    **exchanges(requests.AgentChange, answers.AgentDone, 404),
     tags=["state"],
 )
 async def update_agent(request: Call, session_id: FromPath[str], agent_id: FromPath[str]) -> JSONResponse:
@@ -504,9 +483,7 @@ async def update_agent(request: Call, session_id: FromPath[str], agent_id: FromP
 
 @post(
     "/api/state/{session_id:str}/agents/{agent_id:str}/complete",
-    operation_class=takes(requests.AgentEnd, is_required=False),
-    responses=gives(answers.AgentDone, 400, 404, 413, 415, 422),
-    status_code=200,
+    **exchanges(requests.AgentEnd, answers.AgentDone, 404, is_required=False),
     tags=["state"],
 )
 async def complete_agent(request: Call, session_id: FromPath[str], agent_id: FromPath[str]) -> JSONResponse:
@@ -567,13 +544,7 @@ async def list_events(
     return answer(event_page(page, "asc", after))
 
 
-@post(
-    "/api/hooks/claude-code",
-    operation_class=takes(requests.HookPayload),
-    responses=gives(None, 400, 413, 415, 422),
-    status_code=200,
-    tags=["hooks"],
-)
+@post("/api/hooks/claude-code", **exchanges(requests.HookPayload, None), tags=["hooks"])
 async def claude_code_hook(request: Call) -> Response[bytes]:
     """Take one Claude Code hook payload as it is; what is too large or too deep is cut. The answer is empty."""
     store = store_of(request)
@@ -618,6 +589,13 @@ async def stats(request: Call) -> JSONResponse:
     return answer(f'{counts[:-1]},"databaseBytes":{store.database_bytes()}}}')
 
 
+@get("/api/query/summary", responses=gives(answers.Summary), tags=["queries"])
+async def summary(request: Call) -> JSONResponse:
+    """A few figures, and the 50 sessions that have waited for a person for longest: what a fleet asks of each store."""
+    said = await store_of(request).reader.summary(now())
+    return answer(f'{said},"version":"{__version__}"}}')
+
+
 @get("/api/query/questions", responses=gives(answers.Questions), tags=["queries"])
 async def list_questions(request: Call) -> JSONResponse:
     """What people often ask in SQL, and where it is answered."""
@@ -641,6 +619,7 @@ async def search(
     agent_id: AgentId = None,
     since: Annotated[str | None, QueryParameter(description="Timestamps from this time on, RFC 3339")] = None,
     until: Annotated[str | None, QueryParameter(description="Timestamps before this time")] = None,
+    brief: Annotated[bool, QueryParameter(description="Cut long data; `brief` in an event says so")] = False,
 ) -> JSONResponse:
     """Full text over what was logged, best first. `behind`: how many of the newest events are not searched yet."""
     store = store_of(request)
@@ -655,20 +634,14 @@ async def search(
     )
     await store.writer.catch_up_search()
     behind = store.writer.search_lag
-    found = await store.reader.search(q, narrowed, limit=limit)
+    found = await store.reader.search(q, narrowed, limit=limit, brief=brief)
     return answer(joined({"items": f"[{','.join(found.items)}]", "total": str(found.total), "behind": str(behind)}))
 
 
 # ------------------------------------------------------------------------- log-in
 
 
-@post(
-    "/api/login",
-    operation_class=takes(requests.Login, headers=()),
-    responses=gives(answers.LoggedIn, 400, 408, 413, 415, 422),
-    status_code=200,
-    tags=["server"],
-)
+@post("/api/login", **exchanges(requests.Login, answers.LoggedIn, 408, headers=()), tags=["server"])
 async def log_in(request: Call) -> JSONResponse:
     """Exchange a token for a cookie that a browser keeps, for 30 days at most."""
     try:
@@ -773,6 +746,7 @@ ROUTES = (
     recent_sessions,
     active_sessions,
     stats,
+    summary,
     list_questions,
     search,
     log_in,

@@ -36,6 +36,7 @@ FILES = (
     "hook_agent_control.py",
     "hook_agent_control_graph.py",
     "hook_agent_facts.py",
+    "hook_agent_fleet.py",
     "hook_agent_install.py",
     "hook_agent_patterns.py",
     "hook_agent_run.py",
@@ -46,10 +47,14 @@ FILES = (
     "langgraph_checkpointer.py",
     "hook_agent.mjs",
     "hook_agent_control.mjs",
+    "hook_agent_fleet.cjs",
 )
 """What an agent's machine fetches; nothing in them is secret."""
 PUBLIC = frozenset(
-    {*product(READS, ("/", "/health", *(f"/{name}" for name in FILES))), *product(("POST", "DELETE"), ("/api/login",))}
+    {
+        *product(READS, ("/", "/fleet", "/health", *(f"/{name}" for name in FILES))),
+        *product(("POST", "DELETE"), ("/api/login",)),
+    }
 )
 AGENT_READS = re.compile(r"/ready|/api/login|/api/sessions/(?!user/)[^/]+(/resume)?|/api/state/[^/]+")
 """What an agent needs to read: its session, its state, and how to go on; and who it is."""
@@ -61,7 +66,7 @@ NOTES = re.compile(r"/api/sessions/[^/]+/notes")
 """What whoever reads may add."""
 PUSH = "/api/push"
 """What whoever reads may have told to his browser."""
-FOR_ADMIN = re.compile(r"/api/import|/api/sessions/[^/]+/shares(?:/[^/]+)?")
+FOR_ADMIN = re.compile(r"/api/import|/api/sessions/[^/]+/(?:history|shares(?:/[^/]+)?)")
 CONTROLS = re.compile(r"/api/asks/[^/]+/answer|/api/sessions/[^/]+/orders|/api/orders")
 """Answers and orders."""
 

@@ -17,6 +17,7 @@ from sessionstore.model.problems import Problem, unavailable
 from sessionstore.store.disk import Disk
 from sessionstore.upkeep.backups import Backups
 from sessionstore.upkeep.comparison import Comparison
+from sessionstore.upkeep.lake import Lake
 from sessionstore.upkeep.retention import Retention
 from sessionstore.upkeep.tree import Mirror
 from sessionstore.upkeep.webhooks import WebhookSender
@@ -75,6 +76,7 @@ def health_inside(store: Store) -> Document:
         "verify": verify_health(store.comparison),
         "disk": disk_health(store.disk),
         "retention": retention_health(store.retention),
+        "lake": lake_health(store.lake),
         "webhooks": {"status": store.webhooks.status, "pending": store.webhooks.pending},
     }
 
@@ -122,6 +124,17 @@ def retention_health(retention: Retention) -> Document:
     return {"status": retention.status, "deleted": retention.deleted, "error": retention.error}
 
 
+def lake_health(lake: Lake) -> Document:
+    return {
+        "status": lake.status,
+        "shard": lake.shard and lake.shard.name,
+        "sealed": lake.sealed,
+        "unsealedSeconds": round(lake.unsealed_seconds(), 1),
+        "last": lake.last and text_of_time(lake.last),
+        "error": lake.error,
+    }
+
+
 @get("/ready", responses=gives(answers.Ready), tags=["server"])
 async def ready(request: Call) -> JSONResponse:
     """Whether writes are taken, and what may end that."""
@@ -166,6 +179,8 @@ async def metrics(request: Call) -> Response[bytes]:
     state = request.app.state
     if not store_of(request).finding:
         await store_of(request).intake.sizes()
+    if fleet := store_of(request).fleet:
+        await fleet.refresh()
     text = prometheus(store_of(request), state.listeners, state.gate, state.traffic, state.questions)
     return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 

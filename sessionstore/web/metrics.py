@@ -81,7 +81,9 @@ def samples(
     yield from of_drills(store)
     yield from of_verification(store)
     yield from of_retention(store)
+    yield from of_lake(store)
     yield from of_webhooks(store)
+    yield from of_fleet(store)
     yield from of_process(store)
 
 
@@ -104,17 +106,17 @@ def of_ingest(store: Store) -> Iterator[Sample]:
 
 
 def of_sqlite(store: Store) -> Iterator[Sample]:
-    writer, counts = store.writer, store.writer.counts
+    writer, counts, log = store.writer, store.writer.counts, store.writer.log
     version = {"version": sqlite3.sqlite_version, "wal_reset_fixed": str(is_fixed(sqlite3.sqlite_version_info)).lower()}
     yield "sqlite_info", Gauge, "The SQLite library", {**version}, 1
     for code, number in sorted(counts.errors.items()):
         yield "sqlite_errors_total", Counter, "Why transactions failed", {"code": str(code)}, number
     yield "database_sound", Gauge, "0: damaged or behind what was seen, and not served", {}, int(store.finding is None)
     yield "db_bytes", Gauge, "Size of the database and its log", {}, store.database_bytes()
-    yield "wal_bytes", Gauge, "Size of the log alone", {}, size_of(writer.log_path)
+    yield "wal_bytes", Gauge, "Size of the log alone", {}, size_of(log.path)
     yield "db_last_seq", Gauge, "The newest cursor", {}, writer.cursor
-    yield "checkpoint_duration_seconds", Distribution, "Of emptying a log that had grown", {}, counts.emptying_seconds
-    yield "checkpoint_busy_total", Counter, "Times that readers kept the log from being emptied", {}, counts.busy_logs
+    yield "checkpoint_duration_seconds", Distribution, "Of emptying a log that had grown", {}, log.emptying_seconds
+    yield "checkpoint_busy_total", Counter, "Times that readers kept the log from being emptied", {}, log.times_busy
     yield "reader_oldest_seconds", Gauge, "The query under way for longest", {}, round(store.reader.oldest(), 3)
     yield "search_lag_events", Gauge, "Events that full-text search does not find yet", {}, writer.search_lag
 
@@ -238,6 +240,20 @@ def of_retention(store: Store) -> Iterator[Sample]:
     yield "retention_failing", Gauge, "1 while it cannot do what it should", {}, int(retention.status == "failed")
 
 
+def of_lake(store: Store) -> Iterator[Sample]:
+    lake = store.lake
+    if not lake.is_on:
+        return
+    seconds = round(lake.unsealed_seconds(), 3)
+    yield "lake_unsealed_seconds", Gauge, "Age of the oldest event that the lake does not have", {}, seconds
+    yield "lake_every_seconds", Gauge, "How old it may become", {}, store.settings.lake_every
+    yield "lake_sealed_cursor", Gauge, "The lake has all up to this one", {}, lake.sealed or 0
+    yield "lake_events_total", Counter, "Events sealed by this process", {}, lake.events
+    yield "lake_failures_total", Counter, "Seals that failed", {}, lake.failures
+    yield "lake_erasing_failing", Gauge, "1 where what was deleted could not be erased", {}, int(not lake.is_kept)
+    yield "lake_displaced", Gauge, "1 where another store has this one's name", {}, int(lake.is_displaced)
+
+
 def of_webhooks(store: Store) -> Iterator[Sample]:
     webhooks = [(webhook, webhook.target.title) for webhook in store.webhooks.all]
     for webhook, title in webhooks:
@@ -248,6 +264,12 @@ def of_webhooks(store: Store) -> Iterator[Sample]:
         for result, number in webhook.results.items():
             labels: Labels = {"target": title, "result": result}
             yield "webhook_attempts_total", Counter, "How attempts to tell a webhook ended", labels, number
+
+
+def of_fleet(store: Store) -> Iterator[Sample]:
+    if store.fleet:
+        yield "fleet_shards", Gauge, "Appliances of the fleet", {}, len(store.fleet.members)
+        yield "fleet_silent_shards", Gauge, "Of these, how many do not answer", {}, len(store.fleet.silent)
 
 
 def of_process(store: Store) -> Iterator[Sample]:

@@ -13,6 +13,7 @@ from sessionstore.model.conversation import Message
 from sessionstore.model.events import EventType
 from sessionstore.model.folds import Document
 from sessionstore.model.problems import MEDIA_TYPE, title
+from sessionstore.web.openapi import takes
 
 Status = Literal["active", "waiting", "completed", "failed", "cancelled", "lost"]
 
@@ -124,6 +125,8 @@ class Rejected(Shape, kw_only=True):
     line: int
     status: int
     detail: str
+    moved_to: str | UnsetType = UNSET
+    """With 421: the URL of the store that has its session now."""
 
 
 class Batch(Shape, kw_only=True):
@@ -315,6 +318,18 @@ class RetentionHealth(Shape, kw_only=True):
     error: str | None
 
 
+class LakeHealth(Shape, kw_only=True):
+    """How far the lake has this store's events (`sealed`: a cursor), and for how long it has not had the oldest other;
+    `displaced`: another store has its name."""
+
+    status: Literal["off", "pending", "ok", "failed", "displaced"]
+    shard: str | None
+    sealed: int | None
+    unsealed_seconds: float
+    last: str | None
+    error: str | None
+
+
 Checks = dict[str, Literal["pass", "warn", "fail"]]
 """`warn` concerns what is made of what is written, or may end the writing; `fail`: nothing is written."""
 
@@ -355,6 +370,7 @@ class Health(Shape, kw_only=True):
     backup: BackupHealth | UnsetType = UNSET
     disk: DiskHealth | UnsetType = UNSET
     retention: RetentionHealth | UnsetType = UNSET
+    lake: LakeHealth | UnsetType = UNSET
     verify: VerifyHealth | UnsetType = UNSET
     webhooks: WebhookHealth | UnsetType = UNSET
     material: MaterialHealth | UnsetType | None = UNSET
@@ -591,6 +607,29 @@ class Stats(Shape, kw_only=True):
     database_bytes: int
 
 
+class Waiting(Shape, kw_only=True):
+    """A session that waits for a person, since when and for what; texts are cut."""
+
+    session_id: str
+    user_id: str
+    since: str | None
+    title: str | None
+    project: str | None
+    reason: str | None
+    message: str | None
+
+
+class Summary(Shape, kw_only=True):
+    """A store in a few figures; `waiting`: those that have waited for longest, 50 at most."""
+
+    version: str
+    cursor: int
+    sessions: dict[str, int]
+    events_today: int
+    events_last_minute: int
+    waiting: list[Waiting]
+
+
 class Questions(Shape, kw_only=True):
     """All of them, in their order."""
 
@@ -821,3 +860,11 @@ def gives(shape: Any, *statuses: int, status: int = 200) -> dict[int, ResponseSp
     description = (shape.__doc__ if isinstance(shape, type) else None) or "What was asked for"
     answer = ResponseSpec(shape, description=description, generate_examples=False)
     return {status: answer} | problems(401, 503, *statuses)
+
+
+def exchanges(taken: type[msgspec.Struct], shape: Any, *statuses: int, **of_body: Any) -> dict[str, Any]:
+    """The declaration of a handler that reads a body of the shape `taken`, which may have problems of its own beside
+    those of `statuses`. `of_body`: as `takes` has it, and `status`, unless that is 200."""
+    status = of_body.pop("status", 200)
+    responses = gives(shape, *statuses, 413, 415, 422, status=status)
+    return {"operation_class": takes(taken, **of_body), "responses": responses, "status_code": status}

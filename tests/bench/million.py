@@ -20,8 +20,9 @@ from string import ascii_letters, digits
 from sessionstore.model.events import Draft, Event, text_of_time
 from sessionstore.model.folds import Document
 from sessionstore.store.appender import Appender
-from sessionstore.store.maintenance import checkpoint, index_search
+from sessionstore.store.maintenance import index_search
 from sessionstore.store.schema import open_writer
+from sessionstore.store.write_ahead_log import checkpoint
 
 EVENTS = 1_000_000
 EVENTS_PER_SESSION = 1000

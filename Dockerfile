@@ -27,9 +27,9 @@ WORKDIR /app
 COPY app.py schema.sql views.sql queries.sql dashboard.html hook_agent.py healthcheck.py ./
 COPY sessionstore ./sessionstore
 COPY dashboard ./dashboard
-COPY containers/hook_agent.mjs containers/hook_agent_control.mjs containers/hook_agent_control.py \
-    containers/hook_agent_control_graph.py containers/hook_agent_facts.py containers/hook_agent_install.py \
-    containers/hook_agent_langchain.py containers/hook_agent_patterns.py \
+COPY containers/hook_agent.mjs containers/hook_agent_control.mjs containers/hook_agent_fleet.cjs containers/hook_agent_control.py \
+    containers/hook_agent_control_graph.py containers/hook_agent_facts.py containers/hook_agent_fleet.py \
+    containers/hook_agent_install.py containers/hook_agent_langchain.py containers/hook_agent_patterns.py \
     containers/hook_agent_restore.py containers/hook_agent_run.py containers/hook_agent_ship.py \
     containers/claude_session_store.py containers/langgraph_checkpointer.py \
     ./containers/

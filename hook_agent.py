@@ -839,7 +839,7 @@ class Spool:
         self.folder = ""
         self.limit = limit
         self.segment_bytes = min(_SEGMENT_BYTES, limit // 8)
-        self._service_url = service_url
+        self.service_url = service_url
         self._chosen = folder
         self._position: Members = {}
         self._held: _Lock | None = None
@@ -848,7 +848,7 @@ class Spool:
 
     def settle(self) -> None:
         """Find the first folder that can be written to, and locked in. Raises SpoolUnusable."""
-        name = _folder_name(self._service_url)
+        name = _folder_name(self.service_url)
         for parent in (self._chosen_folder, _temporary_folder):
             try:
                 folder = f"{parent()}/{name}"
@@ -1591,6 +1591,7 @@ def hook() -> NoReturn:
     try:
         payload = _standard_input()
         if payload.strip() and tells_something_new(payload):
+            _narrow(payload)
             _keep_or_send(payload)
     finally:
         posix._exit(0)  # also with an exception under way, which is then not shown
@@ -1643,8 +1644,16 @@ def where_it_runs() -> dict[str, str]:
         return {"host": posix.uname().nodename, "cwd": _setting("PWD") or "/"}
 
 
-def _service_url() -> str:
-    return _setting("SESSION_SERVICE_URL") or _SERVICE_URL
+def _service_url(session: str | None = None, folder: str | None = None) -> str:
+    """Of several that are listed that of the session, by hook_agent_fleet.py; else the first."""
+    first, *others = (_setting("SESSION_SERVICE_URL") or _SERVICE_URL).split(",")
+    fleet = _beside_or_none("hook_agent_fleet") if others and session else None
+    return fleet.address_of(session, folder) if fleet else first.strip()
+
+
+def _narrow(payload: bytes) -> None:
+    if "," in _setting("SESSION_SERVICE_URL") and (fleet := _beside_or_none("hook_agent_fleet")):
+        fleet.narrow(payload)
 
 
 def _standard_input() -> bytes:
@@ -1769,7 +1778,7 @@ def _spawn_sender(spool: Spool, lock: int, **known: str) -> None:
     code = _AS_MODULE.format(folder=folder, name=os.path.splitext(name)[0], call="send_detached()")
     given = 3 if lock != 3 else 4  # another than the original, so that it is one that is inherited
     arguments = [sys.executable, "-I", "-S", "-c", code, str(given), spool.folder]
-    environment = {**os.environ, **known}
+    environment = {**os.environ, "SESSION_SERVICE_URL": spool.service_url, **known}
     if token_file := environment.get("SESSION_TOKEN_FILE"):
         environment["SESSION_TOKEN_FILE"] = os.path.abspath(token_file)
     files = [
@@ -1808,6 +1817,7 @@ _RENEW = "renew the store first. What is written is kept until then."
 _PROBLEM = "application/problem+json"
 _TOO_LARGE = 413
 _BAD_REQUEST = (400, _TOO_LARGE, 422)  # what is wrong is in the batch, and need not be in all of it
+_MOVED = 421  # the session is at `movedTo` now
 _TRANSIENT = (408, 425, 429)  # what the store says of a line that it may take later, as it may after any 5xx
 
 
@@ -1853,7 +1863,10 @@ class _Answer:
     def rejections(self) -> list[Rejection] | None:
         """By index, status and reason; None: not all are listed."""
         told = self.document()
-        listed = [(one["line"] - 1, one["status"], _text_of(one.get("detail"))) for one in told["rejected"]]
+        why = [
+            _text_of(one.get("movedTo") if one["status"] == _MOVED else one.get("detail")) for one in told["rejected"]
+        ]
+        listed = [(one["line"] - 1, one["status"], reason) for one, reason in zip(told["rejected"], why)]
         return listed if len(listed) == told.get("rejectedTotal", len(listed)) else None
 
 
@@ -2096,7 +2109,9 @@ class Sender:
                 refused.append((record, None, f"{type(error).__name__}: {error}"))
         for index, status, reason in self._post([line for _, line in sent]) if sent else ():
             record, line = sent[index]
-            refused.append((_shorter(line) or record, status, reason))
+            fleet = _beside_or_none("hook_agent_fleet") if status == _MOVED else None
+            if not (fleet and fleet.hand_on(self.spool, record, reason)):
+                refused.append((_shorter(line) or record, status, reason))
         for letter in refused:
             self.spool.bury(*letter)
         if narrator.heard and (shipper := self.shipper(is_wanted=True)):
@@ -2476,9 +2491,9 @@ class SyncSessionHookAgent:
         """Session, store and user; from the first call on they stay what they are."""
         if self._who is None:
             session, url, user = self._given
-            session = session or _setting("SESSION_ID") or f"session-{_event_id()}"
-            user = user or _setting("SESSION_USER_ID")
-            self._who = (_as_id(session, "session"), url or _service_url(), _as_user(user))
+            name = _as_id(session or _setting("SESSION_ID") or f"session-{_event_id()}", "session")
+            url = url or _service_url(name, self._spool_dir)
+            self._who = (name, url, _as_user(user or _setting("SESSION_USER_ID")))
         return self._who
 
     @property
@@ -2495,6 +2510,8 @@ class SyncSessionHookAgent:
 
     @property
     def _outlet(self) -> _Outlet:
+        if (fleet := sys.modules.get("hook_agent_fleet")) and fleet.is_to_choose_again(self.service_url):
+            self._given, self._who = (self.session_id, self._given[1], self._given[2]), None
         return _outlet_for(self.service_url, self._spool_dir, self._token)
 
     # Events
@@ -2964,8 +2981,11 @@ def main(arguments: list[str] | None = None) -> int:
     """0; 1 if it was not as it should be; 2 if used wrongly."""
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments and arguments[0] in COMMANDS:
+        command, several = COMMANDS[arguments[0]], "," in _setting("SESSION_SERVICE_URL")
         try:
-            return COMMANDS[arguments[0]](arguments[1:])
+            if several and command in (_test, _flush, _status):
+                return int(_beside("hook_agent_fleet", "a list of stores").each(command, arguments[1:]))
+            return command(arguments[1:])
         except ImportError as error:
             print(f"hook_agent.py: {error}", file=sys.stderr)
             return 1

@@ -91,6 +91,8 @@ class Wire:
     def __init__(self, url: str | None, token: str | None) -> None:
         self.idle: list[http.client.HTTPConnection] = []
         self.url = urllib.parse.urlsplit(url or os.environ.get("SESSION_SERVICE_URL") or "http://localhost:9000")
+        if "," in self.url.geturl():
+            raise ValueError("SESSION_SERVICE_URL lists several stores, and this takes one: name it with url=")
         if self.url.scheme not in ("http", "https") or not self.url.hostname:
             raise ValueError(f"{url!r} is not an http or https URL")
         self.own_token = token

@@ -20,6 +20,7 @@
 import { spawn } from 'node:child_process';
 import { createHash, randomBytes } from 'node:crypto';
 import * as fs from 'node:fs';
+import { createRequire } from 'node:module';
 import { homedir, hostname, tmpdir } from 'node:os';
 import { basename, dirname, join, resolve } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
@@ -52,13 +53,7 @@ const ADOPT_MS = 5_000;
 /** Why something failed, whatever was thrown. */
 const reasonOf = (error) => orNull(() => String(error?.message ?? error)) ?? 'unknown';
 
-function orNull(work) {
-  try {
-    return work();
-  } catch {
-    return null;
-  }
-}
+const orNull = (work) => { try { return work(); } catch { return null; } };
 
 /** Any value as JSON has it; what cannot even be looked at is told by why, alone if it is a member of `value`. */
 function plain(value, isWhole = true) {
@@ -534,10 +529,16 @@ class Channel {
       most = verdict.is === 'taken' ? Math.min(most * 2, BATCH_LINES) : Math.max(1, batch.lines.length >> 1);
       if (verdict.is !== 'taken' && batch.lines.length > 1) continue;
       const refused = verdict.rejected ?? [{ ...verdict, line: 1 }];
-      for (const { line, status, detail } of refused) bury(this.spool, status, detail, batch.lines[line - 1]);
+      for (const one of refused) this.#refuse(one, batch.lines[one.line - 1]);
       batch.queue.advance(batch.segment, batch.end);
     }
     this.#running = null; // at once: whatever is appended from here on needs another run
+  }
+
+  /** What is of a session that has moved goes to the store that has it, where that is listed; all else is kept. */
+  #refuse({ status, detail, movedTo }, bytes) {
+    const isHandedOn = status === 421 && orNull(() => fleet().handOn(this, movedTo, bytes, channelTo));
+    if (!isHandedOn) bury(this.spool, status, detail, bytes);
   }
 
   #next(most) {
@@ -617,9 +618,10 @@ class Channel {
 }
 
 const channels = new Map();
+const fleet = () => createRequire(import.meta.url)('./hook_agent_fleet.cjs');
 
-/** The one way from this process to a store. What a program does not give is as the environment says. */
-function channelTo({ serviceUrl, token, tokenFile, spoolDir, owner } = {}) {
+/** The one way from this process to a store, of several the session's. What is not given the environment says. */
+function channelTo({ serviceUrl, token, tokenFile, spoolDir, owner, sessionId } = {}) {
   const { SESSION_SERVICE_URL, SESSION_TOKEN, SESSION_TOKEN_FILE, SESSION_SPOOL_DIR } = process.env;
   const settings = {
     url: textOf(serviceUrl) || SESSION_SERVICE_URL || 'http://localhost:9000',
@@ -628,7 +630,8 @@ function channelTo({ serviceUrl, token, tokenFile, spoolDir, owner } = {}) {
     wantedSpool: textOf(spoolDir) || SESSION_SPOOL_DIR || null,
     owner,
   };
-  const key = JSON.stringify(settings);
+  const own = settings.url.includes(',') && orNull(() => fleet().storeOf(sessionId, settings, openSpool, channelTo));
+  const key = JSON.stringify(Object.assign(settings, own || { url: settings.url.split(',')[0].trim() }));
   if (!channels.has(key)) channels.set(key, new Channel(settings));
   return channels.get(key);
 }
@@ -641,11 +644,6 @@ function bodyOf(given, name) {
   return isObject(body) ? body : { [name]: body };
 }
 
-const CALLS = [
-  'enter', 'logAction', 'logResponse', 'updateState', 'addGoal', 'updateGoal', 'spawnAgent', 'completeAgent',
-  'finalizeSession', 'testConnection', 'resume', 'flush', 'close',
-];
-
 /** One session, as its program sees it. `options`, each from the environment where it is not given: `sessionId`,
  * `serviceUrl`, `userId`, `token`, `tokenFile`, `parentSession`, `tags`, `spoolDir`; and `initial`, `metadata`. */
 export class SessionHookAgent {
@@ -655,7 +653,8 @@ export class SessionHookAgent {
 
   constructor(options = {}) {
     this.#options = isObject(options) ? options : { sessionId: options };
-    for (const name of CALLS) this[name] = this[name].bind(this); // so that each can be handed on alone
+    const calls = Object.entries(Object.getOwnPropertyDescriptors(SessionHookAgent.prototype)); // each handed on alone
+    for (const [name, { value }] of calls) if (value && name !== 'constructor') this[name] = value.bind(this);
   }
 
   get sessionId() { return this.#self.sessionId; }
@@ -668,8 +667,8 @@ export class SessionHookAgent {
     this.#is ??= {
       sessionId: fitId(sessionId || process.env.SESSION_ID) || `session-${Date.now()}-${randomHex()}`,
       userId: textOf(userId) || process.env.SESSION_USER_ID,
-      channel: channelTo(this.#options),
     };
+    this.#is.channel ??= channelTo({ ...this.#options, sessionId: this.#is.sessionId });
     return this.#is;
   }
 

@@ -31,6 +31,7 @@ from hook_agent import (
     _Link,
     _Lock,
     _member,
+    _narrow,
     _now,
     _process,
     _service_url,
@@ -443,6 +444,7 @@ def hook(longest: int) -> NoReturn:
     try:
         payload = _standard_input()
         if payload.strip():
+            _narrow(payload)
             reply = _reply_to(payload, min(longest, wait_seconds()))
     except BaseException:  # whatever it is, who is watched is not to suffer from it
         reply = _without_store(payload)

@@ -417,7 +417,7 @@ def _variables(options: argparse.Namespace) -> dict[str, str]:
     file = os.path.abspath(options.token_file) if options.token_file else None
     if file and not os.path.isfile(file):
         raise _Refused(f"there is no token file {file}")
-    if options.url and not re.match("https?://[^/]", options.url):
+    if options.url and not all(re.match("https?://[^/]", url.strip()) for url in options.url.split(",")):
         raise _Refused(f"{options.url} is no address of a store, such as http://store:9000")
     said = {"SESSION_SERVICE_URL": options.url, "SESSION_USER_ID": options.user, "SESSION_TOKEN_FILE": file}
     variables = {name: value for name, value in said.items() if value}
@@ -425,11 +425,17 @@ def _variables(options: argparse.Namespace) -> dict[str, str]:
     return variables
 
 
+def _listed() -> str:
+    """The address of the store, or of several."""
+    return hook_agent._setting("SESSION_SERVICE_URL") or _service_url()
+
+
 def _checked_wait() -> int:
     """How long somebody is waited for. Raises _Refused where answers would come from anybody, and ImportError."""
     further = hook_agent._beside("hook_agent_control", "install --control")
-    if trouble := further.insecure(_service_url()):
-        raise _Refused(trouble)
+    for url in _listed().split(","):
+        if trouble := further.insecure(url.strip()):
+            raise _Refused(trouble)
     return int(further.wait_seconds())
 
 
@@ -444,7 +450,7 @@ def _tell_install(path: str, changed: bool) -> None:
         print(f"This file could not be compiled beforehand, which makes each hook a little slower: {trouble}")
     print(
         "From its next start on, what Claude Code does goes to the store that its environment names:\n"
-        f"SESSION_SERVICE_URL (here {_service_url()}), SESSION_TOKEN or SESSION_TOKEN_FILE, SESSION_USER_ID.\n"
+        f"SESSION_SERVICE_URL (here {_listed()}), SESSION_TOKEN or SESSION_TOKEN_FILE, SESSION_USER_ID.\n"
         "Say `test` in place of `install` to learn whether that store can be reached from here."
     )
 

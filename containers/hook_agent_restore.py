@@ -227,7 +227,7 @@ def restored(session_id: str, config_folder: str | None = None) -> str:
     """Write back what the store keeps of a session's conversation: Claude Code's id of it. Raises CannotRestore."""
     if not _is_id(session_id):
         raise CannotRestore(f"{session_id!r} is no session's id: --session or SESSION_ID says it")
-    link = _Link(_service_url())
+    link = _Link(_service_url(session_id))
     try:
         found = conversation_of(link, session_id)
         base = _base(found, _config_folder(config_folder))

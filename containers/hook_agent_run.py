@@ -187,7 +187,8 @@ def run(arguments: list[str]) -> int:
     parser.add_argument("--restore", action="store_true", help="write the session's conversation back before")
     parser.add_argument("command", nargs="+", metavar="-- COMMAND …")
     options = parser.parse_args(arguments)
-    if options.control and (trouble := _control().insecure(hook_agent._service_url())):
+    listed = (os.environ.get("SESSION_SERVICE_URL") or hook_agent._service_url()).split(",")
+    if options.control and (trouble := next(filter(None, map(_control().insecure, listed)), "")):
         print(f"hook_agent.py run: {trouble}", file=sys.stderr)
         return 2
     if options.restore:

@@ -221,38 +221,9 @@ def restore_tree(options: SimpleNamespace, into: Path) -> int:
 
 
 def restore_lake(options: SimpleNamespace, into: Path) -> int:
-    (url,) = options.sources
-    try:
-        from lake import back
-    except ImportError as error:
-        raise NoStore(f"{error.name} is not installed: pip install 'session-store[lake]'") from None
-    shard = options.shard or read_settings().shard
     with progress("events") as step:
-        try:
-            restored, source = back.restore(
-                url,
-                into,
-                shard,
-                is_forced=options.force,
-                is_newer=options.newer,
-                is_open=options.open,
-                step=step,
-            )
-        except back.NotInLake as error:
-            raise NoStore(str(error)) from None
-    for odd in restored.odd:
-        print(for_people(odd))
-    print(
-        f"{restored.events} events are in {into / 'sessions.db'}: {source.shard}, which was sealed up to cursor"
-        f" {source.sealed}"
-    )
-    if options.open:
-        print(
-            "They are of the sessions that had not ended: start the server. The rest is still in the lake: "
-            f"`python -m export restore {url} --into ANOTHER` brings all back while it runs; then stop it, let the last"
-            f" be sealed, `python -m export restore {url} --newer --into ANOTHER`, and start it with that folder"
-        )
-    return FOUND if restored.odd else DONE
+        code: int = from_lake("bring_back")(options, into, step)
+    return code
 
 
 def back_up_now(options: SimpleNamespace) -> int:
@@ -445,11 +416,18 @@ def try_out(options: SimpleNamespace) -> int:
 
     Says what was lost, and how long it took from the beginning of the restore until the server was ready. With
     --no-tree it shows what a backup alone brings back. Nothing is touched but a temporary folder; how it went is noted
-    beside the database, if there is one, for the metrics of its server.
+    beside the database, if there is one, for the metrics of its server. With --lake its whole folder is lost, and comes
+    back from a lake of its own below that URL, of which nothing is left afterwards.
     """
     with tempfile.TemporaryDirectory(prefix="drill-") as folder:
-        result = drill.drill(Path(folder), options.events, say, has_tree=not options.no_tree)
+        if options.lake:
+            with from_lake("place_for_a_drill")(options.lake) as lake:
+                result = drill.drill_lake(Path(folder), lake, options.events, say)
+        else:
+            result = drill.drill(Path(folder), options.events, say, has_tree=not options.no_tree)
     back = f"{result.from_backup:,} events came back from the backup, {result.from_tree:,} from the file tree"
+    if options.lake:
+        back = f"{result.from_lake:,} events came back from the lake"
     print(f"{back}; the server was ready {result.seconds:.1f} s after the restore began")
     print(f"Lost, of {result.acknowledged:,} acknowledged events: {len(result.lost):,}")
     if options.no_tree or not result.lost:  # without a tree, what came after the backup is lost as it has to be
@@ -538,20 +516,23 @@ class WithLake(click.Group):
         return [*super().list_commands(ctx), *OF_LAKE]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        return from_lake(cmd_name) if cmd_name in OF_LAKE else super().get_command(ctx, cmd_name)
+        if cmd_name not in OF_LAKE:
+            return super().get_command(ctx, cmd_name)
+        command: click.Command = from_lake(cmd_name)
+        return command
 
 
 OF_LAKE = ("lake",)
 
 
-def from_lake(name: str) -> click.Command:
+def from_lake(name: str) -> Any:
+    """Something of lake/commands.py."""
     try:
         from lake import commands
     except ImportError as error:
         say(f"export: {error.name} is not installed: pip install 'session-store[lake]'")
         sys.exit(FOUND)
-    command: click.Command = getattr(commands, name)
-    return command
+    return getattr(commands, name)
 
 
 @click.group(
@@ -648,6 +629,7 @@ add_command(
     try_out,
     option("--events", "how many", type=click.IntRange(min=1), default=4000, show_default=True, metavar="N"),
     switch("--no-tree", "without a file tree: what a backup alone brings back"),
+    option("--lake", "what a lake brings back, tried out below this URL", type=str, metavar="URL"),
 )
 add_command(
     "ask",

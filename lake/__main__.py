@@ -151,7 +151,7 @@ class Child:
 
 def sentence(error: Exception) -> str:
     """deltalake says things in several lines, in colours, with an arrow before each."""
-    return re.sub(r"(\x1b\[\d+m|\s|↳)+", " ", f"{type(error).__name__}: {error}")[:1000]
+    return re.sub(r"(\x1b\[\d+m|\s|↳)+", " ", f"{type(error).__name__}: {error}").strip()[:1000]
 
 
 def say(**members: Any) -> None:

@@ -78,6 +78,8 @@ def told_of(url: str) -> Iterator[None]:
     """What a store says, as BucketRefused or BucketAway, with what can be done."""
     try:
         yield
+    except (BucketRefused, BucketAway):
+        raise
     except (PermissionDeniedError, UnauthenticatedError, PermissionError) as error:
         raise BucketRefused(
             f"{url} does not let this store in: {first_line(error)}. It needs the rights to get, put, list and delete; "

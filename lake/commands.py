@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import re
+import secrets
 import sqlite3
 import sys
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import click
 from deltalake.exceptions import DeltaError
 
-from export.layout import open_reader
-from lake import checking, keeping
+from export.layout import Step, open_reader
+from lake import bucket, checking, keeping
+from lake.back import NotInLake, restore
 from lake.bucket import BucketAway, BucketRefused
 from lake.columns import EVENTS
 from lake.forgetting import erase as erase_sessions
@@ -203,3 +206,53 @@ COMMANDS: tuple[tuple[Callable[..., None], list[click.Parameter]], ...] = (
 )
 for command, parameters in COMMANDS:
     lake.add_command(click.Command(command.__name__, callback=command, params=parameters, help=command.__doc__))
+
+
+def bring_back(options: SimpleNamespace, into: Path, step: Step) -> int:
+    """`python -m export restore s3://…`; 1 where something was odd."""
+    (url,) = options.sources
+    try:
+        restored, origin = restore(
+            url,
+            into,
+            options.shard or read_settings().shard,
+            is_forced=options.force,
+            is_newer=options.newer,
+            is_open=options.open,
+            step=step,
+        )
+    except (NotInLake, DeltaError) as error:
+        raise Failed(str(error)) from None
+    for odd in restored.odd:
+        print(for_people(odd))
+    print(
+        f"{restored.events} events are in {into / 'sessions.db'}: {origin.shard}, which was sealed up to cursor"
+        f" {origin.sealed}"
+    )
+    if options.open:
+        print(THE_REST.format(url=url))
+    return 1 if restored.odd else 0
+
+
+THE_REST = (
+    "They are of the sessions that had not ended: start the server. The rest is still in the lake: "
+    "`python -m export restore {url} --into ANOTHER` brings all back while it runs; then stop it, which seals what is "
+    "left, `python -m export restore {url} --newer --into ANOTHER`, and start it with that folder"
+)
+
+
+@contextmanager
+def place_for_a_drill(url: str) -> Iterator[str]:
+    """An empty place below a URL, of which nothing is left."""
+    name = f"drill-{secrets.token_hex(6)}"
+    try:
+        with bucket.told_of(url):
+            whole = bucket.open_bucket(url)
+            bucket.remove(whole, name)  # nothing: whether it can be reached
+        try:
+            yield f"{url}/{name}"
+        finally:
+            with bucket.told_of(url):
+                bucket.remove(whole, name)
+    except (bucket.BucketRefused, bucket.BucketAway) as error:
+        raise Failed(str(error)) from None

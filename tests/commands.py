@@ -23,14 +23,16 @@ def token(folder: Path, *arguments: str, **environment: str) -> subprocess.Compl
     return run(folder, ["app.py", "token", *arguments], environment)
 
 
-def run(folder: Path, arguments: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+def run(
+    folder: Path, arguments: list[str], environment: dict[str, str], cwd: Path = REPOSITORY
+) -> subprocess.CompletedProcess[str]:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("SESSIONS_", "PORT"))}
     command, env = [sys.executable, *arguments], {**inherited, "SESSIONS_DIR": str(folder), **environment}
     if (server := appliance.fork_server) and server.takes(command, env, REPOSITORY):
-        return run_by(server, command, env)
+        return run_by(server, command, env, cwd)
     return subprocess.run(
         command,
-        cwd=REPOSITORY,
+        cwd=cwd,
         env=env,
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -40,9 +42,9 @@ def run(folder: Path, arguments: list[str], environment: dict[str, str]) -> subp
     )
 
 
-def run_by(server: ForkServer, command: list[str], env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+def run_by(server: ForkServer, command: list[str], env: dict[str, str], cwd: Path) -> subprocess.CompletedProcess[str]:
     with TemporaryFile("w+") as out, TemporaryFile("w+") as errors:
-        code = server.start(command[1:], env, out.fileno(), errors.fileno()).wait(60)
+        code = server.start(command[1:], env, out.fileno(), errors.fileno(), cwd).wait(60)
         for file in (out, errors):
             file.seek(0)
         return subprocess.CompletedProcess(command, code, out.read(), errors.read())

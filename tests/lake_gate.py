@@ -33,6 +33,8 @@ class Gate(ThreadingHTTPServer):
         self.upstream = urlsplit(upstream).netloc
         self.fault: Fault = ""
         self.only = COMMIT
+        self.spared = 0
+        """How many commits come through before it strikes."""
         self.victim: subprocess.Popen[bytes] | None = None
         self.struck: list[str] = []
         """What faults have come to pass."""
@@ -49,6 +51,9 @@ class Gate(ThreadingHTTPServer):
         if self.fault == "refuse":
             return "refuse"
         if not (self.fault and method == "PUT" and self.only.search(path)):
+            return ""
+        if self.spared:
+            self.spared -= 1
             return ""
         fault, self.fault = self.fault, ""
         self.struck.append(fault)

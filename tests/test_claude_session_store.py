@@ -230,3 +230,9 @@ def test_a_conversation_goes_on_under_another_home(appliance: Appliance, tmp_pat
     messages = json.dumps([message.message for message in asyncio.run(converse())])
     told = ("[one] Begin", "The first answer", "[two] Go on", "The second answer")
     assert sorted(messages.index(text) for text in told) == [messages.index(text) for text in told]
+
+
+def test_it_takes_one_store_where_several_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SESSION_SERVICE_URL", "http://berlin:9000,http://munich:9000")
+    with pytest.raises(ValueError, match="takes one"):
+        Wire(None, None)

@@ -890,7 +890,7 @@ def test_a_script_that_did_run_would_be_noticed(browser: Browser, appliance: App
 
 
 def test_a_page_finds_nothing_of_the_one_before_it(page: Page, appliance: Appliance) -> None:
-    def kept(page: Page) -> list[Any]:
+    def kept(page: Page) -> Any:
         return page.evaluate("caches.keys().then((keys) => [localStorage.length, document.cookie, keys.length])")
 
     opened(page, appliance)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.commands import export, is_done
+from tests.repeats import LONG
 
 
 def numbers(text: str) -> list[int]:
@@ -29,6 +30,19 @@ def test_without_the_tree_what_came_after_the_backup_is_lost_and_said_to_be(tmp_
     assert ended.returncode == 1, ended
     assert ended.stdout.splitlines()[1] == "Lost, of 1,500 acknowledged events: 750"
     assert "accepted as lost" in ended.stderr
+
+
+@LONG
+def test_a_lake_brings_back_what_a_lost_folder_had_and_nothing_is_left_of_it(tmp_path: Path) -> None:
+    lake = tmp_path / "lake"
+    ended = export(tmp_path, "drill", "--events", "600", "--lake", lake.as_uri())
+    assert ended.returncode == 0, ended
+    came_back, lost = ended.stdout.splitlines()
+    assert numbers(came_back)[0] == 600 + 20  # and the sessions' beginnings
+    assert "came back from the lake; the server was ready" in came_back
+    assert lost == "Lost, of 600 acknowledged events: 0"
+    assert "The server is killed, and its folder is gone" in ended.stderr
+    assert list(lake.iterdir()) == []
 
 
 @pytest.mark.parametrize("events", ["0", "-1", "many"])

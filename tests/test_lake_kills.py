@@ -52,7 +52,7 @@ class Sealed(NamedTuple):
         """Until a sealer has found that nothing is left."""
         self.gate.fault = ""
         for _ in range(10):
-            if self.start().wait(SECONDS) == 0:
+            if self.start().wait(5 * SECONDS) == 0:
                 return
         raise AssertionError("it does not come to an end")
 
@@ -73,7 +73,7 @@ def shards(storage: Storage, place: Place, folder: Path, names: tuple[str, ...] 
 
 def strike(shard: Sealed, fault: Fault, dice: random.Random) -> int | None:
     """One sealer, to its end: how it ended."""
-    shard.gate.fault = fault
+    shard.gate.fault, shard.gate.spared = fault, dice.randint(0, 5)
     sealer = shard.start()
     if not fault:
         time.sleep(dice.uniform(0.3, 1.2))  # no condition is waited for: the moment is to be any
@@ -100,20 +100,20 @@ def test_two_shards_whose_sealers_are_killed_have_each_event_once(
 
         def seal_and_die(shard: Sealed, faults: list[Fault]) -> None:
             for fault in faults:
-                shard.add(dice.randint(5, 50))
+                shard.add(dice.randint(20, 60))
                 ended = strike(shard, fault, dice)
                 assert ended in (0, -9, 1), fault
             shard.finish()
 
         planned = [FAULTS[number % len(FAULTS)] for number in range(kills)]
+        dice.shuffle(planned)
         threads = [threading.Thread(target=seal_and_die, args=(shard, planned[at::2])) for at, shard in enumerate(both)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
         check_each_event_once(bucket, both)
-        struck = [fault for shard in both for fault in shard.gate.struck]
-        assert len(struck) >= sum(1 for fault in planned if fault) * 0.9
+        assert sum(len(shard.gate.struck) for shard in both) >= kills // 4
 
 
 def test_without_the_mark_in_the_commit_events_would_be_there_twice(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -16,6 +18,7 @@ from hypothesis import given, settings
 
 from lake import back
 from lake.back import NotInLake, restore
+from lake.forgetting import forget
 from lake.sealer import seal
 from sessionstore.store.high_water_mark import Newest, read_newest, write_newest
 from sessionstore.store.shard import keep_shard
@@ -23,7 +26,7 @@ from tests.appliance import REPOSITORY
 from tests.databases import Database, drafted
 from tests.lakes import Place
 from tests.repeats import repeated
-from tests.trees import apply, histories, purge_all, temporary_folder
+from tests.trees import apply, differences, histories, purge_all, temporary_folder, write_tree
 
 TABLES = (
     *("events", "sessions", "documents", "goals", "agents", "asks", "retold_asks", "ended_asks", "orders"),
@@ -89,6 +92,8 @@ def test_a_database_from_the_lake_is_the_one_that_was_lost(place: Place, lost: D
     purge_all(lost)
     restored, _ = restore(place.url, tmp_path / "back")
     assert restored.odd == []
+    write_tree(tmp_path / "back" / "sessions.db", tmp_path / "back")
+    assert differences(tmp_path / "back" / "sessions.db", tmp_path / "back") == []
     again, before = contents_of(tmp_path / "back" / "sessions.db"), contents_of(lost.path)
     assert {name for name in TABLES if again[name] != before[name]} == set()
     assert all(before[name] for name in ("goals", "agents", "counts", "users", "minutes", "lake"))
@@ -176,6 +181,27 @@ def test_what_is_no_lake_is_said(tmp_path: Path) -> None:
         restore((tmp_path / "nothing").as_uri(), tmp_path / "back")
 
 
+def test_what_a_person_had_forgotten_stays_so(lost: Database, tmp_path: Path) -> None:
+    lake = (tmp_path / "lake").as_uri()
+    seal_all(lost, lake)
+    lost.append(drafted("session_deleted", "child"))
+    seal_all(lost, lake)
+    restore(lake, tmp_path / "hidden")
+    purge_all(lost)
+    assert contents_of(tmp_path / "hidden" / "sessions.db") == contents_of(lost.path)
+    forget(lake, "berlin")
+    forget(lake, "berlin")  # now that nothing of it is there, not even what hid it
+    restored, _ = restore(lake, tmp_path / "erased")
+    assert restored.odd == []
+    with closing(sqlite3.connect(tmp_path / "erased" / "sessions.db")) as database:
+        left = "".join(database.iterdump())
+        assert (
+            database.execute("SELECT max(cursor) FROM events").fetchone()
+            == lost.rows("SELECT max(cursor) FROM events")[0]
+        )
+    assert "'child'" not in left and "'parent'" in left
+
+
 # ---------------------------------------------------------------------- what is newer
 
 
@@ -227,6 +253,43 @@ def test_sessions_that_had_not_ended_come_back_alone(lost: Database, tmp_path: P
 
 
 # ------------------------------------------------------------------------ the command
+
+
+@repeated("kills", many=20, variable="LAKE_KILLS")
+def test_a_restore_may_be_killed_anywhere(kills: int, bucket: Place, tmp_path: Path) -> None:
+    """Into an empty folder it begins anew; what adds to a database goes on where that is."""
+    lost = made(tmp_path / "lost")
+    for number in range(40):
+        with lost.transaction() as appender:
+            for step in range(500):
+                appender.append(drafted("action", f"s-{number % 7}", {"type": "prompt", "prompt": f"{number} {step}"}))
+        if number == 10:
+            (tmp_path / "old").mkdir()
+            lost.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            shutil.copy(lost.path, tmp_path / "old" / "sessions.db")
+    seal_all(lost, bucket.url)
+    for folder, how in {"back": [], "old": ["--newer"]}.items():
+        command = [sys.executable, "-m", "export", "restore", bucket.url, "--into", str(tmp_path / folder), *how]
+        seconds, ends = 0.0, list[int]()
+        for kill in range(kills):
+            with subprocess.Popen(
+                command, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            ) as running:
+                try:
+                    begun = time.monotonic()
+                    ends.append(running.wait(seconds * kill / kills if seconds else None))
+                    seconds = seconds or time.monotonic() - begun
+                except subprocess.TimeoutExpired:
+                    running.kill()
+                    ends.append(running.wait())
+            if folder == "back":
+                for path in (tmp_path / folder).glob("sessions.db"):
+                    path.unlink()
+        done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert -signal.SIGKILL in ends
+        assert contents_of(tmp_path / folder / "sessions.db") == contents_of(lost.path)
+    lost.close()
 
 
 def test_a_restore_that_was_killed_is_done_again_from_the_beginning(lost: Database, tmp_path: Path) -> None:

@@ -299,3 +299,9 @@ def test_both_files_speak_to_the_store_in_the_same_way() -> None:
     ]
     wires = [text[text.index("ANSWER_SECONDS") : text.index("def quoted")] for text in texts]
     assert wires[0] == wires[1] and len(wires[0]) > 2000
+
+
+def test_it_takes_one_store_where_several_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SESSION_SERVICE_URL", "http://berlin:9000,http://munich:9000")
+    with pytest.raises(ValueError, match="takes one"):
+        SessionStoreSaver()

@@ -25,11 +25,10 @@ import websockets
 from websockets.asyncio.client import ClientConnection
 
 from tests.appliance import REPOSITORY, Appliance
+from tests.commands import run
 from tests.peers import descriptors_of, dial, response_from
 from tests.repeats import LONG, repeated
 from tests.wire import NDJSON, HttpClient, connect, http_request
-
-pytestmark = pytest.mark.usefixtures("cold")
 
 """At once, on one folder."""
 ENDS = int(os.environ.get("ENDS", 10))
@@ -77,16 +76,7 @@ def has_no_traceback(output: str) -> bool:
 
 def start_and_end(folder: Path | str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run an appliance that cannot start, to its end."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("SESSIONS_")}
-    return subprocess.run(
-        [sys.executable, "app.py"],
-        cwd=REPOSITORY,
-        env={**inherited, "SESSIONS_DIR": str(folder), "PORT": "0", **environment},
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
+    return run(Path(folder), ["app.py"], {"PORT": "0", **environment})
 
 
 def is_refused_plainly(ended: subprocess.CompletedProcess[str], *words: str) -> bool:
@@ -112,6 +102,7 @@ def test_the_greeting_names_the_dashboard_the_api_and_the_data(folder: Path) -> 
 
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs /proc")
+@pytest.mark.usefixtures("cold")
 def test_what_prices_need_is_not_read_before_something_is_priced(folder: Path) -> None:
     """Pydantic takes 9 MB; Litestar would read it at each start, because it is there."""
     used = {"model": "claude-sonnet-4-5", "provider": "anthropic", "inputTokens": 1000}
@@ -274,6 +265,7 @@ def action_ids(folder: Path) -> set[str]:
         return {event_id for (event_id,) in database.execute("SELECT event_id FROM events WHERE type = 'action'")}
 
 
+@pytest.mark.usefixtures("cold")
 @pytest.mark.parametrize("turn", [0, 1, *(pytest.param(turn, marks=LONG) for turn in range(2, ENDS))])
 def test_an_end_under_load_is_orderly_and_loses_nothing(folder: Path, turn: int) -> None:
     async def test() -> float:
@@ -299,6 +291,7 @@ def test_an_end_under_load_is_orderly_and_loses_nothing(folder: Path, turn: int)
         assert has_no_traceback(appliance.output), appliance.output[-4000:]
 
 
+@pytest.mark.usefixtures("cold")
 def test_an_orderly_end_leaves_nothing_beside_the_database(folder: Path) -> None:
     with Appliance(folder) as appliance:
         assert post(appliance, "/api/actions/s", {"type": "x"}).status_code == 200
@@ -316,6 +309,7 @@ def is_reached(appliance: Appliance) -> bool:
         return False
 
 
+@pytest.mark.usefixtures("cold")
 def test_what_was_taken_is_finished_and_answered_while_nothing_new_is_let_in(folder: Path) -> None:
     """Somebody else's lock on the database holds the write, and with it the end."""
 

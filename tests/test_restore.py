@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,8 @@ from hypothesis import given, settings
 
 from sessionstore.admin.restore import NotEmpty, Restored, restore
 from sessionstore.store.owner import CannotStart
-from tests.appliance import REPOSITORY, Appliance
+from tests.appliance import Appliance
+from tests.commands import export
 from tests.databases import Database, drafted
 from tests.peers import eventually
 from tests.repeats import repeated
@@ -364,9 +365,7 @@ def test_what_the_earlier_service_left_is_not_written_over(tmp_path: Path) -> No
 
 
 def command(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "export", *map(str, arguments)], cwd=REPOSITORY, capture_output=True, text=True
-    )
+    return export(Path(os.devnull), *arguments)
 
 
 def test_the_command_says_what_it_did_and_whether_all_was_well(source: Database, tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import time
 from ipaddress import ip_network
 from pathlib import Path
@@ -13,7 +12,8 @@ import pytest
 
 from sessionstore import settings
 from sessionstore.settings import BadSetting, Settings, read_settings
-from tests.appliance import REPOSITORY, Appliance
+from tests.appliance import Appliance
+from tests.commands import run
 
 DEFAULTS: dict[str, tuple[str, object]] = {
     "PORT": ("port", 9000),
@@ -288,17 +288,8 @@ def test_an_address_is_loopback_only_if_no_other_machine_reaches_it(host: str, i
 
 def start(env: dict[str, str], folder: Path) -> tuple[subprocess.CompletedProcess[str], float]:
     """Start the appliance where it is expected to end by itself: what it said, and after how many seconds."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("SESSIONS_")}
     begun = time.monotonic()
-    ended = subprocess.run(
-        [sys.executable, "app.py"],
-        cwd=REPOSITORY,
-        env={**inherited, "SESSIONS_DIR": str(folder), "PORT": "0", **env},
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
+    ended = run(folder, ["app.py"], {"PORT": "0", **env})
     return ended, time.monotonic() - begun
 
 

@@ -77,11 +77,15 @@ class ForkServer:
     def takes(self, command: Sequence[str], env: Mapping[str, str], root: Path) -> bool:
         """Whether it can run this, so that nobody can tell."""
         names = {name for name in env.keys() | self.environment if env.get(name) != self.environment.get(name)}
+        if env.get("PYTHONPATH") == str(ROOT):  # which it has
+            names.discard("PYTHONPATH")
         return root == ROOT and command[0] == sys.executable and all(name.startswith(PER_PROGRAM) for name in names)
 
-    def start(self, arguments: Sequence[str], env: Mapping[str, str], out: int, errors: int) -> Forked:
-        """Run `python ARGUMENTS`; its output goes to these descriptors."""
-        asked = {"arguments": list(arguments), "env": dict(env), "umask": umask()}
+    def start(
+        self, arguments: Sequence[str], env: Mapping[str, str], out: int, errors: int, cwd: Path = ROOT
+    ) -> Forked:
+        """Run `python ARGUMENTS` in the folder `cwd`; its output goes to these descriptors."""
+        asked = {"arguments": list(arguments), "env": dict(env), "umask": umask(), "cwd": str(cwd)}
         with self.lock, open(os.devnull, "rb") as nothing:
             self.forks.append(fork := Forked(len(self.forks)))
             socket.send_fds(self.socket, [json.dumps(asked).encode()], [nothing.fileno(), out, errors])
@@ -169,8 +173,9 @@ def warm_up() -> None:
     gc.freeze()
 
 
-def run(arguments: Sequence[str], env: Mapping[str, str], umask: int) -> None:
+def run(arguments: Sequence[str], env: Mapping[str, str], umask: int, cwd: str) -> None:
     os.umask(umask)
+    os.chdir(cwd)
     os.environ.clear()
     os.environ.update(env)
     if arguments[0] == "-m":

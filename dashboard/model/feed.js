@@ -20,8 +20,8 @@ const KINDS = { __proto__: null, talk: ["prompt", "answer", "says"], tool: ["too
 const levelOf = ({ kind, state, type, minor }) => state === "error" || ["wait", "error"].includes(kind) ? 0 : minor || BOOKS.includes(type) ? 2 : 1;
 function linesOf(feed, names) {
   const sessions = new Map();
-  for (const event of feed) sessions.set(event.sessionId, [event, ...(sessions.get(event.sessionId) ?? [])]);
-  return [...sessions].flatMap(([sessionId, events]) => rowsOf({ events, begins: false, ends: true }, { known: names })
+  for (const event of feed) if (!sessions.get(event.sessionId)?.push(event)) sessions.set(event.sessionId, [event]);
+  return [...sessions].flatMap(([sessionId, events]) => rowsOf({ events: events.reverse(), begins: false, ends: true }, { known: names })
     .map((row) => ({ ...row, sessionId, level: levelOf(row) }))).sort((a, b) => b.key - a.key);
 }
 /** The lines that are shown; calls of one tool that a session makes within a minute, and that went well, are one. */

@@ -91,7 +91,7 @@ export function scaleOf(marks, { width, fold = true }) {
 const STEPS = [10, 50, 100, 250, 500, 1000, 2000, 5000, 10_000, 30_000, 60_000, 120_000, 300_000, 600_000, 1_800_000, 3_600_000, 7_200_000,
   21_600_000, 86_400_000];
 
-const CALLS = ["tool_call", "tool_result", "tool_error"];
+export const CALLS = ["tool_call", "tool_result", "tool_error"];
 /** What a person asks of a whole log: what went wrong, which calls never ended, what took longest, and the time by tool. */
 export function summaryOf(rows) {
   const calls = rows.filter((row) => row.took !== null && CALLS.includes(row.type));

@@ -30,7 +30,8 @@ export function ago(ms) {
 
 export const bytes = (n) => n < 1024 ? `${n} B` : n < 1 << 20 ? `${(n / 1024).toFixed(0)} KB` : n < 1 << 30 ? `${(n / (1 << 20)).toFixed(1)} MB`
   : `${(n / (1 << 30)).toFixed(1)} GB`;
-export const count = (n) => Number(n ?? 0).toLocaleString("en-US");
+const counted = new Intl.NumberFormat("en-US");
+export const count = (n) => counted.format(n ?? 0);
 /** A number in three digits or so: 950, 1.2k, 34k, 1.2M. */
 export const figure = (n) => n < 1000 ? String(Math.round(n)) : n < 999_500 ? `${n < 9950 ? (n / 1000).toFixed(1) : Math.round(n / 1000)}k` : `${(n / 1e6).toFixed(n < 9.95e6 ? 1 : 0)}M`;
 /** What something cost; what has no price is never 0. */

@@ -2,11 +2,11 @@
    Messages stand in chunks of which only those near to what is seen are made. */
 import { asked, of, query } from "../api.js";
 import { pre, prose, toolBlocks } from "../blocks.js";
-import { button, el, failure, fullDays, link, refill, slot, svg, template, timeText } from "../dom.js";
+import { button, el, failure, fullDays, iconOf, link, refill, say, timeText } from "../dom.js";
 import * as Model from "../model.js";
 import { count, few, lasting, millis, oneLine, text } from "../model.js";
 import { route, schedule, sessionHash, turn } from "../route.js";
-import { nameOfAgent } from "./who.js";
+import { Tab, nameOfAgent } from "./who.js";
 import { spanChip } from "./head.js";
 import { Minimap } from "./minimap.js";
 
@@ -26,13 +26,13 @@ class Pages {
     return isAnew ? null : changed;
   }
   take(message) {
-    const last = this.messages.at(-1), blocks = message.blocks ?? [];
+    const last = this.messages.at(-1), { blocks = [] } = message;
     if (message.role === "results") {
       const left = blocks.filter((block) => !this.calls.has(block.toolUseId));
       const changed = blocks.filter((block) => !left.includes(block)).map((result) => { const [call, owner] = this.calls.get(result.toolUseId); call.result ??= result; return owner; });
       return left.length ? [...changed, this.put({ ...message, blocks: left })] : changed;
     }
-    if (last && message.id && message.id === last.id && message.role === last.role) {
+    if (message.id && message.id === last?.id && message.role === last.role) {
       last.blocks.push(...blocks);
       last.usage = message.usage ?? last.usage;
       this.note(last);
@@ -44,19 +44,19 @@ class Pages {
   note(message) { for (const block of message.blocks) if (block.type === "call" && block.toolUseId) this.calls.set(block.toolUseId, [block, message]); }
 }
 
-export default class ConversationTab {
+export default class ConversationTab extends Tab {
+  pages = null;
+  chunks = [];
+  made = new Map();
   constructor(session, place) {
-    Object.assign(this, { session, place, pages: null, until: -1, shown: null, chunks: [], made: new Map() });
-    place.replaceChildren(template("t-conversation"));
-    this.scroller = this.on("scroller");
-    this.list = this.on("list");
+    super(session, place, "conversation");
+    const scroller = this.scroller = this.on("scroller"), list = this.list = this.on("list");
     this.on("show").onchange = (event) => turn({ show: event.target.value });
     this.map = new Minimap(session, this.on("map"), (time) => this.toTime(time));
-    this.sight = new IntersectionObserver((seen) => { for (const { isIntersecting, target } of seen) if (isIntersecting) this.fillChunk(target); },
-      { root: this.scroller, rootMargin: "900px 0px" });
-    this.scroller.addEventListener("scroll", () => { this.seeing ??= setTimeout(() => this.see(), 100); }, { passive: true });
+    this.sight = new IntersectionObserver((seen) => { for (const { isIntersecting, target } of seen) if (isIntersecting) this.fillChunk(target); }, { root: scroller, rootMargin: "900px 0px" });
+    scroller.addEventListener("scroll", () => { this.seeing ??= setTimeout(() => this.see(), 100); }, { passive: true });
     this.growth = new ResizeObserver(() => { if (this.isAtEnd) this.toEnd(); });
-    this.growth.observe(this.list);
+    this.growth.observe(list);
     this.isAtEnd = !session.isOver();
   }
   /** Where one has come to; not with each picture of a scroll, for to ask costs a layout. */
@@ -66,7 +66,6 @@ export default class ConversationTab {
     this.isAtEnd = scroller.scrollTop + scroller.clientHeight > scroller.scrollHeight - 40;
     this.map.see(this.inSight());
   }
-  on(name) { return slot(this.place, name); }
   leave() { this.sight.disconnect(); this.growth.disconnect(); this.map.leave(); this.isLeft = true; }
 
   async more() {
@@ -87,14 +86,14 @@ export default class ConversationTab {
   }
   draw() {
     const { agent = "", show = "", span = "" } = route.query, { lastCursor } = this.session.document.metadata, key = `${show} ${span}`;
-    if (this.pages?.agentId !== agent) { this.pages = new Pages(this.session.id, agent); this.until = -1; this.rebuild(); }
+    if (this.pages?.agentId !== agent) { this.pages = new Pages(this.session.id, agent); this.until = null; this.rebuild(); }
     if (this.until !== lastCursor) { this.until = lastCursor; this.more(); }
     if (this.shown !== key) { this.shown = key; this.rebuild(); }
     this.on("show").value = show;
     this.list.dataset.show = show;
     const { messages, more, from } = this.pages, shown = this.chunks.reduce((sum, chunk) => sum + chunk.messages.length, 0);
-    this.on("said").textContent = this.asking && !messages.length ? "Loading …" : `${shown === messages.length ? "" : `${count(shown)} of `}${few(messages.length, "message")}${
-      more && !this.asking ? ", and more" : ""}${from === "events" ? ", as far as hooks and events tell" : ""}`;
+    say(this.on("said"), this.asking && !messages.length ? "Loading …" : `${shown === messages.length ? "" : `${count(shown)} of `}${few(messages.length, "message")}${
+      more && !this.asking ? ", and more" : ""}${from === "events" ? ", as far as hooks and events tell" : ""}`);
     refill(this.on("agent"), `${agent} ${span}`, () => [...spanChip(), ...(agent ? [el("span", "tag", nameOfAgent(this.session, agent)), button("All", () => turn({ agent: "" }))] : [])]);
     refill(this.on("none"), `${this.error?.message} ${shown || this.asking} ${messages.length}`, () => this.error ? [failure(this.error.message, () => this.more())] : shown || this.asking ? []
       : [el("p", "empty", messages.length ? "No message is like that." : "Nothing was said yet. ", link(sessionHash(this.session.id, "log"), "The log has what was logged."))]);
@@ -102,10 +101,9 @@ export default class ConversationTab {
   }
 
   isShown(message) {
-    const { show } = route.query;
-    if (!Model.isWithin(route.query, millis(message.at))) return false;
-    return !show || (show === "talk" ? message.blocks.some((block) => block.type === "text" || block.type === "image") && !message.isMachineMade
-      : message.isError || message.blocks.some((block) => (block.result ?? block).isError));
+    const { show } = route.query, has = (isSo) => message.blocks.some(isSo);
+    return Model.isWithin(route.query, millis(message.at)) && (!show || (show === "talk" ? has(({ type }) => ["text", "image"].includes(type)) && !message.isMachineMade
+      : message.isError || has((block) => (block.result ?? block).isError)));
   }
   rebuild() {
     this.sight.disconnect();
@@ -183,19 +181,19 @@ function messageOf(session, message) {
   made.dataset.role = message.isMachineMade || message.isSummary ? "notice" : role;
   made.tabIndex = -1;
   if (message.isError) made.dataset.state = "error";
-  const when = el("time", "faint", timeText(at));
-  when.title = [at ? fullDays.format(millis(at)) : "", text(model), usage ? `${usedBy(usage)}` : ""].filter(Boolean).join("\n");
-  if (at) made.append(when);
+  if (at) made.append(Object.assign(el("time", "faint", timeText(at)), { title: [fullDays.format(millis(at)), text(model), usedBy(usage ?? {})].filter(Boolean).join("\n") }));
   return made;
 }
-const usedBy = (usage) => [["input", "inputTokens"], ["cache read", "cacheReadTokens"], ["cache write", "cacheWriteTokens"], ["output", "outputTokens"]]
-  .map(([words, name]) => usage[name] ? `${count(usage[name])} ${words}` : "").filter(Boolean).join(", ");
+const USED = { inputTokens: "input", cacheReadTokens: "cache read", cacheWriteTokens: "cache write", outputTokens: "output" };
+const usedBy = (usage) => Object.entries(USED).filter(([name]) => usage[name]).map(([name, words]) => `${count(usage[name])} ${words}`).join(", ");
 const textIn = (message) => message.blocks.map((block) => text(block.text)).filter(Boolean).join("\n");
 function contentOf(session, message) {
   const { role, compaction, isMachineMade, isSummary, blocks } = message;
-  if (role === "compaction") return [el("p", "divider", el("span", "", ["Compacted", compaction?.trigger ? ` (${Model.spoken(compaction.trigger)})` : "",
-    compaction?.preTokens ? `: ${count(compaction.preTokens)}${compaction.postTokens ? ` → ${count(compaction.postTokens)}` : ""} tokens` : ""].join("")))];
-  if (role === "conversation") return [el("p", "divider", el("span", "", "Another conversation of the session"))];
+  if (role === "compaction") {
+    const { trigger, preTokens: before, postTokens: after } = compaction ?? {};
+    return [el("p", "divider", `Compacted${trigger ? ` (${Model.spoken(trigger)})` : ""}${before ? `: ${count(before)}${after ? ` → ${count(after)}` : ""} tokens` : ""}`)];
+  }
+  if (role === "conversation") return [el("p", "divider", "Another conversation of the session")];
   if (isSummary) return [lazily(["What the model was told instead"], "thinking", () => blocks.map((block) => prose(Model.summaryText(block.text))))];
   if (isMachineMade || role === "system") {
     const { title, text: words } = Model.face({ type: "action", data: { type: "prompt", prompt: textIn(message), machineMade: true } });
@@ -205,7 +203,7 @@ function contentOf(session, message) {
 }
 function lazily(summary, className, content) {
   const box = el("details", className, el("summary", "", ...summary));
-  box.addEventListener("toggle", () => { if (box.childElementCount === 1) box.append(el("div", "inside", ...content())); });
+  box.ontoggle = () => { if (box.childElementCount === 1) box.append(el("div", "inside", ...content())); };
   return box;
 }
 const leftOut = (block) => block.leftOut ? [el("p", "faint", `… ${count(block.leftOut)} characters more are not shown`)] : [];
@@ -214,30 +212,24 @@ const BLOCKS = {
   text: (block) => el("div", "", prose(block.text), ...leftOut(block)),
   thinking: (block) => block.text ? lazily(["Thinking", el("span", "cut grow faint", Model.unmarked(block.text))], "thinking", () => [prose(block.text), ...leftOut(block)])
     : el("p", "faint", "Thinking, which was not told"),
-  image: (block) => imageOf(block),
+  image: imageOf,
   result: (block) => lazily([el("span", "dim", "Result of an earlier call")], "call", () => outputOf(block)),
-  call: (block, session, message) => callOf(block, session, message),
+  call: callOf,
 };
 function imageOf({ mediaType, data }) {
   if (!/^image\/(?:png|jpeg|gif|webp)$/.test(mediaType) || !/^[\w+/=\s]+$/.test(text(data))) return el("p", "faint", "An image, which is not here");
-  const image = el("img", "shot");
-  Object.assign(image, { src: `data:${mediaType};base64,${data}`, alt: "An image from the conversation", loading: "lazy" });
-  return image;
+  return Object.assign(el("img", "shot"), { src: `data:${mediaType};base64,${data}`, alt: "An image from the conversation", loading: "lazy" });
 }
 const outputOf = ({ blocks = [] }) => blocks.flatMap((block) => block.type === "image" ? [imageOf(block)] : [pre(block.text), ...leftOut(block)]);
 function callOf(call, session, message) {
-  const { tool, input, result, agent } = call, row = Model.face({ type: "action", sessionId: session.id, data: { type: "tool_call", tool, input } });
-  const state = !call.toolUseId ? "" : !result ? session.isOver() ? "cancelled" : "running" : result.isRejected ? "rejected" : result.isError ? "error" : "ok";
-  const output = (result?.blocks ?? []).map((block) => text(block.text)).filter(Boolean).join("\n"), images = (result?.blocks ?? []).filter((block) => block.type === "image");
-  const took = result && (result.durationMs ?? (millis(result.at) - millis(message.at)));
-  const why = ["error", "rejected"].includes(state) ? Model.errorLine({ data: { error: output } }) : "";
-  const box = lazily([svg("svg", { class: "icon", "aria-hidden": "true" }, svg("use", { href: `#i-${row.icon}` })), el("b", "title", call.toolUseId ? row.title : Model.words(tool)),
-    el("span", "mono cut dim text", oneLine(row.text)), ...(why ? [el("span", "why cut", why)] : []), ...(agent?.messages?.length ? [el("span", "tag", few(agent.messages.length, "message"))] : []),
-    ...(images.length ? [el("span", "tag", few(images.length, "image"))] : []), el("span", "took", STATE[state] ?? lasting(took))], "call", () => [
-    ...toolBlocks(tool, input, result && !result.isError ? output : undefined, result?.isError ? output : undefined), ...images.map(imageOf), ...leftOut(call),
-    ...(agent ? [nested(session, agent)] : [])]);
-  box.dataset.state = state;
-  box.dataset.kind = row.kind;
+  const { tool, input, result, agent, toolUseId } = call, row = Model.face({ type: "action", sessionId: session.id, data: { type: "tool_call", tool, input } }), given = result?.blocks ?? [];
+  const state = !toolUseId ? "" : !result ? session.isOver() ? "cancelled" : "running" : result.isRejected ? "rejected" : result.isError ? "error" : "ok";
+  const output = given.map((block) => text(block.text)).filter(Boolean).join("\n"), images = given.filter((block) => block.type === "image"), outcome = result && (result.isError ? [undefined, output] : [output]);
+  const why = ["error", "rejected"].includes(state) ? Model.errorLine({ data: { error: output } }) : "", tag = (items, one) => items?.length ? el("span", "tag", few(items.length, one)) : "";
+  const box = lazily([iconOf(row.icon), el("b", "title", toolUseId ? row.title : Model.words(tool)), el("span", "mono cut dim text", oneLine(row.text)), why && el("span", "why cut", why), tag(agent?.messages, "message"), tag(images, "image"),
+    el("span", "took", STATE[state] ?? (result ? lasting(result.durationMs ?? (millis(result.at) - millis(message.at))) : ""))], "call", () => [
+    ...toolBlocks(tool, input, ...(outcome ?? [])), ...images.map(imageOf), ...leftOut(call), agent ? nested(session, agent) : ""]);
+  Object.assign(box.dataset, { state, kind: row.kind });
   return box;
 }
 const STATE = { __proto__: null, running: "running", cancelled: "no result", rejected: "rejected" };

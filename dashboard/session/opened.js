@@ -1,15 +1,14 @@
 /* The session that is open: its document, a piece of its log, and the tab that shows one of them. */
-import { Away, asked, askedText, of, query, shared } from "../api.js";
+import { Away, asked, askedText, eventsOf, of, query, shared } from "../api.js";
 import { addNote, copy, deleteSession, editTags, finalize, note, pin, rename } from "../doing.js";
 import { at, el, failure, link, setCurrent, slot, template } from "../dom.js";
 import { state } from "../live.js";
 import * as Model from "../model.js";
 import { oneLine, said, text } from "../model.js";
 import { go, route, schedule, sessionHash, turn } from "../route.js";
-import { agentsIn } from "./who.js";
+import { Work, agentsIn, listIn } from "./who.js";
 import ConversationTab from "./conversation.js";
-import { TAB_NAMES, drawHead } from "./head.js";
-import { Work } from "./work.js";
+import { drawHead } from "./head.js";
 
 /** The tab that most people open; the others are fetched when they are. */
 const TAB_VIEWS = { __proto__: null, conversation: ConversationTab };
@@ -43,15 +42,15 @@ class Opened {
   async findWhy() {
     const { status, ended } = this.document.metadata;
     if (status !== "failed" || this.why.ended === ended) return;
-    const { items } = await asked(`${of(this.id, "/events")}?${query({ brief: "true", errors: "true", order: "desc", limit: 5 })}`);
+    const items = await eventsOf(this.id, { brief: "true", errors: "true", order: "desc", limit: 5 });
     this.why = { ended, words: items.map((event) => Model.errorLine(event) || oneLine(Model.face(event).text)).find(Boolean) ?? "" };
   }
   /** What a person asked first, which stands among the first events. */
   async findAsked() {
     if (this.asked) return;
-    const { items } = await asked(`${of(this.id, "/events")}?${query({ brief: "true", limit: 30 })}`), { initial } = this.document;
+    const items = await eventsOf(this.id, { brief: "true", limit: 30 }), input = this.document.initial?.input;
     const prompt = items.find(({ data }) => data.type === "prompt" && !Model.isMachineMade(data));
-    this.asked = prompt ? Model.first(prompt.data, ...Model.PROMPTS) : said(initial?.input === null || typeof initial?.input !== "object" ? initial?.input : "");
+    this.asked = prompt ? Model.first(prompt.data, ...Model.PROMPTS) : said(typeof input === "object" ? "" : input);
   }
   answer() {
     if (this.rows !== this.answered && !this.isChosen()) { this.answered = this.rows; this.said = this.rows.findLast((row) => row.kind === "answer" && !row.agentId)?.text ?? this.said; }
@@ -62,15 +61,13 @@ class Opened {
   /** Live events of this session. */
   take(events) {
     if (!events.length) return;
-    if (events.some((event) => event.type === "session_deleted")) { note(`The session ${this.id} was deleted.`);
-      go({ view: "home" }, { replace: true }); return; }
+    if (events.some((event) => event.type === "session_deleted")) { note(`The session ${this.id} was deleted.`); go({}, { replace: true }); return; }
     this.changed();
-    const wanted = events.filter((event) => this.filter && Model.isAskedFor(event, this.filter));
-    if (this.log.ends && this.log.events.length + wanted.length > Model.LOG && this.isReadingBack?.()) this.log = { ...this.log,
-      ends: false };
+    const wanted = events.filter((event) => this.filter && Model.isAskedFor(event, this.filter)).map(Model.brief);
+    if (this.log.ends && this.log.events.length + wanted.length > Model.LOG && this.isReadingBack?.()) this.log = { ...this.log, ends: false };
     if (!this.log.ends) this.missed += wanted.length;
-    else if (this.filter.errors) this.withCalls(wanted.map(Model.brief), 1).then((all) => { this.put(all); schedule(); }, () => {});
-    else this.put(wanted.map(Model.brief));
+    else if (this.filter.errors) this.withCalls(wanted, 1).then((all) => { this.put(all); schedule(); }, () => {});
+    else this.put(wanted);
   }
   put(events, edges) {
     this.log = Model.withEvents(this.log, events, edges);
@@ -84,13 +81,12 @@ class Opened {
     this.known = JSON.stringify([...about.names, about.over, about.idle]);
   }
   about() {
-    const { metadata, state: document } = this.document ?? { metadata: {}, state: {} }, names = new Map();
-    const listed = (list) => (Array.isArray(list) ? list : []).filter(Model.isObject);
-    for (const goal of listed(document.goals)) names.set(`${this.id} ${goal.id}`, said(goal.description));
+    const names = new Map();
+    for (const goal of listIn(this.document?.state.goals)) names.set(`${this.id} ${goal.id}`, said(goal.description));
     for (const agent of agentsIn(this)) names.set(`${this.id} ${agent.agentId}`, text(agent.type));
-    return { names, over: Boolean(metadata.ended) || metadata.status === "lost", idle: metadata.attention?.reason === "input" };
+    return { names, over: this.isOver(), idle: this.document?.metadata.attention?.reason === "input" };
   }
-  isOver() { const { ended, status } = this.document.metadata; return Boolean(ended) || status === "lost"; }
+  isOver() { const { ended, status } = this.document?.metadata ?? {}; return Boolean(ended) || status === "lost"; }
   get choice() { const { show = "", agent = "", errors = "" } = route.query; return { show, agent, errors }; }
 
   /* A page may be shorter than asked for where its events are large: only an empty one says that there are no more. */
@@ -101,8 +97,7 @@ class Opened {
     if (this.loading) return;
     this.loading = true;
     this.logError = null;
-    try { while (this.isNeeded && !this.isLeft) { this.isNeeded = false; await this.have(); }
-      } catch (error) { this.logError = error.message; this.shown = null; }
+    try { while (this.isNeeded && !this.isLeft) { this.isNeeded = false; await this.have(); } } catch (error) { this.logError = error.message; this.shown = null; }
     this.loading = false;
     if (!this.isLeft) schedule();
   }
@@ -143,18 +138,16 @@ class Opened {
     }
   }
   async events(which) {
-    const { items } = await asked(`${of(this.id, "/events")}?${query({ brief: "true", ...Model.askedFor(this.filter), ...which })}`);
+    const items = await eventsOf(this.id, { brief: "true", ...Model.askedFor(this.filter), ...which });
     return this.filter.errors ? this.withCalls(items, which.order === "desc" ? -1 : 1) : items;
   }
   /** The failures with the calls that failed, which no list of failures has: looked for before each, not far back. */
   async withCalls(events, order) {
-    const sought = (event) => event.data.toolUseId && event.data.type === "tool_error" && event.data.input === undefined;
-    const found = new Map();
-    for (const event of events.filter(sought).sort((a, b) => b.cursor - a.cursor).slice(0, CALLS_SOUGHT)) {
-      if (this.log.events.some((call) => isCallOf(call, event)) || [...found.values()].some((call) => isCallOf(call, event))) continue;
-      const { items } = await asked(`${of(this.id, "/events")}?${query({ brief: "true", kind: "tool_call", order: "desc",
-        before: event.cursor, limit: 200 })}`);
-      for (const wanted of events.filter(sought)) {
+    const sought = events.filter(({ data }) => data.toolUseId && data.type === "tool_error" && data.input === undefined), found = new Map();
+    for (const event of [...sought].sort((a, b) => b.cursor - a.cursor).slice(0, CALLS_SOUGHT)) {
+      if ([...this.log.events, ...found.values()].some((call) => isCallOf(call, event))) continue;
+      const items = await eventsOf(this.id, { brief: "true", kind: "tool_call", order: "desc", before: event.cursor, limit: 200 });
+      for (const wanted of sought) {
         const call = items.find((item) => item.cursor < wanted.cursor && isCallOf(item, wanted));
         if (call) found.set(call.cursor, call);
       }
@@ -163,9 +156,10 @@ class Opened {
     return [...events, ...[...found.values()].filter((call) => !seen.has(call.cursor))].sort((a, b) => order * (a.cursor - b.cursor));
   }
   async older() {
-    if (this.log.begins || !this.log.events.length) return;
+    const [oldest] = this.log.events;
+    if (this.log.begins || !oldest) return;
     await this.page(async () => {
-      const events = await this.events({ order: "desc", before: this.log.events[0].cursor, limit: PAGE });
+      const events = await this.events({ order: "desc", before: oldest.cursor, limit: PAGE });
       return [events.reverse(), { begins: events.length === 0 }];
     });
   }
@@ -195,9 +189,7 @@ class Opened {
   }
   toNewest() { this.shown = null; turn({ entry: "" }); this.need(); }
   rowOfEntry(entry) { return this.rows.find((row) => row.key === entry || row.events.some((event) => event.cursor === entry)) ?? null; }
-  async whole(row) { return Promise.all(row.events
-    .map(async (event) => event.brief ? (await asked(`${of(this.id, "/events")}?${query({ after: event.cursor - 1, limit: 1 })}`)).items[0]
-    ?? event : event)); }
+  async whole(row) { return Promise.all(row.events.map(async (event) => event.brief ? (await eventsOf(this.id, { after: event.cursor - 1, limit: 1 }))[0] ?? event : event)); }
 
   arrive() {
     this.need();
@@ -205,11 +197,14 @@ class Opened {
   }
   draw() {
     if (this.isLeft) return;
-    if (this.error) { this.root.replaceChildren(this.error.status === 404
-      ? el("div", "empty", el("h1", "", `There is no session ${this.id}.`), el("p", "", link("#/sessions", "All sessions")))
-      : failure(this.error.message, () => this.read())); this.frame = null; return; }
+    const { error } = this;
+    if (error) {
+      this.root.replaceChildren(error.status === 404 ? el("div", "empty", el("h1", "", `There is no session ${this.id}.`), link("#/sessions", "All sessions")) : failure(error.message, () => this.read()));
+      this.isBuilt = false;
+      return;
+    }
     if (!this.document) return;
-    if (!this.frame) this.build();
+    if (!this.isBuilt) this.build();
     const { names, over, idle } = this.about();
     if (this.known !== JSON.stringify([...names, over, idle])) this.drawRows();
     drawHead(this);
@@ -219,31 +214,28 @@ class Opened {
     const place = slot(this.root, "tab");
     this.tab?.leave?.();
     Object.assign(this, { tab: null, tabName: name });
-    try { TAB_VIEWS[name] ??= (await import(`./${name}.js`)).default;
-      } catch { place.replaceChildren(failure("The server does not answer", () => { this.tabName = null; this.draw(); })); return; }
+    try { TAB_VIEWS[name] ??= (await import(`./${name}.js`)).default; } catch { place.replaceChildren(failure("The server does not answer", () => { this.tabName = null; this.draw(); })); return; }
     if (this.isLeft || this.tabName !== name) return;
     this.tab = new TAB_VIEWS[name](this, place);
     for (const a of slot(this.root, "tabs").children) setCurrent(a, a.dataset.tab === name, "page");
     this.tab.draw();
   }
   build() {
-    this.frame = template("t-session");
-    this.root.replaceChildren(this.frame);
-    this.tabName = null;
-    slot(this.root, "tabs").append(...Model.TABS.filter((name) => !shared || !NOT_SHARED.includes(name))
-      .map((name) => { const a = link(sessionHash(this.id, name), TAB_NAMES[name]); a.dataset.tab = name; return a; }));
-    for (const [name, path] of Object.entries({ archive: "/archive", markdown: "/conversation?format=markdown", html: "/conversation?format=html" })) slot(this.root, name).href = of(this.id, path);
-    const menu = this.root.querySelector(".menu");
-    menu.addEventListener("click", ({ target }) => { if (target.closest(".panel")) menu.open = false; });
-    menu.addEventListener("keydown", (event) => { if (event.key === "Escape" && menu.open) { menu.open = false; menu.firstElementChild.focus(); event.stopPropagation(); } });
+    const { root } = this;
+    root.replaceChildren(template("t-session"));
+    Object.assign(this, { isBuilt: true, tabName: null });
+    slot(root, "tabs").append(...Model.TABS.filter((name) => !shared || !NOT_SHARED.includes(name)).map((name) => { const a = link(""); a.dataset.tab = name; return a; }));
+    for (const [name, path] of Object.entries({ archive: "/archive", markdown: "/conversation?format=markdown", html: "/conversation?format=html" })) slot(root, name).href = of(this.id, path);
+    const menu = root.querySelector(".menu");
+    menu.onclick = ({ target }) => { if (target.closest(".panel")) menu.open = false; };
+    menu.onkeydown = (event) => { if (event.key === "Escape" && menu.open) { menu.open = false; menu.firstElementChild.focus(); event.stopPropagation(); } };
     menu.addEventListener("focusout", ({ relatedTarget }) => { if (relatedTarget && !menu.contains(relatedTarget)) menu.open = false; });
-    const act = { copy: () => copy(this.id), rename: () => rename(this), pin: () => pin(this), note: () => addNote(this), tags: () => editTags(this), finalize: () => finalize(this), delete: () => deleteSession(this), share: async () => (await import("./shares.js")).share(this), resume: () => copy(Model.resumeLine(this.document.metadata)) };
-    for (const each of this.root.querySelectorAll("[data-do]")) each.onclick = act[each.dataset.do];
-    for (const name of ["rename", "pin", "tags", "finalize"]) this.root.querySelector(`[data-do=${name}]`).classList.add("writes");
-    this.root.querySelector("[data-do=delete]").classList.add("deletes");
+    for (const each of root.querySelectorAll("[data-do]")) each.onclick = () => DOES[each.dataset.do](this);
   }
 }
 
+const DOES = { __proto__: null, copy: ({ id }) => copy(id), rename, pin, note: addNote, tags: editTags, finalize, delete: deleteSession,
+  share: async (session) => (await import("./shares.js")).share(session), resume: (session) => copy(Model.resumeLine(session.document.metadata)) };
 const CALLS_SOUGHT = 20;      // questions for the calls of one page of failures
 const isCallOf = (call, { data }) => call.data.type === "tool_call" && call.data.toolUseId === data.toolUseId
   && (call.data.runId ?? null) === (data.runId ?? null);

@@ -1,6 +1,7 @@
 """Whether all that comes back, tried out on a server and a folder of its own.
 
 load ── backup ── load ── kill -9, database gone ── restore the backup, then what the tree has since ── start
+load ── sealed into a lake ── kill -9, folder gone ── restore from the lake ── start
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import http.client
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -29,6 +31,7 @@ from sessionstore.settings import Settings
 APP = ROOT / "app.py"
 BATCH = 200
 SESSIONS = 20
+SHARD = "drill"
 PAGE = 1000
 PATIENCE = 60.0
 """Seconds for anything that is waited for."""
@@ -50,6 +53,7 @@ class DrillResult(NamedTuple):
     """From the beginning of the restore until the server is ready: the recovery time."""
     since_backup: float
     """Seconds from the backup to the end of the server."""
+    from_lake: int = 0
 
     @property
     def succeeded(self) -> DrillSucceeded:
@@ -59,12 +63,19 @@ class DrillResult(NamedTuple):
 class DrilledServer:
     """`python app.py` on a folder."""
 
-    def __init__(self, folder: Path, has_tree: bool) -> None:
+    def __init__(self, folder: Path, has_tree: bool, lake: str | None = None) -> None:
         self.folder = folder
+        of_lake = {"SESSIONS_LAKE": lake, "SESSIONS_SHARD": SHARD, "SESSIONS_LAKE_EVERY": "1s"} if lake else {}
         ours = {name: value for name, value in os.environ.items() if not name.startswith("SESSIONS_")}
         self.process = subprocess.Popen(
             [sys.executable, str(APP)],
-            env={**ours, "SESSIONS_DIR": str(folder), "SESSIONS_TREE": "on" if has_tree else "off", "PORT": "0"},
+            env={
+                **ours,
+                **of_lake,
+                "SESSIONS_DIR": str(folder),
+                "SESSIONS_TREE": "on" if has_tree else "off",
+                "PORT": "0",
+            },
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             text=True,
@@ -101,6 +112,11 @@ class DrilledServer:
 
     def kill(self) -> None:
         self.process.kill()
+        self.process.communicate()
+
+    def end(self) -> None:
+        """With all that it has started."""
+        self.process.terminate()
         self.process.communicate()
 
 
@@ -143,6 +159,35 @@ def drill(folder: Path, events: int, say: Callable[[str], None], *, has_tree: bo
     return DrillResult(len(acknowledged), lost, manifest.counts["events"], from_tree, seconds, begun - backed_up)
 
 
+def drill_lake(folder: Path, lake: str, events: int, say: Callable[[str], None]) -> DrillResult:
+    """Lose the whole folder of a server whose events are in a lake that is empty now, and make it again from there."""
+    store = folder / "store"
+    acknowledged: dict[str, int] = {}
+    server = DrilledServer(store, True, lake)
+    try:
+        load(server, acknowledged, events)
+        server.wait_for("the lake is as far as the database", lambda: has_sealed(server))
+        say(f"{len(acknowledged):,} events are acknowledged, and in {lake}")
+    finally:
+        server.kill()
+    shutil.rmtree(store)
+    say("The server is killed, and its folder is gone")
+
+    begun = time.monotonic()
+    command = [sys.executable, "-m", "export", "restore", lake, "--into", str(store), "--shard", SHARD]
+    done = subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    restored = re.search(r"^(\d+) events are in", done.stdout, re.MULTILINE)
+    if done.returncode or restored is None:
+        raise DrillFailed(f"The restore has failed: {done.stdout}{done.stderr}")
+    server = DrilledServer(store, True, lake)
+    try:
+        seconds = time.monotonic() - begun
+        lost = missing(server, acknowledged)
+    finally:
+        server.end()
+    return DrillResult(len(acknowledged), lost, 0, 0, seconds, 0.0, int(restored[1]))
+
+
 def load(server: DrilledServer, acknowledged: dict[str, int], events: int) -> None:
     """Post events in batches; what is acknowledged is noted with what it said."""
     first = len(acknowledged)
@@ -168,6 +213,12 @@ def has_followed(server: DrilledServer) -> bool:
     health = server.get("/health")
     tree = health["tree"]
     return isinstance(tree, dict) and tree["cursor"] == health["cursor"]
+
+
+def has_sealed(server: DrilledServer) -> bool:
+    health = server.get("/health")
+    lake = health["lake"]
+    return isinstance(lake, dict) and lake["sealed"] == health["cursor"]
 
 
 def missing(server: DrilledServer, acknowledged: dict[str, int]) -> list[str]:

@@ -44,7 +44,10 @@ def move(
     without_material: bool = False,
     step: Callable[[int], object] = lambda done: None,
 ) -> int:
-    """How many events the other store was told; 0 of what had moved there before. Raises NotMoved, NotServed, Unsound, sqlite3.Error."""
+    """How many events the other store was told; 0 of what had moved there before.
+
+    Raises NotMoved, NotServed, Unsound, sqlite3.Error.
+    """
     to = to.rstrip("/")
     with closing(open_reader(settings.database)) as database, served_at(to, token) as other:
         copied, after = 0, 0

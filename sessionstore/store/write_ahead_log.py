@@ -24,10 +24,10 @@ from sessionstore.store.schema import ATTEMPT_MILLISECONDS, BUSY_MILLISECONDS
 logger = logging.getLogger(__name__)
 
 PAGE_BYTES = 4096
-PAGES = 2000
-"""About how many pages of the log are put into the database at once, 8 MiB."""
-PAGES_OF_A_COMMIT = 6
-"""About how many a small one writes, besides one for each row that it changes."""
+PAGES, MOST_PAGES = 2000, 4000
+"""About how many pages of the log are put into the database at once, 8 MiB; and where somebody always waits."""
+PAGES_OF_A_COMMIT, CHANGES_OF_A_PAGE = 8, 5
+"""About how many a commit writes, besides one for so many rows that it changes."""
 LOG_BYTES = 64 << 20
 """From this size on the write-ahead log is emptied as soon as nobody reads it."""
 LOG_PATIENCE = 0.05
@@ -77,9 +77,9 @@ class WriteAheadLog:
         """A commit of so many bytes."""
         self.pages += PAGES_OF_A_COMMIT + size // PAGE_BYTES
 
-    @property
-    def is_due(self) -> bool:
-        return self.pages + self.connection.total_changes - self.changes >= PAGES
+    def is_due(self, *, somebody_waits: bool) -> bool:
+        changes = self.connection.total_changes - self.changes
+        return self.pages + changes // CHANGES_OF_A_PAGE >= (MOST_PAGES if somebody_waits else PAGES)
 
     def put(self, mode: str = "PASSIVE") -> bool:
         """Put it into the database. False: somebody reads what stands in the way. Raises sqlite3.Error; ends the

@@ -328,7 +328,7 @@ class Writer:
         while (group := self.next_group()) is not None:
             if group:
                 self.commit(group)
-            if not self.trouble and not self.appender.is_open and self.log.is_due:
+            if not self.trouble and not self.appender.is_open:
                 self.shorten_log()
             if not group or time.monotonic() > self.chores_at + PUT_OFF:
                 self.attempt(self.do_chores)
@@ -483,7 +483,8 @@ class Writer:
     def shorten_log(self) -> None:
         """What is put into the database without success is put there later: until then the log is only longer."""
         try:
-            self.log.put()
+            if self.log.is_due(somebody_waits=not self.jobs.empty()):
+                self.log.put()
         except sqlite3.Error as error:
             self.counts.errors[error.sqlite_errorname] += 1
             logger.warning("The write-ahead log could not be put into the database: %s", error)

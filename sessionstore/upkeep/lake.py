@@ -192,6 +192,6 @@ class Lake:
 
     def fail(self, said: str) -> None:
         self.failures += 1
-        if said != self.error:
+        if self.error is None or self.is_displaced:
             logger.error("The lake: %s", said)
         self.error = said

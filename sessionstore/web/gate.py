@@ -36,6 +36,7 @@ FILES = (
     "hook_agent_control.py",
     "hook_agent_control_graph.py",
     "hook_agent_facts.py",
+    "hook_agent_fleet.py",
     "hook_agent_install.py",
     "hook_agent_patterns.py",
     "hook_agent_run.py",
@@ -46,6 +47,7 @@ FILES = (
     "langgraph_checkpointer.py",
     "hook_agent.mjs",
     "hook_agent_control.mjs",
+    "hook_agent_fleet.cjs",
 )
 """What an agent's machine fetches; nothing in them is secret."""
 PUBLIC = frozenset(

@@ -21,6 +21,7 @@ from tests.bench import (
     hostile,
     idle,
     kill,
+    lake,
     material,
     page,
     questions,
@@ -58,6 +59,7 @@ BENCHES: dict[str, Callable[[argparse.Namespace], list[Figure]]] = {
     "page": lambda options: page.measure(options.rounds),
     "timing": lambda options: timing.measure(options.rounds),
     "stall": lambda options: stall.measure(options.rounds),
+    "lake": lambda options: lake.measure(options.rounds),
     "kill": lambda options: kill.measure(options.kills),
     "start": lambda options: start.measure(options.rounds),
 }

@@ -1,0 +1,1 @@
+../../containers/hook_agent_fleet.py

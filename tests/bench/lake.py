@@ -1,0 +1,106 @@
+"""`lake`: what sealing costs: processor, memory and bytes an event, and the time of an action beside it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import NamedTuple
+
+import obstore
+
+from lake.bucket import open_bucket
+from sessionstore.store.schema import open_writer
+from sessionstore.store.shard import keep_shard
+from sessionstore.upkeep.lake import ENVIRONMENT
+from tests.appliance import REPOSITORY, Appliance
+from tests.bench.figures import Figure, Target, Unsound
+from tests.bench.load import fresh_open_loop, own_process, percentile
+from tests.bench.million import drafts, fill
+from tests.lakes import Place, storage
+from tests.peers import resident_bytes
+from tests.wire import http_request
+
+EVENTS = int(os.environ.get("LAKE_EVENTS", 2_000_000))
+MOST_BYTES, MOST_MICROSECONDS, MOST_MEBIBYTES = 260, 25, 250
+RATE, SECONDS, CONNECTIONS = 2000, 8.0, 16
+ACTION = b'{"type":"file_write","path":"src/server.js","lines":42}'
+REQUESTS = [http_request("POST", f"/api/actions/bench-{number % 8}", ACTION) for number in range(8)]
+
+
+class Cost(NamedTuple):
+    """Of sealing all events of one database."""
+
+    microseconds: float
+    mebibytes: float
+    bytes: float
+
+
+def measure(rounds: int) -> list[Figure]:
+    with ExitStack() as stack:
+        running = stack.enter_context(storage())
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        cost = cost_of_sealing(folder / "large", running.place())
+        places = [{}, settings_of(running.place())]
+        servers = [
+            stack.enter_context(Appliance(folder / name, place))
+            for name, place in zip(("without", "with"), places, strict=True)
+        ]
+        generator = stack.enter_context(own_process())
+        waits: tuple[list[float], list[float]] = ([], [])
+        for _ in range(rounds):
+            for server, waited in zip(servers, waits, strict=True):
+                load = (server.port, REQUESTS, RATE, CONNECTIONS, SECONDS)
+                posted = generator.submit(fresh_open_loop, *load).result()
+                waited.append(percentile([event.took_ms for event in posted], 0.99))
+        memory = [resident_bytes(server.process.pid) / (1 << 20) for server in servers]
+    of = f"of {EVENTS:,} events"
+    return [
+        Figure(
+            "lake", f"processor to seal one {of}", "µs", [cost.microseconds], Target(MOST_MICROSECONDS, at_most=True)
+        ),
+        Figure("lake", f"memory of the sealer {of}", "MB", [cost.mebibytes], Target(MOST_MEBIBYTES, at_most=True)),
+        Figure("lake", f"bytes in the bucket of one {of}", "B", [cost.bytes], Target(MOST_BYTES, at_most=True)),
+        Figure(
+            "lake",
+            f"p99 of an action at {RATE:,} a second with SESSIONS_LAKE, sealed each second, against without",
+            "ms",
+            waits[1],
+            Target(1.3, at_most=True),
+            waits[0],
+        ),
+        Figure(
+            "lake",
+            "memory of the server itself with SESSIONS_LAKE, against without",
+            "MB",
+            [memory[1]],
+            Target(1.05, at_most=True),
+            [memory[0]],
+        ),
+    ]
+
+
+def settings_of(place: Place) -> dict[str, str]:
+    return {"SESSIONS_LAKE": place.url, "SESSIONS_LAKE_EVERY": "1", **place.environment}
+
+
+def cost_of_sealing(folder: Path, place: Place) -> Cost:
+    folder.mkdir()
+    fill(folder / "sessions.db", drafts(EVENTS))
+    with closing(open_writer(folder / "sessions.db")) as writer:
+        keep_shard(writer, "bench")
+        ((events,),) = writer.execute("SELECT count(*) FROM events").fetchall()
+    env = {**os.environ, **ENVIRONMENT, **settings_of(place), "SESSIONS_DIR": str(folder)}
+    sealer = subprocess.Popen(
+        [sys.executable, "-m", "export", "lake", "seal"], cwd=REPOSITORY, env=env, stdout=subprocess.DEVNULL
+    )
+    _, status, used = os.wait4(sealer.pid, 0)
+    sealer.returncode = os.waitstatus_to_exitcode(status)
+    if sealer.returncode:
+        raise Unsound(f"the sealer ended with {sealer.returncode}")
+    os.environ.update(place.environment)
+    stored = sum(found["size"] for page in obstore.list(open_bucket(place.url)) for found in page)
+    return Cost((used.ru_utime + used.ru_stime) / events * 1e6, used.ru_maxrss / 1024, stored / events)

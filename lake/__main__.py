@@ -2,6 +2,7 @@
 
     {"sealed": 1200, "events": 200, "seconds": 0.8}     up to which cursor; how many, and how long it took
     {"failed": "…", "again": 4.0}                       it is tried again after so many seconds
+    {"kept": true}                                      what was deleted is erased, small files are large (keeping.py)
     {"displaced": "…"}                                  another store has this one's name: this one seals no more
 
 On stdin the server says `end` when it ends: what is not sealed is then, once. Where stdin ends, there is no server any
@@ -88,9 +89,8 @@ class Keeper:
         with ended:
             assert ended.stderr is not None
             said = ended.stderr.read().strip().rpartition("\n")[2]
-        if ended.returncode:
-            why = f"What was deleted in the store is not erased yet: {said or ended.returncode}"
-            say(failed=why[:2000], again=KEEP_SECONDS)
+        why = f"What was deleted in the store is not erased yet: {said or ended.returncode}"
+        say(kept=ended.returncode == 0, **({"failed": why[:2000], "again": KEEP_SECONDS} if ended.returncode else {}))
 
 
 class Child:

@@ -84,3 +84,14 @@ def run(command: str, appliance: Appliance) -> str:
     done = subprocess.run(["bash", "-c", here], cwd=home, env=env, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def check(page: str, appliance: Appliance) -> None:
+    """Do all of a page, with the server running but where it says that it is stopped. Raises AssertionError."""
+    for example in examples(page):
+        if appliance.running and not example.wants_server:
+            appliance.stop()
+        elif example.wants_server and not appliance.running:
+            appliance.start()
+        printed = run(example.command, appliance)
+        assert fits(example.shown, printed), f"$ {example.command}\nshows   {example.shown}\nprints  {printed}"

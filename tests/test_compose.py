@@ -19,6 +19,8 @@ Json = dict[str, Any]
 
 SERVICES: dict[str, Json] = yaml.safe_load((REPOSITORY / "compose.yaml").read_text())["services"]
 STORE = "session-storage"
+LAKE = SERVICES["lake"]
+AGENTS = {name: service for name, service in SERVICES.items() if name not in (STORE, "lake")}
 DOCKERFILES = sorted(REPOSITORY.glob("Dockerfile")) + sorted(REPOSITORY.glob("containers/*/Dockerfile"))
 
 
@@ -35,8 +37,8 @@ def test_a_service_has_bounds_and_no_rights_that_it_does_not_need(name: str) -> 
 def test_only_who_has_a_key_or_is_published_has_a_way_out() -> None:
     networks = yaml.safe_load((REPOSITORY / "compose.yaml").read_text())["networks"]
     assert [name for name, network in networks.items() if not network.get("internal")] == ["outside"]
-    ways = {name: service["networks"][1:] for name, service in SERVICES.items()}
-    assert ways.pop(STORE) == ["outside"] and ways.pop("scripted-model") == []
+    ways = {name: service["networks"][1:] for name, service in AGENTS.items()}
+    assert ways.pop("scripted-model") == []
     assert set(map(tuple, ways.values())) == {("${ANTHROPIC_API_KEY:+out}side",)}
 
 
@@ -60,7 +62,7 @@ def test_the_image_is_run_with_what_compose_gives_it() -> None:
 
 def test_only_the_store_is_published_and_only_to_this_machine() -> None:
     published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
-    assert list(published) == [STORE]
+    assert list(published) == [STORE, "lake"]
     assert published[STORE] == ["127.0.0.1:${STORE_PORT:-9000}:9000", "127.0.0.1:${DASHBOARD_PORT:-3000}:9000"]
 
 
@@ -71,11 +73,24 @@ def test_the_second_port_is_the_only_other_origin_that_is_trusted() -> None:
 
 
 def test_agents_are_asked_for_and_wait_for_a_healthy_store() -> None:
-    for name, service in SERVICES.items():
-        if name != STORE:
-            assert service["profiles"] == ["demo"]
-            assert service["depends_on"][STORE] == {"condition": "service_healthy"}
+    for service in AGENTS.values():
+        assert service["profiles"] == ["demo"]
+        assert service["depends_on"][STORE] == {"condition": "service_healthy"}
     assert "profiles" not in SERVICES[STORE]
+
+
+def test_a_store_with_a_lake_is_the_store_with_what_that_needs() -> None:
+    other = {name: value for name, value in LAKE.items() if SERVICES[STORE].get(name) != value}
+    assert other == {
+        "profiles": ["lake"],
+        "build": {"context": ".", "args": {"EXTRAS": "lake ask"}},
+        "image": "session-store:${IMAGE_TAG:-latest}-lake",
+        "env_file": "lake.env",
+        "mem_limit": "2g",
+    }
+    example = (REPOSITORY / "docs" / "lake.env.example").read_text()
+    named = re.findall(r"^#?([A-Z_]+)=", example, re.MULTILINE)
+    assert {"SESSIONS_LAKE", "SESSIONS_SHARD", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION"} < {*named}
 
 
 def test_agents_read_their_token_and_nothing_else_of_the_store() -> None:
@@ -83,12 +98,12 @@ def test_agents_read_their_token_and_nothing_else_of_the_store() -> None:
     shared = {volume.split(":")[0] for volume in SERVICES[STORE]["volumes"]}
     bound = dict(agents(SERVICES[STORE]["environment"]["SESSIONS_AGENT_TOKENS"]))
     assert Path(SERVICES[STORE]["environment"]["SESSIONS_AGENT_TOKEN_FILE"]) == Path("/run/session-store/token")
-    for name, service in SERVICES.items():
+    for name, service in AGENTS.items():
         mounts = service.get("volumes", ())
         of_the_store = [mount for mount in mounts if isinstance(mount, dict) or mount.split(":")[0] in shared]
         if name == "scripted-model":
             assert of_the_store == []
-        elif name != STORE:
+        else:
             (mount,) = of_the_store
             assert (mount["source"], mount["target"], mount["read_only"]) == ("agent-token", "/run/session-store", True)
             assert bound.pop(mount["volume"]["subpath"]) == service["environment"]["SESSION_USER_ID"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -117,7 +118,8 @@ def test_why_it_could_not_be_kept_is_said(database: Database, capfd: pytest.Capt
     assert keeper.process is not None
     keeper.process.wait()
     keeper.look()
-    assert "invalid literal for int" in capfd.readouterr().out
+    said = json.loads(capfd.readouterr().out)
+    assert not said["kept"] and "not erased yet: ValueError: invalid literal for int" in said["failed"]
 
 
 # ------------------------------------------------------------------- two versions

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from tests.appliance import Appliance
-from tests.pages import examples, fits, run
+from tests.pages import check, examples
 
 PAGE = "docs/operating.md"
 
@@ -26,13 +26,7 @@ def lived_in(folder: Path) -> Appliance:
 
 def test_every_command_prints_what_is_shown(lived_in: Appliance) -> None:
     with Appliance(lived_in.folder) as appliance:
-        for example in examples(PAGE):
-            if appliance.running and not example.wants_server:
-                appliance.stop()
-            elif example.wants_server and not appliance.running:
-                appliance.start()
-            printed = run(example.command, appliance)
-            assert fits(example.shown, printed), f"$ {example.command}\nshows   {example.shown}\nprints  {printed}"
+        check(PAGE, appliance)
 
 
 def test_what_needs_a_stopped_server_is_told_from_what_does_not() -> None:

@@ -308,6 +308,7 @@ SYNTHETIC: dict[str, Metrics] = {
     "VerifyOld": {"sessionstore_verify_last_timestamp_seconds": -48 * 3600},
     "FleetSilent": {"sessionstore_fleet_silent_shards": 9},
     "LakeDisplaced": {"sessionstore_lake_displaced": 1},
+    "LakeNotErased": {"sessionstore_lake_erasing_failing": 9},
     "LogLost": {'sessionstore_log_lost_total{reason="full"}': 3},
     "DescriptorsShort": {'process_open_fds{job="session-store"}': 90, 'process_max_fds{job="session-store"}': 100},
 }

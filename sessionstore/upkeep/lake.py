@@ -60,6 +60,8 @@ class Lake:
         """When something was, in seconds since 1970."""
         self.failures = 0
         self.error: str | None = None
+        self.is_kept = True
+        """What was deleted in the store was erased in the lake, when that was last to be done."""
         self.is_displaced = False
         """Another store seals under this one's name: nothing is sealed any more."""
         self.process: subprocess.Popen[bytes] | None = None
@@ -186,6 +188,7 @@ class Lake:
             self.fail(displaced)
         if failed := said.get("failed"):
             self.fail(failed)
+        self.is_kept = said.get("kept", self.is_kept)
 
     def fail(self, said: str) -> None:
         self.failures += 1

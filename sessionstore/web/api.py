@@ -44,7 +44,7 @@ from sessionstore.web.openapi import (
     described,
     takes,
 )
-from sessionstore.web.openapi_models import gives, problems
+from sessionstore.web.openapi_models import exchanges, gives, problems
 from sessionstore.web.request import (
     Call,
     JSONResponse,
@@ -205,8 +205,7 @@ async def list_sessions_of_user(request: Call, user_id: FromPath[str]) -> JSONRe
 
 @patch(
     "/api/sessions/{session_id:str}/metadata",
-    operation_class=takes(requests.MetadataChange),
-    responses=gives(answers.Done, 400, 404, 413, 415, 422),
+    **exchanges(requests.MetadataChange, answers.Done, 404),
     tags=["sessions"],
 )
 async def update_metadata(request: Call, session_id: FromPath[str]) -> JSONResponse:
@@ -217,13 +216,7 @@ async def update_metadata(request: Call, session_id: FromPath[str]) -> JSONRespo
     return done(await append(request, draft))
 
 
-@post(
-    "/api/sessions/{session_id:str}/notes",
-    operation_class=takes(requests.Note),
-    responses=gives(answers.Done, 400, 404, 413, 415, 422),
-    status_code=200,
-    tags=["sessions"],
-)
+@post("/api/sessions/{session_id:str}/notes", **exchanges(requests.Note, answers.Done, 404), tags=["sessions"])
 async def add_note(request: Call, session_id: FromPath[str]) -> JSONResponse:
     """Note something about a session, or about one of its events: for people, it is no word of the agent."""
     session_id = session_in_path(session_id)
@@ -234,9 +227,7 @@ async def add_note(request: Call, session_id: FromPath[str]) -> JSONResponse:
 
 @post(
     "/api/sessions/{session_id:str}/finalize",
-    operation_class=takes(requests.Finalization, is_required=False),
-    responses=gives(answers.Done, 400, 404, 413, 415, 422),
-    status_code=200,
+    **exchanges(requests.Finalization, answers.Done, 404, is_required=False),
     tags=["sessions"],
 )
 async def finalize_session(request: Call, session_id: FromPath[str]) -> JSONResponse:
@@ -349,13 +340,7 @@ def log_in_path(request: Call) -> str:
     return "response" if request.scope["path_template"].endswith("/responses") else "action"
 
 
-@post(
-    LOGS,
-    operation_class=takes(requests.LogEntry),
-    responses=gives(answers.Logged, 400, 404, 413, 415, 422),
-    status_code=200,
-    tags=["logs"],
-)
+@post(LOGS, **exchanges(requests.LogEntry, answers.Logged, 404), tags=["logs"])
 async def log_entry(request: Call, session_id: FromPath[str]) -> JSONResponse:
     """Log what the agent did or asked for, or what came back. The first word of an unknown session creates it."""
     store = store_of(request)
@@ -453,13 +438,7 @@ async def list_state_history(
     return answer(event_page(page, order, after))
 
 
-@post(
-    "/api/state/{session_id:str}/goals",
-    operation_class=takes(requests.NewGoal),
-    responses=gives(answers.GoalDone, 400, 404, 409, 413, 415, 422),
-    status_code=200,
-    tags=["state"],
-)
+@post("/api/state/{session_id:str}/goals", **exchanges(requests.NewGoal, answers.GoalDone, 404, 409), tags=["state"])
 async def add_goal(request: Call, session_id: FromPath[str]) -> JSONResponse:
     """Add a goal."""
     session_id = session_in_path(session_id)
@@ -470,8 +449,7 @@ async def add_goal(request: Call, session_id: FromPath[str]) -> JSONResponse:
 
 @patch(
     "/api/state/{session_id:str}/goals/{goal_id:str}",
-    operation_class=takes(requests.GoalChange),
-    responses=gives(answers.GoalDone, 400, 404, 413, 415, 422),
+    **exchanges(requests.GoalChange, answers.GoalDone, 404),
     tags=["state"],
 )
 async def update_goal(request: Call, session_id: FromPath[str], goal_id: FromPath[str]) -> JSONResponse:
@@ -484,13 +462,7 @@ async def update_goal(request: Call, session_id: FromPath[str], goal_id: FromPat
     return done(appended, {"goal": appended.record, "version": appended.version})
 
 
-@post(
-    "/api/state/{session_id:str}/agents",
-    operation_class=takes(requests.NewAgent),
-    responses=gives(answers.Spawned, 400, 404, 409, 413, 415, 422),
-    status_code=200,
-    tags=["state"],
-)
+@post("/api/state/{session_id:str}/agents", **exchanges(requests.NewAgent, answers.Spawned, 404, 409), tags=["state"])
 async def spawn_agent(request: Call, session_id: FromPath[str]) -> JSONResponse:
     """Note that an agent was spawned."""
     session_id = session_in_path(session_id)
@@ -501,8 +473,7 @@ async def spawn_agent(request: Call, session_id: FromPath[str]) -> JSONResponse:
 
 @patch(
     "/api/state/{session_id:str}/agents/{agent_id:str}",
-    operation_class=takes(requests.AgentChange),
-    responses=gives(answers.AgentDone, 400, 404, 413, 415, 422),
+    **exchanges(requests.AgentChange, answers.AgentDone, 404),
     tags=["state"],
 )
 async def update_agent(request: Call, session_id: FromPath[str], agent_id: FromPath[str]) -> JSONResponse:
@@ -512,9 +483,7 @@ async def update_agent(request: Call, session_id: FromPath[str], agent_id: FromP
 
 @post(
     "/api/state/{session_id:str}/agents/{agent_id:str}/complete",
-    operation_class=takes(requests.AgentEnd, is_required=False),
-    responses=gives(answers.AgentDone, 400, 404, 413, 415, 422),
-    status_code=200,
+    **exchanges(requests.AgentEnd, answers.AgentDone, 404, is_required=False),
     tags=["state"],
 )
 async def complete_agent(request: Call, session_id: FromPath[str], agent_id: FromPath[str]) -> JSONResponse:
@@ -575,13 +544,7 @@ async def list_events(
     return answer(event_page(page, "asc", after))
 
 
-@post(
-    "/api/hooks/claude-code",
-    operation_class=takes(requests.HookPayload),
-    responses=gives(None, 400, 413, 415, 422),
-    status_code=200,
-    tags=["hooks"],
-)
+@post("/api/hooks/claude-code", **exchanges(requests.HookPayload, None), tags=["hooks"])
 async def claude_code_hook(request: Call) -> Response[bytes]:
     """Take one Claude Code hook payload as it is; what is too large or too deep is cut. The answer is empty."""
     store = store_of(request)
@@ -678,13 +641,7 @@ async def search(
 # ------------------------------------------------------------------------- log-in
 
 
-@post(
-    "/api/login",
-    operation_class=takes(requests.Login, headers=()),
-    responses=gives(answers.LoggedIn, 400, 408, 413, 415, 422),
-    status_code=200,
-    tags=["server"],
-)
+@post("/api/login", **exchanges(requests.Login, answers.LoggedIn, 408, headers=()), tags=["server"])
 async def log_in(request: Call) -> JSONResponse:
     """Exchange a token for a cookie that a browser keeps, for 30 days at most."""
     try:

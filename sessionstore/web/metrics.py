@@ -250,6 +250,7 @@ def of_lake(store: Store) -> Iterator[Sample]:
     yield "lake_sealed_cursor", Gauge, "The lake has all up to this one", {}, lake.sealed or 0
     yield "lake_events_total", Counter, "Events sealed by this process", {}, lake.events
     yield "lake_failures_total", Counter, "Seals that failed", {}, lake.failures
+    yield "lake_erasing_failing", Gauge, "1 where what was deleted could not be erased", {}, int(not lake.is_kept)
     yield "lake_displaced", Gauge, "1 where another store has this one's name", {}, int(lake.is_displaced)
 
 

@@ -11,10 +11,11 @@ import os
 import secrets
 import sqlite3
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from deltalake import DeltaTable, QueryBuilder
 from deltalake.exceptions import DeltaError, TableNotFoundError
@@ -41,6 +42,7 @@ from sessionstore.store.schema import open_writer
 from sessionstore.store.shard import kept_shard
 from sessionstore.store.write_ahead_log import checkpoint
 
+T = TypeVar("T")
 MOST_ROWS, MOST_BYTES = 10_000, 32 << 20
 """Of events that are read at once: as many, or as many as the last ones let expect to have so many bytes."""
 WIDEST = 1 << 20
@@ -168,6 +170,15 @@ def open_or_say(url: str, name: str) -> DeltaTable:
         raise NotInLake(f"The lake {url} cannot be read: {str(error).partition(chr(10))[0]}") from None
 
 
+def ahead(pieces: Iterator[T]) -> Iterator[T]:
+    """The next one is read while one is worked on."""
+    with ThreadPoolExecutor(1) as reader:
+        coming = reader.submit(next, pieces, None)
+        while (piece := coming.result()) is not None:
+            coming = reader.submit(next, pieces, None)
+            yield piece
+
+
 def fitting(some: list[tuple[Any, ...]], most: int) -> int:
     """How many rows may be read next, if they are as large as these; not many more at once."""
     size = sum(len(row[-1]) for row in some)
@@ -193,7 +204,7 @@ class Return(Insertion):
         self.database.executemany("INSERT INTO gone VALUES (?, ?)", self.source.rows(DELETED))
         self.database.executemany("INSERT INTO forgotten VALUES (?, ?)", self.source.rows(FORGOTTEN))
         self.database.execute("COMMIT")
-        for some in self.source.events(wanted):
+        for some in ahead(self.source.events(wanted)):
             self.database.execute("BEGIN IMMEDIATE")
             self.insert_all(some)
             self.database.execute("COMMIT")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 import tempfile
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import NamedTuple
+from subprocess import PIPE
+from typing import Any, NamedTuple
 
 import obstore
 
@@ -18,10 +20,10 @@ from sessionstore.store.shard import keep_shard
 from sessionstore.upkeep.lake import ENVIRONMENT
 from tests.appliance import REPOSITORY, Appliance
 from tests.bench.figures import Figure, Target, Unsound
-from tests.bench.load import fresh_open_loop, own_process, percentile
+from tests.bench.load import cpu_seconds, fresh_open_loop, own_process, percentile
 from tests.bench.million import drafts, fill
 from tests.lakes import Place, storage
-from tests.peers import resident_bytes
+from tests.peers import most_resident_bytes, resident_bytes
 from tests.wire import http_request
 
 EVENTS = int(os.environ.get("LAKE_EVENTS", 2_000_000))
@@ -92,15 +94,24 @@ def cost_of_sealing(folder: Path, place: Place) -> Cost:
     fill(folder / "sessions.db", drafts(EVENTS))
     with closing(open_writer(folder / "sessions.db")) as writer:
         keep_shard(writer, "bench")
-        ((events,),) = writer.execute("SELECT count(*) FROM events").fetchall()
-    env = {**os.environ, **ENVIRONMENT, **settings_of(place), "SESSIONS_DIR": str(folder)}
-    sealer = subprocess.Popen(
-        [sys.executable, "-m", "export", "lake", "seal"], cwd=REPOSITORY, env=env, stdout=subprocess.DEVNULL
-    )
-    _, status, used = os.wait4(sealer.pid, 0)
-    sealer.returncode = os.waitstatus_to_exitcode(status)
-    if sealer.returncode:
-        raise Unsound(f"the sealer ended with {sealer.returncode}")
+        ((events,),) = writer.execute("SELECT max(cursor) FROM events").fetchall()
+    microseconds, memory = seal_all(folder / "sessions.db", place, events)
     os.environ.update(place.environment)
     stored = sum(found["size"] for page in obstore.list(open_bucket(place.url)) for found in page)
-    return Cost((used.ru_utime + used.ru_stime) / events * 1e6, used.ru_maxrss / 1024, stored / events)
+    return Cost(microseconds, memory / (1 << 20), stored / events)
+
+
+def seal_all(path: Path, place: Place, head: int) -> tuple[float, int]:
+    """By the server's child: microseconds of processor an event, and the most memory in bytes."""
+    command = [sys.executable, "-m", "lake", str(path), place.url, "bench", "1", "off"]
+    env = {**os.environ, **ENVIRONMENT, **place.environment}
+    with subprocess.Popen(command, cwd=REPOSITORY, env=env, stdin=PIPE, stdout=PIPE, text=True) as sealer:
+        assert sealer.stdout is not None
+        said: dict[str, Any] = {}
+        while said.get("sealed") != head:
+            if not (line := sealer.stdout.readline()):
+                raise Unsound(f"the sealer ended after {said}")
+            said = json.loads(line)
+        found = cpu_seconds(sealer.pid) / head * 1e6, most_resident_bytes(sealer.pid)
+        sealer.kill()
+    return found

@@ -2510,8 +2510,8 @@ class SyncSessionHookAgent:
 
     @property
     def _outlet(self) -> _Outlet:
-        if (fleet := sys.modules.get("hook_agent_fleet")) and fleet.is_to_choose_again(self.service_url):
-            self._given, self._who = (self.session_id, self._given[1], self._given[2]), None
+        if (fleet := sys.modules.get("hook_agent_fleet")) and not self._given[1]:
+            fleet.choose_again(self)
         return _outlet_for(self.service_url, self._spool_dir, self._token)
 
     # Events

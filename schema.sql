@@ -20,12 +20,13 @@ PRAGMA application_id = 1399157617;   /* "Sesq", which marks the file as a sessi
 
 CREATE TABLE events (
   cursor       INTEGER PRIMARY KEY,     -- position in the whole store, rising in commit order, never used twice
-  type         TEXT NOT NULL            -- what happened
-               CHECK (type IN ('session_created', 'session_resumed', 'metadata_updated', 'session_finalized',
-                               'session_lost', 'session_deleted', 'action', 'response', 'state_updated', 'goal_added',
-                               'goal_updated', 'agent_spawned', 'agent_updated', 'agent_completed', 'note_added',
-                               'usage_reported', 'budget_crossed', 'answered', 'ask_closed', 'ordered',
-                               'order_delivered', 'order_closed')),
+  type         TEXT NOT NULL            -- what happened; entries first: SQLite makes a longer list anew for each row
+               CHECK (type IN ('action', 'response')
+                      OR type IN ('session_created', 'session_resumed', 'metadata_updated', 'session_finalized',
+                                  'session_lost', 'session_deleted', 'state_updated', 'goal_added', 'goal_updated',
+                                  'agent_spawned', 'agent_updated', 'agent_completed', 'note_added', 'usage_reported',
+                                  'budget_crossed', 'answered', 'ask_closed', 'ordered', 'order_delivered',
+                                  'order_closed')),
   session_id   TEXT NOT NULL,           -- the session it happened in
   user_id      TEXT NOT NULL,           -- whose session it was at that time
   event_id     TEXT NOT NULL,           -- the caller's name for it, or one made here; a retry is recognised by it

@@ -55,6 +55,8 @@ function storeOf(sessionId, settings, openSpool, channelTo) {
     const spoolDir = spoolOf(root, other);
     if (fs.existsSync(spoolDir)) channelTo({ ...settings, serviceUrl: other, spoolDir }).wake();
   }
+  const isLeft = fs.readdirSync(root).some((name) => /^node-\d{13}-/.test(name)); // from when there was one store
+  if (isLeft) channelTo({ ...settings, serviceUrl: urls[0], spoolDir: root }).wake();
   return { url, wantedSpool: spoolOf(root, url) };
 }
 

@@ -35,6 +35,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from hook_agent import SyncSessionHookAgent
+
 _LISTED = (
     "SESSION_SERVICE_URLS"  # of our own processes: the list, where SESSION_SERVICE_URL has the one that was chosen
 )
@@ -185,12 +187,14 @@ def is_away(url: str, seconds: float, folder: str | None = None) -> bool:
     return False
 
 
-def is_to_choose_again(url: str) -> bool:
-    """Now and then, for a program that goes on for long: whether to look if its store is away."""
-    if not (seconds := _patience()) or time.monotonic() - _looked.get(url, 0.0) < min(seconds, _LOOK_SECONDS):
-        return False
-    _looked[url] = time.monotonic()
-    return True
+def choose_again(agent: SyncSessionHookAgent) -> None:
+    """Now and then, for a program that goes on for long: where its store is away, it enters its session elsewhere."""
+    session, url, user = agent._known()
+    if not (seconds := _patience()) or time.monotonic() - _looked.get(session, 0.0) < min(seconds, _LOOK_SECONDS):
+        return
+    _looked[session] = time.monotonic()
+    if (other := address_of(session, agent._spool_dir)) != url:
+        agent._who, agent._is_entered = (session, other, user), False
 
 
 # ---------------------------------------------------------------------------------------------------------------------

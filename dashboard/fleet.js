@@ -40,7 +40,7 @@ function show(place, items) {
 // ---- what is shown
 
 function shardRow({ name, url, answers, error, seen, version, sessions, eventsToday, eventsLastMinute }) {
-  const state = el("span", "state", answers ? "answers" : seen ? `no answer for ${ago(seen)}` : "no answer");
+  const state = el("span", "state", answers ? "answers" : seen ? `silent for ${ago(seen)}:` : "silent:");
   state.dataset.is = answers ? "completed" : "failed";
   state.title = error ?? "";
   const head = el("th", "", link(`${url}/`, name));
@@ -110,7 +110,7 @@ at("find").onsubmit = async (event) => {
     const [{ items: places }, found] = await Promise.all([place, asked(`api/fleet/search?${new URLSearchParams({ q })}`)]);
     const total = found.answered.reduce((sum, one) => sum + one.total, 0);
     const all = found.answered.length + found.silent.length;
-    at("from").textContent = [`${number(total)} events in ${found.answered.filter(({ total }) => total).length} of ${all} stores`, without(found.silent, all)].filter(Boolean).join("; ");
+    at("from").textContent = [`${number(total)} ${total === 1 ? "event" : "events"} in ${found.answered.filter(({ total }) => total).length} of ${all} stores`, without(found.silent, all)].filter(Boolean).join("; ");
     const there = places.map(({ shard, link: href, sessionId }) => el("li", "", el("div", "item row", el("span", "chip", shard), link(href, `Session ${sessionId}`))));
     show(at("hits"), there.length + found.items.length ? [...there, ...found.items.map(hitRow)] : [nothing("Nothing")]);
   } catch (error) { at("from").textContent = error.message; }

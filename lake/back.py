@@ -11,18 +11,17 @@ import os
 import secrets
 import sqlite3
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from deltalake import DeltaTable, QueryBuilder
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
-from export.layout import SESSIONS as FOLDERS
-from export.layout import Step, unseen
-from lake.columns import DELETIONS, DETAILS, SESSIONS
-from lake.table import open_table, sealed_cursor
+from export.layout import SESSIONS, Step, unseen
+from lake.table import sealed_cursor
 from lake.witness import contradiction
 from sessionstore.admin.restore import (
     BESIDE,
@@ -43,6 +42,7 @@ from sessionstore.store.schema import open_writer
 from sessionstore.store.shard import kept_shard
 from sessionstore.store.write_ahead_log import checkpoint
 
+T = TypeVar("T")
 MOST_ROWS, MOST_BYTES = 10_000, 32 << 20
 """Of events that are read at once: as many, or as many as the last ones let expect to have so many bytes."""
 WIDEST = 1 << 20
@@ -52,11 +52,7 @@ UNSEEN = 1_000_000_000
 than any shard takes while its bucket is away."""
 SHARD = {"shard": "{shard}"}
 """Left to whoever knows it."""
-BESIDE_EVENTS = {
-    "sessions": (SESSIONS, ["shard"]),
-    "details": (DETAILS, ["what", "shard"]),
-    "deletions": (DELETIONS, ["shard"]),
-}
+TABLES = ("events", "sessions", "details", "deletions")
 READING = {"datafusion.execution.target_partitions": "1", "datafusion.execution.batch_size": "1024"}
 
 
@@ -77,9 +73,7 @@ class Origin:
     def __init__(self, url: str, shard: str | None) -> None:
         """Raises NotInLake, and what the bucket or deltalake says."""
         self.url = url
-        self.tables = {"events": open_or_say(url)}
-        for name, (columns, partitions) in BESIDE_EVENTS.items():
-            self.tables[name] = open_table(f"{url}/{name}", columns, partitions)
+        self.tables = {name: open_or_say(url, name) for name in TABLES}
         self.shard = shard or self.only_shard()
         self.sealed = sealed_cursor(self.tables["events"], self.shard)
         if not self.sealed:
@@ -154,7 +148,7 @@ SELECT session_id, max(cursor) AS cursor FROM (
 GROUP BY session_id"""
 FIRST_OF_WHAT_LIVES = f"""
 SELECT min(e.cursor) FROM events e LEFT JOIN ({DELETED}) d ON d.session_id = e.session_id
-WHERE e.shard = {{shard}} AND e.type = 'session_created' AND (d.cursor IS NULL OR e.cursor > d.cursor)"""
+WHERE e.shard = {{shard}} AND (d.cursor IS NULL OR e.cursor > d.cursor)"""
 MINUTES = """
 SELECT minute, max(events) FROM details WHERE shard = {shard} AND what = 'minutes' GROUP BY minute"""
 STORE = "SELECT record FROM details WHERE shard = {shard} AND what = 'store' LIMIT 1"
@@ -164,17 +158,25 @@ SELECT s.session_id FROM (
   FROM sessions WHERE shard = {{shard}}) s
 LEFT JOIN ({DELETED}) d ON d.session_id = s.session_id
 WHERE s.age = 1 AND s.status IN ('active', 'waiting') AND (d.cursor IS NULL OR s.last_cursor > d.cursor)"""
-FIRST_OF = """
-SELECT min(cursor) FROM events WHERE shard = {{shard}} AND type = 'session_created' AND {which}"""
+FIRST_OF = "SELECT min(cursor) FROM events WHERE shard = {{shard}} AND {which}"
 
 
-def open_or_say(url: str) -> DeltaTable:
+def open_or_say(url: str, name: str) -> DeltaTable:
     try:
-        return DeltaTable(f"{url}/events")
+        return DeltaTable(f"{url}/{name}")
     except TableNotFoundError:
         raise NotInLake(f"There is no lake in {url}: nothing has been sealed there") from None
     except (DeltaError, OSError) as error:
         raise NotInLake(f"The lake {url} cannot be read: {str(error).partition(chr(10))[0]}") from None
+
+
+def ahead(pieces: Iterator[T]) -> Iterator[T]:
+    """The next one is read while one is worked on."""
+    with ThreadPoolExecutor(1) as reader:
+        coming = reader.submit(next, pieces, None)
+        while (piece := coming.result()) is not None:
+            coming = reader.submit(next, pieces, None)
+            yield piece
 
 
 def fitting(some: list[tuple[Any, ...]], most: int) -> int:
@@ -202,7 +204,7 @@ class Return(Insertion):
         self.database.executemany("INSERT INTO gone VALUES (?, ?)", self.source.rows(DELETED))
         self.database.executemany("INSERT INTO forgotten VALUES (?, ?)", self.source.rows(FORGOTTEN))
         self.database.execute("COMMIT")
-        for some in self.source.events(wanted):
+        for some in ahead(self.source.events(wanted)):
             self.database.execute("BEGIN IMMEDIATE")
             self.insert_all(some)
             self.database.execute("COMMIT")
@@ -242,7 +244,7 @@ class Return(Insertion):
             if row[SEQ] is not None and self.gone(session_id) > cursor:
                 self.database.execute("INSERT OR IGNORE INTO lines VALUES (?, '')", (cursor,))
             elif why := fault_of(row):
-                self.odd(f"{FOLDERS}/{session_id}", f"cursor {cursor}: is left out: {why}")
+                self.odd(f"{SESSIONS}/{session_id}", f"cursor {cursor}: is left out: {why}")
             elif session_id in self.live or event_type in BOUNDS:
                 waiting.append(row)
                 (self.live.discard if event_type == "session_deleted" else self.live.add)(session_id)

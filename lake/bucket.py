@@ -42,7 +42,7 @@ LEFT_OVER = timedelta(hours=1)
 """After which what a probe has left that was killed is removed by the next."""
 PATIENCE = {"timeout": timedelta(seconds=10), "connect_timeout": timedelta(seconds=3)}
 TRIES = {"max_retries": 2, "retry_timeout": timedelta(seconds=10)}
-REFUSED = re.compile(r"status code: (4(?!08|29)\d\d|501) ")
+REFUSED = re.compile(r"status code: (4(?!08|29)\d\d|501) |incorrectly configured region")
 """What a store answers that will say the same again."""
 
 
@@ -99,7 +99,7 @@ def told_of(url: str) -> Iterator[None]:
 
 def first_line(error: Exception) -> str:
     """Of what a library says; below it follows how it came about."""
-    return str(error).partition("\n")[0].removesuffix(":").strip() or type(error).__name__
+    return str(error).partition("\n")[0].partition(": <?xml")[0].removesuffix(":").strip() or type(error).__name__
 
 
 def credentials(url: str) -> str:

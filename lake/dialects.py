@@ -183,6 +183,12 @@ def clickhouse_member(given: Sequence[str]) -> str:
     return f"JSONExtract({given[0]}, {steps}, 'Nullable(String)')"
 
 
+def rounded_half_up(given: Sequence[str]) -> str:
+    """Its own `round` takes the half of a floating number to the even one."""
+    value, scale = given[0], f"1e{given[1]}" if len(given) > 1 else "1"
+    return f"(sign({value}) * floor(abs({value}) * {scale} + 0.5) / {scale})"
+
+
 CLICKHOUSE = Dialect(
     "clickhouse",
     COMMON
@@ -214,6 +220,7 @@ CLICKHOUSE = Dialect(
         "instr": plain("positionUTF8({0}, {1})"),
         "ltrim": lambda given: f"trimLeft({', '.join(given)})",
         "trim": lambda given: f"trimBoth({', '.join(given)})",
+        "round": rounded_half_up,
         "lead": plain("lead(toNullable({0}))"),  # else what comes after the last is empty, not null
         "replace": plain("replaceAll({0}, {1}, {2})"),
         "char": lambda given: f"char({', '.join(given)})",

@@ -13,7 +13,7 @@ from pathlib import Path
 from deltalake import DeltaTable
 
 from export.layout import open_reader, snapshot
-from lake.columns import DAYS, DETAILS, EVENTS, SESSIONS, batches, details, select
+from lake.columns import DETAILS, EVENTS, SESSIONS, batches, details, select
 from lake.forgetting import hide
 from lake.published import publish
 from lake.table import Displaced, append, open_table, sealed_by
@@ -24,7 +24,9 @@ from sessionstore.store.shard import kept_shard
 MAX_EVENTS, MAX_BYTES, MAX_DAYS = 50_000, 32 << 20, 32
 """Of a commit, which holds its text twice in memory, long texts (LONG) four times, and a file for each day."""
 LONG = 4096
-UNSEALED = f"SELECT cursor, length(data), {DAYS} FROM events WHERE cursor > ? ORDER BY cursor LIMIT ?"
+UNSEALED = (
+    "SELECT cursor, length(data), substr(received_at, 1, 10) FROM events WHERE cursor > ? ORDER BY cursor LIMIT ?"
+)
 NEW_EVENTS = select(
     EVENTS,
     """FROM main.events e WHERE cursor > :sealed AND cursor <= :upto

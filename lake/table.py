@@ -41,6 +41,10 @@ WRITING = WriterProperties(
     column_properties={
         "session_id": ColumnProperties(bloom_filter_properties=BloomFilterProperties(True, ndv=ROW_GROUP // 16)),
         **dict.fromkeys(("event_id", "data"), ColumnProperties(dictionary_enabled=False)),  # hardly any is there twice
+        **dict.fromkeys(
+            ("cursor", "seq", "timestamp", "received_at", "bytes"),
+            ColumnProperties(dictionary_enabled=False, encoding="DELTA_BINARY_PACKED"),
+        ),
     },
 )
 

@@ -484,22 +484,36 @@ def test_a_role_may_do_what_the_table_says_and_nothing_else(
 ) -> None:
     expected = STATUSES.get(operation, 200)
     changes = operation in WRITES | NOTES | CONTROLS or operation in DELETES
-    for credentials in (bearer(named.good[role]), *([bearer(TOKENS[role]), cookies[role]] if role in TOKENS else [])):
-        session_id = new_session(guarded)
-        if operation in CONTROLS or operation == POLL:
-            asks_a_person(guarded, session_id, credentials)
+    all_credentials = (bearer(named.good[role]), *([bearer(TOKENS[role]), cookies[role]] if role in TOKENS else []))
+    if role not in MAY[operation]:
+        refuses(guarded, operation, role, all_credentials)
+        return
+    for credentials in all_credentials:
+        session_id = session_for(guarded, operation, credentials)
         before, cursor = whole(guarded, session_id), cursor_of(guarded)
         reply = attempt(guarded, operation, session_id, credentials)
         is_changed = whole(guarded, session_id) != before
-        if role in MAY[operation]:
-            assert reply.status == expected, reply
-            assert (cursor_of(guarded) > cursor) == changes
-            assert is_changed == (changes and operation != "POST /api/sessions")
-        else:
-            assert reply.status == 403
-            assert reply.headers["WWW-Authenticate"] == 'Bearer realm="session store", error="insufficient_scope"'
-            assert f"The role {role} may not do this" in reply.problem["detail"]
-            assert (is_changed, cursor_of(guarded)) == (False, cursor)
+        assert reply.status == expected, reply
+        assert (cursor_of(guarded) > cursor) == changes
+        assert is_changed == (changes and operation != "POST /api/sessions")
+
+
+def session_for(guarded: Appliance, operation: str, credentials: dict[str, str]) -> str:
+    session_id = new_session(guarded)
+    if operation in CONTROLS or operation == POLL:
+        asks_a_person(guarded, session_id, credentials)
+    return session_id
+
+
+def refuses(guarded: Appliance, operation: str, role: str, all_credentials: tuple[dict[str, str], ...]) -> None:
+    session_id = session_for(guarded, operation, all_credentials[0])
+    before, cursor = whole(guarded, session_id), cursor_of(guarded)
+    for credentials in all_credentials:
+        reply = attempt(guarded, operation, session_id, credentials)
+        assert reply.status == 403
+        assert reply.headers["WWW-Authenticate"] == 'Bearer realm="session store", error="insufficient_scope"'
+        assert f"The role {role} may not do this" in reply.problem["detail"]
+    assert (whole(guarded, session_id), cursor_of(guarded)) == (before, cursor)
 
 
 @pytest.mark.parametrize("operation", EVERYBODY)

@@ -143,6 +143,25 @@ def schema_of(connection: sqlite3.Connection) -> set[tuple[str, str]]:
     return set(connection.execute("SELECT name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite_%'"))
 
 
+def test_a_database_of_version_eleven_becomes_like_a_new_one(database: Database) -> None:
+    """The table of events is said in other words, of which no row knows."""
+    database.append(drafted("action", "s", {"type": "x"}, event_id="once"))
+    wanted, events = schema_of(database.connection), database.rows("SELECT * FROM events")
+    database.connection.executescript("""
+        DROP TABLE lake; DROP TABLE scrubs; PRAGMA writable_schema = ON;
+        UPDATE sqlite_schema SET sql = replace(sql, 'type IN (''action'', ''response'')
+                      OR type IN (', 'type IN (''action'', ''response'', ') WHERE name = 'events';
+        PRAGMA writable_schema = RESET; PRAGMA user_version = 11""")
+    assert {name for name, _ in wanted - schema_of(database.connection)} == {"events", "lake", "scrubs"}
+    migrate(database.connection)
+    assert schema_of(database.connection) == wanted
+    assert database.rows("SELECT * FROM events") == events
+    assert database.value("PRAGMA integrity_check") == "ok"
+    database.append(drafted("metadata_updated", "s", {"note": "y"}))
+    with pytest.raises(sqlite3.IntegrityError, match="CHECK constraint"):
+        database.connection.execute("UPDATE events SET type = 'another'")
+
+
 def test_a_database_of_version_one_becomes_like_a_new_one(database: Database) -> None:
     database.append(drafted("action", "s", {"type": "x"}, event_id="once"))
     wanted = schema_of(database.connection)

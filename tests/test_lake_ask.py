@@ -118,13 +118,7 @@ def plain_value(value: Any, column: str) -> Any:
 def alike(one: Sequence[Any], other: Sequence[Any], columns: Sequence[str]) -> bool:
     """What is still waited for grows between two answers: by less than a minute each."""
     pairs = zip(one, other, columns, strict=True)
-    return all(a == b or (column in UNTIL_NOW and abs(a - b) < 60) or halved(a, b) for a, b, column in pairs)
-
-
-def halved(one: Any, other: Any) -> bool:
-    """Half of the last digit is rounded up by some, and to even by others."""
-    digits = len(repr(one).partition(".")[2].rstrip("0")) if isinstance(one, float) and isinstance(other, float) else 0
-    return bool(digits) and abs(one - other) < 1.01 * 10.0**-digits
+    return all(a == b or (column in UNTIL_NOW and abs(a - b) < 60) for a, b, column in pairs)
 
 
 def test_a_row_that_differs_is_noticed() -> None:

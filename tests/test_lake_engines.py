@@ -15,6 +15,7 @@ import pytest
 from lake.asking import NOT_OF_SPARK, Answer, question
 from lake.bucket import folder_of
 from lake.dialects import CLICKHOUSE, SPARK, Dialect
+from lake.views import script
 from lake.views import views as lake_views
 from sessionstore.analytics.catalogue import questions
 from tests.repeats import repeated
@@ -70,6 +71,17 @@ ENGINES: dict[str, tuple[Dialect, Callable[[Path], Any], str, set[str]]] = {
     "clickhouse": (CLICKHOUSE, clickhouse, "deltaLakeLocal('{folder}/{{name}}')", set()),
     "sail": (SPARK, sail, "delta.`file://{folder}/{{name}}`", set(NOT_OF_SPARK)),
 }
+
+
+@pytest.mark.parametrize("dialect", [CLICKHOUSE, SPARK], ids=lambda dialect: dialect.name)
+def test_no_word_of_sqlite_alone_is_left(dialect: Dialect) -> None:
+    sqlite = "iif|julianday|group_concat|strftime|rfc3339|seconds|epoch|time_of|json_text"
+    words = rf"\b({sqlite}) ?\(|->>|'now'|:(user|days|newest|session)\b"
+    for name in questions():
+        given = dict.fromkeys(questions()[name].parameters, "1")
+        assert not re.search(words, question(name, given, dialect)), name
+    assert not re.search(words, script(dialect, "s3://bucket"))
+    assert re.search(words, questions()["story"].sql)
 
 
 @repeated("events", many=3_000, variable="ASKED_BY_ENGINES")

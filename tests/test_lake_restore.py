@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from deltalake import DeltaTable
 from hypothesis import given, settings
 
 from lake import back
@@ -23,6 +24,7 @@ from lake.sealer import seal
 from sessionstore.store.high_water_mark import Newest, read_newest, write_newest
 from sessionstore.store.shard import keep_shard
 from tests.appliance import REPOSITORY
+from tests.askable import tell
 from tests.databases import Database, drafted
 from tests.lakes import Place
 from tests.repeats import repeated
@@ -99,6 +101,26 @@ def test_a_database_from_the_lake_is_the_one_that_was_lost(place: Place, lost: D
     assert all(before[name] for name in ("goals", "agents", "counts", "users", "minutes", "lake"))
 
 
+def test_events_of_all_kinds_come_back(tmp_path: Path) -> None:
+    lake = (tmp_path / "lake").as_uri()
+    lost = made(tmp_path / "lost")
+    tell(lost.path, "berlin", 1500, seed=7)
+    seal_all(lost, lake)
+    purge_all(lost)
+    restored, _ = restore(lake, tmp_path / "back")
+    again, before = contents_of(tmp_path / "back" / "sessions.db"), contents_of(lost.path)
+    assert restored.odd == []
+    assert {name for name in TABLES if again[name] != before[name]} == set()
+    assert {name for name in TABLES if not before[name]} <= {
+        "orders",
+        "ended_asks",
+        "retold_asks",
+        "contexts",
+        "purges",
+    }
+    lost.close()
+
+
 @repeated("examples", few=5, many=60, variable="LAKE_EXAMPLES")
 def test_any_history_comes_back(examples: int) -> None:
     settings(max_examples=examples)(given(histories)(seal_a_history_and_restore_it))()
@@ -159,6 +181,21 @@ def test_log_entries_of_deleted_sessions_are_not_brought_back_to_be_removed(lost
     restored, _ = restore(lake, tmp_path / "back")
     assert contents_of(tmp_path / "back" / "sessions.db") == contents_of(lost.path)
     assert restored.events == 3 + 4 + 3 + 1  # beginnings, an agent, goal and ends, deletions, the young one
+
+
+def test_of_what_has_lost_its_beginning_the_rest_comes_back(lost: Database, tmp_path: Path) -> None:
+    """Days that are over are dropped from a lake, whoever goes on after them."""
+    lake = (tmp_path / "lake").as_uri()
+    lost.append(drafted("session_created", "young", {"initial": {}}))
+    seal_all(lost, lake)
+    DeltaTable(f"{lake}/events").delete("cursor <= 10")
+    restored, _ = restore(lake, tmp_path / "back")
+    assert [odd.partition(": ")[2] for odd in restored.odd] == [
+        f"begins with cursor {cursor}: the session's creation is lost, and made anew" for cursor in (11, 12, 13)
+    ]
+    with closing(sqlite3.connect(tmp_path / "back" / "sessions.db")) as database:
+        found = database.execute("SELECT cursor, data FROM events WHERE cursor > 10 ORDER BY cursor").fetchall()
+    assert found == lost.rows("SELECT cursor, data FROM events WHERE cursor > 10 ORDER BY cursor")
 
 
 def test_of_several_shards_one_is_named(lost: Database, tmp_path: Path) -> None:

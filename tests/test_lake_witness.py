@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from lake.witness import doubt, witness
-from sessionstore.admin.loss import accept_loss
+from sessionstore.admin.loss import NothingLost, accept_loss
 from sessionstore.settings import Settings
 from sessionstore.store.integrity import check_integrity
 from sessionstore.store.lake import ask_lake
@@ -135,6 +135,17 @@ def test_what_the_lake_has_may_be_accepted_as_lost(sealed: tuple[Settings, Datab
     assert check_integrity(settings) is not None
     assert "What came after cursor 2, up to 4, is accepted as lost" in accept_loss(settings)
     assert check_integrity(settings) is None
+
+
+def test_nothing_is_accepted_as_lost_while_the_lake_cannot_be_asked(
+    sealed: tuple[Settings, Database], bucket: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, database = sealed
+    database.close()
+    with reserve_port() as nobody:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{nobody.getsockname()[1]}")
+        with pytest.raises(NothingLost, match=r"does not answer: .* What it has of this store cannot be known"):
+            accept_loss(Settings(directory=settings.directory, lake=bucket.url, shard="berlin"))
 
 
 def test_what_the_start_could_not_ask_is_found_by_the_sealer(sealed: tuple[Settings, Database]) -> None:

@@ -272,7 +272,7 @@ def failed_checks(recorder: ScenarioRecorder) -> Iterator[str]:
 
 
 @pytest.mark.timeout(120 + 2 * SECONDS)
-@repeated("seconds", few=6.0, many=SECONDS, variable="API_SECONDS")
+@repeated("seconds", few=3.0, many=SECONDS, variable="API_SECONDS")
 def test_the_server_answers_as_it_is_described(appliance: Appliance, seconds: float) -> None:
     memory = resident_bytes(appliance.process.pid)
     tried = Tried(described_by(appliance.url, seconds))

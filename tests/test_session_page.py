@@ -13,7 +13,6 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from tests.appliance import Appliance
-from tests.browsing import MISSING, is_missing, launched
 
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAoAAAAKCAYAAACNMs+9AAAAFUlEQVR42mNk+M9Qz0AEYBxVSF+FAAhKDveksOjmAAAAAElFTkSuQmCC"
 ANSWER = """# What I found
@@ -142,14 +141,6 @@ def told(http: httpx.Client) -> str:
     agent.says(3.2, text("Two callers: `cart.py`"))
     agent.send(http, subpath="subagents/agent-a1")
     return SESSION
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    if is_missing():
-        pytest.skip(f"the dashboard is not tested: {MISSING}")
-    with launched() as browser:
-        yield browser
 
 
 @pytest.fixture(scope="module")

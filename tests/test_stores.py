@@ -174,6 +174,28 @@ def test_it_goes_on_elsewhere_where_that_is_said(tmp_path: Path, stores: Stores)
     assert len(waiting_in(spool)) == 2, "what was said before waits for the store that it was said to"
 
 
+GOING_ON = """
+import hook_agent, sys, time
+with hook_agent.SessionHookAgent(sys.argv[1], user_id="alice").sync as agent:
+    first, until = agent.service_url, time.monotonic() + 30
+    while agent.service_url == first and time.monotonic() < until:
+        agent.log_action("step")
+        time.sleep(0.02)
+    agent.log_action("last")
+    print(agent.service_url, agent.flush(10))
+"""
+
+
+def test_a_program_under_way_goes_on_elsewhere(tmp_path: Path, stores: Stores) -> None:
+    listed = ("http://127.0.0.1:1", stores.two.url)
+    session = next(one for one in (f"under-way-{n}" for n in range(40)) if fleet.ranked(one, [*listed])[0] == listed[0])
+    env = environment(tmp_path, ",".join(listed), SESSION_FAILOVER_AFTER="0.3")
+    assert run(GOING_ON, env, session) == f"{stores.two.url} True\n"
+    there = httpx.get(f"{stores.two.url}/api/sessions/{session}").json()
+    assert there["metadata"]["userId"] == "alice", "it has entered there"
+    assert waiting_in(spool_in(tmp_path, listed[0]))[0]["type"] == "session_created"
+
+
 LONG_WORK = """
 import hook_agent, sys, time
 with hook_agent.SessionHookAgent(sys.argv[1]).sync as agent:

@@ -21,6 +21,7 @@ from sessionstore.store.schema import MIGRATIONS, open_writer
 from tests.appliance import REPOSITORY, Appliance
 from tests.commands import export, is_done
 from tests.peers import eventually
+from tests.repeats import marked
 from tests.trees import contents, temporary_folder
 
 ARCHIVES = sorted((Path(__file__).parent / "upgrade").glob("*.tar.xz"), key=lambda path: (len(path.name), path.name))
@@ -120,7 +121,7 @@ import os, resource, shutil, signal, sqlite3, sys
 from pathlib import Path
 from sessionstore.store.schema import open_writer, prepare_writer
 
-source, folder = Path(sys.argv[1]), Path(sys.argv[2])
+source, folder, steps = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 
 def dies(kind, at):
     "Whether the migration is killed: at a statement, or at the byte of the log that it is about to write."
@@ -142,18 +143,19 @@ def dies(kind, at):
     prepare_writer(connection, "full")
     os._exit(0)
 
-for kind, step in (("statement", 9), ("byte", 8000)):
+for kind, step in (("statement", 9 * steps), ("byte", 8000 * steps)):
     at = 1 if kind == "statement" else 33_000
     while dies(kind, at):
         at += step
 """
 
 
-def test_a_migration_that_is_killed_anywhere_loses_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("steps", marked([1, 2], long=[1]))
+def test_a_migration_that_is_killed_anywhere_loses_nothing(tmp_path: Path, steps: int) -> None:
     source = unpacked(ARCHIVES[0], tmp_path / "then") / "sessions.db"
     wanted, (version,) = timeline_of(source), the_only(source, "PRAGMA user_version")
     with temporary_folder() as killed:
-        subprocess.run([sys.executable, "-c", DYING, str(source), str(killed)], check=True, cwd=REPOSITORY)
+        subprocess.run([sys.executable, "-c", DYING, source, killed, str(steps)], check=True, cwd=REPOSITORY)
         check_killed(killed, wanted, version)
 
 

@@ -2,13 +2,10 @@
 import vocabulary from "../vocabulary.js";
 import { first, isNothing, isObject, oneLine, plain, said, shortId, spoken, text } from "./words.js";
 
-const TOOL_ICONS = { __proto__: null, Bash: "terminal", BashOutput: "terminal", KillShell: "terminal", Read: "file", Write: "edit",
-  Edit: "edit", MultiEdit: "edit", NotebookEdit: "edit", Glob: "search", Grep: "search", WebFetch: "web", WebSearch: "web", Agent: "agent",
-  Task: "agent", TodoWrite: "goal", TaskCreate: "goal", TaskUpdate: "goal", TaskList: "goal", AskUserQuestion: "wait", ExitPlanMode: "wait"
-  };
-const ACTION_ICONS = { __proto__: null, bash_exec: "terminal", file_write: "edit", file_edit: "edit", file_read: "file", mcp_call: "mcp",
-  task_spawn: "agent", web_fetch: "web", web_search: "web" };
-const EDITS = ["Write", "Edit", "MultiEdit", "NotebookEdit"];
+const iconsOf = (icons) => Object.fromEntries(Object.entries(icons).flatMap(([icon, names]) => names.split(" ").map((name) => [name, icon])));
+const TOOL_ICONS = { __proto__: null, ...iconsOf({ terminal: "Bash BashOutput KillShell", file: "Read", edit: "Write Edit MultiEdit NotebookEdit", search: "Glob Grep", web: "WebFetch WebSearch", agent: "Agent Task",
+  goal: "TodoWrite TaskCreate TaskUpdate TaskList", wait: "AskUserQuestion ExitPlanMode" }) };
+const ACTION_ICONS = { __proto__: null, ...iconsOf({ terminal: "bash_exec", edit: "file_write file_edit", file: "file_read", mcp: "mcp_call", agent: "task_spawn", web: "web_fetch web_search" }) };
 /** Entries that say nothing which others do not say as well. */
 export const MINOR = ["post_tool_batch", "instructions_loaded", "metadata_updated"];
 const TELLING = ["command", "file_path", "notebook_path", "path", "url", "pattern", "query", "subject", "description", "prompt", "message",
@@ -51,13 +48,9 @@ const begins = (said, words) => words.some((word) => said.trimStart().startsWith
 export const isRejected = ({ data }) => data.type === "tool_error"
   && (data.rejected === true || data.is_interrupt === true || isUnwanted(text(data.error)));
 /** Whether an entry says that something went wrong. */
-export function isError(event) {
-  const { type, data } = event;
-  if (type === "session_lost") return true;
-  if (isRejected(event)) return false;
-  if (vocabulary.failures.includes(data.type) && vocabulary.logs.includes(type)) return true;
-  return data.ok === false || data.success === false || data.status === "failed" || (Number(data.exitCode) || 0) !== 0
-    || !isNothing(data.error);
+export function isError({ type, data }) {
+  return type === "session_lost" || (!isRejected({ data }) && ((vocabulary.failures.includes(data.type) && vocabulary.logs.includes(type))
+    || data.ok === false || data.success === false || data.status === "failed" || Boolean(Number(data.exitCode)) || !isNothing(data.error)));
 }
 /** What is said beside a mere kind of error, as Claude Code names rate_limit. */
 const detailOf = (data) => /^[a-z]+(?:_[a-z]+)*$/.test(text(data.error)) ? first(data, "message", "errorDetails") : "";
@@ -66,9 +59,9 @@ export function errorLine({ data }) {
   const whole = detailOf(data) || (typeof data.error === "string" ? data.error : first(data.error, "message", "error", "detail", "type")
     || (isNothing(data.error) ? first(data, "errorDetails", "reason", "message") : said(data.error)));
   const [one = "", two = ""] = plain(whole).replace(/<\/?tool_use_error>/g, "").split("\n").map((line) => line.trim()).filter(Boolean);
-  return oneLine(/^exit code \d+$/i.test(one) && two ? `${one}: ${two}` : one)
-    || (Number(data.exitCode) ? `exit code ${data.exitCode}` : "");
+  return oneLine(/^exit code \d+$/i.test(one) && two ? `${one}: ${two}` : one) || exitOf(data);
 }
+const exitOf = ({ exitCode }) => Number(exitCode) ? `exit code ${exitCode}` : "";
 
 /** Whether a prompt is a machine's word and no person's: one says so, or begins with a tag that Claude Code writes. */
 export const isMachineMade = (data) => data.machineMade === true
@@ -92,8 +85,8 @@ export const agentName = ({ agentId, type, task, hook_event_name: hook }) => hoo
 export const NAMES = new Map();
 /** The names with those that an event tells. A goal's update does not say what the goal is, nor an agent's end whose. */
 export function named(names, { type, sessionId, data }) {
-  const id = type.startsWith("goal") ? data.id ?? data.goalId : type.startsWith("agent") ? data.agentId : null;
-  const name = id === null ? "" : type.startsWith("goal") ? gist(data.description) : data.agentId && text(data.task).trim() && data.hook_event_name ? agentName(data) : text(data.type);
+  const isGoal = type.startsWith("goal"), id = isGoal ? data.id ?? data.goalId : type.startsWith("agent") ? data.agentId : null;
+  const name = id === null ? "" : isGoal ? gist(data.description) : data.agentId && text(data.task).trim() && data.hook_event_name ? agentName(data) : text(data.type);
   const key = `${sessionId} ${id}`;
   if (name && names.get(key) !== name) { names.set(key, name); if (names.size > 2000) names.delete(names.keys().next().value); }
   return names;
@@ -102,91 +95,78 @@ export function named(names, { type, sessionId, data }) {
 /** An event as {kind, icon, title, text}: kind chooses the colour. */
 export function face(event, names = NAMES) {
   const { data } = event, known = (id) => names.get(`${event.sessionId} ${id}`);
-  const own = FACES[event.type]?.(data, known, event) ?? { kind: "other", icon: "other", title: words(event.type), text: gist(data) };
+  const own = FACES[event.type]?.(data, known, event) ?? line("other", words(event.type), gist(data));
   return isError(event) && !["tool", "edit"].includes(own.kind) ? { ...own, kind: "error", icon: "error" } : own;
 }
 
+const line = (kind, title, text = "", icon = kind) => ({ kind, icon, title, text });
+const ofSession = (title, textOf = said) => (data) => line("session", title, textOf(data));
+const ofEntry = (data) => (ENTRIES[data.type] ?? anyEntry)(data);
 const FACES = {
   __proto__: null,
-  action: (data) => (ENTRIES[data.type] ?? anyEntry)(data),
-  response: (data) => (ENTRIES[data.type] ?? anyEntry)(data),
-  session_created: (data) => ({ kind: "session", icon: "session", title: "Session created",
-    text: gist(data.initial?.input ?? data.metadata?.source ?? "") }),
-  session_resumed: (data) => ({ kind: "session", icon: "session", title: "Session resumed", text: gist(data.metadata?.source ?? "") }),
-  session_finalized: (data) => ({ kind: "session", icon: "session", title: ENDED_AS[data.status] ?? "Session ended", text: endText(data) }),
-  session_lost: () => ({ kind: "error", icon: "error", title: "Session lost", text: "no word for too long" }),
-  session_deleted: (data) => ({ kind: "session", icon: "session", title: "Session deleted",
-    text: [data.by && `by ${data.by}`, data.reason === "person" ? "" : text(data.reason)].filter(Boolean).join(", ") }),
-  metadata_updated: (data) => data.attention ? asks(data) : { kind: "session", icon: "session", title: "Metadata", text: said(data) },
-  state_updated: (data) => ({ kind: "state", icon: "state", title: "State",
-    text: oneLine([text(data.phase), text(data.currentStep)].filter(Boolean).join(": ") || JSON.stringify(data)) }),
-  goal_added: (data) => ({ kind: "goal", icon: "goal", title: "Goal", text: gist(data.description) }),
-  goal_updated: (data, known) => ({ kind: "goal", icon: "goal", title: `Goal ${spoken(data.status) || "changed"}`,
-    text: gist(data.description) || known(data.goalId) || "" }),
-  agent_spawned: (data) => ({ kind: "agent", icon: "agent", title: `${agentName(data)} begins`,
-    text: data.hook_event_name ? text(data.type) : readable(data.task) }),
-  agent_updated: (data, known, event) => ({ kind: "agent", icon: "agent", text: readable(data.task ?? data.result),
-    title: `${agentOf(data, known, event)} ${AGENT_WORDS[data.status] ?? (spoken(data.status) || "changed")}` }),
-  agent_completed: (data, known, event) => isCompaction(event)
-    ? { kind: "other", icon: "state", title: "Compaction", text: oneLine(summaryText(data.result)) }
-    : { kind: "agent", icon: "agent", title: `${agentOf(data, known, event)} ${spoken(data.status) || "completed"}`, text: readable(data.result) },
-  note_added: (data) => ({ kind: "session", icon: "session", title: "Note", text: gist(data.text) }),
-  usage_reported: (data) => ({ kind: "session", icon: "session", title: "Usage", text: said(data) }),
-  budget_crossed: (data) => ({ kind: "error", icon: "error", title: "Budget crossed", text: said(data) }),
-  answered: (data) => ({ kind: "session", icon: "session", title: "Answered", text: gist(data.message ?? data.decision) }),
-  ask_closed: (data) => ({ kind: "session", icon: "session", title: "Ask closed", text: said(data) }),
-  ordered: (data) => ({ kind: "session", icon: "session", title: "Order", text: said(data) }),
-  order_delivered: (data) => ({ kind: "session", icon: "session", title: "Order delivered", text: said(data) }),
-  order_closed: (data) => ({ kind: "session", icon: "session", title: "Order closed", text: said(data) }),
+  action: ofEntry,
+  response: ofEntry,
+  session_created: ofSession("Session created", (data) => gist(data.initial?.input ?? data.metadata?.source ?? "")),
+  session_resumed: ofSession("Session resumed", (data) => gist(data.metadata?.source ?? "")),
+  session_finalized: (data) => line("session", ENDED_AS[data.status] ?? "Session ended", endText(data)),
+  session_lost: () => line("error", "Session lost", "no word for too long"),
+  session_deleted: ofSession("Session deleted", (data) => [data.by && `by ${data.by}`, data.reason === "person" ? "" : text(data.reason)].filter(Boolean).join(", ")),
+  metadata_updated: (data) => data.attention ? asks(data) : line("session", "Metadata", said(data)),
+  state_updated: (data) => line("state", "State", oneLine([text(data.phase), text(data.currentStep)].filter(Boolean).join(": ") || JSON.stringify(data))),
+  goal_added: (data) => line("goal", "Goal", gist(data.description)),
+  goal_updated: (data, known) => line("goal", `Goal ${spoken(data.status) || "changed"}`, gist(data.description) || known(data.goalId)),
+  agent_spawned: (data) => line("agent", `${agentName(data)} begins`, data.hook_event_name ? text(data.type) : readable(data.task)),
+  agent_updated: (data, known, event) => line("agent", `${agentOf(data, known, event)} ${AGENT_WORDS[data.status] ?? (spoken(data.status) || "changed")}`, readable(data.task ?? data.result)),
+  agent_completed: (data, known, event) => isCompaction(event) ? line("other", "Compaction", oneLine(summaryText(data.result)), "state")
+    : line("agent", `${agentOf(data, known, event)} ${spoken(data.status) || "completed"}`, readable(data.result)),
+  note_added: ofSession("Note", (data) => gist(data.text)),
+  usage_reported: ofSession("Usage"),
+  budget_crossed: (data) => line("error", "Budget crossed", said(data)),
+  answered: ofSession("Answered", (data) => gist(data.message ?? data.decision)),
+  ask_closed: ofSession("Ask closed"),
+  ordered: ofSession("Order"),
+  order_delivered: ofSession("Order delivered"),
+  order_closed: ofSession("Order closed"),
 };
 const AGENT_WORDS = { __proto__: null, running: "begins again", paused: "pauses" };
-const agentOf = (data, known, event) => agentName({ agentId: data.agentId ?? event.agentId, type: data.type ?? known(data.agentId ?? event.agentId) });
+function agentOf({ agentId, type }, known, event) { const id = agentId ?? event.agentId; return agentName({ agentId: id, type: type ?? known(id) }); }
 const ENDED_AS = { __proto__: null, failed: "Session failed", cancelled: "Session cancelled" };
+/** Why Claude Code says that it has ended. */
 const REASONS = { __proto__: null, prompt_input_exit: "left at the prompt", clear: "the conversation was cleared", logout: "logged out",
   resume: "another conversation was resumed", bypass_permissions_disabled: "permissions may not be bypassed" };
-export const reasonText = (reason) => REASONS[text(reason)] ?? spoken(reason);
 /** Why something has ended, in words: what came of it, what went wrong, or the reason that was given. */
-export const endText = (data) => oneLine(text(data.outcome)) || (isNothing(data.error) ? "" : errorLine({ data })) || reasonText(data.reason)
-  || said(data.response ?? data.finalResponse) || (Number(data.exitCode) ? `exit code ${data.exitCode}` : "");
+export const endText = (data) => oneLine(text(data.outcome)) || (isNothing(data.error) ? "" : errorLine({ data })) || (REASONS[text(data.reason)] ?? spoken(data.reason))
+  || said(data.response ?? data.finalResponse) || exitOf(data);
 /** What tells most of a task or result, which graphs give as JSON. */
 function readable(value) {
   if (typeof value !== "string" || !/^\s*[[{]/.test(value)) return said(value);
   try { return gist(JSON.parse(value)); } catch { return oneLine(value); }
 }
 const ASKS = { __proto__: null, permission: "Asks for permission", question: "Asks a question", plan: "Asks about a plan" };
-function asks(data) {
-  return { kind: "wait", icon: "wait", title: ASKS[data.attention?.reason] ?? "Waits for a person",
-    text: oneLine(text(data.attention?.message) || gist(data)) };
-}
-function call(data) {
-  const kind = EDITS.includes(data.tool) ? "edit" : ["Agent", "Task"].includes(data.tool) ? "agent" : "tool";
-  const icon = TOOL_ICONS[data.tool] ?? (text(data.tool).startsWith("mcp__") ? "mcp" : "other");
-  return { kind, icon, title: toolName(data.tool), text: toolGist(data.tool, data.input) };
+const asks = (data) => line("wait", ASKS[data.attention?.reason] ?? "Waits for a person", oneLine(text(data.attention?.message) || gist(data)));
+function call({ tool, input }) {
+  const icon = TOOL_ICONS[tool] ?? (text(tool).startsWith("mcp__") ? "mcp" : "other");
+  return line(["edit", "agent"].includes(icon) ? icon : "tool", toolName(tool), toolGist(tool, input), icon);
 }
 export const ENTRIES = {
   __proto__: null,
-  prompt: (data) => isMachineMade(data) ? { kind: "notice", icon: "state", title: "System notice", text: noticeText(data) }
-    : { kind: "prompt", icon: "prompt", title: "Prompt", text: plain(first(data, ...PROMPTS)) || gist(data) },
-  assistant_message: (data) => ({ kind: "answer", icon: "says", title: "Answer",
-    text: plain(contentText(data.message ?? data.content ?? data.text)) }),
-  message_display: (data) => ({ kind: "says", icon: "says", title: "Says", text: plain(data.delta) }),
+  prompt: (data) => isMachineMade(data) ? line("notice", "System notice", noticeText(data), "state") : line("prompt", "Prompt", plain(first(data, ...PROMPTS)) || gist(data)),
+  assistant_message: (data) => line("answer", "Answer", plain(contentText(data.message ?? data.content ?? data.text)), "says"),
+  message_display: (data) => line("says", "Says", plain(data.delta)),
   tool_call: call,
-  tool_result: (data) => data.tool ? call(data)
-    : { kind: "tool", icon: "other", title: "Result", text: gist(data.output ?? without(data)) },
-  tool_error: (data) => data.tool ? call(data) : { kind: "tool", icon: "other", title: "Failed", text: said(data.error) },
+  tool_result: (data) => data.tool ? call(data) : line("tool", "Result", gist(data.output ?? without(data)), "other"),
+  tool_error: (data) => data.tool ? call(data) : line("tool", "Failed", said(data.error), "other"),
   permission_request: asks,
   elicitation: asks,
-  notification: (data) => data.attention ? asks(data) : { kind: "other", icon: "other", title: "Notification", text: gist(data.message) },
-  post_tool_batch: (data) => ({ kind: "other", icon: "other", title: "Tool batch",
-    text: (Array.isArray(data.tool_calls) ? data.tool_calls : []).map((each) => toolName(each?.tool_name)).join(", ") }),
-  post_compact: (data) => ({ kind: "other", icon: "state", title: "Compaction", text: oneLine(summaryText(data.compact_summary)) }),
-  error: (data) => ({ kind: "error", icon: "error", title: "Error",
-    text: oneLine([data.error === "unknown" ? "" : spoken(data.error), said(data.errorDetails ?? data.message)].filter(Boolean).join(": ")) }),
+  notification: (data) => data.attention ? asks(data) : line("other", "Notification", gist(data.message)),
+  post_tool_batch: (data) => line("other", "Tool batch", (Array.isArray(data.tool_calls) ? data.tool_calls : []).map((each) => toolName(each?.tool_name)).join(", ")),
+  post_compact: (data) => line("other", "Compaction", oneLine(summaryText(data.compact_summary)), "state"),
+  error: (data) => line("error", "Error", oneLine([data.error === "unknown" ? "" : spoken(data.error), said(data.errorDetails ?? data.message)].filter(Boolean).join(": "))),
 };
 function anyEntry(data) {
   if (data.attention) return asks(data);
   const icon = ACTION_ICONS[data.type] ?? "other";
-  return { kind: icon === "edit" ? "edit" : icon === "other" ? "other" : "tool", icon, title: words(data.type), text: gist(telling(data)) };
+  return line(["edit", "other"].includes(icon) ? icon : "tool", words(data.type), gist(telling(data)), icon);
 }
 export const without = ({ seq, type, cursor, eventId, timestamp, ...own }) => own;
 /** What every hook of Claude Code says, and so tells nothing. */

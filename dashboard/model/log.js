@@ -12,8 +12,8 @@ export function withEvents(log, events, edges = {}) {
   if (!fresh.length) return { ...log, begins, ends };
   let all = joined(log.events, fresh);
   if (all.length > LOG) {      // the other end than the one that grew goes
-    const isOlder = log.events.length > 0 && fresh.at(-1).cursor < log.events[0].cursor;
-    [all, begins, ends] = isOlder ? [all.slice(0, LOG * 3 / 4), begins, false] : [all.slice(-LOG * 3 / 4), false, ends];
+    const isOlder = fresh.at(-1).cursor < log.events[0]?.cursor, most = LOG * 3 / 4;
+    [all, begins, ends] = isOlder ? [all.slice(0, most), begins, false] : [all.slice(-most), false, ends];
   }
   return { events: all, begins, ends, cursors: new Set(all.map((event) => event.cursor)) };
 }
@@ -40,7 +40,7 @@ export function rowsOf(log, { names = new Map(), known = log.events.reduce(named
     rows.push(row);
     if (data.type === "message_display") speech = row;
     if (type.startsWith("agent_")) row.took = lastingOf(runEnded(runs, event));
-    if (data.toolUseId && (isCall(event) || isResult(event))) noted(calls, row);
+    if (data.toolUseId && (isCall(event) || isResult(event))) noted(calls, data.toolUseId, row);
     if (isCall(event) && data.toolUseId) { row.state = log.ends ? "running" : "open"; open.add(row); }
   }
   if (log.ends) for (const row of open) if (over || (idle && !row.agentId)) cancel(row, open);
@@ -50,8 +50,7 @@ const isCall = ({ type, data }) => type === "action" && data.type === "tool_call
 /** What closes a call: its result, or the word that it may not be. */
 const isResult = ({ type, data }) => type === "response" || data.type === "permission_denied";
 const cancel = (row, open) => { row.state = "cancelled"; open.delete(row); };
-const noted = (calls, row) => { const { toolUseId } = row.events[0].data;
-  calls.set(toolUseId, [...(calls.get(toolUseId) ?? []), row]); };
+const noted = (calls, toolUseId, row) => calls.set(toolUseId, [...(calls.get(toolUseId) ?? []), row]);
 
 /** The row of the call that an event is about. Ids may restart: a result is the latest call's that has none, of the same
     run where either says one; a call that was told twice is one, and so is one whose result came before it. */
@@ -164,11 +163,9 @@ function aloneOf(event) {
 
 export const isTall = (row, room = 60) => ["prompt", "answer", "says"].includes(row.kind) && row.text.length > room;
 
-export const SHOWS = { __proto__: null, "": {}, talk: { kind: "prompt,assistant_message,message_display" },
-  tools: { kind: "tool_call,tool_result,tool_error,permission_request,permission_denied" }, actions: { type: "action" },
-  responses: { type: "response" },
-  state: { type: "state_updated,goal_added,goal_updated,agent_spawned,agent_updated,agent_completed" },
-    session: { type: "session_created,session_resumed,session_finalized,session_lost,metadata_updated" } };
+export const SHOWS = { __proto__: null, "": {}, talk: { kind: "prompt,assistant_message,message_display" }, tools: { kind: "tool_call,tool_result,tool_error,permission_request,permission_denied" },
+  actions: { type: "action" }, responses: { type: "response" }, state: { type: "state_updated,goal_added,goal_updated,agent_spawned,agent_updated,agent_completed" },
+  session: { type: "session_created,session_resumed,session_finalized,session_lost,metadata_updated" } };
 export const SHOW_NAMES = { __proto__: null, "": "everything", talk: "prompts and answers", tools: "tool calls", actions: "all actions",
   responses: "all responses", state: "state, goals, agents", session: "the session itself" };
 export function askedFor({ show = "", agent = "", errors = "" }) {

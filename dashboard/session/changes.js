@@ -1,5 +1,5 @@
 /* What came of a session in files: by folder, the net diff of each; its last tests, commits and pull requests. */
-import { linesOf } from "../blocks.js";
+import { linesOf, unfolded } from "../blocks.js";
 import { el, link, scrolled, timeText } from "../dom.js";
 import { count, few, joined, lasting, oneLine, verdictOf } from "../model.js";
 import { entryHash } from "../route.js";
@@ -40,6 +40,5 @@ function fileOf(file) {
   const box = el("details", "", el("summary", "row", el("b", "mono", file.name), ...signs([file]), el("span", "dim", few(file.edits, "edit")),
     file.isNew ? el("span", "tag", "new") : "", file.failed ? el("span", "bad", `${count(file.failed)} failed`) : "", file.unread ? el("span", "faint", `${few(file.unread, "edit")} unknown`) : ""));
   box.dataset.path = file.path;
-  box.ontoggle = () => { if (box.open && box.childElementCount === 1) box.append(...file.parts.map((lines) => linesOf(lines))); };
-  return box;
+  return unfolded(box, () => file.parts.map(linesOf));
 }

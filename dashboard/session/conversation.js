@@ -1,7 +1,7 @@
 /* The conversation, read like a page: prompts, answers, calls as one line each, sub-agents where they were called.
    Messages stand in chunks of which only those near to what is seen are made. */
 import { asked, of, query } from "../api.js";
-import { pre, prose, toolBlocks } from "../blocks.js";
+import { pre, prose, toolBlocks, unfolded } from "../blocks.js";
 import { button, el, failure, fullDays, iconOf, link, refill, say, timeText } from "../dom.js";
 import * as Model from "../model.js";
 import { count, few, lasting, millis, oneLine, text } from "../model.js";
@@ -118,7 +118,6 @@ export default class ConversationTab extends Tab {
       const old = this.made.get(message);
       if (old) old.replaceWith(this.make(message)); else if (this.isShown(message)) this.add(message);
     }
-    if (this.isAtEnd) this.toEnd();
   }
   add(message) {
     if (this.chunkOf.has(message)) return;
@@ -142,7 +141,6 @@ export default class ConversationTab extends Tab {
     chunk.isFilled = true;
     chunk.element.append(...chunk.messages.map((message) => this.make(message)));
     chunk.element.style.minHeight = "";
-    if (this.isAtEnd) this.toEnd();
   }
   toEnd() {
     if (this.chunks.length) this.fillChunk(this.chunks.at(-1).element);
@@ -202,9 +200,7 @@ function contentOf(session, message) {
   return [...(role === "user" ? [el("p", "speaker", "Prompt")] : []), ...blocks.map((block) => BLOCKS[block.type]?.(block, session, message) ?? "")];
 }
 function lazily(summary, className, content) {
-  const box = el("details", className, el("summary", "", ...summary));
-  box.ontoggle = () => { if (box.childElementCount === 1) box.append(el("div", "inside", ...content())); };
-  return box;
+  return unfolded(el("details", className, el("summary", "", ...summary)), () => [el("div", "inside", ...content())]);
 }
 const leftOut = (block) => block.leftOut ? [el("p", "faint", `… ${count(block.leftOut)} characters more are not shown`)] : [];
 const BLOCKS = {

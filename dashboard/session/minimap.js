@@ -44,9 +44,9 @@ export class Minimap {
     pen.scale(dense, dense);
     return pen;
   }
-  colour(name) { this.canvas.style.color = `var(--${name})`; return getComputedStyle(this.canvas).color; }
+  colour(name) { this.canvas.style.color = `var(--${name})`; return [name, getComputedStyle(this.canvas).color]; }
   drawMarks(pen, marks) {
-    const { scale, tall } = this, colours = Object.fromEntries(["raised", "bad", "quiet", ...Object.values(KINDS)].map((name) => [name, this.colour(name)]));
+    const { scale, tall } = this, colours = this.colours = Object.fromEntries(["raised", "bad", "quiet", "text", ...Object.values(KINDS)].map((name) => this.colour(name)));
     pen.fillStyle = colours.raised;
     for (const piece of scale.pieces) if (piece.folded) pen.fillRect(piece.x, 0, piece.size, tall);
     for (const isBad of [false, true]) for (const mark of marks) {
@@ -63,7 +63,7 @@ export class Minimap {
     const pen = this.penOf(canvas), span = spanIn();
     canvas.style.height = `${tall}px`;
     pen.drawImage(this.base, 0, 0, wide, tall);
-    const band = ([a, b], name, alpha) => { Object.assign(pen, { fillStyle: this.colour(name), globalAlpha: alpha }); pen.fillRect(Math.min(a, b), 0, Math.max(2, Math.abs(b - a)), tall); };
+    const band = ([a, b], name, alpha) => { Object.assign(pen, { fillStyle: this.colours[name], globalAlpha: alpha }); pen.fillRect(Math.min(a, b), 0, Math.max(2, Math.abs(b - a)), tall); };
     if (span.length === 2) band(span.map(scale.x), "accent", .25);
     if (this.to) band([this.from, this.to], "accent", .35);
     if (seen.length === 2) band(seen.map(scale.x), "text", .14);

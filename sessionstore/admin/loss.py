@@ -22,12 +22,15 @@ def accept_loss(settings: Settings) -> str:
     """Have the server start again; what was accepted, in a sentence. Raises NothingLost, CannotStart, OSError."""
     owned = own_folder(settings.directory)
     try:
+        lake = ask_lake(settings)
+        if lake.away:
+            raise NothingLost(f"{lake.away}. What it has of this store cannot be known: try again once it answers")
         finding = check_integrity(settings)
         if finding is None:
             raise NothingLost("The database has all that was ever seen of it: there is no loss to accept")
         if finding.status == "damaged":
             raise NothingLost(f"What is damaged cannot be gone on with. {finding.detail}")
-        seen = max(witness.cursor for witness in witnesses(settings, ask_lake(settings)))
+        seen = max(witness.cursor for witness in witnesses(settings, lake))
         set_lost_aside(settings.directory, finding.cursor)
         write_newest(settings.directory, Newest(seen, accepted=finding.cursor))
     finally:

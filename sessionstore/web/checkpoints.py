@@ -18,8 +18,8 @@ from sessionstore.store.threads import CheckpointRow, Chosen, Threads
 from sessionstore.web import openapi_models as answers
 from sessionstore.web.asgi import Receive
 from sessionstore.web.bodies import BodyUnderWay
-from sessionstore.web.openapi import CHECKPOINT_LINES, NDJSON, OF_A_THREAD, described, takes
-from sessionstore.web.openapi_models import gives, problems
+from sessionstore.web.openapi import CHECKPOINT_LINES, NDJSON, OF_A_THREAD, described
+from sessionstore.web.openapi_models import exchanges, gives, problems
 from sessionstore.web.request import (
     Call,
     JSONResponse,
@@ -212,9 +212,7 @@ class Copy(msgspec.Struct):
 
 @post(
     "/api/checkpoints/{thread:str}/copy",
-    operation_class=takes(Copy, headers=OF_A_THREAD),
-    responses=gives(answers.Succeeded, 400, 404, 413, 415, 422),
-    status_code=200,
+    **exchanges(Copy, answers.Succeeded, 404, headers=OF_A_THREAD),
     tags=["checkpoints"],
 )
 async def copy_thread(request: Call, thread: FromPath[str]) -> JSONResponse:
@@ -236,9 +234,7 @@ class Prune(msgspec.Struct):
 
 @post(
     "/api/checkpoints/{thread:str}/prune",
-    operation_class=takes(Prune, headers=()),
-    responses=gives(answers.DeletedMaterial, 400, 404, 413, 415, 422),
-    status_code=200,
+    **exchanges(Prune, answers.DeletedMaterial, 404, headers=()),
     tags=["checkpoints"],
 )
 async def prune_thread(request: Call, thread: FromPath[str]) -> JSONResponse:

@@ -23,7 +23,7 @@ from sessionstore.store import control as stored
 from sessionstore.store.selection import Which, conditions, one_of
 from sessionstore.web import openapi_models as answers
 from sessionstore.web.openapi import takes
-from sessionstore.web.openapi_models import gives
+from sessionstore.web.openapi_models import exchanges, gives
 from sessionstore.web.request import (
     Call,
     JSONResponse,
@@ -91,13 +91,7 @@ def is_waited_for(store: Store, cursor: int, session_id: str, reason: str) -> bo
     return store.outbox.can_answer(session_id, cursor)
 
 
-@post(
-    "/api/asks/{ask_id:str}/answer",
-    operation_class=takes(control.Answer),
-    responses=gives(answers.Answered, 400, 404, 409, 413, 415, 422),
-    status_code=200,
-    tags=["control"],
-)
+@post("/api/asks/{ask_id:str}/answer", **exchanges(control.Answer, answers.Answered, 404, 409), tags=["control"])
 async def answer_ask(request: Call, ask_id: FromPath[str]) -> JSONResponse:
     """Answer an ask. 409 if it is not open: who was faster; or if nobody waits for the answer."""
     store = store_of(request)
@@ -132,8 +126,7 @@ MOST_LISTED = 1_000
 
 @post(
     "/api/sessions/{session_id:str}/orders",
-    operation_class=takes(control.Order),
-    responses=gives(answers.Ordered, 400, 404, 409, 413, 415, 422, status=201),
+    **exchanges(control.Order, answers.Ordered, 404, 409, status=201),
     tags=["control"],
 )
 async def order_session(request: Call, session_id: FromPath[str]) -> JSONResponse:
@@ -161,12 +154,7 @@ def order_draft(request: Call, session_id: str, said: control.Order, event_id: s
     return draft
 
 
-@post(
-    "/api/orders",
-    operation_class=takes(control.FleetOrder),
-    responses=gives(answers.OrderedAll, 400, 413, 415, 422, status=201),
-    tags=["control"],
-)
+@post("/api/orders", **exchanges(control.FleetOrder, answers.OrderedAll, status=201), tags=["control"])
 async def order_sessions(request: Call) -> JSONResponse:
     """The same to all active sessions that match; a release to all that the order with `orderId` has paused."""
     store = store_of(request)

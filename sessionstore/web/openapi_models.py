@@ -13,6 +13,7 @@ from sessionstore.model.conversation import Message
 from sessionstore.model.events import EventType
 from sessionstore.model.folds import Document
 from sessionstore.model.problems import MEDIA_TYPE, title
+from sessionstore.web.openapi import takes
 
 Status = Literal["active", "waiting", "completed", "failed", "cancelled", "lost"]
 
@@ -859,3 +860,11 @@ def gives(shape: Any, *statuses: int, status: int = 200) -> dict[int, ResponseSp
     description = (shape.__doc__ if isinstance(shape, type) else None) or "What was asked for"
     answer = ResponseSpec(shape, description=description, generate_examples=False)
     return {status: answer} | problems(401, 503, *statuses)
+
+
+def exchanges(taken: type[msgspec.Struct], shape: Any, *statuses: int, **of_body: Any) -> dict[str, Any]:
+    """The declaration of a handler that reads a body of the shape `taken`, which may have problems of its own beside
+    those of `statuses`. `of_body`: as `takes` has it, and `status`, unless that is 200."""
+    status = of_body.pop("status", 200)
+    responses = gives(shape, *statuses, 413, 415, 422, status=status)
+    return {"operation_class": takes(taken, **of_body), "responses": responses, "status_code": status}

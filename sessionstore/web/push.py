@@ -30,8 +30,7 @@ from sessionstore.upkeep.push_service import (
 )
 from sessionstore.web import openapi_models as answers
 from sessionstore.web.gate import PUSH, READERS, Gate
-from sessionstore.web.openapi import takes
-from sessionstore.web.openapi_models import gives
+from sessionstore.web.openapi_models import exchanges, gives
 from sessionstore.web.request import Call, JSONResponse, answer, caller_of, object_of, store_of
 from sessionstore.web.tokens import PROXY
 
@@ -80,13 +79,7 @@ async def offer_push(request: Call) -> JSONResponse:
     return answer(msgspec.json.encode({"publicKey": key, "why": None if key else MISSING}))
 
 
-@post(
-    PUSH,
-    operation_class=takes(PushWish, headers=()),
-    responses=gives(answers.PushSubscribed, 400, 409, 413, 415, 422),
-    status_code=200,
-    tags=["server"],
-)
+@post(PUSH, **exchanges(PushWish, answers.PushSubscribed, 409, headers=()), tags=["server"])
 async def subscribe_push(request: Call) -> JSONResponse:
     """Have a browser told of asks and failures, for 30 days, or as long as its log-in. Said again it begins anew."""
     if not is_here():

@@ -14,8 +14,7 @@ from sessionstore.model.drafts import checked
 from sessionstore.model.folds import Document
 from sessionstore.model.problems import no_session
 from sessionstore.web import openapi_models as answers
-from sessionstore.web.openapi import takes
-from sessionstore.web.openapi_models import gives
+from sessionstore.web.openapi_models import exchanges, gives
 from sessionstore.web.request import (
     Call,
     JSONResponse,
@@ -57,8 +56,7 @@ async def began(request: Call, session_id: str) -> int:
 
 @post(
     "/api/sessions/{session_id:str}/shares",
-    operation_class=takes(ShareWish, is_required=False, headers=()),
-    responses=gives(answers.NewShare, 400, 404, 409, 413, 415, 422, status=201),
+    **exchanges(ShareWish, answers.NewShare, 404, 409, is_required=False, headers=(), status=201),
     tags=["sessions"],
 )
 async def share_session(request: Call, session_id: FromPath[str]) -> JSONResponse:

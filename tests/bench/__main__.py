@@ -13,6 +13,7 @@ from pathlib import Path
 
 from tests.bench import (
     actions,
+    ask,
     backup,
     batches,
     feed,
@@ -56,6 +57,7 @@ BENCHES: dict[str, Callable[[argparse.Namespace], list[Figure]]] = {
     "backup": lambda options: backup.measure(options.rounds),
     "hooks": lambda options: hooks.measure(options.rounds, options.hooks),
     "questions": lambda options: questions.measure(options.rounds),
+    "ask": lambda options: ask.measure(options.rounds),
     "page": lambda options: page.measure(options.rounds),
     "timing": lambda options: timing.measure(options.rounds),
     "stall": lambda options: stall.measure(options.rounds),

@@ -1,4 +1,5 @@
-"""`page`: how quick the dashboard is in a real Chromium: a long session, many sessions, and a steady stream of events.
+"""`page`: how quick the dashboard is in a real Chromium: a long session, many sessions, and a steady stream of events;
+and how large it is.
 
 A task is what the browser calls a long task: 50 ms and more in which nobody is listened to. One that was never seen
 counts as 50 ms.
@@ -18,7 +19,7 @@ import httpx
 import msgspec
 from playwright.sync_api import Browser, Page
 
-from tests.appliance import Appliance
+from tests.appliance import REPOSITORY, Appliance
 from tests.bench.figures import Figure, Target, Unsound
 from tests.bench.load import one_by_one, open_loop, own_process
 from tests.browsing import MISSING, chromium, launched
@@ -88,8 +89,10 @@ def measure(rounds: int) -> list[Figure]:
             read = [reading(browser, appliance) for _ in range(rounds)]
             opened = [opening(browser, appliance) for _ in range(rounds)]
             painted = [painting(browser, appliance) for _ in range(rounds)]
-            streams = [stream(browser, appliance, poster, path) for path in ("", "session/live-0/log")]
-    return figures(opened, painted, streams) + figures_of_reading(read)
+            streams = [
+                stream(browser, appliance, poster, *of) for of in (("", SPREAD), ("session/live-0/log", REQUESTS))
+            ]
+    return [*figures(opened, painted, streams), *figures_of_reading(read), figure_of_bytes()]
 
 
 def figures(
@@ -117,6 +120,12 @@ def figures_of_reading(read: list[tuple[float, float]]) -> list[Figure]:
         Figure("page", f"opening a conversation of {MESSAGES:,} messages", "ms", open_ms, Target(500, at_most=True)),
         Figure("page", "longest task while scrolling all through it", "ms", scroll_ms, Target(100, at_most=True)),
     ]
+
+
+def figure_of_bytes() -> Figure:
+    files = [REPOSITORY / "dashboard.html", *(path for path in (REPOSITORY / "dashboard").rglob("*") if path.is_file())]
+    kilobytes = sum(path.stat().st_size for path in files) / 1000
+    return Figure("page", "the page's whole code", "kB", [kilobytes], Target(250, at_most=True))
 
 
 # ------------------------------------------------------------------ what is there
@@ -174,6 +183,7 @@ def fill(http: httpx.Client, events: Iterator[dict[str, Any]]) -> None:
 NOTE = msgspec.json.encode({"type": "note", "text": TEXT})
 REQUESTS = [http_request("POST", f"/api/actions/live-{n}", NOTE) for n in (0, 0, 0, 1)]
 """Three of four go to the session that is looked at."""
+SPREAD = [http_request("POST", f"/api/actions/many-{n}", NOTE) for n in range(0, SESSIONS, 10)]
 
 
 # ----------------------------------------------------------------- what is measured
@@ -227,14 +237,16 @@ def painting(browser: Browser, appliance: Appliance) -> float:
         return float(page.evaluate(SHOWN, [".live", 0]))
 
 
-def stream(browser: Browser, appliance: Appliance, poster: Executor, path: str) -> tuple[float, float]:
+def stream(
+    browser: Browser, appliance: Appliance, poster: Executor, path: str, requests: list[bytes]
+) -> tuple[float, float]:
     """The longest task, and how many MB of memory came to be in use, while events stream in."""
     with watched(browser, appliance) as page:
         page.goto(f"{appliance.url}/#/{path}")
 
         def run(seconds: float) -> None:
-            requests = REQUESTS * int(EVENTS_PER_SECOND * seconds / len(REQUESTS))
-            posted = poster.submit(open_loop, appliance.port, requests, EVENTS_PER_SECOND, CONNECTIONS).result()
+            all_of_them = requests * int(EVENTS_PER_SECOND * seconds / len(requests))
+            posted = poster.submit(open_loop, appliance.port, all_of_them, EVENTS_PER_SECOND, CONNECTIONS).result()
             wait_for(page, max(each.cursor for each in posted))
 
         run(WARM_SECONDS)

@@ -6,8 +6,10 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from contextlib import ExitStack, closing
 from pathlib import Path
+from resource import struct_rusage
 from typing import NamedTuple
 
 import obstore
@@ -26,13 +28,14 @@ from tests.wire import http_request
 
 EVENTS = int(os.environ.get("LAKE_EVENTS", 2_000_000))
 MOST_BYTES, MOST_MICROSECONDS, MOST_MEBIBYTES = 260, 25, 250
+MOST_TO_RESTORE, MOST_MEBIBYTES_TO_RESTORE = 40, 300
 RATE, SECONDS, CONNECTIONS = 2000, 8.0, 16
 ACTION = b'{"type":"file_write","path":"src/server.js","lines":42}'
 REQUESTS = [http_request("POST", f"/api/actions/bench-{number % 8}", ACTION) for number in range(8)]
 
 
 class Cost(NamedTuple):
-    """Of sealing all events of one database."""
+    """Of sealing all events of one database, or bringing them back."""
 
     microseconds: float
     mebibytes: float
@@ -43,7 +46,9 @@ def measure(rounds: int) -> list[Figure]:
     with ExitStack() as stack:
         running = stack.enter_context(storage())
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        cost = cost_of_sealing(folder / "large", running.place())
+        whole = running.place()
+        cost = cost_of_sealing(folder / "large", whole)
+        back = cost_of_restoring(folder / "back", whole)
         places = [{}, settings_of(running.place())]
         servers = [
             stack.enter_context(Appliance(folder / name, place))
@@ -63,6 +68,20 @@ def measure(rounds: int) -> list[Figure]:
             "lake", f"processor to seal one {of}", "µs", [cost.microseconds], Target(MOST_MICROSECONDS, at_most=True)
         ),
         Figure("lake", f"memory of the sealer {of}", "MB", [cost.mebibytes], Target(MOST_MEBIBYTES, at_most=True)),
+        Figure(
+            "lake",
+            f"processor to bring one back {of}",
+            "µs",
+            [back.microseconds],
+            Target(MOST_TO_RESTORE, at_most=True),
+        ),
+        Figure(
+            "lake",
+            f"memory of bringing them back {of}",
+            "MB",
+            [back.mebibytes],
+            Target(MOST_MEBIBYTES_TO_RESTORE, at_most=True),
+        ),
         Figure("lake", f"bytes in the bucket of one {of}", "B", [cost.bytes], Target(MOST_BYTES, at_most=True)),
         Figure(
             "lake",
@@ -94,13 +113,26 @@ def cost_of_sealing(folder: Path, place: Place) -> Cost:
         keep_shard(writer, "bench")
         ((events,),) = writer.execute("SELECT count(*) FROM events").fetchall()
     env = {**os.environ, **ENVIRONMENT, **settings_of(place), "SESSIONS_DIR": str(folder)}
-    sealer = subprocess.Popen(
-        [sys.executable, "-m", "export", "lake", "seal"], cwd=REPOSITORY, env=env, stdout=subprocess.DEVNULL
-    )
-    _, status, used = os.wait4(sealer.pid, 0)
-    sealer.returncode = os.waitstatus_to_exitcode(status)
-    if sealer.returncode:
-        raise Unsound(f"the sealer ended with {sealer.returncode}")
+    used = used_by("lake", "seal", env=env)
     os.environ.update(place.environment)
     stored = sum(found["size"] for page in obstore.list(open_bucket(place.url)) for found in page)
     return Cost((used.ru_utime + used.ru_stime) / events * 1e6, used.ru_maxrss / 1024, stored / events)
+
+
+def cost_of_restoring(folder: Path, place: Place) -> Cost:
+    used = used_by("restore", place.url, "--into", str(folder), env={**os.environ, **place.environment})
+    with closing(open_writer(folder / "sessions.db")) as restored:
+        ((events,),) = restored.execute("SELECT count(*) FROM events").fetchall()
+    size = (folder / "sessions.db").stat().st_size
+    return Cost((used.ru_utime + used.ru_stime) / events * 1e6, used.ru_maxrss / 1024, size / events)
+
+
+def used_by(*command: str, env: Mapping[str, str]) -> struct_rusage:
+    """What a command of `python -m export` has used of the machine."""
+    ours = [sys.executable, "-m", "export", *command]
+    running = subprocess.Popen(ours, cwd=REPOSITORY, env=env, stdout=subprocess.DEVNULL)
+    _, status, used = os.wait4(running.pid, 0)
+    running.returncode = os.waitstatus_to_exitcode(status)
+    if running.returncode:
+        raise Unsound(f"{' '.join(command)} ended with {running.returncode}")
+    return used

@@ -12,7 +12,8 @@ This file is the map; what it names stands in sessionstore/, in a wing for each 
                ┌───────────────────────────┴────────────────────────────────┐
          Broadcaster, a ring buffer                     the followers, a thread each, never in a write's way:
           ──▶ /ws, /api/events/stream                   tree, backups, retention, webhooks, push; once a day
-                                                        comparison, in a process that waits for all others
+                                                        comparison, in a process that waits for all others; where
+                                                        SESSIONS_LAKE is set, another that seals into the lake
 
 Threads: the event loop (everything above), the writer with its chores (search index, purge, checkpoints), the
 followers, one for each read connection, one that decodes what is large. `App` builds all of it from the settings, in
@@ -125,9 +126,12 @@ class App:
         self.traffic = Traffic()
         self.listeners = live.Listeners()
         self.questions = datasette_mount.DatasetteMount(self.store)
+        routes = [route for room in rooms(settings) for route in room.ROUTES]
+        for route in routes:  # read once, or Litestar reads it in each of its copies: a sixth of the time that it takes
+            _ = route.parsed_fn_signature
         with hidden("pydantic"):  # or Litestar reads it at each start: 0.07 s and 9 MB; what prices needs it later
             self.litestar = Litestar(
-                route_handlers=[route for room in rooms(settings) for route in room.ROUTES],
+                route_handlers=routes,
                 lifespan=[self.lifespan],
                 guards=[check_bounds],
                 openapi_config=pages.OPENAPI,

@@ -13,14 +13,13 @@ const CALM = 250;          // milliseconds between two drawings of what streams 
 /** The connection, in words. What is shown is true only while it is live or polling. */
 export const live = {
   is: "connecting", socket: null, incoming: [], flushed: 0, timer: null, failures: 0, since: null, lastWord: 0, pinged: 0,
+  isTrue() { return ["live", "polling"].includes(this.is); },
   say(is, words) {
-    if (["live", "polling"].includes(this.is) && is === "away") this.since = clock.now();
-    this.is = is;
-    at("connection").dataset.is = is;
+    if (this.isTrue() && is === "away") this.since = clock.now();
+    this.is = at("connection").dataset.is = is;
     at("connection").textContent = words;
-    const isOld = is === "away" && this.since !== null;
-    at("stale").hidden = !isOld;
-    if (isOld) at("stale").textContent = `Not connected since ${hours.format(this.since)}: what is shown may be old. Trying again …`;
+    at("stale").hidden = is !== "away" || this.since === null;
+    at("stale").textContent = `Not connected since ${hours.format(this.since)}: what is shown may be old. Trying again …`;
     schedule();
   },
   later(ms, act) { clearTimeout(this.timer); this.timer = setTimeout(act, ms); },
@@ -31,10 +30,10 @@ export const live = {
     if (shared) { this.read(); return; }
     try {
       await askHealth();
-      document.body.dataset.role = server.role ?? "none";
-      at("log-out").hidden = !server.tokens || !server.role;
-      if (!server.role || server.role === "ingest") {
-        access.lost(server.role ? "That token may only write. To look, one of the role read or admin is needed." : ""); return; }
+      const { role, tokens } = server;
+      document.body.dataset.role = role ?? "none";
+      at("log-out").hidden = !tokens || !role;
+      if (!role || role === "ingest") { access.lost(role ? "That token may only write. To look, one of the role read or admin is needed." : ""); return; }
       if (state.cursor !== null && server.cursor < state.cursor) forget();
       if (state.cursor === null) await this.begin();
     } catch (error) {
@@ -58,12 +57,8 @@ export const live = {
     schedule();
   },
   listen() {
-    const address = new URL("ws", location.href);
-    address.protocol = address.protocol.replace("http", "ws");
-    address.search = query({ after: state.cursor });
     let socket, heard = false;
-    try { socket = new WebSocket(address); } catch { this.blocked(); return; }
-    this.socket = socket;
+    try { socket = this.socket = new WebSocket(`ws?${query({ after: state.cursor })}`); } catch { this.blocked(); return; }
     socket.onmessage = ({ data }) => {
       heard = true;
       this.lastWord = Date.now();
@@ -142,7 +137,7 @@ async function askHealth() {
   at("trouble").textContent = why && `The store takes no writes now. ${why}`;
   await views.home.hear(server);
 }
-setInterval(() => { if (["live", "polling"].includes(live.is)) askHealth().catch(() => { /* the connection says so itself */ }); }, 15_000);
+setInterval(() => { if (live.isTrue()) askHealth().catch(() => { /* the connection says so itself */ }); }, 15_000);
 
 export function forget() { state = Model.EMPTY; forgetViews(); }
 
@@ -168,7 +163,7 @@ export const refresh = {
     this.last = performance.now();
     this.cost = this.last - begun;
     schedule();
-    if (state.stale && ["live", "polling"].includes(live.is)) this.soon();
+    if (state.stale && live.isTrue()) this.soon();
   },
 };
 async function fewAnswers() { return { stats: await asked("api/query/stats"), cards: [...state.cards.values()] }; }

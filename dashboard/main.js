@@ -31,7 +31,7 @@ function drawFavicon(waiting) {
   if (drawFavicon.shown === waiting) return;
   drawFavicon.shown = waiting;
   const badge = waiting ? `<circle cx='17' cy='7' r='7' fill='#f4bd50'/><text x='17' y='10.5' font-size='10' font-weight='700' font-family='sans-serif' text-anchor='middle' fill='#000'>${waiting > 9 ? "9+" : Number(waiting)}</text>` : "";
-  at("favicon").href = `data:image/svg+xml,${encodeURIComponent(`<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 24 24'><rect width='24' height='24' rx='6' fill='#2f6fe0'/><path d='M4.5 13h3l2-6 4 11 2.5-7 1 2h2.500' fill='none' stroke='#fff' stroke-width='1.8'/>${badge}</svg>`)}`;
+  at("favicon").href = `data:image/svg+xml,${encodeURIComponent(`<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 24 24'><rect width='24' height='24' rx='6' fill='#2f6fe0'/><path d='M4.5 13h3l2-6 4 11 2.5-7 1 2h2.5' fill='none' stroke='#fff' stroke-width='1.8'/>${badge}</svg>`)}`;
 }
 
 addEventListener("hashchange", arrive);

@@ -50,6 +50,7 @@ class Backlog:
         self.events, self.characters = 0, 0.0
         self.since = 0.0
         """By the monotonic clock, when the oldest of it came."""
+        self.share = random.uniform(*JITTER)
 
     def look(self) -> None:
         with closing(open_reader(self.path)) as database:
@@ -63,9 +64,9 @@ class Backlog:
         self.events += events
         self.characters += characters
 
-    def is_due(self, age: float) -> bool:
+    def is_due(self, every: float) -> bool:
         is_much = self.events >= DUE_EVENTS or self.characters >= DUE_CHARACTERS
-        return bool(self.events) and (is_much or time.monotonic() - self.since >= age)
+        return bool(self.events) and (is_much or time.monotonic() - self.since >= every * self.share)
 
 
 class Keeper:
@@ -124,7 +125,7 @@ class Child:
         say(sealed=backlog.head, events=0, seconds=0.0)
         while not self.ending.is_set():
             backlog.look()
-            if backlog.is_due(self.every * random.uniform(*JITTER)):
+            if backlog.is_due(self.every):
                 backlog = Backlog(self.path, self.seal_up_to(backlog.head))
             self.keeper.look()
             self.ending.wait(min(max(self.every / 60, POLL_SECONDS[0]), POLL_SECONDS[1]))

@@ -8,6 +8,7 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -62,7 +63,7 @@ def curl(arguments: list[str]) -> str:
     return httpx.request(method, f"http://{asked.url}", content=asked.data, headers=headers, timeout=30).text
 
 
-def run(command: str, appliance: Appliance) -> str:
+def run(command: str, appliance: Appliance, settings: Mapping[str, str] = {}) -> str:
     """What it prints, here: with the server, the folder and the Python of the test."""
     here = command.replace("localhost:9000", f"localhost:{appliance.port}")
     here = re.sub(
@@ -76,7 +77,8 @@ def run(command: str, appliance: Appliance) -> str:
     home = appliance.folder.parent  # nothing here may touch the folders of whoever runs it
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     folders = {"HOME": str(home), "SESSIONS_DIR": str(appliance.folder), "PYTHONPATH": str(REPOSITORY), "PATH": path}
-    if here.startswith(sys.executable) and not set("|<>*\n").intersection(here):  # a shell would add nothing
+    folders |= settings
+    if here.startswith(sys.executable) and not set("|<>*$\n").intersection(here):  # a shell would add nothing
         done = commands.run(appliance.folder, shlex.split(here)[1:], folders, home)
         assert done.returncode == 0, done.stderr
         return done.stdout
@@ -86,12 +88,12 @@ def run(command: str, appliance: Appliance) -> str:
     return done.stdout
 
 
-def check(page: str, appliance: Appliance) -> None:
+def check(page: str, appliance: Appliance, settings: Mapping[str, str] = {}) -> None:
     """Do all of a page, with the server running but where it says that it is stopped. Raises AssertionError."""
     for example in examples(page):
         if appliance.running and not example.wants_server:
             appliance.stop()
         elif example.wants_server and not appliance.running:
             appliance.start()
-        printed = run(example.command, appliance)
+        printed = run(example.command, appliance, settings)
         assert fits(example.shown, printed), f"$ {example.command}\nshows   {example.shown}\nprints  {printed}"

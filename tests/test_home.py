@@ -111,6 +111,7 @@ def test_it_is_sorted_grouped_and_folded_and_remembers_it(
         page.get_by_role("navigation", name="As").get_by_role("link", name=view).click()
         expect(page.locator("#groups .cards > .live")).to_have_count(3)
         expect(page.locator("#groups .cards > .ask")).to_have_count(1)
+        expect(page.locator("#groups > :not(.group)")).to_have_count(0, timeout=2000)  # and no row of the table
     page.get_by_role("navigation", name="As").get_by_role("link", name="Rows").click()
     expect(page.locator("#groups.long .live")).to_have_count(3)
 

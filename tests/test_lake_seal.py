@@ -23,7 +23,7 @@ from sessionstore.settings import BadSetting
 from sessionstore.store.closing import UNSEALED
 from sessionstore.store.shard import keep_shard, kept_shard
 from tests.appliance import REPOSITORY, Appliance
-from tests.commands import export
+from tests.commands import export, is_refused
 from tests.databases import Database, drafted
 from tests.lake_gate import gate_before, through
 from tests.lakes import Place, Storage
@@ -205,6 +205,19 @@ def has_ended(pid: int) -> bool:
         return "\nState:\tZ" in Path(f"/proc/{pid}/status").read_text()
     except FileNotFoundError:
         return True
+
+
+def test_what_is_pruned_without_a_server_is_sealed_first(files: Place, folder: Path) -> None:
+    with Appliance(folder, settings_of(files)) as server:
+        act(server)
+        httpx.post(f"{server.url}/api/sessions/s/finalize", json={}).raise_for_status()
+    elsewhere = Place(f"{files.url}-that-has-nothing", {})
+    prune = ("archive", "--prune", "--before", "2100-01-01", "--to", folder.parent / "archives")
+    stays = export(folder, *prune, **settings_of(elsewhere))
+    assert is_refused(stays, f"s stays: {UNSEALED}") and written(folder / "sessions.db") != []
+    assert export(folder, *prune, **settings_of(files)).returncode == 0
+    assert [row[3] for row in written(folder / "sessions.db")] == ["session_deleted"]
+    assert len(sealed(files, "berlin")) == 3
 
 
 # ------------------------------------------------------------------ without a lake

@@ -47,36 +47,32 @@ export function changes(before, after, path = "", found = []) {
   return found;
 }
 
-/** The texts of the items of a JSON array's text. */
+/** `told` of each mark of a JSON text, and of the space between, that is in none of its strings. */
+function marked(json, told) {
+  let isText = false;
+  return json.replace(/\\.|"|[[{]\s*[\]}]|[[\]{},:]|\s+/gs, (token, place) => {
+    if (token === '"') isText = !isText;
+    return isText || token === '"' ? token : told(token, place);
+  });
+}
+/** The texts of the items of a JSON array's text, or of the members of an object's. */
 export function itemsOf(json) {
   const items = [];
-  let depth = 0, start = 0, inText = false;
-  for (let i = 0; i < json.length; i++) {
-    const c = json.charCodeAt(i);
-    if (inText) { if (c === 92) i++; else if (c === 34) inText = false; continue; }
-    if (c === 34) inText = true;
-    else if (c === 91 || c === 123) { if (++depth === 1) start = i + 1; }
-    else if (c === 93 || c === 125) { if (--depth === 0 && json.slice(start, i).trim()) items.push(json.slice(start, i).trim()); }
-    else if (c === 44 && depth === 1) { items.push(json.slice(start, i).trim()); start = i + 1; }
-  }
-  return items;
+  let depth = 0, start = 0;
+  marked(json, (token, place) => {
+    if ("[{".includes(token) && ++depth === 1) start = place + 1;
+    else if (("]}".includes(token) && --depth === 0) || (token === "," && depth === 1)) { items.push(json.slice(start, place).trim()); start = place + 1; }
+  });
+  return items.filter(Boolean);
 }
 export function memberOf(json, name) {
-  const member = itemsOf(json).find((item) => item.startsWith(`${JSON.stringify(name)}:`));
-  return member === undefined ? undefined : member.slice(JSON.stringify(name).length + 1);
+  const begin = `${JSON.stringify(name)}:`;
+  return itemsOf(json).find((item) => item.startsWith(begin))?.slice(begin.length);
 }
+/** JSON text as people like to read it: an indent of two. */
 export function pretty(json) {
-  let out = "", depth = 0;
-  const line = () => "\n" + "  ".repeat(depth);
-  for (let i = 0; i < json.length; i++) {
-    const c = json[i];
-    if (c === '"') { let end = i + 1; while (json[end] !== '"') end += json[end] === "\\" ? 2 : 1; out += json.slice(i, end + 1); i = end; }
-    else if (c === "{" || c === "[") { const rest = /^\s*[}\]]/.exec(json.slice(i + 1, i + 80));
-      if (rest) { out += c + rest[0].trim(); i += rest[0].length; } else { depth++; out += c + line(); } }
-    else if (c === "}" || c === "]") { depth--; out += line() + c; }
-    else if (c === ",") out += c + line();
-    else if (c === ":") out += ": ";
-    else if (!/\s/.test(c)) out += c;
-  }
-  return out;
+  let depth = 0;
+  const line = (by) => "\n" + "  ".repeat(depth += by);
+  return marked(json, (token) => !token.trim() ? "" : token.length > 1 ? token[0] + token.at(-1) : "[{".includes(token) ? token + line(1)
+    : "]}".includes(token) ? line(-1) + token : token === "," ? token + line(0) : ": ");
 }

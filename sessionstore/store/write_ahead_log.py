@@ -4,7 +4,8 @@ Left to itself, SQLite does it inside of a commit, for which somebody waits, and
 fails. One must be told of: while a reader stands in the way, SQLite writes a part into the database, syncs nothing, and
 never writes that part again. If the sync of the rest then fails, the kernel may have dropped all of it; the next one
 succeeds, the log is begun anew, and a power cut takes what was acknowledged. So where that may be, the process ends
-before there is a next one: whoever opens the database then puts all of its log into it once more.
+before there is a next one: whoever opens the database then, with nobody else at it, puts all of its log into it once
+more.
 """
 
 from __future__ import annotations

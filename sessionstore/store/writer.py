@@ -333,7 +333,7 @@ class Writer:
             if not group or time.monotonic() > self.chores_at + PUT_OFF:
                 self.attempt(self.do_chores)
             elif self.cursor - self.indexed_at[0] >= INDEX_FROM and not self.trouble:
-                self.attempt(self.index_ahead)
+                self.attempt(self.keep_up)  # in the transaction of those who write next: one sync serves both
         if not self.ground.why:
             self.attempt(self.conclude)
         self.at_end()
@@ -512,12 +512,6 @@ class Writer:
         is_behind = self.keep_up()
         self.conclude()
         return is_behind or is_purging
-
-    def index_ahead(self) -> None:
-        """Keep the index up, in the transaction of those who write next: one sync serves both."""
-        self.keep_up()
-        if self.jobs.empty():
-            self.conclude()
 
     def conclude(self) -> None:
         """Commit what has come into the index, if it is not committed."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Annotated, Any, Literal
 from urllib.parse import quote, urlencode
@@ -24,6 +25,7 @@ from sessionstore.model.drafts import draft_of, object_in
 from sessionstore.model.events import Draft, is_id, now, utc
 from sessionstore.model.folds import Document
 from sessionstore.model.problems import MEDIA_TYPE, Problem, invalid
+from sessionstore.store.appender import Appended
 from sessionstore.store.closing import DeleteUnchanged
 from sessionstore.store.reader import Page
 from sessionstore.store.search import Narrowed
@@ -134,6 +136,29 @@ async def entered(request: Call, draft: Draft) -> JSONResponse:
     return answer(joined(members), 201 if is_new else 200)
 
 
+async def told(
+    request: Call,
+    event_type: str,
+    session_id: str,
+    read: Callable[[Call], Awaitable[Document]] = object_of,
+    *,
+    is_new: bool = False,
+    **named: str,
+) -> Appended:
+    """The event that the body is about: of something new in the session, or of what is there. `named`: by the path."""
+    session_id = session_in_path(session_id)
+    body = await read(request)
+    body |= {name: id_in_path(text, name.removesuffix("Id")) for name, text in named.items()}
+    draft = draft_of(event_type, session_id, body, headers_of(request), must_be_new=is_new, names_something=not is_new)
+    return await append(request, draft)
+
+
+def id_in_path(text: str, noun: str) -> str:
+    if is_id(text):
+        return text
+    raise Problem(404, f"There is no {noun} {text!r} in this session")
+
+
 def require(body: Document, *names: str) -> None:
     for name in names:
         if name not in body:
@@ -210,19 +235,13 @@ async def list_sessions_of_user(request: Call, user_id: FromPath[str]) -> JSONRe
 )
 async def update_metadata(request: Call, session_id: FromPath[str]) -> JSONResponse:
     """Set members of the metadata. A dotted name goes into an object; a value "+N" on a number adds."""
-    session_id = session_in_path(session_id)
-    body = await object_of(request)
-    draft = draft_of("metadata_updated", session_id, body, headers_of(request), names_something=True)
-    return done(await append(request, draft))
+    return done(await told(request, "metadata_updated", session_id))
 
 
 @post("/api/sessions/{session_id:str}/notes", **exchanges(requests.Note, answers.Done, 404), tags=["sessions"])
 async def add_note(request: Call, session_id: FromPath[str]) -> JSONResponse:
     """Note something about a session, or about one of its events: for people, it is no word of the agent."""
-    session_id = session_in_path(session_id)
-    body = await object_of(request)
-    draft = draft_of("note_added", session_id, body, headers_of(request), names_something=True)
-    return done(await append(request, draft))
+    return done(await told(request, "note_added", session_id))
 
 
 @post(
@@ -232,10 +251,7 @@ async def add_note(request: Call, session_id: FromPath[str]) -> JSONResponse:
 )
 async def finalize_session(request: Call, session_id: FromPath[str]) -> JSONResponse:
     """End a session."""
-    session_id = session_in_path(session_id)
-    body = await optional_object_of(request)
-    draft = draft_of("session_finalized", session_id, body, headers_of(request), names_something=True)
-    return done(await append(request, draft))
+    return done(await told(request, "session_finalized", session_id, optional_object_of))
 
 
 @delete(
@@ -441,9 +457,7 @@ async def list_state_history(
 @post("/api/state/{session_id:str}/goals", **exchanges(requests.NewGoal, answers.GoalDone, 404, 409), tags=["state"])
 async def add_goal(request: Call, session_id: FromPath[str]) -> JSONResponse:
     """Add a goal."""
-    session_id = session_in_path(session_id)
-    body = await object_of(request)
-    appended = await append(request, draft_of("goal_added", session_id, body, headers_of(request), must_be_new=True))
+    appended = await told(request, "goal_added", session_id, is_new=True)
     return done(appended, {"goal": appended.record, "version": appended.version})
 
 
@@ -454,20 +468,14 @@ async def add_goal(request: Call, session_id: FromPath[str]) -> JSONResponse:
 )
 async def update_goal(request: Call, session_id: FromPath[str], goal_id: FromPath[str]) -> JSONResponse:
     """Change a goal; the status `completed` sets `completedAt`."""
-    session_id = session_in_path(session_id)
-    body = await object_of(request) | {"goalId": id_in_path(goal_id, "goal")}
-    appended = await append(
-        request, draft_of("goal_updated", session_id, body, headers_of(request), names_something=True)
-    )
+    appended = await told(request, "goal_updated", session_id, goalId=goal_id)
     return done(appended, {"goal": appended.record, "version": appended.version})
 
 
 @post("/api/state/{session_id:str}/agents", **exchanges(requests.NewAgent, answers.Spawned, 404, 409), tags=["state"])
 async def spawn_agent(request: Call, session_id: FromPath[str]) -> JSONResponse:
     """Note that an agent was spawned."""
-    session_id = session_in_path(session_id)
-    body = await object_of(request)
-    appended = await append(request, draft_of("agent_spawned", session_id, body, headers_of(request), must_be_new=True))
+    appended = await told(request, "agent_spawned", session_id, is_new=True)
     return done(appended, {"version": appended.version} | (appended.record or {}))
 
 
@@ -478,7 +486,8 @@ async def spawn_agent(request: Call, session_id: FromPath[str]) -> JSONResponse:
 )
 async def update_agent(request: Call, session_id: FromPath[str], agent_id: FromPath[str]) -> JSONResponse:
     """Change an agent."""
-    return await change_agent(request, "agent_updated", session_id, agent_id, await object_of(request))
+    appended = await told(request, "agent_updated", session_id, agentId=agent_id)
+    return done(appended, {"agent": appended.record, "version": appended.version})
 
 
 @post(
@@ -488,22 +497,8 @@ async def update_agent(request: Call, session_id: FromPath[str], agent_id: FromP
 )
 async def complete_agent(request: Call, session_id: FromPath[str], agent_id: FromPath[str]) -> JSONResponse:
     """Note that an agent is done."""
-    return await change_agent(request, "agent_completed", session_id, agent_id, await optional_object_of(request))
-
-
-async def change_agent(request: Call, event_type: str, session_id: str, agent_id: str, body: Document) -> JSONResponse:
-    agent_id = id_in_path(agent_id, "agent")
-    draft = draft_of(
-        event_type, session_in_path(session_id), body | {"agentId": agent_id}, headers_of(request), names_something=True
-    )
-    appended = await append(request, draft)
+    appended = await told(request, "agent_completed", session_id, optional_object_of, agentId=agent_id)
     return done(appended, {"agent": appended.record, "version": appended.version})
-
-
-def id_in_path(text: str, noun: str) -> str:
-    if is_id(text):
-        return text
-    raise Problem(404, f"There is no {noun} {text!r} in this session")
 
 
 # ------------------------------------------------------------------------- events

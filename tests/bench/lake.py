@@ -7,8 +7,10 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from contextlib import ExitStack, closing
 from pathlib import Path
+from resource import struct_rusage
 from subprocess import PIPE
 from typing import Any, NamedTuple
 
@@ -28,13 +30,14 @@ from tests.wire import http_request
 
 EVENTS = int(os.environ.get("LAKE_EVENTS", 2_000_000))
 MOST_BYTES, MOST_MICROSECONDS, MOST_MEBIBYTES = 260, 25, 250
+MOST_TO_RESTORE, MOST_MEBIBYTES_TO_RESTORE = 40, 300
 RATE, SECONDS, CONNECTIONS = 2000, 8.0, 16
 ACTION = b'{"type":"file_write","path":"src/server.js","lines":42}'
 REQUESTS = [http_request("POST", f"/api/actions/bench-{number % 8}", ACTION) for number in range(8)]
 
 
 class Cost(NamedTuple):
-    """Of sealing all events of one database."""
+    """Of sealing all events of one database, or bringing them back."""
 
     microseconds: float
     mebibytes: float
@@ -45,7 +48,9 @@ def measure(rounds: int) -> list[Figure]:
     with ExitStack() as stack:
         running = stack.enter_context(storage())
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        cost = cost_of_sealing(folder / "large", running.place())
+        whole = running.place()
+        cost = cost_of_sealing(folder / "large", whole)
+        back = cost_of_restoring(folder / "back", whole)
         places = [{}, settings_of(running.place())]
         servers = [
             stack.enter_context(Appliance(folder / name, place))
@@ -65,6 +70,20 @@ def measure(rounds: int) -> list[Figure]:
             "lake", f"processor to seal one {of}", "µs", [cost.microseconds], Target(MOST_MICROSECONDS, at_most=True)
         ),
         Figure("lake", f"memory of the sealer {of}", "MB", [cost.mebibytes], Target(MOST_MEBIBYTES, at_most=True)),
+        Figure(
+            "lake",
+            f"processor to bring one back {of}",
+            "µs",
+            [back.microseconds],
+            Target(MOST_TO_RESTORE, at_most=True),
+        ),
+        Figure(
+            "lake",
+            f"memory of bringing them back {of}",
+            "MB",
+            [back.mebibytes],
+            Target(MOST_MEBIBYTES_TO_RESTORE, at_most=True),
+        ),
         Figure("lake", f"bytes in the bucket of one {of}", "B", [cost.bytes], Target(MOST_BYTES, at_most=True)),
         Figure(
             "lake",
@@ -115,3 +134,22 @@ def seal_all(path: Path, place: Place, head: int) -> tuple[float, int]:
         found = cpu_seconds(sealer.pid) / head * 1e6, most_resident_bytes(sealer.pid)
         sealer.kill()
     return found
+
+
+def cost_of_restoring(folder: Path, place: Place) -> Cost:
+    used = used_by("restore", place.url, "--into", str(folder), env={**os.environ, **place.environment})
+    with closing(open_writer(folder / "sessions.db")) as restored:
+        ((events,),) = restored.execute("SELECT count(*) FROM events").fetchall()
+    size = (folder / "sessions.db").stat().st_size
+    return Cost((used.ru_utime + used.ru_stime) / events * 1e6, used.ru_maxrss / 1024, size / events)
+
+
+def used_by(*command: str, env: Mapping[str, str]) -> struct_rusage:
+    """What a command of `python -m export` has used of the machine."""
+    ours = [sys.executable, "-m", "export", *command]
+    running = subprocess.Popen(ours, cwd=REPOSITORY, env=env, stdout=subprocess.DEVNULL)
+    _, status, used = os.wait4(running.pid, 0)
+    running.returncode = os.waitstatus_to_exitcode(status)
+    if running.returncode:
+        raise Unsound(f"{' '.join(command)} ended with {running.returncode}")
+    return used

@@ -1,6 +1,7 @@
 /* What agents ask of people: answered from wherever it is shown, told where nobody looks, gone when answered elsewhere; and orders. */
 import { asked, of, told } from "./api.js";
 import { toolBlocks } from "./blocks.js";
+import { cardOf } from "./cards.js";
 import { askPerson, note } from "./doing.js";
 import { at, button, el, slot, timeText } from "./dom.js";
 import { server, state } from "./live.js";
@@ -112,7 +113,7 @@ export function tell() {
     const now = asks.open().filter((ask) => notice.of.includes(ask.askId));
     notice.timer = null;
     if (!now.length) return;
-    const lines = now.slice(-3).map((ask) => `${Model.nameOf(state.cards.get(ask.sessionId) ?? ask)}: ${Model.oneLine(Model.askText(ask))}`);
+    const lines = now.slice(-3).map((ask) => `${Model.nameOf(cardOf(ask.sessionId))}: ${Model.oneLine(Model.askText(ask))}`);
     notice.note = new Notification(now.length === 1 ? "An agent asks" : `${now.length} agents ask`, { body: lines.join("\n"), tag: "asks" });
     notice.note.onclick = () => { focus(); go({}); };
   }, 1000);

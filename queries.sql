@@ -284,7 +284,7 @@ SELECT g.session_id, g.user_id, g.session_status, g.goal_id, g.status, g.priorit
 FROM goals g JOIN sessions s ON s.session_id = g.session_id
 WHERE g.status <> 'completed' AND g.session_status NOT IN ('active', 'waiting')
   AND g.user_id = coalesce(nullif(:user, ''), g.user_id)
-ORDER BY s.last_cursor DESC
+ORDER BY s.last_cursor DESC, g.position
 LIMIT 200;
 
 /* prompts-with: Prompts containing a word

@@ -391,6 +391,8 @@ def tell_what_is_left(options: SimpleNamespace, found: scrub.SecretFound, replac
     copies = list(scrub.copies_with(store_settings(options), replace))
     for copy in copies:
         say(f"export: {copy} was made before, and has it: remove it")
+    if store_settings(options).lake:
+        say("export: the lake has it until its server has run for some hours, or `python -m export lake erase` has")
     say("export: copies elsewhere that were made before, and the spools of agents, may still have it")
     return FOUND if left or copies or found.named else DONE
 

@@ -40,8 +40,10 @@ RIVALS = 6
 PROBES = "probe"
 LEFT_OVER = timedelta(hours=1)
 """After which what a probe has left that was killed is removed by the next."""
-PATIENCE = {"timeout": timedelta(seconds=10), "connect_timeout": timedelta(seconds=3)}
-TRIES = {"max_retries": 2, "retry_timeout": timedelta(seconds=10)}
+CONNECT_SECONDS = 3.0
+SECONDS, PROBE_SECONDS = 60.0, 4.0
+"""For one request and its answer, which may be a large object; in a probe, for which a whole store waits."""
+TRIES = 2
 REFUSED = re.compile(r"status code: (4(?!08|29)\d\d|501) |incorrectly configured region")
 """What a store answers that will say the same again."""
 
@@ -54,10 +56,10 @@ class BucketAway(Exception):
     """It does not answer, or not now. The message names it."""
 
 
-def open_bucket(url: str) -> ObjectStore:
+def open_bucket(url: str, seconds: float = SECONDS) -> ObjectStore:
     """The objects below the URL of a lake; credentials are those of the environment, or of the machine's role.
 
-    Raises BucketRefused for an URL that names no place.
+    `seconds`: for each request. Raises BucketRefused for an URL that names no place.
     """
     parts = urlsplit(url)
     if parts.scheme not in SCHEMES or not (parts.path if parts.scheme == "file" else parts.netloc):
@@ -67,8 +69,13 @@ def open_bucket(url: str) -> ObjectStore:
     try:
         if parts.scheme == "file":
             return from_url(url, mkdir=True, automatic_cleanup=True)
-        options = {**PATIENCE, "allow_http": os.environ.get("AWS_ALLOW_HTTP", "").lower() in ("true", "1")}
-        return from_url(url, client_options=options, retry_config=TRIES)  # type: ignore[call-overload, no-any-return]
+        options = {
+            "timeout": timedelta(seconds=seconds),
+            "connect_timeout": timedelta(seconds=CONNECT_SECONDS),
+            "allow_http": os.environ.get("AWS_ALLOW_HTTP", "").lower() in ("true", "1"),
+        }
+        tries = {"max_retries": TRIES, "retry_timeout": timedelta(seconds=seconds)}
+        return from_url(url, client_options=options, retry_config=tries)  # type: ignore[call-overload, no-any-return]
     except (BaseError, OSError, ValueError) as error:
         raise BucketRefused(f"The place {url} cannot be opened: {first_line(error)}") from None
 
@@ -153,7 +160,7 @@ def probe(url: str) -> None:
     Create, refuse a second creation, swap, refuse a stale swap, and let one of six win that create the same. In a
     folder there is no swap: deltalake needs none there. Raises BucketRefused, BucketAway.
     """
-    bucket = open_bucket(url)
+    bucket = open_bucket(url, PROBE_SECONDS)
     folder = f"{PROBES}/{secrets.token_hex(16)}"
     with told_of(url):
         try:

@@ -130,6 +130,7 @@ def erase(folder: Path | None, session: str | None, shard: str | None) -> None:
     """
     if session is None:
         place = place_of(folder)
+        Sealer(*place).sealed()
         scrubs, rows = follow(place.database, place.url, place.shard), forget(place.url, place.shard)
         print(f"{rows:,} rows of deleted sessions are erased, {scrubs:,} scrubs followed")
         return

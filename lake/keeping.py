@@ -24,6 +24,7 @@ from lake.columns import EVENTS
 from lake.forgetting import forget, source_of
 from lake.rewriting import DETAILS_KEPT, WHOLE, again, merging, opened, quoted, rows_of, spans
 from lake.scrubbing import follow
+from lake.sealer import Sealer
 from lake.table import WRITING, append
 
 TABLES = ("events", "sessions", "details", "deletions")
@@ -43,7 +44,8 @@ Partition = tuple[tuple[str, str, str], ...]
 
 
 def keep(path: Path, url: str, shard: str, days: int | None) -> None:
-    """Raises sqlite3.Error, OSError, and what deltalake says of the bucket."""
+    """Raises Displaced, sqlite3.Error, OSError, and what deltalake says of the bucket."""
+    Sealer(path, url, shard).sealed()  # what another store has sealed is not this one's to replace
     follow(path, url, shard)
     forget(url, shard)
     if days:

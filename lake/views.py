@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from pathlib import Path
 
-from lake.dialects import Dialect, translated
+from lake.dialects import DIALECTS, Dialect, translated
 from sessionstore.store.schema import statements
 
 VERSION = 1
@@ -17,7 +18,12 @@ NAME = re.compile(r"CREATE VIEW (\w+) AS\n")
 
 def views(dialect: Dialect, tables: str) -> dict[str, str]:
     """What makes each, in an order in which they can be made. `tables` names a table: {name}."""
-    made = {}
+    return views_in(dialect.name, tables)
+
+
+@cache
+def views_in(language: str, tables: str) -> dict[str, str]:
+    made, dialect = {}, DIALECTS[language]
     for statement in statements(VIEWS.read_text()):
         _, name, query = NAME.split(statement.strip().removesuffix(";"), maxsplit=1)
         for table in TABLES:

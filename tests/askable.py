@@ -162,7 +162,9 @@ class Teller:
             told |= {"model": dice.choice(("large-4", "small-2", None)), "inputTokens": dice.randrange(5000)}
             told |= {"outputTokens": dice.randrange(900), "cacheReadTokens": dice.randrange(9000)}
             if dice.random() < 0.8:
-                told["costUsd"] = round(dice.random(), 6)
+                told["costUsd"] = round(
+                    dice.random(), 4
+                )  # as answers are rounded: a sum of many is no half of the last digit
             told = {key: value for key, value in told.items() if value is not None}
             yield self.draft("usage_reported", name, told, agent)
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import closing
@@ -19,6 +22,7 @@ from lake.checking import check
 from lake.forgetting import erase, forget
 from lake.rewriting import WHOLE, again, rows_of
 from lake.scrubbing import follow
+from sessionstore import ROOT
 from sessionstore.admin.scrub import pattern, scrub
 from sessionstore.settings import Settings
 from sessionstore.store.maintenance import purge
@@ -26,6 +30,7 @@ from sessionstore.store.shard import keep_shard
 from tests.databases import Database, drafted
 from tests.lake_objects import holding, kinds
 from tests.lakes import Place
+from tests.tracing import tool
 
 Row = tuple[Any, ...]
 GONE = "00-gone"
@@ -90,10 +95,10 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_a_person_deletes_is_hidden_with_the_next_seal_and_then_in_no_object(
-    place: Place, database: Database, at_once: None
+    bucket: Place, database: Database, at_once: None
 ) -> None:
     """In the values of Parquet, its statistics and all else of its footers, in the log and its checkpoints."""
-    lake = place.url
+    lake = bucket.url
     for name in (GONE, "10-stays", "20-stays"):
         talk(database, name, SECRET if name == GONE else "said")
     seal(database, lake)
@@ -123,6 +128,31 @@ def test_what_a_person_deletes_is_hidden_with_the_next_seal_and_then_in_no_objec
         "unknown",
         f"forgotten-{head(database)}",
     )
+
+
+def test_three_days_later_it_is_gone_by_itself(lake: str, tmp_path: Path) -> None:
+    """What the sealer's process does every six hours, with the clock set on."""
+    with closing(Database(tmp_path / "sessions.db")) as database:
+        for name in (GONE, "10-stays"):
+            talk(database, name, SECRET if name == GONE else "said")
+        seal(database, lake)
+        before = [row for row in rows(lake) if row[4] != GONE]
+        delete(database, GONE)
+        seal(database, lake)
+    for hours in (6, 12):  # erased; then the next one sees that it is
+        keep_at(hours, tmp_path, lake)
+        assert kinds(holding(lake, GONE)) > {"events/parquet", "sessions/parquet", "deletions/parquet", "events/log"}
+    keep_at(72, tmp_path, lake)
+    assert holding(lake, GONE, SECRET) == set()
+    assert rows(lake)[:-1] == before
+
+
+def keep_at(hours: int, folder: Path, lake: str) -> None:
+    library = next(Path(tool("faketime")).resolve().parent.parent.glob("lib/**/faketime/libfaketimeMT.so.1"))
+    clock = {"LD_PRELOAD": str(library), "FAKETIME": f"+{hours}h", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+    command = [sys.executable, "-m", "lake.keeping", str(folder / "sessions.db"), lake, "berlin", "off"]
+    with subprocess.Popen(command, cwd=ROOT, env={**os.environ, **clock}, stdin=subprocess.PIPE) as keeping:
+        assert keeping.wait() == 0
 
 
 @pytest.mark.parametrize("reason", ["retention", "prune", "moved"])
@@ -195,8 +225,8 @@ def erase_whole(lake: str, name: str) -> None:
 # ------------------------------------------------------------------------- scrub
 
 
-def test_what_was_scrubbed_in_the_store_is_in_no_object(place: Place, tmp_path: Path, at_once: None) -> None:
-    lake, store = place.url, Settings(directory=tmp_path)
+def test_what_was_scrubbed_in_the_store_is_in_no_object(lake: str, tmp_path: Path, at_once: None) -> None:
+    store = Settings(directory=tmp_path)
     with closing(Database(store.database)) as database:
         keep_shard(database.connection, "berlin")
         talk(database, "s-1", SECRET)

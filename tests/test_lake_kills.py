@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import os
 import random
 import re
 import subprocess
+import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,16 +21,19 @@ from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
 from sessionstore.store.shard import keep_shard
+from sessionstore.upkeep.lake import ENVIRONMENT
+from tests.appliance import REPOSITORY
 from tests.databases import Database, drafted
 from tests.lake_gate import Fault, Gate, gate_before, start_sealer, through
 from tests.lakes import Place, Storage
+from tests.peers import most_resident_bytes
 from tests.repeats import LONG, repeated
 from tests.test_lake_seal import asked, sealed, written
 
 SHARDS = ("berlin", "munich")
 FAULTS: tuple[Fault, ...] = ("before", "after", "cut", "")
 """The last one: killed at any moment."""
-SECONDS = 60.0
+SECONDS = 170.0
 WITH_EVENTS = re.compile(r"/events/_delta_log/\d{19}[1-9]\.json$")
 """Not that which makes the table."""
 
@@ -52,7 +59,7 @@ class Sealed(NamedTuple):
         """Until a sealer has found that nothing is left."""
         self.gate.fault = ""
         for _ in range(10):
-            if self.start().wait(5 * SECONDS) == 0:
+            if self.start().wait(SECONDS) == 0:
                 return
         raise AssertionError("it does not come to an end")
 
@@ -100,7 +107,7 @@ def test_two_shards_whose_sealers_are_killed_have_each_event_once(
 
         def seal_and_die(shard: Sealed, faults: list[Fault]) -> None:
             for fault in faults:
-                shard.add(dice.randint(20, 60))
+                shard.add(dice.randint(10, 30))
                 ended = strike(shard, fault, dice)
                 assert ended in (0, -9, 1), fault
             shard.finish()
@@ -173,3 +180,54 @@ def test_of_two_stores_with_one_name_one_stops(storage: Storage, bucket: Place, 
                 first.seal()
         berlin.finish()
         check_each_event_once(bucket, [berlin])
+
+
+# --------------------------------------------------------------------------- memory
+
+
+def of_usual_size(database: Database) -> None:
+    for number in range(400):
+        with database.transaction() as appender:
+            for step in range(100):
+                text = f"{step * number:x} make -C src/{number} " * 40
+                appender.append(drafted("action", f"s-{number % 90}", {"type": "x", "step": step, "text": text}))
+
+
+def of_a_mebibyte(database: Database) -> None:
+    for number in range(64):
+        database.append(drafted("action", "s", {"type": "x", "text": "\U0001f9ff" + f"{number} of many " * 65_000}))
+
+
+def of_other_days(database: Database) -> None:
+    for _ in range(400):
+        database.ticks = count(next(database.ticks) + 2 * 11_520)  # two days
+        database.append(drafted("action", "s", {"type": "x", "text": "x" * 300}))
+
+
+@LONG
+@pytest.mark.parametrize("fill", [of_usual_size, of_a_mebibyte, of_other_days])
+def test_a_sealer_needs_little_memory_whatever_it_seals(
+    bucket: Place, tmp_path: Path, fill: Callable[[Database], None]
+) -> None:
+    database = Database(tmp_path / "sessions.db")
+    fill(database)
+    keep_shard(database.connection, "berlin")
+    database.close()
+    assert most_memory_to_seal(database.path, bucket) <= 250 << 20
+    assert sealed(bucket, "berlin") == written(database.path)
+
+
+def most_memory_to_seal(path: Path, place: Place) -> int:
+    """Bytes that the server's child had at most until everything was sealed."""
+    head = written(path)[-1][0]
+    command = [sys.executable, "-m", "lake", str(path), place.url, "berlin", "1", "off"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        command, cwd=REPOSITORY, env={**os.environ, **ENVIRONMENT}, stdin=pipe, stdout=pipe, text=True
+    ) as sealer:
+        assert sealer.stdout is not None
+        while json.loads(sealer.stdout.readline()).get("sealed") != head:
+            pass
+        most = most_resident_bytes(sealer.pid)
+        sealer.kill()
+    return most

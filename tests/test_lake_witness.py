@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,9 @@ from typing import Any
 import httpx
 import pytest
 
-from lake.witness import doubt, witness
+from lake.sealer import Sealer
+from lake.table import Displaced
+from lake.witness import witness
 from sessionstore.admin.loss import NothingLost, accept_loss
 from sessionstore.settings import Settings
 from sessionstore.store.integrity import check_integrity
@@ -20,6 +23,7 @@ from sessionstore.store.lake import ask_lake
 from tests.appliance import REPOSITORY, Appliance, reserve_port
 from tests.databases import Database, drafted
 from tests.lakes import Place
+from tests.repeats import LONG
 from tests.test_lake_restore import made, seal_all
 
 
@@ -77,6 +81,16 @@ def test_a_bucket_that_is_away_keeps_no_server_from_taking_events(folder: Path, 
             assert server.said(f"The lake was not asked whether it has more than the database: {bucket.url} does not")
             assert post(server, 1).status_code == 200
             assert httpx.get(f"{server.url}/ready").status_code == 200
+
+
+@LONG
+def test_a_bucket_that_hangs_holds_a_start_up_for_some_seconds_and_no_longer(folder: Path, bucket: Place) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        hanging = {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{mute.getsockname()[1]}", "SESSIONS_LAKE": bucket.url}
+        with Appliance(folder, hanging) as server:
+            assert server.said("The lake was not asked whether it has more than the database")
+            assert post(server, 1).status_code == 200
+            server.kill()
 
 
 @pytest.fixture
@@ -149,15 +163,19 @@ def test_nothing_is_accepted_as_lost_while_the_lake_cannot_be_asked(
 
 
 def test_what_the_start_could_not_ask_is_found_by_the_sealer(sealed: tuple[Settings, Database]) -> None:
-    from deltalake import DeltaTable
-
     settings, database = sealed
-    events = DeltaTable(f"{settings.lake}/events")
-    assert doubt(database.path, events, "berlin", 4) == ""
-    assert (
-        doubt(database.path, events, "berlin", 5) == "the database ends with cursor 4, and the lake has berlin up to 5"
-    )
+    assert settings.lake is not None
+    assert Sealer(database.path, settings.lake, "berlin").seal() is None
+    database.connection.execute("DELETE FROM events WHERE cursor > 2")
+    with pytest.raises(Displaced, match="the database ends with cursor 2, and the lake has berlin up to 4"):
+        Sealer(database.path, settings.lake, "berlin").seal()
     database.close()
+    gone_on = Database(settings.database)
+    for number in range(5):
+        gone_on.append(drafted("action", "s", {"type": "note"}, event_id=f"new-{number}"))
+    with pytest.raises(Displaced, match="event 4 of berlin is event-4 in the lake, and new-1 here"):
+        Sealer(settings.database, settings.lake, "berlin").seal()
+    gone_on.close()
 
 
 def test_without_a_lake_nobody_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,8 +17,8 @@ from sessionstore.store.owner import CannotStart
 logger = logging.getLogger(__name__)
 
 NEEDED = ("deltalake", "obstore", "arro3")
-SECONDS = 30.0
-"""For which a bucket is waited for. One that takes longer is away."""
+SECONDS = 15.0
+"""For which a bucket is waited for. One that takes longer is away: agents wait meanwhile."""
 
 
 class LakeSaid(msgspec.Struct):

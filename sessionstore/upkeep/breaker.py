@@ -11,7 +11,6 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from typing import Any, NamedTuple
 
 import msgspec
@@ -72,8 +71,7 @@ class Breaker:
     async def stop(self) -> None:
         if self.task:
             self.task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self.task
+            await asyncio.wait([self.task])
 
     # ---- what comes
 

@@ -10,7 +10,6 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -118,8 +117,7 @@ class BudgetWatch:
     async def stop(self) -> None:
         if self.task:
             self.task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self.task
+            await asyncio.wait([self.task])
 
     async def run(self) -> None:
         while await self.used.wait():

@@ -117,8 +117,7 @@ class Outbox:
     async def stop(self) -> None:
         if self.task:
             self.task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self.task
+            await asyncio.wait([self.task])
 
     def wake(self, events: list[Event]) -> None:
         for event in events:

@@ -81,6 +81,7 @@ Order = Literal["asc", "desc"]
 Types = Annotated[list[str] | None, QueryParameter(name="type", description="Only these; may repeat")]
 Kinds = Annotated[list[str] | None, QueryParameter(name="kind", description="Only entries of these types; may repeat")]
 AgentId = Annotated[str | None, QueryParameter(name="agentId")]
+SessionIds = Annotated[list[str] | None, QueryParameter(name="sessionId", description="Only these; may repeat")]
 SessionId = Annotated[str | None, QueryParameter(name="sessionId")]
 UserId = Annotated[str | None, QueryParameter(name="userId")]
 GroupBy = Annotated[
@@ -171,9 +172,7 @@ async def list_sessions(
     limit: Annotated[int, QueryParameter(ge=1, le=500)] = 50,
     cursor: OptionalCursor = None,
     status: Annotated[list[answers.Status] | None, QueryParameter(description="Only of these; may repeat")] = None,
-    session_id: Annotated[
-        list[str] | None, QueryParameter(name="sessionId", description="Only these; may repeat")
-    ] = None,
+    session_id: SessionIds = None,
     user_id: UserId = None,
     tag: FromQuery[str | None] = None,
     parent: FromQuery[str | None] = None,

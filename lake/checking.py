@@ -6,6 +6,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import date
 from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
@@ -27,7 +28,7 @@ AT_ONCE = 20_000
 SAID = 20
 """Of what is wrong, so many are said by their cursors."""
 THERE = ", ".join("encode(sha256(data), 'hex')" if column.name == "data" else column.name for column in EVENTS)
-CURSOR, TYPE, DATA = ([column.name for column in EVENTS].index(name) for name in ("cursor", "type", "data"))
+DAY, CURSOR, TYPE, DATA = map([column.name for column in EVENTS].index, ("day", "cursor", "type", "data"))
 HERE = select(
     EVENTS,
     """FROM main.events e WHERE cursor >= :first AND cursor <= :last
@@ -49,15 +50,15 @@ class Checked(NamedTuple):
     notes: list[str]
 
 
-def check(path: Path, url: str, shard: str) -> Checked:
-    """Compare what the shard has sealed with its database, which may be written to meanwhile. Raises sqlite3.Error,
-    BucketAway, BucketRefused, and what deltalake says."""
+def check(path: Path, url: str, shard: str, since: date = date.min) -> Checked:
+    """Compare what the shard has sealed with its database, which may be written to meanwhile; of days before `since`
+    the lake need not have anything. Raises sqlite3.Error, BucketAway, BucketRefused, and what deltalake says."""
     table = opened(f"{url}/events")
     if table is None:
         return Checked(0, 0, [f"There is no lake at {url}: it comes with the first seal"], [])
     sealed = sealed_cursor(table, shard)
     with closing(open_store(path)) as database, snapshot(database):
-        compared = list(comparison(database, table, shard, sealed))
+        compared = list(comparison(database, table, shard, sealed, since))
         pending = [name for (name,) in database.execute("SELECT DISTINCT scrub FROM scrubs")]
     faults = [fault for _, fault in compared if fault]
     if len(faults) > SAID:
@@ -71,7 +72,9 @@ def check(path: Path, url: str, shard: str) -> Checked:
 # ------------------------------------------------------------------------- events
 
 
-def comparison(database: sqlite3.Connection, table: DeltaTable, shard: str, sealed: int) -> Iterator[tuple[int, str]]:
+def comparison(
+    database: sqlite3.Connection, table: DeltaTable, shard: str, sealed: int, since: date
+) -> Iterator[tuple[int, str]]:
     """How many events were compared, and what is wrong."""
     of_shard = f"FROM t WHERE shard = {quoted(shard)}"
     ((beyond,),) = rows_of(table, f"SELECT count(*) {of_shard} AND cursor > {sealed}")
@@ -87,7 +90,9 @@ def comparison(database: sqlite3.Connection, table: DeltaTable, shard: str, seal
         here = database.execute(HERE, {"shard": shard, "first": first, "last": last})
         for batch in batches(here, EVENTS):
             for row in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-                yield 1, difference(row, there.get(row[CURSOR], []))
+                found = there.get(row[CURSOR], [])
+                if found or row[DAY] >= since:
+                    yield 1, difference(row, found)
 
 
 def difference(row: Row, found: list[Row]) -> str:

@@ -177,7 +177,7 @@ def check(folder: Path | None) -> None:
     Says also what waits to be erased, and whether the bucket keeps versions of what is removed.
     """
     place = place_of(folder)
-    found = checking.check(*place)
+    found = checking.check(*place, keeping.first_day(read_settings().lake_days))
     for said in found.faults + found.notes:
         print(for_people(said))
     if found.faults:

@@ -49,7 +49,7 @@ def keep(path: Path, url: str, shard: str, days: int | None) -> None:
     follow(path, url, shard)
     forget(url, shard)
     if days:
-        drop_days(url, shard, days, datetime.now(UTC).date())
+        drop_days(url, shard, first_day(days))
     compact(url, shard)
     if is_to_be_cleaned(url):
         clean(url)
@@ -116,10 +116,15 @@ def many_small(table: DeltaTable, shard: str | None, size: int) -> list[Partitio
     return sorted(partition for partition in wanted if counts[partition] > SMALL_FILES)
 
 
-def drop_days(url: str, shard: str, days: int, today: date) -> None:
-    """Whole days of the shard that are older: their files leave the table as they are, not read. And the sessions, with
+def first_day(days: int | None) -> date:
+    """That is kept, of so many; None: all."""
+    return datetime.now(UTC).date() - timedelta(days=days) if days else date.min
+
+
+def drop_days(url: str, shard: str, first: date) -> None:
+    """Whole days of the shard before that: their files leave the table as they are, not read. And the sessions, with
     their details, that have not changed since."""
-    again(partial(drop_before, url, shard, today - timedelta(days=days)))
+    again(partial(drop_before, url, shard, first))
 
 
 def drop_before(url: str, shard: str, day: date) -> None:

@@ -219,6 +219,8 @@ def provoke_by_others(place: Path) -> None:
             eventually(
                 lambda: now("sessionstore_lake_unsealed_seconds") > 1.5 and now("sessionstore_lake_failures_total")
             )
+        lake.unlink()
+        (place / "elsewhere").rename(lake)  # with a file in its place no server would start
         assert export(place, "drill", "--events", "200").returncode == 0
         assert export(place, "verify", "--full").returncode == 0
         with (

@@ -265,7 +265,11 @@ class Fleet:
             member.end_request()
             ended.set()
 
-        request.begin(seconds, lambda: call_if_open(loop, end))
+        try:
+            request.begin(seconds, lambda: call_if_open(loop, end))
+        except RuntimeError as error:  # this machine has no thread left
+            member.end_request()
+            return ShardReply(member, None, str(error), 0.0)
         try:
             await asyncio.wait_for(ended.wait(), seconds)
         except TimeoutError:

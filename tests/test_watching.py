@@ -221,6 +221,8 @@ def provoke_by_others(place: Path) -> None:
             )
         assert export(place, "drill", "--events", "200").returncode == 0
         assert export(place, "verify", "--full").returncode == 0
+        lake.unlink()
+        (place / "elsewhere").rename(lake)
         with (
             provoked("somebody holds the lock", server, READ_TOKEN),
             closing(sqlite3.connect(place / "sessions.db", isolation_level=None)) as other,

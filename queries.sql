@@ -503,7 +503,7 @@ LIMIT 100;
    only theirs. */
 WITH newest AS (
   SELECT session_id, max(at) AS last_used FROM costs WHERE user_id = coalesce(nullif(:user, ''), user_id)
-  GROUP BY session_id ORDER BY last_used DESC LIMIT 100
+  GROUP BY session_id ORDER BY last_used DESC, session_id LIMIT 100
 ), priced AS (
   SELECT u.session_id AS session_id, u.prompt_id AS prompt_id, sum(u.cost_usd) AS cost_usd
   FROM newest n CROSS JOIN usage u ON u.session_id = n.session_id

@@ -57,6 +57,7 @@ CREATE INDEX events_by_tool_use ON events (session_id, data ->> '$.toolUseId')
 WHERE kind IN ('tool_call', 'tool_result', 'tool_error');
 CREATE INDEX events_of_prompts ON events (cursor) WHERE kind = 'prompt';
 CREATE INDEX events_of_failures ON events (cursor) WHERE kind = 'tool_error';
+CREATE INDEX events_of_notes ON events (session_id, cursor) WHERE type = 'note_added';
 
 ------------------------------------------------------------------------------
 -- Derived: sessions

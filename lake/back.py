@@ -351,9 +351,11 @@ def write(source: Origin, path: Path, step: Step, *, is_new: bool = False, is_op
 
 def spend_cursors(into: Path, sealed: int) -> None:
     """What came after the seal is lost, and nobody knows how much that was, unless the folder is that of the machine
-    itself: its mark says."""
-    if read_newest(into).cursor >= sealed:
+    itself: its mark says. One that says what is accepted as lost is of a restore, and nobody has written since."""
+    newest = read_newest(into)
+    if newest.cursor >= sealed and newest.accepted is None:
         return
     with closing(sqlite3.connect(into / DATABASE)) as database:
         ((head,),) = database.execute("SELECT coalesce(max(cursor), 0) FROM events").fetchall()
-    write_newest(into, Newest(sealed + UNSEEN, accepted=head))
+    spent = newest.cursor if newest.cursor >= sealed else sealed + UNSEEN
+    write_newest(into, Newest(spent, accepted=head))

@@ -161,7 +161,7 @@ def test_health_tells_the_caller_its_role(guarded: Appliance, cookies: dict[str,
 
 PROMISED = {"status", "uptime", "uptimeSeconds", "websocket", "storage", "version", "cursor", "searchLag", "tree"}
 """What the contract says of /health."""
-INSIDE = {"sqlite", "database", "backup", "disk", "retention", "verify", "webhooks", "material"}
+INSIDE = {"sqlite", "database", "backup", "disk", "retention", "verify", "webhooks", "material", "lake"}
 
 
 def test_health_tells_a_stranger_less(guarded: Appliance) -> None:

@@ -371,9 +371,9 @@ def test_a_copy_that_has_no_room_is_not_begun(folder: Path, tmp_path: Path) -> N
     async def test() -> None:
         async with store_in(folder, tree=False) as store:
             await written(store, 4_000_000)
-            until(lambda: store.settings.database.stat().st_size > 2 << 20)
             with small_disk(tmp_path / "backups", 1 << 20) as to:
                 backups = backups_of(folder, to)
+                assert backups.needed() > 2 << 20
                 await asyncio.to_thread(backups.make)
                 assert "There is no room in " in (backups.error or "")
                 assert list(to.iterdir()) == []
@@ -385,9 +385,9 @@ def test_where_there_is_no_room_for_one_more_copy_fewer_are_kept(folder: Path, t
     async def test() -> None:
         async with store_in(folder, tree=False) as store:
             await written(store, 4_000_000)
-            until(lambda: store.settings.database.stat().st_size > 2 << 20)
             with small_disk(tmp_path / "backups", 16 << 20) as to:
                 backups = backups_of(folder, to)
+                assert backups.needed() > 2 << 20
                 for hour in range(10, 18):
                     (to / f"sessions-20260101T{hour}0000Z.db").write_bytes(b"x" * (2 << 20))
                 await asyncio.to_thread(backups.make)

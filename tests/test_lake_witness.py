@@ -13,11 +13,13 @@ from typing import Any
 import httpx
 import pytest
 
+from lake.back import restore
 from lake.sealer import Sealer
 from lake.table import Displaced
 from lake.witness import witness
 from sessionstore.admin.loss import NothingLost, accept_loss
 from sessionstore.settings import Settings
+from sessionstore.store.high_water_mark import read_newest
 from sessionstore.store.integrity import check_integrity
 from sessionstore.store.lake import ask_lake
 from tests.appliance import REPOSITORY, Appliance, reserve_port
@@ -149,6 +151,22 @@ def test_what_the_lake_has_may_be_accepted_as_lost(sealed: tuple[Settings, Datab
     assert check_integrity(settings) is not None
     assert "What came after cursor 2, up to 4, is accepted as lost" in accept_loss(settings)
     assert check_integrity(settings) is None
+
+
+def test_what_is_brought_back_in_two_steps_is_served(sealed: tuple[Settings, Database], tmp_path: Path) -> None:
+    """As beside a server that goes on with the open sessions meanwhile."""
+    settings, database = sealed
+    assert settings.lake is not None
+    again = Settings(directory=tmp_path / "again", lake=settings.lake, shard="berlin")
+    restore(settings.lake, again.directory)
+    database.append(drafted("action", "s", {"type": "note"}))
+    seal_all(database, settings.lake)
+    database.close()
+    spent = read_newest(again.directory).cursor
+    restore(settings.lake, again.directory, is_newer=True)
+    assert check_integrity(again) is None
+    assert read_newest(again.directory).cursor == spent
+    assert read_newest(again.directory).accepted == 5
 
 
 def test_nothing_is_accepted_as_lost_while_the_lake_cannot_be_asked(

@@ -178,9 +178,12 @@ def take_answers_and_contexts(connection: sqlite3.Connection) -> None:
 
 
 def keep_the_name_in_a_lake(connection: sqlite3.Connection) -> None:
-    """More than one machine; and the types of entries are looked for before all others, which changes no row."""
+    """More than one machine; and the types of entries are looked for before all others, which changes no row. Notes are
+    found by their session."""
     create_missing(connection, "lake", "TABLE lake")
     create_missing(connection, "scrubs", "TABLE scrubs")
+    connection.execute("DROP INDEX IF EXISTS events_of_notes")
+    create_schema(connection, re.compile(r"^CREATE INDEX events_of_notes", re.MULTILINE))
     rewrite(connection, "events")
 
 

@@ -111,11 +111,9 @@ substr(m.document, 1, length(m.document) - 1) || ',' || substr(json_object(
   'goalsCompleted', (SELECT count(*) FROM goals g WHERE g.session_id = s.session_id AND g.status = 'completed'),
   'agentsActive', (SELECT count(*) FROM agents w WHERE w.session_id = s.session_id
                    AND s.ended IS NULL AND w.status NOT IN ('completed', 'failed', 'cancelled')),
-  'lastNote', iif((SELECT number FROM counts WHERE what = 'events' AND name = 'note_added') = 0, NULL, (
-     SELECT substr(n.data ->> '$.text', 1, 300)
-     FROM (SELECT e.type, e.data FROM events e WHERE e.session_id = s.session_id AND e.seq IS NULL
-           ORDER BY e.cursor DESC LIMIT 500) n
-     WHERE n.type = 'note_added' LIMIT 1))), 2)"""
+  'lastNote', (SELECT substr(n.data ->> '$.text', 1, 300) FROM events n INDEXED BY events_of_notes
+     WHERE n.session_id = s.session_id AND n.type = 'note_added' AND n.cursor > s.created_cursor
+     ORDER BY n.cursor DESC LIMIT 1)), 2)"""
 """The metadata of a session (s, and m in the view) and what it is at. What was long ago is not looked for."""
 
 COMMON = 500

@@ -229,7 +229,7 @@ async def list_sessions_of_user(request: Call, user_id: FromPath[str]) -> JSONRe
 
 @patch(
     "/api/sessions/{session_id:str}/metadata",
-    **exchanges(requests.MetadataChange, answers.Done, 404),
+    **exchanges(requests.MetadataChange, answers.Done, 404, 421),
     tags=["sessions"],
 )
 async def update_metadata(request: Call, session_id: FromPath[str]) -> JSONResponse:
@@ -237,7 +237,7 @@ async def update_metadata(request: Call, session_id: FromPath[str]) -> JSONRespo
     return done(await told(request, "metadata_updated", session_id))
 
 
-@post("/api/sessions/{session_id:str}/notes", **exchanges(requests.Note, answers.Done, 404), tags=["sessions"])
+@post("/api/sessions/{session_id:str}/notes", **exchanges(requests.Note, answers.Done, 404, 421), tags=["sessions"])
 async def add_note(request: Call, session_id: FromPath[str]) -> JSONResponse:
     """Note something about a session, or about one of its events: for people, it is no word of the agent."""
     return done(await told(request, "note_added", session_id))
@@ -245,7 +245,7 @@ async def add_note(request: Call, session_id: FromPath[str]) -> JSONResponse:
 
 @post(
     "/api/sessions/{session_id:str}/finalize",
-    **exchanges(requests.Finalization, answers.Done, 404, is_required=False),
+    **exchanges(requests.Finalization, answers.Done, 404, 421, is_required=False),
     tags=["sessions"],
 )
 async def finalize_session(request: Call, session_id: FromPath[str]) -> JSONResponse:
@@ -355,7 +355,7 @@ def log_in_path(request: Call) -> str:
     return "response" if request.scope["path_template"].endswith("/responses") else "action"
 
 
-@post(LOGS, **exchanges(requests.LogEntry, answers.Logged, 404), tags=["logs"])
+@post(LOGS, **exchanges(requests.LogEntry, answers.Logged, 404, 421), tags=["logs"])
 async def log_entry(request: Call, session_id: FromPath[str]) -> JSONResponse:
     """Log what the agent did or asked for, or what came back. The first word of an unknown session creates it."""
     store = store_of(request)
@@ -453,7 +453,9 @@ async def list_state_history(
     return answer(event_page(page, order, after))
 
 
-@post("/api/state/{session_id:str}/goals", **exchanges(requests.NewGoal, answers.GoalDone, 404, 409), tags=["state"])
+@post(
+    "/api/state/{session_id:str}/goals", **exchanges(requests.NewGoal, answers.GoalDone, 404, 409, 421), tags=["state"]
+)
 async def add_goal(request: Call, session_id: FromPath[str]) -> JSONResponse:
     """Add a goal."""
     appended = await told(request, "goal_added", session_id, is_new=True)
@@ -462,7 +464,7 @@ async def add_goal(request: Call, session_id: FromPath[str]) -> JSONResponse:
 
 @patch(
     "/api/state/{session_id:str}/goals/{goal_id:str}",
-    **exchanges(requests.GoalChange, answers.GoalDone, 404),
+    **exchanges(requests.GoalChange, answers.GoalDone, 404, 421),
     tags=["state"],
 )
 async def update_goal(request: Call, session_id: FromPath[str], goal_id: FromPath[str]) -> JSONResponse:
@@ -471,7 +473,9 @@ async def update_goal(request: Call, session_id: FromPath[str], goal_id: FromPat
     return done(appended, {"goal": appended.record, "version": appended.version})
 
 
-@post("/api/state/{session_id:str}/agents", **exchanges(requests.NewAgent, answers.Spawned, 404, 409), tags=["state"])
+@post(
+    "/api/state/{session_id:str}/agents", **exchanges(requests.NewAgent, answers.Spawned, 404, 409, 421), tags=["state"]
+)
 async def spawn_agent(request: Call, session_id: FromPath[str]) -> JSONResponse:
     """Note that an agent was spawned."""
     appended = await told(request, "agent_spawned", session_id, is_new=True)
@@ -480,7 +484,7 @@ async def spawn_agent(request: Call, session_id: FromPath[str]) -> JSONResponse:
 
 @patch(
     "/api/state/{session_id:str}/agents/{agent_id:str}",
-    **exchanges(requests.AgentChange, answers.AgentDone, 404),
+    **exchanges(requests.AgentChange, answers.AgentDone, 404, 421),
     tags=["state"],
 )
 async def update_agent(request: Call, session_id: FromPath[str], agent_id: FromPath[str]) -> JSONResponse:
@@ -491,7 +495,7 @@ async def update_agent(request: Call, session_id: FromPath[str], agent_id: FromP
 
 @post(
     "/api/state/{session_id:str}/agents/{agent_id:str}/complete",
-    **exchanges(requests.AgentEnd, answers.AgentDone, 404, is_required=False),
+    **exchanges(requests.AgentEnd, answers.AgentDone, 404, 421, is_required=False),
     tags=["state"],
 )
 async def complete_agent(request: Call, session_id: FromPath[str], agent_id: FromPath[str]) -> JSONResponse:
@@ -538,7 +542,7 @@ async def list_events(
     return answer(event_page(page, "asc", after))
 
 
-@post("/api/hooks/claude-code", **exchanges(requests.HookPayload, None), tags=["hooks"])
+@post("/api/hooks/claude-code", **exchanges(requests.HookPayload, None, 421), tags=["hooks"])
 async def claude_code_hook(request: Call) -> Response[bytes]:
     """Take one Claude Code hook payload as it is; what is too large or too deep is cut. The answer is empty."""
     store = store_of(request)

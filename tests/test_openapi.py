@@ -34,6 +34,7 @@ SEED = int(os.environ.get("API_SEED", 15))
 MOST_GROWTH = 64 << 20
 METHODS = {"get", "put", "post", "patch", "delete", "head", "options", "trace"}
 STREAM = "/api/events/stream"
+OF_LINES = ("/api/events", "/api/sessions/{session_id}/history")
 
 TABLE = """
 GET /health 200
@@ -236,7 +237,9 @@ def described_by(url: str, seconds: float) -> BaseSchema:
                 "allow_header_conformance": {"enabled": False},  # OPTIONS is the framework's own
             },
             "operations": [  # any text is a batch: bad lines are told in its answer; in a URL everything is text
-                {"include-path": "/api/events", "checks": {"negative_data_rejection": {"enabled": False}}},
+                {"include-path": path, "checks": {"negative_data_rejection": {"enabled": False}}} for path in OF_LINES
+            ]
+            + [
                 {"include-method": "GET", "checks": {"negative_data_rejection": {"enabled": False}}},
             ],
         }

@@ -53,7 +53,7 @@ class AskFailed(Exception):
     """The lake cannot be asked, or not this. The message says why, and the remedy."""
 
 
-class Answer(NamedTuple):
+class AskedRows(NamedTuple):
     columns: list[str]
     rows: list[tuple[Any, ...]]
     is_cut: bool = False
@@ -144,7 +144,7 @@ def not_opened(url: str, error: Exception) -> str:
 # ------------------------------------------------------------------------- asking
 
 
-def ask(lake: duckdb.DuckDBPyConnection, sql: str, most: int = MOST_ROWS) -> Answer:
+def ask(lake: duckdb.DuckDBPyConnection, sql: str, most: int = MOST_ROWS) -> AskedRows:
     """Raises AskFailed for anything but one question, and where DuckDB says why not."""
     try:
         parsed = duckdb.extract_statements(sql)
@@ -162,7 +162,7 @@ def ask(lake: duckdb.DuckDBPyConnection, sql: str, most: int = MOST_ROWS) -> Ans
         raise AskFailed(f"{first_line(error)}. Ask for fewer days (received_on) or columns") from None
     except duckdb.Error as error:
         raise AskFailed(f"DuckDB: {first_line(error)}") from None
-    return Answer(columns, rows[:most], len(rows) > most)
+    return AskedRows(columns, rows[:most], len(rows) > most)
 
 
 def with_plain_times(asked: duckdb.DuckDBPyRelation) -> duckdb.DuckDBPyRelation:
@@ -174,7 +174,7 @@ def with_plain_times(asked: duckdb.DuckDBPyRelation) -> duckdb.DuckDBPyRelation:
     return asked.project(", ".join(f"{n}::VARCHAR AS {n}" if "WITH TIME ZONE" in str(kind) else n for n, kind in kinds))
 
 
-def answer(url: str, words: Sequence[str], shard: str = "", most: int = MOST_ROWS) -> Answer:
+def answer(url: str, words: Sequence[str], shard: str = "", most: int = MOST_ROWS) -> AskedRows:
     """To SQL, or to a canned question and what it is asked with. Raises AskFailed."""
     if not words:
         raise AskFailed("Say what to ask: a SELECT, or the name of a question; --list says which there are")
@@ -239,11 +239,11 @@ def first_line(error: Exception) -> str:
 # ------------------------------------------------------------------------- showing
 
 
-def shown(answer: Answer, form: str) -> str:
+def shown(answer: AskedRows, form: str) -> str:
     return {"json": as_json, "csv": as_csv, "table": as_table}[form](answer)
 
 
-def as_json(answer: Answer) -> str:
+def as_json(answer: AskedRows) -> str:
     """A list of objects, a line each."""
     lines = (
         json.dumps(dict(zip(answer.columns, map(simple, row), strict=True)), ensure_ascii=False) for row in answer.rows
@@ -251,7 +251,7 @@ def as_json(answer: Answer) -> str:
     return "[" + ",\n".join(lines) + "]\n"
 
 
-def as_csv(answer: Answer) -> str:
+def as_csv(answer: AskedRows) -> str:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(
         map(for_spreadsheet, map(simple, cells)) for cells in (answer.columns, *answer.rows)
@@ -259,7 +259,7 @@ def as_csv(answer: Answer) -> str:
     return text.getvalue()
 
 
-def as_table(answer: Answer) -> str:
+def as_table(answer: AskedRows) -> str:
     cells = [[cell_of(value) for value in row] for row in (answer.columns, *answer.rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in cells]

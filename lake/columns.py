@@ -150,7 +150,7 @@ CHANGED = "SELECT session_id FROM main.events WHERE cursor > :sealed AND cursor 
 REPORTED = "SELECT r.request_key FROM main.reports r WHERE r.cursor > :sealed AND r.cursor <= :upto"
 
 
-class Kind(NamedTuple):
+class Detail(NamedTuple):
     """Rows of `details`: `columns` that it has, each with the SQL that reads it, and where from."""
 
     what: str
@@ -168,7 +168,7 @@ def same(names: str, **others: str) -> dict[str, str]:
 
 
 KINDS = (
-    Kind(
+    Detail(
         "goals",
         same(
             "session_id goal_id position status record",
@@ -178,7 +178,7 @@ KINDS = (
         ),
         f"FROM main.goals WHERE {OF_CHANGED}",
     ),
-    Kind(
+    Detail(
         "agents",
         same(
             "session_id agent_id parent_agent_id position type task spawned_at completed_at duration_s subsession"
@@ -187,7 +187,7 @@ KINDS = (
         ),
         f"FROM agents v WHERE {OF_CHANGED}",
     ),
-    Kind(
+    Detail(
         "costs",
         same(
             "session_id family cost_from requests unpriced input_tokens output_tokens cache_read_tokens",
@@ -199,7 +199,7 @@ KINDS = (
         ),
         f"FROM main.usage_counted WHERE {OF_CHARGED}",
     ),
-    Kind(
+    Detail(
         "usage",
         same(
             "session_id request_key family is_copy cursor at agent_id prompt_id provider model source cost_usd"
@@ -208,8 +208,8 @@ KINDS = (
         ),
         f"FROM main.usage WHERE request_key IN ({REPORTED})",
     ),
-    Kind("store", {"record": "store"}, "FROM main.lake WHERE :sealed = 0"),
-    Kind(
+    Detail("store", {"record": "store"}, "FROM main.lake WHERE :sealed = 0"),
+    Detail(
         "minutes",
         same("minute events"),
         """FROM main.minutes WHERE minute BETWEEN min(
@@ -223,12 +223,12 @@ KINDS = (
 lake once that one tells of it again: no event says that it does."""
 
 
-def details(kinds: Iterable[Kind] = KINDS) -> str:
+def details(kinds: Iterable[Detail] = KINDS) -> str:
     """The query of several kinds."""
     return "\nUNION ALL\n".join(select([of_kind(column, kind) for column in DETAILS], kind.rest) for kind in kinds)
 
 
-def of_kind(column: Column, kind: Kind) -> Column:
+def of_kind(column: Column, kind: Detail) -> Column:
     return column._replace(sql=f"'{kind.what}'" if column.name == "what" else kind.columns.get(column.name, column.sql))
 
 

@@ -13,7 +13,7 @@ from arro3.core import Array, RecordBatch, Table
 from deltalake import DeltaTable
 
 from lake.columns import DELETIONS, FORGETS, INTEGER, TEXT, Column, batches, schema_of, select
-from lake.rewriting import KEPT, Kept, T, again, merging, opened, quoted, rows_of, spans
+from lake.rewriting import KEPT, Rewritable, T, again, merging, opened, quoted, rows_of, spans
 from lake.table import WRITING, append, open_table, sealed_cursor
 
 SESSIONS_AT_ONCE = 500
@@ -68,7 +68,9 @@ def erase(url: str, shard: str, before: Mapping[str, int]) -> tuple[set[str], in
     return found, erased
 
 
-def erasures(table: DeltaTable, kept: Kept, shard: str, before: Mapping[str, int]) -> Iterator[tuple[set[str], int]]:
+def erasures(
+    table: DeltaTable, kept: Rewritable, shard: str, before: Mapping[str, int]
+) -> Iterator[tuple[set[str], int]]:
     older = f"t.session_id = s.id AND t.{kept.newest} < s.before"
     listed = ", ".join(f"({quoted(name)}, {cursor})" for name, cursor in before.items())
     where = (

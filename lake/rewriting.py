@@ -30,7 +30,7 @@ Row = tuple[Any, ...]
 T = TypeVar("T")
 
 
-class Kept(NamedTuple):
+class Rewritable(NamedTuple):
     """A table that has rows of sessions."""
 
     name: str
@@ -41,9 +41,9 @@ class Kept(NamedTuple):
     by_day: bool = False
 
 
-EVENTS_KEPT = Kept("events", "cursor", "cursor", by_day=True)
-SESSIONS_KEPT = Kept("sessions", "last_cursor", "sealed")
-DETAILS_KEPT = Kept("details", "sealed", "sealed")
+EVENTS_KEPT = Rewritable("events", "cursor", "cursor", by_day=True)
+SESSIONS_KEPT = Rewritable("sessions", "last_cursor", "sealed")
+DETAILS_KEPT = Rewritable("details", "sealed", "sealed")
 KEPT = (EVENTS_KEPT, SESSIONS_KEPT, DETAILS_KEPT)
 
 
@@ -114,7 +114,7 @@ class Span(NamedTuple):
         return f"t.shard = {quoted(self.shard)}{day} AND t.{self.along} BETWEEN {self.first} AND {self.last}"
 
 
-def spans(table: DeltaTable, kept: Kept, shard: str, days: Iterable[date | None] = (None,)) -> list[Span]:
+def spans(table: DeltaTable, kept: Rewritable, shard: str, days: Iterable[date | None] = (None,)) -> list[Span]:
     """That together have all rows of the shard on these days."""
     names = ["partition.shard", "partition.day", f"min.{kept.along}", f"max.{kept.along}", "size_bytes"]
     actions = table.get_add_actions(flatten=True)

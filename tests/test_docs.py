@@ -131,8 +131,9 @@ def test_the_page_knows_every_type_of_event_and_no_other() -> None:
 
 @cache
 def modules() -> dict[str, ast.Module]:
-    """The source of every module of the server, of export/ and of app.py, by its full name."""
-    paths = [REPOSITORY / "app.py", *PACKAGE.rglob("*.py"), *(REPOSITORY / "export").glob("*.py")]
+    """The source of every module of the server, of export/, of lake/ and of app.py, by its full name."""
+    paths = [REPOSITORY / "app.py", *PACKAGE.rglob("*.py")]
+    paths += [*(REPOSITORY / "export").glob("*.py"), *(REPOSITORY / "lake").glob("*.py")]
     named = {str(path.relative_to(REPOSITORY).with_suffix("")).replace("/", "."): path for path in paths}
     return {name.removesuffix(".__init__"): ast.parse(path.read_text()) for name, path in named.items()}
 
@@ -155,22 +156,25 @@ def wing_of(module: str) -> str:
     return rest.partition(".")[0] if package == "sessionstore" and rest else package
 
 
-WINGS = ["export", "sessionstore", *LISTED, "app"]
+WINGS = ["export", "sessionstore", *LISTED, "app", "lake"]
 """From the ground to the roof."""
 
 
 def test_the_contents_list_has_every_wing_and_no_other() -> None:
-    known = {wing_of(module) for module in modules()} - {"export", "sessionstore", "app"}
+    known = {wing_of(module) for module in modules()} - {"export", "sessionstore", "app", "lake"}
     assert sorted(LISTED) == sorted(known)
 
 
-@pytest.mark.parametrize("wing", sorted(path.parent.name for path in PACKAGE.glob("*/__init__.py")))
-def test_the_head_of_a_wing_lists_its_rooms_as_they_build_on_each_other(wing: str) -> None:
-    head = ast.get_docstring(ast.parse((PACKAGE / wing / "__init__.py").read_text())) or ""
-    rooms = re.findall(r"^([a-z]\w*) {2,}\S", head, re.MULTILINE)
-    assert sorted(rooms) == sorted(path.stem for path in (PACKAGE / wing).glob("[!_]*.py"))
+HEADS = [*sorted(PACKAGE.glob("*/__init__.py")), REPOSITORY / "lake/__init__.py"]
+
+
+@pytest.mark.parametrize("head", HEADS, ids=[path.parent.name for path in HEADS])
+def test_the_head_of_a_wing_lists_its_rooms_as_they_build_on_each_other(head: Path) -> None:
+    wing = head.parent
+    rooms = re.findall(r"^([a-z]\w*) {2,}\S", ast.get_docstring(ast.parse(head.read_text())) or "", re.MULTILINE)
+    assert sorted(rooms) == sorted(path.stem for path in wing.glob("[!_]*.py"))
     found = modules()
-    names = [f"sessionstore.{wing}.{room}" for room in rooms]
+    names = [".".join([*wing.relative_to(REPOSITORY).parts, room]) for room in rooms]
     for number, name in enumerate(names):
         assert imports(found[name], found) & set(names) <= set(names[:number]), name
 

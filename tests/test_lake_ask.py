@@ -20,7 +20,7 @@ from click.testing import CliRunner
 
 from export.__main__ import cli
 from lake import published
-from lake.asking import LIVE_ONLY, NOT_OF_SPARK, Answer, AskFailed, ask, open_lake, other_words, question, shown
+from lake.asking import LIVE_ONLY, NOT_OF_SPARK, AskedRows, AskFailed, ask, open_lake, other_words, question, shown
 from lake.bucket import folder_of, open_bucket, read
 from lake.dialects import CLICKHOUSE, DUCKDB, SPARK, of_shards
 from lake.views import VERSION
@@ -74,22 +74,22 @@ def given_for(name: str, asked: Asked) -> dict[str, str]:
     return {parameter: asked.given[parameter] for parameter in questions()[name].parameters if parameter in asked.given}
 
 
-def by_sqlite(connection: sqlite3.Connection, name: str, given: dict[str, str]) -> Answer:
+def by_sqlite(connection: sqlite3.Connection, name: str, given: dict[str, str]) -> AskedRows:
     """Of several shards. In the words of SQLite the last of a lost session is found by a cursor, which each has."""
     sql = other_words()[name] if name == "lost-sessions" else of_shards(questions()[name].sql)
     return answered(connection, sql, name, given)
 
 
-def answered(connection: sqlite3.Connection, sql: str, name: str, given: dict[str, str]) -> Answer:
+def answered(connection: sqlite3.Connection, sql: str, name: str, given: dict[str, str]) -> AskedRows:
     values = {parameter: given.get(parameter, "") for parameter in questions()[name].parameters}
     found = connection.execute(sql, values)
-    return Answer([column[0] for column in found.description], found.fetchall())
+    return AskedRows([column[0] for column in found.description], found.fetchall())
 
 
 # ----------------------------------------------------------------------- comparing
 
 
-def differences(there: Answer, here: Answer) -> list[str]:
+def differences(there: AskedRows, here: AskedRows) -> list[str]:
     """Between what SQLite and an engine answer; the order of rows apart, which ties leave open."""
     if there.columns != [column.rpartition(".")[2] for column in here.columns]:
         return [f"columns {there.columns} and {here.columns}"]
@@ -122,12 +122,12 @@ def alike(one: Sequence[Any], other: Sequence[Any], columns: Sequence[str]) -> b
 
 
 def test_a_row_that_differs_is_noticed() -> None:
-    there = Answer(["users", "text", "n"], [("a,b", "x\0y", 2), (None, "1e3", 1)])
-    assert differences(there, Answer(["users", "text", "n"], [(None, "1000.0", 1.0), ("b,a", "x", 2)])) == []
+    there = AskedRows(["users", "text", "n"], [("a,b", "x\0y", 2), (None, "1e3", 1)])
+    assert differences(there, AskedRows(["users", "text", "n"], [(None, "1000.0", 1.0), ("b,a", "x", 2)])) == []
     for row in (("a,c", "x", 2), ("a,b", "y", 2), ("a,b", "x", 3), ("a,b", "x", None)):
-        assert differences(there, Answer(["users", "text", "n"], [(None, "1000.0", 1.0), row]))
-    assert differences(there, Answer(["users", "text", "n"], there.rows[:1]))
-    assert differences(there, Answer(["users", "n", "text"], there.rows))
+        assert differences(there, AskedRows(["users", "text", "n"], [(None, "1000.0", 1.0), row]))
+    assert differences(there, AskedRows(["users", "text", "n"], there.rows[:1]))
+    assert differences(there, AskedRows(["users", "n", "text"], there.rows))
 
 
 # ------------------------------------------------------------------------ equality
@@ -142,7 +142,7 @@ def test_a_view_has_the_rows_that_sqlite_has(asked: Asked, name: str) -> None:
     assert set(here.columns) - {*views()[name].columns, "shard"} <= {"received_at", "received_on"}
     assert here.columns[: len(views()[name].columns)] == list(views()[name].columns)
     names = [*views()[name].columns, "shard"]
-    assert differences(Answer(names, there), ask(asked.lake, f"SELECT {columns} FROM {name}")) == []
+    assert differences(AskedRows(names, there), ask(asked.lake, f"SELECT {columns} FROM {name}")) == []
 
 
 @pytest.mark.parametrize("name", list(questions()))

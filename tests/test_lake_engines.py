@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from lake.asking import NOT_OF_SPARK, Answer, question
+from lake.asking import NOT_OF_SPARK, AskedRows, question
 from lake.bucket import folder_of
 from lake.dialects import CLICKHOUSE, SPARK, Dialect
 from lake.views import script
@@ -21,7 +21,7 @@ from sessionstore.analytics.catalogue import questions
 from tests.repeats import repeated
 from tests.test_lake_ask import by_sqlite, differences, given_for, made
 
-Run = Callable[[str], Answer]
+Run = Callable[[str], AskedRows]
 
 
 @contextmanager
@@ -31,12 +31,12 @@ def clickhouse(folder: Path) -> Iterator[Run]:
     os.chdir(folder)
     engine = chdb.connect(":memory:")
 
-    def run(sql: str) -> Answer:
+    def run(sql: str) -> AskedRows:
         if not sql.lstrip().startswith(("SELECT", "WITH")):
             engine.query(sql)
-            return Answer([], [])
+            return AskedRows([], [])
         found: dict[str, Any] = json.loads(str(engine.query(sql, "JSONCompact")))
-        return Answer([column["name"] for column in found["meta"]], [tuple(row) for row in found["data"]])
+        return AskedRows([column["name"] for column in found["meta"]], [tuple(row) for row in found["data"]])
 
     run("SET output_format_json_quote_64bit_integers = 0")
     run("CREATE DATABASE lake")
@@ -56,11 +56,11 @@ def sail(folder: Path) -> Iterator[Run]:
     session = SparkSession.builder.remote(f"sc://127.0.0.1:{port}").getOrCreate()
     session.conf.set("spark.sql.session.timeZone", "UTC")
 
-    def run(sql: str) -> Answer:
+    def run(sql: str) -> AskedRows:
         if sql.startswith("SET TIME ZONE"):  # which Sail does not know
-            return Answer([], [])
+            return AskedRows([], [])
         found = session.sql(sql)
-        return Answer(found.columns, [tuple(row) for row in found.collect()])
+        return AskedRows(found.columns, [tuple(row) for row in found.collect()])
 
     yield run
     session.stop()

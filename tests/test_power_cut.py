@@ -146,7 +146,7 @@ def test_the_cuts_fall_also_where_the_log_is_put_into_the_database_and_begun_ane
     to_database = [call for call in full.calls if call.name == "pwrite64" and call.paths[0].endswith("/sessions.db")]
     heads = [call for call in full.calls if call.paths[:1] == [f"{full.folder}/sessions.db-wal"] and is_head(call)]
     assert len(to_database) > 100
-    assert len(heads) > 3, "one for each of the two connections of a start, and one each time it is begun anew"
+    assert len(heads) > 2, "one for each of the two connections of a start, and one each time it is begun anew"
 
 
 def is_head(call: Call) -> bool:

@@ -223,8 +223,6 @@ def provoke_by_others(place: Path) -> None:
         (place / "elsewhere").rename(lake)  # with a file in its place no server would start
         assert export(place, "drill", "--events", "200").returncode == 0
         assert export(place, "verify", "--full").returncode == 0
-        lake.unlink()
-        (place / "elsewhere").rename(lake)
         with (
             provoked("somebody holds the lock", server, READ_TOKEN),
             closing(sqlite3.connect(place / "sessions.db", isolation_level=None)) as other,

@@ -332,6 +332,7 @@ def serving(api: Api) -> Iterator[str]:
         server.shutdown()
 
 
+@pytest.mark.long
 def test_claude_answers_where_there_is_a_key(
     appliance: Appliance, http: httpx.Client, session_id: str, tmp_path: Path
 ) -> None:

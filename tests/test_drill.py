@@ -25,6 +25,7 @@ def test_every_acknowledged_event_comes_back_and_it_is_said_how_long_it_took(tmp
     assert lost == "Lost, of 1,500 acknowledged events: 0"
 
 
+@LONG
 def test_without_the_tree_what_came_after_the_backup_is_lost_and_said_to_be(tmp_path: Path) -> None:
     ended = export(tmp_path, "drill", "--events", "1500", "--no-tree")
     assert ended.returncode == 1, ended

@@ -266,6 +266,7 @@ def test_mail_that_no_help_was_to_be_had_for_is_answered_later(
 # ---------------------------------------------------------------- the MCP server
 
 
+@pytest.mark.long
 def test_support_server_that_dies_costs_one_mail_its_round(
     appliance: Appliance, http: httpx.Client, session_id: str, tmp_path: Path
 ) -> None:
@@ -332,6 +333,7 @@ def test_mails_of_an_imap_server_are_answered_and_stay_unseen(
     remove_spools(tmp_path)
 
 
+@pytest.mark.long
 def test_refused_login_is_told_and_ends_a_single_pass(
     appliance: Appliance, http: httpx.Client, session_id: str, tmp_path: Path
 ) -> None:

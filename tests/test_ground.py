@@ -285,7 +285,7 @@ def mounted_as(kind: str, folder: Path, **env: str) -> Iterator[Appliance]:
         yield server
 
 
-@pytest.mark.parametrize("kind", ["nfs4", "fuse.sshfs"])
+@pytest.mark.parametrize("kind", marked(["nfs4", "fuse.sshfs"], long=["fuse.sshfs"]))
 def test_a_shared_file_system_is_refused_unless_it_is_wanted(folder: Path, kind: str) -> None:
     with pytest.raises(ServerError) as refused, mounted_as(kind, folder):
         pass

@@ -123,6 +123,7 @@ def test_two_shards_whose_sealers_are_killed_have_each_event_once(
         assert sum(len(shard.gate.struck) for shard in both) >= kills // 4
 
 
+@LONG
 def test_without_the_mark_in_the_commit_events_would_be_there_twice(
     storage: Storage, bucket: Place, tmp_path: Path
 ) -> None:

@@ -55,7 +55,7 @@ WITHIN = 150
 """Seconds for one file, which takes 10 to 40 on a machine that is not busy; below the bound of a test of pytest."""
 
 
-@pytest.mark.parametrize("name", marked(FILES, long=("faults.test.mjs",)))
+@pytest.mark.parametrize("name", marked(FILES, long=("faults.test.mjs", "processes.test.mjs")))
 def test_node(node: str, name: str, tmp_path: Path) -> None:
     command = [node, "--test", "--test-reporter=spec", str(REPOSITORY / "tests" / "node" / name)]
     env = {**os.environ, "PYTHON": sys.executable}

@@ -192,6 +192,7 @@ def test_copies_and_archives_that_have_it_are_named_and_no_others(folder: Path, 
     assert "without" not in {name.partition("@")[0] for name in named}
 
 
+@pytest.mark.long
 def test_a_large_file_is_looked_through_in_little_memory(folder: Path) -> None:
     with Appliance(folder, UNREDACTED):
         pass

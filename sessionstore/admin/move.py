@@ -21,7 +21,7 @@ from sessionstore.settings import Settings
 from sessionstore.store.appender import MOVED_TO, Appender
 from sessionstore.store.closing import DeleteUnchanged
 from sessionstore.store.owner import CannotStart
-from sessionstore.web.moving import FIRST, mark_of
+from sessionstore.store.shard import FIRST, mark_of
 
 AT_ONCE, BYTES = 500, 4 << 20
 """Events of one request, and of these about so many bytes."""

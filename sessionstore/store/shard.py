@@ -1,9 +1,13 @@
-"""How the store is known in a lake, kept in its database: what is sealed under one name never is under another."""
+"""By what a store is told from others. Its name in a lake is kept in its database: what is sealed under one name never
+is under another."""
 
 from __future__ import annotations
 
+import hashlib
+import os
 import secrets
 import sqlite3
+from pathlib import Path
 from typing import NamedTuple
 
 from sessionstore.settings import BadSetting
@@ -31,3 +35,12 @@ def keep_shard(writer: sqlite3.Connection, wanted: str | None) -> Shard:
     if wanted not in (None, kept.name):
         raise BadSetting(f"SESSIONS_SHARD={wanted!r}: this store's events are in the lake as {kept.name!r}: leave that")
     return kept
+
+
+FIRST = "SELECT event_id FROM events ORDER BY cursor LIMIT 1"
+
+
+def mark_of(database: Path, first: str) -> str:
+    """What tells a store from any other: its file, and the id of the first event in it."""
+    found = os.stat(database)
+    return hashlib.sha256(f"{found.st_dev} {found.st_ino} {first}".encode()).hexdigest()

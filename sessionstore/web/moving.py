@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-from pathlib import Path
 from typing import Annotated
 
 import msgspec
@@ -14,6 +11,7 @@ from litestar.params import FromPath, QueryParameter
 from sessionstore.model.events import Draft
 from sessionstore.model.lines import drafts_of_history, lines_of_batch
 from sessionstore.model.problems import Problem
+from sessionstore.store.shard import FIRST, mark_of
 from sessionstore.store.writer import LARGE
 from sessionstore.web import openapi_models as answers
 from sessionstore.web.fast_path import NDJSON, BatchWork
@@ -29,14 +27,6 @@ from sessionstore.web.request import (
     session_in_path,
     store_of,
 )
-
-FIRST = "SELECT event_id FROM events ORDER BY cursor LIMIT 1"
-
-
-def mark_of(database: Path, first: str) -> str:
-    """What tells a store from any other: its file, and the id of the first event in it."""
-    found = os.stat(database)
-    return hashlib.sha256(f"{found.st_dev} {found.st_ino} {first}".encode()).hexdigest()
 
 
 @post(

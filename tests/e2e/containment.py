@@ -29,6 +29,7 @@ IN_THE_IMAGE = {
         "containers",
         "sessionstore",
         "export",
+        "lake",
     ),
     *(path.name for path in REPOSITORY.glob("*.sql")),
 }

@@ -78,6 +78,14 @@ def days_ago(template: str) -> Rule:
     return rule
 
 
+def julian(now: str, moment: str) -> Rule:
+    """Days, of which differences are taken; both forms give milliseconds."""
+    return lambda given: f"({now if given[0] == QUOTED_NOW else moment.format(*given)} / 86400000.0e0)"
+
+
+QUOTED_NOW = "'now'"
+
+
 def joined(plainly: str, distinctly: str) -> Rule:
     """group_concat: {0} is the value, {1} what stands between."""
 
@@ -117,11 +125,7 @@ DUCKDB = Dialect(
         "epoch": plain("CAST(epoch(CAST({0} AS TIMESTAMP)) AS BIGINT)"),
         "time_of": plain("strftime(make_timestamp(({0}) * 1000000), '%Y-%m-%dT%H:%M:%SZ')"),
         "epoch_now": plain("CAST(epoch(now()) AS BIGINT)"),
-        "julianday": lambda given: (
-            "(epoch_ms(now()) / 86400000.0e0)"
-            if given[0] == "'now'"
-            else f"(epoch_ms(CAST({given[0]} AS TIMESTAMP)) / 86400000.0e0)"
-        ),
+        "julianday": julian("epoch_ms(now())", "epoch_ms(CAST({0} AS TIMESTAMP))"),
         "strftime": days_ago(
             "now => strftime(now() AT TIME ZONE 'UTC', '%Y-%m-%dT%H:%M:%S.%gZ')\n"
             "day => strftime((now() AT TIME ZONE 'UTC') - to_days({0}), '%Y-%m-%d')"
@@ -157,11 +161,7 @@ SPARK = Dialect(
         "epoch": plain("unix_seconds(CAST({0} AS TIMESTAMP))"),
         "time_of": plain("date_format(timestamp_seconds({0}), \"yyyy-MM-dd'T'HH:mm:ss'Z'\")"),
         "epoch_now": plain("unix_seconds(now())"),
-        "julianday": lambda given: (
-            "(unix_millis(now()) / 86400000.0e0)"
-            if given[0] == "'now'"
-            else f"(unix_millis(CAST({given[0]} AS TIMESTAMP)) / 86400000.0e0)"
-        ),
+        "julianday": julian("unix_millis(now())", "unix_millis(CAST({0} AS TIMESTAMP))"),
         "strftime": days_ago(
             "now => date_format(now(), \"yyyy-MM-dd'T'HH:mm:ss.SSS'Z'\")\n"
             "day => date_format(date_sub(current_date(), {0}), 'yyyy-MM-dd')"
@@ -204,10 +204,9 @@ CLICKHOUSE = Dialect(
         "epoch": plain("toUnixTimestamp(parseDateTimeBestEffort({0}, 'UTC'))"),
         "time_of": plain("formatDateTime(toDateTime({0}, 'UTC'), '%Y-%m-%dT%H:%i:%SZ')"),
         "epoch_now": plain("toUnixTimestamp(now())"),
-        "julianday": lambda given: (
-            "(toUnixTimestamp64Milli(now64(3)) / 86400000.0)"
-            if given[0] == "'now'"
-            else f"(toUnixTimestamp64Milli(parseDateTime64BestEffortOrNull({given[0]}, 3, 'UTC')) / 86400000.0)"
+        "julianday": julian(
+            "toUnixTimestamp64Milli(now64(3))",
+            "toUnixTimestamp64Milli(parseDateTime64BestEffortOrNull({0}, 3, 'UTC'))",
         ),
         "strftime": days_ago(
             "now => concat(replaceOne(toString(now64(3, 'UTC')), ' ', 'T'), 'Z')\n"

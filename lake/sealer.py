@@ -109,11 +109,6 @@ class Sealer:
         return upto
 
 
-def seal(path: Path, url: str, shard: str) -> int | None:
-    """One range, by nobody who seals again."""
-    return Sealer(path, url, shard).seal()
-
-
 def end_of_range(database: sqlite3.Connection, sealed: int) -> int | None:
     """The last cursor that goes into the next commit; None where everything is sealed."""
     upto, characters, days = None, 0, set()

@@ -24,7 +24,6 @@ from deltalake.exceptions import TableNotFoundError
 from lake.columns import Column, schema_of
 
 ROW_GROUP = 32_768
-FILE_BYTES = 256 << 20
 COMMIT_TRIES = 15
 """How often a commit is tried anew because another shard's came first."""
 CONFIGURATION = {
@@ -109,7 +108,6 @@ def append(
         RecordBatchReader.from_batches(schema, rows),
         mode="append",
         schema_mode="merge",  # an older version of the store writes null into what it does not know
-        target_file_size=FILE_BYTES,
         writer_properties=WRITING,
         commit_properties=CommitProperties(
             app_transactions=[Transaction(shard, cursor), *signed], max_commit_retries=COMMIT_TRIES

@@ -27,7 +27,7 @@ from sessionstore.store.shard import kept_shard
 COMPARED = 100
 """How many events of both are compared."""
 WINDOW = 100_000
-"""Of cursors, in which they are looked for: what one seal holds at most."""
+"""Of cursors, in which they are looked for: more than one seal holds."""
 SEALED = """
 SELECT cursor, event_id FROM events WHERE shard = '{shard}' AND cursor > {after} AND cursor <= {upto}
 ORDER BY cursor DESC LIMIT {number}"""

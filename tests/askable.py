@@ -13,11 +13,12 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from lake.sealer import open_store, seal
+from lake.sealer import open_store
 from sessionstore.analytics.catalogue import views
 from sessionstore.model.events import Draft, text_of_time
 from sessionstore.store.appender import Appender
 from sessionstore.store.schema import open_writer
+from tests.lakes import seal
 
 Json = dict[str, Any]
 DAYS = 9

@@ -19,6 +19,7 @@ import obstore
 from obstore.exceptions import BaseError
 from obstore.store import S3Store
 
+from lake.sealer import Sealer
 from tests.appliance import POLL_SECONDS, ServerError, reserve_port
 
 WEED = str(Path(sysconfig.get_path("scripts")) / "weed")
@@ -142,3 +143,8 @@ def storage() -> Iterator[Storage]:
     finally:
         running.end()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def seal(path: Path, url: str, shard: str) -> int | None:
+    """One range, by nobody who seals again."""
+    return Sealer(path, url, shard).seal()

@@ -50,6 +50,11 @@ class Peer(BaseHTTPRequestHandler):
     def odd(self) -> None:
         self.say(b'{"version":"1","cursor":-1,"sessions":[],"eventsToday":"<b>","eventsLastMinute":0,"waiting":{}}')
 
+    def shouts(self) -> None:
+        event = b'{"sessionId":"s","cursor":1,"type":"action","timestamp":"2026-01-01T00:00:00.000Z"}'
+        hit = b'{"event":%b,"marked":[%b]}' % (event, b",".join([b'"%b"' % (b"x" * 400)] * 40))
+        self.say(b'{"items":[%b],"total":90}' % b",".join([hit] * 90))
+
     def drips(self) -> None:
         self.send_response(200)
         self.end_headers()

@@ -46,7 +46,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
             Place("hanging", f"{odd}/hangs"),
             Place("failing", f"{odd}/fails"),
         ]
-        work_in(berlin, "solver-1", "the heron flies", waits=True)
+        work_in(berlin, "solver-1", "the heron flies", "w " * 200, waits=True)
         hub = Appliance(folder / "hub", {"SESSIONS_FLEET": str(fleet_file(folder, places))})
         with hub, httpx.Client(base_url=hub.url, timeout=10) as client:
             yield Seen(hub, [berlin], client)
@@ -63,7 +63,7 @@ def test_who_does_not_answer_is_said_and_the_rest_shown(seen: Seen) -> None:
     assert [one["name"] for one in shards] == ["berlin", "down", "hanging", "failing"]
     assert (answer.json()["silent"], [one["answers"] for one in shards]) == (3, [True, False, False, False])
     berlin = of(shards, "berlin")
-    assert berlin["sessions"] == {"waiting": 1} and berlin["eventsToday"] == 3 and berlin["seen"]
+    assert berlin["sessions"] == {"waiting": 1} and berlin["eventsToday"] == 4 and berlin["seen"]
     assert "refused" in of(shards, "down")["error"]
     assert of(shards, "hanging")["error"] == "no answer in time"
     assert of(shards, "failing")["error"] == "it answers 500"
@@ -89,6 +89,20 @@ def test_a_search_is_answered_in_time_and_says_by_whom(seen: Seen) -> None:
     assert [(one["shard"], one["total"]) for one in found["answered"]] == [("berlin", 1)]
     assert {one["shard"] for one in found["silent"]} == {"down", "hanging", "failing"}
     assert seen.client.get("/api/fleet/search", params={"q": "x", "since": "soon"}).status_code == 422
+
+
+def test_what_is_found_very_often_in_one_place_is_an_answer_too(seen: Seen) -> None:
+    found = seen.client.get("/api/fleet/search", params={"q": "w"}).json()
+    (hit,) = found["items"]
+    assert hit["marked"].count("w") > 50 and [one["shard"] for one in found["answered"]] == ["berlin"]
+
+
+def test_a_search_that_is_answered_with_more_text_than_a_store_has_is_not_shown() -> None:
+    with odd_peer() as (url, _):
+        asked = fleet.Fleet([FleetShard(name="shouts", url=f"{url}/shouts")])
+        given = ("/api/query/search?q=x", 5.0, fleet.SEARCH_BYTES, fleet.SEARCH)
+        (told,) = asyncio.run(asked.ask_all(*given))
+    assert told.trouble == "what it answers is not what a store answers"
 
 
 def test_the_id_of_a_session_leads_to_its_shard(seen: Seen) -> None:

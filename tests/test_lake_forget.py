@@ -16,7 +16,7 @@ import pytest
 from deltalake import DeltaTable
 
 from export.layout import unseen
-from lake import keeping, sealer, table
+from lake import keeping, table
 from lake.asking import ask, open_lake
 from lake.checking import check
 from lake.forgetting import erase, forget
@@ -27,6 +27,7 @@ from sessionstore.admin.scrub import pattern, scrub
 from sessionstore.settings import Settings
 from sessionstore.store.maintenance import purge
 from sessionstore.store.shard import keep_shard
+from tests import lakes
 from tests.databases import Database, drafted
 from tests.lake_objects import holding, kinds
 from tests.lakes import Place
@@ -71,7 +72,7 @@ def head(database: Database) -> int:
 
 
 def seal(database: Database, lake: str, shard: str = "berlin") -> None:
-    while again(lambda: sealer.seal(database.path, lake, shard)):
+    while again(lambda: lakes.seal(database.path, lake, shard)):
         pass
 
 

@@ -20,13 +20,12 @@ from hypothesis import given, settings
 from lake import back
 from lake.back import NotInLake, restore
 from lake.forgetting import forget
-from lake.sealer import seal
 from sessionstore.store.high_water_mark import Newest, read_newest, write_newest
 from sessionstore.store.shard import keep_shard
 from tests.appliance import REPOSITORY
 from tests.askable import tell
 from tests.databases import Database, drafted
-from tests.lakes import Place
+from tests.lakes import Place, seal
 from tests.repeats import repeated
 from tests.trees import apply, differences, histories, purge_all, temporary_folder, write_tree
 

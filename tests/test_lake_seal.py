@@ -17,7 +17,6 @@ import httpx
 import pytest
 from deltalake import DeltaTable, QueryBuilder
 
-from lake.sealer import seal
 from sessionstore.model.events import ID_PATTERN
 from sessionstore.settings import BadSetting
 from sessionstore.store.closing import UNSEALED
@@ -26,7 +25,7 @@ from tests.appliance import REPOSITORY, Appliance
 from tests.commands import export, is_refused
 from tests.databases import Database, drafted
 from tests.lake_gate import gate_before, through
-from tests.lakes import Place, Storage
+from tests.lakes import Place, Storage, seal
 from tests.peers import children_of, eventually
 
 Row = tuple[Any, ...]

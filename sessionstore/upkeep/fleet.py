@@ -33,7 +33,10 @@ MOST_UNDER_WAY = 8
 """Requests to one shard at once: one that hangs is not asked any more until it has let some go."""
 MOST_WAITING = 200
 
-Text = Annotated[str, msgspec.Meta(max_length=1000)]
+MOST_MARKED = 1000
+"""Characters that a search shows of an event: several times what a store does, in however many pieces."""
+
+Text = Annotated[str, msgspec.Meta(max_length=500)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 Answer = TypeVar("Answer")
 Read = Callable[[int, bytes], Answer]
@@ -77,7 +80,11 @@ class FoundThere(msgspec.Struct):
     """What a search found."""
 
     event: EventThere
-    marked: Annotated[list[Text], msgspec.Meta(max_length=100)]
+    marked: Annotated[list[Text], msgspec.Meta(max_length=MOST_MARKED)]
+
+    def __post_init__(self) -> None:
+        if sum(map(len, self.marked)) > MOST_MARKED:
+            raise ValueError("more text than a store shows")
 
 
 class SearchThere(msgspec.Struct):

@@ -18,10 +18,11 @@ from pathlib import Path
 from statistics import median
 
 from lake.asking import ask, open_lake, question
-from lake.sealer import open_store, seal
+from lake.sealer import open_store
 from sessionstore.analytics.catalogue import questions
 from tests.bench import million
 from tests.bench.figures import Figure, Target, Unsound
+from tests.lakes import seal
 
 EVENTS = int(os.environ.get("ASK_EVENTS", "200000"))
 SHARD = "bench"

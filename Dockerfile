@@ -12,7 +12,8 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 WORKDIR /build
 RUN python -m venv --without-pip /venv
 COPY pyproject.toml constraints.txt ./
-# --build-arg EXTRAS="notify push lake": messengers too, which bring 25 MB; Web Push, 30 MB; a lake, 160 MB.
+# --build-arg EXTRAS="notify push lake": messengers too, which bring 25 MB; Web Push, 30 MB; a lake, 160 MB;
+# ask, which questions need, 170 MB.
 ARG EXTRAS=
 # hook-agent, of which the server needs the file, is copied below; http_ece is given out as source alone.
 RUN python -c 'import sys, tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \

@@ -149,8 +149,10 @@ GROUP BY session_id"""
 FIRST_OF_WHAT_LIVES = f"""
 SELECT min(e.cursor) FROM events e LEFT JOIN ({DELETED}) d ON d.session_id = e.session_id
 WHERE e.shard = {{shard}} AND (d.cursor IS NULL OR e.cursor > d.cursor)"""
+MONTHS = "SELECT DISTINCT substr(minute, 1, 7) FROM details WHERE shard = {shard} AND what = 'minutes'"
 MINUTES = """
-SELECT minute, max(events) FROM details WHERE shard = {shard} AND what = 'minutes' GROUP BY minute"""
+SELECT minute, max(events) FROM details
+WHERE shard = {{shard}} AND what = 'minutes' AND substr(minute, 1, 7) = '{month}' GROUP BY minute"""
 STORE = "SELECT record FROM details WHERE shard = {shard} AND what = 'store' LIMIT 1"
 OPEN = f"""
 SELECT s.session_id FROM (
@@ -216,10 +218,11 @@ class Return(Insertion):
         return self.restored
 
     def count_minutes(self) -> None:
-        """As the store had them: they count what is deleted, too."""
-        self.database.execute("BEGIN IMMEDIATE")
-        self.database.executemany(COUNT_MINUTE, self.source.rows(MINUTES))
-        self.database.execute("COMMIT")
+        """As the store had them: they count what is deleted, too. A month at a time: years have millions."""
+        for (month,) in list(self.source.rows(MONTHS)):
+            self.database.execute("BEGIN IMMEDIATE")
+            self.database.executemany(COUNT_MINUTE, self.source.rows(MINUTES.format(month=month)))
+            self.database.execute("COMMIT")
 
     def gone_at(self, session_id: str) -> int:
         """The cursor by which it was deleted last; 0: it is not."""

@@ -13,6 +13,7 @@ asking      `python -m export ask`: DuckDB over the lake, and canned questions (
 rewriting   rows found and written anew, a bounded number of bytes at a time
 forgetting  sessions hidden, and erased by cursor
 witness     what the bucket says before a store begins
+chain       what a store has acknowledged, an object after the other, in a child process
 sealer      one range of cursors of one shard, in one commit
 scrubbing   scrubs of the store followed
 keeping     vacuum, compaction, days that are over

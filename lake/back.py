@@ -21,7 +21,9 @@ from deltalake import DeltaTable, QueryBuilder
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from export.layout import SESSIONS, Step, unseen
-from lake.table import sealed_cursor
+from lake import columns
+from lake.chain import Chain, Sealed, insert, tail_of
+from lake.table import open_table, sealed_cursor
 from lake.witness import contradiction
 from sessionstore.admin.restore import (
     BESIDE,
@@ -52,7 +54,12 @@ UNSEEN = 1_000_000_000
 than any shard takes while its bucket is away."""
 SHARD = {"shard": "{shard}"}
 """Left to whoever knows it."""
-TABLES = ("events", "sessions", "details", "deletions")
+TABLES = {
+    "events": (columns.EVENTS, ["day", "shard"]),
+    "sessions": (columns.SESSIONS, ["shard"]),
+    "details": (columns.DETAILS, ["what", "shard"]),
+    "deletions": (columns.DELETIONS, ["shard"]),
+}
 READING = {"datafusion.execution.target_partitions": "1", "datafusion.execution.batch_size": "1024"}
 
 
@@ -73,17 +80,23 @@ class Origin:
     def __init__(self, url: str, shard: str | None) -> None:
         """Raises NotInLake, and what the bucket or deltalake says."""
         self.url = url
-        self.tables = {name: open_or_say(url, name) for name in TABLES}
+        self.tails = tail_of(url)  # before the tables: what is gone from there by then is in them
+        self.tables = {name: open_or_say(url, name, bool(self.tails)) for name in TABLES}
         self.shard = shard or self.only_shard()
         self.sealed = sealed_cursor(self.tables["events"], self.shard)
-        if not self.sealed:
+        self.tail = self.tails.get(self.shard, [])
+        newest = Chain(url, self.shard).get(self.tail[-1]).link if self.tail else None
+        self.newest = max(self.sealed, newest.upto if newest else 0)
+        """The newest cursor that the bucket has."""
+        self.keeper = newest.store if newest else ""
+        if not self.sealed and not self.tail:
             raise NotInLake(f"{url} has no shard {self.shard!r}: it has {', '.join(self.shards()) or 'none'}")
         self.queries = QueryBuilder(READING)
         for name, table in self.tables.items():
             self.queries.register(name, table)
 
     def shards(self) -> list[str]:
-        return sorted({str(partition["shard"]) for partition in self.tables["events"].partitions()})
+        return sorted({*self.tails, *(str(partition["shard"]) for partition in self.tables["events"].partitions())})
 
     def only_shard(self) -> str:
         found = self.shards()
@@ -129,8 +142,17 @@ class Origin:
 
     def store(self) -> str:
         """What the store calls itself; a new name where the lake does not know."""
-        rows = list(self.rows(STORE))
+        rows = [(self.keeper,)] if self.keeper else list(self.rows(STORE))
         return str(rows[0][0]) if rows else secrets.token_hex(8)
+
+    def acknowledged(self, after: int) -> Iterator[list[Event]]:
+        """What came after a cursor, and after the last seal, where the bucket acknowledges. Raises NotInLake."""
+        chain = Chain(self.url, self.shard)
+        after = max(after, self.sealed)
+        try:
+            yield from chain.events(chain.since(self.tail, after), after)
+        except Sealed as gone:
+            raise NotInLake(f"{self.shard} is being sealed meanwhile, and {gone}: begin again") from None
 
 
 TIME = "to_char({}, '%Y-%m-%dT%H:%M:%S%.3fZ')"
@@ -163,10 +185,13 @@ WHERE s.age = 1 AND s.status IN ('active', 'waiting') AND (d.cursor IS NULL OR s
 FIRST_OF = "SELECT min(cursor) FROM events WHERE shard = {{shard}} AND {which}"
 
 
-def open_or_say(url: str, name: str) -> DeltaTable:
+def open_or_say(url: str, name: str, is_made: bool) -> DeltaTable:
+    """`is_made`: where there is none, as nothing is sealed yet."""
     try:
         return DeltaTable(f"{url}/{name}")
     except TableNotFoundError:
+        if is_made:
+            return open_table(f"{url}/{name}", *TABLES[name])
         raise NotInLake(f"There is no lake in {url}: nothing has been sealed there") from None
     except (DeltaError, OSError) as error:
         raise NotInLake(f"The lake {url} cannot be read: {str(error).partition(chr(10))[0]}") from None
@@ -223,6 +248,11 @@ class Return(Insertion):
             self.database.execute("BEGIN IMMEDIATE")
             self.database.executemany(COUNT_MINUTE, self.source.rows(MINUTES.format(month=month)))
             self.database.execute("COMMIT")
+
+    def add_acknowledged(self) -> None:
+        """What was not sealed."""
+        for events in self.source.acknowledged(self.head):
+            insert(self, events)
 
     def gone_at(self, session_id: str) -> int:
         """The cursor by which it was deleted last; 0: it is not."""
@@ -315,13 +345,15 @@ def restore(
         else:
             check_empty(into, is_forced)
             source = Origin(url, shard)
+            if is_open and source.tail:
+                raise NotInLake(f"The bucket acknowledges for {source.shard}: all of it comes back, without --open")
             part = into / PART
             for suffix in ("", *BESIDE):
                 part.with_name(part.name + suffix).unlink(missing_ok=True)
             restored = write(source, part, step, is_new=True, is_open=is_open)
             put_beside(into)
             put_in_place(part, into)
-        spend_cursors(into, source.sealed)
+        spend_cursors(into, source.newest)
         return restored, source
     finally:
         os.close(lock)
@@ -348,6 +380,7 @@ def write(source: Origin, path: Path, step: Step, *, is_new: bool = False, is_op
         restored = back.run(source.open_range() if is_open else source.whole_range(back.head))
         if not is_open:
             back.count_minutes()
+            back.add_acknowledged()
         checkpoint(database, "TRUNCATE")
     return restored
 

@@ -228,7 +228,7 @@ def bring_back(options: SimpleNamespace, into: Path, step: Step) -> int:
         print(for_people(odd))
     print(
         f"{restored.events} events are in {into / 'sessions.db'}: {origin.shard}, which was sealed up to cursor"
-        f" {origin.sealed}"
+        f" {origin.sealed}" + f", and acknowledged up to {origin.newest}" * (origin.newest > origin.sealed)
     )
     if options.open:
         print(THE_REST.format(url=url))

@@ -36,6 +36,7 @@ from sessionstore.upkeep.tree import Mirror
 from sessionstore.upkeep.webhooks import Webhooks
 
 if TYPE_CHECKING:
+    from sessionstore.store.chain import Chain
     from sessionstore.upkeep.fleet import Fleet
 
 logger = logging.getLogger(__name__)
@@ -52,6 +53,8 @@ class Store:
         self.disk = Disk(settings.directory, settings.disk_reserve)
         self.ground = Ground(settings.directory)
         self.mirror = Mirror(settings, self.ground)
+        self.lake = Lake(settings)
+        self.chain = self.chain_of(settings)
         self.writer = Writer(
             settings.database,
             publish=self.publish,
@@ -64,6 +67,7 @@ class Store:
             redactor=Redactor(settings.own_patterns),
             prices=Prices(settings.prices),
             spared=lambda: self.outbox.reachable(),
+            chain=self.chain,
             at_end=self.conclude,
         )
         self.reader = Reader(settings.database)
@@ -72,7 +76,6 @@ class Store:
         self.threads = Threads(self.intake)
         self.backups = Backups(settings, self.disk, self.ground)
         self.comparison = Comparison(settings, self.ground)
-        self.lake = Lake(settings)
         self.retention = Retention(settings, self.writer, sealed=lambda: self.lake.prunable)
         self.webhooks = Webhooks(settings)
         self.push = Push(settings)
@@ -82,7 +85,9 @@ class Store:
         self.archives = Archives(settings.database)
         self.fleet = fleet_of(settings)
         self.finding: Fault | None = None
-        """Why the database is not served; nothing of it is open then, so that it stays as it was found."""
+        """Why the database is not served. If that was found at the start nothing of it is open, so that it stays as it
+        was found."""
+        self.is_open = False
         self.loop_lag = Histogram()
         """How much later than asked for the event loop came back: seconds that everybody waited."""
         self.is_prepared = False
@@ -110,6 +115,7 @@ class Store:
         self.watching = asyncio.create_task(self.watch_loop())
         if self.finding:
             return
+        self.is_open = True
         await self.writer.start()
         self.broadcaster.start(self.writer.cursor)
         await self.reader.start()
@@ -128,7 +134,7 @@ class Store:
     async def stop(self) -> None:
         self.drain()
         self.watching.cancel()
-        if self.finding:
+        if not self.is_open:
             return
         await self.outbox.stop()
         await self.breaker.stop()
@@ -172,12 +178,30 @@ class Store:
         self.broadcaster.close()
         self.outbox.close()
 
+    def chain_of(self, settings: Settings) -> Chain | None:
+        """Where the disk alone acknowledges there is no code for more."""
+        if settings.ack == "disk":
+            return None
+        from sessionstore.store.chain import Chain
+
+        def on_lost(said: str) -> None:
+            self.writer.loop.call_soon_threadsafe(self.give_way, said)
+
+        return Chain(settings, lambda: self.lake.shard, lambda: self.lake.sealed, on_lost)
+
+    def give_way(self, said: str) -> None:
+        """Another server acknowledges in this one's place: nothing is served from now on."""
+        self.finding = Fault("displaced", self.writer.cursor, f"Nothing is served and nothing is written: {said}")
+        logger.critical("%s", self.finding.detail)
+        self.drain()
+        self.lake.end_at_once()
+
     def why_not_ready(self) -> str | None:
         """Why writes are not taken; None while they are."""
-        if self.draining:
-            return "The server is shutting down"
         if self.finding:
             return self.finding.detail
+        if self.draining:
+            return "The server is shutting down"
         if self.ground.why:
             return self.ground.why
         if self.disk.is_full:

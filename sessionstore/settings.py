@@ -375,6 +375,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         "sealed: seconds, or such as 5m, 1h; many are sealed sooner")] = 300.0
     lake_days: Annotated[int | None, Setting("SESSIONS_LAKE_DAYS", days, "Days that the lake keeps, whole days are "
         "dropped from it; off: all")] = None
+    ack: Annotated[str, Setting("SESSIONS_ACK", one_of("disk", "bucket"), "When a write is answered, and shown: disk, "
+        "once that has it; bucket: once the bucket of the lake has it, too")] = "disk"
     # fmt: on
 
     @property
@@ -413,6 +415,8 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         raise BadSetting("SESSIONS_AGENT_TOKENS needs SESSIONS_AGENT_TOKEN_FILE")
     if settings.user_header and not (settings.trusted_proxies and settings.user_roles):
         raise BadSetting("SESSIONS_USER_HEADER needs SESSIONS_TRUSTED_PROXIES and SESSIONS_USER_ROLES")
+    if settings.ack == "bucket" and settings.lake is None:
+        raise BadSetting("SESSIONS_ACK=bucket needs SESSIONS_LAKE")
     if (settings.tls_certificate is None) != (settings.tls_key is None):
         raise BadSetting("SESSIONS_TLS_CERT, SESSIONS_TLS_KEY: the one needs the other")
     return settings

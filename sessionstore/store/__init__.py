@@ -18,6 +18,7 @@ rights           whether a bound token may write to a session, or read it
 appender         one event into the database
 control          asks, answers and orders
 closing          sessions that are lost, or deleted unless they have moved on
+chain            what is committed is in the bucket first, by a child process
 writer           the writer thread: group commit
 selection        which sessions are asked for, as SQL
 resumption       the state that a new container is given

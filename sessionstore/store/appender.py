@@ -151,6 +151,7 @@ class Appender:
         redacted: Callable[[Document], Document] = lambda data: data,
         prices: Prices | None = None,
         tally: Counter[str] | None = None,
+        keep: Callable[[list[Event]], None] | None = None,
     ) -> None:
         self.connection = connection
         self.clock = clock
@@ -163,6 +164,8 @@ class Appender:
         self.prices = prices or Prices()
         self.tally: Counter[str] = Counter() if tally is None else tally
         """Drafts that were not stored: `duplicate`, or the status of what was wrong with them."""
+        self.keep = keep
+        """Called with what is new before it is committed; if it raises, nothing is."""
         self.untold: Counter[str] = Counter()
         """The same of this transaction, which may have to be run again."""
         self.buffers = True
@@ -191,9 +194,11 @@ class Appender:
 
     def commit(self) -> list[Event]:
         """Put everything on disk; the events that are new, in cursor order. Raises EntryRefused."""
-        if len(self.entries) > MAX_ROWS:
+        if len(self.entries) > MAX_ROWS or (self.keep is not None and self.entries):
             self.open_transaction()
         self.insert_rows()
+        if self.keep is not None and self.fresh:
+            self.keep(self.fresh)
         if self.is_open:
             self.connection.execute("COMMIT")
             self.is_open = False

@@ -93,6 +93,12 @@ class HighWaterMark:
         if self.memory is not None:
             self.memory[:] = (b'{"cursor":%d}' % cursor).ljust(LENGTH - 1) + b"\n"
 
+    def spend(self, head: int) -> None:
+        """Called when a database that ends with `head` lacks nothing, though greater cursors are spent."""
+        if head < self.cursor and self.memory is not None:
+            self.is_new = True
+            self.memory[:] = Newest(self.cursor, accepted=head).record()
+
     def synchronise(self) -> None:
         """Put on disk what was noted."""
         if self.memory is not None and self.is_new:

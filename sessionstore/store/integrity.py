@@ -37,7 +37,7 @@ MARK = f"the file {mark.NAME}"
 class Fault(NamedTuple):
     """Why the database is not served: it is told at /health, at /ready, and instead of every answer."""
 
-    status: Literal["behind", "damaged"]
+    status: Literal["behind", "damaged", "displaced"]
     cursor: int
     """The newest that the database has, as far as that can be read."""
     detail: str

@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeVar
 
 from sessionstore.histogram import NUMBERS, Histogram
 from sessionstore.model.events import Draft, Event, text_of_time
@@ -36,6 +36,9 @@ from sessionstore.store.maintenance import (
 )
 from sessionstore.store.schema import DatabaseUnusable, open_writer
 from sessionstore.store.write_ahead_log import WriteAheadLog
+
+if TYPE_CHECKING:
+    from sessionstore.store.chain import Chain
 
 logger = logging.getLogger(__name__)
 
@@ -164,6 +167,8 @@ class Writer:
     prices: Prices = field(default_factory=Prices)
     spared: Callable[[], Container[str]] = frozenset
     """Sessions that are not lost, though nothing was said in them: their agents ask for orders."""
+    chain: Chain | None = None
+    """Has each transaction before it is committed; None: only the disk has it."""
     at_end: Callable[[], None] = lambda: None
     """Called once the last write is committed, while the database is still open."""
     counts: WriterCounts = field(default_factory=WriterCounts)
@@ -209,6 +214,7 @@ class Writer:
         self.appender = await self.loop.run_in_executor(None, self.open)
         self.note_progress()
         self.indexed_at = self.cursor, self.counts.accepted_bytes
+        self.trouble = self.chain.away if self.chain else None  # until the thread has looked into the bucket
         self.thread.start()
 
     async def stop(self) -> None:
@@ -322,6 +328,7 @@ class Writer:
             redacted=self.redactor.data,
             prices=self.prices,
             tally=self.counts.tally,
+            keep=self.chain.keep if self.chain else None,
         )
 
     def run(self) -> None:
@@ -352,6 +359,8 @@ class Writer:
             logger.warning("The last checkpoint failed: %s", error)
         self.appender.connection.close()
         self.mark.close()
+        if self.chain is not None:
+            self.chain.close()
 
     def next_group(self) -> list[Job] | None:
         """What waits now, or at most until the next chore; None when all is done and the end has come."""
@@ -455,9 +464,21 @@ class Writer:
             self.ground.look()
             if self.ground.why:  # what stands there now is not ours to write to
                 raise DatabaseUnusable(self.ground.why)
+            if self.chain is not None:
+                self.appender.connection.close()
+                self.chain.take()
             self.appender = self.open()
+            if self.chain is not None:
+                self.show_missed(self.chain)
         self.appender.begin()
         return self.appender
+
+    def show_missed(self, chain: Chain) -> None:
+        """What the bucket had, and nobody was told of."""
+        for events in chain.missed(self.appender.connection, self.cursor):
+            self.mark.spend(events[-1].cursor)
+            self.loop.call_soon_threadsafe(self.settle, [], events)
+        self.note_progress()
 
     # ------------------------------------------------------------------ chores
 
@@ -473,6 +494,8 @@ class Writer:
             self.log.bound()
             is_busy = self.chore() or self.make_room()
             self.synchronise_mark()
+            if self.chain is not None:
+                self.chain.let_go()
         self.chores_at = time.monotonic() + (QUIET if is_busy else CHORE_INTERVAL)
 
     def synchronise_mark(self) -> None:

@@ -122,6 +122,12 @@ class Lake:
                 process.stdin.write(b"end\n")
                 process.stdin.flush()
 
+    def end_at_once(self) -> None:
+        """Seal nothing more."""
+        self.stopping.set()
+        if (process := self.process) is not None:
+            process.kill()
+
     def stop(self, within: float = END_SECONDS) -> None:
         """What is not sealed in time is sealed after the next start."""
         self.end()

@@ -76,7 +76,7 @@ def health_inside(store: Store) -> Document:
         "verify": verify_health(store.comparison),
         "disk": disk_health(store.disk),
         "retention": retention_health(store.retention),
-        "lake": lake_health(store.lake),
+        "lake": lake_health(store.lake) | {"chain": store.chain.status if store.chain else "off"},
         "webhooks": {"status": store.webhooks.status, "pending": store.webhooks.pending},
     }
 

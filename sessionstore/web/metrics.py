@@ -252,6 +252,9 @@ def of_lake(store: Store) -> Iterator[Sample]:
     yield "lake_failures_total", Counter, "Seals that failed", {}, lake.failures
     yield "lake_erasing_failing", Gauge, "1 where what was deleted could not be erased", {}, int(not lake.is_kept)
     yield "lake_displaced", Gauge, "1 where another store has this one's name", {}, int(lake.is_displaced)
+    if store.chain:
+        is_failing = int(store.chain.status != "ok")
+        yield "lake_chain_failing", Gauge, "1 while the bucket, by SESSIONS_ACK, acknowledges nothing", {}, is_failing
 
 
 def of_webhooks(store: Store) -> Iterator[Sample]:

@@ -266,9 +266,10 @@ class Connections(Shape, kw_only=True):
 
 
 class DatabaseHealth(Shape, kw_only=True):
-    """What was found when the server started; unless it is `ok`, nothing of the database is served."""
+    """What was found when the server started, or of who has taken over since; unless it is `ok`, nothing of the
+    database is served."""
 
-    status: Literal["ok", "behind", "damaged"]
+    status: Literal["ok", "behind", "damaged", "displaced"]
     error: str | None
 
 
@@ -320,7 +321,7 @@ class RetentionHealth(Shape, kw_only=True):
 
 class LakeHealth(Shape, kw_only=True):
     """How far the lake has this store's events (`sealed`: a cursor), and for how long it has not had the oldest other;
-    `displaced`: another store has its name."""
+    `displaced`: another store has its name. `chain`: whether the bucket acknowledges (SESSIONS_ACK)."""
 
     status: Literal["off", "pending", "ok", "failed", "displaced"]
     shard: str | None
@@ -328,6 +329,7 @@ class LakeHealth(Shape, kw_only=True):
     unsealed_seconds: float
     last: str | None
     error: str | None
+    chain: Literal["off", "pending", "ok", "away", "lost"]
 
 
 Checks = dict[str, Literal["pass", "warn", "fail"]]

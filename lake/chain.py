@@ -3,8 +3,8 @@
     tail/SHARD/000000000057      a line about it (Link), and after that its events, compressed, a JSON array a line
 
 Each number is created once, by whoever knows the one before: of two servers of one shard one finds the number taken,
-and stops before it has told anybody. A server begins with a claim, which has no events: a server that was here before, and
-was only asleep, runs into it, so claims stay for ever, and of all else the newest object. The rest goes once it is
+and stops before it has told anybody. A server begins with a claim, which has no events: one that was here before, and was
+only asleep, runs into it, so claims stay for ever, and of all else the newest object. The rest goes once it is
 sealed. No clock and no lease is in it.
 
 The server (sessionstore/store/chain.py) says on stdin, a JSON object a line, and is answered with one on stdout:

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -35,6 +36,8 @@ class Gate(ThreadingHTTPServer):
         self.only = COMMIT
         self.spared = 0
         """How many commits come through before it strikes."""
+        self.delay = 0.0
+        """Seconds that an object takes longer to be put: as in a bucket that is far away."""
         self.victim: subprocess.Popen[bytes] | None = None
         self.struck: list[str] = []
         """What faults have come to pass."""
@@ -70,6 +73,8 @@ class Passing(BaseHTTPRequestHandler):
 
     def pass_on(self) -> None:
         body = self.rfile.read(int(self.headers.get("content-length", 0)))
+        if self.server.delay and self.command == "PUT":
+            time.sleep(self.server.delay)
         fault = self.server.take(self.command, self.path)
         if fault == "before":
             self.server.kill()

@@ -310,6 +310,7 @@ SYNTHETIC: dict[str, Metrics] = {
     "VerifyOld": {"sessionstore_verify_last_timestamp_seconds": -48 * 3600},
     "FleetSilent": {"sessionstore_fleet_silent_shards": 9},
     "LakeDisplaced": {"sessionstore_lake_displaced": 1},
+    "LakeUnacknowledged": {"sessionstore_lake_chain_failing": 1},
     "LakeNotErased": {"sessionstore_lake_erasing_failing": 9},
     "LogLost": {'sessionstore_log_lost_total{reason="full"}': 3},
     "DescriptorsShort": {'process_open_fds{job="session-store"}': 90, 'process_max_fds{job="session-store"}': 100},
@@ -377,6 +378,7 @@ def test_what_is_not_provoked_sets_off_its_alert_too(promtool: str, alert: str, 
         "DrillOld",
         "DescriptorsShort",
         "LakeDisplaced",
+        "LakeUnacknowledged",
     ):
         well |= {name: 100.0 for name in well if "disk" in name or "max" in name}
         well |= {name: 0.0 for name in well if re.search("verify_differences|failing|displaced", name)}

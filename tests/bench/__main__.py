@@ -16,6 +16,7 @@ from tests.bench import (
     ask,
     backup,
     batches,
+    chain,
     feed,
     groups,
     hooks,
@@ -62,6 +63,7 @@ BENCHES: dict[str, Callable[[argparse.Namespace], list[Figure]]] = {
     "timing": lambda options: timing.measure(options.rounds),
     "stall": lambda options: stall.measure(options.rounds),
     "lake": lambda options: lake.measure(options.rounds),
+    "chain": lambda options: chain.measure(options.rounds),
     "kill": lambda options: kill.measure(options.kills),
     "start": lambda options: start.measure(options.rounds),
 }

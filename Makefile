@@ -39,9 +39,9 @@ SOAK_MINUTES ?= 60
 SOAK := SOAK_MINUTES=$(SOAK_MINUTES) POWER_CUTS=1000 DISK_FAULTS=800 KILLS=200 ENDS=50 STARTS=100 CLOCK_JUMPS=1000 \
         RETRIED_EVENTS=50000 LINES=2000000 CUT_REQUESTS=10000 TREE_EXAMPLES=10000 TREE_KILLS=50 \
         SWAPS=7000 DAMAGES=300 SENDER_KILLS=50 DISK_ROUNDS=100 API_EXAMPLES=250 API_SECONDS=1700 INTERLEAVINGS=1000 EXAMPLES=20 \
-        SEAL_KILLS=300 LAKE_KILLS=100 LAKE_EXAMPLES=2000 ASKED_BY_ENGINES=100000
+        CHAIN_RUNS=200 SEAL_KILLS=300 LAKE_KILLS=100 LAKE_EXAMPLES=2000 ASKED_BY_ENGINES=100000
 SOAKED := soak interleavings power_cut disk_faults crash process start clock retries lines openapi bad_input wal tree restore \
-          mirror sender disk lake_kills lake_restore lake_ask lake_engines
+          mirror sender disk lake_kills lake_chain lake_restore lake_ask lake_engines
 
 soak: $(VENV)/engines        ## the tests of faults, of bad input and of the tree, with many more of each; takes some hours
 	$(SOAK) $(PYTEST) -v -s --timeout 7200 $(SOAKED:%=tests/test_%.py)

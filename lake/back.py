@@ -22,7 +22,7 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from export.layout import SESSIONS, Step, unseen
 from lake import columns
-from lake.chain import Chain, Sealed, insert, tail_of
+from lake.chain import Sealed, Tail, insert, tail_of
 from lake.table import open_table, sealed_cursor
 from lake.witness import contradiction
 from sessionstore.admin.restore import (
@@ -85,7 +85,7 @@ class Origin:
         self.shard = shard or self.only_shard()
         self.sealed = sealed_cursor(self.tables["events"], self.shard)
         self.tail = self.tails.get(self.shard, [])
-        newest = Chain(url, self.shard).get(self.tail[-1]).link if self.tail else None
+        newest = Tail(url, self.shard).get(self.tail[-1]).link if self.tail else None
         self.newest = max(self.sealed, newest.upto if newest else 0)
         """The newest cursor that the bucket has."""
         self.keeper = newest.store if newest else ""
@@ -147,7 +147,7 @@ class Origin:
 
     def acknowledged(self, after: int) -> Iterator[list[Event]]:
         """What came after a cursor, and after the last seal, where the bucket acknowledges. Raises NotInLake."""
-        chain = Chain(self.url, self.shard)
+        chain = Tail(self.url, self.shard)
         after = max(after, self.sealed)
         try:
             yield from chain.events(chain.since(self.tail, after), after)

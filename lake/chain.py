@@ -3,8 +3,8 @@
     tail/SHARD/000000000057      a line about it (Link), and after that its events, compressed, a JSON array a line
 
 Each number is created once, by whoever knows the one before: of two servers of one shard one finds the number taken,
-and stops before it has told anybody. A server begins with a claim, which has no events: one that was here before, and was
-only asleep, runs into it, so claims stay for ever, and of all else the newest object. The rest goes once it is
+and stops before it has told anybody. A server begins with a claim, which has no events: one that was here before, and
+was only asleep, runs into it, so claims stay for ever, and of all else the newest object. The rest goes once it is
 sealed. No clock and no lease is in it.
 
 The server (sessionstore/store/chain.py) says on stdin, a JSON object a line, and is answered with one on stdout:
@@ -91,7 +91,7 @@ def tail_of(url: str) -> dict[str, list[int]]:
     return {shard: sorted(numbers) for shard, numbers in found.items()}
 
 
-class Chain:
+class Tail:
     """The objects of one shard."""
 
     def __init__(self, url: str, shard: str) -> None:
@@ -156,12 +156,12 @@ def insert(into: Insertion, events: Iterable[Event]) -> None:
     into.database.execute("COMMIT")
 
 
-class Child:
+class Holder:
     """One server's end of the chain."""
 
     def __init__(self, path: Path, url: str, shard: str, store: str, by: str) -> None:
         self.path, self.shard = path, shard
-        self.chain = Chain(url, shard)
+        self.chain = Tail(url, shard)
         self.mine = Link(store, by)
         """What the next object says of itself."""
         self.number = 0
@@ -323,7 +323,7 @@ def sealed_up_to(url: str, shard: str) -> int:
 
 
 def main(path: str, url: str, shard: str, store: str, by: str) -> None:
-    Child(Path(path), url, shard, store, by).run(sys.stdin.buffer, sys.stdout.buffer)
+    Holder(Path(path), url, shard, store, by).run(sys.stdin.buffer, sys.stdout.buffer)
 
 
 if __name__ == "__main__":

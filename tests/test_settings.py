@@ -65,6 +65,7 @@ DEFAULTS: dict[str, tuple[str, object]] = {
     "SESSIONS_SHARD": ("shard", None),
     "SESSIONS_LAKE_EVERY": ("lake_every", 300.0),
     "SESSIONS_LAKE_DAYS": ("lake_days", None),
+    "SESSIONS_ACK": ("ack", "disk"),
 }
 """All but SESSIONS_DIR, whose default depends on the machine."""
 
@@ -235,6 +236,8 @@ BAD = [
     *(("SESSIONS_SHARD", bad) for bad in ("-a", "a b", "a..b", "a/b", "x" * 129)),
     ("SESSIONS_LAKE_EVERY", "off"),
     ("SESSIONS_LAKE_DAYS", "0"),
+    ("SESSIONS_ACK", "bucket"),
+    ("SESSIONS_ACK", "both"),
 ]
 
 

@@ -12,7 +12,7 @@ import secrets
 import sqlite3
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -22,6 +22,7 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from export.layout import SESSIONS, Step, unseen
 from lake import columns
+from lake.bucket import BucketAway, BucketRefused, told_of
 from lake.chain import Sealed, Tail, insert, tail_of
 from lake.table import open_table, sealed_cursor
 from lake.witness import contradiction
@@ -80,12 +81,14 @@ class Origin:
     def __init__(self, url: str, shard: str | None) -> None:
         """Raises NotInLake, and what the bucket or deltalake says."""
         self.url = url
-        self.tails = tail_of(url)  # before the tables: what is gone from there by then is in them
+        with as_not_in_lake(url):
+            self.tails = tail_of(url)  # before the tables: what is gone from there by then is in them
         self.tables = {name: open_or_say(url, name, bool(self.tails)) for name in TABLES}
         self.shard = shard or self.only_shard()
         self.sealed = sealed_cursor(self.tables["events"], self.shard)
         self.tail = self.tails.get(self.shard, [])
-        newest = Tail(url, self.shard).get(self.tail[-1]).link if self.tail else None
+        with as_not_in_lake(url):
+            newest = Tail(url, self.shard).get(self.tail[-1]).link if self.tail else None
         self.newest = max(self.sealed, newest.upto if newest else 0)
         """The newest cursor that the bucket has."""
         self.keeper = newest.store if newest else ""
@@ -149,10 +152,8 @@ class Origin:
         """What came after a cursor, and after the last seal, where the bucket acknowledges. Raises NotInLake."""
         chain = Tail(self.url, self.shard)
         after = max(after, self.sealed)
-        try:
+        with as_not_in_lake(self.url):
             yield from chain.events(chain.since(self.tail, after), after)
-        except Sealed as gone:
-            raise NotInLake(f"{self.shard} is being sealed meanwhile, and {gone}: begin again") from None
 
 
 TIME = "to_char({}, '%Y-%m-%dT%H:%M:%S%.3fZ')"
@@ -183,6 +184,18 @@ SELECT s.session_id FROM (
 LEFT JOIN ({DELETED}) d ON d.session_id = s.session_id
 WHERE s.age = 1 AND s.status IN ('active', 'waiting') AND (d.cursor IS NULL OR s.last_cursor > d.cursor)"""
 FIRST_OF = "SELECT min(cursor) FROM events WHERE shard = {{shard}} AND {which}"
+
+
+@contextmanager
+def as_not_in_lake(url: str) -> Iterator[None]:
+    """What keeps the chain from being read."""
+    try:
+        with told_of(url):
+            yield
+    except Sealed as gone:
+        raise NotInLake(f"It is being sealed meanwhile, and {gone}: begin again") from None
+    except (BucketAway, BucketRefused) as error:
+        raise NotInLake(str(error)) from None
 
 
 def open_or_say(url: str, name: str, is_made: bool) -> DeltaTable:

@@ -23,6 +23,7 @@ from __future__ import annotations
 import sqlite3
 import sys
 import zlib
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
@@ -33,7 +34,7 @@ from typing import IO, Any, NamedTuple
 import msgspec
 import obstore
 
-from lake.bucket import BucketAway, BucketRefused, create, ignoring, open_bucket, read, told_of
+from lake.bucket import BucketAway, BucketRefused, create, folder_of, ignoring, is_folder, open_bucket, read, told_of
 from sessionstore.admin.restore import Insertion
 from sessionstore.model.events import Event
 from sessionstore.store.appender import COLUMNS
@@ -44,6 +45,8 @@ SECONDS = 5.0
 """For one request, and for all that it is tried again."""
 LOOKS = 20
 """How often the end of the chain is looked for while another server writes on."""
+AT_ONCE = 16
+"""Objects that are read at the same time."""
 AHEAD = 2_000
 """Events of an object that brings the chain up to a database that was written to without it."""
 ROOT = "tail"
@@ -83,6 +86,8 @@ class Sealed(Exception):
 def tail_of(url: str) -> dict[str, list[int]]:
     """The shards that have a chain in a lake, and the numbers of their objects, in order."""
     found: dict[str, list[int]] = {}
+    if is_folder(url) and not Path(folder_of(url)).exists():
+        return found
     with told_of(url):
         for page in obstore.list(open_bucket(url), f"{ROOT}/"):
             for entry in page:
@@ -126,24 +131,17 @@ class Tail:
 
     def since(self, numbers: list[int], head: int) -> list[int]:
         """Of its numbers those that a database lacks that ends with a cursor. Raises Sealed where some are gone."""
-        lacking: list[int] = []
-        for number in reversed(numbers):
-            if lacking and number != lacking[-1] - 1:
-                raise Sealed("the chain begins after what the database has")
-            link = self.get(number).link
-            if link.upto <= head:
-                return lacking[::-1]
-            lacking.append(number)
-            if link.after <= head:
-                return lacking[::-1]
-        if lacking:
+        lacking = numbers[bisect_right(numbers, head, key=lambda number: self.get(number).link.upto) :]
+        if lacking and (lacking[-1] - lacking[0] >= len(lacking) or self.get(lacking[0]).link.after > head):
             raise Sealed("the chain begins after what the database has")
         return lacking
 
-    def events(self, numbers: Iterable[int], after: int) -> Iterator[list[Event]]:
+    def events(self, numbers: list[int], after: int) -> Iterator[list[Event]]:
         """Those after a cursor, an object at a time, in order."""
-        for number in numbers:
-            yield [event for event in self.get(number).events if event.cursor > after]
+        with ThreadPoolExecutor(AT_ONCE) as readers:
+            for at in range(0, len(numbers), AT_ONCE):
+                for found in readers.map(self.get, numbers[at : at + AT_ONCE]):
+                    yield [event for event in found.events if event.cursor > after]
 
 
 def insert(into: Insertion, events: Iterable[Event]) -> None:

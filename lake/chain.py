@@ -190,10 +190,12 @@ class Holder:
             number = numbers[-1] if numbers else 0
             try:
                 newest = self.chain.get(number).link if number else Link(self.mine.store)
-            except Sealed:  # whoever writes has gone on
-                continue
-            self.check_mine(newest, is_first=is_first)
-            self.replay(numbers, newest)
+                self.check_mine(newest, is_first=is_first)
+                self.replay(numbers, newest)
+            except Sealed as gone:
+                if self.chain.numbers() == numbers:
+                    raise Lost(BEHIND.format(url=self.chain.url, gone=gone)) from None
+                continue  # whoever writes has gone on meanwhile
             if not self.is_in_doubt and number == self.number:
                 self.bring_up()
                 return
@@ -211,18 +213,15 @@ class Holder:
             raise Lost(f"another server has taken over {self.shard!r}, up to cursor {newest.upto}")
 
     def replay(self, numbers: list[int], newest: Link) -> None:
-        """Into the database, what it lacks."""
+        """Into the database, what it lacks. Raises Sealed where some of that is gone."""
         with self.database() as (database, head):
-            try:
-                odd = self.insert_since(database, numbers, head) if newest.upto > head else []
-            except Sealed as gone:
-                raise Lost(BEHIND.format(head=head, upto=newest.upto, url=self.chain.url, gone=gone)) from None
+            odd = self.insert_since(database, numbers, head) if newest.upto > head else []
             found = database.execute("SELECT event_id FROM events WHERE cursor = ?", (newest.upto,)).fetchone()
             if odd or (found and found[0] != newest.last):
                 raise Lost(OTHER.format(url=self.chain.url, upto=newest.upto, shard=self.shard))
 
     def insert_since(self, database: sqlite3.Connection, numbers: list[int], head: int) -> list[str]:
-        """What is odd about it. Raises Sealed where some of it is gone."""
+        """What is odd about it."""
         into = Insertion(database)
         for events in self.chain.events(self.chain.since(numbers, head), head):
             insert(into, events)
@@ -299,8 +298,8 @@ class Holder:
 
 
 BEHIND = (
-    "the database ends with cursor {head}, and the bucket has acknowledged up to {upto}, but {gone}: stop the server, "
-    "and bring back what is missing: `python -m export restore {url} --newer`"
+    "the bucket has acknowledged more than the database has, and {gone}: stop the server, and bring back what is "
+    "missing: `python -m export restore {url} --newer`"
 )
 OTHER = (
     "{url} has other events as {shard} than the database, up to cursor {upto}: put this one aside and bring back what "

@@ -195,6 +195,7 @@ class Store:
         logger.critical("%s", self.finding.detail)
         self.drain()
         self.lake.end_at_once()
+        self.leaving = asyncio.create_task(self.writer.stop())
 
     def why_not_ready(self) -> str | None:
         """Why writes are not taken; None while they are."""

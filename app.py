@@ -13,12 +13,12 @@ This file is the map; what it names stands in sessionstore/, in a wing for each 
          Broadcaster, a ring buffer                     the followers, a thread each, never in a write's way:
           ──▶ /ws, /api/events/stream                   tree, backups, retention, webhooks, push; once a day
                                                         comparison, in a process that waits for all others; where
-                                                        SESSIONS_LAKE is set, another that seals into the lake;
-                                                        where SESSIONS_ACK is bucket, that has it before the commit
+                                                        SESSIONS_LAKE is set, another that seals into the lake
 
 Threads: the event loop (everything above), the writer with its chores (search index, purge, checkpoints), the
-followers, one for each read connection, one that decodes what is large. `App` builds all of it from the settings, in
-production and in tests.
+followers, one for each read connection, one that decodes what is large. Where SESSIONS_ACK is bucket, a child process
+has what the writer commits in the bucket before it does. `App` builds all of it from the settings, in production and in
+tests.
 """
 
 from __future__ import annotations

@@ -23,7 +23,6 @@ from typing import Any
 import msgspec
 
 from sessionstore import ROOT
-from sessionstore.histogram import Histogram
 from sessionstore.model.events import Event
 from sessionstore.settings import Settings
 from sessionstore.store.appender import COLUMNS
@@ -37,6 +36,8 @@ SECONDS, END_SECONDS = 12.0, 3.0
 TAKE_SECONDS = 600.0
 PAUSES = 0.5, 5.0
 """Between attempts to reach the bucket."""
+GATHERED, MOST_GATHERED = 0.05, 0.02
+"""For how long writes are gathered, as a share of what the last object took, and in seconds."""
 PENDING = "what was acknowledged is looked up in the bucket"
 SHOWN_AT_ONCE = 1000
 MISSED = f"SELECT {COLUMNS} FROM events WHERE cursor > ? ORDER BY cursor"
@@ -67,8 +68,8 @@ class Chain:
         self.lost: str | None = None
         self.away: str | None = PENDING
         self.again_at, self.pause = 0.0, PAUSES[0]
-        self.seconds = Histogram()
-        """How long the bucket took for an object."""
+        self.took = 0.0
+        """Seconds that the bucket took for the last object."""
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -90,7 +91,11 @@ class Chain:
         begun = time.monotonic()
         lines = b"\n".join([msgspec.json.encode(msgspec.structs.astuple(event)) for event in events])
         self.ask({"put": len(lines), "upto": events[-1].cursor, "last": events[-1].event_id}, lines)
-        self.seconds.note(time.monotonic() - begun)
+        self.took = time.monotonic() - begun
+
+    def gather(self) -> None:
+        """Called when all are answered: who comes again at once is to share the next object, not to wait for it."""
+        time.sleep(min(GATHERED * self.took, MOST_GATHERED))
 
     def let_go(self) -> None:
         """What is sealed meanwhile need not stay. Raises NotInBucket."""

@@ -335,6 +335,8 @@ class Writer:
         while (group := self.next_group()) is not None:
             if group:
                 self.commit(group)
+                if self.chain is not None:
+                    self.chain.gather()
             if not self.trouble and not self.appender.is_open:
                 self.shorten_log()
             if not group or time.monotonic() > self.chores_at + PUT_OFF:

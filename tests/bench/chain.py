@@ -33,20 +33,24 @@ def measure(rounds: int) -> list[Figure]:
         stack.callback(server.kill)
         server.start("/ready")
         generator = stack.enter_context(own_process())
-        batches, waited = [], []
-        for _ in range(rounds):
-            sent = generator.submit(closed_loop, server.port, [BATCH], SENDERS, 1.0, SECONDS).result()
-            batches.append(sent.rate * LINES)
-            alone = generator.submit(closed_loop, server.port, REQUESTS, CONNECTIONS, 1.0, SECONDS).result()
-            waited.append(alone.p99_ms)
+        alone, batches = (
+            [generator.submit(closed_loop, server.port, *load, 1.0, SECONDS).result() for _ in range(rounds)]
+            for load in ((REQUESTS, CONNECTIONS), ([BATCH], SENDERS))
+        )
     of = f"acknowledged by a bucket in which an object takes {PUT_SECONDS:g} s"
     return [
         Figure(
             "chain",
             f"NDJSON of {LINES} events, {SENDERS} connections, {of}",
             "events a second",
-            batches,
+            [sent.rate * LINES for sent in batches],
             Target(10_000),
         ),
-        Figure("chain", f"p99 of an action, {CONNECTIONS} connections, {of}", "ms", waited, Target(250, at_most=True)),
+        Figure(
+            "chain",
+            f"p99 of an action, {CONNECTIONS} connections, {of}",
+            "ms",
+            [sent.p99_ms for sent in alone],
+            Target(250, at_most=True),
+        ),
     ]

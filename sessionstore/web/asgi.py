@@ -24,9 +24,9 @@ ASGI = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 class Paths:
-    """ASGI: from here on a path is spelt as the router reads it, with single slashes and none at its end, so that who may
-    is decided of what is then done. Below some prefixes names may be of any characters: there it is split before it is
-    decoded."""
+    """ASGI: from here on a path is spelt as the router reads it, with single slashes and none at its end: whoever may
+    is asked of what is then done. Below some prefixes names may be of any characters, so a path there is split before
+    it is decoded."""
 
     def __init__(self, app: ASGI, *undecoded: str) -> None:
         self.app = app

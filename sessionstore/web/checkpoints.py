@@ -30,7 +30,6 @@ from sessionstore.web.request import (
     check_media_type,
     headers_of,
     may_have,
-    split,
     store_of,
 )
 from sessionstore.web.transcripts import MAX_LINE, decoded_part, said_in
@@ -194,10 +193,9 @@ async def delete_runs(
     run_ids: Annotated[list[str], QueryParameter(name="runId", description="May repeat", min_items=1)],
 ) -> JSONResponse:
     """Delete the checkpoints that some runs made, in all threads that are there for who asks."""
-    names = split(run_ids)
-    rows = await store_of(request).reader.rows(checkpoints.RUNS, (checkpoints.json_of(names),))
+    rows = await store_of(request).reader.rows(checkpoints.RUNS, (checkpoints.json_of(run_ids),))
     own = [thread_row for thread_row, *whose in rows if await may_have(request, *whose)]
-    return deleted(await threads_of(request).delete_runs(own, names))
+    return deleted(await threads_of(request).delete_runs(own, run_ids))
 
 
 def deleted(number: int) -> JSONResponse:

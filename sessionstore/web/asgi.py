@@ -46,7 +46,7 @@ def plain(path: str) -> str:
 SLASHES = re.compile("//+")
 
 
-class Named:
+class NoEmptyNames:
     """ASGI: below some prefixes no name may be empty, or the path would be another's. A list may end with a slash."""
 
     def __init__(self, app: ASGI, *prefixes: str) -> None:

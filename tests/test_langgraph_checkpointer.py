@@ -110,7 +110,8 @@ def test_a_graph_that_was_killed_goes_on_in_another_process(
     assert newest()["waits"] is True
     assert "['begin', 'fast', 'slow', 'yes']" in went_on("yes")
     assert sorted(ran()) == ["fast", "slow", "slow"]
-    assert newest()["waits"] is False
+    asked = [step for step in http.get(steps).json()["items"] if "__interrupt__" in step["written"]]
+    assert [step["waits"] for step in asked] == [False]  # it has waited
 
 
 class State(TypedDict):
@@ -226,6 +227,8 @@ def test_a_thread_goes_with_the_session_that_it_belongs_to(
     config = put(saver, config_of(thread), a=1)
     listed: Any = {one["thread"]: one for one in http.get("/api/checkpoints?limit=1000").json()["items"]}
     assert listed[thread]["sessionId"] == session_id
+    own = http.get("/api/checkpoints", params={"sessionId": session_id}).json()["items"]
+    assert [one["thread"] for one in own] == [thread]
     http.delete(f"/api/sessions/{session_id}")
     assert saver.get_tuple(config) is None
 

@@ -126,7 +126,9 @@ THREAD = "SELECT thread_row, session_id, written_by FROM checkpoint_threads WHER
 THREADS = """
 SELECT t.thread, t.session_id, t.created, t.updated, t.written_by,
        (SELECT count(*) FROM checkpoints c WHERE c.thread_row = t.thread_row)
-FROM checkpoint_threads t WHERE NOT t.is_deleted AND t.thread > ? ORDER BY t.thread LIMIT ?"""
+FROM checkpoint_threads t
+WHERE NOT t.is_deleted AND t.thread > :after AND (:session IS NULL OR t.session_id = :session)
+ORDER BY t.thread LIMIT :limit"""
 
 
 def find(connection: sqlite3.Connection, thread: str) -> ThreadRow | None:
@@ -264,6 +266,7 @@ SELECT c.channel, c.value FROM json_each(?) wanted JOIN checkpoint_channels c
 WRITES = """
 SELECT task, channel, number, path, value FROM checkpoint_writes
 WHERE thread_row = ? AND ns = ? AND checkpoint = ? ORDER BY path, task, number"""
+IS_NEWEST = "SELECT NOT EXISTS (SELECT 1 FROM checkpoints WHERE thread_row = ? AND ns = ? AND checkpoint > ?)"
 VALUE = "SELECT type, pieces FROM checkpoint_values WHERE value = ?"
 PIECES = "SELECT packed FROM checkpoint_pieces WHERE value = ? AND number >= ? AND number < ? ORDER BY number"
 

@@ -18,6 +18,8 @@ import msgspec
 
 PER = 1_000_000
 """Tokens that a price is for."""
+FAST = "fast"
+"""The speed that has a price of its own."""
 DIGITS = 10
 """Of a cost in dollars, after the point: a tenth of the price of the cheapest token."""
 PROVIDERS = {
@@ -141,7 +143,8 @@ def table() -> str:
 
 
 def listed(tokens: TokenCounts, model: str, provider: str | None, at: str, speed: str | None) -> float | None:
-    """What genai-prices says; None where it does not know the model."""
+    """What genai-prices says; None where it does not know the model, or not what it costs to have it answer fast: then
+    it gives the price of any other request."""
     from genai_prices import Usage, calc_price  # a tenth of a second, and 20 MB: only where something is priced
 
     cached = tokens.cache_read + tokens.cache_write + tokens.cache_write_1h
@@ -152,12 +155,16 @@ def listed(tokens: TokenCounts, model: str, provider: str | None, at: str, speed
         cache_write_tokens=tokens.cache_write + tokens.cache_write_1h,
         cache_write_1h_tokens=tokens.cache_write_1h,
     )
-    context: Any = {"speed": speed} if speed else None
     for name, seller in names_of(model, provider):
         with suppress(LookupError, ValueError):
             moment = datetime.fromisoformat(at)
-            price = calc_price(usage, name, provider_id=seller, genai_request_timestamp=moment, price_context=context)
-            return float(price.total_price)
+            price = calc_price(usage, name, provider_id=seller, genai_request_timestamp=moment)
+            if speed != FAST:
+                return float(price.total_price)
+            dearer = calc_price(
+                usage, name, provider_id=seller, genai_request_timestamp=moment, price_context={"speed": FAST}
+            )
+            return None if dearer.model_price == price.model_price else float(dearer.total_price)
     return None
 
 

@@ -47,7 +47,7 @@ class Record(NamedTuple):
     parent_id: str = ""
     began: str | None = None
     milliseconds: float | None = None
-    """How long a span took; None where it ends before it begins."""
+    """How long a span took; None where it ends before it begins, or nobody said when it did."""
     error: str | None = None
     """Why a span failed; None: it did not."""
     is_sum_so_far: bool = False
@@ -132,7 +132,7 @@ def spans_in(request: Level) -> Iterator[Record]:
             is_span=True,
             parent_id=item.hexadecimal("parent_span_id"),
             began=time_of(begun),
-            milliseconds=(ended - begun) / 1e6 if ended >= begun else None,
+            milliseconds=(ended - begun) / 1e6 if 0 < begun <= ended < LATEST else None,
             error=(why or str(attributes.get("error.type") or "It failed")) if has_failed else None,
         )
 

@@ -149,6 +149,19 @@ def test_the_logs_of_others_are_kept(http: httpx.Client, session: str) -> None:
     assert entry["type"] == "log" and entry["attributes"]["deep"] == {"a": [1, {"b": "c"}]}
 
 
+def test_requests_that_only_logs_tell_of_are_counted_each(http: httpx.Client, session: str) -> None:
+    """Also where none is in a span, and where all are in one."""
+    used = {"session.id": session, "gen_ai.usage.input_tokens": 9, "gen_ai.usage.output_tokens": 1}
+    body = logs(*(used | {"number": number} for number in range(6)), scope="mine")
+    for number, record in enumerate(body["resourceLogs"][0]["scopeLogs"][0]["logRecords"]):
+        record["timeUnixNano"] = str(NOON + number * NANO)
+        record |= {"traceId": f"{7:032x}", "spanId": f"{7:016x}"} if number > 2 else {}
+    for _ in range(2):
+        assert post(http, "logs", body).json() == {}
+    total = usage_of(http, session)["total"]
+    assert (total["requests"], total["totalTokens"]) == (6, 60)
+
+
 # -------------------------------------------------------------------------- spans
 
 
@@ -357,8 +370,9 @@ def test_all_forms_that_the_specification_shows_are_read(http: httpx.Client) -> 
     body = {"resourceLogs": [{"scopeLogs": [{"logRecords": [record, event]}]}]}
     assert post(http, "logs", body).json() == {}
     first, second = http.get(f"/api/actions/trace-{trace.lower()}").json()
-    assert (first["text"], first["attributes"]) == ("Something", own)
-    assert (second["name"], second["text"]) == ("page_view", {"type": 0, "url": "https://example.org"})
+    assert (first["text"], first["severity"], first["attributes"]) == ("Something", "Information", own)
+    assert (second["name"], second["severity"]) == ("page_view", "INFO")
+    assert second["text"] == {"type": 0, "url": "https://example.org"}
     gauge = {"name": "my.gauge", "gauge": {"dataPoints": [{"asDouble": 10, "timeUnixNano": NOON}]}}
     histogram = {"name": "gen_ai.client.token.usage", "histogram": {"aggregationTemporality": 1, "dataPoints": []}}
     point = {"count": 3, "sum": 3, "bucketCounts": [1, 1, 1], "explicitBounds": [1], "timeUnixNano": NOON}

@@ -104,15 +104,18 @@ def session_of(record: Record) -> str:
     return id_of(f"otel-{first(record.attributes, ('service.instance.id', 'service.name')) or 'unknown'}")
 
 
+def digest_of(record: Record) -> str:
+    return hashlib.sha256(encode([record.name, record.at, record.attributes]).encode()).hexdigest()[:32]
+
+
 def event(record: Record, event_type: str, what: str, data: Document, *, at: str | None = None) -> Document:
     """The line of a batch; `what` tells the events of one record apart."""
     known = {name: value for name, value in data.items() if value is not None}
     own = f"{record.trace_id}-{record.span_id}" if record.is_span and record.span_id else ""
-    unique = own or hashlib.sha256(encode([record.name, record.at, record.attributes]).encode()).hexdigest()[:32]
     line = {
         "type": event_type,
         "sessionId": session_of(record),
-        "eventId": f"otel-{unique}-{what}"[:128],
+        "eventId": f"otel-{own or digest_of(record)}-{what}"[:128],
         "data": known,
     }
     user, moment = first(record.attributes, USER), at or record.at
@@ -135,7 +138,8 @@ def events_of_logs(found: Iterable[Record]) -> Iterator[Document]:
         elif first(record.attributes, TOKENS["inputTokens"]) is not None:
             yield usage_of_span(record, "otlp_logs")
         elif not is_claude:
-            data = {"type": "log", "name": name, "text": record.body, "attributes": record.attributes}
+            data = {"type": "log", "name": name, "severity": record.severity or None, "text": record.body}
+            data["attributes"] = record.attributes
             yield event(record, "action", "log", data)
 
 
@@ -253,8 +257,8 @@ def usage_of_span(record: Record, source: str, above: str | None = None) -> Docu
         tokens["inputTokens"] = max(0, tokens["inputTokens"] - tokens["cacheReadTokens"] - tokens["cacheWriteTokens"])
     data = tokens | {
         "source": source,
-        "requestKey": request_id or f"{record.trace_id}/{record.span_id}",
-        "hasRequestId": bool(request_id) or None,
+        "requestKey": request_id or (f"{record.trace_id}/{record.span_id}" if record.span_id else digest_of(record)),
+        "hasRequestId": bool(request_id) or source == "otlp_logs" or None,
         "isTraced": is_traced or None,
         "provider": first(said, PROVIDER),
         "model": first({name: it for name, it in said.items() if it != UNKNOWN}, MODEL),

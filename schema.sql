@@ -1077,25 +1077,26 @@ END;
 /* A usage_reported as a row of the ledger. A gateway may have one name for all requests: where a source tells of two
    that cannot be the same, what went in is added to it, and if that is not enough the name of the answer or event. */
 CREATE VIEW reports AS
-SELECT r.*, coalesce(
-  (SELECT substr(min(iif(u.message_id = r.message_id, 0, 1 + (u.output_tokens <> r.output_tokens)) || u.request_key), 2)
-   FROM usage u
-   WHERE u.session_id = r.session_id AND u.request_key IN (
-       SELECT r.request_name UNION ALL
-       SELECT request_key FROM usage
-       WHERE session_id = r.session_id AND request_key BETWEEN r.apart AND r.request_name || '/' || r.went_in || '0')
-     AND CASE
-       WHEN u.message_id = r.message_id THEN 1
-       WHEN u.message_id <> r.message_id AND u.grade = r.grade THEN 0
-       WHEN u.source = r.source AND r.is_over THEN u.at = r.at
-       WHEN u.source = r.source OR r.went_in = u.input_tokens || ':' || u.cache_read_tokens || ':'
-                                               || (u.cache_write_tokens + u.cache_write_1h_tokens) THEN 1
-       ELSE NOT EXISTS (SELECT 1 FROM usage o WHERE o.session_id = r.session_id
-                          AND o.request_key BETWEEN r.request_name || '/' AND r.request_name || '0') END),
-  CASE WHEN NOT EXISTS (SELECT 1 FROM usage WHERE session_id = r.session_id AND request_key = r.request_name)
-       THEN r.request_name
-       WHEN NOT EXISTS (SELECT 1 FROM usage WHERE session_id = r.session_id AND request_key = r.apart) THEN r.apart
-       ELSE r.apart || coalesce(r.message_id, r.event_id) END) AS request_key
+SELECT r.*, CASE
+  WHEN NOT EXISTS (SELECT 1 FROM usage WHERE session_id = r.session_id AND request_key = r.request_name)
+  THEN r.request_name
+  ELSE coalesce(
+    (SELECT substr(min(iif(u.message_id = r.message_id, 0, 1 + (u.output_tokens <> r.output_tokens)) || u.request_key), 2)
+     FROM usage u
+     WHERE u.session_id = r.session_id AND u.request_key IN (
+         SELECT r.request_name UNION ALL
+         SELECT request_key FROM usage
+         WHERE session_id = r.session_id AND request_key BETWEEN r.apart AND r.request_name || '/' || r.went_in || '0')
+       AND CASE
+         WHEN u.message_id = r.message_id THEN 1
+         WHEN u.message_id <> r.message_id AND u.grade = r.grade THEN 0
+         WHEN u.source = r.source AND r.is_over THEN u.at = r.at
+         WHEN u.source = r.source OR r.went_in = u.input_tokens || ':' || u.cache_read_tokens || ':'
+                                                 || (u.cache_write_tokens + u.cache_write_1h_tokens) THEN 1
+         ELSE NOT EXISTS (SELECT 1 FROM usage o WHERE o.session_id = r.session_id
+                            AND o.request_key BETWEEN r.request_name || '/' AND r.request_name || '0') END),
+    iif(EXISTS (SELECT 1 FROM usage WHERE session_id = r.session_id AND request_key = r.apart),
+        r.apart || coalesce(r.message_id, r.event_id), r.apart)) END AS request_key
 FROM (SELECT *, request_name || '/' || went_in || '/' AS apart FROM (
       SELECT cursor, session_id, event_id, coalesce(data ->> '$.requestKey', event_id) AS request_name,
              coalesce(data ->> '$.inputTokens', 0) || ':' || coalesce(data ->> '$.cacheReadTokens', 0) || ':' || (

@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
+from sessionstore.upkeep.notices import spent_of
 from tests.appliance import Appliance, ServerError
 from tests.peers import eventually
 from tests.test_events import batch, page
@@ -85,6 +86,9 @@ def test_only_what_is_its_own_counts(folder: Path) -> None:
         batch(http, report("b", requestKey="1", costUsd=50), report("a", costUsd=1, at="2020-01-01T00:00:00Z"))
         eventually(lambda: standing(http)["all"] == (50, "ok"))
         assert standing(http)["ann-a-day"] == (0, "ok"), "another's, or of another day"
+        batch(http, report("b", requestKey="2", inputTokens=9, model="model-x"))
+        *_, everybody = http.get("/api/budgets").json()["items"]
+        assert spent_of(everybody) == "The budget all: $50.00 of $100.00 used, and 1 request unpriced"
 
 
 @pytest.mark.parametrize(

@@ -89,6 +89,15 @@ def test_each_kind_of_token_has_its_price() -> None:
     assert long > 300_000 * 3e-6, "a long prompt costs more a token, so requests are priced one by one"
 
 
+def test_a_sum_that_may_be_of_long_prompts_is_unpriced() -> None:
+    report = {"source": "otlp_metrics", "model": SONNET, "inputTokens": 150_000}
+    at = "2026-11-01T12:00:00.000Z"
+    assert Prices().members(report, at)["costUsd"] == pytest.approx(150_000 * 3e-6)
+    report |= {"inputTokens": 300_000}
+    assert Prices().members(report, at) == {"costFrom": "unpriced"}
+    assert Prices().members(report | {"source": "otlp_spans"}, at)["costUsd"] > 300_000 * 3e-6
+
+
 def test_what_is_sent_fast_costs_what_fast_costs() -> None:
     fast, normal, slow = (priced(1000, 100, model="claude-opus-5", speed=speed) for speed in ("fast", "normal", None))
     assert [fast, normal, slow] == pytest.approx([0.015, 0.0075, 0.0075])

@@ -439,6 +439,59 @@ class SessionUsage(Shape, kw_only=True):
     total: UsageItem
 
 
+class ChangedHunk(Shape, kw_only=True):
+    """Lines that begin with `+`, `-` or a space; where they stand, before and after."""
+
+    old_start: int
+    old_lines: int
+    new_start: int
+    new_lines: int
+    lines: list[str]
+
+
+class ChangedFile(Shape, kw_only=True):
+    """A file that edits were made to. `isNet`: its hunks lead from what it was to what it has come to be; else they are
+    those of its edits, of which `unknown` do not say enough. `leftOut`: hunks beyond what an answer has."""
+
+    path: str
+    edits: int
+    failed: int
+    unknown: int
+    is_new: bool
+    is_net: bool
+    added: int
+    removed: int
+    hunks: list[ChangedHunk]
+    left_out: int
+
+
+class TestRun(Shape, kw_only=True):
+    """A run of tests, and the line in which it says how it went."""
+
+    cursor: int
+    command: str
+    timestamp: str
+    duration_ms: int | None
+    status: Literal["passed", "failed", "unknown"]
+    verdict: str
+
+
+class ToldByCommand(Shape, kw_only=True):
+    """What a command has told of, at the cursor of its call."""
+
+    cursor: int
+    text: str
+
+
+class SessionChanges(Shape, kw_only=True):
+    """What came of a session, as its calls of tools tell it."""
+
+    files: list[ChangedFile]
+    tests: TestRun | None
+    commits: list[ToldByCommand]
+    pull_requests: list[ToldByCommand]
+
+
 class UsagePage(Shape, kw_only=True):
     """What was used, the dearest first; each item has what it was asked by."""
 

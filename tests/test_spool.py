@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -39,7 +40,16 @@ with open(sys.argv[1]) as lock:
 """
 
 
-DAMAGED = (5, "x", [], [5], {"known": 5}, {"known": [5]}, {"known": [{"place": [0, 0], "state": 5}]}, {"a": 5})
+DAMAGED: tuple[Any, ...] = (
+    5,
+    "x",
+    [],
+    [5],
+    {"known": 5},
+    {"known": [5]},
+    {"known": [{"place": [0, 0], "state": 5}]},
+    {"a": 5},
+)
 
 
 @pytest.fixture

@@ -125,7 +125,8 @@ def test_a_server_seals_while_it_runs_and_what_is_left_at_its_end(place: Place, 
         act(server, number=3)
         eventually(lambda: lake_of(server)["sealed"] == 4)
         assert lake_of(server) | {"last": None} == {
-            "status": "ok", "shard": "berlin", "sealed": 4, "unsealedSeconds": 0.0, "last": None, "error": None
+            "status": "ok", "shard": "berlin", "sealed": 4, "unsealedSeconds": 0.0, "last": None, "error": None,
+            "chain": "off",
         }  # fmt: skip
         act(server, "late")
         assert server.stop().code == 0

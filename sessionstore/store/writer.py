@@ -444,7 +444,8 @@ class Writer:
     def fail(self, group: list[Job], error: Exception) -> None:
         """Nothing of this group is stored, and everyone in it is told so."""
         is_fault = not isinstance(error, sqlite3.Error | DatabaseUnusable)
-        logger.error("A commit of %d writes failed: %s", len(group), error, exc_info=is_fault)
+        if self.chain is None or self.trouble != f"{error}":  # a bucket that is away is said once an attempt
+            logger.error("A commit of %d writes failed: %s", len(group), error, exc_info=is_fault)
         self.counts.failures += 1
         self.counts.errors[getattr(error, "sqlite_errorname", type(error).__name__)] += 1
         self.trouble = f"{error}"

@@ -20,6 +20,7 @@ Where stdin ends, so does this. Whatever was not answered is found by the next `
 
 from __future__ import annotations
 
+import hashlib
 import sqlite3
 import sys
 import zlib
@@ -63,11 +64,15 @@ class Link(msgspec.Struct):
     upto: int = 0
     """The same with it."""
     last: str = ""
-    """The id of the event of `upto`."""
+    """By what the event of `upto` is known; not its id, for this may outlive its session."""
     claim: int = 0
     """The number of the claim under which it was written."""
     claims: list[int] = msgspec.field(default_factory=list)
     """Of a claim: all there are, with itself."""
+
+
+def known(event_id: str) -> str:
+    return hashlib.sha256(event_id.encode()).hexdigest()[:16]
 
 
 class Linked(NamedTuple):
@@ -217,7 +222,7 @@ class Holder:
         with self.database() as (database, head):
             odd = self.insert_since(database, numbers, head) if newest.upto > head else []
             found = database.execute("SELECT event_id FROM events WHERE cursor = ?", (newest.upto,)).fetchone()
-            if odd or (found and found[0] != newest.last):
+            if odd or (found and known(found[0]) != newest.last):
                 raise Lost(OTHER.format(url=self.chain.url, upto=newest.upto, shard=self.shard))
 
     def insert_since(self, database: sqlite3.Connection, numbers: list[int], head: int) -> list[str]:
@@ -244,7 +249,7 @@ class Holder:
             after = max(self.mine.upto, sealed_up_to(self.chain.url, self.shard))
             rows = database.execute(f"SELECT {COLUMNS} FROM events WHERE cursor > ? ORDER BY cursor", (after,))
             while some := list(islice(rows, AHEAD)):
-                self.put(some[-1][0], some[-1][4], b"\n".join(map(msgspec.json.encode, some)))
+                self.put(some[-1][0], known(some[-1][4]), b"\n".join(map(msgspec.json.encode, some)))
 
     def following(self, link: Link, **changed: Any) -> Link:
         return msgspec.structs.replace(link, by=self.mine.by, after=link.upto, **changed)
@@ -292,7 +297,7 @@ class Holder:
         if "take" in command:
             self.take(is_first=command["take"])
         elif "put" in command:
-            self.put(command["upto"], command["last"], asked.read(command["put"]))
+            self.put(command["upto"], known(command["last"]), asked.read(command["put"]))
         else:
             self.sealed(command["sealed"])
 

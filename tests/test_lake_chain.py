@@ -25,7 +25,7 @@ import pytest
 
 import lake.chain
 from lake.back import NotInLake, restore
-from lake.chain import Holder, Lost, Tail
+from lake.chain import Holder, Lost, Tail, known
 from lake.sealer import Sealer
 from sessionstore.model.events import Event
 from tests.appliance import Appliance
@@ -196,7 +196,7 @@ class End:
 
     def keep(self, events: list[Event]) -> None:
         lines = b"\n".join(msgspec.json.encode(msgspec.structs.astuple(event)) for event in events)
-        self.child.put(events[-1].cursor, events[-1].event_id, lines)
+        self.child.put(events[-1].cursor, known(events[-1].event_id), lines)
 
     def take(self) -> None:
         self.child.take(is_first=True)

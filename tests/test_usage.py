@@ -475,7 +475,7 @@ def test_a_line_that_is_odd_or_very_wide_says_what_it_used(http: httpx.Client, s
     wide = answer_of(shipping, 2, toolUseResult=[{}] * 500_000)
     half = answer_of(shipping, 1, text="half a character: \ud83d")
     ship(http, shipping, half, wide, answer_of(shipping, 3, requestId=7), {"message": "usage"})
-    assert usage_of(http, shipping)["total"]["requests"] == 2
+    assert usage_of(http, shipping)["total"]["requests"] == 3
 
 
 @pytest.mark.parametrize("request_id", [None, "", "the-same-for-all"])

@@ -39,7 +39,16 @@ with open(sys.argv[1]) as lock:
 """
 
 
-DAMAGED = (5, "x", [], [5], {"known": 5}, {"known": [5]}, {"known": [{"place": [0, 0], "state": 5}]}, {"a": 5})
+DAMAGED: tuple[object, ...] = (
+    5,
+    "x",
+    [],
+    [5],
+    {"known": 5},
+    {"known": [5]},
+    {"known": [{"place": [0, 0], "state": 5}]},
+    {"a": 5},
+)
 
 
 @pytest.fixture

@@ -24,10 +24,11 @@ from langgraph.graph import START, StateGraph
 from containers.langgraph_checkpointer import SessionStoreSaver, StoreRefused
 from hook_agent import SyncSessionHookAgent
 from tests.appliance import REPOSITORY, Appliance
+from tests.crash import killed_every_second
 from tests.peers import eventually
 
 threads = (f"thread-{number}" for number in count(1))
-CHECKS = 81
+CHECKS, KILLS = 81, 8
 NDJSON = {"content-type": "application/x-ndjson"}
 WRITE = b"""\
 {"write": {"checkpoint": "1", "task": "t", "number": NUMBER, "channel": "c", "value": {"type": "x", "data": ""}}}"""
@@ -67,9 +68,20 @@ def typed(data: bytes = b"x", kind: str = "msgpack") -> dict[str, str]:
 
 
 def test_it_passes_every_check_of_the_official_suite(appliance: Appliance) -> None:
+    passes_every_check(appliance)
+
+
+@pytest.mark.long
+def test_it_passes_them_while_the_server_is_killed_every_second(tmp_path: Path) -> None:
+    with Appliance(tmp_path / "sessions") as server, killed_every_second(server) as kills:
+        while kills() < KILLS:
+            passes_every_check(server)
+
+
+def passes_every_check(server: Appliance) -> None:
     @checkpointer_test(name="SessionStoreSaver")
     async def savers() -> AsyncIterator[SessionStoreSaver]:
-        yield SessionStoreSaver(appliance.url)
+        yield SessionStoreSaver(server.url)
 
     report = asyncio.run(validate(savers))
     results = report.results.values()

@@ -38,7 +38,7 @@ OUTPUT = "\x1b[32m3 passed\x1b[0m\n" + "\n".join(f"line {number}" for number in 
 FAILED = "Exit code 2\nE  AssertionError\n1 failed, 2 passed"
 BEGUN = datetime.now(UTC) - timedelta(minutes=30)
 SESSION = "5a5a5a5a-0000-4000-8000-000000000001"
-PROMPT = "Make the checkout **faster**"
+PROMPT, PLAIN = "Make the checkout **faster**", "Make the checkout faster"
 
 
 def at(minute: float) -> str:
@@ -280,6 +280,24 @@ def test_the_map_leads_there_and_chooses_a_time(page: Page, appliance: Appliance
 # ----------------------------------------------------------- changes, usage, and so on
 
 
+def test_the_log_leaves_bookkeeping_out_and_calls_agents_by_their_tasks(
+    page: Page, appliance: Appliance, told: str
+) -> None:
+    page.set_viewport_size({"width": 390, "height": 844})
+    try:
+        opened(page, appliance, f"session/{told}/log")
+        expect(page.locator(".tabs [aria-current]")).to_be_in_viewport()
+    finally:
+        page.set_viewport_size({"width": 1280, "height": 800})
+    agents = page.locator(".entry[data-kind=agent]:not(:has-text('Agent')) .title")
+    expect(agents).to_have_text(["Find callers named", "Find callers begins", "Find callers completed"])
+    usage = page.locator(".entry", has_text="Usage")
+    expect(usage).to_have_count(0)
+    page.get_by_label("Bookkeeping").check()
+    expect(usage.first).to_contain_text(re.compile(r"claude-sonnet-4-5 · 10,050 tokens · \$0\.01"))
+    expect(page.locator(".log, .tab")).not_to_contain_text("requestKey")
+
+
 def test_changes_are_files_with_their_net_diffs(page: Page, appliance: Appliance, told: str) -> None:
     opened(page, appliance, f"session/{told}/changes")
     box = page.get_by_label("Changes")
@@ -306,7 +324,7 @@ def test_usage_is_told_with_its_arithmetic(page: Page, appliance: Appliance, tol
     )
     expect(rows.last).to_contain_text("unpriced")
     expect(page.locator(".usage section", has_text="By agent")).to_contain_text("Find callers")
-    expect(page.locator(".usage section", has_text="By prompt").get_by_role("link")).to_have_text(PROMPT)
+    expect(page.locator(".usage section", has_text="By prompt").get_by_role("link")).to_have_text(PLAIN)
 
 
 def test_a_lane_is_folded_and_a_time_is_pulled_out(page: Page, appliance: Appliance, told: str) -> None:

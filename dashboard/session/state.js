@@ -62,7 +62,7 @@ export default class StateTab extends Tab {
     this.show();
   }
   drawVersion(row, event, number) {
-    const { title, text: what } = Model.face(event), { version } = this, key = `${number} ${version}`;
+    const { title, text: what } = Model.face(event, this.session.about().names), { version } = this, key = `${number} ${version}`;
     row.firstElementChild.href = hashWith({ at: event.cursor });
     setCurrent(row, chosen() === event.cursor);
     if (row.dataset.number === key) return;

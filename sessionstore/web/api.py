@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Annotated, Any, Literal
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, unquote, urlencode
 
 import msgspec
 from litestar import Response, delete, get, patch, post, put
@@ -223,7 +223,7 @@ async def get_session(
 @get("/api/sessions/user/{user_id:path}", responses=gives(list[answers.SessionOfUser]), tags=["sessions"])
 async def list_sessions_of_user(request: Call, user_id: FromPath[str]) -> JSONResponse:
     """The sessions of a user, newest first."""
-    page = await store_of(request).reader.sessions_of_user(user_id.removeprefix("/"))
+    page = await store_of(request).reader.sessions_of_user(unquote(user_id.removeprefix("/")))
     return answer(page.array())
 
 
@@ -432,7 +432,10 @@ async def update_state(request: Call, session_id: FromPath[str]) -> JSONResponse
     session_id, headers = session_in_path(session_id), headers_of(request)
     body = await object_of(request, JSON, MERGE_PATCH)
     kind = "merge-patch" if check_media_type(headers, JSON, MERGE_PATCH) == MERGE_PATCH else None
-    draft = draft_of("state_updated", session_id, body, headers, patch=kind, if_match=if_match(headers))
+    versions, must_be_there = if_match(headers), b"if-match" in headers
+    draft = draft_of(
+        "state_updated", session_id, body, headers, patch=kind, if_match=versions, names_something=must_be_there
+    )
     appended = await append(request, draft)
     return done(appended, {"version": appended.version})
 

@@ -162,6 +162,16 @@ def test_requests_that_only_logs_tell_of_are_counted_each(http: httpx.Client, se
     assert (total["requests"], total["totalTokens"]) == (6, 60)
 
 
+def test_the_tokens_of_codex_are_in_the_ledger(http: httpx.Client, session: str) -> None:
+    said = {"event.name": "codex.sse_event", "conversation.id": session, "model": "gpt-5"}
+    used = {"input_token_count": "100", "output_token_count": 9, "cached_token_count": 60, "reasoning_token_count": 4}
+    body = logs(said | {"event.kind": "response.created"}, said | used | {"event.kind": "response.completed"}, scope="")
+    assert post(http, "logs", body).json() == {}
+    total = usage_of(http, session)["total"]
+    kinds = [total[f"{kind}Tokens"] for kind in ("input", "cacheRead", "output", "reasoning", "total")]
+    assert (kinds, total["unpricedRequests"]) == ([40, 60, 9, 4, 109], 0)
+
+
 # -------------------------------------------------------------------------- spans
 
 

@@ -65,6 +65,14 @@ TOKENS = {
     "reasoningTokens": ("gen_ai.usage.reasoning.output_tokens", "llm.token_count.completion_details.reasoning"),
 }
 """Input by these names has the cache in it, which the ledger's has not."""
+CODEX = {
+    "input_token_count": TOKENS["inputTokens"][0],
+    "output_token_count": TOKENS["outputTokens"][0],
+    "cached_token_count": TOKENS["cacheReadTokens"][0],
+    "cache_write_token_count": TOKENS["cacheWriteTokens"][0],
+    "reasoning_token_count": TOKENS["reasoningTokens"][0],
+}
+"""What Codex calls them where a response is complete."""
 PLAIN_TOKENS = {
     "inputTokens": "input_tokens",
     "outputTokens": "output_tokens",
@@ -133,6 +141,8 @@ def events_of_logs(found: Iterable[Record]) -> Iterator[Document]:
     for record in found:
         is_claude = record.scope.startswith(CLAUDE)
         name = str(record.attributes.get("event.name") or record.name).removeprefix("claude_code.")
+        if name == "codex.sse_event":
+            record = record._replace(attributes={CODEX.get(own, own): it for own, it in record.attributes.items()})
         if is_claude and name == "api_request":
             yield usage_of_request(record)
         elif is_claude and name == "compaction":

@@ -60,7 +60,7 @@ from sessionstore.web import (
     transcripts,
     usage,
 )
-from sessionstore.web.asgi import Heads, Receive, Scope, Send, Undecoded
+from sessionstore.web.asgi import Heads, Paths, Receive, Scope, Send
 from sessionstore.web.fast_path import FastPath
 from sessionstore.web.forwarded import Forwarded
 from sessionstore.web.gate import MATERIAL, Gate
@@ -145,7 +145,7 @@ class App:
         self.gate = Gate(Sound(Heads(self.litestar), self.store), settings, self.tokens)  # type: ignore[arg-type]
         self.store.push.bounds_of = push.Rights(self.gate)
         fast_path = FastPath(Counted(self.gate, self.traffic), self.gate, self.store, self.traffic)
-        self.asgi = Undecoded(Forwarded(fast_path, settings), *MATERIAL)
+        self.asgi = Paths(Forwarded(fast_path, settings), *MATERIAL)
         for name in ("store", "listeners", "traffic", "questions", "gate"):
             self.litestar.state[name] = getattr(self, name)
         self.is_prepared = False

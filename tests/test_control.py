@@ -291,6 +291,14 @@ def test_where_all_is_open_answers_are_not(tmp_path: Path) -> None:
         ask = agent.ask()
         assert browser.get("/api/asks").status_code == 200
         assert agent.answer(ask).status_code == 401 and "tokens/control" in agent.answer(ask).json()["detail"]
+        for order in (
+            "/api/orders",
+            "/api/orders/",
+            "/api//orders",
+            "/api/sessions/s/orders/",
+            f"/api/asks/{ask}/answer/",
+        ):
+            assert browser.post(order, json={"order": "pause", "decision": "deny"}).status_code == 401, order
         path = tmp_path / "tokens" / "control"
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
         browser.post("/api/login", json={"token": "another"}).raise_for_status()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
@@ -22,17 +23,27 @@ Send = Callable[[Message], Awaitable[None]]
 ASGI = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
-class Undecoded:
-    """ASGI: below some paths names may be of any characters, so a path there is split before it is decoded."""
+class Paths:
+    """ASGI: from here on a path is spelt as the router reads it, with single slashes and none at its end: whoever may
+    is asked of what is then done. Below some prefixes names may be of any characters, so a path there is split before
+    it is decoded."""
 
-    def __init__(self, app: ASGI, *prefixes: str) -> None:
+    def __init__(self, app: ASGI, *undecoded: str) -> None:
         self.app = app
-        self.prefixes = tuple(prefix.encode() for prefix in prefixes)
+        self.undecoded = undecoded
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        if scope.get("raw_path", b"").startswith(self.prefixes):
-            scope["path"] = scope["raw_path"].decode("latin-1")
+        if scope["type"] != "lifespan":
+            raw = plain(scope.get("raw_path", b"").decode("latin-1"))
+            scope["path"] = raw if raw.startswith(self.undecoded) else plain(scope["path"])
         return self.app(scope, receive, send)
+
+
+def plain(path: str) -> str:
+    return "/" + SLASHES.sub("/", path.strip("/"))
+
+
+SLASHES = re.compile("//+")
 
 
 async def answer(send: Send, status: int, headers: list[tuple[bytes, bytes]], body: bytes = b"") -> None:

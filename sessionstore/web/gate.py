@@ -89,7 +89,7 @@ def roles_for(method: str, path: str) -> tuple[str, ...] | None:
         if method not in READS or VALUES_OF_A_THREAD.fullmatch(path):
             return ("admin", "ingest")
         return ROLES
-    if method in READS or path.startswith("/datasette/"):
+    if method in READS or path.startswith("/datasette"):
         return ROLES if AGENT_READS.fullmatch(path) else READERS
     if path == PUSH:
         return READERS

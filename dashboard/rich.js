@@ -83,7 +83,7 @@ function blocks(lines, code, depth = 0) {
       const inside = until((each) => each.trim().startsWith(fence[1]) && !each.trim().slice(fence[1].length).replace(/[`~]/g, ""));
       at++;
       made.push(code(inside.join("\n"), fence[2]));
-    } else if (heading) { at++; made.push(el(`h${Math.min(6, heading[1].length + 1)}`, "", ...spans(heading[2]))); }
+    } else if (heading) { at++; made.push(el(`h${Math.min(6, heading[1].length + 2)}`, "", ...spans(heading[2]))); }
     else if (RULE.test(line)) { at++; made.push(el("hr")); }
     else if (depth < DEEP && /^ {0,3}>/.test(line)) made.push(el("blockquote", "",
       ...blocks(until((each) => !/^ {0,3}>/.test(each)).map((each) => each.replace(/^ {0,3}> ?/, "")), code, depth + 1)));

@@ -354,6 +354,30 @@ def test_the_state_opens_on_what_changed_without_what_is_empty(page: Page, appli
     expect(page.get_by_text("Empty: ")).to_contain_text("workspace.filesCreated")
 
 
+def test_the_steps_of_a_graph_are_beside_its_state(
+    page: Page, appliance: Appliance, http: httpx.Client, session_id: str
+) -> None:
+    http.put(f"/api/sessions/{session_id}", json={"userId": "alice"}).raise_for_status()
+    typed: dict[str, Any] = {"type": "x", "data": ""}
+    step: dict[str, Any] = {"versions": {}, "checkpoint": typed, "metadata": typed, "about": {"source": "loop"}}
+    write: dict[str, Any] = {"checkpoint": "1", "task": "t", "number": 0, "channel": "plan", "value": typed}
+    asks: dict[str, Any] = write | {"checkpoint": "2", "number": -3, "channel": "__interrupt__"}
+
+    def keep(*lines: dict[str, Any]) -> None:
+        body = "".join(json.dumps(line) + "\n" for line in lines)
+        headers = {"content-type": "application/x-ndjson", "x-session-id": session_id}
+        http.post(f"/api/checkpoints/{session_id}%2Fgraph", content=body, headers=headers).raise_for_status()
+
+    keep({"checkpoint": step | {"id": "1"}}, {"write": write}, {"checkpoint": step | {"id": "2"}}, {"write": asks})
+    opened(page, appliance, f"session/{session_id}/state")
+    expect(page.get_by_role("heading", name=f"Graph {session_id}/graph")).to_be_visible()
+    expect(page.get_by_text("wrote plan")).to_be_visible()
+    expect(page.get_by_text("waits for a person")).to_have_count(1)
+    keep({"checkpoint": step | {"id": "3", "about": {"step": 7}}})  # no event tells of it
+    expect(page.get_by_text("step 7")).to_be_visible()
+    expect(page.get_by_text("waits for a person")).to_have_count(0)
+
+
 def test_the_line_that_resumes_it_is_copied(page: Page, appliance: Appliance, told: str) -> None:
     opened(page, appliance, f"session/{told}")
     page.evaluate("navigator.clipboard.writeText = async (words) => { window.copied = words; }")

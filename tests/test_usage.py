@@ -195,9 +195,19 @@ def test_each_kind_of_token_has_its_price() -> None:
     assert long > 300_000 * 3e-6, "a long prompt costs more a token, so requests are priced one by one"
 
 
+def test_a_sum_that_may_be_of_long_prompts_is_unpriced() -> None:
+    report = {"source": "otlp_metrics", "model": SONNET, "inputTokens": 150_000}
+    at = "2026-11-01T12:00:00.000Z"
+    assert Prices().members(report, at)["costUsd"] == pytest.approx(150_000 * 3e-6)
+    report |= {"inputTokens": 300_000}
+    assert Prices().members(report, at) == {"costFrom": "unpriced"}
+    assert Prices().members(report | {"source": "otlp_spans"}, at)["costUsd"] > 300_000 * 3e-6
+
+
 def test_what_is_sent_fast_costs_what_fast_costs() -> None:
-    fast, slow = (priced(1000, 100, model="claude-opus-4-6", speed=speed) for speed in ("fast", None))
-    assert fast and slow and fast >= slow
+    fast, normal, slow = (priced(1000, 100, model="claude-opus-5", speed=speed) for speed in ("fast", "normal", None))
+    assert [fast, normal, slow] == pytest.approx([0.015, 0.0075, 0.0075])
+    assert priced(1000, 100, model=SONNET, speed="fast") is None, "what that costs the table does not say"
 
 
 def test_own_prices_come_first() -> None:
@@ -536,6 +546,21 @@ def test_the_same_requests_in_three_files_after_resume_and_fork_are_counted_once
         for who, file, lines in permuted(files, order):
             ship(http, who, *lines, name=file)
         assert [usage_of(http, who)["total"]["requests"] for who in (name, fork)] == [3, 1], order
+
+
+def test_a_fork_of_a_gateways_that_calls_each_request_the_same_counts_its_own_alone(
+    http: httpx.Client, session: str
+) -> None:
+    """What has the name for itself in one of them does not in the other."""
+    fork, constant = f"{session}-fork", f"constant-{session}"
+    for number, who in enumerate((session, fork)):
+        batch(http, line(who, data={"type": "prompt"}, timestamp=f"2026-11-30T0{7 + number}:00:00Z"))
+    said = [answer_of(session, number, requestId=constant) for number in (1, 2, 3, 4)]
+    ship(http, session, *said[:3])
+    ship(http, fork, *said[1:])
+    assert [usage_of(http, who)["total"]["requests"] for who in (session, fork)] == [3, 1]
+    assert http.delete(f"/api/sessions/{session}").status_code == 200
+    assert usage_of(http, fork)["total"]["requests"] == 3
 
 
 def permuted(files: list[Any], order: int) -> list[Any]:

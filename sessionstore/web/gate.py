@@ -60,6 +60,8 @@ AGENT_READS = re.compile(r"/ready|/api/login|/api/sessions/(?!user/)[^/]+(/resum
 """What an agent needs to read: its session, its state, and how to go on; and who it is."""
 MATERIAL = ("/api/transcripts/", "/api/checkpoints")
 """Below these is what agents' programs left here, to have it back or take it away."""
+OF_USERS = "/api/sessions/user/"
+"""Below it is the id of a user, which may have any characters but control ones."""
 VALUES_OF_A_THREAD = re.compile(r"/api/checkpoints/[^/]+/?")
 """What shows more than its steps."""
 NOTES = re.compile(r"/api/sessions/[^/]+/notes")

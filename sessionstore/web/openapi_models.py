@@ -563,10 +563,9 @@ class AskPage(Shape, kw_only=True):
     next_cursor: int | None
 
 
-class Answered(Shape, kw_only=True):
+class Answered(Done, kw_only=True):
     """An answer that is on disk, and on its way to the agent."""
 
-    success: bool
     answer_id: str
     ask_id: str
 
@@ -577,10 +576,9 @@ class Ordered(Done, kw_only=True):
     order_id: str
 
 
-class OrderedAll(Shape, kw_only=True):
+class OrderedAll(Done, kw_only=True):
     """An order to many sessions: how many, and which of those that are meant cannot be reached."""
 
-    success: bool
     order_id: str
     ordered: int
     unreachable: list[str]

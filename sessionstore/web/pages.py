@@ -98,8 +98,8 @@ POLICY = (
 )
 """What the page may load and do: its own files, and the API."""
 KINDS = {
-    ".js": "text/javascript; charset=utf-8",
-    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript",
+    ".css": "text/css",
     ".svg": "image/svg+xml",
     ".webmanifest": "application/manifest+json",
 }
@@ -144,7 +144,7 @@ def document(files: dict[str, StaticFile]) -> StaticFile:
     links = "".join(
         f'<link rel="modulepreload" href="dashboard/{name}">\n' for name in sorted(imported("main.js", files))
     )
-    return static_bytes(page.replace(FIRST, links + FIRST).encode(), "text/html; charset=utf-8")
+    return static_bytes(page.replace(FIRST, links + FIRST).encode(), "text/html")
 
 
 def imported(name: str, files: dict[str, StaticFile]) -> set[str]:
@@ -185,7 +185,7 @@ async def page_file(request: Request[Any, Any, Any], file: FromPath[str]) -> Res
 async def agent_file(request: Request[Any, Any, Any]) -> Response[bytes]:
     """The agents' own files, as this version has them."""
     path = AGENTS[request.scope["path"].rstrip("/")]
-    kind = "text/x-python; charset=utf-8" if path.suffix == ".py" else KINDS[".js"]
+    kind = "text/x-python" if path.suffix == ".py" else KINDS[".js"]
     if not path.is_file():
         raise Problem(404, f"There is no {path.name} here")
     return static(path, kind).answer(request, **{"x-version": __version__})

@@ -146,6 +146,12 @@ def test_a_subpath_that_cannot_be_one_is_refused(store: SessionStorageStore, bad
     assert asyncio.run(store.list_subkeys(key_of())) == []
 
 
+def test_an_empty_id_is_no_conversation(store: SessionStorageStore) -> None:
+    for call in (store.append(key_of(""), [{"type": "x"}]), store.load(key_of("")), store.delete(key_of(""))):
+        with pytest.raises(StoreRefused, match="422"):
+            asyncio.run(call)
+
+
 def test_what_an_append_could_not_deliver_goes_before_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("containers.claude_session_store.PATIENCE", 0.1)
     with Appliance(tmp_path / "sessions") as server:

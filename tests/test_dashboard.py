@@ -520,6 +520,8 @@ def test_nodes_of_a_graph_go_by_their_names_and_each_run_has_its_time(
     expect(rows.locator(".who")).to_have_text(["fetch"] * 4)
     expect(rows.nth(1).locator(".took")).to_have_text("1.0 s")
     expect(rows.nth(3)).to_contain_text(re.compile("spam.*2.0 s", re.DOTALL))
+    expect(page.locator(".entry", has_text="Graph end")).to_have_count(0)
+    page.get_by_label("Bookkeeping").check()
     expect(page.locator(".entry", has_text="Graph end")).to_contain_text("email_solver")
     page.goto(f"{appliance.url}/#/session/{session_id}/timeline")
     expect(page.locator(".lane-names li").last).to_have_text("fetch")

@@ -218,6 +218,19 @@ def test_a_batch_of_as_many_good_lines_as_may_be(server: Appliance) -> None:
     assert stall <= STALL
 
 
+@pytest.mark.parametrize("value", [b"[]", b'{"a":1}'])
+def test_a_batch_of_many_small_values_takes_no_more_memory_than_another(server: Appliance, value: bytes) -> None:
+    """31 MiB of empty lists once took 1 GiB: what a container has."""
+    line = b'{"type":"action","sessionId":"m","data":{"type":"x","a":[%s]}}\n' % b",".join(
+        [value] * (90_000 // len(value))
+    )
+    before = peers.most_resident_bytes(server.process.pid)
+    refused = post_batch(server, line * (31 * MIB // len(line)))
+    assert (refused.status, b"several" in refused.body) == (413, True)
+    assert peers.most_resident_bytes(server.process.pid) - before <= 350 * MIB
+    assert json.loads(post_batch(server, line).body)["accepted"] == 1
+
+
 # -------------------------------------------------------------------- bodies that are on their way
 
 PART = b" " * (31 * MIB)

@@ -21,7 +21,7 @@ from langgraph.checkpoint.base import empty_checkpoint
 from langgraph.checkpoint.conformance import checkpointer_test, validate
 from langgraph.graph import START, StateGraph
 
-from containers.langgraph_checkpointer import SessionStoreSaver
+from containers.langgraph_checkpointer import SessionStoreSaver, StoreRefused
 from hook_agent import SyncSessionHookAgent
 from tests.appliance import REPOSITORY, Appliance
 from tests.peers import eventually
@@ -31,6 +31,9 @@ CHECKS = 81
 NDJSON = {"content-type": "application/x-ndjson"}
 WRITE = b"""\
 {"write": {"checkpoint": "1", "task": "t", "number": NUMBER, "channel": "c", "value": {"type": "x", "data": ""}}}"""
+
+
+VALUE = b'{"channel": "c", "version": 1, "value": {"type": "x", "data": ""}}'
 
 
 @pytest.fixture
@@ -107,7 +110,8 @@ def test_a_graph_that_was_killed_goes_on_in_another_process(
     assert newest()["waits"] is True
     assert "['begin', 'fast', 'slow', 'yes']" in went_on("yes")
     assert sorted(ran()) == ["fast", "slow", "slow"]
-    assert newest()["waits"] is False
+    asked = [step for step in http.get(steps).json()["items"] if "__interrupt__" in step["written"]]
+    assert [step["waits"] for step in asked] == [False]  # it has waited
 
 
 class State(TypedDict):
@@ -223,6 +227,8 @@ def test_a_thread_goes_with_the_session_that_it_belongs_to(
     config = put(saver, config_of(thread), a=1)
     listed: Any = {one["thread"]: one for one in http.get("/api/checkpoints?limit=1000").json()["items"]}
     assert listed[thread]["sessionId"] == session_id
+    own = http.get("/api/checkpoints", params={"sessionId": session_id}).json()["items"]
+    assert [one["thread"] for one in own] == [thread]
     http.delete(f"/api/sessions/{session_id}")
     assert saver.get_tuple(config) is None
 
@@ -258,11 +264,42 @@ def test_bytes_that_are_no_msgpack_are_kept_as_they_are(http: httpx.Client, thre
     assert found["checkpoint"]["checkpoint"] == typed(b"\xff")
 
 
+def test_names_may_be_as_long_as_graphs_within_graphs_make_them(saver: SessionStoreSaver, thread: str) -> None:
+    """A graph goes by them, so one that is refused would stop it."""
+    node, graph = "node" * 300, StateGraph(State)
+    graph.add_node(node, lambda state: {"log": [1]})
+    graph.add_edge(START, node)
+    for depth in range(12):
+        around = StateGraph(State)
+        around.add_node("a_graph_within_a_graph", graph.compile(checkpointer=None if depth else True))
+        around.add_edge(START, "a_graph_within_a_graph")
+        graph = around
+    config: Any = config_of(thread) | {"metadata": {"note": "half \ud800 a pair"}, "recursion_limit": 100}
+    assert graph.compile(checkpointer=saver).invoke({"log": []}, config)["log"] == [1]
+    kept = [*saver.list({"configurable": {"thread_id": thread}})]
+    assert max(len(one.config["configurable"]["checkpoint_ns"]) for one in kept) > 512
+    assert kept[0].metadata["note"] == "half ? a pair"  # type: ignore[typeddict-item]
+
+
+def test_an_empty_id_is_no_thread(saver: SessionStoreSaver) -> None:
+    for call in (lambda: put(saver, config_of("")), lambda: saver.get_tuple(config_of(""))):
+        with pytest.raises(StoreRefused, match="422"):
+            call()
+
+
+def test_of_runs_those_are_deleted_that_are_named(saver: SessionStoreSaver, thread: str) -> None:
+    for run in ("a", "a,b"):
+        saver.put(config_of(thread), empty_checkpoint(), {"step": 1, "run_id": run}, {})
+    saver.delete_for_runs(["a,b"])
+    assert [one.metadata["run_id"] for one in saver.list(config_of(thread))] == ["a"]
+
+
 @pytest.mark.parametrize(
     ("line", "status"),
     [
         (b"\x82\xa1a no json", 400),
         (b"{}", 422),
+        (WRITE.replace(b"NUMBER", b"1")[:-1] + b', "value": ' + VALUE + b"}", 422),
         (b'{"value": {"channel": "c", "version": 1}}', 422),
         (b'{"value": {"channel": "c", "version": 1, "value": {"type": "x", "data": "no base64!"}}}', 422),
         (b'{"value": {"channel": "a\\u0000", "version": 1, "value": {"type": "x", "data": ""}}}', 422),

@@ -150,6 +150,19 @@ def test_the_logs_of_others_are_kept(http: httpx.Client, session: str) -> None:
     assert entry["type"] == "log" and entry["attributes"]["deep"] == {"a": [1, {"b": "c"}]}
 
 
+def test_requests_that_only_logs_tell_of_are_counted_each(http: httpx.Client, session: str) -> None:
+    """Also where none is in a span, and where all are in one."""
+    used = {"session.id": session, "gen_ai.usage.input_tokens": 9, "gen_ai.usage.output_tokens": 1}
+    body = logs(*(used | {"number": number} for number in range(6)), scope="mine")
+    for number, record in enumerate(body["resourceLogs"][0]["scopeLogs"][0]["logRecords"]):
+        record["timeUnixNano"] = str(NOON + number * NANO)
+        record |= {"traceId": f"{7:032x}", "spanId": f"{7:016x}"} if number > 2 else {}
+    for _ in range(2):
+        assert post(http, "logs", body).json() == {}
+    total = usage_of(http, session)["total"]
+    assert (total["requests"], total["totalTokens"]) == (6, 60)
+
+
 # -------------------------------------------------------------------------- spans
 
 
@@ -224,8 +237,12 @@ def test_a_span_that_is_odd_is_taken_as_what_it_can_be(http: httpx.Client, sessi
     itself = span(3, "execute_tool c", 3, gen_ai__operation__name="execute_tool")
     timeless = span(4, "execute_tool d", gen_ai__operation__name="execute_tool")
     timeless |= {"startTimeUnixNano": "never", "endTimeUnixNano": str(10**40)}
+    timeless["attributes"].append({"key": "vast", "value": {"intValue": "1" * 400}})
     wide = span(5, "execute_tool e", gen_ai__operation__name="execute_tool", **{f"k{n}": n for n in range(10_000)})
     strange = span(6, "chat", gen_ai__operation__name="chat", gen_ai__usage__input_tokens="inf", operation__cost="x")
+    for name in ("gen_ai.usage.output_tokens", "operation.cost"):
+        strange["attributes"].append({"key": name, "value": {"intValue": "1" * 400}})
+    backwards["startTimeUnixNano"] = "1" * 400
     answer = post(http, "traces", spans(backwards, orphan, itself, timeless, wide, strange, session_id=session))
     assert (answer.status_code, answer.json()) == (200, {})
     assert len(http.get(f"/api/actions/{session}").json()) == 5
@@ -274,6 +291,34 @@ def test_metrics_count_where_nobody_has_told_better(
     assert usage_of(http, session)["total"]["totalTokens"] == 370, "the better source alone"
 
 
+def test_what_the_cache_gave_is_not_in_the_input_of_metrics(http: httpx.Client, session: str) -> None:
+    """By the conventions of today it is part of it, and each kind of token has a metric of its own."""
+
+    def told(*factors: int) -> Any:
+        """What has come since the beginning, several times in one request, as a collector sends it."""
+        amounts = {
+            "input_tokens": 100,
+            "output_tokens": 5,
+            "cache_read.input_tokens": 60,
+            "cache_write.input_tokens": 30,
+        }
+        said = {"session.id": session, "gen_ai.request.model": "m"}
+        return metrics(
+            *(
+                metric(
+                    f"gen_ai.client.inference.usage.{name}", 2, *((said, number * factor, factor) for factor in factors)
+                )
+                for name, number in amounts.items()
+            )
+        )
+
+    for body, factor in ((told(1), 1), (told(1, 2), 2), (told(2, 3), 3)):
+        assert post(http, "metrics", body).status_code == 200
+        total = usage_of(http, session)["total"]
+        kinds = [total[f"{kind}Tokens"] for kind in ("input", "output", "cacheRead", "cacheWrite", "total")]
+        assert kinds == [10 * factor, 5 * factor, 60 * factor, 30 * factor, 105 * factor]
+
+
 # ----------------------------------------------------------------------- bad input
 
 
@@ -289,6 +334,7 @@ def test_metrics_count_where_nobody_has_told_better(
         (b"\x0a\xff\xff\xff\xff\x0f", {"content-type": "application/x-protobuf"}, 400),
         (b"not gzip", {"content-encoding": "gzip"}, 400),
         (gzip.compress(b"{}", mtime=0)[:-4], {"content-encoding": "gzip"}, 400),
+        (gzip.compress(b"{}", mtime=0) + gzip.compress(b"{", mtime=0), {"content-encoding": "gzip"}, 400),
         (b"{}", {"content-encoding": "br"}, 415),
         (b"{}", {"content-type": "application/grpc"}, 415),
         (b"{}", {"content-type": "text/plain"}, 415),
@@ -325,8 +371,9 @@ def test_all_forms_that_the_specification_shows_are_read(http: httpx.Client) -> 
     body = {"resourceLogs": [{"scopeLogs": [{"logRecords": [record, event]}]}]}
     assert post(http, "logs", body).json() == {}
     first, second = http.get(f"/api/actions/trace-{trace.lower()}").json()
-    assert (first["text"], first["attributes"]) == ("Something", own)
-    assert (second["name"], second["text"]) == ("page_view", {"type": 0, "url": "https://example.org"})
+    assert (first["text"], first["severity"], first["attributes"]) == ("Something", "Information", own)
+    assert (second["name"], second["severity"]) == ("page_view", "INFO")
+    assert second["text"] == {"type": 0, "url": "https://example.org"}
     gauge = {"name": "my.gauge", "gauge": {"dataPoints": [{"asDouble": 10, "timeUnixNano": NOON}]}}
     histogram = {"name": "gen_ai.client.token.usage", "histogram": {"aggregationTemporality": 1, "dataPoints": []}}
     point = {"count": 3, "sum": 3, "bucketCounts": [1, 1, 1], "explicitBounds": [1], "timeUnixNano": NOON}

@@ -35,7 +35,7 @@ export default class LogTab extends Tab {
   shownRows() {
     const { rows: all, choice } = this.session, { minor, entry } = route.query;
     const rows = all.filter((row) => (!choice.errors || row.events.some(Model.isError)) && Model.isWithin(route.query, row.time));
-    return minor || rows.every((row) => row.minor) ? rows : rows.filter((row) => !row.minor || row.key === Number(entry));
+    return minor || choice.show === "state" || rows.every((row) => row.minor) ? rows : rows.filter((row) => !row.minor || row.key === Number(entry));
   }
   draw() {
     const rows = this.shownRows();

@@ -25,7 +25,10 @@ ROWS_AT_ONCE = 200
 VALUES_AT_ONCE = 16
 
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=512, pattern=r"^[^\x00]*$")]
-Namespace = Annotated[str, msgspec.Meta(max_length=512, pattern=r"^[^\x00]*$")]
+Namespace = Annotated[str, msgspec.Meta(max_length=4096, pattern=r"^[^\x00]*$")]
+"""Has the name of each graph around, and an id behind it."""
+Channel = Annotated[str, msgspec.Meta(min_length=1, max_length=4096, pattern=r"^[^\x00]*$")]
+"""Some have the name of a node in theirs."""
 Version = str | int | float
 
 # ---------------------------------------------------------------- what a program sends
@@ -45,7 +48,7 @@ class Typed(msgspec.Struct, forbid_unknown_fields=True):
 class Value(msgspec.Struct, forbid_unknown_fields=True):
     """A channel's value at a version."""
 
-    channel: Name
+    channel: Channel
     version: Version
     value: Typed
     ns: Namespace = ""
@@ -69,7 +72,7 @@ class Write(msgspec.Struct, forbid_unknown_fields=True):
     checkpoint: Name
     task: Name
     number: Annotated[int, msgspec.Meta(ge=-(2**31), lt=2**31)]
-    channel: Name
+    channel: Channel
     value: Typed
     path: Annotated[str, msgspec.Meta(max_length=4096)] = ""
     ns: Namespace = ""
@@ -98,9 +101,10 @@ class PackedLine(NamedTuple):
 
 def packed_line(line: CheckpointLine) -> PackedLine:
     """Raises Problem 422."""
-    found = line.value or line.checkpoint or line.write
-    if found is None:
-        raise invalid("$", "must have a value, a checkpoint or a write")
+    said = [one for one in (line.value, line.checkpoint, line.write) if one is not None]
+    if len(said) != 1:
+        raise invalid("$", "must have a value, a checkpoint or a write, and one of them alone")
+    found = said[0]
     if isinstance(found, Checkpoint):
         both = msgspec.msgpack.encode([found.checkpoint, found.metadata])
         return PackedLine(found, b"", "", [zlib.compress(both, COMPRESSION)])
@@ -122,7 +126,9 @@ THREAD = "SELECT thread_row, session_id, written_by FROM checkpoint_threads WHER
 THREADS = """
 SELECT t.thread, t.session_id, t.created, t.updated, t.written_by,
        (SELECT count(*) FROM checkpoints c WHERE c.thread_row = t.thread_row)
-FROM checkpoint_threads t WHERE NOT t.is_deleted AND t.thread > ? ORDER BY t.thread LIMIT ?"""
+FROM checkpoint_threads t
+WHERE NOT t.is_deleted AND t.thread > :after AND (:session IS NULL OR t.session_id = :session)
+ORDER BY t.thread LIMIT :limit"""
 
 
 def find(connection: sqlite3.Connection, thread: str) -> ThreadRow | None:
@@ -260,6 +266,7 @@ SELECT c.channel, c.value FROM json_each(?) wanted JOIN checkpoint_channels c
 WRITES = """
 SELECT task, channel, number, path, value FROM checkpoint_writes
 WHERE thread_row = ? AND ns = ? AND checkpoint = ? ORDER BY path, task, number"""
+IS_NEWEST = "SELECT NOT EXISTS (SELECT 1 FROM checkpoints WHERE thread_row = ? AND ns = ? AND checkpoint > ?)"
 VALUE = "SELECT type, pieces FROM checkpoint_values WHERE value = ?"
 PIECES = "SELECT packed FROM checkpoint_pieces WHERE value = ? AND number >= ? AND number < ? ORDER BY number"
 

@@ -96,8 +96,8 @@ POLICY = (
 )
 """What the page may load and do: its own files, and the API."""
 KINDS = {
-    ".js": "text/javascript; charset=utf-8",
-    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript",
+    ".css": "text/css",
     ".svg": "image/svg+xml",
     ".webmanifest": "application/manifest+json",
 }
@@ -128,7 +128,7 @@ def page_files() -> dict[str, StaticFile]:
     """The page, by the empty name, and its files: those that are there, and no others."""
     found = {path: KINDS.get(path.suffix) for path in (ROOT / "dashboard").rglob("*")}
     files = {str(path.relative_to(ROOT / "dashboard")): static(path, kind) for path, kind in found.items() if kind}
-    return {"": static(ROOT / "dashboard.html", "text/html; charset=utf-8"), **files}
+    return {"": static(ROOT / "dashboard.html", "text/html"), **files}
 
 
 @get("/", include_in_schema=False)
@@ -154,7 +154,7 @@ async def page_file(request: Request[Any, Any, Any], file: FromPath[str]) -> Res
 async def agent_file(request: Request[Any, Any, Any]) -> Response[bytes]:
     """The agents' own files, as this version has them."""
     path = AGENTS[request.scope["path"].rstrip("/")]
-    kind = "text/x-python; charset=utf-8" if path.suffix == ".py" else KINDS[".js"]
+    kind = "text/x-python" if path.suffix == ".py" else KINDS[".js"]
     if not path.is_file():
         raise Problem(404, f"There is no {path.name} here")
     return static(path, kind).answer(request, **{"x-version": __version__})

@@ -21,13 +21,14 @@ run: $(VENV)/server $(if $(SESSIONS_LAKE),$(VENV)/lake)  ## set up, and start th
 demo: $(VENV)/demo           ## the store and two LangGraph agents at work, without Docker, until Ctrl-C
 	@exec $(BIN)/python containers/demo.py
 
-# The types are checked beside the tests, which wait for much; what mypy says comes at the end.
-test: $(VENV)/test style     ## set up, check style and types, run the tests but for those that take long
-	@$(BIN)/mypy >$(VENV)/mypy.txt 2>&1 & \
-	$(PYTEST) $(PARALLEL) -m "not long"; tested=$$?; wait $$!; checked=$$?; cat $(VENV)/mypy.txt; exit $$((tested + checked))
+test: $(VENV)/test style     ## set up, check style, run the tests but for those that take long
+	$(PYTEST) $(PARALLEL) -m "not long"
 
-test-long: $(VENV)/test      ## run the others: many kills, power cuts, disk faults, clock jumps, random requests, examples
-	EXAMPLES=1 $(PYTEST) $(PARALLEL) -m "long or hypothesis"
+# The types are checked beside the tests, which wait for much; what mypy says comes at the end.
+test-long: $(VENV)/test      ## check types, run the others: many kills, power cuts, disk faults, random requests, examples
+	@$(BIN)/mypy >$(VENV)/mypy.txt 2>&1 & \
+	EXAMPLES=1 $(PYTEST) $(PARALLEL) -m "long or hypothesis"; tested=$$?; \
+	wait $$!; checked=$$?; cat $(VENV)/mypy.txt; exit $$((tested + checked))
 
 e2e: $(VENV)/test            ## build the images, and check all of it together in containers; needs Docker
 	$(BIN)/python -m tests.e2e compose
@@ -47,7 +48,7 @@ SOAKED := soak interleavings power_cut disk_faults crash process start clock ret
 soak: $(VENV)/engines        ## the tests of faults, of bad input and of the tree, with many more of each; takes some hours
 	$(SOAK) $(PYTEST) -v -s --timeout 7200 $(SOAKED:%=tests/test_%.py)
 
-check: style
+check: style                 ## style and types
 	$(BIN)/mypy
 
 style: $(VENV)/test

@@ -25,6 +25,7 @@ from opentelemetry.trace import Status, StatusCode
 from tests.appliance import Appliance
 from tests.peers import most_resident_bytes, resident_bytes
 from tests.problems import assert_problem
+from tests.repeats import marked
 from tests.stalls import STALL, least_wait
 from tests.test_events import events_of
 from tests.test_usage import metadata_of, usage_of
@@ -518,7 +519,9 @@ WIDEST: dict[str, tuple[str, str, bytes, int]] = {
 """By name: signal, media type, body and status."""
 
 
-@pytest.mark.parametrize("name", WIDEST)
+@pytest.mark.parametrize(
+    "name", marked(WIDEST, long=["attributes", "array", "resources", "values", "lists", "too large"])
+)
 def test_the_widest_that_may_come_holds_nobody_up_and_takes_bounded_memory(
     appliance: Appliance, http: httpx.Client, name: str
 ) -> None:

@@ -60,7 +60,7 @@ from sessionstore.web import (
     transcripts,
     usage,
 )
-from sessionstore.web.asgi import Allowed, Heads, Paths, Receive, Scope, Send
+from sessionstore.web.asgi import Allowed, Heads, NoEmptyNames, Paths, Receive, Scope, Send
 from sessionstore.web.fast_path import FastPath
 from sessionstore.web.forwarded import Forwarded
 from sessionstore.web.gate import MATERIAL, OF_USERS, Gate
@@ -142,7 +142,8 @@ class App:
                 },
                 logging_config=None,
             )
-        self.gate = Gate(Sound(Heads(Allowed(self.litestar)), self.store), settings, self.tokens)  # type: ignore[arg-type]
+        named = NoEmptyNames(Sound(Heads(Allowed(self.litestar)), self.store), *MATERIAL)  # type: ignore[arg-type]
+        self.gate = Gate(named, settings, self.tokens)
         self.store.push.bounds_of = push.Rights(self.gate)
         fast_path = FastPath(Counted(self.gate, self.traffic), self.gate, self.store, self.traffic)
         self.asgi = Paths(Forwarded(fast_path, settings), *MATERIAL, OF_USERS)

@@ -857,7 +857,9 @@ class Spool:
                 continue
             self.folder = folder
             return
-        raise SpoolUnusable(f"Neither {self._chosen_folder()} nor a folder for temporary files can be written to")
+        raise SpoolUnusable(
+            f"Neither {self._chosen_folder()} nor a folder for temporary files can be written to: set SESSION_SPOOL_DIR"
+        )
 
     def _chosen_folder(self) -> str:
         return self._chosen or _default_folder()
@@ -875,9 +877,9 @@ class Spool:
             return []
 
     def segments(self) -> list[int]:
-        """Their numbers, rising. Other agents may keep files of their own here."""
-        names = [name for name in self._names() if len(name) == 15 and name.endswith(".ndjson")]
-        return sorted(int(name[:8]) for name in names if name[:8].isdigit())
+        """Their numbers, rising, but for those of another user. Other agents may keep files of their own here."""
+        numbers = [name[:-7] for name in self._names() if name.endswith(".ndjson") and name[:-7].isdecimal()]
+        return sorted(int(it) for it in numbers if posix.access(self.path(f"{it}.ndjson"), posix.R_OK | posix.W_OK))
 
     # Appending
 
@@ -933,14 +935,14 @@ class Spool:
             self._note_dropped(tally)
 
     def _note_dropped(self, tally: Tally) -> None:
-        noted = self._read_json("dropped.json") or {"id": _event_id(), "sessions": {}}
+        noted = self._read_json("dropped.json", _NOTED) or {"id": _event_id(), "sessions": {}}
         _add(noted["sessions"], tally)
         self._write("dropped.json", noted)
 
     def note_not_dropped(self, tally: Tally) -> None:
         """Take back what was delivered while its segment was being dropped."""
         with _Lock(self, must_be_held=True):
-            noted = self._read_json("dropped.json")
+            noted = self._read_json("dropped.json", _NOTED)
             for session in tally.keys() & noted.get("sessions", {}).keys():
                 noted["sessions"][session]["count"] -= tally[session]["count"]
             if noted:
@@ -954,13 +956,13 @@ class Spool:
                 return {}
             with _Lock(self, must_be_held=True):
                 os.rename(self.path("dropped.json"), self.path("reporting.json"))
-        return self._read_json("reporting.json") or {"sessions": {}}
+        return self._read_json("reporting.json", _NOTED) or {"sessions": {}}
 
     def dropped_so_far(self) -> Tally:
         """What had to go and the store has not been told of."""
         tally: Tally = {}
         for name in ("reporting.json", "dropped.json"):
-            _add(tally, self._read_json(name).get("sessions", {}))
+            _add(tally, self._read_json(name, _NOTED).get("sessions", {}))
         return tally
 
     def told_dropped(self) -> None:
@@ -980,15 +982,12 @@ class Spool:
     def _read(self, number: int) -> _Batch:
         """Under the lock, so that a last line without its end is one that no writer is going to end."""
         start = self._offset(number)
-        with _Lock(self, must_be_held=True):
-            try:
-                with open(self._segment(number), "rb") as segment:
-                    segment.seek(start)
-                    data = segment.read(_BATCH_BYTES)
-                    if b"\n" not in data:
-                        data += segment.readline()
-            except FileNotFoundError:  # dropped since it was listed
-                data = b""
+        data = b""  # also if it was dropped since it was listed
+        with _Lock(self, must_be_held=True), _suppress(FileNotFoundError), open(self._segment(number), "rb") as segment:
+            segment.seek(start)
+            data = segment.read(_BATCH_BYTES)
+            if b"\n" not in data:
+                data += segment.readline()
         whole = data.rfind(b"\n") + 1 or len(data)
         lines: list[bytes] = []
         end = start
@@ -1001,10 +1000,9 @@ class Spool:
     def done(self, batch: _Batch) -> None:
         """The store has the batch. A segment of which it has all goes, unless it has grown."""
         with _Lock(self, must_be_held=True):
-            try:
+            size = -1
+            with _suppress(FileNotFoundError):
                 size = os.stat(self._segment(batch.segment)).st_size
-            except FileNotFoundError:
-                size = -1
             if size > batch.end:
                 self._note_position(batch)
             elif size >= 0:
@@ -1025,8 +1023,12 @@ class Spool:
             self._write("position.json", self._position)
 
     def _offset(self, number: int) -> int:
-        positions = (self._position, self._read_json("position.json"))
-        return max(position["offset"] if position.get("segment") == number else 0 for position in positions)
+        """How much of it is delivered: none, by a position between whose writing and now a crash has cut it."""
+        positions = (self._position, self._read_json("position.json", {"segment": 0, "offset": 0}))
+        offset = max(position["offset"] if position.get("segment") == number else 0 for position in positions)
+        with _suppress(FileNotFoundError), open(self._segment(number), "rb") as segment:
+            return offset if offset > 0 and b"\n" in os.pread(segment.fileno(), 2, offset - 1) else 0
+        return offset
 
     def waiting(self) -> Tally:
         """What waits, by session."""
@@ -1046,11 +1048,9 @@ class Spool:
 
     def told_before(self, batch: _Batch) -> Members:
         place = [batch.segment, batch.start]
-        try:
-            known = self._read_json("told.json").get("known", [])
-            return next((one["state"] for one in known if one["place"] <= place), {})
-        except (LookupError, TypeError):  # not as we write it: to know nothing harms less than to deliver nothing
-            return {}
+        known = self._read_json("told.json").get("known")
+        likely = (one for one in known if _is_like(one, _TOLD)) if isinstance(known, list) else ()
+        return next((one["state"] for one in likely if one["place"] <= place), {})
 
     def note_told(self, batch: _Batch, state: Members) -> None:
         """Before the batch is done: what is known at its end, and at its beginning, where a kill may leave us."""
@@ -1145,22 +1145,17 @@ class Spool:
         with _Lock(self, must_be_held=True):
             if os.path.exists(name) and os.stat(name).st_size + len(letter) > _DEAD_BYTES:
                 os.replace(name, before)
-            descriptor = os.open(name, _OPEN | os.O_APPEND, 0o600)
-            try:
-                os.write(descriptor, letter)
-            finally:
-                os.close(descriptor)
+            with os.fdopen(os.open(name, _OPEN | os.O_APPEND, 0o600), "ab") as file:
+                file.write(letter)
 
     def letters(self) -> int:
         """How many dead letters there are."""
         return sum(len(self._letters_in(name)) for name in _LETTERS)
 
     def _letters_in(self, name: str) -> list[bytes]:
-        try:
-            with open(self.path(name), "rb") as file:
-                return file.read().splitlines()
-        except FileNotFoundError:
-            return []
+        with _suppress(OSError), open(self.path(name), "rb") as file:
+            return file.read().splitlines()
+        return []
 
     def raise_dead(self) -> None:
         """Put the dead letters behind what waits: those that are refused again will be dead again."""
@@ -1169,29 +1164,21 @@ class Spool:
                 records = [_record_of(letter) for letter in self._letters_in(name)]
                 if lines := b"".join(record + b"\n" for record in records if record):
                     self._append(lines, lock)
-                with _suppress(FileNotFoundError):
+                with _suppress(OSError):
                     os.unlink(self.path(name))
 
     # Small files
 
-    def _read_json(self, name: str) -> Members:
-        """{} for one that is not there or was only half written when the machine stopped."""
-        try:
-            with open(self.path(name), "rb") as file:
-                value = _decoded(file.read())
-        except (OSError, ValueError):
-            return {}
-        return value if isinstance(value, dict) else {}
+    def _read_json(self, name: str, like: Members | None = None) -> Members:
+        """{} for one that is not there, that a crash of the machine has damaged, or that is not `like` what is ours."""
+        with _suppress(OSError, ValueError), open(self.path(name), "rb") as file:
+            return value if _is_like(value := _decoded(file.read()), like or {}) else {}
+        return {}
 
     def _write(self, name: str, value: Members) -> None:
         """Whole or not at all; only under the lock."""
-        descriptor = os.open(self.path(f"{name}.new"), _OPEN | os.O_TRUNC, 0o600)
-        try:
-            text = _encoded(value)
-            if os.write(descriptor, text) != len(text):
-                raise OSError("the disk is full")
-        finally:
-            os.close(descriptor)
+        with os.fdopen(os.open(self.path(f"{name}.new"), _OPEN | os.O_TRUNC, 0o600), "wb") as file:
+            file.write(_encoded(value))
         os.replace(self.path(f"{name}.new"), self.path(name))
 
 
@@ -1199,6 +1186,20 @@ def _suppress(*errors: type[BaseException]) -> AbstractContextManager[None]:
     from contextlib import suppress
 
     return suppress(*errors)
+
+
+_TOLD = {"place": (0, 0), "state": {}}
+_NOTED = {"id": "", "sessions": {"": {"count": 0, "from": "", "to": ""}}}
+
+
+def _is_like(value: Any, like: Any) -> bool:
+    """Whether JSON is made like an example, in which "" is any name, and a tuple a list of so many."""
+    if isinstance(like, tuple):
+        return isinstance(value, list) and len(value) == len(like) and all(map(_is_like, value, like))
+    if not isinstance(like, dict) or not isinstance(value, dict):
+        return type(value) is type(like)
+    named = {**dict.fromkeys(value, like[""])} if "" in like else like
+    return all(_is_like(value.get(name), part) for name, part in named.items())
 
 
 def _check_lockable(folder: str) -> None:
@@ -1406,6 +1407,10 @@ _HOOK_LINE = b'{"type":"hook",'
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
+_NEW: Members = {"main": "", "process": "", "isOver": True, "before": [], "lanes": [], "isToldOf": False}
+_STATE = {"recent": {"": (0, "", "", "")}, "sessions": {"": _NEW}}
+
+
 class HookNarrator:
     """Turns the records of hooks, in the order in which they were written, into the lines of a batch.
 
@@ -1416,7 +1421,7 @@ class HookNarrator:
     """
 
     def __init__(self, state: Members | None = None) -> None:
-        self.state: Members = {"recent": {}, "sessions": {}, **(state or {})}
+        self.state: Members = state if state and _is_like(state, _STATE) else {"recent": {}, "sessions": {}}
         self.heard: list[tuple[Members, Members, str]] = []  # of each hook what stood around it, it, and whose it is
 
     def line(self, record: bytes) -> bytes | None:
@@ -1468,8 +1473,7 @@ class HookNarrator:
         sessions = self.state["sessions"]
         if len(sessions) >= _SESSIONS_KNOWN and session not in sessions:
             sessions.pop(next(iter(sessions)))
-        new = {"main": "", "process": "", "isOver": True, "before": [], "lanes": [], "isToldOf": False}
-        it: Members = sessions.setdefault(session, new)
+        it: Members = sessions.setdefault(session, {**_NEW})
         return it
 
     def _lane(self, it: Members, payload: Members, process: str) -> str | None:
@@ -1544,11 +1548,9 @@ def _process(pid: object) -> str:
 
 
 def _began(pid: int) -> str:
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            return file.read().rpartition(b")")[2].split()[19].decode()
-    except (OSError, IndexError):
-        return ""
+    with _suppress(OSError, IndexError), open(f"/proc/{pid}/stat", "rb") as file:
+        return file.read().rpartition(b")")[2].split()[19].decode()
+    return ""
 
 
 def _pid(process: str) -> str:
@@ -1836,11 +1838,9 @@ class _Answer:
 
     def document(self) -> Members:
         """{} where it is not a JSON object."""
-        try:
-            value = _decoded(self.body)
-        except ValueError:
-            return {}
-        return value if isinstance(value, dict) else {}
+        with _suppress(ValueError):
+            return value if isinstance(value := _decoded(self.body), dict) else {}
+        return {}
 
     def is_refusal(self) -> bool:
         """Whether it is the store that says so: whatever stands before it may answer 400, too, and know nothing."""
@@ -2377,7 +2377,7 @@ class _Outlet:
         """With `since`: transcripts, too, as they were then."""
         try:
             is_empty = not self.memory and self.spool.has_delivered(self.mark)
-        except OSError:
+        except Exception:  # of a disk, or something that nobody foresaw
             return False
         return is_empty and (not since or self.sender.lock is None or self.sender.has_shipped(since))
 
@@ -2930,7 +2930,7 @@ def _tell_status(spool: Spool) -> int:
         print(trouble)
     if events and word not in ("there", "fails"):
         print(f"The last try failed: {spool.trouble()}")
-    for path, told in spool._read_json("transcripts.json").items():
+    for path, told in spool._read_json("transcripts.json", {"": {}}).items():
         if told.get("refused"):
             print(f"{path} is not kept: {told['refused']}")
     return 1 if events else 0
@@ -2986,7 +2986,7 @@ def main(arguments: list[str] | None = None) -> int:
             if several and command in (_test, _flush, _status):
                 return int(_beside("hook_agent_fleet", "a list of stores").each(command, arguments[1:]))
             return command(arguments[1:])
-        except ImportError as error:
+        except (ImportError, OSError) as error:  # of a file beside this one, of the spool
             print(f"hook_agent.py: {error}", file=sys.stderr)
             return 1
     wants_help = bool(arguments) and arguments[0] in ("-h", "--help")

@@ -251,7 +251,7 @@ class _Certificate:
         spool, name = self._session._outlet.spool, f"runs/{self._session.session_id}"
         with _suppress(OSError), hook_agent._Lock(spool, must_be_held=True):
             os.makedirs(spool.path("runs"), 0o700, exist_ok=True)
-            known = spool._read_json(name).get("starts", 0)
+            known = spool._read_json(name, {"starts": 0}).get("starts", 0)
             spool._write(name, {"starts": known + 1})
             return known or None
         return None

@@ -208,6 +208,7 @@ AGENTS_READ = (
 READERS_READ = (
     "GET /api/sessions/{session_id}/archive",
     "GET /api/sessions/{session_id}/conversation",
+    "GET /api/sessions/{session_id}/changes",
     "GET /api/transcripts/{folder}",
     "GET /api/checkpoints",
     "GET /api/webhooks",

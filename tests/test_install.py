@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 import hook_agent
 from tests.appliance import REPOSITORY
 from tests.peers import eventually
+from tests.repeats import marked
 from tests.test_hook_mapping import names
 
 Json = dict[str, Any]
@@ -201,8 +202,19 @@ def left_of(text: str) -> Json:
     return settings | ({"hooks": hooks} if hooks else {}) | ({"env": env} if env else {})
 
 
-@pytest.mark.parametrize("text", SETTINGS.values(), ids=SETTINGS)
-def test_a_second_install_changes_nothing_and_uninstall_gives_back_what_was_there(place: Place, text: str) -> None:
+LIKE_OTHERS = [
+    "one line",
+    "no space at all",
+    "nothing in it, with line breaks",
+    "nothing in it, with a space",
+    "no hooks in hooks, with line breaks",
+    "an event without hooks",
+]
+
+
+@pytest.mark.parametrize("name", marked(SETTINGS, long=LIKE_OTHERS))
+def test_a_second_install_changes_nothing_and_uninstall_gives_back_what_was_there(place: Place, name: str) -> None:
+    text = SETTINGS[name]
     place.write(text)
     assert "29" in place.does("install")
     once = place.settings.read_bytes(), place.settings.stat().st_ino

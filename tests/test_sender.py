@@ -38,7 +38,7 @@ from tests.agents import (
 from tests.appliance import Appliance
 from tests.badlink import FAULTS, BadLink, Fake, Posted
 from tests.peers import eventually
-from tests.repeats import repeated
+from tests.repeats import marked, repeated
 
 LOG = """
 import sys, hook_agent
@@ -532,6 +532,30 @@ def test_who_reads_hooks_again_begins_with_what_was_known_before_them(
     assert second.spool.segments() == []
 
 
+@pytest.mark.parametrize(
+    "state",
+    [
+        {"recent": 5},
+        {"recent": {"a": [1]}, "sessions": {}},
+        {"recent": {"a": [1, None, "Stop", ""]}, "sessions": {}},
+        {"recent": {}, "sessions": []},
+        {"recent": {}, "sessions": {"outer": {"main": "claude-b"}}},
+    ],
+)
+def test_what_was_told_in_another_form_is_not_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: dict[str, object]
+) -> None:
+    """Then a nested program may pass for the first; no hook is refused for it."""
+    with Fake(Posted.accept) as store:
+        sender = sender_to(store.url, tmp_path)
+        sender.spool.append(record_of(monkeypatch, START, "outer"))
+        Path(sender.spool.path("told.json")).write_text(json.dumps({"known": [{"place": [0, 0], "state": state}]}))
+        deliver_all(sender)
+        sender.link.close()
+    assert (len(store.posted), sender.spool.letters()) == (1, 0)
+    assert hook_agent.HookNarrator(state).state == hook_agent.HookNarrator().state
+
+
 # -------------------------------------------------------------------------- bound
 
 
@@ -703,7 +727,7 @@ TROUBLES = {
 WITHOUT_RIGHTS = ("setpriv", "--bounding-set=-dac_override,-dac_read_search,-fowner,-chown", "--inh-caps=-all")
 
 
-@pytest.mark.parametrize("trouble", TROUBLES)
+@pytest.mark.parametrize("trouble", marked(TROUBLES, long=["a folder", "empty", "no text"]))
 def test_a_token_file_that_cannot_be_read_is_named(tmp_path: Path, folder: Path, trouble: str) -> None:
     path = tmp_path / "token"
     if trouble == "a folder":  # as a container's engine makes one where there is nothing to mount

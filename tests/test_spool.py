@@ -39,6 +39,18 @@ with open(sys.argv[1]) as lock:
 """
 
 
+DAMAGED: tuple[object, ...] = (
+    5,
+    "x",
+    [],
+    [5],
+    {"known": 5},
+    {"known": [5]},
+    {"known": [{"place": [0, 0], "state": 5}]},
+    {"a": 5},
+)
+
+
 @pytest.fixture
 def spool(tmp_path: Path) -> Spool:
     settled = Spool(URL, str(tmp_path / "spool"))
@@ -174,7 +186,16 @@ def test_a_torn_line_at_the_end_is_read(spool: Spool) -> None:
     assert spool.segments() == []
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b'{"segment":99,"offset":5}', b"[1]"])
+PLACES = ("1", '"5"', "null", "1e99", "-3", "3", "999999999", "true", "[5]")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(b"", b"{", b'{"segment":99,"offset":5}', b"[1]", b'{"segment":1}', b"\xff\xfe"),
+        *(f'{{"segment":1,"offset":{offset}}}'.encode() for offset in PLACES),
+    ],
+)
 def test_a_position_that_is_lost_costs_a_second_delivery_only(spool: Spool, content: bytes) -> None:
     lines = written(spool, 700)
     batch = spool.read()
@@ -182,6 +203,51 @@ def test_a_position_that_is_lost_costs_a_second_delivery_only(spool: Spool, cont
     spool.done(batch)
     Path(spool.path("position.json")).write_bytes(content)
     assert all_lines(again(spool)) == lines
+
+
+def test_a_segment_that_a_crash_has_cut_is_read_from_its_beginning(spool: Spool) -> None:
+    """Its last lines were not on the disk yet, and what was known of them was; what came then stands in their place."""
+    written(spool, 700)
+    batch = spool.read()
+    assert batch is not None
+    spool.done(batch)
+    os.truncate(spool._segment(1), 100)
+    after = written(again(spool), 700, start=700)
+    assert all_lines(again(spool))[1:] == after
+
+
+@pytest.mark.parametrize("noted", [*DAMAGED, {"sessions": 5}, {"id": "a", "sessions": {"a": {"count": "1"}}}])
+def test_what_is_noted_in_another_form_is_not_known(spool: Spool, noted: object) -> None:
+    """Be it of a version to come, or nobody's: a bound, a report and a program must not fail by it, now or ever."""
+    for name in ("dropped.json", "reporting.json", "told.json", "transcripts.json"):
+        Path(spool.path(name)).write_text(json.dumps(noted))
+    tally = hook_agent._tally([line_of(1)])
+    spool.note_dropped(tally)
+    assert spool.dropped_so_far() == tally
+    assert spool.dropped() == {"sessions": {}}
+    spool.told_dropped()
+    assert spool.dropped()["sessions"] == tally
+    written(spool, 1)
+    batch = spool.read()
+    assert batch is not None and spool.told_before(batch) == {}
+    assert hook_agent._tell_status(spool) == 1
+
+
+def test_a_segment_that_only_another_user_can_read_holds_nobody_up(tmp_path: Path) -> None:
+    """As root leaves it, who looks into a container: the others go around it, and it stays where it is."""
+    if os.geteuid() == 0 and shutil.which("setpriv") is None:
+        pytest.skip("root that may read everything needs setpriv to be like others")
+    env = environment(tmp_path, URL)
+    spool = Spool(URL, env["SESSION_SPOOL_DIR"])
+    theirs = written(spool, 1)
+    segment = Path(spool._segment(1))
+    segment.chmod(0)
+    code = "import hook_agent; spool = hook_agent._own_spool(); spool.append(b'ours\\n'); print(spool.read().lines)"
+    rights = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"] if os.geteuid() == 0 else []
+    ran = subprocess.run([*rights, sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+    assert ran.stdout == "[b'ours']\n"
+    segment.chmod(0o600)
+    assert all_lines(spool) == [*theirs, b"ours"]
 
 
 def test_a_folder_that_is_removed_is_made_again(spool: Spool) -> None:

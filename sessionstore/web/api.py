@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Annotated, Any, Literal
@@ -703,11 +702,16 @@ def on_http_exception(request: Call, error: HTTPException) -> Response[bytes]:
     """What the framework itself refuses."""
     if isinstance(error, ValidationException):
         first: Any = next(iter(error.extra or ()), {})
-        name = re.sub("_([a-z])", lambda letter: letter[1].upper(), first.get("key", ""))  # as it stands in the query
-        return tell(invalid(f"$.{name}", str(first.get("message", error.detail))))
+        return tell(invalid(f"$.{name_of_parameter(request, first)}", str(first.get("message", error.detail))))
     detail = {404: f"There is nothing at {request.scope['path']}", 405: "This path does not take that method"}
     headers = dict(error.headers or {})
     return tell(Problem(error.status_code, detail.get(error.status_code, error.detail), headers=headers))
+
+
+def name_of_parameter(request: Call, refused: Any) -> str:
+    """Of the query, as it is spelt there."""
+    known = request.route_handler.parsed_fn_signature.parameters.get(refused.get("key", ""))
+    return getattr(known and known.kwarg_definition, "name", None) or str(refused.get("key", "query"))
 
 
 def on_failure(request: Call, error: Exception) -> Response[bytes]:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 
-from sessionstore.model.problems import MEDIA_TYPE, Problem
+from sessionstore.model.problems import MEDIA_TYPE, Problem, invalid
 
 Scope = MutableMapping[str, Any]
 
@@ -44,6 +44,21 @@ def plain(path: str) -> str:
 
 
 SLASHES = re.compile("//+")
+
+
+class NoEmptyNames:
+    """ASGI: below some prefixes no name may be empty, or the path would be another's. A list may end with a slash."""
+
+    def __init__(self, app: ASGI, *prefixes: str) -> None:
+        self.app = app
+        self.prefixes = prefixes
+
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        path = scope.get("raw_path", b"").decode("latin-1")
+        path = path.rstrip("/") if scope.get("method") in ("GET", "HEAD") else path
+        if path.startswith(self.prefixes) and path != plain(path):
+            return refuse(invalid("$.path", "has a name that is empty"), scope, receive, send)
+        return self.app(scope, receive, send)
 
 
 async def answer(send: Send, status: int, headers: list[tuple[bytes, bytes]], body: bytes = b"") -> None:

@@ -73,7 +73,7 @@ CONTROLS = re.compile(r"/api/asks/[^/]+/answer|/api/sessions/[^/]+/orders|/api/o
 """Answers and orders."""
 
 
-SHARED = re.compile(r"/api/sessions/(?!user/)[^/]+(?:/conversation|/events)?|/api/events/stream")
+SHARED = re.compile(r"/api/sessions/(?!user/)[^/]+(?:/conversation|/changes|/events)?|/api/events/stream")
 """What whoever has a link to one session may read, of that session."""
 
 

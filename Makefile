@@ -4,11 +4,12 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
+# Tests write to memory where that has room for them, as most of what they wait for otherwise is the disk.
+MEMORY := $(shell [ "$$(df -Pk /dev/shm 2>/dev/null | awk 'END {print $$4}')" -gt 4000000 ] 2>/dev/null && echo /dev/shm)
 # Hundreds of tests start a server or an agent: they may keep what Python has compiled, whatever the caller's setting.
-PYTEST := env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest
-# Much of what tests do is waiting: three of them run on two processors. Files in the order of their names: those that
-# take longest are among the first, and small ones fill the end.
-WORKERS  ?= $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) * 3 / 2)))
+PYTEST := env -u PYTHONDONTWRITEBYTECODE $(MEMORY:%=TMPDIR=%) $(BIN)/python -m pytest
+# Much of what tests do is waiting: four of them run on two processors, in the order that tests/conftest.py gives.
+WORKERS  ?= $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) * 2)))
 PARALLEL := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: run demo test test-long style e2e e2e-local soak bench screenshots check clean
@@ -20,13 +21,14 @@ run: $(VENV)/server $(if $(SESSIONS_LAKE),$(VENV)/lake)  ## set up, and start th
 demo: $(VENV)/demo           ## the store and two LangGraph agents at work, without Docker, until Ctrl-C
 	@exec $(BIN)/python containers/demo.py
 
-# The types are checked beside the tests, which wait for much; what mypy says comes at the end.
-test: $(VENV)/test style     ## set up, check style and types, run the tests but for those that take long
-	@$(BIN)/mypy >$(VENV)/mypy.txt 2>&1 & \
-	$(PYTEST) $(PARALLEL) -m "not long"; tested=$$?; wait $$!; checked=$$?; cat $(VENV)/mypy.txt; exit $$((tested + checked))
+test: $(VENV)/test style     ## set up, check style, run the tests but for those that take long
+	$(PYTEST) $(PARALLEL) -m "not long"
 
-test-long: $(VENV)/test      ## run the others: many kills, power cuts, disk faults, clock jumps, random requests, examples
-	EXAMPLES=1 $(PYTEST) $(PARALLEL) -m "long or hypothesis"
+# The types are checked beside the tests, which wait for much; what mypy says comes at the end.
+test-long: $(VENV)/test      ## check types, run the others: many kills, power cuts, disk faults, random requests, examples
+	@$(BIN)/mypy >$(VENV)/mypy.txt 2>&1 & \
+	EXAMPLES=1 $(PYTEST) $(PARALLEL) -m "long or hypothesis"; tested=$$?; \
+	wait $$!; checked=$$?; cat $(VENV)/mypy.txt; exit $$((tested + checked))
 
 e2e: $(VENV)/test            ## build the images, and check all of it together in containers; needs Docker
 	$(BIN)/python -m tests.e2e compose
@@ -46,7 +48,7 @@ SOAKED := soak interleavings power_cut disk_faults crash process start clock ret
 soak: $(VENV)/engines        ## the tests of faults, of bad input and of the tree, with many more of each; takes some hours
 	$(SOAK) $(PYTEST) -v -s --timeout 7200 $(SOAKED:%=tests/test_%.py)
 
-check: style
+check: style                 ## style and types
 	$(BIN)/mypy
 
 style: $(VENV)/test
@@ -89,7 +91,8 @@ $(VENV)/demo: $(VENV)/server containers/requirements.txt
 
 $(VENV)/test: $(VENV)/python $(PACKAGES)
 	@echo "Installing what the server and the tests need …"
-	@$(INSTALL) --editable '.[test]' --editable packages/hook-agent
+	@$(INSTALL) --no-compile --editable '.[test]' --editable packages/hook-agent
+	@$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true  # on all processors; pip uses one
 	@touch $(VENV)/server $@
 
 # Hundreds of megabytes, which only ask a lake.

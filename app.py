@@ -60,10 +60,10 @@ from sessionstore.web import (
     transcripts,
     usage,
 )
-from sessionstore.web.asgi import Heads, Receive, Scope, Send, Undecoded
+from sessionstore.web.asgi import Allowed, Heads, NoEmptyNames, Paths, Receive, Scope, Send
 from sessionstore.web.fast_path import FastPath
 from sessionstore.web.forwarded import Forwarded
-from sessionstore.web.gate import MATERIAL, Gate
+from sessionstore.web.gate import MATERIAL, OF_USERS, Gate
 from sessionstore.web.health import Sound
 from sessionstore.web.request import check_bounds
 from sessionstore.web.request_metrics import Counted, Traffic
@@ -142,10 +142,11 @@ class App:
                 },
                 logging_config=None,
             )
-        self.gate = Gate(Sound(Heads(self.litestar), self.store), settings, self.tokens)  # type: ignore[arg-type]
+        named = NoEmptyNames(Sound(Heads(Allowed(self.litestar)), self.store), *MATERIAL)  # type: ignore[arg-type]
+        self.gate = Gate(named, settings, self.tokens)
         self.store.push.bounds_of = push.Rights(self.gate)
         fast_path = FastPath(Counted(self.gate, self.traffic), self.gate, self.store, self.traffic)
-        self.asgi = Undecoded(Forwarded(fast_path, settings), *MATERIAL)
+        self.asgi = Paths(Forwarded(fast_path, settings), *MATERIAL, OF_USERS)
         for name in ("store", "listeners", "traffic", "questions", "gate"):
             self.litestar.state[name] = getattr(self, name)
         self.is_prepared = False

@@ -470,7 +470,8 @@ CREATE TABLE claims (
   PRIMARY KEY (name, claimed_by)
 ) STRICT, WITHOUT ROWID;
 
-/* How much room material takes. */
+/* How much room material takes. A scope `rows of N` is what the rows of a thread take beside their values; it counts for
+   the session that the thread belongs to then. */
 CREATE TABLE material_sizes (
   scope  TEXT PRIMARY KEY,                     -- a session, or a thread of none; '-': transcripts of none; empty: all
   bytes  INTEGER NOT NULL
@@ -1074,18 +1075,38 @@ END;
 -- Folding: what it cost
 ------------------------------------------------------------------------------
 
-/* A usage_reported as a row of the ledger. Where one source tells of two answers to what it calls the same request, a
-   gateway has one name for all of them, and the answer's own is added to it. */
+/* A usage_reported as a row of the ledger. A gateway may have one name for all requests: where a source tells of two
+   that cannot be the same, what went in is added to it, and if that is not enough the name of the answer or event. */
 CREATE VIEW reports AS
-SELECT r.*, r.request_name || CASE WHEN r.message_id IS NOT NULL AND EXISTS (
-              SELECT 1 FROM usage u WHERE u.session_id = r.session_id AND u.request_key = r.request_name
-                                      AND u.grade = r.grade AND u.message_id <> r.message_id)
-            THEN '/' || r.message_id ELSE '' END AS request_key
-FROM (SELECT cursor, session_id, coalesce(data ->> '$.requestKey', event_id) AS request_name,
-             data ->> '$.messageId' AS message_id,
+SELECT r.*, CASE
+  WHEN NOT EXISTS (SELECT 1 FROM usage WHERE session_id = r.session_id AND request_key = r.request_name)
+  THEN r.request_name
+  ELSE coalesce(
+    (SELECT substr(min(iif(u.message_id = r.message_id, 0, 1 + (u.output_tokens <> r.output_tokens)) || u.request_key), 2)
+     FROM usage u
+     WHERE u.session_id = r.session_id AND u.request_key IN (
+         SELECT r.request_name UNION ALL
+         SELECT request_key FROM usage
+         WHERE session_id = r.session_id AND request_key BETWEEN r.apart AND r.request_name || '/' || r.went_in || '0')
+       AND CASE
+         WHEN u.message_id = r.message_id THEN 1
+         WHEN u.message_id <> r.message_id AND u.grade = r.grade THEN 0
+         WHEN u.source = r.source AND r.is_over THEN u.at = r.at
+         WHEN u.source = r.source OR r.went_in = u.input_tokens || ':' || u.cache_read_tokens || ':'
+                                                 || (u.cache_write_tokens + u.cache_write_1h_tokens) THEN 1
+         ELSE NOT EXISTS (SELECT 1 FROM usage o WHERE o.session_id = r.session_id
+                            AND o.request_key BETWEEN r.request_name || '/' AND r.request_name || '0') END),
+    iif(EXISTS (SELECT 1 FROM usage WHERE session_id = r.session_id AND request_key = r.apart),
+        r.apart || coalesce(r.message_id, r.event_id), r.apart)) END AS request_key
+FROM (SELECT *, request_name || '/' || went_in || '/' AS apart FROM (
+      SELECT cursor, session_id, event_id, coalesce(data ->> '$.requestKey', event_id) AS request_name,
+             coalesce(data ->> '$.inputTokens', 0) || ':' || coalesce(data ->> '$.cacheReadTokens', 0) || ':' || (
+               coalesce(data ->> '$.cacheWriteTokens', 0) + coalesce(data ->> '$.cacheWrite1hTokens', 0)) AS went_in,
+             data ->> '$.messageId' AS message_id, data -> '$.hasRequestId' IS 'true' AS is_over,
              coalesce(data ->> '$.agentId', agent_id) AS agent_id, data ->> '$.promptId' AS prompt_id,
              coalesce(data ->> '$.source', 'caller') AS source,
-             CASE data ->> '$.source' WHEN 'transcript' THEN 1 WHEN 'sdk' THEN 1 WHEN 'otlp_logs' THEN 2
+             CASE data ->> '$.source' WHEN 'transcript' THEN 1 WHEN 'sdk' THEN 1
+                                      WHEN 'otlp_logs' THEN iif(data -> '$.requestKey' IS NULL, 3, 2)
                                       WHEN 'otlp_spans' THEN CASE WHEN data -> '$.hasRequestId' IS 'true' THEN 2
                                                                WHEN data -> '$.isTraced' IS 'true' THEN 4 ELSE 3 END
                                       WHEN 'otlp_metrics' THEN 5 ELSE 3 END AS grade,
@@ -1098,15 +1119,18 @@ FROM (SELECT cursor, session_id, coalesce(data ->> '$.requestKey', event_id) AS 
              coalesce(data ->> '$.reasoningTokens', 0) AS reasoning_tokens, data ->> '$.costUsd' AS cost_usd,
              iif(data ->> '$.costUsd' IS NULL, 'unpriced', coalesce(data ->> '$.costFrom', 'reported')) AS cost_from,
              coalesce(data ->> '$.at', timestamp) AS at, json_type(data, '$.at') IS NOT NULL AS is_dated
-      FROM events WHERE type = 'usage_reported' AND json_type(data, '$.compaction') IS NULL) r;
+      FROM events WHERE type = 'usage_reported' AND json_type(data, '$.compaction') IS NULL)) r;
 
 /* Two rows that tell of one request, and which of their sessions has copied the words of the other: the younger one, a
-   fork. Gateways call each request the same: so it must be within an hour, as telemetry tells of a request when it is
+   fork. Gateways call each request the same, and which one in a session has the name alone is as they come: it must be within an hour, as telemetry tells of a request when it is
    over and a file when the answer begins, and the same answer; where only one names that, the same time or tokens. */
 CREATE VIEW twins AS
 SELECT u.session_id, u.request_key,
        iif((s.created, s.session_id) < (t.created, t.session_id), t.session_id, s.session_id) AS copied_in
-FROM usage u CROSS JOIN usage o ON o.request_key = u.request_key AND o.session_id <> u.session_id
+FROM (SELECT *, '/' || input_tokens || ':' || cache_read_tokens || ':' || (cache_write_tokens + cache_write_1h_tokens)
+             || '/' AS went_in FROM usage) u
+CROSS JOIN usage o ON o.session_id <> u.session_id AND o.request_key IN (
+  u.request_key, u.request_key || u.went_in, substr(u.request_key, 1, instr(u.request_key, u.went_in) - 1))
  AND o.at BETWEEN strftime('%Y-%m-%dT%H:%M:%fZ', u.at, '-1 hour') AND strftime('%Y-%m-%dT%H:%M:%fZ', u.at, '+1 hour')
  AND iif(o.message_id IS NULL OR u.message_id IS NULL, o.at = u.at OR o.total_tokens = u.total_tokens,
          o.message_id = u.message_id)
@@ -1214,9 +1238,12 @@ END;
 CREATE TRIGGER usage_gone AFTER DELETE ON usage WHEN NOT OLD.is_copy BEGIN
   UPDATE usage SET is_copy = 0
   WHERE (session_id, request_key) = (
-    SELECT session_id, request_key FROM usage o
-    WHERE o.request_key = OLD.request_key AND o.is_copy
-      AND o.at BETWEEN strftime('%Y-%m-%dT%H:%M:%fZ', OLD.at, '-1 hour')
+    SELECT o.session_id, o.request_key
+    FROM (SELECT '/' || OLD.input_tokens || ':' || OLD.cache_read_tokens || ':'
+                 || (OLD.cache_write_tokens + OLD.cache_write_1h_tokens) || '/' AS went_in)
+    CROSS JOIN usage o ON o.is_copy AND o.request_key IN (
+      OLD.request_key, OLD.request_key || went_in, substr(OLD.request_key, 1, instr(OLD.request_key, went_in) - 1))
+    WHERE o.at BETWEEN strftime('%Y-%m-%dT%H:%M:%fZ', OLD.at, '-1 hour')
                    AND strftime('%Y-%m-%dT%H:%M:%fZ', OLD.at, '+1 hour')
       AND coalesce(o.message_id = OLD.message_id, o.at = OLD.at OR o.total_tokens = OLD.total_tokens)
     ORDER BY o.cursor LIMIT 1);

@@ -23,6 +23,7 @@ import threading
 import time
 import urllib.parse
 import uuid
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple, TypeVar
@@ -90,6 +91,7 @@ class Wire:
 
     def __init__(self, url: str | None, token: str | None) -> None:
         self.idle: list[http.client.HTTPConnection] = []
+        weakref.finalize(self, close_all, self.idle)
         self.url = urllib.parse.urlsplit(url or os.environ.get("SESSION_SERVICE_URL") or "http://localhost:9000")
         if "," in self.url.geturl():
             raise ValueError("SESSION_SERVICE_URL lists several stores, and this takes one: name it with url=")
@@ -107,6 +109,8 @@ class Wire:
 
     def ask(self, method: str, path: str, body: bytes | None = None, **headers: str) -> Answer:
         """The answer, a good one or a 404 or 412. Raises StoreUnavailable, StoreRefused."""
+        if path.partition("?")[0].endswith("/") or "//" in path:
+            raise StoreRefused(422, "a name is empty")
         until, attempt = time.monotonic() + PATIENCE, 0
         while True:
             pause = PAUSES[min(attempt, len(PAUSES) - 1)]
@@ -153,15 +157,14 @@ class Wire:
             self.idle.append(connection)
         return answer
 
-    def close(self) -> None:
-        while self.idle:
-            self.idle.pop().close()
-
-    __del__ = close
-
     def connected(self) -> http.client.HTTPConnection:
         kind = http.client.HTTPSConnection if self.url.scheme == "https" else http.client.HTTPConnection
         return kind(str(self.url.hostname), self.url.port, timeout=ANSWER_SECONDS)
+
+
+def close_all(connections: list[http.client.HTTPConnection]) -> None:
+    while connections:
+        connections.pop().close()
 
 
 def quoted(text: str) -> str:

@@ -5,12 +5,13 @@ The settings are read, changed and written under Claude Code's own lock, with a 
 
     The hooks      which there are, and the command that each runs
     The settings   what is put into them, and taken out
-    The file       read, changed, and put in place of the old one at one instant
+    The file       read, changed, and put in place of the old one at one instant; what was there before is kept
     The commands   install and uninstall
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import py_compile
@@ -268,7 +269,13 @@ def _change_until_it_stays(path: str, change: Callable[[Members], None]) -> bool
         changed = _changed(path, change)
         if not changed:
             return has_changed
-        has_changed |= _put_settings(path, *changed)
+        old, new = changed
+        kept = _Kept(path, old)
+        if change is _without_hooks and kept.before is not None:
+            new = kept.before
+        if _put_settings(path, old, new):
+            has_changed = True
+            kept.keep(new, is_over=change is _without_hooks)
         time.sleep(_LOOK_AGAIN_SECONDS)
     raise _Refused("it is changed by somebody else again and again")
 
@@ -290,6 +297,55 @@ def _changed(
         return None
     is_file = bool(settings) or os.path.islink(path)
     return text, f"{json.dumps(settings, indent=2, ensure_ascii=False)}\n" if is_file else ""
+
+
+class _Kept:
+    """The text of the settings before our hooks came, to the byte: kept with the spool until they go. Where somebody
+    else has changed the file since, or nothing could be kept, the settings alone are given back, written by json."""
+
+    def __init__(self, path: str, text: str | None) -> None:
+        name = hashlib.sha256(os.path.realpath(path).encode("utf-8", "surrogateescape")).hexdigest()
+        self._file = f"{hook_agent._default_folder()}/settings/{name[:32]}.json"
+        self._now = _whole(path, text)
+        self.before = self._read()
+
+    def _read(self) -> str | None:
+        """None: nothing was kept that these settings came from."""
+        with _suppress(OSError, ValueError, AttributeError, _Refused), open(self._file, encoding="utf-8") as file:
+            kept = json.load(file)
+            before = _text(kept.get("before"))
+            if self._now is not None and kept.get("sha256") == _digest(self._now) and _is_without_hooks(before):
+                return before
+        return None
+
+    def keep(self, new: str, *, is_over: bool) -> None:
+        """`new`: as they are now."""
+        before = self._now if self.before is None else self.before
+        with _suppress(OSError):
+            if is_over or before is None:
+                os.unlink(self._file)
+                return
+            os.makedirs(os.path.dirname(self._file), 0o700, exist_ok=True)
+            with open(os.open(self._file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+                json.dump({"sha256": _digest(new), "before": before}, file)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _whole(path: str, text: str | None) -> str | None:
+    """This text of the file with its byte-order mark, if it has one. None: the file has another by now."""
+    with _suppress(OSError, UnicodeDecodeError), open(path, encoding="utf-8", newline="") as file:
+        whole = file.read()
+        return whole if whole in (text, f"\ufeff{text}") else None
+    return None
+
+
+def _is_without_hooks(text: str) -> bool:
+    settings, before = (_settings_in(text.lstrip("\ufeff")) for _ in range(2))
+    _without_hooks(settings)
+    return settings == before
 
 
 def _put_settings(path: str, old: str | None, new: str) -> bool:

@@ -127,7 +127,7 @@ def _wait_for(process: int, steering: _Steering | None = None) -> int:
         number, is_typed = _next_signal(awaited)
         if number != signal.SIGCHLD:
             if not is_typed:
-                os.kill(process, number)  # not yet reaped, so nobody else has its number
+                _pass_on(number, process)
             continue
         with steering.lock if steering else contextlib.nullcontext():
             ended = dict(_ended_processes())
@@ -136,6 +136,15 @@ def _wait_for(process: int, steering: _Steering | None = None) -> int:
             if steering:
                 steering.is_over = True
         return os.waitstatus_to_exitcode(ended[process])
+
+
+def _pass_on(number: int, process: int) -> None:
+    """To a process that is not yet reaped, so that nobody else has its number; another user's may not be signalled."""
+    try:
+        os.kill(process, number)
+    except PermissionError:
+        name = signal.Signals(number).name
+        print(f"hook_agent.py run: {name} could not be passed on: the command is another user's", file=sys.stderr)
 
 
 def _ended_processes() -> Iterator[tuple[int, int]]:
@@ -407,13 +416,15 @@ class _Steering:
         with self.lock:
             if self.is_over or not processes:
                 return
+            sent = 0
             for process in processes:
-                with _suppress(OSError):  # it has ended meanwhile
+                with _suppress(OSError):  # it has ended meanwhile, or is another user's
                     os.kill(process, number)
+                    sent += 1
             why = {"orderId": item.get("id", item.get("orderId")), "by": item.get("by")}
-            if number in (signal.SIGTERM, signal.SIGKILL):
+            if sent and number in (signal.SIGTERM, signal.SIGKILL):
                 self.ordered = {"signal": number.name, **why}
-        self._session.log_action(type="signal_sent", signal=number.name, processes=len(processes), **why)
+        self._session.log_action(type="signal_sent", signal=number.name, processes=sent, **why)
 
 
 def _below(process: int) -> list[int]:

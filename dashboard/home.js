@@ -71,7 +71,6 @@ export const home = {
     if (!isTable) this.drawCards(isNone ? [] : sections);
   },
   drawCards(sections) {
-    groups.style.height = "";
     sync(groups, sections, ({ key }) => key, () => el("li", "group", el("div", "section"), el("ol", "cards")), (group, section) => {
       const all = section.asks ?? section.cards, isFolded = folded.has(section.key);
       drawHead(group.firstElementChild, { section, number: all.length }, all.length > MOST && !isFolded ? `the first ${MOST}` : "");

@@ -29,7 +29,7 @@ export class LongList {
     const [anchorKey, lead] = anchor < 0 ? [] : [this.key(this.items[anchor]), this.top - this.offsets[anchor]];
     this.items = items;
     this.offsets = offsetsOf(items, this.height);
-    const tall = `${this.total}px`;
+    const tall = items.length ? `${this.total}px` : "";
     if (this.list.style.height !== tall) this.list.style.height = tall;
     const place = anchor < 0 ? -1 : items.findIndex((item) => this.key(item) === anchorKey);
     if (stays) this.to(this.sticks === "top" ? 0 : this.total);

@@ -11,5 +11,4 @@ export * from "./model/home.js";
 export * from "./model/log.js";
 export * from "./model/timeline.js";
 export * from "./model/documents.js";
-export * from "./model/changes.js";
 export * from "./model/places.js";

@@ -2,7 +2,7 @@
 import { asked, query } from "./api.js";
 import { cardOf, soughtOnes } from "./cards.js";
 import { at, button, el, failure, fill, fit, icon, link, make, moveAmong, slot, timeText } from "./dom.js";
-import { count, face, few, joined, nameOf, oneLine, project, userOf, words } from "./model.js";
+import { count, face, few, idOf, joined, nameOf, oneLine, project, userOf, words } from "./model.js";
 import { entryHash, go, route, sessionHash, turn } from "./route.js";
 
 const ABOUT = 3;           // hits of a session that are shown at once
@@ -43,7 +43,7 @@ export const search = {
     const groups = Map.groupBy(this.items, ({ event }) => event.sessionId), focused = hits().indexOf(document.activeElement);
     results.replaceChildren(...[...groups].map(([id, found]) => {
       const card = { ...cardOf(id), userId: found[0].event.userId }, shown = this.opened.has(id) || groups.size === 1 ? found : found.slice(0, ABOUT), more = found.length - shown.length;
-      return el("li", "found", el("div", "row", link(sessionHash(id), nameOf(card)), el("span", "dim cut grow", joined([project(card), userOf(card)])), el("span", "faint", few(found.length, "hit"))),
+      return el("li", "found", el("div", "row", link(sessionHash(id), nameOf(card)), el("span", "dim cut grow", joined([project(card), userOf(card), idOf(card)])), el("span", "faint", few(found.length, "hit"))),
         el("ol", "", ...shown.map(hitOf)), more ? button(`${few(more, "more hit")} in this session`, () => { this.opened.add(id); this.drawHits(); }, "plain") : "");
     }));
     hits()[focused]?.focus();
@@ -57,7 +57,7 @@ function facetOf(items, title, name, valueOf, told) {
   const values = Map.groupBy(items, ({ event }) => valueOf(event)), chosen = route.query[name];
   if (values.size < 2 && !chosen) return "";
   return el("section", "", el("h2", "", title), el("ul", "", ...[...values].sort((a, b) => b[1].length - a[1].length).slice(0, 8).map(([value, { length }]) =>
-    el("li", "", button(`${told(value)}  ${length}`, () => turn({ [name]: chosen === value ? "" : value }), "plain cut")))), chosen ? button("All", () => turn({ [name]: "" }), "plain") : "");
+    el("li", "", button(`${length}  ${told(value)}`, () => turn({ [name]: chosen === value ? "" : value }), "plain cut")))), chosen ? button("All", () => turn({ [name]: "" }), "plain") : "");
 }
 /** A hit says what it is; where that has the words in it, they are marked there, and what the index has is not shown. */
 function hitOf({ event, marked }) {

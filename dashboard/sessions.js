@@ -15,7 +15,9 @@ const entriesOf = (card) => card.actions + card.responses;
 const ORDERS = { __proto__: null, name: Model.SORTS.name[1], errors: Model.SORTS.errors[1], cost: Model.SORTS.cost[1],
   entries: (a, b) => entriesOf(b) - entriesOf(a), took: (a, b) => (tookOf(b) || 0) - (tookOf(a) || 0) };
 /** Whether the server's order and filters are not enough. */
-const isChosenHere = () => Boolean(ORDERS[route.query.sort] || route.query.errors);
+const isChosenHere = () => Boolean(ORDERS[route.query.sort] || route.query.errors || leastCost());
+const leastCost = () => Number(route.query.cost) || 0;
+const isShown = (card) => (!route.query.errors || card.errors || card.status === "failed") && (card.cost?.usd ?? 0) >= leastCost();
 export const table = {
   items: [], next: null, asking: null, shown: "",
   async arrive() {
@@ -23,6 +25,8 @@ export const table = {
       else if (field.name && document.activeElement !== field) field.value = route.query[field.name] ?? "";
     for (const head of heads) setCurrent(head, head.dataset.sort === (route.query.sort ?? ""));
     drawViews();
+    const { name, value } = form.contains(document.activeElement) ? document.activeElement : {};
+    if (!this.shown && name && value !== (route.query[name] ?? "")) filter();      // it was typed before this was here
     if (this.shown === query(route.query) && this.items.length) return;
     this.shown = query(route.query);
     this.next = null;
@@ -31,7 +35,7 @@ export const table = {
     await this.more();
   },
   async page(cursor) {
-    const asking = this.asking = {}, { sort, errors, when, ...asks } = route.query;
+    const asking = this.asking = {}, { sort, errors, cost, when, ...asks } = route.query;
     const page = await asked(`api/sessions?${query({ ...asks, since: when && new Date(Date.now() - when * 3_600_000).toISOString(), limit: isChosenHere() ? 500 : 200, cursor, details: "true" })}`);
     return this.asking === asking ? page : null;
   },
@@ -60,7 +64,7 @@ export const table = {
     this.draw();
   },
   draw() {
-    const { sort, errors } = route.query, some = errors ? this.items.filter((card) => card.errors || card.status === "failed") : this.items;
+    const { sort } = route.query, some = this.items.filter(isShown);
     const shown = ORDERS[sort] ? [...some].sort(ORDERS[sort]) : some;
     tableList.set(shown);
     none.hidden = shown.length > 0 || this.asking !== null;

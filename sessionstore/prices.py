@@ -18,6 +18,8 @@ import msgspec
 
 PER = 1_000_000
 """Tokens that a price is for."""
+FAST = "fast"
+"""The speed that has a price of its own."""
 DIGITS = 10
 """Of a cost in dollars, after the point: a tenth of the price of the cheapest token."""
 PROVIDERS = {
@@ -109,8 +111,18 @@ class Prices:
     def __init__(self, own: Own | None = None) -> None:
         self.own = own or {}
 
-    def of(self, tokens: TokenCounts, model: str | None, *, provider: str | None, at: str, speed: str | None) -> Price:
-        """The price of a request at a time, RFC 3339; `speed` is `fast` where more was paid for that."""
+    def of(
+        self,
+        tokens: TokenCounts,
+        model: str | None,
+        *,
+        provider: str | None,
+        at: str,
+        speed: str | None,
+        is_sum: bool = False,
+    ) -> Price:
+        """The price of a request, or of the sum of some, at a time, RFC 3339; `speed` is `fast` where more was paid for
+        that."""
         if not any(tokens):
             return Price(0.0, "computed", None)
         if not model:
@@ -118,14 +130,16 @@ class Prices:
         rates = self.own.get(f"{provider}/{model}") or self.own.get(model)
         if rates is not None:
             return Price(round(rates.cost_of(tokens), DIGITS), "own", "SESSIONS_PRICES")
-        usd = listed(tokens, model, provider, at, speed)
+        usd = listed(tokens, model, provider, at, speed, is_sum)
         return UNPRICED if usd is None else Price(round(usd, DIGITS), "computed", table())
 
     def members(self, report: dict[str, Any], at: str) -> dict[str, Any]:
         """What a usage report that says no cost is completed by: `costUsd`, `costFrom`, `priceTable`."""
         tokens = TokenCounts(*(report.get(name) or 0 for name in MEMBERS))
         model, provider, speed = (report.get(name) for name in ("model", "provider", "speed"))
-        price = self.of(tokens, model, provider=provider, at=report.get("at", at), speed=speed)
+        price = self.of(
+            tokens, model, provider=provider, at=report.get("at", at), speed=speed, is_sum=is_sum_in(report)
+        )
         told = {"costUsd": price.usd, "costFrom": price.source, "priceTable": price.table}
         return {name: value for name, value in told.items() if value is not None}
 
@@ -140,8 +154,16 @@ def table() -> str:
     return f"genai-prices {version('genai-prices')}"
 
 
-def listed(tokens: TokenCounts, model: str, provider: str | None, at: str, speed: str | None) -> float | None:
-    """What genai-prices says; None where it does not know the model."""
+def is_sum_in(report: dict[str, Any]) -> bool:
+    """Whether a usage report may be of several requests, as metrics are."""
+    return report.get("source") == "otlp_metrics"
+
+
+def listed(
+    tokens: TokenCounts, model: str, provider: str | None, at: str, speed: str | None, is_sum: bool
+) -> float | None:
+    """What genai-prices says; None where it does not know the model, or not what it costs to have it answer fast (then
+    it gives the price of any other request), or where a sum may be of requests that cost more for their length."""
     from genai_prices import Usage, calc_price  # a tenth of a second, and 20 MB: only where something is priced
 
     cached = tokens.cache_read + tokens.cache_write + tokens.cache_write_1h
@@ -152,13 +174,25 @@ def listed(tokens: TokenCounts, model: str, provider: str | None, at: str, speed
         cache_write_tokens=tokens.cache_write + tokens.cache_write_1h,
         cache_write_1h_tokens=tokens.cache_write_1h,
     )
-    context: Any = {"speed": speed} if speed else None
     for name, seller in names_of(model, provider):
         with suppress(LookupError, ValueError):
             moment = datetime.fromisoformat(at)
-            price = calc_price(usage, name, provider_id=seller, genai_request_timestamp=moment, price_context=context)
-            return float(price.total_price)
+            price = calc_price(usage, name, provider_id=seller, genai_request_timestamp=moment)
+            if is_sum and has_tier_within(price.model_price, tokens.input + cached):
+                return None
+            if speed != FAST:
+                return float(price.total_price)
+            dearer = calc_price(
+                usage, name, provider_id=seller, genai_request_timestamp=moment, price_context={"speed": FAST}
+            )
+            return None if dearer.model_price == price.model_price else float(dearer.total_price)
     return None
+
+
+def has_tier_within(rates: Any, tokens: int) -> bool:
+    """Whether a prompt of so many tokens may cost more for each than a short one."""
+    tiers = [tier for rate in (rates.input_mtok, rates.output_mtok) for tier in getattr(rate, "tiers", ())]
+    return any(tier.start < tokens for tier in tiers)
 
 
 @lru_cache(maxsize=1000)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
+from importlib import import_module
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,9 +36,21 @@ os.environ.setdefault("SSL_CERT_DIR", tempfile.gettempdir())
 """Where there are no certificates: to read all those of httpx takes each of its clients longer than a request."""
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection(session: pytest.Session) -> None:
+    """Of the workers of pytest-xdist each compiles a share of all files, before each imports all of them."""
+    if worker := getattr(session.config, "workerinput", None):
+        files = sorted(Path(__file__).parent.glob("test_*.py"))
+        for file in files[int(worker["workerid"].removeprefix("gw")) :: worker["workercount"]]:
+            with suppress(Exception, pytest.skip.Exception):  # pytest says what is wrong with it
+                import_module(f"tests.{file.stem}")
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Iterator[None]:
-    """How many are left out is said also where others run them, which pytest-xdist forgets."""
+    """Small files come last, so that workers end at one time. How many tests are left out is said also where others
+    run them, which pytest-xdist forgets."""
+    items.sort(key=lambda item: (-item.path.stat().st_size, item.path))
     collected = len(items)
     yield
     if hasattr(config, "workeroutput"):

@@ -208,6 +208,7 @@ AGENTS_READ = (
 READERS_READ = (
     "GET /api/sessions/{session_id}/archive",
     "GET /api/sessions/{session_id}/conversation",
+    "GET /api/sessions/{session_id}/changes",
     "GET /api/transcripts/{folder}",
     "GET /api/checkpoints",
     "GET /api/webhooks",
@@ -334,6 +335,8 @@ STATUSES = {
     "GET /datasette": 307,
     "GET /schema/{path}": 404,
 }
+SPELLINGS = ("/{}", "{}/", "{}//")
+"""Of a path, that the router reads as the same."""
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND")
 
 
@@ -363,8 +366,8 @@ def path_of(operation: str, session_id: str) -> str:
     ) + QUERIES.get(operation, "").format(session_id)
 
 
-def attempt(server: Appliance, operation: str, session_id: str, credentials: Headers) -> Reply:
-    """The operation as its callers do it, on this session."""
+def attempt(server: Appliance, operation: str, session_id: str, credentials: Headers, spelt: str = "{}") -> Reply:
+    """The operation as its callers do it, on this session; its path spelt in another way."""
     headers = {**credentials}
     body = ""
     if operation in BODIES:
@@ -387,7 +390,7 @@ def attempt(server: Appliance, operation: str, session_id: str, credentials: Hea
         body = json.dumps({"token": TOKENS["read"]})
     if operation == "GET /ws":
         headers |= UPGRADE
-    return ask(server, operation.partition(" ")[0], path_of(operation, session_id), headers, body)
+    return ask(server, operation.partition(" ")[0], spelt.format(path_of(operation, session_id)), headers, body)
 
 
 def writes_material(server: Appliance, session_id: str, credentials: Headers) -> None:
@@ -508,9 +511,10 @@ def session_for(guarded: Appliance, operation: str, credentials: dict[str, str])
 def refuses(guarded: Appliance, operation: str, role: str, all_credentials: tuple[dict[str, str], ...]) -> None:
     session_id = session_for(guarded, operation, all_credentials[0])
     before, cursor = whole(guarded, session_id), cursor_of(guarded)
-    for credentials in all_credentials:
-        reply = attempt(guarded, operation, session_id, credentials)
-        assert reply.status == 403
+    others = [(all_credentials[0], spelt) for spelt in SPELLINGS]
+    for credentials, spelt in (*((credentials, "{}") for credentials in all_credentials), *others):
+        reply = attempt(guarded, operation, session_id, credentials, spelt)
+        assert reply.status == 403, spelt
         assert reply.headers["WWW-Authenticate"] == 'Bearer realm="session store", error="insufficient_scope"'
         assert f"The role {role} may not do this" in reply.problem["detail"]
     assert (whole(guarded, session_id), cursor_of(guarded)) == (before, cursor)
@@ -520,6 +524,7 @@ def refuses(guarded: Appliance, operation: str, role: str, all_credentials: tupl
 def test_what_everybody_may_do_needs_no_token(guarded: Appliance, operation: str) -> None:
     assert attempt(guarded, operation, "any", {}).status == 200
     assert attempt(guarded, operation, "any", bearer("canary-wrong-00000000")).status == 200
+    assert attempt(guarded, operation, "any", {}, "/{}").status == 200
 
 
 def test_no_method_of_any_path_is_forgotten(guarded: Appliance) -> None:
@@ -538,10 +543,8 @@ def test_no_method_of_any_path_is_forgotten(guarded: Appliance) -> None:
 @pytest.mark.parametrize(
     "path",
     [
-        "/health/",
         "/health/../api/events",
         "/health%2F..%2Fapi%2Fevents",
-        "//health",
         "//api/events",
         "/./api/events",
         "/api//events",

@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
+from sessionstore.upkeep.notices import spent_of
 from tests.appliance import Appliance, ServerError
 from tests.peers import eventually
 from tests.test_events import batch, page
@@ -56,7 +57,7 @@ def standing(http: httpx.Client) -> dict[str, Any]:
 
 def test_each_crossing_is_told_once_also_after_a_restart(folder: Path) -> None:
     with served(folder) as (server, http):
-        assert http.get("/api/budgets").json() == {"items": []}
+        assert standing(http) == {"ann-a-day": (0, "ok"), "all": (0, "ok")}, "of sessions there is none"
         batch(http, report("s", requestKey="1", costUsd=7.9, inputTokens=499))
         eventually(
             lambda: standing(http) == {"ann-a-day": (7.9, "ok"), "each-session": (499, "ok"), "all": (7.9, "ok")}
@@ -84,7 +85,10 @@ def test_only_what_is_its_own_counts(folder: Path) -> None:
         http.put("/api/sessions/b", json={"userId": "bob"})
         batch(http, report("b", requestKey="1", costUsd=50), report("a", costUsd=1, at="2020-01-01T00:00:00Z"))
         eventually(lambda: standing(http)["all"] == (50, "ok"))
-        assert "ann-a-day" not in standing(http), "another's, or of another day"
+        assert standing(http)["ann-a-day"] == (0, "ok"), "another's, or of another day"
+        batch(http, report("b", requestKey="2", inputTokens=9, model="model-x"))
+        *_, everybody = http.get("/api/budgets").json()["items"]
+        assert spent_of(everybody) == "The budget all: $50.00 of $100.00 used, and 1 request unpriced"
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,7 @@ import pytest
 from tests.appliance import REPOSITORY, Appliance
 from tests.claude_stub import ClaudeStub, calls, fails, says
 from tests.peers import eventually
+from tests.repeats import marked
 
 Json = dict[str, Any]
 
@@ -407,24 +408,23 @@ def misused(world: World) -> Stored:
 SCENARIOS = (
     a_conversation,
     terminated,
-    terminated_in_an_agent,
-    killed,
-    without_a_store,
     cleared_in_a_shared_session,
     run_as_a_session,
     refused_by_the_api,
     nested,
     misused,
 )
+OF_LONG_TESTS = (terminated_in_an_agent, killed, without_a_store)
 
 
 Played = dict[str, Future[Any]]
 
 
 @pytest.fixture(scope="module")
-def played(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Played]:
+def played(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Played]:
     """The scenarios, each by its name, under way."""
     folder = tmp_path_factory.mktemp("claude-code")
+    is_long = any(test.path == request.path and test.get_closest_marker("long") for test in request.session.items)
     with (
         Appliance(folder / "store", {"SESSIONS_LOST_AFTER": str(LOST_AFTER_SECONDS)}) as appliance,
         ClaudeStub(SCRIPTS) as stub,
@@ -432,7 +432,8 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Played]:
         ThreadPoolExecutor(AT_ONCE) as pool,
     ):
         world = World(folder, appliance.url, Store(http), stub)
-        scenarios = {scenario.__name__: pool.submit(scenario, world) for scenario in SCENARIOS}
+        all_of_them = (*SCENARIOS, *(OF_LONG_TESTS if is_long else ()))
+        scenarios = {scenario.__name__: pool.submit(scenario, world) for scenario in all_of_them}
         yield scenarios
         wait(scenarios.values())
         shutil.rmtree(folder / "spool")  # with which those leave who deliver from it
@@ -607,7 +608,7 @@ def test_a_cleared_conversation_goes_on_as_another_session(played: Played) -> No
     assert (cleared.metadata["source"], cleared.metadata["status"]) == ("clear", "completed")
 
 
-@pytest.mark.parametrize("scenario", ["terminated", "terminated_in_an_agent"])
+@pytest.mark.parametrize("scenario", marked(["terminated", "terminated_in_an_agent"], long=["terminated_in_an_agent"]))
 def test_a_session_that_was_told_to_end_has_ended_with_its_calls_open(played: Played, scenario: str) -> None:
     machine, session = played[scenario].result()
     transcript = machine.transcript(session.id)

@@ -39,7 +39,7 @@ from tests.agents import (
 from tests.appliance import REPOSITORY, Appliance
 from tests.badlink import Fake
 from tests.peers import eventually
-from tests.repeats import examples
+from tests.repeats import examples, marked
 
 NOWHERE = "http://127.0.0.1:9"
 
@@ -736,7 +736,7 @@ def test_the_oldest_python_is_among_those_it_is_tried_on() -> None:
     assert "3.9" in pythons()
 
 
-@pytest.mark.parametrize("version", sorted(pythons()))
+@pytest.mark.parametrize("version", marked(sorted(pythons()), long=["3.10", "3.11", "3.12"]))
 def test_it_runs_on(appliance: Appliance, http: httpx.Client, tmp_path: Path, version: str) -> None:
     env = environment(tmp_path, appliance.url) | {"PYTHONDONTWRITEBYTECODE": "1"}
     ran = subprocess.run(

@@ -119,6 +119,9 @@ def test_an_answer_reaches_who_waits_for_it_and_is_carried_out_once(
         reply = carol.answer(ask, message="But only this one", input={"command": "rm -i x"})
         assert reply.status_code == 200, reply.text
     answer_id = reply.json()["answerId"]
+    (event,) = carol.http.get("/api/events", params={"sessionId": agent.session, "type": "answered"}).json()["items"]
+    written = {"success": True, "cursor": event["cursor"], "eventId": answer_id}
+    assert reply.json() == {**written, "answerId": event["eventId"], "askId": ask}
     assert items == [
         {"id": answer_id, "kind": "answer", "askId": ask, "decision": "allow", "message": "But only this one",
          "input": {"command": "rm -i x"}, "by": "carol"}
@@ -154,6 +157,13 @@ def test_the_same_answer_again_is_the_same_and_nobody_answers_where_nobody_waits
         first, second = (carol.answer(ask, "deny", eventId="once") for _ in range(2))
     assert first.json() == second.json() and first.json()["answerId"] == "once"
     assert [item["id"] for item in items] == ["once"]
+
+
+def test_an_ask_is_of_the_kind_that_is_said(agent: Side, carol: Side) -> None:
+    kinds = ["permission", "question", "plan", "elicitation", "interrupt", "budget"]
+    for kind in [*kinds, "another"]:
+        agent.act("note", attention={"reason": kind, "message": kind})
+    assert [ask["kind"] for ask in carol.asks(sessionId=agent.session)] == [*kinds, "question"]
 
 
 def test_two_asks_are_answered_in_the_other_order(agent: Side, carol: Side) -> None:
@@ -291,6 +301,14 @@ def test_where_all_is_open_answers_are_not(tmp_path: Path) -> None:
         ask = agent.ask()
         assert browser.get("/api/asks").status_code == 200
         assert agent.answer(ask).status_code == 401 and "tokens/control" in agent.answer(ask).json()["detail"]
+        for order in (
+            "/api/orders",
+            "/api/orders/",
+            "/api//orders",
+            "/api/sessions/s/orders/",
+            f"/api/asks/{ask}/answer/",
+        ):
+            assert browser.post(order, json={"order": "pause", "decision": "deny"}).status_code == 401, order
         path = tmp_path / "tokens" / "control"
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
         browser.post("/api/login", json={"token": "another"}).raise_for_status()
@@ -438,7 +456,7 @@ def test_orders_to_many_say_whom_they_reach_and_one_release_frees_them_all(serve
         assert [[item["id"] for item in side.poll(at="t")] for side in agents] == [[told["orderId"]]] * 2 + [[]]
         other = order(carol, agents[0], "pause")
         freed = carol.http.post("/api/orders", json={"order": "release", "orderId": told["orderId"]}).json()
-        assert freed["ordered"] == 2
+        assert (freed["ordered"], freed["eventId"], freed["cursor"] > told["cursor"]) == (2, freed["orderId"], True)
         listed = carol.http.get("/api/orders", params={"project": project, "status": "waiting"}).json()["items"]
         assert {(item["order"], item["sessionId"], item["isOpen"]) for item in listed} == {
             *(("release", side.session, True) for side in agents[:2]),

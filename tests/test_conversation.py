@@ -269,6 +269,29 @@ def test_lines_that_are_none_are_passed_over(http: httpx.Client, session: str) -
     assert items[-2]["blocks"] == [text("half \ufffd a pair")]
 
 
+UNKNOWN = (
+    {"isMeta": None, "isSidechain": "no"},
+    {"timestamp": 5, "uuid": 7, "requestId": []},
+    {"message": {"usage": {"input_tokens": 5, "output_tokens_details": [], "speed": {}}}},
+    {"message": {"content": [{"type": "text", "text": "said"}], "number": float("inf")}},
+    {"message": {"content": [{"type": "text", "text": "said"}], "half": "\ud800", "none": float("nan")}},
+)
+
+
+@pytest.mark.parametrize("members", UNKNOWN)
+def test_what_no_version_has_had_takes_nothing_else_with_it(
+    http: httpx.Client, session: str, members: dict[str, Any]
+) -> None:
+    """As Infinity, which is beyond any number, and which Python writes."""
+    line = says("m", text("said"))
+    line |= {name: line["message"] | value if name == "message" else value for name, value in members.items()}
+    keep(http, session, json.dumps(line).encode() + b"\n")
+    (item,) = got(http, session)["items"]
+    assert item["blocks"] == [text("said")]
+    assert item["usage"]["inputTokens"] == 5
+    assert http.get(f"/api/sessions/{session}/usage").json()["total"]["inputTokens"] == 5
+
+
 def test_long_texts_and_inputs_are_cut_and_say_so(http: httpx.Client, session: str) -> None:
     keep(http, session, [says("m", text("x" * 100_007), calls("Write", "t", content="y" * 100_009))])
     words, call = got(http, session)["items"][0]["blocks"]
@@ -339,6 +362,11 @@ def test_any_programs_words_are_shown(http: httpx.Client) -> None:
     assert (prompt["role"], prompt["blocks"]) == ("user", [text("Build a REST API")])
     assert action["blocks"] == [{"type": "call", "tool": "file_write", "input": {"path": "a.js"}}]
     assert answer["blocks"] == [text("Written")]
+
+
+def test_a_form_that_is_none_is_told_by_the_name_it_was_asked_by(http: httpx.Client, session: str) -> None:
+    refused = http.get(f"/api/sessions/{session}/conversation?format=x")
+    assert (refused.status_code, refused.json()["errors"][0]["path"]) == (422, "$.format")
 
 
 def test_of_a_session_that_is_not_there_is_404(http: httpx.Client) -> None:

@@ -20,6 +20,7 @@ from tests.appliance import REPOSITORY, Appliance
 from tests.browsing import PHONE, TABS, call, forget, hook, log, opened, respond, settled, tell
 from tests.hostile_texts import PAYLOADS, SCRIPT, SPOOFS, WRAPPERS, tell_with
 from tests.peers import eventually
+from tests.repeats import LONG, marked
 from tests.replay import replay
 
 
@@ -367,7 +368,7 @@ def test_a_session_that_is_not_there_is_said_to_be_so(page: Page, appliance: App
 WAITS = {"reason": "permission", "message": "Bash: rm -rf build", "tool": "Bash"}
 
 
-@pytest.mark.parametrize("scheme", ["dark", "light"])
+@pytest.mark.parametrize("scheme", marked(["dark", "light"], long=["light"]))
 def test_an_end_is_shown_as_it_was_and_why(
     page: Page, appliance: Appliance, http: httpx.Client, session_id: str, scheme: Any
 ) -> None:
@@ -519,6 +520,8 @@ def test_nodes_of_a_graph_go_by_their_names_and_each_run_has_its_time(
     expect(rows.locator(".who")).to_have_text(["fetch"] * 4)
     expect(rows.nth(1).locator(".took")).to_have_text("1.0 s")
     expect(rows.nth(3)).to_contain_text(re.compile("spam.*2.0 s", re.DOTALL))
+    expect(page.locator(".entry", has_text="Graph end")).to_have_count(0)
+    page.get_by_label("Bookkeeping").check()
     expect(page.locator(".entry", has_text="Graph end")).to_contain_text("email_solver")
     page.goto(f"{appliance.url}/#/session/{session_id}/timeline")
     expect(page.locator(".lane-names li").last).to_have_text("fetch")
@@ -716,7 +719,7 @@ def test_analytics_is_there_when_one_clicks_on_it_and_nothing_happens(page: Page
         )
 
 
-@pytest.mark.parametrize("scheme", ["dark", "light"])
+@pytest.mark.parametrize("scheme", marked(["dark", "light"], long=["light"]))
 def test_a_phone_has_a_navigation_that_a_thumb_can_use(
     page: Page, appliance: Appliance, told: str, scheme: Any
 ) -> None:
@@ -777,15 +780,27 @@ def test_nothing_is_wider_than_a_phone(page: Page, appliance: Appliance, told: s
     expect(page.locator(".detail .body")).to_be_visible()
 
 
-@pytest.mark.parametrize("scheme", ["dark", pytest.param("light", marks=pytest.mark.long)])
-def test_axe_finds_nothing(page: Page, appliance: Appliance, http: httpx.Client, told: str, scheme: Any) -> None:
+SOME, ALL = slice(None, None, 3), slice(None)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "which"),
+    [
+        pytest.param("dark", SOME, id="dark-some"),
+        pytest.param("dark", ALL, id="dark-all", marks=LONG),
+        pytest.param("light", ALL, id="light-all", marks=LONG),
+    ],
+)
+def test_axe_finds_nothing(
+    page: Page, appliance: Appliance, http: httpx.Client, told: str, scheme: Any, which: slice
+) -> None:
     waiting = {"reason": "question", "message": "Which one?"}
     log(http, "asks", "", type="elicitation", attention=waiting)
     http.post("/api/state/asks/goals", json={"description": "Ask"}).raise_for_status()
     axe = (files("axe_playwright_python") / "axe.min.js").read_text()
     page.emulate_media(color_scheme=scheme)
     error = http.get(f"/api/sessions/{told}/events?errors=true&limit=1").json()["items"][0]["cursor"]
-    for view in [*views_of(told), "session/asks/goals", f"session/{told}/log?entry={error}"]:
+    for view in ["session/asks/goals", *views_of(told), f"session/{told}/log?entry={error}"][which]:
         page.goto(f"{appliance.url}/#/{view}")
         settled(page)
         assert problems_of(page, axe) == [], view

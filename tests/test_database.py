@@ -31,6 +31,8 @@ from sessionstore.store.schema import (
     migrate,
     open_writer,
     statements,
+    views_and_triggers,
+    views_and_triggers_of,
 )
 from tests.appliance import REPOSITORY, Appliance
 from tests.databases import DERIVED, Database, drafted, temporary_database, without_actors
@@ -85,6 +87,20 @@ def test_opening_again_changes_nothing(tmp_path: Path) -> None:
     second = Database(path)
     assert second.dump("events", *DERIVED) == before
     second.close()
+
+
+def test_views_and_triggers_are_as_the_program_has_them(tmp_path: Path) -> None:
+    path = tmp_path / "sessions.db"
+    first = open_writer(path)
+    first.executescript("DROP VIEW reports; DROP TRIGGER usage_gone; CREATE VIEW reports AS SELECT 1 AS request_key")
+    first.close()
+    second = open_writer(path)
+    assert views_and_triggers_of(second) == set(views_and_triggers())
+    before = second.execute("PRAGMA schema_version").fetchone()
+    second.close()
+    again = open_writer(path)
+    assert again.execute("PRAGMA schema_version").fetchone() == before, "nothing is written where they are so already"
+    again.close()
 
 
 def test_a_database_of_the_future_is_refused_and_left_alone(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from playwright.sync_api import Browser, BrowserContext, Page
 
 from tests.appliance import Appliance
 from tests.browsing import MISSING, is_missing, launched
+from tests.repeats import LONG
 
 EVIL = "evil.example"
 SECRET = "canary-3e9b"
@@ -82,8 +83,19 @@ def log_in(context: BrowserContext, server: Appliance) -> None:
     assert context.request.get(f"{url}/sessions/{SECRET}").ok, "the browser is logged in"
 
 
-@pytest.mark.parametrize("host", [EVIL, "localhost"], ids=["another site", "the same site"])
-@pytest.mark.parametrize("env", [{}, {"SESSIONS_TOKEN": TOKEN}], ids=["open", "logged in"])
+OPEN: dict[str, str] = {}
+LOGGED_IN = {"SESSIONS_TOKEN": TOKEN}
+
+
+@pytest.mark.parametrize(
+    ("env", "host"),
+    [
+        pytest.param(OPEN, EVIL, id="open-another site"),
+        pytest.param(OPEN, "localhost", id="open-the same site", marks=LONG),
+        pytest.param(LOGGED_IN, EVIL, id="logged in-another site", marks=LONG),
+        pytest.param(LOGGED_IN, "localhost", id="logged in-the same site"),
+    ],
+)
 def test_a_foreign_page_reads_and_writes_nothing(
     browser: Browser, elsewhere: int, folder: Path, env: dict[str, str], host: str
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 
 import httpx
@@ -42,6 +43,9 @@ FOUND = [
     "/datasette/",
     "/datasette",
     "/api/login",
+    "/hook_agent.py",
+    f"/api/sessions/{SESSION}/conversation?format=markdown",
+    f"/api/sessions/{SESSION}/conversation?format=html",
 ]
 REFUSED = [
     "/nowhere",
@@ -74,11 +78,24 @@ def test_head_is_get_without_its_body(known: httpx.Client, path: str, accept: st
     assert head.status_code == get.status_code
     assert (get.status_code < 400) == (path in FOUND)
     assert head.content == b""
+    assert get.headers.get("content-type", "").count("charset") <= 1
     if path in ("/metrics", "/health", "/api/query/stats"):  # whose length is another each time
         assert head.headers["content-type"] == get.headers["content-type"]
         return
     gone = {"transfer-encoding"}  # RFC 9110, section 9.3.2: what is known only once the body is made
     assert headers_of(head) == {name: value for name, value in headers_of(get).items() if name not in gone}
+
+
+def test_a_path_says_which_methods_it_takes(known: httpx.Client) -> None:
+    """By `Allow`, where it is asked and where it does not take one; and it takes those, and no others."""
+    for path, operations in known.get("/schema/openapi.json").json()["paths"].items():
+        url = re.sub(r"\{[^}]*\}", "x", path)
+        own = {name.upper() for name in operations} | {"OPTIONS"}
+        expected = own | {"HEAD"} if "GET" in own else own
+        answers = [known.request(method, url) for method in ("OPTIONS", "TRACE")]
+        assert [answer.status_code for answer in answers] == [204, 405], path
+        assert [set(answer.headers["allow"].split(", ")) for answer in answers] == [expected, expected], path
+    assert known.options("/nowhere").status_code == 404
 
 
 def test_nothing_of_a_body_follows_an_answer_to_head(appliance: Appliance) -> None:

@@ -16,6 +16,7 @@ from playwright.sync_api import Page, expect
 
 from tests.appliance import Appliance
 from tests.browsing import PHONE, call, log, opened, respond
+from tests.browsing import tell as tell_of
 from tests.fleet import Side, side_of, tell
 
 WAITS = {"reason": "permission", "message": "Bash: rm -rf build", "tool": "Bash"}
@@ -112,6 +113,8 @@ def test_it_is_sorted_grouped_and_folded_and_remembers_it(
         expect(page.locator("#groups .cards > .live")).to_have_count(3)
         expect(page.locator("#groups .cards > .ask")).to_have_count(1)
         expect(page.locator("#groups > :not(.group)")).to_have_count(0, timeout=2000)  # and no row of the table
+        page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+        assert page.locator("#groups").evaluate("(list) => list.clientHeight") > 100, "and they are in sight"
     page.get_by_role("navigation", name="As").get_by_role("link", name="Rows").click()
     expect(page.locator("#groups.long .live")).to_have_count(3)
 
@@ -293,6 +296,8 @@ def test_sessions_are_filtered_as_one_types_sorted_and_kept_as_views(
         http.put(f"/api/sessions/{session_id}-{name}", json={"userId": "alice", "metadata": about}).raise_for_status()
         for number in range(errors):
             respond(http, f"{session_id}-{name}", type="tool_error", tool="Bash", toolUseId=str(number), error="no")
+        used = {"source": "sdk", "requestKey": f"{session_id}-{name}", "inputTokens": 9, "costUsd": errors + 0.25}
+        tell_of(http, f"{session_id}-{name}", ("usage_reported", None, 0, used))
     opened(page, appliance, "sessions")
     names = page.locator("#table [data-slot=name]")
     page.locator("#sessions-filter").get_by_label("Text").press_sequentially(f"{session_id} ")
@@ -315,8 +320,29 @@ def test_sessions_are_filtered_as_one_types_sorted_and_kept_as_views(
     page.get_by_role("button", name="\u00d7").click()
     expect(page.get_by_role("link", name="Broken on main")).to_have_count(0)
     page.goto(f"{appliance.url}/#/sessions?q={session_id}")
+    page.get_by_label("Cost").fill("1.2")
+    expect(names).to_have_text([f"{session_id} cherry", f"{session_id} berry"])
+    page.get_by_label("Cost").fill("2.25")
+    expect(names).to_have_text([f"{session_id} berry"])
+    expect(page).to_have_url(re.compile("cost=2.25"))
+    page.get_by_label("Cost").fill("")
+    expect(names).to_have_count(3)
     page.get_by_label("Pinned").check()
     expect(names).to_have_text([f"{session_id} apple"])
+
+
+def test_what_is_typed_before_the_list_is_there_counts(
+    page: Page, appliance: Appliance, http: httpx.Client, session_id: str
+) -> None:
+    for name in ("apple", "berry"):
+        log(http, f"{session_id}-{name}", "works")
+    held: list[Any] = []
+    page.route("**/dashboard/sessions.js", lambda route: held.append(route))
+    opened(page, appliance, "sessions")
+    page.locator("#sessions-filter").get_by_label("Text").fill(f"{session_id}-berry")
+    held[0].continue_()
+    expect(page.locator("#table [data-slot=name]")).to_have_text([re.compile("berry")])
+    page.unroute_all()
 
 
 def test_what_was_logged_is_found_and_the_hit_leads_to_it(
@@ -370,10 +396,10 @@ def test_hits_stand_under_their_sessions_and_are_narrowed_by_facets(
     many.get_by_role("button", name="2 more hits").click()
     expect(many.locator(".hit")).to_have_count(5)
     facets = page.locator("#facets")
-    facets.get_by_role("button", name=re.compile("^Note 1$")).click()
+    facets.get_by_role("button", name=re.compile("^1 +Note$")).click()
     expect(page.locator("#results .hit")).to_have_count(1)
     facets.get_by_role("button", name="All").click()
-    facets.get_by_role("button", name=re.compile("^alice 5$")).click()
+    facets.get_by_role("button", name=re.compile("^5 +alice$")).click()
     expect(page.locator("#results .hit")).to_have_count(5)
     expect(page).to_have_url(re.compile("user=alice"))
 
@@ -646,7 +672,7 @@ def test_an_operator_walks_on_a_phone_with_one_thumb(page: Page, fleet: Applianc
         allow = row.get_by_role("button", name="Allow")
         expect(allow).to_be_visible()
         buttons = [*row.locator(".acts button:visible").all(), *page.locator(".bar nav a").all()]
-        buttons += page.locator("#home .tile, #home-as a, .fleet select").all()
+        buttons += page.locator("#home .tile, #home-as a, .fleet select, .fold, .what, .brand").all()
         for target in buttons:
             box = target.bounding_box()
             assert box and box["height"] >= 44, target.inner_text()
@@ -665,6 +691,10 @@ def test_an_operator_walks_on_a_phone_with_one_thumb(page: Page, fleet: Applianc
         expect(page.locator("#table li").first).to_contain_text("invoices")
         page.locator("#table li a").first.click()
         expect(page.locator("#session h1")).to_contain_text("invoices")
+        expect(page.locator(".message summary").first).to_be_visible()
+        for target in page.locator(".message summary, .tabs a, #session .tools select").all():
+            box = target.bounding_box()
+            assert box and box["height"] >= 44, target.inner_text()
 
         menu = page.locator(".menu summary")
         boxes = [each.bounding_box() for each in [*page.locator(".title-line .right > button").all(), menu]]

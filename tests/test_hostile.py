@@ -27,6 +27,7 @@ from sessionstore.web.bodies import Bodies, BodyUnderWay
 from tests import peers
 from tests.appliance import Appliance
 from tests.peers import dial, eventually, response_from
+from tests.repeats import marked
 from tests.stalls import Clock
 from tests.wire import JSON, NDJSON
 
@@ -171,8 +172,9 @@ def post_batch(server: Appliance, body: bytes, token: str = "ingest") -> peers.R
     return ask(server.port, request("POST", "/api/events", body, token, content_type=NDJSON))
 
 
-@pytest.mark.parametrize("line", BAD_LINES.values(), ids=BAD_LINES)
-def test_a_batch_of_bad_lines_holds_nobody_up_and_leaves_nothing(server: Appliance, line: bytes) -> None:
+@pytest.mark.parametrize("kind", marked(BAD_LINES, long=["no object", "no JSON", "too deep", "no type that is known"]))
+def test_a_batch_of_bad_lines_holds_nobody_up_and_leaves_nothing(server: Appliance, kind: str) -> None:
+    line = BAD_LINES[kind]
     token = "admin" if b"nowhere" in line else "ingest"
 
     def attack() -> None:
@@ -214,6 +216,19 @@ def test_a_batch_of_as_many_good_lines_as_may_be(server: Appliance) -> None:
     kept, stall = damage(server, attack)
     assert kept <= 100 * MIB, "what so many events take, in the allocator"
     assert stall <= STALL
+
+
+@pytest.mark.parametrize("value", [b"[]", b'{"a":1}'])
+def test_a_batch_of_many_small_values_takes_no_more_memory_than_another(server: Appliance, value: bytes) -> None:
+    """31 MiB of empty lists once took 1 GiB: what a container has."""
+    line = b'{"type":"action","sessionId":"m","data":{"type":"x","a":[%s]}}\n' % b",".join(
+        [value] * (90_000 // len(value))
+    )
+    before = peers.most_resident_bytes(server.process.pid)
+    refused = post_batch(server, line * (31 * MIB // len(line)))
+    assert (refused.status, b"several" in refused.body) == (413, True)
+    assert peers.most_resident_bytes(server.process.pid) - before <= 350 * MIB
+    assert json.loads(post_batch(server, line).body)["accepted"] == 1
 
 
 # -------------------------------------------------------------------- bodies that are on their way
@@ -551,7 +566,11 @@ def statuses(port: int, data: bytes, times: int, at_once: int = 50) -> Counter[i
         return found
 
 
-@pytest.mark.parametrize("kind", PROBLEMS)
+FIRST = {kind[:3]: kind for kind in reversed(PROBLEMS)}.values()
+"""One of each status; `make test-long` tries the others too."""
+
+
+@pytest.mark.parametrize("kind", marked(PROBLEMS, long=PROBLEMS.keys() - FIRST))
 def test_a_problem_leaves_nothing(server: Appliance, kind: str) -> None:
     assert ask(server.port, request("POST", "/api/sessions", encoded(**KNOWN))).status in (200, 201)
     assert ask(server.port, request("POST", "/api/actions/known", b'{"type":"x","eventId":"e"}')).status == 200

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from itertools import count
+from itertools import count, product
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import pytest
 
 from tests.appliance import Appliance
 from tests.peers import resident_bytes
+from tests.repeats import LONG
 from tests.stalls import EVENTS, MIB, NEAR, STALL, body_of, least_wait, post, worst_wait
 
 NDJSON = "application/x-ndjson"
@@ -58,8 +59,15 @@ def test_no_event_holds_up_others(appliance: Appliance, name: str) -> None:
     assert wait < STALL
 
 
-@pytest.mark.parametrize("send", [as_line, as_hook, as_metadata])
-@pytest.mark.parametrize("name", HEAVY)
+WAYS = [
+    pytest.param(send, name, id=f"{name}-{send.__name__}", marks=[] if is_quick else [LONG])
+    for (row, name), (column, send) in product(enumerate(HEAVY), enumerate([as_line, as_hook, as_metadata]))
+    for is_quick in [row % 3 == column or name == HEAVY[0]]
+]
+"""The first goes every way in `make test`, each of the others one of them; `make test-long` tries all."""
+
+
+@pytest.mark.parametrize(("send", "name"), WAYS)
 def test_no_way_in_holds_up_others(appliance: Appliance, send: Send, name: str) -> None:
     assert least_wait(appliance, lambda: send(appliance, next(sessions), name)) < STALL
 

@@ -280,6 +280,33 @@ def test_odd_lines_are_kept_and_passed_over(http: httpx.Client, claude_id: str) 
     assert http.get(f"/api/transcripts/-work/{claude_id}").content == body
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        f"{'x' * 600}/5c1f2f1e-0000-4000-8000-000000000000.jsonl",
+        ".../5c1f2f1e-0000-4000-8000-000000000000.jsonl",
+        "-\udcff/5c1f2f1e-0000-4000-8000-000000000000.jsonl",
+        "-w/5c1f2f1e-0000-4000-8000-000000000000/subagents/..jsonl",
+        f"-w/5c1f2f1e-0000-4000-8000-000000000000/subagents/{'x' * 600}.meta.json",
+    ],
+)
+def test_a_file_that_nobody_could_ask_for_is_refused_and_the_others_come_in(
+    http: httpx.Client, claude_id: str, path: str
+) -> None:
+    told = imported(http, {path: b'{"type":"x"}\n', f"-work/{claude_id}.jsonl": b'{"type":"x"}\n'})
+    assert (told["lines"], len(told["refused"])) == (1, 1)
+
+
+@pytest.mark.parametrize("call", ["../../x", "x" * 600, "a\0b"])
+def test_a_call_of_an_execution_file_leads_nowhere(http: httpx.Client, claude_id: str, call: str) -> None:
+    message = {"type": "user", "session_id": claude_id, "message": {"content": "x"}}
+    told = imported(
+        http, {"claude-execution-output.json": json.dumps([message | {"parent_tool_use_id": call}]).encode()}
+    )
+    assert (told["lines"], len(told["refused"])) == (0, 1)
+    assert http.get(f"/api/transcripts/ci/{claude_id}/subkeys").json() == []
+
+
 # ---------------------------------------------------------------------------- hostile
 
 

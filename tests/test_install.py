@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 import hook_agent
 from tests.appliance import REPOSITORY
 from tests.peers import eventually
+from tests.repeats import marked
 from tests.test_hook_mapping import names
 
 Json = dict[str, Any]
@@ -201,8 +202,19 @@ def left_of(text: str) -> Json:
     return settings | ({"hooks": hooks} if hooks else {}) | ({"env": env} if env else {})
 
 
-@pytest.mark.parametrize("text", SETTINGS.values(), ids=SETTINGS)
-def test_a_second_install_changes_nothing_and_uninstall_gives_back_what_was_there(place: Place, text: str) -> None:
+LIKE_OTHERS = [
+    "one line",
+    "no space at all",
+    "nothing in it, with line breaks",
+    "nothing in it, with a space",
+    "no hooks in hooks, with line breaks",
+    "an event without hooks",
+]
+
+
+@pytest.mark.parametrize("name", marked(SETTINGS, long=LIKE_OTHERS))
+def test_a_second_install_changes_nothing_and_uninstall_gives_back_what_was_there(place: Place, name: str) -> None:
+    text = SETTINGS[name]
     place.write(text)
     assert "29" in place.does("install")
     once = place.settings.read_bytes(), place.settings.stat().st_ino
@@ -210,7 +222,39 @@ def test_a_second_install_changes_nothing_and_uninstall_gives_back_what_was_ther
     assert "already" in place.does("install")
     assert (place.settings.read_bytes(), place.settings.stat().st_ino) == once
     place.does("uninstall")
-    assert left_of(place.settings.read_text() if place.settings.exists() else "{}") == left_of(text)
+    assert place.settings.read_bytes() == text.encode()
+    assert not [path for path in place.home.rglob("*") if path.is_file() and path != place.settings]
+
+
+def test_what_others_change_meanwhile_is_kept_by_uninstall(place: Place) -> None:
+    """Then only what the settings mean is given back, as json writes it."""
+    place.write(FULL)
+    place.does("install")
+    changed = settings_of(place.settings) | {"model": "sonnet"}
+    place.write(json.dumps(changed))
+    place.does("uninstall")
+    assert left_of(place.settings.read_text()) == left_of(FULL) | {"model": "sonnet"}
+
+
+def test_every_install_until_uninstall_knows_what_was_there(place: Place) -> None:
+    place.write(FULL)
+    for arguments in ((), ("--user", "alice"), ("--url", "http://store:9000")):
+        place.does("install", *arguments)
+    kept = [path for path in place.home.rglob("*.json") if path != place.settings]
+    assert [path.stat().st_mode & 0o777 for path in kept] == [0o600]
+    place.does("uninstall")
+    assert place.settings.read_bytes() == FULL.encode()
+
+
+@pytest.mark.parametrize("damage", ["", "{", "[]", '{"sha256": 5}', "\0"])
+def test_what_was_kept_and_is_damaged_counts_for_nothing(place: Place, damage: str) -> None:
+    place.write(FULL)
+    place.does("install")
+    for path in place.home.rglob("*.json"):
+        if path != place.settings:
+            path.write_text(damage)
+    place.does("uninstall")
+    assert left_of(place.settings.read_text()) == left_of(FULL)
 
 
 def test_all_that_was_there_is_still_there_in_its_order(place: Place) -> None:
@@ -510,7 +554,7 @@ def test_a_link_is_followed_and_mode_and_owner_are_kept(place: Place) -> None:
     state = target.stat()
     assert (state.st_mode & 0o7777, state.st_uid, state.st_gid) == (0o640, *owner)
     place.does("uninstall")
-    assert (place.settings.is_symlink(), target.read_text()) == (True, "{}\n")
+    assert (place.settings.is_symlink(), target.read_text()) == (True, "{}")
 
 
 # ------------------------------------------------------------------- others who write at the same time

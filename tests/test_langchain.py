@@ -1175,8 +1175,9 @@ ENDS: dict[str, tuple[str, str, int]] = {
 
 
 FORKS = """
-import json, os, sys
+import gc, json, os, sys
 import langgraph.checkpoint.memory, langgraph.graph, langgraph.types
+gc.freeze()
 for code, environment in json.load(sys.stdin):
     if not (child := os.fork()):
         os.environ.clear()
@@ -1185,7 +1186,7 @@ for code, environment in json.load(sys.stdin):
         sys.exit()
     os.waitpid(child, 0)
 """
-"""What takes longest, to import LangGraph, is done once for all programs."""
+"""What takes longest, to import LangGraph, is done once for all programs, and no end of one looks through it again."""
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import pytest
 
 from sessionstore.model.events import Draft
 from sessionstore.model.folds import encode
-from sessionstore.model.lines import FEW_TEXTS_BYTES, drafts_of_batch, plain_draft, special_draft
+from sessionstore.model.lines import FEW_TEXTS_BYTES, drafts_of_batch, plain_draft, special_draft, values_in
 from sessionstore.model.problems import Problem
 from sessionstore.model.redaction import Redactor
 from tests.repeats import repeated
@@ -147,6 +147,14 @@ def test_a_line_read_quickly_is_what_the_long_way_makes_of_it(number: int) -> No
 )
 def test_what_is_special_goes_the_long_way(line: bytes) -> None:
     assert plain_draft(line, LIMIT) is None
+
+
+@pytest.mark.parametrize(
+    ("line", "values"),
+    [("{}", 1), ("[[],{}]", 4), ('{"a,[{":"],[{\\\\","b":"\\",[{"}', 2), ('["\\\\\\",["]', 1), ('["a,b', 1), ("", 0)],
+)
+def test_what_stands_in_texts_is_no_value(line: str, values: int) -> None:
+    assert values_in(line.encode()) == values
 
 
 def test_a_line_that_may_have_too_many_texts_goes_the_long_way() -> None:

@@ -103,6 +103,7 @@ GET /api/query/summary 200
 GET /api/query/usage 200 422
 GET /api/budgets 200
 GET /api/sessions/{session_id}/usage 200 404
+GET /api/sessions/{session_id}/changes 200 404
 GET /api/query/questions 200
 GET /api/query/search 200 422
 POST /v1/logs 200 400 413 415

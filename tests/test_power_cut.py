@@ -25,7 +25,7 @@ from tests.repeats import repeated
 from tests.tracing import Call, Injection, read, recording, wait_for_end
 from tests.wire import NDJSON, HttpClient, connect, http_request
 
-CUTS = repeated("number", few=15, many=100, variable="POWER_CUTS")
+CUTS = repeated("number", few=8, many=100, variable="POWER_CUTS")
 STARTS = 30
 """For so many cuts there is one on which a real server is started."""
 WRITERS = 4

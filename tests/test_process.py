@@ -27,7 +27,7 @@ from websockets.asyncio.client import ClientConnection
 from tests.appliance import REPOSITORY, Appliance
 from tests.commands import run
 from tests.peers import descriptors_of, dial, response_from
-from tests.repeats import LONG, repeated
+from tests.repeats import marked, repeated
 from tests.wire import NDJSON, HttpClient, connect, http_request
 
 """At once, on one folder."""
@@ -266,7 +266,7 @@ def action_ids(folder: Path) -> set[str]:
 
 
 @pytest.mark.usefixtures("cold")
-@pytest.mark.parametrize("turn", [0, 1, *(pytest.param(turn, marks=LONG) for turn in range(2, ENDS))])
+@pytest.mark.parametrize("turn", marked(range(ENDS), long=range(1, ENDS)))
 def test_an_end_under_load_is_orderly_and_loses_nothing(folder: Path, turn: int) -> None:
     async def test() -> float:
         await load.begin()

@@ -74,9 +74,9 @@ class Runner:
             "SESSION_SPOOL_DIR": str(self.spool),
         }
 
-    def start(self, *arguments: str, **options: Any) -> subprocess.Popen[bytes]:
+    def start(self, *arguments: str, before: tuple[str, ...] = (), **options: Any) -> subprocess.Popen[bytes]:
         pipe: Json = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        return subprocess.Popen([*RUN, *arguments], cwd=self.folder, **{"env": self.env, **pipe, **options})
+        return subprocess.Popen([*before, *RUN, *arguments], cwd=self.folder, **{"env": self.env, **pipe, **options})
 
     def run(self, *arguments: str, given: bytes = b"", **options: Any) -> tuple[int, bytes, bytes]:
         with self.start(*arguments, **options) as process:
@@ -359,6 +359,22 @@ def test_every_signal_is_passed_on(runner: Runner) -> None:
         output, _ = process.communicate(timeout=SECONDS)
     assert sorted(output.decode().split()) == sorted(names)
     assert process.returncode == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("setpriv"), reason="takes a second user")
+def test_a_signal_that_may_not_be_passed_on_is_said_and_ends_nothing(runner: Runner, http: httpx.Client) -> None:
+    """A container without CAP_KILL whose command is another user's."""
+    as_another = ("setpriv", "--reuid=65534", "--clear-groups", "sh", "-c", "echo ready; read line")
+    weak = ("setpriv", "--bounding-set=-kill", "--inh-caps=-all")
+    with runner.start("--", *as_another, before=weak) as process:
+        assert process.stdout
+        assert process.stdout.readline() == b"ready\n"
+        process.terminate()
+        assert process.stderr
+        assert b"SIGTERM could not be passed on" in process.stderr.readline()
+        process.communicate(b"go on\n", timeout=SECONDS)
+    assert process.returncode == 0
+    assert ended(http, runner.session_id)["final"]["status"] == "success"
 
 
 def test_a_signal_that_ends_the_command_is_its_end_and_not_ours(runner: Runner, http: httpx.Client) -> None:

@@ -38,7 +38,7 @@ from tests.agents import (
 from tests.appliance import Appliance
 from tests.badlink import FAULTS, BadLink, Fake, Posted
 from tests.peers import eventually
-from tests.repeats import repeated
+from tests.repeats import marked, repeated
 
 LOG = """
 import sys, hook_agent
@@ -727,7 +727,7 @@ TROUBLES = {
 WITHOUT_RIGHTS = ("setpriv", "--bounding-set=-dac_override,-dac_read_search,-fowner,-chown", "--inh-caps=-all")
 
 
-@pytest.mark.parametrize("trouble", TROUBLES)
+@pytest.mark.parametrize("trouble", marked(TROUBLES, long=["a folder", "empty", "no text"]))
 def test_a_token_file_that_cannot_be_read_is_named(tmp_path: Path, folder: Path, trouble: str) -> None:
     path = tmp_path / "token"
     if trouble == "a folder":  # as a container's engine makes one where there is nothing to mount

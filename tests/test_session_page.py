@@ -38,7 +38,7 @@ OUTPUT = "\x1b[32m3 passed\x1b[0m\n" + "\n".join(f"line {number}" for number in 
 FAILED = "Exit code 2\nE  AssertionError\n1 failed, 2 passed"
 BEGUN = datetime.now(UTC) - timedelta(minutes=30)
 SESSION = "5a5a5a5a-0000-4000-8000-000000000001"
-PROMPT = "Make the checkout **faster**"
+PROMPT, PLAIN = "Make the checkout **faster**", "Make the checkout faster"
 
 
 def at(minute: float) -> str:
@@ -280,6 +280,24 @@ def test_the_map_leads_there_and_chooses_a_time(page: Page, appliance: Appliance
 # ----------------------------------------------------------- changes, usage, and so on
 
 
+def test_the_log_leaves_bookkeeping_out_and_calls_agents_by_their_tasks(
+    page: Page, appliance: Appliance, told: str
+) -> None:
+    page.set_viewport_size({"width": 390, "height": 844})
+    try:
+        opened(page, appliance, f"session/{told}/log")
+        expect(page.locator(".tabs [aria-current]")).to_be_in_viewport()
+    finally:
+        page.set_viewport_size({"width": 1280, "height": 800})
+    agents = page.locator(".entry[data-kind=agent]:not(:has-text('Agent')) .title")
+    expect(agents).to_have_text(["Find callers begins", "Find callers completed"])
+    usage = page.locator(".entry", has_text="Usage")
+    expect(usage).to_have_count(0)
+    page.get_by_label("Bookkeeping").check()
+    expect(usage.first).to_contain_text(re.compile(r"claude-sonnet-4-5 · 10,050 tokens · \$0\.01"))
+    expect(page.locator(".log, .tab")).not_to_contain_text("requestKey")
+
+
 def test_changes_are_files_with_their_net_diffs(page: Page, appliance: Appliance, told: str) -> None:
     opened(page, appliance, f"session/{told}/changes")
     box = page.get_by_label("Changes")
@@ -306,7 +324,7 @@ def test_usage_is_told_with_its_arithmetic(page: Page, appliance: Appliance, tol
     )
     expect(rows.last).to_contain_text("unpriced")
     expect(page.locator(".usage section", has_text="By agent")).to_contain_text("Find callers")
-    expect(page.locator(".usage section", has_text="By prompt").get_by_role("link")).to_have_text(PROMPT)
+    expect(page.locator(".usage section", has_text="By prompt").get_by_role("link")).to_have_text(PLAIN)
 
 
 def test_a_lane_is_folded_and_a_time_is_pulled_out(page: Page, appliance: Appliance, told: str) -> None:
@@ -334,6 +352,30 @@ def test_the_state_opens_on_what_changed_without_what_is_empty(page: Page, appli
     expect(page.locator(".tree")).to_contain_text("/srv/shop")
     expect(page.locator(".tree")).not_to_contain_text("[0]")
     expect(page.get_by_text("Empty: ")).to_contain_text("workspace.filesCreated")
+
+
+def test_the_steps_of_a_graph_are_beside_its_state(
+    page: Page, appliance: Appliance, http: httpx.Client, session_id: str
+) -> None:
+    http.put(f"/api/sessions/{session_id}", json={"userId": "alice"}).raise_for_status()
+    typed: dict[str, Any] = {"type": "x", "data": ""}
+    step: dict[str, Any] = {"versions": {}, "checkpoint": typed, "metadata": typed, "about": {"source": "loop"}}
+    write: dict[str, Any] = {"checkpoint": "1", "task": "t", "number": 0, "channel": "plan", "value": typed}
+    asks: dict[str, Any] = write | {"checkpoint": "2", "number": -3, "channel": "__interrupt__"}
+
+    def keep(*lines: dict[str, Any]) -> None:
+        body = "".join(json.dumps(line) + "\n" for line in lines)
+        headers = {"content-type": "application/x-ndjson", "x-session-id": session_id}
+        http.post(f"/api/checkpoints/{session_id}%2Fgraph", content=body, headers=headers).raise_for_status()
+
+    keep({"checkpoint": step | {"id": "1"}}, {"write": write}, {"checkpoint": step | {"id": "2"}}, {"write": asks})
+    opened(page, appliance, f"session/{session_id}/state")
+    expect(page.get_by_role("heading", name=f"Graph {session_id}/graph")).to_be_visible()
+    expect(page.get_by_text("wrote plan")).to_be_visible()
+    expect(page.get_by_text("waits for a person")).to_have_count(1)
+    keep({"checkpoint": step | {"id": "3", "about": {"step": 7}}})  # no event tells of it
+    expect(page.get_by_text("step 7")).to_be_visible()
+    expect(page.get_by_text("waits for a person")).to_have_count(0)
 
 
 def test_the_line_that_resumes_it_is_copied(page: Page, appliance: Appliance, told: str) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -479,6 +480,15 @@ def test_the_sessions_of_a_user_are_listed(http: httpx.Client, session_id: str) 
     assert http.get(f"/api/sessions/user/nobody-{session_id}").json() == []
 
 
+@pytest.mark.parametrize("user", ["/{}", "{}/", "{}//b", "//{}", "{}%2Fb", "../{}", "{};a,b+c", " {} ", "{}😀"])
+def test_a_user_in_a_path_is_to_the_letter(http: httpx.Client, session_id: str, user: str) -> None:
+    user = user.format(session_id)
+    create(http, f"{session_id}-1", userId=user)
+    create(http, f"{session_id}-2", userId=session_id)
+    found = http.get(f"/api/sessions/user/{quote(user, safe='')}").json()
+    assert [(item["sessionId"], item["userId"]) for item in found] == [(f"{session_id}-1", user)]
+
+
 def test_sessions_are_listed_with_the_newest_change_first(http: httpx.Client, session_id: str) -> None:
     names = [f"{session_id}-{n}" for n in (1, 2, 3)]
     for name in names:
@@ -560,12 +570,12 @@ def test_metadata_takes_members_and_dotted_names(http: httpx.Client, session_id:
 def test_a_plus_adds_to_a_number_only(http: httpx.Client, session_id: str) -> None:
     create(http, session_id, metadata={"price": 1.5, "note": "text"})
     for _ in range(2):
-        members = {"tokenUsage.input": "+5", "metrics.toolCalls": "+1", "price": "+2", "note": "+3", "new": "+4"}
+        members = {"tokenUsage.input": "+5", "metrics.toolCalls": "+1", "price": "+2.25", "note": "+3", "new": "+4"}
         assert_done(set_metadata(http, session_id, members))
     made = metadata(http, session_id)
     assert made["tokenUsage"]["input"] == 10
     assert made["metrics"]["toolCalls"] == 2
-    assert made["price"] == 5.5
+    assert made["price"] == 6.0
     assert (made["note"], made["new"]) == ("+3", "+4")
 
 

@@ -70,6 +70,7 @@ def test_a_link_reads_its_session(store: Appliance, boss: httpx.Client) -> None:
 REACHED = {
     "GET /api/sessions/{session_id}",
     "GET /api/sessions/{session_id}/conversation",
+    "GET /api/sessions/{session_id}/changes",
     "GET /api/sessions/{session_id}/events",
     "GET /api/events/stream",
 }

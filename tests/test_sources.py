@@ -19,10 +19,21 @@ from tests.claude_stub import ClaudeStub
 from tests.peers import eventually
 from tests.test_claude_code import Machine
 from tests.test_usage import usage_of
-from tests.usage_sources import PROTOCOLS, SCRIPTS, Json, Metered, exporting, record, recordings, transcripts
+from tests.usage_sources import (
+    PROTOCOLS,
+    SCRIPTS,
+    Json,
+    Metered,
+    exporting,
+    record,
+    recordings,
+    through_gateway,
+    transcripts,
+)
 
 SOURCES = ("hooks", "transcripts", "logs", "traces", "metrics")
 SUBSETS = [*chain.from_iterable(combinations(SOURCES, number) for number in range(1, len(SOURCES) + 1))]
+WITH_METRICS = [subset for subset in SUBSETS if subset[-1] == "metrics" and subset[0] not in ("hooks", "metrics")]
 TELL_ALL = {"logs", "traces"}
 ROWS = """
 SELECT request_key, session_id, model, input_tokens, output_tokens, cache_read_tokens, cache_write_tokens,
@@ -157,6 +168,24 @@ def test_the_ledger_is_what_the_model_answered(
     replay = Replay(recorded[dice.choice([*PROTOCOLS])])
     replay.tell(http, sources, dice)
     check(appliance, http, replay, sources)
+
+
+@pytest.mark.parametrize("name", [None, "req_metered"])
+def test_a_gateway_that_names_no_request_or_all_alike_changes_no_sum(
+    http: httpx.Client, recorded: dict[str, Json], name: str | None
+) -> None:
+    """Without names what a transcript tells counts, as nobody can say which of it telemetry tells, too."""
+    gateway = through_gateway(recorded["json"], name)
+    for sources in WITH_METRICS:
+        is_written = name is None and "transcripts" in sources
+        used = [sum(row[3:8]) for row in Replay(recorded["json"]).expected(("transcripts",) if is_written else sources)]
+        replay = Replay(gateway)
+        replay.tell(http, sources, random.Random("+".join(sources)))
+        totals = [usage_of(http, session)["total"] for session in replay.sessions.values()]
+        assert [(total["requests"], total["totalTokens"]) for total in totals] == [
+            (len(used) - 1, sum(used[:-1])),
+            (1, used[-1]),
+        ], sources
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)

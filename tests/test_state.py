@@ -227,6 +227,14 @@ def test_if_match_without_the_version_answers_412(http: httpx.Client, at: str, v
     assert state(http, at)["n"] == 1
 
 
+@pytest.mark.parametrize("value", ["*", '"1"', '"7"'])
+def test_if_match_makes_no_session(http: httpx.Client, session_id: str, value: str) -> None:
+    path = f"/api/state/{session_id}-gone"
+    assert_problem(merge(http, path, {"n": 1}, {"If-Match": value}), 404)
+    assert http.get(path).status_code == 404
+    ok(merge(http, path, {"n": 1}))
+
+
 def test_of_many_who_had_the_same_version_one_wins(http: httpx.Client, at: str) -> None:
     answers = [merge(http, at, {"winner": n}, {"If-Match": '"1"'}) for n in range(5)]
     assert [answer.status_code for answer in answers] == [200, 412, 412, 412, 412]
@@ -425,6 +433,15 @@ def test_a_completed_agent_goes_from_active_to_completed(
     agents = state(http, at)["agents"]
     assert (agents["active"], agents["completed"]) == (["agent-2"], ["agent-1"])
     assert agents["spawned"][0] == agent
+
+
+def test_an_agent_that_is_told_of_once_it_is_done_has_an_end(http: httpx.Client, at: str) -> None:
+    body = {"type": "reviewer", "status": "failed", "timestamp": "2026-02-13T21:00:00Z"}
+    ok(http.post(f"{at}/agents", json=body))
+    ok(http.post(f"{at}/agents", json=body | {"completedAt": "2026-02-13T21:05:00.000Z"}))
+    agents = state(http, at)["agents"]
+    assert [agent["completedAt"][11:] for agent in agents["spawned"]] == ["21:00:00.000Z", "21:05:00.000Z"]
+    assert (agents["active"], agents["completed"]) == ([], ["agent-1", "agent-2"])
 
 
 def test_an_updated_agent_stays_where_it_is(http: httpx.Client, at: str) -> None:

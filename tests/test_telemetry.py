@@ -25,6 +25,7 @@ from opentelemetry.trace import Status, StatusCode
 from tests.appliance import Appliance
 from tests.peers import most_resident_bytes, resident_bytes
 from tests.problems import assert_problem
+from tests.repeats import marked
 from tests.stalls import STALL, least_wait
 from tests.test_events import events_of
 from tests.test_usage import metadata_of, usage_of
@@ -149,6 +150,29 @@ def test_the_logs_of_others_are_kept(http: httpx.Client, session: str) -> None:
     assert entry["type"] == "log" and entry["attributes"]["deep"] == {"a": [1, {"b": "c"}]}
 
 
+def test_requests_that_only_logs_tell_of_are_counted_each(http: httpx.Client, session: str) -> None:
+    """Also where none is in a span, and where all are in one."""
+    used = {"session.id": session, "gen_ai.usage.input_tokens": 9, "gen_ai.usage.output_tokens": 1}
+    body = logs(*(used | {"number": number} for number in range(6)), scope="mine")
+    for number, record in enumerate(body["resourceLogs"][0]["scopeLogs"][0]["logRecords"]):
+        record["timeUnixNano"] = str(NOON + number * NANO)
+        record |= {"traceId": f"{7:032x}", "spanId": f"{7:016x}"} if number > 2 else {}
+    for _ in range(2):
+        assert post(http, "logs", body).json() == {}
+    total = usage_of(http, session)["total"]
+    assert (total["requests"], total["totalTokens"]) == (6, 60)
+
+
+def test_the_tokens_of_codex_are_in_the_ledger(http: httpx.Client, session: str) -> None:
+    said = {"event.name": "codex.sse_event", "conversation.id": session, "model": "gpt-5"}
+    used = {"input_token_count": "100", "output_token_count": 9, "cached_token_count": 60, "reasoning_token_count": 4}
+    body = logs(said | {"event.kind": "response.created"}, said | used | {"event.kind": "response.completed"}, scope="")
+    assert post(http, "logs", body).json() == {}
+    total = usage_of(http, session)["total"]
+    kinds = [total[f"{kind}Tokens"] for kind in ("input", "cacheRead", "output", "reasoning", "total")]
+    assert (kinds, total["unpricedRequests"]) == ([40, 60, 9, 4, 109], 0)
+
+
 # -------------------------------------------------------------------------- spans
 
 
@@ -209,6 +233,29 @@ def test_sums_that_a_parent_repeats_are_not_counted_again(http: httpx.Client, se
     assert usage_of(http, session)["total"]["totalTokens"] == 10
 
 
+def test_a_request_that_two_instrumentations_watch_is_counted_once(http: httpx.Client, session: str) -> None:
+    used: dict[str, Any] = {"gen_ai__usage__input_tokens": 9, "gen_ai__usage__output_tokens": 1}
+    outer = span(
+        1, "ChatModel", openinference__span__kind="LLM", llm__token_count__prompt=9, llm__token_count__completion=1
+    )
+    between = span(2, "POST", 1, http__request__method="POST")
+    inner = span(3, "chat", 2, gen_ai__operation__name="chat", **used)
+    other = span(4, "chat", gen_ai__operation__name="chat", **used)
+    assert post(http, "traces", spans(inner, between, outer, other, session_id=session)).status_code == 200
+    total = usage_of(http, session)["total"]
+    assert (total["requests"], total["totalTokens"]) == (2, 20)
+
+
+def test_who_is_far_above_a_span_is_not_looked_for(http: httpx.Client, session: str) -> None:
+    """Else a request of tens of thousands, each in the next, would take minutes."""
+    agent = span(1, "run", gen_ai__operation__name="invoke_agent", gen_ai__agent__name="a")
+    between = [span(number, "step", number - 1) for number in range(2, 100)]
+    tools = [span(place, "execute_tool t", place - 100, gen_ai__operation__name="execute_tool") for place in (110, 190)]
+    assert post(http, "traces", spans(agent, *between, *tools, session_id=session)).status_code == 200
+    near, far = http.get(f"/api/actions/{session}").json()
+    assert (near["agentId"][:2], far.get("agentId")) == ("a-", None)
+
+
 def test_a_program_that_names_no_session_is_one_by_its_trace(http: httpx.Client) -> None:
     body = spans(span(1, "execute_tool x", gen_ai__operation__name="execute_tool"), service__name="app")
     (one,) = body["resourceSpans"][0]["scopeSpans"][0]["spans"]
@@ -223,8 +270,12 @@ def test_a_span_that_is_odd_is_taken_as_what_it_can_be(http: httpx.Client, sessi
     itself = span(3, "execute_tool c", 3, gen_ai__operation__name="execute_tool")
     timeless = span(4, "execute_tool d", gen_ai__operation__name="execute_tool")
     timeless |= {"startTimeUnixNano": "never", "endTimeUnixNano": str(10**40)}
+    timeless["attributes"].append({"key": "vast", "value": {"intValue": "1" * 400}})
     wide = span(5, "execute_tool e", gen_ai__operation__name="execute_tool", **{f"k{n}": n for n in range(10_000)})
     strange = span(6, "chat", gen_ai__operation__name="chat", gen_ai__usage__input_tokens="inf", operation__cost="x")
+    for name in ("gen_ai.usage.output_tokens", "operation.cost"):
+        strange["attributes"].append({"key": name, "value": {"intValue": "1" * 400}})
+    backwards["startTimeUnixNano"] = "1" * 400
     answer = post(http, "traces", spans(backwards, orphan, itself, timeless, wide, strange, session_id=session))
     assert (answer.status_code, answer.json()) == (200, {})
     assert len(http.get(f"/api/actions/{session}").json()) == 5
@@ -273,6 +324,34 @@ def test_metrics_count_where_nobody_has_told_better(
     assert usage_of(http, session)["total"]["totalTokens"] == 370, "the better source alone"
 
 
+def test_what_the_cache_gave_is_not_in_the_input_of_metrics(http: httpx.Client, session: str) -> None:
+    """By the conventions of today it is part of it, and each kind of token has a metric of its own."""
+
+    def told(*factors: int) -> Any:
+        """What has come since the beginning, several times in one request, as a collector sends it."""
+        amounts = {
+            "input_tokens": 100,
+            "output_tokens": 5,
+            "cache_read.input_tokens": 60,
+            "cache_write.input_tokens": 30,
+        }
+        said = {"session.id": session, "gen_ai.request.model": "m"}
+        return metrics(
+            *(
+                metric(
+                    f"gen_ai.client.inference.usage.{name}", 2, *((said, number * factor, factor) for factor in factors)
+                )
+                for name, number in amounts.items()
+            )
+        )
+
+    for body, factor in ((told(1), 1), (told(1, 2), 2), (told(2, 3), 3)):
+        assert post(http, "metrics", body).status_code == 200
+        total = usage_of(http, session)["total"]
+        kinds = [total[f"{kind}Tokens"] for kind in ("input", "output", "cacheRead", "cacheWrite", "total")]
+        assert kinds == [10 * factor, 5 * factor, 60 * factor, 30 * factor, 105 * factor]
+
+
 # ----------------------------------------------------------------------- bad input
 
 
@@ -288,6 +367,7 @@ def test_metrics_count_where_nobody_has_told_better(
         (b"\x0a\xff\xff\xff\xff\x0f", {"content-type": "application/x-protobuf"}, 400),
         (b"not gzip", {"content-encoding": "gzip"}, 400),
         (gzip.compress(b"{}", mtime=0)[:-4], {"content-encoding": "gzip"}, 400),
+        (gzip.compress(b"{}", mtime=0) + gzip.compress(b"{", mtime=0), {"content-encoding": "gzip"}, 400),
         (b"{}", {"content-encoding": "br"}, 415),
         (b"{}", {"content-type": "application/grpc"}, 415),
         (b"{}", {"content-type": "text/plain"}, 415),
@@ -324,8 +404,9 @@ def test_all_forms_that_the_specification_shows_are_read(http: httpx.Client) -> 
     body = {"resourceLogs": [{"scopeLogs": [{"logRecords": [record, event]}]}]}
     assert post(http, "logs", body).json() == {}
     first, second = http.get(f"/api/actions/trace-{trace.lower()}").json()
-    assert (first["text"], first["attributes"]) == ("Something", own)
-    assert (second["name"], second["text"]) == ("page_view", {"type": 0, "url": "https://example.org"})
+    assert (first["text"], first["severity"], first["attributes"]) == ("Something", "Information", own)
+    assert (second["name"], second["severity"]) == ("page_view", "INFO")
+    assert second["text"] == {"type": 0, "url": "https://example.org"}
     gauge = {"name": "my.gauge", "gauge": {"dataPoints": [{"asDouble": 10, "timeUnixNano": NOON}]}}
     histogram = {"name": "gen_ai.client.token.usage", "histogram": {"aggregationTemporality": 1, "dataPoints": []}}
     point = {"count": 3, "sum": 3, "bucketCounts": [1, 1, 1], "explicitBounds": [1], "timeUnixNano": NOON}
@@ -438,7 +519,9 @@ WIDEST: dict[str, tuple[str, str, bytes, int]] = {
 """By name: signal, media type, body and status."""
 
 
-@pytest.mark.parametrize("name", WIDEST)
+@pytest.mark.parametrize(
+    "name", marked(WIDEST, long=["attributes", "array", "resources", "values", "lists", "too large"])
+)
 def test_the_widest_that_may_come_holds_nobody_up_and_takes_bounded_memory(
     appliance: Appliance, http: httpx.Client, name: str
 ) -> None:

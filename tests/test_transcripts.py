@@ -237,7 +237,17 @@ def test_of_two_writers_of_one_summary_one_has_to_fold_again(http: httpx.Client,
     assert http.put(url, json={"n": 2}, headers={"if-match": '"0"'}).status_code == 412
     assert (http.get(url).json(), http.get(url).headers["etag"]) == ({"n": 1}, '"1"')
     assert http.put(url, json=[]).status_code == 422
-    assert http.put(url, content=b"{", headers={"content-type": "application/json"}).status_code == 400
+    for body in (b"{", b"", b'{"a": NaN}', b"\xff", b"[" * 100_000):
+        assert http.put(url, content=body, headers={"content-type": "application/json"}).status_code == 400, body[:9]
+
+
+def test_a_summary_is_kept_as_it_is(http: httpx.Client, path: str) -> None:
+    kept(http, path, b"x\n")
+    body = b'{"data": {"first_prompt": "half \\ud800 a pair", "n": 1e999}}'
+    answer = http.put(f"{path}/summary", content=body, headers={"content-type": "application/json"})
+    assert answer.status_code == 200
+    assert http.get(f"{path}/summary").content == body
+    assert body in http.get(f"{path.rpartition('/')[0]}?summaries=1").content
 
 
 def test_a_list_has_each_conversation_with_its_summary(http: httpx.Client) -> None:
@@ -256,6 +266,7 @@ def test_a_list_has_each_conversation_with_its_summary(http: httpx.Client) -> No
 # -------------------------------------------------------------------------------- bad input
 
 BAD_KEYS = ("a%00b", "%2E%2E", "%2e", "x" * 513, "%ff", "%ed%a0%80")
+EMPTY = ("/api/transcripts/{}/", "/api/transcripts//{}", "/api/transcripts/{}//{}", "/api/checkpoints/")
 GOOD_KEYS = ("a%2Fb", "a%2F..%2Fb", "%25%2E%20", "x" * 512, "%C3%BC", "..a", "a%2Eb")
 
 
@@ -265,6 +276,14 @@ def test_a_key_that_cannot_be_one_is_refused(http: httpx.Client, key: str) -> No
         assert post(http, path, b"x\n").status_code == http.get(path).status_code == 422, path
         assert http.delete(path).status_code == 422
     assert http.get("/api/transcripts/f/s").status_code == 404
+
+
+@pytest.mark.parametrize("path", EMPTY)
+def test_an_empty_key_is_refused_and_is_not_taken_for_another_path(http: httpx.Client, path: str) -> None:
+    """A list, which is read, may end with a slash."""
+    url = path.format("not-empty", "x")
+    assert post(http, url, b"x\n").status_code == http.delete(url).status_code == 422
+    assert http.get(url).status_code == (200 if url.endswith("/") else 422)
 
 
 @pytest.mark.parametrize("key", GOOD_KEYS)
@@ -328,6 +347,9 @@ def test_there_is_a_bound_for_each_session_and_for_all(tmp_path: Path) -> None:
         assert http.post("/api/checkpoints/t", content=body, headers=NDJSON).status_code == 413
         assert post(http, "/api/transcripts/f/0", KEY.encode() + b"\n", x_session_id="new").status_code == 200
         assert KEY in http.get("/api/transcripts/f/0").text
+        assert post(http, "/api/transcripts/f/new", b"x\n", x_session_id="three").status_code == 200
+        summary = http.put("/api/transcripts/f/new/summary", json={"x": lines.decode()[:700_000]})
+        assert (summary.status_code, summary.json()["limit"]) == (413, 2 << 20)
         http.delete("/api/transcripts/f/4")
         eventually(lambda: post(http, "/api/transcripts/f/9", lines, x_session_id="s9").status_code == 200)
 

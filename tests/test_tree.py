@@ -88,6 +88,7 @@ def follow_and_make_at_once(history: list[Any]) -> None:
         database.close()
 
 
+@pytest.mark.long
 def test_the_histories_hold_every_type_of_event() -> None:
     seen: Counter[str] = Counter()
 

@@ -15,6 +15,7 @@ import pytest
 
 from sessionstore.prices import MEMBERS, Prices, TokenCounts, own_prices
 from sessionstore.settings import BadSetting, read_settings
+from sessionstore.store.changes import Left, hunks_of
 from sessionstore.store.schema import open_writer
 from tests.appliance import Appliance, ServerError
 from tests.test_events import batch, events_of, line
@@ -46,6 +47,111 @@ def metadata_of(http: httpx.Client, session_id: str) -> Any:
 def total_of(http: httpx.Client, session_id: str) -> Any:
     total = usage_of(http, session_id)["total"]
     return total["requests"], total["totalTokens"], total["costUsd"], total["unpricedRequests"]
+
+
+# --------------------------------------------------------------- what came of it
+
+
+def called(session_id: str, use: str, tool: str, given: Any, /, **outcome: Any) -> list[Any]:
+    """A call of a tool and its result; without an outcome it has none."""
+    data = {"type": "tool_call", "tool": tool, "toolUseId": use, "input": given}
+    kind = "tool_error" if "error" in outcome else "tool_result"
+    result = {"type": kind, "tool": tool, "toolUseId": use, "durationMs": 7} | outcome
+    return [line(session_id, data=data), *([line(session_id, "response", data=result)] if outcome else [])]
+
+
+def came_of(http: httpx.Client, session_id: str, *calls: list[Any]) -> Any:
+    assert batch(http, *(each for call in calls for each in call))["rejected"] == []
+    answer = http.get(f"/api/sessions/{session_id}/changes")
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def swap(old: str, new: str, path: str = "/a/b.py", **more: Any) -> dict[str, Any]:
+    return {"file_path": path, "old_string": old, "new_string": new, **more}
+
+
+def test_edits_of_a_file_are_told_by_what_they_come_to(http: httpx.Client, session: str) -> None:
+    text = "".join(f"line {number}\n" for number in range(40)) + "x\n"
+    calls = [
+        called(session, "u1", "Edit", swap("line 9", "$&"), output={"originalFile": text}),
+        called(session, "u2", "Edit", swap("x", "y"), output={"originalFile": text.replace("line 9", "$&")}),
+        called(session, "u3", "Edit", swap("$&", "line 9"), output={}),  # how it was is known from the edits before
+        called(session, "u4", "Edit", swap("y", "z"), error="String to replace not found"),
+        called(session, "u5", "Edit", swap("y", "z"), error="The user doesn't want to proceed"),
+        called(session, "u6", "Edit", swap("y", "z")),  # no result came
+        called(session, "u7", "Write", {"file_path": "/a/new.py", "content": "1\n2\n"}, output={"type": "create"}),
+        called(session, "u8", "Edit", swap("no", "one\ntwo", "/c.py"), output={}),
+        called(session, "u9", "NotebookEdit", {"notebook_path": "/n.ipynb", "new_source": "s"}, output="done"),
+    ]
+    calls.append([line(session, data={"type": "file_write", "path": "/w"})])  # which does not say what it wrote
+    files = {file["path"]: file for file in came_of(http, session, *calls)["files"]}
+    assert list(files) == sorted(files)
+    whole = files["/a/b.py"]
+    assert (whole["added"], whole["removed"], whole["edits"], whole["failed"], whole["isNet"]) == (1, 1, 3, 1, True)
+    (hunk,) = whole["hunks"]
+    assert hunk["lines"] == [" line 37", " line 38", " line 39", "-x", "+y"]
+    assert (hunk["oldStart"], hunk["oldLines"], hunk["newStart"], hunk["newLines"]) == (38, 4, 38, 4)
+    new = files["/a/new.py"]
+    assert (new["isNew"], new["added"], new["removed"], new["hunks"][0]["lines"]) == (True, 2, 0, ["+1", "+2"])
+    guessed = files["/c.py"]  # where it is not known how it was, each edit counts
+    assert (guessed["isNet"], guessed["added"], guessed["removed"], guessed["unknown"]) == (False, 2, 1, 0)
+    for path in ("/n.ipynb", "/w"):
+        assert (files[path]["edits"], files[path]["unknown"], files[path]["hunks"]) == (1, 1, [])
+
+
+def test_a_call_that_was_told_twice_is_one_and_ids_may_restart(http: httpx.Client, session: str) -> None:
+    edit, told = swap("x", "y"), {"originalFile": "x\n"}
+    again = called(session, "u1", "Edit", swap("y", "x"), output={"originalFile": "y\n"})
+    first = called(session, "u1", "Edit", edit, output=told)
+    (file,) = came_of(http, session, first[:1], first, again)["files"]
+    assert (file["edits"], file["added"], file["removed"], file["hunks"]) == (2, 0, 0, [])
+
+
+def test_tests_commits_and_pull_requests_are_known_by_their_commands(http: httpx.Client, session: str) -> None:
+    def ran(use: str, command: str, output: str, **more: Any) -> list[Any]:
+        return called(session, use, "Bash", {"command": command}, **({"output": {"stdout": output}} | more))
+
+    found = came_of(
+        http,
+        session,
+        ran("u1", "cd x && npm run test:unit", "== 3 passed, 1 failed in 2 s ==", error="Exit code 1\n1 failed"),
+        ran("u2", "cat tests/test_a.py", "9 passed"),
+        ran("u3", "git commit -m x", "[main 1234abc] Say it\n 1 file changed"),
+        ran("u4", "echo '[main 1234abc] no'", "[main 1234abc] no"),
+        ran("u5", "gh pr create", "https://github.com/a/b/pull/7\n"),
+    )
+    tests = found["tests"]
+    assert (tests["command"], tests["status"], tests["durationMs"]) == ("cd x && npm run test:unit", "failed", 7)
+    assert tests["verdict"] == "1 failed" and tests["cursor"] == events_of(http, session)[1]["cursor"]
+    assert [each["text"] for each in found["commits"]] == ["1234abc Say it"]
+    assert [each["text"] for each in found["pullRequests"]] == ["https://github.com/a/b/pull/7"]
+
+
+def test_nothing_came_of_most_sessions(http: httpx.Client, session: str) -> None:
+    nothing: Any = {"files": [], "tests": None, "commits": [], "pullRequests": []}
+    assert came_of(http, session, [line(session)]) == nothing
+    assert http.get("/api/sessions/nobody/changes").status_code == 404
+
+
+@pytest.mark.parametrize("output", [None, "text", 7, [], {"structuredPatch": [{"lines": 7}]}, {"originalFile": 7}])
+def test_what_tools_say_of_edits_may_be_anything(http: httpx.Client, session: str, output: Any) -> None:
+    calls = [
+        called(session, f"u{place}", tool, given, output=output)
+        for place, tool in enumerate(("Edit", "MultiEdit", "Write", "NotebookEdit", "Bash"))
+        for given in ({"file_path": "/a", "edits": [7, {"new_string": 1}], "content": {}, "command": []},)
+    ]
+    (file,) = came_of(http, session, *calls, called(session, "v", "Edit", "text", output=output))["files"]
+    assert file["edits"] == 4 and file["path"] == "/a"
+
+
+def test_what_is_too_long_to_compare_is_all_out_and_all_in() -> None:
+    before, after = "\n".join("ab" * 2000), "\n".join("ba" * 2000)
+    (hunk,) = hunks_of(f"first\n{before}\nlast", f"first\n{after}\nlast", Left())
+    assert (len(hunk["lines"]), hunk["lines"][0], hunk["oldStart"]) == (8000 + 4, "-first", 1)
+    blank = "\n" * 9000
+    (hunk,) = hunks_of(f"{blank}a{blank}b", f"{blank}a{blank}c", Left())  # lines in which nothing is are no pairs
+    assert hunk["lines"] == [" ", " ", " ", "-b", "+c"]
 
 
 # ------------------------------------------------------------------------ prices
@@ -89,9 +195,19 @@ def test_each_kind_of_token_has_its_price() -> None:
     assert long > 300_000 * 3e-6, "a long prompt costs more a token, so requests are priced one by one"
 
 
+def test_a_sum_that_may_be_of_long_prompts_is_unpriced() -> None:
+    report = {"source": "otlp_metrics", "model": SONNET, "inputTokens": 150_000}
+    at = "2026-11-01T12:00:00.000Z"
+    assert Prices().members(report, at)["costUsd"] == pytest.approx(150_000 * 3e-6)
+    report |= {"inputTokens": 300_000}
+    assert Prices().members(report, at) == {"costFrom": "unpriced"}
+    assert Prices().members(report | {"source": "otlp_spans"}, at)["costUsd"] > 300_000 * 3e-6
+
+
 def test_what_is_sent_fast_costs_what_fast_costs() -> None:
-    fast, slow = (priced(1000, 100, model="claude-opus-4-6", speed=speed) for speed in ("fast", None))
-    assert fast and slow and fast >= slow
+    fast, normal, slow = (priced(1000, 100, model="claude-opus-5", speed=speed) for speed in ("fast", "normal", None))
+    assert [fast, normal, slow] == pytest.approx([0.015, 0.0075, 0.0075])
+    assert priced(1000, 100, model=SONNET, speed="fast") is None, "what that costs the table does not say"
 
 
 def test_own_prices_come_first() -> None:
@@ -361,7 +477,7 @@ def test_a_line_that_is_odd_or_very_wide_says_what_it_used(http: httpx.Client, s
     wide = answer_of(shipping, 2, toolUseResult=[{}] * 500_000)
     half = answer_of(shipping, 1, text="half a character: \ud83d")
     ship(http, shipping, half, wide, answer_of(shipping, 3, requestId=7), {"message": "usage"})
-    assert usage_of(http, shipping)["total"]["requests"] == 2
+    assert usage_of(http, shipping)["total"]["requests"] == 3
 
 
 @pytest.mark.parametrize("request_id", [None, "", "the-same-for-all"])
@@ -430,6 +546,21 @@ def test_the_same_requests_in_three_files_after_resume_and_fork_are_counted_once
         for who, file, lines in permuted(files, order):
             ship(http, who, *lines, name=file)
         assert [usage_of(http, who)["total"]["requests"] for who in (name, fork)] == [3, 1], order
+
+
+def test_a_fork_of_a_gateways_that_calls_each_request_the_same_counts_its_own_alone(
+    http: httpx.Client, session: str
+) -> None:
+    """What has the name for itself in one of them does not in the other."""
+    fork, constant = f"{session}-fork", f"constant-{session}"
+    for number, who in enumerate((session, fork)):
+        batch(http, line(who, data={"type": "prompt"}, timestamp=f"2026-11-30T0{7 + number}:00:00Z"))
+    said = [answer_of(session, number, requestId=constant) for number in (1, 2, 3, 4)]
+    ship(http, session, *said[:3])
+    ship(http, fork, *said[1:])
+    assert [usage_of(http, who)["total"]["requests"] for who in (session, fork)] == [3, 1]
+    assert http.delete(f"/api/sessions/{session}").status_code == 200
+    assert usage_of(http, fork)["total"]["requests"] == 3
 
 
 def permuted(files: list[Any], order: int) -> list[Any]:

@@ -196,6 +196,24 @@ def recordings() -> list[Json]:
     return found
 
 
+def through_gateway(recorded: Json, name: str | None) -> Json:
+    """A recording in JSON as it would be with a gateway that gives all requests this name, or none."""
+    sent = [told | {"body": as_named(base64.b64decode(told["body"]), name)} for told in recorded["telemetry"]]
+    files = [
+        part | {"lines": [line | {"requestId": name} for line in part["lines"]]} for part in recorded["transcripts"]
+    ]
+    return recorded | {"telemetry": sent, "transcripts": files}
+
+
+def as_named(body: bytes, name: str | None) -> str:
+    def named(members: Json) -> Json:
+        if members.get("key") not in ("request_id", "gen_ai.response.id"):
+            return members
+        return members | ({"value": {"stringValue": name}} if name else {"key": "none"})
+
+    return base64.b64encode(json.dumps(json.loads(body, object_hook=named)).encode()).decode()
+
+
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         made = [record(Path(folder) / protocol, protocol) for protocol in PROTOCOLS]

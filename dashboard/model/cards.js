@@ -144,3 +144,11 @@ export function step(card) {
   const done = lastAction && [lastAction.tool ? toolName(lastAction.tool) : words(lastAction.type), oneLine(lastAction.text)];
   return oneLine(card.currentStep) || (done ? done.filter(Boolean).join(": ") : "") || phase;
 }
+
+/** What one types to go on with a session of Claude Code: in its container, if it has one, else in its folder. */
+export function resumeLine({ sessionId, where, cwd }) {
+  const quoted = (value) => /^[\w./@:-]+$/.test(value) ? value : `'${oneLine(value).replaceAll("'", "'\\''")}'`;
+  const folder = text(where?.cwd) || text(cwd), container = text(where?.container), line = `claude --resume ${quoted(text(sessionId))}`;
+  if (container) return `docker exec -it ${folder ? `-w ${quoted(folder)} ` : ""}${quoted(container.slice(0, 64))} ${line}`;
+  return folder ? `cd ${quoted(folder)} && ${line}` : line;
+}

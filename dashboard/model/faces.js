@@ -1,13 +1,14 @@
 /* What an event is, in a line: its kind, icon, title and text; and whether it says that something went wrong. */
 import vocabulary from "../vocabulary.js";
-import { first, isNothing, isObject, oneLine, plain, said, shortId, spoken, text } from "./words.js";
+import { few, first, isNothing, isObject, joined, money, oneLine, plain, said, shortId, spoken, text } from "./words.js";
 
 const iconsOf = (icons) => Object.fromEntries(Object.entries(icons).flatMap(([icon, names]) => names.split(" ").map((name) => [name, icon])));
 const TOOL_ICONS = { __proto__: null, ...iconsOf({ terminal: "Bash BashOutput KillShell", file: "Read", edit: "Write Edit MultiEdit NotebookEdit", search: "Glob Grep", web: "WebFetch WebSearch", agent: "Agent Task",
   goal: "TodoWrite TaskCreate TaskUpdate TaskList", wait: "AskUserQuestion ExitPlanMode" }) };
 const ACTION_ICONS = { __proto__: null, ...iconsOf({ terminal: "bash_exec", edit: "file_write file_edit", file: "file_read", mcp: "mcp_call", agent: "task_spawn", web: "web_fetch web_search" }) };
-/** Entries that say nothing which others do not say as well. */
-export const MINOR = ["post_tool_batch", "instructions_loaded", "metadata_updated"];
+/** Bookkeeping: entries that say nothing which others do not say as well, or that are no step of an agent's. */
+export const MINOR = ["post_tool_batch", "instructions_loaded", "metadata_updated", "state_updated", "usage_reported", "order_delivered", "pre_model_switch",
+  "post_model_switch", "graph_start", "graph_end", "cwd_changed", "config_change", "setup"];
 const TELLING = ["command", "file_path", "notebook_path", "path", "url", "pattern", "query", "subject", "description", "prompt", "message",
   "text", "content", "plan", "name", "to_model", "new_cwd", "worktree_path", "directory", "reason", "trigger"];
 
@@ -76,9 +77,10 @@ export const summaryText = (value) => text(value).replace(/<analysis>[^]*?<\/ana
 /** Whether an agent is none that anybody spawned: Claude Code's own, which compacts a conversation. */
 export const isInternal = (agent) => agent.type === "internal" || agent.type === "";
 export const isCompaction = ({ type, data }) => type === "agent_completed" && isInternal(data);
-/** An agent's name: the task of one of Claude Code's, which says in a few words what it is for; its type where that says
-    something; else the last part of its id, as a node of a graph has it. */
-export const agentName = ({ agentId, type, task, hook_event_name: hook }) => hook && text(task).trim() ? oneLine(task) : ["", "agent", "subagent"].includes(text(type))
+/** Whether an agent's task says in a few words what it is for, as Claude Code's does: it was called by a tool. */
+export const isTasked = ({ task, toolUseId, hook_event_name: hook }) => Boolean(hook || toolUseId) && text(task).trim() !== "";
+/** An agent's name: such a task; its type where that says something; else the last part of its id, as a node of a graph has it. */
+export const agentName = ({ agentId, type, ...agent }) => isTasked(agent) ? oneLine(agent.task) : ["", "agent", "subagent"].includes(text(type))
   ? shortId(text(agentId)).split(".").at(-1).replace(/^([0-9a-f]{8})[0-9a-f]{6,}$/, "$1") || "agent" : said(type);
 
 /** What is known of agents and goals by their ids; `of` gives what others have said of one. */
@@ -86,9 +88,8 @@ export const NAMES = new Map();
 /** The names with those that an event tells. A goal's update does not say what the goal is, nor an agent's end whose. */
 export function named(names, { type, sessionId, data }) {
   const isGoal = type.startsWith("goal"), id = isGoal ? data.id ?? data.goalId : type.startsWith("agent") ? data.agentId : null;
-  const name = id === null ? "" : isGoal ? gist(data.description) : data.agentId && text(data.task).trim() && data.hook_event_name ? agentName(data) : text(data.type);
-  const key = `${sessionId} ${id}`;
-  if (name && names.get(key) !== name) { names.set(key, name); if (names.size > 2000) names.delete(names.keys().next().value); }
+  const name = id === null ? "" : isGoal ? gist(data.description) : isTasked(data) ? agentName(data) : text(data.type), key = `${sessionId} ${id}`;
+  if (name && names.get(key) !== name && (isGoal || isTasked(data) || !names.has(key))) { names.set(key, name); if (names.size > 2000) names.delete(names.keys().next().value); }
   return names;
 }
 
@@ -100,7 +101,7 @@ export function face(event, names = NAMES) {
 }
 
 const line = (kind, title, text = "", icon = kind) => ({ kind, icon, title, text });
-const ofSession = (title, textOf = said) => (data) => line("session", title, textOf(data));
+const ofSession = (title, textOf = (data) => gist(telling(data))) => (data) => line("session", title, textOf(data));
 const ofEntry = (data) => (ENTRIES[data.type] ?? anyEntry)(data);
 const FACES = {
   __proto__: null,
@@ -115,21 +116,26 @@ const FACES = {
   state_updated: (data) => line("state", "State", oneLine([text(data.phase), text(data.currentStep)].filter(Boolean).join(": ") || JSON.stringify(data))),
   goal_added: (data) => line("goal", "Goal", gist(data.description)),
   goal_updated: (data, known) => line("goal", `Goal ${spoken(data.status) || "changed"}`, gist(data.description) || known(data.goalId)),
-  agent_spawned: (data) => line("agent", `${agentName(data)} begins`, data.hook_event_name ? text(data.type) : readable(data.task)),
-  agent_updated: (data, known, event) => line("agent", `${agentOf(data, known, event)} ${AGENT_WORDS[data.status] ?? (spoken(data.status) || "changed")}`, readable(data.task ?? data.result)),
+  agent_spawned: (data, known, event) => agentLine(data, known, event, "begins", data.hook_event_name ? data.type : data.task),
+  agent_updated: (data, known, event) => agentLine(data, known, event, AGENT_WORDS[data.status] ?? (spoken(data.status) || (isTasked(data) ? "named" : "changed")), data.task ?? data.result),
   agent_completed: (data, known, event) => isCompaction(event) ? line("other", "Compaction", oneLine(summaryText(data.result)), "state")
-    : line("agent", `${agentOf(data, known, event)} ${spoken(data.status) || "completed"}`, readable(data.result)),
+    : agentLine(data, known, event, spoken(data.status) || "completed", data.result),
   note_added: ofSession("Note", (data) => gist(data.text)),
-  usage_reported: ofSession("Usage"),
+  usage_reported: ofSession("Usage", (data) => data.compaction ? "compaction" : oneLine(joined([text(data.model), few(tokensOf(data), "token"), money({ usd: data.costUsd })]))),
   budget_crossed: (data) => line("error", "Budget crossed", said(data)),
   answered: ofSession("Answered", (data) => gist(data.message ?? data.decision)),
   ask_closed: ofSession("Ask closed"),
-  ordered: ofSession("Order"),
+  ordered: (data) => line("session", `Order to ${spoken(data.order)}`, gist(data.text)),
   order_delivered: ofSession("Order delivered"),
   order_closed: ofSession("Order closed"),
 };
 const AGENT_WORDS = { __proto__: null, running: "begins again", paused: "pauses" };
-function agentOf({ agentId, type }, known, event) { const id = agentId ?? event.agentId; return agentName({ agentId: id, type: type ?? known(id) }); }
+/** What an agent does or is, and of what `more` says that which its name does not. */
+function agentLine(data, known, event, does, more) {
+  const agentId = data.agentId ?? event.agentId, name = agentName({ ...data, agentId, type: known(agentId) ?? data.type }), words = readable(more);
+  return line("agent", `${name} ${does}`, words === name ? "" : words);
+}
+const tokensOf = (data) => ["inputTokens", "cacheReadTokens", "cacheWriteTokens", "cacheWrite1hTokens", "outputTokens"].reduce((sum, name) => sum + (Number(data[name]) || 0), 0);
 const ENDED_AS = { __proto__: null, failed: "Session failed", cancelled: "Session cancelled" };
 /** Why Claude Code says that it has ended. */
 const REASONS = { __proto__: null, prompt_input_exit: "left at the prompt", clear: "the conversation was cleared", logout: "logged out",
@@ -171,5 +177,5 @@ function anyEntry(data) {
 export const without = ({ seq, type, cursor, eventId, timestamp, ...own }) => own;
 /** What every hook of Claude Code says, and so tells nothing. */
 const USUAL = ["session_id", "transcript_path", "cwd", "hook_event_name", "permission_mode", "prompt_id", "effort", "agent_id",
-  "agent_type", "toolUseId", "tool_use_id", "runId", "threadId", "attentionId", "askId"];
+  "agent_type", "toolUseId", "tool_use_id", "runId", "threadId", "attentionId", "askId", "orderId"];
 export const telling = (data) => Object.fromEntries(Object.entries(without(data)).filter(([name]) => !USUAL.includes(name)));

@@ -4,9 +4,8 @@ import { rowsOf } from "./log.js";
 import { FEED, brief, isObject } from "./words.js";
 
 const KEPT = 200;          // asks and failures that are kept when their time is over
-/** What is no step of an agent's: on the last level only. */
-const BOOKS = ["state_updated", "usage_reported", "order_delivered", "pre_model_switch", "post_model_switch", "model_call", "model_result", "graph_start",
-  "graph_end", "message_display", "cwd_changed", "config_change", "user_prompt_expansion", "setup"];
+/** What is on the last level only, beside bookkeeping. */
+const BOOKS = ["model_call", "model_result", "message_display", "user_prompt_expansion"];
 const isTrouble = (event) => isError(event) || (isObject(event.data.attention) && event.data.attention.reason !== "input");
 /** The newest events with more of them, newest first; asks and failures stay longer. */
 export function fedWith(feed, events) {

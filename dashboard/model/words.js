@@ -36,6 +36,12 @@ export const count = (n) => counted.format(n ?? 0);
 export const figure = (n) => n < 1000 ? String(Math.round(n)) : n < 999_500 ? `${n < 9950 ? (n / 1000).toFixed(1) : Math.round(n / 1000)}k` : `${(n / 1e6).toFixed(n < 9.95e6 ? 1 : 0)}M`;
 /** What something cost; what has no price is never 0. */
 export const money = (cost) => !cost ? "" : typeof cost.usd !== "number" ? cost.unpricedRequests ? "unpriced" : "" : `$${cost.usd.toFixed(cost.usd < 100 ? 2 : 0)}${cost.unpricedRequests ? "+" : ""}`;
+/** What something costs; what has no price is said, and is never nothing. */
+export function price({ costUsd, usd = costUsd, unpricedRequests: unpriced = 0, requests }) {
+  const is = typeof usd === "number", sum = is ? `$${usd >= 100 ? count(Math.round(usd)) : usd.toFixed(usd && usd < 0.1 ? 4 : 2)}` : "";
+  if (!is) return unpriced || requests ? "unpriced" : "";
+  return unpriced ? `${sum} + ${count(unpriced)} unpriced` : sum;
+}
 export const few = (n, one, many = `${one}s`) => `${count(n)} ${n === 1 ? one : many}`;
 export const sum = (items, name) => items.reduce((all, item) => all + (item[name] ?? 0), 0);
 export const joined = (parts) => parts.filter(Boolean).join(" · ");
@@ -81,7 +87,7 @@ export const said = (value) => value === null || value === undefined ? "" : type
 export const first = (owner, ...names) => isObject(owner) ? names.map((name) => text(owner[name])).find((value) => value.trim()) ?? "" : "";
 export const lastPart = (path) => text(path).split(/[/\\]/).filter(Boolean).at(-1) ?? "";
 /** Markdown in a line, without its marks. */
-export const unmarked = (value) => oneLine(value).replace(/(?:^|\s)(?:#{1,6}|[>*+-]|\d+[.)]) (?=\S)|\*\*|~~|`+/g, (mark) => /^\s/.test(mark) ? " " : "")
+export const unmarked = (value) => oneLine(value).replace(/```[\w+-]* ?|\|(?: *:?-+:? *\|)+/g, "").replace(/(?:^|\s)(?:#{1,6}|[>*+-]|\d+[.)]) (?=\S)|\*\*|~~|`+/g, (mark) => /^\s/.test(mark) ? " " : "")
   .replace(/(?<![\w*])\*([^*\s][^*]{0,200})\*(?![\w*])/g, "$1").replace(/!?\[([^\[\]]{0,300})\]\([^()\s]{1,500}\)/g, "$1");
 export const plain = (value) => forPeople(text(value).replace(/\r+\n?/g, "\n"));
 /** Whether nothing is said: an empty error is none. */

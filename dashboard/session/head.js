@@ -8,7 +8,6 @@ import { route, sessionHash, sessionsHash, turn } from "../route.js";
 import { agentsIn, listIn, signs } from "./who.js";
 import { spanIn } from "./minimap.js";
 
-const FILES = 30;      // edits that are read whole to tell how many lines they changed
 const END_WORDS = { __proto__: null, failed: "Failed", cancelled: "Cancelled" };
 
 export function drawHead(session) {
@@ -51,14 +50,14 @@ export function spanChip() {
   return to ? [button(`${timeText(from)} – ${timeText(to)} ×`, () => turn({ span: "" }))] : [];
 }
 /** What it costs, how full its context is, its plan, and what has changed. */
-function figuresOf({ id, document: { metadata, state }, work }) {
+function figuresOf({ id, document: { metadata, state }, changes }) {
   const { tokenUsage: tokens = {}, context } = metadata, goals = listIn(state.goals), next = goals.find((goal) => goal.status === "in_progress") ?? goals.find((goal) => !Model.ENDED.includes(goal.status));
-  const found = work.look(FILES), files = found?.edits.length ? work.files() : [];
+  const files = changes?.files ?? [];
   const sum = tokens.total || (tokens.input ?? 0) + (tokens.output ?? 0), cost = joined([Model.isObject(metadata.cost) && Model.price(metadata.cost), sum && `${count(sum)} tokens`]);
   return { Cost: cost && link(sessionHash(id, "usage"), cost),
     Context: context?.tokens && `${context.limit ? `${Math.round(100 * context.tokens / context.limit)} %` : count(context.tokens)}${context.compactions ? ` ⟳${context.compactions}` : ""}`,
     Plan: goals.length && [`${goals.filter((goal) => goal.status === "completed").length}/${goals.length}`, next && el("span", "dim", said(next.description))],
-    Files: files.length && [link(sessionHash(id, "changes"), few(files.length, "file")), ...(files.some((file) => file.unread) ? [] : signs(files))] };
+    Files: files.length && [link(sessionHash(id, "changes"), few(files.length, "file")), ...(files.some((file) => file.unknown) ? [] : signs(files))] };
 }
 function factsOf(metadata, successors) {
   const where = Model.isObject(metadata.where) ? metadata.where : {}, { ended, phase, subsessions = [], parentSession } = metadata;

@@ -6,7 +6,7 @@ import { state } from "../live.js";
 import * as Model from "../model.js";
 import { oneLine, said, text } from "../model.js";
 import { go, route, schedule, sessionHash, turn } from "../route.js";
-import { Work, agentsIn, listIn } from "./who.js";
+import { agentsIn, listIn } from "./who.js";
 import ConversationTab from "./conversation.js";
 import { drawHead } from "./head.js";
 
@@ -18,7 +18,7 @@ const PAGE = 500;
 class Opened {
   constructor(id) {
     Object.assign(this, { id, document: null, text: "", error: null, log: Model.NO_EVENTS, rows: [], lanes: null, filter: null,
-      shown: null, why: {}, loading: false, paging: false, missed: 0, tab: null, timer: null, last: 0, successors: [], asked: null, work: new Work(this) });
+      shown: null, why: {}, loading: false, paging: false, missed: 0, tab: null, timer: null, last: 0, successors: [], asked: null, changes: null, changesFrom: 0 });
     this.root = at("session");
     this.root.replaceChildren(el("p", "empty", "Loading …"));
     this.read();
@@ -56,6 +56,15 @@ class Opened {
     if (this.rows !== this.answered && !this.isChosen()) { this.answered = this.rows; this.said = this.rows.findLast((row) => row.kind === "answer" && !row.agentId)?.text ?? this.said; }
     return this.said ?? "";
   }
+  /** What came of it in files, as the server knows it: asked anew where something has come, but never all the time. */
+  async haveChanges() {
+    const { lastCursor } = this.document.metadata, begun = performance.now();
+    if (this.changesOf === lastCursor || begun < this.changesFrom) return;
+    Object.assign(this, { changesOf: lastCursor, changesFrom: Infinity });
+    try { this.changes = await asked(of(this.id, "/changes")); } catch { this.changesOf = null; }
+    this.changesFrom = performance.now() + Math.max(2000, 10 * (performance.now() - begun));
+    if (!this.isLeft) schedule();
+  }
   isChosen() { return !this.filter || Object.values(this.filter).some(Boolean); }
   changed() { this.timer ??= setTimeout(() => this.read(), Math.max(120, this.last + 800 - performance.now())); }
   /** Live events of this session. */
@@ -83,7 +92,7 @@ class Opened {
   about() {
     const names = new Map();
     for (const goal of listIn(this.document?.state.goals)) names.set(`${this.id} ${goal.id}`, said(goal.description));
-    for (const agent of agentsIn(this)) names.set(`${this.id} ${agent.agentId}`, text(agent.type));
+    for (const agent of agentsIn(this)) names.set(`${this.id} ${agent.agentId}`, Model.agentName(agent));
     return { names, over: this.isOver(), idle: this.document?.metadata.attention?.reason === "input" };
   }
   isOver() { const { ended, status } = this.document?.metadata ?? {}; return Boolean(ended) || status === "lost"; }
@@ -207,6 +216,7 @@ class Opened {
     if (!this.isBuilt) this.build();
     const { names, over, idle } = this.about();
     if (this.known !== JSON.stringify([...names, over, idle])) this.drawRows();
+    this.haveChanges();
     drawHead(this);
     if (this.tabName !== route.tab) this.turnTo(route.tab); else this.tab?.draw();
   }
@@ -217,7 +227,7 @@ class Opened {
     try { TAB_VIEWS[name] ??= (await import(`./${name}.js`)).default; } catch { place.replaceChildren(failure("The server does not answer", () => { this.tabName = null; this.draw(); })); return; }
     if (this.isLeft || this.tabName !== name) return;
     this.tab = new TAB_VIEWS[name](this, place);
-    for (const a of slot(this.root, "tabs").children) setCurrent(a, a.dataset.tab === name, "page");
+    for (const a of slot(this.root, "tabs").children) { setCurrent(a, a.dataset.tab === name, "page"); if (a.ariaCurrent) a.scrollIntoView({ block: "nearest", inline: "center" }); }
     this.tab.draw();
   }
   build() {

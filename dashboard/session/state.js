@@ -19,6 +19,8 @@ export default class StateTab extends Tab {
     this.on("newer").onclick = () => this.step(-1);
     this.on("now").href = sessionHash(session.id, "state");
     this.more();
+    this.graphs = el("div");
+    this.readGraphs().catch(() => undefined);
   }
   leave() { this.isLeft = true; }
 
@@ -46,6 +48,12 @@ export default class StateTab extends Tab {
     if (next) { turn({ at: next.cursor }); list.reveal(items.indexOf(next)); }
   }
   move(by) { this.step(by); }
+  /** The steps of its graphs (LangGraph's checkpoints), again every few seconds: no event tells of them. */
+  async readGraphs() {
+    const { items } = await asked(`api/checkpoints?${query({ sessionId: this.session.id })}`), steps = ({ thread }) => asked(`api/checkpoints/${encodeURIComponent(thread)}/steps`);
+    this.graphs.replaceChildren(...(await Promise.all(items.map(async (one) => [el("h2", "", `Graph ${one.thread}`), el("div", "changes", ...(await steps(one)).items.map(stepOf))]))).flat());
+    if (items.length && !this.isLeft) setTimeout(() => this.readGraphs().catch(() => undefined), 3000);
+  }
 
   draw() {
     const { version } = this.session.document.state;
@@ -54,7 +62,7 @@ export default class StateTab extends Tab {
     this.show();
   }
   drawVersion(row, event, number) {
-    const { title, text: what } = Model.face(event), { version } = this, key = `${number} ${version}`;
+    const { title, text: what } = Model.face(event, this.session.about().names), { version } = this, key = `${number} ${version}`;
     row.firstElementChild.href = hashWith({ at: event.cursor });
     setCurrent(row, chosen() === event.cursor);
     if (row.dataset.number === key) return;
@@ -81,7 +89,7 @@ export default class StateTab extends Tab {
     const found = before === null ? [] : Model.changes(before, now).filter(({ path }) => !["version", "timestamp"].includes(path));
     const { rest, empty } = withoutEmpty(now), heading = found.length ? `What changed (${found.length === 200 ? "200 or more" : found.length})` : "Nothing changed";
     this.on("document").replaceChildren(...(before === null ? [] : [el("h2", "", heading), el("div", "changes", ...found.slice(0, 60).map(changeOf))]),
-      treeOf(rest, { changed: new Set(found.map(({ path }) => path)) }), empty.length ? el("p", "faint", `Empty: ${empty.join(", ")}`) : "");
+      treeOf(rest, { changed: new Set(found.map(({ path }) => path)) }), empty.length ? el("p", "faint", `Empty: ${empty.join(", ")}`) : "", this.graphs);
   }
 }
 
@@ -100,4 +108,7 @@ function withoutEmpty(value, path = "", empty = []) {
 function changeOf({ path, before, after }) {
   const shown = (tag, value) => value === undefined ? "" : el(tag, "", upTo(JSON.stringify(value), 400));
   return el("div", "", el("span", "key", `${path}  `), shown("del", before), before !== undefined && after !== undefined ? " → " : "", shown("ins", after));
+}
+function stepOf({ at, ns, about, written, waits }) {
+  return el("div", "", el("span", "key", `${timeText(at)}  `), [ns, `step ${about.step ?? "?"}`, about.source, written.length && `wrote ${written.join(", ")}`].filter(Boolean).join(" · "), waits ? el("b", "", " waits for a person") : "");
 }

@@ -3,7 +3,7 @@ import { asked, eventsOf, of } from "../api.js";
 import { el, failure, link, scrolled } from "../dom.js";
 import { figures } from "../figures.js";
 import * as Model from "../model.js";
-import { count, few, gist, oneLine, shortId, text } from "../model.js";
+import { count, few, gist, shortId, text, unmarked } from "../model.js";
 import { sessionHash } from "../route.js";
 import { Tab, nameOfAgent } from "./who.js";
 
@@ -21,10 +21,10 @@ export default class UsageTab extends Tab {
   async read() {
     const { session, prompts } = this, { id } = session, usage = await asked(of(id, "/usage")), toLog = (words, members) => link(sessionHash(id, "log", members), words);
     if (usage.byPrompt.some(({ promptId }) => promptId && !prompts.has(promptId)))
-      for (const { cursor, data } of await eventsOf(id, { brief: "true", kind: "prompt", order: "desc", limit: 500 })) prompts.set(text(data.prompt_id), [gist(data.prompt ?? data.text), cursor]);
+      for (const { cursor, data } of await eventsOf(id, { brief: "true", kind: "prompt", order: "desc", limit: 500 })) prompts.set(text(data.prompt_id), [unmarked(gist(data.prompt ?? data.text)), cursor]);
     const promptOf = (promptId) => {
       const [words, entry] = prompts.get(promptId) ?? [];
-      return entry ? toLog(oneLine(words), { entry }) : promptId ? `Prompt ${shortId(promptId)}` : "unknown";
+      return entry ? toLog(words, { entry }) : promptId ? `Prompt ${shortId(promptId)}` : "unknown";
     };
     this.place.replaceChildren(scrolled(el("div", "scroll usage", this.total(usage.total), ...(usage.total.requests ? [
       tableOf("By model", "Model", usage.byModel, ({ model }) => model ?? "unknown"),
@@ -40,10 +40,10 @@ export default class UsageTab extends Tab {
     return el("div", "figures-line", ...figures.filter(([figure]) => figure).map(([figure, words]) => el("div", "panel tile", el("b", "", figure), el("span", "", words))));
   }
 }
-const tableOf = (title, name, items, naming) => el("section", "panel", el("h2", "", title), el("div", "scroll-x", figures("totalTokens", {
+const tableOf = (title, name, items, naming) => el("section", "panel", el("h2", "", title), Object.assign(scrolled(el("div", "scroll-x", figures("totalTokens", {
   name: [name, null, (_, item) => naming(item)], requests: ["Requests", count], inputTokens: ["Input", count], cacheReadTokens: ["Cache read", count],
   cacheWriteTokens: ["Cache write", (n, item) => count(n + item.cacheWrite1hTokens)], outputTokens: ["Output", count],
-  totalTokens: ["Tokens", count, null, arithmetic], costUsd: ["Cost", (_, item) => Model.price(item), null, arithmetic] })(items)));
+  totalTokens: ["Tokens", count, null, arithmetic], costUsd: ["Cost", (_, item) => Model.price(item), null, arithmetic] })(items)), title), { role: "region" }));
 /** How a sum came to be, in a line for each part. */
 function arithmetic(item) {
   const parts = Object.entries(TOKENS).filter(([name]) => item[name]).map(([name, words]) => `${count(item[name])} ${words}`);

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from sessionstore.adapters.claude_code import OWN_WORDS, names, says_no, text_in
-from sessionstore.adapters.transcripts import SYNTHETIC, Envelope, ModelMessage, report_of
+from sessionstore.adapters.transcripts import SYNTHETIC, Envelope, ModelMessage, line_as, report_of
 from sessionstore.model.conversation import (
     Block,
     Call,
@@ -73,13 +73,10 @@ def message_of_line(line: bytes, cursor: str) -> Message | None:
     """What a line says; None: nothing that is shown."""
     if not CHAIN.search(line):
         return None
-    try:
-        said: Line = decoded(line, Line)
-    except (Problem, msgspec.ValidationError, RecursionError):
-        return None
-    build = LINES.get(said.type)
-    message = build(said, cursor) if build else None
-    if message is not None:
+    said = line_as(line, Line)
+    build = LINES.get(said.type) if said else None
+    message = build(said, cursor) if said and build else None
+    if said and message:
         message.at, message.is_sidechain = said.timestamp, said.is_sidechain
         message.agent_id, message.prompt_id = said.agent_id, said.prompt_id
         message.id = message.id or said.uuid

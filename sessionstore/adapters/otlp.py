@@ -38,6 +38,8 @@ class Record(NamedTuple):
     """When it was; of a span or a point, when it ended. None: nobody said."""
     scope: str = ""
     """Which instrumentation made it."""
+    severity: str = ""
+    """Of a log record, in its program's words; where it has none, in OpenTelemetry's."""
     body: Any = None
     """Of a log record; of a point, its value."""
     trace_id: str = ""
@@ -47,7 +49,7 @@ class Record(NamedTuple):
     parent_id: str = ""
     began: str | None = None
     milliseconds: float | None = None
-    """How long a span took; None where it ends before it begins."""
+    """How long a span took; None where it ends before it begins, or nobody said when it did."""
     error: str | None = None
     """Why a span failed; None: it did not."""
     is_sum_so_far: bool = False
@@ -96,6 +98,12 @@ def scoped(request: Level, signal: str, items: str) -> Iterator[tuple[Document, 
                 yield of_resource, named.text("name") if named else "", item
 
 
+def severity_of(number: int | float) -> str:
+    """The range that a severity number is in; empty: it says none."""
+    names = ("TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL")
+    return names[int(number - 1) // 4] if 1 <= number <= 24 else ""
+
+
 def logs_in(request: Level) -> Iterator[Record]:
     for resource, scope, item in scoped(request, "logs", "log_records"):
         body = item.one("body")
@@ -106,6 +114,7 @@ def logs_in(request: Level) -> Iterator[Record]:
             attributes=resource | attributes,
             at=time_of(item.number("time_unix_nano")) or time_of(item.number("observed_time_unix_nano")),
             scope=scope,
+            severity=item.text("severity_text") or severity_of(item.number("severity_number")),
             body=said,
             trace_id=item.hexadecimal("trace_id"),
             span_id=item.hexadecimal("span_id"),
@@ -132,7 +141,7 @@ def spans_in(request: Level) -> Iterator[Record]:
             is_span=True,
             parent_id=item.hexadecimal("parent_span_id"),
             began=time_of(begun),
-            milliseconds=(ended - begun) / 1e6 if ended >= begun else None,
+            milliseconds=(ended - begun) / 1e6 if 0 < begun <= ended < LATEST else None,
             error=(why or str(attributes.get("error.type") or "It failed")) if has_failed else None,
         )
 

@@ -9,14 +9,14 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator
-from contextlib import suppress
 from typing import Any, NamedTuple
 
 import msgspec
 
 from sessionstore.adapters.claude_code import AGENT_TOOLS, OWN_WORDS, content_text, is_one, says_no, text_in
 from sessionstore.adapters.conversation import CHAIN, Line, items_of
-from sessionstore.model.events import decoded, utc
+from sessionstore.adapters.transcripts import line_as
+from sessionstore.model.events import utc
 from sessionstore.model.folds import Document
 from sessionstore.model.problems import Problem
 
@@ -83,9 +83,8 @@ def copied_lines(lines: bytes) -> int:
     id of the first prompt of its own, and so with an id that several prompts have."""
     first, number = "", 0
     for place, line in enumerate(lines.split(b"\n")):
-        with suppress(Problem, msgspec.ValidationError, RecursionError):
-            if b'"promptSource"' not in line or (said := decoded(line, TaleLine)).type != "user":
-                continue
+        said = line_as(line, TaleLine) if b'"promptSource"' in line else None
+        if said and said.type == "user":
             first = first or said.prompt_id or ""
             number = place if first and said.prompt_id == first else number
     return number if first and is_not_the_first(lines, number) else 0
@@ -102,9 +101,9 @@ def calls_in(lines: bytes, claude_id: str) -> list[str]:
         if len(found) >= CALLS_LOOKED_AT:
             break
         names = [name.decode() for name in TOOL_USE.findall(line)]
-        with suppress(Problem, msgspec.ValidationError, RecursionError):
-            if names and not is_copied(decoded(line, TaleLine), claude_id):
-                found += names
+        said = line_as(line, TaleLine) if names else None
+        if said and not is_copied(said, claude_id):
+            found += names
     return found[:CALLS_LOOKED_AT]
 
 
@@ -137,9 +136,8 @@ class Retelling:
         for line in lines.split(b"\n")[copied:]:
             if not CHAIN.search(line) and not any(title in line for title in TITLES):
                 continue
-            try:
-                said: TaleLine = decoded(line, TaleLine)
-            except (Problem, msgspec.ValidationError, RecursionError):
+            said = line_as(line, TaleLine)
+            if said is None:
                 continue
             said.timestamp = time_in(said.timestamp)
             is_before = self.told.since and said.timestamp and said.timestamp < self.told.since

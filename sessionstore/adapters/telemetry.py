@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
 from typing import Any
 
 from sessionstore.adapters.otlp import Record
 from sessionstore.adapters.otlp_levels import Signal
-from sessionstore.model.coercion import id_of, user_of
+from sessionstore.model.coercion import id_of, number_of, user_of
 from sessionstore.model.folds import Document, decode, encode
 from sessionstore.prices import MEMBERS
 
@@ -66,6 +65,14 @@ TOKENS = {
     "reasoningTokens": ("gen_ai.usage.reasoning.output_tokens", "llm.token_count.completion_details.reasoning"),
 }
 """Input by these names has the cache in it, which the ledger's has not."""
+CODEX = {
+    "input_token_count": TOKENS["inputTokens"][0],
+    "output_token_count": TOKENS["outputTokens"][0],
+    "cached_token_count": TOKENS["cacheReadTokens"][0],
+    "cache_write_token_count": TOKENS["cacheWriteTokens"][0],
+    "reasoning_token_count": TOKENS["reasoningTokens"][0],
+}
+"""What Codex calls them where a response is complete."""
 PLAIN_TOKENS = {
     "inputTokens": "input_tokens",
     "outputTokens": "output_tokens",
@@ -74,10 +81,12 @@ PLAIN_TOKENS = {
 }
 """Claude Code's own names, by which input has no cache in it."""
 ASKS_A_MODEL = frozenset(
-    ["chat", "text_completion", "generate_content", "completion", "embeddings", "llm", "embedding"]
+    ["chat", "text_completion", "generate_content", "completion", "embeddings", "llm", "embedding", "llm_request"]
 )
 CALLS_A_TOOL = frozenset(["execute_tool", "tool"])
 IS_AN_AGENT = frozenset(["invoke_agent", "create_agent", "invoke_workflow", "agent", "workflow", "chain", "task"])
+HIGHEST = 50
+"""Spans above another that are looked at."""
 LONGEST = 10_000
 """Characters of a text that a span gives or returns."""
 
@@ -88,18 +97,13 @@ def first(attributes: Document, names: Iterable[str]) -> Any:
 
 def number(value: Any) -> int | float:
     """A number, also one that came as text; 0 for anything else, and for what is not finite."""
-    try:
-        found = float(value)
-    except (TypeError, ValueError):
-        return 0
-    return int(found) if found.is_integer() else found if abs(found) < float("inf") else 0
+    return number_of(value) or 0
 
 
 def dollars(value: Any) -> int | float | None:
     """A cost; None where nobody has said one."""
-    with suppress(TypeError, ValueError):
-        return number(value) if 0 <= float(value) < float("inf") else None
-    return None
+    found = number_of(value)
+    return found if found is None or found >= 0 else None
 
 
 def session_of(record: Record) -> str:
@@ -110,15 +114,18 @@ def session_of(record: Record) -> str:
     return id_of(f"otel-{first(record.attributes, ('service.instance.id', 'service.name')) or 'unknown'}")
 
 
+def digest_of(record: Record) -> str:
+    return hashlib.sha256(encode([record.name, record.at, record.attributes]).encode()).hexdigest()[:32]
+
+
 def event(record: Record, event_type: str, what: str, data: Document, *, at: str | None = None) -> Document:
     """The line of a batch; `what` tells the events of one record apart."""
     known = {name: value for name, value in data.items() if value is not None}
     own = f"{record.trace_id}-{record.span_id}" if record.is_span and record.span_id else ""
-    unique = own or hashlib.sha256(encode([record.name, record.at, record.attributes]).encode()).hexdigest()[:32]
     line = {
         "type": event_type,
         "sessionId": session_of(record),
-        "eventId": f"otel-{unique}-{what}"[:128],
+        "eventId": f"otel-{own or digest_of(record)}-{what}"[:128],
         "data": known,
     }
     user, moment = first(record.attributes, USER), at or record.at
@@ -134,6 +141,8 @@ def events_of_logs(found: Iterable[Record]) -> Iterator[Document]:
     for record in found:
         is_claude = record.scope.startswith(CLAUDE)
         name = str(record.attributes.get("event.name") or record.name).removeprefix("claude_code.")
+        if name == "codex.sse_event":
+            record = record._replace(attributes={CODEX.get(own, own): it for own, it in record.attributes.items()})
         if is_claude and name == "api_request":
             yield usage_of_request(record)
         elif is_claude and name == "compaction":
@@ -141,7 +150,8 @@ def events_of_logs(found: Iterable[Record]) -> Iterator[Document]:
         elif first(record.attributes, TOKENS["inputTokens"]) is not None:
             yield usage_of_span(record, "otlp_logs")
         elif not is_claude:
-            data = {"type": "log", "name": name, "text": record.body, "attributes": record.attributes}
+            data = {"type": "log", "name": name, "severity": record.severity or None, "text": record.body}
+            data["attributes"] = record.attributes
             yield event(record, "action", "log", data)
 
 
@@ -152,7 +162,8 @@ def usage_of_request(record: Record) -> Document:
     written = number(said.get("cache_creation_tokens"))
     data = {name: number(said.get(own)) for name, own in PLAIN_TOKENS.items()} | {
         "source": "otlp_logs",
-        "requestKey": first(said, ("request_id", "client_request_id")),
+        "requestKey": said.get("request_id") or None,
+        "hasRequestId": bool(said.get("request_id")) or None,
         "provider": "anthropic",
         "model": said.get("model"),
         "promptId": said.get("prompt.id"),
@@ -188,11 +199,13 @@ def compaction(record: Record) -> Iterator[Document]:
 
 def events_of_spans(records: Iterable[Record]) -> Iterator[Document]:
     """Agents, tool calls and their results, and requests to models; other spans say nothing of agents. Of Claude Code's
-    own the requests: all else its hooks tell better."""
+    own the requests: all else its hooks tell better. Of two around one request the inner counts."""
     found = sorted(records, key=lambda record: record.began or "")
     by_id = {record.span_id: record for record in found}
+    asked = (record for record in found if operation_of(record) in ASKS_A_MODEL and tells_tokens(record))
+    repeating = {above.span_id for record in asked for above in around(record, by_id)}
     for record in found:
-        operation = str(first(record.attributes, OPERATION) or record.attributes.get("span.type") or "").lower()
+        operation = operation_of(record)
         if record.scope.startswith(CLAUDE):
             if operation == "llm_request":
                 yield usage_of_span(record, "otlp_spans", id_of(record.attributes.get("agent_id")) or None)
@@ -200,19 +213,34 @@ def events_of_spans(records: Iterable[Record]) -> Iterator[Document]:
             yield from tool_call(record, agent_above(record, by_id))
         elif operation in IS_AN_AGENT:
             yield from agent(record, agent_above(record, by_id))
-        elif operation in ASKS_A_MODEL or operation == "llm_request":
+        elif operation in ASKS_A_MODEL and record.span_id not in repeating:
             yield usage_of_span(record, "otlp_spans", agent_above(record, by_id))
 
 
-def agent_above(record: Record, by_id: dict[str, Record]) -> str | None:
-    """The nearest agent that a span is in, as far as the request says; None: the session itself."""
+def tells_tokens(record: Record) -> bool:
+    return any(first(record.attributes, names) is not None for names in (*TOKENS.values(), PLAIN_TOKENS.values()))
+
+
+def operation_of(record: Record) -> str:
+    return str(first(record.attributes, OPERATION) or record.attributes.get("span.type") or "").lower()
+
+
+def around(record: Record, by_id: dict[str, Record]) -> Iterator[Record]:
+    """The spans that a span is in, the nearest first, as far as the request says, and HIGHEST at most."""
     seen = {record.span_id}
-    while (above := by_id.get(record.parent_id)) and above.span_id not in seen:
+    while (above := by_id.get(record.parent_id)) and above.span_id not in seen and len(seen) <= HIGHEST:
         seen.add(above.span_id)
         record = above
-        if str(first(record.attributes, OPERATION)).lower() in IS_AN_AGENT:
-            return agent_id_of(record)
-    return id_of(record.attributes.get("agent_id")) or None
+        yield above
+
+
+def agent_above(record: Record, by_id: dict[str, Record]) -> str | None:
+    """The nearest agent that a span is in; None: the session itself."""
+    above = record
+    for above in around(record, by_id):
+        if operation_of(above) in IS_AN_AGENT:
+            return agent_id_of(above)
+    return id_of(above.attributes.get("agent_id")) or None
 
 
 def agent_id_of(record: Record) -> str:
@@ -250,16 +278,17 @@ def tool_call(record: Record, above: str | None) -> Iterator[Document]:
 def usage_of_span(record: Record, source: str, above: str | None = None) -> Document:
     said = record.attributes
     is_plain = "input_tokens" in said
+    request_id = said.get("request_id") if is_plain else None
+    is_traced = source == "otlp_spans" and not request_id and (is_plain or "agent_id" not in said)
     names: dict[str, Any] = {name: (own,) for name, own in PLAIN_TOKENS.items()} if is_plain else TOKENS
     tokens = {name: number(first(said, own)) for name, own in names.items()}
     if not is_plain:
         tokens["inputTokens"] = max(0, tokens["inputTokens"] - tokens["cacheReadTokens"] - tokens["cacheWriteTokens"])
-    request_id = said.get("request_id") if is_plain else None
     data = tokens | {
         "source": source,
-        "requestKey": request_id or f"{record.trace_id}/{record.span_id}",
-        "hasRequestId": True if request_id else None,
-        "isTraced": True if source == "otlp_spans" and not request_id and "agent_id" not in said else None,
+        "requestKey": request_id or (f"{record.trace_id}/{record.span_id}" if record.span_id else digest_of(record)),
+        "hasRequestId": bool(request_id) or source == "otlp_logs" or None,
+        "isTraced": is_traced or None,
         "provider": first(said, PROVIDER),
         "model": first({name: it for name, it in said.items() if it != UNKNOWN}, MODEL),
         "agentId": above,
@@ -304,24 +333,40 @@ METRICS: dict[str, dict[str, str]] = {
     "claude_code.cost.usage": {"": "costUsd"},
 }
 """Metrics of tokens and money, and which member each kind of theirs is."""
+IN_INPUT = tuple(f"gen_ai.client.inference.usage.cache_{way}.input_tokens" for way in ("read", "write"))
+"""Those whose tokens the metric of input has in it, too."""
+Whose = tuple[str, str, str]
+"""Session, model, and who in it has asked."""
 KIND = ("type", "gen_ai.token.type")
 
 
 def events_of_metrics(found: Iterable[Record]) -> Iterator[Document]:
     """One report for all points of one model, of the same time; of a sum so far, since it began."""
-    reports: dict[str, tuple[Record, Document]] = {}
+    reports: dict[str, tuple[Record, Whose, Document]] = {}
+    so_far: dict[str, int | float] = {}
+    cached: dict[Whose, int | float] = {}
     for point in found:
         kinds = METRICS.get(point.name, {})
         member = kinds.get(str(first(point.attributes, KIND) or ""), kinds.get(""))
         if member is None:
             continue
         model, who = first(point.attributes, MODEL), first(point.attributes, ("query_source", "agent_id", "agent.name"))
-        since = point.began if point.is_sum_so_far else point.at
-        key = encode(["metric", session_of(point), model, who, since])
-        _, data = reports.setdefault(key, (point, {"source": "otlp_metrics", "requestKey": key[:512], "model": model}))
-        data[member] = data.get(member, 0) + number(point.body)
+        since, amount = point.at, number(point.body)
+        if point.is_sum_so_far:  # a request may have several points of one series
+            since, series = point.began, encode([point.name, point.began, point.attributes])
+            amount, so_far[series] = amount - so_far.get(series, 0), amount
+        whose = session_of(point), str(model), str(who)
+        key = encode(["metric", whose[0], model, who, since])
+        begun: Document = {"source": "otlp_metrics", "requestKey": key[:512], "model": model}
+        _, _, data = reports.setdefault(key, (point, whose, begun))
+        data[member] = data.get(member, 0) + amount
         data["at"] = point.at
-    for point, data in reports.values():
+        if point.name in IN_INPUT:
+            cached[whose] = cached.get(whose, 0) + amount
+    for point, whose, data in reports.values():
+        if taken := min(cached.get(whose, 0), data.get("inputTokens", 0)):
+            cached[whose] -= taken
+            data["inputTokens"] -= taken
         yield event(point._replace(attributes=point.attributes | {"": data}), "usage_reported", "usage", data)
 
 

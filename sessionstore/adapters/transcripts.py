@@ -7,11 +7,15 @@ is Claude Code's own and may change: what is not known is passed over, and is no
 from __future__ import annotations
 
 import hashlib
+import json
+import re
+from contextlib import suppress
+from typing import TypeVar
 
 import msgspec
 
 from sessionstore.model.coercion import id_of
-from sessionstore.model.events import decoded
+from sessionstore.model.events import decoded, with_whole_pairs
 from sessionstore.model.folds import Document, encode
 from sessionstore.model.problems import Problem
 
@@ -67,6 +71,37 @@ class UsageLine(Envelope, rename="camel", kw_only=True):
     compact_metadata: CompactMetadata | None = None
 
 
+Said = TypeVar("Said", bound=Envelope)
+
+
+def line_as(line: bytes, kind: type[Said]) -> Said | None:
+    """What a line says, but for members of other types than we know; None: nothing."""
+    with suppress(Problem, msgspec.ValidationError, RecursionError):
+        found: Said = decoded(line, kind)
+        return found
+    with suppress(ValueError, LookupError, RecursionError):
+        document = json.loads(with_whole_pairs(line))  # also with a number that is beyond any, or none
+        for _ in range(MOST_ODD):
+            try:
+                return msgspec.convert(document, kind)
+            except msgspec.ValidationError as error:
+                leave_out(document, ODD.split(str(error))[1])
+    return None
+
+
+ODD = re.compile(r" - at `\$\.([\w.]+)`$")
+MOST_ODD = 20
+"""Members of one line."""
+
+
+def leave_out(document: Document, place: str) -> None:
+    """What is there, as `message.usage`. Raises LookupError where nothing is."""
+    *above, name = place.split(".")
+    for part in above:
+        document = document[part]
+    del document[name]
+
+
 def reports_in(lines: bytes) -> list[Document]:
     """What some lines of a conversation say of requests to models, each request once, as the last line has it."""
     reports: dict[str, Document] = {}
@@ -78,9 +113,8 @@ def reports_in(lines: bytes) -> list[Document]:
 
 def report_in(line: bytes) -> Document | None:
     """What a line says of a request to a model, or of the context; None: nothing."""
-    try:
-        said: UsageLine = decoded(line, UsageLine)
-    except (Problem, msgspec.ValidationError, RecursionError):
+    said = line_as(line, UsageLine)
+    if said is None:
         return None
     report = report_of(said, said.message) if said.message else compaction(said)
     return report and {name: value for name, value in report.items() if value is not None}

@@ -14,7 +14,7 @@ from sessionstore.admin.offline import appending
 from sessionstore.admin.served import NotServed, Served, served
 from sessionstore.model.events import STORE, Draft
 from sessionstore.model.folds import Document, decode
-from sessionstore.prices import MEMBERS, Prices, TokenCounts, table
+from sessionstore.prices import MEMBERS, Prices, TokenCounts, is_sum_in, table
 from sessionstore.settings import Settings
 from sessionstore.store.appender import Appender
 from sessionstore.store.owner import CannotStart
@@ -109,6 +109,7 @@ def changed_costs(
             provider=report.get("provider"),
             at=report["at"],
             speed=report.get("speed"),
+            is_sum=is_sum_in(report),
         )
         if price.usd is None:
             changes.unpriced[model] += 1

@@ -245,10 +245,15 @@ def decoded(body: bytes, kind: Any = Any) -> Any:
             raise
         raise not_json(str(error)) from None
     except msgspec.DecodeError as error:
-        whole = HALF.sub(lambda found: rb"\ufffd" if found[1] else found[0], body)
+        whole = with_whole_pairs(body)
         if whole == body:
             raise not_json(str(error)) from None
     return decoded(whole, kind)
+
+
+def with_whole_pairs(body: bytes) -> bytes:
+    """JSON in which half a surrogate pair is U+FFFD."""
+    return HALF.sub(lambda found: rb"\ufffd" if found[1] else found[0], body)
 
 
 def is_too_deep(body: bytes, most: int = MAX_DEPTH) -> bool:

@@ -24,7 +24,7 @@ METRICS = ("agentsSpawned", "toolCalls", "mcpCalls", "filesModified", "bashComma
 DONE = ("completed", "failed", "cancelled")
 OF_THE_TRIGGERS = ("status", "attention", "parentSession", "cancelledAgents")
 """Members of a metadata update that are no part of the document: they change the session's row, or its state."""
-INCREMENT = re.compile(r"\+[0-9]{1,15}\Z")
+INCREMENT = re.compile(r"\+[0-9]{1,15}(?:\.[0-9]{1,15})?\Z")
 
 NEW_STATE = """
 {"$schema": "session-state-v1", "version": 1, "timestamp": null, "phase": "initialization", "currentStep": null,
@@ -159,13 +159,13 @@ def with_member(owner: Document, path: list[str], value: Any) -> Document:
     if rest:
         return owner | {name: with_member(old if isinstance(old, dict) else {}, rest, value)}
     if isinstance(value, str) and INCREMENT.match(value) and isinstance(old, int | float) and not isinstance(old, bool):
-        return owner | {name: total(old, int(value))}
+        return owner | {name: total(old, float(value) if "." in value else int(value))}
     if name in ("tokenUsage", "metrics") and isinstance(value, dict) and isinstance(old, dict):
         return owner | {name: old | value}
     return owner | {name: value}
 
 
-def total(number: int | float, more: int) -> int | float:
+def total(number: int | float, more: int | float) -> int | float:
     """Their sum; past 64 bits a number is a float, as in every document that is read."""
     added = number + more
     return added if abs(added) < 2**63 else float(added)
@@ -249,7 +249,9 @@ def spawn_agent(state: Document, agent: Document, patch: str | None, timestamp: 
         known = without_end(known) | {"status": "spawned"}
     elif had_ended(known, timestamp):
         agent = without_turn(agent)
-    return with_agent(state, known | cancelled(agent))
+    agent = cancelled(agent)
+    ended = {"completedAt": timestamp} if agent.get("status") in DONE else {}
+    return with_agent(state, ended | known | agent)
 
 
 def ended_before(timestamp: str, agent: Document) -> bool:

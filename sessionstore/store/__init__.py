@@ -24,6 +24,7 @@ resumption       the state that a new container is given
 broadcaster      the ring buffer of committed events
 reader           read-only connections and every query of the API
 ledger           queries of what was used and what it cost
+changes          what came of a session: net diffs, tests, commits
 intake           material by bounded pieces, in and out
 threads          checkpoints likewise
 places           lines of transcripts by their place

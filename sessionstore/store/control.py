@@ -22,7 +22,7 @@ from sessionstore.store.appender import Appended, Appender
 
 KIND = """
 CASE WHEN 'interrupt' IN (o.kind, t.kind) THEN 'interrupt' WHEN 'elicitation' IN (o.kind, t.kind) THEN 'elicitation'
-     WHEN a.reason IN ('permission', 'plan', 'budget') THEN a.reason ELSE 'question' END"""
+     WHEN a.reason IN ('permission', 'plan', 'budget', 'interrupt', 'elicitation') THEN a.reason ELSE 'question' END"""
 ANSWER = """
 (SELECT json_object('answerId', x.event_id, 'decision', x.data ->> '$.decision', 'message', x.data ->> '$.message',
                     'answers', json(x.data -> '$.answers'), 'input', json(x.data -> '$.input'),

@@ -7,6 +7,7 @@ next one writes over them. So a batch of any size goes in by small transactions,
 
 from __future__ import annotations
 
+import re
 import sqlite3
 import zlib
 from collections.abc import Iterable, Iterator
@@ -20,6 +21,8 @@ PIECE = 256 << 10
 """Bytes of a transcript that are compressed together."""
 COMPRESSION = 3
 MAX_KEY = 512
+HALF = re.compile("[\ud800-\udfff]")
+"""Of a surrogate pair: what stands for bytes that are no UTF-8."""
 PURGED_AT_ONCE = 16
 """Pieces that one chore removes."""
 
@@ -36,6 +39,8 @@ def checked_key(name: str, text: str) -> str:
     """One of its parts. Raises Problem 422."""
     if not 1 <= len(text) <= MAX_KEY or "\0" in text:
         raise invalid(f"$.{name}", f"must have 1 to {MAX_KEY} characters, and no NUL")
+    if not text.isprintable() and HALF.search(text):
+        raise invalid(f"$.{name}", "must be UTF-8")
     if not text.strip("."):
         raise invalid(f"$.{name}", "must not be of dots alone")
     return text
@@ -46,6 +51,15 @@ def checked_subpath(text: str) -> str:
     if any(part and not part.strip(".") for part in text.replace("\\", "/").split("/")):
         raise invalid("$.subpath", "must not have a part of dots alone")
     return checked_key("subpath", text)
+
+
+def checked(key: Key) -> Key:
+    """Raises Problem 422."""
+    for name in ("folder", "session"):
+        checked_key(name, getattr(key, name))
+    if key.subpath:
+        checked_subpath(key.subpath)
+    return key
 
 
 class Transcript(msgspec.Struct):
@@ -253,9 +267,9 @@ def summarize(connection: sqlite3.Connection, key: Key, summary: str, versions: 
             412, f"The summary has moved on: it is at version {found.summary_version} now; get it and fold again"
         )
     connection.execute(
-        "UPDATE transcripts SET summary = ?, summary_version = summary_version + 1, summarized = max(?, updated)"
-        " WHERE transcript = ?",
-        (summary, now, found.transcript),
+        "UPDATE transcripts SET summary = :new, summary_version = summary_version + 1, summarized = max(:now, updated),"
+        " stored_bytes = max(0, stored_bytes + length(:new) - length(coalesce(summary, ''))) WHERE transcript = :it",
+        {"new": summary, "now": now, "it": found.transcript},
     )
     return found.summary_version + 1
 

@@ -239,8 +239,8 @@ MIGRATIONS: tuple[Migration, ...] = (
     keep_the_name_in_a_lake,
 )
 """Append-only: what turns the tables of a database of version N, as PRAGMA user_version has it, into those of N + 1,
-from version 1 on. Views and triggers are made anew after them. schema.sql is always the newest version; a database
-that is made new needs none of these."""
+from version 1 on. Views and triggers need none: they are made anew wherever schema.sql has others. It is always of the
+newest version; a database that is made new needs none of these."""
 
 
 BUSY_MILLISECONDS = 5000
@@ -295,12 +295,13 @@ def check_owner(connection: sqlite3.Connection) -> None:
 
 
 def migrate(connection: sqlite3.Connection, migrations: tuple[Migration, ...] = MIGRATIONS) -> None:
-    """Bring the database to the newest version, wholly or not at all. Raises DatabaseUnusable for one still newer."""
+    """Bring the database to the newest version, wholly or not at all; views and triggers, which hold no rows, are as
+    schema.sql has them now. Raises DatabaseUnusable for one still newer."""
     newest = len(migrations) + 1
     (found,) = connection.execute("PRAGMA user_version").fetchone()
     if found > newest:
         raise DatabaseUnusable(f"it is of version {found}, this program knows {newest}: use a newer program")
-    if found == newest:
+    if found == newest and views_and_triggers_of(connection) == set(views_and_triggers()):
         return
     connection.execute("BEGIN IMMEDIATE")
     try:
@@ -320,6 +321,18 @@ def migrate(connection: sqlite3.Connection, migrations: tuple[Migration, ...] = 
 
 
 HAS_NO_ROWS = re.compile(r"^CREATE (VIEW|TRIGGER) ", re.MULTILINE)
+
+
+def views_and_triggers() -> Iterator[str]:
+    """Of schema.sql, each as SQLite keeps its text."""
+    for statement in statements(SCHEMA.read_text()):
+        if begins := HAS_NO_ROWS.search(statement):
+            yield statement[begins.start() :].rstrip().removesuffix(";")
+
+
+def views_and_triggers_of(connection: sqlite3.Connection) -> set[str]:
+    rows = connection.execute("SELECT sql FROM sqlite_schema WHERE type IN ('trigger', 'view')")
+    return {text for (text,) in rows}
 
 
 def drop_views_and_triggers(connection: sqlite3.Connection) -> None:

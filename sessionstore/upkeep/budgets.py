@@ -30,6 +30,12 @@ logger = logging.getLogger(__name__)
 
 PAUSE = 1.0
 """Seconds from one look to the next, however much is used."""
+IDLE = 20
+"""How many times as long as a look took nobody looks again."""
+MOST = 1000
+"""Of those whose budget it is, the ones that GET /api/budgets names: who has used most."""
+NEARLY = 1 - 1e-9
+"""What SQLite and Python may sum up differently."""
 TOLD = "SELECT data FROM budget_crossings"
 AT_ONCE = 100
 """Orders that the writer is given at once."""
@@ -122,15 +128,20 @@ class BudgetWatch:
     async def run(self) -> None:
         while await self.used.wait():
             self.used.clear()
+            began = time.monotonic()
             try:
                 await self.look()
             except Exception as error:  # the next look is taken, whatever it was
                 faults["budgets"] += 1
                 logger.warning("The budgets cannot be held against what was used: %s", error)
-            await asyncio.sleep(PAUSE)
+            await asyncio.sleep(max(PAUSE, IDLE * (time.monotonic() - began)))
 
     async def look(self) -> None:
-        for standing in await self.standings():
+        now = time.time()
+        near = [
+            one for budget in self.budgets for one in await self.standings_of(budget, now, budget.warn * NEARLY, -1)
+        ]
+        for standing in near:
             if standing.level == "over" and standing.budget.then != "notify":
                 await self.act(standing)
             for level in ("warn", "over"):
@@ -168,14 +179,15 @@ class BudgetWatch:
             self.acted.update((crossing, one) for one in some)
 
     async def standings(self) -> list[Standing]:
-        """Of each budget, for everybody whose it is."""
+        """Of each budget, for everybody whose it is; what is one for all also where nothing is used of it."""
         now = time.time()
-        return [standing for budget in self.budgets for standing in await self.standings_of(budget, now)]
+        return [one for budget in self.budgets for one in await self.standings_of(budget, now, 0, MOST)]
 
-    async def standings_of(self, budget: Budget, now: float) -> Iterator[Standing]:
+    async def standings_of(self, budget: Budget, now: float, share: float, most: int) -> Iterator[Standing]:
+        """Of those who have used at least this share of it; -1: of all of them."""
         period, since = period_at(budget, now)
-        rows = await self.reader.rows(*spending(budget, since))
-        return (Standing(budget, period, *row) for row in rows)
+        rows = await self.reader.rows(*spending(budget, since, share * budget.limit, most))
+        return (Standing(budget, period, *row) for row in rows or untouched(budget))
 
 
 def name_of(crossing: tuple[str | None, ...]) -> str:
@@ -214,8 +226,15 @@ def period_at(budget: Budget, now: float) -> tuple[str, int]:
     return begun.strftime("%Y-%m-%d" if budget.per == "day" else "%Y-%m"), int(begun.timestamp()) // QUARTER
 
 
-def spending(budget: Budget, since: int) -> tuple[str, dict[str, object]]:
-    """The query of what was used of a budget: key, session, how much, unpriced requests."""
+def untouched(budget: Budget) -> list[tuple[str | None, str, float, int]]:
+    """A row as those of `spending`, where it is known whose the budget is before anything is used of it."""
+    kind, name = budget.scope or (None, None)
+    is_one = kind == "session" or budget.per != "session"
+    return [(name if budget.per == "session" else None, "", 0.0, 0)] if is_one and name != "*" else []
+
+
+def spending(budget: Budget, since: int, least: float, most: int) -> tuple[str, dict[str, object]]:
+    """The query of what was used of a budget: key, session, how much, unpriced requests; who has used most first."""
     kind, name = budget.scope or (None, None)
     by: By | None = kind  # type: ignore[assignment]
     key = KEYS["session"] if budget.per == "session" else KEYS[by] if by and name == "*" else "NULL"
@@ -226,5 +245,6 @@ SELECT key, session_id, amount, unpriced FROM (
   SELECT {key} AS key, u.session_id, max(quarter), {amount} AS amount,
          sum(unpriced) AS unpriced
   FROM usage_counted u {joined_for(by)} WHERE quarter >= :since {where} GROUP BY 1)
-WHERE amount > 0"""
-    return query, {"since": since, "name": name}
+WHERE amount >= :least AND (amount > 0 OR unpriced > 0)
+ORDER BY amount DESC LIMIT :most"""
+    return query, {"since": since, "name": name, "least": least, "most": most}

@@ -168,7 +168,9 @@ def spent_of(said: Document) -> str:
     amounts = (said["spent"], said["limit"])
     spent, limit = (f"${amount:,.2f}" if said["unit"] == "usd" else f"{amount:,.0f} tokens" for amount in amounts)
     whose = f" of {said['key']}" if said["key"] else ""
-    return f"The budget {said['name']}{whose}: {spent} of {limit} used"
+    unpriced = said.get("unpricedRequests", 0) if said["unit"] == "usd" else 0
+    more = f", and {unpriced:,} request{'s' if unpriced > 1 else ''} unpriced" if unpriced else ""
+    return f"The budget {said['name']}{whose}: {spent} of {limit} used{more}"
 
 
 def readable(value: Any) -> str:

@@ -20,7 +20,7 @@ health           /health, /ready, /metrics
 fast_path        the hot routes
 telemetry        OTLP/HTTP: /v1/logs, /v1/metrics, /v1/traces
 sharing          routes of these
-usage            routes of what was used and what it cost
+usage            routes of what was used, what it cost, what came of it
 transcripts      the lines of conversations
 tar_stream       the members of a tar as it comes
 imports          conversations from before

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Annotated, Any, Literal
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, unquote, urlencode
 
 import msgspec
 from litestar import Response, delete, get, patch, post, put
@@ -223,7 +223,7 @@ async def get_session(
 @get("/api/sessions/user/{user_id:path}", responses=gives(list[answers.SessionOfUser]), tags=["sessions"])
 async def list_sessions_of_user(request: Call, user_id: FromPath[str]) -> JSONResponse:
     """The sessions of a user, newest first."""
-    page = await store_of(request).reader.sessions_of_user(user_id.removeprefix("/"))
+    page = await store_of(request).reader.sessions_of_user(unquote(user_id.removeprefix("/")))
     return answer(page.array())
 
 
@@ -432,7 +432,10 @@ async def update_state(request: Call, session_id: FromPath[str]) -> JSONResponse
     session_id, headers = session_in_path(session_id), headers_of(request)
     body = await object_of(request, JSON, MERGE_PATCH)
     kind = "merge-patch" if check_media_type(headers, JSON, MERGE_PATCH) == MERGE_PATCH else None
-    draft = draft_of("state_updated", session_id, body, headers, patch=kind, if_match=if_match(headers))
+    versions, must_be_there = if_match(headers), b"if-match" in headers
+    draft = draft_of(
+        "state_updated", session_id, body, headers, patch=kind, if_match=versions, names_something=must_be_there
+    )
     appended = await append(request, draft)
     return done(appended, {"version": appended.version})
 
@@ -699,10 +702,16 @@ def on_http_exception(request: Call, error: HTTPException) -> Response[bytes]:
     """What the framework itself refuses."""
     if isinstance(error, ValidationException):
         first: Any = next(iter(error.extra or ()), {})
-        return tell(invalid(f"$.{first.get('key', '')}", str(first.get("message", error.detail))))
+        return tell(invalid(f"$.{name_of_parameter(request, first)}", str(first.get("message", error.detail))))
     detail = {404: f"There is nothing at {request.scope['path']}", 405: "This path does not take that method"}
     headers = dict(error.headers or {})
     return tell(Problem(error.status_code, detail.get(error.status_code, error.detail), headers=headers))
+
+
+def name_of_parameter(request: Call, refused: Any) -> str:
+    """Of the query, as it is spelt there."""
+    known = request.route_handler.parsed_fn_signature.parameters.get(refused.get("key", ""))
+    return getattr(known and known.kwarg_definition, "name", None) or str(refused.get("key", "query"))
 
 
 def on_failure(request: Call, error: Exception) -> Response[bytes]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, MutableMapping
+import re
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 
-from sessionstore.model.problems import MEDIA_TYPE, Problem
+from sessionstore.model.problems import MEDIA_TYPE, Problem, invalid
 
 Scope = MutableMapping[str, Any]
 
@@ -22,16 +23,41 @@ Send = Callable[[Message], Awaitable[None]]
 ASGI = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
-class Undecoded:
-    """ASGI: below some paths names may be of any characters, so a path there is split before it is decoded."""
+class Paths:
+    """ASGI: from here on a path is spelt as the router reads it, with single slashes and none at its end: whoever may
+    is asked of what is then done. Below some prefixes names may be of any characters, so a path there is split before
+    it is decoded."""
+
+    def __init__(self, app: ASGI, *undecoded: str) -> None:
+        self.app = app
+        self.undecoded = undecoded
+
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        if scope["type"] != "lifespan":
+            raw = plain(scope.get("raw_path", b"").decode("latin-1"))
+            scope["path"] = raw if raw.startswith(self.undecoded) else plain(scope["path"])
+        return self.app(scope, receive, send)
+
+
+def plain(path: str) -> str:
+    return "/" + SLASHES.sub("/", path.strip("/"))
+
+
+SLASHES = re.compile("//+")
+
+
+class NoEmptyNames:
+    """ASGI: below some prefixes no name may be empty, or the path would be another's. A list may end with a slash."""
 
     def __init__(self, app: ASGI, *prefixes: str) -> None:
         self.app = app
-        self.prefixes = tuple(prefix.encode() for prefix in prefixes)
+        self.prefixes = prefixes
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        if scope.get("raw_path", b"").startswith(self.prefixes):
-            scope["path"] = scope["raw_path"].decode("latin-1")
+        path = scope.get("raw_path", b"").decode("latin-1")
+        path = path.rstrip("/") if scope.get("method") in ("GET", "HEAD") else path
+        if path.startswith(self.prefixes) and path != plain(path):
+            return refuse(invalid("$.path", "has a name that is empty"), scope, receive, send)
         return self.app(scope, receive, send)
 
 
@@ -59,6 +85,38 @@ async def refuse(problem: Problem, scope: Scope, receive: Receive, send: Send) -
         return
     await send({"type": "websocket.http.response.start", "status": problem.status, "headers": headers})
     await send({"type": "websocket.http.response.body", "body": problem.body()})
+
+
+class Allowed:
+    """ASGI: names by `Allow` all methods that a path takes, where it is asked and where it does not take one; RFC 9110,
+    sections 9.3.7 and 15.5.6."""
+
+    def __init__(self, app: ASGI) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        is_asked = scope.get("method") == "OPTIONS"
+        is_over = False
+
+        async def send_allowed(message: Message) -> None:
+            nonlocal is_over
+            if message.get("status") == 405:
+                message = {**message, "headers": with_methods(message["headers"])}
+                if is_asked:
+                    is_over = True
+                    await answer(send, 204, [header for header in message["headers"] if header[0] == b"allow"])
+            if not is_over:
+                await send(message)
+
+        # No path takes TRACE, and the framework names those of a path only where it does not take one.
+        await self.app({**scope, "method": "TRACE"} if is_asked else scope, receive, send_allowed)
+
+
+def with_methods(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """The headers with HEAD beside GET in `Allow`, and nothing that is no method."""
+    said = {name.strip() for header, value in headers if header == b"allow" for name in value.split(b",")}
+    known = {name for name in said if name.isupper()} | {b"OPTIONS"} | ({b"HEAD"} if b"GET" in said else set())
+    return [*((name, value) for name, value in headers if name != b"allow"), (b"allow", b", ".join(sorted(known)))]
 
 
 class Heads:

@@ -30,7 +30,6 @@ from sessionstore.web.request import (
     check_media_type,
     headers_of,
     may_have,
-    split,
     store_of,
 )
 from sessionstore.web.transcripts import MAX_LINE, decoded_part, said_in
@@ -139,12 +138,15 @@ async def list_steps(
     items = []
     for one in page:
         writes = await reader.rows(checkpoints.WRITES, (found.thread_row, one.ns, one.checkpoint))
-        items.append(step_of(one, [channel for _, channel, *_ in writes]))
+        written = [channel for _, channel, *_ in writes]
+        of_one = found.thread_row, one.ns, one.checkpoint
+        waits = INTERRUPT in written and bool((await reader.row(checkpoints.IS_NEWEST, of_one))[0])
+        items.append(step_of(one, written, waits=waits))
     following = page[-1].checkpoint if len(page) == limit else None
     return answer(msgspec.json.encode({"items": items, "nextBefore": following}))
 
 
-def step_of(found: CheckpointRow, written: list[str]) -> dict[str, Any]:
+def step_of(found: CheckpointRow, written: list[str], *, waits: bool) -> dict[str, Any]:
     return {
         "id": found.checkpoint,
         "ns": found.ns,
@@ -153,7 +155,7 @@ def step_of(found: CheckpointRow, written: list[str]) -> dict[str, Any]:
         "about": msgspec.Raw(found.about.encode()),
         "channels": sorted(msgspec.json.decode(found.versions)),
         "written": written,
-        "waits": INTERRUPT in written,
+        "waits": waits,
     }
 
 
@@ -162,10 +164,12 @@ async def list_threads(
     request: Call,
     after: Annotated[str, QueryParameter(max_length=512)] = "",
     limit: Annotated[int, QueryParameter(ge=1, le=1000)] = 100,
+    session_id: Annotated[str | None, QueryParameter(name="sessionId", description="Only those of this one")] = None,
 ) -> JSONResponse:
     """The threads that are kept, by name."""
     check_may_list(request)
-    rows = await store_of(request).reader.rows(checkpoints.THREADS, (after, limit))
+    chosen = {"after": after, "limit": limit, "session": session_id}
+    rows = await store_of(request).reader.rows(checkpoints.THREADS, chosen)
     items = [
         {"thread": thread, "sessionId": session_id, "created": created, "updated": updated, "checkpoints": number}
         for thread, session_id, created, updated, written_by, number in rows
@@ -194,10 +198,9 @@ async def delete_runs(
     run_ids: Annotated[list[str], QueryParameter(name="runId", description="May repeat", min_items=1)],
 ) -> JSONResponse:
     """Delete the checkpoints that some runs made, in all threads that are there for who asks."""
-    names = split(run_ids)
-    rows = await store_of(request).reader.rows(checkpoints.RUNS, (checkpoints.json_of(names),))
+    rows = await store_of(request).reader.rows(checkpoints.RUNS, (checkpoints.json_of(run_ids),))
     own = [thread_row for thread_row, *whose in rows if await may_have(request, *whose)]
-    return deleted(await threads_of(request).delete_runs(own, names))
+    return deleted(await threads_of(request).delete_runs(own, run_ids))
 
 
 def deleted(number: int) -> JSONResponse:

@@ -105,8 +105,13 @@ async def answer_ask(request: Call, ask_id: FromPath[str]) -> JSONResponse:
     work = stored.GiveAnswer(ask, said, draft, store.writer.redactor)
     if ask.status == "open" and not is_waited_for(store, ask.cursor, ask.session_id, ask.reason):
         raise Problem(409, f"Nobody waits for the answer to {ask_id!r}: it is asked where the agent runs")
-    appended = await store.writer.submit(work, (draft,))
-    return answer(encode({"success": True, "answerId": appended.event.event_id, "askId": ask.ask_id}))
+    event = (await store.writer.submit(work, (draft,))).event
+    return answer(kept(event.cursor, event.event_id, answerId=event.event_id, askId=ask.ask_id))
+
+
+def kept(cursor: int, event_id: str, **members: Any) -> str:
+    """As every write is answered, and what it was."""
+    return encode({"success": True, **members, "cursor": cursor, "eventId": event_id})
 
 
 async def named_asks(request: Call, ask_id: str, session_id: str | None) -> list[stored.Ask]:
@@ -137,10 +142,8 @@ async def order_session(request: Call, session_id: FromPath[str]) -> JSONRespons
     if said.order != "release" and not store.outbox.is_reachable(session_id):
         await store.reader.known(session_id)
         raise stored.unreachable(f"Nobody has asked for orders of the session {session_id!r} within 60 s")
-    appended = await store.writer.submit(stored.GiveOrder(draft), (draft,))
-    event = appended.event
-    members = {"success": True, "orderId": event.event_id, "cursor": event.cursor, "eventId": event.event_id}
-    return answer(encode(members), 201)
+    event = (await store.writer.submit(stored.GiveOrder(draft), (draft,))).event
+    return answer(kept(event.cursor, event.event_id, orderId=event.event_id), 201)
 
 
 def order_draft(request: Call, session_id: str, said: control.Order, event_id: str | None = None) -> Draft:
@@ -169,7 +172,7 @@ async def order_sessions(request: Call) -> JSONResponse:
         taken += await store.writer.submit(stored.GiveOrders(drafts), drafts)
     left = sorted({*matching}.difference(taken))
     members = {"ordered": len(taken), "unreachable": left[:MOST_LISTED], "unreachableTotal": len(left)}
-    return answer(encode({"success": True, "orderId": order_id, **members}), 201)
+    return answer(kept(store.writer.cursor, order_id, orderId=order_id, **members), 201)
 
 
 async def sessions_for(store: Store, said: control.FleetOrder) -> list[str]:

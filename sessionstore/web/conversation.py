@@ -28,8 +28,8 @@ from sessionstore.web.request import Call, JSONResponse, answer, session_in_path
 DEEPEST = 8
 """Levels of agents within agents that are written out."""
 WRITTEN: dict[str, tuple[type[Form], str, str]] = {
-    "markdown": (Markdown, "text/markdown; charset=utf-8", "md"),
-    "html": (Html, "text/html; charset=utf-8", "html"),
+    "markdown": (Markdown, "text/markdown", "md"),
+    "html": (Html, "text/html", "html"),
 }
 
 After = Annotated[str | None, QueryParameter(description="From here on, as `nextAfter` or a message's `cursor` says")]

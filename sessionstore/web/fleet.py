@@ -208,7 +208,7 @@ async def find_session(request: Call, session_id: FromPath[str]) -> JSONResponse
 
 @cache
 def fleet_page() -> StaticFile:
-    return static(ROOT / "dashboard" / "fleet.html", "text/html; charset=utf-8")
+    return static(ROOT / "dashboard" / "fleet.html", "text/html")
 
 
 @get("/fleet", include_in_schema=False)

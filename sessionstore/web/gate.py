@@ -60,6 +60,8 @@ AGENT_READS = re.compile(r"/ready|/api/login|/api/sessions/(?!user/)[^/]+(/resum
 """What an agent needs to read: its session, its state, and how to go on; and who it is."""
 MATERIAL = ("/api/transcripts/", "/api/checkpoints")
 """Below these is what agents' programs left here, to have it back or take it away."""
+OF_USERS = "/api/sessions/user/"
+"""Below it is the id of a user, which may have any characters but control ones."""
 VALUES_OF_A_THREAD = re.compile(r"/api/checkpoints/[^/]+/?")
 """What shows more than its steps."""
 NOTES = re.compile(r"/api/sessions/[^/]+/notes")
@@ -71,7 +73,7 @@ CONTROLS = re.compile(r"/api/asks/[^/]+/answer|/api/sessions/[^/]+/orders|/api/o
 """Answers and orders."""
 
 
-SHARED = re.compile(r"/api/sessions/(?!user/)[^/]+(?:/conversation|/events)?|/api/events/stream")
+SHARED = re.compile(r"/api/sessions/(?!user/)[^/]+(?:/conversation|/changes|/events)?|/api/events/stream")
 """What whoever has a link to one session may read, of that session."""
 
 
@@ -89,7 +91,7 @@ def roles_for(method: str, path: str) -> tuple[str, ...] | None:
         if method not in READS or VALUES_OF_A_THREAD.fullmatch(path):
             return ("admin", "ingest")
         return ROLES
-    if method in READS or path.startswith("/datasette/"):
+    if method in READS or path.startswith("/datasette"):
         return ROLES if AGENT_READS.fullmatch(path) else READERS
     if path == PUSH:
         return READERS

@@ -182,7 +182,7 @@ async def metrics(request: Call) -> Response[bytes]:
     if fleet := store_of(request).fleet:
         await fleet.refresh()
     text = prometheus(store_of(request), state.listeners, state.gate, state.traffic, state.questions)
-    return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
+    return Response(text, media_type="text/plain; version=0.0.4")
 
 
 OF_THE_DATABASE = re.compile(r"/(?:api/(?!login)|ws|datasette)")

@@ -155,7 +155,7 @@ class Import:
 
     def refuse(self, path: str, why: str) -> None:
         if len(self.refused) < MOST_REFUSED:
-            self.refused.append({"path": path, "why": why})
+            self.refused.append({"path": path.encode(errors="replace").decode(), "why": why})
 
     async def take(self, file: File, content: AsyncIterator[bytes]) -> None:
         self.counts["files"] += 1
@@ -180,7 +180,7 @@ class Import:
 
     async def facts(self, key: Key, document: bytes) -> None:
         """What is said of a sub-agent: the newest takes the place of what was."""
-        found = await self.store.intake.find(key)
+        found = await self.store.intake.find(material.checked(key))
         document = document if document.endswith(b"\n") else document + b"\n"
         if found is None or found.source_digest != hashlib.sha256(document).hexdigest():
             session_id = await self.session_of(key, b"")
@@ -191,7 +191,7 @@ class Import:
         retelling, keeping = None, None
         async for part in parts:
             if retelling is None or keeping is None:
-                key = key if key.session else key._replace(session=session_in(part))
+                key = material.checked(key if key.session else key._replace(session=session_in(part)))
                 session_id = await self.session_of(key, part)
                 whose = Whose(session_id, key.session, self.user_id, agent_in(key.subpath))
                 retelling = Retelling(whose, await self.told_of(session_id, key.session))
@@ -378,9 +378,8 @@ async def import_conversations(
         return answer(msgspec.json.encode(run.document_of_all()))
     if folder is None or session is None:
         raise invalid("$.folder", "and session must be given with lines")
-    beside = material.checked_subpath(subpath) if subpath else ""
-    key = Key(material.checked_key("folder", folder), material.checked_key("session", session), beside)
-    await run.take(File("facts" if beside.endswith(".meta.json") else "lines", key), chunks_of(request))
+    key = material.checked(Key(folder, session, subpath or ""))
+    await run.take(File("facts" if key.subpath.endswith(".meta.json") else "lines", key), chunks_of(request))
     return answer(msgspec.json.encode(run.document_of_all()))
 
 

@@ -439,6 +439,59 @@ class SessionUsage(Shape, kw_only=True):
     total: UsageItem
 
 
+class ChangedHunk(Shape, kw_only=True):
+    """Lines that begin with `+`, `-` or a space; where they stand, before and after."""
+
+    old_start: int
+    old_lines: int
+    new_start: int
+    new_lines: int
+    lines: list[str]
+
+
+class ChangedFile(Shape, kw_only=True):
+    """A file that edits were made to. `isNet`: its hunks lead from what it was to what it has come to be; else they are
+    those of its edits, of which `unknown` do not say enough. `leftOut`: hunks beyond what an answer has."""
+
+    path: str
+    edits: int
+    failed: int
+    unknown: int
+    is_new: bool
+    is_net: bool
+    added: int
+    removed: int
+    hunks: list[ChangedHunk]
+    left_out: int
+
+
+class TestRun(Shape, kw_only=True):
+    """A run of tests, and the line in which it says how it went."""
+
+    cursor: int
+    command: str
+    timestamp: str
+    duration_ms: int | None
+    status: Literal["passed", "failed", "unknown"]
+    verdict: str
+
+
+class ToldByCommand(Shape, kw_only=True):
+    """What a command has told of, at the cursor of its call."""
+
+    cursor: int
+    text: str
+
+
+class SessionChanges(Shape, kw_only=True):
+    """What came of a session, as its calls of tools tell it."""
+
+    files: list[ChangedFile]
+    tests: TestRun | None
+    commits: list[ToldByCommand]
+    pull_requests: list[ToldByCommand]
+
+
 class UsagePage(Shape, kw_only=True):
     """What was used, the dearest first; each item has what it was asked by."""
 
@@ -510,10 +563,9 @@ class AskPage(Shape, kw_only=True):
     next_cursor: int | None
 
 
-class Answered(Shape, kw_only=True):
+class Answered(Done, kw_only=True):
     """An answer that is on disk, and on its way to the agent."""
 
-    success: bool
     answer_id: str
     ask_id: str
 
@@ -524,10 +576,9 @@ class Ordered(Done, kw_only=True):
     order_id: str
 
 
-class OrderedAll(Shape, kw_only=True):
+class OrderedAll(Done, kw_only=True):
     """An order to many sessions: how many, and which of those that are meant cannot be reached."""
 
-    success: bool
     order_id: str
     ordered: int
     unreachable: list[str]

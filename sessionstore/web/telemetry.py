@@ -74,6 +74,8 @@ def unpacked(body: bytes, coding: bytes) -> bytes:
         raise Problem(413, f"The body may have at most {MAX_BYTES} bytes when it is unpacked: send smaller batches")
     if not unzip.eof:
         raise Problem(400, "The body is no gzip: it ends too soon")
+    if unzip.unused_data:
+        raise Problem(400, "The body is no gzip: it goes on behind its end")
     return plain
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import AsyncIterator
 from functools import partial
@@ -17,9 +18,9 @@ from litestar.response import Stream
 from sessionstore.adapters.import_paths import agent_in
 from sessionstore.adapters.transcripts import event_of, reports_in
 from sessionstore.model.drafts import unquoted
-from sessionstore.model.events import known_id
-from sessionstore.model.folds import Document, decode, encode
-from sessionstore.model.problems import Problem, invalid
+from sessionstore.model.events import is_too_deep, known_id, too_deep
+from sessionstore.model.folds import Document, encode
+from sessionstore.model.problems import Problem, invalid, not_json
 from sessionstore.store import material
 from sessionstore.store.intake import PART, Intake, Kept
 from sessionstore.store.material import Key, Provenance, Transcript
@@ -330,13 +331,19 @@ async def put_summary(request: Call, folder: FromPath[str], session: FromPath[st
     return answer(msgspec.json.encode({"success": True, "version": version}), headers={"etag": f'"{version}"'})
 
 
+def no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no number")
+
+
 def summary_in(body: bytes) -> str:
     """Raises Problem 400, 422."""
+    if is_too_deep(body):
+        raise too_deep()
     try:
         text = body.decode()
-        is_object = isinstance(decode(text), dict)
-    except (UnicodeDecodeError, ValueError) as error:
-        raise Problem(400, f"The body is not JSON that can be taken: {error}") from None
+        is_object = isinstance(json.loads(text, parse_constant=no_constant), dict)
+    except ValueError as error:
+        raise not_json(str(error)) from None
     if not is_object:
         raise invalid("$", "must be an object")
     return text

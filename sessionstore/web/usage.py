@@ -1,4 +1,4 @@
-"""What was used, and what it cost: of one session, or by person, project, model, tag, day."""
+"""What was used, and what it cost: of one session, or by person, project, model, tag, day; what came of a session."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from litestar import get
 from litestar.params import FromPath, FromQuery, QueryParameter
 
 from sessionstore.model.events import utc
+from sessionstore.store.changes import changes_of
 from sessionstore.store.ledger import By, usage_by, usage_of_session
 from sessionstore.web import openapi_models as answers
 from sessionstore.web.openapi_models import gives
@@ -21,6 +22,12 @@ Moment = Annotated[str | None, QueryParameter(description="RFC 3339, taken to th
 async def session_usage(request: Call, session_id: FromPath[str]) -> JSONResponse:
     """What a session has used, by model, agent and prompt."""
     return answer(joined(await usage_of_session(store_of(request).reader, session_in_path(session_id))))
+
+
+@get("/api/sessions/{session_id:str}/changes", responses=gives(answers.SessionChanges, 404), tags=["sessions"])
+async def session_changes(request: Call, session_id: FromPath[str]) -> JSONResponse:
+    """What came of a session: files with their net diffs, the last run of tests, commits and pull requests."""
+    return answer(await changes_of(store_of(request).reader, session_in_path(session_id)))
 
 
 @get("/api/query/usage", responses=gives(answers.UsagePage, 422), tags=["usage"])
@@ -39,4 +46,4 @@ async def list_budgets(request: Call) -> JSONResponse:
     return answer(msgspec.json.encode({"items": [standing.document() for standing in standings]}))
 
 
-ROUTES = (session_usage, query_usage, list_budgets)
+ROUTES = (session_usage, session_changes, query_usage, list_budgets)

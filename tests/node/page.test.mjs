@@ -574,26 +574,6 @@ test("a series has a number for each step, also where nothing happened", () => {
   assert.equal(Model.seriesOf([], { from: "2000-01-01T00:00:00Z", to: "", step: 60 }, now, "events").length, 400);
 });
 
-const edit = (tool, input, output, state = "ok") => [{ state, events: [{}] }, [{ data: { tool, input } }, { data: { output } }]];
-test("edits of a file are told by what they come to", () => {
-  const path = "/a/b.py";
-  const twice = [edit("Edit", { file_path: path, old_string: "x", new_string: "y" }, { originalFile: "1\nx\n" }),
-    edit("Edit", { file_path: path, old_string: "y", new_string: "x" }, { originalFile: "1\ny\n" })];
-  assert.deepEqual(Model.filesOf(twice).map(({ folder, name, added, removed, edits }) => [folder, name, added, removed, edits]), [["/a", "b.py", 0, 0, 2]]);
-  const [unknown] = Model.filesOf([edit("Edit", { file_path: path, old_string: "x", new_string: "y\nz" }, {})]);
-  assert.deepEqual([unknown.added, unknown.removed], [2, 1], "where it is not known how it was, each edit counts");
-  const [dollars] = Model.filesOf([edit("Edit", { file_path: path, old_string: "x", new_string: "$&$&" }, { originalFile: "x\n" })]);
-  assert.equal(dollars.parts[0].find((line) => line.sign === "+").text, "$&$&", "what is put in is no pattern");
-  const [failed] = Model.filesOf([edit("Edit", { file_path: path }, {}, "error")]);
-  assert.deepEqual([failed.failed, failed.edits], [1, 0]);
-});
-test("tests, commits and pull requests are known by their commands and what they print", () => {
-  const shell = (command, stdout, state = "ok") => ({ icon: "terminal", state, events: [{ data: { input: { command } } }, { data: { output: { stdout } } }] });
-  const found = Model.workOf([shell("cd x && npm run test:unit", ""), shell("cat tests/test_a.py", ""), shell("git commit -m x", "[main 1234abc] Say it\n"),
-    shell("echo '[main 1234abc] no'", "[main 1234abc] no"), shell("gh pr create", "https://github.com/a/b/pull/7\n")]);
-  assert.equal(found.tests.events[0].data.input.command, "cd x && npm run test:unit");
-  assert.deepEqual([found.commits.map((row) => row.commit), found.pulls.map((row) => row.pull)], [["1234abc Say it"], ["https://github.com/a/b/pull/7"]]);
-});
 test("a price is never 0 where none is known", () => {
   assert.deepEqual([{ costUsd: null, unpricedRequests: 2 }, { costUsd: 1.5, unpricedRequests: 3 }, { costUsd: 0.0012 }, { usd: 0 }, {}].map(Model.price),
     ["unpriced", "$1.50 + 3 unpriced", "$0.0012", "$0.00", ""]);

@@ -857,7 +857,9 @@ class Spool:
                 continue
             self.folder = folder
             return
-        raise SpoolUnusable(f"Neither {self._chosen_folder()} nor a folder for temporary files can be written to")
+        raise SpoolUnusable(
+            f"Neither {self._chosen_folder()} nor a folder for temporary files can be written to: set SESSION_SPOOL_DIR"
+        )
 
     def _chosen_folder(self) -> str:
         return self._chosen or _default_folder()
@@ -2984,7 +2986,7 @@ def main(arguments: list[str] | None = None) -> int:
             if several and command in (_test, _flush, _status):
                 return int(_beside("hook_agent_fleet", "a list of stores").each(command, arguments[1:]))
             return command(arguments[1:])
-        except ImportError as error:
+        except (ImportError, OSError) as error:  # of a file beside this one, of the spool
             print(f"hook_agent.py: {error}", file=sys.stderr)
             return 1
     wants_help = bool(arguments) and arguments[0] in ("-h", "--help")

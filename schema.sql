@@ -470,7 +470,8 @@ CREATE TABLE claims (
   PRIMARY KEY (name, claimed_by)
 ) STRICT, WITHOUT ROWID;
 
-/* How much room material takes. */
+/* How much room material takes. A scope `rows of N` is what the rows of a thread take beside their values; it counts for
+   the session that the thread belongs to then. */
 CREATE TABLE material_sizes (
   scope  TEXT PRIMARY KEY,                     -- a session, or a thread of none; '-': transcripts of none; empty: all
   bytes  INTEGER NOT NULL

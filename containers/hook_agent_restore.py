@@ -193,8 +193,9 @@ def _write(kept: _Kept, path: str) -> None:
             raise CannotRestore(f"{path} is there, and is not what the store keeps: it is not touched")
         os.replace(new, path)
     finally:
-        with _suppress(FileNotFoundError):
-            os.unlink(new)
+        for name in (new, f"{new}.lines"):
+            with _suppress(FileNotFoundError):
+                os.unlink(name)
 
 
 def _is_beginning(path: str, whole: str) -> bool:
@@ -209,13 +210,22 @@ def _take_out_metadata(new: str, path: str) -> None:
     """What the Agent SDK has put among the lines of a sub-agent becomes the file that it was."""
     with open(new, "rb") as file, open(f"{new}.lines", "wb") as lines:
         for line in file:
-            entry = json.loads(line) if b'"agent_metadata"' in line else None
-            if isinstance(entry, dict) and entry.pop("type", None) == "agent_metadata":
-                with open(path[: -len(".jsonl")] + _META, "w", encoding="utf-8") as meta:
-                    json.dump(entry, meta)
-            else:
+            about = _metadata_in(line) if b'"agent_metadata"' in line else None
+            if about is None:
                 lines.write(line)
+                continue
+            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
+            with open(os.open(path[: -len(".jsonl")] + _META, flags, 0o600), "w", encoding="utf-8") as meta:
+                json.dump(about, meta)
     os.replace(f"{new}.lines", new)
+
+
+def _metadata_in(line: bytes) -> Members | None:
+    with _suppress(ValueError, RecursionError):
+        entry = json.loads(line)
+        if isinstance(entry, dict) and entry.pop("type", None) == "agent_metadata":
+            return entry
+    return None
 
 
 # ---------------------------------------------------------------------------------------------------------------------

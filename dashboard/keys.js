@@ -48,7 +48,7 @@ at("notify").onclick = notify;
 at("new-session").onclick = createTestSession;
 
 const THEMES = ["system", "light", "dark"];
-function nameTheme() { at("theme").title = at("theme-name").textContent = `Theme: ${theme.chosen()}`; }
+function nameTheme() { at("theme").title = `Theme: ${theme.chosen()}`; }
 at("theme").onclick = () => {
   try { localStorage.setItem("theme", THEMES[(THEMES.indexOf(theme.chosen()) + 1) % 3]); } catch { /* it is kept nowhere, then */ }
   theme.show();

@@ -34,6 +34,9 @@ function drawFavicon(waiting) {
   at("favicon").href = `data:image/svg+xml,${encodeURIComponent(`<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 24 24'><rect width='24' height='24' rx='6' fill='#2f6fe0'/><path d='M4.5 13h3l2-6 4 11 2.5-7 1 2h2.5' fill='none' stroke='#fff' stroke-width='1.8'/>${badge}</svg>`)}`;
 }
 
+const WHENS = [["", "any time"], [1, "last hour"], [24, "last day"], [168, "last week"], [720, "last 30 days"]];      // hours
+for (const choice of document.querySelectorAll("[name=when]")) choice.append(...WHENS.map(([hours, words]) => new Option(words, hours)));
+
 addEventListener("hashchange", arrive);
 document.addEventListener("visibilitychange", () => {
   live.check();

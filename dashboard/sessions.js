@@ -25,6 +25,8 @@ export const table = {
       else if (field.name && document.activeElement !== field) field.value = route.query[field.name] ?? "";
     for (const head of heads) setCurrent(head, head.dataset.sort === (route.query.sort ?? ""));
     drawViews();
+    const { name, value } = form.contains(document.activeElement) ? document.activeElement : {};
+    if (!this.shown && name && value !== (route.query[name] ?? "")) filter();      // it was typed before this was here
     if (this.shown === query(route.query) && this.items.length) return;
     this.shown = query(route.query);
     this.next = null;

@@ -242,7 +242,6 @@ def archive_old(options: SimpleNamespace) -> int:
     """
     if options.prune and options.without_material:
         raise WrongUse("--prune deletes the material, too: it is to be in the archives")
-    options.to.mkdir(parents=True, exist_ok=True)
     kept, written, failed = archived(options)
     print(f"{options.to} has {len(kept):,} sessions, {written:,} of them new")
     if options.prune:
@@ -265,6 +264,7 @@ def archived(options: SimpleNamespace) -> tuple[list[layout.TreeSession], int, i
     """The sessions whose archives are there now, how many of those are new, and how many sessions have none."""
     kept, written, failed = [], 0, 0
     with closing(reader_of(options.dir)) as database, progress("sessions") as step:
+        options.to.mkdir(parents=True, exist_ok=True)
         ids = archive.old_sessions(database, options.before)
         for number, session_id in enumerate(ids, 1):
             try:
@@ -498,17 +498,26 @@ def moment(text: str) -> str:
         raise click.BadParameter("must be a date such as 2026-02-13, or an RFC 3339 time") from None
 
 
-FOLDER = click.Path(path_type=Path)
+class Named(click.ParamType):  # type: ignore[type-arg]
+    """A path that is named: an empty one, as of a variable that is not set, would be the working directory."""
+
+    name = "path"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path | str:
+        return Path(value) if value else self.fail("is empty", param, ctx)
 
 
-class RestoreSource(click.ParamType):  # type: ignore[type-arg]
+FOLDER = Named()
+
+
+class RestoreSource(Named):
     """A path, or the URL of a lake as a text."""
 
     name = "source"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path | str:
         is_lake = re.match("(s3|gs|az|file)://", value)
-        return value.rstrip("/") if is_lake else Path(value)
+        return value.rstrip("/") if is_lake else super().convert(value, param, ctx)
 
 
 class WithLake(click.Group):
@@ -655,7 +664,8 @@ def code_of(run: Callable[[SimpleNamespace], int], options: SimpleNamespace) -> 
         say(f"export: {error}")
         return WRONG
     except FAILURES as error:
-        say(f"export: {error}")
+        said = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else error
+        say(f"export: {said}")
         return FOUND
 
 

@@ -68,6 +68,7 @@ def back_up(database: Path, target: Path, progress: Progress = lambda done, tota
         raise BackupFailed(f"There is no database {database}")
     part = target.with_name(f"{target.name}.part")
     part.unlink(missing_ok=True)
+    part.touch()  # SQLite would not say that it is this that it cannot write
     try:
         cursor = copy(database, part, progress)
         manifest = examine(part)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import random
+import threading
+import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 import msgspec
@@ -78,6 +80,27 @@ def run_kills(server: Server, rounds: int, writers: int = 8, seed: int = 0, long
         restarts.append(server.start(until="/ready"))
     logs = asyncio.run(action_logs(server.port, sorted({writer.session for writer in crew})))
     return report(seed, restarts, crew, logs)
+
+
+@contextmanager
+def killed_every_second(server: Server) -> Iterator[Callable[[], int]]:
+    """A server that is killed and started again; how often so far."""
+    is_over = threading.Event()
+    kills: list[float] = []
+
+    def kill() -> None:
+        while not is_over.wait(1.0):
+            server.kill()
+            server.start()
+            kills.append(time.monotonic())
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    try:
+        yield lambda: len(kills)
+    finally:
+        is_over.set()
+        killer.join()
 
 
 def report(seed: int, restarts: Sequence[float], crew: Sequence[Writer], logs: Mapping[str, Sequence[Entry]]) -> Report:

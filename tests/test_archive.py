@@ -26,6 +26,7 @@ from containers.langgraph_checkpointer import SessionStoreSaver
 from export import archive, layout
 from tests.appliance import REPOSITORY, Appliance
 from tests.commands import export, is_done, is_refused
+from tests.databases import Database
 from tests.peers import eventually
 
 ADMIN = "admin-token-of-this-test"
@@ -358,6 +359,8 @@ def test_a_server_that_asks_for_a_token_gets_it_or_the_command_says_what_is_miss
         ("--before", FAR),
         ("--before", "yesterday", "--to", "x"),
         ("--before", "2026-02-31", "--to", "x"),
+        ("--before", FAR, "--to", ""),
+        ("--before", FAR, "--to", "x", "--dir", ""),
     ],
     ids=" ".join,
 )
@@ -365,6 +368,16 @@ def test_wrong_use_is_exit_code_2(tmp_path: Path, arguments: tuple[str, ...]) ->
     ended = export(tmp_path, "archive", *arguments)
     assert ended.returncode == 2 and "Usage:" in ended.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_where_nothing_can_be_kept_the_place_is_named(folder: Path, tmp_path: Path) -> None:
+    place = tmp_path / "a file"
+    place.touch()
+    assert is_refused(export(tmp_path, "archive", "--before", FAR, "--to", tmp_path / "new"), "There is no database")
+    assert [path.name for path in tmp_path.iterdir()] == ["a file"]
+    folder.mkdir(exist_ok=True)
+    Database(folder / "sessions.db").close()
+    assert is_refused(export(folder, "archive", "--before", FAR, "--to", place), f"{place}: File exists")
 
 
 # -------------------------------------------------------------- reading it back

@@ -139,6 +139,12 @@ def test_nothing_is_overwritten(folder: Path, tmp_path: Path) -> None:
     assert copy.read_bytes() == b"precious" and not manifest_of(copy).exists()
 
 
+def test_where_no_copy_can_be_written_the_place_is_named(tmp_path: Path) -> None:
+    Database(tmp_path / "sessions.db").close()
+    target = tmp_path / "no" / "copy.db"
+    assert is_refused(export(tmp_path, "backup", target), f"{target}.part: No such file or directory")
+
+
 def test_a_damaged_database_gives_no_copy(tmp_path: Path) -> None:
     path = tmp_path / "sessions.db"
     with closing(Database(path)) as database:
@@ -175,7 +181,9 @@ def test_progress_is_told_and_ends_with_all(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [("backup",), ("backup", "a", "b"), ("backup", "--nothing", "a")], ids=lambda given: " ".join(given)
+    "arguments",
+    [("backup",), ("backup", "a", "b"), ("backup", "--nothing", "a"), ("backup", ""), ("restore", "")],
+    ids=lambda given: " ".join(given),
 )
 def test_wrong_use_is_exit_code_2(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     ended = export(tmp_path, *arguments)

@@ -25,6 +25,7 @@ from claude_agent_sdk.testing import run_session_store_conformance
 from containers.claude_session_store import Answer, SessionStorageStore, StoreRefused, StoreUnavailable, Wire
 from tests.appliance import Appliance
 from tests.claude_stub import ClaudeStub, says
+from tests.crash import killed_every_second
 
 prefixes = (f"store-{number}-" for number in count(1))
 KILLS = 8
@@ -84,25 +85,9 @@ def test_lines_without_a_name_for_their_batch_would_be_doubled(store: SessionSto
 @pytest.mark.long
 def test_it_keeps_them_while_the_server_is_killed_every_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("containers.claude_session_store.PATIENCE", 60.0)
-    with Appliance(tmp_path / "sessions") as server:
-        is_over = threading.Event()
-        kills = 0
-
-        def kill() -> None:
-            nonlocal kills
-            while not is_over.wait(1.0):
-                server.kill()
-                server.start()
-                kills += 1
-
-        killer = threading.Thread(target=kill)
-        killer.start()
-        try:
-            while kills < KILLS:
-                asyncio.run(run_session_store_conformance(partial(made, server)))
-        finally:
-            is_over.set()
-            killer.join()
+    with Appliance(tmp_path / "sessions") as server, killed_every_second(server) as kills:
+        while kills() < KILLS:
+            asyncio.run(run_session_store_conformance(partial(made, server)))
 
 
 # --------------------------------------------------------------------------- what it leaves out

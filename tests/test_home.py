@@ -331,6 +331,20 @@ def test_sessions_are_filtered_as_one_types_sorted_and_kept_as_views(
     expect(names).to_have_text([f"{session_id} apple"])
 
 
+def test_what_is_typed_before_the_list_is_there_counts(
+    page: Page, appliance: Appliance, http: httpx.Client, session_id: str
+) -> None:
+    for name in ("apple", "berry"):
+        log(http, f"{session_id}-{name}", "works")
+    held: list[Any] = []
+    page.route("**/dashboard/sessions.js", lambda route: held.append(route))
+    opened(page, appliance, "sessions")
+    page.locator("#sessions-filter").get_by_label("Text").fill(f"{session_id}-berry")
+    held[0].continue_()
+    expect(page.locator("#table [data-slot=name]")).to_have_text([re.compile("berry")])
+    page.unroute_all()
+
+
 def test_what_was_logged_is_found_and_the_hit_leads_to_it(
     page: Page, appliance: Appliance, http: httpx.Client, session_id: str
 ) -> None:
@@ -658,7 +672,7 @@ def test_an_operator_walks_on_a_phone_with_one_thumb(page: Page, fleet: Applianc
         allow = row.get_by_role("button", name="Allow")
         expect(allow).to_be_visible()
         buttons = [*row.locator(".acts button:visible").all(), *page.locator(".bar nav a").all()]
-        buttons += page.locator("#home .tile, #home-as a, .fleet select").all()
+        buttons += page.locator("#home .tile, #home-as a, .fleet select, .fold, .what, .brand").all()
         for target in buttons:
             box = target.bounding_box()
             assert box and box["height"] >= 44, target.inner_text()
@@ -677,6 +691,10 @@ def test_an_operator_walks_on_a_phone_with_one_thumb(page: Page, fleet: Applianc
         expect(page.locator("#table li").first).to_contain_text("invoices")
         page.locator("#table li a").first.click()
         expect(page.locator("#session h1")).to_contain_text("invoices")
+        expect(page.locator(".message summary").first).to_be_visible()
+        for target in page.locator(".message summary, .tabs a, #session .tools select").all():
+            box = target.bounding_box()
+            assert box and box["height"] >= 44, target.inner_text()
 
         menu = page.locator(".menu summary")
         boxes = [each.bounding_box() for each in [*page.locator(".title-line .right > button").all(), menu]]

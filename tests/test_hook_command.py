@@ -355,6 +355,13 @@ def test_status_tells_what_waits(tmp_path: Path) -> None:
     assert trouble.startswith(f"The last try failed: {NOWHERE}: ") and "refused" in trouble
 
 
+@pytest.mark.parametrize("name", ["status", "flush"])
+def test_where_there_can_be_no_spool_it_is_said_how_to_have_one(tmp_path: Path, name: str) -> None:
+    told = command(name, environment(tmp_path, NOWHERE, SESSION_SPOOL_DIR="/dev/null", TMPDIR="/dev/null"))
+    assert (told.returncode, told.stdout, len(told.stderr.splitlines())) == (1, "", 1)
+    assert told.stderr.startswith("hook_agent.py: Neither /dev/null ") and "SESSION_SPOOL_DIR" in told.stderr
+
+
 def test_flush_delivers_what_waits(appliance: Appliance, http: httpx.Client, tmp_path: Path) -> None:
     env = environment(tmp_path, appliance.url)
     spool = spool_in(tmp_path, appliance.url)

@@ -213,5 +213,5 @@ async def check(agent: Agent, people: list[Person]) -> None:
 def test_no_answer_is_given_twice_or_lost_in_whatever_order_things_happen(tmp_path: Path, number: int) -> None:
     (tmp_path / "tokens").mkdir(mode=0o700)
     write_named(tmp_path / "tokens", [Named.of(name, "control", text) for name, text in PEOPLE.items()])
-    with Appliance(tmp_path, SETTINGS) as server:
+    with Appliance(tmp_path, {**SETTINGS, "SESSIONS_LOST_AFTER": "86400"}) as server:  # none, however long it takes
         asyncio.run(interleave(server, number, kills=max(1, number // 25), seed=number))

@@ -10,7 +10,7 @@ import os
 import sqlite3
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from itertools import count
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
@@ -24,10 +24,11 @@ from langgraph.graph import START, StateGraph
 from containers.langgraph_checkpointer import SessionStoreSaver, StoreRefused
 from hook_agent import SyncSessionHookAgent
 from tests.appliance import REPOSITORY, Appliance
+from tests.crash import killed_every_second
 from tests.peers import eventually
 
 threads = (f"thread-{number}" for number in count(1))
-CHECKS = 81
+CHECKS, KILLS = 81, 8
 NDJSON = {"content-type": "application/x-ndjson"}
 WRITE = b"""\
 {"write": {"checkpoint": "1", "task": "t", "number": NUMBER, "channel": "c", "value": {"type": "x", "data": ""}}}"""
@@ -67,9 +68,20 @@ def typed(data: bytes = b"x", kind: str = "msgpack") -> dict[str, str]:
 
 
 def test_it_passes_every_check_of_the_official_suite(appliance: Appliance) -> None:
+    passes_every_check(appliance)
+
+
+@pytest.mark.long
+def test_it_passes_them_while_the_server_is_killed_every_second(tmp_path: Path) -> None:
+    with Appliance(tmp_path / "sessions") as server, killed_every_second(server) as kills:
+        while kills() < KILLS:
+            passes_every_check(server)
+
+
+def passes_every_check(server: Appliance) -> None:
     @checkpointer_test(name="SessionStoreSaver")
     async def savers() -> AsyncIterator[SessionStoreSaver]:
-        yield SessionStoreSaver(appliance.url)
+        yield SessionStoreSaver(server.url)
 
     report = asyncio.run(validate(savers))
     results = report.results.values()
@@ -166,6 +178,43 @@ def test_a_step_costs_what_has_changed_in_it(appliance: Appliance, saver: Sessio
     assert (pages_of(appliance) - before) / steps < 4_000
     again = saver.get_tuple(config)
     assert again is not None and again.checkpoint["channel_values"] == values
+
+
+def test_there_is_a_bound_for_the_steps_too(tmp_path: Path) -> None:
+    """Whatever they are made of: what the program reads, what people may read, names."""
+
+    def step(number: int, **large: Any) -> str:
+        bare: dict[str, Any] = {"id": f"{number}", "versions": {}, "checkpoint": typed(), "metadata": typed()}
+        return json.dumps({"checkpoint": bare | large})
+
+    def written(number: int) -> str:
+        names = {"checkpoint": "1", "task": f"{number}", "path": "x" * 4000, "channel": "y" * 4000}
+        return "\n".join(json.dumps({"write": names | {"number": n, "value": typed()}}) for n in range(50))
+
+    random = os.urandom(400_000)
+    kinds: dict[str, Callable[[int], str]] = {
+        "checkpoint": lambda number: step(number, checkpoint=typed(random)),
+        "about": lambda number: step(number, about={"x": random.hex()[:400_000]}),
+        "versions": lambda number: step(number, versions={random.hex()[:400_000]: 1}),
+        "names": written,
+    }
+    bounds = {"SESSIONS_MAX_MATERIAL": "1M,5000000"}
+    with Appliance(tmp_path / "sessions", bounds) as server, httpx.Client(base_url=server.url) as http:
+
+        def told(thread: str, kind: str, number: int, **more: str) -> int:
+            url, headers = f"/api/checkpoints/{thread}", NDJSON | more
+            return http.post(url, content=kinds[kind](number), headers=headers).status_code
+
+        for kind in kinds:
+            of_one = [told(f"{kind}-{n % 2}", kind, n, **{"x-session-id": kind}) for n in range(4)]
+            assert of_one == [200, 200, 413, 413], kind
+        same = [told("lone", "about", 0) for _ in range(3)]  # which takes no more
+        assert [*same, *(told("lone", "about", n) for n in (1, 2))] == [200, 200, 200, 200, 413]
+        assert [told(f"other-{n}", "about", n) for n in range(4)] == [200, 200, 413, 413]  # that is all of them
+        assert http.post("/api/checkpoints/lone/copy", json={"to": "copy"}).status_code == 413
+        for thread in [one["thread"] for one in http.get("/api/checkpoints").json()["items"]]:
+            http.delete(f"/api/checkpoints/{thread}")
+        eventually(lambda: told("other", "about", 1) == 200)
 
 
 def test_a_copy_shares_its_values(appliance: Appliance, saver: SessionStoreSaver, thread: str) -> None:

@@ -290,7 +290,7 @@ def test_the_log_leaves_bookkeeping_out_and_calls_agents_by_their_tasks(
     finally:
         page.set_viewport_size({"width": 1280, "height": 800})
     agents = page.locator(".entry[data-kind=agent]:not(:has-text('Agent')) .title")
-    expect(agents).to_have_text(["Find callers named", "Find callers begins", "Find callers completed"])
+    expect(agents).to_have_text(["Find callers begins", "Find callers completed"])
     usage = page.locator(".entry", has_text="Usage")
     expect(usage).to_have_count(0)
     page.get_by_label("Bookkeeping").check()

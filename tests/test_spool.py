@@ -10,7 +10,6 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import hypothesis
 import pytest
@@ -40,7 +39,7 @@ with open(sys.argv[1]) as lock:
 """
 
 
-DAMAGED: tuple[Any, ...] = (
+DAMAGED: tuple[object, ...] = (
     5,
     "x",
     [],

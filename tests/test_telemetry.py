@@ -163,6 +163,16 @@ def test_requests_that_only_logs_tell_of_are_counted_each(http: httpx.Client, se
     assert (total["requests"], total["totalTokens"]) == (6, 60)
 
 
+def test_the_tokens_of_codex_are_in_the_ledger(http: httpx.Client, session: str) -> None:
+    said = {"event.name": "codex.sse_event", "conversation.id": session, "model": "gpt-5"}
+    used = {"input_token_count": "100", "output_token_count": 9, "cached_token_count": 60, "reasoning_token_count": 4}
+    body = logs(said | {"event.kind": "response.created"}, said | used | {"event.kind": "response.completed"}, scope="")
+    assert post(http, "logs", body).json() == {}
+    total = usage_of(http, session)["total"]
+    kinds = [total[f"{kind}Tokens"] for kind in ("input", "cacheRead", "output", "reasoning", "total")]
+    assert (kinds, total["unpricedRequests"]) == ([40, 60, 9, 4, 109], 0)
+
+
 # -------------------------------------------------------------------------- spans
 
 
@@ -221,6 +231,29 @@ def test_sums_that_a_parent_repeats_are_not_counted_again(http: httpx.Client, se
     child = span(2, "chat", 1, gen_ai__operation__name="chat", **used)
     assert post(http, "traces", spans(child, parent, session_id=session)).status_code == 200
     assert usage_of(http, session)["total"]["totalTokens"] == 10
+
+
+def test_a_request_that_two_instrumentations_watch_is_counted_once(http: httpx.Client, session: str) -> None:
+    used: dict[str, Any] = {"gen_ai__usage__input_tokens": 9, "gen_ai__usage__output_tokens": 1}
+    outer = span(
+        1, "ChatModel", openinference__span__kind="LLM", llm__token_count__prompt=9, llm__token_count__completion=1
+    )
+    between = span(2, "POST", 1, http__request__method="POST")
+    inner = span(3, "chat", 2, gen_ai__operation__name="chat", **used)
+    other = span(4, "chat", gen_ai__operation__name="chat", **used)
+    assert post(http, "traces", spans(inner, between, outer, other, session_id=session)).status_code == 200
+    total = usage_of(http, session)["total"]
+    assert (total["requests"], total["totalTokens"]) == (2, 20)
+
+
+def test_who_is_far_above_a_span_is_not_looked_for(http: httpx.Client, session: str) -> None:
+    """Else a request of tens of thousands, each in the next, would take minutes."""
+    agent = span(1, "run", gen_ai__operation__name="invoke_agent", gen_ai__agent__name="a")
+    between = [span(number, "step", number - 1) for number in range(2, 100)]
+    tools = [span(place, "execute_tool t", place - 100, gen_ai__operation__name="execute_tool") for place in (110, 190)]
+    assert post(http, "traces", spans(agent, *between, *tools, session_id=session)).status_code == 200
+    near, far = http.get(f"/api/actions/{session}").json()
+    assert (near["agentId"][:2], far.get("agentId")) == ("a-", None)
 
 
 def test_a_program_that_names_no_session_is_one_by_its_trace(http: httpx.Client) -> None:

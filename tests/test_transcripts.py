@@ -347,6 +347,9 @@ def test_there_is_a_bound_for_each_session_and_for_all(tmp_path: Path) -> None:
         assert http.post("/api/checkpoints/t", content=body, headers=NDJSON).status_code == 413
         assert post(http, "/api/transcripts/f/0", KEY.encode() + b"\n", x_session_id="new").status_code == 200
         assert KEY in http.get("/api/transcripts/f/0").text
+        assert post(http, "/api/transcripts/f/new", b"x\n", x_session_id="three").status_code == 200
+        summary = http.put("/api/transcripts/f/new/summary", json={"x": lines.decode()[:700_000]})
+        assert (summary.status_code, summary.json()["limit"]) == (413, 2 << 20)
         http.delete("/api/transcripts/f/4")
         eventually(lambda: post(http, "/api/transcripts/f/9", lines, x_session_id="s9").status_code == 200)
 

@@ -84,6 +84,7 @@ def test_edits_of_a_file_are_told_by_what_they_come_to(http: httpx.Client, sessi
         called(session, "u8", "Edit", swap("no", "one\ntwo", "/c.py"), output={}),
         called(session, "u9", "NotebookEdit", {"notebook_path": "/n.ipynb", "new_source": "s"}, output="done"),
     ]
+    calls.append([line(session, data={"type": "file_write", "path": "/w"})])  # which does not say what it wrote
     files = {file["path"]: file for file in came_of(http, session, *calls)["files"]}
     assert list(files) == sorted(files)
     whole = files["/a/b.py"]
@@ -95,7 +96,8 @@ def test_edits_of_a_file_are_told_by_what_they_come_to(http: httpx.Client, sessi
     assert (new["isNew"], new["added"], new["removed"], new["hunks"][0]["lines"]) == (True, 2, 0, ["+1", "+2"])
     guessed = files["/c.py"]  # where it is not known how it was, each edit counts
     assert (guessed["isNet"], guessed["added"], guessed["removed"], guessed["unknown"]) == (False, 2, 1, 0)
-    assert (files["/n.ipynb"]["unknown"], files["/n.ipynb"]["hunks"]) == (1, [])
+    for path in ("/n.ipynb", "/w"):
+        assert (files[path]["edits"], files[path]["unknown"], files[path]["hunks"]) == (1, 1, [])
 
 
 def test_a_call_that_was_told_twice_is_one_and_ids_may_restart(http: httpx.Client, session: str) -> None:

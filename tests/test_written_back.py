@@ -113,13 +113,26 @@ def test_it_goes_on_with_the_conversation_of_the_session_or_the_last_one(contain
 
 def test_what_the_agent_sdk_has_kept_becomes_the_files_that_it_was(container: Container) -> None:
     container.keep(MAIN, x_source="sdk")
-    container.keep(
-        b'{"type":"agent_metadata","agentType":"Explore"}\n{"of":"a1"}\n', "subagents/agent-a1", x_source="sdk"
-    )
+    odd = b'{"of":"a1"}\n{"type": "agent_metadata", cut\n["agent_metadata"]\n'
+    about = b'{"type":"agent_metadata","agentType":"Explore"}\n'
+    container.keep(about + odd, "subagents/agent-a1", x_source="sdk")
     container.restored()
     agents = container.main.with_suffix("") / "subagents"
-    assert (agents / "agent-a1.jsonl").read_bytes() == b'{"of":"a1"}\n'
+    assert (agents / "agent-a1.jsonl").read_bytes() == odd
     assert json.loads((agents / "agent-a1.meta.json").read_text()) == {"agentType": "Explore"}
+
+
+def test_a_link_in_the_place_of_what_is_said_of_an_agent_is_not_followed(container: Container, tmp_path: Path) -> None:
+    container.keep(MAIN, x_source="sdk")
+    container.keep(b'{"type":"agent_metadata"}\n{}\n', "subagents/agent-a1", x_source="sdk")
+    agents = container.main.with_suffix("") / "subagents"
+    agents.mkdir(parents=True)
+    (tmp_path / "outside").write_bytes(b"kept")
+    (agents / "agent-a1.meta.json").symlink_to(tmp_path / "outside")
+    with pytest.raises(OSError, match="symbolic links"):
+        container.restored()
+    assert (tmp_path / "outside").read_bytes() == b"kept"
+    assert container.files() == [f"projects/{container.slug}/uuid-1/subagents/agent-a1.meta.json"]
 
 
 def test_another_working_directory_is_said(

@@ -78,7 +78,7 @@ export const summaryText = (value) => text(value).replace(/<analysis>[^]*?<\/ana
 export const isInternal = (agent) => agent.type === "internal" || agent.type === "";
 export const isCompaction = ({ type, data }) => type === "agent_completed" && isInternal(data);
 /** Whether an agent's task says in a few words what it is for, as Claude Code's does: it was called by a tool. */
-const isTasked = ({ task, toolUseId, hook_event_name: hook }) => Boolean(hook || toolUseId) && text(task).trim() !== "";
+export const isTasked = ({ task, toolUseId, hook_event_name: hook }) => Boolean(hook || toolUseId) && text(task).trim() !== "";
 /** An agent's name: such a task; its type where that says something; else the last part of its id, as a node of a graph has it. */
 export const agentName = ({ agentId, type, ...agent }) => isTasked(agent) ? oneLine(agent.task) : ["", "agent", "subagent"].includes(text(type))
   ? shortId(text(agentId)).split(".").at(-1).replace(/^([0-9a-f]{8})[0-9a-f]{6,}$/, "$1") || "agent" : said(type);

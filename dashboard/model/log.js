@@ -1,6 +1,6 @@
 /* The log of one session: a piece of its events, and its rows, a call and its result in one. */
 import vocabulary from "../vocabulary.js";
-import { ENTRIES, MINOR, contentText, errorLine, face, isCompaction, isError, isMachineMade, isRejected, isUnwanted, named } from "./faces.js";
+import { ENTRIES, MINOR, contentText, errorLine, face, isCompaction, isError, isMachineMade, isRejected, isTasked, isUnwanted, named } from "./faces.js";
 import { ENDED, LOG, isObject, millis, oneLine, plain } from "./words.js";
 
 export const NO_EVENTS = { events: [], begins: false, ends: false, cursors: new Set() };
@@ -158,7 +158,7 @@ function aloneOf(event) {
     end: null, agentId: isCompaction(event) ? null : event.agentId ?? null, error: isWrong || isRejected(event) ? errorLine(event) : "",
     took: isLate && Number.isFinite(took) && took >= 0 ? took : null,
     state: isLate || isWrong ? outcomeOf(event) : null,
-    minor: MINOR.includes(data.type) || MINOR.includes(type) };
+    minor: MINOR.includes(data.type) || MINOR.includes(type) || (type === "agent_updated" && !data.status && isTasked(data)) };
 }
 
 export const isTall = (row, room = 60) => ["prompt", "answer", "says"].includes(row.kind) && row.text.length > room;

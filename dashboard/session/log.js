@@ -23,7 +23,7 @@ export default class LogTab extends Tab {
     this.on("fresh").onclick = () => session.toNewest();
     this.on("find").href = Model.hashOf({ view: "search", query: { session: session.id } });
     this.list = new LongList(this.on("list"), {
-      height: (row) => Model.isTall(row, roomIn(this.list?.wide)) ? 68 : 34, sticks: "bottom",
+      height: (row) => Model.isTall(row, roomIn(this.list?.wide)) ? 68 : this.list?.wide < 640 ? 44 : 34, sticks: "bottom",
       create: () => make("t-entry"), update: (row, entry) => drawEntry(session, row, entry, roomIn(this.list.wide)),
       near(start, end) { if (start) session.older(); if (end) session.newer(); },
     });

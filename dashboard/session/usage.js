@@ -40,10 +40,10 @@ export default class UsageTab extends Tab {
     return el("div", "figures-line", ...figures.filter(([figure]) => figure).map(([figure, words]) => el("div", "panel tile", el("b", "", figure), el("span", "", words))));
   }
 }
-const tableOf = (title, name, items, naming) => el("section", "panel", el("h2", "", title), el("div", "scroll-x", figures("totalTokens", {
+const tableOf = (title, name, items, naming) => el("section", "panel", el("h2", "", title), Object.assign(scrolled(el("div", "scroll-x", figures("totalTokens", {
   name: [name, null, (_, item) => naming(item)], requests: ["Requests", count], inputTokens: ["Input", count], cacheReadTokens: ["Cache read", count],
   cacheWriteTokens: ["Cache write", (n, item) => count(n + item.cacheWrite1hTokens)], outputTokens: ["Output", count],
-  totalTokens: ["Tokens", count, null, arithmetic], costUsd: ["Cost", (_, item) => Model.price(item), null, arithmetic] })(items)));
+  totalTokens: ["Tokens", count, null, arithmetic], costUsd: ["Cost", (_, item) => Model.price(item), null, arithmetic] })(items)), title), { role: "region" }));
 /** How a sum came to be, in a line for each part. */
 function arithmetic(item) {
   const parts = Object.entries(TOKENS).filter(([name]) => item[name]).map(([name, words]) => `${count(item[name])} ${words}`);

@@ -65,6 +65,14 @@ TOKENS = {
     "reasoningTokens": ("gen_ai.usage.reasoning.output_tokens", "llm.token_count.completion_details.reasoning"),
 }
 """Input by these names has the cache in it, which the ledger's has not."""
+CODEX = {
+    "input_token_count": TOKENS["inputTokens"][0],
+    "output_token_count": TOKENS["outputTokens"][0],
+    "cached_token_count": TOKENS["cacheReadTokens"][0],
+    "cache_write_token_count": TOKENS["cacheWriteTokens"][0],
+    "reasoning_token_count": TOKENS["reasoningTokens"][0],
+}
+"""What Codex calls them where a response is complete."""
 PLAIN_TOKENS = {
     "inputTokens": "input_tokens",
     "outputTokens": "output_tokens",
@@ -73,10 +81,12 @@ PLAIN_TOKENS = {
 }
 """Claude Code's own names, by which input has no cache in it."""
 ASKS_A_MODEL = frozenset(
-    ["chat", "text_completion", "generate_content", "completion", "embeddings", "llm", "embedding"]
+    ["chat", "text_completion", "generate_content", "completion", "embeddings", "llm", "embedding", "llm_request"]
 )
 CALLS_A_TOOL = frozenset(["execute_tool", "tool"])
 IS_AN_AGENT = frozenset(["invoke_agent", "create_agent", "invoke_workflow", "agent", "workflow", "chain", "task"])
+HIGHEST = 50
+"""Spans above another that are looked at."""
 LONGEST = 10_000
 """Characters of a text that a span gives or returns."""
 
@@ -131,6 +141,8 @@ def events_of_logs(found: Iterable[Record]) -> Iterator[Document]:
     for record in found:
         is_claude = record.scope.startswith(CLAUDE)
         name = str(record.attributes.get("event.name") or record.name).removeprefix("claude_code.")
+        if name == "codex.sse_event":
+            record = record._replace(attributes={CODEX.get(own, own): it for own, it in record.attributes.items()})
         if is_claude and name == "api_request":
             yield usage_of_request(record)
         elif is_claude and name == "compaction":
@@ -187,11 +199,13 @@ def compaction(record: Record) -> Iterator[Document]:
 
 def events_of_spans(records: Iterable[Record]) -> Iterator[Document]:
     """Agents, tool calls and their results, and requests to models; other spans say nothing of agents. Of Claude Code's
-    own the requests: all else its hooks tell better."""
+    own the requests: all else its hooks tell better. Of two around one request the inner counts."""
     found = sorted(records, key=lambda record: record.began or "")
     by_id = {record.span_id: record for record in found}
+    asked = (record for record in found if operation_of(record) in ASKS_A_MODEL and tells_tokens(record))
+    repeating = {above.span_id for record in asked for above in around(record, by_id)}
     for record in found:
-        operation = str(first(record.attributes, OPERATION) or record.attributes.get("span.type") or "").lower()
+        operation = operation_of(record)
         if record.scope.startswith(CLAUDE):
             if operation == "llm_request":
                 yield usage_of_span(record, "otlp_spans", id_of(record.attributes.get("agent_id")) or None)
@@ -199,19 +213,34 @@ def events_of_spans(records: Iterable[Record]) -> Iterator[Document]:
             yield from tool_call(record, agent_above(record, by_id))
         elif operation in IS_AN_AGENT:
             yield from agent(record, agent_above(record, by_id))
-        elif operation in ASKS_A_MODEL or operation == "llm_request":
+        elif operation in ASKS_A_MODEL and record.span_id not in repeating:
             yield usage_of_span(record, "otlp_spans", agent_above(record, by_id))
 
 
-def agent_above(record: Record, by_id: dict[str, Record]) -> str | None:
-    """The nearest agent that a span is in, as far as the request says; None: the session itself."""
+def tells_tokens(record: Record) -> bool:
+    return any(first(record.attributes, names) is not None for names in (*TOKENS.values(), PLAIN_TOKENS.values()))
+
+
+def operation_of(record: Record) -> str:
+    return str(first(record.attributes, OPERATION) or record.attributes.get("span.type") or "").lower()
+
+
+def around(record: Record, by_id: dict[str, Record]) -> Iterator[Record]:
+    """The spans that a span is in, the nearest first, as far as the request says, and HIGHEST at most."""
     seen = {record.span_id}
-    while (above := by_id.get(record.parent_id)) and above.span_id not in seen:
+    while (above := by_id.get(record.parent_id)) and above.span_id not in seen and len(seen) <= HIGHEST:
         seen.add(above.span_id)
         record = above
-        if str(first(record.attributes, OPERATION)).lower() in IS_AN_AGENT:
-            return agent_id_of(record)
-    return id_of(record.attributes.get("agent_id")) or None
+        yield above
+
+
+def agent_above(record: Record, by_id: dict[str, Record]) -> str | None:
+    """The nearest agent that a span is in; None: the session itself."""
+    above = record
+    for above in around(record, by_id):
+        if operation_of(above) in IS_AN_AGENT:
+            return agent_id_of(above)
+    return id_of(above.attributes.get("agent_id")) or None
 
 
 def agent_id_of(record: Record) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from export import material as archived
+from sessionstore.store import checkpoints
 
 Row = dict[str, Any]
 
@@ -35,6 +36,8 @@ def bring_back_material(database: sqlite3.Connection, session_id: str, lines: It
         table, row = archived.row_in(line)
         BACK[table](database, numbers, row)
         rows += 1
+    for thread_row in numbers.threads.values():
+        checkpoints.measure(database, thread_row)
     return rows
 
 

@@ -81,7 +81,8 @@ def scrub_lines(database: sqlite3.Connection, transcript: int, text: Text) -> bo
     database.execute("DELETE FROM transcript_pieces WHERE transcript = ?", (transcript,))
     database.execute("UPDATE transcript_pieces SET transcript = ? WHERE transcript = ?", (transcript, SCRATCH))
     database.execute(
-        "UPDATE transcripts SET bytes = ?, pieces = ?, stored_bytes = ?, digest = ? WHERE transcript = ?",
+        "UPDATE transcripts SET bytes = ?, pieces = ?, stored_bytes = ? + length(coalesce(summary, '')), digest = ?"
+        " WHERE transcript = ?",
         (size, pieces, stored, digest.hexdigest(), transcript),
     )
     return True

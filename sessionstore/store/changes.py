@@ -46,15 +46,15 @@ WHERE c.session_id = :id AND c.type = 'action'
   AND c.cursor > (SELECT created_cursor FROM sessions WHERE session_id = :id)
   AND c.seq > (SELECT actions FROM sessions WHERE session_id = :id) - {LOOKED_AT}"""
 EDITS = f"""
-SELECT cursor, use, run, is_hooked, result, state, path, tool, iif(size <= {MOST_BYTES}, given, NULL),
-       iif(size <= {MOST_BYTES}, output, NULL)
-FROM (SELECT *, sum(coalesce(length(given), 0) + coalesce(length(output), 0))
-                OVER (ORDER BY cursor DESC, result) AS size
+SELECT cursor, use, run, is_hooked, result, state, path, tool,
+       iif(size <= {MOST_BYTES}, (SELECT e.data -> '$.input' FROM events e WHERE e.cursor = edits.cursor), NULL),
+       iif(size <= {MOST_BYTES}, (SELECT e.data -> '$.output' FROM events e WHERE e.cursor = edits.result), NULL)
+FROM (SELECT *, sum(own) OVER (ORDER BY cursor DESC, result) AS size
       FROM (SELECT {CALL}, coalesce(c.data ->> '$.input.file_path', c.data ->> '$.input.notebook_path',
                                     c.data ->> '$.path', c.data ->> '$.file_path') AS path,
-                   c.data ->> '$.tool' AS tool, c.data -> '$.input' AS given, r.data -> '$.output' AS output {CALLS}
+                   c.data ->> '$.tool' AS tool, length(c.data) + coalesce(length(r.data), 0) AS own {CALLS}
               AND (c.kind IN ('file_write', 'file_edit') OR c.kind = 'tool_call'
-                   AND c.data ->> '$.tool' IN ('Write', 'Edit', 'MultiEdit', 'NotebookEdit'))))
+                   AND c.data ->> '$.tool' IN ('Write', 'Edit', 'MultiEdit', 'NotebookEdit')))) edits
 WHERE typeof(path) = 'text' ORDER BY cursor, result"""
 OUTPUT = "coalesce(r.data ->> '$.output.stdout', r.data ->> '$.output', '')"
 COMMANDS = f"""
@@ -169,6 +169,9 @@ class EditedFile:
             self.failed += edit.state == "failed"
             return
         self.edits += 1
+        if edit.given is None:
+            self.unknown, self.now = self.unknown + 1, None
+            return
         given, output = (decode(text) if text else {} for text in (edit.given, edit.output))
         given, output = (each if isinstance(each, dict) else {} for each in (given, output))
         is_new = output.get("type") == "create"

@@ -93,6 +93,8 @@ class PackedLine(NamedTuple):
     digest: bytes
     type: str
     pieces: list[bytes]
+    row: int
+    """What its row takes beside them."""
 
     @property
     def size(self) -> int:
@@ -107,8 +109,12 @@ def packed_line(line: CheckpointLine) -> PackedLine:
     found = said[0]
     if isinstance(found, Checkpoint):
         both = msgspec.msgpack.encode([found.checkpoint, found.metadata])
-        return PackedLine(found, b"", "", [zlib.compress(both, COMPRESSION)])
-    return PackedLine(found, found.value.digest, found.value.type, packed(found.value.data) or [zlib.compress(b"")])
+        row = len(json_of(found.about)) + len(json_of(found.versions))
+        return PackedLine(found, b"", "", [zlib.compress(both, COMPRESSION)], row)
+    row = len(found.ns) + len(found.channel)
+    row += len(found.path) + len(found.task) if isinstance(found, Write) else 0
+    pieces = packed(found.value.data) or [zlib.compress(b"")]
+    return PackedLine(found, found.value.digest, found.value.type, pieces, row)
 
 
 # --------------------------------------------------------------------------- threads
@@ -201,18 +207,23 @@ def keep_value(connection: sqlite3.Connection, scope: str, one: PackedLine, now:
     return value
 
 
-def put(connection: sqlite3.Connection, thread: ThreadRow, scope: str, one: PackedLine, now: int) -> None:
-    """One line. The same again changes nothing."""
+def put(connection: sqlite3.Connection, thread: ThreadRow, scope: str, one: PackedLine, now: int) -> int:
+    """One line; by how much the rows of its thread have grown. The same again changes nothing."""
     if isinstance(one.line, Checkpoint):
-        put_checkpoint(connection, thread, one.line, one.pieces[0], now)
-    elif isinstance(one.line, Value):
-        put_value(connection, thread, one.line, keep_value(connection, scope, one, now))
-    else:
-        put_write(connection, thread, one.line, keep_value(connection, scope, one, now))
+        return one.row + one.size - put_checkpoint(connection, thread, one.line, one.pieces[0], now)
+    value = keep_value(connection, scope, one, now)
+    if isinstance(one.line, Value):
+        return one.row * put_value(connection, thread, one.line, value)
+    return one.row * put_write(connection, thread, one.line, value)
 
 
-def put_checkpoint(connection: sqlite3.Connection, thread: ThreadRow, line: Checkpoint, both: bytes, now: int) -> None:
+def put_checkpoint(connection: sqlite3.Connection, thread: ThreadRow, line: Checkpoint, both: bytes, now: int) -> int:
+    """What the row took that was there before."""
     run_id = line.about.get("run_id")
+    before = connection.execute(
+        f"SELECT {ROWS['checkpoints']} FROM checkpoints WHERE thread_row = ? AND ns = ? AND checkpoint = ?",
+        (thread.thread_row, line.ns, line.id),
+    ).fetchone()
     connection.execute(
         "INSERT OR REPLACE INTO checkpoints (thread_row, ns, checkpoint, parent, run_id, created, about, versions,"
         " packed) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -228,25 +239,64 @@ def put_checkpoint(connection: sqlite3.Connection, thread: ThreadRow, line: Chec
             both,
         ),
     )
+    return int(before[0]) if before else 0
 
 
-def put_value(connection: sqlite3.Connection, thread: ThreadRow, line: Value, value: int) -> None:
+def put_value(connection: sqlite3.Connection, thread: ThreadRow, line: Value, value: int) -> int:
+    """How many rows more there are."""
     key = (thread.thread_row, line.ns, line.channel, json_of(line.version))
     which = "thread_row = ? AND ns = ? AND channel = ? AND version = ?"
-    connection.execute(f"DELETE FROM checkpoint_channels WHERE {which} AND value <> ?", (*key, value))
-    connection.execute("INSERT OR IGNORE INTO checkpoint_channels VALUES (?, ?, ?, ?, ?)", (*key, value))
+    gone = connection.execute(f"DELETE FROM checkpoint_channels WHERE {which} AND value <> ?", (*key, value))
+    made = connection.execute("INSERT OR IGNORE INTO checkpoint_channels VALUES (?, ?, ?, ?, ?)", (*key, value))
+    return made.rowcount - gone.rowcount
 
 
-def put_write(connection: sqlite3.Connection, thread: ThreadRow, line: Write, value: int) -> None:
-    """Of a special kind the last counts, of all others the first."""
+def put_write(connection: sqlite3.Connection, thread: ThreadRow, line: Write, value: int) -> int:
+    """Of a special kind the last counts, of all others the first. How many rows more there are."""
     key = (thread.thread_row, line.ns, line.checkpoint, line.task, line.number)
+    gone = 0
     if line.number < 0:
         which = "thread_row = ? AND ns = ? AND checkpoint = ? AND task = ? AND number = ?"
-        connection.execute(f"DELETE FROM checkpoint_writes WHERE {which}", key)
-    connection.execute(
+        gone = connection.execute(f"DELETE FROM checkpoint_writes WHERE {which}", key).rowcount
+    made = connection.execute(
         "INSERT OR IGNORE INTO checkpoint_writes VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
         (*key, line.path, line.channel, value),
     )
+    return made.rowcount - gone
+
+
+ROWS = {
+    "checkpoints": "length(packed) + length(about) + length(versions)",
+    "checkpoint_channels": "length(ns) + length(channel)",
+    "checkpoint_writes": "length(ns) + length(path) + length(task) + length(channel)",
+}
+"""What the rows of a thread take beside the values that they name."""
+SIZE = " + ".join(
+    f"(SELECT coalesce(sum({size}), 0) FROM {table} WHERE thread_row = :thread)" for table, size in ROWS.items()
+)
+
+
+def scope_of_rows(thread_row: int) -> str:
+    """In material_sizes, whosever the thread is then."""
+    return f"rows of {thread_row}"
+
+
+ROWS_OF = "SELECT coalesce(sum(bytes), 0) FROM material_sizes WHERE scope = ?"
+
+
+def grow(connection: sqlite3.Connection, thread_row: int, size: int) -> None:
+    connection.execute(
+        "INSERT INTO material_sizes VALUES ('', :size), (:scope, :size)"
+        " ON CONFLICT DO UPDATE SET bytes = bytes + excluded.bytes",
+        {"size": size, "scope": scope_of_rows(thread_row)},
+    )
+
+
+def measure(connection: sqlite3.Connection, thread_row: int) -> None:
+    """The rows of a thread, of which some have come or gone."""
+    (size,) = connection.execute(f"SELECT {SIZE}", {"thread": thread_row}).fetchone()
+    (before,) = connection.execute(ROWS_OF, (scope_of_rows(thread_row),)).fetchone()
+    grow(connection, thread_row, size - before)
 
 
 def json_of(value: object) -> str:
@@ -298,7 +348,11 @@ def copy(
                 f" SELECT ?, ns, checkpoint, {columns} FROM {table} WHERE thread_row = ? AND ns = ? AND checkpoint = ?",
                 (target.thread_row, source.thread_row, *row),
             )
-    return rows[-1] if len(rows) == ROWS_AT_ONCE else None
+    if len(rows) < ROWS_AT_ONCE:
+        measure(connection, target.thread_row)
+        return None
+    last: tuple[str, str] = rows[-1]
+    return last
 
 
 def copy_channels(connection: sqlite3.Connection, source: ThreadRow, target: ThreadRow) -> None:
@@ -317,6 +371,7 @@ def prune(connection: sqlite3.Connection, thread: ThreadRow, ns: str, keep: Sequ
     connection.execute(f"DELETE FROM checkpoint_writes WHERE {which}", values)
     gone = connection.execute(f"DELETE FROM checkpoints WHERE {which}", values).rowcount
     forget_channels(connection, thread, ns)
+    measure(connection, thread.thread_row)
     return gone
 
 
@@ -344,6 +399,7 @@ def delete_runs(connection: sqlite3.Connection, threads: Sequence[int], run_ids:
         connection.executemany(f"DELETE FROM {table} WHERE thread_row = ? AND ns = ? AND checkpoint = ?", found)
     for thread_row, ns in {(thread_row, ns) for thread_row, ns, _ in found}:
         forget_channels(connection, ThreadRow(thread_row, None, None), ns)
+        measure(connection, thread_row)
     return len(found)
 
 
@@ -373,6 +429,8 @@ def purge_thread(connection: sqlite3.Connection) -> bool:
         some = f"SELECT {key} FROM {table} WHERE thread_row = ? LIMIT {ROWS_AT_ONCE}"
         if connection.execute(f"DELETE FROM {table} WHERE ({key}) IN ({some})", row).rowcount:
             return True
+    measure(connection, *row)
+    connection.execute("DELETE FROM material_sizes WHERE scope = ?", (scope_of_rows(*row),))
     connection.execute("DELETE FROM checkpoint_threads WHERE thread_row = ?", row)
     return True
 

@@ -44,6 +44,15 @@ SELECT (SELECT count(*) FROM transcripts WHERE NOT is_deleted),
        (SELECT count(*) FROM checkpoint_threads WHERE NOT is_deleted),
        coalesce((SELECT bytes FROM material_sizes WHERE scope = ''), 0)"""
 
+SIZES_WITHIN = """
+SELECT scope, bytes FROM material_sizes WHERE scope IN ('', :scope)
+UNION ALL
+SELECT :scope, bytes FROM checkpoint_threads t JOIN material_sizes m ON m.scope = 'rows of ' || t.thread_row
+WHERE t.session_id = :scope
+UNION ALL
+SELECT :scope, bytes FROM checkpoint_threads t JOIN material_sizes m ON m.scope = 'rows of ' || t.thread_row
+WHERE 'thread ' || t.thread = :scope AND t.thread = substr(:scope, 8) AND t.session_id IS NULL AND NOT t.is_deleted"""
+
 Result = TypeVar("Result")
 
 
@@ -216,7 +225,8 @@ class Intake:
         if time.monotonic() < until and (left := left - size) > PLENTY:
             self.room[scope] = until, left
             return
-        sizes = dict(await self.reader.rows("SELECT scope, bytes FROM material_sizes WHERE scope IN ('', ?)", (scope,)))
+        rows = await self.reader.rows(SIZES_WITHIN, {"scope": scope})
+        sizes = {name: sum(size for other, size in rows if other == name) for name, _ in rows}
         of_one, of_all = self.limits
         lefts = [1 << 60]
         for scope_, limit in ((scope, None if scope == "-" else of_one), ("", of_all or self.writer.disk.total // 4)):
@@ -281,6 +291,9 @@ class Intake:
         """Set it; its new version. Raises Problem 404, 412."""
         if self.redaction is not None:
             summary = (await self.beside(lines_without_secrets, self.redaction, summary.encode())).decode()
+        found = await self.find(key)
+        if found and len(summary) > len(found.summary or ""):
+            await self.check_room(found.session_id or "-", len(summary))
         work = partial(material.summarize, key=key, summary=summary, versions=versions, now=now())
         return await self.change(work, len(summary))
 

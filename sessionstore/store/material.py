@@ -267,9 +267,9 @@ def summarize(connection: sqlite3.Connection, key: Key, summary: str, versions: 
             412, f"The summary has moved on: it is at version {found.summary_version} now; get it and fold again"
         )
     connection.execute(
-        "UPDATE transcripts SET summary = ?, summary_version = summary_version + 1, summarized = max(?, updated)"
-        " WHERE transcript = ?",
-        (summary, now, found.transcript),
+        "UPDATE transcripts SET summary = :new, summary_version = summary_version + 1, summarized = max(:now, updated),"
+        " stored_bytes = max(0, stored_bytes + length(:new) - length(coalesce(summary, ''))) WHERE transcript = :it",
+        {"new": summary, "now": now, "it": found.transcript},
     )
     return found.summary_version + 1
 

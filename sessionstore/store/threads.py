@@ -62,7 +62,7 @@ class Threads:
         begun = 0
         async for line in lines:
             one = await self.intake.beside(read, line)
-            await self.intake.check_room(scope, sum(other.size for other in put) + one.size)
+            await self.intake.check_room(scope, sum(other.size + other.row for other in [*put, one]))
             if sum(other.size for other in put) + one.size > TRANSACTION:
                 await self.keep_values(scope, put[begun:] if one.size <= TRANSACTION else [*put[begun:], one])
                 put = [without_pieces(other) for other in put]
@@ -75,8 +75,8 @@ class Threads:
         def keep(connection: sqlite3.Connection) -> None:
             moment = now()
             found = checkpoints.begin(connection, thread, said, moment)
-            for one in put:
-                checkpoints.put(connection, found, scope, one, moment)
+            grown = sum(checkpoints.put(connection, found, scope, one, moment) for one in put)
+            checkpoints.grow(connection, found.thread_row, grown)
 
         await self.intake.change(keep, sum(one.size for one in put))
         return len(put)
@@ -158,7 +158,9 @@ class Threads:
     # ------------------------------------------------------ copying, pruning, deleting
 
     async def copy(self, source: ThreadRow, target: str, said: Provenance) -> None:
-        """All that a thread has, into another, some at a time. Values are shared."""
+        """All that a thread has, into another, some at a time. Values are shared. Raises Problem 413."""
+        (size,) = await self.reader.row(checkpoints.ROWS_OF, (checkpoints.scope_of_rows(source.thread_row),))
+        await self.intake.check_room(await self.scope_of(target, said), size)
         to = await self.intake.change(partial(checkpoints.begin, thread=target, said=said, now=now()))
         await self.intake.change(partial(checkpoints.copy_channels, source=source, target=to))
         after: tuple[str, str] | None = ("", "")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import posixpath
+import re
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -101,6 +103,8 @@ KINDS = {
     ".svg": "image/svg+xml",
     ".webmanifest": "application/manifest+json",
 }
+FIRST = '<script type="module" src="dashboard/main.js">'
+IMPORTS = re.compile(rb"""^(?:import|export) (?:[^"]* from )?"(\.[^"]+)";""", re.MULTILINE)
 HEADERS = {"sw.js": {"service-worker-allowed": "../"}}
 """The service worker is for the page above its folder, wherever a proxy has put that."""
 AGENTS = {f"/{name}": ROOT / "containers" / name for name in FILES} | {"/hook_agent.py": Path(hook_agent.__file__)}
@@ -119,7 +123,10 @@ class StaticFile(NamedTuple):
 
 
 def static(path: Path, kind: str) -> StaticFile:
-    body = path.read_bytes()
+    return static_bytes(path.read_bytes(), kind)
+
+
+def static_bytes(body: bytes, kind: str) -> StaticFile:
     return StaticFile(body, kind, f'"{hashlib.sha256(body).hexdigest()[:32]}"')
 
 
@@ -128,7 +135,31 @@ def page_files() -> dict[str, StaticFile]:
     """The page, by the empty name, and its files: those that are there, and no others."""
     found = {path: KINDS.get(path.suffix) for path in (ROOT / "dashboard").rglob("*")}
     files = {str(path.relative_to(ROOT / "dashboard")): static(path, kind) for path, kind in found.items() if kind}
-    return {"": static(ROOT / "dashboard.html", "text/html"), **files}
+    return {"": document(files), **files}
+
+
+def document(files: dict[str, StaticFile]) -> StaticFile:
+    """The page, which asks at once for all that its first module needs: else each is known of after the one before."""
+    page = (ROOT / "dashboard.html").read_text()
+    links = "".join(
+        f'<link rel="modulepreload" href="dashboard/{name}">\n' for name in sorted(imported("main.js", files))
+    )
+    return static_bytes(page.replace(FIRST, links + FIRST).encode(), "text/html")
+
+
+def imported(name: str, files: dict[str, StaticFile]) -> set[str]:
+    """What a module imports when it is read, and what that does."""
+    found: set[str] = set()
+    wanted = [name]
+    while wanted:
+        importer = wanted.pop()
+        paths = IMPORTS.findall(files[importer].body)
+        names = {
+            posixpath.normpath(posixpath.join(posixpath.dirname(importer), path.decode())) for path in paths
+        } - found
+        found |= names
+        wanted += names
+    return found
 
 
 @get("/", include_in_schema=False)

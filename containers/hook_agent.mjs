@@ -177,8 +177,8 @@ function openSpool(wanted) {
   return first ?? madeFolder(join(ownFolder(join(tmpdir(), `session-store-${process.getuid?.() ?? 'user'}`)), 'spool'));
 }
 
-function madeFolder(folder) {
-  fs.mkdirSync(folder, { recursive: true, mode: 0o700 });
+function madeFolder(folder) { // `recursive` would never return where a folder that is there takes none, as in /proc
+  if (!fs.existsSync(folder)) orNull(() => fs.mkdirSync(join(madeFolder(dirname(folder)), basename(folder)), 0o700));
   fs.accessSync(folder, fs.constants.W_OK | fs.constants.X_OK);
   return folder;
 }
@@ -205,8 +205,7 @@ class Queue {
 
   static create(spool, owner) {
     const folder = join(spool, `node-${Date.now()}-${randomHex()}.${owner}`);
-    fs.mkdirSync(folder, { recursive: true, mode: 0o700 });
-    return new Queue(folder);
+    return new Queue(madeFolder(folder));
   }
 
   /** Those in a spool folder, oldest first. */

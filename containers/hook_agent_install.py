@@ -270,7 +270,7 @@ def _change_until_it_stays(path: str, change: Callable[[Members], None]) -> bool
         if not changed:
             return has_changed
         old, new = changed
-        kept = _Kept(path, old)
+        kept = _Before(path, old)
         if change is _without_hooks and kept.before is not None:
             new = kept.before
         if _put_settings(path, old, new):
@@ -299,7 +299,7 @@ def _changed(
     return text, f"{json.dumps(settings, indent=2, ensure_ascii=False)}\n" if is_file else ""
 
 
-class _Kept:
+class _Before:
     """The text of the settings before our hooks came, to the byte: kept with the spool until they go. Where somebody
     else has changed the file since, or nothing could be kept, the settings alone are given back, written by json."""
 

@@ -498,7 +498,7 @@ def moment(text: str) -> str:
         raise click.BadParameter("must be a date such as 2026-02-13, or an RFC 3339 time") from None
 
 
-class Named(click.ParamType):  # type: ignore[type-arg]
+class NamedPath(click.ParamType):  # type: ignore[type-arg]
     """A path that is named: an empty one, as of a variable that is not set, would be the working directory."""
 
     name = "path"
@@ -507,10 +507,10 @@ class Named(click.ParamType):  # type: ignore[type-arg]
         return Path(value) if value else self.fail("is empty", param, ctx)
 
 
-FOLDER = Named()
+FOLDER = NamedPath()
 
 
-class RestoreSource(Named):
+class RestoreSource(NamedPath):
     """A path, or the URL of a lake as a text."""
 
     name = "source"

@@ -575,9 +575,11 @@ class Snapshot:
         return head
 
     def __exit__(self, *error: object) -> None:
-        self.tree.brought.clear()
-        self.tree.drop_pending()
-        self.reading.__exit__(None, None, None)
+        try:
+            self.tree.brought.clear()
+            self.tree.drop_pending()
+        finally:
+            self.reading.__exit__(None, None, None)
 
 
 BIRTH_BYTES = 512

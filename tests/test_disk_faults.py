@@ -54,7 +54,7 @@ def tree_is_level(server: Appliance) -> bool:
     return (tree["status"], tree["lag"]) == ("ok", 0)
 
 
-@repeated("runs", few=4, many=30, variable="DISK_FAULTS")
+@repeated("runs", few=2, many=30, variable="DISK_FAULTS")
 def test_a_disk_that_fails_at_any_call_loses_nothing_and_is_a_pause(tmp_path: Path, runs: int) -> None:
     writers = [Insistent(f"w-{number}", f"faulty-{number % 2}") for number in range(4)]
     reader = Reader("/api/actions/faulty-0?limit=5&order=desc")

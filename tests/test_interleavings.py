@@ -209,7 +209,7 @@ async def check(agent: Agent, people: list[Person]) -> None:
 
 @pytest.mark.timeout(1800)
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # httpx leaves what is cancelled open
-@repeated("number", few=12, many=400, variable="INTERLEAVINGS")
+@repeated("number", few=6, many=400, variable="INTERLEAVINGS")
 def test_no_answer_is_given_twice_or_lost_in_whatever_order_things_happen(tmp_path: Path, number: int) -> None:
     (tmp_path / "tokens").mkdir(mode=0o700)
     write_named(tmp_path / "tokens", [Named.of(name, "control", text) for name, text in PEOPLE.items()])

@@ -120,7 +120,7 @@ def test_events_of_all_kinds_come_back(tmp_path: Path) -> None:
     lost.close()
 
 
-@repeated("examples", few=5, many=60, variable="LAKE_EXAMPLES")
+@repeated("examples", few=3, many=60, variable="LAKE_EXAMPLES")
 def test_any_history_comes_back(examples: int) -> None:
     settings(max_examples=examples)(given(histories)(seal_a_history_and_restore_it))()
 

@@ -196,7 +196,7 @@ def alarms(output: str) -> list[str]:
     return [line for line in output.splitlines() if re.search("WARNING|ERROR", line) and not usual.search(line)]
 
 
-@CUTS
+@repeated("number", many=100, variable="POWER_CUTS")
 def test_with_normal_durability_a_power_cut_takes_what_was_acknowledged(
     normal: Traced, tmp_path: Path, number: int
 ) -> None:

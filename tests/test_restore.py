@@ -46,7 +46,7 @@ def restored_tree(source: Database, folder: Path, **how: Any) -> tuple[Restored,
 # -------------------------------------------------------------- our own tree
 
 
-@repeated("examples", few=20, many=150, variable="TREE_EXAMPLES")
+@repeated("examples", few=10, many=150, variable="TREE_EXAMPLES")
 def test_a_database_survives_being_a_tree(examples: int) -> None:
     settings(max_examples=examples)(given(histories)(make_a_tree_and_restore_it))()
 

@@ -107,7 +107,7 @@ def stored(http: httpx.Client, session: str) -> list[Document]:
     return [event for event in events if event["type"] != "session_created"]
 
 
-@repeated("number", few=500, many=3000, variable="RETRIED_EVENTS")
+@repeated("number", few=200, many=3000, variable="RETRIED_EVENTS")
 def test_an_event_that_is_sent_many_times_is_stored_once(appliance: Appliance, http: httpx.Client, number: int) -> None:
     session = f"again-{number}"
     sent = events(session, number)

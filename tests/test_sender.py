@@ -115,7 +115,7 @@ def test_a_store_that_is_down_is_waited_for(tmp_path: Path, folder: Path, sessio
 
 
 def test_a_hanging_store_is_left_after_a_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hook_agent, "_ANSWER_SECONDS", 0.1)
+    monkeypatch.setattr(hook_agent._Link.ask, "__defaults__", (None, 0.1))
     with socket.create_server(("127.0.0.1", 0)) as silent:
         sender = sender_to(f"http://127.0.0.1:{silent.getsockname()[1]}", tmp_path)
         fill(sender.spool, range(1))

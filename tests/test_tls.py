@@ -30,6 +30,7 @@ from tests.proxies import (
     is_missing,
     make_certificate,
 )
+from tests.repeats import LONG
 from tests.test_process import is_refused_plainly, start_and_end
 
 ADMIN = "canary-admin-5f0c2b7e"
@@ -192,8 +193,11 @@ def test_an_agent_delivers_over_https_to_whom_the_system_or_ssl_cert_file_trusts
 # ------------------------------------------------------------------------ proxies
 
 PROXIES = [
-    pytest.param(kind, marks=pytest.mark.skipif(is_missing(kind.program), reason=f"there is no {kind.program} here"))
-    for kind in (Nginx, Caddy)
+    pytest.param(
+        kind,
+        marks=[pytest.mark.skipif(is_missing(kind.program), reason=f"there is no {kind.program} here"), *more],
+    )
+    for kind, more in ((Nginx, []), (Caddy, [LONG]))
 ]
 
 

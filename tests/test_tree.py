@@ -63,7 +63,7 @@ def fill(database: Database) -> None:
 # ----------------------------------------------------------------- one database
 
 
-@repeated("examples", few=20, many=150, variable="TREE_EXAMPLES")
+@repeated("examples", few=10, many=150, variable="TREE_EXAMPLES")
 def test_a_tree_that_follows_is_the_tree_that_is_made_at_once(examples: int) -> None:
     settings(max_examples=examples)(given(histories)(follow_and_make_at_once))()
 

@@ -100,8 +100,9 @@ def longest_line(max_event_bytes: int) -> int:
 
 MAX_LINES = 50_000
 """Of a batch."""
-MAX_VALUES = 2_000_000
-"""Of a batch of several lines: an empty list has two bytes here, and 64 of memory."""
+MAX_VALUES = 4_000_000
+"""Of a batch of several lines: an empty list has two bytes here, and 64 of memory. As many lines as there may be, each
+as deep as it may be, have fewer."""
 MAX_REJECTED = 1_000
 """Lines of a batch of which the answer tells why they were not taken; it always tells how many."""
 
@@ -149,6 +150,12 @@ def lines_of_batch(body: bytes) -> int:
     return number
 
 
+def check_values(lines: list[bytes]) -> None:
+    """One line alone is cut where it has too much, and kept. Raises Problem 413 for several."""
+    if len(lines) > 1 and sum(map(values_in, lines)) > MAX_VALUES:
+        raise Problem(413, f"A batch may have at most {MAX_VALUES} values: send what has more in several")
+
+
 def values_in(line: bytes) -> int:
     """About how many objects, lists and members there are in a line of JSON, by what stands outside of its texts."""
     outside = b"".join(line.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')[::2])
@@ -170,15 +177,12 @@ def drafts_of_batch(
 ) -> EventLines:
     """The lines of a batch that are not empty, by number from 1. Raises Problem 413 where several have too much."""
     found = EventLines([], Rejections())
-    may_have_many = len(body) > MAX_VALUES
-    values = 0
-    for number, line in enumerate(body.removeprefix(BYTE_ORDER_MARK).split(b"\n"), 1):
+    lines = body.removeprefix(BYTE_ORDER_MARK).split(b"\n")
+    if len(body) > MAX_VALUES:
+        check_values([line[: max_event_bytes + ENVELOPE_BYTES] for line in lines if line.strip()])
+    for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
-        if may_have_many:
-            values += values_in(line[: max_event_bytes + ENVELOPE_BYTES])
-            if values > MAX_VALUES and found.drafts:
-                raise Problem(413, f"A batch may have at most {MAX_VALUES} values: send what has more in several")
         try:
             drafts = drafts_in(line, max_event_bytes, redacted, hook)
             if drafts and drafts[0].type in BY_ADMIN_ALONE and not is_admin:

@@ -333,13 +333,15 @@ class Writer:
 
     def run(self) -> None:
         while (group := self.next_group()) is not None:
+            is_quiet = not group
             if group:
                 self.commit(group)
                 if self.chain is not None:
                     self.chain.gather()
+            del group  # what was asked for may be large, and chores may take long
             if not self.trouble and not self.appender.is_open:
                 self.shorten_log()
-            if not group or time.monotonic() > self.chores_at + PUT_OFF:
+            if is_quiet or time.monotonic() > self.chores_at + PUT_OFF:
                 self.attempt(self.do_chores)
             elif self.cursor - self.indexed_at[0] >= INDEX_FROM and not self.trouble:
                 self.attempt(self.keep_up)  # in the transaction of those who write next: one sync serves both

@@ -316,10 +316,12 @@ test('what cannot be read is neither removed nor in the way', async () => {
 test('where nothing can be kept on disk, that is said once, and the program goes on', async () => {
   const file = join(newFolder(), 'file');
   fs.writeFileSync(file, '');
-  const env = { ...environment(store, join(file, 'spool')), TMPDIR: join(file, 'tmp') };
-  const { code, stderr, stdout } = await run(`${logging(30)} console.log((await logAction({})).success)`, env);
-  assert.deepEqual([code, stdout], [0, 'false\n']);
-  assert.match(stderr, /^hook_agent: what is logged cannot be kept in any folder: .*\n$/);
+  for (const place of [file, '/proc']) { // there is no folder, and one in which none can be made
+    const env = { ...environment(store, join(place, 'spool')), TMPDIR: join(place, 'tmp') };
+    const { code, stderr, stdout } = await run(`${logging(30)} console.log((await logAction({})).success)`, env);
+    assert.deepEqual([code, stdout], [0, 'false\n']);
+    assert.match(stderr, /^hook_agent: what is logged cannot be kept in any folder: .*\n$/);
+  }
 });
 
 test('what the disk does not take is counted, and reported when it does again', async () => {

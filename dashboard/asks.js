@@ -131,7 +131,7 @@ export async function notify() {
 
 // ---- orders
 
-const ORDERS = { __proto__: null, stop: ["Stop", "It ends at its next call, and is told why."], pause: ["Pause", "Its next call waits until it is released."],
+const ORDERS = { __proto__: null, stop: ["Stop", "It ends at its next call, and is told why."], pause: ["Pause", "Its next call waits until it is released; one held for too long is denied."],
   say: ["Say", "The agent reads these words with its next step."] };
 async function order(sessionId, name) {
   const [title, words] = ORDERS[name], said = await askPerson({ title, words, yes: title, isDanger: name === "stop", fields: [{ name: "text", label: name === "say" ? "Words" : "Why", isLong: true }] });

@@ -432,6 +432,7 @@ def test_every_metric_that_alerts_and_dashboard_name_is_there(faults: dict[str, 
         "sessionstore_events_rejected_total",
         "sessionstore_export_errors_total",
         "sessionstore_fleet_silent_shards",
+        "sessionstore_lake_chain_failing",
     }
 
 

@@ -423,9 +423,10 @@ def test_nothing_is_left_of_it_when_the_server_ends(tmp_path: Path) -> None:
 
 
 @pytest.mark.long
-def test_nothing_is_left_of_it_when_the_server_is_killed(tmp_path: Path) -> None:
-    place = tmp_path / "tmp"
-    place.mkdir()
+def test_nothing_is_left_of_it_when_the_server_is_killed(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    place = tmp_path_factory.mktemp("t")  # the path of a socket has at most 107 bytes
     with Appliance(tmp_path / "store", {"TMPDIR": str(place)}) as appliance:
         assert httpx.get(f"{appliance.url}/datasette/", timeout=30).status_code == 200
         started = children_of(appliance.process.pid)

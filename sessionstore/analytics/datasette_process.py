@@ -119,7 +119,7 @@ class DatasetteProcess:
                 try:
                     self.process = await self.start()
                 except OSError as error:
-                    raise WorkerDied(f"its process could not be started: {error.strerror}") from None
+                    raise WorkerDied(f"its process could not be started: {error.strerror or error}") from None
             return self.process
 
     async def start(self) -> Process:

@@ -57,8 +57,9 @@ def children_of(pid: int) -> list[int]:
     """A process's children, each followed by its own."""
     found = []
     for task in Path(f"/proc/{pid}/task").iterdir():
-        for child in map(int, (task / "children").read_text().split()):
-            found += [child, *children_of(child)]
+        with suppress(FileNotFoundError, ProcessLookupError):  # a thread, or a child, may end meanwhile
+            for child in map(int, (task / "children").read_text().split()):
+                found += [child, *children_of(child)]
     return found
 
 

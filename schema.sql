@@ -1122,8 +1122,9 @@ FROM (SELECT *, request_name || '/' || went_in || '/' AS apart FROM (
       FROM events WHERE type = 'usage_reported' AND json_type(data, '$.compaction') IS NULL)) r;
 
 /* Two rows that tell of one request, and which of their sessions has copied the words of the other: the younger one, a
-   fork. Gateways call each request the same, and which one in a session has the name alone is as they come: it must be within an hour, as telemetry tells of a request when it is
-   over and a file when the answer begins, and the same answer; where only one names that, the same time or tokens. */
+   fork. Gateways call each request the same, and which one in a session has the name alone is as they come: it must be
+   within an hour, as telemetry tells of a request when it is over and a file when the answer begins, and the same
+   answer; where only one names that, the same time or tokens. */
 CREATE VIEW twins AS
 SELECT u.session_id, u.request_key,
        iif((s.created, s.session_id) < (t.created, t.session_id), t.session_id, s.session_id) AS copied_in

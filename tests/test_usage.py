@@ -128,6 +128,17 @@ def test_tests_commits_and_pull_requests_are_known_by_their_commands(http: httpx
     assert [each["text"] for each in found["pullRequests"]] == ["https://github.com/a/b/pull/7"]
 
 
+def test_of_very_much_that_commands_print_the_newest_is_read(http: httpx.Client, session: str) -> None:
+    def committed(use: str, number: str) -> list[Any]:
+        return called(session, use, "Bash", {"command": "git commit"}, output={"stdout": f"[main {number}] Say it"})
+
+    ran = [
+        called(session, f"v{number}", "Bash", {"command": "git " * 500}, output="x" * 12_000) for number in range(700)
+    ]
+    found = came_of(http, session, committed("u1", "1234abc"), *ran, committed("u2", "abc1234"))
+    assert [each["text"] for each in found["commits"]] == ["abc1234 Say it"]
+
+
 def test_nothing_came_of_most_sessions(http: httpx.Client, session: str) -> None:
     nothing: Any = {"files": [], "tests": None, "commits": [], "pullRequests": []}
     assert came_of(http, session, [line(session)]) == nothing

@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from difflib import SequenceMatcher
 from functools import cache
-from itertools import groupby
-from typing import Any, NamedTuple
+from itertools import groupby, starmap
+from typing import Any
 
 import msgspec
 
@@ -28,6 +28,8 @@ LOOKED_AT = 20_000
 """Of the newest actions."""
 MOST_BYTES = 32 << 20
 """Of edits and their results: what is older is counted, and not read."""
+MOST_SHELL_BYTES = 8 << 20
+"""Of the newest commands, and of what they print."""
 MOST_LINES = 20_000
 """Lines of diffs that are given, of all files together."""
 MOST_PAIRS = 500_000
@@ -58,12 +60,16 @@ FROM (SELECT *, sum(own) OVER (ORDER BY cursor DESC, result) AS size
 WHERE typeof(path) = 'text' ORDER BY cursor, result"""
 OUTPUT = "coalesce(r.data ->> '$.output.stdout', r.data ->> '$.output', '')"
 COMMANDS = f"""
-SELECT {CALL}, c.timestamp, coalesce(r.data ->> '$.durationMs',
-         CAST(round((julianday(r.timestamp) - julianday(c.timestamp)) * 86400000) AS INTEGER)),
+SELECT one.cursor, use, run, is_hooked, result, state, at, took,
        substr(coalesce(c.data ->> '$.input.command', c.data ->> '$.command', ''), 1, 2000), substr({OUTPUT}, 1, 4000),
-       substr({OUTPUT}, -4000), substr(coalesce(r.data ->> '$.error', ''), -4000) {CALLS}
-  AND (c.kind = 'bash_exec' OR c.kind = 'tool_call' AND c.data ->> '$.tool' = 'Bash')
-ORDER BY cursor, result"""
+       substr({OUTPUT}, -4000), substr(coalesce(r.data ->> '$.error', ''), -4000)
+FROM (SELECT *, sum(own) OVER (ORDER BY cursor DESC, result) AS size
+      FROM (SELECT {CALL}, c.timestamp AS at, coalesce(r.data ->> '$.durationMs',
+                     CAST(round((julianday(r.timestamp) - julianday(c.timestamp)) * 86400000) AS INTEGER)) AS took,
+                   min(length(c.data), 2000) + min(coalesce(length(r.data), 0), 12000) AS own {CALLS}
+              AND (c.kind = 'bash_exec' OR c.kind = 'tool_call' AND c.data ->> '$.tool' = 'Bash'))) one
+JOIN events c ON c.cursor = one.cursor LEFT JOIN events r ON r.cursor = one.result
+WHERE size <= {MOST_SHELL_BYTES} ORDER BY one.cursor, result"""
 
 TESTS = re.compile(
     r"(?:^|[\s;&|/])(?:pytest|tox|nox|jest|vitest|mocha|rspec|phpunit|ctest|(?:cargo|go|npm|pnpm|yarn|bun|deno|mix|dotnet"
@@ -74,7 +80,7 @@ VERDICT = re.compile(
 )
 FOUND = {
     "commits": (
-        re.compile(r"\bgit\b.*\bcommit\b", re.DOTALL),
+        re.compile(r"\A(?>.*?\bgit\b).*\bcommit\b", re.DOTALL),
         re.compile(r"^\[[^\]\n]{1,200} ([0-9a-f]{7,40})\] (.{0,200})", re.MULTILINE),
     ),
     "pullRequests": (
@@ -93,11 +99,12 @@ Hunk = dict[str, Any]
 async def changes_of(reader: Reader, session_id: str) -> bytes:
     """The answer of GET /api/sessions/ID/changes. Raises Problem 404."""
     about: dict[str, object] = {"id": session_id}
-    async with reader.snapshot() as connection:
-        if not await connection.rows("SELECT 1 FROM sessions WHERE session_id = ?", (session_id,)):
-            raise no_session(session_id)
-        edits, commands = await connection.rows(EDITS, about), await connection.rows(COMMANDS, about)
-    return await asyncio.get_running_loop().run_in_executor(worker(), told, edits, commands)
+    async with reader.comparing:
+        async with reader.snapshot() as connection:
+            if not await connection.rows("SELECT 1 FROM sessions WHERE session_id = ?", (session_id,)):
+                raise no_session(session_id)
+            edits, commands = await connection.rows(EDITS, about), await connection.rows(COMMANDS, about)
+        return await asyncio.get_running_loop().run_in_executor(worker(), told, edits, commands)
 
 
 @cache
@@ -108,9 +115,9 @@ def worker() -> ThreadPoolExecutor:
 
 def told(edits: list[Any], commands: list[Any]) -> bytes:
     files: dict[str, EditedFile] = {}
-    for edit in map(Edit._make, one_by_one(edits)):
+    for edit in starmap(Edit, one_by_one(edits)):
         files.setdefault(edit.path, EditedFile(edit.path)).take(edit)
-    shell = [ShellCall._make(row) for row in one_by_one(commands)]
+    shell = [*starmap(ShellCall, one_by_one(commands))]
     left = Left()
     shown = [file.document(left) for _, file in sorted(files.items()) if file.edits or file.failed]
     return msgspec.json.encode(
@@ -140,13 +147,16 @@ def one_by_one(rows: list[Any]) -> Iterator[Any]:
 # ---------------------------------------------------------------------------- files
 
 
-class Edit(NamedTuple):
+class CallOfTool(msgspec.Struct):
     cursor: int
     use: str | None
     run: str | None
     is_hooked: int
     result: int | None
     state: str | None
+
+
+class Edit(CallOfTool):
     path: str
     tool: str | None
     given: str | None
@@ -298,13 +308,7 @@ def hunk_of(before: list[str], after: list[str], group: list[tuple[str, int, int
 # ------------------------------------------------------------------------- commands
 
 
-class ShellCall(NamedTuple):
-    cursor: int
-    use: str | None
-    run: str | None
-    is_hooked: int
-    result: int | None
-    state: str | None
+class ShellCall(CallOfTool):
     at: str
     took: int | None
     command: str

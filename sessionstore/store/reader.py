@@ -105,6 +105,8 @@ class Reader:
         self.free: asyncio.Queue[Deadlined] = asyncio.Queue()
         self.all: list[Deadlined] = []
         self.searching = asyncio.Semaphore(SEARCHES_AT_ONCE)
+        self.comparing = asyncio.Semaphore(1)
+        """Whoever compares what came of a session holds tens of megabytes of it."""
         self.mending: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:

@@ -56,7 +56,7 @@ class NoEmptyNames:
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         path = scope.get("raw_path", b"").decode("latin-1")
         path = path.rstrip("/") if scope.get("method") in ("GET", "HEAD") else path
-        if path.startswith(self.prefixes) and path != plain(path):
+        if path != plain(path) and plain(path).startswith(self.prefixes):
             return refuse(invalid("$.path", "has a name that is empty"), scope, receive, send)
         return self.app(scope, receive, send)
 

@@ -54,9 +54,9 @@ class NoEmptyNames:
         self.prefixes = prefixes
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        path = scope.get("raw_path", b"").decode("latin-1")
+        path = "/" + scope.get("raw_path", b"").decode("latin-1").lstrip("/")
         path = path.rstrip("/") if scope.get("method") in ("GET", "HEAD") else path
-        if path != plain(path) and plain(path).startswith(self.prefixes):
+        if path.startswith(self.prefixes) and path != plain(path):
             return refuse(invalid("$.path", "has a name that is empty"), scope, receive, send)
         return self.app(scope, receive, send)
 

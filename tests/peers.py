@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import struct
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -61,6 +62,35 @@ def children_of(pid: int) -> list[int]:
             for child in map(int, (task / "children").read_text().split()):
                 found += [child, *children_of(child)]
     return found
+
+
+@contextmanager
+def frozen(pid: int) -> Iterator[None]:
+    """A process and its children stand still meanwhile, as in a container that is paused."""
+    stopped: list[int] = []
+    try:
+        while still := {pid, *children_of(pid)}.difference(stopped):
+            for process in still:
+                signal_to(process, signal.SIGSTOP)
+            stopped += still
+        eventually(lambda: all(is_stopped(process) for process in stopped))
+        yield
+    finally:
+        for process in stopped:
+            signal_to(process, signal.SIGCONT)
+
+
+def signal_to(pid: int, number: int) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, number)
+
+
+def is_stopped(pid: int) -> bool:
+    """All its threads; or it has ended."""
+    with suppress(FileNotFoundError, ProcessLookupError):
+        stats = [(task / "stat").read_text() for task in Path(f"/proc/{pid}/task").iterdir()]
+        return {stat.rpartition(") ")[2][0] for stat in stats} <= {"T", "Z"}
+    return not Path(f"/proc/{pid}").exists()
 
 
 # ----------------------------------------------------------------------- sockets

@@ -138,7 +138,9 @@ class Chain:
         self.away, self.pause = None, PAUSES[0]
 
     def answer(self, asked: bytes, within: float) -> dict[str, Any]:
-        process = self.process if self.process and self.process.poll() is None else self.begin()
+        if self.process and self.process.poll() is not None:
+            self.end(self.process)
+        process = self.process or self.begin()
         assert process.stdin is not None and process.stdout is not None
         too_late = threading.Timer(within, process.kill)
         too_late.start()

@@ -452,9 +452,7 @@ class Writer:
         self.counts.errors[getattr(error, "sqlite_errorname", type(error).__name__)] += 1
         self.trouble = f"{error}"
         self.chores_at = time.monotonic() + RECOVERY_INTERVAL
-        self.ground.let_go()
-        with suppress(sqlite3.Error):
-            self.appender.connection.close()
+        self.let_go()
         why = f"The database cannot take writes now: {error}"
         self.tell(group, fault if is_fault else partial(unavailable, why, retry_after=2))
 
@@ -470,13 +468,19 @@ class Writer:
             if self.ground.why:  # what stands there now is not ours to write to
                 raise DatabaseUnusable(self.ground.why)
             if self.chain is not None:
-                self.appender.connection.close()
+                self.let_go()
                 self.chain.take()
             self.appender = self.open()
             if self.chain is not None:
                 self.show_missed(self.chain)
         self.appender.begin()
         return self.appender
+
+    def let_go(self) -> None:
+        """Close the connection. Unless somebody else has one, the log goes with it, and the next makes a new one."""
+        self.ground.let_go()
+        with suppress(sqlite3.Error):
+            self.appender.connection.close()
 
     def show_missed(self, chain: Chain) -> None:
         """What the bucket had, and nobody was told of."""

@@ -78,18 +78,30 @@ class Wait(NamedTuple):
 
 
 class Clock:
-    """The time that passes for a thread of ours and a server, without that in which the machine runs others."""
+    """The time that passes for a thread of ours and a server, without that in which the machine runs others: not only
+    its event loop may have to wait for a processor, but also a thread that it waits for, which has the interpreter."""
 
     def __init__(self, server: Server) -> None:
-        self.pid = server.process.pid
+        self.tasks = Path(f"/proc/{server.process.pid}/task")
+        self.mine = Path(f"/proc/{os.getpid()}/task/{threading.get_native_id()}")
 
     def now(self) -> float:
-        return time.monotonic() - seconds_in_queue(self.pid) - seconds_in_queue(os.getpid(), threading.get_native_id())
+        return time.monotonic() - sum(scheduled(task).in_queue for task in (self.mine, *self.tasks.iterdir()))
 
 
-def seconds_in_queue(pid: int, thread: int = 0) -> float:
-    """For which a process's main thread, or another, could have run and waited for a processor."""
-    return int(Path(f"/proc/{pid}/task/{thread or pid}/schedstat").read_text().split()[1]) / 1e9
+class Scheduled(NamedTuple):
+    """Of one thread, in seconds, to the nanosecond."""
+
+    on_processor: float
+    in_queue: float
+    """In which it could have run."""
+
+
+def scheduled(task: Path) -> Scheduled:
+    with suppress(OSError):  # a thread that has just ended
+        on_processor, in_queue, _ = map(int, (task / "schedstat").read_text().split())
+        return Scheduled(on_processor / 1e9, in_queue / 1e9)
+    return Scheduled(0.0, 0.0)
 
 
 def worst_wait(server: Server, meanwhile: Callable[[], object]) -> Wait:
@@ -125,9 +137,5 @@ def least_wait(server: Server, meanwhile: Callable[[], object]) -> float:
 
 
 def processor_seconds(pid: int) -> float:
-    """Of all its threads that are there now, to the nanosecond."""
-    nanoseconds = 0
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        with suppress(OSError):  # a thread that has just ended
-            nanoseconds += int((task / "schedstat").read_text().split()[0])
-    return nanoseconds / 1e9
+    """Of all its threads that are there now."""
+    return sum(scheduled(task).on_processor for task in Path(f"/proc/{pid}/task").iterdir())

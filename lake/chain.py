@@ -332,7 +332,7 @@ def sealed_up_to(url: str, shard: str) -> int:
 
 
 def end_with_server() -> None:
-    """One that was killed may have a successor already, whose chain is not to be claimed, nor its database written to."""
+    """One that was killed may have a successor: its chain is not to be claimed, nor its database written to."""
     asker = select.poll()
     asker.register(sys.stdin, 0)  # that nobody can write to it any more is told unasked
     if asker.poll(0):

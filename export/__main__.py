@@ -82,6 +82,7 @@ def write_tree(options: SimpleNamespace) -> int:
     """
     folder: Path = options.to or options.dir
     with closing(reader_of(options.dir)) as database:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
             tree = Tree(folder, say)
         except TreeBusy:

@@ -344,6 +344,20 @@ def test_all_of_an_earlier_tree_is_restored_and_what_is_odd_is_said(tmp_path: Pa
     ]
 
 
+def test_a_server_over_an_earlier_tree_says_how_it_is_brought_in(tmp_path: Path) -> None:
+    folder = earlier_tree(tmp_path)
+    with Appliance(folder) as server:
+        assert server.said("has 3 sessions that are not in the database")
+        command = f"python -m export restore {folder} --newer"
+        assert server.said(f"`{command}`")
+        httpx.put(f"{server.url}/api/sessions/mine", json={"userId": "alice"}).raise_for_status()
+    assert (ended := export(folder, *command.split()[3:])).returncode in (0, 1), ended
+    with Appliance(folder) as server:
+        assert not server.said("not in the database", 0)
+        recent = httpx.get(f"{server.url}/api/query/recent").json()
+    assert {session["sessionId"] for session in recent} == {"mine", "whole", "half", "alone"}
+
+
 def test_an_earlier_tree_is_served(tmp_path: Path) -> None:
     restore(earlier_tree(tmp_path / "earlier"), tmp_path / "restored")
     with Appliance(tmp_path / "restored") as server, httpx.Client(base_url=server.url) as http:

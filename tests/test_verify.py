@@ -146,6 +146,12 @@ def test_the_exit_code_says_whether_there_are_differences(database: Database, tm
     assert command("verify", "--dir", tmp_path / "nowhere").returncode == 1
 
 
+def test_a_tree_goes_into_a_folder_that_is_not_there_yet(database: Database, tmp_path: Path) -> None:
+    there, tree = ("--dir", database.path.parent), tmp_path / "for/the/archive"
+    assert command("tree", "--to", tree, *there).returncode == 0
+    assert command("verify", "--tree", tree, *there).returncode == 0
+
+
 def test_a_tree_that_is_behind_without_a_server_differs(database: Database, tmp_path: Path) -> None:
     database.append(drafted("action", "parent", {"type": "x"}))
     assert set(differences(database.path, tmp_path)) == {

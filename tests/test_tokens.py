@@ -24,7 +24,7 @@ from sessionstore.settings import BadSetting, Settings, read_settings
 from sessionstore.web import logins
 from sessionstore.web.tokens import ROLES, Token, Tokens
 from tests.appliance import Appliance, ServerError
-from tests.commands import token
+from tests.commands import is_refused, token
 from tests.peers import eventually
 
 NOTICE_SECONDS = 10.0
@@ -232,6 +232,9 @@ def test_those_that_the_server_made_are_listed_whoever_asks(folder: Path) -> Non
         ended = token(folder, "list", SESSIONS_HOST=host)
         assert {"admin", "read", "ingest"} <= {line.split()[0] for line in ended.stdout.splitlines()}
         assert ("SESSIONS_HOST" in ended.stderr) == (host == "127.0.0.1")
+    assert is_refused(
+        token(folder, "add", "ci", "--role", "ingest"), "If its server has a SESSIONS_HOST, set that here"
+    )
 
 
 def test_commands_at_the_same_time_do_not_undo_each_other(folder: Path) -> None:

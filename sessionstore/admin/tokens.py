@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 import click
 
+from sessionstore import TOKEN
 from sessionstore.model.events import STORE, USER_RULE, is_id, is_user
 from sessionstore.model.rights import Bounds
 from sessionstore.secret_files import write_secret
@@ -82,9 +83,11 @@ def add(settings: Settings, options: SimpleNamespace) -> None:
                 f"There is a token {options.name} already: choose another name, or rotate or remove that one"
             )
         if options.role == "ingest" and named is None and not Tokens(settings).is_required:
+            is_made = read_kept(folder / "read") or read_kept(folder / "admin")
             raise TokenRefused(
                 "The store is open to this machine, and a token closes it: with none that may read, nobody could open "
-                "the dashboard. First make one for yourself: python app.py token add NAME --role read, or admin"
+                f"the dashboard. First make one for yourself: {TOKEN} add NAME --role read, or admin"
+                + (". If its server has a SESSIONS_HOST, set that here, and no more is needed" if is_made else "")
             )
         token = make_token()
         expires = int(time.time() + options.expires) if options.expires else None

@@ -264,6 +264,7 @@ def stream(server: Appliance, token: str) -> Iterator[Iterator[bytes]]:
 def test_a_token_that_is_taken_away_ends_with_all_that_it_opened(folder: Path) -> None:
     """Its requests, its cookie, its WebSockets, its streams; and nobody else's."""
     gone, stays = (made(folder, "add", name, "--role", "read") for name in ("gone", "stays"))
+    agent = {"Authorization": f"Bearer {made(folder, 'add', 'agent', '--role', 'ingest')}"}
     with Appliance(folder) as server:
         cookie = cookie_of(server, gone)
         with feed(server, gone) as ending, feed(server, stays) as staying, stream(server, gone) as events:
@@ -273,12 +274,13 @@ def test_a_token_that_is_taken_away_ends_with_all_that_it_opened(folder: Path) -
             assert close_code(ending) == 1008
             assert status_with(server, gone) == 401
             assert status_with_cookie(server, cookie) == 401
-            for _ in events:
-                pass
+            httpx.post(f"{server.url}/api/actions/s", json={"type": "later"}, headers=agent).raise_for_status()
+            assert b"later" not in b"".join(events)
             assert time.monotonic() - begun <= 30
             assert status_with(server, stays) == 200
             staying.send('{"type":"ping"}')
-            assert json.loads(staying.recv(timeout=10)) == {"type": "pong"}
+            heard = [json.loads(staying.recv(timeout=10))["type"] for _ in range(3)]
+            assert heard == ["session_created", "action", "pong"]
 
 
 def test_a_log_in_ends_with_its_log_out_and_takes_no_other_with_it(folder: Path) -> None:

@@ -111,8 +111,8 @@ def bounds_in(options: SimpleNamespace) -> Bounds | None:
 def rotate(settings: Settings, options: SimpleNamespace) -> None:
     """Put a new token in the place of the old one.
 
-    The old one ends at once, its log-ins and live feeds within a second. For a change without a gap, add another
-    token, give it out, and then remove the old one.
+    The old one ends at once, its log-ins and WebSockets within a second, its event streams with the next event or
+    within fifteen seconds. For a change without a gap, add another token, give it out, and then remove the old one.
     """
     folder, token = tokens_folder(settings), make_token()
     with alone(folder):
@@ -136,7 +136,8 @@ def renewed(one: Named, token: str) -> Named:
 def remove(settings: Settings, options: SimpleNamespace) -> None:
     """Take a token away.
 
-    Its requests are refused at once, its log-ins and live feeds end within a second.
+    Its requests are refused at once, its log-ins and WebSockets end within a second, its event streams with the next
+    event or within fifteen seconds.
     """
     folder = tokens_folder(settings)
     with alone(folder):
@@ -187,7 +188,8 @@ def list_logins(settings: Settings, options: SimpleNamespace) -> None:
 def log_out(settings: Settings, options: SimpleNamespace) -> None:
     """End log-ins of the dashboard: one by its ID, as `logins` shows it, or all of a token by its name.
 
-    The cookie is refused, and its live feeds end, within a second or two.
+    The cookie is refused, and its WebSockets end, within a second or two, its event streams with the next event or
+    within fifteen seconds.
     """
     path, which = settings.directory / LOGINS, options.which
     if not revoke(path, lambda one: which in (one.name, one.cookie[:SHORT])):

@@ -456,6 +456,8 @@ def ask_lake(options: SimpleNamespace) -> int:
         raise WrongUse("There is no lake to ask: name it with --lake or SESSIONS_LAKE, such as s3://bucket/prefix")
     try:
         answer = asking.answer(url.rstrip("/"), options.what, options.shard or "", options.rows)
+    except asking.AskedWrongly as error:
+        raise WrongUse(str(error)) from None
     except asking.AskFailed as error:
         say(f"export: {error}")
         return FOUND

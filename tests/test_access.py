@@ -869,7 +869,7 @@ def test_a_wrong_log_in_gives_no_cookie(guarded: Appliance, body: str, status: i
 def test_the_cookie_opens_the_live_feed(guarded: Appliance, cookies: dict[str, dict[str, str]]) -> None:
     address = f"ws://127.0.0.1:{guarded.port}/ws"
     with connect(address, proxy=None, origin=None, additional_headers=cookies["read"]) as feed:
-        assert json.loads(feed.recv(timeout=10))["type"] == "connected"
+        assert json.loads(feed.recv(timeout=60))["type"] == "connected"
     assert ask(guarded, "GET", "/ws", UPGRADE | cookies["ingest"]).status == 403
     assert ask(guarded, "GET", "/ws", UPGRADE | {"Cookie": "session_store=read.0"}).status == 401
 

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -691,6 +692,29 @@ assert agent.flush(60)
             assert numbers_of(http, "secret") == list(range(20))
     assert "401" in line and appliance.url in line and not more
     assert "wrong-token" not in line
+
+
+def test_a_program_ends_well_while_nobody_reads_what_is_said(tmp_path: Path, folder: Path) -> None:
+    """The interpreter aborts if at its end another thread is in the buffers of stderr."""
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with suppress(BlockingIOError):
+        while os.write(writing, b"x" * 4096):
+            pass
+    os.set_blocking(writing, True)
+    with Appliance(folder, {"SESSIONS_TOKEN": "right-token"}) as appliance:
+        env = environment(tmp_path, appliance.url, SESSION_TOKEN="wrong-token")
+        with subprocess.Popen([sys.executable, "-c", WAITS], env=env, stdin=-1, stderr=writing) as running:
+            eventually(lambda: is_in_a_write(running.pid))
+            running.communicate(b"\n", timeout=60)
+    os.close(reading)
+    os.close(writing)
+    assert running.returncode == 0
+
+
+def is_in_a_write(pid: int) -> bool:
+    """Whether a thread waits for a reader of its pipe."""
+    return any("pipe_write" in (task / "wchan").read_text() for task in Path(f"/proc/{pid}/task").iterdir())
 
 
 def test_a_hook_says_nothing_of_a_refused_token(tmp_path: Path, folder: Path) -> None:

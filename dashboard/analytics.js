@@ -31,16 +31,16 @@ export const analytics = {
   shown: null, asking: null, last: -Infinity,
   name: () => "Analytics",
   move: (by) => moveAmong([...panels.querySelectorAll("a")], by),
-  arrive() {
+  arrive(last) {
     const { range = "day", from = "", to = "" } = route.query;
     for (const [name, value] of Object.entries({ range, from, to })) if (document.activeElement !== form[name]) form[name].value = value;
     for (const name of ["from", "to"]) form[name].parentElement.hidden = range !== "days";
-    if (this.shown === query(route.query)) return;
+    if (this.shown === query(route.query)) { if (last?.view !== "analytics") this.read(); return; }
     this.shown = query(route.query);
     this.read();
   },
-  /** What streams in changes little in a picture of hours. */
-  async again() { if (performance.now() - this.last > 5000) await this.read(); },
+  /** What streams in changes little in a picture of hours: it is read every few seconds, the last of it too. */
+  again() { this.later ??= setTimeout(() => { this.later = null; if (route.view === "analytics") this.read(); }, Math.max(0, this.last + 5000 - performance.now())); },
   async read() {
     const asking = this.asking = {}, span = Model.spanOf(route.query, clock.now()), before = Model.spanBefore(span, clock.now());
     this.last = performance.now();

@@ -103,7 +103,7 @@ export const home = {
     const active = new Set(going.map((card) => card.sessionId));
     return { stats, cards: [...going, ...[...bad.items, ...well.items].filter((card) => !active.has(card.sessionId))] };
   },
-  again() { at("home").dataset.loaded = "yes"; return this.spent(); },
+  again() { at("home").dataset.loaded = "yes"; return this.spent().catch(() => { /* what is shown is not worse for it */ }); },
   /** What all sessions have cost since midnight, asked at most once a minute. */
   async spent(now = Date.now()) {
     if (now < this.asksSpentAt) return;
@@ -121,7 +121,8 @@ export const home = {
     else moveAmong([...groups.querySelectorAll("[data-slot=name]")], by);
   },
   /** What the server says of itself. */
-  async hear({ role, webhooks }) {
+  async hear({ role, webhooks, cursor }) {
+    if (seen.upTo > cursor) seen = { upTo: 0, ids: [] };      // it was another store's
     if (at("webhooks").hidden = webhooks.status === "off" || !["admin", "control", "read"].includes(role)) return;
     at("webhooks").firstElementChild.textContent = Model.webhooksLine(webhooks);
     if (at("webhooks").open) await showWebhooks();

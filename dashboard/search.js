@@ -12,10 +12,11 @@ export const search = {
   shown: null, items: [], opened: new Set(),
   name: () => "Search",
   move: (by) => moveAmong(hits(), by),
-  async arrive() {
+  /** Whoever asks for the same again, where one is, gets what is found now. */
+  async arrive(last) {
     for (const field of form.elements) if (field.name && document.activeElement !== field) field.value = route.query[field.name] ?? "";
     const { q = "", type = "", session = "", user = "", when = "" } = route.query, wanted = query({ q, type, session, user, when });
-    if (this.shown === wanted) return;
+    if (this.shown === wanted && last?.view !== "search") return;
     this.shown = wanted;
     this.opened.clear();
     for (const place of [none, at("facets"), at("search-count")]) place.replaceChildren();
@@ -71,5 +72,5 @@ function hitOf({ event, marked }) {
   slot(row, "snippet").append(...parts.map((part, number) => number % 2 ? el("mark", "", part) : fit(part)));
   return row;
 }
-form.onsubmit = (event) => { event.preventDefault(); form.q.blur(); go({ view: "search", query: { ...route.query, ...Object.fromEntries(new FormData(form)) } }); };
+form.onsubmit = (event) => { event.preventDefault(); form.q.blur(); go({ view: "search", query: { ...route.query, ...Object.fromEntries(new FormData(form)) } }, { again: true }); };
 form.when.onchange = () => form.requestSubmit();

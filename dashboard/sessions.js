@@ -3,6 +3,7 @@ import { asked, query } from "./api.js";
 import { promptOf } from "./cards.js";
 import { askPerson } from "./doing.js";
 import { at, button, el, fill, kept, link, make, say, setCurrent, since, slot } from "./dom.js";
+import { refresh } from "./live.js";
 import { LongList } from "./long_list.js";
 import * as Model from "./model.js";
 import { count, joined, lasting, millis, oneLine } from "./model.js";
@@ -17,7 +18,7 @@ const ORDERS = { __proto__: null, name: Model.SORTS.name[1], errors: Model.SORTS
 /** Whether the server's order and filters are not enough. */
 const isChosenHere = () => Boolean(ORDERS[route.query.sort] || route.query.errors || leastCost());
 const leastCost = () => Number(route.query.cost) || 0;
-const isShown = (card) => (!route.query.errors || card.errors || card.status === "failed") && (card.cost?.usd ?? 0) >= leastCost();
+const isShown = (card) => (!route.query.status || card.status === route.query.status) && (!route.query.errors || card.errors || card.status === "failed") && (card.cost?.usd ?? 0) >= leastCost();
 export const table = {
   items: [], next: null, asking: null, shown: "",
   async arrive() {
@@ -27,7 +28,7 @@ export const table = {
     drawViews();
     const { name, value } = form.contains(document.activeElement) ? document.activeElement : {};
     if (!this.shown && name && value !== (route.query[name] ?? "")) filter();      // it was typed before this was here
-    if (this.shown === query(route.query) && this.items.length) return;
+    if (this.shown === query(route.query) && this.items.length) { refresh.soon(); return; }
     this.shown = query(route.query);
     this.next = null;
     this.isOld = true;      // what is shown is of the filter before: it stays until the answer
@@ -63,6 +64,8 @@ export const table = {
     if (this.items.length === page.items.length) this.next = page.nextCursor;
     this.draw();
   },
+  /** What events tell of those that are here, also of those that no first page has. */
+  take(events) { this.items = Model.cardsAfter(this.items, events).sort((a, b) => b.lastCursor - a.lastCursor); },
   draw() {
     const { sort } = route.query, some = this.items.filter(isShown);
     const shown = ORDERS[sort] ? [...some].sort(ORDERS[sort]) : some;

@@ -94,11 +94,17 @@ function countedIn(stats, events) {
   return { ...stats, events: stats.events + events.length, eventsToday: stats.eventsToday + events.length, eventsPerMinute: minutes };
 }
 
+const byId = (cards) => new Map(cards.map((card) => [card.sessionId, card]));
+/** Cards with what events tell of them. */
+export function cardsAfter(cards, events) {
+  const known = byId(cards);
+  for (const event of events) foldCard(known, event);
+  return [...known.values()];
+}
 /** The server's answer, and over it what events have told since. */
 export function loaded(state, { cards, stats }) {
-  const known = new Map(cards.map((card) => [card.sessionId, card])), newer = state.feed.filter(({ cursor, sessionId }) => cursor > (known.get(sessionId)?.lastCursor ?? Infinity));
-  for (const event of newer.reverse()) foldCard(known, event);
-  return { ...state, cards: known, stats, stale: newer.length > 0 };
+  const known = byId(cards), newer = state.feed.filter(({ cursor, sessionId }) => cursor > (known.get(sessionId)?.lastCursor ?? Infinity));
+  return { ...state, cards: byId(cardsAfter(cards, newer.reverse())), stats, stale: newer.length > 0 };
 }
 export const webhooksLine = ({ status, pending }) => `Webhooks: ${status}${pending ? `, ${pending} waiting` : ""}`;
 export function webhookRow({ name, place, on, rules, delivered, pending, held, lastDelivery }) {

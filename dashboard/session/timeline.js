@@ -108,7 +108,7 @@ export default class TimelineTab extends Tab {
   drawChart() {
     const { session, chart, zoom, focus, closed } = this, { events } = session.log, newest = events.at(-1)?.cursor, fold = route.query.fold !== "no";
     const key = [events.length, newest, chart.clientWidth, zoom, fold, focus, route.query.entry, this.isRunning() ? Math.floor(clock.now() / 1000) : "", ...closed].join();
-    if (key === this.drawn) return;
+    if (key === this.drawn && session.lanes) return;
     if (newest !== this.seen && performance.now() - this.drawnAt < CALM) {
       this.later ??= setTimeout(() => { this.later = null; schedule(); }, CALM);
       return;

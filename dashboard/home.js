@@ -164,7 +164,7 @@ function drawHead(row, { section, number }, said = "") {
     return [fold, el("span", "faint grow", more), key === "ended" ? button("Acknowledge all", () => home.acknowledge(true), "plain") : ""];
   });
 }
-const GROUP_WORDS = { __proto__: null, error: "stopped by an error", idle: "at the prompt" };
+const GROUP_WORDS = { error: "stopped by an error", idle: "at the prompt" };
 const phone = matchMedia("(max-width: 640px)");
 const heightOf = (ask) => (phone.matches ? asks.can(ask) ? 152 : 126 : 50) + (asks.opened === ask.askId ? 240 : 0);
 const table = new LongList(groups, {
@@ -188,10 +188,9 @@ const feedList = new LongList(at("feed"), {
     const a = row.firstElementChild, words = Model.oneLine(line.text), title = times > 1 ? `${line.title} ×${times}` : line.title;
     a.href = entryHash(sessionId, line.key);
     a.title = Model.forPeople(`${name}\n${line.title}: ${words}\n${error}`.trim());
-    fill(row, { time: timeText(line.time), who: name, text: words ? `${title}: ${words}` : title, why: kind === "error" ? "" : error, took: TOOK[state] ?? Model.lasting(line.took ?? NaN) });
+    fill(row, { time: timeText(line.time), who: name, text: words ? `${title}: ${words}` : title, why: kind === "error" ? "" : error, took: Model.OUTCOMES[state] ?? Model.lasting(line.took ?? NaN) });
   },
 });
-const TOOK = { __proto__: null, running: "running", error: "failed", rejected: "rejected", cancelled: "no result" };
 const named = (choices) => Object.entries(choices).map(([name, [words]]) => [name, words]);
 for (const [id, choices] of [["feed-kind", Object.entries(Model.FEED_SHOWS)], ["home-group", named(Model.GROUPS)], ["home-sort", named(Model.SORTS)]]) at(id).append(...choices.map(([name, words]) => new Option(words, name)));
 for (const [id, name] of Object.entries(FIELDS)) at(id).oninput = (event) => turn({ [name]: event.target.value });

@@ -2,7 +2,7 @@
 import { asked, query } from "./api.js";
 import { promptOf } from "./cards.js";
 import { askPerson } from "./doing.js";
-import { at, button, el, fill, kept, link, make, say, setCurrent, since, slot } from "./dom.js";
+import { at, button, el, fill, hoursAgo, kept, link, make, say, setCurrent, showIn, since, slot } from "./dom.js";
 import { refresh } from "./live.js";
 import { LongList } from "./long_list.js";
 import * as Model from "./model.js";
@@ -22,8 +22,7 @@ const isShown = (card) => (!route.query.status || card.status === route.query.st
 export const table = {
   items: [], next: null, asking: null, shown: "",
   async arrive() {
-    for (const field of form.elements) if (field.type === "checkbox") field.checked = Boolean(route.query[field.name]);
-      else if (field.name && document.activeElement !== field) field.value = route.query[field.name] ?? "";
+    showIn(form, route.query);
     for (const head of heads) setCurrent(head, head.dataset.sort === (route.query.sort ?? ""));
     drawViews();
     const { name, value } = form.contains(document.activeElement) ? document.activeElement : {};
@@ -37,7 +36,7 @@ export const table = {
   },
   async page(cursor) {
     const asking = this.asking = {}, { sort, errors, cost, when, ...asks } = route.query;
-    const page = await asked(`api/sessions?${query({ ...asks, since: when && new Date(Date.now() - when * 3_600_000).toISOString(), limit: isChosenHere() ? 500 : 200, cursor, details: "true" })}`);
+    const page = await asked(`api/sessions?${query({ ...asks, since: hoursAgo(when), limit: isChosenHere() ? 500 : 200, cursor, details: "true" })}`);
     return this.asking === asking ? page : null;
   },
   async more() {

@@ -111,7 +111,7 @@ export function webhookRow({ name, place, on, rules, delivered, pending, held, l
   const quiet = rules.noProgressMinutes && `quiet for ${rules.noProgressMinutes} min`;
   const same = rules.sameCallTimes && `same call ${rules.sameCallTimes} times`;
   const told = lastDelivery ? lastDelivery.replace("T", " ").replace(/\.\d+Z$/, " UTC") : "never";
-  return [`${name} (${place})`, [...on, quiet, same].filter(Boolean).join(", "), String(delivered), String(pending + held), told];
+  return [`${name} (${place})`, joined([...on, quiet, same], ", "), String(delivered), String(pending + held), told];
 }
 export const title = (waiting, name) => `${waiting ? `(${waiting}) ` : ""}${name ? `${oneLine(name)} · ` : ""}Session store`;
 
@@ -148,7 +148,7 @@ export function step(card) {
   if (card.status === "waiting" && asksOf(card).length) return "";
   const { lastAction } = card, phase = card.phase === "initialization" ? "" : oneLine(card.phase);
   const done = lastAction && [lastAction.tool ? toolName(lastAction.tool) : words(lastAction.type), oneLine(lastAction.text)];
-  return oneLine(card.currentStep) || (done ? done.filter(Boolean).join(": ") : "") || phase;
+  return oneLine(card.currentStep) || (done ? joined(done, ": ") : "") || phase;
 }
 
 /** What one types to go on with a session of Claude Code: in its container, if it has one, else in its folder. */

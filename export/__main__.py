@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import os
 import re
+import signal
 import sqlite3
 import sys
 import tempfile
@@ -82,6 +83,7 @@ def write_tree(options: SimpleNamespace) -> int:
     """
     folder: Path = options.to or options.dir
     with closing(reader_of(options.dir)) as database:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
             tree = Tree(folder, say)
         except TreeBusy:
@@ -421,6 +423,7 @@ def try_out(options: SimpleNamespace) -> int:
     beside the database, if there is one, for the metrics of its server. With --lake its whole folder is lost, and comes
     back from a lake of its own below that URL, of which nothing is left afterwards.
     """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(FOUND))  # what it has made goes as at any other end
     with tempfile.TemporaryDirectory(prefix="drill-") as folder:
         if options.lake:
             with from_lake("place_for_a_drill")(options.lake) as lake:
@@ -529,21 +532,40 @@ class WithLake(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in OF_LAKE:
             return super().get_command(ctx, cmd_name)
-        command: click.Command = from_lake(cmd_name)
+        try:
+            command: click.Command = of_lake(cmd_name)
+        except ImportError:
+            return without_lake(cmd_name)
         return command
 
 
 OF_LAKE = ("lake",)
 
 
+def of_lake(name: str) -> Any:
+    """Something of lake/commands.py. Raises ImportError where the extra is not installed."""
+    from lake import commands
+
+    return getattr(commands, name)
+
+
 def from_lake(name: str) -> Any:
-    """Something of lake/commands.py."""
+    """The same, or the end of the command, which says what to install."""
     try:
-        from lake import commands
+        return of_lake(name)
     except ImportError as error:
         say(f"export: {error.name} is not installed: pip install 'session-store[lake]'")
         sys.exit(FOUND)
-    return getattr(commands, name)
+
+
+def without_lake(name: str) -> click.Command:
+    """In the place of what cannot be imported: it stands in the help, and says what it needs."""
+    return click.Command(
+        name,
+        callback=lambda: from_lake(name),
+        help="Wants session-store[lake]: see and change the lake that SESSIONS_LAKE names.",
+        context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+    )
 
 
 @click.group(

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 import click
 
-from sessionstore.model.events import STORE, is_id, is_user
+from sessionstore.model.events import STORE, USER_RULE, is_id, is_user
 from sessionstore.model.rights import Bounds
 from sessionstore.secret_files import write_secret
 from sessionstore.settings import BadSetting, Settings, interval, read_settings
@@ -264,7 +264,7 @@ def duration(text: str) -> float:
         raise click.BadParameter(str(error)) from None
 
 
-NAME_OF = text_like(is_user, "must have 1 to 256 characters, and no control characters")
+NAME_OF = text_like(is_user, f"must have {USER_RULE}")
 ID_OF = text_like(is_id, "is no id that a session can have")
 
 

@@ -2703,7 +2703,7 @@ class SyncSessionHookAgent:
         return _beside("hook_agent_langchain", "langchain_handler()").handler_for(self, agent_id, control)
 
     def _leave(self, kind: type[BaseException] | None, error: BaseException | None) -> None:
-        if not self._is_finalized:
+        if not self._is_finalized and (kind or not getattr(vars(self).get("_graphs"), "waiting", None)):  # for a person
             self.finalize(_end_by(kind, error))
 
 

@@ -85,6 +85,13 @@ def signal_to(pid: int, number: int) -> None:
         os.kill(pid, number)
 
 
+def is_running(pid: int) -> bool:
+    """Not so one that has ended, and whose end nobody has asked for."""
+    with suppress(FileNotFoundError, ProcessLookupError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] != "Z"
+    return False
+
+
 def is_stopped(pid: int) -> bool:
     """All its threads; or it has ended."""
     with suppress(FileNotFoundError, ProcessLookupError):

@@ -194,6 +194,8 @@ NO_MANIFESTS = {
     "not UTF-8": b"\xff",
     "deep": b"[" * 9999,
     "endless": b" " * (17 << 20) + b"{",
+    "of no time": b'{"madeAt": "then", "cursor": 1, "counts": {}, "bytes": 1, "sha256": "", "sqliteVersion": "3",'
+    b' "schemaVersion": 1}',
 }
 
 
@@ -232,13 +234,16 @@ def test_without_a_folder_for_them_there_are_no_backups(folder: Path) -> None:
 
 def test_a_backup_that_fails_is_said_and_tried_again_and_holds_nobody_up(folder: Path, tmp_path: Path) -> None:
     obstacle = tmp_path / "obstacle"
-    obstacle.write_text("a file where a folder should be")
+    obstacle.symlink_to("x" * 300)  # what is below it cannot even be looked at, as on a disk that is away
     environment = {"SESSIONS_BACKUP_DIR": str(obstacle / "backups"), "SESSIONS_BACKUP_EVERY": "1"}
     with Appliance(folder, environment) as appliance:
         eventually(lambda: health(appliance)["status"] == "failed")
         assert "obstacle" in str(health(appliance)["error"])
         assert log_action(appliance) == 2
         assert httpx.get(f"{appliance.url}/ready", timeout=30).status_code == 200
+        obstacle.unlink()
+        obstacle.write_text("a file where a folder should be")
+        eventually(lambda: "Not a directory" in str(health(appliance)["error"]))
         obstacle.unlink()
         eventually(lambda: health(appliance)["status"] == "ok")
         assert health(appliance)["error"] is None

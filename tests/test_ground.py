@@ -60,6 +60,10 @@ def remove_the_log(folder: Path) -> None:
     (folder / "sessions.db-wal").unlink()
 
 
+def remove_the_index_of_the_log(folder: Path) -> None:
+    (folder / "sessions.db-shm").unlink()
+
+
 def remove_the_lock(folder: Path) -> None:
     (folder / ".lock").unlink()
 
@@ -78,6 +82,7 @@ LOSSES = (
     replace_the_database,
     remove_the_log,
     remove_the_lock,
+    remove_the_index_of_the_log,
     replace_by_a_link,
 )
 

@@ -580,6 +580,27 @@ def test_cancelled_graph_is_cancelled_not_failed(watched: Watched) -> None:
 # ---------------------------------------------------------- waiting for people
 
 
+@pytest.mark.parametrize(("answers", "status"), [([], "waiting"), ([10], "completed")])
+def test_a_program_that_leaves_an_interrupt_open_has_not_ended_its_session(
+    watched: Watched, answers: list[int], status: str
+) -> None:
+    async def main() -> None:
+        graph = chain_of(Numbers, InMemorySaver(), asker=ask)
+        async with watched.agent:
+            for given in ({"x": 0}, *(Command(resume=answer) for answer in answers)):
+                await graph.ainvoke(given, watched.configured("t"))
+
+    asyncio.run(main())
+    assert watched.get()["metadata"]["status"] == status
+
+
+def test_a_program_that_fails_with_an_interrupt_open_has_failed(watched: Watched) -> None:
+    with pytest.raises(KeyError), watched.agent.sync:
+        chain_of(Numbers, InMemorySaver(), asker=ask).invoke({"x": 0}, watched.configured("t"))
+        raise KeyError("x")
+    assert watched.get()["metadata"]["status"] == "failed"
+
+
 @both_ways
 @pytest.mark.parametrize("same_handler", [True, False])
 def test_interrupt_waits_for_a_person_until_it_is_resumed(watched: Watched, run: Run, same_handler: bool) -> None:

@@ -13,6 +13,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterable
 from contextlib import closing, suppress
@@ -24,6 +25,8 @@ import pytest
 import websockets
 from websockets.asyncio.client import ClientConnection
 
+from app import App, create_app
+from sessionstore.settings import Settings
 from tests.appliance import REPOSITORY, Appliance
 from tests.commands import run
 from tests.peers import descriptors_of, dial, eventually, response_from
@@ -333,6 +336,32 @@ def metrics_of(appliance: Appliance) -> str:
 
 
 # ------------------------------------------------------------------- descriptors
+
+
+def test_a_start_that_fails_in_the_middle_leaves_nothing_that_keeps_the_process(tmp_path: Path) -> None:
+    """Whatever keeps a later step from being done, here too few descriptors: a process that stays has the folder."""
+    before, failed_late = set(threading.enumerate()), 0
+    for spare in range(0, 12, 2):
+        app = create_app(Settings(directory=tmp_path / str(spare), tree=False))
+        app.prepare()
+        if asyncio.run(is_started(app, spare)):
+            break
+        failed_late += app.store.is_open
+        eventually(lambda: all(thread.daemon for thread in set(threading.enumerate()) - before))
+    assert failed_late
+
+
+async def is_started(app: App, spare: int) -> bool:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    os.close(lowest := os.dup(0))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + spare, hard))
+    try:
+        async with app.lifespan(app.litestar):
+            return True
+    except (sqlite3.Error, OSError):
+        return False
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 @pytest.mark.long

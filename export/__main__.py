@@ -24,6 +24,7 @@ from export import archive, backup, drilled, layout
 from export.folders import open_folder
 from export.tree import Tree, TreeAhead, TreeBusy, progress_of
 from export.verify import Verification
+from sessionstore import EXPORT
 from sessionstore.admin import compact, drill, importing, loss, move, offline, prune, recovery, reprice, scrub, served
 from sessionstore.admin.restore import NotEmpty, restore
 from sessionstore.model.events import utc
@@ -394,7 +395,7 @@ def tell_what_is_left(options: SimpleNamespace, found: scrub.SecretFound, replac
     for copy in copies:
         say(f"export: {copy} was made before, and has it: remove it")
     if store_settings(options).lake:
-        say("export: the lake has it until its server has run for some hours, or `python -m export lake erase` has")
+        say(f"export: the lake has it until its server has run for some hours, or `{EXPORT} lake erase` has")
     say("export: copies elsewhere that were made before, and the spools of agents, may still have it")
     return FOUND if left or copies or found.named else DONE
 
@@ -457,6 +458,8 @@ def ask_lake(options: SimpleNamespace) -> int:
         raise WrongUse("There is no lake to ask: name it with --lake or SESSIONS_LAKE, such as s3://bucket/prefix")
     try:
         answer = asking.answer(url.rstrip("/"), options.what, options.shard or "", options.rows)
+    except asking.AskedWrongly as error:
+        raise WrongUse(str(error)) from None
     except asking.AskFailed as error:
         say(f"export: {error}")
         return FOUND
@@ -692,7 +695,7 @@ def code_of(run: Callable[[SimpleNamespace], int], options: SimpleNamespace) -> 
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    sys.exit(cli(arguments, prog_name="python -m export"))
+    sys.exit(cli(arguments, prog_name=EXPORT))
 
 
 if __name__ == "__main__":

@@ -39,6 +39,7 @@ import msgspec
 import obstore
 
 from lake.bucket import BucketAway, BucketRefused, create, folder_of, ignoring, is_folder, open_bucket, read, told_of
+from sessionstore import EXPORT
 from sessionstore.admin.restore import Insertion
 from sessionstore.model.events import Event
 from sessionstore.store.appender import COLUMNS
@@ -311,11 +312,13 @@ class Holder:
 
 BEHIND = (
     "the bucket has acknowledged more than the database has, and {gone}: stop the server, and bring back what is "
-    "missing: `python -m export restore {url} --newer`"
+    f"missing: `{EXPORT} restore "
+    "{url} --newer`"
 )
 OTHER = (
     "{url} has other events as {shard} than the database, up to cursor {upto}: put this one aside and bring back what "
-    "was acknowledged: `python -m export restore {url} --force --shard {shard}`"
+    f"was acknowledged: `{EXPORT} restore "
+    "{url} --force --shard {shard}`"
 )
 
 

@@ -19,4 +19,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 """The folder of the appliance: app.py, schema.sql, dashboard.html and what else it is made of."""
+IS_INSTALLED = (ROOT / "__main__.py").exists()
+EXPORT, TOKEN = (
+    ("session-store export", "session-store token") if IS_INSTALLED else ("python -m export", "python app.py token")
+)
+"""How the commands are called here: by pip's package, or in a checkout and the image."""
 __version__ = "0.1.0"

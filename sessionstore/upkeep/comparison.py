@@ -14,7 +14,7 @@ import time
 from contextlib import suppress
 
 from export import drilled
-from sessionstore import ROOT
+from sessionstore import EXPORT, ROOT
 from sessionstore.lifeline import COMMAND, lifeline
 from sessionstore.settings import Settings
 from sessionstore.store.folder import Ground, Moved
@@ -99,7 +99,7 @@ class Comparison:
             logger.error("The verification failed: %s", said)
         self.error = said
         if self.said and not said:
-            logger.error("The verification has found %s: see `python -m export verify --full`", self.said)
+            logger.error("The verification has found %s: see `%s verify --full`", self.said, EXPORT)
 
     def failure(self) -> str | None:
         """Why nothing could be compared; None: it was, and its process has left word of it."""

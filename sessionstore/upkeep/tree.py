@@ -18,6 +18,7 @@ from contextlib import suppress
 from export.folders import open_folder
 from export.layout import SESSIONS, open_reader
 from export.tree import Tree, TreeAhead, TreeBusy, progress_of
+from sessionstore import EXPORT
 from sessionstore.settings import Settings
 from sessionstore.store.folder import Ground, Moved
 
@@ -89,7 +90,7 @@ class Mirror:
         if not head and (strangers := self.sessions_of_others()):
             logger.warning(
                 "%s has %d sessions that are not in the database, as the earlier service keeps them: stop this server, "
-                "and `python -m export restore %s --newer` brings them in",
+                f"and `{EXPORT} restore %s --newer` brings them in",
                 *(self.settings.directory / SESSIONS, strangers, self.settings.directory),
             )
         if self.settings.tree:

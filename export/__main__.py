@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import os
 import re
+import signal
 import sqlite3
 import sys
 import tempfile
@@ -423,6 +424,7 @@ def try_out(options: SimpleNamespace) -> int:
     beside the database, if there is one, for the metrics of its server. With --lake its whole folder is lost, and comes
     back from a lake of its own below that URL, of which nothing is left afterwards.
     """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(FOUND))  # what it has made goes as at any other end
     with tempfile.TemporaryDirectory(prefix="drill-") as folder:
         if options.lake:
             with from_lake("place_for_a_drill")(options.lake) as lake:

@@ -200,7 +200,7 @@ def other_words() -> dict[str, str]:
 
 
 def question(name: str, given: Mapping[str, str], dialect: Dialect = DUCKDB) -> str:
-    """The SQL of a canned question. Raises AskedWrongly for one that is unknown, or is asked with what it has not."""
+    """The SQL of a canned question. Raises AskedWrongly: it is unknown, or asked with what it does not know."""
     known = questions().get(name)
     if known is None:
         raise AskedWrongly(f"There is no question {name}: `ask --list` says which there are")

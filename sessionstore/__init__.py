@@ -1,7 +1,7 @@
 """The server behind app.py, a wing for each concern: decode, validate, append, commit, publish.
 
 text, secret_files, prices, budget_rules, breaker_rules, messengers, webhook_targets, shards  what settings name
-settings, log, histogram  for all
+settings, log, histogram, lifeline  for all
 model/        events, documents, drafts, problems, redaction: pure
 store/        the file: schema and migrations, appender, writer, reader, search, broadcaster, integrity, folder
 upkeep/       what follows the writer: tree, backups, comparison, retention, archives, webhooks

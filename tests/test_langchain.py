@@ -42,7 +42,7 @@ from tests.appliance import REPOSITORY, Appliance
 from tests.peers import eventually
 
 Json = dict[str, Any]
-SECONDS = 20.0  # for what happens at once
+SECONDS = 60.0  # for what happens at once
 
 
 class Watched:

@@ -127,7 +127,12 @@ def tree_cursor(folder: Path) -> int:
 
 def manifests(folder: Path | None) -> Iterator[tuple[Path, BackupManifest]]:
     """The copies in a folder of backups, and what is known of each."""
-    for path in sorted(folder.glob("*.db")) if folder and folder.is_dir() else ():
+    try:
+        paths = sorted(folder.glob("*.db")) if folder and folder.is_dir() else []
+    except OSError as error:  # of another disk, perhaps: the store does without
+        logger.warning("The backups in %s cannot be looked at: %s", folder, error)
+        return
+    for path in paths:
         try:
             yield path, read_manifest(manifest_of(path))
         except (BackupFailed, OSError) as error:

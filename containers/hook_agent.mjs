@@ -441,7 +441,7 @@ class Channel {
     this.store = new Store(url, token, tokenFile);
     Object.assign(this, { wantedSpool, owner });
     this.spool = orNull(() => openSpool(wantedSpool));
-    this.bound = Number(process.env.SESSION_SPOOL_BYTES) || SPOOL_BYTES;
+    this.bound = process.env.SESSION_SPOOL_BYTES > 0 ? Number(process.env.SESSION_SPOOL_BYTES) : SPOOL_BYTES;
     this.segmentBytes = Math.min(SEGMENT_BYTES, Math.ceil(this.bound / 8));
     this.isAnswering = true; // as far as is known
   }

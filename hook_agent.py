@@ -780,10 +780,16 @@ def _redaction(is_silent: bool = False) -> Redaction | None:
             _chosen.append(None if own is None else Redaction(own))
         except ValueError as error:
             _chosen.append(Redaction())
-            if not is_silent and sys.stderr is not None:
-                with _suppress(Exception):
-                    print(f"hook_agent: SESSION_REDACT={setting}: {error}", file=sys.stderr)
+            if not is_silent:
+                _tell(f"SESSION_REDACT={setting}: {error}")
     return _chosen[0]
+
+
+def _tell(text: str) -> None:
+    """Past Python's buffers: the interpreter aborts if it ends while another thread is in those of stderr."""
+    line, is_ours = f"hook_agent: {text}\n", sys.stderr is sys.__stderr__
+    with _suppress(Exception):
+        os.write(sys.stderr.fileno(), line.encode()) if is_ours else sys.stderr.write(line)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -2259,8 +2265,7 @@ class _Outlet:
         """Once for each process, if it has somewhere to say it."""
         if not self.has_said:
             self.has_said = True
-            with _suppress(Exception):
-                print(f"hook_agent: {text}", file=sys.stderr)
+            _tell(text)
 
     # Beginning and ending
 
@@ -2702,7 +2707,7 @@ class SyncSessionHookAgent:
         return _beside("hook_agent_langchain", "langchain_handler()").handler_for(self, agent_id, control)
 
     def _leave(self, kind: type[BaseException] | None, error: BaseException | None) -> None:
-        if not self._is_finalized:
+        if not self._is_finalized and (kind or not getattr(vars(self).get("_graphs"), "waiting", None)):  # for a person
             self.finalize(_end_by(kind, error))
 
 

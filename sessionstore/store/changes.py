@@ -290,7 +290,7 @@ class Left:
         return text.replace(old, new, -1 if is_all else 1)
 
 
-class Comparison(SequenceMatcher[str]):
+class LineComparison(SequenceMatcher[str]):
     """One that ends: where no line is found next to an equal one, each that is found is looked for in all others."""
 
     def __init__(self, before: list[str], after: list[str], left: Left) -> None:
@@ -319,7 +319,7 @@ def hunks_of(old: str, new: str, left: Left) -> Iterator[Hunk]:
     start, end = max(0, head - AROUND), max(0, tail - AROUND)
     before, after = before[start : len(before) - end], after[start : len(after) - end]
     if left.compares(before, after):
-        groups = Comparison(before, after, left).get_grouped_opcodes(AROUND)
+        groups = LineComparison(before, after, left).get_grouped_opcodes(AROUND)
         yield from (hunk_of(before, after, group, start) for group in groups)
     else:
         yield hunk_of(before, after, [("replace", 0, len(before), 0, len(after))], start)

@@ -27,7 +27,7 @@ from sessionstore.store.material import Key, Provenance, Transcript
 from sessionstore.web import openapi_models as answers
 from sessionstore.web.asgi import Receive
 from sessionstore.web.bodies import BodyUnderWay
-from sessionstore.web.fast_path import stored_lines
+from sessionstore.web.fast_path import stored_at_last
 from sessionstore.web.openapi import (
     NDJSON,
     OF_A_SUMMARY,
@@ -193,7 +193,7 @@ class Ledger:
             await self.read_all(transcript)
         for begin in range(0, len(self.reports), AT_ONCE):
             lines = (event_of(report, session_id) for report in self.reports[begin : begin + AT_ONCE])
-            await stored_lines(b"\n".join(lines), caller_of(self.request), store)
+            await stored_at_last(b"\n".join(lines), caller_of(self.request), store)
         looked_through[number] = None
         looked_through.move_to_end(number)
         if len(looked_through) > TRANSCRIPTS_KNOWN:

@@ -302,6 +302,24 @@ def body_bytes(server: Appliance) -> int:
     return int(float(found[1]))
 
 
+def test_answers_that_nobody_reads_are_bounded_together(server: Appliance) -> None:
+    """Half of the bound is for one token; another is not held up. Each once kept all of its 32 MB."""
+    line = b'{"type":"action","sessionId":"long","data":{"type":"x","a":"%s"}}\n' % (b"x" * 900_000)
+    assert json.loads(post_batch(server, line * 34).body)["accepted"] == 34
+    path = "/api/sessions/long/events?limit=1000"
+    with ExitStack() as stack:
+        held = [stack.enter_context(closing(dial(server.port))) for _ in range(8)]
+        for peer in held:
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            peer.sendall(request("GET", path, token="read"))
+        heads = [peer.recv(20, socket.MSG_PEEK) for peer in held]
+        statuses = Counter(int(head.split()[1]) for head in heads)
+        assert statuses[200] <= 5 and statuses[503] >= 3 and sum(statuses.values()) == 8
+        assert ask(server.port, request("GET", "/api/sessions/long/events?limit=1", token="read")).status == 200
+        assert len(ask(server.port, request("GET", path)).body) > 30_000_000
+    eventually(lambda: ask(server.port, request("GET", path, token="read")).status == 200)
+
+
 @pytest.mark.parametrize(("size", "counted"), [(16_000, 16_000), (60_000, 59_999)], ids=["hot", "large"])
 def test_small_bodies_that_do_not_end_are_counted_too(server: Appliance, size: int, counted: int) -> None:
     """Those of the hot routes with all that they are going to have."""

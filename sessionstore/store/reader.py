@@ -489,8 +489,10 @@ def best_first(
 ) -> list[str]:
     """The best of some events, each with the piece of it that was asked for."""
     texts = map(text_of_event, documents)
-    ranked = sorted(zip(texts, documents, strict=True), key=lambda found: -search.score(found[0], sought))
-    return [with_snippet(shown(document), search.snippet(text, sought)) for text, document in ranked[:limit]]
+    within = search.looked_at(len(documents), sought)
+    ranked = sorted(zip(texts, documents, strict=True), key=lambda found: -search.score(found[0], sought, within))
+    within = search.looked_at(limit, sought)
+    return [with_snippet(shown(document), search.snippet(text, sought, within)) for text, document in ranked[:limit]]
 
 
 def text_of_event(document: str) -> str:

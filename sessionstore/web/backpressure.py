@@ -14,7 +14,7 @@ LARGE = PIECE = 1 << 20
 MAX_BYTES, MAX_OF_ONE = 256 << 20, 128 << 20
 
 
-class Answers:
+class LargeAnswers:
     """Counts the large ones that are not sent yet: a reader may be slow, or may never read."""
 
     def __init__(self) -> None:

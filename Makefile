@@ -64,24 +64,26 @@ screenshots: $(VENV)/test    ## take the README's pictures anew
 clean:
 	rm -rf .venv .venv-* build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
+PACKAGES := pyproject.toml packages/hook-agent/pyproject.toml constraints.txt
+INSTALL  := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+# The two packages of this checkout are built by the setuptools that is here, not each by one that is fetched for it.
+EDITABLE := $(INSTALL) --no-build-isolation
+
 # The pip that came with Python may be old: those before 26 take twice as long to read the lists of what there is.
 $(VENV)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 …")'
 	@$(PYTHON) -m venv $(VENV) || { echo "python3 needs its venv module: apt-get install python3-venv"; exit 1; }
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=26' || true
+	@$(INSTALL) --upgrade 'pip>=26' setuptools || $(INSTALL) --upgrade setuptools
 	@touch $@
-
-PACKAGES := pyproject.toml packages/hook-agent/pyproject.toml constraints.txt
-INSTALL  := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 $(VENV)/server: $(VENV)/python $(PACKAGES)
 	@echo "Installing what the server needs …"
-	@$(INSTALL) --editable . --editable packages/hook-agent
+	@$(EDITABLE) --editable . --editable packages/hook-agent
 	@touch $@
 
 $(VENV)/lake: $(VENV)/server
 	@echo "Installing what a lake needs …"
-	@$(INSTALL) --editable '.[lake,ask]' --editable packages/hook-agent
+	@$(EDITABLE) --editable '.[lake,ask]' --editable packages/hook-agent
 	@touch $@
 
 $(VENV)/demo: $(VENV)/server containers/requirements.txt
@@ -91,12 +93,13 @@ $(VENV)/demo: $(VENV)/server containers/requirements.txt
 
 $(VENV)/test: $(VENV)/python $(PACKAGES)
 	@echo "Installing what the server and the tests need …"
-	@$(INSTALL) --no-compile --editable '.[test]' --editable packages/hook-agent
-	@$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true  # on all processors; pip uses one
+	@$(EDITABLE) --no-compile --editable '.[test]' --editable packages/hook-agent
+	@# On all processors, where pip uses one; not what is large, and of which little or nothing is imported.
+	@$(BIN)/python -m compileall -qq -j 0 -x '/(anthropic|apprise|faker|mypy|pip|pygments)/' $(VENV)/lib || true
 	@touch $(VENV)/server $@
 
 # Hundreds of megabytes, which only ask a lake.
 $(VENV)/engines: $(VENV)/test
 	@echo "Installing other engines …"
-	@$(INSTALL) --editable '.[test,engines]' --editable packages/hook-agent
+	@$(EDITABLE) --editable '.[test,engines]' --editable packages/hook-agent
 	@touch $@

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import os
 import signal
 import socket
@@ -70,6 +71,8 @@ from sessionstore.web.request import check_bounds
 from sessionstore.web.request_metrics import Counted, Traffic
 from sessionstore.web.server import Server, certificate_of, listen
 from sessionstore.web.tokens import Tokens
+
+logger = logging.getLogger(__name__)
 
 GARBAGE_THRESHOLD = 20_000
 """New containers that make the garbage collector look; Python's 700 costs a tenth of the event loop's time."""
@@ -170,7 +173,12 @@ class App:
     @asynccontextmanager
     async def lifespan(self, _: Litestar) -> AsyncIterator[None]:
         self.prepare()
-        await self.store.start()
+        try:
+            await self.store.start()
+        except BaseException as error:
+            logger.critical("The server cannot start: %s", error)
+            await self.store.stop()  # or what has begun keeps the process, and with it the folder
+            raise
         watch = asyncio.create_task(live.watch(self.gate, self.listeners))
         gc.freeze()  # what is here now stays: the collector need not look at it again and again
         try:

@@ -780,10 +780,16 @@ def _redaction(is_silent: bool = False) -> Redaction | None:
             _chosen.append(None if own is None else Redaction(own))
         except ValueError as error:
             _chosen.append(Redaction())
-            if not is_silent and sys.stderr is not None:
-                with _suppress(Exception):
-                    print(f"hook_agent: SESSION_REDACT={setting}: {error}", file=sys.stderr)
+            if not is_silent:
+                _tell(f"SESSION_REDACT={setting}: {error}")
     return _chosen[0]
+
+
+def _tell(text: str) -> None:
+    """Past Python's buffers: the interpreter aborts if it ends while another thread is in those of stderr."""
+    line, is_ours = f"hook_agent: {text}\n", sys.stderr is sys.__stderr__
+    with _suppress(Exception):
+        os.write(sys.stderr.fileno(), line.encode()) if is_ours else sys.stderr.write(line)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -1825,8 +1831,7 @@ _TRANSIENT = (408, 425, 429)  # what the store says of a line that it may take l
 
 class _Answer:
     def __init__(self, status: int, body: bytes, retry_after: str | None = None, media_type: str = "") -> None:
-        self.status = status
-        self.body = body
+        self.status, self.body = status, body
         self.retry_after = float(retry_after) if retry_after and retry_after.isdigit() else 0.0
         self.headers: Any = {}
         self._media_type = media_type.partition(";")[0].strip().lower()
@@ -1890,8 +1895,7 @@ class _Link:
     """One connection to the store, opened when it is needed. No proxy, no redirect."""
 
     def __init__(self, service_url: str, own_token: str | None = None) -> None:
-        self.service_url = service_url
-        self.own_token = own_token
+        self.service_url, self.own_token = service_url, own_token
         self._connection: HTTPConnection | None = None
 
     def token(self) -> str:
@@ -1982,8 +1986,7 @@ class Sender:
     """Delivers what waits in a spool, batch by batch. There is at most one for a spool: who has its lock."""
 
     def __init__(self, spool: Spool, link: _Link, say: Callable[[str], None] = lambda text: None) -> None:
-        self.spool = spool
-        self.link = link
+        self.spool, self.link = spool, link
         self.lock: int | None = None
         self.failures = 0
         self._say = say
@@ -2249,8 +2252,7 @@ class _Outlet:
         self.memory_bytes = 0
         self.lost: Tally = {}
         self.mark = (0, 0)
-        self.work = threading.Event()
-        self.hurry = threading.Event()
+        self.work, self.hurry = threading.Event(), threading.Event()
         self.thread: threading.Thread | None = None
         self.is_exiting = False
         self.programs: dict[str, int] = {}  # by session: what says that this process is to end it
@@ -2259,8 +2261,7 @@ class _Outlet:
         """Once for each process, if it has somewhere to say it."""
         if not self.has_said:
             self.has_said = True
-            with _suppress(Exception):
-                print(f"hook_agent: {text}", file=sys.stderr)
+            _tell(text)
 
     # Beginning and ending
 
@@ -2484,8 +2485,7 @@ class SyncSessionHookAgent:
         self._initial = initial
         self._spool_dir = None if spool_dir is None else os.path.abspath(os.fspath(spool_dir))
         self._who: tuple[str, str, str | None] | None = None
-        self._is_entered = False
-        self._is_finalized = False
+        self._is_entered = self._is_finalized = False
 
     def _known(self) -> tuple[str, str, str | None]:
         """Session, store and user; from the first call on they stay what they are."""
@@ -2703,7 +2703,7 @@ class SyncSessionHookAgent:
         return _beside("hook_agent_langchain", "langchain_handler()").handler_for(self, agent_id, control)
 
     def _leave(self, kind: type[BaseException] | None, error: BaseException | None) -> None:
-        if not self._is_finalized:
+        if not self._is_finalized and (kind or not getattr(vars(self).get("_graphs"), "waiting", None)):  # for a person
             self.finalize(_end_by(kind, error))
 
 

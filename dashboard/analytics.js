@@ -1,9 +1,10 @@
 /* Analytics: what the canned queries and the ledger answer, as figures and pictures. */
 import { Refused, asked, query } from "./api.js";
-import { at, clock, el, failure, link, moveAmong, scrolled, since, sync, timeText } from "./dom.js";
+import { at, clock, el, failure, link, moveAmong, scrolled, showIn, since, sync, timeText } from "./dom.js";
 import { chart, figures } from "./figures.js";
 import * as Model from "./model.js";
 import { count, few, lasting, sum, text } from "./model.js";
+import { seriesOf, spanBefore, spanOf } from "./model/spans.js";
 import { entryHash, go, route, sessionHash, sessionsHash, turn } from "./route.js";
 
 const sessionsWith = (name) => (value) => value ? link(sessionsHash({ [name]: value }), value) : "unknown";
@@ -31,18 +32,18 @@ export const analytics = {
   shown: null, asking: null, last: -Infinity,
   name: () => "Analytics",
   move: (by) => moveAmong([...panels.querySelectorAll("a")], by),
-  arrive() {
+  arrive(last) {
     const { range = "day", from = "", to = "" } = route.query;
-    for (const [name, value] of Object.entries({ range, from, to })) if (document.activeElement !== form[name]) form[name].value = value;
+    showIn(form, { range, from, to });
     for (const name of ["from", "to"]) form[name].parentElement.hidden = range !== "days";
-    if (this.shown === query(route.query)) return;
+    if (this.shown === query(route.query)) { if (last?.view !== "analytics") this.read(); return; }
     this.shown = query(route.query);
     this.read();
   },
-  /** What streams in changes little in a picture of hours. */
-  async again() { if (performance.now() - this.last > 5000) await this.read(); },
+  /** What streams in changes little in a picture of hours: it is read every few seconds, the last of it too. */
+  again() { this.later ??= setTimeout(() => { this.later = null; if (route.view === "analytics") this.read(); }, Math.max(0, this.last + 5000 - performance.now())); },
   async read() {
-    const asking = this.asking = {}, span = Model.spanOf(route.query, clock.now()), before = Model.spanBefore(span, clock.now());
+    const asking = this.asking = {}, span = spanOf(route.query, clock.now()), before = spanBefore(span, clock.now());
     this.last = performance.now();
     sync(panels, PANELS, (panel) => panel.name, makePanel, () => {});
     for (const panel of PANELS) {       // one after the other: they are not to take the answers' time from each other
@@ -60,7 +61,7 @@ export const analytics = {
   },
 };
 function makePanel({ title, isWide }) {
-  const content = Object.assign(scrolled(el("div", "scroll-x", el("p", "dim", "Loading …")), title), { role: "region" });
+  const content = scrolled(el("div", "scroll-x", el("p", "dim", "Loading …")), title);
   return el("section", isWide ? "panel wide" : "panel", el("header", "", el("h2", "", title), Object.assign(link("", "SQL"), { ariaLabel: `SQL behind ${title}` })), content);
 }
 /** What a canned query answers. It may have been stopped only because much else went on: then it is asked once more. */
@@ -77,8 +78,8 @@ function against(now, before) {
   return by ? `${Math.abs(by)} % ${by > 0 ? "more" : "less"} than in the time before` : "as many as in the time before";
 }
 function drawActivity(rows, span, rowsBefore, before) {
-  const [events, sessions] = ["events", "sessions"].map((name) => Model.seriesOf(rows, span, clock.now(), name)), { step } = span;
-  const old = before ? Model.seriesOf(rowsBefore, before, clock.now(), "events").slice(-events.length) : [], all = sum(events, "number");
+  const [events, sessions] = ["events", "sessions"].map((name) => seriesOf(rows, span, clock.now(), name)), { step } = span;
+  const old = before ? seriesOf(rowsBefore, before, clock.now(), "events").slice(-events.length) : [], all = sum(events, "number");
   const label = `Activity over time: ${few(all, "event")}, ${few(sum(sessions, "number"), "session")} begun${before ? `; ${against(all, sum(old, "number"))}` : ""}`;
   const pick = ({ at }) => { if (step > 60) go({ view: "analytics", query: { range: "from", from: new Date(at).toISOString(), to: new Date(at + 1000 * step).toISOString() } }); };
   return chart(events.map((bar, i) => ({ ...bar, words: `${few(bar.number, "event")}, ${few(sessions[i].number, "session")} begun` })), { label, step, before: old, pick });

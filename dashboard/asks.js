@@ -6,7 +6,7 @@ import { askPerson, note } from "./doing.js";
 import { at, button, el, slot, timeText } from "./dom.js";
 import { server, state } from "./live.js";
 import * as Model from "./model.js";
-import { text } from "./model.js";
+import { joined, text } from "./model.js";
 import { go, route, schedule } from "./route.js";
 
 const FRESH = 5000;        // milliseconds after which it is asked again whether somebody waits for an answer
@@ -131,7 +131,7 @@ export async function notify() {
 
 // ---- orders
 
-const ORDERS = { __proto__: null, stop: ["Stop", "It ends at its next call, and is told why."], pause: ["Pause", "Its next call waits until it is released; one held for too long is denied."],
+const ORDERS = { stop: ["Stop", "It ends at its next call, and is told why."], pause: ["Pause", "Its next call waits until it is released; one held for too long is denied."],
   say: ["Say", "The agent reads these words with its next step."] };
 async function order(sessionId, name) {
   const [title, words] = ORDERS[name], said = await askPerson({ title, words, yes: title, isDanger: name === "stop", fields: [{ name: "text", label: name === "say" ? "Words" : "Why", isLong: true }] });
@@ -148,6 +148,6 @@ export async function drawOrders(place, { sessionId, lastCursor, ended }) {
   const { items, reach } = await asked(of(sessionId, "/orders?limit=3")).catch(() => ({ items: [] })), isReachable = reach?.reachable;
   for (const each of place.querySelectorAll("[data-order]")) Object.assign(each, { disabled: !isReachable, title: isReachable ? ORDERS[each.dataset.order][1] : "Nobody asks for orders there" });
   place.querySelector("ol").replaceChildren(...items.map((one) => el("li", "row", el("b", "", Model.words(one.order)), el("span", "cut grow", text(one.text)),
-    el("span", "faint", [one.status === "waiting" ? "not delivered yet" : one.status, text(one.why), timeText(one.settledAt ?? one.since)].filter(Boolean).join(" · ")),
+    el("span", "faint", joined([one.status === "waiting" ? "not delivered yet" : one.status, text(one.why), timeText(one.settledAt ?? one.since)])),
     one.order === "pause" && one.isOpen ? button("Release", () => ordered(sessionId, { order: "release", orderId: one.orderId })) : "")));
 }

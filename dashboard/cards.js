@@ -46,7 +46,7 @@ export function drawRow(row, card) {
     slot(row, "doing").classList.toggle("bad", ["failed", "error", "lost"].includes(is));
     slot(row, "status").dataset.is = is;
     slot(row, "place").replaceChildren(...place.map((words) => el("span", "cut", oneLine(words))));
-    row.title = Model.forPeople([Model.nameOf(card), doing, joined(place), text(card.model)].filter(Boolean).join("\n"));
+    row.title = Model.forPeople(joined([Model.nameOf(card), doing, joined(place), text(card.model)], "\n"));
   }
   fill(row, { since: ago(clock.now() - Model.quietSince(card)) });
 }
@@ -64,7 +64,7 @@ export function drawAsk(row, ask, card = cardOf(ask.sessionId)) {
   slot(row, "what").title = what.length > 80 ? what : "";
   asks.drawOpened(row, ask);
 }
-const STATES = { __proto__: null, idle: "at prompt", error: "stopped" };
+const STATES = { idle: "at prompt", error: "stopped" };
 const ASKS = { __proto__: null, permission: "permission", question: "question", plan: "plan", elicitation: "form", interrupt: "decision", budget: "budget" };
 
 /** The asks of one session, each in its own line; nothing of one that asks nothing. */

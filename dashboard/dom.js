@@ -40,7 +40,7 @@ export const link = (href, ...content) => Object.assign(el("a", "", ...content),
 export const button = (label, onclick, className = "") => Object.assign(el("button", className, label), { type: "button", onclick });
 export const failure = (words, again) => el("div", "failure row", el("span", "grow", words), button("Try again", again));
 /** What the keyboard can scroll, by a name. */
-export const scrolled = (element, ariaLabel) => Object.assign(element, { tabIndex: 0, ariaLabel });
+export const scrolled = (element, ariaLabel) => Object.assign(element, { tabIndex: 0, ariaLabel, role: element.matches("div") ? "region" : null });      // a list stays one
 
 /** Make the children of `parent` those of `items`, by key, moving as few as possible. */
 export function sync(parent, items, key, create, update) {
@@ -76,6 +76,13 @@ export function refill(place, key, content) {
   place.dataset.key = key;
   place.replaceChildren(...content());
 }
+/** Show in a form's fields what the address says, but in none that a person is at. */
+export function showIn(form, values) {
+  for (const field of form.elements) if (field.type === "checkbox") field.checked = Boolean(values[field.name]);
+    else if (field.name && document.activeElement !== field) field.value = values[field.name] ?? "";
+}
+/** When it was so many hours ago; "" for no number of them. */
+export const hoursAgo = (hours) => hours && new Date(clock.now() - hours * 3_600_000).toISOString();
 /** Mark an element as the current one, or not. */
 export const setCurrent = (element, isCurrent, kind = "true") => { element.ariaCurrent = isCurrent ? kind : null; };
 /** What this browser keeps by a name; with `value`, it is kept from now on. */

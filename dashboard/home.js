@@ -103,7 +103,7 @@ export const home = {
     const active = new Set(going.map((card) => card.sessionId));
     return { stats, cards: [...going, ...[...bad.items, ...well.items].filter((card) => !active.has(card.sessionId))] };
   },
-  again() { at("home").dataset.loaded = "yes"; return this.spent(); },
+  again() { at("home").dataset.loaded = "yes"; return this.spent().catch(() => { /* what is shown is not worse for it */ }); },
   /** What all sessions have cost since midnight, asked at most once a minute. */
   async spent(now = Date.now()) {
     if (now < this.asksSpentAt) return;
@@ -121,7 +121,8 @@ export const home = {
     else moveAmong([...groups.querySelectorAll("[data-slot=name]")], by);
   },
   /** What the server says of itself. */
-  async hear({ role, webhooks }) {
+  async hear({ role, webhooks, cursor }) {
+    if (seen.upTo > cursor) seen = { upTo: 0, ids: [] };      // it was another store's
     if (at("webhooks").hidden = webhooks.status === "off" || !["admin", "control", "read"].includes(role)) return;
     at("webhooks").firstElementChild.textContent = Model.webhooksLine(webhooks);
     if (at("webhooks").open) await showWebhooks();
@@ -163,7 +164,7 @@ function drawHead(row, { section, number }, said = "") {
     return [fold, el("span", "faint grow", more), key === "ended" ? button("Acknowledge all", () => home.acknowledge(true), "plain") : ""];
   });
 }
-const GROUP_WORDS = { __proto__: null, error: "stopped by an error", idle: "at the prompt" };
+const GROUP_WORDS = { error: "stopped by an error", idle: "at the prompt" };
 const phone = matchMedia("(max-width: 640px)");
 const heightOf = (ask) => (phone.matches ? asks.can(ask) ? 152 : 126 : 50) + (asks.opened === ask.askId ? 240 : 0);
 const table = new LongList(groups, {
@@ -187,10 +188,9 @@ const feedList = new LongList(at("feed"), {
     const a = row.firstElementChild, words = Model.oneLine(line.text), title = times > 1 ? `${line.title} ×${times}` : line.title;
     a.href = entryHash(sessionId, line.key);
     a.title = Model.forPeople(`${name}\n${line.title}: ${words}\n${error}`.trim());
-    fill(row, { time: timeText(line.time), who: name, text: words ? `${title}: ${words}` : title, why: kind === "error" ? "" : error, took: TOOK[state] ?? Model.lasting(line.took ?? NaN) });
+    fill(row, { time: timeText(line.time), who: name, text: words ? `${title}: ${words}` : title, why: kind === "error" ? "" : error, took: Model.OUTCOMES[state] ?? Model.lasting(line.took ?? NaN) });
   },
 });
-const TOOK = { __proto__: null, running: "running", error: "failed", rejected: "rejected", cancelled: "no result" };
 const named = (choices) => Object.entries(choices).map(([name, [words]]) => [name, words]);
 for (const [id, choices] of [["feed-kind", Object.entries(Model.FEED_SHOWS)], ["home-group", named(Model.GROUPS)], ["home-sort", named(Model.SORTS)]]) at(id).append(...choices.map(([name, words]) => new Option(words, name)));
 for (const [id, name] of Object.entries(FIELDS)) at(id).oninput = (event) => turn({ [name]: event.target.value });

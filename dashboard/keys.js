@@ -41,7 +41,7 @@ addEventListener("keydown", (event) => {
 at("find").onsubmit = (event) => {
   event.preventDefault();
   event.target.q.blur();      // the keys go through the hits from here
-  go({ view: "search", query: { ...(route.view === "search" ? route.query : {}), q: event.target.q.value } });
+  go({ view: "search", query: { ...(route.view === "search" ? route.query : {}), q: event.target.q.value } }, { again: true });
 };
 at("show-keys").onclick = KEYS["?"];
 at("notify").onclick = notify;

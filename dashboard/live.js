@@ -8,6 +8,7 @@ import { arrive, forgetViews, hasArrived, route, schedule, views } from "./route
 export let state = Model.EMPTY;
 export let server = null;
 
+const MOST = 5000;         // events that are caught up with; after more, one begins anew with the newest
 const CALM = 250;          // milliseconds between two drawings of what streams in: nobody reads faster
 
 /** The connection, in words. What is shown is true only while it is live or polling. */
@@ -34,7 +35,7 @@ export const live = {
       document.body.dataset.role = role ?? "none";
       at("log-out").hidden = !tokens || !role;
       if (!role || role === "ingest") { access.lost(role ? "That token may only write. To look, one of the role read or admin is needed." : ""); return; }
-      if (state.cursor !== null && server.cursor < state.cursor) forget();
+      if (state.cursor !== null && (server.cursor < state.cursor || server.cursor > state.cursor + MOST)) forget();
       if (state.cursor === null) await this.begin();
     } catch (error) {
       if (error instanceof Refused && error.status === 401) return;
@@ -114,7 +115,7 @@ export const live = {
     const fresh = Model.unseen(state, this.incoming.splice(0));
     if (!fresh.length) return;
     state = Model.reduceAll(state, fresh);
-    views.session.take(fresh);
+    for (const view of Object.values(views)) view.take?.(fresh);
     refresh.soon();
     schedule();
   },
@@ -163,7 +164,7 @@ export const refresh = {
     this.last = performance.now();
     this.cost = this.last - begun;
     schedule();
-    if (state.stale && live.isTrue()) this.soon();
+    if ((state.stale || this.failed) && live.isTrue()) this.soon();
   },
 };
 async function fewAnswers() { return { stats: await asked("api/query/stats"), cards: [...state.cards.values()] }; }

@@ -3,7 +3,7 @@ import { asked, query } from "./api.js";
 import { createTestSession } from "./doing.js";
 import { at, el } from "./dom.js";
 import { state } from "./live.js";
-import { idOf, nameOf, project } from "./model.js";
+import { idOf, joined, nameOf, project } from "./model.js";
 import { go } from "./route.js";
 
 const input = at("palette").querySelector("input"), list = at("palette-list");
@@ -46,7 +46,7 @@ const COMMANDS = Object.entries({
   "Keys": () => at("keys").showModal(),
 }).map(([name, act]) => ({ name, act, what: "do" }));
 const searchFor = (q) => ({ name: `Search for “${q}”`, what: "find", act: () => go({ view: "search", query: { q } }) });
-const itemOf = (card) => ({ name: [...new Set([nameOf(card), project(card), card.userId, idOf(card)])].filter(Boolean).join("  ·  "), what: card.status,
+const itemOf = (card) => ({ name: joined([...new Set([nameOf(card), project(card), card.userId, idOf(card)])], "  ·  "), what: card.status,
   act: () => go({ view: "session", id: card.sessionId, tab: "log" }) });
 
 input.oninput = () => palette.fill(input.value.trim());

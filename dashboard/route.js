@@ -9,11 +9,11 @@ export const views = {};
 export let route = routeOf(location.hash);
 let before = null;         // the route that one came from; null: nothing was shown yet
 
-/** Go somewhere; with `replace` the back button does not come here again. */
-export function go(to, { replace = false } = {}) {
-  const hash = hashOf(to);
-  if (hash === hashOf(route)) return;
-  history[replace ? "replaceState" : "pushState"](null, "", hash);
+/** Go somewhere; with `replace` the back button does not come here again, with `again` one arrives also where one is. */
+export function go(to, { replace = false, again = false } = {}) {
+  const hash = hashOf(to), isHere = hash === hashOf(route);
+  if (isHere && !again) return;
+  if (!isHere) history[replace ? "replaceState" : "pushState"](null, "", hash);
   arrive();
 }
 const turned = (changes) => ({ ...route, query: { ...route.query, ...changes } });

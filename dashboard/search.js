@@ -1,7 +1,7 @@
 /* Search: what was logged with all of some words, the best first, by session, with facets. */
 import { asked, query } from "./api.js";
 import { cardOf, soughtOnes } from "./cards.js";
-import { at, button, el, failure, fill, fit, icon, link, make, moveAmong, slot, timeText } from "./dom.js";
+import { at, button, el, failure, fill, fit, hoursAgo, icon, link, make, moveAmong, showIn, slot, timeText } from "./dom.js";
 import { count, face, few, idOf, joined, nameOf, oneLine, project, userOf, words } from "./model.js";
 import { entryHash, go, route, sessionHash, turn } from "./route.js";
 
@@ -12,10 +12,11 @@ export const search = {
   shown: null, items: [], opened: new Set(),
   name: () => "Search",
   move: (by) => moveAmong(hits(), by),
-  async arrive() {
-    for (const field of form.elements) if (field.name && document.activeElement !== field) field.value = route.query[field.name] ?? "";
+  /** Whoever asks for the same again, where one is, gets what is found now. */
+  async arrive(last) {
+    showIn(form, route.query);
     const { q = "", type = "", session = "", user = "", when = "" } = route.query, wanted = query({ q, type, session, user, when });
-    if (this.shown === wanted) return;
+    if (this.shown === wanted && last?.view !== "search") return;
     this.shown = wanted;
     this.opened.clear();
     for (const place of [none, at("facets"), at("search-count")]) place.replaceChildren();
@@ -25,7 +26,7 @@ export const search = {
       none.append(el("p", "empty", "Words that stand anywhere in what was logged: a command, a file's name, a sentence. Also “a phrase” in quotes, begin*, and -without that word."));
       return;
     }
-    const [, kind] = type.split("kind:"), since = when && new Date(Date.now() - when * 3_600_000).toISOString();
+    const [, kind] = type.split("kind:"), since = hoursAgo(when);
     try {
       const { items, total, behind } = await asked(`api/query/search?${query({ q, type: kind ? "" : type, kind, sessionId: session, userId: user, since, limit: 100 })}`);
       if (this.shown !== wanted) return;
@@ -71,5 +72,5 @@ function hitOf({ event, marked }) {
   slot(row, "snippet").append(...parts.map((part, number) => number % 2 ? el("mark", "", part) : fit(part)));
   return row;
 }
-form.onsubmit = (event) => { event.preventDefault(); form.q.blur(); go({ view: "search", query: { ...route.query, ...Object.fromEntries(new FormData(form)) } }); };
+form.onsubmit = (event) => { event.preventDefault(); form.q.blur(); go({ view: "search", query: { ...route.query, ...Object.fromEntries(new FormData(form)) } }, { again: true }); };
 form.when.onchange = () => form.requestSubmit();

@@ -2,7 +2,8 @@
 import { asked, query } from "./api.js";
 import { promptOf } from "./cards.js";
 import { askPerson } from "./doing.js";
-import { at, button, el, fill, kept, link, make, say, setCurrent, since, slot } from "./dom.js";
+import { at, button, el, fill, hoursAgo, kept, link, make, say, setCurrent, showIn, since, slot } from "./dom.js";
+import { refresh } from "./live.js";
 import { LongList } from "./long_list.js";
 import * as Model from "./model.js";
 import { count, joined, lasting, millis, oneLine } from "./model.js";
@@ -17,17 +18,16 @@ const ORDERS = { __proto__: null, name: Model.SORTS.name[1], errors: Model.SORTS
 /** Whether the server's order and filters are not enough. */
 const isChosenHere = () => Boolean(ORDERS[route.query.sort] || route.query.errors || leastCost());
 const leastCost = () => Number(route.query.cost) || 0;
-const isShown = (card) => (!route.query.errors || card.errors || card.status === "failed") && (card.cost?.usd ?? 0) >= leastCost();
+const isShown = (card) => (!route.query.status || card.status === route.query.status) && (!route.query.errors || card.errors || card.status === "failed") && (card.cost?.usd ?? 0) >= leastCost();
 export const table = {
   items: [], next: null, asking: null, shown: "",
   async arrive() {
-    for (const field of form.elements) if (field.type === "checkbox") field.checked = Boolean(route.query[field.name]);
-      else if (field.name && document.activeElement !== field) field.value = route.query[field.name] ?? "";
+    showIn(form, route.query);
     for (const head of heads) setCurrent(head, head.dataset.sort === (route.query.sort ?? ""));
     drawViews();
     const { name, value } = form.contains(document.activeElement) ? document.activeElement : {};
     if (!this.shown && name && value !== (route.query[name] ?? "")) filter();      // it was typed before this was here
-    if (this.shown === query(route.query) && this.items.length) return;
+    if (this.shown === query(route.query) && this.items.length) { refresh.soon(); return; }
     this.shown = query(route.query);
     this.next = null;
     this.isOld = true;      // what is shown is of the filter before: it stays until the answer
@@ -36,7 +36,7 @@ export const table = {
   },
   async page(cursor) {
     const asking = this.asking = {}, { sort, errors, cost, when, ...asks } = route.query;
-    const page = await asked(`api/sessions?${query({ ...asks, since: when && new Date(Date.now() - when * 3_600_000).toISOString(), limit: isChosenHere() ? 500 : 200, cursor, details: "true" })}`);
+    const page = await asked(`api/sessions?${query({ ...asks, since: hoursAgo(when), limit: isChosenHere() ? 500 : 200, cursor, details: "true" })}`);
     return this.asking === asking ? page : null;
   },
   async more() {
@@ -63,6 +63,8 @@ export const table = {
     if (this.items.length === page.items.length) this.next = page.nextCursor;
     this.draw();
   },
+  /** What events tell of those that are here, also of those that no first page has. */
+  take(events) { this.items = Model.cardsAfter(this.items, events).sort((a, b) => b.lastCursor - a.lastCursor); },
   draw() {
     const { sort } = route.query, some = this.items.filter(isShown);
     const shown = ORDERS[sort] ? [...some].sort(ORDERS[sort]) : some;

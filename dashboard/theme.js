@@ -1,12 +1,7 @@
-/* Before anything is painted: the theme that the person chose, else the system's. */
+/* Before anything is painted: the theme that the person chose; "system" leaves it to the system. */
 "use strict";
 const theme = {
   chosen: () => { try { return localStorage.getItem("theme") ?? "system"; } catch { return "system"; } },
-  light: matchMedia("(prefers-color-scheme: light)"),
-  show() {
-    const chosen = theme.chosen();
-    document.documentElement.dataset.theme = chosen === "system" ? (theme.light.matches ? "light" : "dark") : chosen;
-  },
+  show() { document.documentElement.dataset.theme = theme.chosen(); },
 };
 theme.show();
-theme.light.addEventListener("change", theme.show);

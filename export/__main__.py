@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import os
 import re
+import signal
 import sqlite3
 import sys
 import tempfile
@@ -23,6 +24,7 @@ from export import archive, backup, drilled, layout
 from export.folders import open_folder
 from export.tree import Tree, TreeAhead, TreeBusy, progress_of
 from export.verify import Verification
+from sessionstore import EXPORT
 from sessionstore.admin import compact, drill, importing, loss, move, offline, prune, recovery, reprice, scrub, served
 from sessionstore.admin.restore import NotEmpty, restore
 from sessionstore.model.events import utc
@@ -82,6 +84,7 @@ def write_tree(options: SimpleNamespace) -> int:
     """
     folder: Path = options.to or options.dir
     with closing(reader_of(options.dir)) as database:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
             tree = Tree(folder, say)
         except TreeBusy:
@@ -392,7 +395,7 @@ def tell_what_is_left(options: SimpleNamespace, found: scrub.SecretFound, replac
     for copy in copies:
         say(f"export: {copy} was made before, and has it: remove it")
     if store_settings(options).lake:
-        say("export: the lake has it until its server has run for some hours, or `python -m export lake erase` has")
+        say(f"export: the lake has it until its server has run for some hours, or `{EXPORT} lake erase` has")
     say("export: copies elsewhere that were made before, and the spools of agents, may still have it")
     return FOUND if left or copies or found.named else DONE
 
@@ -421,6 +424,7 @@ def try_out(options: SimpleNamespace) -> int:
     beside the database, if there is one, for the metrics of its server. With --lake its whole folder is lost, and comes
     back from a lake of its own below that URL, of which nothing is left afterwards.
     """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(FOUND))  # what it has made goes as at any other end
     with tempfile.TemporaryDirectory(prefix="drill-") as folder:
         if options.lake:
             with from_lake("place_for_a_drill")(options.lake) as lake:
@@ -454,6 +458,8 @@ def ask_lake(options: SimpleNamespace) -> int:
         raise WrongUse("There is no lake to ask: name it with --lake or SESSIONS_LAKE, such as s3://bucket/prefix")
     try:
         answer = asking.answer(url.rstrip("/"), options.what, options.shard or "", options.rows)
+    except asking.AskedWrongly as error:
+        raise WrongUse(str(error)) from None
     except asking.AskFailed as error:
         say(f"export: {error}")
         return FOUND
@@ -529,21 +535,40 @@ class WithLake(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in OF_LAKE:
             return super().get_command(ctx, cmd_name)
-        command: click.Command = from_lake(cmd_name)
+        try:
+            command: click.Command = of_lake(cmd_name)
+        except ImportError:
+            return without_lake(cmd_name)
         return command
 
 
 OF_LAKE = ("lake",)
 
 
+def of_lake(name: str) -> Any:
+    """Something of lake/commands.py. Raises ImportError where the extra is not installed."""
+    from lake import commands
+
+    return getattr(commands, name)
+
+
 def from_lake(name: str) -> Any:
-    """Something of lake/commands.py."""
+    """The same, or the end of the command, which says what to install."""
     try:
-        from lake import commands
+        return of_lake(name)
     except ImportError as error:
         say(f"export: {error.name} is not installed: pip install 'session-store[lake]'")
         sys.exit(FOUND)
-    return getattr(commands, name)
+
+
+def without_lake(name: str) -> click.Command:
+    """In the place of what cannot be imported: it stands in the help, and says what it needs."""
+    return click.Command(
+        name,
+        callback=lambda: from_lake(name),
+        help="Wants session-store[lake]: see and change the lake that SESSIONS_LAKE names.",
+        context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+    )
 
 
 @click.group(
@@ -670,7 +695,7 @@ def code_of(run: Callable[[SimpleNamespace], int], options: SimpleNamespace) -> 
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    sys.exit(cli(arguments, prog_name="python -m export"))
+    sys.exit(cli(arguments, prog_name=EXPORT))
 
 
 if __name__ == "__main__":

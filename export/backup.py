@@ -56,6 +56,9 @@ class BackupManifest(msgspec.Struct, kw_only=True, frozen=True, rename="camel"):
     sqlite_version: str
     schema_version: int
 
+    def __post_init__(self) -> None:
+        datetime.fromisoformat(self.made_at)
+
 
 # ---------------------------------------------------------------------- copying
 

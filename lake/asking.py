@@ -53,6 +53,10 @@ class AskFailed(Exception):
     """The lake cannot be asked, or not this. The message says why, and the remedy."""
 
 
+class AskedWrongly(AskFailed):
+    """There is no such question, or it is not asked so."""
+
+
 class AskedRows(NamedTuple):
     columns: list[str]
     rows: list[tuple[Any, ...]]
@@ -175,9 +179,9 @@ def with_plain_times(asked: duckdb.DuckDBPyRelation) -> duckdb.DuckDBPyRelation:
 
 
 def answer(url: str, words: Sequence[str], shard: str = "", most: int = MOST_ROWS) -> AskedRows:
-    """To SQL, or to a canned question and what it is asked with. Raises AskFailed."""
+    """To SQL, or to a canned question and what it is asked with. Raises AskedWrongly."""
     if not words:
-        raise AskFailed("Say what to ask: a SELECT, or the name of a question; --list says which there are")
+        raise AskedWrongly("Say what to ask: a SELECT, or the name of a question; --list says which there are")
     is_name = re.fullmatch(r"[a-z-]+", words[0])
     sql = question(words[0], parts_of(words[1:])) if is_name else words[0]
     if not is_name:
@@ -196,10 +200,10 @@ def other_words() -> dict[str, str]:
 
 
 def question(name: str, given: Mapping[str, str], dialect: Dialect = DUCKDB) -> str:
-    """The SQL of a canned question. Raises AskFailed for one that is unknown, or asked with what it does not know."""
+    """The SQL of a canned question. Raises AskedWrongly: it is unknown, or asked with what it does not know."""
     known = questions().get(name)
     if known is None:
-        raise AskFailed(f"There is no question {name}: `ask --list` says which there are")
+        raise AskedWrongly(f"There is no question {name}: `ask --list` says which there are")
     check(known, given)
     sql = of_shards(other_words().get(name, known.sql))
     sql = NUMBER.sub(lambda match: number(match[1], given.get(match[1]) or match[2]), sql)
@@ -213,22 +217,24 @@ def question(name: str, given: Mapping[str, str], dialect: Dialect = DUCKDB) -> 
 def check(known: CannedQuery, given: Mapping[str, str]) -> None:
     takes = f"{known.name} takes {', '.join(f'{name}=…' for name in known.parameters) or 'nothing'}"
     if unknown := given.keys() - set(known.parameters):
-        raise AskFailed(f"{takes}, not {', '.join(sorted(unknown))}")
+        raise AskedWrongly(f"{takes}, not {', '.join(sorted(unknown))}")
     needed = [name for name in known.parameters if MAY_BE_EMPTY.format(name) not in known.sql]
     if missing := [name for name in needed if not given.get(name)]:
-        raise AskFailed(f"{known.name} needs {', '.join(f'{name}=…' for name in missing)}")
+        raise AskedWrongly(f"{known.name} needs {', '.join(f'{name}=…' for name in missing)}")
 
 
 def number(name: str, text: str) -> str:
     if not re.fullmatch(r"\d{1,12}", text):
-        raise AskFailed(f"{name} must be a whole number, not {text}")
+        raise AskedWrongly(f"{name} must be a whole number, not {text}")
     return text
 
 
 def parts_of(words: Sequence[str]) -> dict[str, str]:
-    """KEY=VALUE. Raises AskFailed."""
+    """KEY=VALUE. Raises AskedWrongly."""
     if odd := [word for word in words if "=" not in word]:
-        raise AskFailed(f"{odd[0]!r}: what a question is asked with is KEY=VALUE, and SQL is one argument, in quotes")
+        raise AskedWrongly(
+            f"{odd[0]!r}: what a question is asked with is KEY=VALUE, and SQL is one argument, in quotes"
+        )
     return dict(word.split("=", 1) for word in words)
 
 

@@ -15,17 +15,20 @@ The server (sessionstore/store/chain.py) says on stdin, a JSON object a line, an
 
     {"upto": 62}   {"away": "…"}: try again, beginning with `take`   {"lost": "…"}: nothing more may be written here
 
-Where stdin ends, so does this. Whatever was not answered is found by the next `take`.
+Where stdin ends, so does this, also in the middle of a `take`: the next server takes the chain then. Whatever was not
+answered is found by the next `take`.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
+import select
 import sqlite3
 import sys
 import zlib
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from itertools import islice
@@ -36,6 +39,7 @@ import msgspec
 import obstore
 
 from lake.bucket import BucketAway, BucketRefused, create, folder_of, ignoring, is_folder, open_bucket, read, told_of
+from sessionstore import EXPORT
 from sessionstore.admin.restore import Insertion
 from sessionstore.model.events import Event
 from sessionstore.store.appender import COLUMNS
@@ -177,6 +181,8 @@ class Holder:
         self.held: dict[int, int] = {}
         """Which objects are there beside claims, and up to which cursor they go, in order."""
         self.deleting = ThreadPoolExecutor(1)
+        self.go_on: Callable[[], None] = lambda: None
+        """Called before anything is done that would be wrong beside the next server of this store."""
 
     # ------------------------------------------------------------------ taking
 
@@ -191,6 +197,7 @@ class Holder:
     def take(self, *, is_first: bool) -> None:
         """Raises Lost, sqlite3.Error, and what the bucket says."""
         for _ in range(LOOKS):
+            self.go_on()
             numbers = self.chain.numbers()
             number = numbers[-1] if numbers else 0
             try:
@@ -229,6 +236,7 @@ class Holder:
         """What is odd about it."""
         into = Insertion(database)
         for events in self.chain.events(self.chain.since(numbers, head), head):
+            self.go_on()
             insert(into, events)
         return into.restored.odd
 
@@ -304,11 +312,13 @@ class Holder:
 
 BEHIND = (
     "the bucket has acknowledged more than the database has, and {gone}: stop the server, and bring back what is "
-    "missing: `python -m export restore {url} --newer`"
+    f"missing: `{EXPORT} restore "
+    "{url} --newer`"
 )
 OTHER = (
     "{url} has other events as {shard} than the database, up to cursor {upto}: put this one aside and bring back what "
-    "was acknowledged: `python -m export restore {url} --force --shard {shard}`"
+    f"was acknowledged: `{EXPORT} restore "
+    "{url} --force --shard {shard}`"
 )
 
 
@@ -324,8 +334,18 @@ def sealed_up_to(url: str, shard: str) -> int:
         return 0
 
 
+def end_with_server() -> None:
+    """One that was killed may have a successor: its chain is not to be claimed, nor its database written to."""
+    asker = select.poll()
+    asker.register(sys.stdin, 0)  # that nobody can write to it any more is told unasked
+    if asker.poll(0):
+        os._exit(0)
+
+
 def main(path: str, url: str, shard: str, store: str, by: str) -> None:
-    Holder(Path(path), url, shard, store, by).run(sys.stdin.buffer, sys.stdout.buffer)
+    holder = Holder(Path(path), url, shard, store, by)
+    holder.go_on = end_with_server
+    holder.run(sys.stdin.buffer, sys.stdout.buffer)
 
 
 if __name__ == "__main__":

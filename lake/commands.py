@@ -27,6 +27,7 @@ from lake.rewriting import WHOLE, again, shards_of
 from lake.scrubbing import follow
 from lake.sealer import Sealer
 from lake.table import Displaced, open_table, sealed_cursor
+from sessionstore import EXPORT
 from sessionstore.model.events import ID_PATTERN
 from sessionstore.settings import BadSetting, Settings, read_settings
 from sessionstore.store.owner import CannotStart, own_folder
@@ -237,8 +238,10 @@ def bring_back(options: SimpleNamespace, into: Path, step: Step) -> int:
 
 THE_REST = (
     "They are of the sessions that had not ended: start the server. The rest is still in the lake: "
-    "`python -m export restore {url} --into ANOTHER` brings all back while it runs; then stop it, which seals what is "
-    "left, `python -m export restore {url} --newer --into ANOTHER`, and start it with that folder"
+    f"`{EXPORT} restore "
+    "{url} --into ANOTHER` brings all back while it runs; then stop it, which seals what is "
+    f"left, `{EXPORT} restore "
+    "{url} --newer --into ANOTHER`, and start it with that folder"
 )
 
 

@@ -88,6 +88,7 @@ class Store:
         """Why the database is not served. If that was found at the start nothing of it is open, so that it stays as it
         was found."""
         self.is_open = False
+        self.housekeeping: asyncio.Task[None] | None = None
         self.loop_lag = Histogram()
         """How much later than asked for the event loop came back: seconds that everybody waited."""
         self.is_prepared = False
@@ -115,8 +116,8 @@ class Store:
         self.watching = asyncio.create_task(self.watch_loop())
         if self.finding:
             return
-        self.is_open = True
         await self.writer.start()
+        self.is_open = True  # what is begun from here on `stop` ends, also where a later step fails
         self.broadcaster.start(self.writer.cursor)
         await self.reader.start()
         self.housekeeping = asyncio.create_task(self.intake.keep_house(self.settings.material_days))
@@ -144,7 +145,8 @@ class Store:
         await asyncio.to_thread(self.retention.stop)
         await asyncio.to_thread(self.webhooks.stop)
         await asyncio.to_thread(self.push.stop)
-        self.housekeeping.cancel()
+        if self.housekeeping:
+            self.housekeeping.cancel()
         self.intake.stop()
         await self.reader.stop()  # before the writer: whoever closes the database last leaves nothing beside it
         await self.writer.stop()

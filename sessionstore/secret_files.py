@@ -23,3 +23,8 @@ def write_secret(path: Path, content: bytes, mode: int = 0o600) -> None:
         os.fsync(file.fileno())
     give(part)
     part.rename(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # or a power cut would bring back what was revoked
+    finally:
+        os.close(folder)

@@ -68,7 +68,7 @@ class Server:
         """The end of what it wrote to stdout and stderr, over all its starts."""
         return b"".join(self._lines.copy()).decode(errors="replace")
 
-    def said(self, words: str, within: float = 15.0) -> bool:
+    def said(self, words: str, within: float = 60.0) -> bool:
         """True once it has written `words`: its log is written beside what it answers, so an answer may come first."""
         deadline = time.monotonic() + within
         while words not in self.output:
@@ -96,7 +96,7 @@ class Server:
         finally:
             self._reservation.close()
 
-    def start(self, until: str = "/health", within: float = 30.0) -> float:
+    def start(self, until: str = "/health", within: float = 90.0) -> float:
         """Start, wait for GET `until` to be 200, and return the seconds from exec to that answer."""
         if self.running:
             raise ServerError(f"already running as process {self.process.pid}")
@@ -126,7 +126,7 @@ class Server:
             stderr=subprocess.STDOUT,
         )
 
-    def stop(self, within: float = 15.0) -> Stopped:
+    def stop(self, within: float = 60.0) -> Stopped:
         """Ask it to end with SIGTERM; one that has not ended `within` seconds is killed, and that is an error."""
         begun = time.monotonic()
         self.process.send_signal(signal.SIGTERM)
@@ -162,7 +162,7 @@ class Server:
             time.sleep(POLL_SECONDS)
 
     def _answers(self, path: str) -> bool:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5.0)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30.0)
         try:
             connection.request("GET", path)
             return connection.getresponse().status == 200

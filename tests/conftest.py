@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from importlib import import_module
+from inspect import signature
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ import pytest
 import tests.appliance
 from tests.agents import remove_spools
 from tests.appliance import Appliance
+from tests.peers import SECONDS
 from tests.repeats import examples
 from tests.warm import ForkServer
 
@@ -34,6 +36,10 @@ DESELECTED = pytest.StashKey[int]()
 
 os.environ.setdefault("SSL_CERT_DIR", tempfile.gettempdir())
 """Where there are no certificates: to read all those of httpx takes each of its clients longer than a request."""
+
+usual: httpx.Timeout = signature(httpx.request).parameters["timeout"].default
+usual.connect = usual.read = usual.write = usual.pool = SECONDS
+"""Who does not say how long waits longer than httpx's five seconds, which a busy machine may take."""
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -483,17 +483,20 @@ def test_who_has_no_token_or_a_bad_one_is_turned_away(guarded: Appliance, named:
 @pytest.mark.parametrize("role", ROLES)
 @pytest.mark.parametrize("operation", MAY)
 def test_a_role_may_do_what_the_table_says_and_nothing_else(
-    guarded: Appliance, named: Named, cookies: dict[str, dict[str, str]], operation: str, role: str
+    guarded: Appliance, named: Named, operation: str, role: str
 ) -> None:
     expected = STATUSES.get(operation, 200)
     changes = operation in WRITES | NOTES | CONTROLS or operation in DELETES
-    all_credentials = (bearer(named.good[role]), *([bearer(TOKENS[role]), cookies[role]] if role in TOKENS else []))
+    of_settings = [bearer(TOKENS[role]), cookie_for(guarded, TOKENS[role])] if role in TOKENS else []
+    all_credentials = (bearer(named.good[role]), *of_settings)
     if role not in MAY[operation]:
         refuses(guarded, operation, role, all_credentials)
         return
+    before = b""
     for credentials in all_credentials:
-        session_id = session_for(guarded, operation, credentials)
-        before, cursor = whole(guarded, session_id), cursor_of(guarded)
+        if changes or operation in (POLL, *MATERIAL_READS, *MATERIAL_WRITES) or not before:
+            session_id = session_for(guarded, operation, credentials)
+            before, cursor = whole(guarded, session_id), cursor_of(guarded)
         reply = attempt(guarded, operation, session_id, credentials)
         is_changed = whole(guarded, session_id) != before
         assert reply.status == expected, reply
@@ -869,7 +872,7 @@ def test_a_wrong_log_in_gives_no_cookie(guarded: Appliance, body: str, status: i
 def test_the_cookie_opens_the_live_feed(guarded: Appliance, cookies: dict[str, dict[str, str]]) -> None:
     address = f"ws://127.0.0.1:{guarded.port}/ws"
     with connect(address, proxy=None, origin=None, additional_headers=cookies["read"]) as feed:
-        assert json.loads(feed.recv(timeout=10))["type"] == "connected"
+        assert json.loads(feed.recv(timeout=60))["type"] == "connected"
     assert ask(guarded, "GET", "/ws", UPGRADE | cookies["ingest"]).status == 403
     assert ask(guarded, "GET", "/ws", UPGRADE | {"Cookie": "session_store=read.0"}).status == 401
 

@@ -6,8 +6,6 @@ import asyncio
 import hashlib
 import sqlite3
 import threading
-import time
-from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -36,14 +34,8 @@ from tests.appliance import Appliance
 from tests.commands import export, is_done, is_refused
 from tests.databases import Database, drafted
 from tests.disks import small_disk
+from tests.peers import eventually
 from tests.test_writer import run, store_in
-
-
-def until(condition: Callable[[], bool], within: float = 20.0) -> None:
-    deadline = time.monotonic() + within
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come about"
-        time.sleep(0.02)
 
 
 def log_action(appliance: Appliance) -> int:
@@ -100,7 +92,7 @@ def test_a_copy_made_while_the_server_writes_is_whole_and_has_all_that_was_ackno
 ) -> None:
     with Appliance(folder) as appliance, Writing(appliance) as writing:
         for number in range(3):
-            until(lambda number=number: len(writing.cursors) > 20 * number)  # type: ignore[misc]
+            eventually(lambda number=number: len(writing.cursors) > 20 * number)  # type: ignore[misc]
             acknowledged = writing.cursors[-1]
             copy = tmp_path / f"{number}.db"
             assert is_done(export(folder, "backup", copy))
@@ -202,6 +194,8 @@ NO_MANIFESTS = {
     "not UTF-8": b"\xff",
     "deep": b"[" * 9999,
     "endless": b" " * (17 << 20) + b"{",
+    "of no time": b'{"madeAt": "then", "cursor": 1, "counts": {}, "bytes": 1, "sha256": "", "sqliteVersion": "3",'
+    b' "schemaVersion": 1}',
 }
 
 
@@ -219,13 +213,13 @@ def test_the_server_makes_copies_by_itself_and_says_so(folder: Path, tmp_path: P
     backups = tmp_path / "backups"
     with Appliance(folder, {"SESSIONS_BACKUP_DIR": str(backups), "SESSIONS_BACKUP_EVERY": "1"}) as appliance:
         cursor = log_action(appliance)
-        until(lambda: health(appliance)["cursor"] == cursor)
+        eventually(lambda: health(appliance)["cursor"] == cursor)
         assert health(appliance)["status"] == "ok" and health(appliance)["error"] is None
         metrics = httpx.get(f"{appliance.url}/metrics", timeout=30).text
         for name in ("last_success_timestamp_seconds", "duration_seconds", "bytes"):
             assert f"\nsessionstore_backup_{name} " in metrics
         log_action(appliance)
-        until(lambda: health(appliance)["cursor"] == cursor + 1)
+        eventually(lambda: health(appliance)["cursor"] == cursor + 1)
     newest = max(backups.glob("*.db"))
     assert time_of(newest.name) is not None
     assert is_true_of(read_manifest(manifest_of(newest)), newest)
@@ -240,15 +234,18 @@ def test_without_a_folder_for_them_there_are_no_backups(folder: Path) -> None:
 
 def test_a_backup_that_fails_is_said_and_tried_again_and_holds_nobody_up(folder: Path, tmp_path: Path) -> None:
     obstacle = tmp_path / "obstacle"
-    obstacle.write_text("a file where a folder should be")
+    obstacle.symlink_to("x" * 300)  # what is below it cannot even be looked at, as on a disk that is away
     environment = {"SESSIONS_BACKUP_DIR": str(obstacle / "backups"), "SESSIONS_BACKUP_EVERY": "1"}
     with Appliance(folder, environment) as appliance:
-        until(lambda: health(appliance)["status"] == "failed")
+        eventually(lambda: health(appliance)["status"] == "failed")
         assert "obstacle" in str(health(appliance)["error"])
         assert log_action(appliance) == 2
         assert httpx.get(f"{appliance.url}/ready", timeout=30).status_code == 200
         obstacle.unlink()
-        until(lambda: health(appliance)["status"] == "ok")
+        obstacle.write_text("a file where a folder should be")
+        eventually(lambda: "Not a directory" in str(health(appliance)["error"]))
+        obstacle.unlink()
+        eventually(lambda: health(appliance)["status"] == "ok")
         assert health(appliance)["error"] is None
 
 
@@ -257,7 +254,7 @@ def test_a_server_that_starts_again_knows_the_newest_copy_and_makes_the_next_in_
 ) -> None:
     environment = {"SESSIONS_BACKUP_DIR": str(tmp_path / "backups"), "SESSIONS_BACKUP_EVERY": "1h"}
     with Appliance(folder, environment) as appliance:
-        until(lambda: health(appliance)["status"] == "ok")
+        eventually(lambda: health(appliance)["status"] == "ok")
         last = health(appliance)["last"]
         appliance.stop()
         (tmp_path / "backups" / "sessions-20200101T000000Z.db.part").write_bytes(b"what a kill left")

@@ -603,6 +603,28 @@ def test_what_is_not_valid_is_422(appliance: Appliance, method: str, path: str, 
     assert json.loads(response.body)["errors"][0]["path"].startswith("$")
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "body", "said"),
+    [
+        ("POST", "/api/sessions/s/finalize", {"status": "done"}, "status: must be one of cancelled, failed, success"),
+        ("GET", "/api/sessions?status=done", None, "status: must be one of active, cancelled, "),
+        ("GET", "/api/query/usage?by=week", None, "by: must be one of day, model, "),
+        ("POST", "/api/events", {"type": "x"}, "type: must be one of action, agent_completed, "),
+        ("POST", "/api/actions/s", {"type": "x", "eventId": "a b"}, "eventId: must be 1 to 128 of A-Z a-z 0-9 . _ -"),
+        ("POST", "/api/sessions", {"sessionId": "s", "userId": "", "initial": {}}, "userId: must be 1 to 256 char"),
+    ],
+)
+def test_a_refusal_says_what_would_be_taken(
+    http: httpx.Client, method: str, path: str, body: Document | None, said: str
+) -> None:
+    media_type = "application/x-ndjson" if path == "/api/events" else "application/json"
+    content, headers = (json.dumps(body), {"content-type": media_type}) if body else (None, {})
+    answer = http.request(method, path, content=content, headers=headers).json()
+    problem = answer["rejected"][0] if "rejected" in answer else answer
+    assert problem["detail"].startswith(said)
+    assert answer.get("errors", [{"path": f"$.{said.partition(':')[0]}"}])[0]["path"] == f"$.{said.partition(':')[0]}"
+
+
 @pytest.mark.parametrize("left_out", ["sessionId", "userId", "initial"])
 @pytest.mark.usefixtures("unchanged")
 def test_a_session_without_what_it_needs_is_400(appliance: Appliance, left_out: str) -> None:

@@ -38,7 +38,7 @@ Json = dict[str, Any]
 CLAUDE = Path(str(distribution("claude-agent-sdk").locate_file("claude_agent_sdk/_bundled/claude")))
 IDENTITY = ("-c", "user.name=t", "-c", "user.email=t@example.org")
 COMMAND = (str(CLAUDE), "-p", "--dangerously-skip-permissions")
-SECONDS = 60.0
+SECONDS = 120.0
 LOST_AFTER_SECONDS = 12
 """More than the command line takes to start on a busy machine: whoever starts has said nothing yet."""
 AT_ONCE = 4

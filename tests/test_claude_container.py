@@ -23,7 +23,7 @@ from tests.test_node import is_new_enough, nodes
 Json = dict[str, Any]
 
 FOLDER = REPOSITORY / "containers" / "fly_achensee_claude"
-SECONDS = 30.0
+SECONDS = 120.0
 
 
 class Container:

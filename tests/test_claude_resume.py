@@ -25,7 +25,7 @@ from tests.test_claude_code import COMMAND, agent, bash
 
 Json = dict[str, Any]
 
-SECONDS = 60.0
+SECONDS = 120.0
 BEHIND_SECONDS = 5.0
 SCRIPTS = {
     "work": [

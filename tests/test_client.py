@@ -85,7 +85,7 @@ def test_a_program_as_the_documentation_has_it(http: httpx.Client, agent: Sessio
             await agent.update_goal(goal["id"], {"status": "completed"})
             worker = await agent.spawn_agent({"type": "backend-dev", "task": "Implement authentication"})
             await agent.complete_agent(worker["agentId"], result="done")
-            assert await agent.flush()
+            assert await agent.flush(60)
             resumed = await agent.resume()
             assert resumed is not None and resumed["state"]["phase"] == "implementation"
             await agent.finalize({"status": "success", "outcome": "built"})
@@ -110,7 +110,7 @@ def test_the_same_without_an_event_loop(http: httpx.Client, agent: SessionHookAg
         plain.log_action(type="file_write", path="src/server.js")
         goal = plain.add_goal("Build REST API")
         plain.update_goal(goal["id"], status="completed")
-        assert plain.flush()
+        assert plain.flush(60)
         resumed = plain.resume()
         assert resumed is not None and len(resumed["lastActions"]) == 1
     session = session_of(http, agent.session_id)
@@ -121,7 +121,7 @@ def test_the_same_without_an_event_loop(http: httpx.Client, agent: SessionHookAg
 def test_the_plain_calls_work_inside_a_loop(http: httpx.Client, agent: SessionHookAgent) -> None:
     async def program() -> bool:
         agent.sync.log_action(type="step", number=1)
-        return agent.sync.flush()
+        return agent.sync.flush(60)
 
     assert asyncio.run(program())
     assert numbers_of(http, agent.session_id) == [1]
@@ -131,7 +131,7 @@ def test_one_agent_serves_two_loops_and_threads(http: httpx.Client, agent: Sessi
     async def program(first: int) -> None:
         for number in range(first, first + 50):
             await agent.log_action(type="step", number=number)
-        assert await agent.flush()
+        assert await agent.flush(60)
 
     threads = [threading.Thread(target=asyncio.run, args=(program(100 * part),)) for part in range(4)]
     for thread in threads:
@@ -290,10 +290,10 @@ for number in range(1, 6):
     child = os.fork()
     if not child:
         agent.log_action(type="step", number=number)
-        os._exit(0 if agent.flush(20) else 1)
+        os._exit(0 if agent.flush(60) else 1)
     assert os.waitpid(child, 0)[1] == 0
 agent.log_action(type="step", number=6)
-assert agent.flush(20)
+assert agent.flush(60)
 """
     run(forks, environment(tmp_path, appliance.url))
     assert numbers_of(http, "forks") == list(range(7))
@@ -309,7 +309,7 @@ if not os.fork():
     while os.getppid() == parent:
         time.sleep(0.01)
     agent.log_action(type="step", number=1)
-    os._exit(0 if agent.flush(20) else 1)
+    os._exit(0 if agent.flush(60) else 1)
 """
     run(forks, environment(tmp_path, appliance.url))
     eventually(lambda: numbers_of(http, "orphan") == [0, 1])
@@ -329,7 +329,7 @@ if __name__ == "__main__":
     for worker in workers:
         worker.join()
         assert worker.exitcode == 0
-    assert agent.flush(20)
+    assert agent.flush(60)
 """
     run(pool, environment(tmp_path, appliance.url))
     eventually(lambda: sorted(numbers_of(http, "pool")) == list(range(5)))
@@ -569,7 +569,7 @@ def test_what_json_cannot_hold_is_held_all_the_same(http: httpx.Client, agent: S
         "control": "\x00\x1b[0m\u2028",
     }
     agent.sync.log_action(type="odd", values=values)
-    assert agent.sync.flush()
+    assert agent.sync.flush(60)
     (entry,) = entries_of(http, agent.session_id)
     found = entry["values"]
     expected = {
@@ -601,7 +601,7 @@ def test_an_event_that_is_too_large_is_cut_and_says_so(http: httpx.Client, agent
     plain.log_action(type="large", output="x" * 3_000_000, path="src/server.js", note="é" * 900_000)
     plain.log_action(type="many", items=[{"n": number, "text": "abc"} for number in range(150_000)], path="kept")
     plain.log_action(type="step", number=1)
-    assert plain.flush()
+    assert plain.flush(60)
     large, many, step = entries_of(http, agent.session_id)
     assert large["path"] == "src/server.js"
     assert large["output"].startswith("xxx") and large["output"].endswith("…")
@@ -652,7 +652,7 @@ def test_whatever_is_given_the_store_takes_it(
         plain.finalize,
     ]
     event_ids = [call(value)["eventId"] for value in given for call in calls]
-    assert plain.flush(20)
+    assert plain.flush(60)
     assert letters_in(plain._outlet.spool) == []
     items = http.get(f"/api/sessions/{plain.session_id}/events?limit=1000").json()["items"]
     assert set(event_ids) <= {event["eventId"] for event in items}
@@ -698,7 +698,7 @@ async def program():
         await agent.log_action(type="step", number=1)
         await agent.complete_agent((await agent.spawn_agent("dev"))["agentId"], "done")
         assert await agent.test_connection()
-        assert await agent.flush(20)
+        assert await agent.flush(60)
 asyncio.run(program())
 payload = json.dumps({"session_id": "x", "hook_event_name": "Stop", "last_assistant_message": "done"})
 code = "import sys; sys.path.append(%r); import hook_agent; hook_agent.hook()" % os.path.dirname(hook_agent.__file__)

@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, Page, WebSocketRoute, expect
+from playwright.sync_api import Browser, Page, Route, WebSocketRoute, expect
 
 from tests.appliance import REPOSITORY, Appliance
 from tests.browsing import PHONE, TABS, call, forget, hook, log, opened, respond, settled, tell
@@ -127,12 +127,45 @@ def test_another_store_at_the_same_address_is_shown_from_its_beginning(page: Pag
             log(http, "old", f"{number}")
         opened(page, appliance)
         expect(page.locator("#groups")).to_contain_text("old")
+        page.keyboard.press("X")  # all that the other has is not seen by that
         appliance.stop()
         shutil.rmtree(folder)
         appliance.start()
         log(http, "new", "hello")
+        http.post("/api/sessions/new/finalize", json={"status": "failed"}).raise_for_status()
         expect(page.locator("#groups")).to_contain_text("new", timeout=20_000)
         expect(page.locator("#groups")).not_to_contain_text("old")
+        expect(page.locator(".tile[data-is=failed] b")).to_have_text("1")
+
+
+def test_who_was_away_for_long_begins_with_the_newest(page: Page, tmp_path: Path) -> None:
+    sockets: list[WebSocketRoute] = []
+    frames: list[str | bytes] = []
+
+    def connect(socket: WebSocketRoute) -> None:
+        server = socket.connect_to_server()
+        server.on_message(lambda message: pass_on(socket, message))
+        sockets.append(socket)
+
+    def pass_on(socket: WebSocketRoute, message: str | bytes) -> None:
+        frames.append(message)
+        socket.send(message)
+
+    page.route_web_socket(re.compile("/ws"), connect)
+    with Appliance(tmp_path) as appliance, httpx.Client(base_url=appliance.url) as http:
+        log(http, "s", "first")
+        opened(page, appliance, "session/s/log")
+        expect(page.locator(".entry", has_text="first")).to_be_visible()
+        page.route("**/health", lambda route: route.abort())
+        sockets[-1].close()
+        expect(page.locator("#stale")).to_be_visible()
+        lines = [f'{{"type":"action","sessionId":"s","data":{{"type":"note","text":"{n}"}}}}' for n in range(6000)]
+        headers = {"content-type": "application/x-ndjson"}
+        http.post("/api/events", content="\n".join(lines), headers=headers, timeout=60).raise_for_status()
+        page.unroute("**/health")
+        expect(page.locator("#connection")).to_have_text("Live", timeout=20_000)
+        expect(page.locator(".entry", has_text="5999")).to_be_visible()
+        assert len(frames) < 1000, "what is shown as live is not the past"
 
 
 def test_a_store_that_cannot_serve_says_why(page: Page, tmp_path: Path) -> None:
@@ -146,6 +179,23 @@ def test_a_store_that_cannot_serve_says_why(page: Page, tmp_path: Path) -> None:
         why = http.get("/ready").json()["detail"]
         expect(page.locator("#trouble")).to_contain_text(why, timeout=20_000)
         expect(page.locator("#connection")).not_to_have_text("Live")
+
+
+def test_home_is_there_once_the_server_has_time_for_it(page: Page, appliance: Appliance, http: httpx.Client) -> None:
+    log(http, "s-busy", "works")
+    refused = iter(range(4))
+
+    def busy(route: Route) -> None:
+        problem = {"status": 503, "content_type": "application/problem+json", "body": '{"detail":"Busy"}'}
+        route.continue_() if next(refused, None) is None else route.fulfill(**problem)  # type: ignore[arg-type]
+
+    settled(opened(page, appliance, "sessions"))
+    page.route("**/api/query/active*", busy)
+    page.keyboard.press("h")
+    expect(page.locator("#home-none")).to_contain_text("Busy")
+    expect(page.locator("#groups")).to_contain_text("s-busy", timeout=20_000)
+    expect(page.locator("#home-none")).to_be_empty()
+    page.unroute_all()
 
 
 @pytest.mark.long
@@ -290,6 +340,25 @@ def test_the_timeline_has_a_lane_for_each_agent_and_leads_to_the_entry(
     expect(page.locator(".detail h2")).not_to_be_empty()
     page.get_by_role("link", name="In the log").click()
     expect(page.locator(".entry[aria-current=true]")).to_be_visible()
+
+
+def test_a_lane_has_the_name_of_its_agent_once_that_is_known(
+    page: Page, appliance: Appliance, http: httpx.Client, session_id: str
+) -> None:
+    log(http, session_id, "begins")
+    opened(page, appliance, f"session/{session_id}/timeline")
+    expect(page.locator(".lane-names li")).to_contain_text(["session"])
+    held: list[Route] = []
+    document = re.compile(rf"/{session_id}\?limit=0")
+    page.route(document, lambda route: held.append(route))
+    agent = "0123456789abcdef01"
+    spawned = ("agent_spawned", None, 0, {"agentId": agent, "type": "reviewer", "task": "Review it"})
+    with page.expect_request(document):
+        tell(http, session_id, spawned, ("action", agent, 1, {"type": "note", "text": "hi"}))
+    expect(page.locator(".lane-names li")).to_contain_text(["session", "01234567"])
+    held[0].continue_()
+    page.unroute_all()
+    expect(page.locator(".lane-names li")).to_contain_text(["session", "reviewer"])
 
 
 def test_the_state_can_be_stepped_through_version_by_version(
@@ -644,16 +713,18 @@ def test_who_may_only_read_is_not_asked_to_try_what_that_takes(page: Page, tmp_p
 
 def test_both_themes_follow_the_system_until_a_person_chooses(page: Page, appliance: Appliance) -> None:
     opened(page, appliance)
-    root = page.locator("html")
-    expect(root).to_have_attribute("data-theme", "dark")
+    body, dark, light = page.locator("body"), "rgb(13, 16, 21)", "rgb(245, 246, 248)"
+    expect(body).to_have_css("background-color", dark)
     page.emulate_media(color_scheme="light")
-    expect(root).to_have_attribute("data-theme", "light")
-    expect(page.locator("body")).to_have_css("background-color", "rgb(245, 246, 248)")
+    expect(body).to_have_css("background-color", light)
     page.get_by_role("button", name="Theme: system").click()
+    page.emulate_media(color_scheme="dark")
+    expect(body).to_have_css("background-color", light)
+    page.emulate_media(color_scheme="light")
     page.get_by_role("button", name="Theme: light").click()
-    expect(root).to_have_attribute("data-theme", "dark")
+    expect(body).to_have_css("background-color", dark)
     page.reload()
-    expect(page.locator("body")).to_have_css("background-color", "rgb(13, 16, 21)")
+    expect(body).to_have_css("background-color", dark)
 
 
 # ------------------------------------------------------------------ analytics
@@ -717,6 +788,11 @@ def test_analytics_is_there_when_one_clicks_on_it_and_nothing_happens(page: Page
         expect(page.get_by_role("region", name="Sessions by status").locator("tbody tr")).to_have_count(
             1, timeout=20_000
         )
+        page.keyboard.press("h")
+        log(http, "s", "a word while one is elsewhere")
+        expect(page.locator("#feed")).to_contain_text("a word while one is elsewhere")
+        page.go_back()
+        expect(page.locator("#panels .tip")).to_contain_text("3 events", timeout=20_000)
 
 
 @pytest.mark.parametrize("scheme", marked(["dark", "light"], long=["light"]))

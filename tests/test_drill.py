@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from tests.appliance import REPOSITORY
 from tests.commands import export, is_done
+from tests.peers import children_of, eventually, is_running
 from tests.repeats import LONG
 
 
@@ -44,6 +50,19 @@ def test_a_lake_brings_back_what_a_lost_folder_had_and_nothing_is_left_of_it(tmp
     assert lost == "Lost, of 600 acknowledged events: 0"
     assert "The server is killed, and its folder is gone" in ended.stderr
     assert list(lake.iterdir()) == []
+
+
+@LONG
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=str)
+def test_one_that_is_ended_in_the_middle_leaves_no_server(tmp_path: Path, number: signal.Signals) -> None:
+    command = [sys.executable, "-m", "export", "drill", "--events", "1000000", "--dir", str(tmp_path)]
+    with subprocess.Popen(command, cwd=REPOSITORY, env={**os.environ, "TMPDIR": str(tmp_path)}) as drill:
+        eventually(lambda: list(tmp_path.glob("drill-*/store/sessions.db")))
+        (server, *_) = children_of(drill.pid)
+        drill.send_signal(number)
+        drill.wait()
+    eventually(lambda: not is_running(server))
+    assert number == signal.SIGKILL or not [*tmp_path.iterdir()]
 
 
 @pytest.mark.parametrize("events", ["0", "-1", "many"])

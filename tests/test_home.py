@@ -286,6 +286,29 @@ def test_the_table_of_sessions_follows_too(
     expect(rows.first).to_contain_text("cancelled")
     http.delete(f"/api/sessions/{session_id}-two").raise_for_status()
     expect(rows).to_have_count(1)
+    page.keyboard.press("h")  # what comes while one is elsewhere is there when one comes back
+    http.put(f"/api/sessions/{session_id}-three", json={"userId": session_id}).raise_for_status()
+    expect(rows_of(page, f"{session_id}-three")).to_have_count(1)
+    page.go_back()
+    expect(rows).to_have_count(2)
+
+
+def test_what_is_far_down_in_the_table_follows_too(
+    page: Page, appliance: Appliance, http: httpx.Client, session_id: str
+) -> None:
+    names = [f"{session_id}-{number}" for number in range(3)]
+    for name in names:
+        http.put(f"/api/sessions/{name}", json={"userId": session_id}).raise_for_status()
+    pattern = re.compile(r"/api/sessions\?.*limit=200")
+    page.route(pattern, lambda route: route.continue_(url=route.request.url.replace("limit=200", "limit=1")))
+    opened(page, appliance, f"sessions?userId={session_id}&status=active")
+    shown = page.locator("#table [data-slot=name]")
+    expect(shown).to_have_text([*reversed(names)])
+    http.post(f"/api/sessions/{names[0]}/finalize", json={"status": "failed"}).raise_for_status()
+    expect(shown).to_have_text([names[2], names[1]])
+    http.delete(f"/api/sessions/{names[1]}").raise_for_status()
+    expect(shown).to_have_text([names[2]])
+    page.unroute_all()
 
 
 def test_sessions_are_filtered_as_one_types_sorted_and_kept_as_views(
@@ -362,6 +385,9 @@ def test_what_was_logged_is_found_and_the_hit_leads_to_it(
     page.locator("#search-filter").get_by_label("Words").fill("nothing like this")
     page.keyboard.press("Enter")
     expect(page.locator("#search-none")).to_contain_text("Nothing that was logged")
+    log(http, session_id, "nothing like this was there until now")
+    page.locator("#search-filter").get_by_role("button").click()
+    expect(page.locator("#results .hit")).to_have_count(1)
     for words, when, hits in (
         ("hay", "24", 1),
         ('"needle hay"', "24", 0),

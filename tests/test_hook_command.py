@@ -269,9 +269,11 @@ def test_what_cannot_be_kept_or_sent_holds_nobody_up(tmp_path: Path) -> None:
 def test_hooks_that_overtake_one_another_say_when_they_began(tmp_path: Path) -> None:
     """A hook that is held up after its start is not later for that."""
     env = environment(tmp_path, NOWHERE)
-    slow = HOOK.replace("hook_agent.hook()", "import time; time.sleep(0.5); hook_agent.hook()")
-    first = subprocess.Popen([sys.executable, "-I", "-S", "-c", slow], env=env, stdin=subprocess.PIPE)
-    time.sleep(0.3)
+    held = HOOK.replace(
+        "hook_agent.hook()", "import select; print(flush=True); select.select([0], [], []); hook_agent.hook()"
+    )
+    first = subprocess.Popen([sys.executable, "-I", "-S", "-c", held], env=env, stdin=-1, stdout=-1)
+    assert first.stdout is not None and first.stdout.readline()  # it has begun
     assert hook(b'{"session_id":"x","hook_event_name":"PostToolUse"}', env) == SILENT
     first.communicate(b'{"session_id":"x","hook_event_name":"PreToolUse"}')
     result, call = waiting_in(spool_in(tmp_path, NOWHERE))

@@ -276,7 +276,7 @@ def test_nothing_but_the_lake_is_read(asked: Asked, sql: str, why: str) -> None:
     ],
 )
 def test_what_cannot_be_asked_is_answered_with_what_can(arguments: tuple[str, ...], remedy: str) -> None:
-    assert remedy in said("--lake", "file:///nowhere", *arguments, code=1)
+    assert remedy in said("--lake", "file:///nowhere", *arguments, code=2)
 
 
 def test_where_no_lake_is_it_says_how_to_name_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

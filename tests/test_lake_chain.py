@@ -11,11 +11,13 @@ import re
 import shutil
 import signal
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -257,6 +259,31 @@ def test_of_two_that_go_on_from_one_state_one_has_the_chain(end: End, url: str, 
     with pytest.raises(Lost, match="another server has taken over 'berlin', up to cursor 5"):
         end.child.take(is_first=False)
     second.database.close()
+
+
+@pytest.mark.parametrize("is_left", [True, False])
+def test_what_a_killed_server_has_left_behind_takes_the_chain_from_nobody(
+    end: End, url: str, tmp_path: Path, is_left: bool
+) -> None:
+    """Its child was just bringing the database up, and comes to it when the next server has done so."""
+    (store,) = end.database.connection.execute("SELECT store FROM lake").fetchone()
+    arguments = [str(end.database.path), url, SHARD, store, "killed"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "lake.chain", *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as child:
+        assert child.stdin and child.stdout
+        with frozen(child.pid):
+            child.stdin.write(b'{"take": true}\n')
+            child.stdin.flush()
+            if is_left:
+                child.stdin.close()
+            end.child = Holder(end.database.path, url, SHARD, store, "next")
+            end.take()
+            before = end.chain.numbers()
+        assert child.stdout.readline() if not is_left else child.wait() == 0
+    assert (end.chain.numbers() == before) == is_left
+    with nullcontext() if is_left else pytest.raises(Lost, match="another server has taken over"):
+        end.say("e-3")
 
 
 def test_without_created_only_once_both_acknowledge(

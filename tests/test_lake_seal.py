@@ -245,3 +245,16 @@ def test_a_server_without_the_extra_says_what_to_install(tmp_path: Path, monkeyp
     ended = subprocess.run([sys.executable, "app.py"], cwd=REPOSITORY, env=env, capture_output=True, text=True)
     assert ended.returncode == 1
     assert "deltalake is not installed: pip install 'session-store[lake]'" in ended.stderr
+
+
+def test_commands_without_the_extra_are_in_the_help_and_say_what_to_install(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import sys; sys.modules['deltalake'] = None")
+    env = {**os.environ, "PYTHONPATH": str(tmp_path), "SESSIONS_DIR": str(tmp_path)}
+
+    def ended(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "export", *arguments]
+        return subprocess.run(command, cwd=REPOSITORY, env=env, capture_output=True, text=True, check=False)
+
+    helped, refused = ended("--help"), ended("lake", "status", "--dir", str(tmp_path))
+    assert helped.returncode == 0 and re.search("^ +verify .*^ +lake .*session-store.lake", helped.stdout, re.M | re.S)
+    assert is_refused(refused, "deltalake", "is not installed: pip install 'session-store[lake]'")

@@ -42,7 +42,7 @@ from tests.appliance import REPOSITORY, Appliance
 from tests.peers import eventually
 
 Json = dict[str, Any]
-SECONDS = 20.0  # for what happens at once
+SECONDS = 60.0  # for what happens at once
 
 
 class Watched:
@@ -578,6 +578,27 @@ def test_cancelled_graph_is_cancelled_not_failed(watched: Watched) -> None:
 
 
 # ---------------------------------------------------------- waiting for people
+
+
+@pytest.mark.parametrize(("answers", "status"), [([], "waiting"), ([10], "completed")])
+def test_a_program_that_leaves_an_interrupt_open_has_not_ended_its_session(
+    watched: Watched, answers: list[int], status: str
+) -> None:
+    async def main() -> None:
+        graph = chain_of(Numbers, InMemorySaver(), asker=ask)
+        async with watched.agent:
+            for given in ({"x": 0}, *(Command(resume=answer) for answer in answers)):
+                await graph.ainvoke(given, watched.configured("t"))
+
+    asyncio.run(main())
+    assert watched.get()["metadata"]["status"] == status
+
+
+def test_a_program_that_fails_with_an_interrupt_open_has_failed(watched: Watched) -> None:
+    with pytest.raises(KeyError), watched.agent.sync:
+        chain_of(Numbers, InMemorySaver(), asker=ask).invoke({"x": 0}, watched.configured("t"))
+        raise KeyError("x")
+    assert watched.get()["metadata"]["status"] == "failed"
 
 
 @both_ways

@@ -294,7 +294,7 @@ def test_handler_and_saver_agree_on_the_session_of_a_thread(
         graph = builder.compile(checkpointer=saver)
         for thread in (early, late):
             graph.invoke({"log": []}, config_of(thread) | {"callbacks": [agent.langchain_handler()]})
-        assert agent.flush(20)
+        assert agent.flush(60)
     listed: Any = {one["thread"]: one for one in http.get("/api/checkpoints?limit=1000").json()["items"]}
     assert [listed[thread]["sessionId"] for thread in (early, late)] == [session_id, session_id]
 

@@ -183,6 +183,10 @@ def test_the_installed_store_starts_itself_anew_for_a_drill(installed: Environme
 def test_the_installed_store_says_what_there_is(installed: Environment) -> None:
     assert installed.run("session-store", "--version") == f"session-store {sessionstore.__version__}\n"
     assert "serve" in installed.run("session-store", "--help")
+    told = installed.run(
+        "python", "-c", "from session_store import __main__; import sessionstore as s; print(s.EXPORT, s.TOKEN)"
+    )
+    assert told == "session-store export session-store token\n"
     wrong = subprocess.run([installed.bin / "session-store"], capture_output=True, text=True, timeout=SECONDS)
     assert (wrong.returncode, wrong.stdout) == (2, "")
 

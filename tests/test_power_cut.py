@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import re
 import shutil
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -18,10 +21,10 @@ import pytest
 from sessionstore.settings import Settings
 from sessionstore.store.integrity import check_integrity
 from sessionstore.store.schema import open_writer
-from tests.appliance import Appliance
-from tests.commands import export, is_done
-from tests.powercut import CALLS, Disk
-from tests.repeats import repeated
+from tests.appliance import REPOSITORY, Appliance
+from tests.commands import export, is_done, token
+from tests.powercut import CALLS, Disk, File
+from tests.repeats import LONG, repeated
 from tests.tracing import Call, Injection, read, recording, wait_for_end
 from tests.wire import NDJSON, HttpClient, connect, http_request
 
@@ -217,3 +220,18 @@ def test_the_model_of_the_disk_has_what_the_disk_has(full: Traced) -> None:
     assert disk.contents().keys() - mapped == {n for n, p in there.items() if not p.is_symlink()} - mapped
     for name in disk.contents().keys() - mapped:
         assert disk.contents()[name] == there[name].read_bytes(), name
+
+
+@LONG
+def test_a_token_that_was_taken_away_does_not_come_back(tmp_path: Path) -> None:
+    """Nothing of what the command did is left to the next sync of somebody else."""
+    folder, record = tmp_path / "sessions", tmp_path / "trace"
+    assert token(folder, "add", "ci", "--role", "admin").returncode == 0
+    command = [*recording(record, CALLS), sys.executable, "app.py", "token", "remove", "ci"]
+    with subprocess.Popen(command, cwd=REPOSITORY, env={**os.environ, "SESSIONS_DIR": str(folder)}) as running:
+        assert running.wait() == 0
+    wait_for_end(record, running.pid)
+    disk = Disk(str(folder), random.Random(0), {"tokens": None})
+    assert [*disk.play(read(record))]
+    assert len(disk.renamings) == disk.synced > 0
+    assert not any(file.pending for file in disk.names.values() if isinstance(file, File))

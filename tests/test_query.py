@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.appliance import Appliance
+from tests.peers import eventually
 from tests.problems import assert_problem
 from tests.repeats import examples
 
@@ -240,12 +241,9 @@ def test_stats_are_what_was_written(alone: httpx.Client) -> None:
 
 def purged(http: httpx.Client) -> dict[str, int]:
     """The counts that follow a deletion, once its events have been removed."""
-    deadline = time.monotonic() + 10
-    while True:
-        stats = http.get("/api/query/stats").json()
-        if stats["actions"] == 3 or time.monotonic() > deadline:
-            return {name: stats[name] for name in ("actions", "events")}
-        time.sleep(0.02)
+    eventually(lambda: http.get("/api/query/stats").json()["actions"] == 3)
+    stats = http.get("/api/query/stats").json()
+    return {name: stats[name] for name in ("actions", "events")}
 
 
 # ------------------------------------------------------------------------ search

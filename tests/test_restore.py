@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
+import signal
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -149,6 +152,41 @@ def test_a_restore_that_was_killed_is_begun_anew(source: Database, tmp_path: Pat
     (folder / "sessions.db.part-wal").write_bytes(b"and its log")
     restore(source.path.parent, folder)
     assert contents(folder).keys() == {".lock", "sessions.db"}
+
+
+@pytest.mark.parametrize("renames", [1, 2, 3])
+def test_a_database_and_its_log_are_put_beside_together_though_it_is_killed(
+    source: Database, tmp_path: Path, renames: int
+) -> None:
+    write_tree(source.path, source.path.parent)
+    folder = tmp_path / "restored"
+    folder.mkdir()
+    (folder / "sessions.db").write_bytes(b"not a database " * 500)
+    (folder / "sessions.db-wal").write_bytes(b"a log of it")
+    assert killed_before_rename(renames, lambda: restore(source.path.parent, folder, is_forced=True))
+    restore(source.path.parent, folder, is_forced=True)
+    assert {path.name for path in folder.glob("*before*")} == {
+        "sessions.db.before-restore-1",
+        "sessions.db.before-restore-1-wal",
+    }
+    assert differences(folder / "sessions.db", source.path.parent) == []
+
+
+def killed_before_rename(number: int, work: Callable[[], object]) -> bool:
+    """Do it in a process of its own, up to there; whether it came to that."""
+    if pid := os.fork():
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+    renames = itertools.count(1)
+
+    def kill(event: str, arguments: tuple[object, ...]) -> None:
+        if event == "os.rename" and next(renames) == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    try:
+        sys.addaudithook(kill)
+        work()
+    finally:
+        os._exit(0)
 
 
 # -------------------------------------------------------------- a damaged tree
@@ -304,6 +342,20 @@ def test_all_of_an_earlier_tree_is_restored_and_what_is_odd_is_said(tmp_path: Pa
         f"sessions/alone/{name}: is missing"
         for name in ("initial.json", "state.json", "actions.jsonl", "responses.jsonl")
     ]
+
+
+def test_a_server_over_an_earlier_tree_says_how_it_is_brought_in(tmp_path: Path) -> None:
+    folder = earlier_tree(tmp_path)
+    with Appliance(folder) as server:
+        assert server.said("has 3 sessions that are not in the database")
+        command = f"python -m export restore {folder} --newer"
+        assert server.said(f"`{command}`")
+        httpx.put(f"{server.url}/api/sessions/mine", json={"userId": "alice"}).raise_for_status()
+    assert (ended := export(folder, *command.split()[3:])).returncode in (0, 1), ended
+    with Appliance(folder) as server:
+        assert not server.said("not in the database", 0)
+        recent = httpx.get(f"{server.url}/api/query/recent").json()
+    assert {session["sessionId"] for session in recent} == {"mine", "whole", "half", "alone"}
 
 
 def test_an_earlier_tree_is_served(tmp_path: Path) -> None:

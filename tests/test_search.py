@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
@@ -20,6 +19,7 @@ from sessionstore.store.maintenance import index_search, purge
 from sessionstore.store.schema import open_writer
 from tests.appliance import Appliance
 from tests.databases import Database, drafted, temporary_database
+from tests.peers import eventually
 from tests.problems import assert_problem
 from tests.repeats import examples
 from tests.test_query import act, enter
@@ -304,10 +304,10 @@ def test_a_search_says_how_far_behind_it_is_and_a_kill_neither_loses_nor_repeats
         for _ in range(2):
             appliance.kill()
             appliance.start()
-        wait_until(lambda: httpx.get(f"{appliance.url}/health").json()["searchLag"] == 0)
+        eventually(lambda: httpx.get(f"{appliance.url}/health").json()["searchLag"] == 0)
         answer = httpx.get(f"{appliance.url}/api/query/search", params={"q": f"n{EVENTS - 1}"}).json()
         assert (answer["total"], answer["behind"]) == (1, 0)
-        wait_until(lambda: httpx.get(f"{appliance.url}/api/query/stats").json()["actions"] == EVENTS * 9 // 10)
+        eventually(lambda: httpx.get(f"{appliance.url}/api/query/stats").json()["actions"] == EVENTS * 9 // 10)
     with closing(sqlite3.connect(unsearched / "sessions.db")) as connection:
         wanted = Indexed.wanted(connection)
         assert len(wanted.needles) == EVENTS * 9 // 10
@@ -319,13 +319,6 @@ def test_a_search_says_how_far_behind_it_is_and_a_kill_neither_loses_nor_repeats
         ):
             connection.execute(statement, search.entry(*last))
             assert Indexed.of(connection) != wanted  # repeated; missed
-
-
-def wait_until(condition: Callable[[], bool], within: float = 60.0) -> None:
-    deadline = time.monotonic() + within
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def test_words_of_a_deleted_session_are_in_no_column(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -420,7 +421,7 @@ import hook_agent
 agent = hook_agent.SessionHookAgent("refused").sync
 for number in range(3):
     agent.log_action(type="step", number=number)
-assert agent.flush(20)
+assert agent.flush(60)
 """
     with Fake(lambda posted: posted.refuse(422, "No such thing")) as store:
         sealed = {"SESSION_SPOOL_DIR": "/dev/null", "TMPDIR": "/dev/null"}
@@ -648,6 +649,23 @@ def test_what_the_version_before_left_is_delivered_whole(
 # -------------------------------------------------------------------------- token
 
 
+WAITS = """
+import hook_agent, sys
+agent = hook_agent.SessionHookAgent("told").sync
+agent.log_action(type="step")
+sys.stdin.readline()
+"""
+
+
+def said_while_it_waits(env: dict[str, str], *before: str) -> str:
+    """What a program that cannot deliver says of that: one line."""
+    with subprocess.Popen([*before, sys.executable, "-c", WAITS], env=env, stdin=-1, stderr=-1, text=True) as running:
+        assert running.stderr is not None
+        line = running.stderr.readline()
+        assert running.communicate("\n", timeout=60)[1] == "" and running.returncode == 0
+    return line
+
+
 def test_a_refused_token_is_said_once_and_nothing_is_lost(tmp_path: Path, folder: Path) -> None:
     token_file = tmp_path / "token"
     token_file.write_text("wrong-token\n")
@@ -656,26 +674,47 @@ import sys, hook_agent
 agent = hook_agent.SessionHookAgent("secret").sync
 for number in range(20):
     agent.log_action(type="step", number=number)
-assert not agent.flush(1)
-print("refused", flush=True)
 sys.stdin.readline()
-assert agent.flush(20)
+assert agent.flush(60)
 """
     with Appliance(folder, {"SESSIONS_TOKEN": "right-token"}) as appliance:
         env = environment(tmp_path, appliance.url, SESSION_TOKEN_FILE=str(token_file))
         with subprocess.Popen(
             [sys.executable, "-c", program], env=env, stdin=-1, stdout=-1, stderr=-1, text=True
         ) as running:
-            assert running.stdout is not None and running.stdout.readline() == "refused\n"
+            assert running.stderr is not None
+            line = running.stderr.readline()
             token_file.write_text("right-token\n")
-            _, errors = running.communicate("\n", timeout=60)
+            _, more = running.communicate("\n", timeout=60)
         assert running.returncode == 0
         headers = {"Authorization": "Bearer right-token"}
         with httpx.Client(base_url=appliance.url, headers=headers) as http:
             assert numbers_of(http, "secret") == list(range(20))
-    (line,) = errors.splitlines()
-    assert "401" in line and appliance.url in line
+    assert "401" in line and appliance.url in line and not more
     assert "wrong-token" not in line
+
+
+def test_a_program_ends_well_while_nobody_reads_what_is_said(tmp_path: Path, folder: Path) -> None:
+    """The interpreter aborts if at its end another thread is in the buffers of stderr."""
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with suppress(BlockingIOError):
+        while os.write(writing, b"x" * 4096):
+            pass
+    os.set_blocking(writing, True)
+    with Appliance(folder, {"SESSIONS_TOKEN": "right-token"}) as appliance:
+        env = environment(tmp_path, appliance.url, SESSION_TOKEN="wrong-token")
+        with subprocess.Popen([sys.executable, "-c", WAITS], env=env, stdin=-1, stderr=writing) as running:
+            eventually(lambda: is_in_a_write(running.pid))
+            running.communicate(b"\n", timeout=60)
+    os.close(reading)
+    os.close(writing)
+    assert running.returncode == 0
+
+
+def is_in_a_write(pid: int) -> bool:
+    """Whether a thread waits for a reader of its pipe."""
+    return any("pipe_write" in (task / "wchan").read_text() for task in Path(f"/proc/{pid}/task").iterdir())
 
 
 def test_a_hook_says_nothing_of_a_refused_token(tmp_path: Path, folder: Path) -> None:
@@ -689,20 +728,12 @@ def test_a_hook_says_nothing_of_a_refused_token(tmp_path: Path, folder: Path) ->
 
 
 def test_a_program_says_it_also_where_somebody_else_delivers(tmp_path: Path, folder: Path) -> None:
-    program = """
-import hook_agent
-agent = hook_agent.SessionHookAgent("told").sync
-agent.log_action(type="step")
-assert not agent.flush(2)
-"""
     with Appliance(folder, {"SESSIONS_TOKEN": "right-token"}) as appliance:
         env = environment(tmp_path, appliance.url, SESSION_TOKEN="wrong-token")
         hook(b'{"session_id":"quiet","hook_event_name":"Stop"}', env)
         spool = spool_in(tmp_path, appliance.url)
         eventually(lambda: spool.word() == "refuses")
-        _, errors = start(program, env).communicate(timeout=30)
-    (line,) = errors.splitlines()
-    assert b"refuses the token" in line
+        assert "refuses the token" in said_while_it_waits(env)
 
 
 def test_a_token_file_is_found_from_everywhere(tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -741,22 +772,19 @@ def test_a_token_file_that_cannot_be_read_is_named(tmp_path: Path, folder: Path,
         path.chmod(0o600)
         os.chown(path, 1234, 1234)
         before = (*WITHOUT_RIGHTS, "--reuid=0")
-    program = """
-import hook_agent
-agent = hook_agent.SessionHookAgent("told").sync
-agent.log_action(type="step")
-agent.flush(1)
-"""
     with Appliance(folder, {"SESSIONS_TOKEN": "right-token"}) as appliance:
         env = environment(tmp_path, appliance.url, SESSION_TOKEN_FILE=str(path))
-        for words in (["-c", program], [hook_agent.__file__, "test"], [hook_agent.__file__, "status"]):
-            ran = subprocess.run([*before, sys.executable, *words], env=env, capture_output=True, text=True, timeout=60)
-            said = ran.stdout if words[-1] == "status" else ran.stderr
-            line, *_ = [line for line in said.splitlines() if str(path) in line]
+        said = [said_while_it_waits(env, *before)]
+        for word in ("test", "status"):
+            words = [*before, sys.executable, hook_agent.__file__, word]
+            ran = subprocess.run(words, env=env, capture_output=True, text=True, timeout=60)
+            assert ran.returncode == 1
+            said.append(ran.stdout if word == "status" else ran.stderr)
+        for text in said:
+            line, *_ = [line for line in text.splitlines() if str(path) in line]
             assert TROUBLES[trouble] in line
             if trouble == "of another":
                 assert "uid 0" in line and "1234" in line and "chown" in line
-            assert ran.returncode == (0 if words[0] == "-c" else 1)
         good = environment(tmp_path, appliance.url, SESSION_TOKEN_FILE=str(path), SESSION_TOKEN="right-token")
         assert str(path) not in command("test", good).stderr  # the file is not asked then
 

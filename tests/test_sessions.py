@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import time
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,6 +14,7 @@ import httpx
 import pytest
 
 from tests.appliance import Appliance
+from tests.peers import eventually
 from tests.problems import assert_problem
 
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
@@ -930,14 +930,11 @@ def test_a_silent_session_is_lost_until_its_next_word(folder: Path) -> None:
         create(http, "waiting")
         finalize(http, "ended")
         set_metadata(http, "waiting", {"attention": {"reason": "input", "message": "?"}})
-        deadline = time.monotonic() + 10
-        while metadata(http, "silent")["status"] != "lost" and time.monotonic() < deadline:
-            time.sleep(0.02)
+        eventually(lambda: metadata(http, "silent")["status"] == "lost")
         statuses = {name: metadata(http, name)["status"] for name in ("silent", "ended", "waiting")}
         assert statuses == {"silent": "lost", "ended": "completed", "waiting": "waiting"}
         assert event_types(http, "silent") == ["session_created", "session_lost"]
-        act(http, "silent")
-        assert metadata(http, "silent")["status"] == "active"
+        eventually(lambda: act(http, "silent") and metadata(http, "silent")["status"] == "active")
 
 
 # ------------------------------------------------------------------------ delete

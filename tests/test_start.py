@@ -6,7 +6,6 @@ import os
 import random
 import shutil
 import sqlite3
-import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -20,6 +19,7 @@ from sessionstore.store import high_water_mark as mark
 from sessionstore.store.integrity import Fault, check_integrity
 from tests.appliance import Appliance, ServerError
 from tests.databases import Database, drafted
+from tests.peers import eventually
 from tests.test_wal import begin_to_read
 
 SEEDS = range(int(os.environ.get("DAMAGES", 72)) // 6)
@@ -46,13 +46,6 @@ def get(appliance: Appliance, path: str) -> httpx.Response:
     return httpx.get(appliance.url + path, timeout=30)
 
 
-def until(condition: Callable[[], bool], within: float = 20.0) -> None:
-    deadline = time.monotonic() + within
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come about"
-        time.sleep(0.02)
-
-
 def write_actions(appliance: Appliance, number: int, longest: int = 300) -> None:
     texts = ("x" * (37 * number % longest) for number in range(number))
     lines = "".join(
@@ -70,7 +63,7 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> Killed:
     folder = tmp_path_factory.mktemp("killed") / "sessions"
     with Appliance(folder, {"SESSIONS_TREE": "off"}) as appliance:
         write_actions(appliance, 200, longest=9000)
-        until(lambda: get(appliance, "/health").json()["searchLag"] == 0)
+        eventually(lambda: get(appliance, "/health").json()["searchLag"] == 0)
         appliance.stop()
         appliance.start()
         with closing(begin_to_read(folder / "sessions.db")):  # so that the log begins nowhere anew

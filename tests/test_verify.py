@@ -14,7 +14,8 @@ import pytest
 
 from tests.appliance import Appliance
 from tests.databases import Database, drafted
-from tests.peers import children_of, eventually
+from tests.peers import children_of, eventually, is_running
+from tests.repeats import marked
 from tests.test_restore import command
 from tests.trees import contents, differences, write_tree
 
@@ -145,6 +146,12 @@ def test_the_exit_code_says_whether_there_are_differences(database: Database, tm
     assert command("verify", "--dir", tmp_path / "nowhere").returncode == 1
 
 
+def test_a_tree_goes_into_a_folder_that_is_not_there_yet(database: Database, tmp_path: Path) -> None:
+    there, tree = ("--dir", database.path.parent), tmp_path / "for/the/archive"
+    assert command("tree", "--to", tree, *there).returncode == 0
+    assert command("verify", "--tree", tree, *there).returncode == 0
+
+
 def test_a_tree_that_is_behind_without_a_server_differs(database: Database, tmp_path: Path) -> None:
     database.append(drafted("action", "parent", {"type": "x"}))
     assert set(differences(database.path, tmp_path)) == {
@@ -258,16 +265,20 @@ def test_it_can_be_left_to_others(folder: Path) -> None:
         assert health(server)["verify"]["last"] is not None and metric(server, "verify_differences") == 0
 
 
-def test_the_end_of_the_server_waits_for_no_comparison(folder: Path) -> None:
+@pytest.mark.parametrize("is_killed", marked([False, True], long={True}))
+def test_the_end_of_the_server_is_that_of_a_comparison(folder: Path, is_killed: bool) -> None:
     with Appliance(folder, {"SESSIONS_VERIFY_EVERY": "1s"}) as server:
         lines = b'{"type":"action","sessionId":"s","data":{"type":"x"}}\n' * 20_000
         headers = {"content-type": "application/x-ndjson"}
         httpx.post(f"{server.url}/api/events", content=lines, headers=headers, timeout=60)
         eventually(lambda: children_of(server.process.pid), 30)
         (child, *_) = children_of(server.process.pid)
-        assert server.stop().seconds < 10
-        with pytest.raises(ProcessLookupError):
-            os.kill(child, 0)
+        assert is_running(child)
+        if is_killed:
+            server.kill()
+        else:
+            assert server.stop().seconds < 10
+        eventually(lambda: not is_running(child))
 
 
 def test_a_folder_without_a_store_is_named_with_the_setting(tmp_path: Path) -> None:

@@ -10,18 +10,17 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests import wire
+from tests import peers, wire
 from tests.wire import Answer, HttpClient, WireError, WsReader, connect, http_request
 
 UPGRADE = b"HTTP/1.1 101 Switching Protocols\r\n\r\n"
-SECONDS = 5.0
 
 
 class Listener(WsReader):
     def __init__(self, port: int) -> None:
         self.messages: list[bytes] = []
         super().__init__(port)
-        self._socket.settimeout(SECONDS)
+        self._socket.settimeout(peers.SECONDS)
 
     def message(self, payload: bytes) -> None:
         self.messages.append(payload)
@@ -49,7 +48,7 @@ def server_saying(answer: bytes) -> Iterator[tuple[int, list[bytes]]]:
         thread = threading.Thread(target=serve)
         thread.start()
         yield listening.getsockname()[1], heard
-        thread.join(SECONDS)
+        thread.join(peers.SECONDS)
 
 
 @pytest.mark.parametrize("piece", [3, 1 << 18])

@@ -97,7 +97,7 @@ def main(names: list[str]) -> None:
     for provider in providers:
         provider.shutdown()
     if agent:
-        assert agent.sync.flush(20)
+        assert agent.sync.flush(60)
         agent.sync.close()
 
 

@@ -11,7 +11,7 @@ from typing import NamedTuple, TypeVar, cast
 
 JSON = "application/json"
 NDJSON = "application/x-ndjson"
-UPGRADE_SECONDS = 10.0
+UPGRADE_SECONDS = 60.0
 RECEIVE_BYTES = 1 << 18
 # RFC 6455, section 5.2: the first byte of a frame that is not one of several, and the lengths that say "see below".
 WS_TEXT, WS_CLOSE, WS_PING, WS_PONG = 0x81, 0x88, 0x89, 0x8A

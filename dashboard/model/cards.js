@@ -94,18 +94,24 @@ function countedIn(stats, events) {
   return { ...stats, events: stats.events + events.length, eventsToday: stats.eventsToday + events.length, eventsPerMinute: minutes };
 }
 
+const byId = (cards) => new Map(cards.map((card) => [card.sessionId, card]));
+/** Cards with what events tell of them. */
+export function cardsAfter(cards, events) {
+  const known = byId(cards);
+  for (const event of events) foldCard(known, event);
+  return [...known.values()];
+}
 /** The server's answer, and over it what events have told since. */
 export function loaded(state, { cards, stats }) {
-  const known = new Map(cards.map((card) => [card.sessionId, card])), newer = state.feed.filter(({ cursor, sessionId }) => cursor > (known.get(sessionId)?.lastCursor ?? Infinity));
-  for (const event of newer.reverse()) foldCard(known, event);
-  return { ...state, cards: known, stats, stale: newer.length > 0 };
+  const known = byId(cards), newer = state.feed.filter(({ cursor, sessionId }) => cursor > (known.get(sessionId)?.lastCursor ?? Infinity));
+  return { ...state, cards: byId(cardsAfter(cards, newer.reverse())), stats, stale: newer.length > 0 };
 }
 export const webhooksLine = ({ status, pending }) => `Webhooks: ${status}${pending ? `, ${pending} waiting` : ""}`;
 export function webhookRow({ name, place, on, rules, delivered, pending, held, lastDelivery }) {
   const quiet = rules.noProgressMinutes && `quiet for ${rules.noProgressMinutes} min`;
   const same = rules.sameCallTimes && `same call ${rules.sameCallTimes} times`;
   const told = lastDelivery ? lastDelivery.replace("T", " ").replace(/\.\d+Z$/, " UTC") : "never";
-  return [`${name} (${place})`, [...on, quiet, same].filter(Boolean).join(", "), String(delivered), String(pending + held), told];
+  return [`${name} (${place})`, joined([...on, quiet, same], ", "), String(delivered), String(pending + held), told];
 }
 export const title = (waiting, name) => `${waiting ? `(${waiting}) ` : ""}${name ? `${oneLine(name)} · ` : ""}Session store`;
 
@@ -142,7 +148,7 @@ export function step(card) {
   if (card.status === "waiting" && asksOf(card).length) return "";
   const { lastAction } = card, phase = card.phase === "initialization" ? "" : oneLine(card.phase);
   const done = lastAction && [lastAction.tool ? toolName(lastAction.tool) : words(lastAction.type), oneLine(lastAction.text)];
-  return oneLine(card.currentStep) || (done ? done.filter(Boolean).join(": ") : "") || phase;
+  return oneLine(card.currentStep) || (done ? joined(done, ": ") : "") || phase;
 }
 
 /** What one types to go on with a session of Claude Code: in its container, if it has one, else in its folder. */

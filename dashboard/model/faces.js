@@ -29,7 +29,7 @@ export function gist(value) {
 export function toolGist(tool, input) {
   if (!isObject(input)) return gist(input);
   if (tool === "Agent" || tool === "Task") return oneLine(first(input, "description", "prompt"));
-  if (tool === "Grep") return oneLine([first(input, "pattern"), first(input, "path", "glob")].filter(Boolean).join(" in "));
+  if (tool === "Grep") return oneLine(joined([first(input, "pattern"), first(input, "path", "glob")], " in "));
   if (tool === "TaskUpdate") return oneLine(`${said(input.taskId)} ${text(input.status)}`);
   if (Array.isArray(input.todos)) return oneLine(input.todos
     .map((todo) => `${todo?.status === "completed" ? "✓" : "·"} ${text(todo?.content)}`).join("  "));
@@ -70,7 +70,7 @@ export const isMachineMade = (data) => data.machineMade === true
 export const PROMPTS = ["prompt", "text", "content", "message"];
 function noticeText(data) {
   const whole = first(data, ...PROMPTS), part = (name) => new RegExp(`<${name}>([^]*?)</${name}>`).exec(whole)?.[1].trim() ?? "";
-  return oneLine(part("summary") || [part("command-name"), part("command-args")].filter(Boolean).join(" ")
+  return oneLine(part("summary") || joined([part("command-name"), part("command-args")], " ")
     || whole.replace(/<[^<>]{0,200}>/g, " "));
 }
 export const summaryText = (value) => text(value).replace(/<analysis>[^]*?<\/analysis>|<\/?(?:analysis|summary)>/g, "").trim();
@@ -111,9 +111,9 @@ const FACES = {
   session_resumed: ofSession("Session resumed", (data) => gist(data.metadata?.source ?? "")),
   session_finalized: (data) => line("session", ENDED_AS[data.status] ?? "Session ended", endText(data)),
   session_lost: () => line("error", "Session lost", "no word for too long"),
-  session_deleted: ofSession("Session deleted", (data) => [data.by && `by ${data.by}`, data.reason === "person" ? "" : text(data.reason)].filter(Boolean).join(", ")),
+  session_deleted: ofSession("Session deleted", (data) => joined([data.by && `by ${data.by}`, data.reason === "person" ? "" : text(data.reason)], ", ")),
   metadata_updated: (data) => data.attention ? asks(data) : line("session", "Metadata", said(data)),
-  state_updated: (data) => line("state", "State", oneLine([text(data.phase), text(data.currentStep)].filter(Boolean).join(": ") || JSON.stringify(data))),
+  state_updated: (data) => line("state", "State", oneLine(joined([text(data.phase), text(data.currentStep)], ": ") || JSON.stringify(data))),
   goal_added: (data) => line("goal", "Goal", gist(data.description)),
   goal_updated: (data, known) => line("goal", `Goal ${spoken(data.status) || "changed"}`, gist(data.description) || known(data.goalId)),
   agent_spawned: (data, known, event) => agentLine(data, known, event, "begins", data.hook_event_name ? data.type : data.task),
@@ -167,7 +167,7 @@ export const ENTRIES = {
   notification: (data) => data.attention ? asks(data) : line("other", "Notification", gist(data.message)),
   post_tool_batch: (data) => line("other", "Tool batch", (Array.isArray(data.tool_calls) ? data.tool_calls : []).map((each) => toolName(each?.tool_name)).join(", ")),
   post_compact: (data) => line("other", "Compaction", oneLine(summaryText(data.compact_summary)), "state"),
-  error: (data) => line("error", "Error", oneLine([data.error === "unknown" ? "" : spoken(data.error), said(data.errorDetails ?? data.message)].filter(Boolean).join(": "))),
+  error: (data) => line("error", "Error", oneLine(joined([data.error === "unknown" ? "" : spoken(data.error), said(data.errorDetails ?? data.message)], ": "))),
 };
 function anyEntry(data) {
   if (data.attention) return asks(data);

@@ -1,7 +1,7 @@
 /* Home: what people are asked, what runs, what has ended since one looked; sorted, grouped, folded. */
 import { asksOf, branchOf, endedBy, hostOf, nameOf, project, step } from "./cards.js";
 import { toolGist, toolName } from "./faces.js";
-import { ENDED, figure, isObject, millis, money, oneLine, plain, spoken, text } from "./words.js";
+import { ENDED, figure, fullness, isObject, joined, millis, money, oneLine, plain, spoken, text } from "./words.js";
 
 /** What a session is in, as home has it apart: `asks` a person, was stopped by an `error`, is `idle` at its prompt, or its status. */
 export const stateOf = ({ status, attention }) => status !== "waiting" ? status
@@ -23,7 +23,7 @@ export const GROUPS = { __proto__: null, "": ["no groups", null], project: ["pro
 
 /** The figures of a session's row, each a short word; nothing for what is not known. */
 export const figuresOf = (card) => ({ errors: card.errors ? figure(card.errors) : "",
-  context: card.context?.tokens ? card.context.limit ? `${Math.round(100 * card.context.tokens / card.context.limit)} %` : figure(card.context.tokens) : "",
+  context: fullness(card.context ?? {}, figure),
   tokens: card.tokenUsage?.total ? figure(card.tokenUsage.total) : "", cost: money(card.cost) });
 
 /** The asks that are open, oldest first: what the events tell at once, with what the server says beside it (its input, whether it can
@@ -41,7 +41,7 @@ export function openAsks(cards, served, answered = new Set()) {
   return [...open.values()].filter((ask) => !answered.has(ask.askId)).sort(least((ask) => ask.since));
 }
 export function askText({ kind, tool, input, text: words }) {
-  if (tool && isObject(input) && !Array.isArray(input.questions) && kind !== "plan") return [toolName(tool), plain(text(input.command)) || toolGist(tool, input)].filter(Boolean).join(": ");
+  if (tool && isObject(input) && !Array.isArray(input.questions) && kind !== "plan") return joined([toolName(tool), plain(text(input.command)) || toolGist(tool, input)], ": ");
   return plain(words).trim() || toolGist(tool, input) || `waits for ${spoken(kind) || "input"}`;
 }
 /** The questions of an ask with the answers that it offers: [{question, options}]. */

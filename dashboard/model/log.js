@@ -46,6 +46,8 @@ export function rowsOf(log, { names = new Map(), known = log.events.reduce(named
   if (log.ends) for (const row of open) if (over || (idle && !row.agentId)) cancel(row, open);
   return rows;
 }
+/** What came of a call, where no time tells it. */
+export const OUTCOMES = { running: "running", error: "failed", rejected: "rejected", cancelled: "no result", open: "…" };
 const isCall = ({ type, data }) => type === "action" && data.type === "tool_call";
 /** What closes a call: its result, or the word that it may not be. */
 const isResult = ({ type, data }) => type === "response" || data.type === "permission_denied";
@@ -163,13 +165,13 @@ function aloneOf(event) {
 
 export const isTall = (row, room = 60) => ["prompt", "answer", "says"].includes(row.kind) && row.text.length > room;
 
-export const SHOWS = { __proto__: null, "": {}, talk: { kind: "prompt,assistant_message,message_display" }, tools: { kind: "tool_call,tool_result,tool_error,permission_request,permission_denied" },
-  actions: { type: "action" }, responses: { type: "response" }, state: { type: "state_updated,goal_added,goal_updated,agent_spawned,agent_updated,agent_completed" },
-  session: { type: "session_created,session_resumed,session_finalized,session_lost,metadata_updated" } };
-export const SHOW_NAMES = { __proto__: null, "": "everything", talk: "prompts and answers", tools: "tool calls", actions: "all actions",
-  responses: "all responses", state: "state, goals, agents", session: "the session itself" };
+/** What the log may show: in words, and what the server is asked for. */
+export const SHOWS = { __proto__: null, "": ["everything", {}], talk: ["prompts and answers", { kind: "prompt,assistant_message,message_display" }],
+  tools: ["tool calls", { kind: "tool_call,tool_result,tool_error,permission_request,permission_denied" }], actions: ["all actions", { type: "action" }],
+  responses: ["all responses", { type: "response" }], state: ["state, goals, agents", { type: "state_updated,goal_added,goal_updated,agent_spawned,agent_updated,agent_completed" }],
+  session: ["the session itself", { type: "session_created,session_resumed,session_finalized,session_lost,metadata_updated" }] };
 export function askedFor({ show = "", agent = "", errors = "" }) {
-  return { ...(SHOWS[show] ?? { kind: show }), ...(agent ? { agentId: agent } : {}), ...(errors ? { errors: "true" } : {}) };
+  return { ...(SHOWS[show]?.[1] ?? { kind: show }), ...(agent ? { agentId: agent } : {}), ...(errors ? { errors: "true" } : {}) };
 }
 export function isAskedFor(event, filter) {
   const { type, kind, agentId, errors } = askedFor(filter);

@@ -34,8 +34,13 @@ const counted = new Intl.NumberFormat("en-US");
 export const count = (n) => counted.format(n ?? 0);
 /** A number in three digits or so: 950, 1.2k, 34k, 1.2M. */
 export const figure = (n) => n < 1000 ? String(Math.round(n)) : n < 999_500 ? `${n < 9950 ? (n / 1000).toFixed(1) : Math.round(n / 1000)}k` : `${(n / 1e6).toFixed(n < 9.95e6 ? 1 : 0)}M`;
+/** How full a context is, of which the limit may not be known. */
+export const fullness = ({ tokens, limit } = {}, told = count) => !tokens ? "" : limit ? `${Math.round(100 * tokens / limit)} %` : told(tokens);
 /** What something cost; what has no price is never 0. */
 export const money = (cost) => !cost ? "" : typeof cost.usd !== "number" ? cost.unpricedRequests ? "unpriced" : "" : `$${cost.usd.toFixed(cost.usd < 100 ? 2 : 0)}${cost.unpricedRequests ? "+" : ""}`;
+/** What a request used, in words, each with its number. */
+const TOKENS = { inputTokens: "input", cacheReadTokens: "read from the cache", cacheWriteTokens: "written to the cache", cacheWrite1hTokens: "to the cache for an hour", outputTokens: "output" };
+export const usedBy = (usage) => Object.entries(TOKENS).filter(([name]) => usage[name]).map(([name, words]) => `${count(usage[name])} ${words}`);
 /** What something costs; what has no price is said, and is never nothing. */
 export function price({ costUsd, usd = costUsd, unpricedRequests: unpriced = 0, requests }) {
   const is = typeof usd === "number", sum = is ? `$${usd >= 100 ? count(Math.round(usd)) : usd.toFixed(usd && usd < 0.1 ? 4 : 2)}` : "";
@@ -44,7 +49,7 @@ export function price({ costUsd, usd = costUsd, unpricedRequests: unpriced = 0, 
 }
 export const few = (n, one, many = `${one}s`) => `${count(n)} ${n === 1 ? one : many}`;
 export const sum = (items, name) => items.reduce((all, item) => all + (item[name] ?? 0), 0);
-export const joined = (parts) => parts.filter(Boolean).join(" · ");
+export const joined = (parts, between = " · ") => parts.filter(Boolean).join(between);
 export const millis = (time) => Date.parse(time);
 
 export const isObject = (value) => value !== null && typeof value === "object" && !Array.isArray(value);
@@ -70,12 +75,12 @@ export const forPeople = (value) => !isUnfit.test(value) ? value : value.replace
 export const forReaders = (json) => !isUnfit.test(json) ? json
   : json.replace(/[^\x20-\x7e\n\t]/gu, (mark) => !isUnfit.test(mark) ? mark : `\\u${mark.charCodeAt(0).toString(16).padStart(4, "0")}`);
 
-const graphemes = globalThis.Intl?.Segmenter ? new Intl.Segmenter() : null;
+const graphemes = new Intl.Segmenter();
 /** The beginning of a text, `most` long at most, that ends between what people take for characters. */
 export function upTo(value, most) {
   if (value.length <= most) return value;
   const from = Math.max(0, most - 64), near = value.slice(from, most + 64);
-  const end = from + (graphemes?.segment(near).containing(most - from).index ?? most - from);
+  const end = from + graphemes.segment(near).containing(most - from).index;
   const whole = end > from ? end : most;
   return value.slice(0, isHalf(value, whole) ? whole - 1 : whole);
 }

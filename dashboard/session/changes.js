@@ -5,7 +5,7 @@ import { count, few, joined, lastPart, lasting, oneLine, patchLines } from "../m
 import { entryHash } from "../route.js";
 import { Tab, signs } from "./who.js";
 
-const VERDICTS = { __proto__: null, passed: "completed", failed: "failed" };
+const VERDICTS = { passed: "completed", failed: "failed" };
 
 export default class ChangesTab extends Tab {
   draw() {

@@ -4,7 +4,7 @@ import { asked, of, query } from "../api.js";
 import { pre, prose, toolBlocks, unfolded } from "../blocks.js";
 import { button, el, failure, fullDays, iconOf, link, refill, say, timeText } from "../dom.js";
 import * as Model from "../model.js";
-import { count, few, lasting, millis, oneLine, text } from "../model.js";
+import { count, few, joined, lasting, millis, oneLine, text } from "../model.js";
 import { route, schedule, sessionHash, turn } from "../route.js";
 import { Tab, nameOfAgent } from "./who.js";
 import { spanChip } from "./head.js";
@@ -179,11 +179,9 @@ function messageOf(session, message) {
   made.dataset.role = message.isMachineMade || message.isSummary ? "notice" : role;
   made.tabIndex = -1;
   if (message.isError) made.dataset.state = "error";
-  if (at) made.append(Object.assign(el("time", "faint", timeText(at)), { title: [fullDays.format(millis(at)), text(model), usedBy(usage ?? {})].filter(Boolean).join("\n") }));
+  if (at) made.append(Object.assign(el("time", "faint", timeText(at)), { title: joined([fullDays.format(millis(at)), text(model), Model.usedBy(usage ?? {}).join(", ")], "\n") }));
   return made;
 }
-const USED = { inputTokens: "input", cacheReadTokens: "cache read", cacheWriteTokens: "cache write", outputTokens: "output" };
-const usedBy = (usage) => Object.entries(USED).filter(([name]) => usage[name]).map(([name, words]) => `${count(usage[name])} ${words}`).join(", ");
 const textIn = (message) => message.blocks.map((block) => text(block.text)).filter(Boolean).join("\n");
 function contentOf(session, message) {
   const { role, compaction, isMachineMade, isSummary, blocks } = message;
@@ -223,12 +221,11 @@ function callOf(call, session, message) {
   const output = given.map((block) => text(block.text)).filter(Boolean).join("\n"), images = given.filter((block) => block.type === "image"), outcome = result && (result.isError ? [undefined, output] : [output]);
   const why = ["error", "rejected"].includes(state) ? Model.errorLine({ data: { error: output } }) : "", tag = (items, one) => items?.length ? el("span", "tag", few(items.length, one)) : "";
   const box = lazily([iconOf(row.icon), el("b", "title", toolUseId ? row.title : Model.words(tool)), el("span", "mono cut dim text", oneLine(row.text)), why && el("span", "why cut", why), tag(agent?.messages, "message"), tag(images, "image"),
-    el("span", "took", STATE[state] ?? (result ? lasting(result.durationMs ?? (millis(result.at) - millis(message.at))) : ""))], "call", () => [
+    el("span", "took", state !== "error" && Model.OUTCOMES[state] || (result ? lasting(result.durationMs ?? (millis(result.at) - millis(message.at))) : ""))], "call", () => [
     ...toolBlocks(tool, input, ...(outcome ?? [])), ...images.map(imageOf), ...leftOut(call), agent ? nested(session, agent) : ""]);
   Object.assign(box.dataset, { state, kind: row.kind });
   return box;
 }
-const STATE = { __proto__: null, running: "running", cancelled: "no result", rejected: "rejected" };
 function nested(session, agent) {
   const pages = new Pages(session.id, agent.agentId), box = el("div", "nested", el("p", "speaker", nameOfAgent(session, agent.agentId)));
   const put = (messages) => box.append(...messages.map((message) => messageOf(session, message)));

@@ -3,7 +3,8 @@ import { entryBlocks, pre, prose, toolBlocks } from "../blocks.js";
 import { copy } from "../doing.js";
 import { el, failure, fill, fullDays, icon, link, make, slot } from "../dom.js";
 import * as Model from "../model.js";
-import { lasting, millis, text } from "../model.js";
+import { joined, lasting, millis, text } from "../model.js";
+import { CALLS } from "../model/timeline.js";
 import { entryHash, route, sessionHash, turn } from "../route.js";
 import { nameOfAgent } from "./who.js";
 
@@ -51,19 +52,19 @@ export class Detail {
   }
 }
 /** Of each state of a row its words, and its status where that has another name. */
-const STATES = { __proto__: null, ok: ["done", "completed"], error: ["failed"], running: ["running"], rejected: ["rejected"], cancelled: ["no result came"], open: ["not ended in this piece", ""] };
+const STATES = { ok: ["done", "completed"], error: ["failed"], running: ["running"], rejected: ["rejected"], cancelled: ["no result came"], open: ["not ended in this piece", ""] };
 
 function pairsOf(session, row, events) {
   const [{ data, timestamp }] = events, all = (of) => [...new Set(events.map(of).filter(Boolean))].join(", "), { agentId } = row;
-  const pairs = { At: fullDays.format(millis(timestamp)), Took: row.took === null ? "" : lasting(row.took), Type: all((event) => [event.type, text(event.data.type)].filter(Boolean).join(": ")),
+  const pairs = { At: fullDays.format(millis(timestamp)), Took: row.took === null ? "" : lasting(row.took), Type: all((event) => joined([event.type, text(event.data.type)], ": ")),
     Agent: agentId ? link(sessionHash(session.id, "log", { agent: agentId }), [...new Set([nameOfAgent(session, agentId), agentId])].join(" · ")) : "", Call: text(data.toolUseId), Mode: text(data.permission_mode),
     Cursor: all((event) => event.cursor), Seq: data.seq ? all((event) => event.data.seq) : "", By: all((event) => text(event.actor)), Event: events.length === 1 ? events[0].eventId : "" };
   return el("dl", "pairs", ...Object.entries(pairs).filter(([, value]) => value !== "").map(([name, value]) => el("div", "", el("dt", "", name), el("dd", "mono", value))));
 }
-const EXTRA = { __proto__: null, running: "It is still running.", cancelled: "No result came: its turn, or the session, ended without one.", open: "Its result is further on.",
+const EXTRA = { running: "It is still running.", cancelled: "No result came: its turn, or the session, ended without one.", open: "Its result is further on.",
   rejected: "A person did not want it, or broke it off." };
 function blocksOf(row, events) {
-  const isTool = (event) => [...Model.CALLS, "permission_denied"].includes(event.data.type), isCall = (event) => event.data.type === "tool_call";
+  const isTool = (event) => [...CALLS, "permission_denied"].includes(event.data.type), isCall = (event) => event.data.type === "tool_call";
   if (events.every(isTool)) {
     const ended = events.find((event) => !isCall(event)), { tool, input } = (events.find(isCall) ?? ended).data, extra = EXTRA[row.state];
     return [...toolBlocks(tool, input, ended?.data.output, ended ? ended.data.error : row.error), ...(extra ? [el("p", "dim", extra)] : [])];

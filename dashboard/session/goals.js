@@ -33,7 +33,7 @@ export default class GoalsTab extends Tab {
     slot(row, "status").dataset.status = text(goal.status);
     row.title = said(goal.id);
     fill(row, { status: Model.spoken(goal.status) || "pending", description: said(goal.description) || said(goal.id),
-      facts: facts.filter(Boolean).join(", "), done: Model.ENDED.includes(goal.status) ? "" : "Mark completed" });
+      facts: Model.joined(facts, ", "), done: Model.ENDED.includes(goal.status) ? "" : "Mark completed" });
     slot(row, "done").onclick = () => this.tell(`/${encodeURIComponent(goal.id)}`, { status: "completed" }, "PATCH");
   }
 }

@@ -55,7 +55,7 @@ function figuresOf({ id, document: { metadata, state }, changes }) {
   const files = changes?.files ?? [];
   const sum = tokens.total || (tokens.input ?? 0) + (tokens.output ?? 0), cost = joined([Model.isObject(metadata.cost) && Model.price(metadata.cost), sum && `${count(sum)} tokens`]);
   return { Cost: cost && link(sessionHash(id, "usage"), cost),
-    Context: context?.tokens && `${context.limit ? `${Math.round(100 * context.tokens / context.limit)} %` : count(context.tokens)}${context.compactions ? ` ⟳${context.compactions}` : ""}`,
+    Context: context?.tokens && `${Model.fullness(context)}${context.compactions ? ` ⟳${context.compactions}` : ""}`,
     Plan: goals.length && [`${goals.filter((goal) => goal.status === "completed").length}/${goals.length}`, next && el("span", "dim", said(next.description))],
     Files: files.length && [link(sessionHash(id, "changes"), few(files.length, "file")), ...(files.some((file) => file.unknown) ? [] : signs(files))] };
 }

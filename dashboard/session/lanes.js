@@ -1,6 +1,7 @@
 /* Drawing the lanes of the timeline. */
 import { button, el, hours, svg, sync, timeText } from "../dom.js";
-import { few, lasting, scaleOf, upTo } from "../model.js";
+import { few, lasting, upTo } from "../model.js";
+import { scaleOf } from "../model/timeline.js";
 import { route } from "../route.js";
 import { lanesIn } from "./minimap.js";
 

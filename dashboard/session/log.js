@@ -15,7 +15,7 @@ export default class LogTab extends Tab {
   constructor(session, place) {
     super(session, place, "log");
     this.detail = new Detail(session, this.on("split"));
-    this.on("type").append(...Object.entries(Model.SHOW_NAMES).map(([name, words]) => new Option(words, name)));
+    this.on("type").append(...Object.entries(Model.SHOWS).map(([name, [words]]) => new Option(words, name)));
     this.on("type").onchange = (event) => turn({ show: event.target.value, entry: "" });
     this.on("agent").onchange = (event) => turn({ agent: event.target.value, entry: "" });
     this.on("errors").onchange = (event) => turn({ errors: event.target.checked ? "yes" : "", entry: "" });
@@ -97,8 +97,7 @@ export default class LogTab extends Tab {
 export const whyOf = (entry) => entry.error && !oneLine(entry.text).includes(entry.error) ? entry.error : "";
 /** Characters of an entry's text that one line holds, in a list so wide. */
 const roomIn = (wide) => wide ? Math.max(40, Math.floor((wide - 290) / 7)) : 60;
-const TOOK_WORDS = { __proto__: null, cancelled: "no result", open: "…", rejected: "rejected" };
-const tookWords = ({ state, time, took }) => state === "running" ? `running ${ago(clock.now() - time)}` : TOOK_WORDS[state] ?? (took === null ? "" : lasting(took));
+const tookWords = ({ state, time, took }) => state === "running" ? `running ${ago(clock.now() - time)}` : state !== "error" && Model.OUTCOMES[state] || lasting(took ?? NaN);
 function drawEntry(session, row, entry, room) {
   const { kind, state, agentId } = entry, took = tookWords(entry), isTall = Model.isTall(entry, room), chosen = Number(route.query.entry);
   const key = `${entry.key} ${entry.cursor} ${state} ${took} ${entry.events.length} ${entry.title} ${isTall}`, words = slot(row, "text");

@@ -1,11 +1,11 @@
 /* A map of the whole session, a thin lane an agent: a click goes there, a pull chooses a time. */
 import { clock, el } from "../dom.js";
-import { lanesOf, scaleOf } from "../model.js";
+import { lanesOf, scaleOf } from "../model/timeline.js";
 import { route, turn } from "../route.js";
 import { agentsIn } from "./who.js";
 
 const LINE = 7, LANES = 7;
-const KINDS = { __proto__: null, prompt: "accent", answer: "say", says: "say", tool: "tool", edit: "edit", agent: "agent", wait: "wait", goal: "good" };
+const KINDS = { prompt: "accent", answer: "say", says: "say", tool: "tool", edit: "edit", agent: "agent", wait: "wait", goal: "good" };
 export const lanesIn = (session) => session.lanes ??= lanesOf(session.rows.filter((row) => !row.minor), agentsIn(session), clock.now());
 export const spanIn = () => (route.query.span ?? "").split("-").map(Number);
 
@@ -30,7 +30,7 @@ export class Minimap {
   draw() {
     const { session: { log }, place, session } = this, lanes = lanesIn(session), wide = place.clientWidth, marks = lanes.flatMap((lane, line) => lane.marks.map((mark) => ({ ...mark, line: Math.min(line, LANES - 1) })));
     place.hidden = marks.length < 2;
-    const key = [wide, log.events.length, log.events.at(-1)?.cursor, document.documentElement.dataset.theme].join();
+    const key = [wide, log.events.length, log.events.at(-1)?.cursor, this.colour("text")].join();
     if (wide && key !== this.drawn) {
       Object.assign(this, { drawn: key, wide, tall: Math.min(LANES, lanes.length) * LINE + 8, scale: scaleOf(marks, { width: wide }), base: el("canvas") });
       this.drawMarks(this.penOf(this.base), marks);

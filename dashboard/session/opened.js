@@ -5,7 +5,7 @@ import { at, el, failure, link, setCurrent, slot, template } from "../dom.js";
 import { state } from "../live.js";
 import * as Model from "../model.js";
 import { oneLine, said, text } from "../model.js";
-import { go, route, schedule, sessionHash, turn } from "../route.js";
+import { go, route, schedule, turn } from "../route.js";
 import { agentsIn, listIn } from "./who.js";
 import ConversationTab from "./conversation.js";
 import { drawHead } from "./head.js";

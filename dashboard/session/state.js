@@ -4,7 +4,7 @@ import { treeOf } from "../blocks.js";
 import { el, failure, fill, make, setCurrent, timeText } from "../dom.js";
 import { LongList } from "../long_list.js";
 import * as Model from "../model.js";
-import { oneLine, upTo } from "../model.js";
+import { joined, oneLine, upTo } from "../model.js";
 import { hashWith, route, schedule, sessionHash, turn } from "../route.js";
 import { Tab } from "./who.js";
 
@@ -20,7 +20,7 @@ export default class StateTab extends Tab {
     this.on("now").href = sessionHash(session.id, "state");
     this.more();
     this.graphs = el("div");
-    this.readGraphs().catch(() => undefined);
+    this.readGraphs();
   }
   leave() { this.isLeft = true; }
 
@@ -50,9 +50,12 @@ export default class StateTab extends Tab {
   move(by) { this.step(by); }
   /** The steps of its graphs (LangGraph's checkpoints), again every few seconds: no event tells of them. */
   async readGraphs() {
-    const { items } = await asked(`api/checkpoints?${query({ sessionId: this.session.id })}`), steps = ({ thread }) => asked(`api/checkpoints/${encodeURIComponent(thread)}/steps`);
-    this.graphs.replaceChildren(...(await Promise.all(items.map(async (one) => [el("h2", "", `Graph ${one.thread}`), el("div", "changes", ...(await steps(one)).items.map(stepOf))]))).flat());
-    if (items.length && !this.isLeft) setTimeout(() => this.readGraphs().catch(() => undefined), 3000);
+    const steps = async ({ thread }) => [el("h2", "", `Graph ${thread}`), el("div", "changes", ...(await asked(`api/checkpoints/${encodeURIComponent(thread)}/steps`)).items.map(stepOf))];
+    try {
+      const { items } = await asked(`api/checkpoints?${query({ sessionId: this.session.id })}`);
+      this.graphs.replaceChildren(...(await Promise.all(items.map(steps))).flat());
+    } catch { /* asked again soon */ }
+    if (!this.isLeft) setTimeout(() => this.readGraphs(), 3000);
   }
 
   draw() {
@@ -110,5 +113,5 @@ function changeOf({ path, before, after }) {
   return el("div", "", el("span", "key", `${path}  `), shown("del", before), before !== undefined && after !== undefined ? " → " : "", shown("ins", after));
 }
 function stepOf({ at, ns, about, written, waits }) {
-  return el("div", "", el("span", "key", `${timeText(at)}  `), [ns, `step ${about.step ?? "?"}`, about.source, written.length && `wrote ${written.join(", ")}`].filter(Boolean).join(" · "), waits ? el("b", "", " waits for a person") : "");
+  return el("div", "", el("span", "key", `${timeText(at)}  `), joined([ns, `step ${about.step ?? "?"}`, about.source, written.length && `wrote ${written.join(", ")}`]), waits ? el("b", "", " waits for a person") : "");
 }

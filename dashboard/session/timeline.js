@@ -2,6 +2,7 @@
 import { clock, el, fill, icon, iconOf, make, say, slot, svg, timeText } from "../dom.js";
 import * as Model from "../model.js";
 import { count, few, lasting, oneLine } from "../model.js";
+import { summaryOf } from "../model/timeline.js";
 import { hashWith, route, schedule, turn } from "../route.js";
 import { MANY, Tab } from "./who.js";
 import { Detail } from "./detail.js";
@@ -9,7 +10,7 @@ import { drawLanes } from "./lanes.js";
 import { whyOf } from "./log.js";
 import { lanesIn } from "./minimap.js";
 
-const STEPS = { __proto__: null, ArrowRight: 1, ArrowLeft: -1, Home: -Infinity, End: Infinity };
+const STEPS = { ArrowRight: 1, ArrowLeft: -1, Home: -Infinity, End: Infinity };
 const CALM = 400;               // milliseconds between two drawings of what streams in
 const MOST = 400, STEP = 1.6;   // times that it is drawn larger, at most and by one step
 const rounded = (zoom) => String(Math.round(10 * zoom) / 10);
@@ -108,7 +109,7 @@ export default class TimelineTab extends Tab {
   drawChart() {
     const { session, chart, zoom, focus, closed } = this, { events } = session.log, newest = events.at(-1)?.cursor, fold = route.query.fold !== "no";
     const key = [events.length, newest, chart.clientWidth, zoom, fold, focus, route.query.entry, this.isRunning() ? Math.floor(clock.now() / 1000) : "", ...closed].join();
-    if (key === this.drawn) return;
+    if (key === this.drawn && session.lanes) return;
     if (newest !== this.seen && performance.now() - this.drawnAt < CALM) {
       this.later ??= setTimeout(() => { this.later = null; schedule(); }, CALM);
       return;
@@ -120,7 +121,7 @@ export default class TimelineTab extends Tab {
 }
 
 function summaryLists({ rows }) {
-  const { wrong, unended, longest, tools } = Model.summaryOf(rows);
+  const { wrong, unended, longest, tools } = summaryOf(rows);
   const listOf = (heading, none, ...items) => el("section", "panel", el("h2", "", heading), items.length ? el("ol", "", ...items) : el("p", "dim", none)), most = (items) => items.slice(0, 12);
   return [listOf(`Went wrong${wrong.length ? ` (${count(wrong.length)})` : ""}`, "Nothing did.", ...most(wrong).map((row) => toEntry(row, "", whyOf(row))), ...most(unended).map((row) => toEntry(row, "no result"))),
     listOf("Took longest", "No call has ended yet.", ...most(longest).map((row) => toEntry(row, lasting(row.took)))), listOf("Time by tool", "No tool was used.", ...most(tools).map(toTool))];

@@ -3,12 +3,9 @@ import { asked, eventsOf, of } from "../api.js";
 import { el, failure, link, scrolled } from "../dom.js";
 import { figures } from "../figures.js";
 import * as Model from "../model.js";
-import { count, few, gist, shortId, text, unmarked } from "../model.js";
+import { count, few, gist, joined, shortId, text, unmarked } from "../model.js";
 import { sessionHash } from "../route.js";
 import { Tab, nameOfAgent } from "./who.js";
-
-const TOKENS = { inputTokens: "input", cacheReadTokens: "read from the cache", cacheWriteTokens: "written to the cache",
-  cacheWrite1hTokens: "to the cache for an hour", outputTokens: "output" };
 
 export default class UsageTab extends Tab {
   prompts = new Map();
@@ -32,22 +29,21 @@ export default class UsageTab extends Tab {
       tableOf("By prompt", "Prompt", usage.byPrompt, ({ promptId }) => promptOf(promptId))] : [])), "Usage"));
   }
   total(total) {
-    const { tokens, limit, compactions } = this.session.document.metadata.context ?? {};
+    const { context } = this.session.document.metadata, { limit, compactions } = context ?? {};
     if (!total.requests) return el("p", "empty", "No request to a model was reported. ", link(sessionHash(this.session.id, "log"), "The log"));
     const figures = [[Model.price(total), "cost"], [count(total.totalTokens), "tokens"], [count(total.requests), "requests"],
       [`${Math.round(100 * total.cacheReadTokens / ((total.totalTokens - total.outputTokens) || 1))} %`, "of input from the cache"],
-      [tokens && (limit ? `${Math.round(100 * tokens / limit)} %` : count(tokens)), limit ? `of ${count(limit)} in context` : "tokens in context"], [compactions && count(compactions), "compactions"]];
+      [Model.fullness(context ?? {}), limit ? `of ${count(limit)} in context` : "tokens in context"], [compactions && count(compactions), "compactions"]];
     return el("div", "figures-line", ...figures.filter(([figure]) => figure).map(([figure, words]) => el("div", "panel tile", el("b", "", figure), el("span", "", words))));
   }
 }
-const tableOf = (title, name, items, naming) => el("section", "panel", el("h2", "", title), Object.assign(scrolled(el("div", "scroll-x", figures("totalTokens", {
+const tableOf = (title, name, items, naming) => el("section", "panel", el("h2", "", title), scrolled(el("div", "scroll-x", figures("totalTokens", {
   name: [name, null, (_, item) => naming(item)], requests: ["Requests", count], inputTokens: ["Input", count], cacheReadTokens: ["Cache read", count],
   cacheWriteTokens: ["Cache write", (n, item) => count(n + item.cacheWrite1hTokens)], outputTokens: ["Output", count],
-  totalTokens: ["Tokens", count, null, arithmetic], costUsd: ["Cost", (_, item) => Model.price(item), null, arithmetic] })(items)), title), { role: "region" }));
+  totalTokens: ["Tokens", count, null, arithmetic], costUsd: ["Cost", (_, item) => Model.price(item), null, arithmetic] })(items)), title));
 /** How a sum came to be, in a line for each part. */
 function arithmetic(item) {
-  const parts = Object.entries(TOKENS).filter(([name]) => item[name]).map(([name, words]) => `${count(item[name])} ${words}`);
-  return [`${parts.join(" + ")} = ${few(item.totalTokens, "token")}`, item.reasoningTokens ? `${count(item.reasoningTokens)} of the output for reasoning` : "",
+  return joined([`${Model.usedBy(item).join(" + ")} = ${few(item.totalTokens, "token")}`, item.reasoningTokens ? `${count(item.reasoningTokens)} of the output for reasoning` : "",
     item.costUsd === null ? "No price is known." : `$${item.costUsd} for ${few(item.requests - item.unpricedRequests, "request")}, $${(1e6 * item.costUsd / (item.totalTokens || 1)).toFixed(2)} a million tokens`,
-    item.unpricedRequests ? `${few(item.unpricedRequests, "request")} without a price` : ""].filter(Boolean).join("\n");
+    item.unpricedRequests ? `${few(item.unpricedRequests, "request")} without a price` : ""], "\n");
 }

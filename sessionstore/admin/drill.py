@@ -26,9 +26,9 @@ from sessionstore import ROOT
 from sessionstore.admin import recovery
 from sessionstore.admin.loss import accept_loss
 from sessionstore.admin.restore import DATABASE, restore
+from sessionstore.lifeline import COMMAND
 from sessionstore.settings import Settings
 
-APP = ROOT / "app.py"
 BATCH = 200
 SESSIONS = 20
 SHARD = "drill"
@@ -67,8 +67,10 @@ class DrilledServer:
         self.folder = folder
         of_lake = {"SESSIONS_LAKE": lake, "SESSIONS_SHARD": SHARD, "SESSIONS_LAKE_EVERY": "1s"} if lake else {}
         ours = {name: value for name, value in os.environ.items() if not name.startswith("SESSIONS_")}
+        line, self.line = os.pipe()  # it ends with this process
         self.process = subprocess.Popen(
-            [sys.executable, str(APP)],
+            [*COMMAND, "app"],
+            cwd=ROOT,
             env={
                 **ours,
                 **of_lake,
@@ -76,10 +78,11 @@ class DrilledServer:
                 "SESSIONS_TREE": "on" if has_tree else "off",
                 "PORT": "0",
             },
-            stdin=subprocess.DEVNULL,
+            stdin=line,
             stdout=subprocess.PIPE,
             text=True,
         )
+        os.close(line)
         self.port = self.port_told()
         self.wait_for("it is ready", lambda: self.ask("GET", "/ready")[0] == 200)
 
@@ -113,11 +116,13 @@ class DrilledServer:
     def kill(self) -> None:
         self.process.kill()
         self.process.communicate()
+        os.close(self.line)
 
     def end(self) -> None:
         """With all that it has started."""
         self.process.terminate()
         self.process.communicate()
+        os.close(self.line)
 
 
 def drill(folder: Path, events: int, say: Callable[[str], None], *, has_tree: bool = True) -> DrillResult:

@@ -446,9 +446,10 @@ def check_empty(folder: Path, is_forced: bool) -> None:
 
 
 def put_beside(folder: Path) -> None:
-    """The database that is there, with its log: a log left beside another database would destroy that."""
+    """The database that is there, with its log: a log left beside another database would destroy that. So it goes last:
+    whoever is killed meanwhile puts it beside its log the next time."""
     taken = next(number for number in count(1) if not (folder / f"{DATABASE}.before-restore-{number}").exists())
-    for suffix in ("", *BESIDE):
+    for suffix in (*BESIDE, ""):
         path = folder / f"{DATABASE}{suffix}"
         if path.exists():
             path.rename(folder / f"{DATABASE}.before-restore-{taken}{suffix}")

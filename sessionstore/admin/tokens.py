@@ -12,7 +12,8 @@ from typing import Any, NoReturn
 
 import click
 
-from sessionstore.model.events import STORE, is_id, is_user
+from sessionstore import TOKEN
+from sessionstore.model.events import STORE, USER_RULE, is_id, is_user
 from sessionstore.model.rights import Bounds
 from sessionstore.secret_files import write_secret
 from sessionstore.settings import BadSetting, Settings, interval, read_settings
@@ -82,9 +83,11 @@ def add(settings: Settings, options: SimpleNamespace) -> None:
                 f"There is a token {options.name} already: choose another name, or rotate or remove that one"
             )
         if options.role == "ingest" and named is None and not Tokens(settings).is_required:
+            is_made = read_kept(folder / "read") or read_kept(folder / "admin")
             raise TokenRefused(
                 "The store is open to this machine, and a token closes it: with none that may read, nobody could open "
-                "the dashboard. First make one for yourself: python app.py token add NAME --role read, or admin"
+                f"the dashboard. First make one for yourself: {TOKEN} add NAME --role read, or admin"
+                + (". If its server has a SESSIONS_HOST, set that here, and no more is needed" if is_made else "")
             )
         token = make_token()
         expires = int(time.time() + options.expires) if options.expires else None
@@ -108,8 +111,8 @@ def bounds_in(options: SimpleNamespace) -> Bounds | None:
 def rotate(settings: Settings, options: SimpleNamespace) -> None:
     """Put a new token in the place of the old one.
 
-    The old one ends at once, its log-ins and live feeds within a second. For a change without a gap, add another
-    token, give it out, and then remove the old one.
+    The old one ends at once, its log-ins and WebSockets within a second, its event streams with the next event or
+    within fifteen seconds. For a change without a gap, add another token, give it out, and then remove the old one.
     """
     folder, token = tokens_folder(settings), make_token()
     with alone(folder):
@@ -133,7 +136,8 @@ def renewed(one: Named, token: str) -> Named:
 def remove(settings: Settings, options: SimpleNamespace) -> None:
     """Take a token away.
 
-    Its requests are refused at once, its log-ins and live feeds end within a second.
+    Its requests are refused at once, its log-ins and WebSockets end within a second, its event streams with the next
+    event or within fifteen seconds.
     """
     folder = tokens_folder(settings)
     with alone(folder):
@@ -184,7 +188,8 @@ def list_logins(settings: Settings, options: SimpleNamespace) -> None:
 def log_out(settings: Settings, options: SimpleNamespace) -> None:
     """End log-ins of the dashboard: one by its ID, as `logins` shows it, or all of a token by its name.
 
-    The cookie is refused, and its live feeds end, within a second or two.
+    The cookie is refused, and its WebSockets end, within a second or two, its event streams with the next event or
+    within fifteen seconds.
     """
     path, which = settings.directory / LOGINS, options.which
     if not revoke(path, lambda one: which in (one.name, one.cookie[:SHORT])):
@@ -264,7 +269,7 @@ def duration(text: str) -> float:
         raise click.BadParameter(str(error)) from None
 
 
-NAME_OF = text_like(is_user, "must have 1 to 256 characters, and no control characters")
+NAME_OF = text_like(is_user, f"must have {USER_RULE}")
 ID_OF = text_like(is_id, "is no id that a session can have")
 
 

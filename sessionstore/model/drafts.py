@@ -11,9 +11,11 @@ import hook_agent
 from sessionstore.model import coercion, names
 from sessionstore.model.events import (
     ID_PATTERN,
+    ID_RULE,
     LOGS,
     TOLD_ABOUT,
     USER_PATTERN,
+    USER_RULE,
     Draft,
     json_object,
     known_id,
@@ -26,8 +28,8 @@ from sessionstore.model.redaction import check_texts
 
 Headers = dict[bytes, bytes]
 
-Id = Annotated[str, msgspec.Meta(pattern=ID_PATTERN, examples=["test-1771012854"])]
-UserId = Annotated[str, msgspec.Meta(pattern=USER_PATTERN, examples=["test-user-alice"])]
+Id = Annotated[str, msgspec.Meta(pattern=ID_PATTERN, examples=["test-1771012854"], extra={"rule": ID_RULE})]
+UserId = Annotated[str, msgspec.Meta(pattern=USER_PATTERN, examples=["test-user-alice"], extra={"rule": USER_RULE})]
 Time = Annotated[
     str,
     msgspec.Meta(
@@ -266,7 +268,7 @@ def checked(body: Document, shape: type[Shape]) -> Shape:
     try:
         return msgspec.convert(body, shape)
     except msgspec.ValidationError as error:
-        raise invalid_value(error) from None
+        raise invalid_value(error, shape) from None
 
 
 # ------------------------------------------------------------------------ drafts

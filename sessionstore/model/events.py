@@ -55,6 +55,7 @@ UNKNOWN_USER = "unknown"
 MAX_DEPTH = 64
 ID_LENGTH = 128
 ID_RULE = "1 to 128 of A-Z a-z 0-9 . _ -, the first a letter or digit, without '..'"
+USER_RULE = "1 to 256 characters, and no control characters"
 ID_PATTERN = r"^(?!.{0,126}\.\.)[A-Za-z0-9][A-Za-z0-9._-]{0,127}$(?!\n)"
 USER_PATTERN = r"^[^\x00-\x1f\x7f-\x9f]{1,256}$(?!\n)"
 is_id = re.compile(ID_PATTERN).match

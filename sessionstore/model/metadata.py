@@ -50,7 +50,7 @@ def check_metadata(document: Document, metrics: Document, event_type: str, said:
     try:
         msgspec.convert(shown, MetadataMembers)
     except msgspec.ValidationError as error:
-        raise invalid_value(error) from None
+        raise invalid_value(error, MetadataMembers) from None
     for name in METRICS:
         number = shown["metrics"].get(name, 0)
         if not isinstance(number, int) or abs(number) > MAX_COUNT:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Any
 
 import msgspec
+import msgspec.inspect
 
 MEDIA_TYPE = "application/problem+json"
 MAX_TEXT = 1000
@@ -68,10 +72,51 @@ def invalid(path: str, message: str) -> Problem:
     return Problem(422, f"{name}: {message}", path=path)
 
 
-def invalid_value(error: msgspec.ValidationError) -> Problem:
-    """The same of what msgspec says: `Expected `str`, got `int` - at `$.userId``."""
+def invalid_value(error: msgspec.ValidationError, shape: Any = None) -> Problem:
+    """The same of what msgspec says of a value that is to be of this shape, in words for people:
+
+    `Invalid enum value 'x' - at `$.status`` becomes `status: must be one of success, failed, cancelled`.
+    """
     message, _, path = str(error).partition(" - at `")
-    return invalid(path.rstrip("`") or "$", message[:1].lower() + message[1:])
+    path = path.rstrip("`") or "$"
+    return invalid(path, in_words(message, shape, path))
+
+
+FOR_PROGRAMS = re.compile("Invalid enum value|.* matching regex")
+STEPS = re.compile(r"\.([^.\[]+)|\[")
+
+
+def in_words(message: str, shape: Any, path: str = "$") -> str:
+    rule = FOR_PROGRAMS.match(message) and rule_of(shape, path)
+    return f"must be {rule}" if rule else message[:1].lower() + message[1:]
+
+
+@lru_cache(1000)
+def rule_of(shape: Any, path: str) -> str:
+    """What the value at this path has to be: one of some words, or what its type says as `rule`; else empty."""
+    kinds = list(alternatives(msgspec.inspect.type_info(shape)))
+    for step in STEPS.finditer(path):
+        kinds = [kind for outer in kinds for inner in within(outer, step[1]) for kind in alternatives(inner)]
+    kinds += [kind for outer in kinds for inner in within(outer, None) for kind in alternatives(inner)]
+    for kind in kinds:
+        if isinstance(kind, msgspec.inspect.Metadata) and kind.extra:
+            return str(kind.extra["rule"])
+    words = [str(word) for kind in kinds if isinstance(kind, msgspec.inspect.LiteralType) for word in kind.values]
+    return f"one of {', '.join(words)}" if words else ""
+
+
+def alternatives(kind: msgspec.inspect.Type) -> Iterator[msgspec.inspect.Type]:
+    yield kind
+    inner = kind.types if isinstance(kind, msgspec.inspect.UnionType) else (getattr(kind, "type", None),)
+    for one in inner:
+        if isinstance(one, msgspec.inspect.Type):
+            yield from alternatives(one)
+
+
+def within(kind: msgspec.inspect.Type, name: str | None) -> Iterator[msgspec.inspect.Type]:
+    """Of the member of this name, or of whatever it has many of."""
+    yield from (field.type for field in getattr(kind, "fields", ()) if field.encode_name == name)
+    yield from (inner for inner in (getattr(kind, "item_type", None), getattr(kind, "value_type", None)) if inner)
 
 
 def not_json(why: str) -> Problem:

@@ -94,7 +94,7 @@ def close_to_others(settings: Settings) -> list[str]:
     closed: list[Path] = []
     left: list[Path] = []
     for path in things_of_ours(settings):
-        if not path.is_symlink() and path.stat().st_mode & settings.umask:
+        if is_open(path, settings.umask):
             (closed if close(path, settings.umask) else left).append(path)
     told = []
     if closed:
@@ -115,16 +115,22 @@ def things_of_ours(settings: Settings) -> Iterator[Path]:
     if is_ours(folder):
         yield folder
     yield from chain.from_iterable(folder.glob(name) for name in OURS)
-    if settings.backup_directory:
-        yield from settings.backup_directory.glob("sessions-*.db*")
-    if settings.archive_directory:
-        yield from settings.archive_directory.glob("*@*.tar.gz")
+    for elsewhere, name in ((settings.backup_directory, "sessions-*.db*"), (settings.archive_directory, "*@*.tar.gz")):
+        with suppress(OSError):  # a disk that is away keeps nobody from starting
+            yield from elsewhere.glob(name) if elsewhere else ()
 
 
 def is_ours(folder: Path) -> bool:
     """Whether a folder is for the store alone: /tmp, or somebody's home, is not closed to those who live there."""
     is_shared = folder.stat().st_mode & stat.S_ISVTX
     return not is_shared and ((folder / "sessions.db").exists() or {*os.listdir(folder)} <= {".lock", "lost+found"})
+
+
+def is_open(path: Path, umask: int) -> bool:
+    """Whether other users may do what the umask does not leave them; not so where nobody can say."""
+    with suppress(OSError):
+        return not path.is_symlink() and bool(path.stat().st_mode & umask)
+    return False
 
 
 def close(path: Path, umask: int) -> bool:
@@ -154,7 +160,9 @@ class Ground:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.log_path = folder / "sessions.db-wal"
+        self.of_a_connection = folder / "sessions.db-wal", folder / "sessions.db-shm"
+        """The log and its index. Who opens the database without that index makes another, and then sees nothing of what
+        is written here, nor is seen."""
         self.doubt: str | None = None
         """About the file system: a warning."""
         self.why: str | None = None
@@ -172,13 +180,14 @@ class Ground:
     def take(self) -> None:
         """The database has been opened: what is there now is what has to stay. Only the log may be another than before:
         who opens a database that nobody else has open makes a new one."""
-        for path in (self.folder, self.folder / "sessions.db", self.log_path):
+        for path in (self.folder, self.folder / "sessions.db", *self.of_a_connection):
             with suppress(FileNotFoundError):
                 self.known.setdefault(path, identity(path.stat()))
 
     def let_go(self) -> None:
         """The database is closed: if nobody else has it open, its log is gone."""
-        self.known.pop(self.log_path, None)
+        for path in self.of_a_connection:
+            self.known.pop(path, None)
 
     def check(self) -> None:
         """Raises Moved: whoever opens the database by its name would open another."""

@@ -20,6 +20,7 @@ import msgspec
 
 from export.backup import BackupFailed, BackupManifest, manifest_of, newest_cursor, read_manifest
 from export.layout import PROGRESS
+from sessionstore import EXPORT
 from sessionstore.settings import Settings
 from sessionstore.store import high_water_mark as mark
 from sessionstore.store.lake import LakeSaid, ask_lake
@@ -77,7 +78,7 @@ def check_integrity(settings: Settings) -> Fault | None:
         return None
     detail = (
         f"The database ends with cursor {cursor}, but {ahead[0].name} has seen {ahead[0].cursor}: what came between "
-        f"is missing. {ways_out(settings, seen, cursor)}, or go on without it: `python -m export accept-loss`"
+        f"is missing. {ways_out(settings, seen, cursor)}, or go on without it: `{EXPORT} accept-loss`"
     )
     return Fault("behind", cursor, detail)
 
@@ -85,7 +86,8 @@ def check_integrity(settings: Settings) -> Fault | None:
 OTHER = (
     "The lake {url} has other events as {shard} than the database: {said}. Nothing is served and nothing is written. "
     "If this is another store, name it with SESSIONS_SHARD; if it is an old copy that went on by itself, put it aside "
-    "and bring back what the lake has: `python -m export restore {url} --force --shard {shard}`"
+    f"and bring back what the lake has: `{EXPORT} restore "
+    "{url} --force --shard {shard}`"
 )
 
 
@@ -105,13 +107,13 @@ def ways_out(settings: Settings, seen: list[Evidence], cursor: int | None) -> st
     """In words, for a database that ends with a cursor; None: for one that cannot be used any more."""
     holders = [witness for witness in seen if witness.holder and witness.cursor > (cursor or 0)]
     commands = [way_out(witness.holder, settings.directory, is_kept=cursor is not None) for witness in holders[:2]]
-    found = " or ".join(commands) or "nothing here has it, so restore a backup: `python -m export restore FILE`"
+    found = " or ".join(commands) or f"nothing here has it, so restore a backup: `{EXPORT} restore FILE`"
     return f"Nothing is served and nothing is written. Stop the server, and bring back what is missing: {found}"
 
 
 def way_out(holder: Path | str | None, folder: Path, *, is_kept: bool) -> str:
     how = "--newer" if is_kept and (holder == folder or isinstance(holder, str)) else "--force"
-    return f"`python -m export restore {shlex.quote(str(holder))} {how}`"
+    return f"`{EXPORT} restore {shlex.quote(str(holder))} {how}`"
 
 
 def tree_cursor(folder: Path) -> int:
@@ -125,7 +127,12 @@ def tree_cursor(folder: Path) -> int:
 
 def manifests(folder: Path | None) -> Iterator[tuple[Path, BackupManifest]]:
     """The copies in a folder of backups, and what is known of each."""
-    for path in sorted(folder.glob("*.db")) if folder and folder.is_dir() else ():
+    try:
+        paths = sorted(folder.glob("*.db")) if folder and folder.is_dir() else []
+    except OSError as error:  # of another disk, perhaps: the store does without
+        logger.warning("The backups in %s cannot be looked at: %s", folder, error)
+        return
+    for path in paths:
         try:
             yield path, read_manifest(manifest_of(path))
         except (BackupFailed, OSError) as error:

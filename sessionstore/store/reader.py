@@ -114,8 +114,8 @@ class Reader:
     async def start(self) -> None:
         for _ in range(self.number):
             connection = Deadlined(await aiosqlite.connect(f"{self.path.as_uri()}?mode=ro", uri=True))
+            self.all.append(connection)  # also one that cannot be used: its thread has to end
             await connection.prepare()
-            self.all.append(connection)
             self.free.put_nowait(connection)
 
     async def stop(self) -> None:

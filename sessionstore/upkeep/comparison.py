@@ -9,13 +9,13 @@ from __future__ import annotations
 import logging
 import os
 import subprocess
-import sys
 import threading
 import time
 from contextlib import suppress
 
 from export import drilled
-from sessionstore import ROOT
+from sessionstore import EXPORT, ROOT
+from sessionstore.lifeline import COMMAND, lifeline
 from sessionstore.settings import Settings
 from sessionstore.store.folder import Ground, Moved
 
@@ -99,15 +99,16 @@ class Comparison:
             logger.error("The verification failed: %s", said)
         self.error = said
         if self.said and not said:
-            logger.error("The verification has found %s: see `python -m export verify --full`", self.said)
+            logger.error("The verification has found %s: see `%s verify --full`", self.said, EXPORT)
 
     def failure(self) -> str | None:
         """Why nothing could be compared; None: it was, and its process has left word of it."""
         before = self.last
         try:
             self.ground.check()
-            self.process = process = self.begin()
-            _, errors = process.communicate(timeout=MOST_SECONDS)
+            with lifeline() as line:
+                self.process = process = self.begin(line)
+                _, errors = process.communicate(timeout=MOST_SECONDS)
         except (Moved, OSError) as error:
             return f"{error}"
         except subprocess.TimeoutExpired:
@@ -118,15 +119,15 @@ class Comparison:
             return None
         return errors.strip()[-500:] or f"its process ended with {process.returncode}"
 
-    def begin(self) -> subprocess.Popen[str]:
+    def begin(self, line: int) -> subprocess.Popen[str]:
         """Its own process: what is large, or damaged, does no harm here."""
-        command = [sys.executable, "-m", "export", "verify", "--full", "--dir", str(self.settings.directory)]
+        command = [*COMMAND, "export", "verify", "--full", "--dir", str(self.settings.directory)]
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("SESSIONS_")}
         process = subprocess.Popen(
             command if self.settings.tree else [*command, "--no-tree"],
             cwd=ROOT,
             env={**inherited, "SESSIONS_UMASK": f"{self.settings.umask:03o}"},
-            stdin=subprocess.DEVNULL,
+            stdin=line,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,

@@ -16,8 +16,9 @@ from collections import Counter
 from contextlib import suppress
 
 from export.folders import open_folder
-from export.layout import open_reader
+from export.layout import SESSIONS, open_reader
 from export.tree import Tree, TreeAhead, TreeBusy, progress_of
+from sessionstore import EXPORT
 from sessionstore.settings import Settings
 from sessionstore.store.folder import Ground, Moved
 
@@ -86,10 +87,19 @@ class Mirror:
     def start(self, head: int) -> None:
         """`head`: the newest cursor of the database, to which nobody has written yet."""
         self.head = head
+        if not head and (strangers := self.sessions_of_others()):
+            logger.warning(
+                "%s has %d sessions that are not in the database, as the earlier service keeps them: stop this server, "
+                f"and `{EXPORT} restore %s --newer` brings them in",
+                *(self.settings.directory / SESSIONS, strangers, self.settings.directory),
+            )
         if self.settings.tree:
             self.lost_after = head if self.tree_is_ahead() else None
             self.awake.set()
             self.thread.start()
+
+    def sessions_of_others(self) -> int:
+        return sum(1 for _ in (self.settings.directory / SESSIONS).glob("*/metadata.json"))
 
     def tree_is_ahead(self) -> bool:
         with suppress(OSError), open_folder(self.settings.directory) as root:

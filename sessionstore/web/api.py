@@ -24,7 +24,7 @@ from sessionstore.model import folds
 from sessionstore.model.drafts import draft_of, object_in
 from sessionstore.model.events import Draft, is_id, now, utc
 from sessionstore.model.folds import Document
-from sessionstore.model.problems import MEDIA_TYPE, Problem, invalid
+from sessionstore.model.problems import MEDIA_TYPE, Problem, in_words, invalid
 from sessionstore.store.appender import Appended
 from sessionstore.store.closing import DeleteUnchanged
 from sessionstore.store.reader import Page
@@ -702,16 +702,13 @@ def on_http_exception(request: Call, error: HTTPException) -> Response[bytes]:
     """What the framework itself refuses."""
     if isinstance(error, ValidationException):
         first: Any = next(iter(error.extra or ()), {})
-        return tell(invalid(f"$.{name_of_parameter(request, first)}", str(first.get("message", error.detail))))
+        known = request.route_handler.parsed_fn_signature.parameters.get(key := first.get("key", "query"))
+        name = getattr(known and known.kwarg_definition, "name", None) or key  # as it is spelt there
+        message = in_words(str(first.get("message", error.detail)), known.annotation if known else None)
+        return tell(invalid(f"$.{name}", message))
     detail = {404: f"There is nothing at {request.scope['path']}", 405: "This path does not take that method"}
     headers = dict(error.headers or {})
     return tell(Problem(error.status_code, detail.get(error.status_code, error.detail), headers=headers))
-
-
-def name_of_parameter(request: Call, refused: Any) -> str:
-    """Of the query, as it is spelt there."""
-    known = request.route_handler.parsed_fn_signature.parameters.get(refused.get("key", ""))
-    return getattr(known and known.kwarg_definition, "name", None) or str(refused.get("key", "query"))
 
 
 def on_failure(request: Call, error: Exception) -> Response[bytes]:

@@ -556,6 +556,8 @@ async def sse(store: Store, wanted: Wanted, after: int, is_welcome: Callable[[],
         except Problem as problem:
             logger.warning("An event stream ended: %s", problem.detail)
             return
+        if found and not is_welcome():  # while it waited
+            return
         for piece in found:
             if places := wanted.places(piece, after):
                 yield b"".join([piece.messages[place] for place in places])

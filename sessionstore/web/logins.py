@@ -59,10 +59,10 @@ class Logins:
     def __init__(self, settings: Settings, tokens: Tokens) -> None:
         self.path = settings.directory / FILE
         self.tokens = tokens
+        self.seen = state_of(self.path)  # what changes while it is read is another state
         self.by_cookie = {login.cookie: login for login in read_logins(self.path, [])}  # else people log in again
         self.is_new = False
         """Whether there is something that the file does not have."""
-        self.seen = state_of(self.path)
         self.saved = frozenset(self.by_cookie)
         """Those that the file had when it was last looked at: one that it lacks since then was revoked."""
         self.saving = threading.Lock()

@@ -3,6 +3,8 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import * as Model from "../../dashboard/model.js";
+import * as Spans from "../../dashboard/model/spans.js";
+import * as Timeline from "../../dashboard/model/timeline.js";
 import vocabulary from "../../dashboard/vocabulary.js";
 
 let cursor = 0;
@@ -256,8 +258,8 @@ test("what a person said no to, or broke off, is rejected and no failure", () =>
     const begun = call("a"), no = failed("a", "x", members), log = logOf(begun, no);
     assert.deepEqual(states(log), ["rejected"], JSON.stringify(members));
     assert.equal(Model.isError(no) || Model.isAskedFor(no, { errors: "yes" }), false);
-    assert.deepEqual(Model.summaryOf(Model.rowsOf(log)).wrong, []);
-    assert.equal(Model.summaryOf(Model.rowsOf(log)).tools[0].failed, 0);
+    assert.deepEqual(Timeline.summaryOf(Model.rowsOf(log)).wrong, []);
+    assert.equal(Timeline.summaryOf(Model.rowsOf(log)).tools[0].failed, 0);
   }
   for (const members of [{}, { is_interrupt: false }, { error: "He said: The user doesn't want to" }, { refused: true }]) assert.deepEqual(states(logOf(call("a"), failed("a", "x", members))), ["error"], JSON.stringify(members));
 });
@@ -386,7 +388,7 @@ test("compaction is no agent", () => {
   const done = event("agent_completed", { agentId: "a7107e0f610bdc4dc", type: "internal", status: "completed", result: "<analysis>\nstub\n</analysis>\n\n<summary>\n1. Intent\n</summary>" }, inside("a7107e0f610bdc4dc"));
   const { kind, title, text } = Model.face(done);
   assert.deepEqual([kind, title, text], ["other", "Compaction", "1. Intent"]);
-  assert.deepEqual(Model.lanesOf(Model.rowsOf(logOf(done)), [], 0).map((lane) => [lane.id, lane.marks.length]), [["", 1]], "nor has it a lane");
+  assert.deepEqual(Timeline.lanesOf(Model.rowsOf(logOf(done)), [], 0).map((lane) => [lane.id, lane.marks.length]), [["", 1]], "nor has it a lane");
   assert.equal(Model.face(event("agent_completed", { agentId: "b", type: "Explore", result: "found" })).title, "Explore completed");
   assert.deepEqual([{ type: "internal" }, { type: "" }, { type: "Explore" }, {}].map(Model.isInternal), [true, true, false, false]);
 });
@@ -408,7 +410,7 @@ test("an agent that begins again has a span and a duration for each run, and its
     event("agent_updated", { agentId: "w", status: "running" }, at(50)), event("agent_updated", { agentId: "w", status: "running", task: "more" }, at(51)), event("agent_completed", { agentId: "w" }, at(52))];
   const rows = Model.rowsOf(logOf(...events));
   assert.deepEqual(rows.map((row) => row.took), [null, 1000, null, null, null, 2000]);
-  const lane = Model.lanesOf(rows, [{ agentId: "w", type: "fetch" }], 0).find((each) => each.id === "w");
+  const lane = Timeline.lanesOf(rows, [{ agentId: "w", type: "fetch" }], 0).find((each) => each.id === "w");
   assert.deepEqual(lane.spans.map(({ from, to }) => to - from), [1000, 2000]);
   assert.deepEqual(Model.runsOf(events).get("w").map(Model.lastingOf), [1000, 2000]);
 });
@@ -458,33 +460,33 @@ test("a text is cut between characters, also those that are made of several", ()
 // ---- the timeline
 
 test("calls at the same time stand under each other, 4 lines at most", () => {
-  const { marks, lines } = Model.packed([1, 2, 3, 4, 5].map((from) => ({ cursor: from, from, to: 100 })));
+  const { marks, lines } = Timeline.packed([1, 2, 3, 4, 5].map((from) => ({ cursor: from, from, to: 100 })));
   assert.deepEqual(marks.map((mark) => mark.line), [0, 1, 2, 3, 3]);
   assert.equal(lines, 4);
-  assert.equal(Model.packed([{ cursor: 1, from: 0, to: 5 }, { cursor: 2, from: 5, to: 9 }]).lines, 1);
+  assert.equal(Timeline.packed([{ cursor: 1, from: 0, to: 5 }, { cursor: 2, from: 5, to: 9 }]).lines, 1);
 });
 
 test("idle time is folded, and time still rises from left to right", () => {
   const marks = [{ from: 0, to: 10_000 }, { from: 3_600_000, to: 3_610_000 }];
-  const scale = Model.scaleOf(marks, { width: 1000 });
+  const scale = Timeline.scaleOf(marks, { width: 1000 });
   assert.equal(scale.pieces.filter((piece) => piece.folded).length, 1);
   assert.ok(scale.x(10_000) - scale.x(0) > 400, "what goes on has the room");
   const times = [0, 5000, 10_000, 1_000_000, 3_600_000, 3_610_000].map(scale.x);
   assert.deepEqual(times, [...times].sort((a, b) => a - b));
-  const unfolded = Model.scaleOf(marks, { width: 1000, fold: false });
+  const unfolded = Timeline.scaleOf(marks, { width: 1000, fold: false });
   assert.ok(unfolded.x(10_000) - unfolded.x(0) < 10);
 });
 
 test("a lane for each agent, the session's first; a running call reaches to now", () => {
   const rows = Model.rowsOf(logOf(call("a"), event("agent_spawned", { agentId: "w", type: "explorer" }, { agentId: "w" }), call("b", "Read", {}, { agentId: "w" })));
   const now = 1_800_000_000_000;
-  const lanes = Model.lanesOf(rows, [{ agentId: "w", type: "explorer" }], now);
+  const lanes = Timeline.lanesOf(rows, [{ agentId: "w", type: "explorer" }], now);
   assert.deepEqual(lanes.map((lane) => [lane.name, lane.marks.length]), [["session", 1], ["explorer", 2]]);
   assert.equal(lanes[0].marks[0].to, now);
 });
 
 test("the summary has what went wrong, what took longest, and the time by tool", () => {
-  const { wrong, longest, tools } = Model.summaryOf(Model.rowsOf(logOf(call("a"), result("a"), call("b"), result("b", { durationMs: 90 }), call("c"), event("response", { type: "tool_error", toolUseId: "c", tool: "Bash", error: "no", durationMs: 1 }))));
+  const { wrong, longest, tools } = Timeline.summaryOf(Model.rowsOf(logOf(call("a"), result("a"), call("b"), result("b", { durationMs: 90 }), call("c"), event("response", { type: "tool_error", toolUseId: "c", tool: "Bash", error: "no", durationMs: 1 }))));
   assert.deepEqual(wrong.map((row) => row.events[0].data.toolUseId), ["c"]);
   assert.deepEqual(longest.map((row) => row.took), [90, 7, 1]);
   assert.deepEqual(tools.map(({ title, calls, failed, took }) => [title, calls, failed, took]), [["Bash", 3, 1, 98]]);
@@ -555,23 +557,23 @@ test("odd entries have a face, too", () => {
 
 test("a span of time has ends and bars that can be told apart", () => {
   const now = Date.parse("2026-02-13T20:59:30Z");
-  assert.deepEqual(Model.spanOf({ range: "hour" }, now), { from: "2026-02-13T19:59:30.000Z", to: "", step: 60 });
-  assert.deepEqual(Model.spanOf({}, now), { from: "2026-02-12T20:59:30.000Z", to: "", step: 3600 });
-  assert.deepEqual(Model.spanOf({ range: "all" }, now), { from: "", to: "", step: 86400 });
-  assert.deepEqual(Model.spanOf({ range: "days", from: "2026-02-01", to: "2026-02-02" }, now),
+  assert.deepEqual(Spans.spanOf({ range: "hour" }, now), { from: "2026-02-13T19:59:30.000Z", to: "", step: 60 });
+  assert.deepEqual(Spans.spanOf({}, now), { from: "2026-02-12T20:59:30.000Z", to: "", step: 3600 });
+  assert.deepEqual(Spans.spanOf({ range: "all" }, now), { from: "", to: "", step: 86400 });
+  assert.deepEqual(Spans.spanOf({ range: "days", from: "2026-02-01", to: "2026-02-02" }, now),
     { from: "2026-02-01T00:00:00.000Z", to: "2026-02-03T00:00:00.000Z", step: 3600 });
-  assert.deepEqual(Model.spanOf({ range: "days", from: "nonsense", to: "" }, now), { from: "", to: "", step: 86400 });
+  assert.deepEqual(Spans.spanOf({ range: "days", from: "nonsense", to: "" }, now), { from: "", to: "", step: 86400 });
 });
 
 test("a series has a number for each step, also where nothing happened", () => {
   const now = Date.parse("2026-02-13T20:03:30Z"), span = { from: "2026-02-13T20:00:10Z", to: "", step: 60 };
   const rows = [{ at: "2026-02-13T20:03:00Z", events: 5 }, { at: "2026-02-13T20:01:00Z", events: 2 }];
-  assert.deepEqual(Model.seriesOf(rows, span, now, "events").map((bar) => bar.number), [0, 2, 0, 5]);
-  assert.equal(Model.seriesOf(rows, span, now, "events")[0].at, Date.parse("2026-02-13T20:00:00Z"));
+  assert.deepEqual(Spans.seriesOf(rows, span, now, "events").map((bar) => bar.number), [0, 2, 0, 5]);
+  assert.equal(Spans.seriesOf(rows, span, now, "events")[0].at, Date.parse("2026-02-13T20:00:00Z"));
   const closed = { from: "2026-02-13T20:00:00Z", to: "2026-02-13T20:02:00Z", step: 60 };
-  assert.deepEqual(Model.seriesOf(rows, closed, now, "events").map((bar) => bar.number), [0, 2]);
-  assert.deepEqual(Model.seriesOf(rows, { from: "", to: "", step: 60 }, now, "events").map((bar) => bar.number), [2, 0, 5]);
-  assert.equal(Model.seriesOf([], { from: "2000-01-01T00:00:00Z", to: "", step: 60 }, now, "events").length, 400);
+  assert.deepEqual(Spans.seriesOf(rows, closed, now, "events").map((bar) => bar.number), [0, 2]);
+  assert.deepEqual(Spans.seriesOf(rows, { from: "", to: "", step: 60 }, now, "events").map((bar) => bar.number), [2, 0, 5]);
+  assert.equal(Spans.seriesOf([], { from: "2000-01-01T00:00:00Z", to: "", step: 60 }, now, "events").length, 400);
 });
 
 test("a price is never 0 where none is known", () => {
@@ -583,6 +585,6 @@ test("the line that resumes a session cannot be more than that", () => {
   assert.equal(Model.resumeLine({ sessionId: "a-1", where: { container: "c0ffee", cwd: "/srv" } }), "docker exec -it -w /srv c0ffee claude --resume a-1");
 });
 test("a place on the scale is a time and back", () => {
-  const scale = Model.scaleOf([{ from: 0, to: 1000 }, { from: 900_000, to: 901_000 }], { width: 500 });
+  const scale = Timeline.scaleOf([{ from: 0, to: 1000 }, { from: 900_000, to: 901_000 }], { width: 500 });
   for (const time of [0, 500, 1000, 900_500]) assert.ok(Math.abs(scale.time(scale.x(time)) - time) < 5);
 });

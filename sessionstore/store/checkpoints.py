@@ -333,7 +333,8 @@ SELECT task, channel, number, path, value FROM checkpoint_writes
 WHERE thread_row = ? AND ns = ? AND checkpoint = ? ORDER BY path, task, number"""
 WRITTEN = """
 SELECT channel FROM checkpoint_writes
-WHERE thread_row = ? AND ns = ? AND checkpoint = ? ORDER BY path, task, number LIMIT 1000"""
+WHERE thread_row = ? AND ns = ? AND checkpoint = ? ORDER BY channel <> '__interrupt__', path, task, number LIMIT 1000"""
+"""Where there are more, what asks a person is among them."""
 IS_NEWEST = "SELECT NOT EXISTS (SELECT 1 FROM checkpoints WHERE thread_row = ? AND ns = ? AND checkpoint > ?)"
 VALUE = "SELECT type, pieces FROM checkpoint_values WHERE value = ?"
 PIECES = "SELECT packed FROM checkpoint_pieces WHERE value = ? AND number >= ? AND number < ? ORDER BY number"

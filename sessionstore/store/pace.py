@@ -7,9 +7,10 @@ from collections import Counter
 from sessionstore.model.events import Draft
 from sessionstore.model.problems import Problem
 
-MAX_REWRITTEN, OF_LISTS = 32 << 20, 4
-"""Characters that are written anew in one second, of one session; a change of a list, which has a row for each of its
-goals or agents, counts for so much more."""
+MAX_REWRITTEN, OF_LISTS = 128 << 20, 3
+"""Characters that are written anew in one second, of one session: two seconds of a processor, so that who sends one
+after the other hardly comes as far. A change of a list, which has a row for each of its goals or agents, counts for so
+much more."""
 LISTS = ("goal", "agent")
 
 

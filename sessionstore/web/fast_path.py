@@ -43,8 +43,9 @@ ROUTES = {
 }
 MAX_LINES = 500
 """Of a batch. More, or a body of more than LARGE bytes, is read on another thread, so that it holds nobody up."""
-MOST_SECONDS = 2.0
-"""Of the processor, for the lines of one batch: they are one transaction, and all others who write wait for it."""
+MOST_SECONDS = 8.0
+"""Of the processor, for the lines of one batch: they are one transaction, and all others who write wait for it. The
+50,000 that it may have take one to three."""
 UNUSUAL = frozenset({b"origin", b"transfer-encoding", b"expect", b"upgrade"})
 """Headers that only the ordinary way heeds."""
 NDJSON = "application/x-ndjson"

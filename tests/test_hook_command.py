@@ -66,13 +66,13 @@ def said(event: Json) -> str:
 def test_real_payloads_become_what_they_become_when_posted(tmp_path: Path, folder: Path) -> None:
     told = [payload for payload in PAYLOADS[:160] if payload["hook_event_name"] != "PostToolBatch"]  # told otherwise
     payloads = list(dict.fromkeys(json.dumps(payload).encode() for payload in told))
-    with Appliance(folder) as appliance, httpx.Client(base_url=appliance.url, timeout=30) as http:
+    with Appliance(folder) as appliance, httpx.Client(base_url=appliance.url) as http:
         env = environment(tmp_path, appliance.url)
         for payload in payloads:
             assert hook(payload, env) == SILENT
         assert command("flush", env, "--timeout", "30").returncode == 0
         by_hook = all_events(http)
-    with Appliance(tmp_path / "other") as appliance, httpx.Client(base_url=appliance.url, timeout=30) as http:
+    with Appliance(tmp_path / "other") as appliance, httpx.Client(base_url=appliance.url) as http:
         for number, payload in enumerate(payloads):
             headers = {"content-type": "application/json", "idempotency-key": f"payload-{number}"}
             http.post("/api/hooks/claude-code", content=payload, headers=headers).raise_for_status()

@@ -940,7 +940,7 @@ def test_kills_lose_nothing_and_double_nothing(folder: Path, tmp_path: Path, tim
     """The program, the sender and the store are killed at random moments, over and over."""
     chance = random.Random(29)
     produced: list[int] = []
-    with Appliance(folder) as appliance, httpx.Client(base_url=appliance.url, timeout=30) as http:
+    with Appliance(folder) as appliance, httpx.Client(base_url=appliance.url) as http:
         env = environment(tmp_path, appliance.url)
         spool = spool_in(tmp_path, appliance.url)
         for life, kind in enumerate(["program", "sender", "store"] * times):

@@ -40,6 +40,8 @@ class Paths:
 
 
 def plain(path: str) -> str:
+    if path.startswith("/") and not path.endswith("/") and "//" not in path:  # as nearly all do
+        return path
     return "/" + SLASHES.sub("/", path.strip("/"))
 
 

@@ -449,6 +449,7 @@ class Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
+                interface="asgi3",
                 http=cast(type[Http], partial(Http, gate, connections, traffic)),
                 ws=WebSockets,
                 loop="uvloop",

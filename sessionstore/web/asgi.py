@@ -63,6 +63,16 @@ class NoEmptyNames:
         return self.app(scope, receive, send)
 
 
+WHOLE_ANSWER = "sessionstore.whole_answer"
+"""An extension of ASGI by web/server.py: called with headers and a body answers 200; False: it cannot."""
+
+
+def answered_whole(scope: Scope, headers: list[tuple[bytes, bytes]], body: bytes) -> bool:
+    """Answer 200 in one piece, where the server can."""
+    whole = scope.get("extensions", {}).get(WHOLE_ANSWER)
+    return whole is not None and whole(headers, body)
+
+
 async def answer(send: Send, status: int, headers: list[tuple[bytes, bytes]], body: bytes = b"") -> None:
     """One whole plain ASGI response."""
     length = [] if status == 204 else [(b"content-length", str(len(body)).encode())]

@@ -30,7 +30,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from types import ModuleType
 
@@ -155,8 +155,8 @@ class App:
             self.litestar.state[name] = getattr(self, name)
         self.is_prepared = False
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self.asgi(scope, receive, send)
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        return self.asgi(scope, receive, send)
 
     def prepare(self) -> None:
         """Take the folder, the tokens and the database. Raises where it cannot start, with a message for people."""

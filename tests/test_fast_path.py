@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,10 +11,13 @@ import httpx
 import pytest
 
 from app import create_app
+from sessionstore.model.drafts import draft_of, entry_draft, object_in
+from sessionstore.model.problems import Problem
 from sessionstore.settings import Settings
 from sessionstore.web.asgi import Scope
 from sessionstore.web.fast_path import FastPath
 from tests.appliance import Appliance
+from tests.wire import http_request
 
 JSON = {"content-type": "application/json"}
 WELL = b'{"type":"note","eventId":"%d"}'
@@ -223,3 +227,34 @@ def test_what_comes_whole_is_taken(fast: FastPath) -> None:
 )
 def test_what_needs_more_than_that_goes_the_ordinary_way(fast: FastPath, url: str, headers: dict[bytes, bytes]) -> None:
     assert not takes(fast, url, headers)
+
+
+def drafted(make: Callable[..., Any], body: bytes, headers: dict[bytes, bytes]) -> object:
+    try:
+        return make("action", "session", object_in(body), headers)
+    except Problem as problem:
+        return problem.status, problem.document()
+
+
+TOLD: tuple[dict[bytes, bytes], ...] = ({}, {b"host": b"x"}, {b"idempotency-key": b"key-1"}, {b"x-user-id": b""})
+
+
+@pytest.mark.parametrize("body", [*BODIES, WELL, b'{"type":"note","eventId":5}', b'{"type":"note","eventId":"a b"}'])
+def test_an_entry_is_read_the_quick_way_as_the_other(body: bytes) -> None:
+    for headers in TOLD:
+        assert drafted(entry_draft, body, headers) == drafted(draft_of, body, headers)
+
+
+def test_answers_in_one_piece_come_in_order_and_the_last_says_that_it_is(appliance: Appliance) -> None:
+    request = http_request("POST", "/api/actions/in-one-piece", b'{"type":"note"}')
+    last = request.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+    with socket.create_connection(("127.0.0.1", appliance.port), timeout=30) as peer:
+        peer.sendall(3 * request + last)
+        said = b"".join(iter(lambda: peer.recv(65536), b""))
+    _, *answers = said.split(b"HTTP/1.1 200 OK\r\n")
+    assert [b'"seq":%d,' % seq in answer for seq, answer in enumerate(answers, 1)] == [True] * 4
+    for answer in answers:
+        head, _, body = answer.partition(b"\r\n\r\n")
+        assert b"content-type: application/json" in head and b"date: " in head
+        assert b"content-length: %d" % len(body) in head
+    assert [b"connection: close" in answer for answer in answers] == [False, False, False, True]

@@ -17,6 +17,7 @@ from sessionstore.model.events import (
     USER_PATTERN,
     USER_RULE,
     Draft,
+    is_id,
     json_object,
     known_id,
     known_user,
@@ -298,9 +299,14 @@ def draft_of(event_type: str, session_id: str, body: Document, headers: Headers 
 
 
 def entry_draft(log: str, session_id: str, body: Document, headers: Headers) -> Draft:
-    """The same for an entry of a log; one without any member or header of special meaning, as most are, is quick."""
-    if isinstance(body.get("type"), str) and body.keys().isdisjoint(SPECIAL) and headers.keys().isdisjoint(TELLING):
-        return Draft(type=log, session_id=session_id, data=body)
+    """The same for an entry of a log; one that has nothing of special meaning but its id, as most are, is quick."""
+    data = body.copy()
+    event_id = data.pop("eventId", None)
+    is_valid = isinstance(body.get("type"), str) and (
+        event_id is None or (isinstance(event_id, str) and is_id(event_id))
+    )
+    if is_valid and data.keys().isdisjoint(SPECIAL) and headers.keys().isdisjoint(TELLING):
+        return Draft(type=log, session_id=session_id, data=data, event_id=event_id)
     return draft_of(log, session_id, body, headers)
 
 

@@ -40,6 +40,8 @@ class Paths:
 
 
 def plain(path: str) -> str:
+    if path.startswith("/") and not path.endswith("/") and "//" not in path:  # as nearly all do
+        return path
     return "/" + SLASHES.sub("/", path.strip("/"))
 
 
@@ -59,6 +61,16 @@ class NoEmptyNames:
         if path.startswith(self.prefixes) and path != plain(path):
             return refuse(invalid("$.path", "has a name that is empty"), scope, receive, send)
         return self.app(scope, receive, send)
+
+
+WHOLE_ANSWER = "sessionstore.whole_answer"
+"""An extension of ASGI by web/server.py: called with headers and a body answers 200; False: it cannot."""
+
+
+def answered_whole(scope: Scope, headers: list[tuple[bytes, bytes]], body: bytes) -> bool:
+    """Answer 200 in one piece, where the server can."""
+    whole = scope.get("extensions", {}).get(WHOLE_ANSWER)
+    return whole is not None and whole(headers, body)
 
 
 async def answer(send: Send, status: int, headers: list[tuple[bytes, bytes]], body: bytes = b"") -> None:

@@ -26,7 +26,7 @@ from sessionstore.model.folds import Document
 from sessionstore.model.problems import Problem, fault
 from sessionstore.store.appender import Appended, Appender
 from sessionstore.store.writer import LARGE, Append
-from sessionstore.web.asgi import ASGI, Receive, Scope, Send, answer, problem_headers
+from sessionstore.web.asgi import ASGI, Receive, Scope, Send, answer, answered_whole, problem_headers
 from sessionstore.web.bodies import BodyUnderWay
 from sessionstore.web.gate import Asked, Caller, Gate, asked_in
 from sessionstore.web.health import unsound
@@ -193,7 +193,8 @@ class FastPath:
         finally:
             taken.expected.let_go()
         seconds = time.perf_counter() - taken.begun
-        await answer(send, status, headers, said)
+        if status != 200 or not answered_whole(scope, headers, said):
+            await answer(send, status, headers, said)
         scope["path_template"], scope["path_params"] = ROUTES[taken.kind], {"session_id": taken.session_id}
         self.traffic.note(scope, status, seconds, len(said))
 

@@ -26,6 +26,8 @@ class Forwarded:
     def __init__(self, app: ASGI, settings: Settings) -> None:
         self.app = app
         self.settings = settings
+        self.told = FORWARDED.union(settings.user_header)
+        """Headers in which a proxy speaks."""
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["type"] != "lifespan":
@@ -34,8 +36,7 @@ class Forwarded:
 
     def look_behind(self, scope: Scope) -> None:
         state = scope.setdefault("state", {})
-        told = FORWARDED.union(self.settings.user_header)
-        said = [(name, value) for name, value in scope["headers"] if name in told]
+        said = [(name, value) for name, value in scope["headers"] if name in self.told]
         if not said:
             return
         headers = dict(said)

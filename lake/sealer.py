@@ -70,7 +70,7 @@ class Sealer:
         return open_table(f"{self.url}/events", EVENTS, ["day", "shard"])
 
     def checked(self, events: DeltaTable) -> int:
-        sealed = sealed_by(events, self.shard, self.store)
+        sealed = sealed_by(events, self.shard, self.store, self.own)
         if self.known and sealed not in self.known:
             raise Displaced(
                 f"A copy of this store seals as {self.shard!r} too: the lake is at cursor {sealed}, and this one has "
@@ -80,6 +80,11 @@ class Sealer:
             raise Displaced(f"The lake {self.url} has something else than this store as {self.shard!r}: {found}")
         self.known = {sealed}
         return sealed
+
+    @property
+    def own(self) -> int:
+        """The cursor of this one's last commit, if it is known that it was done; else 0."""
+        return max(self.known) if len(self.known) == 1 else 0
 
     def seal(self) -> int | None:
         """The oldest range that is not sealed; the cursor up to which it goes, or None where everything is sealed.
@@ -95,11 +100,11 @@ class Sealer:
             values = {"sealed": sealed, "upto": upto, "shard": self.shard}
             hide(database, self.url, values)
             sessions = open_table(f"{self.url}/sessions", SESSIONS, ["shard"])
-            if sealed_by(sessions, self.shard, self.store) < upto:
+            if sealed_by(sessions, self.shard, self.store, sealed) < upto:
                 rows = batches(database.execute(CHANGED_SESSIONS, values), SESSIONS)
                 append(sessions, rows, SESSIONS, self.shard, upto, self.store)
             lists = open_table(f"{self.url}/details", DETAILS, ["what", "shard"])
-            if sealed_by(lists, self.shard, self.store) < upto:
+            if sealed_by(lists, self.shard, self.store, sealed) < upto:
                 rows = batches(database.execute(NEW_DETAILS, values), DETAILS)
                 append(lists, rows, DETAILS, self.shard, upto, self.store)
             rows = batches(database.execute(NEW_EVENTS, values), EVENTS)

@@ -2242,8 +2242,7 @@ class _Outlet:
     """What one process has for one spool: a place for what the spool does not take, and a thread that delivers."""
 
     def __init__(self, spool: Spool, link: _Link) -> None:
-        self.spool = spool
-        self.has_said = False
+        self.spool, self.has_said = spool, False
         self.begin(link)
 
     def begin(self, link: _Link) -> None:
@@ -2255,10 +2254,9 @@ class _Outlet:
         self.memory: list[bytes] = []
         self.memory_bytes = 0
         self.lost: Tally = {}
-        self.mark = (0, 0)
         self.work, self.hurry = threading.Event(), threading.Event()
         self.thread: threading.Thread | None = None
-        self.is_exiting = False
+        self.mark, self.is_exiting = (0, 0), False
         self.programs: dict[str, int] = {}  # by session: what says that this process is to end it
 
     def _say(self, text: str) -> None:
@@ -2483,10 +2481,8 @@ class SyncSessionHookAgent:
         spool_dir: str | os.PathLike[str] | None = None,
     ) -> None:
         self._given = (session_id, service_url, user_id)
-        self._token = token
-        self._parent_session = parent_session
-        self._tags = tags
-        self._initial = initial
+        self._token, self._parent_session = token, parent_session
+        self._tags, self._initial = tags, initial
         self._spool_dir = None if spool_dir is None else os.path.abspath(os.fspath(spool_dir))
         self._who: tuple[str, str, str | None] | None = None
         self._is_entered = self._is_finalized = False

@@ -8,14 +8,15 @@ import "./login.js";
 import * as Model from "./model.js";
 import { arrive, drawing, route, schedule, views } from "./route.js";
 
-const later = (name, load) => ({ take() {}, reconnected() {}, step() {}, move() {}, async arrive() {
-  const view = await load();
+const later = (name, load, part = name) => ({ take() {}, reconnected() {}, step() {}, move() {}, async arrive() {
+  const { [part]: view } = await load().catch(() => ({}));
+  if (!view) { setTimeout(() => route.view === name && this.arrive(), 1000); return; }  // the server is away
   if (views[name] === this) views[name] = view;
   if (route.view === name) { await views[name].arrive(null); schedule(); }
 } });
-const openedLater = () => import("./session/opened.js").then(({ session }) => session);
-Object.assign(views, { home, session: later("session", openedLater), sessions: later("sessions", () => import("./sessions.js").then(({ table }) => table)),
-  search: later("search", () => import("./search.js").then(({ search }) => search)), analytics: later("analytics", () => import("./analytics.js").then(({ analytics }) => analytics)) });
+const openedLater = () => import("./session/opened.js");
+Object.assign(views, { home, session: later("session", openedLater), sessions: later("sessions", () => import("./sessions.js"), "table"),
+  search: later("search", () => import("./search.js")), analytics: later("analytics", () => import("./analytics.js")) });
 
 drawing.draw = () => {
   const isOut = !at("login").hidden, waiting = asks.open().length, view = views[route.view];
@@ -45,4 +46,4 @@ document.addEventListener("visibilitychange", () => {
 setInterval(schedule, 5000);
 arrive();
 live.connect().then(renew);
-(globalThis.requestIdleCallback ?? setTimeout)(openedLater);
+(globalThis.requestIdleCallback ?? setTimeout)(() => openedLater().catch(() => null));

@@ -77,8 +77,19 @@ def forget(context: BrowserContext) -> None:
 expect.set_options(timeout=20_000)  # milliseconds; five seconds are not enough of a busy machine
 
 
-USUAL = ("401", "403", "404", "409", "422", "503", "ERR_CONNECTION_REFUSED", "WebSocket connection to", "Push API")
-"""What Chromium itself says where something is refused or the server is away."""
+USUAL = (
+    "401",
+    "403",
+    "404",
+    "409",
+    "422",
+    "503",
+    "ERR_CONNECTION_REFUSED",
+    "ERR_NETWORK_CHANGED",
+    "WebSocket connection to",
+    "Push API",
+)
+"""What Chromium itself says where something is refused, the server is away, or this machine has one more network."""
 PHONE, DESK = {"width": 360, "height": 740}, {"width": 1440, "height": 900}
 TABS = ("conversation", "changes", "usage", "timeline", "log", "state", "goals", "agents", "raw")
 

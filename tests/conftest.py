@@ -103,7 +103,7 @@ def appliance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Appliance]:
 @pytest.fixture(scope="module")
 def http(appliance: Appliance) -> Iterator[httpx.Client]:
     """A client of that server."""
-    with httpx.Client(base_url=appliance.url, timeout=30) as client:
+    with httpx.Client(base_url=appliance.url) as client:
         yield client
 
 

@@ -60,7 +60,7 @@ def curl(arguments: list[str]) -> str:
     method = asked.method or ("POST" if asked.data else "GET")
     name, _, value = asked.header.partition(":")
     headers = {name: value.strip()} if name else {}
-    return httpx.request(method, f"http://{asked.url}", content=asked.data, headers=headers, timeout=30).text
+    return httpx.request(method, f"http://{asked.url}", content=asked.data, headers=headers).text
 
 
 def run(command: str, appliance: Appliance, settings: Mapping[str, str] = {}) -> str:

@@ -132,7 +132,7 @@ def stores(folder: Path, *names: str) -> Iterator[list[Appliance]]:
 
 def work_in(store: Appliance, session_id: str, *texts: str, waits: bool = False) -> None:
     """Actions, after which the session waits for a person, or does not."""
-    with httpx.Client(base_url=store.url, headers={"authorization": f"Bearer {INGEST}"}, timeout=30) as agent:
+    with httpx.Client(base_url=store.url, headers={"authorization": f"Bearer {INGEST}"}) as agent:
         for text in texts:
             agent.post(f"/api/actions/{session_id}", json={"type": "note", "text": text}).raise_for_status()
         if waits:

@@ -26,7 +26,7 @@ class Person:
 
     def __init__(self, appliance: Appliance) -> None:
         token = (appliance.folder / "tokens" / "control").read_text().strip()
-        self._http = httpx.Client(base_url=appliance.url, headers={"Authorization": f"Bearer {token}"}, timeout=30)
+        self._http = httpx.Client(base_url=appliance.url, headers={"Authorization": f"Bearer {token}"})
 
     def close(self) -> None:
         self._http.close()

@@ -82,7 +82,7 @@ def archives(tmp_path: Path) -> Path:
 @pytest.fixture
 def client(folder: Path) -> Iterator[httpx.Client]:
     """Of a server whose store is this test's alone."""
-    with Appliance(folder) as appliance, httpx.Client(base_url=appliance.url, timeout=30) as http:
+    with Appliance(folder) as appliance, httpx.Client(base_url=appliance.url) as http:
         yield http
 
 
@@ -290,7 +290,7 @@ def test_a_parent_whose_children_left_is_still_what_its_archive_says(
 
 
 def test_without_a_server_the_command_deletes_by_itself(folder: Path, archives: Path) -> None:
-    with Appliance(folder) as appliance, httpx.Client(base_url=appliance.url, timeout=30) as http:
+    with Appliance(folder) as appliance, httpx.Client(base_url=appliance.url) as http:
         enter(http, "old")
         enter(http, "active", ends=False)
         appliance.stop()
@@ -304,7 +304,7 @@ def test_without_a_server_the_command_deletes_by_itself(folder: Path, archives: 
 
 
 def test_what_a_killed_prune_has_left_the_next_one_takes_away(folder: Path, archives: Path) -> None:
-    with Appliance(folder) as appliance, httpx.Client(base_url=appliance.url, timeout=30) as http:
+    with Appliance(folder) as appliance, httpx.Client(base_url=appliance.url) as http:
         for number in range(5):
             enter(http, f"old-{number}", entries=30)
         enter(http, "active", ends=False)
@@ -342,7 +342,7 @@ def test_a_server_that_asks_for_a_token_gets_it_or_the_command_says_what_is_miss
 ) -> None:
     with Appliance(folder, {"SESSIONS_TOKEN": ADMIN}) as appliance:
         headers = {"authorization": f"Bearer {ADMIN}"}
-        with httpx.Client(base_url=appliance.url, timeout=30, headers=headers) as http:
+        with httpx.Client(base_url=appliance.url, headers=headers) as http:
             enter(http, "s")
             arguments = ("archive", "--before", FAR, "--to", archives, "--prune")
             assert is_refused(export(folder, *arguments, PORT=str(appliance.port)), "SESSIONS_TOKEN")
@@ -447,7 +447,7 @@ def test_material_goes_into_the_archive_and_comes_back(
     tmp_path: Path, archives: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second, bare = (tmp_path / name for name in ("first", "second", "bare"))
-    with Appliance(first) as server, httpx.Client(base_url=server.url, timeout=30) as http:
+    with Appliance(first) as server, httpx.Client(base_url=server.url) as http:
         with_material(http, server.url, monkeypatch)
         before = material_of(http)
         assert "1 of them new" in export(first, "archive", "--before", FAR, "--to", archives).stdout
@@ -463,7 +463,7 @@ def test_material_goes_into_the_archive_and_comes_back(
     with Appliance(second):
         pass
     is_done(export(second, "restore", packed))
-    with Appliance(second) as server, httpx.Client(base_url=server.url, timeout=30) as http:
+    with Appliance(second) as server, httpx.Client(base_url=server.url) as http:
         after = material_of(http)
         assert after[0] == [before[0][0] + b"more\n", before[0][1]] and after[1:] == before[1:]
         again = http.post("/api/transcripts/f/c", content=LINES, headers=NDJSON | {"idempotency-key": "k"})

@@ -39,12 +39,12 @@ from tests.test_writer import run, store_in
 
 
 def log_action(appliance: Appliance) -> int:
-    answer = httpx.post(f"{appliance.url}/api/actions/s", json={"type": "x", "text": "y" * 5000}, timeout=30)
+    answer = httpx.post(f"{appliance.url}/api/actions/s", json={"type": "x", "text": "y" * 5000})
     return int(answer.json()["cursor"])
 
 
 def health(appliance: Appliance) -> dict[str, object]:
-    found: dict[str, object] = httpx.get(f"{appliance.url}/health", timeout=30).json()["backup"]
+    found: dict[str, object] = httpx.get(f"{appliance.url}/health").json()["backup"]
     return found
 
 
@@ -215,7 +215,7 @@ def test_the_server_makes_copies_by_itself_and_says_so(folder: Path, tmp_path: P
         cursor = log_action(appliance)
         eventually(lambda: health(appliance)["cursor"] == cursor)
         assert health(appliance)["status"] == "ok" and health(appliance)["error"] is None
-        metrics = httpx.get(f"{appliance.url}/metrics", timeout=30).text
+        metrics = httpx.get(f"{appliance.url}/metrics").text
         for name in ("last_success_timestamp_seconds", "duration_seconds", "bytes"):
             assert f"\nsessionstore_backup_{name} " in metrics
         log_action(appliance)
@@ -229,7 +229,7 @@ def test_the_server_makes_copies_by_itself_and_says_so(folder: Path, tmp_path: P
 def test_without_a_folder_for_them_there_are_no_backups(folder: Path) -> None:
     with Appliance(folder) as appliance:
         assert health(appliance) == {"status": "off", "last": None, "cursor": None, "error": None}
-        assert "sessionstore_backup" not in httpx.get(f"{appliance.url}/metrics", timeout=30).text
+        assert "sessionstore_backup" not in httpx.get(f"{appliance.url}/metrics").text
 
 
 def test_a_backup_that_fails_is_said_and_tried_again_and_holds_nobody_up(folder: Path, tmp_path: Path) -> None:
@@ -240,7 +240,7 @@ def test_a_backup_that_fails_is_said_and_tried_again_and_holds_nobody_up(folder:
         eventually(lambda: health(appliance)["status"] == "failed")
         assert "obstacle" in str(health(appliance)["error"])
         assert log_action(appliance) == 2
-        assert httpx.get(f"{appliance.url}/ready", timeout=30).status_code == 200
+        assert httpx.get(f"{appliance.url}/ready").status_code == 200
         obstacle.unlink()
         obstacle.write_text("a file where a folder should be")
         eventually(lambda: "Not a directory" in str(health(appliance)["error"]))

@@ -64,7 +64,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Appliance]:
 @pytest.fixture
 def http(server: Appliance) -> Iterator[httpx.Client]:
     token = (server.folder / "tokens" / "control").read_text().strip()
-    with httpx.Client(base_url=server.url, headers=bearer(token), timeout=30) as client:
+    with httpx.Client(base_url=server.url, headers=bearer(token)) as client:
         yield client
 
 

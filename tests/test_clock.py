@@ -64,7 +64,7 @@ class Clock:
 
 
 def call(server: Appliance, method: str, path: str, body: object = None) -> Any:
-    answer = httpx.request(method, server.url + path, json=body, timeout=30)
+    answer = httpx.request(method, server.url + path, json=body)
     assert answer.is_success, answer.text
     return answer
 

@@ -33,7 +33,7 @@ def test_both_agents_work_until_ctrl_c_and_nothing_is_left(tmp_path: Path) -> No
 
     def at_work() -> set[str]:
         try:
-            found = httpx.get(f"http://127.0.0.1:{port}/api/sessions", timeout=30).json()["items"]
+            found = httpx.get(f"http://127.0.0.1:{port}/api/sessions").json()["items"]
         except httpx.TransportError:
             return set()
         return {session["sessionId"] for session in found if session["responses"]}

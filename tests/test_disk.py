@@ -69,7 +69,7 @@ class Agent:
 def served(disk: Path, **environment: str) -> Iterator[tuple[Appliance, Agent]]:
     with (
         Appliance(disk / "sessions", environment) as server,
-        httpx.Client(base_url=server.url, timeout=30) as client,
+        httpx.Client(base_url=server.url) as client,
     ):
         yield server, Agent(client)
     assert "Traceback" not in server.output

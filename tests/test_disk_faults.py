@@ -41,16 +41,16 @@ def injection(chance: random.Random) -> Injection:
 
 
 def metric(server: Appliance, name: str) -> float:
-    lines = httpx.get(f"{server.url}/metrics", timeout=30).text.splitlines()
+    lines = httpx.get(f"{server.url}/metrics").text.splitlines()
     return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(f"sessionstore_{name}"))
 
 
 def is_ready(server: Appliance) -> bool:
-    return httpx.get(f"{server.url}/ready", timeout=30).status_code == 200
+    return httpx.get(f"{server.url}/ready").status_code == 200
 
 
 def tree_is_level(server: Appliance) -> bool:
-    tree = httpx.get(f"{server.url}/health", timeout=30).json()["tree"]
+    tree = httpx.get(f"{server.url}/health").json()["tree"]
     return (tree["status"], tree["lag"]) == ("ok", 0)
 
 

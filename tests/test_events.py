@@ -273,7 +273,7 @@ def second(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     """A client of a second, empty server."""
     with (
         Appliance(tmp_path_factory.mktemp("second")) as running,
-        httpx.Client(base_url=running.url, timeout=30) as client,
+        httpx.Client(base_url=running.url) as client,
     ):
         yield client
 

@@ -144,7 +144,7 @@ CORPUS = (
 def answers(folder: Path, body: Callable[[bytes], Iterable[bytes] | bytes]) -> list[Answered]:
     """What the corpus is answered, in its order, and in the end the logs that came of it."""
     origins = {"SESSIONS_ALLOWED_ORIGINS": "http://localhost:3000"}
-    with Appliance(folder, origins) as appliance, httpx.Client(base_url=appliance.url, timeout=30) as client:
+    with Appliance(folder, origins) as appliance, httpx.Client(base_url=appliance.url) as client:
         found = [client.post(asked.path, content=body(asked.body), headers=asked.headers) for asked in CORPUS]
         for session in ("session", "other", "headers", "lines"):
             found += [client.get(f"/api/actions/{session}{log}") for log in ("", "/responses")]

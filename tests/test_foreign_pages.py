@@ -57,13 +57,13 @@ def browser() -> Iterator[Browser]:
 def store_with_secret(folder: Path, env: Mapping[str, str]) -> Iterator[Appliance]:
     with Appliance(folder, env) as server:
         headers = {"authorization": f"Bearer {TOKEN}"} if "SESSIONS_TOKEN" in env else {}
-        answer = httpx.put(f"{server.url}/api/sessions/{SECRET}", json={"userId": "u"}, headers=headers, timeout=30)
+        answer = httpx.put(f"{server.url}/api/sessions/{SECRET}", json={"userId": "u"}, headers=headers)
         assert answer.is_success
         yield server
 
 
 def cursor(server: Appliance) -> int:
-    newest: int = httpx.get(f"{server.url}/health", timeout=30).json()["cursor"]
+    newest: int = httpx.get(f"{server.url}/health").json()["cursor"]
     return newest
 
 

@@ -29,11 +29,11 @@ STOPPED_SECONDS = 2.0
 
 
 def write(server: Appliance) -> httpx.Response:
-    return httpx.post(f"{server.url}/api/actions/s", json={"type": "x"}, timeout=30)
+    return httpx.post(f"{server.url}/api/actions/s", json={"type": "x"})
 
 
 def health(server: Appliance) -> dict[str, str]:
-    checks: dict[str, str] = httpx.get(f"{server.url}/health", timeout=30).json()["checks"]
+    checks: dict[str, str] = httpx.get(f"{server.url}/health").json()["checks"]
     return checks
 
 
@@ -96,12 +96,12 @@ def test_writes_stop_when_what_is_written_to_has_gone(folder: Path, lose: Callab
         lost_at = clock.now()
         eventually(lambda: write(server).status_code == 503)
         assert clock.now() < lost_at + STOPPED_SECONDS
-        refused, ready = write(server), httpx.get(f"{server.url}/ready", timeout=30)
+        refused, ready = write(server), httpx.get(f"{server.url}/ready")
         assert str(folder) in refused.json()["detail"] and 1 <= int(refused.headers["retry-after"]) <= 5
         assert ready.status_code == 503 and ready.json()["detail"] == refused.json()["detail"]
         assert health(server)["folder"] == "fail"
-        assert httpx.delete(f"{server.url}/api/sessions/s", timeout=30).status_code == 503, "nor what makes room"
-        assert httpx.get(f"{server.url}/api/sessions/s", timeout=30).status_code == 200, "what is open is still read"
+        assert httpx.delete(f"{server.url}/api/sessions/s").status_code == 503, "nor what makes room"
+        assert httpx.get(f"{server.url}/api/sessions/s").status_code == 200, "what is open is still read"
         time.sleep(1)
         told = [line for line in server.output.splitlines() if str(folder) in line and line.startswith("20")]
         assert len(told) <= 3, told
@@ -156,7 +156,7 @@ def test_a_second_server_on_a_replaced_folder_is_not_beside_one_that_goes_on(fol
             assert write(second).status_code == 200
             second.stop()
             second.start(until="/ready")
-            items = httpx.get(f"{second.url}/api/actions/s", timeout=30).json()
+            items = httpx.get(f"{second.url}/api/actions/s").json()
             assert len(items) == 2, "the end of the first took nothing of the second's log"
 
 
@@ -168,13 +168,13 @@ def test_an_empty_folder_where_a_backup_knows_of_more_is_a_loss_and_is_said(fold
         server.stop()
         shutil.rmtree(folder)
         server.start()
-        ready = httpx.get(f"{server.url}/ready", timeout=30)
+        ready = httpx.get(f"{server.url}/ready")
         assert ready.status_code == 503 and f"has seen {cursor}" in ready.json()["detail"]
         assert write(server).status_code == 503
         server.stop()
         assert is_done(export(folder, "restore", max((tmp_path / "backups").glob("*.db")), "--force", **env))
         server.start(until="/ready")
-        assert httpx.get(f"{server.url}/api/sessions/s", timeout=30).status_code == 200
+        assert httpx.get(f"{server.url}/api/sessions/s").status_code == 200
 
 
 # ---------------------------------------------------------------- other users

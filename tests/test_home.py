@@ -618,7 +618,7 @@ SIZES = {"small": {"width": 1280, "height": 800}, "large": {"width": 1920, "heig
 @pytest.fixture(scope="module")
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Appliance]:
     with Appliance(tmp_path_factory.mktemp("fleet")) as appliance:
-        with httpx.Client(base_url=appliance.url, timeout=30) as http:
+        with httpx.Client(base_url=appliance.url) as http:
             tell(http)
         yield appliance
 

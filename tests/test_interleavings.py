@@ -161,7 +161,7 @@ async def kill(server: Appliance, times: int, dice: random.Random) -> None:
 
 async def interleave(server: Appliance, number: int, kills: int, seed: int) -> None:
     dice = random.Random(seed)
-    async with httpx.AsyncClient(base_url=server.url, timeout=30, limits=httpx.Limits(max_connections=500)) as http:
+    async with httpx.AsyncClient(base_url=server.url, limits=httpx.Limits(max_connections=500)) as http:
         store, room = Store(server, http), asyncio.Semaphore(AT_ONCE)
         agents = [Agent(store, f"s{seed}-{at}", random.Random(dice.random()), kills > 2) for at in range(number)]
         people = [Person(store, name, random.Random(dice.random())) for name in PEOPLE]

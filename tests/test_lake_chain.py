@@ -66,7 +66,7 @@ def settings_of(place: Place, ack: str = "bucket") -> dict[str, str]:
 def post(server: Appliance, name: str, session: str = "s") -> httpx.Response:
     line = LINE.format(session=session, name=name)
     headers = {"content-type": "application/x-ndjson"}
-    return httpx.post(f"{server.url}/api/events", content=line, headers=headers, timeout=30.0)
+    return httpx.post(f"{server.url}/api/events", content=line, headers=headers)
 
 
 def is_ready(server: Appliance) -> bool:
@@ -74,7 +74,7 @@ def is_ready(server: Appliance) -> bool:
 
 
 def get(server: Appliance, path: str) -> httpx.Response:
-    return httpx.get(f"{server.url}{path}", timeout=30.0)
+    return httpx.get(f"{server.url}{path}")
 
 
 def names_in(path: Path) -> list[tuple[int, str]]:

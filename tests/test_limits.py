@@ -149,7 +149,7 @@ def test_of_one_address_no_more_is_taken_when_all_are_at_work(narrow: Appliance)
         assert not any(map(is_closed, feeds))
         feeds[0].close()
         eventually(lambda: answer(narrow.port, ACTION).status == 200)
-    metrics = httpx.get(f"{narrow.url}/metrics", timeout=30).text
+    metrics = httpx.get(f"{narrow.url}/metrics").text
     assert 'sessionstore_rate_limited_total{reason="connections"}' in metrics
 
 

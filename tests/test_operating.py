@@ -19,8 +19,8 @@ def lived_in(folder: Path) -> Appliance:
     appliance = Appliance(folder)
     with appliance:
         said = {"type": "note", "text": "The key is ACME-0123456789abcdef0123456789abcdef"}
-        httpx.post(f"{appliance.url}/api/actions/s", json=said, timeout=30).raise_for_status()
-        httpx.post(f"{appliance.url}/api/sessions/s/finalize", json={}, timeout=30).raise_for_status()
+        httpx.post(f"{appliance.url}/api/actions/s", json=said).raise_for_status()
+        httpx.post(f"{appliance.url}/api/sessions/s/finalize", json={}).raise_for_status()
     return appliance
 
 

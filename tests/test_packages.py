@@ -165,11 +165,11 @@ def alone(wheels: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> 
 
 def test_the_installed_store_serves_exports_and_knows_its_tokens(installed: Environment) -> None:
     with Server([str(installed.bin / "session-store"), "serve"], installed.env) as server:
-        said = httpx.post(f"{server.url}/api/actions/s", json={"type": "note"}, timeout=30)
+        said = httpx.post(f"{server.url}/api/actions/s", json={"type": "note"})
         assert said.json()["seq"] == 1
         files = (*(f"/{name}" for name in FILES), "/dashboard/main.js")
         for path in ("/", "/schema", "/datasette/", "/api/query/questions", *files):
-            assert httpx.get(f"{server.url}{path}", timeout=30, follow_redirects=True).status_code == 200
+            assert httpx.get(f"{server.url}{path}", follow_redirects=True).status_code == 200
         assert "has the database up to" in installed.run("session-store", "export", "backup", "backup.db")
         assert installed.run("session-store", "token", "add", "me", "--role", "admin").startswith("sst_")
     assert installed.run("session-store", "export", "verify") == "0 differences in 1 sessions\n"
@@ -201,7 +201,7 @@ def test_the_installed_agent_keeps_and_delivers_what_a_hook_says(alone: Environm
     url = {"SESSION_SERVICE_URL": server.url}
     assert alone.run("hook-agent", "hook", input=json.dumps(payload), env=url) == ""
     alone.run("hook-agent", "flush", env=url)
-    actions = httpx.get(f"{server.url}/api/actions/from-a-wheel", timeout=30).json()
+    actions = httpx.get(f"{server.url}/api/actions/from-a-wheel").json()
     assert [action["prompt"] for action in actions if action["type"] == "prompt"] == ["Say hello"]
 
 

@@ -49,11 +49,11 @@ def action(event_id: str, session: str = "s") -> bytes:
 
 def get(appliance: Appliance, path: str) -> httpx.Response:
     """Without certificates: reading them takes longer than the request."""
-    return httpx.get(appliance.url + path, timeout=30, verify=False, follow_redirects=True)
+    return httpx.get(appliance.url + path, verify=False, follow_redirects=True)
 
 
 def post(appliance: Appliance, path: str, body: object) -> httpx.Response:
-    return httpx.post(appliance.url + path, json=body, timeout=30, verify=False)
+    return httpx.post(appliance.url + path, json=body, verify=False)
 
 
 def status_of(appliance: Appliance, session: str) -> str:
@@ -106,7 +106,7 @@ def test_what_prices_need_is_not_read_before_something_is_priced(folder: Path) -
     with Appliance(folder) as server:
         read = Path(f"/proc/{server.process.pid}/maps")
         assert "pydantic_core" not in read.read_text()
-        answer = httpx.post(f"{server.url}/api/events", content=line, headers={"content-type": NDJSON}, timeout=30)
+        answer = httpx.post(f"{server.url}/api/events", content=line, headers={"content-type": NDJSON})
         assert answer.json()["accepted"] == 1
         assert "pydantic_core" in read.read_text()
 

@@ -24,8 +24,8 @@ def lived(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("lived") / "store"
     with Appliance(folder) as server:
         for number in range(SESSIONS):
-            httpx.post(f"{server.url}/api/actions/s{number}", json={"type": "x"}, timeout=30)
-            httpx.post(f"{server.url}/api/sessions/s{number}/finalize", timeout=30)
+            httpx.post(f"{server.url}/api/actions/s{number}", json={"type": "x"})
+            httpx.post(f"{server.url}/api/sessions/s{number}/finalize")
     return folder
 
 

@@ -400,7 +400,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Appliance]:
 
 @pytest.fixture
 def reader(guarded: Appliance) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=guarded.url, timeout=30) as client:
+    with httpx.Client(base_url=guarded.url) as client:
         client.post("/api/login", json={"token": TOKENS["read"]}).raise_for_status()
         yield client
 

@@ -180,7 +180,7 @@ def test_a_session_that_failed_says_why(http: httpx.Client, session_id: str) -> 
 @pytest.fixture
 def alone(folder: Path) -> Iterator[httpx.Client]:
     """A client of a server that nobody else writes to."""
-    with Appliance(folder) as appliance, httpx.Client(base_url=appliance.url, timeout=30) as client:
+    with Appliance(folder) as appliance, httpx.Client(base_url=appliance.url) as client:
         yield client
 
 

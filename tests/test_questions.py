@@ -394,7 +394,7 @@ def test_nothing_can_be_sent_to_it(http: httpx.Client, method: str) -> None:
 
 def test_only_who_may_read_may_ask(tmp_path: Path) -> None:
     tokens = {"SESSIONS_READ_TOKEN": "a-token-to-read", "SESSIONS_INGEST_TOKEN": "a-token-to-write"}
-    with Appliance(tmp_path, tokens) as appliance, httpx.Client(base_url=appliance.url, timeout=30) as http:
+    with Appliance(tmp_path, tokens) as appliance, httpx.Client(base_url=appliance.url) as http:
         headers = {token: {"Authorization": f"Bearer {token}"} for token in [*tokens.values(), "another-token"]}
         said = {token: http.get("/datasette/", headers=header).status_code for token, header in headers.items()}
         assert said == {"a-token-to-read": 200, "a-token-to-write": 403, "another-token": 401}
@@ -414,7 +414,7 @@ def test_it_comes_back_after_it_has_died(appliance: Appliance, http: httpx.Clien
 
 def test_nothing_is_left_of_it_when_the_server_ends(tmp_path: Path) -> None:
     with Appliance(tmp_path) as appliance:
-        assert httpx.get(f"{appliance.url}/datasette/", timeout=30).status_code == 200
+        assert httpx.get(f"{appliance.url}/datasette/").status_code == 200
         started = children_of(appliance.process.pid)
         assert len(started) == 1
         assert appliance.stop().code == 0
@@ -428,7 +428,7 @@ def test_nothing_is_left_of_it_when_the_server_is_killed(
 ) -> None:
     place = tmp_path_factory.mktemp("t")  # the path of a socket has at most 107 bytes
     with Appliance(tmp_path / "store", {"TMPDIR": str(place)}) as appliance:
-        assert httpx.get(f"{appliance.url}/datasette/", timeout=30).status_code == 200
+        assert httpx.get(f"{appliance.url}/datasette/").status_code == 200
         started = children_of(appliance.process.pid)
         assert len(list(place.iterdir())) == 1
         appliance.kill()

@@ -41,7 +41,7 @@ class Store:
         self.appliance = Appliance(self.folder, self.environment)
 
     def call(self, method: str, path: str, body: object = None) -> httpx.Response:
-        return httpx.request(method, self.appliance.url + path, json=body, timeout=30)
+        return httpx.request(method, self.appliance.url + path, json=body)
 
     def log(self, session_id: str = "s", number: int = 1) -> int:
         for _ in range(number):
@@ -220,7 +220,7 @@ def test_a_backup_can_go_to_another_folder_also_without_its_manifest(store: Stor
     (tmp_path / "copy.db.json").unlink()
     assert is_done(store.export("restore", tmp_path / "copy.db", "--into", tmp_path / "new"))
     with Appliance(tmp_path / "new") as appliance:
-        assert httpx.get(f"{appliance.url}/health", timeout=30).json()["cursor"] == cursor
+        assert httpx.get(f"{appliance.url}/health").json()["cursor"] == cursor
 
 
 @pytest.mark.parametrize("content", [b"", b"neither of them", b"\x1f\x8bnot really"])

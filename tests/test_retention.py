@@ -48,12 +48,12 @@ def fill(
 
 
 def sessions_in(server: Appliance) -> list[str]:
-    items = httpx.get(f"{server.url}/api/sessions?limit=500", timeout=30).json()["items"]
+    items = httpx.get(f"{server.url}/api/sessions?limit=500").json()["items"]
     return sorted(item["sessionId"] for item in items)
 
 
 def retention(server: Appliance) -> dict[str, Any]:
-    found: dict[str, Any] = httpx.get(f"{server.url}/health", timeout=30).json()["retention"]
+    found: dict[str, Any] = httpx.get(f"{server.url}/health").json()["retention"]
     return found
 
 
@@ -163,7 +163,7 @@ def test_a_database_that_is_too_large_loses_its_oldest_sessions_and_gives_the_sp
 def test_of_a_database_that_is_too_large_material_goes_first(folder: Path, tmp_path: Path) -> None:
     fill(folder, 2, entries=5)
     lines, archives = random.Random(1).randbytes(4 * MIB), tmp_path / "archives"
-    with Appliance(folder) as server, httpx.Client(base_url=server.url, timeout=30) as http:
+    with Appliance(folder) as server, httpx.Client(base_url=server.url) as http:
         for session in ("s000", "s001"):
             headers = {"content-type": "application/x-ndjson", "x-session-id": session}
             assert http.post(f"/api/transcripts/f/{session}", content=lines, headers=headers).status_code == 200

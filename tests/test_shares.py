@@ -30,7 +30,7 @@ def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 @pytest.fixture
 def boss(store: Appliance) -> Iterator[httpx.Client]:
     headers = bearer(TOKENS["admin"]) if "SESSIONS_TOKEN" in store._env else {}
-    with httpx.Client(base_url=store.url, timeout=30, headers=headers) as client:
+    with httpx.Client(base_url=store.url, headers=headers) as client:
         yield client
 
 
@@ -119,7 +119,7 @@ def test_the_live_feed_has_its_session_alone(store: Appliance, boss: httpx.Clien
     session, other = begun(boss), begun(boss)
     share = shared(boss, session)
     url = f"{store.url}/api/events/stream{query.format(session)}"
-    with httpx.stream("GET", url, headers=bearer(share["capability"]), timeout=20) as answer:
+    with httpx.stream("GET", url, headers=bearer(share["capability"])) as answer:
         assert answer.status_code == 200
         lines = answer.iter_lines()
         assert next(lines) == ": connected"
@@ -163,7 +163,7 @@ def test_what_it_takes_is_checked(store: Appliance, boss: httpx.Client) -> None:
 
 def test_only_a_hash_is_kept_and_it_lasts_over_a_restart(tmp_path: Path) -> None:
     with Appliance(tmp_path / "sessions", ENV) as server:
-        with httpx.Client(base_url=server.url, headers=bearer(TOKENS["admin"]), timeout=30) as boss:
+        with httpx.Client(base_url=server.url, headers=bearer(TOKENS["admin"])) as boss:
             session = begun(boss)
             share = shared(boss, session, expires=600)
         server.stop()

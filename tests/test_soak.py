@@ -191,16 +191,16 @@ class Soak:
 def test_a_mixed_load_with_everything_going_wrong(tmp_path: Path, minutes: float) -> None:
     with Appliance(tmp_path) as server:
         for number in range(SESSIONS):
-            httpx.post(f"{server.url}/api/actions/soak-{number}/responses", json={"type": "x"}, timeout=30)
+            httpx.post(f"{server.url}/api/actions/soak-{number}/responses", json={"type": "x"})
         httpx.get(f"{server.url}/datasette/", timeout=60)  # its process stays
         sockets = sockets_of(server.process.pid)
         asyncio.run((soak := Soak(server, 60 * minutes)).run())
         print(soak.told())
         eventually(lambda: sockets_of(server.process.pid) <= sockets)
-        eventually(lambda: httpx.get(f"{server.url}/ready", timeout=30).status_code == 200, 5.0)
+        eventually(lambda: httpx.get(f"{server.url}/ready").status_code == 200, 5.0)
         eventually(lambda: tree_is_level(server), 60.0)
         logs = asyncio.run(crash.action_logs(server.port, sorted({writer.session for writer in soak.writers})))
-        head = httpx.get(f"{server.url}/health", timeout=30).json()["cursor"]
+        head = httpx.get(f"{server.url}/health").json()["cursor"]
         assert server.stop().code == 0
         assert "Traceback" not in server.output
     assert crash.report(0, [], soak.writers, logs).faults == []

@@ -39,11 +39,11 @@ class Killed(NamedTuple):
 
 
 def post(appliance: Appliance, path: str, body: object) -> httpx.Response:
-    return httpx.post(appliance.url + path, json=body, timeout=30)
+    return httpx.post(appliance.url + path, json=body)
 
 
 def get(appliance: Appliance, path: str) -> httpx.Response:
-    return httpx.get(appliance.url + path, timeout=30)
+    return httpx.get(appliance.url + path)
 
 
 def write_actions(appliance: Appliance, number: int, longest: int = 300) -> None:

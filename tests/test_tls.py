@@ -51,7 +51,7 @@ def secure(tmp_path_factory: pytest.TempPathFactory, certificate: Certificate) -
 def client_of(server: SecureAppliance | Proxy, address: str = "127.0.0.1") -> httpx.Client:
     """One that asks from this address, of which a machine has many."""
     transport = httpx.HTTPTransport(verify=server.certificate.trust, local_address=address)
-    return httpx.Client(base_url=server.url, transport=transport, timeout=30)
+    return httpx.Client(base_url=server.url, transport=transport)
 
 
 def is_live(server: SecureAppliance | Proxy, client: httpx.Client, session_id: str) -> bool:
@@ -289,7 +289,7 @@ def guess(appliance: Appliance, address: str, forwarded: str) -> str:
     headers = {"Authorization": f"Bearer canary-{next(guesses)}"}
     if forwarded:
         headers["X-Forwarded-For"] = forwarded
-    with httpx.Client(transport=httpx.HTTPTransport(local_address=address), timeout=30) as client:
+    with httpx.Client(transport=httpx.HTTPTransport(local_address=address)) as client:
         assert client.get(f"{appliance.url}/api/events", headers=headers).status_code == 401
     eventually(lambda: "token_refused" in appliance.output.removeprefix(before))
     return "\n".join(line for line in appliance.output.removeprefix(before).splitlines() if "token_refused" in line)
@@ -326,7 +326,7 @@ def forwarding(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Appliance]:
 def test_with_a_proxy_a_loopback_address_is_no_protection(folder: Path) -> None:
     """Whoever reaches the proxy reaches the server: tokens are made."""
     with Appliance(folder, {"SESSIONS_TRUSTED_PROXIES": "127.0.0.1"}) as server:
-        assert httpx.get(f"{server.url}/api/events", timeout=30).status_code == 401
+        assert httpx.get(f"{server.url}/api/events").status_code == 401
         admin = (folder / "tokens" / "admin").read_text().strip()
-        answer = httpx.get(f"{server.url}/api/events", headers={"Authorization": f"Bearer {admin}"}, timeout=30)
+        answer = httpx.get(f"{server.url}/api/events", headers={"Authorization": f"Bearer {admin}"})
         assert answer.status_code == 200

@@ -43,23 +43,23 @@ def made(folder: Path, *arguments: str, **environment: str) -> str:
 
 def status_with(server: Appliance, token: str | None, path: str = "/api/events") -> int:
     headers = {"Authorization": f"Bearer {token}"} if token else {}
-    return httpx.get(server.url + path, headers=headers, timeout=20, verify=False).status_code
+    return httpx.get(server.url + path, headers=headers, verify=False).status_code
 
 
 def writes_with(server: Appliance, token: str) -> bool:
     headers = {"Authorization": f"Bearer {token}"}
     url = f"{server.url}/api/actions/tokens"
-    return httpx.post(url, json={"type": "note"}, headers=headers, timeout=20, verify=False).status_code == 200
+    return httpx.post(url, json={"type": "note"}, headers=headers, verify=False).status_code == 200
 
 
 def cookie_of(server: Appliance, token: str) -> str:
-    answer = httpx.post(f"{server.url}/api/login", json={"token": token}, timeout=20, verify=False)
+    answer = httpx.post(f"{server.url}/api/login", json={"token": token}, verify=False)
     assert answer.status_code == 200
     return answer.headers["set-cookie"].partition(";")[0]
 
 
 def status_with_cookie(server: Appliance, cookie: str) -> int:
-    return httpx.get(f"{server.url}/api/events", headers={"Cookie": cookie}, timeout=20, verify=False).status_code
+    return httpx.get(f"{server.url}/api/events", headers={"Cookie": cookie}, verify=False).status_code
 
 
 def listed(folder: Path, **environment: str) -> dict[str, list[str]]:
@@ -253,7 +253,7 @@ def test_commands_at_the_same_time_do_not_undo_each_other(folder: Path) -> None:
 def stream(server: Appliance, token: str) -> Iterator[Iterator[bytes]]:
     headers = {"Authorization": f"Bearer {token}"}
     with (
-        httpx.Client(timeout=30, verify=False) as client,
+        httpx.Client(verify=False) as client,
         client.stream("GET", f"{server.url}/api/events/stream", headers=headers) as response,
     ):
         assert response.status_code == 200

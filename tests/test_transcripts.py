@@ -158,7 +158,7 @@ def test_the_same_batch_at_the_same_time_is_kept_once(http: httpx.Client, path: 
 
 def test_digests_are_known_again_after_a_restart(tmp_path: Path) -> None:
     path, lines = "/api/transcripts/f/s", b"x" * PIECE + b"\ny\n"
-    with Appliance(tmp_path / "sessions") as server, httpx.Client(base_url=server.url, timeout=30) as client:
+    with Appliance(tmp_path / "sessions") as server, httpx.Client(base_url=server.url) as client:
         kept(client, path, lines, idempotency_key="k")
         server.kill()
         server.start()
@@ -335,7 +335,7 @@ def test_a_file_that_was_written_back_goes_on_behind_what_is_kept(http: httpx.Cl
 def test_there_is_a_bound_for_each_session_and_for_all(tmp_path: Path) -> None:
     settings = {"SESSIONS_MAX_MATERIAL": "1M,2M", "SESSIONS_REDACT_TRANSCRIPTS": "off"}
     lines = os.urandom(400 << 10).hex().encode() + b"\n"
-    with Appliance(tmp_path / "sessions", settings) as server, httpx.Client(base_url=server.url, timeout=30) as http:
+    with Appliance(tmp_path / "sessions", settings) as server, httpx.Client(base_url=server.url) as http:
         told = [post(http, f"/api/transcripts/f/{n}", lines, x_session_id="one").status_code for n in range(4)]
         assert told == [200, 200, 413, 413]
         told = [post(http, f"/api/transcripts/f/{n}", lines, x_session_id=f"s{n}").status_code for n in range(4, 9)]

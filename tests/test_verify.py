@@ -200,12 +200,12 @@ def write_until(url: str, ended: threading.Event) -> None:
 
 
 def health(server: Appliance) -> dict[str, Any]:
-    document: dict[str, Any] = httpx.get(f"{server.url}/health", timeout=30).json()
+    document: dict[str, Any] = httpx.get(f"{server.url}/health").json()
     return document
 
 
 def metric(server: Appliance, name: str) -> float:
-    lines = httpx.get(f"{server.url}/metrics", timeout=30).text.splitlines()
+    lines = httpx.get(f"{server.url}/metrics").text.splitlines()
     return sum(float(line.split()[-1]) for line in lines if line.startswith(f"sessionstore_{name}"))
 
 
@@ -220,7 +220,7 @@ def flip(database: Path, text: bytes) -> None:
 def test_a_byte_that_the_disk_has_changed_is_found_unasked_and_said(folder: Path) -> None:
     with Appliance(folder, {"SESSIONS_VERIFY_EVERY": "1s"}) as server:
         body = {"type": "note", "text": "needle-in-a-text-of-an-event"}
-        assert httpx.post(f"{server.url}/api/actions/s", json=body, timeout=30).status_code == 200
+        assert httpx.post(f"{server.url}/api/actions/s", json=body).status_code == 200
         eventually(lambda: health(server)["verify"]["status"] == "ok")
         assert health(server)["checks"]["verify"] == "pass" and metric(server, "verify_differences") == 0
         assert metric(server, "verify_last_timestamp_seconds") > 1.7e9
@@ -239,7 +239,7 @@ def test_a_byte_that_the_disk_has_changed_is_found_unasked_and_said(folder: Path
 
 def test_without_a_tree_what_sqlite_can_find_is_found(folder: Path) -> None:
     with Appliance(folder, {"SESSIONS_VERIFY_EVERY": "1s", "SESSIONS_TREE": "off"}) as server:
-        httpx.post(f"{server.url}/api/actions/s", json={"type": "note"}, timeout=30)
+        httpx.post(f"{server.url}/api/actions/s", json={"type": "note"})
         eventually(lambda: health(server)["verify"]["status"] == "ok")
         (verify,) = [health(server)["verify"]]
         assert verify["error"] is None

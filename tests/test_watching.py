@@ -52,7 +52,7 @@ def promtool() -> str:
 
 def metrics_of(server: Appliance, token: str = "") -> Metrics:
     headers = {"authorization": f"Bearer {token}"} if token else {}
-    answer = httpx.get(f"{server.url}/metrics", headers=headers, timeout=30)
+    answer = httpx.get(f"{server.url}/metrics", headers=headers)
     assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
     return {series: float(value) for series, value in SAMPLE.findall(answer.text)}
 
@@ -160,7 +160,7 @@ def fault(request: pytest.FixtureRequest, faults: dict[str, Fault], name: str) -
 def write(server: Appliance, size: int = 100, *, session: str = "s", token: str = "") -> int:
     headers = {"authorization": f"Bearer {token}"} if token else {}
     body = {"type": "x", "text": "x" * size}
-    return httpx.post(f"{server.url}/api/actions/{session}", json=body, headers=headers, timeout=30).status_code
+    return httpx.post(f"{server.url}/api/actions/{session}", json=body, headers=headers).status_code
 
 
 def provoke_on_small_disk(place: Path) -> None:
@@ -262,7 +262,7 @@ def provoke_by_who_is_told(place: Path) -> None:
             eventually(lambda: now("sessionstore_ws_closed_total") > 10)
         with provoked("a page of elsewhere asks", server):
             for _ in range(30):
-                httpx.get(f"{server.url}/api/sessions", headers={"origin": "http://evil.example"}, timeout=30)
+                httpx.get(f"{server.url}/api/sessions", headers={"origin": "http://evil.example"})
         with provoked("an agent had to drop events", server):
             dropped = {"type": "events_dropped", "count": 3}
             httpx.post(f"{server.url}/api/actions/s", json=dropped).raise_for_status()

@@ -197,7 +197,7 @@ for (const [id, choices] of [["feed-kind", Object.entries(Model.FEED_SHOWS)], ["
 for (const [id, name] of Object.entries(FIELDS)) at(id).oninput = (event) => turn({ [name]: event.target.value });
 for (const [as, words] of Object.entries(VIEWS)) { const a = link("", words); a.className = "button"; a.dataset.as = as; at("home-as").append(a); }
 for (const head of heads) head.onclick = () => turn({ sort: head.dataset.sort });
-addEventListener("storage", () => { seen = kept("seen", seen); schedule(); });      // acknowledged in another tab
+addEventListener("storage", () => { seen = kept("seen", seen); schedule(); });
 at("pause").onclick = () => home.pause();
 at("feed-fresh").onclick = () => home.pause(false);
 feedList.scroller.addEventListener("scroll", () => { if (feedList.top < 6) schedule(); }, { passive: true });

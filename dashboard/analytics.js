@@ -105,8 +105,7 @@ async function usageIn({ from, to }) {
 }
 function drawUsage({ by, items }, before) {
   const choice = Object.assign(el("select", "", ...Object.keys(BY).map((name) => new Option(`by ${name}`, name, false, name === by))), { ariaLabel: "Tokens and cost by", onchange: () => turn({ by: choice.value }) });
-  const costUsd = items.some((item) => item.costUsd !== null) ? sum(items, "costUsd") : null, measure = costUsd ? "costUsd" : "totalTokens";
-  const total = `${Model.price({ costUsd, unpricedRequests: sum(items, "unpricedRequests"), requests: sum(items, "requests") })}, ${few(sum(items, "totalTokens"), "token")}${
+  const measure = sum(items, "costUsd") ? "costUsd" : "totalTokens", total = `${Model.priceOf(items)}, ${few(sum(items, "totalTokens"), "token")}${
     before ? `; ${against(sum(items, measure), sum(before.items, measure))}` : ""}`;
   const shown = by === "session" ? (id) => link(sessionHash(id, "usage"), Model.shortId(id)) : BY[by] && sessionsWith(BY[by]);
   const rows = by === "day" ? [...items].sort((a, b) => b.day < a.day ? -1 : 1) : items;

@@ -17,7 +17,7 @@ export async function fetched(path, { method = "GET", body, headers = shared ? {
   const answer = await fetch(path, { method, signal: AbortSignal.timeout(20_000), ...given }).catch(() => { throw new Away("The server does not answer"); });
   if (answer.ok) return answer;
   const problem = await answer.json().catch(() => ({}));
-  if (answer.status === 401 && path !== "api/login") access.lost();
+  if (answer.status === 401 && path !== "api/login") access.lost(shared ? "The link has ended, or was taken back." : "");
   throw new Refused(answer.status, problem.detail ?? `The server answers ${answer.status}`);
 }
 export { query };

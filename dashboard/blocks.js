@@ -113,7 +113,7 @@ const TOOL_VIEWS = {
     el("div", "prose dim", listIn(asked?.options).map((option) => `· ${text(option?.label ?? option)}`).join("\n")))), ...answered("Answer", output)],
 };
 
-const PLAIN = { __proto__: null, prompt: ["prompt", "text", "content", "message"], answer: ["message", "content", "text", "delta"], says: ["message", "content", "text", "delta"] };
+const ANSWERS = ["message", "content", "text", "delta"], PLAIN = { prompt: Model.PROMPTS, answer: ANSWERS, says: ANSWERS };
 const TEXTS = ["message", "text", "content", "result", "outcome", "response", "error", "errorDetails", "description", "compact_summary"];
 /** The blocks of an entry that is no tool call: its texts as text, the rest as a tree. */
 export function entryBlocks(event) {

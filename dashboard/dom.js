@@ -40,7 +40,7 @@ export const link = (href, ...content) => Object.assign(el("a", "", ...content),
 export const button = (label, onclick, className = "") => Object.assign(el("button", className, label), { type: "button", onclick });
 export const failure = (words, again) => el("div", "failure row", el("span", "grow", words), button("Try again", again));
 /** What the keyboard can scroll, by a name. */
-export const scrolled = (element, ariaLabel) => Object.assign(element, { tabIndex: 0, ariaLabel, role: element.matches("div") ? "region" : null });      // a list stays one
+export const scrolled = (element, ariaLabel) => Object.assign(element, { tabIndex: 0, ariaLabel, role: element.matches("div") ? "region" : null });
 
 /** Make the children of `parent` those of `items`, by key, moving as few as possible. */
 export function sync(parent, items, key, create, update) {

@@ -103,17 +103,18 @@ export const home = {
     const active = new Set(going.map((card) => card.sessionId));
     return { stats, cards: [...going, ...[...bad.items, ...well.items].filter((card) => !active.has(card.sessionId))] };
   },
-  again() { at("home").dataset.loaded = "yes"; return this.spent().catch(() => { /* what is shown is not worse for it */ }); },
+  again() { at("home").dataset.loaded = "yes"; return this.spent().catch(() => {}); },
   /** What all sessions have cost since midnight, asked at most once a minute. */
   async spent(now = Date.now()) {
     if (now < this.asksSpentAt) return;
     this.asksSpentAt = now + 60_000;
     const { items } = await asked(`api/query/usage?${query({ by: "model", since: new Date(new Date().setHours(0, 0, 0, 0)).toISOString() })}`);
-    const sum = (name) => Model.sum(items, name), costUsd = items.some((item) => item.costUsd !== null) ? sum("costUsd") : null;
     at("spent").hidden = !items.length;
-    at("spent").textContent = `${Model.price({ costUsd, unpricedRequests: sum("unpricedRequests"), requests: sum("requests") })} today`;
-    at("spent").title = `${few(sum("totalTokens"), "token")} in ${few(sum("requests"), "request")} since midnight, by this browser's clock`;
+    at("spent").textContent = `${Model.priceOf(items)} today`;
+    at("spent").title = `${few(Model.sum(items, "totalTokens"), "token")} in ${few(Model.sum(items, "requests"), "request")} since midnight, by this browser's clock`;
   },
+  /** What agents ask of people is told in every view. */
+  take(events) { if (performance.now() - asks.last > 1000 && events.some(({ type, data }) => type === "session_deleted" || data.attention)) asks.refresh().then(schedule); },
   forget() { this.frozen = null; },
   move(by) {
     if (route.query.as === "feed") feedList.move(by);
@@ -196,6 +197,7 @@ for (const [id, choices] of [["feed-kind", Object.entries(Model.FEED_SHOWS)], ["
 for (const [id, name] of Object.entries(FIELDS)) at(id).oninput = (event) => turn({ [name]: event.target.value });
 for (const [as, words] of Object.entries(VIEWS)) { const a = link("", words); a.className = "button"; a.dataset.as = as; at("home-as").append(a); }
 for (const head of heads) head.onclick = () => turn({ sort: head.dataset.sort });
+addEventListener("storage", () => { seen = kept("seen", seen); schedule(); });
 at("pause").onclick = () => home.pause();
 at("feed-fresh").onclick = () => home.pause(false);
 feedList.scroller.addEventListener("scroll", () => { if (feedList.top < 6) schedule(); }, { passive: true });

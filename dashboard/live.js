@@ -46,9 +46,11 @@ export const live = {
     if (this.failures > 2 && this.canPoll) this.poll(); else this.listen();
   },
   /** Whoever has a link to one session has no feed: it is asked again and again. */
-  read() {
+  async read() {
     document.body.dataset.role = "share";
-    if (this.is === "polling") views.session.reconnected(); else { this.say("polling", "A session that was shared with you"); arrive(); }
+    const isThere = await fetch("health").then(({ ok }) => ok, () => false);
+    this.say(isThere ? "polling" : "away", isThere ? "A session that was shared with you" : "Not connected");
+    this.there();
     this.later(5000, () => this.read());
   },
   async begin() {
@@ -85,8 +87,10 @@ export const live = {
     this.failures = 0;
     this.canPoll = false;
     this.say("live", "Live");
-    if (hasArrived()) { refresh.soon(); views.session.reconnected(); } else arrive();
+    this.there();
   },
+  /** Connected, maybe again: what is shown is asked for anew. */
+  there() { if (!hasArrived()) { arrive(); return; } if (!shared) refresh.soon(); views.session.reconnected(); },
   blocked() { this.canPoll = true; if (this.failures < 2) { this.again(); return; } this.poll(); },
   async poll() {
     try {
@@ -95,7 +99,7 @@ export const live = {
       this.say("polling", "Live, by asking every 2 s: WebSockets are blocked");
       this.incoming.push(...items);
       this.flush();
-      if (isNew) { refresh.soon(); views.session.reconnected(); }
+      if (isNew) this.there();
       this.polls = (this.polls ?? 0) + 1;
       this.later(items.length === 1000 ? 0 : 2000, () => this.polls % 30 ? this.poll() : this.listen());
     } catch (error) {

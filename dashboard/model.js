@@ -1,8 +1,7 @@
 /* The model: events and answers in, what is to be shown out. Pure: no document, no network, no clock.
 
    Values are never changed, only made anew. An event is what section "Event" of the
-   API has; a card is the metadata of a session and what it is at. tests/node tests it. What draws a time alone,
-   model/timeline.js and model/spans.js, is fetched with that. */
+   API has; a card is the metadata of a session and what it is at. tests/node tests it. */
 
 export * from "./model/words.js";
 export * from "./model/faces.js";

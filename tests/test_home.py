@@ -72,9 +72,13 @@ def test_what_has_ended_is_acknowledged_by_a_key_and_stays_so(
     expect(rows).to_have_count(2)
     page.reload()
     expect(rows).to_have_count(2)
+    other = opened(page.context.new_page(), appliance)
+    expect(rows_of(other, session_id)).to_have_count(2)
     page.keyboard.press("Shift+X")
     expect(rows).to_have_count(0)
     expect(page.locator(".tile[data-is=failed] b")).to_have_text("0")
+    expect(rows_of(other, session_id)).to_have_count(0)
+    other.close()
     log(http, f"{session_id}-bad", "a late word")  # what says something more is to be seen again
     expect(rows).to_have_count(1)
 
@@ -259,6 +263,23 @@ def test_the_feed_names_sessions_that_home_does_not_have(
     scroller = page.locator("#feed").locator("xpath=..")
     scroller.evaluate("(each) => each.scrollTo(0, each.scrollHeight)")
     assert len(asked) <= 6, "together, not one by one"
+
+
+def test_what_was_deleted_is_gone_from_the_feed_and_what_asks_is_told_in_every_view(
+    page: Page, appliance: Appliance, http: httpx.Client, session_id: str
+) -> None:
+    opened(page, appliance)
+    log(http, session_id, "not for long")
+    expect(page.locator("#feed")).to_contain_text("not for long")
+    http.delete(f"/api/sessions/{session_id}").raise_for_status()
+    expect(page.locator("#feed")).to_contain_text("Session deleted")
+    expect(page.locator("#feed")).not_to_contain_text("not for long")
+    open_ones = len(http.get("/api/asks").json()["items"])
+    opened(page, appliance, "sessions")
+    log(http, f"{session_id}-asks", "", type="permission_request", tool="Bash", input={}, attention=WAITS)
+    expect(page).to_have_title(re.compile(rf"^\({open_ones + 1}\) "))
+    http.delete(f"/api/sessions/{session_id}-asks").raise_for_status()
+    expect(page).to_have_title(re.compile(rf"^\({open_ones}\) " if open_ones else "^Sessions"))
 
 
 def test_a_note_stands_in_the_table_of_sessions(

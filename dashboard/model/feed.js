@@ -7,14 +7,15 @@ const KEPT = 200;          // asks and failures that are kept when their time is
 /** What is on the last level only, beside bookkeeping. */
 const BOOKS = ["model_call", "model_result", "message_display", "user_prompt_expansion"];
 const isTrouble = (event) => isError(event) || (isObject(event.data.attention) && event.data.attention.reason !== "input");
-/** The newest events with more of them, newest first; asks and failures stay longer. */
+/** The newest events with more of them, newest first; asks and failures stay longer, what was deleted does not. */
 export function fedWith(feed, events) {
+  const gone = new Map(events.filter(({ type }) => type === "session_deleted").map(({ sessionId, cursor }) => [sessionId, cursor]));
   let steps = 0, kept = 0;
-  return [...events.slice(-2 * FEED).map(brief).reverse(), ...feed].filter((event) => isTrouble(event) ? kept++ < KEPT : steps++ < FEED);
+  return [...events.slice(-2 * FEED).map(brief).reverse(), ...feed].filter((event) => !(event.cursor < gone.get(event.sessionId)) && (isTrouble(event) ? kept++ < KEPT : steps++ < FEED));
 }
 
 const LEVELS = { __proto__: null, asks: 0, all: 2 };
-export const FEED_SHOWS = { __proto__: null, "": "Steps", asks: "Asks and failures", all: "Everything", talk: "Prompts, answers", tool: "Tools" };
+export const FEED_SHOWS = { "": "Steps", asks: "Asks and failures", all: "Everything", talk: "Prompts, answers", tool: "Tools" };
 const KINDS = { __proto__: null, talk: ["prompt", "answer", "says"], tool: ["tool", "edit", "agent"] };
 const levelOf = ({ kind, state, type, minor }) => state === "error" || ["wait", "error"].includes(kind) ? 0 : minor || BOOKS.includes(type) ? 2 : 1;
 function linesOf(feed, names) {

@@ -47,6 +47,9 @@ export function price({ costUsd, usd = costUsd, unpricedRequests: unpriced = 0, 
   if (!is) return unpriced || requests ? "unpriced" : "";
   return unpriced ? `${sum} + ${count(unpriced)} unpriced` : sum;
 }
+/** What all of some items cost together. */
+export const priceOf = (items) => price({ costUsd: items.some((item) => item.costUsd !== null) ? sum(items, "costUsd") : null,
+  unpricedRequests: sum(items, "unpricedRequests"), requests: sum(items, "requests") });
 export const few = (n, one, many = `${one}s`) => `${count(n)} ${n === 1 ? one : many}`;
 export const sum = (items, name) => items.reduce((all, item) => all + (item[name] ?? 0), 0);
 export const joined = (parts, between = " · ") => parts.filter(Boolean).join(between);

@@ -8,7 +8,7 @@ import { route, sessionHash, sessionsHash, turn } from "../route.js";
 import { agentsIn, listIn, signs } from "./who.js";
 import { spanIn } from "./minimap.js";
 
-const END_WORDS = { __proto__: null, failed: "Failed", cancelled: "Cancelled" };
+const END_WORDS = { failed: "Failed", cancelled: "Cancelled" };
 
 export function drawHead(session) {
   const { root } = session, { metadata } = session.document, { status, ended, attention } = metadata, isPinned = metadata.pinned === true, end = endOf(session);
@@ -32,7 +32,7 @@ function endOf({ document: { metadata, final }, why }) {
 }
 function drawTabs({ id, root, document: { metadata, state } }) {
   const goals = listIn(state.goals), agents = agentsIn({ document: { state } }).length, entries = metadata.actions + metadata.responses, { span, share } = route.query;
-  const numbers = { __proto__: null, log: entries && count(entries), goals: metadata.goals && `${goals.filter((goal) => goal.status === "completed").length}/${metadata.goals}`, agents: agents && count(agents) };
+  const numbers = { log: entries && count(entries), goals: metadata.goals && `${goals.filter((goal) => goal.status === "completed").length}/${metadata.goals}`, agents: agents && count(agents) };
   for (const a of slot(root, "tabs").children) {
     const { tab } = a.dataset;
     say(a, Model.words(tab) + (numbers[tab] ? ` ${numbers[tab]}` : ""));

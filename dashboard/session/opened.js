@@ -11,7 +11,7 @@ import ConversationTab from "./conversation.js";
 import { drawHead } from "./head.js";
 
 /** The tab that most people open; the others are fetched when they are. */
-const TAB_VIEWS = { __proto__: null, conversation: ConversationTab };
+const TAB_VIEWS = { conversation: ConversationTab };
 const NOT_SHARED = ["usage", "state", "goals", "raw"];
 const PAGE = 500;
 
@@ -245,7 +245,7 @@ class Opened {
   }
 }
 
-const DOES = { __proto__: null, copy: ({ id }) => copy(id), rename, pin, note: addNote, tags: editTags, finalize, delete: deleteSession,
+const DOES = { copy: ({ id }) => copy(id), rename, pin, note: addNote, tags: editTags, finalize, delete: deleteSession,
   share: async (session) => (await import("./shares.js")).share(session), resume: (session) => copy(Model.resumeLine(session.document.metadata)) };
 const CALLS_SOUGHT = 20;      // questions for the calls of one page of failures
 const isCallOf = (call, { data }) => call.data.type === "tool_call" && call.data.toolUseId === data.toolUseId

@@ -38,9 +38,11 @@ export default class StateTab extends Tab {
     schedule();
   }
   async newest() {
-    const items = await this.history().catch(() => []), known = new Set(this.items.map((item) => item.cursor));
-    this.items.unshift(...items.filter((item) => !known.has(item.cursor)));
-    schedule();
+    try {
+      const items = await this.history(), known = new Set(this.items.map((item) => item.cursor));
+      this.items.unshift(...items.filter((item) => !known.has(item.cursor)));
+      schedule();
+    } catch { this.version = null; }
   }
   step(by) {
     const { items, list } = this, from = items.findIndex((event) => event.cursor === chosen());

@@ -819,6 +819,7 @@ _LETTERS = ("dead/letters-before.ndjson", "dead/letters.ndjson")
 _LOCK_SECONDS = 1.0
 _LOCK_POLL_SECONDS = 0.0002
 _BATCH_BYTES = 512 << 10
+_SMALL_BATCH_BYTES = 16 << 10  # of a store, or a way to it, that is slow
 _BATCH_EVENTS = 500
 _SERVICE_URL = "http://localhost:9000"
 _OPEN = posix.O_RDWR | posix.O_CREAT | posix.O_NOFOLLOW | posix.O_CLOEXEC
@@ -832,21 +833,16 @@ class _Batch:
     """Whole lines from the beginning of what waits, and the offsets at which they begin and end."""
 
     def __init__(self, segment: int, start: int, lines: list[bytes], end: int) -> None:
-        self.segment = segment
-        self.start = start
-        self.lines = lines
-        self.end = end
+        self.segment, self.start, self.lines, self.end = segment, start, lines, end
 
 
 class Spool:
     """The folder in which events for one store wait until that store has them."""
 
     def __init__(self, service_url: str, folder: str | None = None, limit: int = _SPOOL_BYTES) -> None:
-        self.folder = ""
-        self.limit = limit
+        self.folder, self.limit = "", limit
         self.segment_bytes = min(_SEGMENT_BYTES, limit // 8)
-        self.service_url = service_url
-        self._chosen = folder
+        self.service_url, self._chosen = service_url, folder
         self._position: Members = {}
         self._held: _Lock | None = None
 
@@ -878,14 +874,15 @@ class Spool:
 
     def _names(self) -> list[str]:
         try:
-            return posix.listdir(self.folder) if self.folder else []
+            found = posix.scandir(self.folder) if self.folder else ()
+            return [it.name for it in found if it.is_file(follow_symlinks=False)]
         except FileNotFoundError:
             return []
 
     def segments(self) -> list[int]:
         """Their numbers, rising, but for those of another user. Other agents may keep files of their own here."""
-        numbers = [name[:-7] for name in self._names() if name.endswith(".ndjson") and name[:-7].isdecimal()]
-        return sorted(int(it) for it in numbers if posix.access(self.path(f"{it}.ndjson"), posix.R_OK | posix.W_OK))
+        numbers = [int(name[:-7]) for name in self._names() if name.endswith(".ndjson") and name[:-7].isdecimal()]
+        return sorted(it for it in numbers if posix.access(self._segment(it), posix.R_OK | posix.W_OK))
 
     # Appending
 
@@ -919,9 +916,8 @@ class Spool:
         number = max([lock.number, *numbers]) + 1
         while not lock.is_held and os.path.exists(self._segment(number)):  # others may be doing the same
             number += 1
-        descriptor = posix.open(self._segment(number), _OPEN | posix.O_APPEND | posix.O_EXCL, 0o600)
-        lock.number = number
-        return number, descriptor
+        lock.number = number  # before: what cannot be made, as something else has its name, is passed over by the next
+        return number, posix.open(self._segment(number), _OPEN | posix.O_APPEND | posix.O_EXCL, 0o600)
 
     # The bound
 
@@ -976,22 +972,22 @@ class Spool:
 
     # Delivering
 
-    def read(self) -> _Batch | None:
-        """What is next, without removing it; None: nothing waits."""
+    def read(self, most: int = _BATCH_BYTES) -> _Batch | None:
+        """What is next, about so many bytes, without removing it; None: nothing waits."""
         while numbers := self.segments():
-            batch = self._read(numbers[0])
+            batch = self._read(numbers[0], most)
             if batch.lines:
                 return batch
             self.done(batch)
         return None
 
-    def _read(self, number: int) -> _Batch:
+    def _read(self, number: int, most: int) -> _Batch:
         """Under the lock, so that a last line without its end is one that no writer is going to end."""
         start = self._offset(number)
         data = b""  # also if it was dropped since it was listed
         with _Lock(self, must_be_held=True), _suppress(FileNotFoundError), open(self._segment(number), "rb") as segment:
             segment.seek(start)
-            data = segment.read(_BATCH_BYTES)
+            data = segment.read(most)
             if b"\n" not in data:
                 data += segment.readline()
         whole = data.rfind(b"\n") + 1 or len(data)
@@ -1238,9 +1234,7 @@ class _Lock:
     """
 
     def __init__(self, spool: Spool, must_be_held: bool = False) -> None:
-        self._spool = spool
-        self._must_be_held = must_be_held
-        self.is_held = False
+        self._spool, self._must_be_held, self.is_held = spool, must_be_held, False
 
     def __enter__(self) -> _Lock:
         self._descriptor = self._opened()
@@ -1583,6 +1577,7 @@ def _is_gone(process: str) -> bool:
 # Fire and forget: raw payload from stdin into the queue, and a detached sender started where none is at work.
 
 _PAYLOAD_BYTES = 16 << 20
+_END_BYTES = 64 << 10
 _READ_BYTES = 1 << 20
 _AT_ONCE_SECONDS = 2.0
 _OWN_SECONDS = 0.5  # for own patterns that nobody may have tried yet
@@ -1665,13 +1660,21 @@ def _narrow(payload: bytes) -> None:
 
 
 def _standard_input() -> bytes:
-    """All of it, so that nobody is left writing; what is beyond 16 MiB is thrown away."""
-    parts, size = [], 0
+    """All of it, so that nobody is left writing. What is beyond 16 MiB is cut out before the end, with a mark: one long
+    text is then a shorter one, and what stands behind it is still said."""
+    parts, size, end = [], 0, b""
     while part := posix.read(0, _READ_BYTES):
         if size < _PAYLOAD_BYTES:
             parts.append(part)
+        else:
+            end = (end + part)[-_END_BYTES:]
         size += len(part)
-    return b"".join(parts)
+    start = b"".join(parts)
+    if size == len(start) + len(end):
+        return start + end
+    at = start.rfind(b"\\", len(start) - len(b"\\u0000"))
+    whole = start if at < 0 else start[:at].rstrip(b"\\")  # without half of an escape
+    return b"%s%s%s" % (whole, _CUT.encode(), end.lstrip(b'\\"')[1:])
 
 
 def _hook_record(payload: bytes, is_within: bool = False, waits: bool = False) -> bytes:
@@ -1810,6 +1813,7 @@ def _spawn_sender(spool: Spool, lock: int, **known: str) -> None:
 
 _CONNECT_SECONDS = 1.0
 _ANSWER_SECONDS = 10.0
+_SLOW_BYTES = 32 << 10  # in each further second: so much of a body may be on its way
 _ANSWER_BYTES = 64 << 20
 _FIRST_PAUSE_SECONDS = 0.2
 _LONGEST_PAUSE_SECONDS = 30.0
@@ -1887,8 +1891,7 @@ class _Unreachable(Exception):
 
     def __init__(self, reason: str, pause: float = 0.0, token: str | None = None) -> None:
         super().__init__(reason)
-        self.pause = pause
-        self.token = token
+        self.pause, self.token = pause, token
 
 
 class _Link:
@@ -1940,7 +1943,7 @@ class _Link:
 
     def _asked(self, method: str, path: str, body: bytes | None, seconds: float, headers: dict[str, str]) -> _Answer:
         connection, base = self._connected()
-        connection.sock.settimeout(seconds)
+        connection.sock.settimeout(seconds + len(body or b"") / _SLOW_BYTES)
         headers = {**headers, "Content-Type": _NDJSON} if body is not None else {**headers}
         if token := self.token():
             headers["Authorization"] = f"Bearer {token}"
@@ -1988,7 +1991,7 @@ class Sender:
     def __init__(self, spool: Spool, link: _Link, say: Callable[[str], None] = lambda text: None) -> None:
         self.spool, self.link = spool, link
         self.lock: int | None = None
-        self.failures = 0
+        self.failures, self._most = 0, _BATCH_BYTES
         self._say = say
         self._word = "there"
         self._refused: str | None = None
@@ -2044,6 +2047,7 @@ class Sender:
         try:
             has_worked = work()
         except _Unreachable as trouble:
+            self._most = max(_SMALL_BATCH_BYTES, self._most // 2)
             return self._pause(trouble)
         except Exception as error:  # the spool cannot be read or written now, or something that nobody foresaw
             self.failures += 1
@@ -2051,7 +2055,7 @@ class Sender:
             return _FAULT_PAUSE_SECONDS
         if not has_worked:
             return None
-        self.failures, self._refused = 0, None
+        self.failures, self._refused, self._most = 0, None, min(_BATCH_BYTES, self._most * 2)
         self._say_word("there")
         return 0.0
 
@@ -2086,7 +2090,7 @@ class Sender:
 
     def _step(self) -> bool:
         """Whether there was anything to say."""
-        batch = self.spool.read()
+        batch = self.spool.read(self._most)
         if batch is not None:
             self._deliver(batch)
         return self._tell_dropped() or batch is not None

@@ -345,7 +345,8 @@ class Store {
   /** Post lines; what the answer means (`verdictOn`). Does not reject. */
   async post(lines) {
     const body = Buffer.concat(lines.flatMap((line) => [line, Buffer.from('\n')]));
-    return this.#answer('POST', '/api/events', { body }).then((answer) => verdictOn(answer, lines)).catch(() => LATER);
+    const within = ANSWER_MS + body.length / 32; // a way may be slow: 32 bytes in each further millisecond
+    return this.#answer('POST', '/api/events', { body, within }).then((it) => verdictOn(it, lines)).catch(() => LATER);
   }
 
   /** The JSON of a GET that answered 200, or null. Does not reject. It keeps the program running until then. */
@@ -440,7 +441,7 @@ class Channel {
     this.store = new Store(url, token, tokenFile);
     Object.assign(this, { wantedSpool, owner });
     this.spool = orNull(() => openSpool(wantedSpool));
-    this.bound = Number(process.env.SESSION_SPOOL_BYTES) || SPOOL_BYTES;
+    this.bound = process.env.SESSION_SPOOL_BYTES > 0 ? Number(process.env.SESSION_SPOOL_BYTES) : SPOOL_BYTES;
     this.segmentBytes = Math.min(SEGMENT_BYTES, Math.ceil(this.bound / 8));
     this.isAnswering = true; // as far as is known
   }
@@ -521,6 +522,7 @@ class Channel {
       this.#sending = null;
       this.isAnswering = ['taken', 'bad'].includes(verdict.is);
       if (!this.isAnswering) {
+        most = Math.max(16, most >> 1); // it, or the way to it, may be slow
         await this.#waitAfter(verdict);
         continue;
       }

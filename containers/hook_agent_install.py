@@ -199,8 +199,10 @@ def _settings_file(project: str | None = None, managed: bool = False) -> str:
 
 
 def _text_in(path: str) -> str | None:
-    """None: there is no such file. Raises _Refused."""
+    """None: there is no such file. Raises _Refused, also of a pipe, which would be waited for, or of /dev/null."""
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise _Refused("it is no regular file")
         with open(path, encoding="utf-8-sig", newline="") as file:
             return file.read()
     except FileNotFoundError:
@@ -210,12 +212,12 @@ def _text_in(path: str) -> str | None:
 
 
 def _settings_in(text: str | None) -> Members:
-    """Raises _Refused where they are no JSON object."""
+    """Nothing is none, as it is to Claude Code. Raises _Refused where they are no JSON object."""
     try:
-        settings = {} if text is None else json.loads(text)
+        settings = json.loads(text) if text and text.strip() else {}
     except json.JSONDecodeError as error:
         raise _Refused(f"line {error.lineno} column {error.colno} is not JSON: {error.msg}") from None
-    except RecursionError as error:
+    except (RecursionError, ValueError) as error:  # the second: a number of thousands of digits
         raise _Refused(f"it is not JSON: {error}") from None
     if not isinstance(settings, dict):
         raise _Refused("the settings should be an object")
@@ -282,8 +284,8 @@ def _change_until_it_stays(path: str, change: Callable[[Members], None]) -> bool
 
 def _changed(
     path: str, change: Callable[[Members], None], tries: int = _TRIES_TO_READ
-) -> tuple[str | None, str] | None:
-    """The text as it is and as it is to be, empty where nothing is left; None: there is nothing to change."""
+) -> tuple[str | None, str | None] | None:
+    """The text as it is and as it is to be, None where no file is; None: there is nothing to change."""
     text = _text_in(path)
     try:
         settings, before = _settings_in(text), _settings_in(text)
@@ -296,7 +298,7 @@ def _changed(
     if settings == before:
         return None
     is_file = bool(settings) or os.path.islink(path)
-    return text, f"{json.dumps(settings, indent=2, ensure_ascii=False)}\n" if is_file else ""
+    return text, f"{json.dumps(settings, indent=2, ensure_ascii=False)}\n" if is_file else None
 
 
 class _Before:
@@ -318,11 +320,11 @@ class _Before:
                 return before
         return None
 
-    def keep(self, new: str, *, is_over: bool) -> None:
+    def keep(self, new: str | None, *, is_over: bool) -> None:
         """`new`: as they are now."""
         before = self._now if self.before is None else self.before
         with _suppress(OSError):
-            if is_over or before is None:
+            if is_over or before is None or new is None:
                 os.unlink(self._file)
                 return
             os.makedirs(os.path.dirname(self._file), 0o700, exist_ok=True)
@@ -348,19 +350,19 @@ def _is_without_hooks(text: str) -> bool:
     return settings == before
 
 
-def _put_settings(path: str, old: str | None, new: str) -> bool:
+def _put_settings(path: str, old: str | None, new: str | None) -> bool:
     """Put the new text in place of the old at one instant, with its mode and owner; False: it is not there any more."""
     place = os.path.realpath(path)
     unfinished = f"{place}.{os.getpid()}.tmp"
     try:
         with open(unfinished, "x", encoding="utf-8") as file:
-            file.write(new)
+            file.write(new or "")
             file.flush()
             os.fsync(file.fileno())
             _take_after(path, file.fileno())
         if _text_in(path) != old:
             return False
-        if new:
+        if new is not None:
             os.replace(unfinished, place)
         else:
             os.unlink(place)
@@ -473,7 +475,7 @@ def _variables(options: argparse.Namespace) -> dict[str, str]:
     file = os.path.abspath(options.token_file) if options.token_file else None
     if file and not os.path.isfile(file):
         raise _Refused(f"there is no token file {file}")
-    if options.url and not all(re.match("https?://[^/]", url.strip()) for url in options.url.split(",")):
+    if options.url and not all(re.fullmatch(r"https?://[^/\s]\S*", url.strip()) for url in options.url.split(",")):
         raise _Refused(f"{options.url} is no address of a store, such as http://store:9000")
     said = {"SESSION_SERVICE_URL": options.url, "SESSION_USER_ID": options.user, "SESSION_TOKEN_FILE": file}
     variables = {name: value for name, value in said.items() if value}

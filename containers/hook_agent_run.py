@@ -177,8 +177,8 @@ def _run_to_its_end(
     """Runs a command: its exit code, negative if by a signal, what went wrong, and who steered it."""
     try:
         process = _start(command, session.session_id, output, mask)
-    except OSError as error:
-        reason = f"{command[0]}: {error.strerror}"
+    except (OSError, ValueError) as error:  # the second: an empty name
+        reason = f"{command[0]}: {error.strerror if isinstance(error, OSError) else error}"
         print(f"hook_agent.py run: {reason}", file=sys.stderr)
         return 127 if isinstance(error, FileNotFoundError) else 126, reason, None
     steering = _Steering(session, process) if is_controlled else None
@@ -209,6 +209,7 @@ def _run_as_session(command: list[str], output_lines: int, is_controlled: bool) 
     """The exit code of the command as a shell gives it, whether or not the store is there."""
     # First of all, so that none is missed, and so that threads which begin later have them blocked as well.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {*_passed_on(), signal.SIGCHLD})
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # who started us may ignore it: then no end is ever told, nor kept
     initial = {"source": "run", "command": command, "cwd": _folder(), "host": os.uname().nodename, "start": _now()}
     output = _Output(max(0, output_lines))
     with SessionHookAgent(initial=initial).sync as session:

@@ -11,6 +11,10 @@ import httpx
 import pytest
 from playwright.sync_api import Browser
 
+from sessionstore.adapters.conversation import message_of_line
+from sessionstore.adapters.transcripts import MAX_VALUES, UsageLine, line_as
+from sessionstore.model.conversation import Image
+from sessionstore.web.conversation_text import picture
 from tests.browsing import MISSING, is_missing, launched
 from tests.hostile_texts import PAYLOADS, SCRIPT
 
@@ -541,3 +545,19 @@ def test_the_file_is_whole_and_fits_a_phone(http: httpx.Client, session: str) ->
         page.locator("summary", has_text="Bash").click()
         assert page.locator("img").evaluate("one => one.naturalWidth") == 1
         assert page.locator("h1").count() == 2
+
+
+def test_a_picture_that_is_none_is_found_out_at_once() -> None:
+    """Four megabytes of spaces, and something behind them, took hours, in which nothing else went on."""
+    for data, is_shown in (("A" * 100 + " " * (4 << 20), True), ("A" * 100 + " " * (4 << 20) + "!", False)):
+        assert picture(Image(media_type="image/png", data=data)).startswith("<img") == is_shown
+    assert "<img" in picture(Image(media_type="image/png", data="QUJD\nQQ== \n"))
+
+
+def test_a_line_that_would_take_memory_many_times_over_is_passed_over() -> None:
+    """32 MiB of empty lists are 16 million: a gigabyte, and seconds in which nothing else went on."""
+    for lists, is_read in ((1_000, True), (MAX_VALUES, False)):
+        content = b'"content": [%s1]' % (b"[]," * (lists // 2))
+        assert (message_of_line(b'{"type": "assistant", "message": {%s}}' % content, "1") is not None) == is_read
+        odd = b'{"uuid": 5, "requestId": "r", "message": {"id": "m", %s}}' % content
+        assert (line_as(odd, UsageLine) is not None) == is_read

@@ -429,9 +429,13 @@ def mirrored(path: Path, expected: str) -> str:
     return path.read_text()
 
 
-def test_a_session_that_is_not_there_is_said_to_be_so(page: Page, appliance: Appliance) -> None:
+def test_a_session_that_is_not_there_is_said_to_be_so_until_it_is(
+    page: Page, appliance: Appliance, http: httpx.Client
+) -> None:
     opened(page, appliance, "session/nobody/log")
     expect(page.locator("#session")).to_contain_text("There is no session nobody")
+    log(http, "nobody", "somebody now")
+    expect(page.locator(".entry", has_text="somebody now")).to_be_visible()
 
 
 # ------------------------------------------------------------- what is true

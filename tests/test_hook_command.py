@@ -28,6 +28,7 @@ from tests.agents import (
     hook,
     letters_in,
     line_of,
+    run,
     spool_in,
     stop_senders,
     waiting_in,
@@ -142,6 +143,48 @@ def test_a_payload_that_is_too_large_is_cut(appliance: Appliance, http: httpx.Cl
     (entry,) = entries_of(http, "large")
     assert entry["cwd"] == "/w"
     assert entry["truncated"]["bytes"] > 5_000_000
+
+
+def test_of_what_is_beyond_sixteen_mebibytes_the_end_is_kept_as_well(
+    appliance: Appliance, http: httpx.Client, tmp_path: Path
+) -> None:
+    payload = {
+        "session_id": "vast",
+        "hook_event_name": "PostToolUse",
+        "tool_response": "é\\\n" * 2_500_000,
+        "cwd": "/w",
+    }
+    assert hook(json.dumps(payload).encode(), environment(tmp_path, appliance.url)) == SILENT
+    eventually(lambda: entries_of(http, "vast", "/responses"), within=30)
+    (entry,) = entries_of(http, "vast", "/responses")
+    assert entry["cwd"] == "/w"
+    assert entry["truncated"]["bytes"] > 10_000_000
+
+
+CUT = """
+import hook_agent, json, os, random, sys
+hook_agent._PAYLOAD_BYTES, hook_agent._END_BYTES, hook_agent._READ_BYTES = 900, 100, 64
+random.seed(int(sys.argv[1]))
+for number in range(3000):
+    parts = ["x", "\\\\", '"', "\\n", "\u00e9", "\U0001f600", "\\1"]
+    text = "".join(random.choices(parts, k=random.randrange(200, 2500)))
+    payload = json.dumps({"text": text, "id": "t"}, ensure_ascii=number % 2 == 0).encode()
+    reading, writing = os.pipe()
+    os.write(writing, payload)
+    os.close(writing)
+    os.dup2(reading, 0)
+    os.close(reading)
+    given = hook_agent._standard_input()
+    told = hook_agent._decoded(given)
+    assert told["id"] == "t", payload
+    assert given == payload or ("\u2026" in told["text"] and len(given) < 1200), payload
+print("whole")
+"""
+
+
+def test_wherever_a_text_is_cut_it_is_json(tmp_path: Path) -> None:
+    seed = str(time.time_ns())
+    assert run(CUT, environment(tmp_path, "http://127.0.0.1:1"), seed) == "whole\n", seed
 
 
 # --------------------------------------------------------------------- never in the way

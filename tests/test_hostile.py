@@ -22,8 +22,10 @@ from typing import BinaryIO, NamedTuple, Self
 import pytest
 import websockets.sync.client
 
+from sessionstore.model.events import Draft
 from sessionstore.model.problems import Problem
 from sessionstore.web.bodies import Bodies, BodyUnderWay
+from sessionstore.web.fast_path import check_time
 from tests import peers
 from tests.appliance import Appliance
 from tests.peers import dial, eventually, response_from
@@ -231,6 +233,31 @@ def test_a_batch_of_many_small_values_takes_no_more_memory_than_another(server: 
     assert json.loads(post_batch(server, line).body)["accepted"] == 1
 
 
+def test_one_session_is_not_changed_faster_than_others_can_bear(server: Appliance) -> None:
+    """Each change of a state writes all of it anew: a batch of 50,000 once held all who write up for three minutes."""
+    assert ask(server.port, request("PATCH", "/api/state/grown", encoded(a="x" * 1_000_000))).status == 200
+    change = b'{"type":"state_updated","sessionId":"grown","data":{"b":%d}}\n'
+    word = b'{"type":"action","sessionId":"%s","data":{"type":"x"}}\n'
+    lines = b"".join(change % number for number in range(160))
+    said = json.loads(post_batch(server, lines + word % b"grown" + word % b"another").body)
+    rejected = {one["line"]: one["status"] for one in said["rejected"]}
+    assert 100 < said["accepted"] < 140
+    assert rejected == dict.fromkeys(range(said["accepted"], 162), 429), "all of the session from there on, and no other"
+    eventually(lambda: json.loads(post_batch(server, change % 40 + word % b"grown").body)["accepted"] == 2)
+    goal = b'{"type":"goal_added","sessionId":"grown","data":{"description":"x"}}\n' * 70
+    said = json.loads(post_batch(server, goal).body)
+    assert said["accepted"] < 50, "a list costs more"
+
+
+def test_a_batch_that_takes_too_long_is_taken_in_parts() -> None:
+    draft = Draft(type="note_added", session_id="s", data={})
+    check_time([draft], time.thread_time() + 60)
+    with pytest.raises(Problem, match="taken later") as put_off:
+        check_time([draft], time.thread_time() - 1)
+    assert put_off.value.status == 429
+    check_time([Draft(type="note_added", session_id="s", data={}, received_at="2026-01-01T00:00:00.000Z")], 0.0)
+
+
 # -------------------------------------------------------------------- bodies that are on their way
 
 PART = b" " * (31 * MIB)
@@ -273,6 +300,24 @@ def body_bytes(server: Appliance) -> int:
     found = re.search(rb"^sessionstore_request_body_bytes (\S+)$", metrics, re.MULTILINE)
     assert found is not None
     return int(float(found[1]))
+
+
+def test_answers_that_nobody_reads_are_bounded_together(server: Appliance) -> None:
+    """Half of the bound is for one token; another is not held up. Each once kept all of its 32 MB."""
+    line = b'{"type":"action","sessionId":"long","data":{"type":"x","a":"%s"}}\n' % (b"x" * 900_000)
+    assert json.loads(post_batch(server, line * 34).body)["accepted"] == 34
+    path = "/api/sessions/long/events?limit=1000"
+    with ExitStack() as stack:
+        held = [stack.enter_context(closing(dial(server.port))) for _ in range(8)]
+        for peer in held:
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            peer.sendall(request("GET", path, token="read"))
+        heads = [peer.recv(20, socket.MSG_PEEK) for peer in held]
+        statuses = Counter(int(head.split()[1]) for head in heads)
+        assert statuses[200] <= 5 and statuses[503] >= 3 and sum(statuses.values()) == 8
+        assert ask(server.port, request("GET", "/api/sessions/long/events?limit=1", token="read")).status == 200
+        assert len(ask(server.port, request("GET", path)).body) > 30_000_000
+    eventually(lambda: ask(server.port, request("GET", path, token="read")).status == 200)
 
 
 @pytest.mark.parametrize(("size", "counted"), [(16_000, 16_000), (60_000, 59_999)], ids=["hot", "large"])

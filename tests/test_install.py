@@ -6,6 +6,7 @@ import json
 import os
 import shlex
 import shutil
+import stat
 import subprocess
 import sys
 import threading
@@ -451,7 +452,7 @@ def test_any_settings_are_refused_or_keep_what_they_have(value: Any) -> None:
         ('{\n  // mine\n  "model": "opus"\n}', "line 2 column 3"),
         ('{\n  "model": "opus",\n}', "line"),
         ('{"hooks": ', "line 1 column 11"),
-        ("", "line 1 column 1"),
+        (f'{{"a": {"9" * 5000}}}', "not JSON"),
         ("[]", "an object"),
         ('{\n  "hooks": []}', '"hooks" should be an object'),
         ('{"hooks": {\n  "Stop": {}}}', '"Stop" should be an array'),
@@ -469,6 +470,26 @@ def test_settings_that_cannot_be_understood_are_left_alone(place: Place, text: s
     assert where in refused.stderr
     assert len(refused.stderr.splitlines()) == 1
     assert place.settings.read_bytes() == text.encode()
+
+
+@pytest.mark.parametrize("text", ["", " \n", "\ufeff"], ids=range(3))
+def test_a_file_with_nothing_in_it_has_no_settings_and_is_there_again(place: Place, text: str) -> None:
+    place.write(text)
+    assert "29" in place.does("install")
+    place.does("uninstall")
+    assert place.settings.read_bytes() == text.encode()
+
+
+def test_what_is_no_file_is_left_alone(place: Place) -> None:
+    place.settings.parent.mkdir()
+    os.mkfifo(place.settings)
+    (place.home / "project/.claude").mkdir(parents=True)
+    (place.home / "project/.claude/settings.json").symlink_to("/dev/null")
+    for where in ([], ["--project", "project"]):
+        refused = place.run("install", *where)
+        assert (refused.returncode, refused.stdout) == (1, "")
+        assert "no regular file" in refused.stderr
+    assert stat.S_ISCHR(os.stat("/dev/null").st_mode)
 
 
 @pytest.mark.parametrize("text", ["{", '{"hooks": 7}'])

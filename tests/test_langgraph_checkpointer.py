@@ -343,6 +343,46 @@ def test_of_runs_those_are_deleted_that_are_named(saver: SessionStoreSaver, thre
     assert [one.metadata["run_id"] for one in saver.list(config_of(thread))] == ["a"]
 
 
+def checkpoint(number: int, about: str = "{}") -> bytes:
+    said = {"id": f"{number:03}", "versions": {}, "checkpoint": typed(), "metadata": typed(), "about": "ABOUT"}
+    return json.dumps({"checkpoint": said}).replace('"ABOUT"', about).encode() + b"\n"
+
+
+def test_a_page_of_steps_has_a_bound_of_bytes(http: httpx.Client, thread: str) -> None:
+    """What is said of each may be large, and a page may have a thousand."""
+    path = f"/api/checkpoints/{thread}"
+    for number in range(3):
+        large = json.dumps({"text": "x" * (9 << 20)})
+        assert http.post(path, content=checkpoint(number, large), headers=NDJSON).status_code == 200
+    pages: list[list[str]] = []
+    before: str | None = ""
+    while before is not None and len(pages) < 5:
+        page = http.get(f"{path}/steps?limit=1000{before and f'&before={before}'}").json()
+        pages.append([one["id"] for one in page["items"]])
+        before = page["nextBefore"]
+    assert pages == [["002"], ["001"], ["000"]]
+    lines = http.get(f"{path}?limit=1000").text.splitlines()
+    assert [json.loads(line)["checkpoint"]["id"] for line in lines] == ["002", "001", "000"]
+
+
+def test_what_takes_memory_many_times_over_is_refused(http: httpx.Client, thread: str) -> None:
+    """16 million empty lists, of two bytes each, took a gigabyte, and held everybody up."""
+    path = f"/api/checkpoints/{thread}"
+    for lists, status in ((90_000, 200), (110_000, 413)):
+        line = checkpoint(1, f'{{"a": [{",".join(["[]"] * (lists // 2))}]}}')
+        assert http.post(path, content=line, headers=NDJSON).status_code == status
+
+
+@pytest.mark.long
+def test_as_many_lines_come_at_once_as_may_be(http: httpx.Client, thread: str) -> None:
+    """Each was once compared with all that came before it."""
+    write = {"checkpoint": "1", "task": "t", "channel": "c", "value": typed()}
+    lines = [json.dumps({"write": write | {"number": number}}) for number in range(10_001)]
+    for number, status in ((10_000, 200), (10_001, 413)):
+        body = "\n".join(lines[:number])
+        assert http.post(f"/api/checkpoints/{thread}", content=body, headers=NDJSON).status_code == status
+
+
 @pytest.mark.parametrize(
     ("line", "status"),
     [

@@ -12,7 +12,7 @@ import pytest
 
 from sessionstore.model.events import Draft
 from sessionstore.model.folds import encode
-from sessionstore.model.lines import FEW_TEXTS_BYTES, drafts_of_batch, plain_draft, special_draft, values_in
+from sessionstore.model.lines import FEW_TEXTS_BYTES, LOOK, drafts_of_batch, plain_draft, special_draft, values_in
 from sessionstore.model.problems import Problem
 from sessionstore.model.redaction import Redactor
 from tests.repeats import repeated
@@ -155,6 +155,10 @@ def test_what_is_special_goes_the_long_way(line: bytes) -> None:
 )
 def test_what_stands_in_texts_is_no_value(line: str, values: int) -> None:
     assert values_in(line.encode()) == values
+
+
+def test_neither_is_it_in_texts_that_are_longer_than_what_is_looked_through_in_one_go() -> None:
+    assert values_in(b'["' + b"x,[" * 600_000 + b'",' + b"{}," * 3 + b'"", "' + b"," * LOOK + b'", 1]') == 10
 
 
 def test_a_line_that_may_have_too_many_texts_goes_the_long_way() -> None:

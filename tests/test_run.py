@@ -134,7 +134,7 @@ def test_a_command_that_fails_is_a_session_that_failed(
     assert outcome in session["final"]["outcome"]
 
 
-@pytest.mark.parametrize(("name", "code"), [("no-such-command", 127), ("./not-a-program", 126)])
+@pytest.mark.parametrize(("name", "code"), [("no-such-command", 127), ("./not-a-program", 126), ("", 126)])
 def test_a_command_that_cannot_be_started_is_said_so(runner: Runner, http: httpx.Client, name: str, code: int) -> None:
     (runner.folder / "not-a-program").touch()
     got, output, errors = runner.run("--output-lines", "3", "--", name)
@@ -396,6 +396,11 @@ def test_what_is_ignored_stays_ignored_and_what_is_not_does_not(runner: Runner) 
 
     assert masks() == [0, 1 << (signal.SIGHUP - 1)]
     assert masks(*RUN, "--") == masks()
+
+
+def test_an_end_is_heard_of_also_where_whoever_started_us_ignores_ends(runner: Runner) -> None:
+    before = ("sh", "-c", 'trap "" CHLD; exec "$@"', "sh")
+    assert runner.run("--", "sh", "-c", "exit 8", before=before) == (8, b"", b"")
 
 
 def test_a_terminal_stays_one_and_its_signals_come_once(runner: Runner) -> None:

@@ -364,3 +364,15 @@ def do(database: Database, step: str) -> None:
     if what != "delete":
         while purge(database.connection, limit=2):
             pass
+
+
+def test_however_much_is_asked_no_search_looks_at_more() -> None:
+    """Sixty words in a hundred texts of a megabyte each once took minutes, for whoever asked beside it as well."""
+    for question in ("word", '"a b c"', "a b " * 32, f'"{"a " * 500}"'):
+        sought = search.terms(question)
+        words = sum(len(search.WORD.findall(term.text)) for term in sought)
+        assert search.LOOKS * 0.99 < search.looked_at(100, sought) * 100 * words <= search.LOOKS
+    text, sought = "x " * 1000 + "needle", search.terms("needle")
+    assert search.score(text, sought) > 0 == search.score(text, sought, 2000)
+    assert search.snippet(text, sought).marked[1] == "needle"
+    assert search.snippet(text, sought, 2000).marked == [search.snippet(text, sought, 2000).text]

@@ -320,6 +320,42 @@ def test_a_proxy_that_takes_little_at_a_time_gets_little(tmp_path: Path) -> None
     assert taken == [line_of(number).rstrip(b"\n") for number in range(100)]
 
 
+def test_a_slow_way_gets_little_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a batch does not arrive in time, a smaller one does, and what is large has more time."""
+    monkeypatch.setattr(hook_agent._Link.ask, "__defaults__", (None, 0.5))
+    monkeypatch.setattr(hook_agent, "_SLOW_BYTES", 8 << 20)
+
+    def take_slowly(posted: Posted) -> None:
+        time.sleep(len(posted.body) / (512 << 10))
+        posted.accept()
+
+    with Fake(take_slowly) as store:
+        sender = sender_to(store.url, tmp_path)
+        for number in range(20):
+            sender.spool.append(line_of(number, text="x" * 30_000))
+        eventually(lambda: sender.step() is None, within=60)
+        sender.link.close()
+    sizes = [len(body) for body in store.posted]
+    assert sizes[0] > 480_000
+    assert min(sizes) < 130_000
+
+
+def test_the_time_for_an_answer_grows_with_what_is_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def take_slowly(posted: Posted) -> None:
+        time.sleep(0.5)
+        posted.accept()
+
+    with Fake(take_slowly) as store:
+        sender = sender_to(store.url, tmp_path)
+        for slow_bytes, pause in ((1 << 30, "away"), (1 << 10, "there")):
+            monkeypatch.setattr(hook_agent, "_SLOW_BYTES", slow_bytes)
+            monkeypatch.setattr(hook_agent._Link.ask, "__defaults__", (None, 0.1))
+            sender.spool.append(line_of(0, text="x" * 30_000))
+            sender.step()
+            assert sender._word.split()[0] == pause
+        sender.link.close()
+
+
 @pytest.mark.parametrize("status", [408, 425, 429, 500, 503])
 def test_a_line_that_cannot_be_taken_now_is_kept_and_sent_again(tmp_path: Path, status: int) -> None:
     def take_at_the_second_time(posted: Posted) -> None:
@@ -807,14 +843,13 @@ def test_a_fault_of_the_sender_is_no_store_that_is_away(
 ) -> None:
     spool = spool_in(tmp_path, appliance.url)
     spool.append(b"{}\n")
-    segment = Path(spool.folder, f"{spool.segments()[0]:08}.ndjson")
-    segment.unlink()
-    segment.mkdir()
+    position = Path(spool.path("position.json"))
+    position.mkdir()
     sender = Sender(spool, _Link(appliance.url, ""))
     assert sender.take_charge() is not None
     assert sender.step() == hook_agent._FAULT_PAUSE_SECONDS
     assert spool.word() == "fails" and "IsADirectoryError" in spool.trouble()
-    segment.rmdir()
+    position.rmdir()
     hook_agent._tell_status(spool)
     assert f"Process {os.getpid()} delivers, but fails by itself: IsADirectoryError: " in capsys.readouterr().out
     spool.append(b"{}\n")

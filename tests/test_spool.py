@@ -456,12 +456,19 @@ def test_a_temporary_folder_that_is_not_ours_alone_is_not_used(
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
-def test_a_link_in_place_of_a_segment_is_not_followed(spool: Spool, tmp_path: Path) -> None:
-    (tmp_path / "target").touch()
+def test_what_is_no_file_in_place_of_a_segment_is_neither_followed_nor_read(spool: Spool, tmp_path: Path) -> None:
+    (tmp_path / "target").write_bytes(line_of(9))
+    spool.settle()
     Path(spool._segment(1)).symlink_to(tmp_path / "target")
-    with pytest.raises(OSError, match="symbolic links"):
-        spool.append(line_of(0))
-    assert (tmp_path / "target").read_bytes() == b""
+    os.mkfifo(spool._segment(2))  # whoever reads it waits for a writer, with the lock
+    Path(spool._segment(3)).mkdir()
+    Path(spool.path("4.ndjson")).touch()  # nobody's: ours have eight digits
+    for _ in range(3):
+        with pytest.raises(FileExistsError):  # the hook that finds it sends from memory
+            spool.append(line_of(0))
+    theirs = written(spool, 1)
+    assert all_lines(spool) == theirs
+    assert (tmp_path / "target").read_bytes() == line_of(9)
 
 
 def test_dead_letters_are_bounded(spool: Spool) -> None:

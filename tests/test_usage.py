@@ -15,7 +15,7 @@ import pytest
 
 from sessionstore.prices import MEMBERS, Prices, TokenCounts, own_prices
 from sessionstore.settings import BadSetting, read_settings
-from sessionstore.store.changes import Left, hunks_of
+from sessionstore.store.changes import MOST_LOOKS, Left, hunks_of
 from sessionstore.store.schema import open_writer
 from tests.appliance import Appliance, ServerError
 from tests.test_events import batch, events_of, line
@@ -163,6 +163,36 @@ def test_what_is_too_long_to_compare_is_all_out_and_all_in() -> None:
     blank = "\n" * 9000
     (hunk,) = hunks_of(f"{blank}a{blank}b", f"{blank}a{blank}c", Left())  # lines in which nothing is are no pairs
     assert hunk["lines"] == [" ", " ", " ", "-b", "+c"]
+
+
+def test_comparing_ends_where_each_line_is_found_alone() -> None:
+    """With no equal line beside an equal one, all others are looked through for each: 20,000 took minutes."""
+    before, after = ("\n".join(f"{name}{n}\nx{n}" for n in range(4_000)) for name in "ab")
+    left = Left()
+    hunks = [*hunks_of(before, after, left)]
+    assert -MOST_LOOKS < left.looks < 0
+    lines = [text for hunk in hunks for text in hunk["lines"]]
+    assert [text[1:] for text in lines if text[0] != "+"] == before.split("\n")
+    assert [text[1:] for text in lines if text[0] != "-"] == after.split("\n")
+    ordinary = Left()
+    text = [f"line {number}" for number in range(3_000)]
+    changed = [f"{line}!" if number % 100 == 50 else line for number, line in enumerate(text)]
+    assert len([*hunks_of("\n".join(text), "\n".join(changed), ordinary)]) == 30
+    assert ordinary.looks > 0
+
+
+def test_what_edits_come_to_is_not_followed_beyond_all_bounds(http: httpx.Client, session: str) -> None:
+    """Each makes the file ten thousand times as long: the third would have made it a terabyte."""
+    calls = [called(session, "w", "Write", {"file_path": "/a/b.py", "content": "a"}, output={"type": "create"})]
+    grows = swap("a", "a" * 10_000, replace_all=True)
+    calls += [called(session, use, "Edit", grows, output="done") for use in "xyz"]
+    (file,) = came_of(http, session, *calls)["files"]
+    assert (file["edits"], file["isNew"], file["isNet"]) == (4, True, False)
+    assert len(file["hunks"]) == 4, "of each edit, as it says itself"
+    (file,) = came_of(
+        http, f"{session}-2", *[[{**line, "sessionId": f"{session}-2"} for line in call] for call in calls[:2]]
+    )["files"]
+    assert (file["isNet"], len(file["hunks"][0]["lines"][0])) == (True, 10_001)
 
 
 # ------------------------------------------------------------------------ prices

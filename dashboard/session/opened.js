@@ -32,6 +32,7 @@ class Opened {
       this.text = await askedText(of(this.id, "?limit=0"));
       this.document = JSON.parse(this.text);
       this.error = null;
+      if (this.logError) this.need();
       await Promise.all([this.findWhy(), this.findAsked()]);
       if (!shared) this.successors = (await asked(`api/sessions?${query({ origin: this.id, limit: 6 })}`)).items;
     } catch (error) { if (!(error instanceof Away && this.document)) this.error = error; }

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from sessionstore.adapters.claude_code import OWN_WORDS, names, says_no, text_in
-from sessionstore.adapters.transcripts import SYNTHETIC, Envelope, ModelMessage, line_as, report_of
+from sessionstore.adapters.transcripts import SYNTHETIC, Envelope, ModelMessage, has_too_much, line_as, report_of
 from sessionstore.model.conversation import (
     Block,
     Call,
@@ -71,7 +71,7 @@ class Line(Envelope, rename="camel", kw_only=True):
 
 def message_of_line(line: bytes, cursor: str) -> Message | None:
     """What a line says; None: nothing that is shown."""
-    if not CHAIN.search(line):
+    if not CHAIN.search(line) or has_too_much(line):
         return None
     said = line_as(line, Line)
     build = LINES.get(said.type) if said else None

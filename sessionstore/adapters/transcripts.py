@@ -17,6 +17,7 @@ import msgspec
 from sessionstore.model.coercion import id_of
 from sessionstore.model.events import decoded, with_whole_pairs
 from sessionstore.model.folds import Document, encode
+from sessionstore.model.lines import values_in
 from sessionstore.model.problems import Problem
 
 SYNTHETIC = "<synthetic>"
@@ -79,6 +80,8 @@ def line_as(line: bytes, kind: type[Said]) -> Said | None:
     with suppress(Problem, msgspec.ValidationError, RecursionError):
         found: Said = decoded(line, kind)
         return found
+    if has_too_much(line):
+        return None
     with suppress(ValueError, LookupError, RecursionError):
         document = json.loads(with_whole_pairs(line))  # also with a number that is beyond any, or none
         for _ in range(MOST_ODD):
@@ -89,6 +92,13 @@ def line_as(line: bytes, kind: type[Said]) -> Said | None:
     return None
 
 
+def has_too_much(line: bytes) -> bool:
+    """Whether to build all of it would take memory many times over: an empty list has two bytes there."""
+    return len(line) > MAX_VALUES and values_in(line) > MAX_VALUES
+
+
+MAX_VALUES = 1_000_000
+"""Of one line, by what stands outside of its texts."""
 ODD = re.compile(r" - at `\$\.([\w.]+)`$")
 MOST_ODD = 20
 """Members of one line."""

@@ -275,7 +275,7 @@ ID_OF = text_like(is_id, "is no id that a session can have")
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def cli() -> None:
-    """The session store. Without a command the server runs, as the environment says (see README.md)."""
+    """The session store. Without a command the server runs, as the environment says (docs/settings.md has all)."""
 
 
 @cli.group()

@@ -195,9 +195,10 @@ def new_state(said: Document, timestamp: str) -> Document:
     return state
 
 
-def state_at(events: Iterable[tuple[str, str | None, str, str]]) -> Document:
-    """The state after `events` (type, patch, data, timestamp), of which the first is the session_created."""
-    state: Document = {}
+def state_at(events: Iterable[tuple[str, str | None, str, str]], state: Document | None = None) -> Document:
+    """The state after `events` (type, patch, data, timestamp), of which the first is the session_created, unless it
+    goes on from `state`."""
+    state = state or {}
     for event in events:
         state = next_state(state, *event)
     return state

@@ -15,6 +15,7 @@ checkpoints      LangGraph's checkpoints, likewise
 maintenance      purge, search index, room that is given back
 write_ahead_log  checkpoints: when, and what if one fails
 rights           whether a bound token may write to a session, or read it
+pace             how fast a session's documents are written anew
 appender         one event into the database
 control          asks, answers and orders
 closing          sessions that are lost, or deleted unless they have moved on

@@ -34,6 +34,7 @@ from sessionstore.model.retries import is_same
 from sessionstore.prices import Prices
 from sessionstore.store import rights
 from sessionstore.store.maintenance import purge
+from sessionstore.store.pace import Pace
 from sessionstore.store.schema import OF_STATE
 
 logger = logging.getLogger(__name__)
@@ -173,6 +174,7 @@ class Appender:
         self.is_open = False
         """Whether SQLite has been told to begin."""
         self.fresh: list[Event] = []
+        self.pace = Pace()
         self.reload()
 
     # ---- transactions
@@ -181,6 +183,7 @@ class Appender:
         """What is appended from now on is committed together. SQLite hears of it when there is more than entries."""
         self.received_at = self.clock()
         self.has_purged = False
+        self.pace.begin(self.received_at)
 
     def open_transaction(self) -> None:
         if not self.is_open:
@@ -276,6 +279,7 @@ class Appender:
             rights.check_writable(self.connection, draft)
         if earlier := self.duplicate_of(draft, session):
             return self.replay(draft, earlier)
+        self.pace.check(draft)
         if session is None and draft.received_at is None:
             self.check_moved(draft.session_id)
         if draft.type in coercion.BEGINNINGS:
@@ -309,17 +313,18 @@ class Appender:
     def check_room(self, draft: Draft) -> None:
         """Every change reads and writes the whole document, so one that has grown too large holds everybody up.
 
-        Raises Problem 413. What replaces it, or was stored once already, is let in.
+        Raises Problem 413, and 429 for too many changes at once. What was stored once already is let in.
         """
         name = "state" if draft.type in STATE_TYPES else "metadata" if draft.type == "metadata_updated" else ""
-        if not name or draft.patch == "replace" or draft.received_at is not None:
+        if not name or draft.received_at is not None:
             return
         (length,) = self.connection.execute(
             "SELECT length(document) FROM documents WHERE session_id = ? AND name = ?", (draft.session_id, name)
         ).fetchone()
-        if length > MAX_DOCUMENT:
+        if length > MAX_DOCUMENT and draft.patch != "replace":
             remedy = ': replace it by a line of a batch with "patch": "replace"' if name == "state" else ""
             raise Problem(413, f"The {name} of this session has {length} characters, of {MAX_DOCUMENT} at most{remedy}")
+        self.pace.note(draft, length)
 
     def append_first_word(self, draft: Draft) -> Appended:
         """The first word of a session that nobody created: both are stored, or neither."""

@@ -13,7 +13,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from difflib import SequenceMatcher
+from difflib import Match, SequenceMatcher
 from functools import cache
 from itertools import groupby, starmap
 from typing import Any
@@ -34,6 +34,10 @@ MOST_LINES = 20_000
 """Lines of diffs that are given, of all files together."""
 MOST_PAIRS = 500_000
 """Pairs of equal lines that are looked at, of all files together: beyond them all of a file is out, and all is in."""
+MOST_LOOKS = 5_000_000
+"""Lines and pairs of them that comparing goes through, again for each that is found: beyond them all is other."""
+MOST_TEXT, MOST_REPLACED = 4 << 20, 64 << 20
+"""Characters of what a file has come to be, and of all that edits are applied to: beyond them that is not known."""
 
 CALL = """c.cursor AS cursor, c.data ->> '$.toolUseId' AS use, c.data ->> '$.runId' AS run,
   c.data ->> '$.hook_event_name' IS NOT NULL AS is_hooked, r.cursor AS result,
@@ -115,11 +119,11 @@ def worker() -> ThreadPoolExecutor:
 
 def told(edits: list[Any], commands: list[Any]) -> bytes:
     files: dict[str, EditedFile] = {}
-    for edit in starmap(Edit, one_by_one(edits)):
-        files.setdefault(edit.path, EditedFile(edit.path)).take(edit)
-    shell = [*starmap(ShellCall, one_by_one(commands))]
     left = Left()
-    shown = [file.document(left) for _, file in sorted(files.items()) if file.edits or file.failed]
+    for edit in starmap(Edit, one_by_one(edits)):
+        files.setdefault(edit.path, EditedFile(edit.path, left)).take(edit)
+    shell = [*starmap(ShellCall, one_by_one(commands))]
+    shown = [file.document() for _, file in sorted(files.items()) if file.edits or file.failed]
     return msgspec.json.encode(
         {"files": shown, "tests": last_tests(shell), **{name: found(shell, name) for name in FOUND}}
     )
@@ -166,8 +170,9 @@ class Edit(CallOfTool):
 class EditedFile:
     """What came of a file: `before` and `now` are None where they are not known."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, left: Left) -> None:
         self.path = path
+        self.left = left
         self.before: str | None = None
         self.now: str | None = None
         self.edits = self.failed = self.unknown = 0
@@ -198,10 +203,9 @@ class EditedFile:
             return
         self.now = was
         for old, new, is_all in replacements(given):
-            if self.now is None or not old or new is None or old not in self.now:
-                self.now = None
+            self.now = None if self.now is None or new is None else self.left.replaced(self.now, old, new, is_all)
+            if self.now is None:
                 return
-            self.now = self.now.replace(old, new, -1 if is_all else 1)
 
     def told_of(self, tool: str | None, given: Document, was: str | None) -> list[tuple[str, str] | list[Hunk]]:
         """The diffs of an edit, as far as it says itself what it changed."""
@@ -211,7 +215,8 @@ class EditedFile:
         self.unknown += any(new is None for _, new in told)
         return [(old, new) for old, new in told if new is not None]
 
-    def document(self, left: Left) -> Document:
+    def document(self) -> Document:
+        left = self.left
         is_net = not self.unknown and self.before is not None and self.now is not None
         parts = [(self.before or "", self.now or "")] if is_net else self.parts
         hunks = [hunk for part in parts for hunk in (part if isinstance(part, list) else hunks_of(*part, left))]
@@ -260,6 +265,7 @@ class Left:
 
     def __init__(self) -> None:
         self.lines, self.pairs = MOST_LINES, MOST_PAIRS
+        self.looks, self.characters = MOST_LOOKS, MOST_REPLACED
 
     def takes(self, hunk: Hunk) -> bool:
         self.lines -= len(hunk["lines"])
@@ -272,6 +278,32 @@ class Left:
         is_near = pairs <= self.pairs
         self.pairs -= pairs if is_near else 0
         return is_near
+
+    def replaced(self, text: str, old: str, new: str, is_all: bool) -> str | None:
+        """None where it is not there, or what comes of it would be too much."""
+        self.characters -= len(text)
+        times = text.count(old) if old and self.characters > 0 else 0
+        size = len(text) + (times if is_all else 1) * (len(new) - len(old))
+        self.characters -= size
+        if not times or size > MOST_TEXT or self.characters < 0:
+            return None
+        return text.replace(old, new, -1 if is_all else 1)
+
+
+class LineComparison(SequenceMatcher[str]):
+    """One that ends: where no line is found next to an equal one, each that is found is looked for in all others."""
+
+    def __init__(self, before: list[str], after: list[str], left: Left) -> None:
+        self.left, self.before = left, before
+        self.times = Counter(line for line in after if not is_blank(line))
+        super().__init__(is_blank, before, after, autojunk=False)
+
+    def find_longest_match(self, alo: int = 0, ahi: int | None = None, blo: int = 0, bhi: int | None = None) -> Match:
+        lines = self.before[alo:ahi]
+        self.left.looks -= len(lines) + sum(self.times[line] for line in lines)
+        if self.left.looks < 0:
+            return Match(alo, blo, 0)
+        return super().find_longest_match(alo, ahi, blo, bhi)
 
 
 def is_blank(line: str) -> bool:
@@ -287,8 +319,8 @@ def hunks_of(old: str, new: str, left: Left) -> Iterator[Hunk]:
     start, end = max(0, head - AROUND), max(0, tail - AROUND)
     before, after = before[start : len(before) - end], after[start : len(after) - end]
     if left.compares(before, after):
-        matcher = SequenceMatcher(is_blank, before, after, autojunk=False)
-        yield from (hunk_of(before, after, group, start) for group in matcher.get_grouped_opcodes(AROUND))
+        groups = LineComparison(before, after, left).get_grouped_opcodes(AROUND)
+        yield from (hunk_of(before, after, group, start) for group in groups)
     else:
         yield hunk_of(before, after, [("replace", 0, len(before), 0, len(after))], start)
 

@@ -305,17 +305,36 @@ def json_of(value: object) -> str:
 
 # --------------------------------------------------------------------------- reading
 
-CHECKPOINTS = """
-SELECT ns, checkpoint, parent, created, about, versions, packed FROM checkpoints
-WHERE thread_row = :thread AND (:ns IS NULL OR ns = :ns) AND (:id IS NULL OR checkpoint = :id)
-  AND (:before IS NULL OR checkpoint < :before)
-ORDER BY checkpoint DESC, ns LIMIT :limit"""
+PAGE_BYTES = 16 << 20
+"""Of what is read for one page, or the first of it."""
+
+
+def page_of(column: str) -> str:
+    """The newest first, as rows of CheckpointRow; and how many more there are within the limit."""
+    return f"""
+SELECT c.ns, c.checkpoint, c.parent, c.created, c.about, c.versions, {column}, number - place
+FROM (SELECT ns, checkpoint, row_number() OVER newest AS place, sum(size) OVER newest AS size,
+             count(*) OVER () AS number
+      FROM (SELECT ns, checkpoint, length(about) + length(versions) + length({column}) AS size FROM checkpoints c
+            WHERE thread_row = :thread AND (:ns IS NULL OR ns = :ns) AND (:id IS NULL OR checkpoint = :id)
+              AND (:before IS NULL OR checkpoint < :before)
+            ORDER BY checkpoint DESC, ns LIMIT :limit)
+      WINDOW newest AS (ORDER BY checkpoint DESC, ns)) chosen
+CROSS JOIN checkpoints c ON c.thread_row = :thread AND c.ns = chosen.ns AND c.checkpoint = chosen.checkpoint
+WHERE size <= {PAGE_BYTES} OR place = 1 ORDER BY place"""
+
+
+CHECKPOINTS, STEPS = page_of("c.packed"), page_of("x''")
 CHANNELS = """
 SELECT c.channel, c.value FROM json_each(?) wanted JOIN checkpoint_channels c
   ON c.thread_row = ? AND c.ns = ? AND c.channel = wanted.value ->> 0 AND c.version = wanted.value ->> 1"""
 WRITES = """
 SELECT task, channel, number, path, value FROM checkpoint_writes
 WHERE thread_row = ? AND ns = ? AND checkpoint = ? ORDER BY path, task, number"""
+WRITTEN = """
+SELECT channel FROM checkpoint_writes
+WHERE thread_row = ? AND ns = ? AND checkpoint = ? ORDER BY channel <> '__interrupt__', path, task, number LIMIT 1000"""
+"""Where there are more, what asks a person is among them."""
 IS_NEWEST = "SELECT NOT EXISTS (SELECT 1 FROM checkpoints WHERE thread_row = ? AND ns = ? AND checkpoint > ?)"
 VALUE = "SELECT type, pieces FROM checkpoint_values WHERE value = ?"
 PIECES = "SELECT packed FROM checkpoint_pieces WHERE value = ? AND number >= ? AND number < ? ORDER BY number"

@@ -92,10 +92,11 @@ NEWEST = f"""
 SELECT {COLUMNS} FROM transcripts WHERE folder = ? AND session = ? AND subpath = ? AND NOT is_deleted
 ORDER BY generation DESC LIMIT 1"""
 SESSIONS = """
-SELECT session, updated, summary, summary_version, summarized, written_by, session_id FROM transcripts t
+SELECT session, updated, transcript, written_by, session_id FROM transcripts t
 WHERE folder = ? AND subpath = '' AND lines > 0 AND NOT is_deleted
   AND generation = (SELECT max(generation) FROM transcripts n WHERE n.folder = t.folder AND n.session = t.session
                       AND n.subpath = '' AND NOT n.is_deleted)"""
+SUMMARY = "SELECT summary, summary_version, summarized FROM transcripts WHERE transcript = ?"
 SUBPATHS = """
 SELECT subpath, max(written_by), max(session_id) FROM transcripts
 WHERE folder = ? AND session = ? AND subpath > '' AND lines > 0 AND NOT is_deleted

@@ -19,7 +19,7 @@ from sessionstore.model.problems import Problem, invalid, no_session, unavailabl
 from sessionstore.store import search
 from sessionstore.store.broadcaster import FeedItem
 from sessionstore.store.resumption import ERRORS, FILES, KNOWN, completed
-from sessionstore.store.schema import CHANGES_STATE, STATE_EVENTS
+from sessionstore.store.schema import CHANGES_STATE, STATE_EVENTS_AFTER
 from sessionstore.store.search import Narrowed
 from sessionstore.store.selection import (
     ACTIVE,
@@ -40,6 +40,8 @@ DEADLINE = 5.0
 """Seconds after which a query is given up: a long reader keeps the log from being folded back into the database."""
 PAGE_BYTES = 32 << 20
 """About how much one answer holds: events may have a megabyte each, and a page thousands of events."""
+FOLDED_BYTES = 8 << 20
+"""About how much of a state's events is held at once, where it is made as it was."""
 FETCHED_AT_ONCE = 64
 OPENS_ALL_FILES = "SELECT count(*) FROM sqlite_master"
 """SQLite would do that with the first query, when there may be no descriptor left for it."""
@@ -163,10 +165,10 @@ class Reader:
         async with self.lend() as connection:
             return await connection.rows(query, values)
 
-    async def some(self, query: str, values: Values = ()) -> Rows:
+    async def some(self, query: str, values: Values = (), most: int = PAGE_BYTES) -> Rows:
         """As `rows`, but not more than an answer holds."""
         async with self.lend() as connection:
-            return await connection.some(query, values)
+            return await connection.some(query, values, most)
 
     async def row(self, query: str, values: Values = ()) -> Any:
         rows = await self.rows(query, values)
@@ -220,16 +222,30 @@ class Reader:
 
     async def state_at(self, session_id: str, cursor: int) -> tuple[str, int]:
         """The state document as it was after the event `cursor`, and its version then."""
-        await self.known(session_id)
-        events = await self.rows(STATE_EVENTS, (session_id, cursor))
-        if not events:
+        created, after = await self.created(session_id), 0
+        state: folds.Document = {}
+        while True:
+            rows, is_cut = await self.some(STATE_EVENTS_AFTER, (session_id, cursor, after), FOLDED_BYTES)
+            events = [(kind, patch, data, timestamp) for data, kind, patch, timestamp, _ in rows]
+            state = await asyncio.to_thread(folds.state_at, events, state)
+            if not is_cut:
+                break
+            after = rows[-1][-1]
+        if not state:
             raise Problem(404, f"The session {session_id!r} did not exist yet at cursor {cursor}")
-        state = await asyncio.to_thread(folds.state_at, events)
+        if created != await self.created(session_id):  # half of this was of another
+            raise no_session(session_id)
         return folds.encode(state), state["version"]
 
-    async def known(self, session_id: str) -> None:
-        if await self.row("SELECT 1 FROM sessions WHERE session_id = ?", (session_id,)) is None:
+    async def created(self, session_id: str) -> int:
+        """The cursor with which it began. Raises Problem 404."""
+        row = await self.row("SELECT created_cursor FROM sessions WHERE session_id = ?", (session_id,))
+        if row is None:
             raise no_session(session_id)
+        return int(row[0])
+
+    async def known(self, session_id: str) -> None:
+        await self.created(session_id)
 
     async def entries(
         self,
@@ -275,12 +291,10 @@ class Reader:
     ) -> Page:
         """A page of a session's timeline by cursor; what follows is the last cursor given. `brief` cuts long data;
         `of_state`: only what changed the state."""
-        row = await self.row("SELECT created_cursor FROM sessions WHERE session_id = ?", (session_id,))
-        if row is None:
-            raise no_session(session_id)
+        created = await self.created(session_id)
         where, values = conditions(
             ("e.session_id = ?", session_id),
-            ("e.cursor > ?", max(after, row[0] - 1)),
+            ("e.cursor > ?", max(after, created - 1)),
             ("e.cursor < ?", before),
             ("e.agent_id = ?", agent_id),
             one_of("e.type", types),
@@ -475,8 +489,10 @@ def best_first(
 ) -> list[str]:
     """The best of some events, each with the piece of it that was asked for."""
     texts = map(text_of_event, documents)
-    ranked = sorted(zip(texts, documents, strict=True), key=lambda found: -search.score(found[0], sought))
-    return [with_snippet(shown(document), search.snippet(text, sought)) for text, document in ranked[:limit]]
+    within = search.looked_at(len(documents), sought)
+    ranked = sorted(zip(texts, documents, strict=True), key=lambda found: -search.score(found[0], sought, within))
+    within = search.looked_at(limit, sought)
+    return [with_snippet(shown(document), search.snippet(text, sought, within)) for text, document in ranked[:limit]]
 
 
 def text_of_event(document: str) -> str:

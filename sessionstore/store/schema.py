@@ -371,3 +371,7 @@ WHERE session_id = ? AND cursor >= (SELECT created_cursor FROM sessions s WHERE 
 
 STATE_EVENTS = f"SELECT type, patch, data, timestamp FROM events e {OF_STATE} ORDER BY cursor"
 """What folds.state_at takes."""
+STATE_EVENTS_AFTER = (
+    f"SELECT data, type, patch, timestamp, cursor FROM events e {OF_STATE} AND cursor > ? ORDER BY cursor"
+)
+"""The same behind one of them, the longest member first, and the cursor."""

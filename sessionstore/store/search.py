@@ -288,12 +288,22 @@ def line_of(data: Any) -> str:
     return text if text.isascii() else unicodedata.normalize("NFC", text)
 
 
-def score(text: str, sought: Sequence[Term]) -> float:
+LOOKS = 20_000_000
+"""Characters that one search goes through, each for each word that is asked for: 100 texts may have a megabyte each."""
+
+
+def looked_at(texts: int, sought: Iterable[Term]) -> int:
+    """Characters of each text in which the words are looked for."""
+    words = sum(len(WORD.findall(term.text)) for term in sought)
+    return LOOKS // max(1, texts * words)
+
+
+def score(text: str, sought: Sequence[Term], within: int = LOOKS) -> float:
     """How much a text is about what was asked for: BM25 for each term, but all terms weigh the same.
 
-    Where one stands as it was asked for counts more than where it is inside of a name.
+    Where one stands as it was asked for counts more than where it is inside of a name. `within`: so many characters.
     """
-    plain, length = folded(text), 1.2 * (0.25 + 0.75 * len(text) / USUAL_LENGTH)
+    plain, length = folded(text[:within]), 1.2 * (0.25 + 0.75 * len(text) / USUAL_LENGTH)
     total = 0.0
     for term in wanted(sought):
         as_word, inside = patterns((term,))
@@ -309,9 +319,9 @@ class Snippet(NamedTuple):
     marked: list[str]
 
 
-def snippet(text: str, sought: Sequence[Term]) -> Snippet:
-    """The piece of a text around the first place of what was asked for."""
-    places = places_of(text, wanted(sought))
+def snippet(text: str, sought: Sequence[Term], within: int = LOOKS) -> Snippet:
+    """The piece of a text around the first place of what was asked for, if that is `within` so many characters."""
+    places = places_of(text[:within], wanted(sought))
     start = max(0, places[0][0] - BEFORE) if places else 0
     end = start + SNIPPET
     marked, at = ["…" if start else ""], start

@@ -10,13 +10,28 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from sessionstore.model.problems import invalid_value, not_json
+from sessionstore.model.lines import values_in
+from sessionstore.model.problems import Problem, invalid_value, not_json
 from sessionstore.store import checkpoints, material
-from sessionstore.store.checkpoints import Checkpoint, CheckpointLine, PackedLine, ThreadRow, Version
+from sessionstore.store.checkpoints import (
+    CHECKPOINTS,
+    STEPS,
+    Checkpoint,
+    CheckpointLine,
+    PackedLine,
+    ThreadRow,
+    Version,
+)
 from sessionstore.store.intake import READ_AT_ONCE, TRANSACTION, Intake, grouped, now
 from sessionstore.store.material import Provenance
 
 CHECKPOINTS_AT_ONCE = 20
+MAX_LINES = 10_000
+"""Of what is sent at once, for it is kept in one transaction: a step of a graph has some."""
+MAX_VALUES = 100_000
+"""Of one line, as the channels of a checkpoint: an empty list has two bytes there, and 64 of memory."""
+MAX_HELD = 32 << 20
+"""Bytes that are held for it: of checkpoints, and beside values, which go in before."""
 
 
 class CheckpointRow(NamedTuple):
@@ -29,6 +44,8 @@ class CheckpointRow(NamedTuple):
     about: str
     versions: str
     packed: bytes
+    more: int
+    """How many there are behind it, within what was asked for."""
 
 
 class Chosen(NamedTuple):
@@ -59,16 +76,21 @@ class Threads:
         Only the values of what is large go in before the rest: nobody uses them until that is there."""
         scope = await self.scope_of(thread, said)
         put: list[PackedLine] = []
-        begun = 0
+        begun = size = held = kept = 0
         async for line in lines:
             one = await self.intake.beside(read, line)
-            await self.intake.check_room(scope, sum(other.size + other.row for other in [*put, one]))
-            if sum(other.size for other in put) + one.size > TRANSACTION:
+            size += one.size + one.row
+            await self.intake.check_room(scope, size)
+            if held + one.size > TRANSACTION:
                 await self.keep_values(scope, put[begun:] if one.size <= TRANSACTION else [*put[begun:], one])
-                put = [without_pieces(other) for other in put]
+                put[begun:] = map(without_pieces, put[begun:])
                 one = without_pieces(one) if one.size > TRANSACTION else one
-                begun = len(put)
+                begun, held = len(put), 0
+            held += one.size
+            kept += one.row + (one.size if isinstance(one.line, Checkpoint) else 0)
             put.append(one)
+            if len(put) > MAX_LINES or (kept > MAX_HELD and len(put) > 1):
+                raise Problem(413, f"At most {MAX_LINES} lines may come at once, and {MAX_HELD} bytes beside values")
         if not put:
             return 0
 
@@ -109,13 +131,17 @@ class Threads:
             for found in page:
                 async for line in self.whole(thread, found, sent):
                     yield line
-            if len(page) < min(left, CHECKPOINTS_AT_ONCE):
+            if not page or (len(page) < min(left, CHECKPOINTS_AT_ONCE) and not page[-1].more):
                 return
             before, left = page[-1].checkpoint, left - len(page)
 
-    async def page(self, thread: ThreadRow, chosen: Chosen) -> list[CheckpointRow]:
+    async def page(self, thread: ThreadRow, chosen: Chosen, query: str = CHECKPOINTS) -> list[CheckpointRow]:
         values = {"thread": thread.thread_row, **chosen._asdict()}
-        return [CheckpointRow(*row) for row in await self.reader.rows(checkpoints.CHECKPOINTS, values)]
+        return [CheckpointRow(*row) for row in await self.reader.rows(query, values)]
+
+    async def steps(self, thread: ThreadRow, chosen: Chosen) -> list[CheckpointRow]:
+        """The same without what is packed."""
+        return await self.page(thread, chosen, STEPS)
 
     async def whole(self, thread: ThreadRow, found: CheckpointRow, sent: set[int]) -> AsyncIterator[bytes]:
         versions: dict[str, Version] = msgspec.json.decode(found.versions)
@@ -184,7 +210,9 @@ class Threads:
 
 
 def read(line: bytes) -> PackedLine:
-    """Raises Problem 400, 422."""
+    """Raises Problem 400, 413, 422."""
+    if len(line) > MAX_VALUES and values_in(line) > MAX_VALUES:
+        raise Problem(413, f"A line may have at most {MAX_VALUES} members and items, beside what is opaque")
     try:
         return checkpoints.packed_line(LINES.decode(line))
     except msgspec.ValidationError as error:

@@ -1,6 +1,7 @@
 """HTTP and WebSocket: ASGI, with Litestar for all that is not hot.
 
 asgi             its types, and plain answers
+backpressure     large answers that wait to be read, in all and of one caller
 bodies           how many bytes of bodies at once
 tokens           who holds which
 logins           what browsers have for a token

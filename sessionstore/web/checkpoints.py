@@ -133,16 +133,15 @@ async def list_steps(
 ) -> JSONResponse:
     """The steps of a thread without their values, the newest first; `waits`: for a person."""
     found = await found_at(request, decoded_part("thread", thread))
-    page = await threads_of(request).page(found, Chosen(ns, None, before, limit))
+    page = await threads_of(request).steps(found, Chosen(ns, None, before, limit))
     reader = store_of(request).reader
     items = []
     for one in page:
-        writes = await reader.rows(checkpoints.WRITES, (found.thread_row, one.ns, one.checkpoint))
-        written = [channel for _, channel, *_ in writes]
         of_one = found.thread_row, one.ns, one.checkpoint
+        written = [channel for (channel,) in await reader.rows(checkpoints.WRITTEN, of_one)]
         waits = INTERRUPT in written and bool((await reader.row(checkpoints.IS_NEWEST, of_one))[0])
         items.append(step_of(one, written, waits=waits))
-    following = page[-1].checkpoint if len(page) == limit else None
+    following = page[-1].checkpoint if page and (len(page) == limit or page[-1].more) else None
     return answer(msgspec.json.encode({"items": items, "nextBefore": following}))
 
 

@@ -217,7 +217,7 @@ DIGEST = base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
 POLICY = f"default-src 'none'; style-src 'sha256-{DIGEST}'; img-src data:; base-uri 'none'; form-action 'none'"
 SERVED_POLICY = f"{POLICY}; frame-ancestors 'none'; sandbox allow-popups allow-popups-to-escape-sandbox"
 """Where the store itself shows it: a document of no origin, so that it has no cookie even if it could run."""
-IS_BASE64 = re.compile(r"[A-Za-z0-9+/\s]*={0,2}\s*")
+IS_BASE64 = re.compile(r"[A-Za-z0-9+/\s]*+={0,2}+\s*+")
 GOES_TO = ("http://", "https://", "mailto:")
 
 

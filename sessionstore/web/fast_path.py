@@ -7,9 +7,11 @@ which are built of the same functions. Tests hold the two against each other.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import time
+from collections.abc import Sequence
 from functools import partial
 from typing import Literal, NamedTuple
 
@@ -41,6 +43,9 @@ ROUTES = {
 }
 MAX_LINES = 500
 """Of a batch. More, or a body of more than LARGE bytes, is read on another thread, so that it holds nobody up."""
+MOST_SECONDS = 8.0
+"""Of the processor, for the lines of one batch: they are one transaction, and all others who write wait for it. The
+50,000 that it may have take one to three."""
 UNUSUAL = frozenset({b"origin", b"transfer-encoding", b"expect", b"upgrade"})
 """Headers that only the ordinary way heeds."""
 NDJSON = "application/x-ndjson"
@@ -101,8 +106,10 @@ class BatchWork:
     def __call__(self, appender: Appender) -> Document:
         accepted = duplicates = 0
         refused = batches.Rejections()
+        until = time.thread_time() + MOST_SECONDS
         for number, drafts_of_line in self.lines.drafts:
             try:
+                check_time(drafts_of_line, until)
                 if sum(not appender.append(draft).duplicate for draft in drafts_of_line):
                     accepted += 1
                 else:
@@ -120,6 +127,28 @@ class BatchWork:
             "rejectedTotal": unread.statuses.total() + refused.statuses.total(),
             "cursor": appender.cursor,
         }
+
+
+def check_time(drafts: Sequence[Draft], until: float) -> None:
+    """Raises Problem 429 for a line of a batch that has taken too long by now; what was stored once already is not put
+    off."""
+    if time.thread_time() > until and not any(draft.received_at for draft in drafts):
+        detail = "The lines before it took as long as a batch may: the same again is taken later"
+        raise Problem(429, detail, headers={"retry-after": "1"})
+
+
+def is_put_off(said: Document) -> bool:
+    """Whether a line of a batch was not taken yet, by the members of the answer."""
+    return any(line.status == 429 for line in said["rejected"])
+
+
+async def stored_at_last(body: bytes, caller: Caller, store: Store) -> Document:
+    """As `stored_lines`, for who can wait: of what is too much in one second, the rest comes in the next."""
+    accepted = 0
+    while is_put_off(said := await stored_lines(body, caller, store)):
+        accepted += said["accepted"]
+        await asyncio.sleep(1.0)
+    return said | {"accepted": accepted + said["accepted"]}
 
 
 class HotRequest(NamedTuple):

@@ -13,6 +13,7 @@ from sessionstore.model.events import Draft
 from sessionstore.model.problems import Problem
 from sessionstore.settings import Settings, is_loopback_name
 from sessionstore.web.asgi import ASGI, Message, Receive, Scope, Send, answer, refuse
+from sessionstore.web.backpressure import LargeAnswers
 from sessionstore.web.bodies import Bodies, BodyUnderWay
 from sessionstore.web.forwarded import ProxyUser
 from sessionstore.web.logins import BrowserLogin, Logins
@@ -172,6 +173,7 @@ class Gate:
         """Which are answered to: while no token is needed, and while one is."""
         self.refusal_log = RefusalLog()
         self.bodies = Bodies(max(settings.max_batch_bytes, settings.max_event_bytes))
+        self.answers = LargeAnswers()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -190,6 +192,8 @@ class Gate:
             await refuse(problem, scope, receive, send)
             return
         scope["state"]["body"] = body = self.body_of(caller, asked)
+        if scope["type"] == "http":
+            send = self.answers.counted(body.who, send)
 
         async def receive_bounded() -> Message:
             message = await receive()

@@ -6,7 +6,6 @@ and then the lines themselves are kept. So what was broken off goes on when it i
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Iterable
 from contextlib import suppress
@@ -27,7 +26,7 @@ from sessionstore.store.intake import PART
 from sessionstore.store.material import Key, Provenance, Transcript
 from sessionstore.web import openapi_models as answers
 from sessionstore.web.bodies import BodyUnderWay
-from sessionstore.web.fast_path import stored_lines
+from sessionstore.web.fast_path import stored_at_last
 from sessionstore.web.openapi import NDJSON, OF_AN_IMPORT, described
 from sessionstore.web.openapi_models import gives
 from sessionstore.web.request import Call, JSONResponse, answer, caller_of, check_media_type, headers_of, store_of
@@ -218,15 +217,10 @@ class Import:
         return accepted
 
     async def stored(self, lines: bytes) -> int:
-        """The same of some. Of what is too much in one second, the rest comes in the next: what is there stays so."""
-        accepted: int = 0
-        while True:
-            told = await stored_lines(lines, caller_of(self.request), self.store)
-            accepted += told["accepted"]
-            if not any(line.status == 429 for line in told["rejected"]):
-                self.counts["rejected"] += told["rejectedTotal"]
-                return accepted
-            await asyncio.sleep(1.0)
+        """The same of some."""
+        told = await stored_at_last(lines, caller_of(self.request), self.store)
+        self.counts["rejected"] += told["rejectedTotal"]
+        return int(told["accepted"])
 
     def said(self, session_id: str, offset: int | None) -> Provenance:
         token = caller_of(self.request).token

@@ -17,7 +17,7 @@ from sessionstore.model.folds import Document
 from sessionstore.model.lines import MAX_LINES
 from sessionstore.model.problems import Problem
 from sessionstore.web import openapi_models as answers
-from sessionstore.web.fast_path import stored_lines
+from sessionstore.web.fast_path import is_put_off, stored_lines
 from sessionstore.web.openapi import JSON, OF_TELEMETRY, PROTOBUF, described
 from sessionstore.web.openapi_models import gives
 from sessionstore.web.request import Call, caller_of, check_media_type, headers_of, read_body, store_of
@@ -47,6 +47,8 @@ async def receive_telemetry(request: Call) -> Response[bytes]:
     coding = headers.get(CODING, b"identity").lower()
     lines = await store.writer.beside(lines_of, signal, body, coding, media_type == JSON)
     said = await stored_lines(lines, caller_of(request), store) if lines else {}
+    if said and is_put_off(said):  # what the answer says is rejected is sent by nobody again
+        raise Problem(429, said["rejected"][0].detail, headers={"retry-after": "1"})
     return told(signal, said, media_type)
 
 

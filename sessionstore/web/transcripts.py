@@ -27,8 +27,9 @@ from sessionstore.store.material import Key, Provenance, Transcript
 from sessionstore.web import openapi_models as answers
 from sessionstore.web.asgi import Receive
 from sessionstore.web.bodies import BodyUnderWay
-from sessionstore.web.fast_path import stored_lines
+from sessionstore.web.fast_path import stored_at_last
 from sessionstore.web.openapi import (
+    JSON,
     NDJSON,
     OF_A_SUMMARY,
     OF_A_TRANSCRIPT,
@@ -193,7 +194,7 @@ class Ledger:
             await self.read_all(transcript)
         for begin in range(0, len(self.reports), AT_ONCE):
             lines = (event_of(report, session_id) for report in self.reports[begin : begin + AT_ONCE])
-            await stored_lines(b"\n".join(lines), caller_of(self.request), store)
+            await stored_at_last(b"\n".join(lines), caller_of(self.request), store)
         looked_through[number] = None
         looked_through.move_to_end(number)
         if len(looked_through) > TRANSCRIPTS_KNOWN:
@@ -280,17 +281,29 @@ async def list_conversations(
     request: Call,
     folder: FromPath[str],
     summaries: Annotated[bool, QueryParameter(description="With the summary of each, as it was put")] = False,
-) -> JSONResponse:
+) -> Stream | JSONResponse:
     """The conversations in a folder, and when each last changed (milliseconds since 1970)."""
     check_may_list(request)
     all_rows = await store_of(request).reader.rows(material.SESSIONS, (decoded_part("folder", folder),))
     rows = [row for *row, written_by, session_id in all_rows if await may_have(request, written_by, session_id)]
-    items: list[dict[str, Any]] = [{"sessionId": session, "mtime": updated} for session, updated, *_ in rows]
     if summaries:
-        for item, (_, _, summary, version, summarized) in zip(items, rows, strict=True):
-            item |= {"summary": summary and msgspec.Raw(summary.encode()), "version": version}
-            item["summaryMtime"] = summarized
-    return answer(msgspec.json.encode(items))
+        return Stream(summarized(request, rows), media_type=JSON)
+    return answer(msgspec.json.encode([item_of(*row) for row in rows]))
+
+
+def item_of(session: str, updated: int, _: int) -> Document:
+    return {"sessionId": session, "mtime": updated}
+
+
+async def summarized(request: Call, rows: list[Any]) -> AsyncIterator[bytes]:
+    """A list of JSON, of which one summary is held at a time: each may have a megabyte."""
+    between = b"["
+    for row in rows:
+        summary, version, when = await store_of(request).reader.row(material.SUMMARY, row[-1:]) or (None, 0, None)
+        said = {"summary": summary and msgspec.Raw(summary.encode()), "version": version, "summaryMtime": when}
+        yield between + msgspec.json.encode(item_of(*row) | said)
+        between = b","
+    yield b"]" if rows else b"[]"
 
 
 @get("/api/transcripts/{folder:str}/{session:str}/subkeys", responses=gives(list[str], 422), tags=["transcripts"])

@@ -6,7 +6,7 @@ function ways({ tokens, storage }) {
   const url = new URL(".", location.href.split("#")[0]).href.replace(/\/$/, ""), file = tokens ? `${storage}/tokens/ingest` : "";
   const settings = `export SESSION_SERVICE_URL=${url} SESSION_USER_ID=$USER${file ? ` SESSION_TOKEN_FILE=${file}` : ""}\n`;
   return [
-    ["Claude Code", `for file in hook_agent hook_agent_install hook_agent_facts hook_agent_ship; do curl -sO ${url}/$file.py; done\n${settings}python3 hook_agent.py install`],
+    ["Claude Code", `for part in "" _install _facts _ship; do curl -sO ${url}/hook_agent$part.py; done\n${settings}python3 hook_agent.py install`],
     ["Python", `curl -sO ${url}/hook_agent.py\n${settings}SESSION_ID=first-python python3 - <<'END'\nfrom hook_agent import SessionHookAgent\nSessionHookAgent().sync.log_action({"type": "note", "text": "hello"})\nEND\npython3 hook_agent.py flush`],
     ["curl", `curl -s ${url}/api/actions/first-curl -H content-type:application/json ${file ? `-H "authorization: Bearer $(cat ${file})" ` : ""}-d '{"type": "note", "text": "hello"}'`],
   ];

@@ -242,7 +242,7 @@ def test_one_session_is_not_changed_faster_than_others_can_bear(server: Applianc
     said = json.loads(post_batch(server, lines + word % b"grown" + word % b"another").body)
     rejected = {one["line"]: one["status"] for one in said["rejected"]}
     assert 100 < said["accepted"] < 140
-    assert rejected == dict.fromkeys(range(said["accepted"], 162), 429), "all of the session from there on, and no other"
+    assert rejected == dict.fromkeys(range(said["accepted"], 162), 429), "all from there on, and no other"
     eventually(lambda: json.loads(post_batch(server, change % 40 + word % b"grown").body)["accepted"] == 2)
     goal = b'{"type":"goal_added","sessionId":"grown","data":{"description":"x"}}\n' * 70
     said = json.loads(post_batch(server, goal).body)

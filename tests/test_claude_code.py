@@ -595,7 +595,8 @@ def test_a_new_container_is_told_what_the_hooks_said(played: Played) -> None:
 def test_a_session_counts_when_it_was_resumed_and_not_when_it_was_compacted(played: Played) -> None:
     _, sessions = played["a_conversation"].result()
     first: Stored = sessions["first"]
-    assert [action["type"] for action in first.actions].count("post_compact") == 1
+    types = [action["type"] for action in first.actions]
+    assert types.count("post_compact") <= 1, "Claude Code may end before this hook, for which it does not wait"
     sources = [event["data"]["metadata"]["source"] for event in first.events if "metadata" in event["data"]]
     assert sources == ["startup", "resume", "resume", "compact", "resume"]
     assert first.metadata["resumes"] == 3

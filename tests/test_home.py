@@ -277,6 +277,7 @@ def test_what_was_deleted_is_gone_from_the_feed_and_what_asks_is_told_in_every_v
     ask = {"type": "permission_request", "tool": "Bash", "input": {}, "attention": WAITS}
     log(http, f"{session_id}-asks", "", **ask)
     opened(page, appliance, "sessions")
+    page.reload()  # so that the title is of now
     expect(page).to_have_title(re.compile(r"^\(\d+\) Sessions"))
     waiting = int(page.title()[1:].partition(")")[0])
     log(http, f"{session_id}-asks-too", "", **ask)

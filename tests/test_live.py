@@ -488,7 +488,7 @@ async def subscriber(
             event = json.loads(await client.recv())
             heard.append(event["cursor"])
             newest[event["sessionId"]] = event["cursor"]
-            if len(heard) in moments:
+            if len(heard) in moments and not end.done():  # beyond the end it may have said its last word already
                 name, after = chance.choice(names), chance.randint(oldest, max(heard))
                 since[name] = min(after, since.get(name, after))
                 await client.send(json.dumps({"type": "subscribe", "session": name, "after": after}))

@@ -15,6 +15,7 @@ import httpx
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from tests.appliance import Appliance
+from tests.peers import midday
 
 QUIET = [
     "--no-sandbox",
@@ -50,8 +51,7 @@ def launched(*names: str) -> Iterator[Browser]:
     """`names`: what more of its rules about names are, before those that let it out nowhere."""
     rules = f"--host-resolver-rules={', '.join((*names, *NAMES))}"
     with sync_playwright() as playwright:
-        noon = f"Etc/GMT{datetime.now(UTC).hour - 12:+}"  # by these names' sign: west is more. No day ends in a test
-        env: dict[str, Any] = os.environ | {"TZ": noon}
+        env: dict[str, Any] = os.environ | midday()
         browser = playwright.chromium.launch(executable_path=chromium(), args=[*QUIET, rules], env=env)
         yield browser
         browser.close()

@@ -12,7 +12,7 @@ import pytest
 
 from sessionstore.upkeep.notices import spent_of
 from tests.appliance import Appliance, ServerError
-from tests.peers import eventually
+from tests.peers import eventually, midday
 from tests.test_events import batch, page
 from tests.test_usage import report
 
@@ -40,7 +40,7 @@ usd = 100
 def served(folder: Path, text: str = FILE) -> Iterator[tuple[Appliance, httpx.Client]]:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "budgets.toml").write_text(text)
-    settings = {"SESSIONS_BUDGETS": str(folder / "budgets.toml")}
+    settings = {"SESSIONS_BUDGETS": str(folder / "budgets.toml"), **midday()}
     with Appliance(folder / "store", settings) as server, httpx.Client(base_url=server.url) as http:
         yield server, http
 

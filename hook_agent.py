@@ -254,8 +254,7 @@ def _fitted(event: Members, most: int) -> Members:
         if len(_encoded({**event, "data": cut})) <= most:
             return cut
     room = max(0, most - len(_encoded({**event, "data": {"text": "", "truncated": truncated}}))) // 4
-    start = whole[:room].decode(errors="ignore")
-    return {**_few(data, room), "text": start, "truncated": truncated}
+    return {**_few(data, room), "text": whole[:room].decode(errors="ignore"), "truncated": truncated}
 
 
 def _few(data: Members, room: int) -> Members:
@@ -1464,8 +1463,7 @@ class HookNarrator:
             if is_over or abs(moment - at) > _SAME_MILLISECONDS:
                 del recent[name]
         digest = _sha256(_encoded(known["sessionId"]) + text)[:_DIGEST_LENGTH]
-        first = recent.setdefault(digest, [moment, known["eventId"], hook, call])
-        return bool(first[1] != known["eventId"])
+        return bool(recent.setdefault(digest, [moment, known["eventId"], hook, call])[1] != known["eventId"])
 
     # Whose it is
 
@@ -1536,8 +1534,7 @@ def _milliseconds(timestamp: str) -> int:
     import calendar
 
     try:
-        seconds = calendar.timegm(time.strptime(timestamp[:19], "%Y-%m-%dT%H:%M:%S"))
-        return seconds * 1000 + int(timestamp[20:23])
+        return calendar.timegm(time.strptime(timestamp[:19], "%Y-%m-%dT%H:%M:%S")) * 1000 + int(timestamp[20:23])
     except ValueError:
         return 0
 
@@ -1699,8 +1696,7 @@ def _hook_record(payload: bytes, is_within: bool = False, waits: bool = False) -
         told.append(f'"where":{{{place}}}')
     flags = ['"isWithin":true'] * is_within + ['"waits":true'] * waits
     head = ",".join([*told, f'"ppid":{process if process.isdecimal() else posix.getppid()}', *flags])
-    body = _redacted(payload).translate(_ONE_LINE)
-    return b'{%s,"hook":%s}\n' % (head.encode(), body)
+    return b'{%s,"hook":%s}\n' % (head.encode(), _redacted(payload).translate(_ONE_LINE))
 
 
 def _redacted(payload: bytes) -> bytes:
@@ -1853,8 +1849,7 @@ class _Answer:
 
     def is_refusal(self) -> bool:
         """Whether it is the store that says so: whatever stands before it may answer 400, too, and know nothing."""
-        is_problem = self._media_type == _PROBLEM and self.document().get("status") == self.status
-        return is_problem and self.status in _BAD_REQUEST
+        return self._media_type == _PROBLEM and self.document().get("status") == self.status in _BAD_REQUEST
 
     def accounts_for(self, lines: int) -> bool:
         """Whether the store has these lines of a batch, but for those that it rejected."""
@@ -1942,15 +1937,23 @@ class _Link:
         return self.ask(method, path, body, seconds, **more)
 
     def _asked(self, method: str, path: str, body: bytes | None, seconds: float, headers: dict[str, str]) -> _Answer:
+        import threading
+
         connection, base = self._connected()
-        connection.sock.settimeout(seconds + len(body or b"") / _SLOW_BYTES)
+        connection.sock.settimeout(seconds := seconds + len(body or b"") / _SLOW_BYTES)
         headers = {**headers, "Content-Type": _NDJSON} if body is not None else {**headers}
         if token := self.token():
             headers["Authorization"] = f"Bearer {token}"
-        connection.request(method, base + path, body, headers)
-        response = connection.getresponse()
-        known = (response.headers.get("Retry-After"), response.headers.get("Content-Type") or "")
-        answer = _Answer(response.status, response.read(_ANSWER_BYTES), *known)
+        watch = threading.Timer(6 * seconds, connection.sock.shutdown, (2,))  # a peer may drip bytes for ever
+        watch.daemon = True
+        watch.start()
+        try:
+            connection.request(method, base + path, body, headers)
+            response = connection.getresponse()
+            known = (response.headers.get("Retry-After"), response.headers.get("Content-Type") or "")
+            answer = _Answer(response.status, response.read(_ANSWER_BYTES), *known)
+        finally:
+            watch.cancel()
         answer.headers = response.headers
         if response.will_close or not response.isclosed():
             self.close()
@@ -1970,9 +1973,9 @@ class _Link:
         return self._connection, url.path.rstrip("/")
 
     def close(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
 
 
 def _owner_of(path: str) -> str:
@@ -2158,8 +2161,7 @@ class Sender:
             return answer
         reason = f"{self.link.service_url} answered {answer.status}: {answer.said()}"
         if answer.status in (401, 403):
-            told = " ".join(filter(None, (reason, self.link.token_trouble(), _KEPT)))
-            raise _Unreachable(told, token=token)
+            raise _Unreachable(" ".join(filter(None, (reason, self.link.token_trouble(), _KEPT))), token=token)
         raise _Unreachable(reason, answer.retry_after)
 
     def _tell_dropped(self) -> bool:
@@ -2211,8 +2213,7 @@ def _send_until_idle(sender: Sender) -> None:
     """Returns when nothing has come for half a minute and no agent is at work, or the folder is gone."""
     idle_since, look = time.monotonic(), _FIRST_LOOK_SECONDS
     while os.path.isdir(sender.spool.folder):
-        is_idle = time.monotonic() > idle_since + _IDLE_SECONDS
-        if is_idle and (not sender.shipper() or sender.shipper().may_leave()):
+        if time.monotonic() > idle_since + _IDLE_SECONDS and (not sender.shipper() or sender.shipper().may_leave()):
             return
         pause = sender.step()
         if pause is None:
@@ -2358,8 +2359,7 @@ class _Outlet:
             return self._deliver_memory()
         if not is_in_charge and self.spool.word() == "refuses":
             link = self.sender.link
-            told = (f"{link.service_url} refuses the token.", link.token_trouble(), _KEPT)
-            self._say(" ".join(filter(None, told)))
+            self._say(" ".join(filter(None, (f"{link.service_url} refuses the token.", link.token_trouble(), _KEPT))))
         return self.sender.step() if is_in_charge else None
 
     def _deliver_memory(self) -> float | None:

@@ -16,6 +16,7 @@ import os
 import re
 import socket
 import sys
+import threading
 import time
 from http.client import HTTPException
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 _PIECE_BYTES = 1 << 20
 _PATIENCE_SECONDS = 15.0  # with a store that is away
 _PAUSE_SECONDS = 0.5
+_LONGEST_SECONDS, _SLOWEST_BYTES = 60.0, 4 << 10  # for an answer, and in each further second: a peer may drip for ever
 _SLUG_LENGTH = 200
 _META = ".meta.json"
 
@@ -111,17 +113,26 @@ class _Kept:
         connection, base = link._connected()
         token = link.token()
         connection.sock.settimeout(_ANSWER_SECONDS)
-        connection.request("GET", base + address, headers={"Authorization": f"Bearer {token}"} if token else {})
-        self.answer = connection.getresponse()
+        watch = threading.Timer(_LONGEST_SECONDS, connection.sock.shutdown, (2,))
+        watch.daemon = True
+        watch.start()
+        try:
+            connection.request("GET", base + address, headers={"Authorization": f"Bearer {token}"} if token else {})
+            self.answer = connection.getresponse()
+        finally:
+            watch.cancel()
         self.headers = self.answer.headers
         if self.answer.status != 200:
             raise ConnectionError(f"{link.service_url} answered {self.answer.status}")
 
     def __iter__(self) -> Iterator[bytes]:
         """Raises ConnectionError where it is not all of it."""
-        digest = hashlib.sha256()
-        while piece := self.answer.read(_PIECE_BYTES):
+        digest, until = hashlib.sha256(), time.monotonic() + _LONGEST_SECONDS
+        while piece := self.answer.read1(_PIECE_BYTES):
             digest.update(piece)
+            until += len(piece) / _SLOWEST_BYTES
+            if time.monotonic() > until:
+                raise ConnectionError("the answer of the store came too slowly")
             yield piece
         if digest.hexdigest() != self.headers.get("x-kept-digest"):
             raise ConnectionError("the answer of the store was cut")

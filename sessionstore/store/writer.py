@@ -45,6 +45,11 @@ logger = logging.getLogger(__name__)
 LARGE = 16 << 10
 """Bytes: what has more is decoded, and looked through for secrets, beside the event loop."""
 MAX_GROUP = 512
+MIN_GROUP = 16
+"""Of so many a group begins at once, if they are there. Of more it takes half of those that wait for their answer: so
+the event loop answers and reads one half while the other is committed, in place of each waiting for the other."""
+DOUBTS = 100
+"""For how many transactions eventIds are looked up, once one that was taken to be new was not."""
 MAX_WAITING = 10_000
 MAX_WAITING_BYTES = 128 << 20
 MAX_SEARCH_CATCH_UP, SEARCH_WAITS = 5_000, 1.0
@@ -198,6 +203,8 @@ class Writer:
         """The newest cursor, and the characters stored, when the index was last brought forward."""
         self.chores_at = self.synchronise_at = 0.0
         self.is_returning = False
+        self.doubts = 0
+        """For how many transactions eventIds are looked up."""
         self.look_at = time.monotonic() + self.lost_after
         self.clock_drift = self.clock() - time.monotonic()
         self.thread = threading.Thread(target=self.run, name="writer", daemon=True)
@@ -255,8 +262,8 @@ class Writer:
 
     def hand_over(self) -> None:
         arrived, self.arrived = self.arrived, []
-        for at in range(0, len(arrived), MAX_GROUP):
-            self.jobs.put(arrived[at : at + MAX_GROUP])
+        for at in range(0, len(arrived), MIN_GROUP):
+            self.jobs.put(arrived[at : at + MIN_GROUP])
 
     async def append(self, draft: Draft, size: int = 0) -> Appended:
         """Store one draft. Raises Problem."""
@@ -369,9 +376,9 @@ class Writer:
     def next_group(self) -> list[Job] | None:
         """What waits now, or at most until the next chore; None when all is done and the end has come."""
         group, self.held = self.held, []
-        most = MAX_GROUP + len(group)
+        held = len(group)
         try:
-            while len(group) < most:
+            while len(group) - held < min(MAX_GROUP, max(MIN_GROUP, self.waiting // 2)):
                 wait = 0.0 if group else max(QUIET, self.chores_at - time.monotonic())
                 jobs = self.jobs.get(block=wait > 0, timeout=wait or None)
                 if jobs is None:
@@ -410,17 +417,21 @@ class Writer:
         self.searched = self.appender.searched
 
     def transact(self, group: list[Job]) -> tuple[list[Outcome], list[Event]]:
-        """One transaction for all. Where the database refuses an entry, again with each entry for itself."""
-        for buffers in (True, False):
+        """One transaction for all. Where the database refuses an entry, again: after a look at what is there already,
+        and at last with each entry for itself."""
+        drafts = [draft for job in group for draft in job.drafts]
+        self.doubts = max(0, self.doubts - 1)
+        for trusts, buffers in ((not self.doubts, True), (False, True), (False, False)):
             appender = self.begin()
             appender.buffers = buffers
             try:
-                appender.prefetch_event_ids(draft for job in group for draft in job.drafts)
+                appender.note_event_ids(drafts, trusts=trusts)
                 outcomes, held = self.do_all(group)
                 events = appender.commit()
                 self.held = held
                 return outcomes, events
             except EntryRefused:
+                self.doubts = DOUBTS
                 appender.rollback()
         raise AssertionError("an entry can be refused only where entries are put off")
 

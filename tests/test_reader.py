@@ -70,7 +70,7 @@ def test_a_snapshot_that_is_cancelled_leaves_no_transaction(tmp_path: Path, afte
             async with reader.snapshot() as connection:
                 assert await connection.rows("SELECT 1") == [(1,)]
         await asyncio.gather(*reader.mending)
-        assert reader.free.qsize() == CONNECTIONS
+        assert len(reader.free) == CONNECTIONS
         assert not any(connection.connection.in_transaction for connection in reader.all)
 
     with_reader(tmp_path, test)
@@ -86,7 +86,7 @@ def test_a_snapshot_that_ends_in_an_error_leaves_none_either(tmp_path: Path) -> 
                     connection.since = time.monotonic() - 60
                     await connection.rows(ENDLESS)
         await asyncio.gather(*reader.mending)
-        assert reader.free.qsize() == CONNECTIONS
+        assert len(reader.free) == CONNECTIONS
         assert not any(connection.connection.in_transaction for connection in reader.all)
 
     with_reader(tmp_path, test)

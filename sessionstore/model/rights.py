@@ -38,6 +38,8 @@ class Right(Protocol):
     name: str
     bounds: Bounds | None
     """None: it may write to any session."""
+    created: int
+    """Sessions begun in this second."""
 
     def may_create(self, second: str) -> bool:
         """Whether it may begin one more session in this second."""

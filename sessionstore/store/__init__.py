@@ -18,6 +18,7 @@ rights           whether a bound token may write to a session, or read it
 pace             how fast a session's documents are written anew
 appender         one event into the database
 control          asks, answers and orders
+turns            what is scarce goes round robin to those who wait: fair queueing
 closing          sessions that are lost, or deleted unless they have moved on
 chain            what is committed is in the bucket first, by a child process
 writer           the writer thread: group commit

@@ -31,6 +31,7 @@ from sessionstore.model.folds import DONE, Document, encode
 from sessionstore.model.metadata import fit_for_metadata
 from sessionstore.model.problems import Problem, fault, invalid, moved, no_session
 from sessionstore.model.retries import is_same
+from sessionstore.model.rights import Right
 from sessionstore.prices import Prices
 from sessionstore.store import rights
 from sessionstore.store.maintenance import purge
@@ -178,6 +179,8 @@ class Appender:
         """Whether SQLite has been told to begin."""
         self.fresh: list[Event] = []
         self.pace = Pace()
+        self.beginners: list[Right] = []
+        """By whose right sessions were begun in this transaction."""
         self.reload()
 
     # ---- transactions
@@ -212,12 +215,17 @@ class Appender:
         self.unused_ids.clear()
         self.tally.update(self.untold)
         self.untold.clear()
+        self.pace.commit()
+        self.beginners.clear()
         return events
 
     def rollback(self) -> None:
         if self.connection.in_transaction:
             self.connection.execute("ROLLBACK")
         self.is_open = False
+        for right in self.beginners:
+            right.created -= 1
+        self.beginners.clear()
         self.reload()
 
     def reload(self) -> None:
@@ -367,7 +375,10 @@ class Appender:
     def check_rate(self, draft: Draft) -> None:
         """Raises Problem 429 for more new sessions than its token may begin in a second. All of a transaction is in
         one second, so that no event of a session is taken after an earlier one was not."""
-        if draft.by is not None and not draft.by.may_create(self.received_at[:19]):
+        if draft.by is None:
+            return
+        self.beginners.append(draft.by)
+        if not draft.by.may_create(self.received_at[:19]):
             detail = f"One token may begin {NEW_SESSIONS} sessions a second: the same again is taken later"
             raise Problem(429, detail, headers={"retry-after": "1"})
 

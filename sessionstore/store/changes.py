@@ -103,7 +103,7 @@ Hunk = dict[str, Any]
 async def changes_of(reader: Reader, session_id: str) -> bytes:
     """The answer of GET /api/sessions/ID/changes. Raises Problem 404."""
     about: dict[str, object] = {"id": session_id}
-    async with reader.comparing:
+    async with reader.comparing.of():
         async with reader.snapshot() as connection:
             if not await connection.rows("SELECT 1 FROM sessions WHERE session_id = ?", (session_id,)):
                 raise no_session(session_id)

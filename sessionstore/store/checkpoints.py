@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, NamedTuple
 
@@ -20,8 +21,8 @@ from sessionstore.store.material import COMPRESSION, Provenance, owner, packed
 
 UNUSED_MILLISECONDS = 60_000
 """For which a value that nobody uses stays: it may be that what uses it is still on its way."""
-ROWS_AT_ONCE = 200
-"""Rows that one chore removes, or one step of a copy makes."""
+ROWS_AT_ONCE, REMOVED_AT_ONCE = 200, 4_000
+"""Checkpoints that one step of a copy makes, with their writes; and rows that one step or chore removes."""
 VALUES_AT_ONCE = 16
 
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=512, pattern=r"^[^\x00]*$")]
@@ -362,64 +363,65 @@ def copy(
             ("checkpoints", "parent, run_id, created, about, versions, packed"),
             ("checkpoint_writes", "task, number, path, channel, value"),
         ):
-            connection.execute(
+            made = connection.execute(
                 f"INSERT OR IGNORE INTO {table} (thread_row, ns, checkpoint, {columns})"
-                f" SELECT ?, ns, checkpoint, {columns} FROM {table} WHERE thread_row = ? AND ns = ? AND checkpoint = ?",
+                f" SELECT ?, ns, checkpoint, {columns} FROM {table} WHERE thread_row = ? AND ns = ? AND checkpoint = ?"
+                f" RETURNING {ROWS[table]}",
                 (target.thread_row, source.thread_row, *row),
             )
-    if len(rows) < ROWS_AT_ONCE:
-        measure(connection, target.thread_row)
-        return None
-    last: tuple[str, str] = rows[-1]
-    return last
+            grow(connection, target.thread_row, sum(size for (size,) in made))
+    return None if len(rows) < ROWS_AT_ONCE else rows[-1]
 
 
-def copy_channels(connection: sqlite3.Connection, source: ThreadRow, target: ThreadRow) -> None:
-    connection.execute(
-        "INSERT OR IGNORE INTO checkpoint_channels (thread_row, ns, channel, version, value)"
-        " SELECT ?, ns, channel, version, value FROM checkpoint_channels WHERE thread_row = ?",
-        (target.thread_row, source.thread_row),
-    )
+def copy_channels(
+    connection: sqlite3.Connection, source: ThreadRow, target: ThreadRow, after: tuple[str, ...]
+) -> tuple[str, ...] | None:
+    """The same of values of versions."""
+    rows = connection.execute(CHANNELS_AFTER, (source.thread_row, *after, REMOVED_AT_ONCE)).fetchall()
+    insert = "INSERT OR IGNORE INTO checkpoint_channels VALUES (?, ?, ?, ?, ?)"
+    made = [row for row in rows if connection.execute(insert, (target.thread_row, *row)).rowcount]
+    grow(connection, target.thread_row, sum(len(ns) + len(channel) for ns, channel, *_ in made))
+    return None if len(rows) < REMOVED_AT_ONCE else rows[-1][:3]
 
 
-def prune(connection: sqlite3.Connection, thread: ThreadRow, ns: str, keep: Sequence[str]) -> int:
-    """Remove the checkpoints of a namespace that are older than the newest of `keep`, and none of them, with their
-    writes and with the values that no other names. How many there were."""
-    which = "thread_row = ? AND ns = ? AND checkpoint < ? AND checkpoint NOT IN (SELECT value FROM json_each(?))"
-    values = (thread.thread_row, ns, max(keep), json_of(list(keep)))
-    connection.execute(f"DELETE FROM checkpoint_writes WHERE {which}", values)
-    gone = connection.execute(f"DELETE FROM checkpoints WHERE {which}", values).rowcount
-    forget_channels(connection, thread, ns)
-    measure(connection, thread.thread_row)
+CHANNELS_AFTER = """
+SELECT ns, channel, version, value FROM checkpoint_channels
+WHERE thread_row = ? AND (ns, channel, version) > (?, ?, ?) ORDER BY ns, channel, version LIMIT ?"""
+VERSIONS_AFTER = """
+SELECT versions, checkpoint FROM checkpoints WHERE thread_row = ? AND ns = ? AND checkpoint > ?
+ORDER BY checkpoint LIMIT ?"""
+OLDER = "thread_row = ? AND ns = ? AND checkpoint < ? AND checkpoint NOT IN (SELECT value FROM json_each(?))"
+OF_RUNS = """
+run_id IN (SELECT value FROM json_each(?)) AND thread_row IN (SELECT value FROM json_each(?))"""
+OF_VERSIONS = """
+thread_row = ? AND ns = ? AND (channel, version) IN (SELECT value ->> 0, value ->> 1 FROM json_each(?))"""
+OF_CHECKPOINTS = "thread_row = ? AND ns = ? AND checkpoint IN (SELECT value FROM json_each(?))"
+
+
+def remove(connection: sqlite3.Connection, table: str, which: str, values: Sequence[object]) -> list[Any]:
+    """Remove some rows of threads; their keys. Where they are less than REMOVED_AT_ONCE, that was all."""
+    some = f"SELECT {KEYS[table]} FROM {table} WHERE {which} LIMIT {REMOVED_AT_ONCE}"
+    gone = connection.execute(
+        f"DELETE FROM {table} WHERE ({KEYS[table]}) IN ({some}) RETURNING {KEYS[table]}, {ROWS[table]}", values
+    ).fetchall()
+    sizes = Counter[int]()
+    for thread_row, *_, size in gone:
+        sizes[thread_row] += size
+    for thread_row, size in sizes.items():
+        grow(connection, thread_row, -size)
     return gone
 
 
-def forget_channels(connection: sqlite3.Connection, thread: ThreadRow, ns: str) -> None:
-    """Remove the values of versions that no checkpoint of the namespace names: all those of one are put together."""
-    left = connection.execute(
-        "SELECT versions FROM checkpoints WHERE thread_row = ? AND ns = ?", (thread.thread_row, ns)
-    )
-    named = {(channel, json_of(version)) for (text,) in left for channel, version in msgspec.json.decode(text).items()}
-    there = connection.execute(
-        "SELECT channel, version FROM checkpoint_channels WHERE thread_row = ? AND ns = ?", (thread.thread_row, ns)
-    ).fetchall()
-    connection.executemany(
-        "DELETE FROM checkpoint_channels WHERE thread_row = ? AND ns = ? AND channel = ? AND version = ?",
-        ((thread.thread_row, ns, *one) for one in there if one not in named),
-    )
+def forget(connection: sqlite3.Connection, thread_row: int, ns: str, some: Sequence[Any], named: set[int]) -> None:
+    """Remove the values of versions that are not named."""
+    unnamed = [one for one in some if hash(one) not in named]
+    remove(connection, "checkpoint_channels", OF_VERSIONS, (thread_row, ns, json_of(unnamed)))
 
 
-def delete_runs(connection: sqlite3.Connection, threads: Sequence[int], run_ids: Sequence[str]) -> int:
-    """Remove what these runs made in some threads. How many checkpoints there were."""
-    which = "run_id IN (SELECT value FROM json_each(?)) AND thread_row IN (SELECT value FROM json_each(?))"
-    values = (json_of(list(run_ids)), json_of(list(threads)))
-    found = connection.execute(f"SELECT thread_row, ns, checkpoint FROM checkpoints WHERE {which}", values).fetchall()
-    for table in ("checkpoint_writes", "checkpoints"):
-        connection.executemany(f"DELETE FROM {table} WHERE thread_row = ? AND ns = ? AND checkpoint = ?", found)
-    for thread_row, ns in {(thread_row, ns) for thread_row, ns, _ in found}:
-        forget_channels(connection, ThreadRow(thread_row, None, None), ns)
-        measure(connection, thread_row)
-    return len(found)
+def named_by(versions: Iterable[str]) -> set[int]:
+    """The versions of channels that checkpoints name: their hashes, as there may be millions. Should two be the same,
+    one more is kept."""
+    return {hash((name, json_of(one))) for text in versions for name, one in msgspec.json.decode(text).items()}
 
 
 RUNS = """
@@ -444,10 +446,8 @@ def purge_thread(connection: sqlite3.Connection) -> bool:
     row = connection.execute("SELECT thread_row FROM checkpoint_threads WHERE is_deleted LIMIT 1").fetchone()
     if row is None:
         return False
-    for table, key in KEYS.items():
-        some = f"SELECT {key} FROM {table} WHERE thread_row = ? LIMIT {ROWS_AT_ONCE}"
-        if connection.execute(f"DELETE FROM {table} WHERE ({key}) IN ({some})", row).rowcount:
-            return True
+    if any(remove(connection, table, "thread_row = ?", row) for table in KEYS):
+        return True
     measure(connection, *row)
     connection.execute("DELETE FROM material_sizes WHERE scope = ?", (scope_of_rows(*row),))
     connection.execute("DELETE FROM checkpoint_threads WHERE thread_row = ?", row)

@@ -24,6 +24,7 @@ from sessionstore.store import material
 from sessionstore.store.appender import Appender
 from sessionstore.store.material import PIECE, Key, Part, PartProgress, Provenance, Transcript
 from sessionstore.store.reader import Reader
+from sessionstore.store.turns import Turns
 from sessionstore.store.writer import Writer
 
 PART = 4 * PIECE
@@ -116,7 +117,7 @@ class Intake:
         self.writer = writer
         self.reader = reader
         self.locks: WeakValueDictionary[Key, asyncio.Lock] = WeakValueDictionary()
-        self.turn = asyncio.Lock()
+        self.turn = Turns(1)
         self.last_sizes = Sizes()
         self.room: dict[str, tuple[float, int]] = {}
         """By scope: until when it is known, and how many bytes of it are left."""
@@ -247,7 +248,7 @@ class Intake:
             appender.open_transaction()
             return work(appender)
 
-        async with self.turn:
+        async with self.turn.of():
             result: Result = await self.writer.submit(in_transaction, size=size)
         return result
 

@@ -21,15 +21,22 @@ class Pace:
         self.second = ""
         self.rewritten: Counter[str] = Counter()
         """Characters in this second, by session."""
+        self.underway: Counter[str] = Counter()
+        """The same of this transaction, which may have to be run again."""
         self.behind: set[str] = set()
         """Sessions of which this transaction takes nothing more: what follows from a word is not taken before it."""
 
     def begin(self, received_at: str) -> None:
         """A transaction, at this time."""
         self.behind.clear()
+        self.underway.clear()
         if self.second != received_at[:19]:
             self.second = received_at[:19]
             self.rewritten.clear()
+
+    def commit(self) -> None:
+        self.rewritten.update(self.underway)
+        self.underway.clear()
 
     def check(self, draft: Draft) -> None:
         """Raises Problem 429 where an earlier word of its session was put off."""
@@ -40,11 +47,11 @@ class Pace:
         """It changes a document of so many characters. Raises Problem 429 where this is too much in this second."""
         is_of_list = draft.type.startswith(LISTS) or not draft.data.keys().isdisjoint(("goals", "agents"))
         size *= OF_LISTS if is_of_list else 1
-        before = self.rewritten[draft.session_id]
+        before = self.rewritten[draft.session_id] + self.underway[draft.session_id]
         if before and before + size > MAX_REWRITTEN:
             self.behind.add(draft.session_id)
             raise put_off(draft.session_id)
-        self.rewritten[draft.session_id] = before + size
+        self.underway[draft.session_id] += size
 
 
 def put_off(session_id: str) -> Problem:

@@ -33,6 +33,7 @@ from sessionstore.store.selection import (
     groups,
     one_of,
 )
+from sessionstore.store.turns import Turns
 from sessionstore.text import for_people, shortened
 
 CONNECTIONS = 3
@@ -104,10 +105,11 @@ class Reader:
     def __init__(self, path: Path, connections: int = CONNECTIONS) -> None:
         self.path = path
         self.number = connections
-        self.free: asyncio.Queue[Deadlined] = asyncio.Queue()
+        self.turns = Turns(connections)
+        self.free: list[Deadlined] = []
         self.all: list[Deadlined] = []
-        self.searching = asyncio.Semaphore(SEARCHES_AT_ONCE)
-        self.comparing = asyncio.Semaphore(1)
+        self.searching = Turns(SEARCHES_AT_ONCE)
+        self.comparing = Turns(1)
         """Whoever compares what came of a session holds tens of megabytes of it."""
         self.mending: set[asyncio.Task[None]] = set()
 
@@ -116,7 +118,7 @@ class Reader:
             connection = Deadlined(await aiosqlite.connect(f"{self.path.as_uri()}?mode=ro", uri=True))
             self.all.append(connection)  # also one that cannot be used: its thread has to end
             await connection.prepare()
-            self.free.put_nowait(connection)
+            self.free.append(connection)
 
     async def stop(self) -> None:
         await asyncio.gather(*self.mending, return_exceptions=True)
@@ -125,7 +127,8 @@ class Reader:
 
     @asynccontextmanager
     async def lend(self) -> AsyncIterator[Deadlined]:
-        connection = await self.free.get()
+        await self.turns.take(1)
+        connection = self.free.pop(0)
         connection.since = time.monotonic()
         try:
             yield connection
@@ -145,7 +148,8 @@ class Reader:
 
     def take_back(self, connection: Deadlined) -> None:
         connection.since = None
-        self.free.put_nowait(connection)
+        self.free.append(connection)
+        self.turns.give(1)
 
     def oldest(self) -> float:
         """For how many seconds the query under way for longest has been."""
@@ -413,7 +417,7 @@ class Reader:
             ("e.timestamp < ?", narrowed.until),
         )
         marks = list(narrowed.marks(now()))
-        async with self.searching, self.snapshot() as connection:
+        async with self.searching.of(), self.snapshot() as connection:
             for reading in search.readings(sought):
                 found = [search.match_of(reading, marks), *values, LOOKED_AT, RANKED]
                 chosen = await connection.rows(CHOSEN.format(where=where), found)

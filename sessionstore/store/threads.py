@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import sqlite3
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -14,16 +14,25 @@ from sessionstore.model.lines import values_in
 from sessionstore.model.problems import Problem, invalid_value, not_json
 from sessionstore.store import checkpoints, material
 from sessionstore.store.checkpoints import (
+    CHANNELS_AFTER,
     CHECKPOINTS,
+    OF_CHECKPOINTS,
+    OF_RUNS,
+    OLDER,
+    REMOVED_AT_ONCE,
     STEPS,
+    VERSIONS_AFTER,
     Checkpoint,
     CheckpointLine,
     PackedLine,
     ThreadRow,
     Version,
+    json_of,
+    named_by,
 )
 from sessionstore.store.intake import READ_AT_ONCE, TRANSACTION, Intake, grouped, now
 from sessionstore.store.material import Provenance
+from sessionstore.store.turns import Turns
 
 CHECKPOINTS_AT_ONCE = 20
 MAX_LINES = 10_000
@@ -63,6 +72,10 @@ class Threads:
     def __init__(self, intake: Intake) -> None:
         self.intake = intake
         self.reader = intake.reader
+        self.sweeping = Turns(1)
+        self.swept: int | None = None
+        self.named: set[int] = set()
+        """Of the thread that is swept: what its checkpoints name."""
 
     async def find(self, thread: str) -> ThreadRow | None:
         row = await self.reader.row(checkpoints.THREAD, (thread,))
@@ -99,6 +112,9 @@ class Threads:
             found = checkpoints.begin(connection, thread, said, moment)
             grown = sum(checkpoints.put(connection, found, scope, one, moment) for one in put)
             checkpoints.grow(connection, found.thread_row, grown)
+            if found.thread_row == self.swept:
+                lines = (one.line for one in put)
+                self.named.update(named_by(json_of(line.versions) for line in lines if isinstance(line, Checkpoint)))
 
         await self.intake.change(keep, sum(one.size for one in put))
         return len(put)
@@ -188,25 +204,77 @@ class Threads:
         (size,) = await self.reader.row(checkpoints.ROWS_OF, (checkpoints.scope_of_rows(source.thread_row),))
         await self.intake.check_room(await self.scope_of(target, said), size)
         to = await self.intake.change(partial(checkpoints.begin, thread=target, said=said, now=now()))
-        await self.intake.change(partial(checkpoints.copy_channels, source=source, target=to))
-        after: tuple[str, str] | None = ("", "")
-        while after is not None:
-            step = partial(checkpoints.copy, source=source, target=to, after=after)
-            after = await self.intake.change(step)
+        steps: list[tuple[Callable[..., Any], Any]] = [
+            (checkpoints.copy_channels, ("", "", "")),
+            (checkpoints.copy, ("", "")),
+        ]
+        for step, after in steps:
+            while after is not None:
+                after = await self.intake.change(partial(step, source=source, target=to, after=after))
 
     async def prune(self, thread: ThreadRow, keep: dict[str, list[str]]) -> int:
-        """Remove all that is older than the newest of what is kept, in each namespace; how many checkpoints."""
+        """Remove all that is older than the newest of what is kept, in each namespace; how many checkpoints. Some at a
+        time: a checkpoint goes before its writes, so that none is there without them."""
         gone = 0
         for ns, ids in keep.items():
-            step = partial(checkpoints.prune, thread=thread, ns=ns, keep=ids)
-            gone += await self.intake.change(step)
+            older = (thread.thread_row, ns, max(ids), json_of(ids))
+            gone += len([one async for some in self.removed("checkpoints", OLDER, older) for one in some])
+            async for _ in self.removed("checkpoint_writes", OLDER, older):
+                pass
+            await self.forget_channels(thread.thread_row, ns)
         return gone
 
     async def delete(self, thread: str) -> int:
         return await self.intake.change(partial(checkpoints.delete, thread=thread))
 
     async def delete_runs(self, threads: list[int], run_ids: list[str]) -> int:
-        return await self.intake.change(partial(checkpoints.delete_runs, threads=threads, run_ids=run_ids))
+        """Remove what these runs made in some threads. How many checkpoints there were."""
+        gone, places = 0, set[tuple[int, str]]()
+        of_runs = (json_of(run_ids), json_of(threads))
+        async for some in self.removed("checkpoints", OF_RUNS, of_runs):
+            gone += len(some)
+            for thread_row, ns in (here := {(thread_row, ns) for thread_row, ns, *_ in some}):
+                names = [name for *place, name, _ in some if place == [thread_row, ns]]
+                values = (thread_row, ns, json_of(names))
+                async for _ in self.removed("checkpoint_writes", OF_CHECKPOINTS, values):
+                    pass
+            places |= here
+        for thread_row, ns in places:
+            await self.forget_channels(thread_row, ns)
+        return gone
+
+    async def removed(self, table: str, which: str, values: tuple[object, ...]) -> AsyncIterator[list[Any]]:
+        """The keys of rows, as they are removed, some at a time."""
+        remove, gone = partial(checkpoints.remove, table=table, which=which, values=values), REMOVED_AT_ONCE
+        while gone == REMOVED_AT_ONCE:
+            yield (some := await self.intake.change(remove))
+            gone = len(some)
+
+    async def forget_channels(self, thread_row: int, ns: str) -> None:
+        """Remove the values of versions that no checkpoint of the namespace names, also none that comes meanwhile: all
+        those of one come together."""
+        async with self.sweeping.of():
+            self.swept, self.named = thread_row, set()
+            try:
+                last, is_cut = "", True
+                while is_cut:
+                    page = await self.reader.some(VERSIONS_AFTER, (thread_row, ns, last, REMOVED_AT_ONCE))
+                    self.named.update(await self.intake.beside(named_by, [versions for versions, _ in page.rows]))
+                    is_cut, last = (
+                        page.is_cut or len(page.rows) == REMOVED_AT_ONCE,
+                        page.rows[-1][1] if page.rows else "",
+                    )
+                after: tuple[str, ...] = (ns, "", "")
+                while rows := await self.reader.rows(CHANNELS_AFTER, (thread_row, *after, REMOVED_AT_ONCE)):
+                    there = [(channel, version) for space, channel, version, _ in rows if space == ns]
+                    if any(hash(one) not in self.named for one in there):
+                        forget = partial(checkpoints.forget, thread_row=thread_row, ns=ns, some=there, named=self.named)
+                        await self.intake.change(forget)
+                    after = rows[-1][:3]
+                    if after[0] != ns:
+                        break
+            finally:
+                self.swept = None
 
 
 def read(line: bytes) -> PackedLine:

@@ -35,6 +35,7 @@ from sessionstore.store.maintenance import (
     merge_search,
 )
 from sessionstore.store.schema import DatabaseUnusable, open_writer
+from sessionstore.store.turns import Turns
 from sessionstore.store.write_ahead_log import WriteAheadLog
 
 if TYPE_CHECKING:
@@ -44,6 +45,9 @@ logger = logging.getLogger(__name__)
 
 LARGE = 16 << 10
 """Bytes: what has more is decoded, and looked through for secrets, beside the event loop."""
+LARGE_AT_ONCE, A_DRAFT = 1 << 20, 512
+"""Bytes of large writes that the thread is handed at the same time, or one of more, since small ones wait for all of
+them; a draft, however short, counts for so many."""
 MAX_GROUP = 512
 MIN_GROUP = 16
 """Of so many a group begins at once, if they are there. Of more it takes half of those that wait for their answer: so
@@ -208,6 +212,7 @@ class Writer:
         self.look_at = time.monotonic() + self.lost_after
         self.clock_drift = self.clock() - time.monotonic()
         self.thread = threading.Thread(target=self.run, name="writer", daemon=True)
+        self.large, self.reading = Turns(LARGE_AT_ONCE), Turns(1)
         self.readers = ThreadPoolExecutor(1, "large")
         """One, so that however many large events come, the event loop waits for one thread's turn at the most."""
 
@@ -269,12 +274,21 @@ class Writer:
         """Store one draft. Raises Problem."""
         if size > LARGE:
             await self.beside(self.redactor, draft)
-        appended: Appended = await self.submit(Append(draft), (draft,), size)
+        appended: Appended = await self.submit_in_turn(Append(draft), (draft,), size)
         return appended
+
+    async def submit_in_turn(self, work: Work, drafts: Sequence[Draft], size: int) -> Any:
+        """What comes of it, as of `submit`; what is large waits for its client's turn first."""
+        weight = max(size, len(drafts) * A_DRAFT)
+        if weight <= LARGE:
+            return await self.submit(work, drafts, size)
+        async with self.large.of(weight):
+            return await self.submit(work, drafts, size)
 
     async def beside(self, work: Callable[..., Result], *arguments: Any) -> Result:
         """What it returns, or raises; it is done on another thread, one large event after the other."""
-        return await self.loop.run_in_executor(self.readers, work, *arguments)
+        async with self.reading.of():
+            return await self.loop.run_in_executor(self.readers, work, *arguments)
 
     @property
     def commits(self) -> int:

@@ -25,6 +25,7 @@ from sessionstore.model.events import Draft, is_id
 from sessionstore.model.folds import Document
 from sessionstore.model.problems import Problem, fault
 from sessionstore.store.appender import Appended, Appender
+from sessionstore.store.turns import WHO
 from sessionstore.store.writer import LARGE, Append
 from sessionstore.web.asgi import ASGI, Receive, Scope, Send, answer, answered_whole, problem_headers
 from sessionstore.web.bodies import BodyUnderWay
@@ -75,7 +76,7 @@ async def stored_lines(body: bytes, caller: Caller, store: Store) -> Document:
     work, found = (
         batch_in(body, caller, store) if is_small else await store.writer.beside(batch_in, body, caller, store)
     )
-    members: Document = await store.writer.submit(work, found, len(body))
+    members: Document = await store.writer.submit_in_turn(work, found, len(body))
     return members
 
 
@@ -219,6 +220,7 @@ class FastPath:
             raise unsound(store)
         if taken.kind == "batch" or taken.session_id is None:
             check_media_type(headers, NDJSON)
+            WHO.set(taken.expected.who)
             return await stored_batch(body, caller, store)
         draft = entry(taken.kind, taken.session_id, headers, body)
         caller.sign(draft)

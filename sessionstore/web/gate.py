@@ -12,6 +12,7 @@ from sessionstore.model.drafts import Headers
 from sessionstore.model.events import Draft
 from sessionstore.model.problems import Problem
 from sessionstore.settings import Settings, is_loopback_name
+from sessionstore.store.turns import WHO
 from sessionstore.web.asgi import ASGI, Message, Receive, Scope, Send, answer, refuse
 from sessionstore.web.backpressure import LargeAnswers
 from sessionstore.web.bodies import Bodies, BodyUnderWay
@@ -192,6 +193,7 @@ class Gate:
             await refuse(problem, scope, receive, send)
             return
         scope["state"]["body"] = body = self.body_of(caller, asked)
+        WHO.set(body.who)
         if scope["type"] == "http":
             send = self.answers.counted(body.who, send)
 

@@ -213,21 +213,11 @@ def check(path: Path, database: sqlite3.Connection, session: TreeSession, with_m
     """
     archived = manifest_in(path).files
     taken = take(database, session.session_id, with_material=with_material)
-    files = {content.name: packed(content) for content in taken.contents}
+    files = {content.name: digest_of(content.pieces) for content in taken.contents}
     other = [name for name in {*archived, *files} if archived.get(name) != files.get(name) and name != METADATA]
     if not {*other} <= {material.NAME} or METADATA not in archived:
         raise ArchiveFailed(f"{path} is something else than the session {session.session_id} as it is now")
     return other
-
-
-def packed(content: Content) -> FileSum:
-    pieces = counted(content)
-    while True:
-        try:
-            next(pieces)
-        except StopIteration as end:
-            found: FileSum = end.value
-            return found
 
 
 # --------------------------------------------------------------------- reading

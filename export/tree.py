@@ -15,7 +15,8 @@ import os
 import re
 import sqlite3
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -69,7 +70,7 @@ class TreeAhead(Exception):
         )
 
 
-class Wrong(Exception):
+class Wrong(InTheWay):
     """A log holds something else than the database."""
 
 
@@ -223,8 +224,17 @@ class Tree:
                 self.settle()
         self.is_renewed = True
 
-    def snapshot(self, database: sqlite3.Connection) -> Snapshot:
-        return Snapshot(self, database)
+    @contextmanager
+    def snapshot(self, database: sqlite3.Connection) -> Iterator[int]:
+        """The database as it is now, while the tree is brought to it; its newest cursor. Raises TreeAhead."""
+        with layout.snapshot(database) as head:
+            if head < self.cursor:
+                raise TreeAhead(self.cursor, head)
+            try:
+                yield head
+            finally:
+                self.brought.clear()
+                self.drop_pending()
 
     def bring_changed(self, database: sqlite3.Connection, head: int, deadline: float) -> int:
         """The cursor up to which all is right then."""
@@ -398,38 +408,25 @@ class Tree:
         is_compared: bool,
     ) -> bool:
         """Write what a log lacks. False: there was not time enough for all of it."""
-        try:
-            return self.continue_log(database, folder, session, log, deadline, is_compared)
-        except Wrong:
-            self.set_aside(folder, log.name)
-            return self.continue_log(database, folder, session, log, deadline, is_compared)
 
-    def continue_log(
-        self,
-        database: sqlite3.Connection,
-        folder: Folder,
-        session: TreeSession,
-        log: Log,
-        deadline: float,
-        is_compared: bool,
-    ) -> bool:
-        """Raises Wrong."""
-        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND
-        with closing(self.cleared(folder, log.name, lambda: folder.open(log.name, flags))) as file:
-            first = session.before_first(log)
-            after = first if is_compared else end_of(file, log, first)
-            offset = 0 if is_compared else os.fstat(file).st_size
-            if after > session.last(log):
-                raise Wrong
-            for end, piece in layout.pieces(database, log, session.session_id, after, session.last(log)):
-                write_all(file, missing := lacking(file, offset, piece))
-                self.written += bool(missing)
-                offset += len(piece)
-                if time.monotonic() > deadline:
-                    return end == session.last(log)
-            if os.fstat(file).st_size != offset:
-                raise Wrong
-        return True
+        def write() -> bool:
+            with closing(folder.open(log.name, os.O_RDWR | os.O_CREAT | os.O_APPEND)) as file:
+                first = session.before_first(log)
+                after = first if is_compared else end_of(file, log, first)
+                offset = 0 if is_compared else os.fstat(file).st_size
+                if after > session.last(log):
+                    raise Wrong
+                for end, piece in layout.pieces(database, log, session.session_id, after, session.last(log)):
+                    write_all(file, missing := lacking(file, offset, piece))
+                    self.written += bool(missing)
+                    offset += len(piece)
+                    if time.monotonic() > deadline:
+                        return end == session.last(log)
+                if os.fstat(file).st_size != offset:
+                    raise Wrong
+            return True
+
+        return self.cleared(folder, log.name, write)
 
     # -------------------------------------------------------------- deletions
 
@@ -517,10 +514,7 @@ class Tree:
         return str(next(self.numbers))
 
     def show_subsessions(self, folder: Folder, wanted: Mapping[str, str]) -> None:
-        if wanted:
-            with self.made(folder, SUBSESSIONS) as links:
-                self.show_links(links, wanted, self.scratch)
-        elif folder.has(SUBSESSIONS):
+        if wanted or folder.has(SUBSESSIONS):
             with self.made(folder, SUBSESSIONS) as links:
                 self.show_links(links, wanted, self.scratch)
                 is_empty = links.is_empty()
@@ -558,28 +552,6 @@ class Tree:
             new_name = next(candidate for number in count(1) if (candidate := f"{owner}{name}.{number}") not in taken)
             folder.rename(name, aside, new_name)
         self.report(f"{folder.path}/{name} was not of this tree: it is {SET_ASIDE}/{new_name} now")
-
-
-class Snapshot:
-    """The database as it is now, while the tree is brought to it. Raises TreeAhead."""
-
-    def __init__(self, tree: Tree, database: sqlite3.Connection) -> None:
-        self.tree = tree
-        self.reading = layout.snapshot(database)
-
-    def __enter__(self) -> int:
-        head = self.reading.__enter__()
-        if head < self.tree.cursor:
-            self.__exit__(None, None, None)
-            raise TreeAhead(self.tree.cursor, head)
-        return head
-
-    def __exit__(self, *error: object) -> None:
-        try:
-            self.tree.brought.clear()
-            self.tree.drop_pending()
-        finally:
-            self.reading.__exit__(None, None, None)
 
 
 BIRTH_BYTES = 512

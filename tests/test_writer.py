@@ -24,7 +24,7 @@ from sessionstore.store.folder import Ground
 from sessionstore.store.maintenance import index_search
 from sessionstore.store.schema import open_writer
 from sessionstore.store.search import Narrowed
-from sessionstore.store.writer import Work, Writer
+from sessionstore.store.writer import Append, Work, Writer
 from tests.databases import Database, drafted
 
 PATIENCE = 30.0
@@ -119,9 +119,30 @@ def test_what_waits_together_is_committed_together(folder: Path) -> None:
                 assert (store.writer.waiting, store.writer.waiting_bytes) == (1001, 10_000)
             results = await answers(futures)
             assert failures(results) == []
-            assert store.writer.commits - before <= 1 + -(-1000 // writing.MAX_GROUP)
+            assert store.writer.commits - before <= 10, "each has half of what waits, or more"
             assert [result.event.seq for result in results] == list(range(1, 1001))
             assert is_idle(store.writer)
+
+    run(test)
+
+
+def test_what_was_told_before_is_found_though_it_was_taken_to_be_new(folder: Path) -> None:
+    async def test() -> None:
+        async with store_in(folder) as store:
+
+            def told(name: str) -> Draft:
+                return drafted("action", "s", {"type": "x"}, event_id=name)
+
+            first = await store.writer.append(told("again"))
+            for new, doubts in (("ab", writing.DOUBTS), ("cd", writing.DOUBTS - 2)):
+                with held(store.writer):
+                    drafts = [told(name) for name in (new[0], "again", new[1])]
+                    futures = [store.writer.submit(Append(draft), [draft]) for draft in drafts]
+                results = await answers(futures)
+                assert [result.duplicate for result in results] == [False, True, False]
+                assert results[1].event == first.event
+                assert store.writer.doubts == doubts, "the second time, nothing was taken to be new"
+            assert len(stored(folder)) == 5
 
     run(test)
 
@@ -647,6 +668,7 @@ def test_what_comes_into_the_index_with_writes_that_are_committed_again_is_not_l
 ) -> None:
     said: list[str] = []
     monkeypatch.setattr(writing, "PUT_OFF", PATIENCE)
+    monkeypatch.setattr(writing, "INDEX_FROM", 1)
 
     async def test() -> None:
         async with store_in(folder) as store:

@@ -49,6 +49,12 @@ LARGE_AT_ONCE, A_DRAFT = 1 << 20, 512
 """Bytes of large writes that the thread is handed at the same time, or one of more, since small ones wait for all of
 them; a draft, however short, counts for so many."""
 MAX_GROUP = 512
+MIN_GROUP, LONG_GROUP = 16, 16 << 10
+"""Where what waits has more bytes than that, half of it is committed, of so many writes at least, while the event loop
+answers and reads the other half; in place of each waiting for the other. With less there is too little to gain: most
+of it is Python, which one thread runs at a time."""
+DOUBTS = 100
+"""For how many transactions eventIds are looked up, once one that was taken to be new was not."""
 MAX_WAITING = 10_000
 MAX_WAITING_BYTES = 128 << 20
 MAX_SEARCH_CATCH_UP, SEARCH_WAITS = 5_000, 1.0
@@ -202,6 +208,8 @@ class Writer:
         """The newest cursor, and the characters stored, when the index was last brought forward."""
         self.chores_at = self.synchronise_at = 0.0
         self.is_returning = False
+        self.doubts = 0
+        """For how many transactions eventIds are looked up."""
         self.look_at = time.monotonic() + self.lost_after
         self.clock_drift = self.clock() - time.monotonic()
         self.thread = threading.Thread(target=self.run, name="writer", daemon=True)
@@ -260,8 +268,8 @@ class Writer:
 
     def hand_over(self) -> None:
         arrived, self.arrived = self.arrived, []
-        for at in range(0, len(arrived), MAX_GROUP):
-            self.jobs.put(arrived[at : at + MAX_GROUP])
+        for at in range(0, len(arrived), MIN_GROUP):
+            self.jobs.put(arrived[at : at + MIN_GROUP])
 
     async def append(self, draft: Draft, size: int = 0) -> Appended:
         """Store one draft. Raises Problem."""
@@ -383,9 +391,9 @@ class Writer:
     def next_group(self) -> list[Job] | None:
         """What waits now, or at most until the next chore; None when all is done and the end has come."""
         group, self.held = self.held, []
-        most = MAX_GROUP + len(group)
+        held = len(group)
         try:
-            while len(group) < most:
+            while len(group) - held < self.most_at_once():
                 wait = 0.0 if group else max(QUIET, self.chores_at - time.monotonic())
                 jobs = self.jobs.get(block=wait > 0, timeout=wait or None)
                 if jobs is None:
@@ -395,6 +403,11 @@ class Writer:
         except queue.Empty:
             self.emptied_before, self.emptied_at = self.emptied_at, time.monotonic()
         return group
+
+    def most_at_once(self) -> int:
+        """How many writes the next group may have, by what waits now."""
+        most = max(MIN_GROUP, self.waiting // 2) if self.waiting_bytes > LONG_GROUP else MAX_GROUP
+        return min(MAX_GROUP, most)
 
     def commit(self, group: list[Job]) -> None:
         if self.ground.why:
@@ -424,17 +437,21 @@ class Writer:
         self.searched = self.appender.searched
 
     def transact(self, group: list[Job]) -> tuple[list[Outcome], list[Event]]:
-        """One transaction for all. Where the database refuses an entry, again with each entry for itself."""
-        for buffers in (True, False):
+        """One transaction for all. Where the database refuses an entry, again: after a look at what is there already,
+        and at last with each entry for itself."""
+        drafts = [draft for job in group for draft in job.drafts]
+        self.doubts = max(0, self.doubts - 1)
+        for trusts, buffers in ((not self.doubts, True), (False, True), (False, False)):
             appender = self.begin()
             appender.buffers = buffers
             try:
-                appender.prefetch_event_ids(draft for job in group for draft in job.drafts)
+                appender.note_event_ids(drafts, trusts=trusts)
                 outcomes, held = self.do_all(group)
                 events = appender.commit()
                 self.held = held
                 return outcomes, events
             except EntryRefused:
+                self.doubts = DOUBTS
                 appender.rollback()
         raise AssertionError("an entry can be refused only where entries are put off")
 

@@ -213,7 +213,7 @@ def fill(path: Path, drafted: Iterable[Draft] | None = None) -> int:
         appender = Appender(connection, clock=lambda: text_of_time(BEGIN), ids=map(str, count(1)))
         while group := list(islice(coming, EVENTS_PER_COMMIT)):
             appender.begin()
-            appender.prefetch_event_ids(group)
+            appender.note_event_ids(group, trusts=False)
             for draft in group:
                 appender.append(draft)
             size += sum(map(json_bytes, appender.commit()))

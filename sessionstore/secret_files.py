@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from export.backup import synchronise
+
 
 def give(path: Path) -> None:
     """To whom the folder around it belongs: where root makes it, the server has to read it."""
@@ -23,8 +25,4 @@ def write_secret(path: Path, content: bytes, mode: int = 0o600) -> None:
         os.fsync(file.fileno())
     give(part)
     part.rename(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)  # or a power cut would bring back what was revoked
-    finally:
-        os.close(folder)
+    synchronise(path.parent)  # or a power cut would bring back what was revoked

@@ -677,21 +677,17 @@ ALLOWED = (
     ("high_water_mark.py", ""),  # the file beside the database
     ("folder.py", "MOUNTS.read_text("),  # of /proc
     ("logins.py", "read_bytes()"),  # another file beside the database
-    ("integrity.py", "(folder / PROGRESS).read_bytes()"),
     ("owner.py", 'os.open(folder / ".lock", '),
     ("webhook_targets.py", ".read_text()"),  # the file of webhooks, and that of a secret
     ("budget_rules.py", "path.read_text()"),  # the file of budgets
     ("shards.py", "open(self.token_file, "),  # a token
     ("settings.py", "own_prices(path_of(text).read_text())"),
     ("positions.py", "self.path.read_bytes()"),  # a file beside the database
-    ("positions.py", "open(part, "),
-    ("positions.py", "os.open(path, flags, "),
     ("shares.py", "path.read_bytes()"),  # another
     ("secret_files.py", "open(os.open(part, "),  # such files are written
     ("push_service.py", "self.path.read_bytes()"),  # a key
     ("push_service.py", "self.open((self.address, "),  # a connection
     ("push.py", "self.path.read_bytes()"),  # subscriptions
-    ("secret_files.py", "os.open(path.parent, "),  # a folder
     ("tar_stream.py", "tarfile"),  # what is sent, never a file
     ("imports.py", "File("),  # what is named in it
     ("import_paths.py", "File("),

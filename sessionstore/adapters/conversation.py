@@ -14,7 +14,15 @@ from typing import Any, NamedTuple
 import msgspec
 
 from sessionstore.adapters.claude_code import OWN_WORDS, names, says_no, text_in
-from sessionstore.adapters.transcripts import SYNTHETIC, Envelope, ModelMessage, has_too_much, line_as, report_of
+from sessionstore.adapters.transcripts import (
+    SYNTHETIC,
+    CompactMetadata,
+    Envelope,
+    ModelMessage,
+    has_too_much,
+    line_as,
+    report_of,
+)
 from sessionstore.model.conversation import (
     Block,
     Call,
@@ -46,12 +54,6 @@ class Said(ModelMessage):
     content: str | list[Any] | None = None
 
 
-class Compacted(msgspec.Struct, rename="camel"):
-    trigger: str | None = None
-    pre_tokens: int | None = None
-    post_tokens: int | None = None
-
-
 class Line(Envelope, rename="camel", kw_only=True):
     """Of a line what is shown."""
 
@@ -61,10 +63,9 @@ class Line(Envelope, rename="camel", kw_only=True):
     content: Any = None
     uuid: str | None = None
     is_meta: bool = False
-    is_sidechain: bool = False
     is_compact_summary: bool = False
     is_api_error_message: bool = False
-    compact_metadata: Compacted | None = None
+    compact_metadata: CompactMetadata | None = None
     origin: Any = None
     tool_use_result: Any = None
 
@@ -142,7 +143,7 @@ def is_own(line: Line, blocks: list[Block]) -> bool:
 
 def system(line: Line, cursor: str) -> Message | None:
     if line.subtype == "compact_boundary":
-        found = line.compact_metadata or Compacted()
+        found = line.compact_metadata or CompactMetadata()
         compaction = Compaction(trigger=found.trigger, pre_tokens=found.pre_tokens, post_tokens=found.post_tokens)
         return Message(cursor=cursor, role="compaction", blocks=[], compaction=compaction)
     text = text_in(line.content)

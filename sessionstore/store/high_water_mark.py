@@ -15,6 +15,8 @@ from pathlib import Path
 
 import msgspec
 
+from export.backup import synchronise
+
 logger = logging.getLogger(__name__)
 
 NAME = ".newest.json"
@@ -48,14 +50,10 @@ def read_newest(folder: Path) -> Newest:
 def write_newest(folder: Path, newest: Newest) -> None:
     """Wholly or not at all, and on disk."""
     part = folder / f"{NAME}.part"
-    with open(part, "wb") as file:
-        file.write(newest.record())
-        file.flush()
-        os.fsync(file.fileno())
+    part.write_bytes(newest.record())
+    synchronise(part)
     part.rename(folder / NAME)
-    descriptor = os.open(folder, os.O_RDONLY)
-    os.fsync(descriptor)
-    os.close(descriptor)
+    synchronise(folder)
 
 
 class HighWaterMark:

@@ -282,11 +282,15 @@ class Intake:
         """What is kept, some pieces at a time. Nothing is held between two of them: where it is deleted meanwhile this
         ends with an error, so that a half of it is not taken for all."""
         for first in range(0, found.pieces, READ_AT_ONCE):
-            end = min(first + READ_AT_ONCE, found.pieces)
-            rows = await self.reader.rows(material.PIECES, (found.transcript, first, end))
-            if len(rows) < end - first:
-                raise ConnectionAbortedError(f"transcript {found.transcript} was deleted while it was read")
-            yield await self.beside(material.unpacked, [row[0] for row in rows])
+            yield await self.beside(material.unpacked, await self.pieces_of(found, first, READ_AT_ONCE))
+
+    async def pieces_of(self, found: Transcript, first: int, most: int) -> list[bytes]:
+        """Packed, as far as there are any. Raises ConnectionAbortedError where it was deleted meanwhile."""
+        end = min(first + most, found.pieces)
+        rows = await self.reader.rows(material.PIECES, (found.transcript, first, end))
+        if len(rows) < end - first:
+            raise ConnectionAbortedError(f"transcript {found.transcript} was deleted while it was read")
+        return [row[0] for row in rows]
 
     async def summarize(self, key: Key, summary: str, versions: frozenset[int] | None) -> int:
         """Set it; its new version. Raises Problem 404, 412."""

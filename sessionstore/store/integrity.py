@@ -16,10 +16,9 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-import msgspec
-
 from export.backup import BackupFailed, BackupManifest, manifest_of, newest_cursor, read_manifest
-from export.layout import PROGRESS
+from export.folders import open_folder
+from export.tree import progress_of
 from sessionstore import EXPORT
 from sessionstore.settings import Settings
 from sessionstore.store import high_water_mark as mark
@@ -118,11 +117,9 @@ def way_out(holder: Path | str | None, folder: Path, *, is_kept: bool) -> str:
 
 def tree_cursor(folder: Path) -> int:
     """How far the file tree has come; 0 where there is none."""
-    try:
-        progress = msgspec.json.decode((folder / PROGRESS).read_bytes())
-        return int(progress["cursor"])
-    except (OSError, msgspec.DecodeError, ValueError, TypeError, KeyError):
-        return 0
+    with suppress(OSError), open_folder(folder) as root:
+        return progress.cursor if (progress := progress_of(root)) else 0
+    return 0
 
 
 def manifests(folder: Path | None) -> Iterator[tuple[Path, BackupManifest]]:

@@ -91,22 +91,22 @@ COLUMNS = ", ".join(Transcript.__struct_fields__)
 NEWEST = f"""
 SELECT {COLUMNS} FROM transcripts WHERE folder = ? AND session = ? AND subpath = ? AND NOT is_deleted
 ORDER BY generation DESC LIMIT 1"""
-SESSIONS = """
-SELECT session, updated, transcript, written_by, session_id FROM transcripts t
-WHERE folder = ? AND subpath = '' AND lines > 0 AND NOT is_deleted
+IS_THERE = """
+lines > 0 AND NOT is_deleted
   AND generation = (SELECT max(generation) FROM transcripts n WHERE n.folder = t.folder AND n.session = t.session
-                      AND n.subpath = '' AND NOT n.is_deleted)"""
+                      AND n.subpath = t.subpath AND NOT n.is_deleted)"""
+"""Of transcripts t: the newest at its key, and something is in it."""
+SESSIONS = f"""
+SELECT session, updated, transcript, written_by, session_id FROM transcripts t
+WHERE folder = ? AND subpath = '' AND {IS_THERE}"""
 SUMMARY = "SELECT summary, summary_version, summarized FROM transcripts WHERE transcript = ?"
 SUBPATHS = """
 SELECT subpath, max(written_by), max(session_id) FROM transcripts
 WHERE folder = ? AND session = ? AND subpath > '' AND lines > 0 AND NOT is_deleted
 GROUP BY subpath ORDER BY subpath"""
-OF_A_SESSION = """
+OF_A_SESSION = f"""
 SELECT folder, session, source, lines, bytes, updated, written_by, session_id FROM transcripts t
-WHERE session_id = ? AND subpath = '' AND lines > 0 AND NOT is_deleted
-  AND generation = (SELECT max(generation) FROM transcripts n WHERE n.folder = t.folder AND n.session = t.session
-                      AND n.subpath = '' AND NOT n.is_deleted)
-ORDER BY updated"""
+WHERE session_id = ? AND subpath = '' AND {IS_THERE} ORDER BY updated"""
 PIECES = "SELECT packed FROM transcript_pieces WHERE transcript = ? AND number >= ? AND number < ? ORDER BY number"
 PARTS = """
 SELECT b.part, b.lines, b.digest FROM transcripts t JOIN transcript_batches b USING (transcript)

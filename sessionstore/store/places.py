@@ -12,16 +12,10 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from sessionstore.store.intake import Intake
-from sessionstore.store.material import COLUMNS, Transcript
+from sessionstore.store.material import COLUMNS, IS_THERE, Transcript
 from sessionstore.store.reader import Reader
 
-OF_SESSION = f"""
-SELECT {COLUMNS} FROM transcripts t
-WHERE session_id = ? AND lines > 0 AND NOT is_deleted
-  AND generation = (SELECT max(generation) FROM transcripts n WHERE n.folder = t.folder AND n.session = t.session
-                      AND n.subpath = t.subpath AND NOT n.is_deleted)
-ORDER BY transcript"""
-PIECES = "SELECT packed FROM transcript_pieces WHERE transcript = ? AND number >= ? AND number < ? ORDER BY number"
+OF_SESSION = f"SELECT {COLUMNS} FROM transcripts t WHERE session_id = ? AND {IS_THERE} ORDER BY transcript"
 
 
 class Place(NamedTuple):
@@ -62,11 +56,7 @@ class Lines:
 
     async def fetch(self, intake: Intake, pieces: int) -> list[bytes]:
         """The next pieces, packed. Raises ConnectionAbortedError where it was deleted meanwhile."""
-        end = min(self.piece + pieces, self.transcript.pieces)
-        rows = await intake.reader.rows(PIECES, (self.transcript.transcript, self.piece, end))
-        if len(rows) < end - self.piece:
-            raise ConnectionAbortedError(f"transcript {self.transcript.transcript} was deleted while it was read")
-        return [row[0] for row in rows]
+        return await intake.pieces_of(self.transcript, self.piece, pieces)
 
     def cut(self, packed: list[bytes]) -> Iterator[bytes]:
         """Their lines; `place` is behind each as it is given."""

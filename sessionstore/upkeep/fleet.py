@@ -254,13 +254,7 @@ class Fleet:
         return list(await asyncio.gather(*waiting))
 
     async def ask(
-        self,
-        member: ShardState,
-        path: str,
-        seconds: float,
-        most: int,
-        read: Callable[[int, bytes], Answer],
-        method: str,
+        self, member: ShardState, path: str, seconds: float, most: int, read: Read[Answer], method: str
     ) -> ShardReply[Answer]:
         if member.under_way >= MOST_UNDER_WAY:
             return ShardReply(member, None, "it has not answered what it was asked before", 0.0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from copy import copy
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from sessionstore.log import faults
+from sessionstore.secret_files import write_secret
 from sessionstore.upkeep.notices import Notice
 
 logger = logging.getLogger(__name__)
@@ -67,17 +67,8 @@ class Positions:
         """Wholly or not at all, and on disk. Where that fails, a notice may come once more after a restart."""
         with self.lock:
             self.known[title] = copy(position)
-            part = self.path.with_name(f"{FILE}.part")
             try:
-                with open(part, "wb", opener=private) as file:
-                    file.write(msgspec.json.encode(self.known))
-                    file.flush()
-                    os.fsync(file.fileno())
-                part.rename(self.path)
+                write_secret(self.path, msgspec.json.encode(self.known))
             except OSError as error:
                 faults["webhooks"] += 1
                 logger.warning("How far webhooks have been told cannot be kept in %s: %s", self.path, error)
-
-
-def private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)

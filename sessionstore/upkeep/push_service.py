@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 
 from sessionstore import __version__
 from sessionstore.secret_files import write_secret
-from sessionstore.upkeep.webhooks import cut_off
+from sessionstore.upkeep.webhooks import ended_after
 
 MISSING = "This server cannot push: it lacks an extra, pip install 'session-store[push]'"
 CONTACT = re.compile(r"https://[\w-]+\.[\w.-]+")
@@ -224,12 +224,6 @@ class PushService:
     def post(self, endpoint: Endpoint, address: str, body: bytes, headers: dict[str, str]) -> int:
         self.context = self.context or ssl.create_default_context()
         connection = PinnedConnection(endpoint, address, self.context, self.connect)
-        limit = threading.Timer(TIMEOUT, cut_off, [connection])
-        limit.daemon = True
-        limit.start()
-        try:
+        with ended_after(connection, TIMEOUT):
             connection.request("POST", endpoint.path, body, headers)
             return connection.getresponse().status
-        finally:
-            limit.cancel()
-            connection.close()

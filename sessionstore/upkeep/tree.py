@@ -15,12 +15,12 @@ import time
 from collections import Counter
 from contextlib import suppress
 
-from export.folders import open_folder
 from export.layout import SESSIONS, open_reader
-from export.tree import Tree, TreeAhead, TreeBusy, progress_of
+from export.tree import Tree, TreeAhead, TreeBusy
 from sessionstore import EXPORT
 from sessionstore.settings import Settings
 from sessionstore.store.folder import Ground, Moved
+from sessionstore.store.integrity import tree_cursor
 
 logger = logging.getLogger(__name__)
 
@@ -94,18 +94,12 @@ class Mirror:
                 *(self.settings.directory / SESSIONS, strangers, self.settings.directory),
             )
         if self.settings.tree:
-            self.lost_after = head if self.tree_is_ahead() else None
+            self.lost_after = head if tree_cursor(self.settings.directory) > head else None
             self.awake.set()
             self.thread.start()
 
     def sessions_of_others(self) -> int:
         return sum(1 for _ in (self.settings.directory / SESSIONS).glob("*/metadata.json"))
-
-    def tree_is_ahead(self) -> bool:
-        with suppress(OSError), open_folder(self.settings.directory) as root:
-            progress = progress_of(root)
-            return progress is not None and progress.cursor > self.head
-        return False
 
     def wake(self, head: int) -> None:
         if self.head == self.cursor:

@@ -21,7 +21,8 @@ import sqlite3
 import threading
 import time
 from collections import Counter
-from contextlib import closing, suppress
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
@@ -68,14 +69,21 @@ def post(target: Target, name: str, body: bytes) -> Reply:
     parts = urlsplit(target.address)
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
     connection = kind(parts.hostname or "", parts.port, timeout=target.timeout_seconds)
-    limit = threading.Timer(target.timeout_seconds, cut_off, [connection])
-    limit.daemon = True
-    limit.start()
-    try:
+    with ended_after(connection, target.timeout_seconds):
         path = f"{parts.path or '/'}{f'?{parts.query}' if parts.query else ''}"
         connection.request("POST", path, body, headers_for(target, name, body))
         response = connection.getresponse()
         return Reply(response.status, seconds_in(response.getheader("retry-after")))
+
+
+@contextmanager
+def ended_after(connection: http.client.HTTPConnection, seconds: float) -> Iterator[None]:
+    """However slowly its other end goes on, it is closed then; and at the end of the block."""
+    limit = threading.Timer(seconds, cut_off, [connection])
+    limit.daemon = True
+    limit.start()
+    try:
+        yield
     finally:
         limit.cancel()
         connection.close()
@@ -171,14 +179,12 @@ class WebhookSender:
             self.awake.clear()
             try:
                 self.look()
-            except (sqlite3.Error, OSError) as error:
+            except Exception as error:  # the next look is taken, whatever it was
                 faults["webhooks"] += 1
                 self.next_release = time.monotonic() + LOOK_SECONDS
-                logger.warning("Webhook %s: the database cannot be read: %s", self.target.title, error)
-            except Exception:
-                faults["webhooks"] += 1
-                self.next_release = time.monotonic() + LOOK_SECONDS
-                logger.exception("Webhook %s: what it is to be told cannot be made out", self.target.title)
+                is_expected = isinstance(error, sqlite3.Error | OSError)
+                said = "Webhook %s: what it is to be told cannot be made out: %s"
+                logger.warning(said, self.target.title, error, exc_info=not is_expected)
             self.stopping.wait(PAUSE)
 
     def look(self) -> None:

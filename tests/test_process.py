@@ -139,14 +139,14 @@ def test_of_many_that_start_together_one_serves(folder: Path, number: int) -> No
         assert (folder / ".lock").read_text() == f"{serving.pid}\n"
         for process in started:
             if process is not serving:
-                out, error = process.communicate(timeout=30)
+                out, error = process.communicate(timeout=300)
                 assert (process.returncode, out) == (1, b"")
                 assert error.decode().startswith("session store: Another session store (process ")
                 assert error.count(b"\n") == 1
     finally:
         for process in started:
             process.kill()
-            process.communicate(timeout=30)
+            process.communicate(timeout=300)
 
 
 def test_a_port_that_is_taken_is_named(folder: Path) -> None:

@@ -13,6 +13,7 @@ from collections import Counter, deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from html import unescape
+from itertools import product
 from pathlib import Path
 from typing import Any
 from urllib.parse import urldefrag, urljoin
@@ -26,6 +27,7 @@ from sessionstore.web.forwarded import Forwarded, prefix_in
 from tests.appliance import Appliance
 from tests.hostile import BOMBS, REFUSED
 from tests.peers import children_of, eventually
+from tests.repeats import marked
 from tests.replay import replay
 
 VARIANTS = 2
@@ -335,8 +337,12 @@ def test_what_is_written_meanwhile_is_taken(http: httpx.Client, session_id: str)
         assert {answer.result().status_code for answer in asking} <= {200, 400}
 
 
-@pytest.mark.parametrize("form", ["sessions.json", "sessions", "sessions.csv"])
-@pytest.mark.parametrize("sql", ["select * from documents", "select missing", "select max(i) from endless"])
+FORMS = ("sessions.json", "sessions", "sessions.csv")
+ENDLESS = "select max(i) from endless"
+REFUSALS = [*product(["select * from documents", "select missing", ENDLESS], FORMS)]
+
+
+@pytest.mark.parametrize(("sql", "form"), marked(REFUSALS, long=[(ENDLESS, form) for form in FORMS[1:]]))
 def test_a_refusal_says_why_in_every_form(http: httpx.Client, form: str, sql: str) -> None:
     if "endless" in sql:
         sql = f"with recursive endless(i) as (select 1 union all select i + 1 from endless) {sql}"

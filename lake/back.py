@@ -7,13 +7,16 @@ with a short retention nearly all is such.
 
 from __future__ import annotations
 
+import atexit
 import os
 import secrets
+import shutil
 import sqlite3
+import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -198,13 +201,21 @@ def as_not_in_lake(url: str) -> Iterator[None]:
         raise NotInLake(str(error)) from None
 
 
+@cache
+def folder_of_nothing() -> Path:
+    """For tables without a row, as long as this process is there: who restores may only be allowed to read."""
+    folder = tempfile.mkdtemp()
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
+
+
 def open_or_say(url: str, name: str, is_made: bool) -> DeltaTable:
     """`is_made`: where there is none, as nothing is sealed yet."""
     try:
         return DeltaTable(f"{url}/{name}")
     except TableNotFoundError:
         if is_made:
-            return open_table(f"{url}/{name}", *TABLES[name])
+            return open_table((folder_of_nothing() / name).as_uri(), *TABLES[name])
         raise NotInLake(f"There is no lake in {url}: nothing has been sealed there") from None
     except (DeltaError, OSError) as error:
         raise NotInLake(f"The lake {url} cannot be read: {str(error).partition(chr(10))[0]}") from None

@@ -214,13 +214,11 @@ KINDS = (
         same("minute events"),
         """FROM main.minutes WHERE minute BETWEEN min(
              coalesce((SELECT substr(received_at, 1, 16) FROM main.events
-                       WHERE cursor <= :sealed ORDER BY cursor DESC LIMIT 1), ''),
-             (SELECT substr(min(received_at), 1, 16) FROM main.events WHERE cursor > :sealed AND cursor <= :upto))
-           AND (SELECT substr(max(received_at), 1, 16) FROM main.events WHERE cursor > :sealed AND cursor <= :upto)""",
+                       WHERE cursor <= :sealed ORDER BY cursor DESC LIMIT 1), ''), :first) AND :last""",
     ),
 )
-"""What of it is new in a range of cursors. What had counted in a deleted session, and another has copied, counts in the
-lake once that one tells of it again: no event says that it does."""
+"""What of it is new in a range of cursors, which came from minute :first to :last. What had counted in a deleted
+session, and another has copied, counts in the lake once that one tells of it again: no event says that it does."""
 
 
 def details(kinds: Iterable[Detail] = KINDS) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from typing import NamedTuple
 
 from deltalake import DeltaTable
 
@@ -25,7 +26,7 @@ MAX_EVENTS, MAX_BYTES, MAX_DAYS = 50_000, 24 << 20, 32
 """Of a commit, which holds its text twice in memory, long texts (LONG) four times, and a file for each day."""
 LONG = 4096
 UNSEALED = (
-    "SELECT cursor, length(data), substr(received_at, 1, 10) FROM events WHERE cursor > ? ORDER BY cursor LIMIT ?"
+    "SELECT cursor, length(data), substr(received_at, 1, 16) FROM events WHERE cursor > ? ORDER BY cursor LIMIT ?"
 )
 NEW_EVENTS = select(
     EVENTS,
@@ -49,6 +50,14 @@ def open_store(path: Path) -> sqlite3.Connection:
     database.execute("PRAGMA query_only = ON")
     database.execute("PRAGMA cache_size = -4096")  # each page is read about once
     return database
+
+
+class Part(NamedTuple):
+    """Of what is not sealed: up to which cursor, and the first and the last minute in which it came."""
+
+    upto: int
+    first: str
+    last: str
 
 
 class Sealer:
@@ -94,10 +103,11 @@ class Sealer:
         events = self.open_events()
         sealed = self.checked(events)
         with closing(open_store(self.path)) as database, snapshot(database):
-            if (upto := end_of_range(database, sealed)) is None:
+            if (part := next_part(database, sealed)) is None:
                 return None
+            upto = part.upto
             self.known.add(upto)
-            values = {"sealed": sealed, "upto": upto, "shard": self.shard}
+            values = {"sealed": sealed, "shard": self.shard, **part._asdict()}
             hide(database, self.url, values)
             sessions = open_table(f"{self.url}/sessions", SESSIONS, ["shard"])
             if sealed_by(sessions, self.shard, self.store, sealed) < upto:
@@ -114,13 +124,14 @@ class Sealer:
         return upto
 
 
-def end_of_range(database: sqlite3.Connection, sealed: int) -> int | None:
-    """The last cursor that goes into the next commit; None where everything is sealed."""
-    upto, characters, days = None, 0, set()
-    for cursor, length, day in database.execute(UNSEALED, (sealed, MAX_EVENTS)):
+def next_part(database: sqlite3.Connection, sealed: int) -> Part | None:
+    """What goes into the next commit; None where everything is sealed."""
+    upto, characters, days, minutes = None, 0, set(), set()
+    for cursor, length, minute in database.execute(UNSEALED, (sealed, MAX_EVENTS)):
         characters += length * (2 if length > LONG else 1)
-        days.add(day)
+        days.add(minute[:10])
         if upto is not None and (characters > MAX_BYTES or len(days) > MAX_DAYS):
             break
         upto = cursor
-    return upto
+        minutes.add(minute)
+    return None if upto is None else Part(upto, min(minutes), max(minutes))

@@ -28,6 +28,7 @@ import pytest
 
 import lake.chain
 from lake.back import NotInLake, restore
+from lake.bucket import folder_of
 from lake.chain import Holder, Lost, Tail, known
 from lake.sealer import Sealer
 from sessionstore.model.events import Event
@@ -390,6 +391,7 @@ def test_a_database_comes_back_from_the_chain_alone_table_by_table(end: End, url
     again = tmp_path / "again"
     found, origin = restore(url, again)
     assert (found.odd, origin.sealed, origin.newest) == ([], 0, 9)
+    assert {path.name for path in Path(folder_of(url)).iterdir()} == {"tail"}  # it was only read
     with closing(sqlite3.connect(again / "sessions.db")) as database:
         for table in ("sessions", "documents", "counts", "users", "minutes", "lake"):
             query = f"SELECT * FROM {table} ORDER BY 1, 2"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
@@ -36,6 +37,11 @@ DESELECTED = pytest.StashKey[int]()
 
 os.environ.setdefault("SSL_CERT_DIR", tempfile.gettempdir())
 """Where there are no certificates: to read all those of httpx takes each of its clients longer than a request."""
+
+for ignored in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+    if signal.getsignal(ignored) == signal.SIG_IGN:
+        signal.signal(ignored, lambda *_: None)
+"""Where pytest is started with `nohup` or `&` it ignores them still, but what it starts does not."""
 
 usual: httpx.Timeout = signature(httpx.request).parameters["timeout"].default
 usual.connect = usual.read = usual.write = usual.pool = SECONDS

@@ -13,6 +13,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
+import httpx
+
 SECONDS = 60.0
 """How long a test waits for what has to happen: long, as only what never comes takes it; the machine may be busy."""
 POLL_SECONDS = 0.02
@@ -37,6 +39,12 @@ def eventually(condition: Callable[[], object], within: float = SECONDS) -> None
 def midday() -> dict[str, str]:
     """The environment of a time zone in which it is about noon: where something counts by days, none ends in a test."""
     return {"TZ": f"Etc/GMT{datetime.now(UTC).hour - 12:+}"}  # by the sign of these names, west is more
+
+
+def has_midnight_come(http: httpx.Client) -> bool:
+    """Whether the events of a store are not all of this day, in UTC: then the figures of a day tell nothing."""
+    received = [event["receivedAt"][:10] for event in http.get("/api/events?limit=1000").json()["items"]]
+    return {*received} != {datetime.now(UTC).date().isoformat()}
 
 
 def sockets_of(pid: int) -> int:

@@ -134,10 +134,7 @@ def test_what_was_told_before_is_found_though_it_was_taken_to_be_new(folder: Pat
                 return drafted("action", "s", {"type": "x"}, event_id=name)
 
             first = await store.writer.append(told("again"))
-            for new, doubts in (
-                ("ab", writing.DOUBTS),
-                ("cd", writing.DOUBTS - 2),
-            ):  # of two each
+            for new, doubts in (("ab", writing.DOUBTS), ("cd", writing.DOUBTS - 2)):
                 with held(store.writer):
                     drafts = [told(name) for name in (new[0], "again", new[1])]
                     futures = [store.writer.submit(Append(draft), [draft]) for draft in drafts]

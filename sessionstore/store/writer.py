@@ -49,9 +49,10 @@ LARGE_AT_ONCE, A_DRAFT = 1 << 20, 512
 """Bytes of large writes that the thread is handed at the same time, or one of more, since small ones wait for all of
 them; a draft, however short, counts for so many."""
 MAX_GROUP = 512
-MIN_GROUP = 16
-"""Of so many a group begins at once, if they are there. Of more it takes half of those that wait for their answer: so
-the event loop answers and reads one half while the other is committed, in place of each waiting for the other."""
+MIN_GROUP, LONG_GROUP = 16, 16 << 10
+"""Where what waits has more bytes than that, half of it is committed, of so many writes at least, while the event loop
+answers and reads the other half; in place of each waiting for the other. With less there is too little to gain: most
+of it is Python, which one thread runs at a time."""
 DOUBTS = 100
 """For how many transactions eventIds are looked up, once one that was taken to be new was not."""
 MAX_WAITING = 10_000
@@ -392,7 +393,7 @@ class Writer:
         group, self.held = self.held, []
         held = len(group)
         try:
-            while len(group) - held < min(MAX_GROUP, max(MIN_GROUP, self.waiting // 2)):
+            while len(group) - held < self.most_at_once():
                 wait = 0.0 if group else max(QUIET, self.chores_at - time.monotonic())
                 jobs = self.jobs.get(block=wait > 0, timeout=wait or None)
                 if jobs is None:
@@ -402,6 +403,11 @@ class Writer:
         except queue.Empty:
             self.emptied_before, self.emptied_at = self.emptied_at, time.monotonic()
         return group
+
+    def most_at_once(self) -> int:
+        """How many writes the next group may have, by what waits now."""
+        most = max(MIN_GROUP, self.waiting // 2) if self.waiting_bytes > LONG_GROUP else MAX_GROUP
+        return min(MAX_GROUP, most)
 
     def commit(self, group: list[Job]) -> None:
         if self.ground.why:

@@ -35,7 +35,6 @@ from sessionstore.web import openapi_models as answers
 from sessionstore.web.fast_path import entry, logged, stored_batch
 from sessionstore.web.forwarded import prefix_in
 from sessionstore.web.gate import COOKIE, Gate, asked_in, cookie_of, who_is_shown
-from sessionstore.web.health import health, list_webhooks, metrics, ready
 from sessionstore.web.openapi import (
     JSON,
     LINES,
@@ -715,45 +714,3 @@ def on_failure(request: Call, error: Exception) -> Response[bytes]:
     """A fault of ours: logged whole, told plainly."""
     logger.exception("%s %s failed", request.scope["method"], request.scope["path"], exc_info=error)
     return tell(Problem(500, "The server has a fault: its log says more"))
-
-
-ROUTES = (
-    health,
-    ready,
-    list_webhooks,
-    metrics,
-    create_session,
-    enter_session,
-    list_sessions,
-    get_session,
-    list_sessions_of_user,
-    update_metadata,
-    add_note,
-    finalize_session,
-    delete_session,
-    resume_session,
-    archive_session,
-    list_session_events,
-    log_entry,
-    list_entries,
-    get_state,
-    update_state,
-    list_state_history,
-    add_goal,
-    update_goal,
-    spawn_agent,
-    update_agent,
-    complete_agent,
-    post_events,
-    list_events,
-    claude_code_hook,
-    recent_sessions,
-    active_sessions,
-    stats,
-    summary,
-    list_questions,
-    search,
-    log_in,
-    who_am_i,
-    log_out,
-)

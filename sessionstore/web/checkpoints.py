@@ -256,15 +256,3 @@ def decoded(body: bytes, shape: Any) -> Any:
         raise invalid_value(error, shape) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise not_json(str(error)) from None
-
-
-ROUTES = (
-    put_checkpoints,
-    get_checkpoints,
-    list_steps,
-    list_threads,
-    delete_thread,
-    delete_runs,
-    copy_thread,
-    prune_thread,
-)

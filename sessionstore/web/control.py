@@ -294,6 +294,3 @@ async def while_connected(request: Call, work: Any) -> Any:
 async def gone(request: Call) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
-
-
-ROUTES = (list_asks, answer_ask, order_session, order_sessions, list_orders, list_session_orders, poll_control)

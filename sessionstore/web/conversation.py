@@ -172,6 +172,3 @@ class Writing:
             async for text in self.conversation(agent.agent_id, depth):
                 yield text
         yield self.indented(self.form.agent_ends(), depth)
-
-
-ROUTES = (get_conversation,)

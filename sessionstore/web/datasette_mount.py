@@ -88,6 +88,3 @@ async def pass_on(head: bytes, body: StreamReader, mount: bytes, send: Any) -> N
 async def questions(scope: Scope, receive: Receive, send: Send) -> None:
     """Whatever Datasette answers."""
     await scope["litestar_app"].state.questions(scope, receive, send)
-
-
-ROUTES = (questions,)

@@ -216,6 +216,3 @@ async def fleet_home(request: Request[Any, Any, Any]) -> Response[bytes]:
     """The page of the fleet."""
     headers = {"content-security-policy": POLICY, "x-frame-options": "DENY", "referrer-policy": "no-referrer"}
     return fleet_page().answer(request, **headers)
-
-
-ROUTES = (show_fleet, list_waiting, search_fleet, find_session, fleet_home)

@@ -375,6 +375,3 @@ async def import_conversations(
     key = material.checked(Key(folder, session, subpath or ""))
     await run.take(File("facts" if key.subpath.endswith(".meta.json") else "lines", key), chunks_of(request))
     return answer(msgspec.json.encode(run.document_of_all()))
-
-
-ROUTES = (import_conversations,)

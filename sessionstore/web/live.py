@@ -566,6 +566,3 @@ async def sse(store: Store, wanted: Wanted, after: int, is_welcome: Callable[[],
         if time.monotonic() >= due:
             yield b": still here\n\n"
             due = time.monotonic() + HEARTBEAT
-
-
-ROUTES = (live_feed, live_feed_by_http, stream_events)

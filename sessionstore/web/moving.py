@@ -62,6 +62,3 @@ async def take_over(
 
     work, found = await store.writer.beside(read) if len(body) > LARGE else read()
     return answer(msgspec.json.encode(await store.writer.submit(work, found, len(body))))
-
-
-ROUTES = (take_over,)

@@ -205,6 +205,3 @@ def swagger_file(name: str) -> bytes:
     spec = find_spec("swagger_ui")  # the folder of the package alone: its code is not run
     assert spec is not None and spec.submodule_search_locations is not None
     return (Path(spec.submodule_search_locations[0]) / "static" / name).read_bytes()
-
-
-ROUTES = (home, page_file, agent_file, documentation_asset)

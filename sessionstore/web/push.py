@@ -131,6 +131,3 @@ async def unsubscribe_push(
     token = caller_of(request).token
     ended = store_of(request).push.book.end(subscription_id, token.name if token else None)
     return answer(msgspec.json.encode({"success": True, "ended": ended}))
-
-
-ROUTES = (offer_push, subscribe_push, unsubscribe_push)

@@ -94,6 +94,3 @@ async def end_shares(
     token = caller_of(request).token
     security("shares_ended", session_id=session_id, number=ended, actor=token.name if token else None)
     return answer(msgspec.json.encode({"success": True, "ended": ended}))
-
-
-ROUTES = (share_session, list_shares, end_shares)

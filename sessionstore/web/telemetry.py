@@ -89,6 +89,3 @@ def told(signal: Signal, said: Document, media_type: str) -> Response[bytes]:
         return Response(partial_success(number, why) if number else b"", media_type=PROTOBUF)
     partial = {"partialSuccess": {REJECTED[signal]: str(number), "errorMessage": why}} if number else {}
     return Response(msgspec.json.encode(partial), media_type=JSON)
-
-
-ROUTES = (receive_telemetry,)

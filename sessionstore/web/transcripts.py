@@ -360,6 +360,3 @@ def summary_in(body: bytes) -> str:
     if not is_object:
         raise invalid("$", "must be an object")
     return text
-
-
-ROUTES = (append_lines, get_lines, delete_lines, list_conversations, list_subpaths, get_summary, put_summary)

@@ -44,6 +44,3 @@ async def list_budgets(request: Call) -> JSONResponse:
     """Where each budget stands, for everybody whose it is."""
     standings = await store_of(request).budgets.standings()
     return answer(msgspec.json.encode({"items": [standing.document() for standing in standings]}))
-
-
-ROUTES = (session_usage, session_changes, query_usage, list_budgets)

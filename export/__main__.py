@@ -600,6 +600,7 @@ def switch(name: str, meaning: str) -> click.Option:
     return click.Option([name], is_flag=True, help=meaning)
 
 
+SERVER = option("--url", "where its server is (default: this machine, at PORT)", type=str, metavar="URL")
 add_command("tree", write_tree, option("--to", "write the tree into another folder than the store's"))
 add_command(
     "verify",
@@ -627,14 +628,14 @@ add_command(
     option("--to", "where the archives are", required=True),
     switch("--prune", "delete from the store what is archived"),
     switch("--without-material", "leave conversations and checkpoints out"),
-    option("--url", "where its server is (default: this machine, at PORT)", type=str, metavar="URL"),
+    SERVER,
 )
 add_command(
     "import",
     bring_conversations,
     click.Argument(["paths"], type=FOLDER, metavar="PATH...", nargs=-1, required=True),
     option("--user", "whose the sessions are that are new (default: you)", type=str, metavar="USER"),
-    option("--url", "where the server is (default: this machine, at PORT)", type=str, metavar="URL"),
+    SERVER,
 )
 add_command(
     "move",
@@ -643,14 +644,14 @@ add_command(
     option("--to", "the URL of the store that it goes to", type=str, required=True, metavar="URL"),
     option("--token-file", "a file with a token of the role admin there", metavar="FILE"),
     switch("--without-material", "delete conversations and checkpoints, which do not move"),
-    option("--url", "where its server is (default: this machine, at PORT)", type=str, metavar="URL"),
+    SERVER,
 )
 add_command("accept-loss", accept_loss)
 add_command("compact", write_anew)
 add_command(
     "reprice",
     price_anew,
-    option("--url", "where its server is (default: this machine, at PORT)", type=str, metavar="URL"),
+    SERVER,
 )
 add_command(
     "scrub",

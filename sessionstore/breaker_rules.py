@@ -13,13 +13,13 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from sessionstore.budget_rules import Named, named_tables
+from sessionstore.budget_rules import Name, Named, named_tables
 
 
 class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, rename="camel"):
     """What must not happen, to whom, and what is done then."""
 
-    name: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+    name: Name
     same_call_times: Annotated[int, msgspec.Meta(ge=2, le=1000)] | None = None
     """An agent makes the same call so many times, one after the other."""
     no_progress_minutes: Annotated[float, msgspec.Meta(ge=0.01, le=525_600)] | None = None

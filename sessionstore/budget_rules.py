@@ -20,13 +20,16 @@ import msgspec
 MOST = 100
 SCOPES = ("user", "project", "tag", "session")
 
+Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+"""Of an entry of such a file."""
 Named = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
+"""Whom it is about."""
 
 
 class Budget(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """So much money, or so many tokens, for whom and for how long."""
 
-    name: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+    name: Name
     user: Named | None = None
     project: Named | None = None
     tag: Named | None = None
@@ -91,7 +94,11 @@ def named_tables(text: str, member: str, shape: type[Table]) -> tuple[Table, ...
     return found
 
 
-def table_of(entry: Any, shape: type[Table], place: str) -> Table:
+Shape = TypeVar("Shape")
+
+
+def table_of(entry: Any, shape: type[Shape], place: str) -> Shape:
+    """Raises ValueError that names the member."""
     try:
         return msgspec.convert(entry, shape)
     except msgspec.ValidationError as error:

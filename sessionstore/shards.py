@@ -13,13 +13,13 @@ from typing import Annotated
 
 import msgspec
 
-from sessionstore.budget_rules import named_tables
+from sessionstore.budget_rules import Name, named_tables
 
 
 class FleetShard(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One appliance, and how it is asked."""
 
-    name: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+    name: Name
     url: Annotated[str, msgspec.Meta(pattern=r"^https?://[^\s@?#\x00-\x1f]{1,500}$")]
     token_file: str | None = None
 

@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from sessionstore.budget_rules import Name, table_of
 from sessionstore.messengers import check_messenger
 
 Occasion = Literal["waiting", "lost", "failed", "budget", "answered"]
@@ -50,7 +51,7 @@ class Target(msgspec.Struct, rename="camel", forbid_unknown_fields=True, frozen=
     apprise: str | None = None
     """A URL of apprise's, as in `slack://…`; a secret."""
     apprise_file: str | None = None
-    name: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")] | None = None
+    name: Name | None = None
     secret: Annotated[str, msgspec.Meta(min_length=8)] | None = None
     """`whsec_` and base64, or any text."""
     secret_file: str | None = None
@@ -136,10 +137,7 @@ def entries(path: Path) -> list[Any]:
 
 
 def target_of(entry: Any, place: str) -> Target:
-    try:
-        target = msgspec.convert(entry, Target)
-    except msgspec.ValidationError as error:
-        raise ValueError(f"{place}: {error}") from None
+    target = table_of(entry, Target, place)
     for name in ("secret", "apprise"):
         target = with_file(target, name, place)
     if (target.url is None) == (target.apprise is None):

@@ -6,7 +6,7 @@ import asyncio
 import random
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import pytest
 from export.layout import open_reader
 from sessionstore.appliance import Store
 from sessionstore.settings import Settings
+from sessionstore.store.material import Key, Provenance
 from sessionstore.store.schema import INCREMENTAL
 from sessionstore.upkeep.retention import ANY, OLDEST, Ended, Retention, used_bytes
 from tests.appliance import Appliance
@@ -265,6 +266,29 @@ def test_a_session_that_goes_on_after_it_was_chosen_stays(folder: Path, tmp_path
                 assert database.execute("SELECT session_id FROM sessions").fetchall() == [("s000",)]
 
     run(test)
+
+
+def test_material_that_comes_after_the_archive_was_made_keeps_its_session(folder: Path, tmp_path: Path) -> None:
+    fill(folder, 2)
+
+    async def test() -> None:
+        async with store_in(folder, archive_directory=tmp_path / "archives") as store:
+            with closing(open_reader(folder / "sessions.db")) as database:
+                ended = [Ended(*row) for row in database.execute(OLDEST, (ANY, 10))]
+                seen = [store.retention.archive(database, one.session_id) for one in ended]
+                await store.intake.take(Key("f", "s000"), Provenance(session_id="s000"), None, lines())
+                for pair in zip(ended, seen, strict=True):
+                    await asyncio.to_thread(store.retention.delete, *pair)
+                assert store.retention.deleted == 1
+                assert database.execute("SELECT session_id FROM sessions").fetchall() == [("s000",)]
+                kept = database.execute("SELECT count(*) FROM transcripts WHERE NOT is_deleted").fetchone()
+                assert kept == (1,), "no archive has it"
+
+    run(test)
+
+
+async def lines() -> AsyncIterator[bytes]:
+    yield b'{"type":"user"}\n'
 
 
 def let_go(store: Store, ended: Ended) -> None:

@@ -231,23 +231,10 @@ BODIES: dict[str, type[msgspec.Struct]] = {
 }
 
 KEPT_BY_THE_STORE = frozenset(
-    [
-        "$schema",
-        "userId",
-        "created",
-        "updated",
-        "subsessions",
-        "goals",
-        "agents",
-        "actions",
-        "responses",
-        "ended",
-        "duration",
-        "resumes",
-        "lastCursor",
-        "phase",
-        "currentStep",
-    ]
+    (
+        *("$schema", "userId", "created", "updated", "ended", "duration", "resumes", "lastCursor"),
+        *("subsessions", "goals", "agents", "actions", "responses", "phase", "currentStep"),
+    )
 )
 """Members of the metadata that nobody can set: they follow from events."""
 
@@ -432,19 +419,13 @@ def why_not_settable(name: str) -> str:
     return ""
 
 
+OF_HOOKS = (
+    *("PreToolUse", "PostToolUse", "PostToolUseFailure", "PermissionDenied", "SubagentStart", "TaskCreated"),
+    *("MessageDisplay", "Elicitation", "ElicitationResult"),
+)
 NAMED = {
-    "PreToolUse": "hook_event_name",
-    "PostToolUse": "hook_event_name",
-    "PostToolUseFailure": "hook_event_name",
-    "PermissionDenied": "hook_event_name",
-    "SubagentStart": "hook_event_name",
-    "TaskCreated": "hook_event_name",
-    "MessageDisplay": "hook_event_name",
-    "Elicitation": "hook_event_name",
-    "ElicitationResult": "hook_event_name",
-    "lg.call": "runId",
-    "lg.result": "runId",
-    "lg.turn": "runId",
+    **dict.fromkeys(OF_HOOKS, "hook_event_name"),
+    **dict.fromkeys(("lg.call", "lg.result", "lg.turn"), "runId"),
 }
 """What begins an id that was made from what the event is about, and the member that such an event has."""
 

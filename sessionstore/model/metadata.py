@@ -37,11 +37,9 @@ def fit_for_metadata(document: Document, metrics: Document, event_type: str, dra
     if not draft.is_lenient:
         check_metadata(document, metrics, event_type, draft.data)
         return draft
-    return (
-        draft
-        if is_fit(draft.data)
-        else msgspec.structs.replace(draft, data=coercion.holdable(event_type, draft.data, is_fit))
-    )
+    if is_fit(draft.data):
+        return draft
+    return msgspec.structs.replace(draft, data=coercion.holdable(event_type, draft.data, is_fit))
 
 
 def check_metadata(document: Document, metrics: Document, event_type: str, said: Document) -> None:

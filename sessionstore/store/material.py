@@ -289,6 +289,22 @@ def delete_of_session(connection: sqlite3.Connection, session_id: str) -> None:
         connection.execute(f"UPDATE {table} SET is_deleted = 1 WHERE session_id = ? AND NOT is_deleted", (session_id,))
 
 
+STAMP = """
+SELECT 'transcript', transcript, updated, stored_bytes FROM transcripts WHERE session_id = :id AND NOT is_deleted
+UNION ALL
+SELECT 'thread', thread_row, updated, coalesce(m.bytes, 0)
+FROM checkpoint_threads LEFT JOIN material_sizes m ON m.scope = 'rows of ' || thread_row
+WHERE session_id = :id AND NOT is_deleted ORDER BY 1, 2"""
+
+
+Stamp = list[tuple[str, int, int, int]]
+
+
+def stamp_of(connection: sqlite3.Connection, session_id: str) -> Stamp:
+    """Another whenever the material of a session has become another, which no event tells."""
+    return connection.execute(STAMP, {"id": session_id}).fetchall()
+
+
 OF_NOBODY = (
     "updated < ? AND NOT is_deleted AND (session_id IS NULL OR session_id NOT IN (SELECT session_id FROM sessions))"
 )

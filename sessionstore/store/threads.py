@@ -260,10 +260,8 @@ class Threads:
                 while is_cut:
                     page = await self.reader.some(VERSIONS_AFTER, (thread_row, ns, last, REMOVED_AT_ONCE))
                     self.named.update(await self.intake.beside(named_by, [versions for versions, _ in page.rows]))
-                    is_cut, last = (
-                        page.is_cut or len(page.rows) == REMOVED_AT_ONCE,
-                        page.rows[-1][1] if page.rows else "",
-                    )
+                    is_cut = page.is_cut or len(page.rows) == REMOVED_AT_ONCE
+                    last = page.rows[-1][1] if page.rows else ""
                 after: tuple[str, ...] = (ns, "", "")
                 while rows := await self.reader.rows(CHANNELS_AFTER, (thread_row, *after, REMOVED_AT_ONCE)):
                     there = [(channel, version) for space, channel, version, _ in rows if space == ns]

@@ -24,13 +24,11 @@ from sessionstore.store.reader import Reader
 from sessionstore.store.selection import Which, conditions
 from sessionstore.store.writer import Writer
 from sessionstore.text import for_people, shortened
-from sessionstore.upkeep.notices import MAX_RUNS, Run
+from sessionstore.upkeep.notices import CALLS, MAX_RUNS, OF_ONE_CALL, Run
 
 logger = logging.getLogger(__name__)
 
-CALLS = ("tool_call", "mcp_call", "bash_exec")
 ENDS = ("tool_result", "tool_error")
-OF_ONE_CALL = ("toolUseId", "timestamp", "agentId", "prompt_id")
 LOOK_SECONDS = 5.0
 OPEN = """
 SELECT 1 FROM orders r JOIN events x ON x.cursor = r.cursor WHERE r.session_id = ? AND r.is_open AND x.actor = ?"""

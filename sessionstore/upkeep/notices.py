@@ -21,9 +21,10 @@ AT_ONCE = 500
 """Rows looked at in one go."""
 MAX_RUNS = 10_000
 MESSAGE_LENGTH = 500
-CALLS = "('tool_call', 'mcp_call', 'bash_exec')"
+CALLS = ("tool_call", "mcp_call", "bash_exec")
 """The types of actions that are calls."""
-OF_ONE_CALL = "'$.toolUseId', '$.timestamp', '$.agentId', '$.prompt_id'"
+OF_ONE_CALL = ("toolUseId", "timestamp", "agentId", "prompt_id")
+"""Members in which two calls differ that are the same."""
 
 TURN = """
 SELECT t.cursor, t.session_id, t.status, e.user_id, e.timestamp, e.data,
@@ -44,8 +45,8 @@ WHERE b.cursor > ? AND b.cursor <= ? ORDER BY b.cursor LIMIT {AT_ONCE}"""
 PENDING = "SELECT count(*) FROM status_changes WHERE cursor > ? AND status IN (SELECT value FROM json_each(?))"
 CALL = f"""
 SELECT cursor, session_id, coalesce(agent_id, ''), user_id, timestamp, coalesce(data ->> '$.tool', kind),
-       coalesce(data -> '$.input', json_remove(data, {OF_ONE_CALL}))
-FROM events WHERE type = 'action' AND kind IN {CALLS}"""
+       coalesce(data -> '$.input', json_remove(data, {", ".join(f"'$.{name}'" for name in OF_ONE_CALL)}))
+FROM events WHERE type = 'action' AND kind IN {CALLS!r}"""
 NEXT_CALLS = f"{CALL} AND cursor > ? AND cursor <= ? ORDER BY cursor LIMIT {AT_ONCE}"
 CALLS_BEFORE = f"{CALL} AND session_id = ? AND cursor < ? AND coalesce(agent_id, '') = ? ORDER BY cursor DESC LIMIT ?"
 QUIET = """

@@ -14,9 +14,9 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from contextlib import closing, suppress
 from datetime import datetime
+from functools import partial
 from typing import NamedTuple
 
 from export import archive
@@ -24,10 +24,10 @@ from export.layout import open_reader
 from sessionstore.model.events import STORE, Draft, text_of_time
 from sessionstore.model.problems import Problem
 from sessionstore.settings import Settings
-from sessionstore.store.appender import Appended, Appender
+from sessionstore.store.appender import Appender
 from sessionstore.store.closing import DeleteUnchanged
 from sessionstore.store.folder import Moved
-from sessionstore.store.material import delete_of_session
+from sessionstore.store.material import Stamp, delete_of_session, stamp_of
 from sessionstore.store.writer import Writer
 
 logger = logging.getLogger(__name__)
@@ -243,49 +243,53 @@ class Retention:
         freed = 0
         for session_id, size in database.execute(WITH_MATERIAL, (AT_ONCE,)).fetchall():
             if freed < excess and not self.stopping.is_set():
-                if self.folder is not None:
-                    self.folder.mkdir(parents=True, exist_ok=True)
-                    self.archived += archive.keep(database, session_id, self.folder)[1]
-                work = asyncio.run_coroutine_threadsafe(self.submit_material(session_id), self.loop)
-                work.result(WAIT_SECONDS)
-                freed += size
+                seen = self.archive(database, session_id)
+                is_gone = self.have_done(session_id, seen, partial(delete_material, session_id=session_id))
+                freed += size if is_gone else 0
         return freed
-
-    async def submit_material(self, session_id: str) -> None:
-        def work(appender: Appender) -> None:
-            appender.insert_entries()
-            appender.open_transaction()
-            delete_of_session(appender.connection, session_id)
-
-        await self.writer.submit(work)
 
     def let_go(self, database: sqlite3.Connection, ended: Ended) -> None:
         """Archive one session, if there is a folder for that, and have it deleted, unless it has moved on."""
+        with suppress(archive.NoSession):
+            self.delete(ended, self.archive(database, ended.session_id))
+
+    def archive(self, database: sqlite3.Connection, session_id: str) -> Stamp:
+        """If there is a folder for that; and what its material was before. Raises ArchiveFailed, OSError."""
+        seen = stamp_of(database, session_id)
         if self.folder is not None:
             self.folder.mkdir(parents=True, exist_ok=True)
-            try:
-                _, is_new = archive.keep(database, ended.session_id, self.folder)
-            except archive.NoSession:
-                return
-            self.archived += is_new
-        self.delete(ended)
+            self.archived += archive.keep(database, session_id, self.folder)[1]
+        return seen
 
-    def delete(self, ended: Ended) -> None:
+    def delete(self, ended: Ended, seen: Stamp) -> None:
         why = {"reason": "retention"}
         draft = Draft(type="session_deleted", session_id=ended.session_id, actor=STORE, data=why)
-        work = DeleteUnchanged(draft, ended.last_cursor)
-        answer: Future[Appended] = asyncio.run_coroutine_threadsafe(self.submit(work), self.loop)
+        self.deleted += self.have_done(ended.session_id, seen, DeleteUnchanged(draft, ended.last_cursor), draft)
+
+    def have_done(self, session_id: str, seen: Stamp, work: Callable[[Appender], object], *drafts: Draft) -> bool:
+        """Have the writer do it, unless the session, or its material, has moved on. Whether it was done."""
+
+        def if_unchanged(appender: Appender) -> None:
+            if stamp_of(appender.connection, session_id) != seen:
+                raise Problem(412, "Its material has moved on")
+            work(appender)
+
+        async def submit() -> None:
+            await self.writer.submit(if_unchanged, drafts)
+
         try:
-            answer.result(WAIT_SECONDS)
+            asyncio.run_coroutine_threadsafe(submit(), self.loop).result(WAIT_SECONDS)
         except Problem as problem:
             if problem.status not in (404, 412):
                 raise
-            return
-        self.deleted += 1
+            return False
+        return True
 
-    async def submit(self, work: DeleteUnchanged) -> Appended:
-        appended: Appended = await self.writer.submit(work, (work.draft,))
-        return appended
+
+def delete_material(appender: Appender, session_id: str) -> None:
+    appender.insert_entries()
+    appender.open_transaction()
+    delete_of_session(appender.connection, session_id)
 
 
 def used_bytes(database: sqlite3.Connection) -> int:

@@ -52,7 +52,7 @@ def open_store(path: Path) -> sqlite3.Connection:
     return database
 
 
-class Part(NamedTuple):
+class Stretch(NamedTuple):
     """Of what is not sealed: up to which cursor, and the first and the last minute in which it came."""
 
     upto: int
@@ -124,7 +124,7 @@ class Sealer:
         return upto
 
 
-def next_part(database: sqlite3.Connection, sealed: int) -> Part | None:
+def next_part(database: sqlite3.Connection, sealed: int) -> Stretch | None:
     """What goes into the next commit; None where everything is sealed."""
     upto, characters, days, minutes = None, 0, set(), set()
     for cursor, length, minute in database.execute(UNSEALED, (sealed, MAX_EVENTS)):
@@ -134,4 +134,4 @@ def next_part(database: sqlite3.Connection, sealed: int) -> Part | None:
             break
         upto = cursor
         minutes.add(minute)
-    return None if upto is None else Part(upto, min(minutes), max(minutes))
+    return None if upto is None else Stretch(upto, min(minutes), max(minutes))

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from export.folders import Folder, InTheWay
-from sessionstore.model.events import MAX_DEPTH, STORE, UNKNOWN_USER, Draft, is_id, is_user, utc
+from sessionstore.model.events import MAX_DEPTH, STORE, UNKNOWN_USER, Draft, is_id, is_too_deep, is_user, utc
 from sessionstore.model.folds import Document
 from sessionstore.model.problems import Problem
 
@@ -133,7 +133,7 @@ class Reading:
             value = msgspec.json.decode(content)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return None
-        if depth(value) > MAX_DEPTH:
+        if is_too_deep(content):
             self.odd(name, f"is nested deeper than {MAX_DEPTH}")
             return None
         return value
@@ -210,15 +210,3 @@ class Reading:
         yield from (self.first_time(document.get("timestamp")) for document in (self.state, self.final))
         yield self.first_time(self.metadata.get("updated"))
         yield from (entry.timestamp for entry in self.entries)
-
-
-def depth(value: Any) -> int:
-    level, number = [value], 0
-    while level := [
-        below
-        for part in level
-        if isinstance(part, dict | list)
-        for below in (part.values() if isinstance(part, dict) else part)
-    ]:
-        number += 1
-    return number

@@ -29,8 +29,8 @@ class Numbers:
 
 
 def bring_back_material(database: sqlite3.Connection, session_id: str, lines: Iterable[bytes]) -> int:
-    """Insert what lines of an archive say, in the transaction that is open; how many rows. Raises Taken, ValueError,
-    KeyError, sqlite3.Error."""
+    """Insert what lines of an archive say, in the transaction that is open; how many rows. Raises NameTaken,
+    ValueError, KeyError, sqlite3.Error."""
     numbers, rows = Numbers(session_id), 0
     for line in lines:
         table, row = archived.row_in(line)

@@ -317,7 +317,7 @@ def is_in_file(path: Path, scrubber: Scrubber) -> bool:
 
 
 def is_in_copy(path: Path, scrubber: Scrubber) -> bool:
-    """StoredRow by row: in the file a long text is in pieces. Raises sqlite3.Error."""
+    """Row by row: in the file a long text is in pieces. Raises sqlite3.Error."""
     with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)) as database:
         return any(scrubber.holds([row.user_id, decode(row.data)]) for row in rows_of(database, unseen))
 

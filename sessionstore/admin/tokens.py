@@ -21,7 +21,6 @@ from sessionstore.text import for_people
 from sessionstore.web.logins import FILE as LOGINS
 from sessionstore.web.logins import read_logins, revoke
 from sessionstore.web.tokens import (
-    MADE,
     NAME,
     NAMED,
     ROLES,
@@ -167,7 +166,7 @@ def list_tokens(settings: Settings, options: SimpleNamespace) -> None:
         bound = token.bounds.said() if token.bounds else "-"
         rows.append((token.name, token.role, moment(made), moment(token.expires), moment(used), token.place, bound))
     rows += [(one.name, one.role, moment(one.created), "over", moment(None), NAMED, "-") for one in over]
-    idle = [role for role in MADE if role not in tokens.makes and read_kept(tokens.folder / role)]
+    idle = [role for role in ROLES if role not in tokens.makes and read_kept(tokens.folder / role)]
     rows += [(role, role, moment(None), moment(None), moment(tokens.used.get(role)), role, "-") for role in idle]
     show_table(rows)
     if idle:

@@ -672,8 +672,9 @@ async def who_am_i(request: Call) -> JSONResponse:
     caller = gate.caller(asked_in(request.scope))  # type: ignore[arg-type]
     can_control = caller.role in ("admin", "control")
     token = gate.logins.page_token(who) if can_control and (who := who_is_shown(caller)) else None
-    name = caller.token.name if caller.token else None
-    return answer(folds.encode({"role": caller.role, "name": name, "canControl": can_control, "pageToken": token}))
+    return answer(
+        folds.encode({"role": caller.role, "name": caller.name, "canControl": can_control, "pageToken": token})
+    )
 
 
 @delete("/api/login", responses=gives(answers.LoggedOut), status_code=200, tags=["server"])
@@ -689,12 +690,8 @@ async def log_out(request: Call) -> JSONResponse:
 # ------------------------------------------------------------------------- errors
 
 
-def tell(problem: Problem) -> Response[bytes]:
-    return Response(problem.body(), status_code=problem.status, media_type=MEDIA_TYPE, headers=problem.headers)
-
-
 def on_problem(_: Call, problem: Problem) -> Response[bytes]:
-    return tell(problem)
+    return Response(problem.body(), status_code=problem.status, media_type=MEDIA_TYPE, headers=problem.headers)
 
 
 def on_http_exception(request: Call, error: HTTPException) -> Response[bytes]:
@@ -704,13 +701,13 @@ def on_http_exception(request: Call, error: HTTPException) -> Response[bytes]:
         known = request.route_handler.parsed_fn_signature.parameters.get(key := first.get("key", "query"))
         name = getattr(known and known.kwarg_definition, "name", None) or key  # as it is spelt there
         message = in_words(str(first.get("message", error.detail)), known.annotation if known else None)
-        return tell(invalid(f"$.{name}", message))
+        return on_problem(request, invalid(f"$.{name}", message))
     detail = {404: f"There is nothing at {request.scope['path']}", 405: "This path does not take that method"}
     headers = dict(error.headers or {})
-    return tell(Problem(error.status_code, detail.get(error.status_code, error.detail), headers=headers))
+    return on_problem(request, Problem(error.status_code, detail.get(error.status_code, error.detail), headers=headers))
 
 
 def on_failure(request: Call, error: Exception) -> Response[bytes]:
     """A fault of ours: logged whole, told plainly."""
     logger.exception("%s %s failed", request.scope["method"], request.scope["path"], exc_info=error)
-    return tell(Problem(500, "The server has a fault: its log says more"))
+    return on_problem(request, Problem(500, "The server has a fault: its log says more"))

@@ -272,7 +272,7 @@ async def offered(request: Call, session_id: str, poll: control.Poll, drafts: li
 async def is_own(request: Call, session_id: str) -> bool:
     """Whether there is this session, and it is one that this token has written."""
     caller = caller_of(request)
-    values: dict[str, object] = {"id": session_id, "actor": "" if caller.token is None else caller.token.name}
+    values: dict[str, object] = {"id": session_id, "actor": caller.name or ""}
     row = await store_of(request).reader.row(stored.WRITTEN_BY, values)
     bounds = caller.token and caller.token.bounds
     if row is None or (bounds and not bounds.hold(*row[:3])):

@@ -142,10 +142,15 @@ class Caller(NamedTuple):
     """By which cookie for it."""
     refusal: str = ""
 
+    @property
+    def name(self) -> str | None:
+        """Of his token; None: without any."""
+        return None if self.token is None else self.token.name
+
     def sign(self, draft: Draft) -> None:
         """What he writes says who he is, and comes by his right."""
         draft.by = self.token
-        draft.actor = "" if self.token is None else self.token.name
+        draft.actor = self.name or ""
 
 
 ANYBODY = Caller("admin")

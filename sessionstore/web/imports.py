@@ -223,8 +223,7 @@ class Import:
         return int(told["accepted"])
 
     def said(self, session_id: str, offset: int | None) -> Provenance:
-        token = caller_of(self.request).token
-        return Provenance("file", session_id, token.name if token else None, offset)
+        return Provenance("file", session_id, caller_of(self.request).name, offset)
 
     # ---- what there is already
 

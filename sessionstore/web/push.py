@@ -96,7 +96,7 @@ async def subscribe_push(request: Call) -> JSONResponse:
         endpoint=wish.endpoint,
         p256dh=wish.keys.p256dh,
         auth=wish.keys.auth,
-        actor=None if token is None else token.name,
+        actor=caller.name,
         token="" if token is None or token.place == PROXY else token.digest.hex(),
         login=None if caller.login is None else caller.login.cookie,
         ends=ends,
@@ -128,6 +128,5 @@ async def unsubscribe_push(
     subscription_id: Annotated[str, QueryParameter(name="subscriptionId", description="As it was told then")],
 ) -> JSONResponse:
     """A browser is not told any more. None there is no error."""
-    token = caller_of(request).token
-    ended = store_of(request).push.book.end(subscription_id, token.name if token else None)
+    ended = store_of(request).push.book.end(subscription_id, caller_of(request).name)
     return answer(msgspec.json.encode({"success": True, "ended": ended}))

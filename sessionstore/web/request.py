@@ -167,8 +167,7 @@ async def check_bounds(connection: ASGIConnection[Any, Any, Any, Any], _: object
     check_readable(token.bounds, session_id, await store.reader.row(OWNER, (session_id,)))
     if token.place == SHARE:
         shares: ShareBook = connection.app.state.gate.shares
-        began = await store.reader.row("SELECT created_cursor FROM sessions WHERE session_id = ?", (session_id,))
-        if began is None or not shares.is_of(token, began[0]):
+        if not shares.is_of(token, await store.reader.created(session_id)):
             raise no_session(session_id)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Annotated
 
 import msgspec
@@ -11,8 +10,8 @@ from litestar.params import FromPath, QueryParameter
 
 from sessionstore.log import security
 from sessionstore.model.drafts import checked
+from sessionstore.model.events import text_of_time
 from sessionstore.model.folds import Document
-from sessionstore.model.problems import no_session
 from sessionstore.web import openapi_models as answers
 from sessionstore.web.openapi_models import exchanges, gives
 from sessionstore.web.request import (
@@ -28,7 +27,6 @@ from sessionstore.web.request import (
 from sessionstore.web.shares import Share
 
 A_DAY = 86_400
-BEGAN = "SELECT created_cursor FROM sessions WHERE session_id = ?"
 
 
 class ShareWish(msgspec.Struct):
@@ -38,20 +36,8 @@ class ShareWish(msgspec.Struct):
 
 
 def told(share: Share) -> Document:
-    times = {"created": moment(share.created), "expires": moment(share.ends)}
+    times = {"created": text_of_time(share.created), "expires": text_of_time(share.ends)}
     return {"shareId": share.share_id, "sessionId": share.session_id, **times, "by": share.by}
-
-
-def moment(seconds: int) -> str:
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.000Z"
-
-
-async def began(request: Call, session_id: str) -> int:
-    """Raises Problem 404."""
-    row = await store_of(request).reader.row(BEGAN, (session_in_path(session_id),))
-    if row is None:
-        raise no_session(session_id)
-    return int(row[0])
 
 
 @post(
@@ -62,8 +48,8 @@ async def began(request: Call, session_id: str) -> int:
 async def share_session(request: Call, session_id: FromPath[str]) -> JSONResponse:
     """Make a read-only link to one session, that ends. Its capability is told this once, and only its hash is kept."""
     wanted = checked(await optional_object_of(request), ShareWish)
-    begin, token = await began(request, session_id), caller_of(request).token
-    share, capability = shares_of(request).begin(session_id, begin, token.name if token else None, wanted.expires)
+    begin, caller = await store_of(request).reader.created(session_in_path(session_id)), caller_of(request)
+    share, capability = shares_of(request).begin(session_id, begin, caller.name, wanted.expires)
     security("session_shared", session_id=session_id, share=share.share_id, actor=share.by)
     members = {"success": True, **told(share), "capability": capability}
     members["fragment"] = f"#/session/{session_id}?share={capability}"
@@ -73,7 +59,7 @@ async def share_session(request: Call, session_id: FromPath[str]) -> JSONRespons
 @get("/api/sessions/{session_id:str}/shares", responses=gives(answers.Shares, 404), tags=["sessions"])
 async def list_shares(request: Call, session_id: FromPath[str]) -> JSONResponse:
     """The links to a session that last."""
-    begin = await began(request, session_id)
+    begin = await store_of(request).reader.created(session_in_path(session_id))
     items = [told(share) for share in shares_of(request).of(session_id) if share.began == begin]
     return answer(msgspec.json.encode({"items": items}))
 
@@ -91,6 +77,5 @@ async def end_shares(
 ) -> JSONResponse:
     """End the links to a session, or one of them, at once. None there is no error."""
     ended = shares_of(request).end(session_id, share_id)
-    token = caller_of(request).token
-    security("shares_ended", session_id=session_id, number=ended, actor=token.name if token else None)
+    security("shares_ended", session_id=session_id, number=ended, actor=caller_of(request).name)
     return answer(msgspec.json.encode({"success": True, "ended": ended}))

@@ -31,10 +31,9 @@ logger = logging.getLogger("sessionstore.web.tokens")
 
 ROLES = ("admin", "control", "read", "ingest")
 Role = Literal["admin", "control", "read", "ingest"]
-MADE = ("admin", "control", "read", "ingest")
-"""The roles of which the server makes a token where none is set."""
 ALWAYS_MADE = ("control",)
-"""Of these also where nothing else needs one: answers and orders are never open."""
+"""The roles of which the server makes a token though nothing else needs one: answers and orders are never open. Where
+none is set and one is needed, it makes one of each role."""
 VARIABLES = {"SESSIONS_TOKEN": "admin", "SESSIONS_READ_TOKEN": "read", "SESSIONS_INGEST_TOKEN": "ingest"}
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 NAMED = "tokens.json"
@@ -229,7 +228,7 @@ class Tokens:
         self.bound = settings.agent_tokens
         """Names and users of those that agents find in folders of their own."""
         self.keeps_roles = not settings.is_private and not self.given
-        self.makes = () if self.given else MADE if self.keeps_roles else ALWAYS_MADE
+        self.makes = () if self.given else ROLES if self.keeps_roles else ALWAYS_MADE
         self.is_required = not settings.is_private or bool(self.given)
         self.by_digest: dict[bytes, Token] = {}
         self.by_name: dict[str, Token] = {}

@@ -99,7 +99,7 @@ def batch_in(request: Call) -> str | None:
 
 def said_in(request: Call) -> Provenance:
     """Raises Problem 422."""
-    headers, token = headers_of(request), caller_of(request).token
+    headers = headers_of(request)
     source = headers.get(b"x-source", b"sdk").decode("latin-1")
     if source not in ("sdk", "file"):
         raise invalid("X-Source", "must be sdk or file")
@@ -110,7 +110,7 @@ def said_in(request: Call) -> Provenance:
     return Provenance(
         source,
         None if session_id is None else known_id(session_id.decode("latin-1"), "X-Session-Id"),
-        token.name if token else None,
+        caller_of(request).name,
         None if offset is None else int(offset),
     )
 

@@ -377,7 +377,7 @@ def test_an_id_that_was_just_deleted_is_used_again_while_others_write(folder: Pa
             results = await answers(answered)
             assert failures(results) == []
             assert order == ["deleted", "other", "created", "word 0", "word 1", "word 2"]
-            assert store.writer.commits - commits >= MANY / 500
+            assert store.writer.commits - commits > 1, "others write between the pieces"
             session = await store.reader.session("s", 10)
             assert '"anew":true' in session["initial"]
             assert [result.event.seq for result in results[1:4]] == [1, 2, 3]

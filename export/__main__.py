@@ -32,6 +32,7 @@ from sessionstore.model.lines import longest_line
 from sessionstore.model.problems import Problem
 from sessionstore.settings import BadSetting, Settings, read_settings
 from sessionstore.store.integrity import check_integrity
+from sessionstore.store.material import stamp_of
 from sessionstore.store.owner import CannotStart
 from sessionstore.text import for_people
 
@@ -263,13 +264,14 @@ def sealed_in_lake(settings: Settings) -> int | None:
     return commands.sealed_in_lake(settings)
 
 
-def archived(options: SimpleNamespace) -> tuple[list[layout.TreeSession], int, int]:
+def archived(options: SimpleNamespace) -> tuple[list[prune.Archived], int, int]:
     """The sessions whose archives are there now, how many of those are new, and how many sessions have none."""
     kept, written, failed = [], 0, 0
     with closing(reader_of(options.dir)) as database, progress("sessions") as step:
         options.to.mkdir(parents=True, exist_ok=True)
         ids = archive.old_sessions(database, options.before)
         for number, session_id in enumerate(ids, 1):
+            stamp = stamp_of(database, session_id)
             try:
                 session, is_new = archive.keep(
                     database, session_id, options.to, with_material=not options.without_material
@@ -278,7 +280,7 @@ def archived(options: SimpleNamespace) -> tuple[list[layout.TreeSession], int, i
                 say(f"export: {error}")
                 failed += 1
             else:
-                kept.append(session)
+                kept.append((session, stamp))
                 written += is_new
             step(number, len(ids))
     return kept, written, failed

@@ -24,6 +24,9 @@ from langgraph.checkpoint.base import empty_checkpoint
 
 from containers.langgraph_checkpointer import SessionStoreSaver
 from export import archive, layout
+from sessionstore.admin import prune
+from sessionstore.settings import Settings
+from sessionstore.store.material import stamp_of
 from tests.appliance import REPOSITORY, Appliance
 from tests.commands import export, is_done, is_refused
 from tests.databases import Database
@@ -335,6 +338,39 @@ def test_a_session_that_has_moved_on_is_not_deleted(client: httpx.Client) -> Non
     assert client.delete(f"/api/sessions/s?lastCursor={cursor + 1}").status_code == 200
     assert client.delete(f"/api/sessions/s?lastCursor={cursor + 1}").status_code == 404
     assert client.delete("/api/sessions/s?lastCursor=x").status_code == 422
+
+
+def test_a_conversation_that_comes_after_its_archive_was_made_keeps_its_session(folder: Path, archives: Path) -> None:
+    """What comes between the two is in no archive; with a server, and without."""
+    with Appliance(folder) as appliance, httpx.Client(base_url=appliance.url) as http:
+        enter(http, "old")
+        of_old = NDJSON | {"x-session-id": "old"}
+        arguments = ["archive", "--before", FAR, "--to", str(archives), "--prune", "--dir", str(folder)]
+        code = (
+            "import httpx; from sessionstore.admin import prune; ask_server = prune.ask_server\n"
+            f"tell = lambda: httpx.post('{appliance.url}/api/transcripts/f/c', content={LINES!r}, headers={of_old})\n"
+            "prune.ask_server = lambda *rest: tell().raise_for_status() and ask_server(*rest)\n"
+            f"from export.__main__ import main; main({arguments})"
+        )
+        port = {"PORT": f"{http.base_url.port}"}
+        ended = subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=REPOSITORY,
+            env=os.environ | port,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert "0 of them are gone" in ended.stdout and "conversations or checkpoints" in ended.stderr, ended
+        appliance.stop()
+        with closing(layout.open_reader(folder / "sessions.db")) as database:
+            session, stamp = layout.session(database, "old"), stamp_of(database, "old")
+        assert session is not None
+        said: list[str] = []
+        for stamp_then, gone in ("0" * 32, 0), (stamp, 1):
+            settings = Settings(directory=folder)
+            assert prune.prune(settings, [(session, stamp_then)], None, said.append, lambda _: None) == gone
+        assert len(said) == 1 and "conversations or checkpoints" in said[0]
 
 
 def test_a_server_that_asks_for_a_token_gets_it_or_the_command_says_what_is_missing(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
+from typing import Any
 from urllib.parse import urlencode
 
 from export.layout import EVENTS, PROGRESS, open_reader
@@ -20,6 +21,7 @@ from sessionstore.model.problems import Problem
 from sessionstore.settings import Settings
 from sessionstore.store.appender import MOVED_TO, Appender
 from sessionstore.store.closing import DeleteUnchanged
+from sessionstore.store.material import stamp_of
 from sessionstore.store.owner import CannotStart
 from sessionstore.store.shard import FIRST, mark_of
 
@@ -51,24 +53,25 @@ def move(
     to = to.rstrip("/")
     with closing(open_reader(settings.database)) as database, served_at(to, token) as other:
         copied, after = 0, 0
-        while is_here(database, session_id, to, without_material):
+        while stamp := stamp_if_here(database, session_id, to, without_material):
             mark = mark_of(settings.database, *database.execute(FIRST).fetchone())
             while lines := next_lines(database, session_id, after):
                 hand_over(other, f"/api/sessions/{session_id}/history?from={mark}", [line for _, line in lines])
                 after, copied = lines[-1][0], copied + len(lines)
                 step(copied)
-            if has_let_go(settings, session_id, after, to, url):
+            if has_let_go(settings, session_id, {"lastCursor": after, "material": stamp}, to, url):
                 break
     return copied
 
 
-def is_here(database: sqlite3.Connection, session_id: str, to: str, without_material: bool) -> bool:
-    """False: it has moved there before. Raises NotMoved for one that is nowhere known, and for one with material."""
-    known = {"id": session_id}
+def stamp_if_here(database: sqlite3.Connection, session_id: str, to: str, without_material: bool) -> str:
+    """Of its material, which goes with it; empty: it has moved there before. Raises NotMoved for one that is nowhere
+    known, and for one with material."""
+    known, stamp = {"id": session_id}, stamp_of(database, session_id)
     if not database.execute("SELECT 1 FROM sessions WHERE session_id = :id", known).fetchone():
         (gone,) = database.execute(MOVED_TO, (session_id,)).fetchone() or (None,)
         if gone == to:
-            return False
+            return ""
         where = f": it has moved to {gone}" if gone else ""
         raise NotMoved(f"There is no session {session_id!r} here{where}")
     (material,) = database.execute(MATERIAL, known).fetchone()
@@ -77,7 +80,7 @@ def is_here(database: sqlite3.Connection, session_id: str, to: str, without_mate
             f"The session {session_id!r} has {material} conversations or threads, which do not move and would be "
             "deleted here: archive it first, and say --without-material"
         )
-    return True
+    return stamp
 
 
 def next_lines(database: sqlite3.Connection, session_id: str, after: int) -> list[tuple[int, str]]:
@@ -107,26 +110,26 @@ def hand_over(other: Served, path: str, lines: list[str]) -> None:
         raise NotMoved(f"{other.at} does not account for each event")
 
 
-def has_let_go(settings: Settings, session_id: str, last_cursor: int, to: str, url: str | None) -> bool:
-    """Delete it here, by its server where one runs. False: something more has been said of it meanwhile."""
+def has_let_go(settings: Settings, session_id: str, seen: dict[str, Any], to: str, url: str | None) -> bool:
+    """Delete it here, by its server where one runs, if it is as `seen`: what the route takes of it. False: something
+    more has come of it meanwhile."""
     why = {"reason": "moved", "movedTo": to}
     try:
         with appending(settings) as appender:
-            is_gone = is_deleted(
-                appender, Draft(type="session_deleted", session_id=session_id, actor=STORE, data=why), last_cursor
-            )
+            draft = Draft(type="session_deleted", session_id=session_id, actor=STORE, data=why)
+            is_gone = is_deleted(appender, DeleteUnchanged(draft, seen["lastCursor"], seen["material"]))
             finish(appender)
     except CannotStart:
-        return asked_to_let_go(settings, session_id, {"lastCursor": last_cursor, **why}, url)
+        return asked_to_let_go(settings, session_id, seen | why, url)
     if (settings.directory / PROGRESS).exists():
         follow(settings.directory)
     return is_gone
 
 
-def is_deleted(appender: Appender, draft: Draft, last_cursor: int) -> bool:
+def is_deleted(appender: Appender, deletion: DeleteUnchanged) -> bool:
     appender.begin()
     try:
-        DeleteUnchanged(draft, last_cursor)(appender)
+        deletion(appender)
     except Problem:
         return False
     finally:
@@ -134,7 +137,7 @@ def is_deleted(appender: Appender, draft: Draft, last_cursor: int) -> bool:
     return True
 
 
-def asked_to_let_go(settings: Settings, session_id: str, why: dict[str, str | int], url: str | None) -> bool:
+def asked_to_let_go(settings: Settings, session_id: str, why: dict[str, Any], url: str | None) -> bool:
     with served(settings, url) as server:
         status, said = server.ask("DELETE", f"/api/sessions/{session_id}?{urlencode(why)}")
     if status not in (200, 412):

@@ -20,10 +20,13 @@ from sessionstore.store.owner import CannotStart
 
 GONE = (200, 404)
 
+Archived = tuple[TreeSession, str]
+"""A session as it was archived, and what `material.stamp_of` said of its material before."""
+
 
 def prune(
     settings: Settings,
-    sessions: list[TreeSession],
+    archived: list[Archived],
     url: str | None,
     report: Callable[[str], None],
     sealed_in_lake: Callable[[Settings], int | None],
@@ -37,10 +40,10 @@ def prune(
     try:
         with appending(settings) as appender:
             sealed = sealed_in_lake(settings)
-            gone = sum(delete(appender, session, sealed, report) for session in sessions)
+            gone = sum(delete(appender, each, sealed, report) for each in archived)
             finish(appender)
     except CannotStart:
-        return ask_server(settings, sessions, url, report)
+        return ask_server(settings, archived, url, report)
     if (settings.directory / PROGRESS).exists():
         follow(settings.directory)
     return gone
@@ -49,7 +52,8 @@ def prune(
 # ------------------------------------------------------------- without a server
 
 
-def delete(appender: Appender, session: TreeSession, sealed: int | None, report: Callable[[str], None]) -> bool:
+def delete(appender: Appender, archived: Archived, sealed: int | None, report: Callable[[str], None]) -> bool:
+    session, stamp = archived
     if sealed is not None and session.last_cursor > sealed:
         report(f"{session.session_id} stays: {UNSEALED}")
         return False
@@ -57,7 +61,7 @@ def delete(appender: Appender, session: TreeSession, sealed: int | None, report:
     try:
         why = {"reason": "prune"}
         draft = Draft(type="session_deleted", session_id=session.session_id, actor=STORE, data=why)
-        DeleteUnchanged(draft, session.last_cursor)(appender)
+        DeleteUnchanged(draft, session.last_cursor, stamp)(appender)
     except Problem as problem:
         report(f"{session.session_id} stays: {problem.detail}")
         return False
@@ -91,14 +95,14 @@ def follow(folder: Path) -> None:
 # --------------------------------------------------------- through a server
 
 
-def ask_server(settings: Settings, sessions: list[TreeSession], url: str | None, report: Callable[[str], None]) -> int:
+def ask_server(settings: Settings, archived: list[Archived], url: str | None, report: Callable[[str], None]) -> int:
     with served(settings, url) as server:
-        answers = [server.ask("DELETE", path_of(session)) for session in sessions]
-    for session, (status, said) in zip(sessions, answers, strict=True):
+        answers = [server.ask("DELETE", path_of(*each)) for each in archived]
+    for (session, _), (status, said) in zip(archived, answers, strict=True):
         if status not in GONE:
             report(f"{session.session_id} stays: {said.get('detail', '')}")
     return sum(status in GONE for status, _ in answers)
 
 
-def path_of(session: TreeSession) -> str:
-    return f"/api/sessions/{session.session_id}?lastCursor={session.last_cursor}&reason=prune"
+def path_of(session: TreeSession, stamp: str) -> str:
+    return f"/api/sessions/{session.session_id}?lastCursor={session.last_cursor}&material={stamp}&reason=prune"

@@ -7,6 +7,7 @@ from collections.abc import Container
 from sessionstore.model import endings
 from sessionstore.model.events import STORE, Draft, Event
 from sessionstore.model.problems import Problem
+from sessionstore.store import material
 from sessionstore.store.appender import Appended, Appender
 
 
@@ -44,11 +45,13 @@ UNSEALED = "The lake does not have all of it yet"
 
 
 class DeleteUnchanged:
-    """Work: delete a session unless it has moved on; then Problem 412, and it stays."""
+    """Work: delete a session unless it, or its material, of which `stamp` is that of before, has moved on; then Problem
+    412, and it stays."""
 
-    def __init__(self, draft: Draft, last_cursor: int) -> None:
+    def __init__(self, draft: Draft, last_cursor: int, stamp: str | None) -> None:
         self.draft = draft
         self.last_cursor = last_cursor
+        self.stamp = stamp
 
     def __call__(self, appender: Appender) -> Appended:
         appender.insert_entries()
@@ -57,4 +60,6 @@ class DeleteUnchanged:
         ).fetchone()
         if row and row[0] != self.last_cursor:
             raise Problem(412, f"The session has moved on: its last cursor is {row[0]} now")
+        if row and self.stamp is not None:
+            material.check_unchanged(appender.connection, self.draft.session_id, self.stamp)
         return appender.append(self.draft)

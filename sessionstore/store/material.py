@@ -11,6 +11,7 @@ import re
 import sqlite3
 import zlib
 from collections.abc import Iterable, Iterator
+from hashlib import sha256
 from typing import NamedTuple
 
 import msgspec
@@ -297,12 +298,16 @@ FROM checkpoint_threads LEFT JOIN material_sizes m ON m.scope = 'rows of ' || th
 WHERE session_id = :id AND NOT is_deleted ORDER BY 1, 2"""
 
 
-Stamp = list[tuple[str, int, int, int]]
+def stamp_of(connection: sqlite3.Connection, session_id: str) -> str:
+    """32 characters, others whenever the material of a session has become another, which no event tells."""
+    rows = connection.execute(STAMP, {"id": session_id}).fetchall()
+    return sha256(repr(rows).encode()).hexdigest()[:32]
 
 
-def stamp_of(connection: sqlite3.Connection, session_id: str) -> Stamp:
-    """Another whenever the material of a session has become another, which no event tells."""
-    return connection.execute(STAMP, {"id": session_id}).fetchall()
+def check_unchanged(connection: sqlite3.Connection, session_id: str, stamp: str) -> None:
+    """Raises Problem 412 where the material of a session has another stamp."""
+    if stamp_of(connection, session_id) != stamp:
+        raise Problem(412, "The session has moved on: its conversations or checkpoints are others now")
 
 
 OF_NOBODY = (

@@ -27,7 +27,7 @@ from sessionstore.settings import Settings
 from sessionstore.store.appender import Appender
 from sessionstore.store.closing import DeleteUnchanged
 from sessionstore.store.folder import Moved
-from sessionstore.store.material import Stamp, delete_of_session, stamp_of
+from sessionstore.store.material import check_unchanged, delete_of_session, stamp_of
 from sessionstore.store.writer import Writer
 
 logger = logging.getLogger(__name__)
@@ -244,7 +244,7 @@ class Retention:
         for session_id, size in database.execute(WITH_MATERIAL, (AT_ONCE,)).fetchall():
             if freed < excess and not self.stopping.is_set():
                 seen = self.archive(database, session_id)
-                is_gone = self.have_done(session_id, seen, partial(delete_material, session_id=session_id))
+                is_gone = self.have_done(partial(delete_material, session_id=session_id, seen=seen))
                 freed += size if is_gone else 0
         return freed
 
@@ -253,7 +253,7 @@ class Retention:
         with suppress(archive.NoSession):
             self.delete(ended, self.archive(database, ended.session_id))
 
-    def archive(self, database: sqlite3.Connection, session_id: str) -> Stamp:
+    def archive(self, database: sqlite3.Connection, session_id: str) -> str:
         """If there is a folder for that; and what its material was before. Raises ArchiveFailed, OSError."""
         seen = stamp_of(database, session_id)
         if self.folder is not None:
@@ -261,21 +261,16 @@ class Retention:
             self.archived += archive.keep(database, session_id, self.folder)[1]
         return seen
 
-    def delete(self, ended: Ended, seen: Stamp) -> None:
+    def delete(self, ended: Ended, seen: str) -> None:
         why = {"reason": "retention"}
         draft = Draft(type="session_deleted", session_id=ended.session_id, actor=STORE, data=why)
-        self.deleted += self.have_done(ended.session_id, seen, DeleteUnchanged(draft, ended.last_cursor), draft)
+        self.deleted += self.have_done(DeleteUnchanged(draft, ended.last_cursor, seen), draft)
 
-    def have_done(self, session_id: str, seen: Stamp, work: Callable[[Appender], object], *drafts: Draft) -> bool:
+    def have_done(self, work: Callable[[Appender], object], *drafts: Draft) -> bool:
         """Have the writer do it, unless the session, or its material, has moved on. Whether it was done."""
 
-        def if_unchanged(appender: Appender) -> None:
-            if stamp_of(appender.connection, session_id) != seen:
-                raise Problem(412, "Its material has moved on")
-            work(appender)
-
         async def submit() -> None:
-            await self.writer.submit(if_unchanged, drafts)
+            await self.writer.submit(work, drafts)
 
         try:
             asyncio.run_coroutine_threadsafe(submit(), self.loop).result(WAIT_SECONDS)
@@ -286,7 +281,8 @@ class Retention:
         return True
 
 
-def delete_material(appender: Appender, session_id: str) -> None:
+def delete_material(appender: Appender, session_id: str, seen: str) -> None:
+    check_unchanged(appender.connection, session_id, seen)
     appender.insert_entries()
     appender.open_transaction()
     delete_of_session(appender.connection, session_id)

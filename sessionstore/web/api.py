@@ -265,6 +265,10 @@ async def delete_session(
     last_cursor: Annotated[
         int | None, QueryParameter(name="lastCursor", ge=0, le=MAX_CURSOR, description="Only if this is its newest")
     ] = None,
+    material: Annotated[
+        str | None,
+        QueryParameter(max_length=64, description="With lastCursor: only if its conversations have this stamp"),
+    ] = None,
     reason: Annotated[requests.Reason, QueryParameter(description="Why: the event says it")] = "person",
     moved_to: Annotated[
         str | None,
@@ -280,7 +284,7 @@ async def delete_session(
     if last_cursor is None:
         return done(await append(request, draft))
     caller_of(request).sign(draft)
-    return done(await store_of(request).writer.submit(DeleteUnchanged(draft, last_cursor), (draft,)))
+    return done(await store_of(request).writer.submit(DeleteUnchanged(draft, last_cursor, material), (draft,)))
 
 
 @get("/api/sessions/{session_id:str}/resume", responses=gives(answers.Resume, 404), tags=["sessions"])

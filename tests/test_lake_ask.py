@@ -122,7 +122,7 @@ def alike(one: Sequence[Any], other: Sequence[Any], columns: Sequence[str]) -> b
 
 
 def is_tie(one: Any, other: Any) -> bool:
-    """Whether both are what one sum may be rounded to: of 2207.15, added in another order, 2207.1 and 2207.2 are made."""
+    """Whether both are what one sum may be rounded to: of 2207.15, added in other orders, 2207.1 and 2207.2 come."""
     if not (isinstance(one, float) and isinstance(other, float)):
         return False
     decimals = max(len(f"{number:.12g}".partition(".")[2]) for number in (one, other))
